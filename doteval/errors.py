@@ -1,0 +1,115 @@
+"""Every error that doteval raises on purpose.
+
+::
+
+    DotEvalError                        exit code
+    ├── UsageError                      2   the command or the evaluation file needs a change
+    │   ├── EvaluationFileError         2   a file is missing, cannot be imported, has no evaluation
+    │   ├── ColumnError                 2   the column spec and the dataset or function disagree
+    │   ├── DatasetError                2   the dataset is empty or cannot be read
+    │   ├── UnstorableValueError        2   a value of a row has no JSON form
+    │   ├── NotFoundError               2   no such experiment, evaluation or dataset
+    │   └── ChangedError                2   dataset or code differ from what the experiment began with
+    ├── BrokerError                     3   the message broker cannot be reached or used
+    ├── StoreError                      4   the result store cannot be reached or used
+    │   ├── StoreReadOnlyError          4
+    │   └── StoreVersionError           4   the schema is newer (or older) than this doteval
+    ├── WorkerError                     5   a worker process cannot do its work
+    │   └── CodeMismatchError           5   its files differ from the submitter's
+    ├── InvalidResultError              -   an eval function returned something else than a result
+    ├── RowTimeoutError                 -   a row took longer than --row-timeout
+    └── ResourceError                   -   a shared resource (client, model) cannot be set up
+
+The last three belong to one row, or to one resource: they are stored with the row and never end a
+command. Exit code 1 is for gates that were not met, 130 for Ctrl-C.
+
+A message says what happened and where; ``remedy`` says what to do next.
+"""
+
+from __future__ import annotations
+
+
+class DotEvalError(Exception):
+    """The root. `exit_code` is what the command line exits with, `remedy` what to do next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.remedy}" if self.remedy else self.message
+
+
+class UsageError(DotEvalError):
+    """The command or the evaluation file needs a change."""
+
+    exit_code = 2
+
+
+class EvaluationFileError(UsageError):
+    """An evaluation file is missing, cannot be imported, or holds no evaluation."""
+
+
+class ColumnError(UsageError):
+    """The column spec, the dataset and the eval function's parameters disagree."""
+
+
+class DatasetError(UsageError):
+    """The dataset is empty, or cannot be read."""
+
+
+class UnstorableValueError(UsageError):
+    """A value has no JSON form, not even with doteval's tagged extensions."""
+
+
+class NotFoundError(UsageError):
+    """No experiment, evaluation or dataset of that name."""
+
+
+class ChangedError(UsageError):
+    """The dataset or the code differ from what the experiment began with."""
+
+
+class BrokerError(DotEvalError):
+    """The message broker cannot be reached or used."""
+
+    exit_code = 3
+
+
+class StoreError(DotEvalError):
+    """The result store cannot be reached or used."""
+
+    exit_code = 4
+
+
+class StoreReadOnlyError(StoreError):
+    """The result store can be read but not written."""
+
+
+class StoreVersionError(StoreError):
+    """The result store has another schema version than this doteval can use."""
+
+
+class WorkerError(DotEvalError):
+    """A worker process cannot do its work."""
+
+    exit_code = 5
+
+
+class CodeMismatchError(WorkerError):
+    """The worker's evaluation files differ from the submitter's."""
+
+
+class InvalidResultError(DotEvalError):
+    """An eval function returned something else than a `Result` or a `Score`."""
+
+
+class RowTimeoutError(DotEvalError):
+    """A row took longer than the row timeout."""
+
+
+class ResourceError(DotEvalError):
+    """A shared resource (a client, a model) cannot be set up or used."""

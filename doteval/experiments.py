@@ -1,0 +1,88 @@
+"""Experiments and evaluations as the store knows them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+
+class EvaluationStatus(StrEnum):
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A named set of evaluations: one name for one intention of a user."""
+
+    id: int
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSpec:
+    """What identifies an evaluation before it is stored.
+
+    `path` is the file's path below the pytest root directory, with forward slashes; `name` is the
+    function with its class and parameters (``EvalA::eval_b[gpt-large]``). `fingerprint` maps the
+    path of every file of the user's that the evaluation consists of to a hash of its content.
+    """
+
+    path: str
+    name: str
+    columns: tuple[str, ...]
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def nodeid(self) -> str:
+        return f"{self.path}::{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many rows stand where. `total` is None while the dataset is still being read."""
+
+    total: int | None = None
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    @property
+    def finished(self) -> int:
+        return self.done + self.failed + self.skipped
+
+    @property
+    def pending(self) -> int:
+        return max(0, (self.total or 0) - self.finished)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An evaluation in the store. `uid` names it in messages: two stores never share one."""
+
+    id: int
+    uid: str
+    experiment: Experiment
+    spec: EvaluationSpec
+    status: EvaluationStatus
+    reason: str | None
+    counts: Counts
+    created_at: datetime
+    finished_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+def ephemeral_name(now: datetime | None = None) -> str:
+    """The name of an experiment that the user gave none: ``YYYYMMDD_HHMMSS_xxxxxxxx``."""
+    moment = now or datetime.now(UTC).astimezone()
+    return f"{moment:%Y%m%d_%H%M%S}_{secrets.token_hex(4)}"

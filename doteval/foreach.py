@@ -1,0 +1,184 @@
+"""`@foreach` and `@batch`: mark a function as an evaluation over the rows of a dataset.
+
+The decorated function stays a plain function that can be called with values. What changes is its
+signature: the parameters that a row fills are hidden from it, so that pytest takes only the rest
+for fixtures.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from doteval.errors import ColumnError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_ATTRIBUTE = "__foreach__"
+
+
+@dataclass(frozen=True, slots=True)
+class ForEachSpec:
+    """What `@foreach` was told.
+
+    `columns` are the parameters that a row fills; `dataset` is anything that
+    `doteval.datasets.open_dataset` takes. `retries` and `concurrency` override the command line for
+    this evaluation; `batch_size` is set by `@batch` only, whose function takes lists.
+    """
+
+    columns: tuple[str, ...]
+    dataset: Any = field(repr=False)
+    retries: Any = None
+    concurrency: Any = None
+    storage: Any = None
+    batch_size: int | None = None
+
+
+def spec_of(function: object) -> ForEachSpec | None:
+    """The spec of a function decorated with `@foreach`, else None."""
+    spec = getattr(function, _ATTRIBUTE, None)
+    return spec if isinstance(spec, ForEachSpec) else None
+
+
+def parse_columns(column_spec: str) -> tuple[str, ...]:
+    """``"text, expected"`` → ``("text", "expected")``.
+
+    Raises ColumnError for an empty spec, a name that is no identifier, or a name given twice.
+    """
+    columns = tuple(part.strip() for part in column_spec.split(","))
+    for column in columns:
+        if not column.isidentifier():
+            raise ColumnError(
+                f"{column!r} in the column spec {column_spec!r} is not a parameter name",
+                remedy='Name the columns as the function names its parameters: @foreach("text,expected", ...).',
+            )
+    if len(set(columns)) < len(columns):
+        raise ColumnError(f"the column spec {column_spec!r} names a column twice")
+    return columns
+
+
+class ForEach:
+    """Makes `@foreach` decorators that share settings.
+
+    ``foreach = ForEach(retries=..., concurrency=..., storage=...)`` and then ``@foreach(spec,
+    dataset)``, or ``@foreach.NAME(split)`` for a registered dataset, whose columns are its own.
+    """
+
+    def __init__(self, *, retries: Any = None, concurrency: Any = None, storage: Any = None) -> None:
+        self._retries = retries
+        self._concurrency = concurrency
+        self._storage = storage
+
+    def __call__(
+        self,
+        column_spec: str,
+        dataset: Any,
+        *,
+        retries: Any = None,
+        concurrency: Any = None,
+        storage: Any = None,
+    ) -> Callable[[Function], Function]:
+        """Mark a function: it runs once for each row of `dataset`, whose columns fill its parameters.
+
+        Raises ColumnError if the function has no parameter for a column.
+        """
+        return self._decorator(parse_columns(column_spec), dataset, retries, concurrency, storage)
+
+    def __getattr__(self, name: str) -> Callable[..., Callable[[Function], Function]]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        from doteval.datasets import registered
+
+        dataset_class = registered(name)
+
+        def with_registered(*args: Any, **kwargs: Any) -> Callable[[Function], Function]:
+            settings = {key: kwargs.pop(key, None) for key in ("retries", "concurrency", "storage")}
+            dataset = dataset_class(*args, **kwargs)
+            return self._decorator(tuple(dataset.columns), dataset, **settings)
+
+        return with_registered
+
+    def _decorator(
+        self,
+        columns: tuple[str, ...],
+        dataset: Any,
+        retries: Any,
+        concurrency: Any,
+        storage: Any,
+    ) -> Callable[[Function], Function]:
+        spec = ForEachSpec(
+            columns,
+            dataset,
+            self._retries if retries is None else retries,
+            self._concurrency if concurrency is None else concurrency,
+            self._storage if storage is None else storage,
+        )
+        return lambda function: _mark(function, spec)
+
+
+foreach = ForEach()
+
+
+def batch(
+    column_spec: str,
+    dataset: Any,
+    batch_size: int = 32,
+    *,
+    concurrency: Any = None,
+    storage: Any = None,
+) -> Callable[[Function], Function]:
+    """Mark a function that takes up to `batch_size` rows at a time.
+
+    Each column arrives as a list, and the function returns as many results, in the same order.
+    """
+    if batch_size < 1:
+        raise ColumnError(f"batch_size must be at least 1, not {batch_size}")
+    spec = ForEachSpec(parse_columns(column_spec), dataset, None, concurrency, storage, batch_size)
+    return lambda function: _mark(function, spec)
+
+
+def _mark(function: Function, spec: ForEachSpec) -> Function:
+    # A copy, so that one function can serve two evaluations with different datasets.
+    marked = _copy(function)
+    signature = inspect.signature(function)
+    parameters = signature.parameters.values()
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    missing = [column for column in spec.columns if column not in signature.parameters]
+    if missing and not takes_any:
+        raise ColumnError(
+            f"{function.__qualname__}({', '.join(signature.parameters)}) has no parameter for the "
+            f"column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}",
+            remedy="Give the function a parameter of that name, or change the column spec.",
+        )
+    # pytest must not take **kwargs, or a column, for a fixture.
+    marked.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[parameter for parameter in parameters if parameter.name not in spec.columns]
+    )
+    setattr(marked, _ATTRIBUTE, spec)
+    return marked
+
+
+def _copy(function: Function) -> Function:
+    if isinstance(function, types.FunctionType):
+        copy = types.FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+        )
+        copy.__kwdefaults__ = function.__kwdefaults__
+        return functools.update_wrapper(copy, function)  # type: ignore[return-value]
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
+            return await function(*args, **kwargs)
+
+        return call_async  # type: ignore[return-value]
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return call  # type: ignore[return-value]

@@ -1,0 +1,176 @@
+"""What one row produced: frozen values, no behaviour beyond checking themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from doteval.errors import InvalidResultError
+
+
+class RowStatus(StrEnum):
+    """Where a row stands. A row without a result is pending."""
+
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class ErrorClass(StrEnum):
+    """Whose failure it was: the infrastructure's may be retried, the evaluation's need a change."""
+
+    EVALUATION = "evaluation"
+    INFRASTRUCTURE = "infrastructure"
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What an evaluator says of one row.
+
+    `value` is a bool, a number or a label; `metrics` are the metrics (or their names) that aggregate
+    it over all rows; `metadata` is anything the evaluator wants kept.
+    """
+
+    name: str
+    value: Any
+    metrics: Sequence[Any] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The names of the metrics, as the store keeps them."""
+        return tuple(
+            metric if isinstance(metric, str) else str(getattr(metric, "name", metric.__name__))
+            for metric in self.metrics
+        )
+
+
+class Result:
+    """What an eval function returns for one row.
+
+    Any number of scores, and for the record the prompt, the model's response, an error message of
+    the author's own, and metadata. A result that carries an error counts as failed.
+
+    Raises InvalidResultError if a positional argument is not a `Score`.
+    """
+
+    __slots__ = ("error", "metadata", "model_response", "prompt", "scores")
+
+    def __init__(
+        self,
+        *scores: Score,
+        prompt: Any = None,
+        model_response: Any = None,
+        error: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        for score in scores:
+            if not isinstance(score, Score):
+                raise InvalidResultError(
+                    f"Result() takes scores, not {type(score).__name__}",
+                    remedy="Pass what an evaluator returns, or Score(name, value, metrics).",
+                )
+        names = [score.name for score in scores]
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidResultError(
+                    f"Result() has two scores named {name!r}",
+                    remedy='Rename one: evaluator(..., name="another name").',
+                )
+        self.scores = scores
+        self.prompt = prompt
+        self.model_response = model_response
+        self.error = error
+        self.metadata: Mapping[str, Any] = dict(metadata or {})
+
+    def __repr__(self) -> str:
+        return f"Result({', '.join(map(repr, self.scores))}, prompt={self.prompt!r}, error={self.error!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Result):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """Why a row failed or was skipped: the exception's type and message, and its traceback as text."""
+
+    type: str
+    message: str
+    error_class: ErrorClass = ErrorClass.EVALUATION
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the calls to one model cost. Tokens are counts; `cost` is in US dollars, None if unknown."""
+
+    model: str
+    requests: int = 0
+    attempts: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: float | None = None
+    seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        cost = None if self.cost is None and other.cost is None else (self.cost or 0.0) + (other.cost or 0.0)
+        return Usage(
+            self.model,
+            self.requests + other.requests,
+            self.attempts + other.attempts,
+            self.cache_hits + other.cache_hits,
+            self.cache_misses + other.cache_misses,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            cost,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One execution of one row, before it is stored. Times: epoch seconds, and seconds."""
+
+    status: RowStatus
+    started_at: float
+    seconds: float
+    scores: tuple[Score, ...] = ()
+    prompt: Any = None
+    model_response: Any = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    error: RowError | None = None
+    usage: tuple[Usage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of a dataset in the store: its position, its key (a hash of its content), its values by column."""
+
+    index: int
+    key: str
+    values: Mapping[str, Any]
+    sample: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A stored result with the row it belongs to."""
+
+    row: Row
+    outcome: Outcome
+    worker: str | None = None
