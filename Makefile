@@ -1,0 +1,65 @@
+# Everything that a checkout needs. `make` alone, or `make help`, says what there is.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Written when the install succeeded: repeated calls do nothing until the lock or the project changes.
+INSTALLED := $(VENV)/.installed
+# What the files in the repository must not know: which index packages come from. uv and pip take
+# it from the user's own configuration.
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+        --python-version 3.11 --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+# More arguments for pytest: make test ARGS="-k cli -x"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install venv demo test check format lock wheel clean
+
+help: ## Show this help
+	@if [ -t 1 ]; then bold=$$(printf '\033[1m'); cyan=$$(printf '\033[36m'); off=$$(printf '\033[0m'); fi; \
+	printf '%sdoteval%s: distributed evaluation of language models and other expensive models\n\n' "$$bold" "$$off"; \
+	awk -v cyan="$$cyan" -v off="$$off" 'BEGIN { FS = ":.*## " } \
+	    /^[a-z-]+:.*## / { printf "  %smake %-9s%s %s\n", cyan, $$1, off, $$2 }' Makefile; \
+	printf '\nStart with %smake demo%s. It needs Python 3.11 or newer and nothing else.\n' "$$bold" "$$off"
+
+install: $(INSTALLED) ## Install into .venv, exactly what the lock says
+venv: install
+
+$(INSTALLED): requirements-dev.lock pyproject.toml | $(BIN)/python
+	@echo "Installing the locked packages into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BIN)/python:
+	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(sh .ci/python) || exit 1; \
+	echo "Making $(VENV) with $$("$$python" --version) ..."; "$$python" -m venv "$(VENV)"
+
+demo: $(INSTALLED) ## Evaluate two real datasets on two worker processes, with a private Redis
+	@$(BIN)/doteval submit examples --experiment demo
+
+test: $(INSTALLED) ## Run the tests (ARGS="-k words" for some of them)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(INSTALLED) ## Lint, formatting, types, and who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: $(INSTALLED) ## Format the code and mend what can be mended
+	@$(BIN)/ruff check --fix --exit-zero .
+	@$(BIN)/ruff format .
+
+lock: | $(BIN)/python ## Write the locks anew from pyproject.toml (UPGRADE=1 for the newest versions)
+	@[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet uv
+	@$(LOCK) pyproject.toml --output-file requirements.lock
+	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
+
+wheel: $(INSTALLED) ## Build the wheel into dist/
+	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
+clean: ## Remove .venv, caches and built files (results in .doteval stay)
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
