@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from doteval.errors import BrokerError
 
@@ -209,7 +211,8 @@ class EmbeddedRedis:
         ]
 
     def _client(self, timeout: float) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=timeout)
+        # Without retries: redis-py's wait seconds for a server that is not up yet, or has just left.
+        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=timeout, retry=Retry(NoBackoff(), 0))
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + self._start_timeout
@@ -233,6 +236,8 @@ class EmbeddedRedis:
             return
         try:
             with self._client(timeout=self._stop_timeout) as client:
+                # shutdown() takes any lost connection for success, one that never was included.
+                client.ping()
                 client.shutdown(nosave=True)
         except redis.RedisError:
             # It did not start far enough to answer, or it hangs: the waiting below decides.
