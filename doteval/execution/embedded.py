@@ -1,0 +1,126 @@
+"""pytest embedded in another program: the submitter, to collect; a worker process, to run rows."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doteval.errors import EvaluationFileError
+from doteval.execution.items import EvaluationItem
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What pytest found. `root` is its root directory: paths of evaluations are below it."""
+
+    items: list[EvaluationItem]
+    root: Path
+    config: pytest.Config
+
+
+def with_collected(
+    paths: Sequence[str],
+    body: Callable[[Collected], None],
+    *,
+    keyword: str | None = None,
+    plugins: Sequence[object] = (),
+) -> None:
+    """Collect evaluations below `paths` (files, directories, ``file::node``) and call `body` with them.
+
+    The pytest session lasts as long as `body`; its fixtures are torn down afterwards. What `body`
+    raises is raised here. A process can do this once: a second collection loses conftest fixtures.
+
+    Raises EvaluationFileError if a path does not exist, a file cannot be collected, or there is no
+    evaluation.
+    """
+    for path in paths:
+        file = Path(path.partition("::")[0])
+        if not file.exists():
+            raise EvaluationFileError(
+                f"no such file or directory: {file}", remedy="Check the path; it is relative to where you are."
+            )
+    embedded = _Embedded(paths, body)
+    arguments = [*paths, "--capture=no", "-p", "no:cacheprovider"]
+    if keyword:
+        arguments += ["-k", keyword]
+    if importlib.util.find_spec("xdist") is not None:
+        arguments += ["-n", "0"]
+    code = pytest.main(arguments, plugins=[embedded, *plugins])
+    if embedded.raised is not None:
+        raise embedded.raised
+    if not embedded.called:
+        raise EvaluationFileError(
+            f"pytest could not collect {' '.join(paths)} (exit code {int(code)})",
+            remedy=embedded.output() or "Run pytest --collect-only on it to see why.",
+        )
+
+
+class _Embedded:
+    """The plugin that takes the place of pytest's loop over tests, and keeps its terminal quiet."""
+
+    def __init__(self, paths: Sequence[str], body: Callable[[Collected], None]) -> None:
+        self._paths = paths
+        self._body = body
+        self._failed: list[pytest.CollectReport] = []
+        self._terminal = io.StringIO()
+        self.raised: BaseException | None = None
+        self.called = False
+
+    def output(self) -> str:
+        return "\n".join(self._terminal.getvalue().splitlines()[-20:])
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        # -p no:terminal would make pytest refuse options such as -q in the user's addopts.
+        config.pluginmanager.unregister(name="terminalreporter")
+        config.pluginmanager.register(pytest.TerminalReporter(config, self._terminal), "terminalreporter")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self) -> Generator[None, Any, Any]:
+        try:
+            return (yield)
+        except pytest.UsageError as error:
+            self.raised = EvaluationFileError(
+                str(error).splitlines()[0], remedy="List what there is with: pytest --collect-only FILE"
+            )
+            raise
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._failed.append(report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        self.called = True
+        try:
+            self._check(session)
+            items = [item for item in session.items if isinstance(item, EvaluationItem)]
+            self._body(Collected(items, session.config.rootpath, session.config))
+        except BaseException as error:  # noqa: BLE001 - pytest would print it; `with_collected` raises it again
+            self.raised = error
+        return True
+
+    def _check(self, session: pytest.Session) -> None:
+        if self._failed:
+            raise EvaluationFileError(
+                f"{self._failed[0].nodeid or self._paths[0]} cannot be collected:\n{_reason(self._failed[0])}",
+                remedy="Mend the file; `pytest --collect-only` shows the whole traceback.",
+            )
+        if not any(isinstance(item, EvaluationItem) for item in session.items):
+            raise EvaluationFileError(
+                f"no evaluation in {', '.join(self._paths)}",
+                remedy='An evaluation is a function named eval_* below @foreach("columns", dataset), in a '
+                "file named eval_*.py.",
+            )
+
+
+def _reason(report: pytest.CollectReport) -> str:
+    """The end of the traceback: the file and line, and what went wrong there."""
+    lines = [line for line in report.longreprtext.splitlines() if line.strip()]
+    return "\n".join(f"  {line}" for line in lines[-12:])

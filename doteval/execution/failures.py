@@ -1,0 +1,100 @@
+"""Telling failures apart: whose fault was it, and is trying again worth it?"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from types import TracebackType
+
+import pytest
+
+from doteval.errors import RowTimeoutError
+from doteval.results import ErrorClass, RowError
+
+# Frames kept of a traceback, counted from where the exception was raised.
+_FRAMES = 8
+_TRACEBACK_CHARACTERS = 8_000
+_MESSAGE_CHARACTERS = 4_000
+
+# By name, so that no client library has to be imported to recognise its errors: the modules whose
+# exceptions mean that a connection failed, and the class names that do.
+_CLIENT_MODULES = ("openai", "anthropic", "httpx", "httpx2", "httpcore", "aiohttp", "requests", "urllib3")
+_CONNECTION_NAMES = frozenset(
+    {
+        "APIConnectionError",
+        "APITimeoutError",
+        "ClientConnectionError",
+        "ClientPayloadError",
+        "ConnectionError",
+        "HTTPError",
+        "InternalServerError",
+        "RateLimitError",
+        "RequestError",
+        "ServerTimeoutError",
+        "Timeout",
+        "TransportError",
+    }
+)
+_RETRIED_HTTP_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+
+
+def classify(error: BaseException) -> ErrorClass:
+    """The class of an exception that a row raised.
+
+    Connection errors, rate limits and server errors are the infrastructure's; a row timeout is a
+    class of its own; everything else is the evaluation's.
+    """
+    if isinstance(error, RowTimeoutError):
+        return ErrorClass.TIMEOUT
+    status = getattr(error, "status_code", None) or getattr(error, "status", None)
+    if isinstance(status, int) and _is_client_error(error):
+        return ErrorClass.INFRASTRUCTURE if status in _RETRIED_HTTP_STATUSES else ErrorClass.EVALUATION
+    if isinstance(error, ConnectionError | TimeoutError | asyncio.IncompleteReadError):
+        return ErrorClass.INFRASTRUCTURE
+    if any(base.__name__ in _CONNECTION_NAMES and _module_root(base) in _CLIENT_MODULES for base in type(error).mro()):
+        return ErrorClass.INFRASTRUCTURE
+    return ErrorClass.EVALUATION
+
+
+def describe(error: BaseException, *, prefix: str = "") -> RowError:
+    """The exception as the store keeps it, with the frames nearest to where it was raised."""
+    return RowError(
+        type=type(error).__qualname__,
+        message=(prefix + _message(error))[:_MESSAGE_CHARACTERS],
+        error_class=classify(error),
+        traceback=_traceback(error),
+    )
+
+
+def is_skip(error: BaseException) -> bool:
+    return isinstance(error, pytest.skip.Exception)
+
+
+def skip_reason(error: BaseException) -> RowError:
+    return RowError(type="Skipped", message=_message(error))
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error) or repr(error)
+    except Exception as unprintable:  # noqa: BLE001 - an exception may have a __str__ that raises
+        return f"<the message cannot be shown: its __str__ raised {type(unprintable).__name__}>"
+
+
+def _traceback(error: BaseException) -> str:
+    frames: TracebackType | None = error.__traceback__
+    if frames is None:
+        return ""
+    try:
+        text = "".join(traceback.format_exception(type(error), error, frames, limit=-_FRAMES, chain=True))
+    except Exception:  # noqa: BLE001 - formatting calls __str__ and __repr__ of user code
+        text = "".join(traceback.format_tb(frames, limit=-_FRAMES))
+    return text[-_TRACEBACK_CHARACTERS:]
+
+
+def _is_client_error(error: BaseException) -> bool:
+    return any(_module_root(base) in _CLIENT_MODULES for base in type(error).mro())
+
+
+def _module_root(base: type) -> str:
+    return base.__module__.partition(".")[0]

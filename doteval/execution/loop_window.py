@@ -1,0 +1,57 @@
+"""Async rows on the event loop: so many at a time, the next begins as one ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from doteval.execution.event_loop import LoopThread
+from doteval.results import Outcome
+
+Begin = Callable[[], Coroutine[Any, Any, Outcome]]
+Land = Callable[[Outcome | None], None]
+
+
+class LoopWindow:
+    """Keeps up to `limit` rows in flight on the loop. `feed` and `drop_waiting` may be called from any thread."""
+
+    def __init__(self, loop: LoopThread, limit: int) -> None:
+        self._loop = loop
+        self._limit = limit
+        self._waiting: deque[tuple[Begin, Land]] = deque()
+        # The loop keeps weak references only.
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def feed(self, begin: Begin, land: Land) -> None:
+        """Run a row when there is room; `land` gets its outcome, on the loop's thread."""
+        self._waiting.append((begin, land))
+        self._loop.soon(self._fill)
+
+    def drop_waiting(self) -> None:
+        """Give up the rows that have not begun: their `land` gets None."""
+        self._loop.soon(self._drop)
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._tasks) < self._limit:
+            begin, land = self._waiting.popleft()
+            task = self._loop.loop.create_task(self._fly(begin, land))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _fly(self, begin: Begin, land: Land) -> None:
+        outcome = None
+        try:
+            outcome = await begin()
+        finally:
+            land(outcome)
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.discard(task)
+            self._fill()
+
+    def _drop(self) -> None:
+        while self._waiting:
+            _, land = self._waiting.popleft()
+            land(None)

@@ -1,0 +1,170 @@
+"""The private names of pytest that the row runner stands on, each behind a function of our own.
+
+`tests/unit/test_pytest_internals.py` holds a test for each, against the range of pytest versions
+that pyproject.toml pins.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from _pytest.fixtures import FixtureDef, FuncFixtureInfo, SubRequest, TopRequest, resolve_fixture_function
+from _pytest.python import get_direct_param_fixture_func
+from _pytest.runner import SetupState
+from _pytest.scope import Scope
+from _pytest.tmpdir import tmppath_result_key
+
+__all__ = [
+    "FixtureDef",
+    "FuncFixtureInfo",
+    "RowRequest",
+    "RowSetupState",
+    "Scope",
+    "SetupState",
+    "SubRequest",
+    "fixture_definitions",
+    "fixture_info",
+    "fresh_copy",
+    "generate_functions",
+    "is_constant",
+    "is_per_row",
+    "loaded_view",
+    "prepare_stash",
+    "renew_request",
+    "resolve_fixture_function",
+    "scope_of",
+    "set_up_session",
+    "use_row_setup_state",
+]
+
+
+class RowSetupState(SetupState):
+    """A set-up state that lets any number of rows overlap.
+
+    pytest's own keeps one stack, so only one item can be set up at a time. Here the stack is for
+    what is wider than a row; a row carries its own finalizers.
+    """
+
+    def is_node_active(self, node: pytest.Item | pytest.Collector) -> bool:  # type: ignore[override]
+        # An evaluation counts as active while it loads session fixtures ahead of its own set-up.
+        return (
+            getattr(node, "row_finalizers", None) is not None
+            or getattr(node, "loading", False)
+            or super().is_node_active(node)
+        )
+
+    def addfinalizer(self, finalizer: Callable[[], object], node: Any) -> None:
+        finalizers = getattr(node, "row_finalizers", None)
+        if finalizers is not None:
+            finalizers.append(finalizer)
+        else:
+            super().addfinalizer(finalizer, node)
+
+
+class RowRequest(TopRequest):
+    """The `request` of a row: look-ups during the call take the lock that guards set-up."""
+
+    def __init__(self, item: pytest.Function, lock: Any) -> None:
+        super().__init__(item, _ispytest=True)
+        self._lock = lock
+
+    def _get_active_fixturedef(self, argname: str) -> FixtureDef[object]:
+        known = self._fixture_defs.get(argname)
+        if known is not None:
+            return known
+        with self._lock:
+            return super()._get_active_fixturedef(argname)
+
+
+class LoadedFixture(FixtureDef[object]):
+    """A view of a wide fixture that is loaded: gives the value, and forgets who used it.
+
+    Otherwise each row would leave a finalizer behind in every wide fixture that its function
+    fixtures request.
+    """
+
+    def execute(self, request: SubRequest) -> object:  # noqa: ARG002
+        assert self.cached_result is not None
+        return self.cached_result[0]
+
+    def addfinalizer(self, finalizer: Callable[[], object]) -> None:
+        pass
+
+
+def use_row_setup_state(session: pytest.Session) -> None:
+    """Replace the session's set-up state, before anything is set up."""
+    session._setupstate = RowSetupState()
+
+
+def set_up_session(session: pytest.Session) -> None:
+    """Set up the session node alone, so that session fixtures can be loaded before any row."""
+    state = session._setupstate
+    if not state.stack:
+        state.setup(session)  # type: ignore[arg-type]
+
+
+def generate_functions(collector: pytest.Module | pytest.Class, name: str, obj: object) -> Iterator[pytest.Function]:
+    """The items of a function: one for each of its parameter sets."""
+    return collector._genfunctions(name, obj)
+
+
+def fixture_info(item: pytest.Function) -> FuncFixtureInfo:
+    return item._fixtureinfo
+
+
+def scope_of(definition: FixtureDef[Any], item: pytest.Function) -> Scope:
+    """The scope that a fixture has for this item: `parametrize(scope=...)` overrides its own."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is not None and definition.argname in callspec._arg2scope:
+        return callspec._arg2scope[definition.argname]
+    return definition._scope
+
+
+def is_per_row(definition: FixtureDef[Any], item: pytest.Function) -> bool:
+    """Whether each row has an instance of its own.
+
+    So it is for function scope, and for class scope outside of a class, where pytest falls back to
+    the function.
+    """
+    scope = scope_of(definition, item)
+    return scope is Scope.Function or (scope is Scope.Class and item.cls is None)
+
+
+def is_constant(definition: FixtureDef[Any]) -> bool:
+    """Whether the fixture is a value of `parametrize`, the same object for every row."""
+    return definition.func is get_direct_param_fixture_func
+
+
+def fresh_copy(definition: FixtureDef[Any]) -> FixtureDef[Any]:
+    """A fixture definition that loads anew, whatever the original has cached."""
+    fresh = copy.copy(definition)
+    fresh.cached_result = None
+    fresh._finalizers = []  # type: ignore[misc]
+    return fresh
+
+
+def loaded_view(definition: FixtureDef[Any]) -> FixtureDef[Any]:
+    """The definition as rows see it: a `LoadedFixture` if it has a value, else itself."""
+    if definition.cached_result is None or definition.cached_result[2] is not None:
+        return definition
+    view = copy.copy(definition)
+    view.__class__ = LoadedFixture
+    return view
+
+
+def fixture_definitions(item: pytest.Function, name: str) -> Sequence[FixtureDef[Any]] | None:
+    """The definitions of a name that the item can see, for look-ups that were not declared."""
+    return item.session._fixturemanager.getfixturedefs(name, item)
+
+
+def renew_request(item: pytest.Function) -> None:
+    """Forget which fixtures the item has looked up."""
+    item._initrequest()
+
+
+def prepare_stash(item: pytest.Item) -> None:
+    """What pytest's own run protocol leaves on an item and `tmp_path` reads at teardown."""
+    item.stash[tmppath_result_key] = {}

@@ -1,0 +1,119 @@
+"""The stage: which evaluation's wide fixtures are set up now.
+
+Look behind, not ahead: what the next evaluation does not share is torn down when that evaluation
+arrives, never earlier, so nothing has to be known of the future.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from doteval.execution import pytest_internals as internals
+from doteval.execution.items import EvaluationItem
+from doteval.execution.lanes import Call, Lane
+
+
+class LoadFailedError(Exception):
+    """The wide fixtures of an evaluation could not be set up. `__cause__` says why."""
+
+    def __init__(self, item: EvaluationItem, cause: BaseException) -> None:
+        super().__init__(f"{item.evaluation_name}: {type(cause).__name__}: {cause}")
+        self.item = item
+        self.skipped = isinstance(cause, pytest.skip.Exception)
+        self.__cause__ = cause
+
+
+class Stage:
+    """Holds one evaluation at a time. All methods belong to the thread that sets up fixtures."""
+
+    def __init__(self) -> None:
+        self.item: EvaluationItem | None = None
+        self._lock = threading.RLock()
+        self._free: list[Lane] = []
+        self._shared: Call | None = None
+
+    def adopt(self, item: EvaluationItem) -> None:
+        """Take an evaluation that pytest itself has set up."""
+        self.item = item
+        self._free = []
+        self._shared = None
+        if not item.has_row_fixtures():
+            wanted = internals.fixture_info(item).argnames
+            self._shared = Call(item.obj, {name: item.funcargs[name] for name in wanted})
+
+    def enter(self, item: EvaluationItem) -> None:
+        """Set up an evaluation as pytest would, and tear down what it does not share with the last.
+
+        Raises LoadFailedError if a fixture raises or skips, or a mark says to skip.
+        """
+        if item is self.item:
+            return
+        self._leave(item)
+        try:
+            item.ihook.pytest_runtest_setup(item=item)
+        except BaseException as error:
+            # The item stays set up in part; the next `enter` or `close` tears it down.
+            self.item = item
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            raise LoadFailedError(item, error) from error
+        self.adopt(item)
+
+    def close(self) -> None:
+        """Tear down everything, session fixtures last. Raises what teardowns raise."""
+        self._leave(None)
+
+    @property
+    def shared_call(self) -> Call | None:
+        """What to call for every row, if no row has fixtures of its own."""
+        return self._shared
+
+    def take_lane(self) -> Lane:
+        assert self.item is not None
+        return self._free.pop() if self._free else Lane(self.item, self._lock)
+
+    def give_back(self, lane: Lane) -> None:
+        if lane.item is self.item:
+            self._free.append(lane)
+
+    def _leave(self, following: EvaluationItem | None) -> None:
+        item, self.item = self.item, None
+        self._free, self._shared = [], None
+        if item is not None:
+            item.ihook.pytest_runtest_teardown(item=item, nextitem=following)
+
+
+def load_session_fixtures(items: list[EvaluationItem]) -> list[LoadFailedError]:
+    """Load the session fixtures of evaluations before any row arrives.
+
+    Of a parametrized session fixture the first parameter is loaded. What cannot be loaded is
+    returned, not raised: other evaluations may still do.
+    """
+    failures = []
+    loaded: set[Any] = set()
+    for item in items:
+        internals.set_up_session(item.session)
+        internals.renew_request(item)
+        names = [name for name in session_fixture_names(item) if name not in loaded]
+        try:
+            item.load(names)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - reported with the evaluation
+            failures.append(LoadFailedError(item, error))
+        loaded.update(names)
+    return failures
+
+
+def session_fixture_names(item: EvaluationItem) -> list[str]:
+    """The session fixtures that an evaluation requests, directly or not."""
+    definitions = internals.fixture_info(item).name2fixturedefs
+    return [
+        name
+        for name in item.fixturenames
+        if name in definitions
+        and all(internals.scope_of(definition, item) is internals.Scope.Session for definition in definitions[name])
+    ]
