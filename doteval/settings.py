@@ -1,0 +1,148 @@
+"""What a command uses when its options don't say: defaults, then pyproject.toml, then the environment.
+
+The order, weakest first: the defaults below; the table ``[tool.doteval]`` of the nearest
+pyproject.toml, upwards from the current directory, that has one; the variables ``DOTEVAL_STORAGE``,
+``DOTEVAL_BROKER`` and so on; the options of the command.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from doteval.errors import UsageError
+
+ENVIRONMENT_PREFIX = "DOTEVAL_"
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """The settings of one command. Make them with `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+    storage: str | None = None
+    """Where results are kept; None is ``.doteval/doteval.db``."""
+    broker: str | None = None
+    """The message broker; None is a private Redis for the length of the command."""
+    queue: Annotated[str, Field(min_length=1)] = "doteval"
+    """The queue that row tasks travel on."""
+    workers: Count | None = None
+    """Local worker processes of `doteval submit`; None is one a core."""
+    processes: Count | None = None
+    """Worker processes of `doteval worker`; None is one a core."""
+    concurrency: Count | None = None
+    """Rows in flight in one worker process; None is 10 for async evaluations and 1 for others."""
+    rows_per_task: Count | Literal["auto"] = "auto"
+    """Rows that travel in one row task."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        found = find_table(Path.cwd())
+        table = found[1] if found else {}
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=dict(table))
+
+
+def load_settings(**options: Any) -> Settings:
+    """The settings of a command whose options were `options`; an option that is None was not given.
+
+    Raises UsageError for an unknown key in the table or a value of the wrong kind, naming where it
+    was set. Values are never repeated in the message: a URL may hold a password.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        wrong = error.errors(include_input=False, include_url=False)
+        name = str(wrong[0]["loc"][0])
+        # A union reports one error for each of its members, with the member as a second location.
+        reasons = " or ".join(item["msg"][:1].lower() + item["msg"][1:] for item in wrong if item["loc"][0] == name)
+        raise UsageError(
+            f"{_where(name, given)} cannot be used: {reasons}", remedy=Settings.model_fields[name].description
+        ) from None
+
+
+def find_table(start: Path) -> tuple[Path, Mapping[str, Any]] | None:
+    """The nearest pyproject.toml with a table ``[tool.doteval]``, from `start` upwards, and that table.
+
+    Keys may be written with dashes. A relative path in `storage` is relative to the file, so that
+    every directory of a project shares one store.
+
+    Raises UsageError for an unreadable file, and for unknown keys, naming the nearest known one.
+    """
+    for directory in (start, *start.parents):
+        path = directory / "pyproject.toml"
+        if not path.is_file():
+            continue
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read: {error}", remedy="Mend the file.") from None
+        table = content.get("tool", {}).get("doteval")
+        if table is not None:
+            return path, _checked(table, path)
+    return None
+
+
+def _checked(table: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise UsageError(f"tool.doteval in {path} is not a table", remedy="Write [tool.doteval] above its keys.")
+    known = list(Settings.model_fields)
+    checked = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise UsageError(
+                f"unknown key {key!r} in [tool.doteval] of {path}",
+                remedy=f"Did you mean {near!r}? The keys are {', '.join(known)}.",
+            )
+        checked[name] = value
+    storage = checked.get("storage")
+    if isinstance(storage, str):
+        checked["storage"] = _below(path.parent, storage)
+    return checked
+
+
+def _below(directory: Path, storage: str) -> str:
+    """A relative path of a SQLite store made absolute; anything else as it is."""
+    scheme, separator, rest = storage.partition("://")
+    if not separator:
+        return str(directory / Path(storage).expanduser())
+    # sqlite:///file.db is the file here, sqlite:///a/file.db an absolute path: see doteval.store.location.
+    bare = rest.removeprefix("/")
+    if scheme != "sqlite" or (bare != rest and "/" in bare):
+        return storage
+    return str(directory / Path(bare).expanduser())
+
+
+def _where(name: str, options: Mapping[str, Any]) -> str:
+    if name in options:
+        return f"--{name.replace('_', '-')}"
+    variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
+    if os.environ.get(variable):
+        return f"the environment variable {variable}"
+    found = find_table(Path.cwd())
+    return f"{name} in [tool.doteval] of {found[0]}" if found else name

@@ -1,0 +1,36 @@
+"""No password is ever shown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doteval.urls import hide_password
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://:hunter2@localhost:6379/0", "redis://:***@localhost:6379/0"),
+        ("postgresql://ann:hunter2@db.example/x", "postgresql://ann:***@db.example/x"),
+        ("postgresql://ann@db.example/x", "postgresql://ann@db.example/x"),
+        ("redis://ann:hun@ter/2@host/1", "redis://ann:***@host/1"),
+        (
+            "redis+socket:///tmp/a.sock?virtual_host=0&password=hunter2",
+            "redis+socket:///tmp/a.sock?virtual_host=0&password=***",
+        ),
+        ("postgresql:///x?sslpassword=hunter2&host=/tmp", "postgresql:///x?sslpassword=***&host=/tmp"),
+        ("amqp://a:hunter2@one//;amqp://b:hunter2@two//", "amqp://a:***@one//;amqp://b:***@two//"),
+        ("redis://:hun;ter2@host/0", "redis://:***@host/0"),
+        ("results.db", "results.db"),
+    ],
+)
+def test_hides_the_password_and_nothing_else(url: str, shown: str) -> None:
+    assert hide_password(url) == shown
+
+
+@given(password=st.text(min_size=1).filter(lambda text: "://" not in text))
+def test_whatever_the_password_is_made_of(password: str) -> None:
+    assert hide_password(f"redis://ann:{password}@host:1/0") == "redis://ann:***@host:1/0"
