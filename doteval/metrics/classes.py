@@ -1,0 +1,106 @@
+"""Precision, recall and F1 of scores that are pairs (predicted, expected)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from doteval.metrics.base import Calculation, metric
+from doteval.metrics.intervals import LEVEL, RESAMPLES, SEED, Interval
+
+# Counts of one class: (true positives, false positives, false negatives) → a figure. Works on
+# numbers and on numpy arrays, one entry a resample.
+Figure = Callable[[Any, Any, Any], Any]
+
+Pair = tuple[Hashable, Hashable]
+
+
+@metric
+def precision(positive: Hashable | None = None) -> Calculation:
+    """TP / (TP + FP): how many of the predictions of a class are right.
+
+    Of the class `positive`; else of True (or 1) where all classes are true or false; else the mean over all classes
+    (macro average). A class that is never predicted counts as 0. Manning, Raghavan and Schütze,
+    Introduction to Information Retrieval, 2008, sections 8.3 and 13.6. Scores are pairs (predicted,
+    expected); a False, which stands for a failed row, is no prediction and left out.
+    """
+    return _of_classes(lambda tp, fp, _fn: _ratio(tp, tp + fp), positive)
+
+
+@metric
+def recall(positive: Hashable | None = None) -> Calculation:
+    """TP / (TP + FN): how many rows of a class are found. Classes and sources as for `precision`."""
+    return _of_classes(lambda tp, _fp, fn: _ratio(tp, tp + fn), positive)
+
+
+@metric
+def f1(positive: Hashable | None = None) -> Calculation:
+    """2 TP / (2 TP + FP + FN): the harmonic mean of precision and recall.
+
+    C. J. van Rijsbergen, Information Retrieval, 1979, chapter 7, with α = 1/2. Classes as for
+    `precision`; the macro average is the mean of the classes' F1.
+    """
+    return _of_classes(lambda tp, fp, fn: _ratio(2 * tp, 2 * tp + fp + fn), positive)
+
+
+def _of_classes(figure: Figure, positive: Hashable | None) -> Calculation:
+    def value(scores: Sequence[Any]) -> float:
+        cells = _cells(scores)
+        return float(_figure(figure, list(cells), list(cells.values()), positive))
+
+    def interval(scores: Sequence[Any]) -> Interval | None:
+        cells = _cells(scores)
+        n = sum(cells.values())
+        if n < 2:
+            return None
+        import numpy
+
+        # Drawing n pairs with replacement is drawing how often each distinct pair comes up: the
+        # percentile bootstrap (Efron 1979) at a cost that does not grow with n.
+        counts = numpy.array(list(cells.values()))
+        drawn = numpy.random.default_rng(SEED).multinomial(n, counts / n, size=RESAMPLES)
+        figures = _figure(figure, list(cells), list(drawn.T), positive)
+        low, high = numpy.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Interval(float(low), float(high), "bootstrap")
+
+    return Calculation(value, interval=interval)
+
+
+def _cells(scores: Sequence[Any]) -> Counter[Pair]:
+    cells: Counter[Pair] = Counter()
+    for score in scores:
+        if isinstance(score, (tuple, list)) and len(score) == 2:
+            cells[score[0], score[1]] += 1
+        elif score is not False:
+            raise TypeError(f"needs pairs (predicted, expected), not {type(score).__name__}")
+    if not cells:
+        raise ValueError("needs at least one pair (predicted, expected)")
+    return cells
+
+
+def _figure(figure: Figure, pairs: list[Pair], counts: list[Any], positive: Hashable | None) -> Any:
+    classes = {label for pair in pairs for label in pair}
+    if positive is None and classes <= {True, False}:
+        positive = True
+    chosen = classes if positive is None else {positive}
+    total: Any = 0.0
+    for label in chosen:
+        tp: Any = 0
+        fp: Any = 0
+        fn: Any = 0
+        for (predicted, expected), count in zip(pairs, counts, strict=True):
+            if predicted == label and expected == label:
+                tp = tp + count
+            elif predicted == label:
+                fp = fp + count
+            elif expected == label:
+                fn = fn + count
+        total = total + figure(tp, fp, fn)
+    return total / len(chosen)
+
+
+def _ratio(part: Any, whole: Any) -> Any:
+    import numpy
+
+    return numpy.where(whole > 0, part / numpy.maximum(whole, 1), 0.0)
