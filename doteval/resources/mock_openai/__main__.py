@@ -1,0 +1,72 @@
+"""``python -m doteval.resources.mock_openai``: serve until stopped. The first line printed is the base URL."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from doteval.resources.mock_openai import faults
+from doteval.resources.mock_openai.server import serving
+from doteval.resources.mock_openai.settings import MockSettings
+
+_PARENT_CHECK_SECONDS = 0.5
+
+
+def _parse(arguments: Sequence[str]) -> tuple[MockSettings, int | None]:
+    parser = argparse.ArgumentParser(
+        prog="python -m doteval.resources.mock_openai",
+        description="Serve OpenAI's API with made-up replies.",
+        epilog=faults.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    default = MockSettings()
+    parser.add_argument("--host", default=default.host)
+    parser.add_argument("--port", type=int, default=default.port, help="0 takes a free one (default)")
+    parser.add_argument("--latency", type=float, default=default.latency, help="seconds to a reply")
+    parser.add_argument(
+        "--latency-sigma", type=float, default=default.latency_sigma, help="lognormal latency around that median"
+    )
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--rate-limit", type=float, default=default.rate_limit, help="requests per second, 0 for none")
+    parser.add_argument("--fault", action="append", default=[], dest="faults", help="may be given several times")
+    parser.add_argument("--reply", default=default.reply, help="auto, echo, or the text of every reply")
+    parser.add_argument("--parent", type=int, help="stop when the process with this id is no longer the parent")
+    options = vars(parser.parse_args(arguments))
+    parent = options.pop("parent")
+    try:
+        return MockSettings(**{**options, "faults": tuple(options["faults"])}), parent
+    except ValueError as error:
+        parser.error(str(error))
+
+
+async def _serve(settings: MockSettings, parent: int | None) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for which in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(which, stopped.set)
+    async with serving(settings) as base_url:
+        sys.stdout.write(f"{base_url}\n")
+        sys.stdout.flush()
+        # A process that is killed tells its children nothing; they get another parent.
+        while parent is None or os.getppid() == parent:
+            try:
+                await asyncio.wait_for(stopped.wait(), None if parent is None else _PARENT_CHECK_SECONDS)
+            except TimeoutError:
+                continue
+            return
+
+
+def main() -> None:
+    settings, parent = _parse(sys.argv[1:])
+    try:
+        asyncio.run(_serve(settings, parent))
+    except OSError as error:
+        sys.exit(f"cannot serve on {settings.host} port {settings.port}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The mock server in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import doteval
+from doteval.errors import ResourceError
+from doteval.resources.mock_openai.settings import MockSettings
+
+
+class MockOpenAI:
+    """Runs the mock server while a ``with`` block lasts; takes the settings of `MockSettings`.
+
+    ``with MockOpenAI(latency=0.1) as server: OpenAI(base_url=server.base_url, api_key="any")``.
+    The server stops with the block, and by itself within a second when this process dies.
+    """
+
+    def __init__(self, *, start_timeout: float = 30.0, stop_timeout: float = 5.0, **settings: Any) -> None:
+        self._settings = MockSettings(**settings)
+        self._start_timeout = start_timeout
+        self._stop_timeout = stop_timeout
+        self._process: subprocess.Popen[bytes] | None = None
+        self._base_url: str | None = None
+
+    @property
+    def base_url(self) -> str:
+        """``http://127.0.0.1:PORT/v1``. Raises ResourceError if the server is not started."""
+        if self._base_url is None:
+            raise ResourceError("the mock server is not started")
+        return self._base_url
+
+    @property
+    def pid(self) -> int:
+        """The id of the server's process. Raises ResourceError if the server is not started."""
+        if self._process is None:
+            raise ResourceError("the mock server is not started")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the server and wait for its URL.
+
+        Raises ResourceError if it ends instead, or does not come up in time.
+        """
+        if self._process is not None:
+            return
+        # doteval need not be installed, and the child need not start in this directory.
+        here = str(Path(doteval.__file__).parents[1])
+        path = os.pathsep.join(part for part in (here, os.environ.get("PYTHONPATH")) if part)
+        with tempfile.TemporaryFile() as complaints:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "doteval.resources.mock_openai", *self._arguments()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                env={**os.environ, "PYTHONPATH": path},
+                # Ctrl-C is for this process, which may still need the server to finish its rows.
+                start_new_session=True,
+            )
+            assert self._process.stdout is not None
+            ready, _, _ = select.select([self._process.stdout], [], [], self._start_timeout)
+            line = self._process.stdout.readline().decode().strip() if ready else ""
+            if not line:
+                self.stop()
+                complaints.seek(0)
+                said = complaints.read().decode(errors="replace").strip()
+                raise ResourceError(f"the mock server did not start: {said or 'it gave no URL in time'}")
+            self._base_url = line
+
+    def _arguments(self) -> list[str]:
+        arguments = ["--parent", str(os.getpid())]
+        for name, value in asdict(self._settings).items():
+            if name == "faults":
+                arguments += [f"--fault={fault}" for fault in value]
+            else:
+                arguments.append(f"--{name.replace('_', '-')}={value}")
+        return arguments
+
+    def stop(self) -> None:
+        """Stop the server and wait for its end. Safe to call twice."""
+        process, self._process, self._base_url = self._process, None, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(self._stop_timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+    def stats(self) -> dict[str, Any]:
+        """The server's counters since its start or the last `reset`.
+
+        ``requests`` (to the three endpoints), ``replies`` (complete ones), ``rejected`` (error
+        statuses), of them ``rate_limited``, ``hangups``, ``malformed``; ``prompt_tokens``,
+        ``completion_tokens``, ``cached_tokens``, ``reasoning_tokens`` as complete replies told
+        them in their usage; the same by model under ``models``; ``distinct_prompts``,
+        ``in_flight_max`` (requests at once) and ``connections`` (accepted).
+        """
+        stats: dict[str, Any] = json.loads(self._call("GET"))
+        return stats
+
+    def reset(self) -> None:
+        """Set the counters back to zero, and forget which prompts were seen."""
+        self._call("DELETE")
+
+    def _call(self, method: str) -> bytes:
+        url = self.base_url.removesuffix("/v1") + "/stats"
+        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10) as answer:  # noqa: S310
+            content: bytes = answer.read()
+        return content
+
+    def __enter__(self) -> MockOpenAI:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()

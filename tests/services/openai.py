@@ -1,0 +1,23 @@
+"""The project's mock of OpenAI's API, in its own process, one for the test session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from doteval.resources.mock_openai import MockOpenAI
+
+
+@pytest.fixture(scope="session")
+def mock_openai_process() -> Iterator[MockOpenAI]:
+    """One server for the test session; tests take `mock_openai`."""
+    with MockOpenAI() as server:
+        yield server
+
+
+@pytest.fixture
+def mock_openai(mock_openai_process: MockOpenAI) -> MockOpenAI:
+    """The server with its counters at zero. Faults go by marker or header, so that one server serves all tests."""
+    mock_openai_process.reset()
+    return mock_openai_process
