@@ -1,1 +1,29 @@
-""""""
+"""The result store: the SQL database that is the only source of truth.
+
+Everything that doteval knows of experiments, rows, results, worker processes and usage is here, and
+everybody reads it from here. SQLite by default, PostgreSQL for more than one machine.
+"""
+
+from doteval.store.experiments import ExperimentOverview
+from doteval.store.results import ErrorCount, NewResult
+from doteval.store.rows import DatasetState, RowRange
+from doteval.store.store import Store
+from doteval.store.usage import LoadUsage, ModelUsage, UsageReport
+from doteval.store.workers import HeldRange, WorkerInfo, WorkerState
+from doteval.store.writer import GroupWriter
+
+__all__ = [
+    "DatasetState",
+    "ErrorCount",
+    "ExperimentOverview",
+    "GroupWriter",
+    "HeldRange",
+    "LoadUsage",
+    "ModelUsage",
+    "NewResult",
+    "RowRange",
+    "Store",
+    "UsageReport",
+    "WorkerInfo",
+    "WorkerState",
+]

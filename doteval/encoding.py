@@ -1,0 +1,333 @@
+"""Values as JSON text, and back: what the store keeps of rows, prompts, responses and scores.
+
+Plain JSON stays plain JSON. What JSON lacks is a tagged object, ``{"$type": ..., "value": ...}``:
+bytes, tuples, sets, dates and times, Decimal, complex, enums, dataclass instances, paths, UUIDs,
+numpy scalars and arrays, floats that are not finite, ints beyond 64 bits, mappings whose keys are
+not text, and text with lone surrogates. Decoding runs no code of the user's and imports nothing:
+dataclasses and enums come back as themselves only if their module is already imported, and as a
+mapping that keeps the type's name otherwise.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from hashlib import blake2b
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import orjson
+
+from doteval.errors import UnstorableValueError
+
+TAG = "$type"
+
+# Below the nesting at which orjson gives up (254); a tag takes up to three levels.
+_DEEPEST = 80
+
+_EXACT = frozenset({str, int, bool, type(None)})
+_TEXT = frozenset({str})
+
+
+def encode(value: Any) -> str:
+    """A value as JSON text. The same value gives the same text.
+
+    Raises UnstorableValueError, which names the place inside the value and the type, never the content.
+    """
+    if _is_plain(value):
+        try:
+            return orjson.dumps(value).decode()
+        except (orjson.JSONEncodeError, RecursionError):
+            # A huge int, a lone surrogate or deep nesting: the slow way handles it, or says where it is.
+            pass
+    return orjson.dumps(_tagged(value, (), 0)).decode()
+
+
+def encode_columns(values: Mapping[str, Any]) -> str:
+    """The values of one row by column, as JSON text; raises UnstorableValueError naming the column."""
+    return encode(values if type(values) is dict else dict(values))
+
+
+def decode(text: str) -> Any:
+    """The value that `encode` was given.
+
+    Raises ValueError if the text is no JSON.
+    """
+    value = orjson.loads(text)
+    return _untagged(value) if '"$type"' in text else value
+
+
+def content_key(encoded: str) -> str:
+    """A key for encoded content: 32 hexadecimal characters of BLAKE2b."""
+    return blake2b(encoded.encode(), digest_size=16).hexdigest()
+
+
+# Text that a database would refuse (NUL, lone surrogates), made harmless and reversible: SUB, then a name.
+_HARMFUL = re.compile("[\x00\x1a\ud800-\udfff]")
+_ESCAPED = re.compile("\x1a(0|s|u[0-9a-f]{4})")
+
+
+def escape_text(text: str) -> str:
+    """Text without NUL and lone surrogates; `unescape_text` gives the original back."""
+    return _HARMFUL.sub(_escape, text) if _HARMFUL.search(text) else text
+
+
+def unescape_text(text: str) -> str:
+    """The text that `escape_text` was given."""
+    return _ESCAPED.sub(_unescape, text) if "\x1a" in text else text
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    if character == "\x00":
+        return "\x1a0"
+    return "\x1as" if character == "\x1a" else f"\x1au{ord(character):04x}"
+
+
+def _unescape(match: re.Match[str]) -> str:
+    name = match[1]
+    if name == "0":
+        return "\x00"
+    return "\x1a" if name == "s" else chr(int(name[1:], 16))
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    # Types are compared in bulk: this runs for every row, and most rows are flat.
+    kind = type(value)
+    if kind in _EXACT:
+        return True
+    if kind is float:
+        return math.isfinite(value)
+    if depth > _DEEPEST:
+        return False
+    if kind is dict:
+        if not value:
+            return True
+        if set(map(type, value)) != _TEXT or TAG in value:
+            return False
+        members: Iterable[Any] = value.values()
+    elif kind is list:
+        members = value
+    else:
+        return False
+    if set(map(type, members)) <= _EXACT:
+        return True
+    return all(_is_plain(member, depth + 1) for member in members)
+
+
+_Place = tuple[Any, ...]
+
+
+def _tagged(value: Any, place: _Place, depth: int) -> Any:
+    if depth > _DEEPEST:
+        raise UnstorableValueError(
+            f"a value {_where(place[:4])}… is nested more than {_DEEPEST} levels deep, or contains itself",
+            remedy="Flatten it, or store it as text.",
+        )
+    if isinstance(value, Enum):
+        return {TAG: "enum", "name": _type_name(type(value)), "value": _tagged(value.value, place, depth + 1)}
+    if type(value).__module__ == "numpy":
+        return _tagged_numpy(value, place, depth)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _tagged_text(str(value) if type(value) is str else str.__str__(value))
+    if isinstance(value, int):
+        number = int(value)
+        return number if -(2**63) <= number < 2**64 else {TAG: "int", "value": f"{number:x}"}
+    if isinstance(value, float):
+        real = float(value)
+        return real if math.isfinite(real) else {TAG: "float", "value": repr(real)}
+    if isinstance(value, dict):
+        return _tagged_mapping(value, place, depth)
+    if isinstance(value, list):
+        return [_tagged(member, (*place, at), depth + 1) for at, member in enumerate(value)]
+    if isinstance(value, tuple):
+        return {TAG: "tuple", "value": [_tagged(member, (*place, at), depth + 1) for at, member in enumerate(value)]}
+    if isinstance(value, (set, frozenset)):
+        members = sorted((_tagged(member, (*place, "…"), depth + 1) for member in value), key=orjson.dumps)
+        return {TAG: "set" if isinstance(value, set) else "frozenset", "value": members}
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return {TAG: "bytes", "value": base64.b64encode(value).decode()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {
+            field.name: _tagged(getattr(value, field.name), (*place, field.name), depth + 1)
+            for field in dataclasses.fields(value)
+        }
+        return {TAG: "dataclass", "name": _type_name(type(value)), "value": fields}
+    if isinstance(value, PurePath):
+        kind = "path" if isinstance(value, Path) else type(value).__name__
+        return {TAG: kind, "value": _tagged_text(str(value))}
+    simple = _SIMPLE.get(type(value))
+    if simple is not None:
+        return {TAG: type(value).__name__, "value": simple(value)}
+    raise UnstorableValueError(
+        f"a value of type {_type_name(type(value)).replace(':', '.')} {_where(place)} cannot be stored",
+        remedy="Make it text, a number, a list, a mapping or a dataclass first.",
+    )
+
+
+def _tagged_text(text: str) -> Any:
+    escaped = escape_text(text)
+    # JSON holds NUL and SUB as they are; only lone surrogates need the tag.
+    return text if escaped == text or text.isascii() else {TAG: "text", "value": escaped}
+
+
+def _tagged_mapping(value: dict[Any, Any], place: _Place, depth: int) -> Any:
+    if TAG not in value and all(type(key) is str and _tagged_text(key) is key for key in value):
+        return {key: _tagged(member, (*place, key), depth + 1) for key, member in value.items()}
+    pairs = [
+        [_tagged(key, (*place, "a key"), depth + 1), _tagged(member, (*place, key), depth + 1)]
+        for key, member in value.items()
+    ]
+    return {TAG: "dict", "value": pairs}
+
+
+def _tagged_numpy(value: Any, place: _Place, depth: int) -> Any:
+    import numpy
+
+    if isinstance(value, numpy.ndarray | numpy.generic) and not value.dtype.hasobject:
+        if isinstance(value, numpy.generic) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+            return {TAG: "numpy", "name": value.dtype.str, "value": _tagged(value.item(), place, depth + 1)}
+        written = io.BytesIO()
+        numpy.lib.format.write_array(written, numpy.asanyarray(value), allow_pickle=False)
+        kind = "ndarray" if isinstance(value, numpy.ndarray) else "npy"
+        return {TAG: kind, "value": base64.b64encode(written.getvalue()).decode()}
+    raise UnstorableValueError(
+        f"a numpy {type(value).__name__} of Python objects {_where(place)} cannot be stored",
+        remedy="Make it a list (array.tolist()), or give it a dtype.",
+    )
+
+
+def _datetime_value(value: datetime) -> Any:
+    zone = getattr(value.tzinfo, "key", None)
+    return [value.isoformat(), zone] if zone else value.isoformat()
+
+
+_SIMPLE: dict[type, Callable[[Any], Any]] = {
+    datetime: _datetime_value,
+    date: date.isoformat,
+    time: time.isoformat,
+    timedelta: lambda value: [value.days, value.seconds, value.microseconds],
+    Decimal: str,
+    complex: lambda value: [repr(value.real), repr(value.imag)],
+    UUID: str,
+}
+
+
+def _type_name(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _where(place: _Place) -> str:
+    """``['meta'][3]``. Keys that are no names of their own could be content: only their type is told."""
+    if not place:
+        return "(the whole value)"
+    steps = (f"[{step!r}]" if isinstance(step, (str, int)) else f"[<{type(step).__name__}>]" for step in place)
+    return "at " + "".join(steps)
+
+
+def _untagged(value: Any) -> Any:
+    if type(value) is list:
+        return [_untagged(member) for member in value]
+    if type(value) is not dict:
+        return value
+    if TAG not in value:
+        return {key: _untagged(member) for key, member in value.items()}
+    restore = _RESTORE.get(value[TAG])
+    return value if restore is None else restore(value)
+
+
+def _members(tagged: Mapping[str, Any]) -> list[Any]:
+    return [_untagged(member) for member in tagged["value"]]
+
+
+def _restore_datetime(tagged: Mapping[str, Any]) -> datetime:
+    stored = tagged["value"]
+    if isinstance(stored, str):
+        return datetime.fromisoformat(stored)
+    moment = datetime.fromisoformat(stored[0])
+    try:
+        return moment.astimezone(ZoneInfo(stored[1]))
+    except ZoneInfoNotFoundError:
+        # This machine lacks the zone; the moment itself is exact either way.
+        return moment
+
+
+def _restore_numpy(tagged: Mapping[str, Any]) -> Any:
+    import numpy
+
+    if tagged[TAG] == "numpy":
+        return numpy.dtype(tagged["name"]).type(_untagged(tagged["value"]))
+    array = numpy.lib.format.read_array(io.BytesIO(base64.b64decode(tagged["value"])), allow_pickle=False)
+    return array if tagged[TAG] == "ndarray" else array[()]
+
+
+def _known_type(name: str) -> type[Any] | None:
+    """The type of that name, if its module is imported already."""
+    module, _, path = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for step in path.split("."):
+        found = getattr(found, step, None)
+    return found if isinstance(found, type) else None
+
+
+def _restore_enum(tagged: Mapping[str, Any]) -> Any:
+    kind = _known_type(tagged["name"])
+    value = _untagged(tagged["value"])
+    if kind is not None and issubclass(kind, Enum):
+        try:
+            return kind(value)
+        except ValueError:
+            # The enum has lost this member since.
+            pass
+    return {TAG: tagged["name"], "value": value}
+
+
+def _restore_dataclass(tagged: Mapping[str, Any]) -> Any:
+    kind = _known_type(tagged["name"])
+    fields = {name: _untagged(member) for name, member in tagged["value"].items()}
+    if dataclasses.is_dataclass(kind) and {field.name for field in dataclasses.fields(kind)} == set(fields):
+        # Without __init__: stored data must not run code, and the fields are what it left.
+        instance = kind.__new__(kind)
+        for name, member in fields.items():
+            object.__setattr__(instance, name, member)
+        return instance
+    return {TAG: tagged["name"], **fields}
+
+
+_RESTORE: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "bytes": lambda tagged: base64.b64decode(tagged["value"]),
+    "tuple": lambda tagged: tuple(_members(tagged)),
+    "set": lambda tagged: set(_members(tagged)),
+    "frozenset": lambda tagged: frozenset(_members(tagged)),
+    "dict": lambda tagged: {_untagged(key): _untagged(member) for key, member in tagged["value"]},
+    "text": lambda tagged: unescape_text(tagged["value"]),
+    "int": lambda tagged: int(tagged["value"], 16),
+    "float": lambda tagged: float(tagged["value"]),
+    "complex": lambda tagged: complex(*map(float, tagged["value"])),
+    "Decimal": lambda tagged: Decimal(tagged["value"]),
+    "UUID": lambda tagged: UUID(tagged["value"]),
+    "datetime": _restore_datetime,
+    "date": lambda tagged: date.fromisoformat(tagged["value"]),
+    "time": lambda tagged: time.fromisoformat(tagged["value"]),
+    "timedelta": lambda tagged: timedelta(*tagged["value"]),
+    "path": lambda tagged: Path(_untagged(tagged["value"])),
+    "PurePosixPath": lambda tagged: PurePosixPath(_untagged(tagged["value"])),
+    "PureWindowsPath": lambda tagged: PureWindowsPath(_untagged(tagged["value"])),
+    "enum": _restore_enum,
+    "dataclass": _restore_dataclass,
+    "numpy": _restore_numpy,
+    "ndarray": _restore_numpy,
+    "npy": _restore_numpy,
+}

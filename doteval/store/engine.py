@@ -1,0 +1,139 @@
+"""The connection to the database: SQLite and PostgreSQL made alike.
+
+`Database.read` and `Database.write` are the only ways in. Both turn what drivers raise into
+`StoreError`, whose message holds no values. SQLite writers take the write lock when they begin
+(``BEGIN IMMEDIATE``): waiting at the start is safe, upgrading a read transaction is not.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+from sqlalchemy import Connection, Engine, Float, Table, create_engine, event, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from doteval.store.failures import store_error
+from doteval.store.location import Location
+
+# How long a writer waits for the write lock of SQLite. With groups of 500 rows a turn takes milliseconds.
+_SQLITE_WAIT = 30.0
+_POSTGRES_CONNECT_WAIT = 10
+
+
+class database_time(FunctionElement[float]):  # noqa: N801 (it reads as the SQL function that it is)
+    """Seconds since the epoch by the database's clock: the only clock that all worker processes share."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(database_time, "sqlite")
+def _sqlite_time(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_time, "postgresql")
+def _postgres_time(*_: Any, **__: Any) -> str:
+    return "CAST(extract(epoch from clock_timestamp()) AS double precision)"
+
+
+class Database:
+    """A database behind a connection pool. Safe to use from threads, and after a fork."""
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self.engine = _sqlite_engine(location) if location.path is not None else _postgres_engine(location)
+        self._writing = self.engine.execution_options(doteval_writes=True)
+        # A child of a fork must not use its parent's sockets, nor close them.
+        os.register_at_fork(after_in_child=lambda: self.engine.dispose(close=False))
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.location.path is not None
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for one or a few queries. Keep it short: an open reader holds back SQLite's checkpoints."""
+        with self._translated(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction: committed at the end, rolled back on any exception."""
+        with self._translated(), self._writing.begin() as connection:
+            yield connection
+
+    def insert(self, table: Table) -> sqlite.Insert:
+        """An INSERT that knows ON CONFLICT (the two dialects spell it alike)."""
+        return sqlite.insert(table) if self.is_sqlite else cast(sqlite.Insert, postgresql.insert(table))
+
+    def hold(self, connection: Connection, evaluation_ids: Sequence[int], *, alone: bool) -> None:
+        """Keep whole-evaluation changes and the writing of results apart until this transaction ends.
+
+        Writers of results share; `alone` waits for them and keeps them out. SQLite has one writer anyway.
+        """
+        if self.is_sqlite:
+            return
+        lock = func.pg_advisory_xact_lock if alone else func.pg_advisory_xact_lock_shared
+        # Always in the same order, so that two transactions cannot wait for each other.
+        for evaluation_id in sorted(set(evaluation_ids)):
+            connection.execute(select(lock(_LOCK_SPACE, evaluation_id)))
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            raise store_error(error, self.location) from error
+
+
+# The first of the two keys of our advisory locks, to stay clear of other users of the database.
+_LOCK_SPACE = 0x646F7465
+
+
+def _sqlite_engine(location: Location) -> Engine:
+    path = location.path
+    assert path is not None
+    engine = create_engine(
+        location.url,
+        hide_parameters=True,
+        connect_args={"timeout": _SQLITE_WAIT, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _: object) -> None:
+        # sqlite3's own idea of when to begin a transaction would take the lock too late.
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA cache_size = -16000")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("doteval_writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgres_engine(location: Location) -> Engine:
+    options: dict[str, Any] = (
+        {} if "connect_timeout" in location.url.query else {"connect_timeout": _POSTGRES_CONNECT_WAIT}
+    )
+    return create_engine(
+        location.url,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        connect_args=options,
+    )

@@ -1,0 +1,213 @@
+"""Evaluations in the store: identity, status, progress, and the publish cursor."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from sqlalchemy import Row, Select, func, select, update
+
+from doteval.encoding import decode, encode
+from doteval.errors import ChangedError, NotFoundError
+from doteval.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from doteval.store.engine import Database, database_time
+from doteval.store.experiments import moment
+from doteval.store.tables import EVALUATION, EXPERIMENT, TALLY
+from doteval.store.tally import remove_results
+
+
+class Evaluations:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def begin(
+        self, experiment: Experiment, spec: EvaluationSpec, *, epochs: int = 1, allow_changed: bool = False
+    ) -> Evaluation:
+        """The evaluation of that path and name, created if there is none, and set to running.
+
+        Processes that race get the same one. Its columns and code must be those that it began with, and
+        it must not repeat rows less often than it did. With `allow_changed` they are replaced instead, and
+        the results of repetitions beyond the new `epochs` are removed.
+
+        Raises ChangedError, which names the files that differ; NotFoundError if the experiment is gone.
+        """
+        same = (
+            EVALUATION.c.experiment_id == experiment.id,
+            EVALUATION.c.path == spec.path,
+            EVALUATION.c.name == spec.name,
+        )
+        described = {
+            "columns": encode(list(spec.columns)),
+            "fingerprint": encode(dict(spec.fingerprint)),
+            "extra": encode(dict(spec.metadata)),
+        }
+        with self._database.write() as connection:
+            if connection.scalar(select(EXPERIMENT.c.id).where(EXPERIMENT.c.id == experiment.id)) is None:
+                raise NotFoundError(f"the experiment {experiment.name!r} was deleted in the meantime")
+            connection.execute(
+                self._database.insert(EVALUATION)
+                .values(
+                    uid=secrets.token_hex(8),
+                    experiment_id=experiment.id,
+                    path=spec.path,
+                    name=spec.name,
+                    **described,
+                    epochs=epochs,
+                    status=EvaluationStatus.RUNNING.value,
+                    created_at=database_time(),
+                    published=0,
+                    dataset_complete=False,
+                )
+                .on_conflict_do_nothing(index_elements=["experiment_id", "path", "name"])
+            )
+            self._database.hold(
+                connection, [connection.execute(select(EVALUATION.c.id).where(*same)).scalar_one()], alone=True
+            )
+            stored = connection.execute(select(EVALUATION).where(*same)).one()
+            if not allow_changed:
+                _check_unchanged(stored, spec, epochs)
+            elif epochs < stored.epochs:
+                remove_results(self._database, connection, stored.id, lambda table: table.c.sample >= epochs)
+            connection.execute(
+                update(EVALUATION)
+                .where(EVALUATION.c.id == stored.id)
+                .values(
+                    **described, epochs=epochs, status=EvaluationStatus.RUNNING.value, reason=None, finished_at=None
+                )
+            )
+        return self.by_uid(stored.uid)
+
+    def by_uid(self, uid: str) -> Evaluation:
+        """The evaluation that a message names.
+
+        Raises NotFoundError if it was deleted, or belongs to another store.
+        """
+        with self._database.read() as connection:
+            line = connection.execute(_query().where(EVALUATION.c.uid == uid)).one_or_none()
+        if line is None:
+            raise NotFoundError(
+                f"there is no evaluation {uid} in {self._database.location.shown}",
+                remedy="It was deleted, or the submitter and this process use different result stores.",
+            )
+        return _evaluation(line)
+
+    def of(self, experiment: Experiment) -> list[Evaluation]:
+        """The evaluations of an experiment, in the order of their creation."""
+        query = _query().where(EVALUATION.c.experiment_id == experiment.id).order_by(EVALUATION.c.id)
+        with self._database.read() as connection:
+            return [_evaluation(line) for line in connection.execute(query)]
+
+    def counts(self, evaluation_id: int) -> Counts:
+        """How many rows stand where. It costs one line a worker process, however many results there are.
+
+        Raises NotFoundError if there is no such evaluation.
+        """
+        with self._database.read() as connection:
+            line = connection.execute(_query().where(EVALUATION.c.id == evaluation_id)).one_or_none()
+        if line is None:
+            raise self._gone(evaluation_id)
+        return _counts(line)
+
+    def set_status(
+        self,
+        evaluation_id: int,
+        status: EvaluationStatus,
+        reason: str | None = None,
+        *,
+        only_from: EvaluationStatus | None = None,
+    ) -> bool:
+        """Set the status; with `only_from`, only if it is that one now. True if it was set."""
+        change = update(EVALUATION).where(EVALUATION.c.id == evaluation_id)
+        if only_from is not None:
+            change = change.where(EVALUATION.c.status == only_from.value)
+        finished = None if status is EvaluationStatus.RUNNING else database_time()
+        with self._database.write() as connection:
+            done = connection.execute(change.values(status=status.value, reason=reason, finished_at=finished))
+            return done.rowcount > 0
+
+    def published(self, evaluation_id: int) -> int:
+        """The row index up to which row tasks were published (exclusive).
+
+        Raises NotFoundError if there is no such evaluation.
+        """
+        with self._database.read() as connection:
+            cursor = connection.scalar(select(EVALUATION.c.published).where(EVALUATION.c.id == evaluation_id))
+        if cursor is None:
+            raise self._gone(evaluation_id)
+        return int(cursor)
+
+    def advance_published(self, evaluation_id: int, old: int, new: int) -> bool:
+        """Move the publish cursor, if it still stands at `old`. False: another process moved it."""
+        with self._database.write() as connection:
+            moved = connection.execute(
+                update(EVALUATION)
+                .where(EVALUATION.c.id == evaluation_id, EVALUATION.c.published == old)
+                .values(published=new)
+            )
+            return moved.rowcount > 0
+
+    def _gone(self, evaluation_id: int) -> NotFoundError:
+        return NotFoundError(f"there is no evaluation {evaluation_id} in {self._database.location.shown}")
+
+
+_TALLIED = ("done", "failed", "skipped")
+
+
+def _query() -> Select[Any]:
+    sums = (
+        select(func.sum(TALLY.c[name])).where(TALLY.c.evaluation_id == EVALUATION.c.id).scalar_subquery().label(name)
+        for name in _TALLIED
+    )
+    return select(
+        *EVALUATION.c,
+        EXPERIMENT.c.name.label("experiment_name"),
+        EXPERIMENT.c.created_at.label("experiment_created_at"),
+        *sums,
+    ).join(EXPERIMENT, EXPERIMENT.c.id == EVALUATION.c.experiment_id)
+
+
+def _counts(line: Row[Any]) -> Counts:
+    total = None if line.row_count is None else line.row_count * line.epochs
+    return Counts(total, *(int(getattr(line, name) or 0) for name in _TALLIED))
+
+
+def _evaluation(line: Row[Any]) -> Evaluation:
+    return Evaluation(
+        id=line.id,
+        uid=line.uid,
+        experiment=Experiment(line.experiment_id, line.experiment_name, moment(line.experiment_created_at)),
+        spec=EvaluationSpec(
+            path=line.path,
+            name=line.name,
+            columns=tuple(decode(line.columns)),
+            fingerprint=decode(line.fingerprint),
+            metadata=decode(line.extra),
+        ),
+        status=EvaluationStatus(line.status),
+        reason=line.reason,
+        counts=_counts(line),
+        created_at=moment(line.created_at),
+        finished_at=None if line.finished_at is None else moment(line.finished_at),
+    )
+
+
+def _check_unchanged(stored: Row[Any], spec: EvaluationSpec, epochs: int) -> None:
+    differences = []
+    columns = tuple(decode(stored.columns))
+    if columns != spec.columns:
+        differences.append(f"the columns were {', '.join(columns)} and are now {', '.join(spec.columns)}")
+    before, now = decode(stored.fingerprint), spec.fingerprint
+    for path in sorted({*before, *now}):
+        if path not in now:
+            differences.append(f"{path} is gone")
+        elif path not in before:
+            differences.append(f"{path} is new")
+        elif before[path] != now[path]:
+            differences.append(f"{path} has changed")
+    if epochs < stored.epochs:
+        differences.append(f"it began with {stored.epochs} epochs and has now {epochs}")
+    if differences:
+        raise ChangedError(
+            f"{spec.nodeid} is not what the experiment began with: {'; '.join(differences)}",
+            remedy="Begin another experiment, or allow the change with --allow-changed to keep the results so far.",
+        )

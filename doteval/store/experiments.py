@@ -1,0 +1,180 @@
+"""Experiments in the store."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from doteval.errors import NotFoundError, UsageError
+from doteval.experiments import Counts, EvaluationStatus, Experiment
+from doteval.store.engine import Database, database_time
+from doteval.store.tables import (
+    ATTEMPT,
+    EVALUATION,
+    EXPERIMENT,
+    RESOURCE_LOAD,
+    RESULT,
+    ROW,
+    SCORE,
+    TALLY,
+    USAGE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentOverview:
+    """One line of a list of experiments. `counts` are summed over its evaluations; its total is None while one
+    of them is unknown. `status` is None without evaluations."""
+
+    experiment: Experiment
+    evaluations: int
+    counts: Counts
+    status: EvaluationStatus | None
+
+
+class Experiments:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def begin(self, name: str) -> Experiment:
+        """The experiment of that name, created if there is none. Processes that race get the same one."""
+        found = self._by_name(name)
+        if found is not None:
+            return found
+        with self._database.write() as connection:
+            connection.execute(
+                self._database.insert(EXPERIMENT)
+                .values(name=name, created_at=database_time())
+                .on_conflict_do_nothing(index_elements=["name"])
+            )
+        return self.find(name)
+
+    def find(self, name: str) -> Experiment:
+        """The experiment of that name.
+
+        Raises NotFoundError, which names the nearest ones.
+        """
+        found = self._by_name(name)
+        if found is not None:
+            return found
+        with self._database.read() as connection:
+            names = list(connection.scalars(select(EXPERIMENT.c.name)))
+        near = difflib.get_close_matches(name, names, n=3)
+        raise NotFoundError(
+            f"there is no experiment named {name!r} in {self._database.location.shown}",
+            remedy=f"Did you mean {' or '.join(map(repr, near))}?" if near else "`doteval list` shows all of them.",
+        )
+
+    def overviews(self, contains: str | None = None) -> list[ExperimentOverview]:
+        """All experiments, or those whose name contains a text (in upper or lower case), newest first."""
+        total = EVALUATION.c.row_count * EVALUATION.c.epochs
+        tallied = (
+            select(
+                TALLY.c.evaluation_id,
+                func.sum(TALLY.c.done).label("done"),
+                func.sum(TALLY.c.failed).label("failed"),
+                func.sum(TALLY.c.skipped).label("skipped"),
+            )
+            .group_by(TALLY.c.evaluation_id)
+            .subquery()
+        )
+        query = (
+            select(
+                *EXPERIMENT.c,
+                func.count(EVALUATION.c.id).label("evaluations"),
+                func.count(total).label("known"),
+                func.sum(total).label("total"),
+                *(func.coalesce(func.sum(tallied.c[name]), 0).label(name) for name in ("done", "failed", "skipped")),
+                *(_any_with(status).label(f"any_{status.value}") for status in EvaluationStatus),
+            )
+            .select_from(
+                EXPERIMENT.outerjoin(EVALUATION, EVALUATION.c.experiment_id == EXPERIMENT.c.id).outerjoin(
+                    tallied, tallied.c.evaluation_id == EVALUATION.c.id
+                )
+            )
+            .group_by(*EXPERIMENT.c)
+            .order_by(EXPERIMENT.c.created_at.desc(), EXPERIMENT.c.id.desc())
+        )
+        with self._database.read() as connection:
+            lines = connection.execute(query).all()
+        wanted = (contains or "").casefold()
+        return [_overview(line) for line in lines if wanted in line.name.casefold()]
+
+    def rename(self, name: str, new: str) -> Experiment:
+        """Give an experiment another name.
+
+        Raises NotFoundError if there is none of the name, UsageError if the new name is taken.
+        """
+        experiment = self.find(name)
+        taken = UsageError(
+            f"there is an experiment named {new!r} already", remedy="Choose another name, or delete that one first."
+        )
+        with self._database.write() as connection:
+            if name != new and connection.scalar(select(EXPERIMENT.c.id).where(EXPERIMENT.c.name == new)) is not None:
+                raise taken
+            try:
+                connection.execute(update(EXPERIMENT).where(EXPERIMENT.c.id == experiment.id).values(name=new))
+            except IntegrityError:
+                raise taken from None
+        return self.find(new)
+
+    def delete(self, name: str) -> None:
+        """Delete an experiment and everything below it: evaluations, rows, results, usage.
+
+        Raises NotFoundError if there is none of the name.
+        """
+        experiment = self.find(name)
+        with self._database.write() as connection:
+            ids = _evaluation_ids(connection, experiment.id)
+            self._database.hold(connection, ids, alone=True)
+            for table in (SCORE, RESULT, ATTEMPT, USAGE, TALLY, ROW):
+                connection.execute(delete(table).where(table.c.evaluation_id.in_(ids)))
+            connection.execute(
+                update(RESOURCE_LOAD).where(RESOURCE_LOAD.c.evaluation_id.in_(ids)).values(evaluation_id=None)
+            )
+            connection.execute(delete(EVALUATION).where(EVALUATION.c.id.in_(ids)))
+            connection.execute(delete(EXPERIMENT).where(EXPERIMENT.c.id == experiment.id))
+
+    def _by_name(self, name: str) -> Experiment | None:
+        with self._database.read() as connection:
+            line = connection.execute(select(EXPERIMENT).where(EXPERIMENT.c.name == name)).one_or_none()
+        return None if line is None else experiment_of(line)
+
+
+def experiment_of(line: Row[*tuple[Any, ...]]) -> Experiment:
+    """The value for a line of the table."""
+    return Experiment(line.id, line.name, moment(line.created_at))
+
+
+def moment(seconds: float) -> datetime:
+    """A time of the database as a UTC datetime."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _any_with(status: EvaluationStatus) -> Any:
+    return func.count(EVALUATION.c.id).filter(EVALUATION.c.status == status.value)
+
+
+def _overview(line: Row[*tuple[Any, ...]]) -> ExperimentOverview:
+    present = [status for status in _GRAVEST_FIRST if getattr(line, f"any_{status.value}")]
+    known = line.evaluations > 0 and line.known == line.evaluations
+    counts = Counts(int(line.total) if known else None, int(line.done), int(line.failed), int(line.skipped))
+    return ExperimentOverview(experiment_of(line), line.evaluations, counts, present[0] if present else None)
+
+
+_GRAVEST_FIRST = (
+    EvaluationStatus.RUNNING,
+    EvaluationStatus.FAILED,
+    EvaluationStatus.CANCELLED,
+    EvaluationStatus.COMPLETED,
+)
+
+
+def _evaluation_ids(connection: Connection, experiment_id: int) -> Sequence[int]:
+    return connection.scalars(select(EVALUATION.c.id).where(EVALUATION.c.experiment_id == experiment_id)).all()

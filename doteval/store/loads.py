@@ -1,0 +1,68 @@
+"""Loads of session fixtures: one set-up in one worker process, and the statistics that it gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import insert, update
+
+from doteval.encoding import encode
+from doteval.store.engine import Database, database_time
+from doteval.store.tables import RESOURCE_LOAD
+
+
+class Loads:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def begin(
+        self,
+        worker_id: int,
+        fixture: str,
+        scope_node: str,
+        seconds: float,
+        *,
+        error: str | None = None,
+        evaluation_id: int | None = None,
+    ) -> int:
+        """Say that a session fixture was set up, or why it was not. `seconds` is what that took.
+
+        `scope_node` is the collection node that the fixture was defined at; `evaluation_id` the
+        evaluation for whose rows it was loaded first. Returns the load's id.
+        """
+        line = {
+            "worker_id": worker_id,
+            "evaluation_id": evaluation_id,
+            "fixture": fixture,
+            "scope_node": scope_node,
+            "loaded_at": database_time(),
+            "seconds": seconds,
+            "error": error,
+        }
+        with self._database.write() as connection:
+            statement = insert(RESOURCE_LOAD).values(line).returning(RESOURCE_LOAD.c.id)
+            return int(connection.execute(statement).scalar_one())
+
+    def snapshot(self, load_id: int, stats: Mapping[str, Any] | str) -> None:
+        """Keep what the fixture's ``get_stats()`` says now; a later one takes its place.
+
+        Raises UnstorableValueError.
+        """
+        with self._database.write() as connection:
+            connection.execute(update(RESOURCE_LOAD).where(RESOURCE_LOAD.c.id == load_id).values(stats=_encoded(stats)))
+
+    def end(self, load_id: int, stats: Mapping[str, Any] | str | None, seconds: float) -> None:
+        """Say that the fixture was torn down, in `seconds`. `stats` None keeps the last snapshot.
+
+        Raises UnstorableValueError.
+        """
+        changes: dict[str, Any] = {"torn_down_at": database_time(), "teardown_seconds": seconds}
+        if stats is not None:
+            changes["stats"] = _encoded(stats)
+        with self._database.write() as connection:
+            connection.execute(update(RESOURCE_LOAD).where(RESOURCE_LOAD.c.id == load_id).values(changes))
+
+
+def _encoded(stats: Mapping[str, Any] | str) -> str:
+    return encode(stats if isinstance(stats, str) else dict(stats))

@@ -1,0 +1,378 @@
+"""Results in the store: the first one of a row and sample wins, and everything counts once."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, select, tuple_, update
+from sqlalchemy.sql import bindparam, func
+
+from doteval.encoding import decode, encode
+from doteval.errors import UnstorableValueError
+from doteval.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
+from doteval.store.engine import Database
+from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE, WORKER
+from doteval.store.tally import add_to_tally
+from doteval.summary import ScoreColumn
+
+
+@dataclass(frozen=True, slots=True)
+class NewResult:
+    """What an execution of a row came to, on its way into the store."""
+
+    evaluation_id: int
+    row: Row
+    outcome: Outcome
+
+
+Key = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedResult:
+    """A new result as lines of the tables."""
+
+    key: Key
+    row_key: str
+    result: dict[str, Any]
+    scores: list[dict[str, Any]]
+    usage: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCount:
+    """Failed rows that failed alike: `message` is cut at 200 characters, `example` is the index of one of them."""
+
+    type: str
+    message: str
+    error_class: ErrorClass
+    count: int
+    example: int
+
+
+_PAGE = 500
+_MESSAGE_SHOWN = 200
+
+
+class Results:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def write(self, results: Sequence[NewResult], worker_id: int | None) -> int:
+        """Store results in one transaction, with their scores, usage and counts.
+
+        The first result of a row and sample wins, except over a failed one that is to be retried: that
+        one moves to the earlier attempts. A result for a row that was removed or got other content since
+        has nowhere to go. Usage is kept for every execution, since it was spent.
+
+        Returns how many became the result of their row. Raises UnstorableValueError before anything is
+        written, StoreError if the transaction failed.
+        """
+        return self.write_encoded([encode_result(result) for result in results], worker_id)
+
+    def write_encoded(self, results: Sequence[EncodedResult], worker_id: int | None) -> int:
+        """`write` for results that `encode_result` has prepared."""
+        if not results:
+            return 0
+        with self._database.write() as connection:
+            return _write(self._database, connection, results, worker_id)
+
+    def records(
+        self,
+        evaluation_id: int,
+        *,
+        status: RowStatus | None = None,
+        first: int | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Record]:
+        """The stored results with their rows, by index and sample, from index `first` on, at most `limit`.
+
+        With `status`, only those; pending rows have no record. Streams in pages: no query stays open.
+        """
+        query = _records_query(evaluation_id, status)
+        after = (-1 if first is None else first - 1, 2**31 - 1)
+        left = limit
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(_PAGE, left)
+            with self._database.read() as connection:
+                lines = connection.execute(query.limit(size), {"after_index": after[0], "after_sample": after[1]}).all()
+                scores = _scores(connection, evaluation_id, lines)
+                usage = _usage(connection, evaluation_id, lines)
+            for line in lines:
+                key = (line.row_index, line.sample)
+                yield _record(line, scores.get(key, ()), usage.get((*key, line.execution), ()))
+            if len(lines) < size:
+                return
+            after = (lines[-1].row_index, lines[-1].sample)
+            left = None if left is None else left - size
+
+    def score_columns(self, evaluation_id: int) -> list[ScoreColumn]:
+        """The scores of the rows that are done, by name, in the order in which they first appear."""
+        undone = (
+            select(1)
+            .where(
+                RESULT.c.evaluation_id == SCORE.c.evaluation_id,
+                RESULT.c.row_index == SCORE.c.row_index,
+                RESULT.c.sample == SCORE.c.sample,
+                RESULT.c.status != RowStatus.DONE.value,
+            )
+            .exists()
+        )
+        query = (
+            select(SCORE.c.name, SCORE.c.metrics, SCORE.c.value)
+            .where(SCORE.c.evaluation_id == evaluation_id, ~undone)
+            .order_by(SCORE.c.row_index, SCORE.c.sample, SCORE.c.position)
+        )
+        values: dict[str, list[Any]] = {}
+        metrics: dict[str, dict[str, None]] = {}
+        # Few different texts make up most columns: true, false, 0.5.
+        decoded: dict[str, Any] = {}
+        with self._database.read() as connection:
+            for name, metric_text, text in connection.execution_options(yield_per=5000).execute(query):
+                if len(text) > 8:
+                    value = decode(text)
+                elif (value := decoded.get(text, decoded)) is decoded:
+                    value = decoded[text] = decode(text)
+                values.setdefault(name, []).append(value)
+                metrics.setdefault(name, {})[metric_text] = None
+        return [
+            ScoreColumn(name, tuple(dict.fromkeys(metric for text in metrics[name] for metric in decode(text))), column)
+            for name, column in values.items()
+        ]
+
+    def errors(self, evaluation_id: int, limit: int) -> list[ErrorCount]:
+        """The errors of failed rows, those to be retried included, grouped; the most frequent first."""
+        message = func.substr(
+            func.coalesce(RESULT.c.error_message, ""), 1, _MESSAGE_SHOWN, type_=RESULT.c.error_message.type
+        )
+        count = func.count()
+        query = (
+            select(
+                RESULT.c.error_type,
+                message.label("message"),
+                RESULT.c.error_class,
+                count.label("rows"),
+                func.min(RESULT.c.row_index).label("example"),
+            )
+            .where(
+                RESULT.c.evaluation_id == evaluation_id,
+                RESULT.c.status != RowStatus.DONE.value,
+                RESULT.c.status == RowStatus.FAILED.value,
+            )
+            .group_by(RESULT.c.error_type, message, RESULT.c.error_class)
+            .order_by(count.desc(), func.min(RESULT.c.row_index))
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [
+                ErrorCount(
+                    line.error_type or "",
+                    line.message,
+                    ErrorClass(line.error_class or ErrorClass.EVALUATION),
+                    line.rows,
+                    line.example,
+                )
+                for line in connection.execute(query)
+            ]
+
+
+def encode_result(new: NewResult) -> EncodedResult:
+    """A result as lines of the tables.
+
+    Raises UnstorableValueError, which names what cannot be stored: the prompt, a score's value …
+    """
+    outcome, row = new.outcome, new.row
+    error = outcome.error
+    key = {"evaluation_id": new.evaluation_id, "row_index": row.index, "sample": row.sample}
+    execution = int.from_bytes(os.urandom(8)) >> 1
+    result = {
+        **key,
+        "status": outcome.status.value,
+        "retry": False,
+        "execution": execution,
+        "started_at": outcome.started_at,
+        "seconds": outcome.seconds,
+        "prompt": _encoded("the prompt", outcome.prompt),
+        "model_response": _encoded("the model response", outcome.model_response),
+        "extra": _encoded("the metadata", dict(outcome.metadata)) if outcome.metadata else None,
+        "error_type": None if error is None else error.type,
+        "error_message": None if error is None else error.message,
+        "error_class": None if error is None else error.error_class.value,
+        "traceback": None if error is None else error.traceback,
+    }
+    scores = [
+        {
+            **key,
+            "position": position,
+            "name": score.name,
+            "metrics": encode(list(score.metric_names)),
+            "value": _encoded(f"the value of the score {score.name!r}", score.value) or "null",
+            "extra": _encoded(f"the metadata of the score {score.name!r}", dict(score.metadata))
+            if score.metadata
+            else None,
+        }
+        for position, score in enumerate(outcome.scores)
+    ]
+    usage = [{**key, "execution": execution, **asdict(used)} for used in outcome.usage]
+    return EncodedResult((new.evaluation_id, row.index, row.sample), row.key, result, scores, usage)
+
+
+def _encoded(what: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    try:
+        return encode(value)
+    except UnstorableValueError as error:
+        raise UnstorableValueError(f"{what}: {error.message}", remedy=error.remedy) from None
+
+
+def _write(database: Database, connection: Connection, results: Sequence[EncodedResult], worker_id: int | None) -> int:
+    by_evaluation: dict[int, list[EncodedResult]] = defaultdict(list)
+    for result in results:
+        by_evaluation[result.key[0]].append(result)
+    database.hold(connection, list(by_evaluation), alone=False)
+    stored = 0
+    for evaluation_id in sorted(by_evaluation):
+        stored += _write_evaluation(database, connection, evaluation_id, by_evaluation[evaluation_id], worker_id)
+    return stored
+
+
+def _write_evaluation(
+    database: Database,
+    connection: Connection,
+    evaluation_id: int,
+    results: Sequence[EncodedResult],
+    worker_id: int | None,
+) -> int:
+    if connection.scalar(select(EVALUATION.c.id).where(EVALUATION.c.id == evaluation_id)) is None:
+        return 0
+    usage = [{**line, "worker_id": worker_id} for result in results for line in result.usage]
+    if usage:
+        connection.execute(insert(USAGE), usage)
+    indexes = sorted({result.key[1] for result in results})
+    row_keys = dict(
+        connection.execute(
+            select(ROW.c.row_index, ROW.c.key).where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index.in_(indexes))
+        )
+        .tuples()
+        .all()
+    )
+    first: dict[Key, EncodedResult] = {}
+    for result in results:
+        if row_keys.get(result.key[1]) == result.row_key:
+            first.setdefault(result.key, result)
+    known = connection.execute(
+        select(RESULT.c.row_index, RESULT.c.sample, RESULT.c.retry).where(
+            RESULT.c.evaluation_id == evaluation_id, RESULT.c.row_index.in_(indexes)
+        )
+    ).all()
+    there = {(evaluation_id, line.row_index, line.sample): line.retry for line in known}
+    fresh = [first[key] for key in sorted(first) if key not in there]
+    again = [first[key] for key in sorted(first) if there.get(key)]
+    if fresh:
+        connection.execute(insert(RESULT), [{**result.result, "worker_id": worker_id} for result in fresh])
+    for result in again:
+        _replace(connection, result, worker_id)
+    kept = fresh + again
+    scores = [score for result in kept for score in result.scores]
+    if scores:
+        connection.execute(insert(SCORE), scores)
+    add_to_tally(database, connection, evaluation_id, worker_id, Counter(result.result["status"] for result in kept))
+    return len(kept)
+
+
+def _replace(connection: Connection, result: EncodedResult, worker_id: int | None) -> None:
+    evaluation_id, index, sample = result.key
+
+    def of_result(table: Table) -> ColumnElement[bool]:
+        return and_(table.c.evaluation_id == evaluation_id, table.c.row_index == index, table.c.sample == sample)
+
+    old = connection.execute(select(RESULT).where(of_result(RESULT))).mappings().one()
+    scores = connection.execute(select(SCORE).where(of_result(SCORE)).order_by(SCORE.c.position)).mappings().all()
+    kept = {name: value for name, value in old.items() if name != "retry"}
+    connection.execute(insert(ATTEMPT).values(**kept, scores=encode([dict(score) for score in scores])))
+    connection.execute(delete(SCORE).where(of_result(SCORE)))
+    connection.execute(update(RESULT).where(of_result(RESULT)).values(**{**result.result, "worker_id": worker_id}))
+
+
+def _records_query(evaluation_id: int, status: RowStatus | None) -> Any:
+    query = (
+        select(*RESULT.c, ROW.c.key, ROW.c.content, WORKER.c.hostname, WORKER.c.pid)
+        .select_from(
+            RESULT.join(
+                ROW, and_(ROW.c.evaluation_id == RESULT.c.evaluation_id, ROW.c.row_index == RESULT.c.row_index)
+            ).outerjoin(WORKER, WORKER.c.id == RESULT.c.worker_id)
+        )
+        .where(
+            RESULT.c.evaluation_id == evaluation_id,
+            tuple_(RESULT.c.row_index, RESULT.c.sample) > tuple_(bindparam("after_index"), bindparam("after_sample")),
+        )
+        .order_by(RESULT.c.row_index, RESULT.c.sample)
+    )
+    if status is None:
+        return query
+    query = query.where(RESULT.c.status == status.value)
+    return query if status is RowStatus.DONE else query.where(RESULT.c.status != RowStatus.DONE.value)
+
+
+def _scores(connection: Connection, evaluation_id: int, lines: Sequence[Any]) -> dict[tuple[int, int], list[Score]]:
+    scores: dict[tuple[int, int], list[Score]] = defaultdict(list)
+    if lines:
+        query = (
+            select(SCORE)
+            .where(SCORE.c.evaluation_id == evaluation_id, SCORE.c.row_index.in_({line.row_index for line in lines}))
+            .order_by(SCORE.c.position)
+        )
+        for line in connection.execute(query):
+            score = Score(
+                line.name,
+                decode(line.value),
+                tuple(decode(line.metrics)),
+                {} if line.extra is None else decode(line.extra),
+            )
+            scores[(line.row_index, line.sample)].append(score)
+    return scores
+
+
+_USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
+
+
+def _usage(connection: Connection, evaluation_id: int, lines: Sequence[Any]) -> dict[tuple[int, int, int], list[Usage]]:
+    usage: dict[tuple[int, int, int], list[Usage]] = defaultdict(list)
+    if lines:
+        query = (
+            select(USAGE)
+            .where(USAGE.c.evaluation_id == evaluation_id, USAGE.c.row_index.in_({line.row_index for line in lines}))
+            .order_by(USAGE.c.id)
+        )
+        for line in connection.execute(query):
+            used = Usage(*(getattr(line, name) for name in _USAGE_FIELDS))
+            usage[(line.row_index, line.sample, line.execution)].append(used)
+    return usage
+
+
+def _optional(text: str | None) -> Any:
+    return None if text is None else decode(text)
+
+
+def _record(line: Any, scores: Iterable[Score], usage: Iterable[Usage]) -> Record:
+    error = None
+    if line.error_type is not None:
+        error = RowError(line.error_type, line.error_message or "", ErrorClass(line.error_class), line.traceback or "")
+    outcome = Outcome(
+        status=RowStatus(line.status),
+        started_at=line.started_at,
+        seconds=line.seconds,
+        scores=tuple(scores),
+        prompt=_optional(line.prompt),
+        model_response=_optional(line.model_response),
+        metadata=_optional(line.extra) or {},
+        error=error,
+        usage=tuple(usage),
+    )
+    worker = None if line.pid is None else f"{line.hostname}:{line.pid}"
+    return Record(Row(line.row_index, line.key, decode(line.content), line.sample), outcome, worker)

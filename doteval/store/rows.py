@@ -1,0 +1,254 @@
+"""Rows in the store: what the submitter writes, and what is still pending."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, exists, false, func, select, true, update
+
+from doteval.encoding import decode, encode_columns
+from doteval.errors import NotFoundError, UnstorableValueError
+from doteval.results import Row, RowStatus
+from doteval.store.engine import Database
+from doteval.store.tables import EVALUATION, RESULT, ROW
+from doteval.store.tally import add_to_tally, remove_results
+
+# A range of pending rows may have gaps of finished ones, but no more than this many times its size.
+_WIDEST = 20
+
+# Indexes in one query of pending ranges: enough to be fast, little enough to keep in memory.
+_PAGE = 5000
+
+# Values in one IN (...): SQLite allows 32,766 in all.
+_MANY = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RowRange:
+    """The rows from index `first` to index `last`, both included."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetState:
+    """How far a dataset has been read into the store.
+
+    `rows` is what `set_total` said, or before that the number of rows so far; `complete` tells whether
+    the dataset was read to its end; `fingerprint` is the one of the whole dataset, if known.
+    """
+
+    rows: int
+    complete: bool
+    fingerprint: str | None
+
+
+class Rows:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, evaluation_id: int, rows: Sequence[Row]) -> None:
+        """Add rows. One whose index is there already is left as it is (two submitters may race).
+
+        Raises UnstorableValueError, which names the row and the column.
+        """
+        if not rows:
+            return
+        lines = [_line(evaluation_id, row) for row in rows]
+        with self._database.write() as connection:
+            connection.execute(self._database.insert(ROW).on_conflict_do_nothing(), lines)
+
+    def keys(self, evaluation_id: int, first: int, last: int) -> dict[int, str]:
+        """The keys of the rows from `first` to `last` (included), by index."""
+        query = select(ROW.c.row_index, ROW.c.key).where(
+            ROW.c.evaluation_id == evaluation_id, ROW.c.row_index.between(first, last)
+        )
+        with self._database.read() as connection:
+            return {line.row_index: line.key for line in connection.execute(query)}
+
+    def replace(self, evaluation_id: int, rows: Sequence[Row]) -> None:
+        """Give rows new content, and make them pending: their results belonged to the old content.
+
+        Raises UnstorableValueError, which names the row and the column.
+        """
+        if not rows:
+            return
+        lines = [_line(evaluation_id, row) for row in rows]
+        statement = self._database.insert(ROW)
+        statement = statement.on_conflict_do_update(
+            index_elements=["evaluation_id", "row_index"],
+            set_={"key": statement.excluded.key, "content": statement.excluded.content},
+        )
+        indexes = [row.index for row in rows]
+        with self._database.write() as connection:
+            self._database.hold(connection, [evaluation_id], alone=True)
+            connection.execute(statement, lines)
+            for at in range(0, len(indexes), _MANY):
+                remove_results(self._database, connection, evaluation_id, _among(indexes[at : at + _MANY]))
+
+    def truncate(self, evaluation_id: int, length: int) -> None:
+        """Remove the rows from index `length` on, with their results: the dataset became shorter."""
+        with self._database.write() as connection:
+            self._database.hold(connection, [evaluation_id], alone=True)
+            connection.execute(delete(ROW).where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index >= length))
+            remove_results(self._database, connection, evaluation_id, lambda table: table.c.row_index >= length)
+
+    def set_total(self, evaluation_id: int, rows: int, *, complete: bool, fingerprint: str | None) -> None:
+        """Say how many rows the evaluation has; `complete` tells whether that is the whole dataset."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(EVALUATION)
+                .where(EVALUATION.c.id == evaluation_id)
+                .values(row_count=rows, dataset_complete=complete, dataset_fingerprint=fingerprint)
+            )
+
+    def dataset_state(self, evaluation_id: int) -> DatasetState:
+        """How far the dataset has been read.
+
+        Raises NotFoundError if there is no such evaluation.
+        """
+        so_far = select(func.max(ROW.c.row_index) + 1).where(ROW.c.evaluation_id == evaluation_id).scalar_subquery()
+        query = select(
+            func.coalesce(EVALUATION.c.row_count, so_far, 0).label("rows"),
+            EVALUATION.c.dataset_complete,
+            EVALUATION.c.dataset_fingerprint,
+        ).where(EVALUATION.c.id == evaluation_id)
+        with self._database.read() as connection:
+            line = connection.execute(query).one_or_none()
+        if line is None:
+            raise self._gone(evaluation_id)
+        return DatasetState(line.rows, line.dataset_complete, line.dataset_fingerprint)
+
+    def pending(self, evaluation_id: int, first: int, last: int) -> list[Row]:
+        """The pending rows from `first` to `last` (included), with their values, by index and sample.
+
+        Raises NotFoundError if there is no such evaluation.
+        """
+        within = (ROW.c.evaluation_id == evaluation_id, ROW.c.row_index.between(first, last))
+        finished = select(RESULT.c.row_index, RESULT.c.sample).where(
+            RESULT.c.evaluation_id == evaluation_id, RESULT.c.row_index.between(first, last), RESULT.c.retry == false()
+        )
+        with self._database.read() as connection:
+            epochs = self._epochs(connection, evaluation_id)
+            lines = connection.execute(
+                select(ROW.c.row_index, ROW.c.key, ROW.c.content)
+                .where(*within, _unfinished(epochs))
+                .order_by(ROW.c.row_index)
+            ).all()
+            known = {(line.row_index, line.sample) for line in connection.execute(finished)} if epochs > 1 else set()
+        return [
+            Row(index, key, values, sample)
+            for index, key, text in lines
+            for values in (decode(text),)
+            for sample in range(epochs)
+            if (index, sample) not in known
+        ]
+
+    def pending_ranges(
+        self, evaluation_id: int, rows_per_range: int, *, first: int = 0, limit: int | None = None
+    ) -> Iterator[RowRange]:
+        """The pending rows from index `first` on, in ranges, in order of their index.
+
+        Each has at most `rows_per_range` pending rows (samples count; one index is never split) and spans
+        at most 20 times as many indexes. At most `limit` ranges. Memory stays bounded, and no query
+        stays open between ranges.
+
+        Raises NotFoundError if there is no such evaluation.
+        """
+        left = -1 if limit is None else limit
+        start: int | None = None
+        last = held = 0
+        for index, samples in self._pending_indexes(evaluation_id, first):
+            if left == 0:
+                return
+            if start is not None and (held + samples > rows_per_range or index - start >= rows_per_range * _WIDEST):
+                yield RowRange(start, last)
+                left -= 1
+                start = None
+            if start is None:
+                start, held = index, 0
+            last = index
+            held += samples
+        if start is not None and left != 0:
+            yield RowRange(start, last)
+
+    def retry_failed(self, evaluation_id: int) -> int:
+        """Make failed rows pending again. Their errors stay visible until a new result is in.
+
+        Returns how many there were.
+        """
+        with self._database.write() as connection:
+            self._database.hold(connection, [evaluation_id], alone=True)
+            count = connection.execute(
+                update(RESULT)
+                .where(
+                    RESULT.c.evaluation_id == evaluation_id,
+                    # Said twice, so that both databases see that the index of the rows not done serves.
+                    RESULT.c.status != RowStatus.DONE.value,
+                    RESULT.c.status == RowStatus.FAILED.value,
+                    RESULT.c.retry == false(),
+                )
+                .values(retry=true())
+            ).rowcount
+            add_to_tally(self._database, connection, evaluation_id, None, Counter({RowStatus.FAILED.value: -count}))
+        return count
+
+    def _pending_indexes(self, evaluation_id: int, first: int) -> Iterator[tuple[int, int]]:
+        """Indexes with pending samples, and how many."""
+        with self._database.read() as connection:
+            epochs = self._epochs(connection, evaluation_id)
+        count = select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery()
+        samples: Any = 1 if epochs == 1 else epochs - count
+        query = (
+            select(ROW.c.row_index, samples)
+            .where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index >= bindparam("start"), _unfinished(epochs))
+            .order_by(ROW.c.row_index)
+            .limit(_PAGE)
+        )
+        start = first
+        while True:
+            with self._database.read() as connection:
+                page = connection.execute(query, {"start": start}).tuples().all()
+            yield from page
+            if len(page) < _PAGE:
+                return
+            start = page[-1][0] + 1
+
+    def _epochs(self, connection: Connection, evaluation_id: int) -> int:
+        epochs = connection.scalar(select(EVALUATION.c.epochs).where(EVALUATION.c.id == evaluation_id))
+        if epochs is None:
+            raise self._gone(evaluation_id)
+        return int(epochs)
+
+    def _gone(self, evaluation_id: int) -> NotFoundError:
+        return NotFoundError(f"there is no evaluation {evaluation_id} in {self._database.location.shown}")
+
+
+def _finished() -> tuple[ColumnElement[bool], ...]:
+    return (
+        RESULT.c.evaluation_id == ROW.c.evaluation_id,
+        RESULT.c.row_index == ROW.c.row_index,
+        RESULT.c.retry == false(),
+    )
+
+
+def _unfinished(epochs: int) -> ColumnElement[bool]:
+    if epochs == 1:
+        return ~exists().where(*_finished())
+    return select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery() < epochs
+
+
+def _among(indexes: Sequence[int]) -> Callable[[Table], ColumnElement[bool]]:
+    return lambda table: table.c.row_index.in_(indexes)
+
+
+def _line(evaluation_id: int, row: Row) -> dict[str, Any]:
+    try:
+        content = encode_columns(row.values)
+    except UnstorableValueError as error:
+        raise UnstorableValueError(f"row {row.index}: {error.message}", remedy=error.remedy) from None
+    return {"evaluation_id": evaluation_id, "row_index": row.index, "key": row.key, "content": content}

@@ -1,0 +1,92 @@
+"""The result store: one database, and a room for each noun in it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from doteval.errors import NotFoundError, StoreError
+from doteval.store.engine import Database
+from doteval.store.evaluations import Evaluations
+from doteval.store.experiments import Experiments
+from doteval.store.loads import Loads
+from doteval.store.location import Location, locate
+from doteval.store.migrations import prepare
+from doteval.store.results import Results
+from doteval.store.rows import Rows
+from doteval.store.usage import UsageReports
+from doteval.store.workers import Workers
+
+
+class Store:
+    """The result store. Open one with `Store.open`; it may be shared by threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.experiments = Experiments(database)
+        self.evaluations = Evaluations(database)
+        self.rows = Rows(database)
+        self.results = Results(database)
+        self.workers = Workers(database)
+        self.loads = Loads(database)
+        self.usage = UsageReports(database)
+
+    @classmethod
+    def open(cls, url: str | None = None, *, create: bool = True) -> Store:
+        """Open the store at a URL or path (see `locate`), and bring its schema up to date.
+
+        With `create` False a missing SQLite file is an error, for commands that only look.
+
+        Raises StoreError if it cannot be reached, StoreVersionError if its schema is one that this
+        doteval cannot use, NotFoundError if it does not exist and is not to be created.
+        """
+        location = locate(url)
+        if location.path is not None and not location.path.exists():
+            if not create:
+                raise NotFoundError(
+                    f"there is no result store {location.path}",
+                    remedy="Give the one of your experiment with --storage, or run an evaluation first.",
+                )
+            _make_directory(location)
+        database = Database(location)
+        try:
+            prepare(database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
+
+    @property
+    def url(self) -> str:
+        """Where it is, for messages: without its password."""
+        return self._database.location.shown
+
+    @property
+    def raw_url(self) -> str:
+        """Where it is, for worker processes: with its password. Never show it."""
+        return self._database.location.raw
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._database.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+
+def _make_directory(location: Location) -> None:
+    assert location.path is not None
+    try:
+        location.path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the directory of the result store {location.path} cannot be created: {error.strerror}",
+            remedy="Check the path: sqlite://a/b.db is below this directory, sqlite:///a/b.db is absolute.",
+        ) from error

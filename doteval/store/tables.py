@@ -1,0 +1,267 @@
+"""The tables of the result store.
+
+Columns that hold JSON are text (``doteval.encoding`` writes them): PostgreSQL's jsonb refuses NUL.
+Times are seconds since the epoch, by the database's clock. `result` and `score` have no foreign keys
+to `row`: they are written tens of thousands of times a second, and `results.write` checks the row anyway.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from sqlalchemy import BigInteger, Dialect, Index, Integer, Table, Text, TypeDecorator, UniqueConstraint, text
+from sqlalchemy.types import TypeEngine
+from sqlmodel import Field, SQLModel
+
+from doteval.encoding import escape_text, unescape_text
+
+
+class SafeText(TypeDecorator[str]):
+    """Text that survives NUL bytes and lone surrogates, which databases refuse."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else escape_text(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else unescape_text(value)
+
+
+class _LongId(TypeDecorator[int]):
+    """A counted key of 64 bits. SQLite counts only in a column declared INTEGER (which has 64 bits)."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else BigInteger())
+
+
+class ExperimentTable(SQLModel, table=True):
+    """A named set of evaluations."""
+
+    __tablename__ = "experiment"
+    # Ids of deleted experiments are never given out again: a late message must not hit another one.
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(sa_type=SafeText, unique=True)
+    created_at: float
+
+
+class EvaluationTable(SQLModel, table=True):
+    """One evaluation function with one set of parameters, its dataset's state and its publish cursor."""
+
+    __tablename__ = "evaluation"
+    __table_args__ = (UniqueConstraint("experiment_id", "path", "name"), {"sqlite_autoincrement": True})
+
+    id: int | None = Field(default=None, primary_key=True)
+    uid: str = Field(sa_type=Text, unique=True)
+    experiment_id: int = Field(foreign_key="experiment.id")
+    path: str = Field(sa_type=SafeText)
+    name: str = Field(sa_type=SafeText)
+    columns: str = Field(sa_type=Text)
+    fingerprint: str = Field(sa_type=Text)
+    extra: str = Field(sa_type=Text)
+    epochs: int
+    status: str = Field(sa_type=Text)
+    reason: str | None = Field(sa_type=SafeText)
+    created_at: float
+    finished_at: float | None
+    published: int = Field(sa_type=BigInteger)
+    row_count: int | None = Field(sa_type=BigInteger)
+    dataset_complete: bool
+    dataset_fingerprint: str | None = Field(sa_type=SafeText)
+
+
+class RowTable(SQLModel, table=True):
+    """One record of a dataset."""
+
+    __tablename__ = "row"
+
+    evaluation_id: int = Field(primary_key=True, foreign_key="evaluation.id")
+    row_index: int = Field(primary_key=True, sa_type=BigInteger)
+    key: str = Field(sa_type=SafeText)
+    content: str = Field(sa_type=Text)
+
+
+class ResultTable(SQLModel, table=True):
+    """What one row and sample came to: the first execution that was stored, or the one after a retry.
+
+    `retry` marks a failed result that is to be replaced: the row counts as pending, the error stays
+    visible. `execution` names the execution, so that usage can tell kept work from redone work.
+    """
+
+    __tablename__ = "result"
+    __table_args__ = (
+        # Small: nearly all rows are done. It finds the failures, and tells the scores of done rows apart.
+        Index(
+            "result_not_done",
+            "evaluation_id",
+            "status",
+            "row_index",
+            "sample",
+            sqlite_where=text("status <> 'done'"),
+            postgresql_where=text("status <> 'done'"),
+        ),
+    )
+
+    evaluation_id: int = Field(primary_key=True)
+    row_index: int = Field(primary_key=True, sa_type=BigInteger)
+    sample: int = Field(primary_key=True)
+    status: str = Field(sa_type=Text)
+    retry: bool
+    execution: int = Field(sa_type=BigInteger)
+    worker_id: int | None
+    started_at: float
+    seconds: float
+    prompt: str | None = Field(sa_type=Text)
+    model_response: str | None = Field(sa_type=Text)
+    extra: str | None = Field(sa_type=Text)
+    error_type: str | None = Field(sa_type=SafeText)
+    error_message: str | None = Field(sa_type=SafeText)
+    error_class: str | None = Field(sa_type=Text)
+    traceback: str | None = Field(sa_type=SafeText)
+
+
+class ScoreTable(SQLModel, table=True):
+    """One score of one result, in the order that the evaluation gave them."""
+
+    __tablename__ = "score"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    evaluation_id: int = Field(primary_key=True)
+    row_index: int = Field(primary_key=True, sa_type=BigInteger)
+    sample: int = Field(primary_key=True)
+    position: int = Field(primary_key=True)
+    name: str = Field(sa_type=SafeText)
+    metrics: str = Field(sa_type=Text)
+    value: str = Field(sa_type=Text)
+    extra: str | None = Field(sa_type=Text)
+
+
+class AttemptTable(SQLModel, table=True):
+    """A failed result that a retry replaced, with its scores as JSON."""
+
+    __tablename__ = "attempt"
+    __table_args__ = (Index("attempt_row", "evaluation_id", "row_index", "sample"),)
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=_LongId)
+    evaluation_id: int
+    row_index: int = Field(sa_type=BigInteger)
+    sample: int
+    status: str = Field(sa_type=Text)
+    execution: int = Field(sa_type=BigInteger)
+    worker_id: int | None
+    started_at: float
+    seconds: float
+    prompt: str | None = Field(sa_type=Text)
+    model_response: str | None = Field(sa_type=Text)
+    extra: str | None = Field(sa_type=Text)
+    error_type: str | None = Field(sa_type=SafeText)
+    error_message: str | None = Field(sa_type=SafeText)
+    error_class: str | None = Field(sa_type=Text)
+    traceback: str | None = Field(sa_type=SafeText)
+    scores: str = Field(sa_type=Text)
+
+
+class UsageTable(SQLModel, table=True):
+    """What one execution of one row used of one model, kept or redone."""
+
+    __tablename__ = "usage"
+    __table_args__ = (Index("usage_row", "evaluation_id", "row_index", "sample"),)
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=_LongId)
+    evaluation_id: int
+    row_index: int = Field(sa_type=BigInteger)
+    sample: int
+    execution: int = Field(sa_type=BigInteger)
+    worker_id: int | None
+    model: str = Field(sa_type=SafeText)
+    requests: int = Field(sa_type=BigInteger)
+    attempts: int = Field(sa_type=BigInteger)
+    cache_hits: int = Field(sa_type=BigInteger)
+    cache_misses: int = Field(sa_type=BigInteger)
+    prompt_tokens: int = Field(sa_type=BigInteger)
+    completion_tokens: int = Field(sa_type=BigInteger)
+    cached_tokens: int = Field(sa_type=BigInteger)
+    reasoning_tokens: int = Field(sa_type=BigInteger)
+    cost: float | None
+    seconds: float
+
+
+class TallyTable(SQLModel, table=True):
+    """How many results each worker process stored: progress without a scan, and without workers in each other's way.
+
+    `worker_id` 0 stands for writes by no worker, and takes what retries and replaced rows take away,
+    so a single line may be negative: only sums mean something.
+    """
+
+    __tablename__ = "tally"
+
+    evaluation_id: int = Field(primary_key=True)
+    worker_id: int = Field(primary_key=True)
+    done: int = Field(sa_type=BigInteger)
+    failed: int = Field(sa_type=BigInteger)
+    skipped: int = Field(sa_type=BigInteger)
+
+
+class WorkerTable(SQLModel, table=True):
+    """One worker process: what it is, and when it was last heard of."""
+
+    __tablename__ = "worker"
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    id: int | None = Field(default=None, primary_key=True)
+    service: str = Field(sa_type=SafeText)
+    hostname: str = Field(sa_type=SafeText)
+    pid: int = Field(sa_type=BigInteger)
+    queues: str = Field(sa_type=Text)
+    concurrency: int
+    versions: str = Field(sa_type=Text)
+    state: str = Field(sa_type=Text)
+    holding: str = Field(sa_type=Text)
+    started_at: float
+    beat_at: float
+    left_at: float | None
+    reason: str | None = Field(sa_type=SafeText)
+
+
+class ResourceLoadTable(SQLModel, table=True):
+    """One set-up of a session fixture in a worker process, and the statistics that it gave."""
+
+    __tablename__ = "resource_load"
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    id: int | None = Field(default=None, primary_key=True)
+    worker_id: int = Field(index=True)
+    evaluation_id: int | None = Field(index=True)
+    fixture: str = Field(sa_type=SafeText)
+    scope_node: str = Field(sa_type=SafeText)
+    loaded_at: float
+    seconds: float
+    error: str | None = Field(sa_type=SafeText)
+    stats: str | None = Field(sa_type=Text)
+    torn_down_at: float | None
+    teardown_seconds: float | None
+
+
+def table_of(model: type[SQLModel]) -> Table:
+    """The Core table of a model, for bulk statements."""
+    return cast(Table, cast(Any, model).__table__)
+
+
+EXPERIMENT = table_of(ExperimentTable)
+EVALUATION = table_of(EvaluationTable)
+ROW = table_of(RowTable)
+RESULT = table_of(ResultTable)
+SCORE = table_of(ScoreTable)
+ATTEMPT = table_of(AttemptTable)
+USAGE = table_of(UsageTable)
+TALLY = table_of(TallyTable)
+WORKER = table_of(WorkerTable)
+RESOURCE_LOAD = table_of(ResourceLoadTable)
+
+ALL = (EXPERIMENT, EVALUATION, ROW, RESULT, SCORE, ATTEMPT, USAGE, TALLY, WORKER, RESOURCE_LOAD)

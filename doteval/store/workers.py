@@ -1,0 +1,146 @@
+"""Worker processes in the store: who they are, whether they live, what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, insert, select, update
+
+from doteval.encoding import decode, encode
+from doteval.store.engine import Database, database_time
+from doteval.store.experiments import moment
+from doteval.store.tables import WORKER
+
+LOADING, LEFT = "loading", "left"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """What a worker process says of itself. `concurrency` is its rows in flight at most."""
+
+    service: str
+    hostname: str
+    pid: int
+    queues: tuple[str, ...] = ()
+    concurrency: int = 1
+    versions: Mapping[str, str] | dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRange:
+    """Rows that a worker process has taken from the queue and not finished: `first` to `last`, both included."""
+
+    evaluation_uid: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A worker process as the store knows it.
+
+    `state` is loading, ready, draining or left; `age` is the time since it was last heard of, in seconds by
+    the database's clock; `reason` says why it left.
+    """
+
+    id: int
+    info: WorkerInfo
+    state: str
+    started_at: datetime
+    beat_at: datetime
+    left_at: datetime | None
+    reason: str | None
+    holding: tuple[HeldRange, ...]
+    age: float
+
+
+class Workers:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def begin(self, info: WorkerInfo) -> int:
+        """Register a worker process, as loading. Returns its id."""
+        line = {
+            "service": info.service,
+            "hostname": info.hostname,
+            "pid": info.pid,
+            "queues": encode(list(info.queues)),
+            "concurrency": info.concurrency,
+            "versions": encode(dict(info.versions or {})),
+            "state": LOADING,
+            "holding": "[]",
+            "started_at": database_time(),
+            "beat_at": database_time(),
+        }
+        with self._database.write() as connection:
+            return int(connection.execute(insert(WORKER).values(line).returning(WORKER.c.id)).scalar_one())
+
+    def beat(self, worker_id: int, *, state: str, holding: Sequence[HeldRange]) -> None:
+        """Say that the worker process lives, what it is doing, and which rows it holds."""
+        held = encode([[part.evaluation_uid, part.first, part.last] for part in holding])
+        with self._database.write() as connection:
+            connection.execute(
+                update(WORKER)
+                .where(WORKER.c.id == worker_id, WORKER.c.left_at.is_(None))
+                .values(state=state, holding=held, beat_at=database_time())
+            )
+
+    def end(self, worker_id: int, *, reason: str) -> None:
+        """Say that the worker process leaves. It holds nothing any more; the first reason stays."""
+        with self._database.write() as connection:
+            connection.execute(_leaving(reason).where(WORKER.c.id == worker_id))
+
+    def end_process(self, hostname: str, pid: int, *, reason: str) -> int | None:
+        """Say that the process of that id on that host is gone: for its supervisor. Returns the worker's id.
+
+        None if no worker of that process is known to live.
+        """
+        with self._database.write() as connection:
+            ended = connection.execute(
+                _leaving(reason).where(WORKER.c.hostname == hostname, WORKER.c.pid == pid).returning(WORKER.c.id)
+            ).all()
+        return max((int(line.id) for line in ended), default=None)
+
+    def live(self, max_age: float = 15.0) -> list[WorkerState]:
+        """The worker processes that have not left and were heard of in the last `max_age` seconds."""
+        return self._where(WORKER.c.left_at.is_(None), database_time() - WORKER.c.beat_at <= max_age)
+
+    def all(self) -> list[WorkerState]:
+        """All worker processes that ever were, in the order in which they began."""
+        return self._where()
+
+    def _where(self, *conditions: ColumnElement[bool]) -> list[WorkerState]:
+        query = (
+            select(*WORKER.c, (database_time() - WORKER.c.beat_at).label("age"))
+            .where(*conditions)
+            .order_by(WORKER.c.id)
+        )
+        with self._database.read() as connection:
+            return [_state(line) for line in connection.execute(query)]
+
+
+def _leaving(reason: str) -> Any:
+    return (
+        update(WORKER)
+        .where(WORKER.c.left_at.is_(None))
+        .values(state=LEFT, left_at=database_time(), reason=reason, holding="[]")
+    )
+
+
+def _state(line: Row[*tuple[Any, ...]]) -> WorkerState:
+    return WorkerState(
+        id=line.id,
+        info=WorkerInfo(
+            line.service, line.hostname, line.pid, tuple(decode(line.queues)), line.concurrency, decode(line.versions)
+        ),
+        state=line.state,
+        started_at=moment(line.started_at),
+        beat_at=moment(line.beat_at),
+        left_at=None if line.left_at is None else moment(line.left_at),
+        reason=line.reason,
+        holding=tuple(HeldRange(*part) for part in decode(line.holding)),
+        age=max(0.0, line.age),
+    )
