@@ -34,7 +34,7 @@ def std() -> Calculation:
 @metric
 def stderr() -> Calculation:
     """The standard error of the mean: s / √n, s as in `std`; NaN below two scores."""
-    return Calculation(_stderr)
+    return Calculation(_stderr, interval=lambda _scores: None)
 
 
 @metric

@@ -17,6 +17,10 @@ LEVEL = 0.95
 BOOTSTRAP_LIMIT = 2_000
 RESAMPLES = 2_000
 
+# A metric that has to be called for every resample: half a million scores handed to it, at most.
+CALLED_LIMIT = 500
+CALLED_RESAMPLES = 1_000
+
 # The same scores must give the same interval, on every machine and every time.
 SEED = 20_210_707
 
@@ -91,10 +95,10 @@ def mean_interval(scores: Sequence[Any]) -> Interval | None:
 def resampled_interval(scores: Sequence[Any], calculate: Callable[[Sequence[Any]], Any]) -> Interval | None:
     """The interval of any metric: a seeded percentile bootstrap over the scores (Efron 1979).
 
-    None beyond `BOOTSTRAP_LIMIT` scores, since `calculate` is called for each of the resamples, and
+    None beyond `CALLED_LIMIT` scores, since `calculate` is called for each of the resamples, and
     where it gives no finite number.
     """
-    if not 2 <= len(scores) <= BOOTSTRAP_LIMIT:
+    if not 2 <= len(scores) <= CALLED_LIMIT:
         return None
     import numpy
     from scipy.stats import bootstrap
@@ -103,8 +107,7 @@ def resampled_interval(scores: Sequence[Any], calculate: Callable[[Sequence[Any]
         (numpy.arange(len(scores)),),
         lambda drawn: float(calculate([scores[index] for index in drawn])),
         confidence_level=LEVEL,
-        # Enough for the 2.5% tails, with half the calls.
-        n_resamples=RESAMPLES // 2,
+        n_resamples=CALLED_RESAMPLES,
         method="percentile",
         vectorized=False,
         rng=numpy.random.default_rng(SEED),
