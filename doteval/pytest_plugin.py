@@ -33,8 +33,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    patterns = parent.config.getini("python_files")
-    if is_evaluation_file(file_path) and not any(file_path.match(pattern) for pattern in patterns):
+    # pytest itself collects files that the command line names.
+    is_pytests = parent.session.isinitpath(file_path) or any(
+        file_path.match(pattern) for pattern in parent.config.getini("python_files")
+    )
+    if is_evaluation_file(file_path) and not is_pytests:
         return pytest.Module.from_parent(parent, path=file_path)
     return None
 

@@ -159,12 +159,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record of a dataset in the store: its position, its key (a hash of its content), its values by column."""
+    """One record of a dataset in the store: its position, its key (a hash of its content), its values by column.
+
+    `encoded` is the JSON form of the values, where it is at hand.
+    """
 
     index: int
     key: str
     values: Mapping[str, Any]
     sample: int = 0
+    encoded: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

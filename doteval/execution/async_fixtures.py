@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, cast
 
 import pytest
 
@@ -36,7 +36,7 @@ def set_up_async_fixture(definition: Any, request: Any, loop: LoopThread) -> Any
             value = loop.wait_for(_first(generator, definition.argname))
             request.addfinalizer(functools.partial(_finish, loop, generator, definition.argname))
         else:
-            value = loop.wait_for(function(**arguments))
+            value = loop.wait_for(cast(Coroutine[Any, Any, Any], function(**arguments)))
     except (Exception, pytest.skip.Exception, pytest.fail.Exception) as error:
         definition.cached_result = (None, key, (error, error.__traceback__))
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,7 @@ class EvaluationItem(pytest.Function):
         assert self.evaluate is not None, "an evaluation is run by pytest_plugin or a worker process"
         self.evaluate(self)
 
-    def reportinfo(self) -> tuple[Path | str, int | None, str]:
+    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         path, line, _ = super().reportinfo()
         return path, line, self.evaluation_name
 
@@ -131,9 +132,7 @@ def is_evaluation_file(path: Path) -> bool:
 
 
 def _has_evaluations(obj: type) -> bool:
-    return any(
-        name.startswith(FUNCTION_PREFIX) and spec_of(getattr(obj, name, None)) is not None for name in dir(obj)
-    )
+    return any(name.startswith(FUNCTION_PREFIX) and spec_of(getattr(obj, name, None)) is not None for name in dir(obj))
 
 
 def _as_evaluation(collector: pytest.Module | pytest.Class, function: pytest.Function) -> EvaluationItem:

@@ -64,7 +64,7 @@ class RowSetupState(SetupState):
             super().addfinalizer(finalizer, node)
 
 
-class RowRequest(TopRequest):
+class RowRequest(TopRequest):  # type: ignore[misc] # final for typing only
     """The `request` of a row: look-ups during the call take the lock that guards set-up."""
 
     def __init__(self, item: pytest.Function, lock: Any) -> None:
@@ -118,9 +118,8 @@ def fixture_info(item: pytest.Function) -> FuncFixtureInfo:
 def scope_of(definition: FixtureDef[Any], item: pytest.Function) -> Scope:
     """The scope that a fixture has for this item: `parametrize(scope=...)` overrides its own."""
     callspec = getattr(item, "callspec", None)
-    if callspec is not None and definition.argname in callspec._arg2scope:
-        return callspec._arg2scope[definition.argname]
-    return definition._scope
+    scope: Scope = definition._scope
+    return scope if callspec is None else callspec._arg2scope.get(definition.argname, scope)
 
 
 def is_per_row(definition: FixtureDef[Any], item: pytest.Function) -> bool:

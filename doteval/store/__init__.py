@@ -5,12 +5,14 @@ everybody reads it from here. SQLite by default, PostgreSQL for more than one ma
 """
 
 from doteval.store.experiments import ExperimentOverview
-from doteval.store.results import ErrorCount, NewResult
+from doteval.store.loads import LoadFailure
+from doteval.store.results import ErrorCount
 from doteval.store.rows import DatasetState, RowRange
 from doteval.store.store import Store
 from doteval.store.usage import LoadUsage, ModelUsage, UsageReport
 from doteval.store.workers import HeldRange, WorkerInfo, WorkerState
 from doteval.store.writer import GroupWriter
+from doteval.store.writing import NewResult
 
 __all__ = [
     "DatasetState",
@@ -18,6 +20,7 @@ __all__ = [
     "ExperimentOverview",
     "GroupWriter",
     "HeldRange",
+    "LoadFailure",
     "LoadUsage",
     "ModelUsage",
     "NewResult",

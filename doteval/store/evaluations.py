@@ -97,6 +97,12 @@ class Evaluations:
         with self._database.read() as connection:
             return [_evaluation(line) for line in connection.execute(query)]
 
+    def running(self) -> list[Evaluation]:
+        """The evaluations of all experiments that are running, oldest first."""
+        query = _query().where(EVALUATION.c.status == EvaluationStatus.RUNNING.value).order_by(EVALUATION.c.id)
+        with self._database.read() as connection:
+            return [_evaluation(line) for line in connection.execute(query)]
+
     def counts(self, evaluation_id: int) -> Counts:
         """How many rows stand where. It costs one line a worker process, however many results there are.
 

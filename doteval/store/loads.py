@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from doteval.encoding import encode
 from doteval.store.engine import Database, database_time
 from doteval.store.tables import RESOURCE_LOAD
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailure:
+    """Why a worker process cannot run an evaluation. `error` is ``Type: message``."""
+
+    worker_id: int
+    fixture: str
+    error: str
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the fixture, or a mark, said to skip."""
+        return self.error.startswith("Skipped: ")
 
 
 class Loads:
@@ -43,6 +58,16 @@ class Loads:
         with self._database.write() as connection:
             statement = insert(RESOURCE_LOAD).values(line).returning(RESOURCE_LOAD.c.id)
             return int(connection.execute(statement).scalar_one())
+
+    def failures(self, evaluation_id: int) -> list[LoadFailure]:
+        """Which worker processes said that they cannot run an evaluation, oldest first."""
+        statement = (
+            select(RESOURCE_LOAD.c.worker_id, RESOURCE_LOAD.c.fixture, RESOURCE_LOAD.c.error)
+            .where(RESOURCE_LOAD.c.evaluation_id == evaluation_id, RESOURCE_LOAD.c.error.is_not(None))
+            .order_by(RESOURCE_LOAD.c.id)
+        )
+        with self._database.read() as connection:
+            return [LoadFailure(*line) for line in connection.execute(statement)]
 
     def snapshot(self, load_id: int, stats: Mapping[str, Any] | str) -> None:
         """Keep what the fixture's ``get_stats()`` says now; a later one takes its place.

@@ -21,29 +21,6 @@ from doteval.summary import ScoreColumn
 
 
 @dataclass(frozen=True, slots=True)
-class NewResult:
-    """What an execution of a row came to, on its way into the store."""
-
-    evaluation_id: int
-    row: Row
-    outcome: Outcome
-
-
-Key = tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedResult:
-    """A new result as lines of the tables."""
-
-    key: Key
-    row_key: str
-    result: dict[str, Any]
-    scores: list[dict[str, Any]]
-    usage: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
 class ErrorCount:
     """Failed rows that failed alike: `message` is cut at 200 characters, `example` is the index of one of them."""
 
@@ -79,7 +56,7 @@ class Results:
         if not results:
             return 0
         with self._database.write() as connection:
-            return _write(self._database, connection, results, worker_id)
+            return write_results(self._database, connection, results, worker_id)
 
     def records(
         self,
@@ -178,125 +155,6 @@ class Results:
                 )
                 for line in connection.execute(query)
             ]
-
-
-def encode_result(new: NewResult) -> EncodedResult:
-    """A result as lines of the tables.
-
-    Raises UnstorableValueError, which names what cannot be stored: the prompt, a score's value …
-    """
-    outcome, row = new.outcome, new.row
-    error = outcome.error
-    key = {"evaluation_id": new.evaluation_id, "row_index": row.index, "sample": row.sample}
-    execution = int.from_bytes(os.urandom(8)) >> 1
-    result = {
-        **key,
-        "status": outcome.status.value,
-        "retry": False,
-        "execution": execution,
-        "started_at": outcome.started_at,
-        "seconds": outcome.seconds,
-        "prompt": _encoded("the prompt", outcome.prompt),
-        "model_response": _encoded("the model response", outcome.model_response),
-        "extra": _encoded("the metadata", dict(outcome.metadata)) if outcome.metadata else None,
-        "error_type": None if error is None else error.type,
-        "error_message": None if error is None else error.message,
-        "error_class": None if error is None else error.error_class.value,
-        "traceback": None if error is None else error.traceback,
-    }
-    scores = [
-        {
-            **key,
-            "position": position,
-            "name": score.name,
-            "metrics": encode(list(score.metric_names)),
-            "value": _encoded(f"the value of the score {score.name!r}", score.value) or "null",
-            "extra": _encoded(f"the metadata of the score {score.name!r}", dict(score.metadata))
-            if score.metadata
-            else None,
-        }
-        for position, score in enumerate(outcome.scores)
-    ]
-    usage = [{**key, "execution": execution, **asdict(used)} for used in outcome.usage]
-    return EncodedResult((new.evaluation_id, row.index, row.sample), row.key, result, scores, usage)
-
-
-def _encoded(what: str, value: Any) -> str | None:
-    if value is None:
-        return None
-    try:
-        return encode(value)
-    except UnstorableValueError as error:
-        raise UnstorableValueError(f"{what}: {error.message}", remedy=error.remedy) from None
-
-
-def _write(database: Database, connection: Connection, results: Sequence[EncodedResult], worker_id: int | None) -> int:
-    by_evaluation: dict[int, list[EncodedResult]] = defaultdict(list)
-    for result in results:
-        by_evaluation[result.key[0]].append(result)
-    database.hold(connection, list(by_evaluation), alone=False)
-    stored = 0
-    for evaluation_id in sorted(by_evaluation):
-        stored += _write_evaluation(database, connection, evaluation_id, by_evaluation[evaluation_id], worker_id)
-    return stored
-
-
-def _write_evaluation(
-    database: Database,
-    connection: Connection,
-    evaluation_id: int,
-    results: Sequence[EncodedResult],
-    worker_id: int | None,
-) -> int:
-    if connection.scalar(select(EVALUATION.c.id).where(EVALUATION.c.id == evaluation_id)) is None:
-        return 0
-    usage = [{**line, "worker_id": worker_id} for result in results for line in result.usage]
-    if usage:
-        connection.execute(insert(USAGE), usage)
-    indexes = sorted({result.key[1] for result in results})
-    row_keys = dict(
-        connection.execute(
-            select(ROW.c.row_index, ROW.c.key).where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index.in_(indexes))
-        )
-        .tuples()
-        .all()
-    )
-    first: dict[Key, EncodedResult] = {}
-    for result in results:
-        if row_keys.get(result.key[1]) == result.row_key:
-            first.setdefault(result.key, result)
-    known = connection.execute(
-        select(RESULT.c.row_index, RESULT.c.sample, RESULT.c.retry).where(
-            RESULT.c.evaluation_id == evaluation_id, RESULT.c.row_index.in_(indexes)
-        )
-    ).all()
-    there = {(evaluation_id, line.row_index, line.sample): line.retry for line in known}
-    fresh = [first[key] for key in sorted(first) if key not in there]
-    again = [first[key] for key in sorted(first) if there.get(key)]
-    if fresh:
-        connection.execute(insert(RESULT), [{**result.result, "worker_id": worker_id} for result in fresh])
-    for result in again:
-        _replace(connection, result, worker_id)
-    kept = fresh + again
-    scores = [score for result in kept for score in result.scores]
-    if scores:
-        connection.execute(insert(SCORE), scores)
-    add_to_tally(database, connection, evaluation_id, worker_id, Counter(result.result["status"] for result in kept))
-    return len(kept)
-
-
-def _replace(connection: Connection, result: EncodedResult, worker_id: int | None) -> None:
-    evaluation_id, index, sample = result.key
-
-    def of_result(table: Table) -> ColumnElement[bool]:
-        return and_(table.c.evaluation_id == evaluation_id, table.c.row_index == index, table.c.sample == sample)
-
-    old = connection.execute(select(RESULT).where(of_result(RESULT))).mappings().one()
-    scores = connection.execute(select(SCORE).where(of_result(SCORE)).order_by(SCORE.c.position)).mappings().all()
-    kept = {name: value for name, value in old.items() if name != "retry"}
-    connection.execute(insert(ATTEMPT).values(**kept, scores=encode([dict(score) for score in scores])))
-    connection.execute(delete(SCORE).where(of_result(SCORE)))
-    connection.execute(update(RESULT).where(of_result(RESULT)).values(**{**result.result, "worker_id": worker_id}))
 
 
 def _records_query(evaluation_id: int, status: RowStatus | None) -> Any:

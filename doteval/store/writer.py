@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from doteval.errors import StoreError, UnstorableValueError
 from doteval.results import Outcome, RowError, RowStatus
-from doteval.store.results import EncodedResult, NewResult, encode_result
 from doteval.store.store import Store
+from doteval.store.writing import EncodedResult, NewResult, encode_result
 
 OnStored = Callable[[BaseException | None], None]
 

@@ -1,0 +1,173 @@
+"""Dispatch: what is pending in the result store goes to the queue, and evaluations come to their end.
+
+The submitter does it while it follows, and worker processes do it in its place when it has left.
+Any number of processes may do it at once: a cursor in the store, moved by compare-and-swap, says
+up to which row tasks have been published, so that none is published twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from doteval.experiments import Evaluation, EvaluationStatus
+from doteval.queue.publisher import Publisher
+from doteval.queue.row_task import RowTask
+from doteval.store import RowRange, Store, WorkerState
+
+# Messages that may wait in the queue: enough for any number of worker processes, and a bound for
+# the broker's memory (1.8 KB a message) however large the dataset is.
+MOST_QUEUED = 5_000
+# Row tasks published at a time, between two looks at the cursor.
+_PUBLISHED_AT_ONCE = 200
+# Seconds for which the queue must have been empty, with rows pending that nobody holds, before they
+# are published again: longer than two beats of a worker, which tells what it holds.
+_DRAINED_SECONDS = 3.0
+# What row tasks hold when nothing is known of how long rows take.
+_ROWS_PER_TASK = 100
+_TASKS_PER_SLOT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchOptions:
+    """`rows_per_task`: None chooses by the number of rows and the rows that can be in flight (`slots`)."""
+
+    rows_per_task: int | None = None
+    slots: int = 20
+
+
+class Dispatcher:
+    """Publishes the pending rows of evaluations and notices when they are all done."""
+
+    def __init__(self, store: Store, publisher: Publisher, options: DispatchOptions | None = None) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._options = options or DispatchOptions()
+        self._drained_since: dict[int, float] = {}
+
+    def publish(self, evaluation: Evaluation) -> int:
+        """Publish row tasks for pending rows beyond the cursor, as many as the queue has room for."""
+        room = MOST_QUEUED - self._publisher.queued()
+        published = 0
+        while published < room:
+            count, more = self._publish_some(evaluation, min(_PUBLISHED_AT_ONCE, room - published))
+            published += count
+            if not more:
+                break
+        return published
+
+    def restart(self, evaluation: Evaluation) -> None:
+        """Publish from the first pending row again, if nothing of an earlier submission is queued.
+
+        Otherwise what is pending is published when the queue has drained.
+        """
+        if not self._publisher.queued():
+            cursor = self._store.evaluations.published(evaluation.id)
+            self._store.evaluations.advance_published(evaluation.id, cursor, 0)
+
+    def settle(self, evaluation: Evaluation) -> Evaluation:
+        """Bring an evaluation forward: publish, publish again what was lost, or complete it.
+
+        Returns the evaluation as it is now.
+        """
+        current = self._store.evaluations.by_uid(evaluation.uid)
+        if current.status is not EvaluationStatus.RUNNING:
+            return current
+        state = self._store.rows.dataset_state(current.id)
+        if state.complete and not current.counts.pending:
+            self._store.evaluations.set_status(
+                current.id, EvaluationStatus.COMPLETED, only_from=EvaluationStatus.RUNNING
+            )
+            return self._store.evaluations.by_uid(evaluation.uid)
+        if verdict := self._load_verdict(current):
+            self._store.evaluations.set_status(current.id, verdict[0], verdict[1], only_from=EvaluationStatus.RUNNING)
+            return self._store.evaluations.by_uid(evaluation.uid)
+        self.publish(current)
+        if current.counts.pending and self._is_drained(current, state.rows):
+            self._begin_again(current)
+        return current
+
+    def _publish_some(self, evaluation: Evaluation, most: int) -> tuple[int, bool]:
+        """Publish up to `most` row tasks. Returns how many, and whether there may be more."""
+        cursor = self._store.evaluations.published(evaluation.id)
+        ranges = list(
+            self._store.rows.pending_ranges(evaluation.id, self._rows_per_task(evaluation), first=cursor, limit=most)
+        )
+        if not ranges:
+            return 0, False
+        # First the cursor, then the messages: if this process dies in between, the rows are found
+        # when the queue has drained; the other way round they would run twice.
+        if not self._store.evaluations.advance_published(evaluation.id, cursor, ranges[-1].last + 1):
+            return 0, True
+        free = _without_held(ranges, evaluation.uid, self._live())
+        self._publisher.publish(
+            (RowTask(evaluation.uid, each.first, each.last) for each in free),
+            experiment=evaluation.experiment.name,
+            evaluation=evaluation.name,
+        )
+        return len(free), len(ranges) == most
+
+    def _rows_per_task(self, evaluation: Evaluation) -> int:
+        if self._options.rows_per_task is not None:
+            return self._options.rows_per_task
+        rows = evaluation.counts.total or _ROWS_PER_TASK
+        return max(1, min(_ROWS_PER_TASK, rows // (self._options.slots * _TASKS_PER_SLOT)))
+
+    def _is_drained(self, evaluation: Evaluation, rows: int) -> bool:
+        """Whether all was published, nothing waits, and rows are pending that no live worker holds."""
+        now = time.monotonic()
+        if (
+            self._store.evaluations.published(evaluation.id) < rows
+            or self._publisher.queued()
+            or not self._has_lost_rows(evaluation)
+        ):
+            self._drained_since.pop(evaluation.id, None)
+            return False
+        return now - self._drained_since.setdefault(evaluation.id, now) >= _DRAINED_SECONDS
+
+    def _has_lost_rows(self, evaluation: Evaluation) -> bool:
+        live = self._live()
+        ranges = self._store.rows.pending_ranges(evaluation.id, self._rows_per_task(evaluation))
+        return any(_without_held([each], evaluation.uid, live) for each in ranges)
+
+    def _live(self) -> list[WorkerState]:
+        """The worker processes that take row tasks from our queue."""
+        return [worker for worker in self._store.workers.live() if self._publisher.queue in worker.info.queues]
+
+    def _begin_again(self, evaluation: Evaluation) -> None:
+        self._drained_since.pop(evaluation.id, None)
+        cursor = self._store.evaluations.published(evaluation.id)
+        if self._store.evaluations.advance_published(evaluation.id, cursor, 0):
+            self.publish(evaluation)
+
+    def _load_verdict(self, evaluation: Evaluation) -> tuple[EvaluationStatus, str] | None:
+        """How the evaluation ends if no live worker process can load its fixtures, else None."""
+        failures = self._store.loads.failures(evaluation.id)
+        if not failures:
+            return None
+        live = self._live()
+        failed_on = {failure.worker_id for failure in failures}
+        if not live or any(worker.state == "loading" or worker.id not in failed_on for worker in live):
+            return None
+        last = failures[-1]
+        if last.skipped:
+            return EvaluationStatus.COMPLETED, f"skipped: {last.error.removeprefix('Skipped: ')}"
+        return EvaluationStatus.FAILED, f"{last.fixture} failed on every worker process: {last.error}"
+
+
+def _without_held(ranges: Sequence[RowRange], uid: str, live: Sequence[WorkerState]) -> list[RowRange]:
+    """The ranges, or parts of them, that no live worker process holds."""
+    held = sorted((each.first, each.last) for worker in live for each in worker.holding if each.evaluation_uid == uid)
+    free: list[RowRange] = []
+    for each in ranges:
+        first = each.first
+        for held_first, held_last in held:
+            if held_last < first or held_first > each.last:
+                continue
+            if held_first > first:
+                free.append(RowRange(first, held_first - 1))
+            first = held_last + 1
+        if first <= each.last:
+            free.append(RowRange(first, each.last))
+    return free

@@ -1,0 +1,122 @@
+"""Which code an evaluation consists of: its file, the conftest files above it, and what they import.
+
+Only files below pytest's root directory count, and none of an installed package.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from doteval.execution.items import EvaluationItem
+from doteval.experiments import EvaluationSpec
+
+
+def fingerprint(item: EvaluationItem) -> dict[str, str]:
+    """The hash of every file of the user's that the evaluation consists of, by path below the root.
+
+    Imports are followed as they are written, in functions too, to modules that collection has
+    imported; so submitter and worker process come to the same files.
+    """
+    root = item.config.rootpath
+    found: dict[Path, None] = {}
+    waiting = [item.path, *_conftests(item.path, root)]
+    while waiting:
+        path = waiting.pop()
+        if path in found or not _is_users(path, root):
+            continue
+        found[path] = None
+        waiting.extend(_imported_files(path))
+    return {path.relative_to(root).as_posix(): _hash(path) for path in sorted(found)}
+
+
+def differing_files(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
+    """The files whose content differs, or that only one side has.
+
+    The two sides may have different root directories, one inside the other: what is compared is the
+    longest path that both have.
+    """
+    prefix = _common_prefix(theirs, ours)
+    mine = {_below(path, prefix[1]): value for path, value in ours.items()}
+    other = {_below(path, prefix[0]): value for path, value in theirs.items()}
+    return sorted(path for path in mine.keys() | other.keys() if mine.get(path) != other.get(path))
+
+
+def _common_prefix(theirs: Mapping[str, str], ours: Mapping[str, str]) -> tuple[str, str]:
+    """The folders that only one side's paths begin with, (theirs, ours): one of the two is empty."""
+    for long, short, theirs_is_long in ((theirs, ours, True), (ours, theirs, False)):
+        for path in short:
+            for candidate in long:
+                if candidate.endswith("/" + path):
+                    folder = candidate[: -len(path)]
+                    return (folder, "") if theirs_is_long else ("", folder)
+    return "", ""
+
+
+def _below(path: str, folder: str) -> str:
+    return path.removeprefix(folder)
+
+
+def _conftests(path: Path, root: Path) -> Iterator[Path]:
+    for folder in path.parents:
+        conftest = folder / "conftest.py"
+        if conftest.is_file():
+            yield conftest
+        if folder == root:
+            return
+
+
+def _is_users(path: Path, root: Path) -> bool:
+    return path.is_relative_to(root) and "site-packages" not in path.parts and path.suffix == ".py"
+
+
+def _imported_files(path: Path) -> Iterator[Path]:
+    package = _package_of(path)
+    for name in _imported_names(path, package):
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None) if isinstance(module, ModuleType) else None
+        if file:
+            yield Path(file)
+
+
+def _package_of(path: Path) -> str:
+    for module in list(sys.modules.values()):
+        if getattr(module, "__file__", None) == str(path):
+            return str(getattr(module, "__package__", "") or "")
+    return ""
+
+
+@functools.cache
+def _imported_names(path: Path, package: str) -> tuple[str, ...]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names.extend(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, base] if base else parents)
+            names.append(base)
+            names.extend(f"{base}.{alias.name}" for alias in node.names)
+    # An import of a.b.c runs a and a.b as well.
+    return tuple({".".join(name.split(".")[:length]) for name in names for length in range(1, name.count(".") + 2)})
+
+
+def _hash(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+
+
+def specify(item: EvaluationItem) -> EvaluationSpec:
+    """What identifies a collected evaluation in the store."""
+    return EvaluationSpec(
+        path=item.evaluation_path,
+        name=item.evaluation_name,
+        columns=item.spec.columns,
+        fingerprint=fingerprint(item),
+    )

@@ -1,0 +1,129 @@
+"""Intake: a dataset's rows go into the result store, in bulk and in order."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from doteval.datasets import Dataset, row_values
+from doteval.encoding import content_key, encode_columns
+from doteval.errors import ChangedError, DatasetError, UnstorableValueError
+from doteval.experiments import Evaluation
+from doteval.results import Row
+from doteval.store import Store
+
+# Rows that are stored in one transaction, and the seconds after which fewer are, so that workers
+# need not wait for a slow dataset.
+_CHUNK_ROWS = 1000
+_CHUNK_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive rows that are in the store now. `new` says that none of them was there before."""
+
+    rows: list[Row]
+    new: bool
+
+    @property
+    def first(self) -> int:
+        return self.rows[0].index
+
+    @property
+    def last(self) -> int:
+        return self.rows[-1].index
+
+
+def take_in(
+    store: Store,
+    evaluation: Evaluation,
+    dataset: Dataset,
+    *,
+    samples: int | None = None,
+    allow_changed: bool = False,
+) -> Iterator[Chunk]:
+    """Stream the first `samples` rows of a dataset (all of them for None) into the store.
+
+    Yields each chunk when it is stored. Memory is bounded by a chunk, whatever the dataset's size.
+    Rows that an earlier submission stored are compared by key, and not stored again.
+
+    Raises DatasetError if the dataset is empty or cannot be read, UnstorableValueError for a value
+    without a JSON form, ChangedError if a row is not the one stored at its place, unless
+    `allow_changed`: then it is replaced, and its result is dropped.
+    """
+    known = store.rows.dataset_state(evaluation.id)
+    if known.complete and known.fingerprint is not None and known.fingerprint == dataset.fingerprint:
+        return
+    count = 0
+    records = dataset.rows()
+    for rows in _chunks(records if samples is None else itertools.islice(records, samples), evaluation):
+        new = _store_chunk(store, evaluation, rows, known.rows, allow_changed)
+        count += len(rows)
+        store.rows.set_total(evaluation.id, max(count, known.rows), complete=False, fingerprint=None)
+        yield Chunk(rows, new)
+    if count == 0:
+        raise DatasetError(f"the dataset of {evaluation.name} is empty", remedy="Give it at least one row.")
+    whole = samples is None or count < samples
+    if whole and count < known.rows:
+        if not allow_changed:
+            raise _changed(evaluation, f"it has {count} rows, and had {known.rows}")
+        store.rows.truncate(evaluation.id, count)
+    # A fingerprint in the store says that the whole dataset is there and need not be read again.
+    store.rows.set_total(
+        evaluation.id,
+        count if whole else max(count, known.rows),
+        complete=True,
+        fingerprint=dataset.fingerprint if whole else None,
+    )
+
+
+def _chunks(records: Iterator[Any], evaluation: Evaluation) -> Iterator[list[Row]]:
+    rows: list[Row] = []
+    due = time.monotonic() + _CHUNK_SECONDS
+    for index, record in enumerate(records):
+        rows.append(_row(index, record, evaluation))
+        if len(rows) >= _CHUNK_ROWS or time.monotonic() >= due:
+            yield rows
+            rows = []
+            due = time.monotonic() + _CHUNK_SECONDS
+    if rows:
+        yield rows
+
+
+def _row(index: int, record: Any, evaluation: Evaluation) -> Row:
+    columns = evaluation.spec.columns
+    try:
+        values = row_values(columns, record)
+    except ValueError:
+        # Too short: stored with what it has, and failed when it is run.
+        values = dict(zip(columns, record if isinstance(record, list | tuple) else (record,), strict=False))
+    try:
+        encoded = encode_columns(values)
+    except UnstorableValueError as error:
+        raise UnstorableValueError(f"row {index} of {evaluation.name}: {error.message}", remedy=error.remedy) from error
+    return Row(index, content_key(encoded), values, encoded=encoded)
+
+
+def _store_chunk(store: Store, evaluation: Evaluation, rows: list[Row], known: int, allow_changed: bool) -> bool:
+    """Store what is not there yet. Returns whether all of it was new."""
+    first, last = rows[0].index, rows[-1].index
+    stored = store.rows.keys(evaluation.id, first, last) if first < known or known == 0 else {}
+    changed = [row for row in rows if stored.get(row.index, row.key) != row.key]
+    if changed:
+        if not allow_changed:
+            raise _changed(evaluation, f"row {changed[0].index} is not the one that was stored")
+        store.rows.replace(evaluation.id, changed)
+    added = [row for row in rows if row.index not in stored]
+    if added:
+        store.rows.add(evaluation.id, added)
+    return len(added) == len(rows)
+
+
+def _changed(evaluation: Evaluation, what: str) -> ChangedError:
+    return ChangedError(
+        f"the dataset of {evaluation.name} has changed since experiment {evaluation.experiment.name!r} began: {what}",
+        remedy="Use a new experiment name, or --allow-changed to replace the rows that differ and drop their results.",
+    )

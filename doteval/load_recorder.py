@@ -1,0 +1,61 @@
+"""Records loads of session fixtures, and what they say of themselves, in the result store."""
+
+from __future__ import annotations
+
+import time
+
+from doteval.execution.loads import Load
+from doteval.execution.stage import LoadFailedError
+from doteval.store import Store
+
+# How loads are named that are none: a worker process that has other files than the submitter.
+CODE = "(evaluation files)"
+
+
+class LoadRecorder:
+    """A `LoadObserver` that writes to the store. All methods belong to the thread that loads fixtures."""
+
+    def __init__(self, store: Store, worker_id: int) -> None:
+        self._store = store
+        self._worker_id = worker_id
+        self._loaded: dict[int, tuple[int, Load]] = {}
+        self._failed_for: set[int] = set()
+
+    def loaded(self, load: Load) -> None:
+        load_id = self._store.loads.begin(self._worker_id, load.fixture, load.node, load.seconds)
+        self._loaded[id(load)] = (load_id, load)
+
+    def load_failed(self, load: Load) -> None:
+        self._store.loads.begin(self._worker_id, load.fixture, load.node, load.seconds, error=load.error)
+
+    def unloading(self, load: Load) -> None:
+        load_id, _ = self._loaded.pop(id(load))
+        start = time.perf_counter()
+        self._store.loads.end(load_id, load.stats(), time.perf_counter() - start)
+
+    def snapshot(self) -> None:
+        """Store what every loaded fixture says of itself now."""
+        for load_id, load in self._loaded.values():
+            stats = load.stats()
+            if stats is not None:
+                self._store.loads.snapshot(load_id, stats)
+
+    def failed_for(self, evaluation_id: int, error: LoadFailedError) -> None:
+        """This process cannot run an evaluation: its fixtures cannot be set up."""
+        if evaluation_id not in self._failed_for:
+            self._failed_for.add(evaluation_id)
+            cause = error.__cause__
+            self._store.loads.begin(
+                self._worker_id,
+                "fixtures",
+                error.item.evaluation_path,
+                0.0,
+                error=f"{type(cause).__name__}: {cause}",
+                evaluation_id=evaluation_id,
+            )
+
+    def refused(self, evaluation_id: int, message: str) -> None:
+        """This process will not run an evaluation: its files are not the submitter's."""
+        if evaluation_id not in self._failed_for:
+            self._failed_for.add(evaluation_id)
+            self._store.loads.begin(self._worker_id, CODE, "", 0.0, error=message, evaluation_id=evaluation_id)

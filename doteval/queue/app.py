@@ -1,0 +1,60 @@
+"""The Celery app that submitter and worker processes share, and why each setting is as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+
+# Seconds after which the broker hands out a message again whose worker neither finished it nor left
+# in order. Lost rows are found much sooner, by reconciling with the store; this is the last resort.
+VISIBILITY_TIMEOUT = 3600
+
+
+def celery_app(broker: str, queue: str) -> Celery:
+    """An app for the broker URL whose row tasks go to `queue`. Connects to nothing yet."""
+    app = Celery("doteval", broker=broker, set_as_current=False)
+    app.conf.update(settings(broker, queue))
+    return app
+
+
+def settings(broker: str, queue: str) -> dict[str, Any]:
+    return {
+        # Nothing but JSON is sent or accepted: a message can start code that is installed on the
+        # worker, and no other.
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        # The store is the result.
+        "result_backend": None,
+        "task_ignore_result": True,
+        # At least once: a task is acknowledged when its results are stored.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        "task_default_queue": queue,
+        "task_create_missing_queues": True,
+        # Events are for Flower.
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # Prefork children may load a model for minutes before they report up.
+        "worker_proc_alive_timeout": 600,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "broker_transport_options": _transport_options(broker),
+    }
+
+
+def _transport_options(broker: str) -> dict[str, Any]:
+    if not broker.startswith(("redis", "rediss", "sentinel")):
+        return {}
+    return {
+        "visibility_timeout": VISIBILITY_TIMEOUT,
+        # Look for messages to restore once a second, not once in a hundred.
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+        "socket_keepalive": True,
+        "socket_connect_timeout": 5,
+    }

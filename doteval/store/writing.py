@@ -1,0 +1,226 @@
+"""How results get into the tables: made into lines first, then written in one transaction.
+
+The hot path of the store: tens of thousands of results a second go through here.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, select, update
+
+from doteval.encoding import encode, escape_text
+from doteval.errors import UnstorableValueError
+from doteval.results import Outcome, Row, Usage
+from doteval.store.bulk import BulkInsert
+from doteval.store.engine import Database
+from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE
+from doteval.store.tally import add_to_tally
+
+
+@dataclass(frozen=True, slots=True)
+class NewResult:
+    """What an execution of a row came to, on its way into the store."""
+
+    evaluation_id: int
+    row: Row
+    outcome: Outcome
+
+
+Key = tuple[int, int, int]
+Line = tuple[Any, ...]
+
+_KEY = ("evaluation_id", "row_index", "sample")
+_USAGE = tuple(Usage.__dataclass_fields__)
+
+_INSERT_RESULT = BulkInsert(
+    RESULT,
+    (
+        *_KEY,
+        "status",
+        "retry",
+        "execution",
+        "started_at",
+        "seconds",
+        "prompt",
+        "model_response",
+        "extra",
+        "error_type",
+        "error_message",
+        "error_class",
+        "traceback",
+        "worker_id",
+    ),
+    returning=_KEY,
+)
+_INSERT_SCORE = BulkInsert(SCORE, (*_KEY, "position", "name", "metrics", "value", "extra"))
+_INSERT_USAGE = BulkInsert(USAGE, (*_KEY, "execution", *_USAGE, "worker_id"))
+
+_usage_values = attrgetter(*_USAGE[1:])
+
+# Not the shared generator: an evaluation that seeds that one would give each execution of a row the same name.
+_executions = random.Random()  # noqa: S311
+os.register_at_fork(after_in_child=_executions.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedResult:
+    """A new result as lines of the tables, which lack only the worker's id."""
+
+    key: Key
+    row_key: str
+    status: str
+    result: Line
+    scores: tuple[Line, ...]
+    usage: tuple[Line, ...]
+
+
+def encode_result(new: NewResult) -> EncodedResult:
+    """A result as lines of the tables.
+
+    Raises UnstorableValueError, which names what cannot be stored: the prompt, a score's value …
+    """
+    outcome, row, error = new.outcome, new.row, new.outcome.error
+    key = (new.evaluation_id, row.index, row.sample)
+    execution = _executions.getrandbits(63)
+    status = outcome.status.value
+    result = (
+        *key,
+        status,
+        False,
+        execution,
+        outcome.started_at,
+        outcome.seconds,
+        _encoded("the prompt", outcome.prompt),
+        _encoded("the model response", outcome.model_response),
+        _encoded("the metadata", dict(outcome.metadata)) if outcome.metadata else None,
+        *(
+            (None, None, None, None)
+            if error is None
+            else (
+                escape_text(error.type),
+                escape_text(error.message),
+                error.error_class.value,
+                escape_text(error.traceback),
+            )
+        ),
+    )
+    scores = tuple(
+        (
+            *key,
+            position,
+            escape_text(score.name),
+            _names(score.metric_names),
+            _encoded("the value of a score", score.value) or "null",
+            _encoded("the metadata of a score", dict(score.metadata)) if score.metadata else None,
+        )
+        for position, score in enumerate(outcome.scores)
+    )
+    usage = tuple((*key, execution, escape_text(used.model), *_usage_values(used)) for used in outcome.usage)
+    return EncodedResult(key, row.key, status, result, scores, usage)
+
+
+def _encoded(what: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    try:
+        return encode(value)
+    except UnstorableValueError as error:
+        raise UnstorableValueError(f"{what}: {error.message}", remedy=error.remedy) from None
+
+
+@lru_cache(maxsize=1000)
+def _names(names: tuple[str, ...]) -> str:
+    return encode(list(names))
+
+
+def write_results(
+    database: Database, connection: Connection, results: Sequence[EncodedResult], worker_id: int | None
+) -> int:
+    """Write results within a transaction; see `Results.write`."""
+    by_evaluation: dict[int, list[EncodedResult]] = defaultdict(list)
+    for result in results:
+        by_evaluation[result.key[0]].append(result)
+    database.hold(connection, list(by_evaluation), alone=False)
+    # In order, so that two writers cannot wait for each other.
+    return sum(
+        _write_evaluation(database, connection, evaluation_id, by_evaluation[evaluation_id], worker_id)
+        for evaluation_id in sorted(by_evaluation)
+    )
+
+
+def _write_evaluation(
+    database: Database,
+    connection: Connection,
+    evaluation_id: int,
+    results: Sequence[EncodedResult],
+    worker_id: int | None,
+) -> int:
+    if connection.scalar(select(EVALUATION.c.id).where(EVALUATION.c.id == evaluation_id)) is None:
+        return 0
+    _INSERT_USAGE.run(connection, [(*line, worker_id) for result in results for line in result.usage])
+    wanted = _current(connection, evaluation_id, results)
+    retried = _known(connection, evaluation_id, wanted)
+    fresh = {key: result for key, result in wanted.items() if key not in retried}
+    inserted = _INSERT_RESULT.run(connection, [(*fresh[key].result, worker_id) for key in sorted(fresh)])
+    kept = [fresh[Key(key)] for key in inserted]
+    for key in sorted(key for key, retry in retried.items() if retry):
+        if _replace(connection, wanted[key], worker_id):
+            kept.append(wanted[key])
+    _INSERT_SCORE.run(connection, [score for result in kept for score in result.scores])
+    add_to_tally(database, connection, evaluation_id, worker_id, Counter(result.status for result in kept))
+    return len(kept)
+
+
+def _current(
+    connection: Connection, evaluation_id: int, results: Sequence[EncodedResult]
+) -> dict[Key, EncodedResult]:
+    """The first result of each row and sample, without those whose row was removed or has other content now."""
+    indexes = sorted({result.key[1] for result in results})
+    query = select(ROW.c.row_index, ROW.c.key).where(
+        ROW.c.evaluation_id == evaluation_id, ROW.c.row_index.in_(indexes)
+    )
+    keys = dict(connection.execute(query).tuples().all())
+    current: dict[Key, EncodedResult] = {}
+    for result in results:
+        if keys.get(result.key[1]) == result.row_key:
+            current.setdefault(result.key, result)
+    return current
+
+
+def _known(connection: Connection, evaluation_id: int, wanted: dict[Key, EncodedResult]) -> dict[Key, bool]:
+    """The keys that have a result, and whether it is to be retried."""
+    indexes = sorted({key[1] for key in wanted})
+    query = select(RESULT.c.row_index, RESULT.c.sample, RESULT.c.retry).where(
+        RESULT.c.evaluation_id == evaluation_id, RESULT.c.row_index.in_(indexes)
+    )
+    known = {(evaluation_id, line.row_index, line.sample): line.retry for line in connection.execute(query)}
+    return {key: retry for key, retry in known.items() if key in wanted}
+
+
+def _replace(connection: Connection, new: EncodedResult, worker_id: int | None) -> bool:
+    """Put a result in the place of one that is to be retried. False: another writer has done so."""
+    evaluation_id, index, sample = new.key
+
+    def of_result(table: Table) -> ColumnElement[bool]:
+        return and_(table.c.evaluation_id == evaluation_id, table.c.row_index == index, table.c.sample == sample)
+
+    # FOR UPDATE waits for another writer of this row, and then sees that nothing is to be retried any more.
+    query = select(RESULT).where(of_result(RESULT), RESULT.c.retry.is_(True)).with_for_update()
+    old = connection.execute(query).mappings().one_or_none()
+    if old is None:
+        return False
+    scores = connection.execute(select(SCORE).where(of_result(SCORE)).order_by(SCORE.c.position)).mappings().all()
+    attempt = {name: value for name, value in old.items() if name != "retry"}
+    connection.execute(insert(ATTEMPT).values(**attempt, scores=encode([dict(score) for score in scores])))
+    connection.execute(delete(SCORE).where(of_result(SCORE)))
+    columns = dict(zip(_INSERT_RESULT.columns, (*new.result, worker_id), strict=True))
+    connection.execute(update(RESULT).where(of_result(RESULT)).values(columns))
+    return True

@@ -1,0 +1,212 @@
+"""Submit: dataset → result store → row tasks → follow to the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from doteval.datasets import open_dataset
+from doteval.dispatch import Dispatcher, DispatchOptions
+from doteval.errors import UsageError
+from doteval.execution.embedded import Collected, with_collected
+from doteval.execution.fingerprint import specify
+from doteval.execution.items import EvaluationItem
+from doteval.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.intake import take_in
+from doteval.queue.embedded_redis import EmbeddedRedis
+from doteval.queue.publisher import Publisher
+from doteval.store import Store
+from doteval.supervisor import Supervisor
+from doteval.worker_options import WorkerOptions, slots_for
+
+# Seconds between two looks at the store while following, and between two times that what is
+# pending is brought forward. A look costs one query an evaluation, whatever its size.
+_LOOK_SECONDS = 0.25
+_SETTLE_SECONDS = 1.0
+# Seconds without any worker process after which the user is told.
+_LONELY_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitOptions:
+    """What `doteval submit` was told. None means the default.
+
+    Without `broker`, a private Redis and `workers` local worker processes serve this submission.
+    `samples` is how many rows of each dataset to run; `rows_per_task` how many travel in one row
+    task, None to choose.
+    """
+
+    paths: tuple[str, ...]
+    experiment: str
+    storage: str | None = None
+    broker: str | None = None
+    queue: str = "doteval"
+    workers: int | None = None
+    concurrency: int | None = None
+    rows_per_task: int | None = None
+    samples: int | None = None
+    keyword: str | None = None
+    detach: bool = False
+    allow_changed: bool = False
+
+
+class Watcher(Protocol):
+    """Is told how a submission goes on."""
+
+    def began(self, experiment: Experiment, evaluations: Sequence[Evaluation], workers: int) -> None:
+        """The evaluations are in the store; `workers` local worker processes are being started."""
+
+    def moved(self, evaluations: Sequence[Evaluation]) -> None:
+        """How the evaluations stand now; called several times a second."""
+
+    def note(self, line: str) -> None:
+        """Something that the user should know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """How the evaluations of a submission stand when `submit` returns."""
+
+    experiment: Experiment
+    evaluations: list[Evaluation]
+    storage: str
+
+
+def submit(options: SubmitOptions, watcher: Watcher) -> Submission:
+    """Evaluate on worker processes; what an earlier submission has done is not done again.
+
+    Returns when all is done, or, with `detach`, when all is published. KeyboardInterrupt stops
+    following: local worker processes finish their rows in flight, the others stay pending.
+
+    Raises EvaluationFileError, ColumnError, DatasetError, UnstorableValueError, ChangedError,
+    UsageError, BrokerError and StoreError.
+    """
+    if options.detach and options.broker is None:
+        raise UsageError(
+            "--detach needs a broker that outlives this command",
+            remedy="Name one with --broker URL or DOTEVAL_BROKER, and start workers with `doteval worker`.",
+        )
+    finished: list[Submission] = []
+
+    def body(collected: Collected) -> None:
+        finished.append(_submit_collected(collected, options, watcher))
+
+    with_collected(options.paths, body, keyword=options.keyword)
+    return finished[0]
+
+
+def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Watcher) -> Submission:
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(contextlib.closing(Store.open(options.storage)))
+        broker = options.broker or stack.enter_context(EmbeddedRedis()).url
+        publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue)))
+        publisher.connect()
+        processes = 0 if options.broker else options.workers or os.cpu_count() or 1
+        experiment = store.experiments.begin(options.experiment)
+        evaluations = [
+            store.evaluations.begin(experiment, specify(item), allow_changed=options.allow_changed)
+            for item in collected.items
+        ]
+        watcher.began(experiment, evaluations, processes)
+        if processes:
+            stack.enter_context(_local_workers(options, store, broker, processes, watcher))
+        dispatcher = Dispatcher(
+            store, publisher, DispatchOptions(options.rows_per_task, max(1, processes) * (options.concurrency or 10))
+        )
+        following = _Following(store, dispatcher, evaluations, options.queue, watcher)
+        for item, evaluation in zip(collected.items, evaluations, strict=True):
+            store.rows.retry_failed(evaluation.id)
+            dispatcher.restart(evaluation)
+            dataset = open_dataset(item.spec.dataset, base=item.path.parent)
+            chunks = take_in(store, evaluation, dataset, samples=options.samples, allow_changed=options.allow_changed)
+            for _ in chunks:
+                dispatcher.publish(store.evaluations.by_uid(evaluation.uid))
+                following.look()
+            dispatcher.publish(store.evaluations.by_uid(evaluation.uid))
+        if not options.detach:
+            following.to_the_end()
+        return Submission(experiment, following.current(), store.url)
+
+
+@contextlib.contextmanager
+def _local_workers(
+    options: SubmitOptions, store: Store, broker: str, processes: int, watcher: Watcher
+) -> Iterator[None]:
+    worker_options = WorkerOptions(
+        paths=options.paths,
+        storage=store.raw_url,
+        broker=broker,
+        queue=options.queue,
+        concurrency=options.concurrency,
+        slots=slots_for(options.concurrency),
+        keyword=options.keyword,
+        service="local",
+    )
+    supervisor = Supervisor(worker_options, processes, store, told=watcher.note)
+    supervisor.start()
+    try:
+        yield
+    finally:
+        supervisor.stop()
+
+
+class _Following:
+    """Looks at the store now and then, tells the watcher, and brings pending rows forward."""
+
+    def __init__(
+        self, store: Store, dispatcher: Dispatcher, evaluations: list[Evaluation], queue: str, watcher: Watcher
+    ) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._evaluations = evaluations
+        self._queue = queue
+        self._watcher = watcher
+        self._next_look = 0.0
+        self._next_settle = time.monotonic() + _SETTLE_SECONDS
+        self._alone_since: float | None = None
+
+    def current(self) -> list[Evaluation]:
+        return [self._store.evaluations.by_uid(evaluation.uid) for evaluation in self._evaluations]
+
+    def look(self) -> None:
+        """Tell the watcher how it stands, unless it was told a moment ago."""
+        if time.monotonic() >= self._next_look:
+            self._watcher.moved(self.current())
+            self._next_look = time.monotonic() + _LOOK_SECONDS
+
+    def to_the_end(self) -> None:
+        """Follow until no evaluation is running any more."""
+        while True:
+            current = self.current()
+            self._watcher.moved(current)
+            all_done = all(
+                evaluation.counts.total is not None and not evaluation.counts.pending
+                for evaluation in current
+                if evaluation.status is EvaluationStatus.RUNNING
+            )
+            if all_done or time.monotonic() >= self._next_settle:
+                current = [self._dispatcher.settle(evaluation) for evaluation in current]
+                self._tell_if_alone()
+                self._next_settle = time.monotonic() + _SETTLE_SECONDS
+            if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
+                self._watcher.moved(current)
+                return
+            time.sleep(_LOOK_SECONDS)
+
+    def _tell_if_alone(self) -> None:
+        live = [worker for worker in self._store.workers.live() if self._queue in worker.info.queues]
+        if live:
+            self._alone_since = None
+            return
+        now = time.monotonic()
+        if self._alone_since is None:
+            self._alone_since = now
+        elif now - self._alone_since >= _LONELY_SECONDS:
+            self._alone_since = float("inf")
+            self._watcher.note(
+                f"no worker process listens on the queue {self._queue!r}; start one with: doteval worker PATH"
+            )

@@ -1,0 +1,144 @@
+"""The supervisor: starts worker processes, starts them again when they die, ends them in order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from doteval.errors import WorkerError
+from doteval.store import Store
+from doteval.worker_options import WorkerOptions
+
+# A process that leaves within this many seconds of its start has not worked: the next is started
+# later, each time twice as late.
+_SHORT_LIFE = 10.0
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 60.0
+_LOOK_SECONDS = 0.1
+
+
+@dataclass
+class _Place:
+    """One of the worker processes that should be there: the process, and when to start the next."""
+
+    number: int
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    start_at: float = 0.0
+    short_lives: int = field(default=0)
+
+
+class Supervisor:
+    """Keeps `processes` worker processes alive on one machine.
+
+    `told` is called with a line for people whenever a process has died.
+    """
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        processes: int,
+        store: Store,
+        *,
+        told: Callable[[str], None],
+        log_level: str = "WARNING",
+    ) -> None:
+        self._options = replace(options, supervisor=os.getpid())
+        self._store = store
+        self._told = told
+        self._log_level = log_level
+        self._places = [_Place(number) for number in range(1, processes + 1)]
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="doteval-supervisor", daemon=True)
+
+    def start(self) -> None:
+        """Start all worker processes, and a thread that keeps them alive."""
+        for place in self._places:
+            self._start(place)
+        self._thread.start()
+
+    def stop(self, *, patience: float = 600.0) -> None:
+        """Ask every worker process to finish its rows in flight and leave; wait for them.
+
+        After `patience` seconds they are killed. Raises WorkerError if that was necessary.
+        """
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        processes = [place.process for place in self._places if place.process is not None]
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + patience
+        killed = []
+        for process in processes:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                killed.append(process.pid)
+        for process in processes:
+            self._record_end(process)
+        if killed:
+            raise WorkerError(
+                f"worker processes {', '.join(map(str, killed))} did not leave within {patience:g} s and were killed",
+                remedy="Their rows are pending; submit the experiment again to run them.",
+            )
+
+    def pids(self) -> list[int]:
+        """The process ids of those that are alive."""
+        return [place.process.pid for place in self._places if place.process and place.process.poll() is None]
+
+    def exit_codes(self) -> list[int]:
+        """The exit codes of those that have ended."""
+        codes = [place.process.poll() for place in self._places if place.process]
+        return [code for code in codes if code is not None]
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(_LOOK_SECONDS):
+            for place in self._places:
+                if place.process is not None and place.process.poll() is not None:
+                    self._bury(place)
+                if place.process is None and time.monotonic() >= place.start_at and not self._stopping.is_set():
+                    self._start(place)
+
+    def _start(self, place: _Place) -> None:
+        name = f"{self._options.service}-{place.number}@%h"
+        place.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "celery", "--app", "workers", "--quiet", "worker"),
+                *("--pool", "threads", "--concurrency", str(self._options.slots)),
+                *("--hostname", name, "--queues", self._options.queue, "--loglevel", self._log_level),
+                *("--without-gossip", "--without-mingle", "--task-events"),
+            ],
+            env={**os.environ, **self._options.to_environment()},
+            stdin=subprocess.DEVNULL,
+            # Ctrl-C reaches the supervisor only, which then ends its worker processes in order.
+            start_new_session=True,
+        )
+        place.started_at = time.monotonic()
+
+    def _bury(self, place: _Place) -> None:
+        assert place.process is not None
+        process, place.process = place.process, None
+        lived = time.monotonic() - place.started_at
+        place.short_lives = place.short_lives + 1 if lived < _SHORT_LIFE else 0
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**place.short_lives)
+        place.start_at = time.monotonic() + pause
+        how = self._record_end(process)
+        self._told(f"worker process {process.pid} {how}; the next starts in {pause:g} s")
+
+    def _record_end(self, process: subprocess.Popen[bytes]) -> str:
+        code = process.poll()
+        how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"left with exit code {code}"
+        self._store.workers.end_process(socket.gethostname(), process.pid, reason=how)
+        return how

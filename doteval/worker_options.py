@@ -1,0 +1,61 @@
+"""What a worker process is told: by the service that starts it, or by the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from doteval.errors import UsageError
+
+# One variable and not arguments: a URL may hold a password, and everyone can read arguments.
+VARIABLE = "DOTEVAL_WORKER"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """`paths` are evaluation files, directories or nodes; `slots` how many row tasks a process holds.
+
+    `service` names the service in tables and in Flower; `supervisor` is the pid of the process to
+    leave with, None for a worker process that was started on its own.
+    """
+
+    paths: tuple[str, ...]
+    storage: str | None
+    broker: str
+    queue: str = "doteval"
+    concurrency: int | None = None
+    slots: int = 12
+    keyword: str | None = None
+    service: str = "worker"
+    supervisor: int | None = None
+    retries: int = 0
+    retry_delay: float = 1.0
+    row_timeout: float | None = None
+
+    def to_environment(self) -> dict[str, str]:
+        return {VARIABLE: json.dumps(asdict(self))}
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> WorkerOptions | None:
+        """The options in the environment, None if there are none.
+
+        Raises UsageError if they cannot be read.
+        """
+        text = environment.get(VARIABLE)
+        if text is None:
+            return None
+        try:
+            values = json.loads(text)
+            return cls(**{**values, "paths": tuple(values["paths"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(
+                f"the variable {VARIABLE} cannot be read: {type(error).__name__}",
+                remedy="It is written by `doteval worker`; do not set it by hand.",
+            ) from error
+
+
+def slots_for(concurrency: int | None) -> int:
+    """How many row tasks a worker process should hold so that a slow row never leaves it idle."""
+    return max(4, min(200, (concurrency or 10) + 2))

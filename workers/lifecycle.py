@@ -1,0 +1,60 @@
+"""When a worker process begins and ends, told by Celery's signals.
+
+threads and solo pools    worker_init … worker_shutting_down … worker_shutdown
+prefork pool              worker_process_init … worker_process_shutdown, in every child
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+from celery import signals
+from celery.concurrency.prefork import TaskPool as PreforkPool
+
+from doteval.errors import DotEvalError
+from doteval.worker_options import WorkerOptions
+from workers.process import WorkerProcess, current_process, set_current_process
+
+logger = logging.getLogger("doteval.worker")
+
+
+def connect(options: WorkerOptions) -> None:
+    """Tie the worker process to Celery's signals."""
+
+    def begin(hostname: str) -> None:
+        # The solo pool sends both signals.
+        if current_process() is not None:
+            return
+        process = WorkerProcess(options, hostname)
+        try:
+            process.start()
+        except DotEvalError as error:
+            print(f"doteval worker: {error}", file=sys.stderr, flush=True)  # noqa: T201 - before logging is set up
+            process.finish(f"could not start: {error.message}")
+            # Celery would catch SystemExit in a signal handler and go on without fixtures.
+            os._exit(error.exit_code)
+        set_current_process(process)
+
+    def on_worker_init(sender: Any, **_: Any) -> None:
+        if not issubclass(sender.pool_cls, PreforkPool):
+            begin(sender.hostname)
+
+    def on_child_init(sender: Any, **_: Any) -> None:
+        begin(str(sender))
+
+    def on_shutting_down(**_: Any) -> None:
+        if (process := current_process()) is not None:
+            process.wind_down()
+
+    def on_shutdown(**_: Any) -> None:
+        if (process := current_process()) is not None:
+            process.finish("left")
+
+    signals.worker_init.connect(on_worker_init, weak=False)
+    signals.worker_process_init.connect(on_child_init, weak=False)
+    signals.worker_shutting_down.connect(on_shutting_down, weak=False)
+    signals.worker_process_shutdown.connect(on_shutdown, weak=False)
+    signals.worker_shutdown.connect(on_shutdown, weak=False)

@@ -1,0 +1,329 @@
+"""A worker process: one embedded pytest session, one copy of every session fixture, one writer."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import platform
+import socket
+import threading
+from collections import Counter
+
+from doteval.dispatch import Dispatcher, DispatchOptions
+from doteval.errors import CodeMismatchError, DotEvalError, EvaluationFileError, NotFoundError
+from doteval.execution.calls import CallPolicy
+from doteval.execution.conductor import Assignment, Conductor, WindingDownError
+from doteval.execution.embedded import Collected, with_collected
+from doteval.execution.fingerprint import differing_files, fingerprint
+from doteval.execution.items import EvaluationItem
+from doteval.execution.loads import LoadWatch
+from doteval.execution.stage import LoadFailedError, Stage, load_session_fixtures
+from doteval.experiments import Evaluation, EvaluationStatus
+from doteval.load_recorder import LoadRecorder
+from doteval.pytest_plugin import loop_key
+from doteval.queue.publisher import Publisher
+from doteval.queue.row_task import RowTask
+from doteval.results import Outcome, Row, RowStatus
+from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo
+from doteval.worker_options import WorkerOptions
+from workers.heartbeat import Heartbeat
+
+logger = logging.getLogger("doteval.worker")
+
+
+class GiveBackError(Exception):
+    """This process will not run a row task to its end: another shall have it."""
+
+
+class WorkerProcess:
+    """Runs row tasks. `start` loads the session fixtures; `finish` tears them down."""
+
+    def __init__(self, options: WorkerOptions, hostname: str) -> None:
+        self._options = options
+        self._hostname = hostname
+        self._state = "loading"
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._holding: dict[object, HeldRange] = {}
+        self._items: dict[str, list[EvaluationItem]] = {}
+        self._matched: dict[str, tuple[Evaluation, EvaluationItem]] = {}
+        self._store: Store | None = None
+        self._conductor: Conductor | None = None
+        self._thread = threading.Thread(target=self._serve, name="doteval-session", daemon=True)
+        self._finished = False
+
+    def start(self) -> None:
+        """Open the store, collect, load the session fixtures.
+
+        Raises StoreError or EvaluationFileError if that is not possible. A fixture that cannot be
+        loaded is no error here: it is recorded, and evaluations that do not need it are served.
+        """
+        store = self._store = Store.open(self._options.storage)
+        self._worker_id = store.workers.begin(
+            WorkerInfo(
+                service=self._hostname,
+                hostname=socket.gethostname(),
+                pid=os.getpid(),
+                queues=(self._options.queue,),
+                concurrency=self._options.concurrency or 0,
+                versions=_versions(),
+            )
+        )
+        self._loads = LoadRecorder(store, self._worker_id)
+        self._writer = GroupWriter(store, self._worker_id)
+        self._publisher = Publisher(self._options.broker, self._options.queue)
+        self._dispatcher = Dispatcher(store, self._publisher, DispatchOptions(slots=self._options.slots))
+        self._heartbeat = Heartbeat(self._beat, self._dispatch, supervisor=self._options.supervisor)
+        self._beat()
+        self._heartbeat.start()
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+        self._state = "ready"
+        self._beat()
+
+    def wind_down(self) -> None:
+        """Begin no further row. Safe in a signal handler."""
+        self._state = "draining"
+        if self._conductor is not None:
+            self._conductor.wind_down()
+
+    def finish(self, reason: str) -> None:
+        """Let the rows in flight end and be stored, tear the session fixtures down, and leave."""
+        if self._finished:
+            return
+        self._finished = True
+        self.wind_down()
+        if self._thread.is_alive():
+            self._thread.join()
+        if self._store is None or not hasattr(self, "_heartbeat"):
+            return
+        self._heartbeat.stop()
+        self._writer.close()
+        self._publisher.close()
+        self._store.workers.end(self._worker_id, reason=reason)
+        self._store.close()
+
+    def run_rows(self, task: RowTask) -> str:
+        """Run the pending rows of a range, and return when their results are stored.
+
+        Raises GiveBackError if this process leaves before they all ran.
+        """
+        held = object()
+        self._holding[held] = HeldRange(task.evaluation_uid, task.first, task.last)
+        try:
+            return self._run_held(task)
+        finally:
+            del self._holding[held]
+
+    def _run_held(self, task: RowTask) -> str:
+        assert self._store is not None
+        assert self._conductor is not None
+        try:
+            evaluation = self._store.evaluations.by_uid(task.evaluation_uid)
+        except NotFoundError:
+            return f"dropped: the store {self._store.url} has no such evaluation"
+        if evaluation.status in (EvaluationStatus.CANCELLED, EvaluationStatus.FAILED):
+            return f"dropped: the evaluation is {evaluation.status}"
+        try:
+            item = self._match(evaluation)
+        except CodeMismatchError as error:
+            self._loads.refused(evaluation.id, error.message)
+            raise self._refuse(evaluation, error) from error
+        rows = self._store.rows.pending(evaluation.id, task.first, task.last)
+        if not rows:
+            return "0 rows: all done before"
+        landing = _Landing(evaluation, self._writer)
+        self._conductor.assign(Assignment(item, iter(rows), landing.record, landing.ended))
+        cut = landing.wait()
+        if isinstance(cut, LoadFailedError):
+            self._loads.failed_for(evaluation.id, cut)
+            raise self._refuse(evaluation, cut) from cut
+        if isinstance(cut, WindingDownError):
+            raise GiveBackError(f"leaving; {landing.summary()}") from cut
+        if cut is not None:
+            raise cut
+        return landing.summary()
+
+    def _refuse(self, evaluation: Evaluation, error: Exception) -> GiveBackError:
+        """What to do with a task that this process cannot run: give it back, and leave.
+
+        Unless no worker process can run it: then the evaluation has just come to its end, and the
+        task is given back only to be dropped.
+        """
+        settled = self._dispatcher.settle(evaluation)
+        logger.warning("%s cannot be run here: %s", evaluation.name, error)
+        if settled.status is EvaluationStatus.RUNNING:
+            self.wind_down()
+            _ask_to_leave()
+        return GiveBackError(str(error))
+
+    def _match(self, evaluation: Evaluation) -> EvaluationItem:
+        """Our own item for an evaluation. Raises CodeMismatchError if our files are others."""
+        known = self._matched.get(evaluation.uid)
+        if known is not None and known[0].spec.fingerprint == evaluation.spec.fingerprint:
+            return known[1]
+        candidates = [
+            item
+            for item in self._items.get(evaluation.name, [])
+            if _same_path(item.evaluation_path, evaluation.spec.path)
+        ]
+        if not candidates:
+            raise CodeMismatchError(
+                f"this worker has no evaluation {evaluation.spec.nodeid} below {', '.join(self._options.paths)}",
+                remedy="Start the worker with the path of the submitted file, and with the same files.",
+            )
+        differing: list[str] = []
+        for item in candidates:
+            differing = differing_files(evaluation.spec.fingerprint, fingerprint(item))
+            if not differing:
+                self._matched[evaluation.uid] = (evaluation, item)
+                return item
+        raise CodeMismatchError(
+            f"the worker's files differ from the submitter's for {evaluation.spec.nodeid}: {', '.join(differing)}",
+            remedy="Bring the same files to every worker, and restart the workers.",
+        )
+
+    def _serve(self) -> None:
+        """The session thread: collect, load, run rows, tear down."""
+        try:
+            with_collected(
+                self._options.paths,
+                self._serve_collected,
+                keyword=self._options.keyword,
+                plugins=[LoadWatch(self._loads)],
+            )
+        except BaseException as error:  # noqa: BLE001 - handed to `start`, or logged
+            if self._ready.is_set():
+                logger.exception("the embedded pytest session ended with an error")
+            self._failure = error if isinstance(error, DotEvalError) else _unexpected(error)
+        finally:
+            self._ready.set()
+
+    def _serve_collected(self, collected: Collected) -> None:
+        for item in collected.items:
+            self._items.setdefault(item.evaluation_name, []).append(item)
+        stage = Stage()
+        options = self._options
+        self._conductor = Conductor(
+            stage,
+            collected.config.stash[loop_key],
+            policy=CallPolicy(options.retries, options.retry_delay, options.row_timeout),
+            concurrency=options.concurrency,
+        )
+        for failure in load_session_fixtures(collected.items):
+            logger.warning("cannot load the session fixtures of %s", failure)
+        self._ready.set()
+        self._conductor.serve()
+        stage.close()
+
+    def _beat(self) -> None:
+        assert self._store is not None
+        self._store.workers.beat(self._worker_id, state=self._state, holding=list(self._holding.values()))
+        if self._conductor is not None:
+            self._conductor.post(self._loads.snapshot)
+
+    def _dispatch(self) -> None:
+        assert self._store is not None
+        if self._state != "ready":
+            return
+        running = self._store.evaluations.running()
+        if running:
+            self._publisher.reconnect_if_needed()
+        for evaluation in running:
+            self._dispatcher.settle(evaluation)
+
+
+class _Landing:
+    """Where the rows of one row task arrive: counts them, and knows when all are stored."""
+
+    def __init__(self, evaluation: Evaluation, writer: GroupWriter) -> None:
+        self._evaluation_id = evaluation.id
+        self._writer = writer
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._unstored = 0
+        self._ended = False
+        self._cut: BaseException | None = None
+        self._counts: Counter[RowStatus] = Counter()
+        self._tokens = 0
+
+    def record(self, row: Row, outcome: Outcome) -> None:
+        with self._lock:
+            self._unstored += 1
+            self._counts[outcome.status] += 1
+            self._tokens += sum(usage.prompt_tokens + usage.completion_tokens for usage in outcome.usage)
+        self._writer.put(NewResult(self._evaluation_id, row, outcome), self._stored)
+
+    def ended(self, cut: BaseException | None) -> None:
+        with self._lock:
+            self._ended = True
+            self._cut = cut
+            self._look()
+
+    def wait(self) -> BaseException | None:
+        """Wait until every row has ended and is stored. Returns what cut the assignment short."""
+        self._over.wait()
+        return self._cut
+
+    def summary(self) -> str:
+        parts = [f"{sum(self._counts.values())} rows"]
+        parts += [
+            f"{self._counts[status]} {status}"
+            for status in (RowStatus.FAILED, RowStatus.SKIPPED)
+            if self._counts[status]
+        ]
+        if self._tokens:
+            parts.append(f"{_thousands(self._tokens)} tokens")
+        return ", ".join(parts)
+
+    def _stored(self, error: BaseException | None) -> None:
+        with self._lock:
+            self._unstored -= 1
+            self._cut = self._cut or error
+            self._look()
+
+    def _look(self) -> None:
+        if self._ended and not self._unstored:
+            self._over.set()
+
+
+def _same_path(ours: str, theirs: str) -> bool:
+    """Whether two paths mean the same file, below root directories of which one may hold the other."""
+    return ours == theirs or ours.endswith("/" + theirs) or theirs.endswith("/" + ours)
+
+
+def _thousands(count: int) -> str:
+    return str(count) if count < 1000 else f"{count / 1000:.0f} k"
+
+
+def _versions() -> dict[str, str]:
+    names = ("doteval", "celery", "pytest")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+
+
+def _unexpected(error: BaseException) -> DotEvalError:
+    wrapped = EvaluationFileError(f"the embedded pytest session failed: {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _ask_to_leave() -> None:
+    import signal
+
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+_current: WorkerProcess | None = None
+
+
+def set_current_process(process: WorkerProcess) -> None:
+    global _current  # noqa: PLW0603 - Celery finds its task by name, and the task its process here
+    _current = process
+
+
+def current_process() -> WorkerProcess | None:
+    """The worker process of this OS process, None before `set_current_process`."""
+    return _current

@@ -1,0 +1,49 @@
+"""The row task, as Celery calls it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery.exceptions import Reject
+
+from doteval.queue.app import celery_app
+from doteval.queue.row_task import TASK_NAME, RowTask
+from doteval.settings import load_settings
+from doteval.worker_options import WorkerOptions, slots_for
+from workers import lifecycle
+from workers.process import GiveBackError, current_process
+
+
+def _options() -> WorkerOptions:
+    given = WorkerOptions.from_environment()
+    if given is not None:
+        return given
+    # Plain Celery: everything comes from DOTEVAL_* and [tool.doteval].
+    settings = load_settings()
+    return WorkerOptions(
+        paths=tuple(os.environ.get("DOTEVAL_PATH", ".").split(os.pathsep)),
+        storage=settings.storage,
+        broker=settings.broker or "redis://127.0.0.1:6379/0",
+        queue=settings.queue,
+        concurrency=settings.concurrency,
+        slots=slots_for(settings.concurrency),
+    )
+
+
+options = _options()
+app = celery_app(options.broker, options.queue)
+app.conf.worker_concurrency = options.slots
+lifecycle.connect(options)
+
+
+@app.task(name=TASK_NAME, bind=True)  # type: ignore[untyped-decorator] # Celery has no types
+def run_rows(_task: Any, evaluation_uid: str, first: int, last: int) -> str:
+    """Run the pending rows of a range. Returns counts, which Flower shows."""
+    process = current_process()
+    if process is None:
+        raise Reject("this worker process has not begun", requeue=True)
+    try:
+        return process.run_rows(RowTask(evaluation_uid, first, last))
+    except GiveBackError as error:
+        raise Reject(str(error), requeue=True) from error
