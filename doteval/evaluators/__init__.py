@@ -1,1 +1,59 @@
-""""""
+"""Evaluators: each judges one row and returns a `Score`.
+
+`@evaluator` makes one. Packages bring more under the entry point group ``doteval.evaluators``; they are
+imported from here like the built-in ones: ``from doteval.evaluators import NAME``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from doteval.evaluators.base import available, evaluator, find, plugins, register
+from doteval.evaluators.function_calls import ast_evaluation
+from doteval.evaluators.json_text import json_match, valid_json
+from doteval.evaluators.judge import llm_judge
+from doteval.evaluators.numeric import close_to, numeric_match
+from doteval.evaluators.text import choice_match, contains, exact_match, regex_match
+
+_BUILT_IN = (
+    ast_evaluation,
+    choice_match,
+    close_to,
+    contains,
+    exact_match,
+    json_match,
+    llm_judge,
+    numeric_match,
+    regex_match,
+    valid_json,
+)
+
+for _built_in in _BUILT_IN:
+    register(_built_in.__name__, _built_in)
+
+__all__ = [
+    "ast_evaluation",
+    "available",
+    "choice_match",
+    "close_to",
+    "contains",
+    "evaluator",
+    "exact_match",
+    "find",
+    "json_match",
+    "llm_judge",
+    "numeric_match",
+    "regex_match",
+    "register",
+    "valid_json",
+]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if not name.startswith("_") and name in plugins:
+            return find(name)
+        raise AttributeError(f"module {__name__!r} has no evaluator {name!r}; there are: {', '.join(available())}")
+
+    def __dir__():
+        return sorted({*globals(), *available()})

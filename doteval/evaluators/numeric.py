@@ -1,0 +1,45 @@
+"""Evaluators of numbers, and of text that is a number."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from doteval.evaluators.base import evaluator
+from doteval.metrics import accuracy
+
+# A sign that is parted from its digits is no number: stripping the space would make it one.
+_LONE_SIGN = re.compile(r"[+-]\s")
+
+
+@evaluator(metrics=accuracy())
+def numeric_match(result: Any, expected: Any) -> bool:
+    """Whether both are the same number.
+
+    Commas and spaces are taken out, then `float` reads the rest: "1,234" and "1 234" are 1234.0. What
+    is no number then matches nothing: NaN, None, "", "$5", "50%".
+    """
+    left, right = _number(result), _number(expected)
+    return left is not None and right is not None and left == right
+
+
+@evaluator(metrics=accuracy())
+def close_to(result: Any, expected: Any, *, rel_tol: float = 1e-6, abs_tol: float = 0.0) -> bool:
+    """Whether both are numbers that are close: |a - b| ≤ max(rel_tol · max(|a|, |b|), abs_tol).
+
+    Numbers are read as `numeric_match` reads them; `math.isclose` compares them.
+    """
+    left, right = _number(result), _number(expected)
+    return left is not None and right is not None and math.isclose(left, right, rel_tol=rel_tol, abs_tol=abs_tol)
+
+
+def _number(value: Any) -> float | None:
+    """The number, NaN included; None for what is no number."""
+    text = str(value).strip()
+    if _LONE_SIGN.match(text):
+        return None
+    try:
+        return float(re.sub(r"[,\s]", "", text))
+    except ValueError:
+        return None
