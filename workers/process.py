@@ -195,7 +195,7 @@ class WorkerProcess:
                 keyword=self._options.keyword,
                 plugins=[LoadWatch(self._loads)],
             )
-        except BaseException as error:  # noqa: BLE001 - handed to `start`, or logged
+        except BaseException as error:
             if self._ready.is_set():
                 logger.exception("the embedded pytest session ended with an error")
             self._failure = error if isinstance(error, DotEvalError) else _unexpected(error)
@@ -320,7 +320,7 @@ _current: WorkerProcess | None = None
 
 
 def set_current_process(process: WorkerProcess) -> None:
-    global _current  # noqa: PLW0603 - Celery finds its task by name, and the task its process here
+    global _current
     _current = process
 
 

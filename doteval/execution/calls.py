@@ -64,7 +64,7 @@ async def call_async(function: Callable[..., Any], arguments: Mapping[str, Any],
     with metering() as meter:
         try:
             returned = await _awaited(function, arguments, policy)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             if _is_cancelled(error):
                 raise
             if not _is_retried(error, policy):
@@ -75,7 +75,7 @@ async def call_async(function: Callable[..., Any], arguments: Mapping[str, Any],
             async for attempt in tenacity.AsyncRetrying(**_retry_options(policy, policy.retries)):
                 with attempt:
                     returned = await _awaited(function, arguments, policy)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             if _is_cancelled(error):
                 raise
             return _failed(error, started_at, start, meter)

@@ -166,6 +166,10 @@ class Conductor:
             assignment.drawn, assignment.cut = True, error
             self._end_if_over(assignment)
             return
+        if len(row.values) < len(assignment.item.spec.columns):
+            short = ValueError(f"the row has {len(row.values)} values for {len(assignment.item.spec.columns)} columns")
+            self._finish_row(assignment, row, None, failed_before_call(short, "before the call"))
+            return
         shared = self._stage.shared_call
         if shared is not None:
             self._begin_call(assignment, row, shared, None)
@@ -232,10 +236,9 @@ class Conductor:
             assignment.ended(WindingDownError())
             return
         self._assignments.append(assignment)
-        if assignment.item is self._stage.item:
-            # Local pytest has set the evaluation up before it assigns its rows.
-            if not self._in_flight:
-                self._prepare(assignment.item)
+        # Local pytest has set the evaluation up before it assigns its rows.
+        if assignment.item is self._stage.item and not self._in_flight:
+            self._prepare(assignment.item)
 
     def _begin_to_wind_down(self) -> None:
         self._winding_down = True

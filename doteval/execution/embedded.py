@@ -45,7 +45,7 @@ def with_collected(
             raise EvaluationFileError(
                 f"no such file or directory: {file}", remedy="Check the path; it is relative to where you are."
             )
-    embedded = _Embedded(paths, body)
+    embedded = EmbeddedPytest(paths, body)
     arguments = [*paths, "--capture=no", "-p", "no:cacheprovider"]
     if keyword:
         arguments += ["-k", keyword]
@@ -61,7 +61,12 @@ def with_collected(
         )
 
 
-class _Embedded:
+def is_embedded(config: pytest.Config) -> bool:
+    """Whether this pytest belongs to `with_collected`, and not to a user's command line."""
+    return any(isinstance(plugin, EmbeddedPytest) for plugin in config.pluginmanager.get_plugins())
+
+
+class EmbeddedPytest:
     """The plugin that takes the place of pytest's loop over tests, and keeps its terminal quiet."""
 
     def __init__(self, paths: Sequence[str], body: Callable[[Collected], None]) -> None:

@@ -56,7 +56,7 @@ class LoadWatch:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, Any, Any]:
-        if request.scope != "session" or not fixturedef.baseid and _is_of_pytest(fixturedef):
+        if request.scope != "session" or (not fixturedef.baseid and _is_of_pytest(fixturedef)):
             return (yield)
         start = time.perf_counter()
         item = request._pyfuncitem
