@@ -48,15 +48,15 @@ def evaluator(function: Callable[..., Any] | None = None, /, *, metrics: Any = N
 
     The evaluator returns a `Score` that is named like the function, or as the call's ``name=`` says,
     and keeps the call's arguments as its metadata. `metrics` is a metric, its name, or several of
-    them; without it, ``accuracy()``. A function that returns a `Score` itself has its metadata added
-    to the arguments, and its own metrics if it gives any.
+    them; without it, ``accuracy()``. A function may return a `Score` itself, another evaluator's for
+    one: its metadata is added to the arguments, and its metrics stand if no `metrics` are given here.
 
     Works bare (``@evaluator``), called (``@evaluator()``), and on methods. Raises UsageError if the
     function has a parameter called `name`.
     """
     if function is not None:
-        return _evaluator(function, (accuracy(),))
-    chosen = (accuracy(),) if metrics is None else _metrics(metrics)
+        return _evaluator(function, None)
+    chosen = None if metrics is None else _metrics(metrics)
     return lambda function: _evaluator(function, chosen)
 
 
@@ -65,7 +65,7 @@ def _metrics(given: Any) -> tuple[Any, ...]:
     return tuple(as_metric(one) for one in several)
 
 
-def _evaluator(function: Callable[..., Any], metrics: tuple[Any, ...]) -> Callable[..., Any]:
+def _evaluator(function: Callable[..., Any], metrics: tuple[Any, ...] | None) -> Callable[..., Any]:
     signature = inspect.signature(function)
     if "name" in signature.parameters:
         raise UsageError(
@@ -74,11 +74,16 @@ def _evaluator(function: Callable[..., Any], metrics: tuple[Any, ...]) -> Callab
         )
     function_name: str = getattr(function, "__name__", type(function).__name__)
 
+    default = (accuracy(),)
+
     def score(value: Any, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Score:
         metadata = _arguments(signature, args, kwargs)
         if isinstance(value, Score):
-            return Score(name or value.name, value.value, value.metrics or metrics, {**metadata, **value.metadata})
-        return Score(name or function_name, _plain(value), metrics, metadata)
+            chosen = default if metrics is None else metrics
+            if metrics is None and value.metrics:
+                chosen = tuple(value.metrics)
+            return Score(name or function_name, _plain(value.value), chosen, {**metadata, **value.metadata})
+        return Score(name or function_name, _plain(value), default if metrics is None else metrics, metadata)
 
     if inspect.iscoroutinefunction(function):
 

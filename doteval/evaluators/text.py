@@ -46,8 +46,8 @@ def choice_match(result: str | None, expected: str, choices: Sequence[str] = tup
     """Whether the choice that the text makes is `expected`, one of `choices`; case does not matter.
 
     Taken for the choice is, in this order: the whole text; what stands in ``\\boxed{}``; what follows
-    the last "answer", "choice" or "option"; a line that begins with a choice, as in ``B) Paris``; the
-    only choice that is in brackets or bold, or, if it has more than one letter, that is in the text at
+    the last "answer", "choice" or "option"; the only choice that is in brackets or bold; the only one
+    that begins a line, as in ``B) Paris``; the only one of more than one letter that is in the text at
     all. Nothing, or more than one choice, is no match. The metadata has what was `chosen`.
     """
     names = {choice.casefold(): choice for choice in choices}
@@ -92,7 +92,7 @@ def _choice_patterns(choices: tuple[str, ...]) -> _ChoicePatterns:
         rf"\\boxed\{{\s*(?:\\text\{{)?\s*({any_case})\s*\}}",
         rf"(?m){after}({in_text}|{any_case}(?=\W*$))(?!\w)",
     )
-    only = [rf"(?m)^\s*[(\[*]*({any_case})[)\].:*](?!\w)", rf"(?<!\w)[(\[*]({any_case})[)\]*]"]
+    only = [rf"(?<!\w)[(\[*]({any_case})[)\]*]", rf"(?m)^\s*({any_case})[).:](?!\w)"]
     if words:
         only.append(rf"(?<!\w)((?i:{words}))(?!\w)")
     return _ChoicePatterns(tuple(map(re.compile, last)), tuple(map(re.compile, only)))
