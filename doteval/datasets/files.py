@@ -1,0 +1,202 @@
+"""Datasets in files: CSV, JSON lines, JSON, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import orjson
+
+from doteval.datasets.base import OpenDataset
+from doteval.errors import DatasetError
+
+# Rows of a Parquet file that are in memory at a time.
+_BATCH = 1_024
+
+# The csv module refuses longer cells; what models write is often longer than its default of 128 KiB.
+_LONGEST_CELL = 2**31 - 1
+
+
+class FileDataset(OpenDataset):
+    """Rows of a file. The fingerprint is a hash of its content."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.description = path.name
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        with self.path.open("rb") as file:
+            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+        return f"blake2b:{digest.hexdigest()}"
+
+    def _open(self) -> TextIO:
+        # utf-8-sig: spreadsheets put a byte order mark in front, which would become part of a name.
+        return self.path.open(encoding="utf-8-sig", newline="")
+
+    def _broken(self, line: int, problem: str, remedy: str | None = None) -> DatasetError:
+        return DatasetError(f"{self.path.name}, line {line}: {problem}", remedy=remedy)
+
+
+class CsvDataset(FileDataset):
+    """Rows of a CSV or TSV file as dicts by column. Values stay text; a short row lacks its last columns."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        self.columns = self._header()
+
+    def _header(self) -> tuple[str, ...]:
+        for _, cells in self._cells():
+            names = tuple(cell.strip() for cell in cells)
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise self._broken(1, f"the header has the column {twice[0]!r} twice")
+            return names
+        raise DatasetError(f"{self.path.name} is empty", remedy="Its first line must name the columns.")
+
+    def _rows(self) -> Iterator[dict[str, str]]:
+        columns = self.columns or ()
+        lines = self._cells()
+        next(lines, None)
+        for _, cells in lines:
+            yield dict(zip(columns, cells, strict=False))
+
+    def _cells(self) -> Iterator[tuple[int, list[str]]]:
+        csv.field_size_limit(_LONGEST_CELL)
+        with self._open() as file:
+            reader = csv.reader(file, delimiter=self._delimiter)
+            try:
+                for cells in reader:
+                    if cells:
+                        yield reader.line_num, cells
+            except csv.Error as error:
+                raise self._broken(reader.line_num, f"no CSV: {error}") from error
+            except UnicodeDecodeError:
+                raise self._broken(
+                    reader.line_num + 1, "the text is not UTF-8", "Save the file with the encoding UTF-8."
+                ) from None
+
+
+class JsonLinesDataset(FileDataset):
+    """Rows of a file with one JSON value a line. Empty lines are skipped."""
+
+    def _rows(self) -> Iterator[Any]:
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if text.strip():
+                    yield self._parsed(text, number)
+
+    def _parsed(self, text: bytes, number: int) -> Any:
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            pass
+        # What orjson is stricter about than the standard library: NaN, huge ints, lone surrogates.
+        # The errors hold the line itself, so they are not chained.
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            problem = f"no JSON: {error.msg} at column {error.colno}"
+        except UnicodeDecodeError:
+            problem = "the text is not UTF-8"
+        except RecursionError:
+            problem = "nested too deeply"
+        raise self._broken(number, problem, "Every line must be one JSON value.")
+
+
+class JsonDataset(FileDataset):
+    """Rows of a file that is one JSON array. The whole file is read into memory."""
+
+    @functools.cached_property
+    def _array(self) -> list[Any]:
+        try:
+            value = json.loads(self.path.read_bytes().decode("utf-8-sig"))
+        except json.JSONDecodeError as error:
+            raise self._broken(error.lineno, f"no JSON: {error.msg} at column {error.colno}") from None
+        except UnicodeDecodeError:
+            raise DatasetError(f"{self.path.name} is not UTF-8", remedy="Save it with the encoding UTF-8.") from None
+        except RecursionError:
+            raise DatasetError(f"{self.path.name} is nested too deeply") from None
+        if not isinstance(value, list):
+            kind = "an object" if isinstance(value, Mapping) else "one value"
+            raise DatasetError(
+                f"{self.path.name} holds {kind}, not an array of rows",
+                remedy="Write an array of objects, or one object a line in a .jsonl file.",
+            )
+        return value
+
+    @property
+    def length(self) -> int:  # type: ignore[override]
+        return len(self._array)
+
+    def _rows(self) -> Iterator[Any]:
+        return iter(self._array)
+
+
+class ParquetDataset(FileDataset):
+    """Rows of a Parquet file as dicts by column. Needs pyarrow."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        with self._file() as file:
+            self.columns = tuple(file.schema_arrow.names)
+            self.length = file.metadata.num_rows
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        with self._file() as file:
+            for batch in file.iter_batches(batch_size=_BATCH):
+                yield from batch.to_pylist()
+
+    def _file(self) -> Any:
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError as error:
+            raise DatasetError(
+                f"{self.path.name}: reading Parquet files needs pyarrow, which is not installed",
+                remedy="Install it: pip install pyarrow",
+            ) from error
+        try:
+            return parquet.ParquetFile(self.path)
+        except pyarrow.ArrowInvalid as error:
+            raise DatasetError(f"{self.path.name} is no Parquet file") from error
+
+
+FORMATS: Mapping[str, Callable[[Path], FileDataset]] = {
+    ".csv": CsvDataset,
+    ".tsv": CsvDataset,
+    ".jsonl": JsonLinesDataset,
+    ".ndjson": JsonLinesDataset,
+    ".json": JsonDataset,
+    ".parquet": ParquetDataset,
+}
+
+
+def open_file(path: Path, base: Path | None = None) -> FileDataset:
+    """The dataset in a file. A relative path is looked for in `base`, then in the current directory.
+
+    Raises DatasetError if there is no such file, or its kind is not known.
+    """
+    make = FORMATS.get(path.suffix.lower())
+    if make is None:
+        raise DatasetError(
+            f"{str(path)!r} is no dataset: the kind of file is not known by its name",
+            remedy=f"Files end with one of {', '.join(FORMATS)}. Rows can be passed as a list.",
+        )
+    path = path.expanduser()
+    places = [place / path for place in (base, Path.cwd()) if place is not None]
+    for candidate in places:
+        if candidate.is_file():
+            return make(candidate)
+    looked = dict.fromkeys(str(candidate) for candidate in places)
+    raise DatasetError(
+        f"there is no file {str(path)!r}",
+        remedy=f"Looked for {' and '.join(looked)}. Paths are relative to the evaluation file.",
+    )
