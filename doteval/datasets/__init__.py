@@ -5,14 +5,13 @@ Hugging Face datasets. Packages bring datasets with a name under the entry point
 ``doteval.datasets``.
 """
 
-from doteval.datasets.base import Dataset, OpenDataset
+from doteval.datasets.base import Dataset
 from doteval.datasets.opening import open_dataset
 from doteval.datasets.registry import available, get_dataset_info, list_available, register, registered
 from doteval.datasets.rows import row_values
 
 __all__ = [
     "Dataset",
-    "OpenDataset",
     "available",
     "get_dataset_info",
     "list_available",

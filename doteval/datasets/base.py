@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from doteval.errors import DatasetError, DotEvalError
 
 
 class Dataset(ABC):
-    """A base for datasets that packages bring, and that `register` gives a name.
+    """Rows, and what is known of them before they are read.
 
-    Deriving from it is not needed: any class with these attributes and `__iter__` will do.
-    `columns` name what `__iter__` yields, in this order. ``@foreach.NAME(split)`` makes an instance.
+    What `open_dataset` returns, and the base of datasets that packages bring. Those set `columns`, in
+    the order of what `__iter__` yields, and may set `name`, `splits` and `num_rows`;
+    ``@foreach.NAME(split)`` makes an instance. Deriving from it is not needed: any class with
+    `columns` and `__iter__` will do.
+
+    `columns` is None where only the rows tell, `num_rows` and `length` where only reading tells. With
+    `reiterable` False, the rows can be read once.
     """
 
-    name: ClassVar[str]
-    splits: ClassVar[Sequence[str]] = ()
-    columns: Sequence[str] = ()
+    name: str = ""
+    splits: Sequence[str] = ()
+    columns: Sequence[str] | None = None
     num_rows: int | None = None
+    reiterable: bool = True
+
+    # What messages call it.
+    description: str = "the dataset"
 
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
-        """Yield one tuple for each row."""
+        """Yield the rows: tuples or lists by position, dicts by column, or the values of one column."""
 
+    # Cached properties and not properties, so that a class that derives from this one may set them.
+    @functools.cached_property
+    def length(self) -> int | None:
+        """The number of rows, None if only reading tells."""
+        return self.num_rows
 
-class OpenDataset:
-    """A dataset whose rows can be read, whatever it was made from.
-
-    `columns` are known for files with a header and for datasets that name them, else None. `length`
-    is the number of rows, None if only reading tells. With `reiterable` False, `rows()` works once.
-    """
-
-    columns: tuple[str, ...] | None = None
-    length: int | None = None
-    reiterable: bool = True
-
-    # What messages call it: a file's name, or a type.
-    description: str = "the dataset"
-
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str | None:
         """What tells this dataset from another version of itself, where that is cheap to know; else None."""
         return None
@@ -53,7 +54,7 @@ class OpenDataset:
         """
         count = 0
         try:
-            for row in self._rows():
+            for row in self:
                 yield row
                 count += 1
         except DotEvalError:
@@ -61,14 +62,11 @@ class OpenDataset:
         except Exception as error:
             raise DatasetError(
                 f"{self.description} raised {type(error).__name__} after {count} rows",
-                remedy="See the cause above; the rows before it are not affected.",
+                remedy="The error's cause says where.",
             ) from error
 
-    def _rows(self) -> Iterable[Any]:
-        raise NotImplementedError
 
-
-class IterableDataset(OpenDataset):
+class IterableDataset(Dataset):
     """Rows of any iterable: a list, a generator, a registered dataset, a Hugging Face dataset.
 
     `again` makes the iterable anew, for one that can be iterated only once.
@@ -79,33 +77,29 @@ class IterableDataset(OpenDataset):
         source: Iterable[Any],
         *,
         description: str,
-        columns: tuple[str, ...] | None = None,
+        columns: Sequence[str] | None = None,
         length: int | None = None,
         fingerprint: str | None = None,
         again: Callable[[], Iterable[Any]] | None = None,
     ) -> None:
         self.columns = columns
-        self.length = length
+        self.num_rows = length
         self.description = description
+        self.fingerprint = fingerprint
         self._source: Iterable[Any] | None = source
-        self._fingerprint = fingerprint
         self._again = again
         self._once = isinstance(source, Iterator)
         self.reiterable = not self._once or again is not None
 
-    @property
-    def fingerprint(self) -> str | None:
-        return self._fingerprint
-
-    def _rows(self) -> Iterable[Any]:
+    def __iter__(self) -> Iterator[Any]:
         source = self._source
         if self._once:
             self._source = None
         if source is not None:
-            return source
+            return iter(source)
         if self._again is None:
             raise DatasetError(
                 f"{self.description} can be read only once, and has been",
                 remedy="Pass the function that makes it, not what it returned: @foreach(columns, rows), not rows().",
             )
-        return self._again()
+        return iter(self._again())

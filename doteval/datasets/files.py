@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import orjson
 
-from doteval.datasets.base import OpenDataset
+from doteval.datasets.base import Dataset
 from doteval.errors import DatasetError
 
 # Rows of a Parquet file that are in memory at a time.
@@ -22,7 +22,7 @@ _BATCH = 1_024
 _LONGEST_CELL = 2**31 - 1
 
 
-class FileDataset(OpenDataset):
+class FileDataset(Dataset):
     """Rows of a file. The fingerprint is a hash of its content."""
 
     def __init__(self, path: Path) -> None:
@@ -60,7 +60,7 @@ class CsvDataset(FileDataset):
             return names
         raise DatasetError(f"{self.path.name} is empty", remedy="Its first line must name the columns.")
 
-    def _rows(self) -> Iterator[dict[str, str]]:
+    def __iter__(self) -> Iterator[dict[str, str]]:
         columns = self.columns or ()
         lines = self._cells()
         next(lines, None)
@@ -86,7 +86,7 @@ class CsvDataset(FileDataset):
 class JsonLinesDataset(FileDataset):
     """Rows of a file with one JSON value a line. Empty lines are skipped."""
 
-    def _rows(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
@@ -132,11 +132,11 @@ class JsonDataset(FileDataset):
             )
         return value
 
-    @property
-    def length(self) -> int:  # type: ignore[override]
+    @functools.cached_property
+    def length(self) -> int:
         return len(self._array)
 
-    def _rows(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self._array)
 
 
@@ -147,9 +147,9 @@ class ParquetDataset(FileDataset):
         super().__init__(path)
         with self._file() as file:
             self.columns = tuple(file.schema_arrow.names)
-            self.length = file.metadata.num_rows
+            self.num_rows = file.metadata.num_rows
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         with self._file() as file:
             for batch in file.iter_batches(batch_size=_BATCH):
                 yield from batch.to_pylist()

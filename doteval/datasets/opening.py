@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from doteval.datasets.base import IterableDataset, OpenDataset
-from doteval.datasets.files import open_file
+from doteval.datasets.base import Dataset, IterableDataset
+from doteval.datasets.files import FileDataset, open_file
 from doteval.errors import ColumnError, DatasetError
 from doteval.plugins import did_you_mean
 
@@ -16,7 +16,7 @@ from doteval.plugins import did_you_mean
 _DEEPEST = 8
 
 
-def open_dataset(source: Any, *, columns: tuple[str, ...] | None = None, base: Path | None = None) -> OpenDataset:
+def open_dataset(source: Any, *, columns: tuple[str, ...] | None = None, base: Path | None = None) -> Dataset:
     """A dataset from anything that `@foreach` takes.
 
     `source`: a sequence; a generator or other iterator, which can be read once; a function that
@@ -40,8 +40,8 @@ def open_dataset(source: Any, *, columns: tuple[str, ...] | None = None, base: P
     return opened
 
 
-def _open(source: Any, base: Path | None, depth: int) -> OpenDataset:
-    if isinstance(source, OpenDataset):
+def _open(source: Any, base: Path | None, depth: int) -> Dataset:
+    if isinstance(source, (IterableDataset, FileDataset)):
         return source
     if isinstance(source, (str, Path)):
         return open_file(Path(source), base)
@@ -65,7 +65,7 @@ def _open(source: Any, base: Path | None, depth: int) -> OpenDataset:
     raise _not_a_dataset(source)
 
 
-def _open_iterable(source: Iterable[Any]) -> OpenDataset:
+def _open_iterable(source: Iterable[Any]) -> Dataset:
     names = getattr(source, "columns", None)
     fingerprint = getattr(source, "fingerprint", None)
     return IterableDataset(
@@ -77,7 +77,7 @@ def _open_iterable(source: Iterable[Any]) -> OpenDataset:
     )
 
 
-def _open_indexed(source: Any) -> OpenDataset:
+def _open_indexed(source: Any) -> Dataset:
     # Datasets of PyTorch have no __iter__; their end is their length, not an IndexError.
     class Rows:
         def __iter__(self) -> Iterator[Any]:
@@ -86,7 +86,7 @@ def _open_indexed(source: Any) -> OpenDataset:
     return IterableDataset(Rows(), description=_describe(source), length=len(source))
 
 
-def _open_callable(source: Any, base: Path | None, depth: int) -> OpenDataset:
+def _open_callable(source: Any, base: Path | None, depth: int) -> Dataset:
     name = getattr(source, "__qualname__", type(source).__name__)
     try:
         made = source()
@@ -117,7 +117,7 @@ def _is_frame(source: Any) -> bool:
     return hasattr(source, "columns") and (hasattr(source, "itertuples") or hasattr(source, "iter_rows"))
 
 
-def _open_frame(source: Any) -> OpenDataset:
+def _open_frame(source: Any) -> Dataset:
     columns = tuple(map(str, source.columns))
 
     class Rows:
@@ -134,7 +134,7 @@ def _is_hugging_face(source: Any) -> bool:
     return hasattr(source, "column_names") and hasattr(source, "features") and isinstance(source, Iterable)
 
 
-def _open_hugging_face(source: Any) -> OpenDataset:
+def _open_hugging_face(source: Any) -> Dataset:
     names = source.column_names
     fingerprint = getattr(source, "_fingerprint", None)
     return IterableDataset(
@@ -146,7 +146,7 @@ def _open_hugging_face(source: Any) -> OpenDataset:
     )
 
 
-def _by_name(source: Any, opened: OpenDataset) -> bool:
+def _by_name(source: Any, opened: Dataset) -> bool:
     # Rows of other datasets may be tuples, which map by position under whatever names.
     return not isinstance(opened, IterableDataset) or _is_frame(source) or _is_hugging_face(source)
 
