@@ -1,0 +1,483 @@
+"""The clients against the mock server: what they record is what the server says that it sent."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+from collections.abc import Callable, Coroutine
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
+
+from doteval.metering import Meter, metering
+from doteval.resources.mock_openai import MockOpenAI
+from doteval.resources.openai import async_openai_client, instrument, openai_client
+from doteval.results import Usage
+from tests.services.openai import mock_openai, mock_openai_process
+
+__all__ = ["mock_openai", "mock_openai_process"]
+
+TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+SECRET = "sk-very-secret-"
+_number = count()
+
+Make = Callable[..., Any]
+
+
+def settings(server: MockOpenAI, **more: Any) -> dict[str, Any]:
+    """Settings that no other test has, so that pool and totals are this test's own."""
+    return {"base_url": server.base_url, "api_key": f"{SECRET}{next(_number)}", "max_retries": 0, **more}
+
+
+@pytest.fixture(params=["openai_client", "instrument"])
+def make(request: pytest.FixtureRequest, mock_openai: MockOpenAI) -> Make:
+    """Makes a recorded client, by either way."""
+
+    def make_one(**more: Any) -> Any:
+        if request.param == "openai_client":
+            return openai_client(**settings(mock_openai, **more))
+        return instrument(OpenAI(**settings(mock_openai, **more)))
+
+    return make_one
+
+
+@pytest.fixture(params=["async_openai_client", "instrument", "instrument_aiohttp"])
+def make_async(request: pytest.FixtureRequest, mock_openai: MockOpenAI) -> Make:
+    def make_one(**more: Any) -> Any:
+        if request.param == "async_openai_client":
+            return async_openai_client(**settings(mock_openai, **more))
+        own = {"http_client": openai.DefaultAioHttpClient()} if request.param == "instrument_aiohttp" else {}
+        return instrument(AsyncOpenAI(**settings(mock_openai, **own, **more)))
+
+    return make_one
+
+
+def message(prompt: str) -> list[Any]:
+    return [{"role": "user", "content": prompt}]
+
+
+def only(meter: Meter) -> Usage:
+    (usage,) = meter.reading()
+    return usage
+
+
+def tokens_of(usage: Usage) -> dict[str, int]:
+    return {name: getattr(usage, name) for name in TOKENS}
+
+
+def tokens_sent(server: MockOpenAI) -> dict[str, int]:
+    stats = server.stats()
+    sent = {name: stats[name] for name in TOKENS}
+    assert sent["prompt_tokens"] > 0
+    return sent
+
+
+RICH = "[[reply:one two three]] [[cached:2]] [[reasoning:5]] please"
+
+
+def chat(client: Any) -> Any:
+    return client.chat.completions.create(model="gpt-4o", messages=message(RICH))
+
+
+def chat_streamed(client: Any) -> Any:
+    return client.chat.completions.create(
+        model="gpt-4o", messages=message(RICH), stream=True, stream_options={"include_usage": True}
+    )
+
+
+def responses(client: Any) -> Any:
+    return client.responses.create(model="gpt-4o", input=RICH)
+
+
+def responses_streamed(client: Any) -> Any:
+    return client.responses.create(model="gpt-4o", input=RICH, stream=True)
+
+
+def embeddings(client: Any) -> Any:
+    return client.embeddings.create(model="gpt-4o", input=["one two", "three"])
+
+
+def raw(client: Any) -> Any:
+    return client.chat.completions.with_raw_response.create(model="gpt-4o", messages=message(RICH))
+
+
+calls = pytest.mark.parametrize("call", [chat, chat_streamed, responses, responses_streamed, embeddings, raw])
+
+
+@calls
+def test_tokens_are_those_that_the_server_sent(call: Any, make: Make, mock_openai: MockOpenAI) -> None:
+    client = make()
+    with metering() as meter:
+        reply = call(client)
+        if isinstance(reply, openai.Stream):
+            assert len(list(reply)) > 2
+    usage = only(meter)
+    assert tokens_of(usage) == tokens_sent(mock_openai)
+    assert (usage.model, usage.requests, usage.attempts, usage.cost) == ("gpt-4o", 1, 1, None)
+    assert 0 < usage.seconds < 10
+    stats = client.get_stats()
+    assert {name: stats[name] for name in TOKENS} == tokens_of(usage)
+    assert (stats["requests"], stats["attempts"], stats["errors"]) == (1, 1, 0)
+    assert {**stats["models"]["gpt-4o"], "models": stats["models"]} == stats
+
+
+@calls
+def test_tokens_of_the_async_clients(call: Any, make_async: Make, mock_openai: MockOpenAI) -> None:
+    async def main() -> tuple[Usage, dict[str, Any]]:
+        async with make_async() as client:
+            with metering() as meter:
+                reply = await call(client)
+                if isinstance(reply, openai.AsyncStream):
+                    assert len([event async for event in reply]) > 2
+            return only(meter), client.get_stats()
+
+    usage, stats = asyncio.run(main())
+    assert tokens_of(usage) == tokens_sent(mock_openai)
+    assert (usage.model, usage.requests, usage.attempts) == ("gpt-4o", 1, 1)
+    assert {name: stats[name] for name in TOKENS} == tokens_of(usage)
+    assert (stats["requests"], stats["attempts"], stats["errors"]) == (1, 1, 0)
+
+
+def test_the_reply_is_untouched(make: Make) -> None:
+    client = make()
+    assert chat(client).choices[0].message.content == "one two three"
+    words = [chunk.choices[0].delta.content for chunk in chat_streamed(client) if chunk.choices]
+    assert "".join(word for word in words if word) == "one two three"
+    with client.chat.completions.with_streaming_response.create(model="gpt-4o", messages=message(RICH)) as response:
+        assert response.parse().usage.completion_tokens == 8
+    assert client.get_stats()["completion_tokens"] == 24
+
+
+def test_a_stream_without_usage_counts_as_a_request(make: Make, mock_openai: MockOpenAI) -> None:
+    client = make()
+    list(client.chat.completions.create(model="gpt-4o", messages=message("hello"), stream=True))
+    stats = client.get_stats()
+    assert (stats["requests"], stats["attempts"], stats["errors"], stats["prompt_tokens"]) == (1, 1, 0, 0)
+
+
+def test_a_stream_that_is_left_early(make: Make) -> None:
+    client = make()
+    with chat_streamed(client) as stream:
+        next(iter(stream))
+    stats = client.get_stats()
+    assert (stats["requests"], stats["errors"], stats["models"]["gpt-4o"]["attempts"]) == (1, 0, 1)
+
+
+def test_a_stream_is_paid_by_the_row_that_began_it(make: Make, mock_openai: MockOpenAI) -> None:
+    client = make()
+    with metering() as first:
+        stream = chat_streamed(client)
+    with metering() as second:
+        list(stream)
+    assert tokens_of(only(first)) == tokens_sent(mock_openai)
+    assert second.reading() == ()
+
+
+def test_models_are_apart(make: Make, mock_openai: MockOpenAI) -> None:
+    client = make()
+    with metering() as meter:
+        for model, times in (("small", 2), ("large", 1)):
+            for _ in range(times):
+                client.chat.completions.create(model=model, messages=message("a prompt of five words"))
+        client.models.list()
+    by_model = {usage.model: usage for usage in meter.reading()}
+    assert {model: usage.requests for model, usage in by_model.items()} == {"small": 2, "large": 1, "unknown": 1}
+    assert by_model["small"].prompt_tokens == 10
+    stats = client.get_stats()
+    for model, sent in mock_openai.stats()["models"].items():
+        assert {name: stats["models"][model][name] for name in TOKENS} == {name: sent[name] for name in TOKENS}
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_retries_of_the_sdk_are_attempts(status: int, make: Make, mock_openai: MockOpenAI) -> None:
+    client = make(max_retries=3)
+    with metering() as meter:
+        client.chat.completions.create(
+            model="gpt-4o", messages=message(f"[[status:{status}x2]] [[retry-after:0.01]] hello")
+        )
+    usage = only(meter)
+    assert (usage.requests, usage.attempts) == (1, 3)
+    assert tokens_of(usage) == tokens_sent(mock_openai)
+    assert mock_openai.stats()["requests"] == 3
+    stats = client.get_stats()
+    assert (stats["requests"], stats["attempts"], stats["errors"]) == (1, 3, 2)
+
+
+def test_retries_of_the_async_sdk(make_async: Make, mock_openai: MockOpenAI) -> None:
+    async def main() -> tuple[Usage, dict[str, Any]]:
+        async with make_async(max_retries=2) as client:
+            with metering() as meter:
+                await client.responses.create(model="gpt-4o", input="[[status:429x1]] [[retry-after:0.01]] hello")
+            return only(meter), client.get_stats()
+
+    usage, stats = asyncio.run(main())
+    assert (usage.requests, usage.attempts, stats["errors"]) == (1, 2, 1)
+    assert tokens_of(usage) == tokens_sent(mock_openai)
+
+
+@pytest.mark.parametrize(
+    ("marker", "error"),
+    [
+        ("[[status:401]]", openai.AuthenticationError),
+        ("[[hangup]]", openai.APIConnectionError),
+        ("[[malformed]]", ValueError),
+        ("[[delay:5]]", openai.APITimeoutError),
+    ],
+)
+def test_errors_are_counted_and_raised(marker: str, error: type[Exception], make: Make) -> None:
+    client = make(timeout=0.5)
+    with metering() as meter, pytest.raises(error) as raised:
+        client.chat.completions.create(model="gpt-4o", messages=message(marker))
+    assert (only(meter).requests, only(meter).attempts, only(meter).prompt_tokens) == (1, 1, 0)
+    assert client.get_stats()["errors"] == 1
+    assert SECRET not in str(raised.value)
+    assert SECRET not in repr(client)
+    assert SECRET not in str(client.get_stats())
+
+
+def test_a_stream_that_breaks_off_is_an_error(make: Make) -> None:
+    client = make()
+    with pytest.raises(openai.APIConnectionError):
+        list(
+            client.chat.completions.create(
+                model="gpt-4o", messages=message("[[hangup]] [[reply:one two three]]"), stream=True
+            )
+        )
+    stats = client.get_stats()
+    assert (stats["requests"], stats["attempts"], stats["errors"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("call", [chat, chat_streamed])
+def test_overlapping_rows_stay_apart(call: Any, make_async: Make, mock_openai: MockOpenAI) -> None:
+    async def row(client: Any, number: int) -> tuple[int, Usage]:
+        # Half of them finish in the reverse order.
+        prompt = f"[[delay:{0.1 if number % 2 else (40 - number) / 200}]] " + "word " * number
+        with metering() as meter:
+            reply = await client.chat.completions.create(
+                model="gpt-4o",
+                messages=message(prompt),
+                **({"stream": True, "stream_options": {"include_usage": True}} if call is chat_streamed else {}),
+            )
+            if call is chat_streamed:
+                async for _ in reply:
+                    pass
+        return number, only(meter)
+
+    async def main() -> tuple[list[tuple[int, Usage]], dict[str, Any]]:
+        async with make_async() as client:
+            return await asyncio.gather(*(row(client, number) for number in range(40))), client.get_stats()
+
+    rows, stats = asyncio.run(main())
+    assert mock_openai.stats()["in_flight_max"] > 10
+    for number, usage in rows:
+        assert (usage.requests, usage.prompt_tokens) == (1, number + 1)
+    assert {name: sum(getattr(usage, name) for _, usage in rows) for name in TOKENS} == tokens_sent(mock_openai)
+    assert {name: stats[name] for name in TOKENS} == tokens_sent(mock_openai)
+
+
+def test_rows_in_threads_stay_apart(make: Make, mock_openai: MockOpenAI) -> None:
+    client = make()
+    recorded: dict[int, Usage] = {}
+
+    def row(number: int) -> None:
+        with metering() as meter:
+            client.chat.completions.create(model="gpt-4o", messages=message("[[delay:0.05]] " + "word " * number))
+        recorded[number] = only(meter)
+
+    threads = [threading.Thread(target=row, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {number: usage.prompt_tokens for number, usage in recorded.items()} == {n: n + 1 for n in range(16)}
+    assert {name: client.get_stats()[name] for name in TOKENS} == tokens_sent(mock_openai)
+
+
+def test_a_cancelled_call_is_counted(make_async: Make) -> None:
+    async def main() -> tuple[Usage, dict[str, Any]]:
+        async with make_async() as client:
+            with metering() as meter, pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await client.chat.completions.create(model="gpt-4o", messages=message("[[delay:5]]"))
+            return only(meter), client.get_stats()
+
+    usage, stats = asyncio.run(main())
+    assert (usage.requests, usage.attempts, stats["errors"]) == (1, 1, 1)
+
+
+def test_nothing_is_billed_outside_of_rows(make: Make) -> None:
+    client = make()
+    with metering() as meter:
+        pass
+    chat(client)
+    assert meter.reading() == ()
+    assert client.get_stats()["requests"] == 1
+
+
+def test_copies_of_a_client_are_recorded_with_it(make: Make) -> None:
+    client = make()
+    copy = client.with_options(timeout=3.0)
+    chat(copy)
+    chat(client)
+    assert client.get_stats()["requests"] == 2
+
+
+def test_instrument_twice_counts_once(mock_openai: MockOpenAI) -> None:
+    client = instrument(instrument(openai_client(**settings(mock_openai))))
+    chat(client)
+    assert client.get_stats()["requests"] == 1
+
+
+def test_instrument_takes_every_class_of_the_package(mock_openai: MockOpenAI) -> None:
+    given: dict[str, Any] = {
+        "azure_endpoint": mock_openai.base_url,
+        "api_key": "any",
+        "api_version": "2024-06-01",
+        "max_retries": 0,
+    }
+    azure: Any = instrument(AzureOpenAI(**given))
+    with pytest.raises(openai.NotFoundError):  # the mock server has no Azure paths
+        chat(azure)
+    assert azure.get_stats()["models"]["gpt-4o"]["errors"] == 1
+
+    async def main() -> Any:
+        async with instrument(AsyncAzureOpenAI(**given)) as client:
+            with pytest.raises(openai.NotFoundError):
+                await chat(client)
+            return client
+
+    assert asyncio.run(main()).get_stats()["errors"] == 1
+
+
+def test_an_http_client_of_the_callers_own(mock_openai: MockOpenAI) -> None:
+    with httpx2.Client(headers={"x-mock-fault": "status:418"}) as http_client:
+        client = openai_client(**settings(mock_openai, http_client=http_client))
+        with pytest.raises(openai.APIStatusError, match="418"):
+            chat(client)
+        assert client.get_stats()["errors"] == 1
+
+
+def test_clients_with_the_same_settings_share_connections_and_totals(mock_openai: MockOpenAI) -> None:
+    same = settings(mock_openai)
+    for _ in range(5):
+        with openai_client(**same) as client:
+            chat(client)
+    assert mock_openai.stats()["connections"] <= 2  # one, and one for the counters
+    assert client.get_stats()["requests"] == 5
+    other = openai_client(**settings(mock_openai))
+    assert other.get_stats()["requests"] == 0
+
+
+def test_async_clients_with_the_same_settings_share_connections(mock_openai: MockOpenAI) -> None:
+    same = settings(mock_openai)
+
+    async def main() -> None:
+        for _ in range(5):
+            async with async_openai_client(**same) as client:
+                await chat(client)
+
+    asyncio.run(main())
+    assert mock_openai.stats()["connections"] <= 2
+    assert async_openai_client(**same).get_stats()["requests"] == 5
+
+
+def test_an_async_client_serves_one_loop_after_another_and_leaves_nothing_open(mock_openai: MockOpenAI) -> None:
+    client = async_openai_client(**settings(mock_openai))
+    left: list[dict[str, Any]] = []
+
+    async def main() -> str:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: left.append(context))
+        replies = await asyncio.gather(*(chat(client) for _ in range(5)))
+        return str(replies[0].choices[0].message.content)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        assert [asyncio.run(main()) for _ in range(3)] == ["one two three"] * 3
+    assert left == []
+    assert client.get_stats()["requests"] == 15
+
+
+def test_two_loops_at_once(mock_openai: MockOpenAI) -> None:
+    client = async_openai_client(**settings(mock_openai))
+    counts: list[int] = []
+
+    async def main() -> None:
+        for _ in range(10):
+            await chat(client)
+        counts.append(10)
+
+    def serve(make_main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        asyncio.run(make_main())
+
+    threads = [threading.Thread(target=serve, args=(main,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [10, 10]
+    assert client.get_stats()["requests"] == 20
+
+
+FIXTURES = """
+import os
+from doteval.resources.fixtures import async_openai_client, openai_client
+
+def test_sync(openai_client):
+    openai_client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
+    assert openai_client.get_stats()["requests"] == 1
+
+def test_async(async_openai_client):
+    import asyncio
+    asyncio.run(async_openai_client.responses.create(model="m", input="hello"))
+    assert async_openai_client.get_stats()["requests"] == 1
+"""
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.mark.parametrize("key", [None, "any"])
+def test_fixtures_take_the_environment(
+    key: str | None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mock_openai: MockOpenAI
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", mock_openai.base_url)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    if key is None:
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    else:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    pytester.makepyfile(FIXTURES)
+    pytester.runpytest_subprocess().assert_outcomes(passed=2)
+
+
+def test_fixtures_skip_without_an_api(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    pytester.makepyfile(FIXTURES)
+    result = pytester.runpytest_subprocess("-rs")
+    result.assert_outcomes(skipped=2)
+    result.stdout.fnmatch_lines(["*no OpenAI API: set OPENAI_API_KEY*"])
+
+
+def test_a_users_own_fixture_of_the_name_wins(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    pytester.makeconftest("from doteval.resources.fixtures import async_openai_client, openai_client")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def openai_client():
+            return "mine"
+
+        def test_it(openai_client):
+            assert openai_client == "mine"
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
