@@ -1,0 +1,253 @@
+"""How experiments differ, row by row. Pure functions over records."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from doteval.metrics import Interval
+from doteval.metrics.intervals import LEVEL, as_number, mean_interval
+from doteval.results import Record, RowStatus
+from doteval.summary import ErrorsAs
+
+Key = tuple[str, int, int]
+"""A row's key, its sample, and which of the equal rows of a dataset it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentRecords:
+    """The records of an experiment, by the name of the evaluation. Each iterable is read once."""
+
+    name: str
+    evaluations: Mapping[str, Iterable[Record]]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedRow:
+    """A row whose score differs. A value of False may stand for a failed row: `failed` says which did."""
+
+    index: int
+    key: str
+    sample: int
+    before: Any
+    after: Any
+    failed: tuple[bool, bool] = (False, False)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreComparison:
+    """One score in two experiments, over the `n` results that both have.
+
+    `before` and `after` are the means over these, `difference` is after - before with its 95% interval;
+    all three are None for scores that are no numbers. `p_value` is McNemar's, for true/false scores with
+    one sample a row. `improved` and `worsened` count results whose score rose or fell, `changed` all that
+    differ; `rows` has as many of these as were asked for, by index.
+    """
+
+    score: str
+    n: int
+    before: float | None
+    after: float | None
+    difference: float | None
+    interval: Interval | None
+    p_value: float | None
+    changed: int
+    improved: int
+    worsened: int
+    rows: tuple[ChangedRow, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationComparison:
+    """One evaluation in two experiments. `only_before` and `only_after` count results without a counterpart."""
+
+    evaluation: str
+    baseline: str
+    experiment: str
+    matched: int
+    only_before: int
+    only_after: int
+    scores: tuple[ScoreComparison, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Experiments against a baseline.
+
+    `evaluations` has one entry for each evaluation and experiment; `missing` names the evaluations
+    that an experiment, or the baseline, has not: (experiment, evaluation).
+    """
+
+    baseline: str
+    experiments: tuple[str, ...]
+    evaluations: tuple[EvaluationComparison, ...]
+    missing: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What a comparison needs of a record: everything else, the responses above all, is let go."""
+
+    index: int
+    failed: bool
+    scores: Mapping[str, Any]
+
+
+def compare(
+    baseline: ExperimentRecords,
+    *others: ExperimentRecords,
+    errors_as: ErrorsAs = "false",
+    rows: int = 100,
+) -> Comparison:
+    """Each of the other experiments against the baseline.
+
+    Results are matched by evaluation, row key and sample; rows that a dataset holds more than once are
+    matched in their order. A failed row counts as False for the scores that its counterpart or its
+    evaluation has, or is left out with ``errors_as="excluded"``; skipped rows are left out. At most `rows` changed rows
+    are kept for each score, all are counted.
+
+    Intervals of the paired difference: of true/false scores, Bonett and Price's adjusted Wald interval
+    (Adjusted Wald confidence interval for a difference of binomial proportions based on paired data,
+    Journal of Educational and Behavioral Statistics 37, 2012); of numbers, and of rows with several
+    samples, whose differences are first averaged, a seeded paired bootstrap of up to 2,000 rows and the
+    normal approximation beyond. The p-value is McNemar's, exact (Q. McNemar, Psychometrika 12, 1947).
+    """
+    before = {name: _judged(records, errors_as) for name, records in baseline.evaluations.items()}
+    compared: list[EvaluationComparison] = []
+    missing: list[tuple[str, str]] = []
+    for other in others:
+        missing += [(baseline.name, name) for name in other.evaluations if name not in before]
+        missing += [(other.name, name) for name in before if name not in other.evaluations]
+        for name in before:
+            if name in other.evaluations:
+                after = _judged(other.evaluations[name], errors_as)
+                compared.append(_evaluation(name, baseline.name, before[name], other.name, after, rows))
+    return Comparison(
+        baseline.name, tuple(other.name for other in others), tuple(compared), tuple(dict.fromkeys(missing))
+    )
+
+
+def _judged(records: Iterable[Record], errors_as: ErrorsAs) -> dict[Key, _Judged]:
+    kept = {RowStatus.DONE} if errors_as == "excluded" else {RowStatus.DONE, RowStatus.FAILED}
+    seen: Counter[tuple[str, int]] = Counter()
+    found: dict[Key, _Judged] = {}
+    for record in records:
+        row, outcome = record.row, record.outcome
+        # Counted for every record, so that a skipped one does not shift those after it.
+        occurrence = seen[row.key, row.sample]
+        seen[row.key, row.sample] += 1
+        if outcome.status in kept:
+            failed = outcome.status is RowStatus.FAILED
+            scores = {} if failed else {score.name: score.value for score in outcome.scores}
+            found[row.key, row.sample, occurrence] = _Judged(row.index, failed, scores)
+    return found
+
+
+def _evaluation(
+    name: str,
+    baseline: str,
+    before: Mapping[Key, _Judged],
+    experiment: str,
+    after: Mapping[Key, _Judged],
+    rows: int,
+) -> EvaluationComparison:
+    matched = [key for key in before if key in after]
+    names = dict.fromkeys(score for judged in (*before.values(), *after.values()) for score in judged.scores)
+    scores = tuple(_score(score, matched, before, after, rows) for score in names)
+    return EvaluationComparison(
+        name, baseline, experiment, len(matched), len(before) - len(matched), len(after) - len(matched), scores
+    )
+
+
+def _score(
+    name: str, matched: Sequence[Key], before: Mapping[Key, _Judged], after: Mapping[Key, _Judged], rows: int
+) -> ScoreComparison:
+    pairs: list[tuple[Any, Any]] = []
+    keys: list[Key] = []
+    changed: list[ChangedRow] = []
+    for key in matched:
+        left, right = before[key], after[key]
+        # A row that failed has no scores, and counts as False for each; a row that is done and has
+        # not got this one has nothing to compare.
+        if (name in left.scores or left.failed) and (name in right.scores or right.failed):
+            pair = (left.scores.get(name, False), right.scores.get(name, False))
+            pairs.append(pair)
+            keys.append(key)
+            if left.failed is not right.failed or not _same(*pair):
+                changed.append(ChangedRow(left.index, key[0], key[1], *pair, (left.failed, right.failed)))
+    figures = _figures(pairs)
+    if figures is None:
+        shown = tuple(sorted(changed, key=_by_index)[:rows])
+        return ScoreComparison(name, len(pairs), None, None, None, None, None, len(changed), 0, 0, shown)
+    differences = [right - left for left, right in figures]
+    n = len(figures)
+    interval, p_value = _certainty(pairs, keys, differences)
+    return ScoreComparison(
+        score=name,
+        n=n,
+        before=math.fsum(left for left, _ in figures) / n,
+        after=math.fsum(right for _, right in figures) / n,
+        difference=math.fsum(differences) / n,
+        interval=interval,
+        p_value=p_value,
+        changed=len(changed),
+        improved=sum(difference > 0 for difference in differences),
+        worsened=sum(difference < 0 for difference in differences),
+        rows=tuple(sorted(changed, key=_by_index)[:rows]),
+    )
+
+
+def _by_index(row: ChangedRow) -> tuple[int, int]:
+    return row.index, row.sample
+
+
+def _same(left: Any, right: Any) -> bool:
+    # NaN stays NaN; arrays and the like compare as what they print.
+    same = left == right
+    return same if isinstance(same, bool) else repr(left) == repr(right)
+
+
+def _figures(pairs: Sequence[tuple[Any, Any]]) -> list[tuple[float, float]] | None:
+    """The pairs as numbers, None if there are none or some value is no number."""
+    try:
+        return [(as_number(left), as_number(right)) for left, right in pairs] or None
+    except TypeError:
+        return None
+
+
+def _certainty(
+    pairs: Sequence[tuple[Any, Any]], keys: Sequence[Key], differences: Sequence[float]
+) -> tuple[Interval | None, float | None]:
+    by_row: dict[tuple[str, int], list[float]] = {}
+    for (key, _, occurrence), difference in zip(keys, differences, strict=True):
+        by_row.setdefault((key, occurrence), []).append(difference)
+    if len(by_row) < len(differences):
+        return mean_interval([math.fsum(row) / len(row) for row in by_row.values()]), None
+    if all(isinstance(left, bool) and isinstance(right, bool) for left, right in pairs):
+        return _bonett_price(differences.count(1.0), differences.count(-1.0), len(pairs)), mcnemar(
+            differences.count(1.0), differences.count(-1.0)
+        )
+    return mean_interval(differences), None
+
+
+def mcnemar(improved: int, worsened: int) -> float:
+    """The exact two-sided p-value that as many rows improve as worsen; 1.0 if none changed."""
+    if improved + worsened == 0:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(improved, improved + worsened, 0.5).pvalue)
+
+
+def _bonett_price(improved: int, worsened: int, n: int) -> Interval:
+    # One is added to both kinds of change and two to the rows (Laplace), which keeps the interval
+    # honest where few rows changed or none did.
+    from scipy.stats import norm
+
+    rose, fell = (improved + 1) / (n + 2), (worsened + 1) / (n + 2)
+    margin = float(norm.ppf(0.5 + LEVEL / 2)) * math.sqrt((rose + fell - (rose - fell) ** 2) / (n + 2))
+    centre = rose - fell
+    return Interval(max(-1.0, centre - margin), min(1.0, centre + margin), "bonett-price")
