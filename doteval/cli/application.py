@@ -1,0 +1,135 @@
+"""The `doteval` command itself: its commands in groups, each imported when it is called."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from doteval import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command as the overview shows it. Its file has its name, and in it an object named `command`."""
+
+    name: str
+    help: str
+
+
+GROUPS: dict[str, tuple[Entry, ...]] = {
+    "Evaluate": (
+        Entry("submit", "Evaluate on worker processes, here or elsewhere"),
+        Entry("worker", "Serve evaluation files as a long-lived worker"),
+    ),
+    "Follow": (
+        Entry("status", "Say how far an experiment is"),
+        Entry("watch", "Follow an experiment until it is completed"),
+    ),
+    "Results": (
+        Entry("list", "List experiments, the newest first"),
+        Entry("show", "Show the metrics of an experiment"),
+        Entry("usage", "Show what an experiment used: loads, calls, tokens, cost"),
+    ),
+    "Manage": (
+        Entry("rename", "Give an experiment another name"),
+        Entry("delete", "Delete an experiment and all its results"),
+        Entry("datasets", "List the datasets that @foreach.NAME knows"),
+    ),
+}
+
+EXIT_CODES = (
+    ("0", "it worked"),
+    ("1", "a gate was not met"),
+    ("2", "the command, the evaluation or the dataset needs a change"),
+    ("3", "the message broker cannot be reached or used"),
+    ("4", "the result store cannot be reached or used"),
+    ("5", "a worker process cannot do its work"),
+    ("70", "an error that doteval did not expect"),
+    ("130", "interrupted with Ctrl-C"),
+)
+
+
+START = (
+    ("doteval submit eval_x.py --experiment first", "evaluate; nothing to set up"),
+    ("doteval show first", "see what came out"),
+    ("doteval COMMAND --help", "all options of a command"),
+)
+
+
+class OutputClosedError(Exception):
+    """Whoever read the output has left, as `head` does. Never shown."""
+
+
+class Application(click.Group):
+    """Looks commands up in `GROUPS`, and draws the overview."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return [entry.name for entries in GROUPS.values() for entry in entries]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = importlib.import_module(f"doteval.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise OutputClosedError from None
+        return result
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        names = self.list_commands(ctx)
+        if name not in names and not name.startswith("-"):
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"There is no command {name!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write(f"{_bold('doteval')} {__version__} evaluates models over datasets, on any number of workers.\n")
+        formatter.write_paragraph()
+        super().format_help(ctx, formatter)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        formatter.write_usage("doteval", "COMMAND [OPTIONS]", prefix="Usage: ")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, entries in GROUPS.items():
+            _write_section(formatter, title, [(entry.name, entry.help) for entry in entries])
+        options = [param.get_help_record(ctx) for param in self.get_params(ctx)]
+        _write_section(formatter, "Options", [record for record in options if record])
+        _write_section(formatter, "Start here", START)
+        _write_section(formatter, "Exit codes", EXIT_CODES)
+
+
+def _write_section(formatter: click.HelpFormatter, title: str, lines: Sequence[tuple[str, str]]) -> None:
+    # One width for all sections but the one with whole command lines: the eye runs down one column.
+    with formatter.section(_bold(title)):
+        formatter.write_dl([(_cyan(f"{name:<13}"), text) for name, text in lines], col_max=44)
+
+
+def _bold(text: str) -> str:
+    return click.style(text, bold=True)
+
+
+def _cyan(text: str) -> str:
+    return click.style(text, fg="cyan")
+
+
+@click.group(cls=Application, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-V", "--version", message="doteval %(version)s")
+def application() -> None:
+    pass

@@ -1,0 +1,46 @@
+"""`doteval datasets`: the datasets with a name."""
+
+from __future__ import annotations
+
+import click
+
+from doteval.cli.options import json_option
+
+
+@click.command("datasets")
+@click.option("--name", "-n", metavar="TEXT", help="Only datasets whose name contains this.")
+@click.option("--verbose", "-v", is_flag=True, help="Also splits, columns, the number of rows, and how to use each.")
+@json_option
+def command(name: str | None, verbose: bool, as_json: bool) -> None:
+    """List the datasets that @foreach.NAME knows.
+
+    Packages bring them, under the entry point group doteval.datasets.
+    """
+    from doteval.cli import documents, terminal
+    from doteval.datasets import available, get_dataset_info
+
+    found = [known for known in available() if (name or "").casefold() in known.casefold()]
+    if as_json:
+        documents.write({"datasets": [get_dataset_info(known) for known in found]})
+        return
+    console = terminal.console()
+    if not found:
+        where = f" whose name contains {name!r}" if name else " are installed"
+        console.print(terminal.plain(f"No datasets{where}"))
+        return
+    if not verbose:
+        for known in found:
+            console.print(terminal.plain(known))
+        return
+    table = terminal.table("dataset", "splits", "columns", "use", "rows", left=4)
+    for known in found:
+        info = get_dataset_info(known)
+        split = repr(info["splits"][0]) if info["splits"] else ""
+        table.add_row(
+            terminal.plain(known),
+            terminal.plain(", ".join(map(str, info["splits"])) or "-"),
+            terminal.plain(", ".join(map(str, info["columns"])) or "-"),
+            terminal.plain(f"@foreach.{known}({split})"),
+            terminal.count(info["num_rows"]),
+        )
+    console.print(table)

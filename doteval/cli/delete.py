@@ -1,0 +1,26 @@
+"""`doteval delete`: remove an experiment."""
+
+from __future__ import annotations
+
+import click
+
+from doteval.cli.options import existing_store, storage_option
+
+
+@click.command("delete")
+@click.argument("name")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@storage_option
+def command(name: str, yes: bool, storage: str | None) -> None:
+    """Delete the experiment NAME and all its results."""
+    from doteval.cli import terminal
+
+    with existing_store(storage) as store:
+        evaluations = store.evaluations.of(store.experiments.find(name))
+        finished = sum(evaluation.counts.finished for evaluation in evaluations)
+        what = f"{terminal.few(len(evaluations), 'evaluation')} with {terminal.few(finished, 'result')}"
+        if not yes and not click.confirm(f"Delete {name!r} from {store.url}: {what}?", err=True):
+            click.echo("Nothing was deleted", err=True)
+            return
+        store.experiments.delete(name)
+    click.echo(f"Deleted {name!r}: {what}")

@@ -1,0 +1,203 @@
+"""What `--json` writes. Scripts depend on it: keys may be added, never renamed or removed.
+
+Times are ISO 8601 in UTC, durations seconds, costs US dollars. A number that does not exist is null.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from doteval.encoding import encode
+from doteval.experiments import Counts, Evaluation, Experiment
+from doteval.results import Record, Usage
+from doteval.store import ErrorCount, ExperimentOverview, LoadUsage, UsageReport, WorkerState
+from doteval.summary import MetricValue, Summary
+
+Document = dict[str, Any]
+
+
+class Streamed(list[Any]):
+    """A list for `write` whose items are made while it is written: memory stays bounded."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        # One item ahead, because an encoder asks first whether there is any.
+        self._items = iter(items)
+        super().__init__(itertools.islice(self._items, 1))
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from super().__iter__()
+        yield from self._items
+
+
+def write(document: Document) -> None:
+    """Write a document to stdout as indented JSON."""
+    # An escape is right in any encoding; elsewhere people may want to read what they get.
+    readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    encoder = json.JSONEncoder(indent=2, ensure_ascii=not readable, allow_nan=False)
+    sys.stdout.writelines(encoder.iterencode(document))
+    sys.stdout.write("\n")
+
+
+def overview(line: ExperimentOverview) -> Document:
+    return {
+        **experiment(line.experiment),
+        "status": line.status,
+        "evaluations": line.evaluations,
+        "rows": rows(line.counts),
+    }
+
+
+def experiment(found: Experiment) -> Document:
+    return {"name": found.name, "created_at": moment(found.created_at)}
+
+
+def evaluation(found: Evaluation) -> Document:
+    return {
+        "name": found.name,
+        "path": found.spec.path,
+        "status": found.status,
+        "reason": found.reason,
+        "created_at": moment(found.created_at),
+        "finished_at": moment(found.finished_at),
+        "rows": rows(found.counts),
+    }
+
+
+def rows(counts: Counts) -> Document:
+    return {
+        "total": counts.total,
+        "done": counts.done,
+        "failed": counts.failed,
+        "skipped": counts.skipped,
+        "pending": None if counts.total is None else counts.pending,
+    }
+
+
+def scores(summary: Summary) -> list[Document]:
+    return [
+        {"name": score.name, "failed": score.failed, "metrics": [_metric(value) for value in score.metrics]}
+        for score in summary
+    ]
+
+
+def _metric(value: MetricValue) -> Document:
+    found = value.interval
+    return {
+        "name": value.name,
+        "value": _finite(value.value),
+        "n": value.n,
+        "interval": None if found is None else [_finite(found.low), _finite(found.high)],
+        "interval_method": None if found is None else found.method,
+        "without_failed": _finite(value.without_failed),
+        "note": value.note,
+    }
+
+
+def error(found: ErrorCount) -> Document:
+    return {
+        "type": found.type,
+        "message": found.message,
+        "class": found.error_class,
+        "count": found.count,
+        "example_row": found.example,
+    }
+
+
+def record(found: Record) -> Document:
+    """A record. Values of the user's are in the form in which the store keeps them: see `doteval.encoding`."""
+    row, outcome = found.row, found.outcome
+    failure = outcome.error
+    return {
+        "row": row.index,
+        "sample": row.sample,
+        "key": row.key,
+        "values": _stored(dict(row.values)),
+        "status": outcome.status,
+        "scores": [
+            {"name": score.name, "value": _stored(score.value), "metadata": _stored(dict(score.metadata))}
+            for score in outcome.scores
+        ],
+        "prompt": _stored(outcome.prompt),
+        "model_response": _stored(outcome.model_response),
+        "metadata": _stored(dict(outcome.metadata)),
+        "error": failure
+        and {
+            "type": failure.type,
+            "message": failure.message,
+            "class": failure.error_class,
+            "traceback": failure.traceback,
+        },
+        "started_at": moment(datetime.fromtimestamp(outcome.started_at, UTC)),
+        "seconds": outcome.seconds,
+        "usage": [usage(used) for used in outcome.usage],
+        "worker": found.worker,
+    }
+
+
+def usage(used: Usage) -> Document:
+    return {
+        "model": used.model,
+        "requests": used.requests,
+        "attempts": used.attempts,
+        "cache_hits": used.cache_hits,
+        "cache_misses": used.cache_misses,
+        "prompt_tokens": used.prompt_tokens,
+        "completion_tokens": used.completion_tokens,
+        "cached_tokens": used.cached_tokens,
+        "reasoning_tokens": used.reasoning_tokens,
+        "cost": _finite(used.cost),
+        "seconds": used.seconds,
+    }
+
+
+def load(found: LoadUsage) -> Document:
+    return {
+        "fixture": found.fixture,
+        "loads": found.loads,
+        "load_seconds": found.load_seconds,
+        "torn_down": found.torn_down,
+        "stats": _stored(found.stats),
+        "errors": found.errors,
+    }
+
+
+def usage_report(report: UsageReport) -> Document:
+    return {
+        "fixtures": [load(found) for found in report.loads],
+        "models": [
+            {"model": found.usage.model, "kept": usage(found.usage), "spent": usage(found.spent)}
+            for found in report.models
+        ],
+    }
+
+
+def worker(found: WorkerState) -> Document:
+    return {
+        "service": found.info.service,
+        "hostname": found.info.hostname,
+        "pid": found.info.pid,
+        "queues": list(found.info.queues),
+        "concurrency": found.info.concurrency,
+        "state": found.state,
+        "started_at": moment(found.started_at),
+        "heard_of_seconds_ago": round(found.age, 3),
+        "rows_held": sum(held.last - held.first + 1 for held in found.holding),
+    }
+
+
+def moment(time: datetime | None) -> str | None:
+    return None if time is None else time.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _stored(value: Any) -> Any:
+    return json.loads(encode(value))

@@ -1,0 +1,42 @@
+"""Options that several commands share, and what they open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from doteval.store import Store
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+STORAGE_HELP = "Result store: a SQLite file or postgresql://...  [default: .doteval/doteval.db]"
+
+
+def storage_option(command: Command) -> Command:
+    return click.option("--storage", metavar="URL", help=STORAGE_HELP)(command)
+
+
+def json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Write JSON for scripts, and nothing else, to stdout.")(
+        command
+    )
+
+
+@contextmanager
+def existing_store(storage: str | None) -> Iterator[Store]:
+    """The result store of the settings, which must exist.
+
+    Raises NotFoundError or StoreError if it does not.
+    """
+    from doteval.settings import load_settings
+    from doteval.store import Store
+
+    store = Store.open(load_settings(storage=storage).storage, create=False)
+    try:
+        yield store
+    finally:
+        store.close()

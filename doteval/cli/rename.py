@@ -1,0 +1,18 @@
+"""`doteval rename`: give an experiment another name."""
+
+from __future__ import annotations
+
+import click
+
+from doteval.cli.options import existing_store, storage_option
+
+
+@click.command("rename")
+@click.argument("name")
+@click.argument("new")
+@storage_option
+def command(name: str, new: str, storage: str | None) -> None:
+    """Give the experiment NAME the name NEW."""
+    with existing_store(storage) as store:
+        store.experiments.rename(name, new)
+    click.echo(f"Renamed {name!r} to {new!r}")

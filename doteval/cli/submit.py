@@ -1,0 +1,145 @@
+"""`doteval submit`: evaluate on worker processes."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+
+from doteval.cli.options import storage_option
+
+if TYPE_CHECKING:
+    from doteval.submit import Submission
+
+Count = click.IntRange(min=1)
+
+
+def _rows_per_task(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    return value if value is None or value == "auto" else Count(value, param, ctx)
+
+
+@click.command("submit")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH[::NODE]...")
+@click.option("--experiment", metavar="NAME", help="Go on with, or begin, this experiment.  [default: a new one]")
+@click.option("-k", "keyword", metavar="EXPRESSION", help="Only evaluations that match, as in pytest.")
+@click.option("--samples", type=Count, metavar="N", help="Only the first N rows of each dataset.")
+@storage_option
+@click.option(
+    "--broker", metavar="URL", help="Message broker of workers elsewhere.  [default: a private Redis, local workers]"
+)
+@click.option("--queue", metavar="NAME", help="Queue that the row tasks go to.  [default: doteval]")
+@click.option("--workers", type=Count, metavar="N", help="Local worker processes.  [default: one a core]")
+@click.option(
+    "--concurrency",
+    type=Count,
+    metavar="N",
+    help="Rows in flight in a worker process.  [default: 10 if async, else 1]",
+)
+@click.option(
+    "--rows-per-task",
+    metavar="auto|N",
+    callback=_rows_per_task,
+    help="Rows that travel in one row task.  [default: auto]",
+)
+@click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
+@click.option("--allow-changed", is_flag=True, help="Go on even if code or dataset have changed since.")
+def command(
+    paths: tuple[str, ...],
+    experiment: str | None,
+    keyword: str | None,
+    samples: int | None,
+    storage: str | None,
+    broker: str | None,
+    queue: str | None,
+    workers: int | None,
+    concurrency: int | None,
+    rows_per_task: int | str | None,
+    detach: bool,
+    allow_changed: bool,
+) -> None:
+    """Evaluate the files, directories or single evaluations at PATH on worker processes.
+
+    The same experiment name goes on where it stopped: rows that are done are not run again, rows
+    that failed are. Ctrl-C stops following; local workers finish their rows in flight first.
+
+    \b
+    doteval submit eval_x.py --experiment first
+    doteval submit evals/eval_x.py::eval_y --samples 20
+    doteval submit evals --experiment all --broker redis://host --storage postgresql://host/db
+    """
+    from doteval.cli import terminal
+    from doteval.cli.progress import Follower
+    from doteval.experiments import ephemeral_name
+    from doteval.settings import load_settings
+    from doteval.submit import SubmitOptions, submit
+
+    settings = load_settings(
+        storage=storage,
+        broker=broker,
+        queue=queue,
+        workers=workers,
+        concurrency=concurrency,
+        rows_per_task=rows_per_task,
+    )
+    if workers is not None and settings.broker is not None:
+        raise click.UsageError(
+            "--workers starts local worker processes, and with a broker the rows go to those that `doteval worker` "
+            "started. Leave one of the two out."
+        )
+    name = experiment or ephemeral_name()
+    options = SubmitOptions(
+        paths=paths,
+        experiment=name,
+        storage=settings.storage,
+        broker=settings.broker,
+        queue=settings.queue,
+        workers=settings.workers,
+        concurrency=settings.concurrency,
+        rows_per_task=None if settings.rows_per_task == "auto" else settings.rows_per_task,
+        samples=samples,
+        keyword=keyword,
+        detach=detach,
+        allow_changed=allow_changed,
+    )
+    console = terminal.console()
+    try:
+        with Follower(console) as follower:
+            submission = submit(options, follower)
+    except KeyboardInterrupt:
+        terminal.console(stderr=True).print(
+            terminal.plain(f"\nStopped. What is done is stored. To go on: {_again(paths, name)}")
+        )
+        raise
+    if detach:
+        console.print(terminal.plain(f"Published. To follow: doteval watch {shlex.quote(name)}"))
+        return
+    _print_submission(submission, settings.storage)
+
+
+def _print_submission(submission: Submission, storage: str | None) -> None:
+    """The metrics, the usage, and where the results are."""
+    from doteval.cli import terminal
+    from doteval.cli.show import print_evaluation
+    from doteval.cli.usage import print_usage
+    from doteval.cli.watch import fail_if_any_failed
+    from doteval.store import Store
+
+    console = terminal.console()
+    console.print()
+    store = Store.open(storage, create=False)
+    try:
+        for evaluation in submission.evaluations:
+            print_evaluation(console, store, evaluation)
+        print_usage(console, store.usage.report(submission.experiment))
+    finally:
+        store.close()
+    console.print(terminal.plain(f"Results: {submission.storage}"))
+    name = shlex.quote(submission.experiment.name)
+    failed = any(evaluation.counts.failed for evaluation in submission.evaluations)
+    console.print(terminal.plain(f"To see them: doteval show {name}{' --errors' if failed else ' --full'}"))
+    fail_if_any_failed(submission.evaluations)
+
+
+def _again(paths: tuple[str, ...], experiment: str) -> str:
+    return f"doteval submit {shlex.join(paths)} --experiment {shlex.quote(experiment)}"

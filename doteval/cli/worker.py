@@ -1,0 +1,64 @@
+"""`doteval worker`: a long-lived worker service."""
+
+from __future__ import annotations
+
+import click
+
+from doteval.cli.options import storage_option
+
+Count = click.IntRange(min=1)
+
+
+@click.command("worker")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--broker", metavar="URL", help="Message broker that row tasks come from; it must be named somewhere.")
+@storage_option
+@click.option("--queue", metavar="NAME", help="Queue that row tasks come from.  [default: doteval]")
+@click.option("--processes", type=Count, metavar="N", help="Worker processes.  [default: one a core]")
+@click.option(
+    "--concurrency",
+    type=Count,
+    metavar="N",
+    help="Rows in flight in a worker process.  [default: 10 if async, else 1]",
+)
+@click.option("--name", metavar="NAME", default="worker", help="Name of the service in tables and in Flower.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    default="INFO",
+    show_default=True,
+    help="Least important lines that are logged.",
+)
+def command(
+    paths: tuple[str, ...],
+    broker: str | None,
+    storage: str | None,
+    queue: str | None,
+    processes: int | None,
+    concurrency: int | None,
+    name: str,
+    log_level: str,
+) -> None:
+    """Serve row tasks for the evaluation files below PATH, and no others, until asked to leave.
+
+    Each worker process loads every session fixture once. SIGTERM or Ctrl-C ends it in order: rows in
+    flight finish and are stored, session fixtures are torn down, and the exit code is 0.
+
+    \b
+    doteval worker evals --broker redis://host --storage postgresql://host/db
+    """
+    from doteval.service import ServiceOptions, serve
+    from doteval.settings import load_settings
+
+    settings = load_settings(storage=storage, broker=broker, queue=queue, processes=processes, concurrency=concurrency)
+    options = ServiceOptions(
+        paths=paths,
+        broker=settings.broker,
+        storage=settings.storage,
+        queue=settings.queue,
+        processes=settings.processes,
+        concurrency=settings.concurrency,
+        name=name,
+        log_level=log_level.upper(),
+    )
+    serve(options, told=lambda line: click.echo(line, err=True))
