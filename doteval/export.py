@@ -1,0 +1,290 @@
+"""Records as CSV, JSON lines or Parquet, for other programs. Streaming: memory does not grow with the records."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from doteval.encoding import encode
+from doteval.errors import UsageError
+from doteval.results import Record
+
+Named = tuple[str, Record]
+"""A record with the name of its evaluation."""
+
+# Rows of a Parquet file that are in memory at a time.
+_BATCH = 1_024
+
+_FIXED = ("evaluation", "row", "key", "sample", "status")
+_AFTER = (
+    "prompt",
+    "model_response",
+    "error_type",
+    "error_message",
+    "requests",
+    "prompt_tokens",
+    "completion_tokens",
+    "cost",
+    "started_at",
+    "seconds",
+    "worker",
+)
+# Types that columns have even where no record has a value.
+_KINDS: Mapping[str, type] = {
+    "row": int,
+    "sample": int,
+    "requests": int,
+    "prompt_tokens": int,
+    "completion_tokens": int,
+    "cost": float,
+    "started_at": float,
+    "seconds": float,
+}
+
+
+def to_document(evaluation: str, record: Record) -> dict[str, Any]:
+    """A record with everything that is known of it, nested: what a line of JSON holds.
+
+    Times: `started_at` in seconds since 1970 (UTC), `seconds` of duration. `usage` has an entry a model.
+    """
+    row, outcome = record.row, record.outcome
+    return {
+        "evaluation": evaluation,
+        "row": row.index,
+        "key": row.key,
+        "sample": row.sample,
+        "status": outcome.status.value,
+        "values": dict(row.values),
+        "scores": {score.name: score.value for score in outcome.scores},
+        "score_metadata": {score.name: dict(score.metadata) for score in outcome.scores if score.metadata},
+        "prompt": outcome.prompt,
+        "model_response": outcome.model_response,
+        "metadata": dict(outcome.metadata),
+        "error": None
+        if outcome.error is None
+        else {**dataclasses.asdict(outcome.error), "error_class": outcome.error.error_class.value},
+        "usage": [dataclasses.asdict(usage) for usage in outcome.usage],
+        "started_at": outcome.started_at,
+        "seconds": outcome.seconds,
+        "worker": record.worker,
+    }
+
+
+def to_cells(evaluation: str, record: Record) -> dict[str, Any]:
+    """A record as one line of a table.
+
+    The row's values are ``row.COLUMN`` and the scores ``score.NAME``; usage is added up over models.
+    Bools, numbers and text stay as they are, all else is JSON text (see `doteval.encoding`).
+    """
+    row, outcome = record.row, record.outcome
+    costs = [usage.cost for usage in outcome.usage if usage.cost is not None]
+    cells: dict[str, Any] = {
+        "evaluation": evaluation,
+        "row": row.index,
+        "key": row.key,
+        "sample": row.sample,
+        "status": outcome.status.value,
+        **{f"row.{column}": value for column, value in row.values.items()},
+        **{f"score.{score.name}": score.value for score in outcome.scores},
+        "prompt": outcome.prompt,
+        "model_response": outcome.model_response,
+        "error_type": outcome.error.type if outcome.error else None,
+        "error_message": outcome.error.message if outcome.error else None,
+        "requests": sum(usage.requests for usage in outcome.usage),
+        "prompt_tokens": sum(usage.prompt_tokens for usage in outcome.usage),
+        "completion_tokens": sum(usage.completion_tokens for usage in outcome.usage),
+        "cost": sum(costs) if costs else None,
+        "started_at": outcome.started_at,
+        "seconds": outcome.seconds,
+        "worker": record.worker,
+    }
+    return {name: _cell(value) for name, value in cells.items()}
+
+
+def write_jsonl(file: IO[bytes], records: Iterable[Named]) -> int:
+    """Write one JSON document a line, see `to_document`; returns the number of records.
+
+    What JSON lacks is written as `doteval.encoding` does, and `doteval.encoding.decode` reads it back.
+    """
+    count = 0
+    for evaluation, record in records:
+        file.write(encode(to_document(evaluation, record)).encode() + b"\n")
+        count += 1
+    return count
+
+
+def write_csv(file: IO[bytes], records: Iterable[Named]) -> int:
+    """Write CSV (RFC 4180, UTF-8) with a header, see `to_cells`; returns the number of records.
+
+    None is an empty cell. The records are put aside in a temporary file first, since the columns are
+    known when all have been seen.
+    """
+    with _spooled(records) as spool:
+        names = spool.names()
+        text = _Lines(file)
+        writer = csv.writer(text)
+        writer.writerow(names)
+        for cells in spool.read():
+            writer.writerow([_csv_cell(cells.get(name)) for name in names])
+        return spool.count
+
+
+def write_parquet(file: IO[bytes], records: Iterable[Named]) -> int:
+    """Write a Parquet file, see `to_cells`; returns the number of records.
+
+    A column of bools, of integers or of numbers keeps its type; any other is text. Raises UsageError if
+    pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UsageError(
+            "writing Parquet files needs pyarrow, which is not installed", remedy="Install it: pip install pyarrow"
+        ) from error
+    with _spooled(records) as spool:
+        types = {
+            bool: pyarrow.bool_(),
+            int: pyarrow.int64(),
+            float: pyarrow.float64(),
+            str: pyarrow.string(),
+        }
+        kinds = {name: spool.kind(name) for name in spool.names()}
+        schema = pyarrow.schema([(name, types[kind]) for name, kind in kinds.items()])
+        with parquet.ParquetWriter(file, schema) as writer:
+            for batch in _batches(spool.read()):
+                columns = {name: [_as_kind(cells.get(name), kind) for cells in batch] for name, kind in kinds.items()}
+                writer.write_table(pyarrow.table(columns, schema=schema))
+        return spool.count
+
+
+FORMATS: Mapping[str, Callable[[IO[bytes], Iterable[Named]], int]] = {
+    "csv": write_csv,
+    "jsonl": write_jsonl,
+    "parquet": write_parquet,
+}
+
+
+def export(records: Iterable[Named], path: Path, format: str | None = None) -> int:  # noqa: A002
+    """Write records to a file in a format of `FORMATS`, by default the one that the file's name ends with.
+
+    The file appears when it is complete, and replaces one of that name. Returns the number of records.
+    Raises UsageError for an unknown format, or if the file cannot be written.
+    """
+    chosen = format or path.suffix.removeprefix(".").lower()
+    write = FORMATS.get(chosen)
+    if write is None:
+        raise UsageError(
+            f"{chosen!r} is no format to export to"
+            if chosen
+            else f"{path.name!r} does not say which format to export to",
+            remedy=f"The formats are {', '.join(FORMATS)}.",
+        )
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            count = write(file, records)
+        unfinished.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return count
+
+
+class _Spool:
+    """Lines of a table that wait in a temporary file until all columns are known."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.count = 0
+        self._file = file
+        self._kinds: dict[str, set[type]] = {}
+
+    def add(self, cells: Mapping[str, Any]) -> None:
+        for name, value in cells.items():
+            self._kinds.setdefault(name, set()).add(type(value))
+        self._file.write(json.dumps(cells).encode() + b"\n")
+        self.count += 1
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        self._file.seek(0)
+        return map(json.loads, self._file)
+
+    def names(self) -> list[str]:
+        """The columns: who, the row's values, the scores, and what came of it."""
+        values = [name for name in self._kinds if name.startswith("row.")]
+        scores = [name for name in self._kinds if name.startswith("score.")]
+        return [*_FIXED, *values, *scores, *_AFTER]
+
+    def kind(self, name: str) -> type:
+        """The type that holds all values of a column: bool, int, float, or else str."""
+        if name in _KINDS:
+            return _KINDS[name]
+        kinds = self._kinds.get(name, set()) - {type(None)}
+        for kind, fits in ((bool, {bool}), (int, {int}), (float, {int, float})):
+            if kinds and kinds <= fits:
+                return kind
+        return str
+
+
+@contextmanager
+def _spooled(records: Iterable[Named]) -> Iterator[_Spool]:
+    with tempfile.TemporaryFile() as file:
+        spool = _Spool(file)
+        for evaluation, record in records:
+            spool.add(to_cells(evaluation, record))
+        yield spool
+
+
+class _Lines:
+    """What the csv module writes to: its text goes to a binary file as UTF-8."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        return self._file.write(text.encode())
+
+
+def _batches(lines: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for cells in lines:
+        batch.append(cells)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _cell(value: Any) -> Any:
+    if value is None or type(value) in (bool, float):
+        return value
+    if type(value) is str:
+        # A lone surrogate has no UTF-8; a question mark is better than no export.
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if type(value) is int:
+        # What does not fit 64 bits is text.
+        return value if -(2**63) <= value < 2**63 else str(value)
+    return encode(value)
+
+
+def _csv_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _as_kind(value: Any, kind: type) -> Any:
+    if value is None or kind is not str:
+        return value
+    return _csv_cell(value)
