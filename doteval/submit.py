@@ -14,7 +14,6 @@ from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import UsageError
 from doteval.execution.embedded import Collected, with_collected
 from doteval.execution.fingerprint import specify
-from doteval.execution.items import EvaluationItem
 from doteval.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.intake import take_in
 from doteval.queue.embedded_redis import EmbeddedRedis
@@ -146,7 +145,7 @@ def _local_workers(
         keyword=options.keyword,
         service="local",
     )
-    supervisor = Supervisor(worker_options, processes, store, told=watcher.note)
+    supervisor = Supervisor(worker_options, processes, store, told=watcher.note, output=watcher.note)
     supervisor.start()
     try:
         yield

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from doteval.errors import WorkerError
+from doteval.output_file import OutputFile
 from doteval.store import Store
 from doteval.worker_options import WorkerOptions
 
@@ -39,7 +40,8 @@ class _Place:
 class Supervisor:
     """Keeps `processes` worker processes alive on one machine.
 
-    `told` is called with a line for people whenever a process has died.
+    `told` is called with a line for people whenever a process has died; `output`, if given, with
+    every line that a worker process prints, else they print where this process does.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class Supervisor:
         store: Store,
         *,
         told: Callable[[str], None],
+        output: Callable[[str], None] | None = None,
         log_level: str = "WARNING",
     ) -> None:
         self._options = replace(options, supervisor=os.getpid())
         self._store = store
         self._told = told
+        self._output = OutputFile(output) if output is not None else None
         self._log_level = log_level
         self._places = [_Place(number) for number in range(1, processes + 1)]
         self._stopping = threading.Event()
@@ -88,6 +92,8 @@ class Supervisor:
                 killed.append(process.pid)
         for process in processes:
             self._record_end(process)
+        if self._output is not None:
+            self._output.close()
         if killed:
             raise WorkerError(
                 f"worker processes {', '.join(map(str, killed))} did not leave within {patience:g} s and were killed",
@@ -105,6 +111,8 @@ class Supervisor:
 
     def _keep(self) -> None:
         while not self._stopping.wait(_LOOK_SECONDS):
+            if self._output is not None:
+                self._output.pass_on()
             for place in self._places:
                 if place.process is not None and place.process.poll() is not None:
                     self._bury(place)
@@ -122,6 +130,8 @@ class Supervisor:
             ],
             env={**os.environ, **self._options.to_environment()},
             stdin=subprocess.DEVNULL,
+            stdout=self._output.file if self._output is not None else None,
+            stderr=subprocess.STDOUT if self._output is not None else None,
             # Ctrl-C reaches the supervisor only, which then ends its worker processes in order.
             start_new_session=True,
         )

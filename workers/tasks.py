@@ -11,7 +11,7 @@ from doteval.queue.app import celery_app
 from doteval.queue.row_task import TASK_NAME, RowTask
 from doteval.settings import load_settings
 from doteval.worker_options import WorkerOptions, slots_for
-from workers import lifecycle
+from workers import lifecycle, logs
 from workers.process import GiveBackError, current_process
 
 
@@ -34,6 +34,7 @@ def _options() -> WorkerOptions:
 options = _options()
 app = celery_app(options.broker, options.queue)
 app.conf.worker_concurrency = options.slots
+logs.connect()
 lifecycle.connect(options)
 
 

@@ -1,0 +1,52 @@
+"""What child processes print, passed on line by line.
+
+Through a file and not a pipe: a print into a pipe whose reader was killed would raise in the middle
+of a row.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+# Said by Celery at every warm shutdown, of no use to anybody.
+_DROPPED = ("worker: Warm shutdown",)
+
+
+class OutputFile:
+    """A file that any number of processes append to, and that is read as it grows.
+
+    `file` is what to hand to them as standard output; `pass_on` calls `output` with every line that
+    has come since. The file has no name, and goes with the last process that has it open.
+    """
+
+    def __init__(self, output: Callable[[str], None]) -> None:
+        self._output = output
+        descriptor, name = tempfile.mkstemp(prefix="doteval-output-")
+        path = Path(name)
+        os.close(descriptor)
+        self.file = path.open("ab", buffering=0)
+        self._reader = path.open("rb")
+        path.unlink()
+        self._begun = b""
+
+    def pass_on(self) -> None:
+        """Pass on the whole lines that were printed since the last call."""
+        *lines, self._begun = (self._begun + self._reader.read()).split(b"\n")
+        for line in lines:
+            self._pass_on_line(line)
+
+    def close(self) -> None:
+        """Pass on what is left."""
+        self.pass_on()
+        if self._begun:
+            self._pass_on_line(self._begun)
+        self._reader.close()
+        self.file.close()
+
+    def _pass_on_line(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip()
+        if text and not text.startswith(_DROPPED):
+            self._output(text)
