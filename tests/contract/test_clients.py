@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import threading
 import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -422,6 +423,37 @@ def test_two_loops_at_once(mock_openai: MockOpenAI) -> None:
         thread.join()
     assert counts == [10, 10]
     assert client.get_stats()["requests"] == 20
+
+
+RUNNING_TOTALS = (
+    b'data: {"choices": [{"delta": {"content": "say \\"usage\\": 9"}}], '
+    b'"usage": {"prompt_tokens": 7, "completion_tokens": 1}}\n\n'
+    b'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2}}\r\n\r\n'
+    b"data: [DONE]\n\n"
+)
+
+
+class InPieces(httpx2.SyncByteStream):
+    def __init__(self, content: bytes, size: int) -> None:
+        self._pieces = [content[start : start + size] for start in range(0, len(content), size)]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._pieces)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 10_000])
+@pytest.mark.parametrize("packed", [False, True])
+def test_running_totals_in_a_stream_however_it_is_cut_and_packed(size: int, packed: bool) -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        headers = {"content-type": "text/event-stream", **({"content-encoding": "gzip"} if packed else {})}
+        content = gzip.compress(RUNNING_TOTALS) if packed else RUNNING_TOTALS
+        return httpx2.Response(200, headers=headers, stream=InPieces(content, size), request=request)
+
+    with httpx2.Client(transport=httpx2.MockTransport(answer)) as http_client:
+        client = openai_client(api_key="any", base_url="http://localhost/v1", http_client=http_client)
+        with metering() as meter:
+            list(client.chat.completions.create(model="m", messages=message("hello"), stream=True))
+    assert (only(meter).prompt_tokens, only(meter).completion_tokens, only(meter).requests) == (7, 2, 1)
 
 
 FIXTURES = """
