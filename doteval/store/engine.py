@@ -11,7 +11,9 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, Float, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -19,11 +21,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from doteval.errors import StoreError
 from doteval.store.failures import store_error
 from doteval.store.location import Location
 
 # How long a writer waits for the write lock of SQLite. With groups of 500 rows a turn takes milliseconds.
-_SQLITE_WAIT = 30.0
+SQLITE_WAIT = 30.0
 _POSTGRES_CONNECT_WAIT = 10
 
 
@@ -51,8 +54,7 @@ class Database:
         self.location = location
         self.engine = _sqlite_engine(location) if location.path is not None else _postgres_engine(location)
         self._writing = self.engine.execution_options(doteval_writes=True)
-        # A child of a fork must not use its parent's sockets, nor close them.
-        os.register_at_fork(after_in_child=lambda: self.engine.dispose(close=False))
+        _open.add(self)
 
     @property
     def is_sqlite(self) -> bool:
@@ -61,13 +63,13 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for one or a few queries. Keep it short: an open reader holds back SQLite's checkpoints."""
-        with self._translated(), self.engine.begin() as connection:
+        with self.translated(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction: committed at the end, rolled back on any exception."""
-        with self._translated(), self._writing.begin() as connection:
+        with self.translated(), self._writing.begin() as connection:
             yield connection
 
     def insert(self, table: Table) -> sqlite.Insert:
@@ -90,24 +92,46 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def translated(self) -> Iterator[None]:
+        """What drivers raise inside becomes a `StoreError`."""
         try:
             yield
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             raise store_error(error, self.location) from error
 
+
+_open: WeakSet[Database] = WeakSet()
+
+
+def _forget_connections() -> None:
+    # A child of a fork must not use its parent's connections, nor close them.
+    for database in list(_open):
+        database.engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_forget_connections)
 
 # The first of the two keys of our advisory locks, to stay clear of other users of the database.
 _LOCK_SPACE = 0x646F7465
 
 
+# For RETURNING, upserts and json_each.
+_OLDEST_SQLITE = (3, 38)
+
+
 def _sqlite_engine(location: Location) -> Engine:
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise StoreError(
+            f"this Python has SQLite {sqlite3.sqlite_version}; the result store needs 3.38 or newer",
+            remedy="Use another build of Python, or a PostgreSQL result store.",
+        )
     path = location.path
     assert path is not None
     engine = create_engine(
         location.url,
         hide_parameters=True,
-        connect_args={"timeout": _SQLITE_WAIT, "check_same_thread": False},
+        creator=lambda: sqlite3.connect(_uri(path), uri=True, timeout=SQLITE_WAIT, check_same_thread=False),
+        max_overflow=20,
     )
 
     @event.listens_for(engine, "connect")
@@ -125,6 +149,21 @@ def _sqlite_engine(location: Location) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _uri(path: Path) -> str:
+    """How SQLite is to open the file: to read only, where it or its directory cannot be written."""
+    uri = path.as_uri()
+    directory = _writable(path.parent)
+    if not path.exists() or (_writable(path) and directory):
+        return uri
+    # Beside a file with a write-ahead log SQLite wants to make another file. It need not if nobody writes.
+    logged = path.with_name(f"{path.name}-shm").exists()
+    return f"{uri}?mode=ro" if directory or logged else f"{uri}?mode=ro&immutable=1"
+
+
+def _writable(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _postgres_engine(location: Location) -> Engine:

@@ -4,54 +4,75 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+import psycopg
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from doteval.errors import StoreError, StoreReadOnlyError
 from doteval.store.location import Location
 
+
+class RefusedError(StoreError):
+    """The database understood a statement and will not have it: trying again will not help."""
+
+
+# By the beginning of SQLite's name of the error: what it means, and what to do.
 _SQLITE = {
     "SQLITE_FULL": ("its disk is full", "Free some space; nothing that was stored is lost."),
     "SQLITE_BUSY": ("it stayed locked by another process", "Look for a process that keeps a transaction open."),
     "SQLITE_LOCKED": ("it stayed locked by another process", "Look for a process that keeps a transaction open."),
     "SQLITE_CANTOPEN": ("its file cannot be opened", "Check the path and the permissions."),
-    "SQLITE_NOTADB": ("its file is not an SQLite database", "Give another file."),
+    "SQLITE_PERM": ("its file may not be accessed", "Check the permissions."),
+    "SQLITE_NOTADB": ("its file is not an SQLite database", "Give another file with --storage."),
     "SQLITE_CORRUPT": ("its file is damaged", "Restore a backup, or try `sqlite3 FILE .recover`."),
-    "SQLITE_IOERR": ("its file cannot be read or written (I/O error)", "Check the disk and its free space."),
+    "SQLITE_IOERR": ("its file cannot be read or written", "Check the disk and its free space."),
+    "SQLITE_PROTOCOL": ("its locks do not work", "Keep the file on a local disk, or use PostgreSQL."),
+    "SQLITE_NOMEM": ("there is not enough memory", "Free some memory."),
 }
 
+# By the class of PostgreSQL's error, which is the beginning of its code.
 _POSTGRES = {
     "08": ("the connection was lost or refused", "Check that PostgreSQL runs and can be reached from here."),
+    "25": ("the connection's transaction is in a wrong state", "Try again."),
     "28": ("the login was refused", "Check the user and the password in the URL."),
-    "3D": ("there is no database of that name", "Create it first: createdb NAME."),
+    "3D": ("there is no database of that name", "Create it first: createdb NAME"),
     "40": ("it gave up one of two transactions that waited for each other", "Try again."),
     "53": ("it is out of disk, memory or connections", "See the server's log; nothing that was stored is lost."),
-    "57": ("the server is shutting down or cancelled the query", "Try again when it is up."),
+    "55": ("something that it needs is in use", "Try again."),
+    "57": ("the server shut down or ended the statement", "Try again when it is up."),
+    "58": ("the server has trouble with its files", "See the server's log."),
 }
 
+_READ_ONLY_CODES = ("25006", "42501")
 
-def store_error(error: SQLAlchemyError, location: Location) -> StoreError:
-    """The `StoreError` for a driver's error at that location."""
-    original: Any = getattr(error, "orig", None)
-    name = getattr(original, "sqlite_errorname", None)
-    code = getattr(original, "sqlstate", None)
+
+def store_error(error: Exception, location: Location) -> StoreError:
+    """The `StoreError` for what SQLAlchemy or a driver raised at that location.
+
+    A `StoreReadOnlyError` if only writing is impossible, a `RefusedError` if the statement is to blame.
+    """
+    original: Any = getattr(error, "orig", None) or error
     where = f"the result store {location.shown}"
-    if (name or "").startswith("SQLITE_READONLY") or code in ("25006", "42501"):
+    if isinstance(error, PoolTimeoutError):
+        return StoreError(
+            f"{where} cannot be used: all connections of this process stayed busy", remedy="Use fewer threads."
+        )
+    name: str = getattr(original, "sqlite_errorname", None) or ""
+    code: str = getattr(original, "sqlstate", None) or ""
+    if name.startswith("SQLITE_READONLY") or code in _READ_ONLY_CODES:
         return StoreReadOnlyError(
             f"{where} can be read but not written",
             remedy="Make it writable for this user, or choose another one with --storage.",
         )
-    if name:
-        for prefix, (reason, remedy) in _SQLITE.items():
-            if name.startswith(prefix):
-                return StoreError(f"{where} cannot be used: {reason}", remedy=remedy)
-    if code:
-        known = _POSTGRES.get(code[:2])
-        if known:
-            return StoreError(f"{where} cannot be used: {known[0]} ({code})", remedy=known[1])
-        return StoreError(f"{where} refused a statement: {type(original).__name__} ({code})")
-    if isinstance(error, DBAPIError) and location.path is None and name is None:
+    known = next((known for prefix, known in _SQLITE.items() if name.startswith(prefix)), None)
+    known = known or _POSTGRES.get(code[:2])
+    if known is not None:
+        reason, remedy = known
+        return StoreError(f"{where} cannot be used: {reason} ({name or code})", remedy=remedy)
+    if isinstance(original, psycopg.OperationalError) and not code:
+        # The client's own words about the connection: hosts and ports, but nothing that was sent.
+        words = str(original).strip().splitlines()
         return StoreError(
-            f"{where} cannot be reached: {type(original).__name__}",
-            remedy="Check that PostgreSQL runs and can be reached from here, and the URL.",
+            f"{where} cannot be reached: {words[0] if words else 'the connection was lost'}",
+            remedy="Check the URL, and that PostgreSQL runs and can be reached from here.",
         )
-    return StoreError(f"{where} failed: {type(original or error).__name__}{f' ({name})' if name else ''}")
+    return RefusedError(f"{where} refused a statement: {type(original).__name__} ({name or code or 'no code'})")

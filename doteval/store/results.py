@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, select, tuple_, update
-from sqlalchemy.sql import bindparam, func
+from sqlalchemy import Connection, and_, bindparam, func, select, tuple_
 
-from doteval.encoding import decode, encode
-from doteval.errors import UnstorableValueError
+from doteval.encoding import decode
 from doteval.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
+from doteval.store.bulk import among
 from doteval.store.engine import Database
-from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE, WORKER
-from doteval.store.tally import add_to_tally
+from doteval.store.tables import RESULT, ROW, SCORE, USAGE, WORKER
+from doteval.store.writing import EncodedResult, NewResult, encode_result, write_results
 from doteval.summary import ScoreColumn
 
 
@@ -180,9 +178,13 @@ def _records_query(evaluation_id: int, status: RowStatus | None) -> Any:
 def _scores(connection: Connection, evaluation_id: int, lines: Sequence[Any]) -> dict[tuple[int, int], list[Score]]:
     scores: dict[tuple[int, int], list[Score]] = defaultdict(list)
     if lines:
+        indexes = {line.row_index for line in lines}
         query = (
             select(SCORE)
-            .where(SCORE.c.evaluation_id == evaluation_id, SCORE.c.row_index.in_({line.row_index for line in lines}))
+            .where(
+                SCORE.c.evaluation_id == evaluation_id,
+                among(connection, SCORE.c.row_index, {line.row_index for line in lines}),
+            )
             .order_by(SCORE.c.position)
         )
         for line in connection.execute(query):
@@ -202,9 +204,13 @@ _USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
 def _usage(connection: Connection, evaluation_id: int, lines: Sequence[Any]) -> dict[tuple[int, int, int], list[Usage]]:
     usage: dict[tuple[int, int, int], list[Usage]] = defaultdict(list)
     if lines:
+        indexes = {line.row_index for line in lines}
         query = (
             select(USAGE)
-            .where(USAGE.c.evaluation_id == evaluation_id, USAGE.c.row_index.in_({line.row_index for line in lines}))
+            .where(
+                USAGE.c.evaluation_id == evaluation_id,
+                among(connection, USAGE.c.row_index, {line.row_index for line in lines}),
+            )
             .order_by(USAGE.c.id)
         )
         for line in connection.execute(query):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, exists, false, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, false, func, select, true, update
 
 from doteval.encoding import decode, encode_columns
 from doteval.errors import NotFoundError, UnstorableValueError
 from doteval.results import Row, RowStatus
+from doteval.store.bulk import among
 from doteval.store.engine import Database
 from doteval.store.tables import EVALUATION, RESULT, ROW
 from doteval.store.tally import add_to_tally, remove_results
@@ -21,9 +22,6 @@ _WIDEST = 20
 
 # Indexes in one query of pending ranges: enough to be fast, little enough to keep in memory.
 _PAGE = 5000
-
-# Values in one IN (...): SQLite allows 32,766 in all.
-_MANY = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +52,14 @@ class Rows:
     def add(self, evaluation_id: int, rows: Sequence[Row]) -> None:
         """Add rows. One whose index is there already is left as it is (two submitters may race).
 
-        Raises UnstorableValueError, which names the row and the column.
+        Raises UnstorableValueError, which names the row and the column; NotFoundError if there is no such evaluation.
         """
         if not rows:
             return
         lines = [_line(evaluation_id, row) for row in rows]
         with self._database.write() as connection:
+            self._database.hold(connection, [evaluation_id], alone=False)
+            self._epochs(connection, evaluation_id)
             connection.execute(self._database.insert(ROW).on_conflict_do_nothing(), lines)
 
     def keys(self, evaluation_id: int, first: int, last: int) -> dict[int, str]:
@@ -73,7 +73,7 @@ class Rows:
     def replace(self, evaluation_id: int, rows: Sequence[Row]) -> None:
         """Give rows new content, and make them pending: their results belonged to the old content.
 
-        Raises UnstorableValueError, which names the row and the column.
+        Raises UnstorableValueError, which names the row and the column; NotFoundError if there is no such evaluation.
         """
         if not rows:
             return
@@ -86,9 +86,11 @@ class Rows:
         indexes = [row.index for row in rows]
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
+            self._epochs(connection, evaluation_id)
             connection.execute(statement, lines)
-            for at in range(0, len(indexes), _MANY):
-                remove_results(self._database, connection, evaluation_id, _among(indexes[at : at + _MANY]))
+            remove_results(
+                self._database, connection, evaluation_id, lambda table: among(connection, table.c.row_index, indexes)
+            )
 
     def truncate(self, evaluation_id: int, length: int) -> None:
         """Remove the rows from index `length` on, with their results: the dataset became shorter."""
@@ -98,13 +100,18 @@ class Rows:
             remove_results(self._database, connection, evaluation_id, lambda table: table.c.row_index >= length)
 
     def set_total(self, evaluation_id: int, rows: int, *, complete: bool, fingerprint: str | None) -> None:
-        """Say how many rows the evaluation has; `complete` tells whether that is the whole dataset."""
+        """Say how many rows the evaluation has; `complete` tells whether that is the whole dataset.
+
+        Raises NotFoundError if there is no such evaluation.
+        """
         with self._database.write() as connection:
-            connection.execute(
+            told = connection.execute(
                 update(EVALUATION)
                 .where(EVALUATION.c.id == evaluation_id)
                 .values(row_count=rows, dataset_complete=complete, dataset_fingerprint=fingerprint)
             )
+            if told.rowcount == 0:
+                raise self._gone(evaluation_id)
 
     def dataset_state(self, evaluation_id: int) -> DatasetState:
         """How far the dataset has been read.
@@ -240,10 +247,6 @@ def _unfinished(epochs: int) -> ColumnElement[bool]:
     if epochs == 1:
         return ~exists().where(*_finished())
     return select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery() < epochs
-
-
-def _among(indexes: Sequence[int]) -> Callable[[Table], ColumnElement[bool]]:
-    return lambda table: table.c.row_index.in_(indexes)
 
 
 def _line(evaluation_id: int, row: Row) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from doteval.store.evaluations import Evaluations
 from doteval.store.experiments import Experiments
 from doteval.store.loads import Loads
 from doteval.store.location import Location, locate
-from doteval.store.migrations import prepare
+from doteval.store.migrations import prepare, upgrade
 from doteval.store.results import Results
 from doteval.store.rows import Rows
 from doteval.store.usage import UsageReports
@@ -40,13 +40,10 @@ class Store:
         doteval cannot use, NotFoundError if it does not exist and is not to be created.
         """
         location = locate(url)
-        if location.path is not None and not location.path.exists():
-            if not create:
-                raise NotFoundError(
-                    f"there is no result store {location.path}",
-                    remedy="Give the one of your experiment with --storage, or run an evaluation first.",
-                )
+        if create:
             _make_directory(location)
+        else:
+            _check_exists(location)
         database = Database(location)
         try:
             prepare(database)
@@ -54,6 +51,20 @@ class Store:
             database.close()
             raise
         return cls(database)
+
+    @staticmethod
+    def upgrade(url: str | None = None) -> tuple[str | None, str]:
+        """Bring the schema of the store at a URL to the newest version, for ``doteval db upgrade``.
+
+        Returns the versions before and after. Raises what `open` raises.
+        """
+        location = locate(url)
+        _check_exists(location)
+        database = Database(location)
+        try:
+            return upgrade(database)
+        finally:
+            database.close()
 
     @property
     def url(self) -> str:
@@ -81,12 +92,21 @@ class Store:
         return f"Store({self.url!r})"
 
 
+def _check_exists(location: Location) -> None:
+    if location.path is not None and not location.path.exists():
+        raise NotFoundError(
+            f"there is no result store {location.path}",
+            remedy="Give the one of your experiment with --storage, or run an evaluation first.",
+        )
+
+
 def _make_directory(location: Location) -> None:
-    assert location.path is not None
+    if location.path is None or location.path.exists():
+        return
     try:
         location.path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
-            f"the directory of the result store {location.path} cannot be created: {error.strerror}",
+            f"the directory of the result store {location.path} cannot be made: {error.strerror}",
             remedy="Check the path: sqlite://a/b.db is below this directory, sqlite:///a/b.db is absolute.",
         ) from error

@@ -1,29 +1,48 @@
-"""Group commit: results of many rows in one transaction, on one thread."""
+"""Group commit: the results of many rows in one transaction, on one thread.
+
+::
+
+    put ──▶ waiting ──▶ group ──▶ one transaction ──▶ on_stored of each
+     ▲ blocks while too many wait      │
+     └─────────────────────────────────┘ a store that cannot be used is tried again for ever
+"""
 
 from __future__ import annotations
 
-import random
+import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from doteval.errors import StoreError, UnstorableValueError
 from doteval.results import Outcome, RowError, RowStatus
+from doteval.store.failures import RefusedError
 from doteval.store.store import Store
 from doteval.store.writing import EncodedResult, NewResult, encode_result
 
 OnStored = Callable[[BaseException | None], None]
 
-_FIRST_PAUSE = 0.05
+_LOG = logging.getLogger(__name__)
+
 _LONGEST_PAUSE = 5.0
 
 
-class GroupWriter:
-    """Writes results in groups: all that wait, up to `group`, in one transaction each.
+@dataclass(slots=True)
+class _Entry:
+    result: NewResult
+    on_stored: OnStored | None
+    failure: BaseException | None = None
 
-    `put` blocks while `waiting` results wait. A store that cannot be used is tried again for ever, with
-    pauses that grow; nothing is dropped. `healthy` and `last_error` say how that goes.
+
+class GroupWriter:
+    """Writes results in groups: everything that waits, up to `group`, in one transaction.
+
+    A result that cannot be stored becomes a failed one that says why, and harms no other. While the store
+    cannot be used (locked, disk full, connection lost) the writer tries again with growing pauses, and
+    keeps everything; `healthy` and `last_error` tell.
     """
 
     def __init__(self, store: Store, worker_id: int | None, *, group: int = 500, waiting: int = 5000) -> None:
@@ -31,98 +50,172 @@ class GroupWriter:
         self._worker_id = worker_id
         self._group = group
         self._most_waiting = waiting
-        self._waiting: deque[tuple[NewResult, OnStored | None]] = deque()
+        self._waiting: deque[_Entry] = deque()
         self._changed = threading.Condition()
         self._put = 0
         self._settled = 0
         self._closed = False
-        self._broken: BaseException | None = None
-        self.last_error: str | None = None
+        self._unheard: BaseException | None = None
+        self._death: BaseException | None = None
+        self._last_error: str | None = None
         self._thread = threading.Thread(target=self._work, name="doteval-writer", daemon=True)
         self._thread.start()
 
     @property
     def healthy(self) -> bool:
-        """False while the store cannot be written, and after the thread has died."""
-        return self.last_error is None
+        """False while the store cannot be written."""
+        return self._last_error is None
+
+    @property
+    def last_error(self) -> str | None:
+        """Why the store cannot be written, None while it can."""
+        return self._last_error
+
+    @property
+    def waiting(self) -> int:
+        """How many results were put and are not settled yet."""
+        return self._put - self._settled
 
     def put(self, result: NewResult, on_stored: OnStored | None = None) -> None:
-        """Hand over a result; `on_stored` is called on the writer's thread, with None once it is committed.
+        """Hand over a result. Blocks while too many wait.
 
-        Raises RuntimeError after `close`, or if the thread has died.
+        `on_stored` is called on the writer's thread: with None when the result is committed, or with
+        what prevented that for good.
+
+        Raises RuntimeError after `close`, or if the writer's thread has died.
         """
         with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) < self._most_waiting or self._closed or self._broken)
-            if self._broken is not None:
-                raise RuntimeError("the writer of results has died") from self._broken
+            if threading.current_thread() is not self._thread:
+                self._changed.wait_for(
+                    lambda: len(self._waiting) < self._most_waiting or self._closed or self._death is not None
+                )
+            self._check_alive()
             if self._closed:
                 raise RuntimeError("the writer of results is closed")
-            self._waiting.append((result, on_stored))
+            self._waiting.append(_Entry(result, on_stored))
             self._put += 1
             self._changed.notify_all()
 
-    def flush(self) -> None:
-        """Wait until everything put so far is stored.
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything that was put before is stored, at most `timeout` seconds. False: not yet.
 
-        Raises RuntimeError if the thread has died.
+        Raises what prevented a result that was put without `on_stored`, RuntimeError if the thread has died.
         """
         with self._changed:
             goal = self._put
-            self._changed.wait_for(lambda: self._settled >= goal or self._broken)
-            if self._broken is not None:
-                raise RuntimeError("the writer of results has died") from self._broken
+            self._changed.wait_for(lambda: self._settled >= goal or self._death is not None, timeout)
+            self._check_alive()
+            if self._unheard is not None:
+                failure, self._unheard = self._unheard, None
+                raise failure
+            return self._settled >= goal
 
-    def close(self) -> None:
-        """Store what waits, and end the thread. Does nothing the second time."""
+    def close(self, timeout: float | None = None) -> bool:
+        """Take no more results, store what waits, and end the thread. False: it was not done in `timeout` seconds.
+
+        Raises what `flush` raises.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
+        done = self.flush(timeout)
+        self._thread.join(timeout)
+        return done and not self._thread.is_alive()
+
+    def _check_alive(self) -> None:
+        if self._death is not None:
+            raise RuntimeError("the writer of results has died") from self._death
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closed)
-                taken = [self._waiting.popleft() for _ in range(min(self._group, len(self._waiting)))]
-                self._changed.notify_all()
-            if not taken:
-                return
-            failure = self._store_group([result for result, _ in taken])
-            for _, on_stored in taken:
-                if on_stored is not None:
-                    on_stored(failure)
-            with self._changed:
-                self._settled += len(taken)
-                self._changed.notify_all()
-
-    def _store_group(self, results: list[NewResult]) -> BaseException | None:
-        pause = _FIRST_PAUSE
+        group: list[_Entry] = []
         try:
-            encoded = [_encode_or_fail(result) for result in results]
             while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._waiting or self._closed)
+                    group = [self._waiting.popleft() for _ in range(min(self._group, len(self._waiting)))]
+                    self._changed.notify_all()
+                if not group:
+                    return
+                self._store_group(group)
+                self._settle(group)
+        except BaseException as death:  # noqa: BLE001 (the waiting ones must hear of it, whatever it is)
+            with self._changed:
+                self._death = death
+                self._last_error = f"the writer of results has died: {type(death).__name__}"
+                group += self._waiting
+                self._waiting.clear()
+                for entry in group:
+                    entry.failure = entry.failure or death
+            self._settle(group)
+
+    def _settle(self, group: Sequence[_Entry]) -> None:
+        for entry in group:
+            if entry.on_stored is not None:
                 try:
-                    self._store.results.write_encoded(encoded, self._worker_id)
-                except StoreError as error:
-                    self.last_error = error.message
-                    threading.Event().wait(pause * random.uniform(0.5, 1.0))  # noqa: S311
-                    pause = min(pause * 2, _LONGEST_PAUSE)
-                else:
-                    self.last_error = None
-                    return None
-        except Exception as error:  # noqa: BLE001 (handed to the callbacks)
-            return error
+                    entry.on_stored(entry.failure)
+                except Exception:
+                    # The results are settled, and the callbacks of the others must be called.
+                    _LOG.exception("a callback of the writer of results failed")
+        with self._changed:
+            for entry in group:
+                if entry.on_stored is None and entry.failure is not None:
+                    self._unheard = entry.failure
+            self._settled += len(group)
+            self._changed.notify_all()
+
+    def _store_group(self, group: Sequence[_Entry]) -> None:
+        """Store a group, and note at its entries what failed for good."""
+        try:
+            self._write([_encode(entry.result) for entry in group])
+        except Exception as error:  # noqa: BLE001 (given to its callback)
+            if len(group) > 1:
+                # One of them is to blame: each on its own, then.
+                for entry in group:
+                    self._store_group([entry])
+                return
+            try:
+                self._write([encode_result(_failed(group[0].result, error))])
+            except Exception as again:  # noqa: BLE001 (given to its callback)
+                group[0].failure = again
+
+    def _write(self, encoded: Sequence[EncodedResult]) -> None:
+        attempts = Retrying(
+            retry=retry_if_exception(_passes),
+            wait=wait_random_exponential(multiplier=0.1, max=_LONGEST_PAUSE),
+            before_sleep=self._note,
+            reraise=True,
+        )
+        attempts(self._store.results.write_encoded, encoded, self._worker_id)
+        self._last_error = None
+
+    def _note(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        message = error.message if isinstance(error, StoreError) else str(error)
+        if self._last_error is None:
+            _LOG.warning("results wait, since %s", message)
+        self._last_error = message
 
 
-def _encode_or_fail(result: NewResult) -> EncodedResult:
+def _passes(error: BaseException) -> bool:
+    """Whether trying again can help."""
+    return isinstance(error, StoreError) and not isinstance(error, RefusedError)
+
+
+def _encode(result: NewResult) -> EncodedResult:
     try:
         return encode_result(result)
     except UnstorableValueError as error:
-        outcome = result.outcome
-        failed = Outcome(
-            status=RowStatus.FAILED,
-            started_at=outcome.started_at,
-            seconds=outcome.seconds,
-            error=RowError(type(error).__name__, str(error)),
-            usage=outcome.usage,
-        )
-        return encode_result(replace(result, outcome=failed))
+        return encode_result(_failed(result, error))
+
+
+def _failed(result: NewResult, error: Exception) -> NewResult:
+    """The result of a row whose outcome cannot be stored: what it used and how long it took stay."""
+    outcome = result.outcome
+    failed = Outcome(
+        status=RowStatus.FAILED,
+        started_at=outcome.started_at,
+        seconds=outcome.seconds,
+        error=RowError(type(error).__name__, f"the result of this row cannot be stored: {error}"),
+        usage=outcome.usage,
+    )
+    return replace(result, outcome=failed)

@@ -8,18 +8,18 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, select, true, tuple_
 
 from doteval.encoding import encode, escape_text
 from doteval.errors import UnstorableValueError
 from doteval.results import Outcome, Row, Usage
-from doteval.store.bulk import BulkInsert
+from doteval.store.bulk import BulkInsert, among
 from doteval.store.engine import Database
 from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE
 from doteval.store.tally import add_to_tally
@@ -167,25 +167,25 @@ def _write_evaluation(
         return 0
     _INSERT_USAGE.run(connection, [(*line, worker_id) for result in results for line in result.usage])
     wanted = _current(connection, evaluation_id, results)
-    retried = _known(connection, evaluation_id, wanted)
-    fresh = {key: result for key, result in wanted.items() if key not in retried}
-    inserted = _INSERT_RESULT.run(connection, [(*fresh[key].result, worker_id) for key in sorted(fresh)])
-    kept = [fresh[Key(key)] for key in inserted]
-    for key in sorted(key for key, retry in retried.items() if retry):
-        if _replace(connection, wanted[key], worker_id):
-            kept.append(wanted[key])
+    known = _known(connection, evaluation_id, wanted)
+    retried = _take_retried(connection, evaluation_id, [key for key, retry in known.items() if retry])
+    fresh = sorted(key for key in wanted if key not in known or key in retried)
+    inserted = _INSERT_RESULT.run(connection, [(*wanted[key].result, worker_id) for key in fresh])
+    kept = [wanted[_key(*columns)] for columns in inserted]
     _INSERT_SCORE.run(connection, [score for result in kept for score in result.scores])
     add_to_tally(database, connection, evaluation_id, worker_id, Counter(result.status for result in kept))
     return len(kept)
 
 
-def _current(
-    connection: Connection, evaluation_id: int, results: Sequence[EncodedResult]
-) -> dict[Key, EncodedResult]:
+def _key(evaluation_id: int, index: int, sample: int) -> Key:
+    return evaluation_id, index, sample
+
+
+def _current(connection: Connection, evaluation_id: int, results: Sequence[EncodedResult]) -> dict[Key, EncodedResult]:
     """The first result of each row and sample, without those whose row was removed or has other content now."""
     indexes = sorted({result.key[1] for result in results})
     query = select(ROW.c.row_index, ROW.c.key).where(
-        ROW.c.evaluation_id == evaluation_id, ROW.c.row_index.in_(indexes)
+        ROW.c.evaluation_id == evaluation_id, among(connection, ROW.c.row_index, indexes)
     )
     keys = dict(connection.execute(query).tuples().all())
     current: dict[Key, EncodedResult] = {}
@@ -199,28 +199,38 @@ def _known(connection: Connection, evaluation_id: int, wanted: dict[Key, Encoded
     """The keys that have a result, and whether it is to be retried."""
     indexes = sorted({key[1] for key in wanted})
     query = select(RESULT.c.row_index, RESULT.c.sample, RESULT.c.retry).where(
-        RESULT.c.evaluation_id == evaluation_id, RESULT.c.row_index.in_(indexes)
+        RESULT.c.evaluation_id == evaluation_id, among(connection, RESULT.c.row_index, indexes)
     )
     known = {(evaluation_id, line.row_index, line.sample): line.retry for line in connection.execute(query)}
     return {key: retry for key, retry in known.items() if key in wanted}
 
 
-def _replace(connection: Connection, new: EncodedResult, worker_id: int | None) -> bool:
-    """Put a result in the place of one that is to be retried. False: another writer has done so."""
-    evaluation_id, index, sample = new.key
+def _take_retried(connection: Connection, evaluation_id: int, keys: Sequence[Key]) -> set[Key]:
+    """Move results that are to be retried to the earlier attempts. Returns which were still there to move."""
+    if not keys:
+        return set()
+    # FOR UPDATE, in order, waits for another writer of the same row, and then sees that its result is gone.
+    query = select(RESULT).where(_among(RESULT, evaluation_id, keys), RESULT.c.retry == true())
+    query = query.order_by(RESULT.c.row_index, RESULT.c.sample).with_for_update()
+    taken = {_key(line.evaluation_id, line.row_index, line.sample): line for line in connection.execute(query)}
+    if not taken:
+        return set()
+    scores: dict[Key, list[dict[str, Any]]] = defaultdict(list)
+    scored = select(SCORE).where(_among(SCORE, evaluation_id, taken)).order_by(SCORE.c.position)
+    for line in connection.execute(scored):
+        score = {"name": line.name, "metrics": line.metrics, "value": line.value, "extra": line.extra}
+        scores[_key(line.evaluation_id, line.row_index, line.sample)].append(score)
+    attempts = [
+        {column.name: getattr(line, column.name) for column in RESULT.c if column.name != "retry"}
+        | {"scores": encode(scores[key])}
+        for key, line in taken.items()
+    ]
+    connection.execute(insert(ATTEMPT), attempts)
+    for table in (SCORE, RESULT):
+        connection.execute(delete(table).where(_among(table, evaluation_id, taken)))
+    return set(taken)
 
-    def of_result(table: Table) -> ColumnElement[bool]:
-        return and_(table.c.evaluation_id == evaluation_id, table.c.row_index == index, table.c.sample == sample)
 
-    # FOR UPDATE waits for another writer of this row, and then sees that nothing is to be retried any more.
-    query = select(RESULT).where(of_result(RESULT), RESULT.c.retry.is_(True)).with_for_update()
-    old = connection.execute(query).mappings().one_or_none()
-    if old is None:
-        return False
-    scores = connection.execute(select(SCORE).where(of_result(SCORE)).order_by(SCORE.c.position)).mappings().all()
-    attempt = {name: value for name, value in old.items() if name != "retry"}
-    connection.execute(insert(ATTEMPT).values(**attempt, scores=encode([dict(score) for score in scores])))
-    connection.execute(delete(SCORE).where(of_result(SCORE)))
-    columns = dict(zip(_INSERT_RESULT.columns, (*new.result, worker_id), strict=True))
-    connection.execute(update(RESULT).where(of_result(RESULT)).values(columns))
-    return True
+def _among(table: Table, evaluation_id: int, keys: Iterable[Key]) -> ColumnElement[bool]:
+    places = [(index, sample) for _, index, sample in keys]
+    return and_(table.c.evaluation_id == evaluation_id, tuple_(table.c.row_index, table.c.sample).in_(places))

