@@ -14,8 +14,11 @@ from doteval.execution.event_loop import LoopThread
 from doteval.execution.items import EvaluationItem, evaluation_items, is_evaluation_file
 from doteval.execution.loads import LoadWatch
 from doteval.execution.pytest_internals import use_row_setup_state
+from doteval.resources.fixtures import async_openai_client, openai_client
 
 loop_key = pytest.StashKey[LoopThread]()
+__all__ = ["async_openai_client", "openai_client"]
+
 # A LocalExperiment; its module is imported when there is an evaluation to run.
 local_key = pytest.StashKey[Any]()
 

@@ -22,9 +22,9 @@ def connect() -> None:
         root = logging.getLogger()
         root.handlers[:] = [handler]
         root.setLevel(loglevel)
-        # Chatty about every message, with its arguments.
-        for name in ("celery.worker.strategy", "celery.app.trace"):
-            logging.getLogger(name).setLevel(max(loglevel, logging.WARNING))
+        # Celery would log the arguments of every message, and a traceback for one that is given back.
+        logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
+        logging.getLogger("celery.app.trace").setLevel(logging.CRITICAL)
 
     signals.setup_logging.connect(set_up, weak=False)
     # Celery warns root of pickle, which is not accepted here.

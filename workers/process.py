@@ -47,6 +47,7 @@ class WorkerProcess:
         self._failure: BaseException | None = None
         self._holding: dict[object, HeldRange] = {}
         self._items: dict[str, list[EvaluationItem]] = {}
+        self._fingerprints: dict[EvaluationItem, dict[str, str]] = {}
         self._matched: dict[str, tuple[Evaluation, EvaluationItem]] = {}
         self._store: Store | None = None
         self._conductor: Conductor | None = None
@@ -154,7 +155,6 @@ class WorkerProcess:
         task is given back only to be dropped.
         """
         settled = self._dispatcher.settle(evaluation)
-        logger.warning("%s cannot be run here: %s", evaluation.name, error)
         if settled.status is EvaluationStatus.RUNNING:
             self.wind_down()
             _ask_to_leave()
@@ -177,7 +177,7 @@ class WorkerProcess:
             )
         differing: list[str] = []
         for item in candidates:
-            differing = differing_files(evaluation.spec.fingerprint, fingerprint(item))
+            differing = differing_files(evaluation.spec.fingerprint, self._fingerprints[item])
             if not differing:
                 self._matched[evaluation.uid] = (evaluation, item)
                 return item
@@ -205,6 +205,8 @@ class WorkerProcess:
     def _serve_collected(self, collected: Collected) -> None:
         for item in collected.items:
             self._items.setdefault(item.evaluation_name, []).append(item)
+            # Now, before fixtures import more than collection did.
+            self._fingerprints[item] = fingerprint(item)
         stage = Stage()
         options = self._options
         self._conductor = Conductor(
@@ -229,10 +231,7 @@ class WorkerProcess:
         assert self._store is not None
         if self._state != "ready":
             return
-        running = self._store.evaluations.running()
-        if running:
-            self._publisher.reconnect_if_needed()
-        for evaluation in running:
+        for evaluation in self._store.evaluations.running():
             self._dispatcher.settle(evaluation)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -13,6 +14,8 @@ from doteval.settings import load_settings
 from doteval.worker_options import WorkerOptions, slots_for
 from workers import lifecycle, logs
 from workers.process import GiveBackError, current_process
+
+logger = logging.getLogger("doteval.worker")
 
 
 def _options() -> WorkerOptions:
@@ -44,7 +47,13 @@ def run_rows(_task: Any, evaluation_uid: str, first: int, last: int) -> str:
     process = current_process()
     if process is None:
         raise Reject("this worker process has not begun", requeue=True)
+    task = RowTask(evaluation_uid, first, last)
     try:
-        return process.run_rows(RowTask(evaluation_uid, first, last))
+        return process.run_rows(task)
     except GiveBackError as error:
+        logger.info("rows %d to %d are given back: %s", first, last, error)
         raise Reject(str(error), requeue=True) from error
+    except Exception:
+        # The rows stay pending, and are published again when the queue has drained.
+        logger.exception("rows %d to %d of %s could not be run", first, last, evaluation_uid)
+        raise

@@ -16,12 +16,15 @@ from types import ModuleType
 from doteval.execution.items import EvaluationItem
 from doteval.experiments import EvaluationSpec
 
+# Not the user's, even where a checkout of doteval lies below the root directory.
+_OWN_PACKAGE = Path(__file__).parents[1]
+
 
 def fingerprint(item: EvaluationItem) -> dict[str, str]:
     """The hash of every file of the user's that the evaluation consists of, by path below the root.
 
-    Imports are followed as they are written, in functions too, to modules that collection has
-    imported; so submitter and worker process come to the same files.
+    Imports are followed as they are written, in functions too, to modules that are imported by now.
+    Submitter and worker process ask right after collection, so that both come to the same files.
     """
     root = item.config.rootpath
     found: dict[Path, None] = {}
@@ -72,7 +75,12 @@ def _conftests(path: Path, root: Path) -> Iterator[Path]:
 
 
 def _is_users(path: Path, root: Path) -> bool:
-    return path.is_relative_to(root) and "site-packages" not in path.parts and path.suffix == ".py"
+    return (
+        path.suffix == ".py"
+        and path.is_relative_to(root)
+        and not path.is_relative_to(_OWN_PACKAGE)
+        and "site-packages" not in path.parts
+    )
 
 
 def _imported_files(path: Path) -> Iterator[Path]:
