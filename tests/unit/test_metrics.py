@@ -1,0 +1,299 @@
+"""Metrics: figures against published values and independent calculations; names that survive storage."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import random
+import statistics
+import subprocess
+import sys
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doteval.errors import NotFoundError, UsageError
+from doteval.metrics import (
+    Interval,
+    Metric,
+    accuracy,
+    available,
+    ci95,
+    f1,
+    mean,
+    metric,
+    pass_at_k,
+    precision,
+    recall,
+    register,
+    resolve,
+    std,
+    stderr,
+)
+from doteval.metrics import base as metrics_base
+from doteval.metrics.intervals import BOOTSTRAP_LIMIT, mean_interval, resampled_interval, wilson
+
+NUMBERS = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=50)
+BOOLS = st.lists(st.booleans(), min_size=2, max_size=50)
+
+
+def test_accuracy_is_the_share_of_true():
+    assert accuracy()([True, False, True, True]) == 0.75
+
+
+def test_accuracy_of_nothing_is_zero():
+    assert accuracy()([]) == 0.0
+
+
+def test_accuracy_counts_equal_pairs_and_a_failed_row_as_wrong():
+    assert accuracy()([("a", "a"), ["b", "a"], False, ("c", "c")]) == 0.5
+
+
+@pytest.mark.parametrize("value", ["yes", "1", None, b"1", {}])
+def test_accuracy_refuses_what_is_no_number(value):
+    with pytest.raises(TypeError, match=r"needs true/false values, numbers or pairs"):
+        accuracy()([True, value])
+
+
+@given(NUMBERS)
+def test_mean_std_and_stderr_agree_with_the_standard_library(numbers):
+    assert mean()(numbers) == pytest.approx(statistics.fmean(numbers), abs=1e-6)
+    assert std()(numbers) == pytest.approx(statistics.stdev(numbers), rel=1e-9, abs=1e-6)
+    assert stderr()(numbers) == pytest.approx(statistics.stdev(numbers) / math.sqrt(len(numbers)), rel=1e-9, abs=1e-6)
+
+
+@given(BOOLS)
+def test_std_of_bools_is_that_of_the_same_numbers(bools):
+    assert std()(bools) == pytest.approx(statistics.stdev(map(float, bools)), abs=1e-12)
+
+
+@given(NUMBERS, st.randoms())
+def test_the_order_of_rows_does_not_change_a_mean(numbers, order):
+    shuffled = list(numbers)
+    order.shuffle(shuffled)
+    assert mean()(shuffled) == mean()(numbers)
+
+
+@pytest.mark.parametrize("made", [mean(), std(), stderr()])
+def test_too_few_scores_give_nan(made):
+    assert math.isnan(made([]))
+    assert math.isnan(std()([1.0]))
+
+
+def test_wilson_is_the_published_interval():
+    # Newcombe, Statistics in Medicine 17, 1998, table I, method 3: 81 of 263 and 1 of 29.
+    assert list(wilson(81, 263)) == pytest.approx([0.2553, 0.3662], abs=5e-5)
+    assert list(wilson(1, 29)) == pytest.approx([0.0061, 0.1718], abs=5e-5)
+    assert wilson(0, 0) is None
+
+
+@given(st.integers(1, 500), st.data())
+def test_wilson_surrounds_the_share_and_stays_in_bounds(n, data):
+    successes = data.draw(st.integers(0, n))
+    found = wilson(successes, n)
+    assert 0.0 <= found.low <= successes / n <= found.high <= 1.0
+
+
+def test_ci95_of_bools_is_wilson_and_of_numbers_a_seeded_bootstrap():
+    assert ci95()([True] * 81 + [False] * 182) == wilson(81, 263)
+    numbers = [float(n % 7) for n in range(40)]
+    found = ci95()(numbers)
+    assert found.method == "bootstrap"
+    assert found == ci95()(numbers)
+    assert found.low < statistics.fmean(numbers) < found.high
+
+
+def test_the_bootstrap_agrees_with_the_normal_interval_for_many_numbers():
+    source = random.Random(3)
+    numbers = [source.gauss(0, 1) for _ in range(BOOTSTRAP_LIMIT)]
+    small, large = mean_interval(numbers), mean_interval([*numbers, 0.0])
+    assert (small.method, large.method) == ("bootstrap", "normal")
+    assert small.low == pytest.approx(large.low, abs=0.005)
+    assert small.high == pytest.approx(large.high, abs=0.005)
+    margin = 1.959964 * statistics.stdev([*numbers, 0.0]) / math.sqrt(BOOTSTRAP_LIMIT + 1)
+    assert large.high - large.low == pytest.approx(2 * margin, rel=1e-6)
+
+
+def test_the_bootstrap_covers_the_true_mean_about_as_often_as_it_says():
+    source = random.Random(11)
+    samples = [[source.expovariate(1.0) for _ in range(30)] for _ in range(150)]
+    covered = sum(found.low <= 1.0 <= found.high for found in map(mean_interval, samples))
+    # 95% of 150, less the known shortfall for skewed samples of 30, and four standard deviations.
+    assert covered >= 126
+
+
+@pytest.mark.parametrize("numbers", [[], [1.0], [2.5, 2.5, 2.5], [1.0, math.nan], [1.0, math.inf]])
+def test_no_interval_where_nothing_is_known_of_the_spread(numbers):
+    assert mean_interval([*numbers]) is None
+
+
+def test_resampling_any_metric():
+    numbers = [float(n) for n in range(100)]
+    found = resampled_interval(numbers, statistics.median)
+    assert found.low < 49.5 < found.high
+    assert resampled_interval([1.0], statistics.median) is None
+    assert resampled_interval([1.0] * 501, statistics.median) is None
+
+
+PAIRS = [("a", "a")] * 3 + [("a", "b")] * 1 + [("b", "a")] * 2 + [("b", "b")] * 4
+
+
+def test_precision_recall_and_f1_of_one_class():
+    # By hand: TP 3, FP 1, FN 2.
+    assert precision("a")(PAIRS) == 3 / 4
+    assert recall("a")(PAIRS) == 3 / 5
+    assert f1("a")(PAIRS) == pytest.approx(2 * 0.75 * 0.6 / (0.75 + 0.6))
+
+
+def test_without_a_positive_class_they_are_macro_averages():
+    assert precision()(PAIRS) == pytest.approx((3 / 4 + 4 / 6) / 2)
+    assert recall()(PAIRS) == pytest.approx((3 / 5 + 4 / 5) / 2)
+
+
+def test_of_bools_true_is_positive():
+    assert precision()([(True, True), (True, False), (False, True)]) == 0.5
+
+
+def test_a_class_that_is_never_predicted_counts_as_zero():
+    assert precision("c")(PAIRS) == 0.0
+    assert recall("c")(PAIRS) == 0.0
+    assert f1("c")(PAIRS) == 0.0
+
+
+def test_failed_rows_are_no_prediction():
+    assert precision("a")([*PAIRS, False]) == precision("a")(PAIRS)
+
+
+def test_classes_need_pairs():
+    with pytest.raises(TypeError, match="needs pairs"):
+        f1()([True, False])
+    with pytest.raises(ValueError, match="at least one pair"):
+        f1()([False])
+
+
+def test_the_interval_of_a_class_figure_is_that_of_resampled_pairs():
+    found = precision("a").calculation.interval(PAIRS * 10)
+    assert found.method == "bootstrap"
+    assert found.low < 0.75 < found.high
+    # A share of 40: the interval is near Wilson's.
+    near = wilson(30, 40)
+    assert found.low == pytest.approx(near.low, abs=0.05)
+    assert found.high == pytest.approx(near.high, abs=0.05)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=8), st.data())
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample(row, data):
+    k = data.draw(st.integers(1, len(row)))
+    subsets = list(combinations(row, k))
+    assert pass_at_k(k)([row]) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+
+
+def test_pass_at_k_averages_over_rows():
+    assert pass_at_k(1)([[True, False], [False, False]]) == 0.25
+    assert pass_at_k(2)([[True, False], [False, False]]) == 0.5
+
+
+def test_pass_at_k_needs_k_samples():
+    with pytest.raises(ValueError, match="--epochs 3"):
+        pass_at_k(3)([[True, False]])
+    with pytest.raises(ValueError, match="at least 1"):
+        pass_at_k(0)
+    with pytest.raises(ValueError, match="at least one row"):
+        pass_at_k(1)([])
+
+
+def test_a_metric_has_the_name_of_its_factory_and_its_settings():
+    @metric
+    def share_above(threshold: float = 0.5, *, strict: bool = True) -> Metric:
+        def calculate(scores):
+            return sum(score > threshold for score in scores) / len(scores)
+
+        return calculate
+
+    assert share_above().name == "share_above"
+    assert share_above().__name__ == "share_above"
+    assert share_above(0.9).name == "share_above(threshold=0.9)"
+    assert share_above(0.9).__name__ == "share_above"
+    assert share_above(0.9)([0.8, 0.95]) == 0.5
+    again = resolve("share_above(threshold=0.9)")
+    assert again([0.8, 0.95]) == 0.5
+    assert again.name == "share_above(threshold=0.9)"
+    with pytest.raises(NotFoundError, match="other settings"):
+        resolve("share_above(limit=1)")
+    with pytest.raises(NotFoundError, match="cannot be read back"):
+        resolve("share_above(threshold=open('x'))")
+    with pytest.raises(NotFoundError, match="cannot be read back"):
+        resolve("share_above(")
+
+
+def test_a_metric_named_like_a_built_in_one_is_told_apart():
+    def make():
+        def accuracy():
+            return lambda scores: -1.0
+
+        return metric(accuracy)
+
+    own = make()()
+    assert own.name == f"{__name__}.accuracy"
+    assert own.__name__ == "accuracy"
+    assert resolve("accuracy")([True]) == 1.0
+    assert resolve(own.name)([True]) == -1.0
+
+
+def test_every_built_in_metric_is_found_by_name():
+    built_in = {"accuracy", "ci95", "f1", "mean", "pass_at_k", "precision", "recall", "std", "stderr"}
+    assert built_in <= set(available())
+    assert {resolve(name).name for name in built_in - {"pass_at_k"}} == built_in - {"pass_at_k"}
+
+
+def test_an_unknown_metric():
+    with pytest.raises(NotFoundError, match="metric nonsense is not installed"):
+        resolve("nonsense")
+
+
+def test_a_plain_function_may_be_registered():
+    register("longest", max)
+    assert resolve("longest")([1, 3, 2]) == 3
+
+
+@pytest.fixture
+def announce(monkeypatch):
+    """Announce entry points as an installed package would."""
+
+    def announce(name: str, value: str) -> None:
+        point = importlib.metadata.EntryPoint(name, value, "doteval.metrics")
+        monkeypatch.setattr("doteval.plugins.entry_points", lambda group: [point] if group == point.group else [])
+        metrics_base.plugins.refresh()
+
+    yield announce
+    monkeypatch.undo()
+    metrics_base.plugins.refresh()
+
+
+def test_a_package_announces_a_metric(announce):
+    announce("middle", "statistics:median")
+    assert "middle" in available()
+    assert resolve("middle")([1, 2, 9]) == 2
+
+
+def test_a_package_that_cannot_be_imported_is_named(announce):
+    announce("broken", "no_such_module:metric")
+    assert "broken" in available()
+    with pytest.raises(UsageError, match="'broken' of the package no_such_module cannot be loaded: ModuleNotFound"):
+        resolve("broken")
+
+
+def test_importing_doteval_imports_neither_scipy_nor_numpy():
+    code = "import sys, doteval, doteval.evaluators, doteval.datasets, doteval.summary, doteval.compare, doteval.export"
+    check = "sorted({'scipy', 'numpy', 'pandas', 'pyarrow', 'jsonschema', 'datasets'} & set(sys.modules))"
+    found = subprocess.run(
+        [sys.executable, "-c", f"{code}; print({check})"], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
+
+
+def test_an_interval_unpacks():
+    low, high = Interval(0.1, 0.2, "wilson")
+    assert (low, high) == (0.1, 0.2)
