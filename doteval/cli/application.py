@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,13 +80,17 @@ class Application(click.Group):
         command: click.Command = module.command
         return command
 
+    # click would exit with 1 for a closed pipe, in both steps, which means something else here.
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        with _closed_output():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _closed_output():
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError:
-            raise OutputClosedError from None
-        return result
+            return result
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -113,6 +118,14 @@ class Application(click.Group):
         _write_section(formatter, "Options", [record for record in options if record])
         _write_section(formatter, "Start here", START)
         _write_section(formatter, "Exit codes", EXIT_CODES)
+
+
+@contextmanager
+def _closed_output() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise OutputClosedError from None
 
 
 def _write_section(formatter: click.HelpFormatter, title: str, lines: Sequence[tuple[str, str]]) -> None:

@@ -122,8 +122,9 @@ class _Bars:
             TextColumn("{task.description}", table_column=Column(overflow="ellipsis", no_wrap=True, max_width=40)),
             BarColumn(bar_width=None, complete_style="cyan"),
             TextColumn("{task.fields[share]}", justify="right"),
-            _RateColumn(),
-            TimeRemainingColumn(compact=True),
+            # Widths that do not change keep the bars from jumping.
+            _RateColumn(table_column=Column(min_width=11)),
+            TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
             TextColumn("{task.fields[failures]}", style="red"),
             console=output,
             transient=True,
@@ -157,6 +158,7 @@ class _Bars:
             )
         more = len(running) - len(shown)
         self._progress.footer = f"and {few(more, 'evaluation')} more" if more else ""
+        self._progress.refresh()
 
 
 class _ProgressWithFooter(Progress):
