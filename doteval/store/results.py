@@ -183,7 +183,7 @@ def _scores(connection: Connection, evaluation_id: int, lines: Sequence[Any]) ->
             select(SCORE)
             .where(
                 SCORE.c.evaluation_id == evaluation_id,
-                among(connection, SCORE.c.row_index, {line.row_index for line in lines}),
+                among(connection, SCORE.c.row_index, indexes),
             )
             .order_by(SCORE.c.position)
         )
@@ -209,7 +209,7 @@ def _usage(connection: Connection, evaluation_id: int, lines: Sequence[Any]) -> 
             select(USAGE)
             .where(
                 USAGE.c.evaluation_id == evaluation_id,
-                among(connection, USAGE.c.row_index, {line.row_index for line in lines}),
+                among(connection, USAGE.c.row_index, indexes),
             )
             .order_by(USAGE.c.id)
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, false, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, false, func, literal, select, true, update
 
 from doteval.encoding import decode, encode_columns
 from doteval.errors import NotFoundError, UnstorableValueError
@@ -209,9 +209,9 @@ class Rows:
         with self._database.read() as connection:
             epochs = self._epochs(connection, evaluation_id)
         count = select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery()
-        samples: Any = 1 if epochs == 1 else epochs - count
+        samples = literal(1) if epochs == 1 else epochs - count
         query = (
-            select(ROW.c.row_index, samples)
+            select(ROW.c.row_index, samples.label("samples"))
             .where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index >= bindparam("start"), _unfinished(epochs))
             .order_by(ROW.c.row_index)
             .limit(_PAGE)
@@ -219,7 +219,7 @@ class Rows:
         start = first
         while True:
             with self._database.read() as connection:
-                page = connection.execute(query, {"start": start}).tuples().all()
+                page = [(line.row_index, line.samples) for line in connection.execute(query, {"start": start})]
             yield from page
             if len(page) < _PAGE:
                 return

@@ -118,9 +118,10 @@ class GroupWriter:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        done = self.flush(timeout)
-        self._thread.join(timeout)
-        return done and not self._thread.is_alive()
+        try:
+            return self.flush(timeout)
+        finally:
+            self._thread.join(timeout)
 
     def _check_alive(self) -> None:
         if self._death is not None:
@@ -153,7 +154,7 @@ class GroupWriter:
             if entry.on_stored is not None:
                 try:
                     entry.on_stored(entry.failure)
-                except Exception:
+                except BaseException:  # noqa: BLE001 (logged)
                     # The results are settled, and the callbacks of the others must be called.
                     _LOG.exception("a callback of the writer of results failed")
         with self._changed:

@@ -187,7 +187,7 @@ def _current(connection: Connection, evaluation_id: int, results: Sequence[Encod
     query = select(ROW.c.row_index, ROW.c.key).where(
         ROW.c.evaluation_id == evaluation_id, among(connection, ROW.c.row_index, indexes)
     )
-    keys = dict(connection.execute(query).tuples().all())
+    keys = {line.row_index: line.key for line in connection.execute(query)}
     current: dict[Key, EncodedResult] = {}
     for result in results:
         if keys.get(result.key[1]) == result.row_key:

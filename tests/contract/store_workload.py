@@ -1,0 +1,96 @@
+"""What the tests of the store put into it, and what several processes do to it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+from sqlalchemy import func, select
+
+from doteval.experiments import Counts, Evaluation, EvaluationSpec
+from doteval.results import ErrorClass, Outcome, Row, RowError, RowStatus, Score, Usage
+from doteval.store import NewResult, Store
+from doteval.store.tables import RESULT
+
+SPEC = EvaluationSpec("evals/eval_qa.py", "eval_qa", ("text", "expected"), {"evals/eval_qa.py": "1"})
+
+
+def rows(count: int, *, first: int = 0, version: str = "a") -> list[Row]:
+    return [
+        Row(index, f"{version}{index}", {"text": f"question {index}", "expected": index})
+        for index in range(first, first + count)
+    ]
+
+
+def begin(store: Store, count: int = 0, *, name: str = "an experiment", epochs: int = 1) -> Evaluation:
+    """An evaluation of `count` rows."""
+    evaluation = store.evaluations.begin(store.experiments.begin(name), SPEC, epochs=epochs)
+    store.rows.add(evaluation.id, rows(count))
+    if count:
+        store.rows.set_total(evaluation.id, count, complete=True, fingerprint="f")
+    return evaluation
+
+
+def done(value: Any = True, *, usage: tuple[Usage, ...] = (), **more: Any) -> Outcome:
+    return Outcome(
+        RowStatus.DONE, 1_000_000.0, 0.25, (Score("exact_match", value, ("accuracy",)),), usage=usage, **more
+    )
+
+
+def failed(message: str = "no answer", *, usage: tuple[Usage, ...] = ()) -> Outcome:
+    error = RowError("ValueError", message, ErrorClass.EVALUATION, "Traceback ...")
+    return Outcome(RowStatus.FAILED, 1_000_000.0, 0.5, error=error, usage=usage)
+
+
+def skipped() -> Outcome:
+    return Outcome(RowStatus.SKIPPED, 1_000_000.0, 0.0, error=RowError("Skipped", "not today"))
+
+
+def results(evaluation: Evaluation, of: Iterable[Row], outcome: Outcome | None = None) -> list[NewResult]:
+    return [NewResult(evaluation.id, row, outcome or done()) for row in of]
+
+
+def sample(row: Row, number: int) -> Row:
+    return Row(row.index, row.key, row.values, number)
+
+
+def counted(store: Store, evaluation: Evaluation) -> Counts:
+    """The counts as a scan of the results finds them, which the tally must agree with."""
+    query = (
+        select(RESULT.c.status, func.count().label("results"))
+        .where(RESULT.c.evaluation_id == evaluation.id, RESULT.c.retry.is_(False))
+        .group_by(RESULT.c.status)
+    )
+    with store._database.read() as connection:
+        found = {line.status: line.results for line in connection.execute(query)}
+    total = store.evaluations.counts(evaluation.id).total
+    return Counts(total, **{status: found.get(status, 0) for status in ("done", "failed", "skipped")})
+
+
+def in_threads(work: Callable[[int], Any], count: int = 8) -> list[Any]:
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, range(count)))
+
+
+def in_processes(work: Callable[..., Any], arguments: Sequence[Sequence[Any]]) -> list[Any]:
+    """Run a function of this module once for each list of arguments, each in a process of its own."""
+    with ProcessPoolExecutor(len(arguments), mp_context=get_context("spawn")) as pool:
+        return [future.result(timeout=120) for future in [pool.submit(work, *given) for given in arguments]]
+
+
+def open_and_begin(url: str) -> tuple[int, int]:
+    """Open a store that may not exist yet, and begin the same evaluation as everybody else."""
+    with Store.open(url) as store:
+        evaluation = begin(store)
+        return evaluation.experiment.id, evaluation.id
+
+
+def write_everything(url: str, uid: str, count: int, group: int, fails: bool) -> int:
+    """Write a result for each row, in groups; returns how many were kept."""
+    with Store.open(url) as store:
+        evaluation = store.evaluations.by_uid(uid)
+        outcome = failed() if fails else done(usage=(Usage("m", requests=1),))
+        new = results(evaluation, rows(count), outcome)
+        return sum(store.results.write(new[at : at + group], None) for at in range(0, count, group))

@@ -1,0 +1,110 @@
+"""Usage in the store: loads of session fixtures, and calls to models, kept and spent."""
+
+from __future__ import annotations
+
+import pytest
+
+from doteval.results import Usage
+from doteval.store import LoadUsage, ModelUsage, Store, UsageReport, WorkerInfo
+from tests.contract.store_workload import begin, done, failed, results, rows
+
+
+def _worker(store: Store, pid: int) -> int:
+    return store.workers.begin(WorkerInfo("w", "host", pid))
+
+
+def test_nothing_used(store: Store) -> None:
+    assert store.usage.report(begin(store, 1).experiment) == UsageReport([], [])
+
+
+def test_redone_work_is_spent_but_not_kept(store: Store) -> None:
+    evaluation = begin(store, 2)
+    one = Usage("gpt", 1, 2, 0, 1, 100, 10, 5, 3, 0.5, 1.0)
+    store.results.write(results(evaluation, rows(1), done(usage=(one, Usage("judge", 1)))), None)
+    store.results.write(results(evaluation, rows(1), done(usage=(one,))), None)
+    store.results.write(results(evaluation, rows(1, first=1), failed(usage=(one,))), None)
+    store.rows.retry_failed(evaluation.id)
+    assert store.usage.report(evaluation.experiment).models == [
+        ModelUsage(one + one, one + one + one),
+        ModelUsage(Usage("judge", 1), Usage("judge", 1)),
+    ]
+
+    again = Usage("gpt", 1, cost=None)
+    store.results.write(results(evaluation, rows(1, first=1), done(usage=(again,))), None)
+    assert store.usage.report(evaluation.experiment).models[0] == ModelUsage(one + again, one + one + one + again)
+
+
+def test_a_model_that_only_lost_executions_used(store: Store) -> None:
+    evaluation = begin(store, 1)
+    store.results.write(results(evaluation, rows(1)), None)
+    store.results.write(results(evaluation, rows(1), done(usage=(Usage("m", 3, cost=None),))), None)
+    assert store.usage.report(evaluation.experiment).models == [ModelUsage(Usage("m"), Usage("m", 3))]
+
+
+def test_usage_belongs_to_its_experiment(store: Store) -> None:
+    one, two = begin(store, 1, name="one"), begin(store, 1, name="two")
+    store.results.write(results(one, rows(1), done(usage=(Usage("m", 1),))), None)
+    assert store.usage.report(two.experiment).models == []
+
+
+def test_loads_are_put_together_over_workers(store: Store) -> None:
+    evaluation = begin(store, 2)
+    first, second = _worker(store, 1), _worker(store, 2)
+    store.results.write(results(evaluation, rows(2)), first)
+    one = store.loads.begin(first, "model", "evals", 2.0)
+    two = store.loads.begin(second, "model", "evals", 3.5, evaluation_id=evaluation.id)
+    bad = store.loads.begin(second, "judge\x00", "", 0.5, error="OSError: \ud800", evaluation_id=evaluation.id)
+    store.loads.snapshot(one, {"calls": 1})
+    store.loads.end(
+        one, {"calls": 10, "cache": {"hits": 1, "by": {"a": 2}}, "gpus": ["0"], "name": "x", "on": True, "only": 1}, 0.1
+    )
+    store.loads.snapshot(
+        two, {"calls": 5, "cache": {"hits": 0.5, "by": {"b": 1}}, "gpus": ["1", "0"], "name": "y", "on": True}
+    )
+    store.loads.end(bad, None, 0.0)
+
+    assert store.usage.report(evaluation.experiment).loads == [
+        LoadUsage(
+            "model",
+            loads=2,
+            load_seconds=5.5,
+            torn_down=1,
+            stats={
+                "calls": 15,
+                "cache": {"hits": 1.5, "by": {"a": 2, "b": 1}},
+                "gpus": ["0", "1"],
+                "name": "y",
+                "on": True,
+                "only": 1,
+            },
+            errors=[],
+        ),
+        LoadUsage("judge\x00", loads=1, load_seconds=0.5, torn_down=1, stats={}, errors=["OSError: \ud800"]),
+    ]
+
+
+def test_the_last_snapshot_stays_if_the_teardown_says_nothing(store: Store) -> None:
+    evaluation = begin(store)
+    load = store.loads.begin(_worker(store, 1), "model", "", 1.0, evaluation_id=evaluation.id)
+    store.loads.snapshot(load, {"calls": 1})
+    store.loads.snapshot(load, {"calls": 2})
+    store.loads.end(load, None, 0.5)
+    assert store.usage.report(evaluation.experiment).loads[0].stats == {"calls": 2}
+
+
+@pytest.mark.parametrize("text", ["3 calls", '{"calls": 3}'])
+def test_statistics_may_be_text(store: Store, text: str) -> None:
+    evaluation = begin(store)
+    load = store.loads.begin(_worker(store, 1), "model", "", 1.0, evaluation_id=evaluation.id)
+    store.loads.end(load, text, 0.5)
+    assert store.usage.report(evaluation.experiment).loads[0].stats == {"text": text}
+
+
+def test_loads_of_workers_that_did_nothing_for_an_experiment_are_not_its_own(store: Store) -> None:
+    one, two = begin(store, 1, name="one"), begin(store, 1, name="two")
+    shared, other = _worker(store, 1), _worker(store, 2)
+    store.loads.begin(shared, "model", "", 1.0, evaluation_id=one.id)
+    store.loads.begin(other, "model", "", 2.0, evaluation_id=two.id)
+    store.results.write(results(two, rows(1)), shared)
+    assert [load.load_seconds for load in store.usage.report(one.experiment).loads] == [1.0]
+    assert [load.load_seconds for load in store.usage.report(two.experiment).loads] == [3.0]
