@@ -36,7 +36,7 @@ $(BIN)/python:
 	echo "Making $(VENV) with $$("$$python" --version) ..."; "$$python" -m venv "$(VENV)"
 
 demo: $(INSTALLED) ## Evaluate two real datasets on two worker processes, with a private Redis
-	@$(BIN)/doteval submit examples --experiment demo
+	@$(BIN)/python examples/demo.py
 
 test: $(INSTALLED) ## Run the tests (ARGS="-k words" for some of them)
 	@$(BIN)/python -m pytest $(ARGS)

@@ -45,10 +45,10 @@ def console(*, stderr: bool = False) -> Console:
 
 def table(*columns: str, left: int = 1) -> Table:
     """An empty table; the first `left` columns are text, the others numbers."""
-    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1), show_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for position, column in enumerate(columns):
         if position < left:
-            made.add_column(column, overflow="fold")
+            made.add_column(column, overflow="fold", min_width=8)
         else:
             made.add_column(column, justify="right", no_wrap=True)
     return made

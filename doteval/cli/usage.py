@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from doteval.store import LoadUsage, ModelUsage, UsageReport
 
+# Facts of one fixture in the table; the rest is in the JSON.
+_FACTS_SHOWN = 6
+
 
 @click.command("usage")
 @click.argument("name")
@@ -24,8 +27,8 @@ def command(name: str, by: str | None, storage: str | None, as_json: bool) -> No
     """Show what the experiment NAME used.
 
     For each session fixture how often it was loaded, over all worker processes, and what its
-    get_stats() said; for each model its requests and tokens. What was spent on results that were
-    replaced, or written by two workers at once, is counted under "spent".
+    get_stats() said; for each model its requests and tokens. "spent" counts all requests, those
+    for results too that were replaced later.
     """
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
@@ -34,8 +37,8 @@ def command(name: str, by: str | None, storage: str | None, as_json: bool) -> No
             from doteval.cli import documents
 
             document = documents.usage_report(report)
-            unwanted = {"fixture": "models", "model": "fixtures"}.get(by or "")
-            document.pop(unwanted, None) if unwanted else None
+            if by is not None:
+                document = {f"{by}s": document[f"{by}s"]}
             documents.write({"experiment": documents.experiment(experiment), "storage": store.url, **document})
             return
         from doteval.cli import terminal
@@ -66,7 +69,7 @@ def _print_loads(console: Console, loads: Sequence[LoadUsage]) -> None:
             terminal.count(load.loads),
             terminal.duration(load.load_seconds),
             terminal.count(load.torn_down),
-            terminal.plain(", ".join(_facts(load.stats))),
+            terminal.plain(_facts(load.stats)),
         )
     console.print(table)
     for load in loads:
@@ -80,9 +83,7 @@ def _print_models(console: Console, models: Sequence[ModelUsage]) -> None:
 
     if not models:
         return
-    table = terminal.table(
-        "model", "requests", "attempts", "cache hits", "tokens in", "tokens out", "cost", "requests spent"
-    )
+    table = terminal.table("model", "requests", "tries", "cached", "tokens in", "tokens out", "cost", "spent")
     for model in models:
         usage = model.usage
         table.add_row(
@@ -99,18 +100,27 @@ def _print_models(console: Console, models: Sequence[ModelUsage]) -> None:
     console.print()
 
 
-def _facts(stats: Mapping[str, Any], above: str = "") -> list[str]:
-    """``{"calls": 3, "cache": {"hits": 1}}`` → ``["calls 3", "cache.hits 1"]``."""
-    facts: list[str] = []
+def _facts(stats: Mapping[str, Any]) -> str:
+    """The first facts of the stats, without zeros: ``{"calls": 3, "cache": {"hits": 1}}`` → ``calls 3, cache hits 1``."""
+    facts = list(_each_fact(stats))
+    more = len(facts) - _FACTS_SHOWN
+    return ", ".join(facts[:_FACTS_SHOWN]) + (f", and {more} more (--json)" if more > 0 else "")
+
+
+def _each_fact(stats: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    # What is said directly comes before what is said in mappings: totals before details.
+    for name, value in stats.items():
+        label = f"{above}{name}".replace("_", " ")
+        if isinstance(value, Mapping) or (value == 0 and not isinstance(value, bool)):
+            continue
+        if isinstance(value, float):
+            yield f"{label} {value:,.4g}" if abs(value) < 1000 else f"{label} {value:,.0f}"
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield f"{label} {value:,}"
+        elif isinstance(value, list | tuple | set | frozenset):
+            yield f"{label} {' '.join(map(str, value))}"
+        else:
+            yield f"{label} {value}"
     for name, value in stats.items():
         if isinstance(value, Mapping):
-            facts += _facts(value, f"{above}{name}.")
-        elif isinstance(value, float):
-            facts.append(f"{above}{name} {value:,.4g}" if abs(value) < 1000 else f"{above}{name} {value:,.0f}")
-        elif isinstance(value, int) and not isinstance(value, bool):
-            facts.append(f"{above}{name} {value:,}")
-        elif isinstance(value, list | tuple | set | frozenset):
-            facts.append(f"{above}{name} {' '.join(map(str, value))}")
-        else:
-            facts.append(f"{above}{name} {value}")
-    return facts
+            yield from _each_fact(value, f"{above}{name} ")

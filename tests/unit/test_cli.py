@@ -205,7 +205,7 @@ def test_show_without_options_has_no_records_in_json(doteval_: CommandLine, resu
 def test_usage(doteval_: CommandLine, results: str) -> None:
     ran = doteval_("usage", "alpha", "--storage", results)
     assert words(line_with(ran.out, "lexicon"))[:4] == ["lexicon", "1", "1.50", "s"]
-    assert "calls 12,345, cache.hits 3" in line_with(ran.out, "lexicon")
+    assert "calls 12,345, cache hits 3" in line_with(ran.out, "lexicon")
     assert words(line_with(ran.out, "gpt-small")) == ["gpt-small", "3", "6", "0", "30", "9", "$1.50", "3"]
 
 
