@@ -101,7 +101,7 @@ def _print_models(console: Console, models: Sequence[ModelUsage]) -> None:
 
 
 def _facts(stats: Mapping[str, Any]) -> str:
-    """The first facts of the stats, without zeros: ``{"calls": 3, "cache": {"hits": 1}}`` → ``calls 3, cache hits 1``."""
+    """The first facts of the stats, without zeros: ``{"cache": {"hits": 1}}`` → ``cache hits 1``."""
     facts = list(_each_fact(stats))
     more = len(facts) - _FACTS_SHOWN
     return ", ".join(facts[:_FACTS_SHOWN]) + (f", and {more} more (--json)" if more > 0 else "")
