@@ -211,7 +211,7 @@ def _tagged_numpy(value: Any, place: _Place, depth: int) -> Any:
 
 def _datetime_value(value: datetime) -> Any:
     zone = getattr(value.tzinfo, "key", None)
-    return [value.isoformat(), zone] if zone else value.isoformat()
+    return [value.isoformat(), zone, value.fold] if zone or value.fold else value.isoformat()
 
 
 _SIMPLE: dict[type, Callable[[Any], Any]] = {
@@ -256,9 +256,12 @@ def _restore_datetime(tagged: Mapping[str, Any]) -> datetime:
     stored = tagged["value"]
     if isinstance(stored, str):
         return datetime.fromisoformat(stored)
-    moment = datetime.fromisoformat(stored[0])
+    written, zone, fold = stored
+    moment = datetime.fromisoformat(written)
+    if zone is None:
+        return moment.replace(fold=fold)
     try:
-        return moment.astimezone(ZoneInfo(stored[1]))
+        return moment.astimezone(ZoneInfo(zone))
     except ZoneInfoNotFoundError:
         # This machine lacks the zone; the moment itself is exact either way.
         return moment

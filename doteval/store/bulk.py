@@ -21,7 +21,8 @@ class BulkInsert:
     """An INSERT into the columns of a table that skips lines whose key is there already.
 
     `returning` names columns of the lines that were inserted, in no particular order. SQLite, where
-    nobody else can write during a transaction, is not asked for them: there, look before you insert.
+    nobody else can write during a transaction, is not asked for them: there, look before you insert, since
+    with `returning` a key that is there already is an error.
     """
 
     def __init__(self, table: Table, columns: Sequence[str], *, returning: Sequence[str] = ()) -> None:
@@ -34,7 +35,9 @@ class BulkInsert:
         # The statements are made of names of our own tables and types only.
         self._sqlite = f"{head} VALUES ({', '.join('?' * len(self.columns))})"
         self._postgres = f"{head} SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING"  # noqa: S608
-        if self._returning:
+        if not self._returning:
+            self._sqlite += " ON CONFLICT DO NOTHING"
+        else:
             self._postgres += f" RETURNING {', '.join(self._returning)}"
 
     def run(self, connection: Connection, lines: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -26,17 +26,19 @@ class Location:
     @property
     def raw(self) -> str:
         """The URL with its password, for worker processes; `locate` gives the same location for it."""
-        return self._plain().render_as_string(hide_password=False)
+        return self._written(self.url, hide_password=False)
 
     @property
     def shown(self) -> str:
         """The URL for messages: passwords hidden."""
         hidden = {key: "***" if "password" in key else value for key, value in self.url.query.items()}
-        return self._plain().set(query=hidden).render_as_string(hide_password=True)
+        return self._written(self.url.set(query=hidden), hide_password=True)
 
-    def _plain(self) -> URL:
+    def _written(self, url: URL, *, hide_password: bool) -> str:
+        if self.path is not None:
+            return f"sqlite:///{self.path}"
         # Without the driver, which is ours to choose.
-        return self.url.set(drivername=self.url.get_backend_name())
+        return url.set(drivername="postgresql").render_as_string(hide_password=hide_password)
 
 
 def locate(url: str | None) -> Location:

@@ -211,7 +211,7 @@ def _usage(connection: Connection, evaluation_id: int, lines: Sequence[Any]) -> 
                 USAGE.c.evaluation_id == evaluation_id,
                 among(connection, USAGE.c.row_index, indexes),
             )
-            .order_by(USAGE.c.id)
+            .order_by(USAGE.c.position)
         )
         for line in connection.execute(query):
             used = Usage(*(getattr(line, name) for name in _USAGE_FIELDS))

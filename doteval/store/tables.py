@@ -168,16 +168,16 @@ class AttemptTable(SQLModel, table=True):
 
 
 class UsageTable(SQLModel, table=True):
-    """What one execution of one row used of one model, kept or redone."""
+    """What one execution of one row used of one model, kept or redone. Writing it twice changes nothing."""
 
     __tablename__ = "usage"
-    __table_args__ = (Index("usage_row", "evaluation_id", "row_index", "sample"),)
+    __table_args__ = {"sqlite_with_rowid": False}
 
-    id: int | None = Field(default=None, primary_key=True, sa_type=_LongId)
-    evaluation_id: int
-    row_index: int = Field(sa_type=BigInteger)
-    sample: int
-    execution: int = Field(sa_type=BigInteger)
+    evaluation_id: int = Field(primary_key=True)
+    row_index: int = Field(primary_key=True, sa_type=BigInteger)
+    sample: int = Field(primary_key=True)
+    execution: int = Field(primary_key=True, sa_type=BigInteger)
+    position: int = Field(primary_key=True)
     worker_id: int | None
     model: str = Field(sa_type=SafeText)
     requests: int = Field(sa_type=BigInteger)

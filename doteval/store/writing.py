@@ -61,7 +61,7 @@ _INSERT_RESULT = BulkInsert(
     returning=_KEY,
 )
 _INSERT_SCORE = BulkInsert(SCORE, (*_KEY, "position", "name", "metrics", "value", "extra"))
-_INSERT_USAGE = BulkInsert(USAGE, (*_KEY, "execution", *_USAGE, "worker_id"))
+_INSERT_USAGE = BulkInsert(USAGE, (*_KEY, "execution", "position", *_USAGE, "worker_id"))
 
 _usage_values = attrgetter(*_USAGE[1:])
 
@@ -123,7 +123,10 @@ def encode_result(new: NewResult) -> EncodedResult:
         )
         for position, score in enumerate(outcome.scores)
     )
-    usage = tuple((*key, execution, escape_text(used.model), *_usage_values(used)) for used in outcome.usage)
+    usage = tuple(
+        (*key, execution, position, escape_text(used.model), *_usage_values(used))
+        for position, used in enumerate(outcome.usage)
+    )
     return EncodedResult(key, row.key, status, result, scores, usage)
 
 

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from doteval.experiments import Counts, Evaluation
-from doteval.results import Row
+from doteval.results import Outcome, Row
 from doteval.store import NewResult, Store
 from tests.contract.store_workload import SPEC, begin, counted, done, failed, skipped
 
 _ROWS, _EPOCHS = 6, 2
 
-_OUTCOMES = {"done": done, "failed": failed, "skipped": skipped}
+_OUTCOMES: dict[str, Callable[[], Outcome]] = {"done": done, "failed": failed, "skipped": skipped}
 
 _result = st.tuples(
     st.integers(0, _ROWS),  # one beyond the rows that there are
@@ -25,7 +25,7 @@ _result = st.tuples(
     st.sampled_from(sorted(_OUTCOMES)),
     st.booleans(),  # for the row's present content, or for what it was before
 )
-_operation = st.one_of(
+_operation: st.SearchStrategy[tuple[Any, ...]] = st.one_of(
     st.tuples(st.just("write"), st.integers(0, 3), st.lists(_result, min_size=1, max_size=8)),
     st.tuples(st.just("retry")),
     st.tuples(st.just("replace"), st.lists(st.integers(0, _ROWS - 1), min_size=1, max_size=3, unique=True)),

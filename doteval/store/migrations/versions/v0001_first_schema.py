@@ -125,9 +125,9 @@ def upgrade() -> None:
     op.create_index("attempt_row", "attempt", _KEY)
     op.create_table(
         "usage",
-        sa.Column("id", _COUNTED, primary_key=True),
         *_place(),
         _required("execution", sa.BigInteger),
+        _required("position", sa.Integer),
         _optional("worker_id", sa.Integer),
         _required("model", sa.Text),
         _required("requests", sa.BigInteger),
@@ -140,8 +140,9 @@ def upgrade() -> None:
         _required("reasoning_tokens", sa.BigInteger),
         _optional("cost", sa.Float),
         _required("seconds", sa.Float),
+        sa.PrimaryKeyConstraint(*_KEY, "execution", "position"),
+        sqlite_with_rowid=False,
     )
-    op.create_index("usage_row", "usage", _KEY)
     op.create_table(
         "tally",
         _required("evaluation_id", sa.Integer),
