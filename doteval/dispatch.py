@@ -2,17 +2,19 @@
 
 The submitter does it while it follows, and worker processes do it in its place when it has left.
 Any number of processes may do it at once: a cursor in the store, moved by compare-and-swap, says
-up to which row tasks have been published, so that none is published twice.
+up to which row tasks have been published, so that none is published twice. Publishing again from
+the first row begins a new round, which the cursor counts too: else one process could not tell that
+another has just done so.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from doteval.experiments import Evaluation, EvaluationStatus
-from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import RowTask
 from doteval.store import RowRange, Store, WorkerState
 
@@ -27,6 +29,8 @@ _DRAINED_SECONDS = 3.0
 # What row tasks hold when nothing is known of how long rows take.
 _ROWS_PER_TASK = 100
 _TASKS_PER_SLOT = 4
+# The cursor in the store is one number: the round times this, plus the index of a row.
+_ROUND = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +41,35 @@ class DispatchOptions:
     slots: int = 20
 
 
-class Dispatcher:
-    """Publishes the pending rows of evaluations and notices when they are all done."""
+class TaskQueue(Protocol):
+    """Where row tasks go: what a dispatcher needs of a `doteval.queue.publisher.Publisher`."""
 
-    def __init__(self, store: Store, publisher: Publisher, options: DispatchOptions | None = None) -> None:
+    queue: str
+
+    def publish(self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str) -> int: ...
+    def queued(self) -> int: ...
+
+
+class Dispatcher:
+    """Publishes the pending rows of evaluations and notices when they are all done.
+
+    `clock` gives seconds that only ever grow.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        publisher: TaskQueue,
+        options: DispatchOptions | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._publisher = publisher
         self._options = options or DispatchOptions()
-        self._drained_since: dict[int, float] = {}
+        self._clock = clock
+        # By evaluation: the cursor at which its queue was first seen drained, and when.
+        self._drained: dict[int, tuple[int, float]] = {}
 
     def publish(self, evaluation: Evaluation) -> int:
         """Publish row tasks for pending rows beyond the cursor, as many as the queue has room for."""
@@ -63,8 +88,7 @@ class Dispatcher:
         Otherwise what is pending is published when the queue has drained.
         """
         if not self._publisher.queued():
-            cursor = self._store.evaluations.published(evaluation.id)
-            self._store.evaluations.advance_published(evaluation.id, cursor, 0)
+            self._begin_round(evaluation, self._store.evaluations.published(evaluation.id))
 
     def settle(self, evaluation: Evaluation) -> Evaluation:
         """Bring an evaluation forward: publish, publish again what was lost, or complete it.
@@ -84,21 +108,20 @@ class Dispatcher:
             self._store.evaluations.set_status(current.id, verdict[0], verdict[1], only_from=EvaluationStatus.RUNNING)
             return self._store.evaluations.by_uid(evaluation.uid)
         self.publish(current)
-        if current.counts.pending and self._is_drained(current, state.rows):
-            self._begin_again(current)
+        if current.counts.pending:
+            self._publish_lost(current)
         return current
 
     def _publish_some(self, evaluation: Evaluation, most: int) -> tuple[int, bool]:
         """Publish up to `most` row tasks. Returns how many, and whether there may be more."""
         cursor = self._store.evaluations.published(evaluation.id)
-        ranges = list(
-            self._store.rows.pending_ranges(evaluation.id, self._rows_per_task(evaluation), first=cursor, limit=most)
-        )
+        ranges = self._pending_beyond(cursor, evaluation, most)
         if not ranges:
             return 0, False
         # First the cursor, then the messages: if this process dies in between, the rows are found
         # when the queue has drained; the other way round they would run twice.
-        if not self._store.evaluations.advance_published(evaluation.id, cursor, ranges[-1].last + 1):
+        moved = cursor - cursor % _ROUND + ranges[-1].last + 1
+        if not self._store.evaluations.advance_published(evaluation.id, cursor, moved):
             return 0, True
         free = _without_held(ranges, evaluation.uid, self._live())
         self._publisher.publish(
@@ -114,17 +137,38 @@ class Dispatcher:
         rows = evaluation.counts.total or _ROWS_PER_TASK
         return max(1, min(_ROWS_PER_TASK, rows // (self._options.slots * _TASKS_PER_SLOT)))
 
-    def _is_drained(self, evaluation: Evaluation, rows: int) -> bool:
-        """Whether all was published, nothing waits, and rows are pending that no live worker holds."""
-        now = time.monotonic()
+    def _pending_beyond(self, cursor: int, evaluation: Evaluation, most: int) -> list[RowRange]:
+        return list(
+            self._store.rows.pending_ranges(
+                evaluation.id, self._rows_per_task(evaluation), first=cursor % _ROUND, limit=most
+            )
+        )
+
+    def _publish_lost(self, evaluation: Evaluation) -> None:
+        """Publish rows again that were lost: when for some time all was published, nothing waited, and
+        rows were pending that no live worker holds."""
+        cursor = self._store.evaluations.published(evaluation.id)
         if (
-            self._store.evaluations.published(evaluation.id) < rows
+            self._pending_beyond(cursor, evaluation, 1)
             or self._publisher.queued()
             or not self._has_lost_rows(evaluation)
         ):
-            self._drained_since.pop(evaluation.id, None)
-            return False
-        return now - self._drained_since.setdefault(evaluation.id, now) >= _DRAINED_SECONDS
+            self._drained.pop(evaluation.id, None)
+            return
+        now = self._clock()
+        seen_at, since = self._drained.get(evaluation.id, (None, now))
+        if seen_at != cursor:
+            # Rows have been published since, perhaps by another process: workers may not have told yet
+            # that they hold them.
+            self._drained[evaluation.id] = (cursor, now)
+        elif now - since >= _DRAINED_SECONDS:
+            self._drained.pop(evaluation.id)
+            if self._begin_round(evaluation, cursor):
+                self.publish(evaluation)
+
+    def _begin_round(self, evaluation: Evaluation, cursor: int) -> bool:
+        """Put the cursor back to the first row, unless it has moved from where it stood."""
+        return self._store.evaluations.advance_published(evaluation.id, cursor, cursor - cursor % _ROUND + _ROUND)
 
     def _has_lost_rows(self, evaluation: Evaluation) -> bool:
         live = self._live()
@@ -134,12 +178,6 @@ class Dispatcher:
     def _live(self) -> list[WorkerState]:
         """The worker processes that take row tasks from our queue."""
         return [worker for worker in self._store.workers.live() if self._publisher.queue in worker.info.queues]
-
-    def _begin_again(self, evaluation: Evaluation) -> None:
-        self._drained_since.pop(evaluation.id, None)
-        cursor = self._store.evaluations.published(evaluation.id)
-        if self._store.evaluations.advance_published(evaluation.id, cursor, 0):
-            self.publish(evaluation)
 
     def _load_verdict(self, evaluation: Evaluation) -> tuple[EvaluationStatus, str] | None:
         """How the evaluation ends if no live worker process can load its fixtures, else None."""
