@@ -35,7 +35,7 @@ _CONNECTION_NAMES = frozenset(
         "TransportError",
     }
 )
-_RETRIED_HTTP_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_RETRIED_HTTP_STATUSES = frozenset({408, 409, 425, 429})
 
 
 def classify(error: BaseException) -> ErrorClass:
@@ -46,9 +46,10 @@ def classify(error: BaseException) -> ErrorClass:
     """
     if isinstance(error, RowTimeoutError):
         return ErrorClass.TIMEOUT
-    status = getattr(error, "status_code", None) or getattr(error, "status", None)
-    if isinstance(status, int) and _is_client_error(error):
-        return ErrorClass.INFRASTRUCTURE if status in _RETRIED_HTTP_STATUSES else ErrorClass.EVALUATION
+    status = _http_status(error) if _is_client_error(error) else None
+    if status is not None:
+        retried = status in _RETRIED_HTTP_STATUSES or status >= 500
+        return ErrorClass.INFRASTRUCTURE if retried else ErrorClass.EVALUATION
     if isinstance(error, ConnectionError | TimeoutError | asyncio.IncompleteReadError):
         return ErrorClass.INFRASTRUCTURE
     if any(base.__name__ in _CONNECTION_NAMES and _module_root(base) in _CLIENT_MODULES for base in type(error).mro()):
@@ -90,6 +91,16 @@ def _traceback(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - formatting calls __str__ and __repr__ of user code
         text = "".join(traceback.format_tb(frames, limit=-_FRAMES))
     return text[-_TRACEBACK_CHARACTERS:]
+
+
+def _http_status(error: BaseException) -> int | None:
+    """The status that a server answered with: aiohttp's and openai's errors have it, others' responses do."""
+    for holder in (error, getattr(error, "response", None)):
+        for name in ("status_code", "status"):
+            status = getattr(holder, name, None)
+            if isinstance(status, int) and status:
+                return status
+    return None
 
 
 def _is_client_error(error: BaseException) -> bool:

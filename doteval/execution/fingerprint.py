@@ -41,28 +41,34 @@ def fingerprint(item: EvaluationItem) -> dict[str, str]:
 def differing_files(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
     """The files whose content differs, or that only one side has.
 
-    The two sides may have different root directories, one inside the other: what is compared is the
-    longest path that both have.
+    The two sides may have different root directories, one inside the other: paths are compared below
+    the inner one, and a file outside of it is one that only one side has.
     """
-    prefix = _common_prefix(theirs, ours)
-    mine = {_below(path, prefix[1]): value for path, value in ours.items()}
-    other = {_below(path, prefix[0]): value for path, value in theirs.items()}
+    folder_of_theirs, folder_of_ours = _folders(theirs, ours)
+    mine = _below(ours, folder_of_ours)
+    other = _below(theirs, folder_of_theirs)
     return sorted(path for path in mine.keys() | other.keys() if mine.get(path) != other.get(path))
 
 
-def _common_prefix(theirs: Mapping[str, str], ours: Mapping[str, str]) -> tuple[str, str]:
-    """The folders that only one side's paths begin with, (theirs, ours): one of the two is empty."""
-    for long, short, theirs_is_long in ((theirs, ours, True), (ours, theirs, False)):
-        for path in short:
-            for candidate in long:
-                if candidate.endswith("/" + path):
-                    folder = candidate[: -len(path)]
-                    return (folder, "") if theirs_is_long else ("", folder)
-    return "", ""
+def _folders(theirs: Mapping[str, str], ours: Mapping[str, str]) -> tuple[str, str]:
+    """The folders of the inner root directory in (theirs, ours): at least one of the two is empty.
+
+    Where several would do, as `conftest.py` is in many folders, the one with the most common paths.
+    """
+    candidates = [("", "")]
+    candidates += [(folder, "") for folder in sorted(_inner_folders(theirs, ours))]
+    candidates += [("", folder) for folder in sorted(_inner_folders(ours, theirs))]
+    return max(candidates, key=lambda pair: len(_below(theirs, pair[0]).keys() & _below(ours, pair[1]).keys()))
 
 
-def _below(path: str, folder: str) -> str:
-    return path.removeprefix(folder)
+def _inner_folders(outer: Mapping[str, str], inner: Mapping[str, str]) -> set[str]:
+    return {path[: -len(end)] for end in inner for path in outer if path.endswith("/" + end)}
+
+
+def _below(files: Mapping[str, str], folder: str) -> dict[str, str]:
+    # What is outside keeps apart from what has the same name inside.
+    up = "../" * folder.count("/")
+    return {path.removeprefix(folder) if path.startswith(folder) else up + path: value for path, value in files.items()}
 
 
 def _conftests(path: Path, root: Path) -> Iterator[Path]:
