@@ -9,7 +9,7 @@ import pytest
 from doteval import Result, foreach
 from doteval.evaluators import exact_match
 
-QUESTION = "Is this review positive, negative or neutral? Answer with one word."
+QUESTION = "What is the sentiment of this review: positive, negative or neutral? Answer with one word."
 
 
 class Classifier:

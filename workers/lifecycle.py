@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from typing import Any
 
@@ -29,6 +30,10 @@ def connect(options: WorkerOptions) -> None:
         if current_process() is not None:
             return
         process = WorkerProcess(options, hostname)
+
+        # Celery is not listening yet. What is asked of it until then is done once it does.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: process.leave_soon())
         try:
             process.start()
         except DotEvalError as error:
@@ -36,6 +41,9 @@ def connect(options: WorkerOptions) -> None:
             process.finish(f"could not start: {error.message}")
             # Celery would catch SystemExit in a signal handler and go on without fixtures.
             os._exit(error.exit_code)
+        if process.is_leaving:
+            process.finish("was asked to leave while it began")
+            os._exit(0)
         set_current_process(process)
 
     def on_worker_init(sender: Any, **_: Any) -> None:
@@ -44,6 +52,10 @@ def connect(options: WorkerOptions) -> None:
 
     def on_child_init(sender: Any, **_: Any) -> None:
         begin(str(sender))
+
+    def on_ready(**_: Any) -> None:
+        if (process := current_process()) is not None and process.is_leaving:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def on_shutting_down(**_: Any) -> None:
         if (process := current_process()) is not None:
@@ -55,6 +67,7 @@ def connect(options: WorkerOptions) -> None:
 
     signals.worker_init.connect(on_worker_init, weak=False)
     signals.worker_process_init.connect(on_child_init, weak=False)
+    signals.worker_ready.connect(on_ready, weak=False)
     signals.worker_shutting_down.connect(on_shutting_down, weak=False)
     signals.worker_process_shutdown.connect(on_shutdown, weak=False)
     signals.worker_shutdown.connect(on_shutdown, weak=False)

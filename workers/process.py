@@ -44,6 +44,7 @@ class WorkerProcess:
         self._hostname = hostname
         self._state = "loading"
         self._ready = threading.Event()
+        self._leaving = threading.Event()
         self._failure: BaseException | None = None
         self._holding: dict[object, HeldRange] = {}
         self._items: dict[str, list[EvaluationItem]] = {}
@@ -82,11 +83,22 @@ class WorkerProcess:
         self._ready.wait()
         if self._failure is not None:
             raise self._failure
-        self._state = "ready"
+        if not self._leaving.is_set():
+            self._state = "ready"
         self._beat()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether this process was asked to leave."""
+        return self._leaving.is_set()
+
+    def leave_soon(self) -> None:
+        """Remember that this process was asked to leave. Safe in a signal handler."""
+        self._leaving.set()
 
     def wind_down(self) -> None:
         """Begin no further row. Safe in a signal handler."""
+        self._leaving.set()
         self._state = "draining"
         if self._conductor is not None:
             self._conductor.wind_down()
@@ -218,6 +230,8 @@ class WorkerProcess:
         for failure in load_session_fixtures(collected.items):
             logger.warning("cannot load the session fixtures of %s", failure)
         self._ready.set()
+        if self._leaving.is_set():
+            self._conductor.wind_down()
         self._conductor.serve()
         stage.close()
 

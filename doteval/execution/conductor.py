@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,8 @@ class Conductor:
         self._loop = loop
         self._policy = policy or CallPolicy()
         self._concurrency = concurrency
+        self._door = threading.Lock()
+        self._closed = False
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._assignments: deque[Assignment] = deque()
         self._in_flight = 0
@@ -72,8 +75,15 @@ class Conductor:
         self._threads: ThreadPoolExecutor | None = None
 
     def assign(self, assignment: Assignment) -> None:
-        """Add rows to be run, after those that were assigned before."""
-        self._inbox.put(functools.partial(self._accept, assignment))
+        """Add rows to be run, after those that were assigned before.
+
+        Once `serve` has returned, the assignment ends at once, with WindingDownError.
+        """
+        with self._door:
+            if not self._closed:
+                self._inbox.put(functools.partial(self._accept, assignment))
+                return
+        assignment.ended(WindingDownError())
 
     def post(self, callback: Callable[[], None]) -> None:
         """Have something done on the thread that sets up fixtures, between rows."""
@@ -86,6 +96,10 @@ class Conductor:
     def serve(self) -> None:
         """Work until `wind_down` is called and the rows in flight have ended."""
         self._work_until(lambda: self._winding_down and not self._assignments)
+        with self._door:
+            self._closed = True
+        # What came in until the door was closed.
+        self._drain_inbox()
 
     def work_off(self, assignment: Assignment) -> None:
         """Work until one assignment has ended."""
