@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
+import itertools
 import re
 import subprocess
 import sys
@@ -71,9 +74,40 @@ def test_every_dependency_is_locked() -> None:
     for names, lock in ((wanted, "requirements.lock"), (wanted + developers, "requirements-dev.lock")):
         versions = locked(lock)
         for requirement in names:
-            found = re.match(r"[A-Za-z0-9._-]+", requirement)
-            assert found is not None
-            assert re.sub(r"[-_.]+", "-", found[0]).lower() in versions, f"{requirement} is not in {lock}: make lock"
+            assert normalized(requirement) in versions, f"{requirement} is not in {lock}: make lock"
+
+
+def test_every_import_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    requirements = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    declared = {normalized(requirement) for requirement in requirements}
+    distributions = importlib.metadata.packages_distributions()
+    undeclared = {
+        module
+        for package in ("doteval", "workers")
+        for path in (ROOT / package).rglob("*.py")
+        for module in imported(path) - sys.stdlib_module_names - {"doteval", "workers"}
+        if not declared & {normalized(name) for name in distributions.get(module, [module])}
+    }
+    assert undeclared == set()
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level names of all modules that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def normalized(requirement: str) -> str:
+    """The name of a requirement's package, as the locks write it."""
+    found = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert found is not None
+    return re.sub(r"[-_.]+", "-", found[0]).lower()
 
 
 def test_the_wheel_holds_what_it_should(tmp_path: Path) -> None:
