@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, cast
 
@@ -30,13 +31,14 @@ def set_up_async_fixture(definition: Any, request: Any, loop: LoopThread) -> Any
     arguments = {name: request.getfixturevalue(name) for name in definition.argnames}
     function = internals.resolve_fixture_function(definition, request)
     key = definition.cache_key(request)
+    lock = _lock_of(request)
     try:
         if inspect.isasyncgenfunction(function):
             generator = function(**arguments)
-            value = loop.wait_for(_first(generator, definition.argname))
-            request.addfinalizer(functools.partial(_finish, loop, generator, definition.argname))
+            value = loop.wait_for(_first(generator, definition.argname), lock)
+            request.addfinalizer(functools.partial(_finish, loop, generator, definition.argname, lock))
         else:
-            value = loop.wait_for(cast(Coroutine[Any, Any, Any], function(**arguments)))
+            value = loop.wait_for(cast(Coroutine[Any, Any, Any], function(**arguments)), lock)
     except (Exception, pytest.skip.Exception, pytest.fail.Exception) as error:
         definition.cached_result = (None, key, (error, error.__traceback__))
         raise
@@ -51,8 +53,14 @@ async def _first(generator: AsyncGenerator[Any, None], name: str) -> Any:
         raise ValueError(f"the async fixture {name} did not yield a value") from None
 
 
-def _finish(loop: LoopThread, generator: AsyncGenerator[Any, None], name: str) -> None:
-    loop.wait_for(_last(generator, name))
+def _finish(loop: LoopThread, generator: AsyncGenerator[Any, None], name: str, lock: threading.RLock | None) -> None:
+    loop.wait_for(_last(generator, name), lock)
+
+
+def _lock_of(request: Any) -> threading.RLock | None:
+    """The lock that is held while a row is set up and torn down: a row on the loop may look fixtures up."""
+    item = request._pyfuncitem
+    return item.lane.lock if isinstance(item, RowItem) else None
 
 
 async def _last(generator: AsyncGenerator[Any, None], name: str) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import pytest
 import tenacity
 
 from doteval.errors import InvalidResultError, RowTimeoutError
-from doteval.execution.failures import classify, describe, is_skip, skip_reason
+from doteval.execution.failures import classify, describe, ends_command, is_skip, skip_reason
 from doteval.metering import Meter, metering
 from doteval.results import ErrorClass, Outcome, Result, RowError, RowStatus, Score
 
@@ -30,30 +29,29 @@ class CallPolicy:
     timeout: float | None = None
 
 
-# A row may raise these too, but they mean that the whole command shall end.
-ENDING = (KeyboardInterrupt, pytest.exit.Exception)
-
-
 def call(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Outcome:
-    """Call a sync eval function. Raises only KeyboardInterrupt and pytest.exit."""
+    """Call a sync eval function. Raises only, on the main thread, KeyboardInterrupt and pytest.exit."""
     started_at, start = time.time(), time.perf_counter()
     with metering() as meter:
         try:
             returned = function(**arguments)
-        except ENDING:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever a row raises belongs to that row
+        except BaseException as error:
+            if ends_command(error):
+                raise
             if not _is_retried(error, policy):
                 return _failed(error, started_at, start, meter)
+            first = error
         else:
             return _finished(returned, started_at, start, meter)
         try:
-            for attempt in tenacity.Retrying(**_retry_options(policy, policy.retries)):
+            for attempt in tenacity.Retrying(**_retry_options(policy)):
                 with attempt:
+                    if attempt.retry_state.attempt_number == 1:
+                        raise first
                     returned = function(**arguments)
-        except ENDING:
-            raise
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
+            if ends_command(error):
+                raise
             return _failed(error, started_at, start, meter)
         return _finished(returned, started_at, start, meter)
 
@@ -69,11 +67,14 @@ async def call_async(function: Callable[..., Any], arguments: Mapping[str, Any],
                 raise
             if not _is_retried(error, policy):
                 return _failed(error, started_at, start, meter)
+            first = error
         else:
             return _finished(returned, started_at, start, meter)
         try:
-            async for attempt in tenacity.AsyncRetrying(**_retry_options(policy, policy.retries)):
+            async for attempt in tenacity.AsyncRetrying(**_retry_options(policy)):
                 with attempt:
+                    if attempt.retry_state.attempt_number == 1:
+                        raise first
                     returned = await _awaited(function, arguments, policy)
         except BaseException as error:
             if _is_cancelled(error):
@@ -90,19 +91,12 @@ def failed_before_call(error: BaseException, where: str) -> Outcome:
 
 def with_teardown_errors(outcome: Outcome, errors: list[BaseException]) -> Outcome:
     """The same outcome, telling of teardowns that raised. What was computed is kept."""
-    if not errors or outcome.error is not None:
+    if not errors:
         return outcome
-    return Outcome(
-        outcome.status,
-        outcome.started_at,
-        outcome.seconds,
-        outcome.scores,
-        outcome.prompt,
-        outcome.model_response,
-        outcome.metadata,
-        describe(errors[0], prefix="at the teardown of a fixture: "),
-        outcome.usage,
-    )
+    error = describe(errors[0], prefix="at the teardown of a fixture: ")
+    if outcome.error is not None:
+        error = replace(outcome.error, message=f"{outcome.error.message}\n{error.type} {error.message}")
+    return replace(outcome, error=error)
 
 
 async def _awaited(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Any:
@@ -129,10 +123,12 @@ def _is_retried(error: BaseException, policy: CallPolicy) -> bool:
     return policy.retries > 0 and classify(error) is ErrorClass.INFRASTRUCTURE
 
 
-def _retry_options(policy: CallPolicy, retries: int) -> dict[str, Any]:
+def _retry_options(policy: CallPolicy) -> dict[str, Any]:
+    # The first attempt is the call that has failed already: made without tenacity, which would cost
+    # every row more than its set-up does.
     return {
-        "stop": tenacity.stop_after_attempt(retries),
-        "wait": tenacity.wait_exponential_jitter(initial=policy.delay, max=60.0),
+        "stop": tenacity.stop_after_attempt(1 + policy.retries),
+        "wait": tenacity.wait_exponential_jitter(initial=policy.delay, max=60.0, jitter=policy.delay),
         "retry": tenacity.retry_if_exception(lambda error: classify(error) is ErrorClass.INFRASTRUCTURE),
         # The row keeps the original error, not tenacity's.
         "reraise": True,

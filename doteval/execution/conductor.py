@@ -18,6 +18,7 @@ from typing import Any
 
 from doteval.execution.calls import CallPolicy, call, call_async, failed_before_call, with_teardown_errors
 from doteval.execution.event_loop import LoopThread
+from doteval.execution.failures import ends_command
 from doteval.execution.items import EvaluationItem
 from doteval.execution.lanes import Call, Lane
 from doteval.execution.loop_window import LoopWindow
@@ -95,11 +96,20 @@ class Conductor:
 
     def serve(self) -> None:
         """Work until `wind_down` is called and the rows in flight have ended."""
-        self._work_until(lambda: self._winding_down and not self._assignments)
-        with self._door:
-            self._closed = True
-        # What came in until the door was closed.
-        self._drain_inbox()
+        try:
+            self._work_until(lambda: self._winding_down and not self._assignments)
+        except BaseException as error:
+            # Whoever waits for rows must hear that nobody serves any more.
+            self._winding_down = True
+            for assignment in list(self._assignments):
+                self._assignments.remove(assignment)
+                assignment.ended(error)
+            raise
+        finally:
+            with self._door:
+                self._closed = True
+            # What came in until the door was closed.
+            self._drain_inbox()
 
     def work_off(self, assignment: Assignment) -> None:
         """Work until one assignment has ended."""
@@ -133,33 +143,32 @@ class Conductor:
         while True:
             self._drain_inbox()
             assignment = next((each for each in self._assignments if not each.drawn), None)
-            if assignment is None or self._winding_down or not self._make_room(assignment):
+            if assignment is None or self._winding_down:
                 return
-            self._begin_row(assignment)
-
-    def _make_room(self, assignment: Assignment) -> bool:
-        """Whether a row of this assignment may begin now."""
-        if assignment.item is not self._stage.item:
-            if self._in_flight:
-                return False
-            return self._change_stage(assignment.item)
-        return self._in_flight < self._window + self._ahead
+            if assignment.item is not self._stage.item:
+                if self._in_flight:
+                    return
+                self._change_stage(assignment.item)
+            elif self._in_flight < self._window + self._ahead:
+                self._begin_row(assignment)
+            else:
+                return
 
     @property
     def _ahead(self) -> int:
         # The loop takes its next row from these, without waiting for this thread.
         return self._window if self._loop_window is not None and self._stage.shared_call is not None else 0
 
-    def _change_stage(self, item: EvaluationItem) -> bool:
+    def _change_stage(self, item: EvaluationItem) -> None:
+        """Set the evaluation up, or end its assignments."""
         try:
             self._stage.enter(item)
         except LoadFailedError as error:
             for assignment in [each for each in self._assignments if each.item is item]:
                 assignment.drawn, assignment.cut = True, error
                 self._end_if_over(assignment)
-            return bool(self._assignments)
-        self._prepare(item)
-        return True
+        else:
+            self._prepare(item)
 
     def _prepare(self, item: EvaluationItem) -> None:
         self._close_threads()
@@ -176,7 +185,10 @@ class Conductor:
             assignment.drawn = True
             self._end_if_over(assignment)
             return
-        except Exception as error:  # noqa: BLE001 - a dataset may raise anything; told to whoever assigned
+        except BaseException as error:
+            # A dataset may raise anything, pytest.skip too; told to whoever assigned.
+            if ends_command(error):
+                raise
             assignment.drawn, assignment.cut = True, error
             self._end_if_over(assignment)
             return
@@ -191,10 +203,10 @@ class Conductor:
         lane = self._stage.take_lane()
         try:
             own = lane.set_up()
-        except (KeyboardInterrupt, SystemExit):
-            lane.tear_down()
-            raise
-        except BaseException as error:  # noqa: BLE001 - belongs to the row
+        except BaseException as error:
+            if ends_command(error):
+                lane.tear_down()
+                raise
             self._finish_row(assignment, row, lane, failed_before_call(error, "at the set-up of a fixture"))
             return
         self._begin_call(assignment, row, own, lane)
@@ -233,7 +245,7 @@ class Conductor:
         assignment.in_flight -= 1
         self._in_flight -= 1
         if error is not None:
-            assignment.cut = error
+            assignment.drawn, assignment.cut = True, error
         self._end_if_over(assignment)
 
     def _finish_row(self, assignment: Assignment, row: Row, lane: Lane | None, outcome: Outcome) -> None:

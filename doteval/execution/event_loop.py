@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
@@ -21,6 +23,7 @@ class LoopThread:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="doteval-loop", daemon=True)
         self._started = False
+        self._closing = False
 
     def start(self) -> None:
         """Start the thread, unless it runs already."""
@@ -28,10 +31,25 @@ class LoopThread:
             self._started = True
             self._thread.start()
 
-    def wait_for(self, coroutine: Coroutine[Any, Any, Value]) -> Value:
-        """Run a coroutine on the loop and wait for it. Not to be called on the loop's own thread."""
+    def wait_for(self, coroutine: Coroutine[Any, Any, Value], released: threading.RLock | None = None) -> Value:
+        """Run a coroutine on the loop and wait for it.
+
+        `released`, which this thread may hold, is free to others meanwhile: the loop may be about to
+        take it.
+
+        Raises RuntimeError on the loop's own thread, which would wait for itself.
+        """
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise RuntimeError(
+                "an async fixture cannot be looked up while an async evaluation runs: name it as a parameter"
+            )
         self.start()
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        if released is not None:
+            with released:
+                _wait_outside(future, released)
+        return future.result()
 
     def soon(self, callback: Callable[..., object], *arguments: Any) -> None:
         """Have a function called on the loop's thread."""
@@ -44,6 +62,7 @@ class LoopThread:
             return
         if self._started:
             self.wait_for(self._cancel_all())
+            self._closing = True
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join()
         self.loop.close()
@@ -57,4 +76,20 @@ class LoopThread:
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while not self._closing:
+            # asyncio gives SystemExit to the task that raised it, and then to us as well. A row that
+            # stops the loop must not stop the others either.
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                self.loop.run_forever()
+
+
+def _wait_outside(future: Future[Any], lock: threading.RLock) -> None:
+    """Wait for a future without the lock, which this thread holds."""
+    done = threading.Condition(lock)
+
+    def tell(_: Future[Any]) -> None:
+        with done:
+            done.notify_all()
+
+    future.add_done_callback(tell)
+    done.wait_for(future.done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import traceback
 from types import TracebackType
 
@@ -64,6 +65,17 @@ def describe(error: BaseException, *, prefix: str = "") -> RowError:
         message=(prefix + _message(error))[:_MESSAGE_CHARACTERS],
         error_class=classify(error),
         traceback=_traceback(error),
+    )
+
+
+def ends_command(error: BaseException) -> bool:
+    """Whether an exception means that the whole command shall end: Ctrl-C, or pytest.exit.
+
+    Ctrl-C reaches the main thread only; what is raised elsewhere is the row's own doing.
+    """
+    return (
+        isinstance(error, KeyboardInterrupt | pytest.exit.Exception)
+        and threading.current_thread() is threading.main_thread()
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from doteval.execution import pytest_internals as internals
+from doteval.execution.failures import ends_command
 from doteval.execution.items import EvaluationItem, RowItem
 
 
@@ -64,7 +65,7 @@ class Lane:
 
     def __init__(self, item: EvaluationItem, lock: threading.RLock) -> None:
         self.item = item
-        self._lock = lock
+        self.lock = lock
         shared = internals.fixture_info(item)
         self._info = internals.FuncFixtureInfo(
             argnames=shared.argnames,
@@ -73,32 +74,39 @@ class Lane:
             name2fixturedefs=_LaneDefinitions(item),
         )
         self._row: RowItem | None = None
+        self.usable = True
 
     def set_up(self) -> Call:
         """Load a fresh instance of every function-scoped fixture.
 
         Raises what a fixture raises; `tear_down` must be called in any case.
         """
-        with self._lock:
+        with self.lock:
             row = self._row = self._new_row()
-            row._request = internals.RowRequest(row, self._lock)
+            row._request = internals.RowRequest(row, self.lock)
             internals.prepare_stash(row)
+            # A fixture that raised something like SystemExit leaves its definition half set up.
+            self.usable = False
             row.setup()
+            self.usable = True
             wanted = internals.fixture_info(row).argnames
             return Call(row.obj, {name: row.funcargs[name] for name in wanted})
 
     def tear_down(self) -> list[BaseException]:
-        """Tear down what `set_up` loaded, last first. Returns what the teardowns raised."""
+        """Tear down what `set_up` loaded, last first. Returns what the teardowns raised, but raises Ctrl-C."""
         row, self._row = self._row, None
         if row is None:
             return []
         raised: list[BaseException] = []
-        with self._lock:
+        with self.lock:
             while row.row_finalizers:
                 try:
                     row.row_finalizers.pop()()
                 except BaseException as error:  # noqa: BLE001 - reported with the row
                     raised.append(error)
+        for each in raised:
+            if ends_command(each):
+                raise each
         return raised
 
     def _new_row(self) -> RowItem:

@@ -6,14 +6,18 @@ arrives, never earlier, so nothing has to be known of the future.
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
 import pytest
 
 from doteval.execution import pytest_internals as internals
+from doteval.execution.failures import ends_command
 from doteval.execution.items import EvaluationItem
 from doteval.execution.lanes import Call, Lane
+
+logger = logging.getLogger("doteval.execution")
 
 
 class LoadFailedError(Exception):
@@ -31,13 +35,15 @@ class Stage:
 
     def __init__(self) -> None:
         self.item: EvaluationItem | None = None
+        # What was set up last: `item`, or one whose set-up failed half-way.
+        self._last: EvaluationItem | None = None
         self._lock = threading.RLock()
         self._free: list[Lane] = []
         self._shared: Call | None = None
 
     def adopt(self, item: EvaluationItem) -> None:
         """Take an evaluation that pytest itself has set up."""
-        self.item = item
+        self.item = self._last = item
         self._free = []
         self._shared = None
         if not item.has_row_fixtures():
@@ -51,13 +57,19 @@ class Stage:
         """
         if item is self.item:
             return
-        self._leave(item)
+        try:
+            self._leave(item)
+        except BaseException as error:
+            # The rows that used it are stored, and the next evaluation has no part in it.
+            if ends_command(error):
+                raise
+            logger.exception("a fixture that is no longer needed could not be torn down")
+        self._last = item
         try:
             item.ihook.pytest_runtest_setup(item=item)
         except BaseException as error:
             # The item stays set up in part; the next `enter` or `close` tears it down.
-            self.item = item
-            if isinstance(error, KeyboardInterrupt | SystemExit):
+            if ends_command(error):
                 raise
             raise LoadFailedError(item, error) from error
         self.adopt(item)
@@ -76,14 +88,15 @@ class Stage:
         return self._free.pop() if self._free else Lane(self.item, self._lock)
 
     def give_back(self, lane: Lane) -> None:
-        if lane.item is self.item:
+        if lane.item is self.item and lane.usable:
             self._free.append(lane)
 
     def _leave(self, following: EvaluationItem | None) -> None:
-        item, self.item = self.item, None
+        last, self._last = self._last, None
+        self.item = None
         self._free, self._shared = [], None
-        if item is not None:
-            item.ihook.pytest_runtest_teardown(item=item, nextitem=following)
+        if last is not None:
+            last.ihook.pytest_runtest_teardown(item=last, nextitem=following)
 
 
 def load_session_fixtures(items: list[EvaluationItem]) -> list[LoadFailedError]:
@@ -100,9 +113,9 @@ def load_session_fixtures(items: list[EvaluationItem]) -> list[LoadFailedError]:
         names = [name for name in session_fixture_names(item) if name not in loaded]
         try:
             item.load(names)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - reported with the evaluation
+        except BaseException as error:
+            if ends_command(error):
+                raise
             failures.append(LoadFailedError(item, error))
         loaded.update(names)
     return failures
