@@ -1,0 +1,140 @@
+"""The live line of an evaluation that runs here: rows, rows a second, errors, the running score, time left.
+
+It is drawn on the line below the cursor, which stays where it is, so that pytest's own output needs not know.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+import pytest
+
+from doteval.results import Outcome, RowStatus
+
+# Seconds between two drawings. One takes about 20 µs.
+_DRAW_SECONDS = 0.2
+
+# Index (one line down, scrolling at the bottom) and up again: there is a line below now.
+_MAKE_ROOM = "\x1bD\x1b[A"
+# Save the cursor, first column of the next line; clear to its end, restore the cursor.
+_BELOW, _BACK = "\x1b7\x1bE", "\x1b[K\x1b8"
+
+
+class Screen:
+    """A terminal that the progress line can be drawn on."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    @property
+    def width(self) -> int:
+        return shutil.get_terminal_size().columns
+
+    def write(self, text: str) -> None:
+        self._file.write(text)
+        self._file.flush()
+
+
+def pytest_screen(config: pytest.Config) -> Screen | None:
+    """The terminal of a pytest run; None where nobody watches, or where the rows' own output goes (-s, -q).
+
+    To be called while pytest is being configured: later its capturing stands before the terminal.
+    """
+    if (
+        config.get_verbosity() < 0
+        or config.getoption("capture") == "no"
+        or hasattr(config, "workerinput")
+        or not config.pluginmanager.hasplugin("terminalreporter")
+        or not is_terminal(sys.stdout)
+    ):
+        return None
+    return Screen(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace"))
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that obeys escape sequences."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+class ProgressLine:
+    """The line of one evaluation. `total` is how many rows it will have run, None if nobody knows.
+
+    `row` may be called from any thread.
+    """
+
+    def __init__(
+        self, screen: Screen, name: str, total: int | None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._screen = screen
+        self._name = name
+        self._total = total
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._began = clock()
+        self._next = self._began + _DRAW_SECONDS
+        self._rows = 0
+        self._failed = 0
+        self._score: str | None = None
+        self._sum = 0.0
+        self._scored = 0
+        self._drawn = False
+
+    def row(self, outcome: Outcome) -> None:
+        """A row has ended."""
+        with self._lock:
+            self._count(outcome)
+            now = self._clock()
+            if now >= self._next:
+                self._next = now + _DRAW_SECONDS
+                self._draw(now)
+
+    def close(self) -> None:
+        """Take the line away."""
+        with self._lock:
+            if self._drawn:
+                self._screen.write(f"{_BELOW}{_BACK}")
+            self._drawn = False
+            self._next = float("inf")
+
+    def text(self, now: float) -> str:
+        """What the line says."""
+        seconds = max(now - self._began, 1e-9)
+        rate = self._rows / seconds
+        parts = [f"{self._name}: {self._rows:,}{'' if self._total is None else f'/{self._total:,}'} rows"]
+        parts.append(f"{rate:,.0f} rows/s" if rate >= 10 else f"{rate:.1f} rows/s")
+        if self._failed:
+            parts.append(f"{self._failed:,} {'error' if self._failed == 1 else 'errors'}")
+        if self._score is not None and self._scored + self._failed:
+            # Failed rows count as False, as they do in the summary.
+            parts.append(f"{self._score} {self._sum / (self._scored + self._failed):.3f}")
+        if self._total is not None and self._rows:
+            parts.append(f"{_duration((self._total - self._rows) / rate)} left")
+        return "  ".join(parts)
+
+    def _count(self, outcome: Outcome) -> None:
+        self._rows += 1
+        if outcome.status is RowStatus.FAILED:
+            self._failed += 1
+        for score in outcome.scores:
+            if self._score is None and isinstance(score.value, bool | int | float):
+                self._score = score.name
+            if score.name == self._score and isinstance(score.value, bool | int | float):
+                self._sum += float(score.value)
+                self._scored += 1
+
+    def _draw(self, now: float) -> None:
+        room = "" if self._drawn else _MAKE_ROOM
+        self._drawn = True
+        self._screen.write(f"{room}{_BELOW}{self.text(now)[: self._screen.width - 1]}{_BACK}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
