@@ -60,7 +60,7 @@ def take_in(
     count = 0
     records = dataset.rows()
     for rows in _chunks(records if samples is None else itertools.islice(records, samples), evaluation):
-        new = _store_chunk(store, evaluation, rows, known.rows, allow_changed)
+        new = _store_chunk(store, evaluation, rows, allow_changed)
         count += len(rows)
         store.rows.set_total(evaluation.id, max(count, known.rows), complete=False, fingerprint=None)
         yield Chunk(rows, new)
@@ -107,10 +107,11 @@ def _row(index: int, record: Any, evaluation: Evaluation) -> Row:
     return Row(index, content_key(encoded), values, encoded=encoded)
 
 
-def _store_chunk(store: Store, evaluation: Evaluation, rows: list[Row], known: int, allow_changed: bool) -> bool:
+def _store_chunk(store: Store, evaluation: Evaluation, rows: list[Row], allow_changed: bool) -> bool:
     """Store what is not there yet. Returns whether all of it was new."""
     first, last = rows[0].index, rows[-1].index
-    stored = store.rows.keys(evaluation.id, first, last) if first < known or known == 0 else {}
+    # Asked for every chunk: an earlier submitter may have died between storing rows and counting them.
+    stored = store.rows.keys(evaluation.id, first, last)
     changed = [row for row in rows if stored.get(row.index, row.key) != row.key]
     if changed:
         if not allow_changed:

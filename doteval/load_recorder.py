@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
-from doteval.execution.loads import Load
+from doteval.errors import StoreError, UnstorableValueError
+from doteval.execution.loads import Load, Stats
 from doteval.execution.stage import LoadFailedError
 from doteval.store import Store
+
+logger = logging.getLogger("doteval.worker")
 
 # How loads are named that are none: a worker process that has other files than the submitter.
 CODE = "(evaluation files)"
@@ -31,14 +35,26 @@ class LoadRecorder:
     def unloading(self, load: Load) -> None:
         load_id, _ = self._loaded.pop(id(load))
         start = time.perf_counter()
-        self._store.loads.end(load_id, load.stats(), time.perf_counter() - start)
+        try:
+            self._store.loads.end(load_id, load.stats(), time.perf_counter() - start)
+        except UnstorableValueError as error:
+            self._store.loads.end(load_id, _unstorable(error), time.perf_counter() - start)
 
     def snapshot(self) -> None:
-        """Store what every loaded fixture says of itself now."""
-        for load_id, load in self._loaded.values():
-            stats = load.stats()
-            if stats is not None:
-                self._store.loads.snapshot(load_id, stats)
+        """Store what every loaded fixture says of itself now. The rows go on if that is not possible."""
+        try:
+            for load_id, load in self._loaded.values():
+                stats = load.stats()
+                if stats is not None:
+                    self._keep(load_id, stats)
+        except StoreError as error:
+            logger.warning("the statistics of fixtures are not stored this time: %s", error.message)
+
+    def _keep(self, load_id: int, stats: Stats) -> None:
+        try:
+            self._store.loads.snapshot(load_id, stats)
+        except UnstorableValueError as error:
+            self._store.loads.snapshot(load_id, _unstorable(error))
 
     def failed_for(self, evaluation_id: int, error: LoadFailedError) -> None:
         """This process cannot run an evaluation: its fixtures cannot be set up."""
@@ -59,3 +75,7 @@ class LoadRecorder:
         if evaluation_id not in self._failed_for:
             self._failed_for.add(evaluation_id)
             self._store.loads.begin(self._worker_id, CODE, "", 0.0, error=message, evaluation_id=evaluation_id)
+
+
+def _unstorable(error: UnstorableValueError) -> Stats:
+    return {"get_stats cannot be stored": error.message}

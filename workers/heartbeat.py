@@ -62,5 +62,8 @@ class Heartbeat:
             if error.message != self._away:
                 logger.warning("%s", error.message)
             self._away = error.message
+        except Exception:
+            # Without a heart this process would count as dead and go on working.
+            logger.exception("an unexpected error in the heartbeat")
         else:
             self._away = ""
