@@ -14,7 +14,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, select, true, tuple_
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, select, true
 
 from doteval.encoding import encode, escape_text
 from doteval.errors import UnstorableValueError
@@ -208,32 +208,41 @@ def _known(connection: Connection, evaluation_id: int, wanted: dict[Key, Encoded
     return {key: retry for key, retry in known.items() if key in wanted}
 
 
-def _take_retried(connection: Connection, evaluation_id: int, keys: Sequence[Key]) -> set[Key]:
+def _take_retried(connection: Connection, evaluation_id: int, keys: Iterable[Key]) -> set[Key]:
     """Move results that are to be retried to the earlier attempts. Returns which were still there to move."""
-    if not keys:
-        return set()
+    by_sample: dict[int, list[int]] = defaultdict(list)
+    for _, index, sample in keys:
+        by_sample[sample].append(index)
+    return {
+        (evaluation_id, index, sample)
+        for sample in sorted(by_sample)
+        for index in _take_retried_sample(connection, evaluation_id, sample, by_sample[sample])
+    }
+
+
+def _take_retried_sample(connection: Connection, evaluation_id: int, sample: int, indexes: Sequence[int]) -> list[int]:
+    def of(table: Table, indexes: Sequence[int]) -> ColumnElement[bool]:
+        return and_(
+            table.c.evaluation_id == evaluation_id,
+            table.c.sample == sample,
+            among(connection, table.c.row_index, indexes),
+        )
+
     # FOR UPDATE, in order, waits for another writer of the same row, and then sees that its result is gone.
-    query = select(RESULT).where(_among(RESULT, evaluation_id, keys), RESULT.c.retry == true())
-    query = query.order_by(RESULT.c.row_index, RESULT.c.sample).with_for_update()
-    taken = {_key(line.evaluation_id, line.row_index, line.sample): line for line in connection.execute(query)}
-    if not taken:
-        return set()
-    scores: dict[Key, list[dict[str, Any]]] = defaultdict(list)
-    scored = select(SCORE).where(_among(SCORE, evaluation_id, taken)).order_by(SCORE.c.position)
-    for line in connection.execute(scored):
+    query = select(RESULT).where(of(RESULT, indexes), RESULT.c.retry == true())
+    old = connection.execute(query.order_by(RESULT.c.row_index).with_for_update()).mappings().all()
+    if not old:
+        return []
+    taken = [line["row_index"] for line in old]
+    scores: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for line in connection.execute(select(SCORE).where(of(SCORE, taken)).order_by(SCORE.c.position)):
         score = {"name": line.name, "metrics": line.metrics, "value": line.value, "extra": line.extra}
-        scores[_key(line.evaluation_id, line.row_index, line.sample)].append(score)
+        scores[line.row_index].append(score)
     attempts = [
-        {column.name: getattr(line, column.name) for column in RESULT.c if column.name != "retry"}
-        | {"scores": encode(scores[key])}
-        for key, line in taken.items()
+        {name: value for name, value in line.items() if name != "retry"} | {"scores": encode(scores[line["row_index"]])}
+        for line in old
     ]
     connection.execute(insert(ATTEMPT), attempts)
     for table in (SCORE, RESULT):
-        connection.execute(delete(table).where(_among(table, evaluation_id, taken)))
-    return set(taken)
-
-
-def _among(table: Table, evaluation_id: int, keys: Iterable[Key]) -> ColumnElement[bool]:
-    places = [(index, sample) for _, index, sample in keys]
-    return and_(table.c.evaluation_id == evaluation_id, tuple_(table.c.row_index, table.c.sample).in_(places))
+        connection.execute(delete(table).where(of(table, taken)))
+    return taken

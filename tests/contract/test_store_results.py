@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,7 +14,8 @@ from doteval.errors import UnstorableValueError
 from doteval.experiments import Counts
 from doteval.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.store import ErrorCount, NewResult, Store, WorkerInfo
-from doteval.store.tables import ATTEMPT
+from doteval.store.tables import ATTEMPT, RESULT, SCORE
+from doteval.store.writing import encode_result, write_results
 from doteval.summary import ScoreColumn
 from tests.contract.store_workload import (
     begin,
@@ -204,6 +207,30 @@ def test_writers_and_retries_at_once_lose_no_count(store: Store) -> None:
 
     in_threads(work)
     assert store.evaluations.counts(evaluation.id) == counted(store, evaluation)
+
+
+@pytest.mark.parametrize("change", ["replace", "truncate", "delete"])
+def test_a_change_of_rows_waits_for_results_that_are_being_written(store: Store, change: str) -> None:
+    evaluation = begin(store, 3)
+    changes: dict[str, Callable[[], None]] = {
+        "replace": lambda: store.rows.replace(evaluation.id, rows(3, version="b")),
+        "truncate": lambda: store.rows.truncate(evaluation.id, 0),
+        "delete": lambda: store.experiments.delete(evaluation.experiment.name),
+    }
+    changing = threading.Thread(target=changes[change])
+    with store._database.write() as connection:
+        new = [encode_result(result) for result in results(evaluation, rows(3))]
+        assert write_results(store._database, connection, new, 1) == 3
+        changing.start()
+        changing.join(0.2)
+        assert changing.is_alive()
+    changing.join(60)
+    # Had it not waited, it would have missed these results, and they would be there for ever.
+    with store._database.read() as connection:
+        assert connection.execute(select(RESULT)).all() == []
+        assert connection.execute(select(SCORE)).all() == []
+    if change != "delete":
+        assert store.evaluations.counts(evaluation.id).finished == 0
 
 
 def test_records_in_pages(store: Store) -> None:
