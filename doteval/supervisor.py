@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from doteval.errors import WorkerError
+from doteval.errors import StoreError, WorkerError
 from doteval.output_file import OutputFile
 from doteval.store import Store
 from doteval.worker_options import WorkerOptions
@@ -24,6 +24,18 @@ _SHORT_LIFE = 10.0
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 60.0
 _LOOK_SECONDS = 0.1
+
+Command = Callable[[WorkerOptions, int, str], list[str]]
+
+
+def worker_command(options: WorkerOptions, number: int, log_level: str) -> list[str]:
+    """The command line of worker process `number` of a service. The options themselves go by the environment."""
+    return [
+        *(sys.executable, "-m", "celery", "--app", "workers", "--quiet", "worker"),
+        *("--pool", "threads", "--concurrency", str(options.slots)),
+        *("--hostname", f"{options.service}-{number}@%h", "--queues", options.queue, "--loglevel", log_level),
+        *("--without-gossip", "--without-mingle", "--task-events"),
+    ]
 
 
 @dataclass
@@ -41,7 +53,8 @@ class Supervisor:
     """Keeps `processes` worker processes alive on one machine.
 
     `told` is called with a line for people whenever a process has died; `output`, if given, with
-    every line that a worker process prints, else they print where this process does.
+    every line that a worker process prints, else they print where this process does. `command` makes
+    the command line of a worker process; `clock` gives seconds that only ever grow.
     """
 
     def __init__(
@@ -53,12 +66,16 @@ class Supervisor:
         told: Callable[[str], None],
         output: Callable[[str], None] | None = None,
         log_level: str = "WARNING",
+        command: Command = worker_command,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = replace(options, supervisor=os.getpid())
         self._store = store
         self._told = told
         self._output = OutputFile(output) if output is not None else None
         self._log_level = log_level
+        self._command = command
+        self._clock = clock
         self._places = [_Place(number) for number in range(1, processes + 1)]
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="doteval-supervisor", daemon=True)
@@ -116,18 +133,20 @@ class Supervisor:
             for place in self._places:
                 if place.process is not None and place.process.poll() is not None:
                     self._bury(place)
-                if place.process is None and time.monotonic() >= place.start_at and not self._stopping.is_set():
-                    self._start(place)
+                if place.process is None and self._clock() >= place.start_at and not self._stopping.is_set():
+                    self._start_again(place)
+
+    def _start_again(self, place: _Place) -> None:
+        try:
+            self._start(place)
+        except OSError as error:
+            # This machine has no process or memory to spare now; it may have later.
+            pause = self._pause(place, short=True)
+            self._told(f"a worker process cannot be started: {error.strerror}; the next attempt is in {pause:g} s")
 
     def _start(self, place: _Place) -> None:
-        name = f"{self._options.service}-{place.number}@%h"
         place.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "celery", "--app", "workers", "--quiet", "worker"),
-                *("--pool", "threads", "--concurrency", str(self._options.slots)),
-                *("--hostname", name, "--queues", self._options.queue, "--loglevel", self._log_level),
-                *("--without-gossip", "--without-mingle", "--task-events"),
-            ],
+            self._command(self._options, place.number, self._log_level),
             env={**os.environ, **self._options.to_environment()},
             stdin=subprocess.DEVNULL,
             stdout=self._output.file if self._output is not None else None,
@@ -135,20 +154,38 @@ class Supervisor:
             # Ctrl-C reaches the supervisor only, which then ends its worker processes in order.
             start_new_session=True,
         )
-        place.started_at = time.monotonic()
+        place.started_at = self._clock()
 
     def _bury(self, place: _Place) -> None:
         assert place.process is not None
         process, place.process = place.process, None
-        lived = time.monotonic() - place.started_at
-        place.short_lives = place.short_lives + 1 if lived < _SHORT_LIFE else 0
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**place.short_lives)
-        place.start_at = time.monotonic() + pause
+        # One that left by itself refused its work, as the next may do too, however long its models load.
+        short = process.returncode == 0 or self._clock() - place.started_at < _SHORT_LIFE
+        pause = self._pause(place, short=short)
         how = self._record_end(process)
         self._told(f"worker process {process.pid} {how}; the next starts in {pause:g} s")
 
+    def _pause(self, place: _Place, *, short: bool) -> float:
+        """Set when the next process starts. Returns the seconds until then."""
+        place.short_lives = place.short_lives + 1 if short else 0
+        # The exponent is bounded too: a float has no 2**1024.
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(place.short_lives, 20))
+        place.start_at = self._clock() + pause
+        return pause
+
     def _record_end(self, process: subprocess.Popen[bytes]) -> str:
         code = process.poll()
-        how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"left with exit code {code}"
-        self._store.workers.end_process(socket.gethostname(), process.pid, reason=how)
+        how = f"was killed by {_signal_name(-code)}" if code and code < 0 else f"left with exit code {code}"
+        try:
+            self._store.workers.end_process(socket.gethostname(), process.pid, reason=how)
+        except StoreError as error:
+            # The others must be kept alive; its heartbeat, which has stopped, tells the rest.
+            self._told(f"the end of worker process {process.pid} cannot be recorded: {error.message}")
         return how
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
