@@ -120,7 +120,7 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
         for item, evaluation in zip(collected.items, evaluations, strict=True):
             store.rows.retry_failed(evaluation.id)
             dispatcher.restart(evaluation)
-            dataset = open_dataset(item.spec.dataset, base=item.path.parent)
+            dataset = open_dataset(item.spec.dataset, columns=item.spec.columns, base=item.path.parent)
             chunks = take_in(store, evaluation, dataset, samples=options.samples, allow_changed=options.allow_changed)
             for _ in chunks:
                 dispatcher.publish(store.evaluations.by_uid(evaluation.uid))
