@@ -17,6 +17,8 @@ from doteval.store.tally import remove_results
 
 
 class Evaluations:
+    """Evaluations of experiments: identity, status, progress."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 

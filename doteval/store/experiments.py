@@ -29,8 +29,11 @@ from doteval.store.tables import (
 
 @dataclass(frozen=True, slots=True)
 class ExperimentOverview:
-    """One line of a list of experiments. `counts` are summed over its evaluations; its total is None while one
-    of them is unknown. `status` is None without evaluations."""
+    """One line of a list of experiments.
+
+    `counts` are summed over its evaluations; the total is None while that of one of them is unknown. `status`
+    is the one that matters most: running, failed, cancelled, completed; None without evaluations.
+    """
 
     experiment: Experiment
     evaluations: int
@@ -39,6 +42,8 @@ class ExperimentOverview:
 
 
 class Experiments:
+    """Experiments by name."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 

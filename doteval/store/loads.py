@@ -28,6 +28,8 @@ class LoadFailure:
 
 
 class Loads:
+    """Loads of session fixtures."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 

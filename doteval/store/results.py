@@ -34,6 +34,8 @@ _MESSAGE_SHOWN = 200
 
 
 class Results:
+    """The results of rows."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 

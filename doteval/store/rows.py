@@ -46,6 +46,8 @@ class DatasetState:
 
 
 class Rows:
+    """The rows of evaluations, and which are pending."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 

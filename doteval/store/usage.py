@@ -42,11 +42,15 @@ class ModelUsage:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
+    """What one experiment used: session fixtures in the order of their first load, models by name."""
+
     loads: list[LoadUsage]
     models: list[ModelUsage]
 
 
 class UsageReports:
+    """What experiments used."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 

@@ -58,6 +58,8 @@ class WorkerState:
 
 
 class Workers:
+    """Worker processes and their heartbeats."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
