@@ -1,0 +1,99 @@
+"""The documentation says what is: commands, options, exit codes, settings, links, code that works."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+import click
+import pytest
+
+from doteval.cli.application import EXIT_CODES, application
+from doteval.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+CLI = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+def commands() -> dict[str, click.Command]:
+    context = click.Context(application)
+    found = {name: application.get_command(context, name) for name in application.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^### `doteval {title}\b.*?(?=^##|\Z)", CLI, re.MULTILINE | re.DOTALL)
+    assert found, f"docs/cli.md has no section for doteval {title}"
+    return found[0]
+
+
+@pytest.mark.parametrize(("name", "command"), commands().items())
+def test_every_option_is_documented_and_no_other(name: str, command: click.Command) -> None:
+    options = {text for param in command.params if isinstance(param, click.Option) for text in param.opts}
+    documented = set(re.findall(r"`(--?[a-z][a-z-]*)", section(name)))
+    assert documented == options
+
+
+def test_every_exit_code_is_documented() -> None:
+    table = CLI[CLI.index("## Exit codes") : CLI.index("## Evaluate")]
+    assert {code for code, _ in EXIT_CODES} <= set(re.findall(r"^\| (\d+) \|", table, re.MULTILINE))
+
+
+def test_every_setting_is_documented() -> None:
+    table = CLI[CLI.index("## Settings") : CLI.index("## Exit codes")]
+    documented = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", table, re.MULTILINE))
+    assert documented == {name: f"DOTEVAL_{name.upper()}" for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"]\(([^)#]+)[^)]*\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_in_commands_exist(page: Path) -> None:
+    known = commands()
+    for block in re.findall(r"^```\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if found := re.match(r"doteval (\w+)(.*?)(?:  +#.*)?$", line):
+                command = known[found[1]]
+                options = {text for param in command.params for text in param.opts}
+                assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", found[2])) <= options, line
+
+
+def python_blocks() -> list[tuple[str, str]]:
+    return [
+        (f"{page.name}-{number}", block)
+        for page in PAGES
+        for number, block in enumerate(
+            re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        )
+    ]
+
+
+@pytest.mark.parametrize(("name", "block"), python_blocks(), ids=[name for name, _ in python_blocks()])
+def test_code_works(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, name: str, block: str) -> None:
+    """Each block is a file; its evaluations run, and no row fails but for want of an API."""
+    for variable in (
+        *(f"DOTEVAL_{field.upper()}" for field in Settings.model_fields),
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+    ):
+        monkeypatch.delenv(variable, raising=False)
+    pytester.makefile(".csv", questions="question,answer\n2 + 2,4\n", reviews="text,label\nI love it,positive\n")
+    pytester.makepyfile(eval_block=textwrap.dedent(block))
+    evaluations = len(re.findall(r"^(?:async )?def eval_", block, re.MULTILINE))
+    ran = pytester.runpytest_subprocess("eval_block.py", "--experiment", "documented")
+    assert ran.ret == (0 if evaluations else 5), ran.stdout.str()
+    if evaluations and "openai" not in block:
+        from doteval.store import Store
+
+        with Store.open(str(pytester.path / ".doteval" / "doteval.db"), create=False) as store:
+            (overview,) = store.experiments.overviews()
+            assert overview.counts.done == overview.counts.total
+            assert overview.counts.done > 0
