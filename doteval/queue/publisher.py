@@ -83,13 +83,19 @@ class Publisher:
 
     def _connected(self) -> Any:
         if self._connection is None:
-            connection = self._app.connection_for_write()
+            # Set before it is connected, so that `_lost` releases it.
             try:
-                connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_SECONDS)
-            except (OperationalError, OSError, ValueError, KeyError, ImportError) as error:
-                connection.release()
+                self._connection = self._app.connection_for_write()
+                self._connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_SECONDS)
+            except (OperationalError, OSError) as error:
                 raise self._lost(error) from error
-            self._connection = connection
+            except (ValueError, KeyError, ImportError) as error:
+                self._release()
+                # Without the error's text, which may quote a part of the password.
+                raise BrokerError(
+                    f"the broker URL {hide_password(self._broker)} cannot be used ({type(error).__name__})",
+                    remedy="It should look like redis://host:6379/0; in a password, write / as %2F and @ as %40.",
+                ) from None
         return self._connection
 
     def _release(self) -> None:

@@ -1,0 +1,48 @@
+"""A queue in memory, held to the same contract as `doteval.queue.publisher.Publisher` by
+`tests/contract/test_publisher.py`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from doteval.errors import BrokerError
+from doteval.queue.row_task import RowTask
+
+
+class FakeQueue:
+    """Keeps row tasks in memory. `unreachable` makes it fail as a broker that is away does."""
+
+    def __init__(self, queue: str = "doteval") -> None:
+        self.queue = queue
+        self.unreachable = False
+        self.published: list[RowTask] = []
+        self._waiting: list[RowTask] = []
+        self._lock = threading.Lock()
+
+    def publish(self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str) -> int:
+        self._check()
+        count = 0
+        for task in tasks:
+            with self._lock:
+                self.published.append(task)
+                self._waiting.append(task)
+            count += 1
+        return count
+
+    def queued(self) -> int:
+        self._check()
+        return len(self._waiting)
+
+    def take(self) -> list[RowTask]:
+        """Take everything that waits, as workers do."""
+        with self._lock:
+            taken, self._waiting = self._waiting, []
+        return taken
+
+    def close(self) -> None:
+        pass
+
+    def _check(self) -> None:
+        if self.unreachable:
+            raise BrokerError("the broker cannot be reached")
