@@ -1,92 +1,70 @@
-"""Calling an eval function with one row, and turning whatever happens into an outcome."""
+"""Calling an eval function, with one row or with a batch, and turning whatever happens into outcomes."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import tenacity
+from doteval.errors import InvalidResultError
+from doteval.execution.attempts import (
+    DEFAULT_RETRIES,
+    DEFAULT_RETRY_DELAY,
+    CallPolicy,
+    Performed,
+    perform,
+    perform_async,
+)
+from doteval.execution.failures import describe, is_skip, skip_reason
+from doteval.results import Outcome, Result, RowError, RowStatus, Score
 
-from doteval.errors import InvalidResultError, RowTimeoutError
-from doteval.execution.failures import classify, describe, ends_command, is_skip, skip_reason
-from doteval.metering import Meter, metering
-from doteval.results import ErrorClass, Outcome, Result, RowError, RowStatus, Score
+__all__ = [
+    "DEFAULT_RETRIES",
+    "DEFAULT_RETRY_DELAY",
+    "CallPolicy",
+    "call",
+    "call_async",
+    "call_batch",
+    "call_batch_async",
+    "failed_before_call",
+    "with_teardown_errors",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class CallPolicy:
-    """How a row is called.
-
-    `retries`: how often a connection error is tried again; `delay`: seconds before the first of
-    them, doubled and jittered from there; `timeout`: seconds that a row may take, None for ever.
-    """
-
-    retries: int = 0
-    delay: float = 1.0
-    timeout: float | None = None
+_REMEDY = "Return Result(score, prompt=...), or the score of an evaluator."
 
 
 def call(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Outcome:
     """Call a sync eval function. Raises only, on the main thread, KeyboardInterrupt and pytest.exit."""
-    started_at, start = time.time(), time.perf_counter()
-    with metering() as meter:
-        try:
-            returned = function(**arguments)
-        except BaseException as error:
-            if ends_command(error):
-                raise
-            if not _is_retried(error, policy):
-                return _failed(error, started_at, start, meter)
-            first = error
-        else:
-            return _finished(returned, started_at, start, meter)
-        try:
-            for attempt in tenacity.Retrying(**_retry_options(policy)):
-                with attempt:
-                    if attempt.retry_state.attempt_number == 1:
-                        raise first
-                    returned = function(**arguments)
-        except BaseException as error:
-            if ends_command(error):
-                raise
-            return _failed(error, started_at, start, meter)
-        return _finished(returned, started_at, start, meter)
+    return _outcome(perform(function, arguments, policy))
 
 
 async def call_async(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Outcome:
     """Call an async eval function. Raises only CancelledError, if its own task is cancelled."""
-    started_at, start = time.time(), time.perf_counter()
-    with metering() as meter:
-        try:
-            returned = await _awaited(function, arguments, policy)
-        except BaseException as error:
-            if _is_cancelled(error):
-                raise
-            if not _is_retried(error, policy):
-                return _failed(error, started_at, start, meter)
-            first = error
-        else:
-            return _finished(returned, started_at, start, meter)
-        try:
-            async for attempt in tenacity.AsyncRetrying(**_retry_options(policy)):
-                with attempt:
-                    if attempt.retry_state.attempt_number == 1:
-                        raise first
-                    returned = await _awaited(function, arguments, policy)
-        except BaseException as error:
-            if _is_cancelled(error):
-                raise
-            return _failed(error, started_at, start, meter)
-        return _finished(returned, started_at, start, meter)
+    return _outcome(await perform_async(function, arguments, policy))
+
+
+def call_batch(
+    function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy, rows: int
+) -> list[Outcome]:
+    """Call a sync eval function with lists of `rows` values. One outcome for each, in the same order.
+
+    Each has the time of the whole call; the usage is the first one's, so that it counts once. What the
+    call raises, and a list of results of another length, fails all of them. Raises as `call` does.
+    """
+    return _outcomes(perform(function, arguments, policy), rows)
+
+
+async def call_batch_async(
+    function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy, rows: int
+) -> list[Outcome]:
+    """`call_batch` for an async eval function. Raises as `call_async` does."""
+    return _outcomes(await perform_async(function, arguments, policy), rows)
 
 
 def failed_before_call(error: BaseException, where: str) -> Outcome:
     """The outcome of a row whose fixtures could not be set up."""
-    now = time.perf_counter()
-    return _failed(error, time.time(), now, None, prefix=f"{where}: ")
+    return _failed(error, Performed(time.time(), 0.0), prefix=f"{where}: ")
 
 
 def with_teardown_errors(outcome: Outcome, errors: list[BaseException]) -> Outcome:
@@ -99,55 +77,44 @@ def with_teardown_errors(outcome: Outcome, errors: list[BaseException]) -> Outco
     return replace(outcome, error=error)
 
 
-async def _awaited(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Any:
-    if policy.timeout is None:
-        return await function(**arguments)
-    deadline = asyncio.timeout(policy.timeout)
-    try:
-        async with deadline:
-            return await function(**arguments)
-    except TimeoutError as error:
-        # The evaluation's own TimeoutErrors are not ours.
-        if not deadline.expired():
-            raise
-        raise RowTimeoutError(f"the row took longer than {policy.timeout:g} s") from error
+def _outcome(performed: Performed) -> Outcome:
+    if performed.error is not None:
+        return _failed(performed.error, performed)
+    return _judged(performed.returned, performed)
 
 
-def _is_cancelled(error: BaseException) -> bool:
-    # CancelledError that a row raised by itself is the row's; only a real cancellation ends the task.
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+def _outcomes(performed: Performed, rows: int) -> list[Outcome]:
+    returned, error = performed.returned, performed.error
+    if error is None and not isinstance(returned, list | tuple):
+        error = InvalidResultError(
+            f"the eval function returned {_kind(returned)} for a batch of {rows} rows, not a list of results",
+            remedy="Return a list with one Result (or score) for each row, in the same order.",
+        )
+    elif error is None and len(returned) != rows:
+        error = InvalidResultError(
+            f"the eval function returned {len(returned)} results for a batch of {rows} rows",
+            remedy="Return one Result (or score) for each row, in the same order: which row they belong to is not "
+            "known otherwise, so that all rows of the batch have failed.",
+        )
+    if error is not None:
+        outcomes = [_failed(error, performed)] * rows
+    else:
+        outcomes = [_judged(each, performed) for each in returned]
+    return [outcomes[0], *(replace(outcome, usage=()) for outcome in outcomes[1:])]
 
 
-def _is_retried(error: BaseException, policy: CallPolicy) -> bool:
-    return policy.retries > 0 and classify(error) is ErrorClass.INFRASTRUCTURE
-
-
-def _retry_options(policy: CallPolicy) -> dict[str, Any]:
-    # The first attempt is the call that has failed already: made without tenacity, which would cost
-    # every row more than its set-up does.
-    return {
-        "stop": tenacity.stop_after_attempt(1 + policy.retries),
-        "wait": tenacity.wait_exponential_jitter(initial=policy.delay, max=60.0, jitter=policy.delay),
-        "retry": tenacity.retry_if_exception(lambda error: classify(error) is ErrorClass.INFRASTRUCTURE),
-        # The row keeps the original error, not tenacity's.
-        "reraise": True,
-    }
-
-
-def _failed(error: BaseException, started_at: float, start: float, meter: Meter | None, *, prefix: str = "") -> Outcome:
+def _failed(error: BaseException, performed: Performed, *, prefix: str = "") -> Outcome:
     skipped = is_skip(error)
     return Outcome(
         status=RowStatus.SKIPPED if skipped else RowStatus.FAILED,
-        started_at=started_at,
-        seconds=time.perf_counter() - start,
+        started_at=performed.started_at,
+        seconds=performed.seconds,
         error=skip_reason(error) if skipped else describe(error, prefix=prefix),
-        usage=meter.reading() if meter is not None else (),
+        usage=performed.usage,
     )
 
 
-def _finished(returned: Any, started_at: float, start: float, meter: Meter) -> Outcome:
-    seconds = time.perf_counter() - start
+def _judged(returned: Any, performed: Performed) -> Outcome:
     if isinstance(returned, Result):
         if returned.error is not None:
             error = RowError(type="Result.error", message=str(returned.error))
@@ -156,19 +123,22 @@ def _finished(returned: Any, started_at: float, start: float, meter: Meter) -> O
             error, status = None, RowStatus.DONE
         return Outcome(
             status,
-            started_at,
-            seconds,
+            performed.started_at,
+            performed.seconds,
             returned.scores,
             returned.prompt,
             returned.model_response,
             returned.metadata,
             error,
-            meter.reading(),
+            performed.usage,
         )
     if isinstance(returned, Score):
-        return Outcome(RowStatus.DONE, started_at, seconds, (returned,), usage=meter.reading())
-    invalid = InvalidResultError(
-        f"the eval function returned {type(returned).__name__}, not a Result or a Score",
-        remedy="Return Result(score, prompt=...), or the score of an evaluator.",
+        return Outcome(RowStatus.DONE, performed.started_at, performed.seconds, (returned,), usage=performed.usage)
+    return _failed(
+        InvalidResultError(f"the eval function returned {_kind(returned)}, not a Result or a Score", remedy=_REMEDY),
+        performed,
     )
-    return _failed(invalid, started_at, start, meter)
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__

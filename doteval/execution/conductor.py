@@ -10,27 +10,65 @@ from __future__ import annotations
 import functools
 import queue
 import threading
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from doteval.execution.calls import CallPolicy, call, call_async, failed_before_call, with_teardown_errors
+import pytest
+
+from doteval.concurrency import Adaptive
+from doteval.execution.calls import (
+    CallPolicy,
+    call,
+    call_async,
+    call_batch,
+    call_batch_async,
+    failed_before_call,
+    with_teardown_errors,
+)
 from doteval.execution.event_loop import LoopThread
 from doteval.execution.failures import ends_command
-from doteval.execution.items import EvaluationItem
 from doteval.execution.lanes import Call, Lane
-from doteval.execution.loop_window import LoopWindow
-from doteval.execution.stage import LoadFailedError, Stage
-from doteval.results import Outcome, Row
-
-# Rows in flight of an async evaluation where nothing else is said.
-ASYNC_CONCURRENCY = 10
+from doteval.execution.loop_window import Begin, LoopWindow
+from doteval.execution.stage import LoadFailedError
+from doteval.execution.windows import FixedWindow, Window, window_for
+from doteval.foreach import ForEachSpec
+from doteval.results import ErrorClass, Outcome, Row
 
 
 class WindingDownError(Exception):
     """The process is asked to leave: the rows that had not begun stay pending."""
+
+
+class Runnable(Protocol):
+    """What the conductor needs to know of an evaluation. An `EvaluationItem` is one."""
+
+    @property
+    def spec(self) -> ForEachSpec: ...
+
+    @property
+    def is_async(self) -> bool: ...
+
+    def exclusive_fixture_names(self) -> list[str]: ...
+
+
+class Staging(Protocol):
+    """Where evaluations are set up. `Stage` is one."""
+
+    @property
+    def item(self) -> Any: ...
+
+    @property
+    def shared_call(self) -> Call | None: ...
+
+    def enter(self, item: Any) -> None: ...
+
+    def take_lane(self) -> Lane: ...
+
+    def give_back(self, lane: Lane) -> None: ...
 
 
 @dataclass(eq=False)
@@ -41,7 +79,7 @@ class Assignment:
     after the last of them, with None or with what cut the assignment short.
     """
 
-    item: EvaluationItem
+    item: Runnable
     rows: Iterator[Row]
     record: Callable[[Row, Outcome], None]
     ended: Callable[[BaseException | None], None]
@@ -50,16 +88,25 @@ class Assignment:
     cut: BaseException | None = field(default=None, init=False)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Flight:
+    """One call: the rows that it is for (more than one in a batch), and the lane with their fixtures."""
+
+    assignment: Assignment
+    rows: Sequence[Row]
+    lane: Lane | None
+
+
 class Conductor:
     """See the module's docstring. Public methods may be called from any thread, except the two that serve."""
 
     def __init__(
         self,
-        stage: Stage,
+        stage: Staging,
         loop: LoopThread,
         *,
         policy: CallPolicy | None = None,
-        concurrency: int | None = None,
+        concurrency: int | Adaptive | None = None,
     ) -> None:
         self._stage = stage
         self._loop = loop
@@ -71,7 +118,8 @@ class Conductor:
         self._assignments: deque[Assignment] = deque()
         self._in_flight = 0
         self._winding_down = False
-        self._window = 1
+        self._window: Window = FixedWindow(1)
+        self._row_policy = self._policy
         self._loop_window: LoopWindow | None = None
         self._threads: ThreadPoolExecutor | None = None
 
@@ -112,18 +160,21 @@ class Conductor:
             self._drain_inbox()
 
     def work_off(self, assignment: Assignment) -> None:
-        """Work until one assignment has ended."""
-        self._accept(assignment)
-        self._work_until(lambda: assignment not in self._assignments)
+        """Work until one assignment has ended.
 
-    def concurrency_of(self, item: EvaluationItem) -> int:
-        """How many rows of an evaluation may be in flight in this process."""
-        own = item.spec.concurrency
-        if isinstance(own, int):
-            return own
-        if self._concurrency is not None:
-            return self._concurrency
-        return ASYNC_CONCURRENCY if item.is_async else 1
+        If it is interrupted (Ctrl-C), async rows in flight are cancelled, those in threads end first, and all
+        are torn down, before the interruption is raised again.
+        """
+        try:
+            self._accept(assignment)
+            self._work_until(lambda: assignment not in self._assignments)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def concurrency_of(self, item: Runnable) -> int:
+        """How many calls of an evaluation may be in flight in this process, to begin with."""
+        return self._window_of(item).size
 
     # What follows runs on the serving thread, except for what is said to run elsewhere.
 
@@ -149,17 +200,18 @@ class Conductor:
                 if self._in_flight:
                     return
                 self._change_stage(assignment.item)
-            elif self._in_flight < self._window + self._ahead:
-                self._begin_row(assignment)
+            elif self._window.admits(self._in_flight - self._ahead):
+                self._begin(assignment)
             else:
                 return
 
     @property
     def _ahead(self) -> int:
         # The loop takes its next row from these, without waiting for this thread.
-        return self._window if self._loop_window is not None and self._stage.shared_call is not None else 0
+        fixed = isinstance(self._window, FixedWindow) and self._loop_window is not None
+        return self._window.size if fixed and self._stage.shared_call is not None else 0
 
-    def _change_stage(self, item: EvaluationItem) -> None:
+    def _change_stage(self, item: Runnable) -> None:
         """Set the evaluation up, or end its assignments."""
         try:
             self._stage.enter(item)
@@ -170,92 +222,142 @@ class Conductor:
         else:
             self._prepare(item)
 
-    def _prepare(self, item: EvaluationItem) -> None:
+    def _prepare(self, item: Runnable) -> None:
         self._close_threads()
-        self._window = self.concurrency_of(item)
+        self._row_policy = self._policy.with_retries(item.spec.retries)
+        self._window = self._window_of(item)
+        exclusive = item.exclusive_fixture_names()
+        if exclusive and self._window.most > 1:
+            warnings.warn(
+                f"{', '.join(exclusive)} can serve one row at a time, so that rows do not overlap here",
+                pytest.PytestWarning,
+                stacklevel=2,
+            )
+            self._window = FixedWindow(1)
         if item.is_async:
-            self._loop_window = LoopWindow(self._loop, self._window)
-        elif self._window > 1:
-            self._threads = ThreadPoolExecutor(self._window, thread_name_prefix="doteval-row")
+            self._loop_window = LoopWindow(self._loop, self._window.size)
+        elif self._window.most > 1:
+            self._threads = ThreadPoolExecutor(self._window.most, thread_name_prefix="doteval-row")
 
-    def _begin_row(self, assignment: Assignment) -> None:
-        try:
-            row = next(assignment.rows)
-        except StopIteration:
-            assignment.drawn = True
+    def _window_of(self, item: Runnable) -> Window:
+        return window_for(item.spec.concurrency, self._concurrency, is_async=item.is_async)
+
+    def _begin(self, assignment: Assignment) -> None:
+        """Begin one call: with the next row, or with the next rows if the evaluation takes batches."""
+        rows = self._draw(assignment)
+        if not rows:
             self._end_if_over(assignment)
-            return
-        except BaseException as error:
-            # A dataset may raise anything, pytest.skip too; told to whoever assigned.
-            if ends_command(error):
-                raise
-            assignment.drawn, assignment.cut = True, error
-            self._end_if_over(assignment)
-            return
-        if len(row.values) < len(assignment.item.spec.columns):
-            short = ValueError(f"the row has {len(row.values)} values for {len(assignment.item.spec.columns)} columns")
-            self._finish_row(assignment, row, None, failed_before_call(short, "before the call"))
             return
         shared = self._stage.shared_call
         if shared is not None:
-            self._begin_call(assignment, row, shared, None)
+            self._begin_call(_Flight(assignment, rows, None), shared)
             return
         lane = self._stage.take_lane()
+        flight = _Flight(assignment, rows, lane)
         try:
             own = lane.set_up()
         except BaseException as error:
             if ends_command(error):
                 lane.tear_down()
                 raise
-            self._finish_row(assignment, row, lane, failed_before_call(error, "at the set-up of a fixture"))
+            failed = failed_before_call(error, "at the set-up of a fixture")
+            self._finish(flight, [failed] * len(rows))
             return
-        self._begin_call(assignment, row, own, lane)
+        self._begin_call(flight, own)
 
-    def _begin_call(self, assignment: Assignment, row: Row, what: Call, lane: Lane | None) -> None:
-        arguments = {**what.fixtures, **row.values}
+    def _draw(self, assignment: Assignment) -> Sequence[Row]:
+        """The rows of the next call; none if there are no more, or the next one is too short."""
+        rows: list[Row] = []
+        columns = len(assignment.item.spec.columns)
+        while not assignment.drawn and len(rows) < (assignment.item.spec.batch_size or 1):
+            try:
+                row = next(assignment.rows)
+            except StopIteration:
+                assignment.drawn = True
+            except BaseException as error:
+                # A dataset may raise anything, pytest.skip too; told to whoever assigned.
+                if ends_command(error):
+                    raise
+                assignment.drawn, assignment.cut = True, error
+            else:
+                if len(row.values) == columns:
+                    rows.append(row)
+                    continue
+                short = ValueError(f"the row has {len(row.values)} values for {columns} columns")
+                failed = failed_before_call(short, "before the call")
+                self._finish(_Flight(assignment, (row,), None), [failed])
+                if not rows:
+                    break
+        return rows
+
+    def _begin_call(self, flight: _Flight, what: Call) -> None:
+        policy, size = self._row_policy, flight.assignment.item.spec.batch_size
+        arguments = {**what.fixtures, **_values(flight.rows, batch=size is not None)}
         if self._loop_window is None and self._threads is None:
-            outcome = call(what.function, arguments, self._policy)
-            self._finish_row(assignment, row, lane, outcome)
+            self._window.begun()
+            try:
+                if size is None:
+                    outcomes = [call(what.function, arguments, policy)]
+                else:
+                    outcomes = call_batch(what.function, arguments, policy, len(flight.rows))
+            except BaseException:
+                if flight.lane is not None:
+                    flight.lane.tear_down()
+                raise
+            self._finish(flight, outcomes)
             return
-        assignment.in_flight += 1
+        flight.assignment.in_flight += 1
         self._in_flight += 1
-        land = functools.partial(self._land, assignment, row, lane)
+        self._window.begun()
+        land = functools.partial(self._land, flight)
         if self._loop_window is not None:
-            self._loop_window.feed(functools.partial(call_async, what.function, arguments, self._policy), land)
+            begin: Begin
+            if size is None:
+                begin = functools.partial(call_async, what.function, arguments, policy)
+            else:
+                begin = functools.partial(call_batch_async, what.function, arguments, policy, len(flight.rows))
+            self._loop_window.feed(begin, land)
         else:
             assert self._threads is not None
-            self._threads.submit(_call_and_land, what.function, arguments, self._policy, land)
+            self._threads.submit(_call_and_land, what.function, arguments, policy, size and len(flight.rows), land)
 
-    def _land(self, assignment: Assignment, row: Row, lane: Lane | None, outcome: Outcome | None) -> None:
-        """A call has ended, on the loop's thread or one of the pool. None: it never began."""
-        if lane is None and outcome is not None:
-            error = _recorded(assignment, row, outcome)
-            self._inbox.put(functools.partial(self._after_flight, assignment, error))
+    def _land(self, flight: _Flight, landed: Outcome | list[Outcome] | None) -> None:
+        """A call has ended, on the loop's thread or one of the pool. None: it never began, or was cancelled."""
+        outcomes = [landed] if isinstance(landed, Outcome) else landed
+        if flight.lane is None and outcomes is not None:
+            # Recorded here, so that the thread that sets up fixtures has less to do.
+            error = _recorded(flight, outcomes)
+            self._inbox.put(functools.partial(self._after_flight, flight, outcomes, error))
         else:
-            self._inbox.put(functools.partial(self._after_call, assignment, row, lane, outcome))
+            self._inbox.put(functools.partial(self._after_call, flight, outcomes))
 
-    def _after_call(self, assignment: Assignment, row: Row, lane: Lane | None, outcome: Outcome | None) -> None:
-        if outcome is not None:
-            self._finish_row(assignment, row, lane, outcome)
-        elif lane is not None:
-            lane.tear_down()
-        self._after_flight(assignment, None)
+    def _after_call(self, flight: _Flight, outcomes: list[Outcome] | None) -> None:
+        if outcomes is not None:
+            self._finish(flight, outcomes)
+        elif flight.lane is not None:
+            flight.lane.tear_down()
+        self._after_flight(flight, outcomes, None)
 
-    def _after_flight(self, assignment: Assignment, error: BaseException | None) -> None:
+    def _after_flight(self, flight: _Flight, outcomes: list[Outcome] | None, error: BaseException | None) -> None:
+        assignment = flight.assignment
         assignment.in_flight -= 1
         self._in_flight -= 1
+        self._window.ended(infrastructure_failed=outcomes is not None and any(map(_is_infrastructures, outcomes)))
+        if self._loop_window is not None:
+            self._loop_window.limit = self._window.size
         if error is not None:
             assignment.drawn, assignment.cut = True, error
         self._end_if_over(assignment)
 
-    def _finish_row(self, assignment: Assignment, row: Row, lane: Lane | None, outcome: Outcome) -> None:
-        if lane is not None:
-            outcome = with_teardown_errors(outcome, lane.tear_down())
-            self._stage.give_back(lane)
-        error = _recorded(assignment, row, outcome)
+    def _finish(self, flight: _Flight, outcomes: list[Outcome]) -> None:
+        if flight.lane is not None:
+            raised = flight.lane.tear_down()
+            outcomes = [with_teardown_errors(outcome, raised) for outcome in outcomes]
+            self._stage.give_back(flight.lane)
+        error = _recorded(flight, outcomes)
         if error is not None:
-            assignment.drawn, assignment.cut = True, error
-            self._end_if_over(assignment)
+            flight.assignment.drawn, flight.assignment.cut = True, error
+        self._end_if_over(flight.assignment)
 
     def _accept(self, assignment: Assignment) -> None:
         if self._winding_down:
@@ -280,6 +382,15 @@ class Conductor:
             self._assignments.remove(assignment)
             assignment.ended(assignment.cut)
 
+    def _abandon(self) -> None:
+        self._winding_down = True
+        if self._loop_window is not None:
+            self._loop_window.cancel()
+        while self._in_flight:
+            self._inbox.get()()
+        self._assignments.clear()
+        self._close_threads()
+
     def _close_threads(self) -> None:
         if self._threads is not None:
             self._threads.shutdown()
@@ -287,22 +398,37 @@ class Conductor:
         self._loop_window = None
 
 
+def _values(rows: Sequence[Row], *, batch: bool) -> dict[str, Any]:
+    if not batch:
+        return dict(rows[0].values)
+    return {column: [row.values[column] for row in rows] for column in rows[0].values}
+
+
 def _call_and_land(
     function: Callable[..., Any],
     arguments: dict[str, Any],
     policy: CallPolicy,
-    land: Callable[[Outcome | None], None],
+    rows: int | None,
+    land: Callable[[Outcome | list[Outcome] | None], None],
 ) -> None:
+    landed: Outcome | list[Outcome]
     try:
-        outcome = call(function, arguments, policy)
+        landed = call(function, arguments, policy) if rows is None else call_batch(function, arguments, policy, rows)
     except BaseException as error:  # noqa: BLE001 - Ctrl-C reaches the main thread only; elsewhere it is the row's
-        outcome = failed_before_call(error, "the row raised")
-    land(outcome)
+        landed = [failed_before_call(error, "the row raised")] * (rows or 1)
+    land(landed)
 
 
-def _recorded(assignment: Assignment, row: Row, outcome: Outcome) -> BaseException | None:
-    try:
-        assignment.record(row, outcome)
-    except Exception as error:  # noqa: BLE001 - handed to whoever assigned the rows
-        return error
-    return None
+def _recorded(flight: _Flight, outcomes: list[Outcome]) -> BaseException | None:
+    """Record the rows of a call. Returns what that raised."""
+    raised = None
+    for row, outcome in zip(flight.rows, outcomes, strict=True):
+        try:
+            flight.assignment.record(row, outcome)
+        except Exception as error:  # noqa: BLE001 - handed to whoever assigned the rows
+            raised = error
+    return raised
+
+
+def _is_infrastructures(outcome: Outcome) -> bool:
+    return outcome.error is not None and outcome.error.error_class is ErrorClass.INFRASTRUCTURE

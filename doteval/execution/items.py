@@ -21,6 +21,19 @@ FILE_PATTERN = "eval_*.py"
 FUNCTION_PREFIX = "eval_"
 CLASS_PREFIX = "Eval"
 
+_EXCLUSIVE = frozenset(
+    {
+        "capfd",
+        "capfdbinary",
+        "caplog",
+        "capsys",
+        "capsysbinary",
+        "capteesys",
+        "monkeypatch",
+        "recwarn",
+    }
+)
+
 
 class EvaluationItem(pytest.Function):
     """An evaluation: one eval function with one set of parameters.
@@ -67,6 +80,15 @@ class EvaluationItem(pytest.Function):
                 internals.is_per_row(definition, self) and not internals.is_constant(definition)
                 for definition in definitions[name]
             )
+        ]
+
+    def exclusive_fixture_names(self) -> list[str]:
+        """The fixtures of pytest that change the whole process, so that only one row at a time can use them."""
+        definitions = internals.fixture_info(self).name2fixturedefs
+        return [
+            name
+            for name in self.fixturenames
+            if name in _EXCLUSIVE and any(internals.is_pytests(each) for each in definitions.get(name, ()))
         ]
 
     def has_row_fixtures(self) -> bool:

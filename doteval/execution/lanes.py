@@ -85,6 +85,8 @@ class Lane:
             row = self._row = self._new_row()
             row._request = internals.RowRequest(row, self.lock)
             internals.prepare_stash(row)
+            if "caplog" in row.fixturenames:
+                row.addfinalizer(internals.start_log_capture(row))
             # A fixture that raised something like SystemExit leaves its definition half set up.
             self.usable = False
             row.setup()
@@ -118,5 +120,7 @@ class Lane:
             settings["callobj"] = template.obj
         row: RowItem = RowItem.from_parent(template.parent, name=template.name, **settings)
         row.own_markers[:] = template.own_markers
+        # What rows say with record_property belongs to the evaluation, which pytest reports.
+        row.user_properties = template.user_properties
         row.lane = self
         return row

@@ -8,24 +8,26 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from doteval.execution.event_loop import LoopThread
-from doteval.results import Outcome
 
-Begin = Callable[[], Coroutine[Any, Any, Outcome]]
-Land = Callable[[Outcome | None], None]
+Begin = Callable[[], Coroutine[Any, Any, Any]]
+Land = Callable[[Any], None]
 
 
 class LoopWindow:
-    """Keeps up to `limit` rows in flight on the loop. `feed` and `drop_waiting` may be called from any thread."""
+    """Keeps up to `limit` calls in flight on the loop.
+
+    All methods may be called from any thread, and `limit` may be changed by one.
+    """
 
     def __init__(self, loop: LoopThread, limit: int) -> None:
         self._loop = loop
-        self._limit = limit
+        self.limit = limit
         self._waiting: deque[tuple[Begin, Land]] = deque()
         # The loop keeps weak references only.
         self._tasks: set[asyncio.Task[None]] = set()
 
     def feed(self, begin: Begin, land: Land) -> None:
-        """Run a row when there is room; `land` gets its outcome, on the loop's thread."""
+        """Run a row when there is room; `land` gets what it returns, on the loop's thread."""
         self._waiting.append((begin, land))
         self._loop.soon(self._fill)
 
@@ -33,8 +35,12 @@ class LoopWindow:
         """Give up the rows that have not begun: their `land` gets None."""
         self._loop.soon(self._drop)
 
+    def cancel(self) -> None:
+        """Give up the rows in flight too: their `land` gets None when they have ended."""
+        self._loop.soon(self._cancel)
+
     def _fill(self) -> None:
-        while self._waiting and len(self._tasks) < self._limit:
+        while self._waiting and len(self._tasks) < self.limit:
             begin, land = self._waiting.popleft()
             task = self._loop.loop.create_task(self._fly(begin, land))
             self._tasks.add(task)
@@ -50,6 +56,11 @@ class LoopWindow:
             assert task is not None
             self._tasks.discard(task)
             self._fill()
+
+    def _cancel(self) -> None:
+        self._drop()
+        for task in self._tasks:
+            task.cancel()
 
     def _drop(self) -> None:
         while self._waiting:

@@ -7,11 +7,13 @@ that pyproject.toml pins.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 from _pytest.fixtures import FixtureDef, FuncFixtureInfo, SubRequest, TopRequest, resolve_fixture_function
+from _pytest.logging import LogCaptureHandler, caplog_handler_key, caplog_records_key, catching_logs
 from _pytest.python import get_direct_param_fixture_func
 from _pytest.runner import SetupState
 from _pytest.scope import Scope
@@ -31,12 +33,14 @@ __all__ = [
     "generate_functions",
     "is_constant",
     "is_per_row",
+    "is_pytests",
     "loaded_view",
     "prepare_stash",
     "renew_request",
     "resolve_fixture_function",
     "scope_of",
     "set_up_session",
+    "start_log_capture",
     "use_row_setup_state",
 ]
 
@@ -137,6 +141,11 @@ def is_constant(definition: FixtureDef[Any]) -> bool:
     return definition.func is get_direct_param_fixture_func
 
 
+def is_pytests(definition: FixtureDef[Any]) -> bool:
+    """Whether the fixture is one that pytest brings."""
+    return definition.func.__module__.startswith("_pytest.")
+
+
 def fresh_copy(definition: FixtureDef[Any]) -> FixtureDef[Any]:
     """A fixture definition that loads anew, whatever the original has cached."""
     fresh = copy.copy(definition)
@@ -167,3 +176,19 @@ def renew_request(item: pytest.Function) -> None:
 def prepare_stash(item: pytest.Item) -> None:
     """What pytest's own run protocol leaves on an item and `tmp_path` reads at teardown."""
     item.stash[tmppath_result_key] = {}
+
+
+def start_log_capture(item: pytest.Item) -> Callable[[], object]:
+    """What `caplog` reads: the log of this item alone. Returns what ends it.
+
+    pytest starts it for each item that it runs itself.
+    """
+    handler = LogCaptureHandler()
+    plugin = item.config.pluginmanager.get_plugin("logging-plugin")
+    formatter = getattr(plugin, "formatter", None)
+    handler.setFormatter(formatter if isinstance(formatter, logging.Formatter) else None)
+    item.stash[caplog_handler_key] = handler
+    item.stash[caplog_records_key] = dict.fromkeys(("setup", "call", "teardown"), handler.records)
+    catching = catching_logs(handler, level=getattr(plugin, "log_level", None))
+    catching.__enter__()
+    return lambda: catching.__exit__(None, None, None)

@@ -1,0 +1,204 @@
+"""Trying a call: timing it, ending it at its deadline, and trying connection errors again."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import tenacity
+from tenacity.asyncio.retry import async_retry_base
+
+from doteval.errors import UsageError
+from doteval.execution.deadlines import timed_out, within
+from doteval.execution.failures import classify, ends_command
+from doteval.metering import metering
+from doteval.results import ErrorClass, Usage
+
+# What pytest and worker processes do where nothing else is said.
+DEFAULT_RETRIES = 3
+DEFAULT_RETRY_DELAY = 1.0
+_LONGEST_PAUSE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class CallPolicy:
+    """How a row is called.
+
+    `retries`: how often a connection error is tried again; `delay`: seconds before the first of
+    them, doubled and jittered from there; `timeout`: seconds that a row may take, with its retries,
+    None for ever. `retrying`: a tenacity object that says when to try again in place of the first two.
+    """
+
+    retries: int = 0
+    delay: float = DEFAULT_RETRY_DELAY
+    timeout: float | None = None
+    retrying: Any = field(default=None, repr=False)
+
+    def with_retries(self, own: object) -> CallPolicy:
+        """The policy of an evaluation: `own` is what its decorator says of retries, None for nothing.
+
+        Raises UsageError if that is neither a number nor a tenacity object.
+        """
+        if own is None:
+            return self
+        if isinstance(own, tenacity.BaseRetrying):
+            return replace(self, retrying=own)
+        if isinstance(own, int) and not isinstance(own, bool) and own >= 0:
+            return replace(self, retries=own)
+        raise UsageError(
+            f"retries is {own!r}" if isinstance(own, int | float) else f"retries is a {type(own).__name__}",
+            remedy="Give the number of tries more, or tenacity's Retrying(...) or AsyncRetrying(...).",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """What a call came to: what it returned or what it raised. Times: epoch seconds, and seconds."""
+
+    started_at: float
+    seconds: float
+    returned: Any = None
+    error: BaseException | None = None
+    usage: tuple[Usage, ...] = ()
+
+
+def perform(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Performed:
+    """Call a sync function. Raises only, on the main thread, KeyboardInterrupt and pytest.exit."""
+    started_at, start = time.time(), time.perf_counter()
+    returned, raised = None, None
+    with metering() as meter:
+        try:
+            if policy.timeout is None and policy.retrying is None:
+                # Nothing between us and the row, in most cases.
+                returned = _first_call(function, arguments, policy)
+            else:
+                returned = within(policy.timeout, functools.partial(_tried, function, arguments, policy))
+        except BaseException as error:
+            if ends_command(error):
+                raise
+            raised = error
+    return Performed(started_at, time.perf_counter() - start, returned, raised, meter.reading())
+
+
+async def perform_async(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Performed:
+    """Call an async function. Raises only CancelledError, if its own task is cancelled."""
+    started_at, start = time.time(), time.perf_counter()
+    returned, raised = None, None
+    with metering() as meter:
+        try:
+            returned = await _within_async(function, arguments, policy)
+        except BaseException as error:
+            if _is_cancelled(error):
+                raise
+            raised = error
+    return Performed(started_at, time.perf_counter() - start, returned, raised, meter.reading())
+
+
+def _tried(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Any:
+    if policy.retrying is not None:
+        return _sync_retrying(policy.retrying)(functools.partial(function, **arguments))
+    return _first_call(function, arguments, policy)
+
+
+def _first_call(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Any:
+    try:
+        return function(**arguments)
+    except Exception as error:
+        if not _is_retried(error, policy):
+            raise
+        failed = [error]
+
+    def again() -> Any:
+        if failed:
+            raise failed.pop()
+        return function(**arguments)
+
+    return tenacity.Retrying(**_retry_options(policy))(again)
+
+
+async def _within_async(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Any:
+    if policy.timeout is None:
+        return await _tried_async(function, arguments, policy)
+    deadline = asyncio.timeout(policy.timeout)
+    try:
+        async with deadline:
+            return await _tried_async(function, arguments, policy)
+    except TimeoutError as error:
+        # The evaluation's own TimeoutErrors are not ours.
+        if not deadline.expired():
+            raise
+        raise timed_out(policy.timeout) from error
+
+
+async def _tried_async(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Any:
+    if policy.retrying is not None:
+
+        async def call() -> Any:
+            return await function(**arguments)
+
+        return await _async_retrying(policy.retrying)(call)
+    try:
+        return await function(**arguments)
+    except Exception as error:
+        if not _is_retried(error, policy):
+            raise
+        failed = [error]
+
+    async def again() -> Any:
+        if failed:
+            raise failed.pop()
+        return await function(**arguments)
+
+    return await tenacity.AsyncRetrying(**_retry_options(policy))(again)
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    # CancelledError that a row raised by itself is the row's; only a real cancellation ends the task.
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def _is_retried(error: BaseException, policy: CallPolicy) -> bool:
+    return policy.retries > 0 and classify(error) is ErrorClass.INFRASTRUCTURE
+
+
+def _retry_options(policy: CallPolicy) -> dict[str, Any]:
+    # The first attempt is the call that has failed already: made without tenacity, which would cost
+    # every row more than its set-up does.
+    return {
+        "stop": tenacity.stop_after_attempt(1 + policy.retries),
+        "wait": tenacity.wait_exponential_jitter(initial=policy.delay, max=_LONGEST_PAUSE, jitter=policy.delay),
+        "retry": tenacity.retry_if_exception(lambda error: classify(error) is ErrorClass.INFRASTRUCTURE),
+        # The row keeps the original error, not tenacity's.
+        "reraise": True,
+    }
+
+
+# tenacity keeps what it counts on the object, by thread: rows that overlap need one each.
+
+
+def _sync_retrying(given: tenacity.BaseRetrying) -> tenacity.BaseRetrying:
+    if not isinstance(given, tenacity.AsyncRetrying):
+        return given.copy(reraise=True)
+    if any(isinstance(part, async_retry_base) for part in (given.retry, given.stop, given.wait)):
+        raise UsageError(
+            "retries is asynchronous, and the evaluation is not",
+            remedy="Use the conditions of tenacity itself, not those of tenacity.asyncio.",
+        )
+    return tenacity.Retrying(**_settings(given))
+
+
+def _async_retrying(given: tenacity.BaseRetrying) -> tenacity.BaseRetrying:
+    if isinstance(given, tenacity.AsyncRetrying):
+        return given.copy(reraise=True)
+    return tenacity.AsyncRetrying(**_settings(given))
+
+
+def _settings(given: tenacity.BaseRetrying) -> dict[str, Any]:
+    """What says when to try again; not how to sleep, which differs between sync and async."""
+    names = ("stop", "wait", "retry", "before", "after", "before_sleep", "retry_error_cls", "retry_error_callback")
+    return {**{name: getattr(given, name) for name in names}, "reraise": True}
