@@ -115,7 +115,11 @@ class Dispatcher:
     def _publish_some(self, evaluation: Evaluation, most: int) -> tuple[int, bool]:
         """Publish up to `most` row tasks. Returns how many, and whether there may be more."""
         cursor = self._store.evaluations.published(evaluation.id)
-        ranges = self._pending_beyond(cursor, evaluation, most)
+        ranges = list(
+            self._store.rows.pending_ranges(
+                evaluation.id, self._rows_per_task(evaluation), first=cursor % _ROUND, limit=most
+            )
+        )
         if not ranges:
             return 0, False
         # First the cursor, then the messages: if this process dies in between, the rows are found
@@ -137,22 +141,11 @@ class Dispatcher:
         rows = evaluation.counts.total or _ROWS_PER_TASK
         return max(1, min(_ROWS_PER_TASK, rows // (self._options.slots * _TASKS_PER_SLOT)))
 
-    def _pending_beyond(self, cursor: int, evaluation: Evaluation, most: int) -> list[RowRange]:
-        return list(
-            self._store.rows.pending_ranges(
-                evaluation.id, self._rows_per_task(evaluation), first=cursor % _ROUND, limit=most
-            )
-        )
-
     def _publish_lost(self, evaluation: Evaluation) -> None:
-        """Publish rows again that were lost: when for some time all was published, nothing waited, and
-        rows were pending that no live worker holds."""
+        """Publish rows again that were lost: nothing has waited for some time, and rows are pending
+        that no live worker holds."""
         cursor = self._store.evaluations.published(evaluation.id)
-        if (
-            self._pending_beyond(cursor, evaluation, 1)
-            or self._publisher.queued()
-            or not self._has_lost_rows(evaluation)
-        ):
+        if self._publisher.queued() or not self._has_lost_rows(evaluation):
             self._drained.pop(evaluation.id, None)
             return
         now = self._clock()
@@ -186,7 +179,7 @@ class Dispatcher:
             return None
         live = self._live()
         failed_on = {failure.worker_id for failure in failures}
-        if not live or any(worker.state == "loading" or worker.id not in failed_on for worker in live):
+        if not live or any(worker.id not in failed_on for worker in live):
             return None
         last = failures[-1]
         if last.skipped:

@@ -272,7 +272,8 @@ def test_nothing_is_taken_for_lost_while_something_waits_or_is_held(
         clock.now += DRAINED
         dispatcher.settle(evaluation)
     assert len(queue.published) == 2
-    # Only what nobody holds any more is lost.
+    # Only what nobody holds any more is lost, and the time counts from then on.
+    clock.now += DRAINED
     hold(store, holder, evaluation, (0, 9))
     assert covered(lost_again(store, dispatcher, queue, clock, evaluation)) == Counter(range(10, 20))
 
