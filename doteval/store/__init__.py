@@ -4,6 +4,7 @@ Everything that doteval knows of experiments, rows, results, worker processes an
 everybody reads it from here. SQLite by default, PostgreSQL for more than one machine.
 """
 
+from doteval.store.attempts import Attempt
 from doteval.store.experiments import ExperimentOverview
 from doteval.store.loads import LoadFailure
 from doteval.store.results import ErrorCount
@@ -15,6 +16,7 @@ from doteval.store.writer import GroupWriter
 from doteval.store.writing import NewResult
 
 __all__ = [
+    "Attempt",
     "DatasetState",
     "ErrorCount",
     "ExperimentOverview",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, fal
 
 from doteval.encoding import decode, encode_columns
 from doteval.errors import NotFoundError, UnstorableValueError
-from doteval.results import Row, RowStatus
+from doteval.results import ErrorClass, Row, RowStatus
 from doteval.store.bulk import among
 from doteval.store.engine import Database
 from doteval.store.tables import EVALUATION, RESULT, ROW
@@ -185,26 +185,29 @@ class Rows:
         if start is not None and left != 0:
             yield RowRange(start, last)
 
-    def retry_failed(self, evaluation_id: int) -> int:
+    def retry_failed(
+        self, evaluation_id: int, *, classes: Collection[ErrorClass] | None = None, index: int | None = None
+    ) -> int:
         """Make failed rows pending again. Their errors stay visible until a new result is in.
 
+        With `classes`, only rows that failed with an error of these; with `index`, only that row's samples.
         Returns how many there were.
         """
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
             count = connection.execute(
-                update(RESULT)
-                .where(
-                    RESULT.c.evaluation_id == evaluation_id,
-                    # Said twice, so that both databases see that the index of the rows not done serves.
-                    RESULT.c.status != RowStatus.DONE.value,
-                    RESULT.c.status == RowStatus.FAILED.value,
-                    RESULT.c.retry == false(),
-                )
-                .values(retry=true())
+                update(RESULT).where(*_failed(evaluation_id, classes, index)).values(retry=true())
             ).rowcount
             add_to_tally(self._database, connection, evaluation_id, None, Counter({RowStatus.FAILED.value: -count}))
         return count
+
+    def count_failed(
+        self, evaluation_id: int, *, classes: Collection[ErrorClass] | None = None, index: int | None = None
+    ) -> int:
+        """How many rows `retry_failed` would make pending."""
+        query = select(func.count()).select_from(RESULT).where(*_failed(evaluation_id, classes, index))
+        with self._database.read() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def _pending_indexes(self, evaluation_id: int, first: int) -> Iterator[tuple[int, int]]:
         """Indexes with pending samples, and how many."""
@@ -235,6 +238,23 @@ class Rows:
 
     def _gone(self, evaluation_id: int) -> NotFoundError:
         return NotFoundError(f"there is no evaluation {evaluation_id} in {self._database.location.shown}")
+
+
+def _failed(evaluation_id: int, classes: Collection[ErrorClass] | None, index: int | None) -> list[ColumnElement[bool]]:
+    """Failed results that are not yet to be replaced."""
+    conditions = [
+        RESULT.c.evaluation_id == evaluation_id,
+        # Said twice, so that both databases see that the index of the rows not done serves.
+        RESULT.c.status != RowStatus.DONE.value,
+        RESULT.c.status == RowStatus.FAILED.value,
+        RESULT.c.retry == false(),
+    ]
+    if classes is not None:
+        known = func.coalesce(RESULT.c.error_class, ErrorClass.EVALUATION.value)
+        conditions.append(known.in_([each.value for each in classes]))
+    if index is not None:
+        conditions.append(RESULT.c.row_index == index)
+    return conditions
 
 
 def _finished() -> tuple[ColumnElement[bool], ...]:

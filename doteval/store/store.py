@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from doteval.errors import NotFoundError, StoreError
+from doteval.store.attempts import Attempts
 from doteval.store.engine import Database
 from doteval.store.evaluations import Evaluations
 from doteval.store.experiments import Experiments
@@ -26,6 +27,7 @@ class Store:
         self.evaluations = Evaluations(database)
         self.rows = Rows(database)
         self.results = Results(database)
+        self.attempts = Attempts(database)
         self.workers = Workers(database)
         self.loads = Loads(database)
         self.usage = UsageReports(database)
