@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from doteval.errors import StoreError, WorkerError
+from doteval.deaths import Deaths
+from doteval.errors import WorkerError
 from doteval.output_file import OutputFile
 from doteval.store import Store
 from doteval.worker_options import WorkerOptions
@@ -69,8 +68,8 @@ class Supervisor:
         command: Command = worker_command,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._options = replace(options, supervisor=os.getpid())
-        self._store = store
+        self._deaths = Deaths(store, options.max_crashes, told)
+        self._options = replace(options, supervisor=os.getpid(), flight_logs=str(self._deaths.directory))
         self._told = told
         self._output = OutputFile(output) if output is not None else None
         self._log_level = log_level
@@ -95,27 +94,40 @@ class Supervisor:
         if self._thread.is_alive():
             self._thread.join()
         processes = [place.process for place in self._places if place.process is not None]
+        killed = self._end(processes, patience)
         for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + patience
-        killed = []
-        for process in processes:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                killed.append(process.pid)
-        for process in processes:
-            self._record_end(process)
+            self._deaths.record(process)
         if self._output is not None:
             self._output.close()
+        self._deaths.close()
         if killed:
             raise WorkerError(
                 f"worker processes {', '.join(map(str, killed))} did not leave within {patience:g} s and were killed",
                 remedy="Their rows are pending; submit the experiment again to run them.",
             )
+
+    def _end(self, processes: list[subprocess.Popen[bytes]], patience: float) -> list[int]:
+        """Ask processes to leave, and wait. Returns the ids of those that had to be killed."""
+        deadline = self._clock() + patience
+        killed = []
+        try:
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
+            for process in processes:
+                try:
+                    process.wait(max(0.0, deadline - self._clock()))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    killed.append(process.pid)
+        except KeyboardInterrupt:
+            # The second Ctrl-C: the user will not wait for rows in flight.
+            for process in processes:
+                process.kill()
+            raise
+        finally:
+            for process in processes:
+                process.wait()
+        return killed
 
     def pids(self) -> list[int]:
         """The process ids of those that are alive."""
@@ -130,6 +142,7 @@ class Supervisor:
         while not self._stopping.wait(_LOOK_SECONDS):
             if self._output is not None:
                 self._output.pass_on()
+            self._deaths.catch_up()
             for place in self._places:
                 if place.process is not None and place.process.poll() is not None:
                     self._bury(place)
@@ -162,7 +175,7 @@ class Supervisor:
         # One that left by itself refused its work, as the next may do too, however long its models load.
         short = process.returncode == 0 or self._clock() - place.started_at < _SHORT_LIFE
         pause = self._pause(place, short=short)
-        how = self._record_end(process)
+        how = self._deaths.record(process)
         self._told(f"worker process {process.pid} {how}; the next starts in {pause:g} s")
 
     def _pause(self, place: _Place, *, short: bool) -> float:
@@ -172,20 +185,3 @@ class Supervisor:
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(place.short_lives, 20))
         place.start_at = self._clock() + pause
         return pause
-
-    def _record_end(self, process: subprocess.Popen[bytes]) -> str:
-        code = process.poll()
-        how = f"was killed by {_signal_name(-code)}" if code and code < 0 else f"left with exit code {code}"
-        try:
-            self._store.workers.end_process(socket.gethostname(), process.pid, reason=how)
-        except StoreError as error:
-            # The others must be kept alive; its heartbeat, which has stopped, tells the rest.
-            self._told(f"the end of worker process {process.pid} cannot be recorded: {error.message}")
-        return how
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import logging
 import os
@@ -9,6 +10,8 @@ import platform
 import socket
 import threading
 from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import CodeMismatchError, DotEvalError, EvaluationFileError, NotFoundError
@@ -20,6 +23,7 @@ from doteval.execution.items import EvaluationItem
 from doteval.execution.loads import LoadWatch
 from doteval.execution.stage import LoadFailedError, Stage, load_session_fixtures
 from doteval.experiments import Evaluation, EvaluationStatus
+from doteval.flight_log import FlightEntry, FlightLog
 from doteval.load_recorder import LoadRecorder
 from doteval.pytest_plugin import loop_key
 from doteval.queue.publisher import Publisher
@@ -50,6 +54,7 @@ class WorkerProcess:
         self._items: dict[str, list[EvaluationItem]] = {}
         self._fingerprints: dict[EvaluationItem, dict[str, str]] = {}
         self._matched: dict[str, tuple[Evaluation, EvaluationItem]] = {}
+        self._flights = _flight_log(options)
         self._store: Store | None = None
         self._conductor: Conductor | None = None
         self._thread = threading.Thread(target=self._serve, name="doteval-session", daemon=True)
@@ -148,8 +153,15 @@ class WorkerProcess:
         rows = self._store.rows.pending(evaluation.id, task.first, task.last)
         if not rows:
             return "0 rows: all done before"
-        landing = _Landing(evaluation, self._writer)
-        self._conductor.assign(Assignment(item, iter(rows), landing.record, landing.ended))
+        suspects = self._store.crashes.suspects(evaluation.id, task.first, task.last)
+        calm = [row for row in rows if (row.index, row.sample) not in suspects]
+        suspected = [row for row in rows if (row.index, row.sample) in suspects]
+        landing = _Landing(evaluation, self._writer, parts=2 if calm and suspected else 1)
+        note = functools.partial(self._note, evaluation.id) if self._flights is not None else None
+        # A row that may have killed a process runs alone, so that no other is blamed for it.
+        for part, alone in ((calm, False), (suspected, True)):
+            if part:
+                self._conductor.assign(Assignment(item, iter(part), landing.record, landing.ended, note, alone))
         cut = landing.wait()
         if isinstance(cut, LoadFailedError):
             self._loads.failed_for(evaluation.id, cut)
@@ -159,6 +171,12 @@ class WorkerProcess:
         if cut is not None:
             raise cut
         return landing.summary()
+
+    def _note(self, evaluation_id: int, rows: Sequence[Row]) -> Callable[[], None]:
+        """Note in the flight log that rows begin. Returns what to call when they have ended."""
+        assert self._flights is not None
+        slots = self._flights.take_off(FlightEntry(evaluation_id, row.index, row.sample) for row in rows)
+        return functools.partial(self._flights.land, slots)
 
     def _refuse(self, evaluation: Evaluation, error: Exception) -> GiveBackError:
         """What to do with a task that this process cannot run: give it back, and leave.
@@ -252,13 +270,13 @@ class WorkerProcess:
 class _Landing:
     """Where the rows of one row task arrive: counts them, and knows when all are stored."""
 
-    def __init__(self, evaluation: Evaluation, writer: GroupWriter) -> None:
+    def __init__(self, evaluation: Evaluation, writer: GroupWriter, *, parts: int) -> None:
         self._evaluation_id = evaluation.id
+        self._parts = parts
         self._writer = writer
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._unstored = 0
-        self._ended = False
         self._cut: BaseException | None = None
         self._counts: Counter[RowStatus] = Counter()
         self._tokens = 0
@@ -272,8 +290,8 @@ class _Landing:
 
     def ended(self, cut: BaseException | None) -> None:
         with self._lock:
-            self._ended = True
-            self._cut = cut
+            self._parts -= 1
+            self._cut = self._cut or cut
             self._look()
 
     def wait(self) -> BaseException | None:
@@ -299,8 +317,14 @@ class _Landing:
             self._look()
 
     def _look(self) -> None:
-        if self._ended and not self._unstored:
+        if not self._parts and not self._unstored:
             self._over.set()
+
+
+def _flight_log(options: WorkerOptions) -> FlightLog | None:
+    if options.flight_logs is None:
+        return None
+    return FlightLog(Path(options.flight_logs) / f"{os.getpid()}.flights")
 
 
 def _same_path(ours: str, theirs: str) -> bool:

@@ -76,13 +76,17 @@ class Assignment:
     """Rows of one evaluation to be run.
 
     `record` is called for every row with its outcome, on whichever thread it ended; `ended` once,
-    after the last of them, with None or with what cut the assignment short.
+    after the last of them, with None or with what cut the assignment short. `note` is told of rows
+    that are about to begin, and gives what to call when they have ended. Rows that are to run
+    `alone` have no other row beside them in this process.
     """
 
     item: Runnable
     rows: Iterator[Row]
     record: Callable[[Row, Outcome], None]
     ended: Callable[[BaseException | None], None]
+    note: Callable[[Sequence[Row]], Callable[[], None]] | None = None
+    alone: bool = False
     in_flight: int = field(default=0, init=False)
     drawn: bool = field(default=False, init=False)
     cut: BaseException | None = field(default=None, init=False)
@@ -90,11 +94,15 @@ class Assignment:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Flight:
-    """One call: the rows that it is for (more than one in a batch), and the lane with their fixtures."""
+    """One call: the rows that it is for (more than one in a batch), and the lane with their fixtures.
+
+    `landed` crosses them out again where they were noted.
+    """
 
     assignment: Assignment
     rows: Sequence[Row]
     lane: Lane | None
+    landed: Callable[[], None]
 
 
 class Conductor:
@@ -200,10 +208,16 @@ class Conductor:
                 if self._in_flight:
                     return
                 self._change_stage(assignment.item)
+            elif self._in_flight and self._must_wait(assignment):
+                return
             elif self._window.admits(self._in_flight - self._ahead):
                 self._begin(assignment)
             else:
                 return
+
+    def _must_wait(self, assignment: Assignment) -> bool:
+        """Whether a row that is to run alone is in flight, or would not be alone."""
+        return assignment.alone or any(each.alone and each.in_flight for each in self._assignments)
 
     @property
     def _ahead(self) -> int:
@@ -248,12 +262,13 @@ class Conductor:
         if not rows:
             self._end_if_over(assignment)
             return
+        landed = assignment.note(rows) if assignment.note is not None else _nothing
         shared = self._stage.shared_call
         if shared is not None:
-            self._begin_call(_Flight(assignment, rows, None), shared)
+            self._begin_call(_Flight(assignment, rows, None, landed), shared)
             return
         lane = self._stage.take_lane()
-        flight = _Flight(assignment, rows, lane)
+        flight = _Flight(assignment, rows, lane, landed)
         try:
             own = lane.set_up()
         except BaseException as error:
@@ -285,7 +300,7 @@ class Conductor:
                     continue
                 short = ValueError(f"the row has {len(row.values)} values for {columns} columns")
                 failed = failed_before_call(short, "before the call")
-                self._finish(_Flight(assignment, (row,), None), [failed])
+                self._finish(_Flight(assignment, (row,), None, _nothing), [failed])
                 if not rows:
                     break
         return rows
@@ -326,6 +341,7 @@ class Conductor:
         outcomes = [landed] if isinstance(landed, Outcome) else landed
         if flight.lane is None and outcomes is not None:
             # Recorded here, so that the thread that sets up fixtures has less to do.
+            flight.landed()
             error = _recorded(flight, outcomes)
             self._inbox.put(functools.partial(self._after_flight, flight, outcomes, error))
         else:
@@ -334,8 +350,10 @@ class Conductor:
     def _after_call(self, flight: _Flight, outcomes: list[Outcome] | None) -> None:
         if outcomes is not None:
             self._finish(flight, outcomes)
-        elif flight.lane is not None:
-            flight.lane.tear_down()
+        else:
+            if flight.lane is not None:
+                flight.lane.tear_down()
+            flight.landed()
         self._after_flight(flight, outcomes, None)
 
     def _after_flight(self, flight: _Flight, outcomes: list[Outcome] | None, error: BaseException | None) -> None:
@@ -354,6 +372,7 @@ class Conductor:
             raised = flight.lane.tear_down()
             outcomes = [with_teardown_errors(outcome, raised) for outcome in outcomes]
             self._stage.give_back(flight.lane)
+        flight.landed()
         error = _recorded(flight, outcomes)
         if error is not None:
             flight.assignment.drawn, flight.assignment.cut = True, error
@@ -396,6 +415,10 @@ class Conductor:
             self._threads.shutdown()
         self._threads = None
         self._loop_window = None
+
+
+def _nothing() -> None:
+    pass
 
 
 def _values(rows: Sequence[Row], *, batch: bool) -> dict[str, Any]:

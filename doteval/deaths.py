@@ -1,0 +1,74 @@
+"""Deaths of worker processes: how each ended, and which rows it took along."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from doteval.errors import StoreError
+from doteval.flight_log import read_flight_log
+from doteval.store import CrashedRow, Store
+
+
+class Deaths:
+    """Records in the store how worker processes ended.
+
+    A death that cannot be recorded now, because the store is away, is kept and tried again. `told` is
+    called with a line for people about rows that are given up. Rows are given up when they were in
+    flight in `most` processes that died.
+    """
+
+    def __init__(self, store: Store, most: int, told: Callable[[str], None]) -> None:
+        self._store = store
+        self._most = most
+        self._told = told
+        self._unrecorded: deque[tuple[int, str, list[CrashedRow]]] = deque()
+        # Only this user may read it, or lay false notes there.
+        self.directory = Path(tempfile.mkdtemp(prefix="doteval-flights-"))
+
+    def record(self, process: subprocess.Popen[bytes]) -> str:
+        """Record the end of a process that has ended. Returns how it ended, for people."""
+        code = process.returncode
+        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"left with exit code {code}"
+        log = self.directory / f"{process.pid}.flights"
+        # One that left in order has none in flight.
+        taken = [CrashedRow(entry.evaluation_id, entry.row_index, entry.sample) for entry in read_flight_log(log)]
+        log.unlink(missing_ok=True)
+        self._unrecorded.append((process.pid, how, taken))
+        self.catch_up()
+        return how
+
+    def catch_up(self) -> bool:
+        """Record what could not be recorded before. Returns whether nothing is left."""
+        while self._unrecorded:
+            pid, how, taken = self._unrecorded[0]
+            try:
+                self._record(pid, how, taken)
+            except StoreError:
+                return False
+            self._unrecorded.popleft()
+        return True
+
+    def close(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _record(self, pid: int, how: str, taken: list[CrashedRow]) -> None:
+        # First the crashes: once the process counts as gone, its rows are published again.
+        if taken:
+            given_up = self._store.crashes.record(taken, reason=how, worker_id=None, most=self._most)
+            for row in given_up:
+                self._told(f"row {row.row_index} is given up: it was in flight in {self._most} processes that died")
+        self._store.workers.end_process(socket.gethostname(), pid, reason=how)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

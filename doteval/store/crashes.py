@@ -1,0 +1,130 @@
+"""Crashes in the store: rows that were in flight when their worker process died."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, insert, select
+
+from doteval.results import ErrorClass, Outcome, Row, RowError, RowStatus
+from doteval.store.engine import Database
+from doteval.store.tables import ATTEMPT, RESULT, ROW
+from doteval.store.writing import NewResult, encode_result, write_results
+
+
+@dataclass(frozen=True, slots=True)
+class CrashedRow:
+    """A row and sample that were in flight when a worker process died."""
+
+    evaluation_id: int
+    row_index: int
+    sample: int
+
+
+class Crashes:
+    """The crashes that rows took part in."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, rows: Iterable[CrashedRow], *, reason: str, worker_id: int | None, most: int) -> list[CrashedRow]:
+        """Note that a worker process died with these rows in flight; give up on those that did so `most` times.
+
+        A row that is given up gets a failed result of the crash class, which says `reason`. Rows that have
+        a result by now, or that were removed, are left alone. Returns the rows that were given up.
+        """
+        given_up: list[CrashedRow] = []
+        with self._database.write() as connection:
+            for evaluation_id, crashed in _by_evaluation(rows).items():
+                self._database.hold(connection, [evaluation_id], alone=True)
+                waiting = [row for row in crashed if _is_pending(connection, row)]
+                for row in waiting:
+                    connection.execute(insert(ATTEMPT).values(_attempt(row, reason, worker_id)))
+                hopeless = [row for row in waiting if _crashes(connection, row) >= most]
+                results = [encode_result(_given_up(connection, row, reason, most)) for row in hopeless]
+                write_results(self._database, connection, results, worker_id)
+                given_up.extend(hopeless)
+        return given_up
+
+    def suspects(self, evaluation_id: int, first: int, last: int) -> Counter[tuple[int, int]]:
+        """How often rows of a range, both ends included, took part in a crash, by (row index, sample)."""
+        query = (
+            select(ATTEMPT.c.row_index, ATTEMPT.c.sample, func.count())
+            .where(
+                ATTEMPT.c.evaluation_id == evaluation_id,
+                ATTEMPT.c.row_index.between(first, last),
+                ATTEMPT.c.error_class == ErrorClass.CRASH.value,
+            )
+            .group_by(ATTEMPT.c.row_index, ATTEMPT.c.sample)
+        )
+        with self._database.read() as connection:
+            return Counter({(index, sample): count for index, sample, count in connection.execute(query)})
+
+
+def _by_evaluation(rows: Iterable[CrashedRow]) -> dict[int, list[CrashedRow]]:
+    grouped: dict[int, list[CrashedRow]] = {}
+    for row in sorted(rows, key=lambda row: (row.evaluation_id, row.row_index, row.sample)):
+        grouped.setdefault(row.evaluation_id, []).append(row)
+    return grouped
+
+
+def _is_pending(connection: Connection, row: CrashedRow) -> bool:
+    exists = connection.scalar(
+        select(ROW.c.row_index).where(ROW.c.evaluation_id == row.evaluation_id, ROW.c.row_index == row.row_index)
+    )
+    retry = connection.scalar(
+        select(RESULT.c.retry).where(
+            RESULT.c.evaluation_id == row.evaluation_id,
+            RESULT.c.row_index == row.row_index,
+            RESULT.c.sample == row.sample,
+        )
+    )
+    return exists is not None and retry is not False
+
+
+def _crashes(connection: Connection, row: CrashedRow) -> int:
+    count = connection.scalar(
+        select(func.count())
+        .select_from(ATTEMPT)
+        .where(
+            ATTEMPT.c.evaluation_id == row.evaluation_id,
+            ATTEMPT.c.row_index == row.row_index,
+            ATTEMPT.c.sample == row.sample,
+            ATTEMPT.c.error_class == ErrorClass.CRASH.value,
+        )
+    )
+    return int(count or 0)
+
+
+def _attempt(row: CrashedRow, reason: str, worker_id: int | None) -> dict[str, object]:
+    return {
+        "evaluation_id": row.evaluation_id,
+        "row_index": row.row_index,
+        "sample": row.sample,
+        "status": RowStatus.FAILED.value,
+        "execution": secrets.randbits(62),
+        "worker_id": worker_id,
+        "started_at": time.time(),
+        "seconds": 0.0,
+        "error_type": "Crash",
+        "error_message": f"the worker process {reason}",
+        "error_class": ErrorClass.CRASH.value,
+        "scores": "[]",
+    }
+
+
+def _given_up(connection: Connection, row: CrashedRow, reason: str, most: int) -> NewResult:
+    key = connection.scalar(
+        select(ROW.c.key).where(ROW.c.evaluation_id == row.evaluation_id, ROW.c.row_index == row.row_index)
+    )
+    error = RowError(
+        type="Crash",
+        message=f"the row was in flight in {most} worker processes that died; the last one {reason}",
+        error_class=ErrorClass.CRASH,
+    )
+    outcome = Outcome(RowStatus.FAILED, time.time(), 0.0, error=error)
+    return NewResult(row.evaluation_id, Row(row.row_index, str(key), {}, row.sample), outcome)

@@ -1,0 +1,54 @@
+"""A project whose worker service, broker and store a test may break."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.project import Project
+from tests.faults.services import PostgresServer, RedisServer
+
+# How many times each fault is tried, at other moments. `make soak` and the nightly tries use more.
+SEEDS = range(int(os.environ.get("DOTEVAL_FAULT_SEEDS", "2")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.faults)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" in metafunc.fixturenames:
+        metafunc.parametrize("seed", SEEDS)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    return Project(tmp_path)
+
+
+@pytest.fixture
+def broker(tmp_path: Path, project: Project) -> Iterator[RedisServer]:
+    """A Redis of this test's own; the project's commands use it."""
+    server = RedisServer(tmp_path.parent / f"{tmp_path.name}-redis")
+    server.start()
+    project.environment["DOTEVAL_BROKER"] = server.url
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres(project: Project) -> Iterator[PostgresServer]:
+    """A PostgreSQL of this test's own; the project's commands use it."""
+    with tempfile.TemporaryDirectory(prefix="pg") as directory:
+        server = PostgresServer(Path(directory) / "data")
+        project.environment["DOTEVAL_STORAGE"] = server.url
+        yield server
+        server.stop()

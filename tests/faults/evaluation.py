@@ -1,0 +1,82 @@
+"""The evaluation that faults are tried on, and what must hold of it afterwards."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from tests.e2e.project import Project, wait_until
+
+ROWS = 240
+CONCURRENCY = 10
+
+EVALUATION = """
+import asyncio
+import pytest
+from doteval import Result, foreach
+from doteval.evaluators import exact_match
+
+@pytest.fixture(scope="session")
+def model():
+    tell("+model")
+    yield "m"
+    tell("-model")
+
+@foreach("text,label", [(f"text {i}", str(i % 2)) for i in range(ROWS)])
+async def eval_steady(text, label, model):
+    tell("begin " + text)
+    await asyncio.sleep(SECONDS)
+    tell("end " + text)
+    return Result(exact_match(label, "0"), prompt=text)
+"""
+
+
+def write_evaluation(project: Project, *, rows: int = ROWS, seconds: float = 0.15) -> None:
+    """Write ``eval_it.py``: so many rows, of so many seconds each."""
+    project.write("eval_it.py", EVALUATION.replace("ROWS", str(rows)).replace("SECONDS", str(seconds)))
+
+
+def some_moment(seed: int, rows: int = ROWS) -> int:
+    """How many rows shall be done when the fault comes."""
+    return random.Random(seed).randrange(10, rows // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Executions:
+    """How often rows ran: `again` is how many executions there were beyond one a row."""
+
+    rows: int
+    again: int
+
+
+def check(project: Project, experiment: str, *, rows: int = ROWS, in_flight: int) -> Executions:
+    """Exactly one result for every row, counts that agree, and few executions for nothing.
+
+    `in_flight` is how many rows were in flight in what was broken: only those may run twice.
+    """
+    records = project.records(experiment)["eval_steady"]
+    assert [record.row.index for record in records] == list(range(rows))
+    assert {record.outcome.status for record in records} == {"done"}
+    assert [record.row.values["text"] for record in records] == [f"text {i}" for i in range(rows)]
+    with project.store() as store:
+        evaluation = store.evaluations.of(store.experiments.find(experiment))[0]
+        assert evaluation.counts.done == evaluation.counts.total == rows
+        assert evaluation.status == "completed"
+    begun = sum(count for what, count in project.counts().items() if what.startswith("begin "))
+    found = Executions(rows, begun - rows)
+    print(f"lost: 0 of {rows} rows; executed again: {found.again} (in flight at the fault: {in_flight})")
+    assert 0 <= found.again <= in_flight
+    return found
+
+
+def ready(project: Project, processes: int) -> None:
+    """Wait for so many worker processes."""
+    wait_until(
+        lambda: sum(worker.state == "ready" for worker in project.workers()) >= processes,
+        what=f"{processes} ready worker processes",
+    )
+
+
+def reached(project: Project, rows: int) -> None:
+    """Wait until so many rows are done."""
+    wait_until(lambda: project.done() >= rows, what=f"{rows} rows", seconds=60)

