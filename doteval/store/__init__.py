@@ -5,6 +5,7 @@ everybody reads it from here. SQLite by default, PostgreSQL for more than one ma
 """
 
 from doteval.store.attempts import Attempt
+from doteval.store.crashes import CrashedRow
 from doteval.store.experiments import ExperimentOverview
 from doteval.store.loads import LoadFailure
 from doteval.store.results import ErrorCount
@@ -17,6 +18,7 @@ from doteval.store.writing import NewResult
 
 __all__ = [
     "Attempt",
+    "CrashedRow",
     "DatasetState",
     "ErrorCount",
     "ExperimentOverview",

@@ -6,6 +6,7 @@ from types import TracebackType
 
 from doteval.errors import NotFoundError, StoreError
 from doteval.store.attempts import Attempts
+from doteval.store.crashes import Crashes
 from doteval.store.engine import Database
 from doteval.store.evaluations import Evaluations
 from doteval.store.experiments import Experiments
@@ -28,6 +29,7 @@ class Store:
         self.rows = Rows(database)
         self.results = Results(database)
         self.attempts = Attempts(database)
+        self.crashes = Crashes(database)
         self.workers = Workers(database)
         self.loads = Loads(database)
         self.usage = UsageReports(database)
