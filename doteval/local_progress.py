@@ -41,7 +41,7 @@ class Screen:
         self._file.flush()
 
 
-def pytest_screen(config: pytest.Config) -> Screen | None:
+def terminal_screen(config: pytest.Config) -> Screen | None:
     """The terminal of a pytest run; None where nobody watches, or where the rows' own output goes (-s, -q).
 
     To be called while pytest is being configured: later its capturing stands before the terminal.

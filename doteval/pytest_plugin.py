@@ -1,4 +1,4 @@
-"""pytest's hooks, and nothing else: what they do lives in `execution`, `local` and `local_report`."""
+"""pytest's hooks, and nothing else: what they do lives in `execution` and the `local_` modules."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from typing import Any
 
 import pytest
 
-from doteval.execution.async_fixtures import is_async_fixture, set_up_async_fixture
+from doteval.execution.async_fixtures import on_loop
 from doteval.execution.embedded import is_embedded
 from doteval.execution.event_loop import LoopThread
 from doteval.execution.items import EvaluationItem, evaluation_items, is_evaluation_file
 from doteval.execution.loads import LoadWatch
 from doteval.execution.pytest_internals import use_row_setup_state
+from doteval.local_options import add_options, check_options, local_options
+from doteval.local_progress import Screen, terminal_screen
+from doteval.local_xdist import give_name, given_name, hand_over, take_over
 from doteval.resources.fixtures import async_openai_client, openai_client
 
-loop_key = pytest.StashKey[LoopThread]()
 __all__ = ["async_openai_client", "openai_client"]
 
-# A LocalExperiment; its module is imported when there is an evaluation to run.
-local_key = pytest.StashKey[Any]()
+loop_key = pytest.StashKey[LoopThread]()
+_screen_key = pytest.StashKey[Screen | None]()
+# A LocalExperiment, and what it came to; its module is imported when there is an evaluation to run.
+_local_key = pytest.StashKey[Any]()
+_reports_key = pytest.StashKey[list[Any]]()
+_reached_key = pytest.StashKey[set[Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("doteval", "evaluations")
-    group.addoption("--experiment", metavar="NAME", help="keep results under this name, and resume what it began")
-    group.addoption("--samples", type=int, metavar="N", help="run the first N rows of each dataset")
-    group.addoption("--storage", metavar="URL", help="where results are kept (default: .doteval/doteval.db)")
-    group.addoption("--concurrent", metavar="N", help="rows in flight (default: 10 if async, else 1)")
-    group.addoption("--max-retries", type=int, default=0, metavar="N", help="tries more after connection errors")
-    group.addoption("--retry-delay", type=float, default=1.0, metavar="S", help="seconds before the first of them")
-    group.addoption("--row-timeout", type=float, metavar="S", help="seconds that a row may take")
-    group.addoption("--allow-changed", action="store_true", help="go on although the code or dataset has changed")
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "doteval: an evaluation; select with -m doteval")
+    check_options(config)
     config.stash[loop_key] = LoopThread()
+    config.stash[_screen_key] = None if is_embedded(config) else terminal_screen(config)
+    config.stash[_reports_key] = []
+    config.stash[_reached_key] = set()
 
 
 @pytest.hookimpl(trylast=True)
@@ -45,34 +47,59 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     use_row_setup_state(session)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    evaluations = [item for item in items if isinstance(item, EvaluationItem)]
+def pytest_collection_finish(session: pytest.Session) -> None:
+    config = session.config
+    evaluations = [item for item in session.items if isinstance(item, EvaluationItem)]
     if not evaluations or is_embedded(config):
         return
     # Imported here, so that pytest runs without evaluations do not wait for the store's libraries.
-    from doteval.local import LocalExperiment, local_options
+    from doteval.local import LocalExperiment
 
-    local = config.stash[local_key] = LocalExperiment(local_options(config), config.stash[loop_key])
+    local = LocalExperiment(
+        local_options(config, named=given_name(config)), config.stash[loop_key], config.stash[_screen_key]
+    )
+    config.stash[_local_key] = local
+    config.stash[_reports_key] = local.reports
+    config.stash[_reached_key] = local.reached
     config.pluginmanager.register(LoadWatch(local), "doteval-loads")
     for item in evaluations:
         item.evaluate = local.evaluate
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    local = config.stash.get(local_key, None)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    local = session.config.stash.get(_local_key, None)
     if local is not None:
+        hand_over(session.config, local)
+    if exitstatus == pytest.ExitCode.OK and _missed_gates(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reports = config.stash[_reports_key]
+    if reports:
         from doteval.local_report import write_report
 
-        write_report(terminalreporter, local)
+        write_report(terminalreporter, reports, _missed_gates(config))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    local = config.stash.get(local_key, None)
+    local = config.stash.get(_local_key, None)
     if local is not None:
         local.close()
     loop = config.stash.get(loop_key, None)
     if loop is not None:
         loop.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    give_name(node.config, node.workerinput)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    stash = node.config.stash
+    take_over(getattr(node, "workeroutput", {}), stash[_reports_key], stash[_reached_key])
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
@@ -90,8 +117,17 @@ def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Generat
     return evaluation_items(collector, name, obj, (yield))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Any:
-    if is_async_fixture(fixturedef, request):
-        return set_up_async_fixture(fixturedef, request, request.config.stash[loop_key])
-    return None
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
+    with on_loop(fixturedef, request, request.config.stash[loop_key]):
+        return (yield)
+
+
+def _missed_gates(config: pytest.Config) -> list[Any]:
+    """The gates that were held against no evaluation, although there were some."""
+    if hasattr(config, "workerinput") or not config.getoption("fail_under") or not config.stash[_reports_key]:
+        return []
+    gates = local_options(config).gates
+    return [gate for gate in gates if gate not in config.stash[_reached_key]]

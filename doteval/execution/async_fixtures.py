@@ -1,12 +1,16 @@
-"""Async fixtures, with no plugin: they run on the process's one event loop."""
+"""Async fixtures, with no plugin: they run on the process's one event loop.
+
+While one of an evaluation's is set up, its definition holds a sync function in place of the async one, so
+that neither pytest nor plugins for async tests (pytest-asyncio, anyio) find anything to do.
+"""
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import inspect
 import threading
-from collections.abc import AsyncGenerator, Coroutine
-from typing import Any, cast
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -15,35 +19,45 @@ from doteval.execution.event_loop import LoopThread
 from doteval.execution.items import EvaluationItem, RowItem
 
 
-def is_async_fixture(definition: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> bool:
-    """Whether the fixture is async and set up for an evaluation: those of tests are not ours."""
-    function = definition.func
-    return isinstance(request._pyfuncitem, EvaluationItem | RowItem) and (
-        inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-    )
+@contextlib.contextmanager
+def on_loop(definition: Any, request: pytest.FixtureRequest, loop: LoopThread) -> Iterator[None]:
+    """Have a fixture set up on the loop inside the block, if it is async and an evaluation's.
 
-
-def set_up_async_fixture(definition: Any, request: Any, loop: LoopThread) -> Any:
-    """Set up an async fixture on the loop, as pytest sets up sync ones: cached, torn down last first.
-
-    Raises what the fixture raises.
+    Those of tests are left to pytest and its plugins.
     """
-    arguments = {name: request.getfixturevalue(name) for name in definition.argnames}
-    function = internals.resolve_fixture_function(definition, request)
-    key = definition.cache_key(request)
-    lock = _lock_of(request)
+    function = definition.func
+    if not isinstance(request._pyfuncitem, EvaluationItem | RowItem) or not _is_async(function):
+        yield
+        return
+    resolved = internals.resolve_fixture_function(definition, request)
+    definition.func = _served(resolved, definition.argname, loop, _lock_of(request))
     try:
-        if inspect.isasyncgenfunction(function):
-            generator = function(**arguments)
-            value = loop.wait_for(_first(generator, definition.argname), lock)
-            request.addfinalizer(functools.partial(_finish, loop, generator, definition.argname, lock))
-        else:
-            value = loop.wait_for(cast(Coroutine[Any, Any, Any], function(**arguments)), lock)
-    except (Exception, pytest.skip.Exception, pytest.fail.Exception) as error:
-        definition.cached_result = (None, key, (error, error.__traceback__))
-        raise
-    definition.cached_result = (value, key, None)
-    return value
+        yield
+    finally:
+        definition.func = function
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _served(
+    function: Callable[..., Any], name: str, loop: LoopThread, lock: threading.RLock | None
+) -> Callable[..., Any]:
+    """A sync fixture function that does the same, on the loop."""
+    if not inspect.isasyncgenfunction(function):
+
+        def value(**arguments: Any) -> Any:
+            return loop.wait_for(function(**arguments), lock)
+
+        return value
+
+    def yielded(**arguments: Any) -> Iterator[Any]:
+        generator = function(**arguments)
+        yield loop.wait_for(_first(generator, name), lock)
+        loop.wait_for(_last(generator, name), lock)
+
+    return yielded
 
 
 async def _first(generator: AsyncGenerator[Any, None], name: str) -> Any:
@@ -53,19 +67,15 @@ async def _first(generator: AsyncGenerator[Any, None], name: str) -> Any:
         raise ValueError(f"the async fixture {name} did not yield a value") from None
 
 
-def _finish(loop: LoopThread, generator: AsyncGenerator[Any, None], name: str, lock: threading.RLock | None) -> None:
-    loop.wait_for(_last(generator, name), lock)
-
-
-def _lock_of(request: Any) -> threading.RLock | None:
-    """The lock that is held while a row is set up and torn down: a row on the loop may look fixtures up."""
-    item = request._pyfuncitem
-    return item.lane.lock if isinstance(item, RowItem) else None
-
-
 async def _last(generator: AsyncGenerator[Any, None], name: str) -> None:
     try:
         await anext(generator)
     except StopAsyncIteration:
         return
     pytest.fail(f"the async fixture {name} has more than one 'yield'", pytrace=False)
+
+
+def _lock_of(request: Any) -> threading.RLock | None:
+    """The lock that is held while a row is set up and torn down: a row on the loop may look fixtures up."""
+    item = request._pyfuncitem
+    return item.lane.lock if isinstance(item, RowItem) else None

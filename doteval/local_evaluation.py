@@ -1,0 +1,190 @@
+"""Evaluating one evaluation in this process: dataset → result store → rows → results → summary."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from doteval.datasets import Dataset, open_dataset
+from doteval.errors import ChangedError, DotEvalError
+from doteval.execution.conductor import Assignment, Conductor, Runnable, Staging
+from doteval.execution.event_loop import LoopThread
+from doteval.experiments import Evaluation, EvaluationSpec, EvaluationStatus
+from doteval.intake import take_in
+from doteval.local_options import LocalOptions
+from doteval.local_progress import ProgressLine, Screen
+from doteval.local_store import LocalStore
+from doteval.results import Outcome, Row, RowStatus
+from doteval.store import ErrorCount, NewResult, Store
+from doteval.summary import Summary, summarize
+
+_RANGE_ROWS = 1000
+_ERRORS_SHOWN = 3
+
+
+class TooManyErrorsError(Exception):
+    """More rows have failed than --max-errors allows: no further row is begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalReport:
+    """How one evaluation went.
+
+    `resumed` is how many of its rows had a result before, `seconds` how long it took, `errors` its most
+    frequent errors, `stopped` whether it was stopped at --max-errors.
+    """
+
+    evaluation: Evaluation
+    summary: Summary
+    errors: tuple[ErrorCount, ...]
+    resumed: int
+    seconds: float
+    stopped: bool = False
+
+
+def report_on(
+    store: Store, evaluation: Evaluation, *, resumed: int, seconds: float, stopped: bool = False
+) -> LocalReport:
+    """The report of an evaluation as it stands in the store."""
+    current = store.evaluations.by_uid(evaluation.uid)
+    summary = summarize(store.results.score_columns(current.id), current.counts)
+    errors = tuple(store.results.errors(current.id, _ERRORS_SHOWN)) if current.counts.failed else ()
+    return LocalReport(current, summary, errors, resumed, seconds, stopped)
+
+
+class LocalEvaluation:
+    """One evaluation, about to run. `stage` must hold it already."""
+
+    def __init__(
+        self,
+        local: LocalStore,
+        runnable: Runnable,
+        spec: EvaluationSpec,
+        stage: Staging,
+        *,
+        loop: LoopThread,
+        options: LocalOptions,
+        screen: Screen | None = None,
+    ) -> None:
+        self._local = local
+        self._store = local.store
+        self._runnable = runnable
+        self._stage = stage
+        self._loop = loop
+        self._options = options
+        self._screen = screen
+        self._failed = 0
+        self._lock = threading.Lock()
+        self._refused: BaseException | None = None
+        self._evaluation = self._store.evaluations.begin(
+            local.experiment, spec, epochs=options.epochs, allow_changed=options.allow_changed
+        )
+        self._store.rows.retry_failed(self._evaluation.id)
+        self._resumed = self._store.evaluations.counts(self._evaluation.id).finished
+
+    def run(self, base: Path) -> LocalReport:
+        """Run the rows that have no result yet, and the failed ones again.
+
+        `base` is where the paths of datasets begin. Raises what `open_dataset`, `take_in` and the store
+        raise, and KeyboardInterrupt, after what is done is stored; what rows raise is stored with them.
+        """
+        start = time.perf_counter()
+        spec = self._runnable.spec
+        dataset = open_dataset(spec.dataset, columns=spec.columns, base=base)
+        progress = self._progress(dataset)
+        conductor = Conductor(
+            self._stage, self._loop, policy=self._options.policy, concurrency=self._options.concurrency
+        )
+        ended: list[BaseException | None] = []
+        assignment = Assignment(self._runnable, self._pending_rows(dataset), self._recorder(progress), ended.append)
+        try:
+            conductor.work_off(assignment)
+        except BaseException:
+            self._interrupted()
+            raise
+        finally:
+            if progress is not None:
+                progress.close()
+        self._local.writer.flush()
+        cut = self._refused or ended[0]
+        stopped = isinstance(cut, TooManyErrorsError)
+        self._settle(cut)
+        if cut is not None and not stopped:
+            raise cut
+        return report_on(
+            self._store,
+            self._evaluation,
+            resumed=self._resumed,
+            seconds=time.perf_counter() - start,
+            stopped=stopped,
+        )
+
+    def report_so_far(self) -> LocalReport:
+        """The report of what is done, where `run` did not come to its end."""
+        return report_on(self._store, self._evaluation, resumed=self._resumed, seconds=0.0)
+
+    def _recorder(self, progress: ProgressLine | None) -> Callable[[Row, Outcome], None]:
+        evaluation_id, put = self._evaluation.id, self._local.writer.put
+
+        def record(row: Row, outcome: Outcome) -> None:
+            put(NewResult(evaluation_id, row, outcome), self._stored)
+            if progress is not None:
+                progress.row(outcome)
+            if outcome.status is RowStatus.FAILED:
+                self._count_failure()
+
+        return record
+
+    def _stored(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._refused = error
+
+    def _count_failure(self) -> None:
+        with self._lock:
+            self._failed += 1
+            most = self._options.max_errors
+            if most is not None and self._failed > most:
+                raise TooManyErrorsError(f"more than {most} rows have failed")
+
+    def _progress(self, dataset: Dataset) -> ProgressLine | None:
+        if self._screen is None:
+            return None
+        rows, samples = dataset.length, self._options.samples
+        if rows is not None and samples is not None:
+            rows = min(rows, samples)
+        total = None if rows is None else rows * self._options.epochs - self._resumed
+        return ProgressLine(self._screen, self._evaluation.name, total if total and total > 0 else None)
+
+    def _pending_rows(self, dataset: Dataset) -> Iterator[Row]:
+        rows, options = self._store.rows, self._options
+        evaluation, samples, epochs = self._evaluation, options.samples, options.epochs
+        seen = -1
+        for chunk in take_in(self._store, evaluation, dataset, samples=samples, allow_changed=options.allow_changed):
+            if not chunk.new:
+                yield from rows.pending(evaluation.id, chunk.first, chunk.last)
+            elif epochs == 1:
+                yield from chunk.rows
+            else:
+                yield from (replace(row, sample=sample) for row in chunk.rows for sample in range(epochs))
+            seen = chunk.last
+        # Rows that are in the store already, when the dataset need not be read again.
+        for part in rows.pending_ranges(evaluation.id, _RANGE_ROWS, first=seen + 1):
+            if samples is None or part.first < samples:
+                last = part.last if samples is None else min(part.last, samples - 1)
+                yield from rows.pending(evaluation.id, part.first, last)
+
+    def _settle(self, cut: BaseException | None) -> None:
+        evaluations, evaluation_id = self._store.evaluations, self._evaluation.id
+        if cut is not None and not isinstance(cut, ChangedError):
+            reason = cut.message if isinstance(cut, DotEvalError) else str(cut)
+            evaluations.set_status(evaluation_id, EvaluationStatus.FAILED, reason)
+        elif not evaluations.counts(evaluation_id).pending:
+            # A dataset that has changed takes nothing from what is there.
+            evaluations.set_status(evaluation_id, EvaluationStatus.COMPLETED)
+
+    def _interrupted(self) -> None:
+        self._local.writer.flush()
+        self._store.evaluations.set_status(self._evaluation.id, EvaluationStatus.CANCELLED, "interrupted")

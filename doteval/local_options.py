@@ -1,0 +1,178 @@
+"""The options that evaluations add to pytest's command line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from doteval.concurrency import Adaptive
+from doteval.errors import DotEvalError
+from doteval.execution.calls import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY, CallPolicy
+
+if TYPE_CHECKING:
+    from doteval.gates import Gate
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """What pytest's command line said.
+
+    `samples` is how many rows of each dataset to run, the first ones; `epochs` how often each; None for all
+    and once. `max_errors` is how many rows of an evaluation may fail before it is stopped, None for any number.
+    """
+
+    experiment: str | None = None
+    storage: str | None = None
+    samples: int | None = None
+    epochs: int = 1
+    concurrency: int | Adaptive | None = None
+    policy: CallPolicy = field(default_factory=CallPolicy)
+    max_errors: int | None = None
+    gates: tuple[Gate, ...] = ()
+    allow_changed: bool = False
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add the options. Their values are numbers and texts only, since pytest-xdist sends them to its workers."""
+    group = parser.getgroup("doteval", "evaluations")
+    add = group.addoption
+    add("--experiment", metavar="NAME", help="keep results under this name, and go on with what it began")
+    add("--samples", type=_count("--samples", 1), metavar="N", help="run the first N rows of each dataset")
+    add("--epochs", type=_count("--epochs", 1), default=1, metavar="N", help="run every row N times (default: 1)")
+    add("--storage", metavar="URL", help="where results are kept (default: .doteval/doteval.db)")
+    add(
+        "--concurrent",
+        type=_concurrent,
+        nargs="?",
+        const=AUTO,
+        metavar="N|auto",
+        help="rows in flight (default: 10 if async, else 1); auto finds out how many pay off",
+    )
+    add(
+        "--max-retries",
+        type=_count("--max-retries", 0),
+        default=DEFAULT_RETRIES,
+        metavar="N",
+        help=f"tries more after connection errors (default: {DEFAULT_RETRIES})",
+    )
+    add(
+        "--retry-delay",
+        type=_seconds("--retry-delay", zero=True),
+        default=DEFAULT_RETRY_DELAY,
+        metavar="S",
+        help=f"seconds before the first of them, doubled for each further one (default: {DEFAULT_RETRY_DELAY:g})",
+    )
+    add("--row-timeout", type=_seconds("--row-timeout"), metavar="S", help="seconds that a row may take")
+    add(
+        "--max-errors",
+        type=_count("--max-errors", 0),
+        metavar="N",
+        help="stop an evaluation, as failed, when more than N rows have failed",
+    )
+    add(
+        "--fail-under",
+        action="append",
+        default=[],
+        metavar="[EVALUATION:]SCORE.METRIC=VALUE",
+        help="an evaluation fails if this metric is less than VALUE; may be given several times",
+    )
+    add("--allow-changed", action="store_true", help="go on although the code or dataset has changed")
+
+
+def check_options(config: pytest.Config) -> None:
+    """Refuse what the parser could not: before anything is collected.
+
+    Raises pytest.UsageError.
+    """
+    _gates(config)
+
+
+def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOptions:
+    """The options of pytest's command line, completed from [tool.doteval] and DOTEVAL_*.
+
+    `named` is the experiment's name where the command line gives none.
+
+    Raises pytest.UsageError.
+    """
+    from doteval.settings import load_settings
+
+    concurrent = config.getoption("concurrent")
+    automatic = concurrent == AUTO
+    try:
+        settings = load_settings(storage=config.getoption("storage"), concurrency=None if automatic else concurrent)
+    except DotEvalError as error:
+        raise pytest.UsageError(str(error)) from error
+    return LocalOptions(
+        experiment=config.getoption("experiment") or named,
+        storage=settings.storage,
+        samples=config.getoption("samples"),
+        epochs=config.getoption("epochs"),
+        concurrency=Adaptive() if automatic else settings.concurrency,
+        policy=CallPolicy(
+            config.getoption("max_retries"), config.getoption("retry_delay"), config.getoption("row_timeout")
+        ),
+        max_errors=config.getoption("max_errors"),
+        gates=_gates(config),
+        allow_changed=config.getoption("allow_changed"),
+    )
+
+
+def _gates(config: pytest.Config) -> tuple[Gate, ...]:
+    texts = config.getoption("fail_under")
+    if not texts:
+        return ()
+    from doteval.gates import Gate
+
+    try:
+        return tuple(Gate.parse(text) for text in texts)
+    except DotEvalError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _count(option: str, least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise pytest.UsageError(f"{option} takes a whole number of at least {least}, not {text!r}")
+        return value
+
+    return parse
+
+
+def _seconds(option: str, *, zero: bool = False) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not (value > 0 or (zero and value == 0)) or math.isinf(value):
+            raise pytest.UsageError(
+                f"{option} takes a number of seconds{'' if zero else ' above 0'}, not {text!r}: for example {option} 30"
+            )
+        return value
+
+    return parse
+
+
+def _concurrent(text: str) -> int | str:
+    if text == AUTO:
+        return AUTO
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise pytest.UsageError(
+            f"--concurrent takes a number of rows of at least 1, or auto, not {text!r}: "
+            "for example --concurrent 20, or --concurrent=auto before the name of a file"
+        )
+    return value
