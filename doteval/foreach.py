@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from doteval.concurrency import as_strategy
 from doteval.errors import ColumnError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -84,7 +85,11 @@ class ForEach:
     ) -> Callable[[Function], Function]:
         """Mark a function: it runs once for each row of `dataset`, whose columns fill its parameters.
 
-        Raises ColumnError if the function has no parameter for a column.
+        `retries`: how often connection errors are tried again, or a tenacity object that says when.
+        `concurrency`: how many rows are in flight, or a strategy of `doteval.concurrency`. `storage`: the
+        URL of a result store of its own.
+
+        Raises ColumnError if the function has no parameter for a column, UsageError for settings that are none.
         """
         return self._decorator(parse_columns(column_spec), dataset, retries, concurrency, storage)
 
@@ -128,20 +133,26 @@ def batch(
     dataset: Any,
     batch_size: int = 32,
     *,
+    retries: Any = None,
     concurrency: Any = None,
     storage: Any = None,
 ) -> Callable[[Function], Function]:
     """Mark a function that takes up to `batch_size` rows at a time.
 
-    Each column arrives as a list, and the function returns as many results, in the same order.
+    Each column arrives as a list, and the function returns as many results, in the same order. Fixtures
+    of function scope are made for each batch, and `concurrency` counts batches.
+
+    Raises ColumnError if the function has no parameter for a column, UsageError for settings that are none.
     """
     if batch_size < 1:
         raise ColumnError(f"batch_size must be at least 1, not {batch_size}")
-    spec = ForEachSpec(parse_columns(column_spec), dataset, None, concurrency, storage, batch_size)
+    spec = ForEachSpec(parse_columns(column_spec), dataset, retries, concurrency, storage, batch_size)
     return lambda function: _mark(function, spec)
 
 
 def _mark(function: Function, spec: ForEachSpec) -> Function:
+    if spec.concurrency is not None:
+        as_strategy(spec.concurrency)
     # A copy, so that one function can serve two evaluations with different datasets.
     marked = _copy(function)
     signature = inspect.signature(function)

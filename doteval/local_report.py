@@ -34,7 +34,7 @@ def write_report(terminal: pytest.TerminalReporter, stored: Sequence[StoredRepor
     if not stored:
         return
     reports = [each.report for each in stored]
-    terminal.section(f"experiment {reports[0].evaluation.experiment.name}", "=", bold=True)
+    terminal.write_sep("=", f"experiment {reports[0].evaluation.experiment.name}", bold=True)
     _write_table(terminal, reports)
     for report in reports:
         _write_notes(terminal, report)

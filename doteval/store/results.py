@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, select, tuple_
+from sqlalchemy import Connection, and_, bindparam, false, func, select, tuple_
 
 from doteval.encoding import decode
 from doteval.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.store.bulk import among
 from doteval.store.engine import Database
-from doteval.store.tables import RESULT, ROW, SCORE, USAGE, WORKER
+from doteval.store.tables import EVALUATION, RESULT, ROW, SCORE, USAGE, WORKER
 from doteval.store.writing import EncodedResult, NewResult, encode_result, write_results
 from doteval.summary import ScoreColumn
 
@@ -100,24 +100,48 @@ class Results:
             .exists()
         )
         query = (
-            select(SCORE.c.name, SCORE.c.metrics, SCORE.c.value)
+            select(SCORE.c.name, SCORE.c.metrics, SCORE.c.value, SCORE.c.row_index)
             .where(SCORE.c.evaluation_id == evaluation_id, ~undone)
             .order_by(SCORE.c.row_index, SCORE.c.sample, SCORE.c.position)
+        )
+        failed = (
+            select(RESULT.c.row_index)
+            .where(
+                RESULT.c.evaluation_id == evaluation_id,
+                RESULT.c.status != RowStatus.DONE.value,
+                RESULT.c.status == RowStatus.FAILED.value,
+                RESULT.c.retry == false(),
+            )
+            .order_by(RESULT.c.row_index, RESULT.c.sample)
         )
         values: dict[str, list[Any]] = {}
         metrics: dict[str, dict[str, None]] = {}
         # Few different texts make up most columns: true, false, 0.5.
         decoded: dict[str, Any] = {}
+        rows: dict[str, list[int]] = {}
+        failed_rows: list[int] = []
         with self._database.read() as connection:
-            for name, metric_text, text in connection.execution_options(yield_per=5000).execute(query):
+            # Which rows the values belong to matters where rows have several samples, and costs memory.
+            epochs = connection.scalar(select(EVALUATION.c.epochs).where(EVALUATION.c.id == evaluation_id)) or 1
+            if epochs > 1:
+                failed_rows = list(connection.scalars(failed))
+            for name, metric_text, text, index in connection.execution_options(yield_per=5000).execute(query):
                 if len(text) > 8:
                     value = decode(text)
                 elif (value := decoded.get(text, decoded)) is decoded:
                     value = decoded[text] = decode(text)
                 values.setdefault(name, []).append(value)
                 metrics.setdefault(name, {})[metric_text] = None
+                if epochs > 1:
+                    rows.setdefault(name, []).append(index)
         return [
-            ScoreColumn(name, tuple(dict.fromkeys(metric for text in metrics[name] for metric in decode(text))), column)
+            ScoreColumn(
+                name,
+                tuple(dict.fromkeys(metric for text in metrics[name] for metric in decode(text))),
+                column,
+                rows.get(name),
+                tuple(failed_rows),
+            )
             for name, column in values.items()
         ]
 
