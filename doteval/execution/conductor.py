@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import pytest
 
 from doteval.concurrency import Adaptive
+from doteval.errors import UsageError
 from doteval.execution.calls import (
     CallPolicy,
     call,
@@ -126,6 +127,8 @@ class Conductor:
         self._assignments: deque[Assignment] = deque()
         self._in_flight = 0
         self._winding_down = False
+        # The evaluation that what follows belongs to.
+        self._prepared: Runnable | None = None
         self._window: Window = FixedWindow(1)
         self._row_policy = self._policy
         self._loop_window: LoopWindow | None = None
@@ -204,7 +207,7 @@ class Conductor:
             assignment = next((each for each in self._assignments if not each.drawn), None)
             if assignment is None or self._winding_down:
                 return
-            if assignment.item is not self._stage.item:
+            if assignment.item is not self._prepared:
                 if self._in_flight:
                     return
                 self._change_stage(assignment.item)
@@ -226,15 +229,14 @@ class Conductor:
         return self._window.size if fixed and self._stage.shared_call is not None else 0
 
     def _change_stage(self, item: Runnable) -> None:
-        """Set the evaluation up, or end its assignments."""
+        """Set the evaluation up, unless pytest has done so, or end its assignments."""
         try:
             self._stage.enter(item)
-        except LoadFailedError as error:
+            self._prepare(item)
+        except (LoadFailedError, UsageError) as error:
             for assignment in [each for each in self._assignments if each.item is item]:
                 assignment.drawn, assignment.cut = True, error
                 self._end_if_over(assignment)
-        else:
-            self._prepare(item)
 
     def _prepare(self, item: Runnable) -> None:
         self._close_threads()
@@ -252,6 +254,7 @@ class Conductor:
             self._loop_window = LoopWindow(self._loop, self._window.size)
         elif self._window.most > 1:
             self._threads = ThreadPoolExecutor(self._window.most, thread_name_prefix="doteval-row")
+        self._prepared = item
 
     def _window_of(self, item: Runnable) -> Window:
         return window_for(item.spec.concurrency, self._concurrency, is_async=item.is_async)
@@ -336,8 +339,10 @@ class Conductor:
             assert self._threads is not None
             self._threads.submit(_call_and_land, what.function, arguments, policy, size and len(flight.rows), land)
 
-    def _land(self, flight: _Flight, landed: Outcome | list[Outcome] | None) -> None:
+    def _land(self, flight: _Flight, landed: Outcome | list[Outcome] | BaseException | None) -> None:
         """A call has ended, on the loop's thread or one of the pool. None: it never began, or was cancelled."""
+        if isinstance(landed, BaseException):
+            landed = [failed_before_call(landed, "the row cancelled its own task")] * len(flight.rows)
         outcomes = [landed] if isinstance(landed, Outcome) else landed
         if flight.lane is None and outcomes is not None:
             # Recorded here, so that the thread that sets up fixtures has less to do.
@@ -383,9 +388,6 @@ class Conductor:
             assignment.ended(WindingDownError())
             return
         self._assignments.append(assignment)
-        # Local pytest has set the evaluation up before it assigns its rows.
-        if assignment.item is self._stage.item and not self._in_flight:
-            self._prepare(assignment.item)
 
     def _begin_to_wind_down(self) -> None:
         self._winding_down = True
@@ -415,6 +417,7 @@ class Conductor:
             self._threads.shutdown()
         self._threads = None
         self._loop_window = None
+        self._prepared = None
 
 
 def _nothing() -> None:

@@ -51,6 +51,11 @@ class LoopThread:
                 _wait_outside(future, released)
         return future.result()
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether `close` has been called."""
+        return self._closing
+
     def soon(self, callback: Callable[..., object], *arguments: Any) -> None:
         """Have a function called on the loop's thread."""
         self.start()
@@ -61,8 +66,8 @@ class LoopThread:
         if self.loop.is_closed():
             return
         if self._started:
-            self.wait_for(self._cancel_all())
             self._closing = True
+            self.wait_for(self._cancel_all())
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join()
         self.loop.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -24,10 +25,14 @@ class LoopWindow:
         self.limit = limit
         self._waiting: deque[tuple[Begin, Land]] = deque()
         # The loop keeps weak references only.
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._cancelling = False
 
     def feed(self, begin: Begin, land: Land) -> None:
-        """Run a row when there is room; `land` gets what it returns, on the loop's thread."""
+        """Run a row when there is room; `land` gets what it returns, on the loop's thread.
+
+        If the row cancelled the task that it runs in, `land` gets that CancelledError.
+        """
         self._waiting.append((begin, land))
         self._loop.soon(self._fill)
 
@@ -42,22 +47,26 @@ class LoopWindow:
     def _fill(self) -> None:
         while self._waiting and len(self._tasks) < self.limit:
             begin, land = self._waiting.popleft()
-            task = self._loop.loop.create_task(self._fly(begin, land))
+            task = self._loop.loop.create_task(self._fly(begin))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            # Not at the end of the coroutine: one that is cancelled before its first step never begins.
+            task.add_done_callback(functools.partial(self._landed, land))
 
-    async def _fly(self, begin: Begin, land: Land) -> None:
-        outcome = None
+    async def _fly(self, begin: Begin) -> Any:
         try:
-            outcome = await begin()
-        finally:
-            land(outcome)
-            task = asyncio.current_task()
-            assert task is not None
-            self._tasks.discard(task)
-            self._fill()
+            return await begin()
+        except asyncio.CancelledError as error:
+            if self._cancelling or self._loop.is_closing:
+                raise
+            return error
+
+    def _landed(self, land: Land, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        land(None if task.cancelled() else task.result())
+        self._fill()
 
     def _cancel(self) -> None:
+        self._cancelling = True
         self._drop()
         for task in self._tasks:
             task.cancel()
