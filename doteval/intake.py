@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from doteval.datasets import Dataset, row_values
 from doteval.encoding import content_key, encode_columns
@@ -15,10 +16,23 @@ from doteval.experiments import Evaluation
 from doteval.results import Row
 from doteval.store import Store
 
+Value = TypeVar("Value")
+
 # Rows that are stored in one transaction, and the seconds after which fewer are, so that workers
 # need not wait for a slow dataset.
 _CHUNK_ROWS = 1000
 _CHUNK_SECONDS = 0.25
+
+
+class Patient(Protocol):
+    """Does something that needs the store, now or when it can be done."""
+
+    def __call__(self, action: Callable[[], Value], /) -> Value: ...
+
+
+def at_once(action: Callable[[], Value]) -> Value:
+    """Do it now; raises what it raises."""
+    return action()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +58,30 @@ def take_in(
     *,
     samples: int | None = None,
     allow_changed: bool = False,
+    patient: Patient = at_once,
 ) -> Iterator[Chunk]:
     """Stream the first `samples` rows of a dataset (all of them for None) into the store.
 
     Yields each chunk when it is stored. Memory is bounded by a chunk, whatever the dataset's size.
-    Rows that an earlier submission stored are compared by key, and not stored again.
+    Rows that an earlier submission stored are compared by key, and not stored again. What needs the store
+    goes through `patient`, which may do it again.
 
     Raises DatasetError if the dataset is empty or cannot be read, UnstorableValueError for a value
     without a JSON form, ChangedError if a row is not the one stored at its place, unless
     `allow_changed`: then it is replaced, and its result is dropped.
     """
-    known = store.rows.dataset_state(evaluation.id)
+    known = patient(lambda: store.rows.dataset_state(evaluation.id))
     if known.complete and known.fingerprint is not None and known.fingerprint == dataset.fingerprint:
         return
     count = 0
     records = dataset.rows()
     for rows in _chunks(records if samples is None else itertools.islice(records, samples), evaluation):
-        new = _store_chunk(store, evaluation, rows, allow_changed)
+        new = patient(functools.partial(_store_chunk, store, evaluation, rows, allow_changed))
         count += len(rows)
-        store.rows.set_total(evaluation.id, max(count, known.rows), complete=False, fingerprint=None)
+        if count > known.rows:
+            # Rows that were there before are no reason to call the dataset incomplete again.
+            set_total = functools.partial(store.rows.set_total, evaluation.id, complete=False, fingerprint=None)
+            patient(functools.partial(set_total, count))
         yield Chunk(rows, new)
     if count == 0:
         raise DatasetError(f"the dataset of {evaluation.name} is empty", remedy="Give it at least one row.")
@@ -70,14 +89,11 @@ def take_in(
     if whole and count < known.rows:
         if not allow_changed:
             raise _changed(evaluation, f"it has {count} rows, and had {known.rows}")
-        store.rows.truncate(evaluation.id, count)
+        patient(lambda: store.rows.truncate(evaluation.id, count))
     # A fingerprint in the store says that the whole dataset is there and need not be read again.
-    store.rows.set_total(
-        evaluation.id,
-        count if whole else max(count, known.rows),
-        complete=True,
-        fingerprint=dataset.fingerprint if whole else None,
-    )
+    total = count if whole else max(count, known.rows)
+    fingerprint = dataset.fingerprint if whole else None
+    patient(lambda: store.rows.set_total(evaluation.id, total, complete=True, fingerprint=fingerprint))
 
 
 def _chunks(records: Iterator[Any], evaluation: Evaluation) -> Iterator[list[Row]]:

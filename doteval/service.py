@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from doteval.errors import EvaluationFileError, UsageError
+from doteval.queue.app import VISIBILITY_TIMEOUT
 from doteval.queue.publisher import Publisher
 from doteval.store import Store
 from doteval.supervisor import Supervisor
@@ -27,6 +28,7 @@ class ServiceOptions:
     queue: str = "doteval"
     processes: int | None = None
     concurrency: int | None = None
+    visibility_timeout: int = VISIBILITY_TIMEOUT
     name: str = "worker"
     log_level: str = "INFO"
 
@@ -62,6 +64,7 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
             concurrency=options.concurrency,
             slots=slots_for(options.concurrency),
             service=options.name,
+            visibility_timeout=options.visibility_timeout,
         ),
         processes,
         store,

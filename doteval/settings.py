@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     """Rows in flight in one worker process; None is 10 for async evaluations and 1 for others."""
     rows_per_task: Count | Literal["auto"] = "auto"
     """Rows that travel in one row task."""
+    visibility_timeout: Count = 3600
+    """Seconds after which Redis hands out a message again whose worker process is silent."""
 
     @classmethod
     def settings_customise_sources(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from doteval.datasets import open_dataset
 from doteval.dispatch import Dispatcher, DispatchOptions
@@ -16,11 +17,14 @@ from doteval.execution.embedded import Collected, with_collected
 from doteval.execution.fingerprint import specify
 from doteval.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.intake import take_in
+from doteval.patience import patiently
 from doteval.queue.embedded_redis import EmbeddedRedis
 from doteval.queue.publisher import Publisher
 from doteval.store import Store
 from doteval.supervisor import Supervisor
 from doteval.worker_options import WorkerOptions, slots_for
+
+Value = TypeVar("Value")
 
 # Seconds between two looks at the store while following, and between two times that what is
 # pending is brought forward. A look costs one query an evaluation, whatever its size.
@@ -117,15 +121,23 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
             store, publisher, DispatchOptions(options.rows_per_task, max(1, processes) * (options.concurrency or 10))
         )
         following = _Following(store, dispatcher, evaluations, options.queue, watcher)
-        for item, evaluation in zip(collected.items, evaluations, strict=True):
+        for evaluation in evaluations:
             store.rows.retry_failed(evaluation.id)
             dispatcher.restart(evaluation)
+        for item, evaluation in zip(collected.items, evaluations, strict=True):
             dataset = open_dataset(item.spec.dataset, columns=item.spec.columns, base=item.path.parent)
-            chunks = take_in(store, evaluation, dataset, samples=options.samples, allow_changed=options.allow_changed)
+            chunks = take_in(
+                store,
+                evaluation,
+                dataset,
+                samples=options.samples,
+                allow_changed=options.allow_changed,
+                patient=following.patiently,
+            )
             for _ in chunks:
-                dispatcher.publish(store.evaluations.by_uid(evaluation.uid))
+                following.publish(evaluation)
                 following.look()
-            dispatcher.publish(store.evaluations.by_uid(evaluation.uid))
+            following.publish(evaluation)
         if not options.detach:
             following.to_the_end()
         return Submission(experiment, following.current(), store.url)
@@ -167,9 +179,22 @@ class _Following:
         self._next_look = 0.0
         self._next_settle = time.monotonic() + _SETTLE_SECONDS
         self._alone_since: float | None = None
+        # Ctrl-C ends the waiting.
+        self._never = threading.Event()
+
+    def patiently(self, action: Callable[[], Value]) -> Value:
+        """Do what needs the store or the broker, as soon as they are there."""
+        return patiently(action, leaving=self._never, told=self._watcher.note)
 
     def current(self) -> list[Evaluation]:
-        return [self._store.evaluations.by_uid(evaluation.uid) for evaluation in self._evaluations]
+        """The evaluations as they stand now."""
+        by_uid = self._store.evaluations.by_uid
+        return self.patiently(lambda: [by_uid(evaluation.uid) for evaluation in self._evaluations])
+
+    def publish(self, evaluation: Evaluation) -> None:
+        """Publish what is pending of an evaluation and has room in the queue."""
+        by_uid = self._store.evaluations.by_uid
+        self.patiently(lambda: self._dispatcher.publish(by_uid(evaluation.uid)))
 
     def look(self) -> None:
         """Tell the watcher how it stands, unless it was told a moment ago."""
@@ -188,8 +213,8 @@ class _Following:
                 if evaluation.status is EvaluationStatus.RUNNING
             )
             if all_done or time.monotonic() >= self._next_settle:
-                current = [self._dispatcher.settle(evaluation) for evaluation in current]
-                self._tell_if_alone()
+                current = self.patiently(lambda: [self._dispatcher.settle(each) for each in self._evaluations])
+                self.patiently(self._tell_if_alone)
                 self._next_settle = time.monotonic() + _SETTLE_SECONDS
             if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
                 self._watcher.moved(current)

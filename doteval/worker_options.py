@@ -18,9 +18,9 @@ class WorkerOptions:
     """`paths` are evaluation files, directories or nodes; `slots` how many row tasks a process holds.
 
     `service` names the service in tables and in Flower; `supervisor` is the pid of the process to
-    leave with, None for a worker process that was started on its own. `flight_logs` is the directory
-    where worker processes note their rows in flight; rows that took `max_crashes` of them along are
-    given up.
+    leave with, None for a worker process that was started on its own. `visibility_timeout` is how
+    many seconds a broker waits for a silent worker process. `flight_logs` is the directory where
+    worker processes note their rows in flight; rows that took `max_crashes` of them along are given up.
     """
 
     paths: tuple[str, ...]
@@ -36,6 +36,7 @@ class WorkerOptions:
     retry_delay: float = 1.0
     row_timeout: float | None = None
     max_crashes: int = 2
+    visibility_timeout: int = 3600
     flight_logs: str | None = None
 
     def to_environment(self) -> dict[str, str]:

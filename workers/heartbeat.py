@@ -6,30 +6,29 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 from doteval.errors import DotEvalError
 
 logger = logging.getLogger("doteval.worker")
 
 BEAT_SECONDS = 1.0
-# Beats between two looks at whether evaluations need dispatching: what a submitter does while it
-# follows, and what must go on when it has left.
-_BEATS_PER_DISPATCH = 2
+# Between two looks at whether evaluations need dispatching: what a submitter does while it follows, and
+# what must go on when it has left.
+DISPATCH_SECONDS = 2.0
 
 
 class Heartbeat:
-    """Calls `beat` once a second and `dispatch` every second time, on a thread of its own.
+    """Does `duties`, pairs of a pause in seconds and an action, on a thread of its own.
 
-    A store or broker that is away is logged once and tried again with the next beat. When
+    A store or broker that is away is logged once and tried again with the next turn. When
     `supervisor` is no longer this process's parent, the process asks itself to leave.
     """
 
-    def __init__(
-        self, beat: Callable[[], None], dispatch: Callable[[], None], *, supervisor: int | None = None
-    ) -> None:
-        self._beat = beat
-        self._dispatch = dispatch
+    def __init__(self, duties: Sequence[tuple[float, Callable[[], None]]], *, supervisor: int | None = None) -> None:
+        self._duties = duties
+        self._due = [pause for pause, _ in duties]
         self._supervisor = supervisor
         self._away = ""
         self._stop = threading.Event()
@@ -44,12 +43,13 @@ class Heartbeat:
             self._thread.join()
 
     def _keep_beating(self) -> None:
-        count = 0
-        while not self._stop.wait(BEAT_SECONDS):
-            count += 1
-            self._attempt(self._beat)
-            if count % _BEATS_PER_DISPATCH == 0:
-                self._attempt(self._dispatch)
+        start = time.monotonic()
+        while not self._stop.wait(max(0.0, start + min(self._due) - time.monotonic())):
+            for number, (pause, action) in enumerate(self._duties):
+                if time.monotonic() >= start + self._due[number]:
+                    self._attempt(action)
+                    # Not in a burst after a turn that took long.
+                    self._due[number] = time.monotonic() - start + pause
             if self._supervisor is not None and os.getppid() != self._supervisor:
                 logger.warning("the service that started this worker process is gone; leaving")
                 self._supervisor = None

@@ -12,9 +12,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from doteval.dispatch import Dispatcher, DispatchOptions
-from doteval.errors import CodeMismatchError, DotEvalError, EvaluationFileError, NotFoundError
+from doteval.errors import CodeMismatchError, DotEvalError, EvaluationFileError, NotFoundError, StoreError
 from doteval.execution.calls import CallPolicy
 from doteval.execution.conductor import Assignment, Conductor, WindingDownError
 from doteval.execution.embedded import Collected, with_collected
@@ -25,13 +26,16 @@ from doteval.execution.stage import LoadFailedError, Stage, load_session_fixture
 from doteval.experiments import Evaluation, EvaluationStatus
 from doteval.flight_log import FlightEntry, FlightLog
 from doteval.load_recorder import LoadRecorder
+from doteval.patience import patiently
 from doteval.pytest_plugin import loop_key
 from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus
 from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo
 from doteval.worker_options import WorkerOptions
-from workers.heartbeat import Heartbeat
+from workers.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
+
+Value = TypeVar("Value")
 
 logger = logging.getLogger("doteval.worker")
 
@@ -51,6 +55,7 @@ class WorkerProcess:
         self._leaving = threading.Event()
         self._failure: BaseException | None = None
         self._holding: dict[object, HeldRange] = {}
+        self._leases: set[str | None] = set()
         self._items: dict[str, list[EvaluationItem]] = {}
         self._fingerprints: dict[EvaluationItem, dict[str, str]] = {}
         self._matched: dict[str, tuple[Evaluation, EvaluationItem]] = {}
@@ -79,9 +84,16 @@ class WorkerProcess:
         )
         self._loads = LoadRecorder(store, self._worker_id)
         self._writer = GroupWriter(store, self._worker_id)
-        self._publisher = Publisher(self._options.broker, self._options.queue)
+        self._publisher = Publisher(self._options.broker, self._options.queue, self._options.visibility_timeout)
         self._dispatcher = Dispatcher(store, self._publisher, DispatchOptions(slots=self._options.slots))
-        self._heartbeat = Heartbeat(self._beat, self._dispatch, supervisor=self._options.supervisor)
+        self._heartbeat = Heartbeat(
+            (
+                (BEAT_SECONDS, self._beat),
+                (DISPATCH_SECONDS, self._dispatch),
+                (max(BEAT_SECONDS, self._options.visibility_timeout / 4), self._renew),
+            ),
+            supervisor=self._options.supervisor,
+        )
         self._beat()
         self._heartbeat.start()
         self._thread.start()
@@ -121,26 +133,35 @@ class WorkerProcess:
         self._heartbeat.stop()
         self._writer.close()
         self._publisher.close()
-        self._store.workers.end(self._worker_id, reason=reason)
+        try:
+            self._store.workers.end(self._worker_id, reason=reason)
+        except StoreError as error:
+            # Its silence will tell.
+            logger.warning("the end of this worker process cannot be recorded: %s", error.message)
         self._store.close()
 
-    def run_rows(self, task: RowTask) -> str:
+    def run_rows(self, task: RowTask, lease: str | None = None) -> str:
         """Run the pending rows of a range, and return when their results are stored.
+
+        `lease` is the tag by which the broker knows the message: it is renewed until then.
 
         Raises GiveBackError if this process leaves before they all ran.
         """
         held = object()
         self._holding[held] = HeldRange(task.evaluation_uid, task.first, task.last)
+        if lease is not None:
+            self._leases.add(lease)
         try:
             return self._run_held(task)
         finally:
+            self._leases.discard(lease)
             del self._holding[held]
 
     def _run_held(self, task: RowTask) -> str:
         assert self._store is not None
         assert self._conductor is not None
         try:
-            evaluation = self._store.evaluations.by_uid(task.evaluation_uid)
+            evaluation = self._patiently(lambda store: store.evaluations.by_uid(task.evaluation_uid))
         except NotFoundError:
             return f"dropped: the store {self._store.url} has no such evaluation"
         if evaluation.status in (EvaluationStatus.CANCELLED, EvaluationStatus.FAILED):
@@ -150,10 +171,10 @@ class WorkerProcess:
         except CodeMismatchError as error:
             self._loads.refused(evaluation.id, error.message)
             raise self._refuse(evaluation, error) from error
-        rows = self._store.rows.pending(evaluation.id, task.first, task.last)
+        rows = self._patiently(lambda store: store.rows.pending(evaluation.id, task.first, task.last))
         if not rows:
             return "0 rows: all done before"
-        suspects = self._store.crashes.suspects(evaluation.id, task.first, task.last)
+        suspects = self._patiently(lambda store: store.crashes.suspects(evaluation.id, task.first, task.last))
         calm = [row for row in rows if (row.index, row.sample) not in suspects]
         suspected = [row for row in rows if (row.index, row.sample) in suspects]
         landing = _Landing(evaluation, self._writer, parts=2 if calm and suspected else 1)
@@ -171,6 +192,15 @@ class WorkerProcess:
         if cut is not None:
             raise cut
         return landing.summary()
+
+    def _patiently(self, read: Callable[[Store], Value]) -> Value:
+        """Read from the store, as soon as it is there. Raises GiveBackError if this process leaves first."""
+        store = self._store
+        assert store is not None
+        try:
+            return patiently(lambda: read(store), leaving=self._leaving, told=logger.warning)
+        except StoreError as error:
+            raise GiveBackError(error.message) from error
 
     def _note(self, evaluation_id: int, rows: Sequence[Row]) -> Callable[[], None]:
         """Note in the flight log that rows begin. Returns what to call when they have ended."""
@@ -258,6 +288,9 @@ class WorkerProcess:
         self._store.workers.beat(self._worker_id, state=self._state, holding=list(self._holding.values()))
         if self._conductor is not None:
             self._conductor.post(self._loads.snapshot)
+
+    def _renew(self) -> None:
+        self._publisher.renew([lease for lease in list(self._leases) if lease is not None])
 
     def _dispatch(self) -> None:
         assert self._store is not None

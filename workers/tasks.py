@@ -31,25 +31,27 @@ def _options() -> WorkerOptions:
         queue=settings.queue,
         concurrency=settings.concurrency,
         slots=slots_for(settings.concurrency),
+        visibility_timeout=settings.visibility_timeout,
     )
 
 
 options = _options()
-app = celery_app(options.broker, options.queue)
+app = celery_app(options.broker, options.queue, options.visibility_timeout)
 app.conf.worker_concurrency = options.slots
 logs.connect()
 lifecycle.connect(options)
 
 
 @app.task(name=TASK_NAME, bind=True)  # type: ignore[untyped-decorator] # Celery has no types
-def run_rows(_task: Any, evaluation_uid: str, first: int, last: int) -> str:
+def run_rows(task: Any, evaluation_uid: str, first: int, last: int) -> str:
     """Run the pending rows of a range. Returns counts, which Flower shows."""
     process = current_process()
     if process is None:
         raise Reject("this worker process has not begun", requeue=True)
-    task = RowTask(evaluation_uid, first, last)
     try:
-        return process.run_rows(task)
+        # The broker's own name for this message; None where it has none.
+        lease = (task.request.properties or {}).get("delivery_tag")
+        return process.run_rows(RowTask(evaluation_uid, first, last), lease)
     except GiveBackError as error:
         logger.info("rows %d to %d are given back: %s", first, last, error)
         raise Reject(str(error), requeue=True) from error

@@ -58,6 +58,7 @@ def command(
         queue=settings.queue,
         processes=settings.processes,
         concurrency=settings.concurrency,
+        visibility_timeout=settings.visibility_timeout,
         name=name,
         log_level=log_level.upper(),
     )

@@ -6,19 +6,19 @@ from typing import Any
 
 from celery import Celery
 
-# Seconds after which the broker hands out a message again whose worker neither finished it nor left
-# in order. Lost rows are found much sooner, by reconciling with the store; this is the last resort.
+# Seconds after which the broker hands out a message again whose worker process neither finished it nor
+# renewed its lease. Lost rows are found much sooner, by comparing with the store; this is the last resort.
 VISIBILITY_TIMEOUT = 3600
 
 
-def celery_app(broker: str, queue: str) -> Celery:
+def celery_app(broker: str, queue: str, visibility_timeout: int = VISIBILITY_TIMEOUT) -> Celery:
     """An app for the broker URL whose row tasks go to `queue`. Connects to nothing yet."""
     app = Celery("doteval", broker=broker, set_as_current=False)
-    app.conf.update(settings(broker, queue))
+    app.conf.update(settings(broker, queue, visibility_timeout))
     return app
 
 
-def settings(broker: str, queue: str) -> dict[str, Any]:
+def settings(broker: str, queue: str, visibility_timeout: int) -> dict[str, Any]:
     return {
         # Nothing but JSON is sent or accepted: a message can start code that is installed on the
         # worker, and no other.
@@ -43,15 +43,20 @@ def settings(broker: str, queue: str) -> dict[str, Any]:
         "worker_proc_alive_timeout": 600,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
-        "broker_transport_options": _transport_options(broker),
+        "broker_transport_options": _transport_options(broker, visibility_timeout),
     }
 
 
-def _transport_options(broker: str) -> dict[str, Any]:
-    if not broker.startswith(("redis", "rediss", "sentinel")):
+def is_redis(broker: str) -> bool:
+    """Whether a broker URL is Redis's, in any of its forms."""
+    return broker.startswith(("redis:", "rediss:", "redis+", "sentinel:"))
+
+
+def _transport_options(broker: str, visibility_timeout: int) -> dict[str, Any]:
+    if not is_redis(broker):
         return {}
     return {
-        "visibility_timeout": VISIBILITY_TIMEOUT,
+        "visibility_timeout": visibility_timeout,
         # Look for messages to restore once a second, not once in a hundred.
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,

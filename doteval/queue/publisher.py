@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from celery import Celery
 from kombu.exceptions import ChannelError, OperationalError
 
 from doteval.errors import BrokerError
-from doteval.queue.app import celery_app
+from doteval.queue.app import VISIBILITY_TIMEOUT, celery_app, is_redis
 from doteval.queue.row_task import TASK_NAME, RowTask
 from doteval.urls import hide_password
 
@@ -24,10 +25,10 @@ class Publisher:
     It connects when it must, and again after a failure.
     """
 
-    def __init__(self, broker: str, queue: str) -> None:
+    def __init__(self, broker: str, queue: str, visibility_timeout: int = VISIBILITY_TIMEOUT) -> None:
         self.queue = queue
         self._broker = broker
-        self._app: Celery = celery_app(broker, queue)
+        self._app: Celery = celery_app(broker, queue, visibility_timeout)
         self._connection: Any = None
         # A connection serves one thread at a time.
         self._lock = threading.Lock()
@@ -74,6 +75,24 @@ class Publisher:
             except (ChannelError, *connection.channel_errors):
                 # Nothing has been sent yet, so there is no queue.
                 return 0
+            except (OperationalError, OSError, *connection.connection_errors) as error:
+                raise self._lost(error) from error
+
+    def renew(self, leases: Sequence[str]) -> None:
+        """Tell Redis that messages are still being worked on, so that it does not hand them out again.
+
+        `leases` are delivery tags. Other brokers notice by the connection and need no telling. Raises
+        BrokerError if the broker cannot be reached.
+        """
+        if not leases or not is_redis(self._broker):
+            return
+        with self._lock:
+            connection = self._connected()
+            try:
+                with connection.channel() as channel:
+                    # kombu keeps the time of each delivery here, and restores what is older than the
+                    # visibility timeout. XX: one that was acknowledged meanwhile must not come back.
+                    channel.client.zadd(channel.unacked_index_key, dict.fromkeys(leases, time.time()), xx=True)
             except (OperationalError, OSError, *connection.connection_errors) as error:
                 raise self._lost(error) from error
 

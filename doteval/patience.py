@@ -1,0 +1,48 @@
+"""Patience: what needs the store or the broker is tried again while they are away."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import tenacity
+
+from doteval.errors import BrokerError, DotEvalError, StoreError, StoreVersionError
+
+Value = TypeVar("Value")
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
+
+
+def patiently(
+    action: Callable[[], Value],
+    *,
+    leaving: threading.Event,
+    told: Callable[[str], None],
+) -> Value:
+    """Do what needs the store or the broker; if one is away, try again until it is back.
+
+    `told` is called once, with what is wrong. Raises the last BrokerError or StoreError when `leaving` is
+    set, and other errors at once: a schema of another version does not come right by waiting.
+    """
+
+    def tell_once(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if state.attempt_number == 1 and isinstance(error, DotEvalError):
+            told(f"{error.message}; trying again")
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_may_pass),
+        wait=tenacity.wait_exponential_jitter(initial=_FIRST_PAUSE, max=_LONGEST_PAUSE),
+        stop=tenacity.stop_when_event_set(leaving),
+        sleep=tenacity.sleep_using_event(leaving),
+        before_sleep=tell_once,
+        reraise=True,
+    )
+    return retrying(action)
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, BrokerError | StoreError) and not isinstance(error, StoreVersionError)
