@@ -3,10 +3,27 @@
 Public names only; everything else is reached through its own module.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from doteval.errors import DotEvalError
 from doteval.foreach import ForEach, batch, foreach
 from doteval.results import Record, Result, Score, Usage
 
+if TYPE_CHECKING:
+    from doteval.interactive import run
+
 __version__ = "0.1.0"
 
-__all__ = ["DotEvalError", "ForEach", "Record", "Result", "Score", "Usage", "__version__", "batch", "foreach"]
+__all__ = ["DotEvalError", "ForEach", "Record", "Result", "Score", "Usage", "__version__", "batch", "foreach", "run"]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        # It brings the store's libraries along, which evaluation files need not wait for.
+        if name == "run":
+            from doteval.interactive import run
+
+            return run
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from doteval.experiments import Evaluation, EvaluationStatus
+from doteval.experiments import BATCH_SIZE, Evaluation, EvaluationStatus
 from doteval.queue.row_task import RowTask
 from doteval.store import RowRange, Store, WorkerState
 
@@ -138,8 +138,11 @@ class Dispatcher:
     def _rows_per_task(self, evaluation: Evaluation) -> int:
         if self._options.rows_per_task is not None:
             return self._options.rows_per_task
-        rows = evaluation.counts.total or _ROWS_PER_TASK
-        return max(1, min(_ROWS_PER_TASK, rows // (self._options.slots * _TASKS_PER_SLOT)))
+        total = evaluation.counts.total or _ROWS_PER_TASK
+        rows = max(1, min(_ROWS_PER_TASK, total // (self._options.slots * _TASKS_PER_SLOT)))
+        batch = evaluation.spec.metadata.get(BATCH_SIZE)
+        # Whole batches: a worker process cannot put rows of two row tasks into one.
+        return -(-rows // batch) * batch if isinstance(batch, int) else rows
 
     def _publish_lost(self, evaluation: Evaluation) -> None:
         """Publish rows again that were lost: nothing has waited for some time, and rows are pending

@@ -1,0 +1,270 @@
+"""`run`: evaluate from a script or a notebook, without pytest and without a broker."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import CodeType
+from typing import Any, overload
+
+from doteval.errors import UsageError
+from doteval.execution.attempts import DEFAULT_RETRIES, CallPolicy
+from doteval.execution.event_loop import LoopThread
+from doteval.execution.lanes import Call, Lane
+from doteval.experiments import BATCH_SIZE, Counts, EvaluationSpec, ephemeral_name
+from doteval.foreach import ForEachSpec, spec_of
+from doteval.local_evaluation import LocalEvaluation, LocalReport
+from doteval.local_options import LocalOptions
+from doteval.local_progress import Screen, is_terminal
+from doteval.local_store import LocalStore
+from doteval.results import Record
+from doteval.settings import load_settings
+from doteval.store import Store
+from doteval.summary import Summary
+
+# Where functions are said to be that are in no file: typed in, or in a notebook's cell.
+INTERACTIVE = "(interactive)"
+
+
+def run(
+    eval_fn: Callable[..., Any],
+    experiment: str | None = None,
+    samples: int | None = None,
+    storage: str | None = None,
+    *,
+    concurrency: int | None = None,
+    epochs: int = 1,
+    retries: int = DEFAULT_RETRIES,
+    row_timeout: float | None = None,
+    allow_changed: bool = False,
+    **fixtures: Any,
+) -> Results:
+    """Evaluate a function decorated with `@foreach` or `@batch`, here and now.
+
+    ::
+
+        results = run(eval_math, model=my_model)
+        results.summary()["exact_match"]["accuracy"]
+
+    `fixtures` are the values of the function's parameters that no column fills: pytest's fixtures and
+    `parametrize` play no part. With an `experiment` name, a second call goes on where the first one stopped;
+    without, it gets one of its own. `samples`: the first rows only; `storage`: where results are kept
+    (default ``.doteval/doteval.db``); `concurrency`: rows in flight; `epochs`: how often every row is run;
+    `retries`: tries more after connection errors; `row_timeout`: seconds that a row may take. Errors of
+    rows are results.
+
+    It returns when all rows have ended, in a notebook too, where an event loop is running already: async
+    functions run on a loop of their own, in a thread. Clients that are bound to the notebook's loop (used
+    in an ``await`` before) must be made anew for them.
+
+    Raises UsageError if the function is no evaluation, or `fixtures` are not its parameters; DatasetError,
+    UnstorableValueError, StoreError; ChangedError if the function or its dataset are not those that the
+    experiment began with, unless `allow_changed`.
+    """
+    evaluation = _Plain(eval_fn, fixtures)
+    settings = load_settings(storage=storage, concurrency=concurrency)
+    options = LocalOptions(
+        experiment=experiment or ephemeral_name(),
+        storage=evaluation.spec.storage or settings.storage,
+        samples=_positive("samples", samples),
+        epochs=_positive("epochs", epochs) or 1,
+        concurrency=settings.concurrency,
+        policy=CallPolicy(retries, timeout=row_timeout),
+        allow_changed=allow_changed,
+    )
+    assert options.experiment is not None
+    local = LocalStore(options.storage, options.experiment, service="run")
+    loop = LoopThread()
+    try:
+        report = LocalEvaluation(
+            local,
+            evaluation,
+            _specify(eval_fn, evaluation.spec),
+            evaluation,
+            loop=loop,
+            options=options,
+            screen=Screen(sys.stderr) if is_terminal(sys.stderr) else None,
+        ).run(_folder(eval_fn))
+    finally:
+        loop.close()
+        local.close()
+    return Results(report, local.store.raw_url)
+
+
+class Results(Sequence[Record]):
+    """What `run` came to: the records of the rows, in the order of the dataset, and their summary.
+
+    ``for record in results``, ``results[0]``, ``len(results)``. Records are read from the store when they
+    are first asked for.
+    """
+
+    def __init__(self, report: LocalReport, storage: str) -> None:
+        self._report = report
+        self._storage = storage
+
+    @property
+    def experiment(self) -> str:
+        """The name of the experiment."""
+        return self._report.evaluation.experiment.name
+
+    @property
+    def evaluation(self) -> str:
+        """The name of the evaluation."""
+        return self._report.evaluation.name
+
+    @property
+    def counts(self) -> Counts:
+        """How many rows stand where."""
+        return self._report.evaluation.counts
+
+    @functools.cached_property
+    def records(self) -> list[Record]:
+        """All results with their rows."""
+        with Store.open(self._storage, create=False) as store:
+            return list(store.results.records(self._report.evaluation.id))
+
+    def summary(self) -> ResultsSummary:
+        """The metrics of the scores: ``summary["exact_match"]["accuracy"]`` is a number."""
+        return ResultsSummary(self._report.summary)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        return self.records[index]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        return f"<Results of {self.evaluation} in {self.experiment!r}: {self.summary()!r}>"
+
+
+class ResultsSummary(Mapping[str, Any]):
+    """The metrics by score: ``summary["exact_match"]["accuracy"]``.
+
+    As in earlier releases, ``summary["metrics"]`` holds the same, ``summary["total"]`` is the number of rows
+    and ``summary["errors"]`` of those that failed, unless a score has such a name. `details` has intervals
+    and the figures without errors.
+    """
+
+    def __init__(self, details: Summary) -> None:
+        self.details = details
+        self._metrics = details.to_dict()
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._metrics:
+            return self._metrics[name]
+        counts = self.details.counts
+        return {"metrics": self._metrics, "total": counts.finished, "errors": counts.failed}[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._metrics)
+
+    def __len__(self) -> int:
+        return len(self._metrics)
+
+    def __repr__(self) -> str:
+        counts = self.details.counts
+        metrics = [f"{score.name}.{m.name} {_shown(m.value)}" for score in self.details for m in score.metrics]
+        return ", ".join([*metrics, f"{counts.finished} rows", f"{counts.failed} errors"])
+
+
+class _Plain:
+    """An evaluation without pytest: the function, called with the fixtures that the caller gave.
+
+    It is a `Runnable` and, since there is nothing to set up, its own `Staging`.
+    """
+
+    def __init__(self, function: Callable[..., Any], fixtures: Mapping[str, Any]) -> None:
+        spec = spec_of(function)
+        if spec is None:
+            raise UsageError(
+                f"{getattr(function, '__name__', function)!s} is not an evaluation",
+                remedy='Decorate it: @foreach("columns", dataset).',
+            )
+        parameters = list(inspect.signature(function).parameters.values())
+        takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
+        known = [each for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
+        missing = [each.name for each in known if each.default is each.empty and each.name not in fixtures]
+        unknown = [] if takes_any else [name for name in fixtures if name not in {each.name for each in known}]
+        if missing or unknown:
+            what = f"needs {', '.join(missing)}" if missing else f"has no parameter {', '.join(unknown)}"
+            raise UsageError(
+                f"{function.__name__} {what}", remedy="Give its fixtures by name: run(eval_fn, model=my_model)."
+            )
+        self.spec: ForEachSpec = spec
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.item = self
+        self.shared_call = Call(function, dict(fixtures))
+
+    def exclusive_fixture_names(self) -> list[str]:
+        return []
+
+    def enter(self, item: Any) -> None:
+        """Nothing is to be set up."""
+
+    def take_lane(self) -> Lane:
+        raise AssertionError("all rows share one call")
+
+    def give_back(self, lane: Lane) -> None:  # noqa: ARG002
+        raise AssertionError("all rows share one call")
+
+
+def _specify(function: Callable[..., Any], spec: ForEachSpec) -> EvaluationSpec:
+    file = _file(function)
+    return EvaluationSpec(
+        path=INTERACTIVE if file is None else _relative(file).as_posix(),
+        name=function.__qualname__.replace(".<locals>", "").replace(".", "::"),
+        columns=spec.columns,
+        # The function, not its file: cells of a notebook have none, and scripts hold much else.
+        fingerprint={function.__qualname__: _hash(function)},
+        metadata={} if spec.batch_size is None else {BATCH_SIZE: spec.batch_size},
+    )
+
+
+def _hash(function: Callable[..., Any]) -> str:
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):
+        # Typed in where Python keeps no source.
+        text = _described(getattr(function, "__code__", None))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _described(code: CodeType | None) -> str:
+    if code is None:
+        return ""
+    constants = [_described(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
+
+
+def _file(function: Callable[..., Any]) -> Path | None:
+    code = getattr(function, "__code__", None)
+    path = Path(code.co_filename) if code is not None else None
+    return path if path is not None and path.is_file() else None
+
+
+def _folder(function: Callable[..., Any]) -> Path:
+    """Where the paths of datasets begin: beside the file, or here."""
+    file = _file(function)
+    return Path.cwd() if file is None else file.parent
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _positive(name: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise UsageError(f"{name} must be at least 1, not {value}")
+    return value
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
