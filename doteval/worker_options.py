@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from doteval.errors import UsageError
+from doteval.execution.attempts import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
 
 # One variable and not arguments: a URL may hold a password, and everyone can read arguments.
 VARIABLE = "DOTEVAL_WORKER"
@@ -32,8 +33,8 @@ class WorkerOptions:
     keyword: str | None = None
     service: str = "worker"
     supervisor: int | None = None
-    retries: int = 0
-    retry_delay: float = 1.0
+    retries: int = DEFAULT_RETRIES
+    retry_delay: float = DEFAULT_RETRY_DELAY
     row_timeout: float | None = None
     max_crashes: int = 2
     visibility_timeout: int = 3600
