@@ -8,17 +8,34 @@ their usage apart.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from doteval.results import Usage
 
+Returned = TypeVar("Returned")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which row is running: of which evaluation (any name that all worker processes use), its index and sample."""
+
+    evaluation: str
+    index: int
+    sample: int = 0
+
 
 class Meter:
-    """Adds up usage by model. Safe to use from threads that a row starts."""
+    """Adds up usage by model. Safe to use from threads that a row starts.
+
+    `place` is the row that it is for, None if nobody said so.
+    """
 
     def __init__(self) -> None:
+        self.place: Place | None = None
         self._lock = threading.Lock()
         self._by_model: dict[str, Usage] = {}
 
@@ -50,3 +67,21 @@ def metering() -> Iterator[Meter]:
         yield meter
     finally:
         _current.reset(token)
+
+
+def current_place() -> Place | None:
+    """The row that is running, None outside of rows."""
+    meter = _current.get()
+    return None if meter is None else meter.place
+
+
+def placed(function: Callable[..., Returned], place: Place) -> Callable[..., Returned]:
+    """A function that tells the meter it is called under which row it is for, and then calls `function`."""
+
+    def call(**arguments: Any) -> Returned:
+        meter = _current.get()
+        if meter is not None:
+            meter.place = place
+        return function(**arguments)
+
+    return call

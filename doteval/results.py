@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from doteval.errors import InvalidResultError
+from doteval.latency import NO_LATENCY, Latency
 
 
 class RowStatus(StrEnum):
@@ -111,7 +112,13 @@ class RowError:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the calls to one model cost. Tokens are counts; `cost` is in US dollars, None if unknown."""
+    """What the calls to one model cost.
+
+    `requests` are calls of a client's methods, `attempts` what went out to the server: none for a cache
+    hit, more than one with retries. Tokens are counts; `cost` is in US dollars, None if the model has no
+    price. `seconds` were spent on attempts, `waited` seconds waiting for limits; `latency` tells of the
+    replies how long each took.
+    """
 
     model: str
     requests: int = 0
@@ -124,6 +131,8 @@ class Usage:
     reasoning_tokens: int = 0
     cost: float | None = None
     seconds: float = 0.0
+    waited: float = 0.0
+    latency: Latency = NO_LATENCY
 
     def __add__(self, other: Usage) -> Usage:
         cost = None if self.cost is None and other.cost is None else (self.cost or 0.0) + (other.cost or 0.0)
@@ -139,6 +148,8 @@ class Usage:
             self.reasoning_tokens + other.reasoning_tokens,
             cost,
             self.seconds + other.seconds,
+            self.waited + other.waited,
+            self.latency + other.latency,
         )
 
 

@@ -11,7 +11,7 @@ from doteval.store.loads import LoadFailure
 from doteval.store.results import ErrorCount
 from doteval.store.rows import DatasetState, RowRange
 from doteval.store.store import Store
-from doteval.store.usage import LoadUsage, ModelUsage, UsageReport
+from doteval.store.usage import LoadUsage, ModelUsage, UsageGroup, UsageReport
 from doteval.store.workers import HeldRange, WorkerInfo, WorkerState
 from doteval.store.writer import GroupWriter
 from doteval.store.writing import NewResult
@@ -30,6 +30,7 @@ __all__ = [
     "NewResult",
     "RowRange",
     "Store",
+    "UsageGroup",
     "UsageReport",
     "WorkerInfo",
     "WorkerState",

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, false, func, select, tuple_
 
 from doteval.encoding import decode
+from doteval.latency import Latency
 from doteval.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.store.bulk import among
 from doteval.store.engine import Database
@@ -224,7 +225,8 @@ def _scores(connection: Connection, evaluation_id: int, lines: Sequence[Any]) ->
     return scores
 
 
-_USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
+# The latency, which is the last one, is text here.
+_USAGE_FIELDS = tuple(Usage.__dataclass_fields__)[:-1]
 
 
 def _usage(connection: Connection, evaluation_id: int, lines: Sequence[Any]) -> dict[tuple[int, int, int], list[Usage]]:
@@ -240,7 +242,7 @@ def _usage(connection: Connection, evaluation_id: int, lines: Sequence[Any]) -> 
             .order_by(USAGE.c.position)
         )
         for line in connection.execute(query):
-            used = Usage(*(getattr(line, name) for name in _USAGE_FIELDS))
+            used = Usage(*(getattr(line, name) for name in _USAGE_FIELDS), Latency.from_text(line.latency))
             usage[(line.row_index, line.sample, line.execution)].append(used)
     return usage
 

@@ -190,6 +190,8 @@ class UsageTable(SQLModel, table=True):
     reasoning_tokens: int = Field(sa_type=BigInteger)
     cost: float | None
     seconds: float
+    waited: float
+    latency: str = Field(sa_type=Text)
 
 
 class TallyTable(SQLModel, table=True):

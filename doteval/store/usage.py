@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, func, literal, or_, select, text
 
 from doteval.encoding import decode
 from doteval.experiments import Experiment
+from doteval.latency import Latency, merged
 from doteval.results import Usage
 from doteval.store.engine import Database
-from doteval.store.tables import EVALUATION, RESOURCE_LOAD, RESULT, TALLY, USAGE
+from doteval.store.tables import EVALUATION, RESOURCE_LOAD, RESULT, TALLY, USAGE, WORKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,14 @@ class ModelUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageGroup:
+    """The models that one worker process, or one evaluation, used."""
+
+    name: str
+    models: list[ModelUsage]
+
+
+@dataclass(frozen=True, slots=True)
 class UsageReport:
     """What one experiment used: session fixtures in the order of their first load, models by name."""
 
@@ -64,40 +73,87 @@ class UsageReports:
             ),
         )
         loads = select(RESOURCE_LOAD).where(served).order_by(RESOURCE_LOAD.c.id)
-        kept = and_(
-            RESULT.c.evaluation_id == USAGE.c.evaluation_id,
-            RESULT.c.row_index == USAGE.c.row_index,
-            RESULT.c.sample == USAGE.c.sample,
-            RESULT.c.execution == USAGE.c.execution,
-        )
-        of_experiment = USAGE.c.evaluation_id.in_(ids)
         with self._database.read() as connection:
-            spent = _by_model(connection.execute(_sums(of_experiment)))
-            won = _by_model(connection.execute(_sums(of_experiment, select(1).where(kept).exists())))
+            models = _grouped(connection, experiment, literal(0)).get(0, [])
             lines = connection.execute(loads).all()
-        return UsageReport(
-            _load_usage(lines), [ModelUsage(won.get(model, Usage(model)), spent[model]) for model in sorted(spent)]
-        )
+        return UsageReport(_load_usage(lines), models)
+
+    def by_worker(self, experiment: Experiment) -> list[UsageGroup]:
+        """The same calls to models by worker process, in the order in which these began; "" where there was none."""
+        query = select(WORKER.c.id, WORKER.c.service, WORKER.c.hostname, WORKER.c.pid).order_by(WORKER.c.id)
+        with self._database.read() as connection:
+            found = _grouped(connection, experiment, func.coalesce(USAGE.c.worker_id, 0))
+            names = {
+                line.id: f"{line.service} {line.hostname}:{line.pid}"
+                for line in connection.execute(query.where(WORKER.c.id.in_(list(found))))
+            }
+        return [UsageGroup(names.get(worker, ""), found[worker]) for worker in sorted(found)]
+
+    def by_evaluation(self, experiment: Experiment) -> list[UsageGroup]:
+        """The same calls to models by evaluation."""
+        query = select(EVALUATION.c.id, EVALUATION.c.path, EVALUATION.c.name)
+        with self._database.read() as connection:
+            found = _grouped(connection, experiment, USAGE.c.evaluation_id)
+            names = {
+                line.id: f"{line.path}::{line.name}"
+                for line in connection.execute(query.where(EVALUATION.c.experiment_id == experiment.id))
+            }
+        return [UsageGroup(names[evaluation], found[evaluation]) for evaluation in sorted(found)]
 
 
-_SUMMED = tuple(name for name in Usage.__dataclass_fields__ if name != "model")
+_SUMMED = tuple(name for name in Usage.__dataclass_fields__ if name not in ("model", "latency"))
+_KEPT = (
+    select(1)
+    .where(
+        RESULT.c.evaluation_id == USAGE.c.evaluation_id,
+        RESULT.c.row_index == USAGE.c.row_index,
+        RESULT.c.sample == USAGE.c.sample,
+        RESULT.c.execution == USAGE.c.execution,
+    )
+    .exists()
+)
 
 
-def _sums(*conditions: ColumnElement[bool]) -> Any:
+def _grouped(connection: Connection, experiment: Experiment, group: ColumnElement[Any]) -> dict[Any, list[ModelUsage]]:
+    """The usage of an experiment by whatever `group` says, and by model."""
+    mine = USAGE.c.evaluation_id.in_(select(EVALUATION.c.id).where(EVALUATION.c.experiment_id == experiment.id))
+    spent = _sums(connection, group, mine)
+    kept = _sums(connection, group, mine, _KEPT)
+    found: dict[Any, list[ModelUsage]] = {}
+    for place, model in sorted(spent):
+        usage = kept.get((place, model), Usage(model))
+        found.setdefault(place, []).append(ModelUsage(usage, spent[place, model]))
+    return found
+
+
+def _sums(
+    connection: Connection, group: ColumnElement[Any], *conditions: ColumnElement[bool]
+) -> dict[tuple[Any, str], Usage]:
+    place = group.label("place")
     sums = (func.sum(USAGE.c[name]).label(name) for name in _SUMMED)
-    return select(USAGE.c.model, *sums).where(*conditions).group_by(USAGE.c.model)
-
-
-def _by_model(lines: Iterable[Any]) -> dict[str, Usage]:
+    # By the number of the column: PostgreSQL takes two bound parameters for two different things.
+    by = (text("1"), text("2"))
+    query = select(place, USAGE.c.model, *sums).where(*conditions).group_by(*by)
+    # Few different texts: nearly all rows have one reply in one of a hundred buckets.
+    replies = (
+        select(place, USAGE.c.model, USAGE.c.latency, func.count().label("times"))
+        .where(*conditions, USAGE.c.latency != "")
+        .group_by(*by, text("3"))
+    )
+    latencies: dict[tuple[Any, str], list[tuple[Latency, int]]] = {}
+    for line in connection.execute(replies):
+        latencies.setdefault((line.place, line.model), []).append((Latency.from_text(line.latency), line.times))
     # PostgreSQL adds 64-bit integers up to a Decimal.
     return {
-        line.model: Usage(
+        (line.place, line.model): Usage(
             line.model,
-            **{name: int(getattr(line, name)) for name in _SUMMED if name not in ("cost", "seconds")},
+            **{name: int(getattr(line, name)) for name in _SUMMED if name not in ("cost", "seconds", "waited")},
             cost=line.cost,
             seconds=line.seconds,
+            waited=line.waited,
+            latency=merged(latencies.get((line.place, line.model), [])),
         )
-        for line in lines
+        for line in connection.execute(query)
     }
 
 

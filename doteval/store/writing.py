@@ -38,6 +38,7 @@ Key = tuple[int, int, int]
 Line = tuple[Any, ...]
 
 _KEY = ("evaluation_id", "row_index", "sample")
+# The model first, and the latency last.
 _USAGE = tuple(Usage.__dataclass_fields__)
 
 _INSERT_RESULT = BulkInsert(
@@ -63,7 +64,7 @@ _INSERT_RESULT = BulkInsert(
 _INSERT_SCORE = BulkInsert(SCORE, (*_KEY, "position", "name", "metrics", "value", "extra"))
 _INSERT_USAGE = BulkInsert(USAGE, (*_KEY, "execution", "position", *_USAGE, "worker_id"))
 
-_usage_values = attrgetter(*_USAGE[1:])
+_usage_values = attrgetter(*_USAGE[1:-1])
 
 # Not the shared generator: an evaluation that seeds that one would give each execution of a row the same name.
 _executions = random.Random()  # noqa: S311
@@ -124,7 +125,7 @@ def encode_result(new: NewResult) -> EncodedResult:
         for position, score in enumerate(outcome.scores)
     )
     usage = tuple(
-        (*key, execution, position, escape_text(used.model), *_usage_values(used))
+        (*key, execution, position, escape_text(used.model), *_usage_values(used), used.latency.to_text())
         for position, used in enumerate(outcome.usage)
     )
     return EncodedResult(key, row.key, status, result, scores, usage)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from doteval.latency import Latency
 from doteval.results import Usage
 from doteval.store import LoadUsage, ModelUsage, Store, UsageReport, WorkerInfo
-from tests.contract.store_workload import begin, done, failed, results, rows
+from tests.contract.store_workload import SPEC, begin, done, failed, results, rows
 
 
 def _worker(store: Store, pid: int) -> int:
@@ -45,6 +48,43 @@ def test_usage_belongs_to_its_experiment(store: Store) -> None:
     one, two = begin(store, 1, name="one"), begin(store, 1, name="two")
     store.results.write(results(one, rows(1), done(usage=(Usage("m", 1),))), None)
     assert store.usage.report(two.experiment).models == []
+
+
+def test_latencies_add_up_and_so_does_waiting(store: Store) -> None:
+    evaluation = begin(store, 100)
+    of_row = [Usage("m", 1, 1, waited=0.5, latency=Latency.of(0.1 if index % 10 else 4.0)) for index in range(100)]
+    for index, usage in enumerate(of_row):
+        store.results.write(results(evaluation, rows(1, first=index), done(usage=(usage, usage))), None)
+    (model,) = store.usage.report(evaluation.experiment).models
+    assert model.usage.latency.total == model.spent.latency.total == 200
+    assert model.usage.waited == 100
+    assert model.usage.latency.quantile(0.5) == pytest.approx(0.1, rel=0.05)
+    assert model.usage.latency.quantile(0.95) == pytest.approx(4.0, rel=0.05)
+    (record,) = store.results.records(evaluation.id, first=10, limit=1)
+    assert record.outcome.usage == (of_row[10], of_row[10])
+
+
+def test_usage_by_worker_process_and_by_evaluation(store: Store) -> None:
+    one = begin(store, 2)
+    two = store.evaluations.begin(one.experiment, replace(SPEC, name="eval_two"))
+    store.rows.add(two.id, rows(1))
+    first, second = _worker(store, 1), _worker(store, 2)
+    store.results.write(results(one, rows(1), done(usage=(Usage("a", 1),))), first)
+    store.results.write(results(one, rows(1, first=1), done(usage=(Usage("b", 2),))), second)
+    store.results.write(results(one, rows(1), done(usage=(Usage("a", 4),))), second)
+    store.results.write(results(two, rows(1), done(usage=(Usage("a", 8),))), None)
+    by_worker = store.usage.by_worker(one.experiment)
+    assert [(group.name, [(m.usage.requests, m.spent.requests) for m in group.models]) for group in by_worker] == [
+        ("", [(8, 8)]),
+        ("w host:1", [(1, 1)]),
+        ("w host:2", [(0, 4), (2, 2)]),
+    ]
+    by_evaluation = store.usage.by_evaluation(one.experiment)
+    assert [[(m.usage.model, m.spent.requests) for m in group.models] for group in by_evaluation] == [
+        [("a", 5), ("b", 2)],
+        [("a", 8)],
+    ]
+    assert by_evaluation[1].name.endswith("::eval_two")
 
 
 def test_loads_are_put_together_over_workers(store: Store) -> None:

@@ -1,0 +1,76 @@
+"""How long replies took: a histogram that can be added up over rows, worker processes and machines.
+
+The buckets are log-spaced, eight to a doubling from one millisecond up. So a percentile is right
+within 4.5 %, whatever its size, and the percentiles of a sum are those of all its replies together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+_SMALLEST = 0.001
+_PER_DOUBLING = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Counts of replies by bucket. Bucket ``b`` ends at ``0.001 · 2^(b/8)`` seconds; what is faster is in bucket 0."""
+
+    counts: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, seconds: float) -> Latency:
+        """The histogram of one reply."""
+        bucket = math.ceil(_PER_DOUBLING * math.log2(seconds / _SMALLEST)) if seconds > _SMALLEST else 0
+        return cls(((bucket, 1),))
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[int, int]) -> Latency:
+        return cls(tuple(sorted((bucket, count) for bucket, count in counts.items() if count)))
+
+    @classmethod
+    def from_text(cls, text: str) -> Latency:
+        """What `to_text` wrote. Raises ValueError for anything else."""
+        return cls(tuple((int(bucket), int(count)) for bucket, _, count in (p.partition(":") for p in text.split())))
+
+    def to_text(self) -> str:
+        """``bucket:count`` with spaces between: most rows have one reply, and so few different texts."""
+        return " ".join([f"{bucket}:{count}" for bucket, count in self.counts])
+
+    def __add__(self, other: Latency) -> Latency:
+        if not self.counts or not other.counts:
+            return self if self.counts else other
+        return merged([(self, 1), (other, 1)])
+
+    @property
+    def total(self) -> int:
+        """The number of replies."""
+        return sum(count for _, count in self.counts)
+
+    def quantile(self, share: float) -> float | None:
+        """The seconds within which that share (0 to 1) of the replies came; None without replies.
+
+        The nearest-rank quantile, as the geometric middle of its bucket.
+        """
+        if not self.counts:
+            return None
+        rank = max(1, math.ceil(share * self.total))
+        for bucket, count in self.counts:
+            rank -= count
+            if rank <= 0:
+                return _SMALLEST * math.exp2((bucket - 0.5) / _PER_DOUBLING)
+        raise AssertionError("unreachable")
+
+
+NO_LATENCY = Latency()
+
+
+def merged(parts: Iterable[tuple[Latency, int]]) -> Latency:
+    """The sum of histograms, each so many times."""
+    counts: dict[int, int] = {}
+    for latency, times in parts:
+        for bucket, count in latency.counts:
+            counts[bucket] = counts.get(bucket, 0) + count * times
+    return Latency.from_counts(counts)

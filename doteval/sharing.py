@@ -1,0 +1,65 @@
+"""What worker processes share, and where: the settings that commands hand on to clients.
+
+Whoever starts rows says it once in its process, with `share`; clients ask `sharing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+DEFAULT_CACHE_PATH = ".doteval/cache.db"
+
+
+class CacheMode(StrEnum):
+    """Whether replies are looked up and kept."""
+
+    ASK = "ask"
+    """By the clients that were made with ``cache=True``."""
+    ON = "on"
+    """By all clients that were not made with ``cache=False``."""
+    OFF = "off"
+    """By none."""
+    REFRESH = "refresh"
+    """As with `ON`, but replies from before now are asked for anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Where the shared state lives.
+
+    `broker` is the URL of a Redis for limits, None to keep limits within the process. `cache_path` is the
+    SQLite file of the cache; None keeps it in the broker's Redis. `refresh_since` are seconds since the
+    epoch, from which on replies count with `CacheMode.REFRESH`. `cache_seconds` is how long a reply is
+    kept, `cache_bytes` how many bytes of replies at most. `prices` names a price table.
+    """
+
+    broker: str | None = None
+    cache: CacheMode = CacheMode.ASK
+    cache_path: str | None = DEFAULT_CACHE_PATH
+    refresh_since: float = 0.0
+    cache_seconds: float = 30 * 86400.0
+    cache_bytes: int = 512 * 1024 * 1024
+    prices: str | None = None
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Sharing:
+        """What `dataclasses.asdict` made of one. Raises TypeError, KeyError or ValueError for anything else."""
+        given = {field.name: values[field.name] for field in fields(cls)}
+        return cls(**{**given, "cache": CacheMode(given["cache"])})
+
+
+_shared = Sharing()
+
+
+def share(settings: Sharing) -> None:
+    """Say what clients of this process share, before they are made."""
+    global _shared
+    _shared = settings
+
+
+def sharing() -> Sharing:
+    """What clients of this process share."""
+    return _shared
