@@ -171,7 +171,8 @@ def _retry_options(policy: CallPolicy) -> dict[str, Any]:
     # every row more than its set-up does.
     return {
         "stop": tenacity.stop_after_attempt(1 + policy.retries),
-        "wait": tenacity.wait_exponential_jitter(initial=policy.delay, max=_LONGEST_PAUSE, jitter=policy.delay),
+        "wait": tenacity.wait_exponential(multiplier=policy.delay, max=_LONGEST_PAUSE)
+        + tenacity.wait_random(0, policy.delay),
         "retry": tenacity.retry_if_exception(lambda error: classify(error) is ErrorClass.INFRASTRUCTURE),
         # The row keeps the original error, not tenacity's.
         "reraise": True,
