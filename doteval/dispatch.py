@@ -26,6 +26,8 @@ _PUBLISHED_AT_ONCE = 200
 # Seconds for which the queue must have been empty, with rows pending that nobody holds, before they
 # are published again: longer than two beats of a worker, which tells what it holds.
 _DRAINED_SECONDS = 3.0
+# Seconds between two looks after which the waiting begins anew. Everybody looks every second or two.
+_LONGEST_BLINK = 5.0
 # What row tasks hold when nothing is known of how long rows take.
 _ROWS_PER_TASK = 100
 _TASKS_PER_SLOT = 4
@@ -68,8 +70,8 @@ class Dispatcher:
         self._publisher = publisher
         self._options = options or DispatchOptions()
         self._clock = clock
-        # By evaluation: the cursor at which its queue was first seen drained, and when.
-        self._drained: dict[int, tuple[int, float]] = {}
+        # By evaluation: the cursor at which its queue was first seen drained, when, and when last.
+        self._drained: dict[int, tuple[int, float, float]] = {}
 
     def publish(self, evaluation: Evaluation) -> int:
         """Publish row tasks for pending rows beyond the cursor, as many as the queue has room for."""
@@ -152,15 +154,17 @@ class Dispatcher:
             self._drained.pop(evaluation.id, None)
             return
         now = self._clock()
-        seen_at, since = self._drained.get(evaluation.id, (None, now))
-        if seen_at != cursor:
-            # Rows have been published since, perhaps by another process: workers may not have told yet
-            # that they hold them.
-            self._drained[evaluation.id] = (cursor, now)
+        seen_at, since, last = self._drained.get(evaluation.id, (None, now, now))
+        if seen_at != cursor or now - last > _LONGEST_BLINK:
+            # Rows have been published since, perhaps by another process, or nobody could look, because the
+            # store or the broker was away: workers may not have told yet that they hold them.
+            self._drained[evaluation.id] = (cursor, now, now)
         elif now - since >= _DRAINED_SECONDS:
             self._drained.pop(evaluation.id)
             if self._begin_round(evaluation, cursor):
                 self.publish(evaluation)
+        else:
+            self._drained[evaluation.id] = (cursor, since, now)
 
     def _begin_round(self, evaluation: Evaluation, cursor: int) -> bool:
         """Put the cursor back to the first row, unless it has moved from where it stood."""

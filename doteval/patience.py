@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import tenacity
 
-from doteval.errors import BrokerError, DotEvalError, StoreError, StoreVersionError
+from doteval.errors import BrokerError, StoreError, StoreVersionError
 
 Value = TypeVar("Value")
 
@@ -28,17 +28,17 @@ def patiently(
     set, and other errors at once: a schema of another version does not come right by waiting.
     """
 
-    def tell_once(state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome is not None else None
-        if state.attempt_number == 1 and isinstance(error, DotEvalError):
-            told(f"{error.message}; trying again")
-
+    try:
+        return action()
+    except (BrokerError, StoreError) as error:
+        if not _may_pass(error) or leaving.is_set():
+            raise
+        told(f"{error.message}; trying again")
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_may_pass),
-        wait=tenacity.wait_exponential_jitter(initial=_FIRST_PAUSE, max=_LONGEST_PAUSE),
+        wait=tenacity.wait_exponential_jitter(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE),
         stop=tenacity.stop_when_event_set(leaving),
         sleep=tenacity.sleep_using_event(leaving),
-        before_sleep=tell_once,
         reraise=True,
     )
     return retrying(action)

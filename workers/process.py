@@ -9,6 +9,7 @@ import os
 import platform
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from doteval.pytest_plugin import loop_key
 from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus
-from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo
+from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo, WorkerState
 from doteval.worker_options import WorkerOptions
 from workers.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
 
@@ -140,13 +141,16 @@ class WorkerProcess:
             logger.warning("the end of this worker process cannot be recorded: %s", error.message)
         self._store.close()
 
-    def run_rows(self, task: RowTask, lease: str | None = None) -> str:
+    def run_rows(self, task: RowTask, lease: str | None = None, *, redelivered: bool = False) -> str:
         """Run the pending rows of a range, and return when their results are stored.
 
-        `lease` is the tag by which the broker knows the message: it is renewed until then.
+        `lease` is the tag by which the broker knows the message: it is renewed until then. A
+        `redelivered` message is dropped if its rows are in good hands.
 
         Raises GiveBackError if this process leaves before they all ran.
         """
+        if redelivered and self._is_in_good_hands(task):
+            return "dropped: a live worker process has these rows in hand"
         held = object()
         self._holding[held] = HeldRange(task.evaluation_uid, task.first, task.last)
         if lease is not None:
@@ -156,6 +160,28 @@ class WorkerProcess:
         finally:
             self._leases.discard(lease)
             del self._holding[held]
+
+    def _is_in_good_hands(self, task: RowTask) -> bool:
+        """Whether this process, or another live one, holds the rows of a message that came again.
+
+        A broker that loses a connection hands out everything again that was sent on it, although the
+        worker process may be well and working on it.
+        """
+        mine = HeldRange(task.evaluation_uid, task.first, task.last)
+        if mine in self._holding.values():
+            return True
+        asked = time.monotonic()
+
+        def others(store: Store) -> list[WorkerState]:
+            return [worker for worker in store.workers.live() if worker.id != self._worker_id]
+
+        # What the others hold is known when each of them has told it since.
+        live = self._patiently(others)
+        while any(worker.age > time.monotonic() - asked for worker in live):
+            if self._leaving.wait(BEAT_SECONDS / 4):
+                raise GiveBackError("leaving")
+            live = self._patiently(others)
+        return any(mine in worker.holding and worker.state == "ready" for worker in live)
 
     def _run_held(self, task: RowTask) -> str:
         assert self._store is not None

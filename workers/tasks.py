@@ -51,7 +51,8 @@ def run_rows(task: Any, evaluation_uid: str, first: int, last: int) -> str:
     try:
         # The broker's own name for this message; None where it has none.
         lease = (task.request.properties or {}).get("delivery_tag")
-        return process.run_rows(RowTask(evaluation_uid, first, last), lease)
+        redelivered = bool((task.request.delivery_info or {}).get("redelivered"))
+        return process.run_rows(RowTask(evaluation_uid, first, last), lease, redelivered=redelivered)
     except GiveBackError as error:
         logger.info("rows %d to %d are given back: %s", first, last, error)
         raise Reject(str(error), requeue=True) from error
