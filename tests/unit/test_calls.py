@@ -206,6 +206,18 @@ def test_an_exception_that_cannot_be_shown(run: Run) -> None:
     assert "raise left.pop(0)" in outcome.error.traceback
 
 
+def test_an_exception_that_cannot_be_formatted_shows_its_frames(run: Run) -> None:
+    class UnformattableError(Exception):
+        @property
+        def __notes__(self) -> list[str]:
+            raise RuntimeError("not even this")
+
+    error = run(raising(UnformattableError("x"))).error
+    assert error is not None
+    assert error.message == "x"
+    assert "raise left.pop(0)" in error.traceback
+
+
 def test_an_exception_without_a_message_shows_what_it_is(run: Run) -> None:
     error = run(raising(KeyError())).error
     assert error is not None

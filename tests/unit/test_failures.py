@@ -1,0 +1,191 @@
+"""Whose fault a failure was: of the real exception classes of the clients, which the code under test never imports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from typing import Any
+
+import aiohttp
+import httpx2
+import openai
+import pytest
+import requests
+import urllib3
+from aiohttp.client_reqrep import ConnectionKey, RequestInfo
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from doteval.errors import InvalidResultError, RowTimeoutError
+from doteval.execution.failures import classify, describe, is_skip, skip_reason
+from doteval.results import ErrorClass
+
+INFRASTRUCTURE, EVALUATION = ErrorClass.INFRASTRUCTURE, ErrorClass.EVALUATION
+REQUEST = httpx2.Request("POST", "http://server/v1/chat/completions")
+
+# Whether trying again may help: by HTTP status.
+STATUSES = {
+    400: EVALUATION,
+    401: EVALUATION,
+    403: EVALUATION,
+    404: EVALUATION,
+    408: INFRASTRUCTURE,
+    409: INFRASTRUCTURE,
+    413: EVALUATION,
+    422: EVALUATION,
+    425: INFRASTRUCTURE,
+    429: INFRASTRUCTURE,
+    500: INFRASTRUCTURE,
+    502: INFRASTRUCTURE,
+    503: INFRASTRUCTURE,
+    504: INFRASTRUCTURE,
+    520: INFRASTRUCTURE,
+    529: INFRASTRUCTURE,
+}
+
+
+def openai_status(status: int) -> Exception:
+    client = openai.OpenAI(api_key="x", base_url="http://server")
+    return client._make_status_error_from_response(httpx2.Response(status, request=REQUEST))
+
+
+def httpx_status(status: int) -> Exception:
+    try:
+        httpx2.Response(status, request=REQUEST).raise_for_status()
+    except httpx2.HTTPStatusError as error:
+        return error
+    raise AssertionError(status)
+
+
+def requests_status(status: int) -> Exception:
+    response = requests.Response()
+    response.status_code = status
+    try:
+        response.raise_for_status()
+    except requests.HTTPError as error:
+        return error
+    raise AssertionError(status)
+
+
+def aiohttp_status(status: int) -> Exception:
+    url = URL("http://server")
+    return aiohttp.ClientResponseError(
+        RequestInfo(url, "GET", CIMultiDictProxy(CIMultiDict()), url), (), status=status, message="x"
+    )
+
+
+@pytest.mark.parametrize("made_by", [openai_status, httpx_status, requests_status, aiohttp_status])
+@pytest.mark.parametrize(("status", "expected"), STATUSES.items())
+def test_a_status_says_whether_trying_again_may_help(made_by: Any, status: int, expected: ErrorClass) -> None:
+    assert classify(made_by(status)) is expected
+
+
+KEY = ConnectionKey("server", 80, False, True, None, None, None)
+
+CONNECTIONS: list[BaseException] = [
+    openai.APIConnectionError(request=REQUEST),
+    openai.APITimeoutError(REQUEST),
+    httpx2.ConnectError("x"),
+    httpx2.ReadTimeout("x"),
+    httpx2.PoolTimeout("x"),
+    httpx2.RemoteProtocolError("x"),
+    aiohttp.ClientConnectorError(KEY, OSError(111, "refused")),
+    aiohttp.ServerDisconnectedError(),
+    aiohttp.ServerTimeoutError(),
+    aiohttp.ClientPayloadError(),
+    aiohttp.ClientOSError(),
+    requests.ConnectionError(),
+    requests.ReadTimeout(),
+    urllib3.exceptions.ProtocolError("x"),
+    urllib3.exceptions.MaxRetryError(urllib3.HTTPConnectionPool("server"), "/"),
+    ConnectionResetError(),
+    BrokenPipeError(),
+    TimeoutError(),
+    asyncio.IncompleteReadError(b"", 1),
+]
+
+MISTAKES: list[BaseException] = [
+    openai.APIResponseValidationError(httpx2.Response(200, request=REQUEST), None),
+    openai.OpenAIError("no api_key"),
+    httpx2.InvalidURL("x"),
+    aiohttp.InvalidURL("x"),
+    aiohttp.ContentTypeError(RequestInfo(URL(), "GET", CIMultiDictProxy(CIMultiDict()), URL()), (), status=200),
+    requests.exceptions.InvalidURL(),
+    ValueError(),
+    KeyError("status_code"),
+    FileNotFoundError(),
+    AssertionError(),
+    json.JSONDecodeError("x", "", 0),
+    InvalidResultError("x"),
+    pytest.fail.Exception("x"),
+    SystemExit(),
+    asyncio.CancelledError(),
+]
+
+
+def name(error: BaseException) -> str:
+    return f"{type(error).__module__.partition('.')[0]}.{type(error).__name__}"
+
+
+@pytest.mark.parametrize("error", CONNECTIONS, ids=name)
+def test_connections_that_failed_are_the_infrastructures(error: BaseException) -> None:
+    assert classify(error) is INFRASTRUCTURE
+
+
+@pytest.mark.parametrize("error", MISTAKES, ids=name)
+def test_everything_else_is_the_evaluations(error: BaseException) -> None:
+    assert classify(error) is EVALUATION
+
+
+def test_a_row_timeout_is_a_class_of_its_own() -> None:
+    assert classify(RowTimeoutError("x")) is ErrorClass.TIMEOUT
+
+
+def test_a_class_derived_from_a_clients_is_taken_for_it() -> None:
+    class OwnError(httpx2.ConnectError):
+        pass
+
+    assert classify(OwnError("x")) is INFRASTRUCTURE
+
+
+def test_names_and_statuses_count_only_where_a_client_has_them() -> None:
+    class RateLimitError(Exception):
+        status_code = 429
+
+    assert classify(RateLimitError()) is EVALUATION
+
+
+def test_no_client_is_imported_to_recognise_its_errors() -> None:
+    code = """
+import sys
+from doteval.execution.failures import classify, describe
+describe(ValueError())
+print(sorted({"openai", "httpx", "httpx2", "aiohttp", "requests", "anthropic"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_description_has_the_class_and_where_it_was_raised() -> None:
+    try:
+        raise httpx2.ConnectError("refused")
+    except httpx2.ConnectError as error:
+        described = describe(error, prefix="here: ")
+    assert (described.type, described.message) == ("ConnectError", "here: refused")
+    assert described.error_class is INFRASTRUCTURE
+    assert 'raise httpx2.ConnectError("refused")' in described.traceback
+
+
+def test_an_error_that_was_never_raised_has_no_traceback() -> None:
+    assert describe(ValueError("x")).traceback == ""
+
+
+def test_a_skip_is_told_from_a_failure() -> None:
+    assert is_skip(pytest.skip.Exception("why"))
+    assert not is_skip(pytest.fail.Exception("why"))
+    assert (skip_reason(pytest.skip.Exception("why")).type, skip_reason(pytest.skip.Exception("why")).message) == (
+        "Skipped",
+        "why",
+    )
