@@ -20,7 +20,9 @@ from weakref import WeakKeyDictionary
 
 from openai import AsyncOpenAI, DefaultAioHttpClient, DefaultHttpxClient, OpenAI
 
-from doteval.resources.recording import Ledger, recorded, recorded_async
+from doteval.prices import PriceTable
+from doteval.resources.exchange import sent, stepped, stepped_async
+from doteval.resources.recording import Ledger, recorded
 
 Client = TypeVar("Client", bound=OpenAI | AsyncOpenAI)
 
@@ -99,8 +101,9 @@ def _ledger_of(http_client: Any) -> Ledger:
         ledger = _ledgers.get(http_client)
         if ledger is None:
             ledger = _ledgers[http_client] = Ledger()
-            step = recorded_async if inspect.iscoroutinefunction(http_client.send) else recorded
-            http_client.send = step(http_client.send, ledger)
+            step = recorded(sent, ledger, PriceTable())
+            through = stepped_async if inspect.iscoroutinefunction(http_client.send) else stepped
+            http_client.send = through(http_client.send, step)
     return ledger
 
 

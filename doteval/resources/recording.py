@@ -1,7 +1,4 @@
-"""Usage recorded where requests leave: one step around an HTTP client's `send`.
-
-A step takes a `send` and returns one of the same signature. So steps nest, the innermost is the
-real one, and each sees every attempt of a request, the retries of the SDK included.
+"""Usage recorded where requests leave: a step that sees every attempt, with the retries of the SDK too.
 
 Tokens are what the server's replies say in their ``usage``: chat completions, responses and
 embeddings, whole or streamed. A streamed chat completion says it only if it was asked for with
@@ -16,26 +13,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import fields
 from typing import Any
 
 import orjson
 
-from doteval.metering import Meter, current_meter
+from doteval.latency import NO_LATENCY, Latency
+from doteval.metering import Meter
+from doteval.prices import PriceTable
+from doteval.resources.exchange import Exchange, Response, Step
 from doteval.results import Usage
 
-# Requests and responses are httpx2's with openai 3 and httpx's with openai 2; what is used of them
-# here is the same, and neither is imported.
-Request = Any
-Response = Any
-Send = Callable[..., Response]
-AsyncSend = Callable[..., Coroutine[Any, Any, Response]]
-
-UNKNOWN_MODEL = "unknown"
-"""The model of requests that name none, like a list of the models."""
-
-_COUNTS = tuple(field.name for field in fields(Usage) if field.name not in ("model", "cost"))
+_COUNTS = tuple(field.name for field in fields(Usage) if field.name not in ("model", "cost", "latency"))
 
 
 class Ledger:
@@ -59,7 +48,8 @@ class Ledger:
         """Counts over all models, and the same by model under ``models``.
 
         ``requests`` (calls of the SDK's methods), ``attempts`` (with its retries), ``errors``
-        (attempts without a usable reply), tokens by kind, and ``seconds`` spent waiting.
+        (attempts without a usable reply), tokens by kind, ``seconds`` spent on attempts and ``waited``
+        for limits; ``cost`` in US dollars, if the models have prices.
         """
         with self._lock:
             errors = dict(self._errors)
@@ -67,65 +57,54 @@ class Ledger:
         for usage in self._totals.reading():
             models[usage.model] = {"errors": errors.get(usage.model, 0)}
             models[usage.model] |= {name: getattr(usage, name) for name in _COUNTS}
-        totals = {name: sum(counts[name] for counts in models.values()) for name in ("errors", *_COUNTS)}
+            if usage.cost is not None:
+                models[usage.model]["cost"] = usage.cost
+        totals: dict[str, Any] = {name: sum(counts[name] for counts in models.values()) for name in ("errors", *_COUNTS)}
+        costs = [counts["cost"] for counts in models.values() if "cost" in counts]
+        if costs:
+            totals["cost"] = sum(costs)
         return {**totals, "models": models}
 
 
-def recorded(send: Send, ledger: Ledger) -> Send:
-    """The step for an HTTP client that blocks."""
+def recorded(step: Step, ledger: Ledger, prices: PriceTable) -> Step:
+    """The step that records every attempt. It belongs innermost, right around the one that sends."""
 
-    def send_recorded(request: Request, **options: Any) -> Response:
-        attempt = _Attempt(request, ledger)
+    async def record(exchange: Exchange) -> Response:
+        attempt = _Attempt(exchange, ledger, prices)
         try:
-            response = send(request, **options)
+            response = await step(exchange)
         except BaseException:
             attempt.failed()
             raise
-        usage_to_come = attempt.replied(response, streamed=bool(options.get("stream")))
-        if usage_to_come is not None:
-            response.iter_bytes = _watched(response.iter_bytes, attempt, usage_to_come)
+        reader = attempt.replied(response, streamed=exchange.streamed)
+        if reader is not None:
+            exchange.io.watch(response, reader)
         return response
 
-    return send_recorded
-
-
-def recorded_async(send: AsyncSend, ledger: Ledger) -> AsyncSend:
-    """The step for an HTTP client of asyncio."""
-
-    async def send_recorded(request: Request, **options: Any) -> Response:
-        attempt = _Attempt(request, ledger)
-        try:
-            response = await send(request, **options)
-        except BaseException:
-            attempt.failed()
-            raise
-        usage_to_come = attempt.replied(response, streamed=bool(options.get("stream")))
-        if usage_to_come is not None:
-            response.aiter_bytes = _watched_async(response.aiter_bytes, attempt, usage_to_come)
-        return response
-
-    return send_recorded
+    return record
 
 
 class _Attempt:
     """One request on its way, and the meter of the row that sent it."""
 
-    def __init__(self, request: Request, ledger: Ledger) -> None:
+    def __init__(self, exchange: Exchange, ledger: Ledger, prices: PriceTable) -> None:
         self._ledger = ledger
-        self._meter = current_meter()
-        self._model = _model_of(request)
-        # The SDK numbers its attempts; what it did not number stands for itself.
-        self._is_first = request.headers.get("x-stainless-retry-count", "0") == "0"
+        self._prices = prices
+        self._meter = exchange.meter
+        self._model = exchange.model
+        # The SDK numbers its attempts, we ours; what nobody numbered stands for itself.
+        numbered = exchange.request.headers.get("x-stainless-retry-count", "0")
+        self._is_first = numbered == "0" and exchange.attempt == 1
         self._told = Usage(self._model)
-        self._since = time.perf_counter()
+        self._began = self._since = time.perf_counter()
 
     def failed(self) -> None:
         """It ended without a usable reply."""
         self._ledger.add_error(self._model)
         self._add(self._counted())
 
-    def replied(self, response: Response, *, streamed: bool) -> _UsageReader | None:
-        """A reply has begun. Gives a reader for its body if that is still to come."""
+    def replied(self, response: Response, *, streamed: bool) -> _EventReader | _WholeReader | None:
+        """A reply has begun. Gives a watcher for its body if that is still to come."""
         if response.status_code >= 400:
             self.failed()
             return None
@@ -133,10 +112,10 @@ class _Attempt:
         if streamed:
             self._add(self._counted())
             if kind.startswith("text/event-stream"):
-                return _EventReader()
-            return _WholeReader() if kind.startswith("application/json") else None
+                return _EventReader(self)
+            return _WholeReader(self) if kind.startswith("application/json") else None
         if not kind.startswith("application/json"):
-            self._add(self._counted())
+            self._add(self._counted(), latency=self._latency())
             return None
         try:
             usage = _usage_in(orjson.loads(response.content))
@@ -144,7 +123,7 @@ class _Attempt:
             # The SDK tells the caller.
             self.failed()
             return None
-        self._add(self._counted(), usage)
+        self._add(self._counted(), usage, latency=self._latency())
         return None
 
     def broken(self) -> None:
@@ -155,12 +134,19 @@ class _Attempt:
         """A streamed body told its usage: its own, or what it comes to so far."""
         self._add(Usage(self._model), usage)
 
+    def complete(self) -> None:
+        """A streamed body was read to its end."""
+        self._add(Usage(self._model), latency=self._latency())
+
     def _counted(self) -> Usage:
         return Usage(self._model, requests=int(self._is_first), attempts=1)
 
-    def _add(self, counted: Usage, told: dict[str, Any] | None = None) -> None:
+    def _latency(self) -> Latency:
+        return Latency.of(time.perf_counter() - self._began)
+
+    def _add(self, counted: Usage, told: dict[str, Any] | None = None, latency: Latency = NO_LATENCY) -> None:
         now = time.perf_counter()
-        tokens = self._told if told is None else _tokens(self._model, told)
+        tokens = self._told if told is None else self._tokens(told)
         self._ledger.add(
             Usage(
                 self._model,
@@ -171,89 +157,73 @@ class _Attempt:
                 completion_tokens=tokens.completion_tokens - self._told.completion_tokens,
                 cached_tokens=tokens.cached_tokens - self._told.cached_tokens,
                 reasoning_tokens=tokens.reasoning_tokens - self._told.reasoning_tokens,
+                cost=None if told is None or tokens.cost is None else tokens.cost - (self._told.cost or 0.0),
                 seconds=now - self._since,
+                latency=latency,
             ),
             self._meter,
         )
         self._told, self._since = tokens, now
 
+    def _tokens(self, told: dict[str, Any]) -> Usage:
+        counts = _tokens(told)
+        cost = self._prices.cost(
+            self._model,
+            prompt_tokens=counts["prompt_tokens"],
+            completion_tokens=counts["completion_tokens"],
+            cached_tokens=counts["cached_tokens"],
+        )
+        return Usage(self._model, cost=cost, **counts)
+
 
 class _EventReader:
     """Finds usage in server-sent events, however the bytes are cut."""
 
-    def __init__(self) -> None:
+    def __init__(self, attempt: _Attempt) -> None:
+        self._attempt = attempt
         self._rest = b""
 
-    def feed(self, chunk: bytes) -> Iterator[dict[str, Any]]:
+    def feed(self, chunk: bytes) -> None:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             # Only few events speak of usage, and in the text of a reply its quotes are escaped.
             if line.startswith(b"data:") and b'"usage"' in line:
                 usage = _usage_in(_loaded(line[5:]))
                 if usage is not None:
-                    yield usage
+                    self._attempt.read(usage)
 
-    def end(self) -> Iterator[dict[str, Any]]:
-        return self.feed(b"\n")
+    def ended(self) -> None:
+        self.feed(b"\n")
+        self._attempt.complete()
+
+    def broke(self) -> None:
+        self._attempt.broken()
+
+    def left(self) -> None:
+        """What was told so far is counted."""
 
 
 class _WholeReader:
     """Finds usage in a JSON reply that is read in pieces."""
 
-    def __init__(self) -> None:
+    def __init__(self, attempt: _Attempt) -> None:
+        self._attempt = attempt
         self._chunks: list[bytes] = []
 
-    def feed(self, chunk: bytes) -> Iterator[dict[str, Any]]:
+    def feed(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
-        return iter(())
 
-    def end(self) -> Iterator[dict[str, Any]]:
+    def ended(self) -> None:
         usage = _usage_in(_loaded(b"".join(self._chunks)))
         if usage is not None:
-            yield usage
+            self._attempt.read(usage)
+        self._attempt.complete()
 
+    def broke(self) -> None:
+        self._attempt.broken()
 
-_UsageReader = _EventReader | _WholeReader
-
-
-def _watched(iterate: Callable[..., Iterator[bytes]], attempt: _Attempt, reader: _UsageReader) -> Any:
-    def iterate_watched(*arguments: Any, **options: Any) -> Iterator[bytes]:
-        try:
-            for chunk in iterate(*arguments, **options):
-                for usage in reader.feed(chunk):
-                    attempt.read(usage)
-                yield chunk
-        except Exception:
-            attempt.broken()
-            raise
-        for usage in reader.end():
-            attempt.read(usage)
-
-    return iterate_watched
-
-
-def _watched_async(iterate: Callable[..., AsyncIterator[bytes]], attempt: _Attempt, reader: _UsageReader) -> Any:
-    async def iterate_watched(*arguments: Any, **options: Any) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in iterate(*arguments, **options):
-                for usage in reader.feed(chunk):
-                    attempt.read(usage)
-                yield chunk
-        except Exception:
-            attempt.broken()
-            raise
-        for usage in reader.end():
-            attempt.read(usage)
-
-    return iterate_watched
-
-
-def _model_of(request: Request) -> str:
-    if not request.headers.get("content-type", "").startswith("application/json"):
-        return UNKNOWN_MODEL
-    body = _loaded(request.content)
-    model = body.get("model") if isinstance(body, dict) else None
-    return model if isinstance(model, str) and model else UNKNOWN_MODEL
+    def left(self) -> None:
+        """Its usage is at the end, so that it is not known."""
 
 
 def _loaded(data: bytes) -> Any:
@@ -274,17 +244,16 @@ def _usage_in(body: Any) -> dict[str, Any] | None:
     return usage if isinstance(usage, dict) else None
 
 
-def _tokens(model: str, usage: dict[str, Any]) -> Usage:
+def _tokens(usage: dict[str, Any]) -> dict[str, int]:
     """Token counts under the names of chat completions and embeddings, or of the Responses API."""
     prompt = "input" if "input_tokens" in usage else "prompt"
     completion = "output" if "output_tokens" in usage else "completion"
-    return Usage(
-        model,
-        prompt_tokens=_count(usage, f"{prompt}_tokens"),
-        completion_tokens=_count(usage, f"{completion}_tokens"),
-        cached_tokens=_count(usage.get(f"{prompt}_tokens_details"), "cached_tokens"),
-        reasoning_tokens=_count(usage.get(f"{completion}_tokens_details"), "reasoning_tokens"),
-    )
+    return {
+        "prompt_tokens": _count(usage, f"{prompt}_tokens"),
+        "completion_tokens": _count(usage, f"{completion}_tokens"),
+        "cached_tokens": _count(usage.get(f"{prompt}_tokens_details"), "cached_tokens"),
+        "reasoning_tokens": _count(usage.get(f"{completion}_tokens_details"), "reasoning_tokens"),
+    }
 
 
 def _count(counts: Any, name: str) -> int:

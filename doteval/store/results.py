@@ -242,7 +242,8 @@ def _usage(connection: Connection, evaluation_id: int, lines: Sequence[Any]) -> 
             .order_by(USAGE.c.position)
         )
         for line in connection.execute(query):
-            used = Usage(*(getattr(line, name) for name in _USAGE_FIELDS), Latency.from_text(line.latency))
+            values = {name: getattr(line, name) for name in _USAGE_FIELDS}
+            used = Usage(**values, latency=Latency.from_text(line.latency))
             usage[(line.row_index, line.sample, line.execution)].append(used)
     return usage
 

@@ -1,0 +1,236 @@
+"""One request on its way, and how it is sent: what the steps around an HTTP client's `send` are made of.
+
+A step is an async function from an `Exchange` to a response, made around the next one; the innermost
+sends. Steps are written once, for both kinds of clients: they do nothing that takes time but through
+the exchange's `Io`. For a client that blocks, `Io` blocks, and the coroutine runs through without ever
+being suspended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from typing import Any, Literal, Protocol, TypeVar
+
+import orjson
+
+from doteval.metering import Meter, current_meter
+
+# Requests and responses are httpx2's with openai 3 and httpx's with openai 2; what is used of them
+# here is the same, and neither is imported.
+Request = Any
+Response = Any
+Send = Callable[..., Response]
+AsyncSend = Callable[..., Coroutine[Any, Any, Response]]
+
+UNKNOWN_MODEL = "unknown"
+"""The model of requests that name none, like a list of the models."""
+
+Value = TypeVar("Value")
+
+
+class Watcher(Protocol):
+    """Sees the body of a reply while the caller reads it."""
+
+    def feed(self, chunk: bytes) -> None: ...
+
+    def ended(self) -> None:
+        """The caller has read all of it."""
+
+    def broke(self) -> None:
+        """It broke off."""
+
+    def left(self) -> None:
+        """The caller left it unread, or half read."""
+
+
+class Io(Protocol):
+    """What takes time."""
+
+    async def send(self, request: Request, options: dict[str, Any]) -> Response: ...
+
+    async def pause(self, seconds: float) -> None: ...
+
+    async def wait(self, future: Future[Value]) -> Value:
+        """The result of a future that another thread completes."""
+
+    async def close(self, response: Response) -> None:
+        """Give up a reply whose body nobody will read."""
+
+    def watch(self, response: Response, watcher: Watcher) -> None: ...
+
+
+class Exchange:
+    """A request, the meter of the row that sent it, and how often it was tried."""
+
+    __slots__ = ("attempt", "body", "io", "meter", "model", "options", "request")
+
+    def __init__(self, io: Io, request: Request, options: dict[str, Any]) -> None:
+        self.io = io
+        self.request = request
+        self.options = options
+        self.meter: Meter | None = current_meter()
+        self.attempt = 1
+        self.body = _body_of(request)
+        model = self.body.get("model")
+        self.model: str = model if isinstance(model, str) and model else UNKNOWN_MODEL
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the caller will read the body as it comes."""
+        return bool(self.options.get("stream"))
+
+    @property
+    def evaluation(self) -> str:
+        """The evaluation that the request is for, "" outside of rows."""
+        place = self.meter and self.meter.place
+        return place.evaluation if place else ""
+
+
+Step = Callable[[Exchange], Awaitable[Response]]
+
+
+async def sent(exchange: Exchange) -> Response:
+    """The innermost step."""
+    return await exchange.io.send(exchange.request, exchange.options)
+
+
+def stepped(send: Send, step: Step) -> Send:
+    """A `send` that goes through the steps, for a client that blocks."""
+    io = _BlockingIo(send)
+
+    def send_through(request: Request, **options: Any) -> Response:
+        coroutine: Any = step(Exchange(io, request, options))
+        try:
+            coroutine.send(None)
+        except StopIteration as end:
+            return end.value
+        raise AssertionError("a step waited for something else than its Io")
+
+    return send_through
+
+
+def stepped_async(send: AsyncSend, step: Step) -> AsyncSend:
+    """A `send` that goes through the steps, for a client of asyncio."""
+    io = _AsyncIo(send)
+
+    async def send_through(request: Request, **options: Any) -> Response:
+        return await step(Exchange(io, request, options))
+
+    return send_through
+
+
+class _BlockingIo:
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def send(self, request: Request, options: dict[str, Any]) -> Response:
+        return self._send(request, **options)
+
+    async def pause(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 - nothing else runs here
+
+    async def wait(self, future: Future[Value]) -> Value:
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C, or the deadline of a row: whoever would complete it need not any more.
+            future.cancel()
+            raise
+
+    async def close(self, response: Response) -> None:
+        response.close()
+
+    def watch(self, response: Response, watcher: Watcher) -> None:
+        iterate: Callable[..., Iterator[bytes]] = response.iter_bytes
+        close = response.close
+        seen = _Once(watcher)
+
+        def iterate_watched(*arguments: Any, **options: Any) -> Iterator[bytes]:
+            try:
+                for chunk in iterate(*arguments, **options):
+                    watcher.feed(chunk)
+                    yield chunk
+            except Exception:
+                seen.tell("broke")
+                raise
+            except BaseException:
+                seen.tell("left")
+                raise
+            seen.tell("ended")
+
+        def close_watched() -> None:
+            close()
+            if not response.is_stream_consumed:
+                seen.tell("left")
+
+        response.iter_bytes = iterate_watched
+        response.close = close_watched
+
+
+class _AsyncIo:
+    def __init__(self, send: AsyncSend) -> None:
+        self._send = send
+
+    async def send(self, request: Request, options: dict[str, Any]) -> Response:
+        return await self._send(request, **options)
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def wait(self, future: Future[Value]) -> Value:
+        return await asyncio.wrap_future(future)
+
+    async def close(self, response: Response) -> None:
+        await response.aclose()
+
+    def watch(self, response: Response, watcher: Watcher) -> None:
+        iterate: Callable[..., AsyncIterator[bytes]] = response.aiter_bytes
+        close: Callable[[], Awaitable[None]] = response.aclose
+        seen = _Once(watcher)
+
+        async def iterate_watched(*arguments: Any, **options: Any) -> AsyncIterator[bytes]:
+            try:
+                async for chunk in iterate(*arguments, **options):
+                    watcher.feed(chunk)
+                    yield chunk
+            except Exception:
+                seen.tell("broke")
+                raise
+            except BaseException:
+                seen.tell("left")
+                raise
+            seen.tell("ended")
+
+        async def close_watched() -> None:
+            await close()
+            if not response.is_stream_consumed:
+                seen.tell("left")
+
+        response.aiter_bytes = iterate_watched
+        response.aclose = close_watched
+
+
+class _Once:
+    """The end of a body, told once however often it is closed."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher: Watcher | None = watcher
+
+    def tell(self, how: Literal["ended", "broke", "left"]) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            getattr(watcher, how)()
+
+
+def _body_of(request: Request) -> dict[str, Any]:
+    """The JSON object of a request, empty if there is none: whoever uses the body says what is wrong with it."""
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        return {}
+    try:
+        body = orjson.loads(request.content)
+    except orjson.JSONDecodeError:
+        return {}
+    return body if isinstance(body, dict) else {}
