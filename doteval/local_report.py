@@ -93,7 +93,7 @@ def _write_notes(terminal: pytest.TerminalReporter, report: LocalReport) -> None
         reason = f": {report.evaluation.reason}" if report.evaluation.reason else ""
         terminal.write_line(f"{name}: {counts.pending} rows are left{reason}", yellow=True)
     for error in report.errors:
-        message = _CONTROL.sub(" ", error.message)[:_MESSAGE_SHOWN]
+        message = _CONTROL.sub(" ", error.message.partition("\n")[0])[:_MESSAGE_SHOWN]
         terminal.write_line(f"{name}: {error.count} × {error.type}: {message} (first in row {error.example})", red=True)
 
 
