@@ -107,7 +107,8 @@ def _package_of(path: Path) -> str:
 
 @functools.cache
 def _imported_names(path: Path, package: str) -> tuple[str, ...]:
-    names: list[str] = []
+    # The packages that the file lies in run before it.
+    names = [package] if package else []
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names.extend(alias.name for alias in node.names)

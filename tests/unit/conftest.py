@@ -1,0 +1,44 @@
+"""Embedded pytest sessions in the process of the test, so that a test can look inside and stays fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from doteval.execution.embedded import Collected, EmbeddedPytest
+
+InSession = Callable[..., Any]
+
+# Plugins that these sessions have no use for, and that take time in each.
+_WITHOUT = tuple(
+    argument
+    for name in ("hypothesispytest", "asyncio", "anyio", "xdist", "xdist.looponfail", "cacheprovider")
+    for argument in ("-p", f"no:{name}")
+)
+
+
+@pytest.fixture
+def in_session(pytester: pytest.Pytester) -> InSession:
+    """Collects the files of a dict in a fresh directory, and calls a function inside of that pytest session.
+
+    ``in_session(body, {"eval_it.py": source}, *arguments)`` gives what ``body(collected)`` returns, and
+    raises what it raises, or EvaluationFileError if nothing can be collected. The session's fixtures
+    are torn down when it returns. Names are free for the next call: modules are forgotten.
+    """
+
+    def run(body: Callable[[Collected], Any], files: dict[str, str] | None = None, *arguments: str) -> Any:
+        for name, source in (files or {}).items():
+            path = pytester.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(source, encoding="utf-8")
+        returned: list[Any] = []
+        embedded = EmbeddedPytest(["."], lambda collected: returned.append(body(collected)))
+        pytester.inline_run(*(arguments or ["."]), "--capture=no", *_WITHOUT, plugins=[embedded])
+        if embedded.raised is not None:
+            raise embedded.raised
+        assert embedded.called, embedded.output()
+        return returned[0]
+
+    return run
