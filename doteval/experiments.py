@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-
 # The key of an evaluation's metadata that says how many rows a call takes, where it takes several.
 BATCH_SIZE = "batch_size"
 

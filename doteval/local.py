@@ -10,6 +10,7 @@ from doteval.execution.event_loop import LoopThread
 from doteval.execution.fingerprint import specify
 from doteval.execution.items import EvaluationItem
 from doteval.execution.loads import Load
+from doteval.execution.pytest_internals import skipped
 from doteval.execution.stage import Stage
 from doteval.experiments import ephemeral_name
 from doteval.gates import Gate, judge
@@ -70,7 +71,7 @@ class LocalExperiment:
         self._hold_against_gates(report)
         counts = report.evaluation.counts
         if counts.skipped and not counts.done and not counts.failed:
-            pytest.skip(f"all {counts.skipped} rows were skipped")
+            raise skipped(f"all {counts.skipped} rows were skipped: {evaluation.skip_reason()}")
 
     def loaded(self, load: Load) -> None:
         local = self._loaded_for[id(load)] = self._of_load(load)

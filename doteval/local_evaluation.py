@@ -126,6 +126,11 @@ class LocalEvaluation:
         """The report of what is done, where `run` did not come to its end."""
         return report_on(self._store, self._evaluation, resumed=self._resumed, seconds=0.0)
 
+    def skip_reason(self) -> str:
+        """Why the first row that was skipped was."""
+        first = next(self._store.results.records(self._evaluation.id, status=RowStatus.SKIPPED, limit=1), None)
+        return "" if first is None or first.outcome.error is None else first.outcome.error.message
+
     def _recorder(self, progress: ProgressLine | None) -> Callable[[Row, Outcome], None]:
         evaluation_id, put = self._evaluation.id, self._local.writer.put
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import os
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from doteval.errors import DotEvalError
 from doteval.execution import pytest_internals as internals
 from doteval.foreach import ForEachSpec, spec_of
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 FILE_PATTERN = "eval_*.py"
 FUNCTION_PREFIX = "eval_"
 CLASS_PREFIX = "Eval"
+
+# Frames shown of the error behind one of ours, counted from where it was raised.
+_FRAMES = 4
 
 _EXCLUSIVE = frozenset(
     {
@@ -112,6 +117,17 @@ class EvaluationItem(pytest.Function):
     def runtest(self) -> None:
         assert self.evaluate is not None, "an evaluation is run by pytest_plugin or a worker process"
         self.evaluate(self)
+
+    def repr_failure(self, excinfo: Any) -> Any:  # type: ignore[override]
+        error = excinfo.value
+        if not isinstance(error, DotEvalError):
+            return super().repr_failure(excinfo)
+        # Our own errors say what to do; where in doteval they were raised is of no use.
+        cause = error.__cause__
+        if cause is None:
+            return str(error)
+        frames = traceback.format_exception(type(cause), cause, cause.__traceback__, limit=-_FRAMES)
+        return f"{error}\n\n{''.join(frames).rstrip()}"
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         path, line, _ = super().reportinfo()

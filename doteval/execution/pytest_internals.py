@@ -40,6 +40,7 @@ __all__ = [
     "resolve_fixture_function",
     "scope_of",
     "set_up_session",
+    "skipped",
     "start_log_capture",
     "use_row_setup_state",
 ]
@@ -176,6 +177,11 @@ def renew_request(item: pytest.Function) -> None:
 def prepare_stash(item: pytest.Item) -> None:
     """What pytest's own run protocol leaves on an item and `tmp_path` reads at teardown."""
     item.stash[tmppath_result_key] = {}
+
+
+def skipped(reason: str) -> BaseException:
+    """What to raise to have pytest report the item as skipped, at the item's own line."""
+    return pytest.skip.Exception(reason, _use_item_location=True)
 
 
 def start_log_capture(item: pytest.Item) -> Callable[[], object]:
