@@ -8,7 +8,6 @@ or a quota that is used up) is too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import tenacity
 
@@ -123,5 +122,8 @@ def _is_used_up(response: Response) -> bool:
 
 def _can_be_sent_again(exchange: Exchange) -> bool:
     """Whether the body is still there: a file that was streamed is not."""
-    stream: Any = exchange.request.stream
-    return not hasattr(stream, "is_stream_consumed") and hasattr(stream, "__iter__")
+    try:
+        exchange.request.content  # noqa: B018 - asking is the test
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,63 @@
+"""Budgets in Redis: one for all worker processes, wherever they run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+
+import orjson
+import redis
+
+from doteval.errors import ResourceError
+from doteval.resources.budget import Answer, Message
+from doteval.resources.redis_address import hidden, redis_client
+from doteval.resources.redis_script import Script, run_scripts
+
+_PREFIX = "doteval:budget"
+# What is known of a server's limits is not worth more than this.
+_KEEP_SECONDS = 3600
+
+
+class RedisBudgets:
+    """`Budgets` in the Redis of the broker URL, under the prefix ``doteval:budget``."""
+
+    def __init__(self, broker: str, *, prefix: str = _PREFIX, now: str = "") -> None:
+        self._shown = hidden(broker)
+        self._client = redis_client(broker)
+        self._prefix = prefix
+        self._script = Script(resources.files(__package__).joinpath("budget.lua").read_text(encoding="utf-8"))
+        # Redis's own clock, which all worker processes share; tests set another.
+        self.now = now
+
+    def step(self, messages: Sequence[tuple[str, Message]]) -> list[Answer]:
+        calls = [
+            (self._script, [f"{self._prefix}:{_digest(key)}"], [orjson.dumps(message), self.now, _KEEP_SECONDS])
+            for key, message in messages
+        ]
+        try:
+            replies = run_scripts(self._client, calls)
+        except redis.RedisError as error:
+            raise ResourceError(
+                f"the limits in {self._shown} cannot be used: {type(error).__name__}: {error}",
+                remedy="Check that Redis runs.",
+            ) from error
+        return [_answer([float(text) for text in reply]) for reply in replies]
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _digest(key: str) -> str:
+    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+
+
+def _answer(reply: list[float]) -> Answer:
+    limited, wait, sent, tokens_sent, *grants = reply
+    return {
+        "grants": [int(granted) for granted in grants],
+        "wait": wait,
+        "sent": sent,
+        "tokens_sent": tokens_sent,
+        "limited": int(limited),
+    }

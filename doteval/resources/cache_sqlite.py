@@ -1,0 +1,160 @@
+"""Replies and leases in a SQLite file: for the worker processes of one machine."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from doteval.errors import ResourceError
+from doteval.resources.reply_cache import LEASE_SECONDS, Answer, Ask, Operation, Put, Release, Renew, StoredReply
+
+_WAIT_SECONDS = 10.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS reply (
+    key BLOB PRIMARY KEY, made_at REAL NOT NULL, expires_at REAL NOT NULL, used_at REAL NOT NULL,
+    size INTEGER NOT NULL, content_type TEXT NOT NULL, content BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS reply_used_at ON reply (used_at);
+CREATE INDEX IF NOT EXISTS reply_expires_at ON reply (expires_at);
+CREATE TABLE IF NOT EXISTS lease (key BLOB PRIMARY KEY, owner TEXT NOT NULL, expires_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS total (size INTEGER NOT NULL);
+INSERT INTO total SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM total);
+CREATE TRIGGER IF NOT EXISTS reply_added AFTER INSERT ON reply BEGIN UPDATE total SET size = size + NEW.size; END;
+CREATE TRIGGER IF NOT EXISTS reply_removed AFTER DELETE ON reply BEGIN UPDATE total SET size = size - OLD.size; END;
+"""
+
+
+class SQLiteStorage:
+    """A `Storage` in the file at `path`, which is made if need be.
+
+    Replies are kept for `seconds`, and at most `most_bytes` of them: the ones that were not used for the
+    longest time make room. Replies from before `since` (seconds since the epoch) count as missing.
+    """
+
+    def __init__(self, path: Path, *, seconds: float, most_bytes: int, since: float = 0.0) -> None:
+        self._path = path
+        self._seconds = seconds
+        self._most_bytes = most_bytes
+        self._since = since
+        self._owner = secrets.token_hex(8)
+        self._connection: sqlite3.Connection | None = None
+        self._used: dict[bytes, float] = {}
+
+    def perform(self, operations: Sequence[Operation]) -> list[Answer]:
+        try:
+            connection = self._connected()
+            answers = self._found(connection, operations)
+            if any(answer is None for answer in answers) or len(self._used) > 1000:
+                with connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    self._note_used(connection)
+                    for number, operation in enumerate(operations):
+                        if answers[number] is None:
+                            answers[number] = self._write(connection, operation)
+            return answers
+        except (sqlite3.Error, OSError) as error:
+            raise ResourceError(
+                f"the cache {self._path} cannot be used: {error}", remedy="Delete the file, or use --no-cache."
+            ) from error
+
+    def close(self) -> None:
+        if self._connection is not None:
+            try:
+                with self._connection:
+                    self._connection.execute("BEGIN IMMEDIATE")
+                    self._note_used(self._connection)
+            except sqlite3.Error:
+                # It is only the order in which replies make room.
+                self._used.clear()
+            self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(
+                self._path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            # Replies are what somebody paid for, and nobody else's to read.
+            self._path.chmod(0o600)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            self._connection = connection
+        return self._connection
+
+    def _found(self, connection: sqlite3.Connection, operations: Sequence[Operation]) -> list[Answer]:
+        """The replies that are there, found without keeping anybody from writing."""
+        return [
+            self._look_up(connection, operation.key) if isinstance(operation, Ask) else None
+            for operation in operations
+        ]
+
+    def _look_up(self, connection: sqlite3.Connection, key: bytes) -> StoredReply | None:
+        now = time.time()
+        line = connection.execute(
+            "SELECT content_type, content FROM reply WHERE key = ? AND expires_at > ? AND made_at >= ?",
+            (key, now, self._since),
+        ).fetchone()
+        if line is None:
+            return None
+        self._used[key] = now
+        return StoredReply(*line)
+
+    def _write(self, connection: sqlite3.Connection, operation: Operation) -> Answer:
+        match operation:
+            case Ask(key):
+                # Perhaps it has come since we looked.
+                return self._look_up(connection, key) or self._lease(connection, key)
+            case Put(key, reply):
+                self._put(connection, key, reply)
+                self._release(connection, key)
+            case Release(key):
+                self._release(connection, key)
+            case Renew(key):
+                connection.execute(
+                    "UPDATE lease SET expires_at = ? WHERE key = ? AND owner = ?",
+                    (time.time() + LEASE_SECONDS, key, self._owner),
+                )
+        return None
+
+    def _lease(self, connection: sqlite3.Connection, key: bytes) -> bool:
+        now = time.time()
+        done = connection.execute(
+            "INSERT INTO lease VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, "
+            "expires_at = excluded.expires_at WHERE lease.expires_at <= ? OR lease.owner = excluded.owner",
+            (key, self._owner, now + LEASE_SECONDS, now),
+        )
+        return done.rowcount == 1
+
+    def _release(self, connection: sqlite3.Connection, key: bytes) -> None:
+        connection.execute("DELETE FROM lease WHERE key = ? AND owner = ?", (key, self._owner))
+
+    def _put(self, connection: sqlite3.Connection, key: bytes, reply: StoredReply) -> None:
+        now = time.time()
+        size = len(reply.content) + len(key)
+        connection.execute("DELETE FROM reply WHERE key = ? OR expires_at <= ?", (key, now))
+        if size > self._most_bytes:
+            return
+        connection.execute(
+            "INSERT INTO reply VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (key, now, now + self._seconds, now, size, reply.content_type, reply.content),
+        )
+        (total,) = connection.execute("SELECT size FROM total").fetchone()
+        while total > self._most_bytes:
+            oldest = connection.execute("SELECT key, size FROM reply ORDER BY used_at LIMIT 50").fetchall()
+            for old, freed in oldest:
+                connection.execute("DELETE FROM reply WHERE key = ?", (old,))
+                total -= freed
+                if total <= self._most_bytes:
+                    break
+
+    def _note_used(self, connection: sqlite3.Connection) -> None:
+        if self._used:
+            connection.executemany(
+                "UPDATE reply SET used_at = ? WHERE key = ?", [(used, key) for key, used in self._used.items()]
+            )
+            self._used.clear()

@@ -1,0 +1,46 @@
+"""A Redis by the URL that Celery has for it."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, unquote
+
+import redis
+
+from doteval.errors import ResourceError
+from doteval.urls import hide_password
+
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 10.0
+_SOCKET = "redis+socket://"
+
+
+def is_redis(broker: str | None) -> bool:
+    """Whether a broker is a single Redis that can hold more than messages."""
+    return broker is not None and ";" not in broker and broker.startswith(("redis://", "rediss://", _SOCKET))
+
+
+def redis_client(broker: str) -> redis.Redis:
+    """A client of a broker's Redis. Connects to nothing yet. Raises ResourceError for a URL that is none."""
+    try:
+        client: redis.Redis = redis.Redis.from_url(
+            _for_redis(broker),
+            socket_connect_timeout=_CONNECT_SECONDS,
+            socket_timeout=_ANSWER_SECONDS,
+        )
+    except ValueError as error:
+        # Without the error's text, which may quote a part of the password.
+        raise ResourceError(f"the Redis URL {hidden(broker)} cannot be used ({type(error).__name__})") from None
+    return client
+
+
+def hidden(broker: str) -> str:
+    return hide_password(broker)
+
+
+def _for_redis(broker: str) -> str:
+    """``redis+socket:///path?virtual_host=1`` → ``unix:///path?db=1``."""
+    if not broker.startswith(_SOCKET):
+        return broker
+    place, _, query = broker.removeprefix(_SOCKET).partition("?")
+    database = parse_qs(query).get("virtual_host", ["0"])[0].strip("/") or "0"
+    return f"unix://{unquote(place)}?db={database}"
