@@ -6,6 +6,8 @@ from typing import Any
 
 from celery import Celery
 
+from doteval.queue.redis_transport import use_patient_transport
+
 # Seconds after which the broker hands out a message again whose worker process neither finished it nor
 # renewed its lease. Lost rows are found much sooner, by comparing with the store; this is the last resort.
 VISIBILITY_TIMEOUT = 3600
@@ -13,6 +15,8 @@ VISIBILITY_TIMEOUT = 3600
 
 def celery_app(broker: str, queue: str, visibility_timeout: int = VISIBILITY_TIMEOUT) -> Celery:
     """An app for the broker URL whose row tasks go to `queue`. Connects to nothing yet."""
+    if is_redis(broker):
+        use_patient_transport()
     app = Celery("doteval", broker=broker, set_as_current=False)
     app.conf.update(settings(broker, queue, visibility_timeout))
     return app

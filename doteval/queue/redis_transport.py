@@ -1,0 +1,41 @@
+"""kombu's Redis transport, with two of its manners changed for tasks that hold rows for minutes.
+
+When a connection is lost, kombu hands out again what was sent on it, although the worker process
+may be well and working on it; and when Redis is away at that moment, it fails in a way that ends the
+worker process. Here such messages stay with their worker process, which renews their lease; if it
+is dead, its rows are found when the queue has drained.
+
+A Redis that is full refuses commands. kombu takes that for a mistake of the worker's, and ends it;
+here it counts as a lost connection, and is tried again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kombu.transport
+import redis
+from kombu.transport.redis import Channel, Transport
+
+
+class PatientChannel(Channel):
+    do_restore = False
+
+    def _connparams(self, *args: Any, **kwargs: Any) -> Any:
+        if self.connection is None:
+            # A task acknowledges a message whose connection was lost while it ran. kombu would raise
+            # AttributeError, which ends the worker process; a connection error is logged.
+            raise redis.exceptions.ConnectionError("the connection that the message came by is closed")
+        return super()._connparams(*args, **kwargs)  # type: ignore[no-untyped-call] # kombu has no types
+
+
+class PatientTransport(Transport):
+    Channel = PatientChannel
+    connection_errors = (*Transport.connection_errors, redis.exceptions.OutOfMemoryError)
+
+
+def use_patient_transport() -> None:
+    """Have kombu use this transport for every Redis URL of this process."""
+    name = f"{PatientTransport.__module__}:{PatientTransport.__qualname__}"
+    # Where kombu looks up the transport of a URL's scheme.
+    kombu.transport.TRANSPORT_ALIASES.update({"redis": name, "rediss": name})
