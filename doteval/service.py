@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from doteval.errors import EvaluationFileError, UsageError
+from doteval.monitoring.service_endpoints import Health, figures_directory, service_endpoints
+from doteval.orphans import reap_orphans
 from doteval.queue.app import VISIBILITY_TIMEOUT
 from doteval.queue.publisher import Publisher
 from doteval.store import Store
 from doteval.supervisor import Supervisor
 from doteval.worker_options import WorkerOptions, slots_for
 
+# Seconds between two looks, as process 1 of a container, at orphans that have ended.
+_REAP_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceOptions:
-    """What `doteval worker` was told. None means the default; `broker` must be named."""
+    """What `doteval worker` was told. None means the default; `broker` must be named.
+
+    `health_port` and `metrics_port` on `address` tell how the service is and what it did; memory is in
+    megabytes.
+    """
 
     paths: tuple[str, ...]
     broker: str | None
@@ -31,6 +41,11 @@ class ServiceOptions:
     visibility_timeout: int = VISIBILITY_TIMEOUT
     name: str = "worker"
     log_level: str = "INFO"
+    address: str = "127.0.0.1"
+    health_port: int | None = None
+    metrics_port: int | None = None
+    max_rows_per_process: int | None = None
+    max_memory_per_process: int | None = None
 
 
 def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
@@ -53,24 +68,58 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
     publisher = Publisher(options.broker, options.queue)
     publisher.connect()
     publisher.close()
-    store = Store.open(options.storage)
     processes = options.processes or os.cpu_count() or 1
-    supervisor = Supervisor(
-        WorkerOptions(
-            paths=options.paths,
-            storage=store.raw_url,
-            broker=options.broker,
-            queue=options.queue,
-            concurrency=options.concurrency,
-            slots=slots_for(options.concurrency),
-            service=options.name,
-            visibility_timeout=options.visibility_timeout,
-        ),
-        processes,
-        store,
-        told=told,
-        log_level=options.log_level,
+    with contextlib.ExitStack() as stack:
+        # First of all: what is asked while the service begins is done once it has begun.
+        leaving = stack.enter_context(_asked_to_leave())
+        store = stack.enter_context(contextlib.closing(Store.open(options.storage)))
+        figures = stack.enter_context(figures_directory(wanted=options.metrics_port is not None))
+        supervisor = Supervisor(
+            _worker_options(options, options.broker, store, figures),
+            processes,
+            store,
+            told=told,
+            log_level=options.log_level,
+        )
+        addresses = stack.enter_context(
+            service_endpoints(
+                options.address,
+                Health(options.name, supervisor, store),
+                supervisor,
+                health_port=options.health_port,
+                metrics_port=options.metrics_port,
+                figures=figures,
+            )
+        )
+        supervisor.start()
+        told(f"{processes} worker processes on the queue {options.queue!r}; results go to {store.url}")
+        for address in addresses:
+            told(f"listening on {address}")
+        while not leaving.wait(_REAP_SECONDS):
+            reap_orphans(supervisor.pids())
+        told("leaving: rows in flight finish first")
+        supervisor.stop()
+
+
+def _worker_options(options: ServiceOptions, broker: str, store: Store, figures: Path | None) -> WorkerOptions:
+    return WorkerOptions(
+        paths=options.paths,
+        storage=store.raw_url,
+        broker=broker,
+        queue=options.queue,
+        concurrency=options.concurrency,
+        slots=slots_for(options.concurrency),
+        service=options.name,
+        visibility_timeout=options.visibility_timeout,
+        max_rows=options.max_rows_per_process,
+        max_memory=options.max_memory_per_process,
+        figures=None if figures is None else str(figures),
     )
+
+
+@contextlib.contextmanager
+def _asked_to_leave() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set. Set by hand: process 1 has no default for them."""
     leaving = threading.Event()
 
     def leave(_number: int, _frame: FrameType | None) -> None:
@@ -78,12 +127,7 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        supervisor.start()
-        told(f"{processes} worker processes on the queue {options.queue!r}; results go to {store.url}")
-        leaving.wait()
-        told("leaving: rows in flight finish first")
-        supervisor.stop()
+        yield leaving
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        store.close()

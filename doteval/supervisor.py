@@ -15,7 +15,7 @@ from doteval.deaths import Deaths
 from doteval.errors import WorkerError
 from doteval.output_file import OutputFile
 from doteval.store import Store
-from doteval.worker_options import WorkerOptions
+from doteval.worker_options import RECYCLED, WorkerOptions
 
 # A process that leaves within this many seconds of its start has not worked: the next is started
 # later, each time twice as late.
@@ -172,6 +172,11 @@ class Supervisor:
     def _bury(self, place: _Place) -> None:
         assert place.process is not None
         process, place.process = place.process, None
+        if process.returncode == RECYCLED:
+            # It has done its share, and the next may begin at once.
+            self._deaths.record(process)
+            place.short_lives, place.start_at = 0, self._clock()
+            return
         # One that left by itself refused its work, as the next may do too, however long its models load.
         short = process.returncode == 0 or self._clock() - place.started_at < _SHORT_LIFE
         pause = self._pause(place, short=short)

@@ -9,9 +9,13 @@ from dataclasses import asdict, dataclass
 
 from doteval.errors import UsageError
 from doteval.execution.attempts import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
+from doteval.monitoring.process_figures import DIRECTORY_VARIABLE
 
 # One variable and not arguments: a URL may hold a password, and everyone can read arguments.
 VARIABLE = "DOTEVAL_WORKER"
+
+# What a worker process exits with that makes room for a fresh one. EX_TEMPFAIL of sysexits.h.
+RECYCLED = 75
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class WorkerOptions:
     leave with, None for a worker process that was started on its own. `visibility_timeout` is how
     many seconds a broker waits for a silent worker process. `flight_logs` is the directory where
     worker processes note their rows in flight; rows that took `max_crashes` of them along are given up.
+    A process that has stored `max_rows` rows, or uses more than `max_memory` megabytes, makes room for a fresh one.
+    `figures` is the directory where worker processes count for Prometheus.
     """
 
     paths: tuple[str, ...]
@@ -39,9 +45,13 @@ class WorkerOptions:
     max_crashes: int = 2
     visibility_timeout: int = 3600
     flight_logs: str | None = None
+    max_rows: int | None = None
+    max_memory: int | None = None
+    figures: str | None = None
 
     def to_environment(self) -> dict[str, str]:
-        return {VARIABLE: json.dumps(asdict(self))}
+        told = {VARIABLE: json.dumps(asdict(self))}
+        return told if self.figures is None else {**told, DIRECTORY_VARIABLE: self.figures}
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> WorkerOptions | None:

@@ -63,7 +63,7 @@ def connect(options: WorkerOptions) -> None:
 
     def on_shutdown(**_: Any) -> None:
         if (process := current_process()) is not None:
-            process.finish("left")
+            process.finish(process.recycled or "left")
 
     signals.worker_init.connect(on_worker_init, weak=False)
     signals.worker_process_init.connect(on_child_init, weak=False)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from celery.worker import state
+
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import CodeMismatchError, DotEvalError, EvaluationFileError, NotFoundError, StoreError
 from doteval.execution.calls import CallPolicy
@@ -27,14 +29,16 @@ from doteval.execution.stage import LoadFailedError, Stage, load_session_fixture
 from doteval.experiments import Evaluation, EvaluationStatus
 from doteval.flight_log import FlightEntry, FlightLog
 from doteval.load_recorder import LoadRecorder
+from doteval.monitoring import process_figures
 from doteval.patience import patiently
 from doteval.pytest_plugin import loop_key
 from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus
 from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo, WorkerState
-from doteval.worker_options import WorkerOptions
+from doteval.worker_options import RECYCLED, WorkerOptions
 from workers.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
+from workers.recycling import Recycling
 
 Value = TypeVar("Value")
 
@@ -65,6 +69,10 @@ class WorkerProcess:
         self._conductor: Conductor | None = None
         self._thread = threading.Thread(target=self._serve, name="doteval-session", daemon=True)
         self._finished = False
+        self._recycling = Recycling(options.max_rows, options.max_memory)
+        self._stored = 0
+        # Why this process leaves of its own accord, None while it does not.
+        self.recycled: str | None = None
 
     def start(self) -> None:
         """Open the store, collect, load the session fixtures.
@@ -84,12 +92,13 @@ class WorkerProcess:
             )
         )
         self._loads = LoadRecorder(store, self._worker_id)
-        self._writer = GroupWriter(store, self._worker_id)
+        self._writer = GroupWriter(store, self._worker_id, on_commit=process_figures.count_commit)
         self._publisher = Publisher(self._options.broker, self._options.queue, self._options.visibility_timeout)
         self._dispatcher = Dispatcher(store, self._publisher, DispatchOptions(slots=self._options.slots))
         self._heartbeat = Heartbeat(
             (
                 (BEAT_SECONDS, self._beat),
+                (BEAT_SECONDS, self._watch_memory),
                 (DISPATCH_SECONDS, self._dispatch),
                 (max(BEAT_SECONDS, self._options.visibility_timeout / 4), self._renew),
             ),
@@ -203,7 +212,7 @@ class WorkerProcess:
         suspects = self._patiently(lambda store: store.crashes.suspects(evaluation.id, task.first, task.last))
         calm = [row for row in rows if (row.index, row.sample) not in suspects]
         suspected = [row for row in rows if (row.index, row.sample) in suspects]
-        landing = _Landing(evaluation, self._writer, parts=2 if calm and suspected else 1)
+        landing = _Landing(evaluation, self._writer, self._count_stored, parts=2 if calm and suspected else 1)
         note = functools.partial(self._note, evaluation.id) if self._flights is not None else None
         # A row that may have killed a process runs alone, so that no other is blamed for it.
         for part, alone in ((calm, False), (suspected, True)):
@@ -219,6 +228,21 @@ class WorkerProcess:
             raise cut
         return landing.summary()
 
+    def _count_stored(self, outcome: Outcome) -> None:
+        process_figures.count_stored(outcome)
+        # On the writer's thread only.
+        self._stored += 1
+        self._recycle_if_due(self._recycling.after_row(self._stored))
+
+    def _recycle_if_due(self, reason: str | None) -> None:
+        """Make room for a fresh process: rows in flight end, the others are given back."""
+        if reason is None or self._leaving.is_set():
+            return
+        self.recycled = reason
+        self.wind_down()
+        # Celery's own way out, as after SIGTERM, but with an exit code of ours.
+        state.should_stop = RECYCLED
+
     def _patiently(self, read: Callable[[Store], Value]) -> Value:
         """Read from the store, as soon as it is there. Raises GiveBackError if this process leaves first."""
         store = self._store
@@ -231,8 +255,15 @@ class WorkerProcess:
     def _note(self, evaluation_id: int, rows: Sequence[Row]) -> Callable[[], None]:
         """Note in the flight log that rows begin. Returns what to call when they have ended."""
         assert self._flights is not None
-        slots = self._flights.take_off(FlightEntry(evaluation_id, row.index, row.sample) for row in rows)
-        return functools.partial(self._flights.land, slots)
+        flights = self._flights
+        slots = flights.take_off(FlightEntry(evaluation_id, row.index, row.sample) for row in rows)
+        process_figures.count_begun(len(rows))
+
+        def landed() -> None:
+            flights.land(slots)
+            process_figures.count_begun(-len(rows))
+
+        return landed
 
     def _refuse(self, evaluation: Evaluation, error: Exception) -> GiveBackError:
         """What to do with a task that this process cannot run: give it back, and leave.
@@ -315,6 +346,11 @@ class WorkerProcess:
         if self._conductor is not None:
             self._conductor.post(self._loads.snapshot)
 
+    def _watch_memory(self) -> None:
+        # One that has stored nothing yet would be followed by another that stores nothing.
+        if self._stored:
+            self._recycle_if_due(self._recycling.after_beat())
+
     def _renew(self) -> None:
         self._publisher.renew([lease for lease in list(self._leases) if lease is not None])
 
@@ -329,10 +365,13 @@ class WorkerProcess:
 class _Landing:
     """Where the rows of one row task arrive: counts them, and knows when all are stored."""
 
-    def __init__(self, evaluation: Evaluation, writer: GroupWriter, *, parts: int) -> None:
+    def __init__(
+        self, evaluation: Evaluation, writer: GroupWriter, on_stored: Callable[[Outcome], None], *, parts: int
+    ) -> None:
         self._evaluation_id = evaluation.id
         self._parts = parts
         self._writer = writer
+        self._on_stored = on_stored
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._unstored = 0
@@ -345,7 +384,7 @@ class _Landing:
             self._unstored += 1
             self._counts[outcome.status] += 1
             self._tokens += sum(usage.prompt_tokens + usage.completion_tokens for usage in outcome.usage)
-        self._writer.put(NewResult(self._evaluation_id, row, outcome), self._stored)
+        self._writer.put(NewResult(self._evaluation_id, row, outcome), functools.partial(self._stored, outcome))
 
     def ended(self, cut: BaseException | None) -> None:
         with self._lock:
@@ -369,7 +408,9 @@ class _Landing:
             parts.append(f"{_thousands(self._tokens)} tokens")
         return ", ".join(parts)
 
-    def _stored(self, error: BaseException | None) -> None:
+    def _stored(self, outcome: Outcome, error: BaseException | None) -> None:
+        if error is None:
+            self._on_stored(outcome)
         with self._lock:
             self._unstored -= 1
             self._cut = self._cut or error

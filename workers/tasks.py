@@ -12,7 +12,7 @@ from doteval.queue.app import celery_app
 from doteval.queue.row_task import TASK_NAME, RowTask
 from doteval.settings import load_settings
 from doteval.worker_options import WorkerOptions, slots_for
-from workers import lifecycle, logs
+from workers import control, lifecycle, logs
 from workers.process import GiveBackError, current_process
 
 logger = logging.getLogger("doteval.worker")
@@ -40,6 +40,7 @@ app = celery_app(options.broker, options.queue, options.visibility_timeout)
 app.conf.worker_concurrency = options.slots
 logs.connect()
 lifecycle.connect(options)
+control.connect(options)
 
 
 @app.task(name=TASK_NAME, bind=True)  # type: ignore[untyped-decorator] # Celery has no types

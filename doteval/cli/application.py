@@ -37,6 +37,12 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("show", "Show the metrics of an experiment"),
         Entry("usage", "Show what an experiment used: loads, calls, tokens, cost"),
     ),
+    "Operate": (
+        Entry("flower", "Show worker processes and row tasks in the browser"),
+        Entry("metrics", "Serve the store's figures to Prometheus"),
+        Entry("drain", "Let a worker service finish its rows and leave"),
+        Entry("db", "Schema version, upgrade and backup of the result store"),
+    ),
     "Manage": (
         Entry("rename", "Give an experiment another name"),
         Entry("delete", "Delete an experiment and all its results"),

@@ -7,6 +7,7 @@ import click
 from doteval.cli.options import storage_option
 
 Count = click.IntRange(min=1)
+Port = click.IntRange(0, 65535)
 
 
 @click.command("worker")
@@ -29,6 +30,16 @@ Count = click.IntRange(min=1)
     show_default=True,
     help="Least important lines that are logged.",
 )
+@click.option("--address", default="127.0.0.1", show_default=True, help="Address of the two ports below.")
+@click.option("--health-port", type=Port, metavar="PORT", help="Serve /health and /ready there.")
+@click.option("--metrics-port", type=Port, metavar="PORT", help="Serve /metrics to Prometheus there.")
+@click.option(
+    "--max-rows-per-process",
+    type=Count,
+    metavar="N",
+    help="A worker process that has stored so many rows makes room for a fresh one.",
+)
+@click.option("--max-memory-per-process", type=Count, metavar="MB", help="The same for one that uses so much memory.")
 def command(
     paths: tuple[str, ...],
     broker: str | None,
@@ -38,6 +49,11 @@ def command(
     concurrency: int | None,
     name: str,
     log_level: str,
+    address: str,
+    health_port: int | None,
+    metrics_port: int | None,
+    max_rows_per_process: int | None,
+    max_memory_per_process: int | None,
 ) -> None:
     """Serve row tasks for the evaluation files below PATH, and no others, until asked to leave.
 
@@ -61,5 +77,10 @@ def command(
         visibility_timeout=settings.visibility_timeout,
         name=name,
         log_level=log_level.upper(),
+        address=address,
+        health_port=health_port,
+        metrics_port=metrics_port,
+        max_rows_per_process=max_rows_per_process,
+        max_memory_per_process=max_memory_per_process,
     )
     serve(options, told=lambda line: click.echo(line, err=True))

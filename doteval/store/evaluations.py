@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select, update
+from sqlalchemy import Row, Select, func, or_, select, update
 
 from doteval.encoding import decode, encode
 from doteval.errors import ChangedError, NotFoundError
@@ -102,6 +102,21 @@ class Evaluations:
     def running(self) -> list[Evaluation]:
         """The evaluations of all experiments that are running, oldest first."""
         query = _query().where(EVALUATION.c.status == EvaluationStatus.RUNNING.value).order_by(EVALUATION.c.id)
+        with self._database.read() as connection:
+            return [_evaluation(line) for line in connection.execute(query)]
+
+    def current(self, seconds: float) -> list[Evaluation]:
+        """The evaluations of all experiments that are running, or ended in the last `seconds`; oldest first."""
+        query = (
+            _query()
+            .where(
+                or_(
+                    EVALUATION.c.status == EvaluationStatus.RUNNING.value,
+                    EVALUATION.c.finished_at >= database_time() - seconds,
+                )
+            )
+            .order_by(EVALUATION.c.id)
+        )
         with self._database.read() as connection:
             return [_evaluation(line) for line in connection.execute(query)]
 

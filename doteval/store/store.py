@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
 
 from doteval.errors import NotFoundError, StoreError
 from doteval.store.attempts import Attempts
+from doteval.store.backup import back_up
 from doteval.store.crashes import Crashes
 from doteval.store.engine import Database
 from doteval.store.evaluations import Evaluations
 from doteval.store.experiments import Experiments
 from doteval.store.loads import Loads
 from doteval.store.location import Location, locate
-from doteval.store.migrations import prepare, upgrade
+from doteval.store.migrations import VERSIONS, current_version, prepare, upgrade
 from doteval.store.results import Results
 from doteval.store.rows import Rows
 from doteval.store.usage import UsageReports
@@ -69,6 +71,30 @@ class Store:
             return upgrade(database)
         finally:
             database.close()
+
+    @staticmethod
+    def versions(url: str | None = None) -> tuple[str | None, str]:
+        """The schema version of the store at a URL (None: it has no tables yet), and the newest one.
+
+        Raises NotFoundError if there is no such file, StoreError if the store cannot be reached.
+        """
+        location = locate(url)
+        _check_exists(location)
+        database = Database(location)
+        try:
+            return current_version(database), VERSIONS[-1]
+        finally:
+            database.close()
+
+    @staticmethod
+    def back_up(url: str | None, target: Path) -> None:
+        """Copy the store at a URL into the file `target`; see `doteval.store.backup`.
+
+        Raises NotFoundError if there is no such file, and what `back_up` there raises.
+        """
+        location = locate(url)
+        _check_exists(location)
+        back_up(location, target)
 
     @property
     def url(self) -> str:

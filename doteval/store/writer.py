@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from doteval.store.store import Store
 from doteval.store.writing import EncodedResult, NewResult, encode_result
 
 OnStored = Callable[[BaseException | None], None]
+OnCommit = Callable[[float], None]
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,14 +44,23 @@ class GroupWriter:
 
     A result that cannot be stored becomes a failed one that says why, and harms no other. While the store
     cannot be used (locked, disk full, connection lost) the writer tries again with growing pauses, and
-    keeps everything; `healthy` and `last_error` tell.
+    keeps everything; `healthy` and `last_error` tell. `on_commit` is called with the seconds that a group took.
     """
 
-    def __init__(self, store: Store, worker_id: int | None, *, group: int = 500, waiting: int = 5000) -> None:
+    def __init__(
+        self,
+        store: Store,
+        worker_id: int | None,
+        *,
+        group: int = 500,
+        waiting: int = 5000,
+        on_commit: OnCommit | None = None,
+    ) -> None:
         self._store = store
         self._worker_id = worker_id
         self._group = group
         self._most_waiting = waiting
+        self._on_commit = on_commit
         self._waiting: deque[_Entry] = deque()
         self._changed = threading.Condition()
         self._put = 0
@@ -186,8 +197,11 @@ class GroupWriter:
             before_sleep=self._note,
             reraise=True,
         )
+        began = time.monotonic()
         attempts(self._store.results.write_encoded, encoded, self._worker_id)
         self._last_error = None
+        if self._on_commit is not None:
+            self._on_commit(time.monotonic() - began)
 
     def _note(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -18,9 +19,19 @@ CLI = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
 def commands() -> dict[str, click.Command]:
-    context = click.Context(application)
-    found = {name: application.get_command(context, name) for name in application.list_commands(context)}
-    return {name: command for name, command in found.items() if command is not None}
+    return dict(commands_of(application, ""))
+
+
+def commands_of(group: click.Group, above: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command by its full name, ``db upgrade`` too."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands_of(command, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", command
 
 
 def section(title: str) -> str:
@@ -60,7 +71,7 @@ def test_options_in_commands_exist(page: Path) -> None:
     known = commands()
     for block in re.findall(r"^```\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
         for line in block.splitlines():
-            if found := re.match(r"doteval (\w+)(.*?)(?:  +#.*)?$", line):
+            if found := re.match(r"doteval ((?:db )?\w+)(.*?)(?:  +#.*)?$", line):
                 command = known[found[1]]
                 options = {text for param in command.params for text in param.opts}
                 assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", found[2])) <= options, line

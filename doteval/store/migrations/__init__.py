@@ -90,6 +90,12 @@ def upgrade(database: Database, schema: Schema | None = None) -> tuple[str | Non
     return version, schema.newest
 
 
+def current_version(database: Database) -> str | None:
+    """The schema version of a database, None if it has no tables of ours."""
+    with database.read() as connection:
+        return _version(connection)
+
+
 def _version(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None

@@ -1,0 +1,47 @@
+"""`doteval metrics`: the store's figures for Prometheus."""
+
+from __future__ import annotations
+
+import signal
+
+import click
+
+from doteval.cli.options import existing_store, storage_option
+
+
+@click.command("metrics")
+@storage_option
+@click.option("--broker", metavar="URL", help="Message broker, for the depth of the queue.")
+@click.option("--queue", metavar="NAME", help="Queue that row tasks travel on.  [default: doteval]")
+@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9540, show_default=True, help="Port to listen on.")
+def command(storage: str | None, broker: str | None, queue: str | None, address: str, port: int) -> None:
+    """Serve the store's figures to Prometheus, on /metrics, until SIGTERM or Ctrl-C.
+
+    Rows by status, errors by class, worker processes, the queue's depth, loads, tokens and cost, of
+    evaluations that run or ended within the hour.
+    """
+    from contextlib import ExitStack, closing
+
+    from prometheus_client import CollectorRegistry
+
+    from doteval.monitoring.endpoint import Endpoint, Reply, figures_of
+    from doteval.monitoring.store_figures import StoreFigures
+    from doteval.queue.publisher import Publisher
+    from doteval.settings import load_settings
+
+    settings = load_settings(broker=broker, queue=queue)
+    with ExitStack() as stack:
+        store = stack.enter_context(existing_store(storage))
+        publisher = None
+        if settings.broker is not None:
+            publisher = stack.enter_context(closing(Publisher(settings.broker, settings.queue)))
+        registry = CollectorRegistry()
+        registry.register(StoreFigures(store, publisher))
+        # Before the first reply, so that none is lost.
+        leaving = (signal.SIGTERM, signal.SIGINT)
+        signal.pthread_sigmask(signal.SIG_BLOCK, leaving)
+        paths = {"/metrics": lambda: figures_of(registry), "/health": lambda: Reply(200, b"ok\n")}
+        endpoint = stack.enter_context(Endpoint(address, port, paths))
+        click.echo(f"Figures on http://{address}:{endpoint.port}/metrics for {store.url}", err=True)
+        signal.sigwait(leaving)

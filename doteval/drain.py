@@ -1,0 +1,72 @@
+"""Draining: a worker service finishes the rows in flight, gives the others back, and leaves."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+
+from doteval.errors import NotFoundError, WorkerError
+from doteval.queue.control import ask_to_drain
+from doteval.store import Store, WorkerState
+
+_LOOK_SECONDS = 0.25
+# Celery's name of a worker process of a service: see doteval.supervisor.
+_NAME = re.compile(r"(?P<service>.+)-\d+@(?P<host>.+)")
+
+
+def drain(store: Store, broker: str, queue: str, name: str, *, patience: float) -> list[WorkerState]:
+    """Drain the services of a name, and wait until they have left. Returns their worker processes.
+
+    `name` is a service's (``worker``), one on a host (``worker@host``), or a worker process's
+    (``worker-1@host``), whose whole service then leaves. `patience` is in seconds.
+
+    Raises NotFoundError if no live worker process has that name, BrokerError if the broker cannot be
+    reached, WorkerError if one does not answer or has not left in time.
+    """
+    live = store.workers.live()
+    named = [worker for worker in live if name in names_of(worker)]
+    if not named:
+        known = sorted({worker.info.service for worker in live})
+        raise NotFoundError(
+            f"no live worker process is called {name!r}",
+            remedy=f"There are {', '.join(known)}." if known else "There are no live worker processes.",
+        )
+    leaving = [worker for worker in live if _service(worker) in {_service(each) for each in named}]
+    asked = [worker.info.service for worker in named]
+    silent = sorted(set(asked) - set(ask_to_drain(broker, queue, asked)))
+    if len(silent) == len(asked):
+        raise WorkerError(
+            f"no answer from {', '.join(silent)}",
+            remedy="Check that they use the same broker, or send their service SIGTERM.",
+        )
+    _wait(store, leaving, patience)
+    return leaving
+
+
+def names_of(worker: WorkerState) -> set[str]:
+    """What a worker process may be called by."""
+    found = _NAME.fullmatch(worker.info.service)
+    if found is None:
+        return {worker.info.service}
+    return {worker.info.service, found["service"], f"{found['service']}@{found['host']}"}
+
+
+def _service(worker: WorkerState) -> str:
+    found = _NAME.fullmatch(worker.info.service)
+    return worker.info.service if found is None else f"{found['service']}@{found['host']}"
+
+
+def _wait(store: Store, leaving: Sequence[WorkerState], patience: float) -> None:
+    deadline = time.monotonic() + patience
+    ids = {worker.id for worker in leaving}
+    while True:
+        left = {worker.id for worker in store.workers.all() if worker.left_at is not None}
+        if ids <= left:
+            return
+        if time.monotonic() >= deadline:
+            raise WorkerError(
+                f"{len(ids - left)} of {len(ids)} worker processes have not left within {patience:g} s",
+                remedy="They leave when their rows in flight end; `doteval status` shows them until then.",
+            )
+        time.sleep(_LOOK_SECONDS)

@@ -1,0 +1,5 @@
+"""What runs beside the work: figures for Prometheus, and health for whoever keeps services alive.
+
+`endpoint` is the small HTTP server, `store_figures` what the result store and the queue say,
+`process_figures` what worker processes count themselves.
+"""

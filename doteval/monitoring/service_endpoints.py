@@ -1,0 +1,87 @@
+"""What a worker service answers over HTTP: its health, and the figures of its worker processes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import platform
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from doteval.monitoring.endpoint import Endpoint, Reply, figures_of, json_reply
+from doteval.monitoring.process_figures import collected
+from doteval.store import Store
+
+Paths = dict[str, Callable[[], Reply]]
+
+
+class Processes(Protocol):
+    """What is asked of a `doteval.supervisor.Supervisor`."""
+
+    def pids(self) -> list[int]: ...
+
+
+class Health:
+    """Whether a service is alive, and whether it is ready for work."""
+
+    def __init__(self, name: str, processes: Processes, store: Store) -> None:
+        self._name = name
+        self._processes = processes
+        self._store = store
+
+    def alive(self) -> Reply:
+        """200 as long as this process answers: it starts worker processes again by itself."""
+        return json_reply(200, {"service": self._name, "processes": len(self._processes.pids()), **_versions()})
+
+    def ready(self) -> Reply:
+        """200 if a worker process takes row tasks, else 503. The store says so, which must be there for work."""
+        own = set(self._processes.pids())
+        here = socket.gethostname()
+        live = [each for each in self._store.workers.live() if each.info.hostname == here and each.info.pid in own]
+        states = [{"name": each.info.service, "pid": each.info.pid, "state": each.state} for each in live]
+        ready = any(each.state == "ready" for each in live)
+        return json_reply(200 if ready else 503, {"service": self._name, "ready": ready, "processes": states})
+
+
+@contextlib.contextmanager
+def figures_directory(*, wanted: bool) -> Iterator[Path | None]:
+    """A directory for worker processes to count in; None if nobody wants to know."""
+    if not wanted:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="doteval-figures-") as directory:
+        yield Path(directory)
+
+
+@contextlib.contextmanager
+def service_endpoints(
+    address: str,
+    health: Health,
+    processes: Processes,
+    *,
+    health_port: int | None,
+    metrics_port: int | None,
+    figures: Path | None,
+) -> Iterator[list[str]]:
+    """Serve ``/health`` and ``/ready`` on one port and ``/metrics`` on another; on one if they are the same.
+
+    Yields their addresses, for people. Raises UsageError if a port is taken.
+    """
+    by_port: dict[int, Paths] = {}
+    if health_port is not None:
+        by_port.setdefault(health_port, {}).update({"/health": health.alive, "/ready": health.ready})
+    if metrics_port is not None and figures is not None:
+        by_port.setdefault(metrics_port, {})["/metrics"] = lambda: figures_of(collected(figures, processes.pids()))
+    with contextlib.ExitStack() as stack:
+        yield [
+            f"http://{address}:{stack.enter_context(Endpoint(address, port, paths)).port}{path}"
+            for port, paths in by_port.items()
+            for path in sorted(paths)[:1]
+        ]
+
+
+def _versions() -> dict[str, str]:
+    return {"doteval": importlib.metadata.version("doteval"), "python": platform.python_version()}

@@ -1,0 +1,35 @@
+"""Words to worker processes that are alive, over the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kombu.exceptions import OperationalError
+
+from doteval.errors import BrokerError
+from doteval.queue.app import celery_app
+from doteval.urls import hide_password
+
+# The remote-control command that worker processes answer to.
+DRAIN = "doteval_drain"
+_ANSWER_SECONDS = 5.0
+
+
+def ask_to_drain(broker: str, queue: str, names: Sequence[str]) -> list[str]:
+    """Ask worker processes, by the names that Celery knows them by, to leave with their whole service.
+
+    Returns the names of those that said they will. Raises BrokerError if the broker cannot be reached.
+    """
+    app = celery_app(broker, queue)
+    try:
+        answers = app.control.broadcast(
+            DRAIN, destination=list(names), reply=True, timeout=_ANSWER_SECONDS, limit=len(names)
+        )
+    except (OperationalError, OSError) as error:
+        raise BrokerError(
+            f"the broker {hide_password(broker)} cannot be reached: {type(error).__name__}",
+            remedy="Check that it runs and that the URL, set by --broker or DOTEVAL_BROKER, is right.",
+        ) from error
+    finally:
+        app.close()
+    return sorted(name for answer in answers or () for name, said in answer.items() if "ok" in said)

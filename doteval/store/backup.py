@@ -1,0 +1,83 @@
+"""A copy of a result store while others use it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+from doteval.errors import StoreError, UsageError
+from doteval.store.location import Location
+
+_SHOWN_LINES = 3
+
+
+def back_up(location: Location, target: Path) -> None:
+    """Copy the store at a location into the file `target`, which must not exist.
+
+    Of SQLite the copy is another SQLite file, of PostgreSQL an archive for ``pg_restore``. The copy
+    is of one moment, whatever is written meanwhile.
+
+    Raises UsageError if `target` exists or cannot be written; StoreError if the store cannot be read, or
+    pg_dump is not there.
+    """
+    if target.exists():
+        raise UsageError(f"{target} exists already", remedy="Give a name that is free, or move the file away.")
+    # Beside it first: a name that exists is a copy that is whole.
+    part = target.with_name(f"{target.name}.part")
+    try:
+        # Private: results may hold what not everyone should read.
+        os.close(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
+    except OSError as error:
+        raise UsageError(f"{part} cannot be written: {error.strerror}", remedy="Check the path.") from None
+    try:
+        if location.path is not None:
+            _copy_sqlite(location, location.path, part)
+        else:
+            _dump_postgres(location, part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _copy_sqlite(location: Location, source: Path, target: Path) -> None:
+    try:
+        with (
+            closing(sqlite3.connect(source.as_uri() + "?mode=ro", uri=True)) as old,
+            closing(sqlite3.connect(target)) as new,
+        ):
+            old.backup(new)
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"the result store {location.shown} cannot be copied: {error}", remedy="Check the disk and its free space."
+        ) from None
+
+
+def _dump_postgres(location: Location, target: Path) -> None:
+    program = shutil.which("pg_dump")
+    if program is None:
+        raise StoreError(
+            "pg_dump, which copies PostgreSQL databases, is not on PATH",
+            remedy="Install PostgreSQL's client programs of the server's version, or run it where the server is.",
+        )
+    # The password goes by the environment: everyone can read a command line.
+    password = location.url.password
+    environment = {**os.environ, **({"PGPASSWORD": str(password)} if password else {})}
+    plain = location.url.set(drivername="postgresql", password=None).render_as_string()
+    ran = subprocess.run(
+        [program, "--format=custom", f"--file={target}", f"--dbname={plain}"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ran.returncode:
+        said = "\n".join(f"  {line}" for line in ran.stderr.splitlines()[:_SHOWN_LINES])
+        raise StoreError(
+            f"pg_dump could not copy {location.shown}:\n{said}",
+            remedy="Use a pg_dump that is not older than the server.",
+        )

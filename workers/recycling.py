@@ -1,0 +1,37 @@
+"""Recycling: when a worker process should make room for a fresh one."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+_STATM = Path("/proc/self/statm")
+_MEGABYTE = 1_000_000
+
+
+class Recycling:
+    """Limits of one worker process: rows that it stored, and memory in megabytes. None is no limit."""
+
+    def __init__(self, max_rows: int | None, max_memory: int | None) -> None:
+        self._max_rows = max_rows
+        self._max_memory = max_memory
+
+    def after_row(self, rows: int) -> str | None:
+        """Why the process should leave now that it has stored `rows`, None if it may stay."""
+        return f"recycled after {rows} rows" if self._max_rows is not None and rows >= self._max_rows else None
+
+    def after_beat(self) -> str | None:
+        """Why the process should leave with the memory that it uses now, None if it may stay."""
+        if self._max_memory is not None and (used := memory_used() // _MEGABYTE) > self._max_memory:
+            return f"recycled with {used} MB of memory"
+        return None
+
+
+def memory_used() -> int:
+    """The memory of this process in bytes: what is resident now, or, where that is not told, at most."""
+    try:
+        return int(_STATM.read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
