@@ -26,6 +26,8 @@ _PUBLISHED_AT_ONCE = 200
 # Seconds for which the queue must have been empty, with rows pending that nobody holds, before they
 # are published again: longer than two beats of a worker, which tells what it holds.
 _DRAINED_SECONDS = 3.0
+# Seconds for which a worker's word on what it holds is good. It gives it every second.
+_FRESH_SECONDS = 3.0
 # Seconds between two looks after which the waiting begins anew. Everybody looks every second or two.
 _LONGEST_BLINK = 5.0
 # What row tasks hold when nothing is known of how long rows take.
@@ -129,7 +131,12 @@ class Dispatcher:
         moved = cursor - cursor % _ROUND + ranges[-1].last + 1
         if not self._store.evaluations.advance_published(evaluation.id, cursor, moved):
             return 0, True
-        free = _without_held(ranges, evaluation.uid, self._live())
+        live = self._live()
+        if cursor >= _ROUND and not _is_heard(live):
+            # Rows that were published before may be in hands that cannot tell. If not, they are found
+            # when the queue has drained once more.
+            return 0, False
+        free = _without_held(ranges, evaluation.uid, live)
         self._publisher.publish(
             (RowTask(evaluation.uid, each.first, each.last) for each in free),
             experiment=evaluation.experiment.name,
@@ -172,6 +179,8 @@ class Dispatcher:
 
     def _has_lost_rows(self, evaluation: Evaluation) -> bool:
         live = self._live()
+        if not _is_heard(live):
+            return False
         ranges = self._store.rows.pending_ranges(evaluation.id, self._rows_per_task(evaluation))
         return any(_without_held([each], evaluation.uid, live) for each in ranges)
 
@@ -192,6 +201,14 @@ class Dispatcher:
         if last.skipped:
             return EvaluationStatus.COMPLETED, f"skipped: {last.error.removeprefix('Skipped: ')}"
         return EvaluationStatus.FAILED, f"{last.fixture} failed on every worker process: {last.error}"
+
+
+def _is_heard(live: Sequence[WorkerState]) -> bool:
+    """Whether all live worker processes have told of late what they hold.
+
+    They cannot while the store takes no writes, which it may do and still be read.
+    """
+    return all(worker.age <= _FRESH_SECONDS for worker in live)
 
 
 def _without_held(ranges: Sequence[RowRange], uid: str, live: Sequence[WorkerState]) -> list[RowRange]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.project import Project, wait_until
-from tests.faults.evaluation import CONCURRENCY, check, ready, reached, some_moment, write_evaluation
+from tests.faults.evaluation import check, ready, reached, some_moment, write_evaluation
 from tests.faults.services import PostgresServer, RedisServer
 
 
@@ -44,23 +48,31 @@ def test_sqlite_is_locked_by_another_writer(project: Project, broker: RedisServe
     check(project, "x", in_flight=0)
 
 
-def test_sqlite_has_no_room_for_a_while(project: Project, broker: RedisServer) -> None:
-    """A full disk, on a file system of the test's own where that can be had; else by SQLite's page limit."""
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    place = tmp_path.parent / f"{tmp_path.name}-disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_sqlite_on_a_full_disk(project: Project, broker: RedisServer, small_disk: Path) -> None:
+    project.environment["DOTEVAL_STORAGE"] = str(small_disk / "results.db")
     write_evaluation(project)
     with project.started("worker", ".", "--processes", "1"):
         ready(project, 1)
         with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
             reached(project, 20)
-            database = sqlite3.connect(project.path / ".doteval" / "doteval.db", isolation_level=None)
-            # Readers go on, writers are refused: as on a disk that is full.
-            database.execute("CREATE TRIGGER full BEFORE INSERT ON result BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
-            begun = project.counts()
-            wait_until(lambda: project.counts() != begun, what="rows that cannot be stored")
-            stored = project.done()
-            # It stops taking tasks: what it holds fills up, and nothing is lost.
-            time.sleep(3)
-            assert project.done() == stored
-            database.execute("DROP TRIGGER full")
-            database.close()
+            fill = small_disk / "fill"
+            with contextlib.suppress(OSError), fill.open("wb") as file:
+                while True:
+                    file.write(bytes(4096))
+                    file.flush()
+            wait_until(lambda: "full" in project.output(), what="a word about the full disk", seconds=60)
+            fill.unlink()
             assert submitter.wait(90) == 0, project.output()
-    check(project, "x", in_flight=CONCURRENCY)
+    check(project, "x", in_flight=0)
