@@ -33,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
 
 
+@pytest.hookimpl(trylast=True)  # when there is a terminal reporter
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "doteval: an evaluation; select with -m doteval")
     check_options(config)

@@ -1,0 +1,184 @@
+"""`run`: evaluations in scripts and notebooks, without pytest and without a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import nbclient
+import nbformat
+import pytest
+
+from doteval import Result, Score, batch, foreach, run
+from doteval.errors import ChangedError, DatasetError, UsageError
+from doteval.evaluators import exact_match
+from doteval.results import RowStatus
+
+ROWS = [("2+2", "4"), ("3+3", "6"), ("1+1", "3")]
+
+
+class Model:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def solve(self, question: str) -> str:
+        self.calls += 1
+        return str(eval(question))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_results_have_a_summary_and_are_a_sequence_of_records(capfd: pytest.CaptureFixture[str]) -> None:
+    @foreach("question, answer", ROWS)
+    def eval_math(question: str, answer: str, model: Model) -> Result:
+        return Result(exact_match(model.solve(question), answer), prompt=question)
+
+    model = Model()
+    results = run(eval_math, model=model)
+    assert model.calls == 3
+    assert len(results) == 3
+    assert [record.outcome.prompt for record in results] == ["2+2", "3+3", "1+1"]
+    assert results[0].row.values == {"question": "2+2", "answer": "4"}
+    assert results[-1].outcome.scores[0].value is False
+    assert [record.row.index for record in results[1:]] == [1, 2]
+    assert results.summary()["exact_match"]["accuracy"] == pytest.approx(2 / 3)
+    # As the releases that users know had it.
+    assert results.summary()["metrics"] == {"exact_match": {"accuracy": pytest.approx(2 / 3)}}
+    assert (results.summary()["total"], results.summary()["errors"]) == (3, 0)
+    assert "exact_match.accuracy 0.6667" in repr(results)
+    assert Path(".doteval", "doteval.db").is_file()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_same_name_goes_on_and_runs_failed_rows_again() -> None:
+    broken = True
+    seen: list[str] = []
+
+    @foreach("question, answer", lambda: iter(ROWS))
+    def eval_math(question: str, answer: str) -> Score:
+        seen.append(question)
+        if broken and question == "3+3":
+            raise LookupError("no answer")
+        return Score("ok", True, ["accuracy"])
+
+    first = run(eval_math, experiment="math", samples=2)
+    assert first[1].outcome.status is RowStatus.FAILED
+    assert first.counts.failed == 1
+    assert first.summary()["ok"]["accuracy"] == 0.5
+    broken = False
+    second = run(eval_math, experiment="math")
+    assert seen == ["2+2", "3+3", "3+3", "1+1"]
+    assert (second.experiment, second.evaluation, len(second)) == ("math", first.evaluation, 3)
+    assert second.summary()["ok"]["accuracy"] == 1.0
+    assert run(eval_math).experiment != run(eval_math).experiment
+
+
+def test_async_functions_overlap_inside_a_running_loop_too() -> None:
+    in_flight, peak = 0, 0
+
+    @foreach("i", range(20))
+    async def eval_async(i: int, step: float) -> Score:
+        nonlocal in_flight, peak
+        in_flight += 1
+        peak = max(peak, in_flight)
+        await asyncio.sleep(step)
+        in_flight -= 1
+        return Score("ok", i >= 0, ["accuracy"])
+
+    async def notebook() -> Any:
+        return run(eval_async, concurrency=4, step=0.005)
+
+    assert asyncio.run(notebook()).summary()["ok"]["accuracy"] == 1.0
+    assert peak == 4
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("doteval")]
+
+
+def test_batches_epochs_and_defaults() -> None:
+    sizes = []
+
+    @batch("texts", ["a", "b", "c"], batch_size=2)
+    def eval_batch(texts: list[str], scale: int = 2) -> list[Score]:
+        sizes.append(len(texts))
+        return [Score("length", len(text) * scale, ["mean"]) for text in texts]
+
+    results = run(eval_batch, epochs=2)
+    assert sizes == [2, 2, 2]
+    assert sorted((record.row.index, record.row.sample) for record in results) == [
+        (i, s) for i in range(3) for s in (0, 1)
+    ]
+    assert results.summary()["length"]["mean"] == 2.0
+    assert run(eval_batch, scale=3).summary()["length"]["mean"] == 3.0
+
+
+def test_what_does_not_fit_is_said() -> None:
+    @foreach("i", [1])
+    def eval_it(i: int, model: Model) -> Score:
+        return Score("ok", True)
+
+    with pytest.raises(UsageError, match="eval_it needs model"):
+        run(eval_it)
+    with pytest.raises(UsageError, match="eval_it has no parameter modle"):
+        run(eval_it, model=Model(), modle=Model())
+    with pytest.raises(UsageError, match="test_what_does_not_fit_is_said is not an evaluation"):
+        run(test_what_does_not_fit_is_said)
+    with pytest.raises(UsageError, match="samples must be at least 1, not 0"):
+        run(eval_it, samples=0, model=Model())
+    with pytest.raises(DatasetError, match="empty"):
+        run(foreach("i", [])(lambda i: Score("ok", True)))
+
+
+def test_a_function_that_has_changed_is_noticed() -> None:
+    def define(value: bool) -> Any:
+        source = f"def eval_it(i):\n    return Score('ok', {value}, ['accuracy'])"
+        scope: dict[str, Any] = {"Score": Score}
+        exec(source, scope)
+        return foreach("i", [1, 2])(scope["eval_it"])
+
+    run(define(True), experiment="e")
+    assert run(define(True), experiment="e").summary()["ok"]["accuracy"] == 1.0
+    with pytest.raises(ChangedError):
+        run(define(False), experiment="e")
+    run(define(False), experiment="e", allow_changed=True)
+
+
+def test_a_notebook(tmp_path: Path) -> None:
+    cells = [
+        """
+import asyncio
+from doteval import foreach, run
+from doteval.evaluators import exact_match
+
+assert asyncio.get_running_loop().is_running()
+
+@foreach("question,answer", [("a", "a"), ("b", "c")])
+async def eval_async(question, answer, model):
+    await asyncio.sleep(0.001)
+    return exact_match(model(question), answer)
+
+@foreach("text", "texts.jsonl")
+def eval_sync(text):
+    return exact_match(text, text)
+""",
+        "results = run(eval_async, experiment='n', model=str)\nresults.summary()['exact_match']['accuracy']",
+        "[record.outcome.scores[0].value for record in results]",
+        "await asyncio.sleep(0)\nrun(eval_sync)",
+        "again = run(eval_async, experiment='n', model=None)\nlen(again)",
+    ]
+    (tmp_path / "texts.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+    def shown(cell: int) -> str:
+        return str(notebook.cells[cell].outputs[-1]["data"]["text/plain"])
+
+    assert shown(1) == "0.5"
+    assert shown(2) == "[True, False]"
+    assert "eval_sync" in shown(3)
+    assert "exact_match.accuracy 1, 2 rows, 0 errors" in shown(3)
+    # All rows were done: the model, which is none, was not called.
+    assert shown(4) == "2"

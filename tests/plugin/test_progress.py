@@ -1,0 +1,105 @@
+"""The live line: there on a terminal, nowhere else, and gone at the end."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+
+import pytest
+
+from doteval.local_progress import ProgressLine, Screen
+from doteval.results import Outcome, RowStatus, Score
+from tests.plugin.conftest import ALONE
+
+SLOW = """
+import time
+from doteval import Score, foreach
+
+@foreach("i", [(i,) for i in range(60)])
+def eval_slow(i):
+    print("row output", i)
+    time.sleep(0.01)
+    if i == 10:
+        raise RuntimeError
+    return Score("right", i % 2 == 0, ["accuracy"])
+"""
+
+
+def on_terminal(pytester: pytest.Pytester, *arguments: str) -> str:
+    """What pytest writes to a terminal."""
+    pytester.path.joinpath("eval_it.py").write_text(SLOW)
+    ours, its = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    environment.pop("CI", None)
+    command = [sys.executable, "-m", "pytest", "eval_it.py", *ALONE, "-p", "no:cacheprovider", *arguments]
+    process = subprocess.Popen(command, cwd=pytester.path, stdout=its, stderr=its, stdin=its, env=environment)
+    os.close(its)
+    output = b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and select.select([ours], [], [], 30)[0]:
+        try:
+            output += os.read(ours, 65536)
+        except OSError:
+            # Its end of the terminal is closed.
+            break
+    process.wait(30)
+    os.close(ours)
+    return output.decode()
+
+
+def test_a_terminal_shows_a_line_that_is_gone_at_the_end(pytester: pytest.Pytester) -> None:
+    output = on_terminal(pytester)
+    drawn = re.findall(r"\x1bE(eval_slow: .*?)\x1b\[K", output)
+    assert drawn, output
+    pattern = r"eval_slow: \d+/60 rows  \d+(\.\d)? rows/s  (1 error  )?right 0\.\d{3}  0:0\d left"
+    assert re.fullmatch(pattern, drawn[-1]), drawn
+    # Five a second at most, the last clears, and pytest's own line is whole.
+    assert len(drawn) <= 8
+    assert re.search(r"\x1b7\x1bE\x1b\[K\x1b8[^E]*\.", output)
+    assert "row output" not in output
+    assert "1 passed" in output
+
+
+@pytest.mark.parametrize("argument", ["-q", "-s"])
+def test_it_is_quiet_where_it_would_be_in_the_way(pytester: pytest.Pytester, argument: str) -> None:
+    output = on_terminal(pytester, argument)
+    assert "\x1bE" not in output
+    assert re.search(r"eval_slow +right\.accuracy", output)
+
+
+class FakeTime:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def outcome(value: object, status: RowStatus = RowStatus.DONE) -> Outcome:
+    return Outcome(status, 0.0, 0.0, () if status is RowStatus.FAILED else (Score("score", value),))
+
+
+def test_the_line_counts_and_is_drawn_five_times_a_second_at_most() -> None:
+    file, clock = io.StringIO(), FakeTime()
+    line = ProgressLine(Screen(file), "eval_x", 2000, clock=clock)
+    for index in range(1000):
+        clock.now += 0.01
+        line.row(outcome(0.5) if index % 4 else outcome(None, RowStatus.FAILED))
+    assert line.text(clock.now) == "eval_x: 1,000/2,000 rows  100 rows/s  250 errors  score 0.375  0:10 left"
+    assert 45 <= file.getvalue().count("eval_x") <= 51
+    line.close()
+    line.row(outcome(True))
+    assert file.getvalue().endswith("\x1b7\x1bE\x1b[K\x1b8")
+
+
+def test_a_label_is_no_running_score_and_an_unknown_length_no_time_left() -> None:
+    clock = FakeTime()
+    line = ProgressLine(Screen(io.StringIO()), "eval_x", None, clock=clock)
+    line.row(outcome("a label"))
+    clock.now += 2
+    assert line.text(clock.now) == "eval_x: 1 rows  0.5 rows/s"
