@@ -67,7 +67,8 @@ def _cells(report: LocalReport, *, with_errors: bool) -> list[list[_Cell]]:
     lines = []
     for score in report.summary:
         for metric in score.metrics:
-            without = [_Cell("" if metric.without_failed is None else f"{metric.without_failed:.4g}")]
+            apart = metric.without_failed if counts.failed else None
+            without = [_Cell("" if apart is None else f"{apart:.4g}")]
             lines.append(
                 [
                     _Cell(report.evaluation.name),

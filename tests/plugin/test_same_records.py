@@ -1,0 +1,169 @@
+"""The same files give the same records under plain pytest and on worker processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from doteval.results import Record
+from doteval.store import Store
+from tests.plugin.conftest import ALONE
+
+CONFTEST = """
+import pytest
+
+@pytest.fixture(scope="session")
+def model(request):
+    name = getattr(request, "param", "plain")
+    yield lambda text: f"{name}:{text}"
+
+@pytest.fixture(autouse=True)
+def always(request):
+    request.node.always = True
+
+@pytest.fixture
+def broken_for_some(request):
+    yield
+    if getattr(request.node, "break_teardown", False):
+        raise RuntimeError("at the end")
+
+def pytest_generate_tests(metafunc):
+    if "generated" in metafunc.fixturenames:
+        metafunc.parametrize("generated", ["x", "y"])
+"""
+
+CORPUS = {
+    "eval_plain.py": """
+import datetime, decimal, pytest
+from doteval import Result, Score, batch, foreach
+from doteval.evaluators import contains, exact_match, numeric_match
+
+@foreach("question,answer", [(f"{i}+1", i + 1) for i in range(25)])
+def eval_sync(question, answer, model):
+    response = model(eval(question))
+    return Result(
+        exact_match(response, f"plain:{answer}"), numeric_match(response[6:], answer, name="as number"),
+        prompt=question, model_response=response, metadata={"length": len(response)},
+    )
+
+@foreach("i", lambda: ({"i": i} for i in range(40)))
+async def eval_async(i, request):
+    assert request.node.always
+    return Score("parity", "even" if i % 2 == 0 else "odd", [], {"i": i})
+
+@foreach("i, kind", [*enumerate(["raise", "skip", "none", "error", "fine", "assert"]), (9,)])
+def eval_troubles(i, kind):
+    if kind == "raise":
+        raise LookupError(f"no answer to {i}")
+    if kind == "skip":
+        pytest.skip("not this one")
+    if kind == "none":
+        return None
+    if kind == "error":
+        return Result(Score("ok", False, ["accuracy"]), error="the model refused")
+    assert kind != "assert", "an assertion"
+    return Score("ok", True, ["accuracy"])
+
+@foreach("i", [(i,) for i in range(4)])
+def eval_teardowns(i, broken_for_some, request):
+    request.node.break_teardown = i == 2
+    return Score("ok", True, ["accuracy"])
+
+@foreach("value", [(b"bytes",), ((1, 2),), (decimal.Decimal("1.5"),), (datetime.date(2020, 1, 2),), ({1, 2},), (None,)])
+def eval_values(value):
+    return Result(Score("same", value, []), prompt=value, metadata={"value": value})
+
+@batch("texts", [(str(i),) for i in range(11)], batch_size=4)
+def eval_batch(texts, model):
+    return [Result(contains(model(text), text), prompt=text) for text in texts]
+
+@batch("texts", [(str(i),) for i in range(4)], batch_size=2)
+async def eval_bad_batch(texts):
+    return [Score("ok", True, ["accuracy"])]
+""",
+    "eval_parameters.py": """
+import pytest
+from doteval import ForEach, Result, Score, foreach
+from doteval.concurrency import SlidingWindow
+
+rows = [("a",), ("b",), ("c",)]
+
+@pytest.mark.parametrize("model", ["one", "two"], indirect=True)
+@pytest.mark.parametrize("size", [1, 2], ids=["small", "large"])
+@foreach("text", rows)
+def eval_grid(text, model, size):
+    return Result(Score("length", len(model(text)) * size, ["mean"]), prompt=model(text))
+
+@foreach("text", rows)
+def eval_generated(text, generated):
+    return Result(Score("ok", generated == "x", ["accuracy"]), prompt=text + generated)
+
+class EvalGroup:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def shared(cls):
+        return []
+
+    @ForEach(concurrency=SlidingWindow(2))("text", rows)
+    def eval_method(self, text, shared):
+        return Score("own", not hasattr(self, "used"), ["accuracy"])
+
+@pytest.mark.skip(reason="not today")
+@foreach("text", rows)
+def eval_skipped(text):
+    return None
+
+@foreach("text", "rows.csv")
+def eval_file(text):
+    return Score("ok", text in "xyz", ["accuracy"])
+""",
+}
+
+
+def stored(folder: pytest.Pytester, experiment: str) -> dict[str, Any]:
+    """All records of an experiment by evaluation, without times, worker and where in our code it was."""
+    with Store.open(str(folder.path / ".doteval" / "doteval.db"), create=False) as store:
+        found = store.evaluations.of(store.experiments.find(experiment))
+        return {
+            evaluation.spec.nodeid: (
+                evaluation.counts,
+                [_without_times(record) for record in store.results.records(evaluation.id)],
+                store.results.score_columns(evaluation.id),
+            )
+            for evaluation in found
+        }
+
+
+def _without_times(record: Record) -> Record:
+    error = record.outcome.error
+    if error is not None:
+        # The frames of the eval file, and the error itself: what called it differs.
+        error = replace(error, traceback=error.traceback.splitlines()[-1] if error.traceback else "")
+    return replace(record, worker=None, outcome=replace(record.outcome, started_at=0.0, seconds=0.0, error=error))
+
+
+def test_plain_pytest_and_submit_store_the_same(pytester: pytest.Pytester) -> None:
+    folder = pytester.mkdir("evals")
+    for name, text in {**CORPUS, "conftest.py": CONFTEST, "rows.csv": "text\nx\ny\nz\n"}.items():
+        (folder / name).write_text(text)
+    pytester.makeini("[pytest]\n")
+    here = pytester.runpytest_subprocess("evals", "--experiment", "here", *ALONE, timeout=60)
+    assert here.parseoutcomes() == {"passed": 15, "skipped": 1}
+    submitted = subprocess.run(
+        [sys.executable, "-m", "doteval", "submit", "evals", "--experiment", "there", "--workers", "2"],
+        cwd=pytester.path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    ours, theirs = stored(pytester, "here"), stored(pytester, "there")
+    # An evaluation that is skipped by a mark has no rows here, and rows that nobody ran there.
+    theirs.pop("evals/eval_parameters.py::eval_skipped", None)
+    assert ours.keys() == theirs.keys(), submitted.stdout + submitted.stderr
+    for name in ours:
+        assert ours[name] == theirs[name], name
+    assert sum(len(records) for _, records, _ in ours.values()) > 100
