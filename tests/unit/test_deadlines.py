@@ -1,0 +1,122 @@
+"""Sync calls that take too long are interrupted, on the main thread and on others."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import pytest
+
+from doteval.errors import RowTimeoutError
+from doteval.execution.deadlines import within
+
+Value = TypeVar("Value")
+
+
+def on_this_thread(call: Callable[[], Value]) -> Value:
+    return call()
+
+
+def on_another_thread(call: Callable[[], Value]) -> Value:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
+
+
+both = pytest.mark.parametrize("on", [on_this_thread, on_another_thread])
+
+
+def spin() -> None:
+    while True:
+        try:
+            time.sleep(0.001)
+        except Exception:  # noqa: BLE001 - that is the point
+            raise AssertionError("an `except Exception` must not see it") from None
+
+
+@both
+def test_what_takes_too_long_is_interrupted(on: Callable[[Callable[[], object]], object]) -> None:
+    begun = time.monotonic()
+    with pytest.raises(RowTimeoutError, match=r"the row took longer than 0\.05 s"):
+        on(lambda: within(0.05, spin))
+    assert time.monotonic() - begun < 5
+
+
+@both
+def test_what_is_in_time_is_left_alone(on: Callable[[Callable[[], object]], object]) -> None:
+    assert on(lambda: within(30, lambda: 7)) == 7
+    assert on(lambda: within(None, lambda: 8)) == 8
+    with pytest.raises(LookupError, match="its own"):
+        on(lambda: within(30, lambda: _raise(LookupError("its own"))))
+    with pytest.raises(TimeoutError, match="its own"):
+        on(lambda: within(30, lambda: _raise(TimeoutError("its own"))))
+
+
+@both
+def test_a_call_that_swallows_the_interruption_is_interrupted_again(
+    on: Callable[[Callable[[], object]], object],
+) -> None:
+    swallowed = 0
+
+    def stubborn() -> None:
+        nonlocal swallowed
+        while True:
+            try:
+                time.sleep(0.001)
+            except BaseException:
+                swallowed += 1
+                if swallowed == 2:
+                    raise
+
+    with pytest.raises(RowTimeoutError):
+        on(lambda: within(0.01, stubborn))
+    assert swallowed == 2
+
+
+def test_a_call_of_the_system_is_interrupted_on_the_main_thread() -> None:
+    begun = time.monotonic()
+    with pytest.raises(RowTimeoutError):
+        within(0.05, lambda: time.sleep(30))
+    assert time.monotonic() - begun < 5
+
+
+def test_the_alarm_is_left_as_it_was_and_somebody_elses_is_not_touched() -> None:
+    rung = threading.Event()
+    before = signal.signal(signal.SIGALRM, lambda *_: rung.set())
+    try:
+        with pytest.raises(RowTimeoutError):
+            within(0.02, lambda: time.sleep(30))
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(RowTimeoutError):
+            within(0.02, spin)
+        assert rung.wait(5)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_threads_that_end_as_their_time_does_take_no_harm() -> None:
+    # The deadline falls on the end of the call: one or the other, and nothing afterwards.
+    def call() -> str:
+        try:
+            within(0.005, lambda: time.sleep(0.005))
+        except RowTimeoutError:
+            outcome = "late"
+        else:
+            outcome = "in time"
+        for _ in range(200):
+            time.sleep(0)
+        return outcome
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(lambda _: call(), range(200)))
+    assert set(outcomes) <= {"late", "in time"}
+    assert len(outcomes) == 200
+
+
+def _raise(error: BaseException) -> None:
+    raise error
