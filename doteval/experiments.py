@@ -10,6 +10,8 @@ from enum import StrEnum
 
 # The key of an evaluation's metadata that says how many rows a call takes, where it takes several.
 BATCH_SIZE = "batch_size"
+# And the one that says how rows are to be called: retries, delay (seconds), timeout (seconds or None).
+POLICY = "policy"
 
 
 class EvaluationStatus(StrEnum):

@@ -7,15 +7,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from doteval.datasets import open_dataset
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import UsageError
+from doteval.execution.attempts import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
 from doteval.execution.embedded import Collected, with_collected
 from doteval.execution.fingerprint import specify
-from doteval.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.execution.items import EvaluationItem
+from doteval.experiments import POLICY, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.intake import take_in
 from doteval.patience import patiently
 from doteval.queue.embedded_redis import EmbeddedRedis
@@ -40,7 +42,8 @@ class SubmitOptions:
 
     Without `broker`, a private Redis and `workers` local worker processes serve this submission.
     `samples` is how many rows of each dataset to run; `rows_per_task` how many travel in one row
-    task, None to choose.
+    task, None to choose; `epochs` how many samples of every row. `retry_delay` and `row_timeout` are
+    in seconds.
     """
 
     paths: tuple[str, ...]
@@ -55,6 +58,11 @@ class SubmitOptions:
     keyword: str | None = None
     detach: bool = False
     allow_changed: bool = False
+    epochs: int = 1
+    max_retries: int = DEFAULT_RETRIES
+    retry_delay: float = DEFAULT_RETRY_DELAY
+    row_timeout: float | None = None
+    max_crashes: int = 2
 
 
 class Watcher(Protocol):
@@ -111,7 +119,9 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
         processes = 0 if options.broker else options.workers or os.cpu_count() or 1
         experiment = store.experiments.begin(options.experiment)
         evaluations = [
-            store.evaluations.begin(experiment, specify(item), allow_changed=options.allow_changed)
+            store.evaluations.begin(
+                experiment, _specify(item, options), epochs=options.epochs, allow_changed=options.allow_changed
+            )
             for item in collected.items
         ]
         watcher.began(experiment, evaluations, processes)
@@ -143,6 +153,13 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
         return Submission(experiment, following.current(), store.url)
 
 
+def _specify(item: EvaluationItem, options: SubmitOptions) -> EvaluationSpec:
+    """The evaluation with what this command says of its rows, so that worker processes elsewhere know."""
+    spec = specify(item)
+    policy = {"retries": options.max_retries, "delay": options.retry_delay, "timeout": options.row_timeout}
+    return replace(spec, metadata={**spec.metadata, POLICY: policy})
+
+
 @contextlib.contextmanager
 def _local_workers(
     options: SubmitOptions, store: Store, broker: str, processes: int, watcher: Watcher
@@ -156,6 +173,7 @@ def _local_workers(
         slots=slots_for(options.concurrency),
         keyword=options.keyword,
         service="local",
+        max_crashes=options.max_crashes,
     )
     supervisor = Supervisor(worker_options, processes, store, told=watcher.note, output=watcher.note)
     supervisor.start()

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from celery.worker import state
 
@@ -26,7 +26,7 @@ from doteval.execution.fingerprint import differing_files, fingerprint
 from doteval.execution.items import EvaluationItem
 from doteval.execution.loads import LoadWatch
 from doteval.execution.stage import LoadFailedError, Stage, load_session_fixtures
-from doteval.experiments import Evaluation, EvaluationStatus
+from doteval.experiments import POLICY, Evaluation, EvaluationStatus
 from doteval.flight_log import FlightEntry, FlightLog
 from doteval.load_recorder import LoadRecorder
 from doteval.monitoring import process_figures
@@ -213,11 +213,13 @@ class WorkerProcess:
         calm = [row for row in rows if (row.index, row.sample) not in suspects]
         suspected = [row for row in rows if (row.index, row.sample) in suspects]
         landing = _Landing(evaluation, self._writer, self._count_stored, parts=2 if calm and suspected else 1)
+        policy = CallPolicy(**cast("dict[str, Any]", evaluation.spec.metadata.get(POLICY, {})))
         note = functools.partial(self._note, evaluation.id) if self._flights is not None else None
         # A row that may have killed a process runs alone, so that no other is blamed for it.
         for part, alone in ((calm, False), (suspected, True)):
             if part:
-                self._conductor.assign(Assignment(item, iter(part), landing.record, landing.ended, note, alone))
+                assignment = Assignment(item, iter(part), landing.record, landing.ended, note, alone, policy)
+                self._conductor.assign(assignment)
         cut = landing.wait()
         if isinstance(cut, LoadFailedError):
             self._loads.failed_for(evaluation.id, cut)
@@ -329,7 +331,6 @@ class WorkerProcess:
         self._conductor = Conductor(
             stage,
             collected.config.stash[loop_key],
-            policy=CallPolicy(options.retries, options.retry_delay, options.row_timeout),
             concurrency=options.concurrency,
         )
         for failure in load_session_fixtures(collected.items):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from doteval.submit import Submission
 
 Count = click.IntRange(min=1)
+Seconds = click.FloatRange(min=0, min_open=True)
 
 
 def _rows_per_task(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
@@ -42,6 +44,13 @@ def _rows_per_task(ctx: click.Context, param: click.Parameter, value: str | None
     callback=_rows_per_task,
     help="Rows that travel in one row task.  [default: auto]",
 )
+@click.option("--epochs", type=Count, default=1, metavar="N", help="Samples of every row.  [default: 1]")
+@click.option("--max-retries", type=click.IntRange(min=0), metavar="N", help="Tries more after connection errors.")
+@click.option("--retry-delay", type=Seconds, metavar="S", help="Seconds before the first of them; doubles from there.")
+@click.option("--row-timeout", type=Seconds, metavar="S", help="Seconds that a row may take.  [default: no limit]")
+@click.option(
+    "--max-crashes", type=Count, metavar="N", help="Worker processes that a row may take along before it is given up."
+)
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
 @click.option("--allow-changed", is_flag=True, help="Go on even if code or dataset have changed since.")
 def command(
@@ -55,6 +64,11 @@ def command(
     workers: int | None,
     concurrency: int | None,
     rows_per_task: int | str | None,
+    epochs: int,
+    max_retries: int | None,
+    retry_delay: float | None,
+    row_timeout: float | None,
+    max_crashes: int | None,
     detach: bool,
     allow_changed: bool,
 ) -> None:
@@ -101,7 +115,11 @@ def command(
         keyword=keyword,
         detach=detach,
         allow_changed=allow_changed,
+        epochs=epochs,
+        row_timeout=row_timeout,
     )
+    chosen: dict[str, Any] = {"max_retries": max_retries, "retry_delay": retry_delay, "max_crashes": max_crashes}
+    options = replace(options, **{name: value for name, value in chosen.items() if value is not None})
     console = terminal.console()
     try:
         with Follower(console) as follower:

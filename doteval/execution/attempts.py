@@ -13,7 +13,7 @@ import tenacity
 from tenacity.asyncio.retry import async_retry_base
 
 from doteval.errors import UsageError
-from doteval.execution.deadlines import timed_out, within
+from doteval.execution.deadlines import Expired, timed_out, within
 from doteval.execution.failures import classify, ends_command
 from doteval.metering import metering
 from doteval.results import ErrorClass, Usage
@@ -127,6 +127,9 @@ async def _within_async(function: Callable[..., Any], arguments: Mapping[str, An
     try:
         async with deadline:
             return await _tried_async(function, arguments, policy)
+    except Expired as expired:
+        # It never awaited, and the watch over the loop ended it.
+        raise timed_out(policy.timeout) from expired.__context__
     except TimeoutError as error:
         # The evaluation's own TimeoutErrors are not ours.
         if not deadline.expired():

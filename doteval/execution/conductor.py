@@ -33,6 +33,7 @@ from doteval.execution.calls import (
 from doteval.execution.event_loop import LoopThread
 from doteval.execution.failures import ends_command
 from doteval.execution.lanes import Call, Lane
+from doteval.execution.loop_watch import LoopWatch
 from doteval.execution.loop_window import Begin, LoopWindow
 from doteval.execution.stage import LoadFailedError
 from doteval.execution.windows import FixedWindow, Window, window_for
@@ -79,7 +80,7 @@ class Assignment:
     `record` is called for every row with its outcome, on whichever thread it ended; `ended` once,
     after the last of them, with None or with what cut the assignment short. `note` is told of rows
     that are about to begin, and gives what to call when they have ended. Rows that are to run
-    `alone` have no other row beside them in this process.
+    `alone` have no other row beside them in this process. `policy` is used instead of the conductor's.
     """
 
     item: Runnable
@@ -88,6 +89,7 @@ class Assignment:
     ended: Callable[[BaseException | None], None]
     note: Callable[[Sequence[Row]], Callable[[], None]] | None = None
     alone: bool = False
+    policy: CallPolicy | None = None
     in_flight: int = field(default=0, init=False)
     drawn: bool = field(default=False, init=False)
     cut: BaseException | None = field(default=None, init=False)
@@ -132,6 +134,7 @@ class Conductor:
         self._window: Window = FixedWindow(1)
         self._row_policy = self._policy
         self._loop_window: LoopWindow | None = None
+        self._loop_watch: LoopWatch | None = None
         self._threads: ThreadPoolExecutor | None = None
 
     def assign(self, assignment: Assignment) -> None:
@@ -309,7 +312,7 @@ class Conductor:
         return rows
 
     def _begin_call(self, flight: _Flight, what: Call) -> None:
-        policy, size = self._row_policy, flight.assignment.item.spec.batch_size
+        policy, size = self._policy_of(flight.assignment), flight.assignment.item.spec.batch_size
         arguments = {**what.fixtures, **_values(flight.rows, batch=size is not None)}
         if self._loop_window is None and self._threads is None:
             self._window.begun()
@@ -338,6 +341,15 @@ class Conductor:
         else:
             assert self._threads is not None
             self._threads.submit(_call_and_land, what.function, arguments, policy, size and len(flight.rows), land)
+
+    def _policy_of(self, assignment: Assignment) -> CallPolicy:
+        if assignment.policy is None:
+            policy = self._row_policy
+        else:
+            policy = assignment.policy.with_retries(assignment.item.spec.retries)
+        if policy.timeout is not None and self._loop_window is not None and self._loop_watch is None:
+            self._loop_watch = LoopWatch(self._loop, policy.timeout)
+        return policy
 
     def _land(self, flight: _Flight, landed: Outcome | list[Outcome] | BaseException | None) -> None:
         """A call has ended, on the loop's thread or one of the pool. None: it never began, or was cancelled."""

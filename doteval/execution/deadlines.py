@@ -23,8 +23,8 @@ _AGAIN_SECONDS = 1.0
 
 
 # Not an Exception: it must get past every `except Exception` of the row.
-class _Expired(BaseException):
-    pass
+class Expired(BaseException):
+    """Raised in the middle of a row whose time is over."""
 
 
 def within(seconds: float | None, function: Callable[[], Value]) -> Value:
@@ -36,8 +36,13 @@ def within(seconds: float | None, function: Callable[[], Value]) -> Value:
         return function()
     try:
         return _with_alarm(seconds, function) if _has_alarm() else _with_watchdog(seconds, function)
-    except _Expired as expired:
+    except Expired as expired:
         raise timed_out(seconds) from expired.__context__
+
+
+def interrupt(thread_id: int) -> None:
+    """Have `Expired` raised in a thread, as soon as it executes Python code."""
+    _raise_in(thread_id, Expired)
 
 
 def timed_out(seconds: float) -> RowTimeoutError:
@@ -58,7 +63,7 @@ def _with_alarm(seconds: float, function: Callable[[], Value]) -> Value:
 
     def expire(_number: int, _frame: FrameType | None) -> None:
         if not over:
-            raise _Expired
+            raise Expired
 
     before = signal.signal(signal.SIGALRM, expire)
     try:
@@ -82,7 +87,7 @@ def _with_watchdog(seconds: float, function: Callable[[], Value]) -> Value:
         while not over.wait(pause):
             with lock:
                 if not over.is_set():
-                    _raise_in(thread, _Expired)
+                    _raise_in(thread, Expired)
             pause = _AGAIN_SECONDS
 
     watchdog = threading.Thread(target=watch, name="doteval-deadline", daemon=True)

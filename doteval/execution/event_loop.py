@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from doteval.execution.deadlines import Expired
+
 Value = TypeVar("Value")
 
 
@@ -52,6 +54,13 @@ class LoopThread:
         return future.result()
 
     @property
+    def thread_id(self) -> int:
+        """The id of the loop's thread, as `threading.get_ident` gives it. Starts the thread."""
+        self.start()
+        assert self._thread.ident is not None
+        return self._thread.ident
+
+    @property
     def is_closing(self) -> bool:
         """Whether `close` has been called."""
         return self._closing
@@ -84,7 +93,8 @@ class LoopThread:
         while not self._closing:
             # asyncio gives SystemExit to the task that raised it, and then to us as well. A row that
             # stops the loop must not stop the others either.
-            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+            # The watch over the loop may hit us between two rows.
+            with contextlib.suppress(SystemExit, KeyboardInterrupt, Expired):
                 self.loop.run_forever()
 
 
