@@ -233,6 +233,8 @@ class Conductor:
 
     def _change_stage(self, item: Runnable) -> None:
         """Set the evaluation up, unless pytest has done so, or end its assignments."""
+        # Whatever comes of it, the evaluation before is no longer on the stage.
+        self._prepared = None
         try:
             self._stage.enter(item)
             self._prepare(item)
@@ -427,8 +429,11 @@ class Conductor:
     def _close_threads(self) -> None:
         if self._threads is not None:
             self._threads.shutdown()
+        if self._loop_watch is not None:
+            self._loop_watch.close()
         self._threads = None
         self._loop_window = None
+        self._loop_watch = None
         self._prepared = None
 
 
