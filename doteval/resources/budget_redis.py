@@ -12,7 +12,7 @@ import redis
 from doteval.errors import ResourceError
 from doteval.resources.budget import Answer, Message
 from doteval.resources.redis_address import hidden, redis_client
-from doteval.resources.redis_script import Script, run_scripts
+from doteval.resources.redis_script import Script, Scripts
 
 _PREFIX = "doteval:budget"
 # What is known of a server's limits is not worth more than this.
@@ -25,6 +25,7 @@ class RedisBudgets:
     def __init__(self, broker: str, *, prefix: str = _PREFIX, now: str = "") -> None:
         self._shown = hidden(broker)
         self._client = redis_client(broker)
+        self._scripts = Scripts(self._client)
         self._prefix = prefix
         self._script = Script(resources.files(__package__).joinpath("budget.lua").read_text(encoding="utf-8"))
         # Redis's own clock, which all worker processes share; tests set another.
@@ -36,7 +37,7 @@ class RedisBudgets:
             for key, message in messages
         ]
         try:
-            replies = run_scripts(self._client, calls)
+            replies = self._scripts.run(calls)
         except redis.RedisError as error:
             raise ResourceError(
                 f"the limits in {self._shown} cannot be used: {type(error).__name__}: {error}",

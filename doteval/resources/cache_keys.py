@@ -52,7 +52,8 @@ def key_of(exchange: Exchange) -> bytes:
         if not any(secret in name.lower() for secret in _SECRETS)
     )
     headers = [request.headers.get(name, "") for name in _API_HEADERS]
-    parts = [request.method, url.scheme, url.host, url.port, url.path, parameters, headers, place.sample if place else 0]
+    sample = place.sample if place else 0
+    parts = [request.method, url.scheme, url.host, url.port, url.path, parameters, headers, sample]
     digest = hashlib.blake2b(orjson.dumps(parts), digest_size=32)
     digest.update(orjson.dumps(exchange.body, option=orjson.OPT_SORT_KEYS))
     return digest.digest()

@@ -14,7 +14,7 @@ import redis
 
 from doteval.errors import ResourceError
 from doteval.resources.redis_address import hidden, redis_client
-from doteval.resources.redis_script import Script, run_scripts
+from doteval.resources.redis_script import Script, Scripts
 from doteval.resources.reply_cache import LEASE_SECONDS, Answer, Ask, Operation, Put, Release, Renew, StoredReply
 
 _PREFIX = "doteval:cache"
@@ -107,6 +107,7 @@ class RedisStorage:
     ) -> None:
         self._shown = hidden(broker)
         self._client = redis_client(broker)
+        self._scripts = Scripts(self._client)
         self._keep = max(1, round(seconds * 1000))
         self._most_bytes = most_bytes
         self._since = since
@@ -116,7 +117,7 @@ class RedisStorage:
 
     def perform(self, operations: Sequence[Operation]) -> list[Answer]:
         try:
-            replies = run_scripts(self._client, [self._call(operation) for operation in operations])
+            replies = self._scripts.run([self._call(operation) for operation in operations])
         except redis.RedisError as error:
             raise ResourceError(
                 f"the cache in {self._shown} cannot be used: {type(error).__name__}: {error}",

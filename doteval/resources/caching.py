@@ -7,6 +7,7 @@ to its end, and given as a stream again.
 from __future__ import annotations
 
 import importlib
+from datetime import timedelta
 from typing import Any, Literal
 
 import orjson
@@ -115,4 +116,5 @@ def _replay(exchange: Exchange, found: StoredReply) -> Response:
         content=found.content,
         request=exchange.request,
     )
+    response.elapsed = timedelta(0)
     return response

@@ -63,9 +63,9 @@ class Io(Protocol):
 
 
 class Exchange:
-    """A request, the meter of the row that sent it, and how often it was tried."""
+    """A request, the meter of the row that sent it, how often it was tried, and the tokens of the reply once known."""
 
-    __slots__ = ("attempt", "body", "io", "meter", "model", "options", "request")
+    __slots__ = ("attempt", "body", "io", "meter", "model", "options", "request", "tokens")
 
     def __init__(self, io: Io, request: Request, options: dict[str, Any]) -> None:
         self.io = io
@@ -73,6 +73,7 @@ class Exchange:
         self.options = options
         self.meter: Meter | None = current_meter()
         self.attempt = 1
+        self.tokens: int | None = None
         self.body = _body_of(request)
         model = self.body.get("model")
         self.model: str = model if isinstance(model, str) and model else UNKNOWN_MODEL

@@ -1,9 +1,13 @@
-"""OpenAI clients that share connections and say what they used.
+"""OpenAI clients that share connections, replies and limits, try again, and say what they used.
 
 `openai_client()` and `async_openai_client()` give real clients of the `openai` package. Each process
 keeps one pool of connections for each set of client settings, so a client may be made anew for
 every row. What the clients use is added to the meter of the row that called (`doteval.metering`) and
 to totals that ``client.get_stats()`` tells. `instrument()` does the same for a client of another make.
+
+What happens to a request on its way, from the outside in: it is answered from the cache, tried again,
+held until the limits let it go, and recorded. Each is a module of its own: `caching`, `retries`,
+`limits`, `recording`.
 """
 
 from __future__ import annotations
@@ -11,33 +15,55 @@ from __future__ import annotations
 import asyncio
 import atexit
 import hashlib
+import importlib
 import inspect
 import os
 import threading
 from collections.abc import AsyncGenerator
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
-from openai import AsyncOpenAI, DefaultAioHttpClient, DefaultHttpxClient, OpenAI
+from openai import DEFAULT_MAX_RETRIES, AsyncOpenAI, DefaultAioHttpClient, DefaultHttpxClient, OpenAI
 
-from doteval.prices import PriceTable
-from doteval.resources.exchange import sent, stepped, stepped_async
+from doteval.errors import UsageError
+from doteval.resources.caching import cached
+from doteval.resources.exchange import Step, sent, stepped, stepped_async
+from doteval.resources.limiter import Limits
+from doteval.resources.limits import limited
 from doteval.resources.recording import Ledger, recorded
+from doteval.resources.retries import RETRY_SECONDS, RetryPolicy, retried
+from doteval.resources.shared import shared_cache, shared_limiter, shared_prices
+from doteval.sharing import CacheMode, sharing
 
 Client = TypeVar("Client", bound=OpenAI | AsyncOpenAI)
+
+Caching = bool | Literal["always"] | None
+"""True: replies to requests that are the same by their parameters (temperature 0, a seed, embeddings) are
+shared; "always": all successful replies; False: none; None: as the settings say (``--cache``), else none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """What a client does beyond what the SDK's does."""
+
+    cache: Caching = None
+    retries: RetryPolicy = RetryPolicy()  # noqa: RUF009 - it is frozen
+    limits: Limits = Limits()  # noqa: RUF009 - it is frozen
 
 
 class MeteredOpenAI(OpenAI):
     """An `openai.OpenAI` on the process's pool for its settings; takes what `openai.OpenAI` takes.
 
     Closing it leaves the pool to the other clients. An `http_client` of the caller's own is used
-    as it is, and recorded too.
+    as it is, with the same steps around it.
     """
 
-    def __init__(self, *, http_client: Any = None, **settings: Any) -> None:
-        pool = http_client or _pool(_Pool, settings)
+    def __init__(self, *, http_client: Any = None, options: ClientOptions | None = None, **settings: Any) -> None:
+        options, settings = _retries_taken_over(http_client, options, settings)
+        pool = http_client or _pool(_Pool, settings, options)
         super().__init__(http_client=pool, **settings)
-        self._ledger = _ledger_of(pool)
+        self._ledger = _ledger_of(pool, options)
 
     def get_stats(self) -> dict[str, Any]:
         """Totals of all clients of this process with these settings; `Ledger.stats` says what is in them."""
@@ -52,42 +78,104 @@ class MeteredAsyncOpenAI(AsyncOpenAI):
     down. Closing the client leaves the pool to the others.
     """
 
-    def __init__(self, *, http_client: Any = None, **settings: Any) -> None:
-        pool = http_client or _pool(_AsyncPool, settings)
+    def __init__(self, *, http_client: Any = None, options: ClientOptions | None = None, **settings: Any) -> None:
+        options, settings = _retries_taken_over(http_client, options, settings)
+        pool = http_client or _pool(_AsyncPool, settings, options)
         super().__init__(http_client=pool, **settings)
-        self._ledger = _ledger_of(pool)
+        self._ledger = _ledger_of(pool, options)
 
     def get_stats(self) -> dict[str, Any]:
         """Totals of all clients of this process with these settings; `Ledger.stats` says what is in them."""
         return self._ledger.stats()
 
 
-def openai_client(**settings: Any) -> MeteredOpenAI:
+def openai_client(
+    *,
+    cache: Caching = None,
+    retry_seconds: float = RETRY_SECONDS,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+    **settings: Any,
+) -> MeteredOpenAI:
     """A client with the settings of `openai.OpenAI`, and its environment variables.
 
-    Raises openai.OpenAIError without credentials.
+    `cache`: see `Caching`; a single call may differ, with ``extra_headers={"x-doteval-cache": "always"}``
+    or ``"never"``. `max_retries`: tries after the first (6), none of which begins `retry_seconds` after
+    the first. `requests_per_minute` and `tokens_per_minute` are for all worker processes together, by base
+    URL and model; what the server says of its own limits is kept in any case.
+
+    Raises openai.OpenAIError without credentials, UsageError for a price table that cannot be read.
     """
-    return MeteredOpenAI(**settings)
+    return MeteredOpenAI(options=_options(cache, retry_seconds, requests_per_minute, tokens_per_minute), **settings)
 
 
-def async_openai_client(**settings: Any) -> MeteredAsyncOpenAI:
-    """A client with the settings of `openai.AsyncOpenAI`, and its environment variables.
+def async_openai_client(
+    *,
+    cache: Caching = None,
+    retry_seconds: float = RETRY_SECONDS,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+    **settings: Any,
+) -> MeteredAsyncOpenAI:
+    """A client with the settings of `openai.AsyncOpenAI`, and its environment variables; otherwise as `openai_client`.
 
-    Raises openai.OpenAIError without credentials.
+    Raises openai.OpenAIError without credentials, UsageError for a price table that cannot be read.
     """
-    return MeteredAsyncOpenAI(**settings)
+    options = _options(cache, retry_seconds, requests_per_minute, tokens_per_minute)
+    return MeteredAsyncOpenAI(options=options, **settings)
 
 
-def instrument(client: Client) -> Client:
-    """Record what a client of the author's own uses, and give it a `get_stats()`. Returns the client.
+def instrument(
+    client: Client,
+    *,
+    cache: Caching = None,
+    retry_seconds: float = RETRY_SECONDS,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+) -> Client:
+    """Do for a client of the author's own what `openai_client` does, and give it a `get_stats()`. Returns the client.
 
-    Works for every client class of the `openai` package. Copies of it (`with_options`) share its
-    connections, and so are recorded with it. A second call changes nothing.
+    Works for every client class of the `openai` package. Its `max_retries` is taken over, so that the SDK
+    does not try again as well. Copies of it (`with_options`) share its connections, and so the steps around
+    them. A second call changes nothing.
     """
+    options = _options(cache, retry_seconds, requests_per_minute, tokens_per_minute)
     # The SDK has no public name for the HTTP client of a client.
-    ledger = _ledger_of(client._client)
+    http_client = client._client
+    if http_client not in _ledgers:
+        options = _with_retries(options, client.max_retries)
+        client.max_retries = 0
+    ledger = _ledger_of(http_client, options)
     client.get_stats = ledger.stats  # type: ignore[union-attr]
     return client
+
+
+def _options(
+    cache: Caching, retry_seconds: float, requests_per_minute: float | None, tokens_per_minute: float | None
+) -> ClientOptions:
+    if cache not in (None, True, False, "always"):
+        raise UsageError(f"cache is {cache!r}", remedy='Give True, False or "always".')
+    for name, value in (("requests_per_minute", requests_per_minute), ("tokens_per_minute", tokens_per_minute)):
+        if value is not None and not value > 0:
+            raise UsageError(f"{name} is {value!r}", remedy="Give a number above 0, or nothing for no limit.")
+    return ClientOptions(cache, RetryPolicy(seconds=retry_seconds), Limits(requests_per_minute, tokens_per_minute))
+
+
+def _retries_taken_over(
+    http_client: Any, options: ClientOptions | None, settings: dict[str, Any]
+) -> tuple[ClientOptions, dict[str, Any]]:
+    """The SDK's own retries made ours. Not for copies of a client, which share its HTTP client."""
+    options = options or ClientOptions()
+    if http_client is not None and http_client in _ledgers:
+        return options, settings
+    return _with_retries(options, settings.get("max_retries", DEFAULT_MAX_RETRIES)), {**settings, "max_retries": 0}
+
+
+def _with_retries(options: ClientOptions, max_retries: int) -> ClientOptions:
+    # The SDK's default is meant for people who wait; rows by the thousand deserve more patience.
+    if max_retries == DEFAULT_MAX_RETRIES:
+        return options
+    return replace(options, retries=replace(options.retries, retries=max_retries))
 
 
 _ledgers: WeakKeyDictionary[Any, Ledger] = WeakKeyDictionary()
@@ -95,16 +183,36 @@ _pools: dict[tuple[type, bytes], Any] = {}
 _lock = threading.Lock()
 
 
-def _ledger_of(http_client: Any) -> Ledger:
-    """The ledger of an HTTP client, whose `send` is wrapped the first time. More steps would go around here."""
+def _ledger_of(http_client: Any, options: ClientOptions) -> Ledger:
+    """The ledger of an HTTP client, whose `send` goes through our steps from the first time on."""
     with _lock:
         ledger = _ledgers.get(http_client)
         if ledger is None:
-            ledger = _ledgers[http_client] = Ledger()
-            step = recorded(sent, ledger, PriceTable())
+            ledger = Ledger()
             through = stepped_async if inspect.iscoroutinefunction(http_client.send) else stepped
-            http_client.send = through(http_client.send, step)
+            http_client.send = through(http_client.send, _steps(ledger, options, _errors_of(http_client)))
+            _ledgers[http_client] = ledger
     return ledger
+
+
+def _steps(ledger: Ledger, options: ClientOptions, transport_errors: tuple[type[Exception], ...]) -> Step:
+    """From the inside out."""
+    step = recorded(sent, ledger, shared_prices())
+    step = limited(step, shared_limiter(), options.limits, ledger)
+    step = retried(step, options.retries, ledger, transport_errors=transport_errors)
+    mode, wish = sharing().cache, options.cache
+    wanted = {CacheMode.OFF: False, CacheMode.ASK: bool(wish)}.get(mode, wish is not False)
+    return cached(step, shared_cache() if wanted else None, "always" if wish == "always" else "repeatable", ledger)
+
+
+def _errors_of(http_client: Any) -> tuple[type[Exception], ...]:
+    """What the package of an HTTP client, httpx or httpx2, raises when there is no reply."""
+    for kind in type(http_client).__mro__:
+        name = kind.__module__.partition(".")[0]
+        if name in ("httpx", "httpx2"):
+            package = importlib.import_module(name)
+            return package.TimeoutException, package.NetworkError, package.RemoteProtocolError, package.ProxyError
+    raise UsageError(f"{type(http_client).__name__} is no HTTP client of the openai package")
 
 
 class _Pool(DefaultHttpxClient):
@@ -145,9 +253,9 @@ class _AsyncPool(DefaultAioHttpClient):
         """Leave them open, for the other clients."""
 
 
-def _pool(kind: type[Any], settings: dict[str, Any]) -> Any:
+def _pool(kind: type[Any], settings: dict[str, Any], options: ClientOptions) -> Any:
     # A digest: the settings hold the key.
-    given = sorted((name, repr(value)) for name, value in settings.items())
+    given = [*sorted((name, repr(value)) for name, value in settings.items()), repr(options), repr(sharing())]
     found = [(name, os.environ.get(name)) for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL")]
     key = (kind, hashlib.blake2b(repr((given, found)).encode(), digest_size=16).digest())
     with _lock:

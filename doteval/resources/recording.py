@@ -59,7 +59,8 @@ class Ledger:
             models[usage.model] |= {name: getattr(usage, name) for name in _COUNTS}
             if usage.cost is not None:
                 models[usage.model]["cost"] = usage.cost
-        totals: dict[str, Any] = {name: sum(counts[name] for counts in models.values()) for name in ("errors", *_COUNTS)}
+        names = ("errors", *_COUNTS)
+        totals: dict[str, Any] = {name: sum(counts[name] for counts in models.values()) for name in names}
         costs = [counts["cost"] for counts in models.values() if "cost" in counts]
         if costs:
             totals["cost"] = sum(costs)
@@ -79,6 +80,8 @@ def recorded(step: Step, ledger: Ledger, prices: PriceTable) -> Step:
         reader = attempt.replied(response, streamed=exchange.streamed)
         if reader is not None:
             exchange.io.watch(response, reader)
+        else:
+            exchange.tokens = attempt.tokens_told
         return response
 
     return record
@@ -97,6 +100,11 @@ class _Attempt:
         self._is_first = numbered == "0" and exchange.attempt == 1
         self._told = Usage(self._model)
         self._began = self._since = time.perf_counter()
+
+    @property
+    def tokens_told(self) -> int:
+        """The tokens of the reply, as far as it said."""
+        return self._told.prompt_tokens + self._told.completion_tokens
 
     def failed(self) -> None:
         """It ended without a usable reply."""
@@ -173,7 +181,14 @@ class _Attempt:
             completion_tokens=counts["completion_tokens"],
             cached_tokens=counts["cached_tokens"],
         )
-        return Usage(self._model, cost=cost, **counts)
+        return Usage(
+            self._model,
+            prompt_tokens=counts["prompt_tokens"],
+            completion_tokens=counts["completion_tokens"],
+            cached_tokens=counts["cached_tokens"],
+            reasoning_tokens=counts["reasoning_tokens"],
+            cost=cost,
+        )
 
 
 class _EventReader:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import redis
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
 
 
 class Script:
@@ -22,24 +22,36 @@ Call = tuple[Script, Sequence[str], Sequence[Any]]
 """A script, its keys and its arguments."""
 
 
-def run_scripts(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
-    """Run scripts in order, in one round trip. Raises redis.RedisError if one of them could not be run."""
-    replies = _attempt(client, calls)
-    if any(isinstance(reply, NoScriptError) for reply in replies):
-        # A Redis that was restarted has forgotten them. What did run is not run again.
-        for script in {call[0].digest: call[0] for call in calls}.values():
-            client.script_load(script.text)
-        again = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        for number, reply in zip(again, _attempt(client, [calls[number] for number in again]), strict=True):
-            replies[number] = reply
-    for reply in replies:
-        if isinstance(reply, ResponseError):
-            raise reply
-    return replies
+class Scripts:
+    """Runs scripts in the Redis of one client. Belongs to one thread."""
 
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._loaded: dict[str, Script] = {}
 
-def _attempt(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
-    with client.pipeline(transaction=False) as pipeline:
-        for script, keys, arguments in calls:
-            pipeline.evalsha(script.digest, len(keys), *keys, *arguments)
-        return list(pipeline.execute(raise_on_error=False))
+    def run(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts in order, in one round trip. Raises redis.RedisError if one of them could not be run."""
+        # Before anything runs: to load one in between would change the order.
+        self._load(script for script, _, _ in calls if script.digest not in self._loaded)
+        replies = self._attempt(calls)
+        lost = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if lost:
+            # A Redis that was restarted has forgotten all of them. What did run is not run again.
+            self._load(list(self._loaded.values()))
+            for number, reply in zip(lost, self._attempt([calls[number] for number in lost]), strict=True):
+                replies[number] = reply
+        for reply in replies:
+            if isinstance(reply, redis.RedisError):
+                raise reply
+        return replies
+
+    def _load(self, scripts: Iterable[Script]) -> None:
+        for script in {script.digest: script for script in scripts}.values():
+            self._client.script_load(script.text)
+            self._loaded[script.digest] = script
+
+    def _attempt(self, calls: Sequence[Call]) -> list[Any]:
+        with self._client.pipeline(transaction=False) as pipeline:
+            for script, keys, arguments in calls:
+                pipeline.evalsha(script.digest, len(keys), *keys, *arguments)
+            return list(pipeline.execute(raise_on_error=False))

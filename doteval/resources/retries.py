@@ -13,10 +13,13 @@ import tenacity
 
 from doteval.resources.exchange import Exchange, Response, Step
 from doteval.resources.headers import retry_after
+from doteval.resources.recording import Ledger
+from doteval.results import Usage
 
 _STATUSES = frozenset({408, 409, 429})
 # A server may ask for more patience than anyone has.
 _LONGEST_PAUSE = 120.0
+RETRY_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +31,18 @@ class RetryPolicy:
     """
 
     retries: int = 6
-    seconds: float = 300.0
+    seconds: float = RETRY_SECONDS
     first_pause: float = 0.5
     longest_pause: float = 20.0
 
 
-def retried(step: Step, policy: RetryPolicy, *, transport_errors: tuple[type[Exception], ...]) -> Step:
-    """The step that tries again. `transport_errors` is what the HTTP client raises when there is no reply."""
+def retried(
+    step: Step, policy: RetryPolicy, ledger: Ledger, *, transport_errors: tuple[type[Exception], ...]
+) -> Step:
+    """The step that tries again. `transport_errors` is what the HTTP client raises when there is no reply.
+
+    Pauses after a 429 count as waiting for limits.
+    """
     if policy.retries <= 0:
         return step
 
@@ -88,8 +96,12 @@ def retried(step: Step, policy: RetryPolicy, *, transport_errors: tuple[type[Exc
 
         async def before_sleep(state: tenacity.RetryCallState) -> None:
             assert state.outcome is not None
-            if not state.outcome.failed:
-                await exchange.io.close(state.outcome.result())
+            if state.outcome.failed:
+                return
+            response = state.outcome.result()
+            if response.status_code == 429 and state.next_action is not None:
+                ledger.add(Usage(exchange.model, waited=state.next_action.sleep), exchange.meter)
+            await exchange.io.close(response)
 
         retrying = tenacity.AsyncRetrying(
             sleep=exchange.io.pause,

@@ -1,0 +1,71 @@
+"""Limits: the step that waits until a request may be sent."""
+
+from __future__ import annotations
+
+import time
+
+from doteval.resources.exchange import Exchange, Response, Step
+from doteval.resources.headers import requests_left, retry_after, tokens_left
+from doteval.resources.limiter import Limiter, Limits, Line, Permit, Reply
+from doteval.resources.recording import Ledger
+from doteval.results import Usage
+
+# A usual guess for English text; what replies say takes its place.
+_BYTES_PER_TOKEN = 4
+
+
+def limited(step: Step, limiter: Limiter, limits: Limits, ledger: Ledger) -> Step:
+    """The step that sends a request when the budget of its (base URL, model) has room for it."""
+
+    async def wait_for_budget(exchange: Exchange) -> Response:
+        if "model" not in exchange.body:
+            return await step(exchange)
+        line = limiter.line(_key(exchange), limits)
+        permit = await _enter(limiter, line, exchange, ledger)
+        try:
+            response = await step(exchange)
+        except BaseException:
+            limiter.leave(permit, Reply(0))
+            raise
+        headers = response.headers
+        limiter.leave(
+            permit,
+            Reply(
+                response.status_code,
+                retry_after(headers) if response.status_code == 429 else None,
+                requests_left(headers),
+                tokens_left(headers),
+                exchange.tokens,
+            ),
+        )
+        return response
+
+    return wait_for_budget
+
+
+async def _enter(limiter: Limiter, line: Line, exchange: Exchange, ledger: Ledger) -> Permit:
+    entry = limiter.enter(line, exchange.evaluation, _estimate(exchange, line))
+    if isinstance(entry, Permit):
+        return entry
+    since = time.perf_counter()
+    try:
+        return await exchange.io.wait(entry)
+    except BaseException:
+        limiter.abandon(entry)
+        raise
+    finally:
+        ledger.add(Usage(exchange.model, waited=time.perf_counter() - since), exchange.meter)
+
+
+def _key(exchange: Exchange) -> str:
+    """The base URL and the model. Without the user information that a URL may hold."""
+    url = exchange.request.url
+    return f"{url.scheme}://{url.host}:{url.port or ''} {exchange.model}"
+
+
+def _estimate(exchange: Exchange, line: Line) -> float:
+    if line.mean_tokens is not None:
+        return line.mean_tokens
+    names = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+    most = next((exchange.body[name] for name in names if name in exchange.body), None)
+    return len(exchange.request.content) / _BYTES_PER_TOKEN + (most if isinstance(most, int) else 0)

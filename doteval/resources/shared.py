@@ -1,0 +1,83 @@
+"""What the clients of this process share, made when the first one needs it: cache, limits, prices."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from pathlib import Path
+
+from doteval.prices import PriceTable
+from doteval.resources.budget import LocalBudgets
+from doteval.resources.budget_redis import RedisBudgets
+from doteval.resources.cache_redis import RedisStorage
+from doteval.resources.cache_sqlite import SQLiteStorage
+from doteval.resources.limiter import Limiter
+from doteval.resources.redis_address import is_redis
+from doteval.resources.reply_cache import ReplyCache, Storage
+from doteval.sharing import DEFAULT_CACHE_PATH, CacheMode, Sharing, sharing
+
+_lock = threading.Lock()
+_caches: dict[Sharing, ReplyCache] = {}
+_limiters: dict[str | None, Limiter] = {}
+_prices: dict[str, PriceTable] = {}
+
+
+def shared_cache() -> ReplyCache:
+    """The cache where `doteval.sharing.sharing()` says."""
+    settings = sharing()
+    with _lock:
+        if settings not in _caches:
+            _caches[settings] = ReplyCache(_storage(settings))
+        return _caches[settings]
+
+
+def shared_limiter() -> Limiter:
+    """The limits: one budget for all processes where there is a Redis, else for this one."""
+    broker = sharing().broker
+    place = broker if is_redis(broker) else None
+    with _lock:
+        if place not in _limiters:
+            budgets = LocalBudgets() if place is None else RedisBudgets(place)
+            _limiters[place] = Limiter(budgets, shared=place is not None)
+        return _limiters[place]
+
+
+def shared_prices() -> PriceTable:
+    """The price table of the settings; an empty one if they name none. Raises UsageError if it cannot be read."""
+    path = sharing().prices
+    if path is None:
+        return PriceTable()
+    with _lock:
+        if path not in _prices:
+            _prices[path] = PriceTable.read(Path(path))
+        return _prices[path]
+
+
+def _storage(settings: Sharing) -> Storage:
+    since = settings.refresh_since if settings.cache is CacheMode.REFRESH else 0.0
+    seconds, most_bytes = settings.cache_seconds, settings.cache_bytes
+    if settings.cache_path is None and settings.broker is not None and is_redis(settings.broker):
+        return RedisStorage(settings.broker, seconds=seconds, most_bytes=most_bytes, since=since)
+    path = Path(settings.cache_path or DEFAULT_CACHE_PATH)
+    return SQLiteStorage(path, seconds=seconds, most_bytes=most_bytes, since=since)
+
+
+def close_shared() -> None:
+    """Give leases back and close connections. What is asked for afterwards is made anew."""
+    with _lock:
+        closing: list[ReplyCache | Limiter] = [*_caches.values(), *_limiters.values()]
+        _forget()
+    for each in closing:
+        each.close()
+
+
+def _forget() -> None:
+    _caches.clear()
+    _limiters.clear()
+    _prices.clear()
+
+
+atexit.register(close_shared)
+# Threads and connections stay with the parent.
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,268 @@
+"""The cache of replies, over both storages: what it keeps, for how long, how much, and who may make a request."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from doteval.errors import ResourceError
+from doteval.resources.cache_redis import RedisStorage
+from doteval.resources.cache_sqlite import SQLiteStorage
+from doteval.resources.reply_cache import LEASE_SECONDS, ReplyCache, StoredReply
+
+ROOT = Path(__file__).parents[2]
+Open = Callable[..., ReplyCache]
+
+
+def reply(text: str = "hello") -> StoredReply:
+    return StoredReply("application/json", text.encode())
+
+
+def key(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def expression(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """How any process makes the storage."""
+    if request.param == "redis":
+        return f"RedisStorage({request.getfixturevalue('redis_url')!r}, **given)"
+    return f"SQLiteStorage(Path({str(tmp_path / 'deep' / 'cache.db')!r}), **given)"
+
+
+@pytest.fixture
+def open_cache(expression: str) -> Iterator[Open]:
+    opened: list[ReplyCache] = []
+
+    def open_one(**settings: Any) -> ReplyCache:
+        given = {"seconds": 60.0, "most_bytes": 1_000_000, **settings}
+        storage = eval(expression, {**globals(), "given": given})
+        opened.append(ReplyCache(storage))
+        return opened[-1]
+
+    yield open_one
+    for cache in opened:
+        cache.close()
+
+
+def ask(cache: ReplyCache, number: int) -> StoredReply | None:
+    return cache.ask(key(number)).result(10)
+
+
+def test_what_is_put_is_found_by_every_process(open_cache: Open) -> None:
+    one, other = open_cache(), open_cache()
+    assert ask(one, 1) is None
+    one.put(key(1), StoredReply("text/event-stream", b"\x00\xff data"))
+    assert ask(one, 1) == ask(other, 1) == StoredReply("text/event-stream", b"\x00\xff data")
+    assert ask(other, 2) is None
+
+
+def test_one_asks_for_all_in_two_processes(open_cache: Open) -> None:
+    caches = open_cache(), open_cache()
+    futures = [cache.ask(key(1)) for _ in range(50) for cache in caches]
+    done, waiting = wait(futures, timeout=0.5)
+    (first,) = done
+    assert first.result() is None
+    caches[futures.index(first) % 2].put(key(1), reply())
+    assert {future.result(5) for future in waiting} == {reply()}
+
+
+def test_another_takes_over_when_the_lease_is_given_back(open_cache: Open) -> None:
+    caches = open_cache(), open_cache()
+    futures = [cache.ask(key(1)) for _ in range(3) for cache in caches]
+    asked = 0
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, timeout=5, return_when="FIRST_COMPLETED")
+        assert len(done) == 1
+        asked += 1
+        caches[futures.index(done.pop()) % 2].release(key(1))
+    assert asked == 6
+
+
+def test_whoever_leaves_gives_the_lease_to_the_next(open_cache: Open) -> None:
+    cache = open_cache()
+    first, second, third = (cache.ask(key(1)) for _ in range(3))
+    assert first.result(5) is None
+    cache.abandon(key(1), second)
+    cache.abandon(key(1), first)
+    assert third.result(5) is None
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from doteval.resources.cache_redis import RedisStorage
+from doteval.resources.cache_sqlite import SQLiteStorage
+from doteval.resources.reply_cache import ReplyCache
+given = {{"seconds": 60.0, "most_bytes": 1_000_000}}
+cache = ReplyCache({expression})
+assert cache.ask((1).to_bytes(32, "big")).result() is None
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_process_that_dies_is_followed_within_seconds_and_one_that_lives_is_not(
+    open_cache: Open, expression: str
+) -> None:
+    program = [sys.executable, "-c", HOLD.format(expression=expression)]
+    holder = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        future = open_cache().ask(key(1))
+        # Longer than a lease lasts that nobody renews.
+        assert wait([future], timeout=LEASE_SECONDS + 1.5).not_done
+        killed = time.monotonic()
+        os.kill(holder.pid, signal.SIGKILL)
+        assert future.result(2 * LEASE_SECONDS) is None
+        assert time.monotonic() - killed < LEASE_SECONDS + 1
+    finally:
+        holder.kill()
+        holder.wait()
+        if holder.stdout is not None:
+            holder.stdout.close()
+
+
+def test_replies_end(open_cache: Open) -> None:
+    cache = open_cache(seconds=0.3)
+    assert ask(cache, 1) is None
+    put = time.monotonic()
+    cache.put(key(1), reply())
+    assert ask(cache, 1) == reply()
+    while ask(cache, 1) is not None:
+        assert time.monotonic() < put + 5
+    assert time.monotonic() >= put + 0.25
+
+
+def test_the_least_recently_used_make_room(open_cache: Open) -> None:
+    cache = open_cache(most_bytes=12_000)
+    for number in range(10):
+        assert ask(cache, number) is None
+        cache.put(key(number), reply("x" * 900))
+        assert ask(cache, 0) == reply("x" * 900)
+    for number in range(10, 14):
+        assert ask(cache, number) is None
+        cache.put(key(number), reply("x" * 900))
+    found = []
+    for number in range(14):
+        if ask(cache, number) is None:
+            cache.release(key(number))
+        else:
+            found.append(number)
+    assert 8 <= len(found) <= 13
+    assert found[0] == 0
+    assert found[1:] == list(range(14 - len(found) + 1, 14))
+
+
+def test_what_is_larger_than_the_cache_is_not_kept(open_cache: Open) -> None:
+    cache = open_cache(most_bytes=5000)
+    for number, size in ((1, 100), (2, 6000)):
+        assert ask(cache, number) is None
+        cache.put(key(number), reply("x" * size))
+    assert ask(cache, 1) == reply("x" * 100)
+    assert ask(cache, 2) is None
+
+
+def test_what_is_put_again_counts_once(open_cache: Open) -> None:
+    cache = open_cache(most_bytes=3000)
+    assert ask(cache, 1) is None
+    cache.put(key(1), reply("1" * 500))
+    for _ in range(20):
+        cache.put(key(2), reply("2" * 500))
+    assert ask(cache, 2) == reply("2" * 500)
+    assert ask(cache, 1) == reply("1" * 500)
+
+
+def test_refreshing_asks_anew_once(open_cache: Open) -> None:
+    old = open_cache()
+    assert ask(old, 1) is None
+    old.put(key(1), reply("old"))
+    assert ask(old, 1) == reply("old")
+    new = open_cache(since=time.time() + 0.001)
+    time.sleep(0.002)  # the moment that `since` names
+    assert ask(new, 1) is None
+    new.put(key(1), reply("new"))
+    assert ask(new, 1) == ask(old, 1) == reply("new")
+
+
+def test_many_threads_and_keys(open_cache: Open) -> None:
+    caches = open_cache(), open_cache()
+    made: list[int] = []
+
+    def work(cache: ReplyCache) -> None:
+        for number in range(100):
+            if ask(cache, number) is None:
+                made.append(number)
+                cache.put(key(number), reply(str(number)))
+            assert ask(cache, number) == reply(str(number))
+
+    threads = [threading.Thread(target=work, args=(caches[number % 2],)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(made) == list(range(100))
+
+
+def test_a_closed_cache_gives_its_leases_back(open_cache: Open) -> None:
+    one, other = open_cache(), open_cache()
+    assert ask(one, 1) is None
+    future = other.ask(key(1))
+    one.close()
+    assert future.result(LEASE_SECONDS / 2) is None
+
+
+def test_a_storage_that_is_away_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for storage in (
+        RedisStorage("redis://:hunter2@127.0.0.1:1/0", seconds=1, most_bytes=1),
+        SQLiteStorage(tmp_path / "file" / "cache.db", seconds=1, most_bytes=1),
+    ):
+        cache = ReplyCache(storage)
+        future: Future[StoredReply | None] = cache.ask(key(1))
+        with pytest.raises(ResourceError, match="cannot be used") as raised:
+            future.result(20)
+        assert "hunter2" not in str(raised.value)
+        cache.close()
+
+
+def test_in_redis_everything_ends_or_is_bounded(redis_url: str) -> None:
+    cache = ReplyCache(RedisStorage(redis_url, seconds=60, most_bytes=10_000))
+    for number in range(100):
+        assert ask(cache, number) is None
+        cache.put(key(number), reply("x" * 400))
+    ask(cache, 1000)
+    with redis.Redis.from_url(redis_url) as client:
+        names = [name.decode() for name in client.keys("*")]
+        assert all(name.startswith("doteval:cache:") for name in names)
+        assert sum(name.startswith("doteval:cache:reply:") for name in names) <= 10_000 // 400
+        assert client.zcard("doteval:cache:used") == client.hlen("doteval:cache:sizes") <= 25
+        assert int(client.get("doteval:cache:total") or 0) <= 10_000  # type: ignore[arg-type]
+        assert all(client.pttl(name) > 0 for name in names if ":reply:" in name or ":lease:" in name)
+    cache.close()
+
+
+def test_a_redis_that_was_flushed_is_used_on(redis_url: str) -> None:
+    cache = ReplyCache(RedisStorage(redis_url, seconds=60, most_bytes=10_000))
+    assert ask(cache, 1) is None
+    cache.put(key(1), reply())
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+        client.script_flush()
+    assert ask(cache, 1) is None
+    cache.put(key(1), reply())
+    assert ask(cache, 1) == reply()
+    cache.close()

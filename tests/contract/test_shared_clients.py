@@ -1,0 +1,344 @@
+"""Clients that share replies and limits and try again, against the mock server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from doteval.metering import Meter, Place, metering
+from doteval.resources.mock_openai import MockOpenAI
+from doteval.resources.openai import async_openai_client, instrument, openai_client
+from doteval.resources.shared import close_shared
+from doteval.results import Usage
+from doteval.sharing import CacheMode, Sharing, share
+
+Configure = Callable[..., None]
+_number = count()
+
+
+@pytest.fixture(params=["local", "redis"])
+def configure(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Configure]:
+    """Says what clients share: within this machine, or in a Redis. Called once by itself."""
+    places: dict[str, Any] = {"cache_path": str(tmp_path / "cache.db")}
+    if request.param == "redis":
+        places = {"broker": request.getfixturevalue("redis_url"), "cache_path": None}
+
+    def share_there(**more: Any) -> None:
+        close_shared()
+        share(Sharing(**places, **more))
+
+    share_there()
+    yield share_there
+    close_shared()
+    share(Sharing())
+
+
+def settings(server: MockOpenAI, **more: Any) -> dict[str, Any]:
+    return {"base_url": server.base_url, "api_key": f"sk-{next(_number)}", **more}
+
+
+def message(prompt: str) -> list[Any]:
+    return [{"role": "user", "content": prompt}]
+
+
+def ask(client: Any, prompt: str = "hello", **more: Any) -> Any:
+    given = {"model": "m", "messages": message(prompt), "temperature": 0, **more}
+    return client.chat.completions.create(**given)
+
+
+def only(meter: Meter) -> Usage:
+    (usage,) = meter.reading()
+    return usage
+
+
+def test_a_reply_is_paid_once(configure: Configure, mock_openai: MockOpenAI) -> None:
+    client = openai_client(**settings(mock_openai, cache=True))
+    with metering() as first:
+        one = ask(client)
+    with metering() as second:
+        other = ask(openai_client(**settings(mock_openai, cache=True)))
+    assert one == other
+    assert mock_openai.stats()["requests"] == 1
+    assert (only(first).cache_hits, only(first).cache_misses, only(first).prompt_tokens) == (0, 1, 1)
+    usage = only(second)
+    assert (usage.requests, usage.attempts, usage.cache_hits, usage.cache_misses) == (1, 0, 1, 0)
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.latency.total) == (0, 0, 0)
+
+
+def test_everything_that_changes_the_answer_is_in_the_key(configure: Configure, mock_openai: MockOpenAI) -> None:
+    client = openai_client(**settings(mock_openai, cache=True))
+    differing: list[dict[str, Any]] = [
+        {},
+        {"model": "other"},
+        {"max_tokens": 5},
+        {"seed": 1},
+        {"temperature": 1, "seed": 1},
+        {"extra_body": {"top_k": 3}},
+        {"messages": message("hello ")},
+        {"stream": True},
+    ]
+    for more in differing * 2:
+        reply = ask(client, **more)
+        if more.get("stream"):
+            list(reply)
+    for sample in (0, 1, 2, 1):
+        with metering() as meter:
+            meter.place = Place("evaluation", 7, sample)
+            ask(client)
+    assert mock_openai.stats()["requests"] == len(differing) + 2
+
+
+def test_only_what_is_repeatable_or_asked_for_is_cached(configure: Configure, mock_openai: MockOpenAI) -> None:
+    client = openai_client(**settings(mock_openai, cache=True))
+
+    def requests(*calls: Callable[[], Any]) -> int:
+        mock_openai.reset()
+        for call in calls * 2:
+            call()
+        return int(mock_openai.stats()["requests"])
+
+    always, never = ({"extra_headers": {"x-doteval-cache": wish}} for wish in ("always", "never"))
+    assert requests(lambda: ask(client, "warm", temperature=0.7)) == 2
+    assert requests(lambda: ask(client, "seeded", temperature=0.7, seed=1)) == 1
+    assert requests(lambda: ask(client, "asked for", temperature=0.7, **always)) == 1
+    assert requests(lambda: ask(client, "not wanted", **never)) == 2
+    assert requests(lambda: client.embeddings.create(model="e", input="text")) == 1
+    assert requests(lambda: client.responses.create(model="m", input="text", temperature=0)) == 1
+    assert requests(lambda: client.models.list()) == 0
+    every = openai_client(**settings(mock_openai, cache="always"))
+    assert requests(lambda: ask(every, "every", temperature=0.7)) == 1
+    none = openai_client(**settings(mock_openai))
+    assert requests(lambda: ask(none, "none")) == 2
+    own = instrument(openai.OpenAI(**settings(mock_openai)), cache=True)
+    assert requests(lambda: ask(own, "instrumented")) == 1
+
+
+def test_failures_are_not_kept(configure: Configure, mock_openai: MockOpenAI) -> None:
+    client = openai_client(**settings(mock_openai, cache=True, max_retries=0))
+    for marker, error in (
+        ("[[status:500x1]]", openai.InternalServerError),
+        ("[[hangupx1]]", openai.APIConnectionError),
+        ("[[malformedx1]]", ValueError),
+    ):
+        with pytest.raises(error):
+            ask(client, marker)
+        assert ask(client, marker) == ask(client, marker)
+    assert mock_openai.stats()["requests"] == 6
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_streams_are_kept_and_given_as_streams(
+    kind: str, api: str, configure: Configure, mock_openai: MockOpenAI
+) -> None:
+    prompt = "[[reply:one two three]] please"
+
+    async def run() -> list[list[Any]]:
+        client = async_openai_client(**settings(mock_openai, cache=True))
+        heard = []
+        for _ in range(2):
+            with metering() as meter:
+                stream = await begin(client)
+                heard.append([event async for event in stream])
+            usages.append(only(meter))
+        return heard
+
+    def begin(client: Any) -> Any:
+        if api == "responses":
+            return client.responses.create(model="m", input=prompt, temperature=0, stream=True)
+        return ask(client, prompt, stream=True, stream_options={"include_usage": True})
+
+    usages: list[Usage] = []
+    if kind == "async":
+        one, other = asyncio.run(run())
+    else:
+        client = openai_client(**settings(mock_openai, cache=True))
+        one, other = [], []
+        for heard in (one, other):
+            with metering() as meter:
+                heard.extend(begin(client))
+            usages.append(only(meter))
+    assert one == other
+    assert len(one) > 3
+    assert mock_openai.stats()["requests"] == 1
+    assert usages[0].completion_tokens == 3
+    assert (usages[1].completion_tokens, usages[1].cache_hits) == (0, 1)
+
+
+def test_a_stream_that_is_left_is_not_kept(configure: Configure, mock_openai: MockOpenAI) -> None:
+    client = openai_client(**settings(mock_openai, cache=True))
+    with ask(client, stream=True) as stream:
+        next(iter(stream))
+    del stream
+    assert len(list(ask(client, stream=True))) > 2
+    assert mock_openai.stats()["requests"] == 2
+
+
+@pytest.mark.parametrize("kind", ["threads", "tasks"])
+def test_single_flight(kind: str, configure: Configure, mock_openai: MockOpenAI) -> None:
+    prompt = "[[delay:0.3]] the same"
+    given = settings(mock_openai, cache=True)
+    texts: list[str] = []
+    if kind == "threads":
+        client = openai_client(**given)
+
+        def work() -> None:
+            texts.append(ask(client, prompt).choices[0].message.content)
+
+        threads = [threading.Thread(target=work) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    else:
+
+        async def main() -> None:
+            client = async_openai_client(**given)
+            replies = await asyncio.gather(*(ask(client, prompt) for _ in range(100)))
+            texts.extend(reply.choices[0].message.content for reply in replies)
+
+        asyncio.run(main())
+    assert len(set(texts)) == 1
+    assert mock_openai.stats()["requests"] == 1
+    stats = openai_client(**given).get_stats() if kind == "threads" else async_openai_client(**given).get_stats()
+    assert (stats["cache_misses"], stats["cache_hits"]) == (1, len(texts) - 1)
+
+
+def test_a_row_that_is_cancelled_hands_its_request_on(configure: Configure, mock_openai: MockOpenAI) -> None:
+    async def main() -> float:
+        client = async_openai_client(**settings(mock_openai, cache=True))
+        first = asyncio.create_task(ask(client, "[[delay:5x1]] slow"))
+        while not mock_openai.stats()["requests"]:
+            await asyncio.sleep(0.01)
+        began = time.monotonic()
+        second = asyncio.create_task(ask(client, "[[delay:5x1]] slow"))
+        await asyncio.sleep(0)
+        first.cancel()
+        await second
+        return time.monotonic() - began
+
+    assert asyncio.run(main()) < 3
+    assert mock_openai.stats()["requests"] == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "wish", "requests"),
+    [
+        (CacheMode.ON, None, 1),
+        (CacheMode.ON, False, 2),
+        (CacheMode.OFF, True, 2),
+        (CacheMode.ASK, True, 1),
+        (CacheMode.ASK, None, 2),
+    ],
+)
+def test_the_command_decides(
+    mode: CacheMode, wish: Any, requests: int, configure: Configure, mock_openai: MockOpenAI
+) -> None:
+    configure(cache=mode)
+    client = openai_client(**settings(mock_openai, cache=wish))
+    for _ in range(2):
+        ask(client)
+    assert mock_openai.stats()["requests"] == requests
+
+
+def test_refreshing_asks_anew_once_and_keeps_that(configure: Configure, mock_openai: MockOpenAI) -> None:
+    ask(openai_client(**settings(mock_openai, cache=True)))
+    configure(cache=CacheMode.REFRESH, refresh_since=time.time())
+    client = openai_client(**settings(mock_openai))
+    for _ in range(3):
+        ask(client)
+    assert mock_openai.stats()["requests"] == 2
+    configure()
+    ask(openai_client(**settings(mock_openai, cache=True)))
+    assert mock_openai.stats()["requests"] == 2
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
+def test_what_may_pass_is_tried_again(status: int, mock_openai: MockOpenAI) -> None:
+    client = openai_client(**settings(mock_openai))
+    with metering() as meter:
+        ask(client, f"[[status:{status}x2]] [[retry-after:0.01]] again")
+    usage = only(meter)
+    assert (usage.requests, usage.attempts, usage.latency.total) == (1, 3, 1)
+    assert usage.prompt_tokens == mock_openai.stats()["prompt_tokens"] > 0
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_hang_up_is_tried_again_and_the_original_error_is_kept(kind: str, mock_openai: MockOpenAI) -> None:
+    def run(prompt: str, **more: Any) -> tuple[Usage, Exception | None]:
+        error = None
+        with metering() as meter:
+            try:
+                if kind == "sync":
+                    ask(openai_client(**settings(mock_openai, **more)), prompt)
+                else:
+
+                    async def main() -> Any:
+                        return await ask(async_openai_client(**settings(mock_openai, **more)), prompt)
+
+                    asyncio.run(main())
+            except openai.OpenAIError as raised:
+                error = raised
+        return only(meter), error
+
+    usage, error = run("[[hangupx1]] once")
+    assert (usage.requests, usage.attempts, error) == (1, 2, None)
+    usage, error = run("[[hangup]] for ever", max_retries=1)
+    assert (usage.requests, usage.attempts) == (1, 2)
+    assert isinstance(error, openai.APIConnectionError)
+    usage, error = run("[[status:503]] for ever", max_retries=1)
+    assert isinstance(error, openai.InternalServerError)
+    assert error.status_code == 503
+
+
+def test_retries_end_in_time(mock_openai: MockOpenAI) -> None:
+    client = openai_client(**settings(mock_openai, retry_seconds=0.5))
+    began = time.monotonic()
+    with pytest.raises(openai.RateLimitError):
+        ask(client, "[[status:429]] [[retry-after:30]] hello")
+    assert time.monotonic() - began < 5
+    with pytest.raises(openai.BadRequestError):
+        ask(client, "[[status:400]]")
+    assert mock_openai.stats()["requests"] == 2
+
+
+def test_a_cache_that_is_away_costs_no_row(tmp_path: Path, mock_openai: MockOpenAI) -> None:
+    (tmp_path / "file").write_text("")
+    share(Sharing(cache_path=str(tmp_path / "file" / "cache.db")))
+    try:
+        client = openai_client(**settings(mock_openai, cache=True))
+        assert ask(client).choices
+        share(Sharing(broker="redis://127.0.0.1:1/0", cache_path=None))
+        client = openai_client(**settings(mock_openai, cache=True))
+        assert ask(client).choices
+    finally:
+        close_shared()
+        share(Sharing())
+    assert mock_openai.stats()["requests"] == 2
+
+
+def test_prices(tmp_path: Path, mock_openai: MockOpenAI) -> None:
+    table = tmp_path / "prices.toml"
+    table.write_text('[models."m"]\nprompt = 1000000\ncompletion = 10\ncached = 500000\n')
+    share(Sharing(prices=str(table)))
+    try:
+        client = openai_client(**settings(mock_openai))
+        with metering() as meter:
+            ask(client, "[[reply:one two]] [[cached:1]] a b")
+            ask(client, "hello", model="unknown-model")
+    finally:
+        close_shared()
+        share(Sharing())
+    costs = {usage.model: usage.cost for usage in meter.reading()}
+    # "[[reply:one", "two]]", "[[cached:1]]", "a" and "b" are five words, of which one was cached.
+    assert costs["m"] == pytest.approx(4 + 0.5 + 2 * 10 / 1_000_000)
+    assert costs["unknown-model"] is None
+    assert client.get_stats()["cost"] == pytest.approx(costs["m"])
