@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from doteval.execution.embedded import Collected, EmbeddedPytest
+from tests.unit.conductor_bench import HEADER, Bench
 
 InSession = Callable[..., Any]
+OnBench = Callable[..., Any]
 
 # Plugins that these sessions have no use for, and that take time in each.
 _WITHOUT = tuple(
@@ -40,5 +42,15 @@ def in_session(pytester: pytest.Pytester) -> InSession:
             raise embedded.raised
         assert embedded.called, embedded.output()
         return returned[0]
+
+    return run
+
+
+@pytest.fixture
+def on_bench(in_session: InSession) -> OnBench:
+    """``on_bench(source, body, **settings)`` calls `body` with a `Bench` on the evaluations of a source."""
+
+    def run(source: str, body: Callable[[Bench], Any], **settings: Any) -> Any:
+        return in_session(lambda collected: body(Bench(collected, **settings)), {"eval_it.py": HEADER + source})
 
     return run

@@ -1,0 +1,494 @@
+"""The conductor: how many rows are in flight, in which order they begin, and how it leaves."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from doteval.concurrency import Adaptive
+from doteval.execution import pytest_internals as internals
+from doteval.execution.conductor import WindingDownError
+from doteval.results import Row
+from tests.unit.conductor_bench import KINDS, PATIENCE, Bench, Told, four_kinds, give_up, rows
+from tests.unit.conftest import OnBench
+
+# How many at once.
+
+# The first rows wait for each other: the window must open as wide as it was told.
+TOGETHER = """
+in_flight, peak, wanted = [0], [0], [0]
+
+def enter():
+    with lock:
+        in_flight[0] += 1
+        peak[0] = max(peak[0], in_flight[0])
+
+def leave():
+    with lock:
+        in_flight[0] -= 1
+""" + four_kinds(
+    """
+enter()
+while peak[0] < wanted[0]:
+    await asyncio.sleep(0)
+await asyncio.sleep(0)
+await asyncio.sleep(0)
+leave()
+""",
+    """
+enter()
+while peak[0] < wanted[0]:
+    time.sleep(0.0001)
+time.sleep(0.0001)
+leave()
+""",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("limit", [1, 7])
+def test_the_window_is_reached_and_never_exceeded(on_bench: OnBench, kind: str, limit: int) -> None:
+    def body(bench: Bench) -> None:
+        bench.module.wanted[0] = limit
+        told = [bench.assign(kind, 20) for _ in range(3)]
+        bench.serve()
+        assert bench.module.peak == [limit]
+        assert bench.module.in_flight == [0]
+        for each in told:
+            assert each.recorded == Counter(range(20))
+            assert set(each.statuses) == {"done"}
+            assert each.cut is None
+        assert len(bench.module.made) == len(bench.module.torn) == (60 if kind.endswith("own") else 0)
+
+    on_bench(TOGETHER, body, concurrency=limit)
+
+
+def test_where_nothing_is_said_sync_is_one_and_async_ten(on_bench: OnBench) -> None:
+    def body(bench: Bench) -> None:
+        assert [bench.conductor.concurrency_of(bench.items[kind]) for kind in KINDS] == [10, 10, 1, 1]
+        bench.module.wanted[0] = 10
+        bench.assign("eval_async", 30)
+        bench.serve()
+        assert bench.module.peak == [10]
+
+    on_bench(TOGETHER, body)
+
+
+def test_an_adaptive_window_grows_from_task_to_task(on_bench: OnBench) -> None:
+    source = """
+in_flight, peak = [0], [0]
+
+@foreach("x", [(1,)])
+async def eval_it(x):
+    in_flight[0] += 1
+    peak[0] = max(peak[0], in_flight[0])
+    # Each row as long as the last: more at once are more a second.
+    await asyncio.sleep(0.002)
+    in_flight[0] -= 1
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        for _ in range(300):
+            bench.assign("eval_it", 1)
+        bench.serve()
+        assert 2 < bench.module.peak[0] <= 20
+
+    strategy = Adaptive(initial_concurrency=2, max_concurrency=20, adaptation_interval=0.005, throughput_window=1)
+    on_bench(source, body, concurrency=strategy)
+
+
+def test_the_next_tasks_fill_the_room_beside_a_slow_row(on_bench: OnBench) -> None:
+    source = """
+@foreach("x", [(1,)])
+async def eval_it(x):
+    if x == 0:
+        while len(events) < 20:
+            await asyncio.sleep(0)
+    events.append(x)
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        slow = bench.assign("eval_it", 1)
+        quick = [bench.assign("eval_it", rows(1, first)) for first in range(1, 21)]
+        bench.serve()
+        assert bench.module.events[-1] == 0
+        assert [each.statuses for each in (slow, *quick)] == [["done"]] * 21
+
+    on_bench(source, body, concurrency=2)
+
+
+def test_sync_rows_and_their_fixtures_run_on_the_serving_thread(on_bench: OnBench) -> None:
+    source = """
+@pytest.fixture(scope="session")
+def wide():
+    events.append(threading.get_ident())
+
+@pytest.fixture
+def own(wide):
+    events.append(threading.get_ident())
+    yield
+    events.append(threading.get_ident())
+
+@foreach("x", [(1,)])
+def eval_it(x, own):
+    events.append(threading.get_ident())
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        bench.assign("eval_it", 3)
+        bench.serve()
+        assert bench.module.events == [threading.get_ident()] * 10
+
+    on_bench(source, body)
+
+
+def test_a_row_that_runs_alone_has_no_other_beside_it(on_bench: OnBench) -> None:
+    source = """
+@foreach("x", [(1,)])
+async def eval_it(x):
+    events.append(("begin", x))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    events.append(("end", x))
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        bench.assign("eval_it", 5)
+        bench.assign("eval_it", rows(1, 99), alone=True)
+        bench.assign("eval_it", 5)
+        bench.serve()
+        events = bench.module.events
+        begin = events.index(("begin", 99))
+        assert events[begin + 1] == ("end", 99)
+        assert begin == 10
+        assert len(events) == 22
+
+    on_bench(source, body, concurrency=4)
+
+
+# In which order.
+
+
+def test_evaluations_take_turns_in_the_order_of_their_assignments(on_bench: OnBench) -> None:
+    source = """
+@pytest.fixture(scope="module", params=["p", "q"])
+def model(request):
+    events.append(f"+{request.param}")
+    yield request.param
+    events.append(f"-{request.param}")
+
+@foreach("x", [(1,)])
+async def eval_it(x, model):
+    await asyncio.sleep(0)
+    events.append(f"{model}{x}")
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        for name in ("eval_it[p]", "eval_it[q]", "eval_it[q]", "eval_it[p]"):
+            bench.assign(name, 3)
+        bench.serve()
+        events = bench.module.events
+        places = [index for index, event in enumerate(events) if event[0] in "+-"]
+        assert [events[index] for index in places] == ["+p", "-p", "+q", "-q", "+p", "-p"]
+        between = [events[start + 1 : end] for start, end in zip(places[::2], places[1::2], strict=True)]
+        assert [Counter(each) for each in between] == [
+            Counter(["p0", "p1", "p2"]),
+            Counter(["q0", "q1", "q2"] * 2),
+            Counter(["p0", "p1", "p2"]),
+        ]
+
+    on_bench(source, body, concurrency=2)
+
+
+SIMPLE = four_kinds("events.append(x)")
+
+
+@pytest.mark.parametrize("kind", ["eval_sync", "eval_sync_own"])
+def test_sync_rows_run_in_order(on_bench: OnBench, kind: str) -> None:
+    def body(bench: Bench) -> None:
+        for first in (0, 20, 40):
+            bench.assign(kind, rows(20, first))
+        bench.serve()
+        assert bench.module.events == list(range(60))
+
+    on_bench(SIMPLE, body)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_noted_before_they_begin_and_crossed_out_before_they_are_recorded(
+    on_bench: OnBench, kind: str
+) -> None:
+    def body(bench: Bench) -> None:
+        log: list[tuple[str, int]] = []
+
+        def note(begun: Sequence[Row]) -> Callable[[], None]:
+            (row,) = begun
+            log.append(("noted", row.index))
+            return lambda: log.append(("landed", row.index))
+
+        def record(row: Row, _: object) -> None:
+            log.append(("recorded", row.index))
+
+        bench.assign(kind, 20, note=note, record=record)
+        bench.serve()
+        for index in range(20):
+            assert [what for what, of in log if of == index] == ["noted", "landed", "recorded"]
+
+    on_bench(SIMPLE, body, concurrency=3)
+
+
+def test_what_is_posted_runs_on_the_serving_thread_between_rows(on_bench: OnBench) -> None:
+    def body(bench: Bench) -> None:
+        events = bench.module.events
+        seen: list[tuple[int, int]] = []
+        bench.module.hook = lambda: bench.conductor.post(lambda: seen.append((threading.get_ident(), len(events))))
+        bench.assign("eval_sync", 3)
+        bench.serve()
+        assert seen == [(threading.get_ident(), count) for count in (1, 2, 3)]
+
+    on_bench(four_kinds("events.append(x)\nhook()"), body)
+
+
+# Leaving.
+
+# Rows that are in flight until `release`; `begun` is called as each begins.
+HELD = """
+release = threading.Event()
+""" + four_kinds(
+    """
+events.append(x)
+begun()
+while not release.is_set():
+    await asyncio.sleep(0.001)
+""",
+    """
+events.append(x)
+begun()
+release.wait(20)
+""",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_winding_down_ends_what_is_in_flight_and_begins_nothing(on_bench: OnBench, kind: str) -> None:
+    def body(bench: Bench) -> None:
+        def begun() -> None:
+            with bench.module.lock:
+                if len(bench.module.events) == 3:
+                    bench.conductor.wind_down()
+                    # Behind it: the rows are released when the conductor knows that it leaves.
+                    bench.conductor.post(bench.module.release.set)
+
+        bench.module.begun = begun
+        told = [bench.assign(kind, 10) for _ in range(3)]
+        bench.serve_until_left()
+        assert len(bench.module.events) == 3
+        assert told[0].recorded == Counter(bench.module.events)
+        assert set(told[0].statuses) == {"done"}
+        assert [each.recorded for each in told[1:]] == [Counter(), Counter()]
+        for each in told:
+            assert isinstance(each.cut, WindingDownError)
+        assert len(bench.module.made) == len(bench.module.torn) == (3 if kind.endswith("own") else 0)
+
+    on_bench(HELD, body, concurrency=3)
+
+
+def test_winding_down_in_the_middle_of_sync_rows(on_bench: OnBench) -> None:
+    def body(bench: Bench) -> None:
+        bench.module.wind_down = bench.conductor.wind_down
+        told = bench.assign("eval_sync", 10)
+        bench.serve_until_left()
+        assert told.recorded == Counter(range(4))
+        assert isinstance(told.cut, WindingDownError)
+
+    on_bench(four_kinds("if x == 3: wind_down()"), body)
+
+
+def test_who_assigns_too_late_is_told_so(on_bench: OnBench) -> None:
+    def body(bench: Bench) -> None:
+        bench.conductor.wind_down()
+        meanwhile = bench.assign("eval_sync")
+        bench.serve_until_left()
+        after = bench.assign("eval_sync")
+        for told in (meanwhile, after):
+            assert isinstance(told.cut, WindingDownError)
+            assert not told.outcomes
+
+    on_bench(SIMPLE, body)
+
+
+def test_nobody_waits_for_ever_who_assigns_while_it_leaves(on_bench: OnBench) -> None:
+    def body(bench: Bench) -> None:
+        left = threading.Event()
+
+        def keep_assigning() -> list[Told]:
+            told = []
+            while not left.is_set():
+                told.append(bench.assign("eval_sync"))
+            return told
+
+        with ThreadPoolExecutor(2) as pool:
+            assigning = [pool.submit(keep_assigning) for _ in range(2)]
+            try:
+                bench.conductor.wind_down()
+                bench.serve_until_left()
+            finally:
+                left.set()
+            for each in (told for future in assigning for told in future.result(PATIENCE)):
+                assert each.over.is_set()
+                assert each.cut is None or isinstance(each.cut, WindingDownError)
+
+    on_bench(SIMPLE, body)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ctrl_c_while_working_off_tears_down_what_is_in_flight(on_bench: OnBench, kind: str) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def body(bench: Bench) -> None:
+        def begun() -> None:
+            with bench.module.lock:
+                if len(bench.module.events) == 3:
+                    bench.conductor.post(interrupt)
+                    if not kind.startswith("eval_async"):
+                        # Threads cannot be cancelled.
+                        bench.module.release.set()
+
+        bench.module.begun = begun
+        with pytest.raises(KeyboardInterrupt):
+            bench.work_off(kind, 100)
+        (told,) = bench.told
+        if kind.startswith("eval_async"):
+            # They are cancelled: pending, and neither done nor failed.
+            assert not told.recorded
+        else:
+            assert set(told.statuses) <= {"done"}
+            assert len(told.recorded) < 20
+        assert len(bench.module.made) == len(bench.module.torn)
+        bench.stage.close()
+
+    on_bench(HELD, body, concurrency=3)
+
+
+def test_ctrl_c_before_a_row_that_was_handed_to_the_loop_has_begun(on_bench: OnBench) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def body(bench: Bench) -> None:
+        free = threading.Event()
+
+        def drawn() -> Iterator[Row]:
+            # The loop is busy: it hears of the row, and that it is cancelled, at the same time.
+            bench.loop.soon(free.wait, PATIENCE)
+            bench.conductor.post(interrupt)
+            threading.Timer(0.1, free.set).start()
+            yield from rows(1)
+
+        with pytest.raises(KeyboardInterrupt):
+            bench.work_off("eval_async_own", drawn())
+        assert bench.module.events == []
+        assert len(bench.module.made) == len(bench.module.torn) == 1
+        bench.stage.close()
+
+    on_bench(HELD, body)
+
+
+def test_ctrl_c_in_a_row_tears_it_down_and_ends_working_off(on_bench: OnBench) -> None:
+    def body(bench: Bench) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            bench.work_off("eval_sync_own", 10)
+        assert bench.told[0].recorded == Counter(range(2))
+        assert len(bench.module.made) == len(bench.module.torn) == 3
+        bench.stage.close()
+
+    on_bench(four_kinds("if x == 2: raise KeyboardInterrupt"), body)
+
+
+def test_when_serving_breaks_whoever_waits_hears_of_it(on_bench: OnBench) -> None:
+    def body(bench: Bench) -> None:
+        bench.module.begun = lambda: bench.conductor.post(give_up)
+        flying, waiting = bench.assign("eval_async"), bench.assign("eval_sync")
+        with pytest.raises(TimeoutError, match="in vain"):
+            bench.serve_until_left()
+        after = bench.assign("eval_sync")
+        bench.module.release.set()
+        assert isinstance(flying.cut, TimeoutError)
+        assert isinstance(waiting.cut, TimeoutError)
+        assert isinstance(after.cut, WindingDownError)
+
+    on_bench(HELD, body)
+
+
+# Memory.
+
+
+@pytest.mark.parametrize("kind", ["eval_it", "eval_async"])
+def test_rows_leave_nothing_behind_in_what_they_share(on_bench: OnBench, kind: str) -> None:
+    source = """
+@pytest.fixture(scope="session")
+def of_session():
+    return object()
+
+@pytest.fixture(scope="module")
+async def of_module(of_session):
+    yield object()
+
+@pytest.fixture
+def own(of_module, of_session, tmp_path):
+    yield object()
+
+@pytest.fixture
+async def own_async(own, of_session):
+    yield object()
+
+@foreach("x", [(1,)])
+def eval_it(x, own_async, request):
+    request.getfixturevalue("of_module")
+    return OK
+
+@foreach("x", [(1,)])
+async def eval_async(x, own_async, request):
+    request.getfixturevalue("of_module")
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        item = bench.items[kind]
+        definitions = internals.fixture_info(item).name2fixturedefs
+        wide = [definitions[name][-1] for name in ("of_session", "of_module", "tmp_path_factory")]
+
+        def left() -> tuple[int, ...]:
+            stack = item.session._setupstate.stack
+            return (
+                *(len(each._finalizers) for each in wide),
+                *(len(finalizers) for finalizers, _ in stack.values()),
+                len(item.stash._storage),
+                len(item.user_properties),
+            )
+
+        counts: list[tuple[int, ...]] = []
+
+        def looking() -> Iterator[Row]:
+            for row in rows(300):
+                if row.index in (50, 299):
+                    counts.append(left())
+                yield row
+
+        told = bench.assign(kind, looking())
+        bench.serve()
+        assert set(told.statuses) == {"done"}
+        early, late = counts
+        # Up to four rows were in flight at either time.
+        assert all(after - before <= 4 for before, after in zip(early, late, strict=True)), (early, late)
+
+    on_bench(source, body, concurrency=4)
