@@ -118,6 +118,7 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
         publisher.connect()
         processes = 0 if options.broker else options.workers or os.cpu_count() or 1
         experiment = store.experiments.begin(options.experiment)
+        at_work = _at_work(store, experiment, options.queue)
         evaluations = [
             store.evaluations.begin(
                 experiment, _specify(item, options), epochs=options.epochs, allow_changed=options.allow_changed
@@ -133,7 +134,8 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
         following = _Following(store, dispatcher, evaluations, options.queue, watcher)
         for evaluation in evaluations:
             store.rows.retry_failed(evaluation.id)
-            dispatcher.restart(evaluation)
+            if evaluation.uid not in at_work:
+                dispatcher.restart(evaluation)
         for item, evaluation in zip(collected.items, evaluations, strict=True):
             dataset = open_dataset(item.spec.dataset, columns=item.spec.columns, base=item.path.parent)
             chunks = take_in(
@@ -151,6 +153,17 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
         if not options.detach:
             following.to_the_end()
         return Submission(experiment, following.current(), store.url)
+
+
+def _at_work(store: Store, experiment: Experiment, queue: str) -> set[str]:
+    """The evaluations that worker processes may be at work on, for a submitter that lives or died.
+
+    What they hold may not be in the store yet. Their lost rows are published when the queue has drained.
+    """
+    if not any(queue in worker.info.queues for worker in store.workers.live()):
+        return set()
+    of_experiment = store.evaluations.of(experiment)
+    return {each.uid for each in of_experiment if each.status is EvaluationStatus.RUNNING}
 
 
 def _specify(item: EvaluationItem, options: SubmitOptions) -> EvaluationSpec:

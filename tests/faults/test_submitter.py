@@ -1,0 +1,117 @@
+"""Submitters die at every stage, meet each other, and cancel."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.e2e.project import Project, wait_until
+from tests.faults.evaluation import CONCURRENCY, check, ready, reached, some_moment, write_evaluation
+from tests.faults.services import RedisServer
+
+# A dataset that comes slowly, so that there is a moment in its middle.
+STREAM = """
+import time
+def rows():
+    for i in range(ROWS):
+        time.sleep(0.01)
+        yield f"text {i}", str(i % 2)
+"""
+
+
+def test_killed_while_it_streams_rows(project: Project, broker: RedisServer, seed: int) -> None:
+    write_evaluation(project, seconds=0.02)
+    source = (project.path / "eval_it.py").read_text()
+    head, tail = source.split("@foreach", 1)
+    dataset = '[(f"text {i}", str(i % 2)) for i in range(240)]'
+    assert dataset in tail
+    project.write("eval_it.py", head + STREAM.replace("ROWS", "240") + "\n@foreach" + tail.replace(dataset, "rows"))
+    with project.started("worker", ".", "--processes", "1"):
+        ready(project, 1)
+        with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
+            reached(project, some_moment(seed))
+            submitter.send_signal(signal.SIGKILL)
+            submitter.wait()
+        assert project.json("status", "x")["evaluations"][0]["status"] == "running"
+        project.run("submit", "eval_it.py", "--experiment", "x")
+    check(project, "x", in_flight=0)
+
+
+def test_killed_while_it_publishes(project: Project, broker: RedisServer) -> None:
+    """One row a task, so that publishing takes a while: the worker processes publish the rest."""
+    write_evaluation(project, rows=2000, seconds=0.001)
+    with project.started("worker", ".", "--processes", "1"):
+        ready(project, 1)
+        with project.started("submit", "eval_it.py", "--experiment", "x", "--rows-per-task", "1") as submitter:
+            wait_until(lambda: broker.client.llen("doteval") > 0 or project.done() > 0, what="the first row tasks")
+            submitter.send_signal(signal.SIGKILL)
+            submitter.wait()
+        project.run("submit", "eval_it.py", "--experiment", "x", "--rows-per-task", "1", timeout=120)
+    check(project, "x", rows=2000, in_flight=0)
+
+
+def test_killed_while_it_follows(project: Project, broker: RedisServer, seed: int) -> None:
+    """The worker processes finish by themselves."""
+    write_evaluation(project)
+    with project.started("worker", ".", "--processes", "2"):
+        ready(project, 2)
+        with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
+            reached(project, some_moment(seed))
+            submitter.send_signal(signal.SIGKILL)
+            submitter.wait()
+        project.run("watch", "x")
+    check(project, "x", in_flight=0)
+
+
+def test_two_submitters_at_the_same_moment(project: Project, broker: RedisServer, seed: int) -> None:
+    write_evaluation(project, seconds=0.05)
+    with project.started("worker", ".", "--processes", "2"):
+        ready(project, 2)
+        with (
+            project.started("submit", "eval_it.py", "--experiment", "x") as first,
+            project.started("submit", "eval_it.py", "--experiment", "x") as second,
+        ):
+            assert first.wait(90) == 0, project.output()
+            assert second.wait(90) == 0, project.output()
+    check(project, "x", in_flight=0)
+
+
+def test_cancelled_in_the_middle_and_resumed(project: Project, broker: RedisServer, seed: int) -> None:
+    write_evaluation(project)
+    with project.started("worker", ".", "--processes", "2"):
+        ready(project, 2)
+        project.run("submit", "eval_it.py", "--experiment", "x", "--detach")
+        reached(project, some_moment(seed))
+        project.run("cancel", "x")
+        assert project.json("status", "x")["evaluations"][0]["status"] == "cancelled"
+
+        def ended() -> bool:
+            begun = sum(count for what, count in project.counts().items() if what.startswith("begin"))
+            return begun == project.done()
+
+        wait_until(ended, what="the rows in flight")
+        stopped = project.done()
+        assert stopped < 240
+        project.run("submit", "eval_it.py", "--experiment", "x")
+    check(project, "x", in_flight=0)
+    assert CONCURRENCY > 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_embedded_submission_whose_group_is_killed_is_resumed(project: Project, workers: str, seed: int) -> None:
+    write_evaluation(project, seconds=0.05)
+    with project.started("submit", "eval_it.py", "--experiment", "x", "--workers", workers) as submitter:
+        reached(project, some_moment(seed))
+        pids = [worker.info.pid for worker in project.workers()]
+        submitter.send_signal(signal.SIGKILL)
+        submitter.wait()
+    wait_until(lambda: all(not _lives(pid) for pid in pids), what="the worker processes' leaving")
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", workers)
+    check(project, "x", in_flight=0)
+
+
+def _lives(pid: int) -> bool:
+    from pathlib import Path
+
+    return Path(f"/proc/{pid}").exists()
