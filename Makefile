@@ -8,6 +8,8 @@ INSTALLED := $(VENV)/.installed
 # it from the user's own configuration.
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
         --python-version 3.11 --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+# Test processes side by side: most tests wait for processes of their own.
+JOBS ?= 3
 # More arguments for pytest: make test ARGS="-k cli -x"
 ARGS ?=
 
@@ -39,7 +41,7 @@ demo: $(INSTALLED) ## Evaluate two real datasets on two worker processes, with a
 	@$(BIN)/python examples/demo.py
 
 test: $(INSTALLED) ## Run the tests (ARGS="-k words" for some of them)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 check: $(INSTALLED) ## Lint, formatting, types, and who may import whom
 	@$(BIN)/ruff check .
