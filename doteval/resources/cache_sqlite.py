@@ -89,8 +89,7 @@ class SQLiteStorage:
     def _found(self, connection: sqlite3.Connection, operations: Sequence[Operation]) -> list[Answer]:
         """The replies that are there, found without keeping anybody from writing."""
         return [
-            self._look_up(connection, operation.key) if isinstance(operation, Ask) else None
-            for operation in operations
+            self._look_up(connection, operation.key) if isinstance(operation, Ask) else None for operation in operations
         ]
 
     def _look_up(self, connection: sqlite3.Connection, key: bytes) -> StoredReply | None:

@@ -83,23 +83,31 @@ class _Keeper:
         self._key = key
         self._content_type = content_type
         self._chunks: list[bytes] = []
+        self._is_over = False
 
     def feed(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
+        # The SDK reads no further.
+        if b"data: [DONE]" in b"".join(self._chunks[-2:]):
+            self.ended()
 
     def ended(self) -> None:
-        _keep(self._cache, self._key, self._content_type, b"".join(self._chunks))
+        if not self._is_over:
+            self._is_over = True
+            _keep(self._cache, self._key, self._content_type, b"".join(self._chunks))
 
     def broke(self) -> None:
-        self._cache.release(self._key)
+        self.left()
 
     def left(self) -> None:
-        self._cache.release(self._key)
+        if not self._is_over:
+            self._is_over = True
+            self._cache.release(self._key)
 
 
 def _is_complete(content_type: str, content: bytes) -> bool:
     if content_type.startswith("text/event-stream"):
-        ended = b"[DONE]" in content or b'"response.completed"' in content
+        ended = b"data: [DONE]" in content or b'"response.completed"' in content
         return ended and b"event: error" not in content
     try:
         body = orjson.loads(content)

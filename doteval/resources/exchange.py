@@ -151,9 +151,12 @@ class _BlockingIo:
 
         def iterate_watched(*arguments: Any, **options: Any) -> Iterator[bytes]:
             try:
+                seen.reading = True
                 for chunk in iterate(*arguments, **options):
+                    seen.reading = False
                     watcher.feed(chunk)
                     yield chunk
+                    seen.reading = True
             except Exception:
                 seen.tell("broke")
                 raise
@@ -164,7 +167,7 @@ class _BlockingIo:
 
         def close_watched() -> None:
             close()
-            if not response.is_stream_consumed:
+            if not seen.reading:
                 seen.tell("left")
 
         response.iter_bytes = iterate_watched
@@ -194,9 +197,12 @@ class _AsyncIo:
 
         async def iterate_watched(*arguments: Any, **options: Any) -> AsyncIterator[bytes]:
             try:
+                seen.reading = True
                 async for chunk in iterate(*arguments, **options):
+                    seen.reading = False
                     watcher.feed(chunk)
                     yield chunk
+                    seen.reading = True
             except Exception:
                 seen.tell("broke")
                 raise
@@ -207,7 +213,7 @@ class _AsyncIo:
 
         async def close_watched() -> None:
             await close()
-            if not response.is_stream_consumed:
+            if not seen.reading:
                 seen.tell("left")
 
         response.aiter_bytes = iterate_watched
@@ -215,9 +221,13 @@ class _AsyncIo:
 
 
 class _Once:
-    """The end of a body, told once however often it is closed."""
+    """The end of a body, told once however often it is closed.
+
+    While it is being read, a close is the HTTP client's own, at the end of the body.
+    """
 
     def __init__(self, watcher: Watcher) -> None:
+        self.reading = False
         self._watcher: Watcher | None = watcher
 
     def tell(self, how: Literal["ended", "broke", "left"]) -> None:

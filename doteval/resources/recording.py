@@ -197,6 +197,7 @@ class _EventReader:
     def __init__(self, attempt: _Attempt) -> None:
         self._attempt = attempt
         self._rest = b""
+        self._is_done = False
 
     def feed(self, chunk: bytes) -> None:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
@@ -206,10 +207,18 @@ class _EventReader:
                 usage = _usage_in(_loaded(line[5:]))
                 if usage is not None:
                     self._attempt.read(usage)
+            elif line.startswith(b"data: [DONE]"):
+                # The SDK reads no further.
+                self._complete()
 
     def ended(self) -> None:
         self.feed(b"\n")
-        self._attempt.complete()
+        self._complete()
+
+    def _complete(self) -> None:
+        if not self._is_done:
+            self._is_done = True
+            self._attempt.complete()
 
     def broke(self) -> None:
         self._attempt.broken()

@@ -36,9 +36,7 @@ class RetryPolicy:
     longest_pause: float = 20.0
 
 
-def retried(
-    step: Step, policy: RetryPolicy, ledger: Ledger, *, transport_errors: tuple[type[Exception], ...]
-) -> Step:
+def retried(step: Step, policy: RetryPolicy, ledger: Ledger, *, transport_errors: tuple[type[Exception], ...]) -> Step:
     """The step that tries again. `transport_errors` is what the HTTP client raises when there is no reply.
 
     Pauses after a 429 count as waiting for limits.

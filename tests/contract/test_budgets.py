@@ -36,9 +36,7 @@ message = st.fixed_dictionaries(
         "tokens": st.integers(-50, 50),
         "left": left,
         "tokens_left": left,
-        "rejected": st.tuples(
-            st.sampled_from([-1, 0.25, 500]), st.integers(-1, 50), st.sampled_from([0, 1])
-        ).map(list),
+        "rejected": st.tuples(st.sampled_from([-1, 0.25, 500]), st.integers(-1, 50), st.sampled_from([0, 1])).map(list),
     },
 )
 steps = st.lists(st.tuples(st.floats(0, 3).map(lambda seconds: round(seconds, 3)), message), max_size=15)
