@@ -235,8 +235,6 @@ class Conductor:
         """Set the evaluation up, unless pytest has done so, or end its assignments."""
         # Whatever comes of it, the evaluation before is no longer on the stage.
         self._prepared = None
-        # Whatever comes of it, the evaluation before is no longer on the stage.
-        self._prepared = None
         try:
             self._stage.enter(item)
             self._prepare(item)
