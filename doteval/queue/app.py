@@ -39,7 +39,8 @@ def settings(broker: str, queue: str, visibility_timeout: int) -> dict[str, Any]
         "task_create_missing_queues": True,
         # Events are for Flower.
         "worker_send_task_events": True,
-        "task_send_sent_event": True,
+        # None from the submitter: it cannot carry the evaluation's name, and where it comes last it hides it.
+        "task_send_sent_event": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
