@@ -48,6 +48,8 @@ def test_a_gate_for_another_score_does_not_apply_and_one_for_another_metric_fail
 
 def test_without_any_row_that_is_done_no_gate_is_met() -> None:
     assert "no row is done" in str(failure("judge.accuracy=0", "eval_x", failed=3))
+    assert "no row is done" in str(failure("eval_x:judge.accuracy=0", "eval_x", failed=3))
+    assert not judge(Gate.parse("eval_y:judge.accuracy=0"), "eval_x", summary(failed=3)).applies
 
 
 def test_a_metric_without_a_value_does_not_meet_a_gate() -> None:
