@@ -86,12 +86,13 @@ class Dispatcher:
                 break
         return published
 
-    def restart(self, evaluation: Evaluation) -> None:
+    def restart(self, evaluation: Evaluation, *, was_completed: bool = False) -> None:
         """Publish from the first pending row again, if nothing of an earlier submission is queued.
 
-        Otherwise what is pending is published when the queue has drained.
+        Otherwise what is pending is published when the queue has drained. Of an evaluation that
+        `was_completed` nothing can be queued, whatever else is.
         """
-        if not self._publisher.queued():
+        if was_completed or not self._publisher.queued():
             self._begin_round(evaluation, self._store.evaluations.published(evaluation.id))
 
     def settle(self, evaluation: Evaluation) -> Evaluation:
@@ -104,9 +105,7 @@ class Dispatcher:
             return current
         state = self._store.rows.dataset_state(current.id)
         if state.complete and not current.counts.pending:
-            self._store.evaluations.set_status(
-                current.id, EvaluationStatus.COMPLETED, only_from=EvaluationStatus.RUNNING
-            )
+            self._store.evaluations.complete(current.id)
             return self._store.evaluations.by_uid(evaluation.uid)
         if verdict := self._load_verdict(current):
             self._store.evaluations.set_status(current.id, verdict[0], verdict[1], only_from=EvaluationStatus.RUNNING)

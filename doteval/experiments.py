@@ -12,6 +12,8 @@ from enum import StrEnum
 BATCH_SIZE = "batch_size"
 # And the one that says how rows are to be called: retries, delay (seconds), timeout (seconds or None).
 POLICY = "policy"
+# The one that says which root directory of pytest's it was submitted from.
+ROOT = "root"
 
 
 class EvaluationStatus(StrEnum):

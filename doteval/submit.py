@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
 
 from doteval.datasets import open_dataset
 from doteval.dispatch import Dispatcher, DispatchOptions
@@ -17,23 +13,13 @@ from doteval.execution.attempts import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
 from doteval.execution.embedded import Collected, with_collected
 from doteval.execution.fingerprint import specify
 from doteval.execution.items import EvaluationItem
-from doteval.experiments import POLICY, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from doteval.experiments import POLICY, Evaluation, EvaluationSpec, Experiment
+from doteval.following import Following, Watcher, local_workers
 from doteval.intake import take_in
-from doteval.patience import patiently
 from doteval.queue.embedded_redis import EmbeddedRedis
 from doteval.queue.publisher import Publisher
 from doteval.store import Store
-from doteval.supervisor import Supervisor
 from doteval.worker_options import WorkerOptions, slots_for
-
-Value = TypeVar("Value")
-
-# Seconds between two looks at the store while following, and between two times that what is
-# pending is brought forward. A look costs one query an evaluation, whatever its size.
-_LOOK_SECONDS = 0.25
-_SETTLE_SECONDS = 1.0
-# Seconds without any worker process after which the user is told.
-_LONELY_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +49,6 @@ class SubmitOptions:
     retry_delay: float = DEFAULT_RETRY_DELAY
     row_timeout: float | None = None
     max_crashes: int = 2
-
-
-class Watcher(Protocol):
-    """Is told how a submission goes on."""
-
-    def began(self, experiment: Experiment, evaluations: Sequence[Evaluation], workers: int) -> None:
-        """The evaluations are in the store; `workers` local worker processes are being started."""
-
-    def moved(self, evaluations: Sequence[Evaluation]) -> None:
-        """How the evaluations stand now; called several times a second."""
-
-    def note(self, line: str) -> None:
-        """Something that the user should know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +100,22 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
         ]
         watcher.began(experiment, evaluations, processes)
         if processes:
-            stack.enter_context(_local_workers(options, store, broker, processes, watcher))
+            worker_options = WorkerOptions(
+                paths=options.paths,
+                storage=store.raw_url,
+                broker=broker,
+                queue=options.queue,
+                concurrency=options.concurrency,
+                slots=slots_for(options.concurrency),
+                keyword=options.keyword,
+                service="local",
+                max_crashes=options.max_crashes,
+            )
+            stack.enter_context(local_workers(worker_options, processes, store, watcher))
         dispatcher = Dispatcher(
             store, publisher, DispatchOptions(options.rows_per_task, max(1, processes) * (options.concurrency or 10))
         )
-        following = _Following(store, dispatcher, evaluations, options.queue, watcher)
+        following = Following(store, dispatcher, evaluations, options.queue, watcher)
         for evaluation in evaluations:
             store.rows.retry_failed(evaluation.id)
             if evaluation.uid not in at_work:
@@ -147,7 +131,9 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
                 patient=following.patiently,
             )
             for _ in chunks:
-                following.publish(evaluation)
+                if not following.publish(evaluation):
+                    # Cancelled: the rest of the dataset is for the submission that goes on.
+                    break
                 following.look()
             following.publish(evaluation)
         if not options.detach:
@@ -171,97 +157,3 @@ def _specify(item: EvaluationItem, options: SubmitOptions) -> EvaluationSpec:
     spec = specify(item)
     policy = {"retries": options.max_retries, "delay": options.retry_delay, "timeout": options.row_timeout}
     return replace(spec, metadata={**spec.metadata, POLICY: policy})
-
-
-@contextlib.contextmanager
-def _local_workers(
-    options: SubmitOptions, store: Store, broker: str, processes: int, watcher: Watcher
-) -> Iterator[None]:
-    worker_options = WorkerOptions(
-        paths=options.paths,
-        storage=store.raw_url,
-        broker=broker,
-        queue=options.queue,
-        concurrency=options.concurrency,
-        slots=slots_for(options.concurrency),
-        keyword=options.keyword,
-        service="local",
-        max_crashes=options.max_crashes,
-    )
-    supervisor = Supervisor(worker_options, processes, store, told=watcher.note, output=watcher.note)
-    supervisor.start()
-    try:
-        yield
-    finally:
-        supervisor.stop()
-
-
-class _Following:
-    """Looks at the store now and then, tells the watcher, and brings pending rows forward."""
-
-    def __init__(
-        self, store: Store, dispatcher: Dispatcher, evaluations: list[Evaluation], queue: str, watcher: Watcher
-    ) -> None:
-        self._store = store
-        self._dispatcher = dispatcher
-        self._evaluations = evaluations
-        self._queue = queue
-        self._watcher = watcher
-        self._next_look = 0.0
-        self._next_settle = time.monotonic() + _SETTLE_SECONDS
-        self._alone_since: float | None = None
-        # Ctrl-C ends the waiting.
-        self._never = threading.Event()
-
-    def patiently(self, action: Callable[[], Value]) -> Value:
-        """Do what needs the store or the broker, as soon as they are there."""
-        return patiently(action, leaving=self._never, told=self._watcher.note)
-
-    def current(self) -> list[Evaluation]:
-        """The evaluations as they stand now."""
-        by_uid = self._store.evaluations.by_uid
-        return self.patiently(lambda: [by_uid(evaluation.uid) for evaluation in self._evaluations])
-
-    def publish(self, evaluation: Evaluation) -> None:
-        """Publish what is pending of an evaluation and has room in the queue."""
-        by_uid = self._store.evaluations.by_uid
-        self.patiently(lambda: self._dispatcher.publish(by_uid(evaluation.uid)))
-
-    def look(self) -> None:
-        """Tell the watcher how it stands, unless it was told a moment ago."""
-        if time.monotonic() >= self._next_look:
-            self._watcher.moved(self.current())
-            self._next_look = time.monotonic() + _LOOK_SECONDS
-
-    def to_the_end(self) -> None:
-        """Follow until no evaluation is running any more."""
-        while True:
-            current = self.current()
-            self._watcher.moved(current)
-            all_done = all(
-                evaluation.counts.total is not None and not evaluation.counts.pending
-                for evaluation in current
-                if evaluation.status is EvaluationStatus.RUNNING
-            )
-            if all_done or time.monotonic() >= self._next_settle:
-                current = self.patiently(lambda: [self._dispatcher.settle(each) for each in self._evaluations])
-                self.patiently(self._tell_if_alone)
-                self._next_settle = time.monotonic() + _SETTLE_SECONDS
-            if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
-                self._watcher.moved(current)
-                return
-            time.sleep(_LOOK_SECONDS)
-
-    def _tell_if_alone(self) -> None:
-        live = [worker for worker in self._store.workers.live() if self._queue in worker.info.queues]
-        if live:
-            self._alone_since = None
-            return
-        now = time.monotonic()
-        if self._alone_since is None:
-            self._alone_since = now
-        elif now - self._alone_since >= _LONELY_SECONDS:
-            self._alone_since = float("inf")
-            self._watcher.note(
-                f"no worker process listens on the queue {self._queue!r}; start one with: doteval worker PATH"
-            )

@@ -22,10 +22,11 @@ RECYCLED = 75
 class WorkerOptions:
     """`paths` are evaluation files, directories or nodes; `slots` how many row tasks a process holds.
 
-    `service` names the service in tables and in Flower; `supervisor` is the pid of the process to
-    leave with, None for a worker process that was started on its own. `visibility_timeout` is how
-    many seconds a broker waits for a silent worker process. `flight_logs` is the directory where
-    worker processes note their rows in flight; rows that took `max_crashes` of them along are given up.
+    `root` is pytest's root directory, None to leave it to pytest. `service` names the service in tables
+    and in Flower; `supervisor` is the pid of the process to leave with, None for a worker process that
+    was started on its own. `visibility_timeout` is how many seconds a broker waits for a silent worker
+    process. `flight_logs` is the directory where worker processes note their rows in flight; rows that
+    took `max_crashes` of them along are given up.
     A process that has stored `max_rows` rows, or uses more than `max_memory` megabytes, makes room for a fresh one.
     `figures` is the directory where worker processes count for Prometheus.
     """
@@ -37,6 +38,7 @@ class WorkerOptions:
     concurrency: int | None = None
     slots: int = 12
     keyword: str | None = None
+    root: str | None = None
     service: str = "worker"
     supervisor: int | None = None
     retries: int = DEFAULT_RETRIES

@@ -49,6 +49,10 @@ class GiveBackError(Exception):
     """This process will not run a row task to its end: another shall have it."""
 
 
+class EndedError(Exception):
+    """The evaluation was cancelled, or came to its end otherwise: its rows are not run any more."""
+
+
 class WorkerProcess:
     """Runs row tasks. `start` loads the session fixtures; `finish` tears them down."""
 
@@ -60,6 +64,7 @@ class WorkerProcess:
         self._leaving = threading.Event()
         self._failure: BaseException | None = None
         self._holding: dict[object, HeldRange] = {}
+        self._assigned: dict[Assignment, str] = {}
         self._leases: set[str | None] = set()
         self._items: dict[str, list[EvaluationItem]] = {}
         self._fingerprints: dict[EvaluationItem, dict[str, str]] = {}
@@ -216,11 +221,21 @@ class WorkerProcess:
         policy = CallPolicy(**cast("dict[str, Any]", evaluation.spec.metadata.get(POLICY, {})))
         note = functools.partial(self._note, evaluation.id) if self._flights is not None else None
         # A row that may have killed a process runs alone, so that no other is blamed for it.
-        for part, alone in ((calm, False), (suspected, True)):
-            if part:
-                assignment = Assignment(item, iter(part), landing.record, landing.ended, note, alone, policy)
+        assignments = [
+            Assignment(item, iter(part), landing.record, landing.ended, note, alone, policy)
+            for part, alone in ((calm, False), (suspected, True))
+            if part
+        ]
+        self._assigned.update(dict.fromkeys(assignments, evaluation.uid))
+        try:
+            for assignment in assignments:
                 self._conductor.assign(assignment)
-        cut = landing.wait()
+            cut = landing.wait()
+        finally:
+            for assignment in assignments:
+                del self._assigned[assignment]
+        if isinstance(cut, EndedError):
+            return f"dropped: {cut}; {landing.summary()} before"
         if isinstance(cut, LoadFailedError):
             self._loads.failed_for(evaluation.id, cut)
             raise self._refuse(evaluation, cut) from cut
@@ -312,6 +327,7 @@ class WorkerProcess:
                 self._options.paths,
                 self._serve_collected,
                 keyword=self._options.keyword,
+                root=self._options.root,
                 plugins=[LoadWatch(self._loads)],
             )
         except BaseException as error:
@@ -346,6 +362,20 @@ class WorkerProcess:
         self._store.workers.beat(self._worker_id, state=self._state, holding=list(self._holding.values()))
         if self._conductor is not None:
             self._conductor.post(self._loads.snapshot)
+            self._withdraw_ended(self._conductor)
+
+    def _withdraw_ended(self, conductor: Conductor) -> None:
+        """Begin no further row of evaluations that were cancelled, or deleted, since their rows were assigned."""
+        assert self._store is not None
+        assigned = self._assigned.copy()
+        if not assigned:
+            return
+        statuses = self._store.evaluations.statuses(set(assigned.values()))
+        for assignment, uid in assigned.items():
+            status = statuses.get(uid)
+            if status is not EvaluationStatus.RUNNING and not assignment.withdrawn:
+                why = "was deleted" if status is None else f"is {status}"
+                conductor.withdraw(assignment, EndedError(f"the evaluation {why}"))
 
     def _watch_memory(self) -> None:
         # One that has stored nothing yet would be followed by another that stores nothing.

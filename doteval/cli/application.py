@@ -27,6 +27,8 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
     "Evaluate": (
         Entry("submit", "Evaluate on worker processes, here or elsewhere"),
         Entry("worker", "Serve evaluation files as a long-lived worker"),
+        Entry("retry", "Run failed rows again, all or some of them"),
+        Entry("cancel", "Begin no further rows of an experiment"),
     ),
     "Follow": (
         Entry("status", "Say how far an experiment is"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from doteval.experiments import Evaluation
     from doteval.store import Store
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -24,6 +25,28 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Write JSON for scripts, and nothing else, to stdout.")(
         command
     )
+
+
+def evaluation_option(command: Command) -> Command:
+    return click.option("--evaluation", metavar="TEXT", help="Only evaluations whose file::name contains this.")(
+        command
+    )
+
+
+def chosen(evaluations: Sequence[Evaluation], text: str | None, experiment: str) -> list[Evaluation]:
+    """The evaluations whose ``file::name`` contains a text; all of them for None.
+
+    Raises NotFoundError, which names those that there are, if none does.
+    """
+    found = [each for each in evaluations if text is None or text in each.spec.nodeid]
+    if evaluations and not found:
+        from doteval.errors import NotFoundError
+
+        raise NotFoundError(
+            f"no evaluation of the experiment {experiment!r} contains {text!r}",
+            remedy="It has " + ", ".join(each.spec.nodeid for each in evaluations) + ".",
+        )
+    return found
 
 
 @contextmanager

@@ -11,7 +11,10 @@ import click
 from doteval.cli.options import storage_option
 
 if TYPE_CHECKING:
-    from doteval.submit import Submission
+    from rich.console import Console
+
+    from doteval.experiments import Evaluation, Experiment
+    from doteval.store import Store
 
 Count = click.IntRange(min=1)
 Seconds = click.FloatRange(min=0, min_open=True)
@@ -86,6 +89,7 @@ def command(
     from doteval.cli.progress import Follower
     from doteval.experiments import ephemeral_name
     from doteval.settings import load_settings
+    from doteval.store import Store
     from doteval.submit import SubmitOptions, submit
 
     settings = load_settings(
@@ -132,31 +136,26 @@ def command(
     if detach:
         console.print(terminal.plain(f"Published. To follow: doteval watch {shlex.quote(name)}"))
         return
-    _print_submission(submission, settings.storage)
+    with Store.open(settings.storage, create=False) as store:
+        print_results(console, store, submission.experiment, submission.evaluations)
 
 
-def _print_submission(submission: Submission, storage: str | None) -> None:
-    """The metrics, the usage, and where the results are."""
+def print_results(console: Console, store: Store, experiment: Experiment, evaluations: list[Evaluation]) -> None:
+    """The metrics, the usage, and where the results are. Raises WorkerError if an evaluation as a whole failed."""
     from doteval.cli import terminal
     from doteval.cli.show import print_evaluation
     from doteval.cli.usage import print_usage
     from doteval.cli.watch import fail_if_any_failed
-    from doteval.store import Store
 
-    console = terminal.console()
     console.print()
-    store = Store.open(storage, create=False)
-    try:
-        for evaluation in submission.evaluations:
-            print_evaluation(console, store, evaluation)
-        print_usage(console, store.usage.report(submission.experiment))
-    finally:
-        store.close()
-    console.print(terminal.plain(f"Results: {submission.storage}"))
-    name = shlex.quote(submission.experiment.name)
-    failed = any(evaluation.counts.failed for evaluation in submission.evaluations)
+    for evaluation in evaluations:
+        print_evaluation(console, store, evaluation)
+    print_usage(console, store.usage.report(experiment))
+    console.print(terminal.plain(f"Results: {store.url}"))
+    name = shlex.quote(experiment.name)
+    failed = any(evaluation.counts.failed for evaluation in evaluations)
     console.print(terminal.plain(f"To see them: doteval show {name}{' --errors' if failed else ' --full'}"))
-    fail_if_any_failed(submission.evaluations)
+    fail_if_any_failed(evaluations)
 
 
 def _again(paths: tuple[str, ...], experiment: str) -> str:

@@ -91,6 +91,7 @@ class Assignment:
     alone: bool = False
     policy: CallPolicy | None = None
     in_flight: int = field(default=0, init=False)
+    withdrawn: bool = field(default=False, init=False)
     drawn: bool = field(default=False, init=False)
     cut: BaseException | None = field(default=None, init=False)
 
@@ -155,6 +156,12 @@ class Conductor:
     def wind_down(self) -> None:
         """Begin no further row; `serve` returns when those in flight are recorded."""
         self._inbox.put(self._begin_to_wind_down)
+
+    def withdraw(self, assignment: Assignment, why: BaseException) -> None:
+        """Begin no further row of an assignment. It ends, with `why`, when its rows in flight have ended."""
+        # Seen at once by rows that wait on the loop, however busy the serving thread is.
+        assignment.withdrawn = True
+        self._inbox.put(functools.partial(self._withdraw, assignment, why))
 
     def serve(self) -> None:
         """Work until `wind_down` is called and the rows in flight have ended."""
@@ -339,7 +346,7 @@ class Conductor:
                 begin = functools.partial(call_async, what.function, arguments, policy)
             else:
                 begin = functools.partial(call_batch_async, what.function, arguments, policy, len(flight.rows))
-            self._loop_window.feed(begin, land)
+            self._loop_window.feed(functools.partial(_unless_withdrawn, flight.assignment, begin), land)
         else:
             assert self._threads is not None
             self._threads.submit(_call_and_land, what.function, arguments, policy, size and len(flight.rows), land)
@@ -403,6 +410,10 @@ class Conductor:
             return
         self._assignments.append(assignment)
 
+    def _withdraw(self, assignment: Assignment, why: BaseException) -> None:
+        assignment.drawn, assignment.cut = True, assignment.cut or why
+        self._end_if_over(assignment)
+
     def _begin_to_wind_down(self) -> None:
         self._winding_down = True
         if self._loop_window is not None:
@@ -439,6 +450,10 @@ class Conductor:
 
 def _nothing() -> None:
     pass
+
+
+async def _unless_withdrawn(assignment: Assignment, begin: Begin) -> Any:
+    return None if assignment.withdrawn else await begin()
 
 
 def _values(rows: Sequence[Row], *, batch: bool) -> dict[str, Any]:

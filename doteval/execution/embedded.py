@@ -29,12 +29,14 @@ def with_collected(
     body: Callable[[Collected], None],
     *,
     keyword: str | None = None,
+    root: str | None = None,
     plugins: Sequence[object] = (),
 ) -> None:
     """Collect evaluations below `paths` (files, directories, ``file::node``) and call `body` with them.
 
     The pytest session lasts as long as `body`; its fixtures are torn down afterwards. What `body`
     raises is raised here. A process can do this once: a second collection loses conftest fixtures.
+    `root` is pytest's root directory; None leaves it to pytest.
 
     Raises EvaluationFileError if a path does not exist, a file cannot be collected, or there is no
     evaluation.
@@ -49,6 +51,8 @@ def with_collected(
     arguments = [*paths, "--capture=no", "-p", "no:cacheprovider"]
     if keyword:
         arguments += ["-k", keyword]
+    if root is not None:
+        arguments.append(f"--rootdir={root}")
     if importlib.util.find_spec("xdist") is not None:
         arguments += ["-n", "0"]
     code = pytest.main(arguments, plugins=[embedded, *plugins])

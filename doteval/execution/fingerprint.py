@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from doteval.execution.items import EvaluationItem
-from doteval.experiments import BATCH_SIZE, EvaluationSpec
+from doteval.experiments import BATCH_SIZE, ROOT, EvaluationSpec
 
 # Not the user's, even where a checkout of doteval lies below the root directory.
 _OWN_PACKAGE = Path(__file__).parents[1]
@@ -134,5 +134,10 @@ def specify(item: EvaluationItem) -> EvaluationSpec:
         name=item.evaluation_name,
         columns=item.spec.columns,
         fingerprint=fingerprint(item),
-        metadata={} if item.spec.batch_size is None else {BATCH_SIZE: item.spec.batch_size},
+        metadata=_metadata(item),
     )
+
+
+def _metadata(item: EvaluationItem) -> dict[str, object]:
+    root: dict[str, object] = {ROOT: str(item.config.rootpath)}
+    return root if item.spec.batch_size is None else {**root, BATCH_SIZE: item.spec.batch_size}

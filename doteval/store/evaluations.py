@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Row, Select, func, or_, select, update
@@ -147,6 +148,29 @@ class Evaluations:
         with self._database.write() as connection:
             done = connection.execute(change.values(status=status.value, reason=reason, finished_at=finished))
             return done.rowcount > 0
+
+    def complete(self, evaluation_id: int) -> bool:
+        """Complete an evaluation that is running, if its whole dataset is in the store and every row has a result.
+
+        True if it was completed. Nobody makes a row pending in between.
+        """
+        with self._database.write() as connection:
+            self._database.hold(connection, [evaluation_id], alone=True)
+            line = connection.execute(_query().where(EVALUATION.c.id == evaluation_id)).one_or_none()
+            if line is None or line.status != EvaluationStatus.RUNNING.value or not line.dataset_complete:
+                return False
+            if _counts(line).pending:
+                return False
+            change = update(EVALUATION).where(EVALUATION.c.id == evaluation_id)
+            done = {"status": EvaluationStatus.COMPLETED.value, "reason": None, "finished_at": database_time()}
+            connection.execute(change.values(done))
+            return True
+
+    def statuses(self, uids: Iterable[str]) -> dict[str, EvaluationStatus]:
+        """The statuses of evaluations by uid. One that was deleted is not among them."""
+        query = select(EVALUATION.c.uid, EVALUATION.c.status).where(EVALUATION.c.uid.in_(list(uids)))
+        with self._database.read() as connection:
+            return {line.uid: EvaluationStatus(line.status) for line in connection.execute(query)}
 
     def published(self, evaluation_id: int) -> int:
         """The row index up to which row tasks were published (exclusive).

@@ -1,0 +1,40 @@
+"""`doteval cancel`: begin no further rows of an experiment."""
+
+from __future__ import annotations
+
+import click
+
+from doteval.cli.options import chosen, evaluation_option, existing_store, storage_option
+
+
+@click.command("cancel")
+@click.argument("name")
+@evaluation_option
+@click.option("--reason", metavar="TEXT", help="What `doteval show` and `doteval status` shall say of it.")
+@storage_option
+def command(name: str, evaluation: str | None, reason: str | None, storage: str | None) -> None:
+    """Cancel what runs of the experiment NAME.
+
+    Worker processes begin no further rows of it, within two seconds; rows in flight finish and are stored.
+    The same `doteval submit` goes on later.
+    """
+    from doteval.cli import terminal
+    from doteval.experiments import EvaluationStatus
+
+    with existing_store(storage) as store:
+        found = chosen(store.evaluations.of(store.experiments.find(name)), evaluation, name)
+        why = reason or "cancelled with doteval cancel"
+        cancelled = [
+            each
+            for each in found
+            if store.evaluations.set_status(
+                each.id, EvaluationStatus.CANCELLED, why, only_from=EvaluationStatus.RUNNING
+            )
+        ]
+        if not cancelled:
+            click.echo("Nothing was running")
+            return
+        pending = sum(store.evaluations.counts(each.id).pending for each in cancelled)
+        what = terminal.few(len(cancelled), "evaluation")
+        left = terminal.few(pending, "row")
+        click.echo(f"Cancelled {what}; {left} pending. To go on: submit it again")

@@ -1,0 +1,109 @@
+"""`doteval retry`: run failed rows again."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+
+from doteval.cli.options import chosen, evaluation_option, existing_store, storage_option
+
+Count = click.IntRange(min=1)
+
+# What users say, and the class of errors that it means.
+CLASSES = {
+    "infrastructure": "infrastructure",
+    "evaluation": "evaluation",
+    "timeouts": "timeout",
+    "crashes": "crash",
+}
+
+
+@click.command("retry")
+@click.argument("name")
+@click.option(
+    "--only",
+    type=click.Choice(list(CLASSES)),
+    multiple=True,
+    help="Only rows that failed for this kind of reason; may be given more than once.",
+)
+@evaluation_option
+@click.option("--row", type=click.IntRange(min=0), metavar="N", help="Only the row with this index.")
+@storage_option
+@click.option(
+    "--broker", metavar="URL", help="Message broker of workers elsewhere.  [default: a private Redis, local workers]"
+)
+@click.option("--queue", metavar="NAME", help="Queue that the row tasks go to.  [default: doteval]")
+@click.option("--workers", type=Count, metavar="N", help="Local worker processes.  [default: one a core]")
+@click.option(
+    "--concurrency",
+    type=Count,
+    metavar="N",
+    help="Rows in flight in a worker process.  [default: 10 if async, else 1]",
+)
+@click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
+def command(
+    name: str,
+    only: tuple[str, ...],
+    evaluation: str | None,
+    row: int | None,
+    storage: str | None,
+    broker: str | None,
+    queue: str | None,
+    workers: int | None,
+    concurrency: int | None,
+    detach: bool,
+) -> None:
+    """Run failed rows of the experiment NAME again, and no others.
+
+    Neither the dataset nor the name of its file is needed. The old errors stay until new results are in,
+    and afterwards among the attempts that `doteval show NAME --row N` shows. What was pending because the
+    experiment was cancelled is run too.
+
+    \b
+    doteval retry first
+    doteval retry first --only infrastructure --only timeouts
+    doteval retry first --evaluation eval_x --row 17
+    """
+    from doteval.cli import terminal
+    from doteval.cli.progress import Follower
+    from doteval.cli.submit import print_results
+    from doteval.results import ErrorClass
+    from doteval.retry import RetryOptions, retry
+    from doteval.settings import load_settings
+
+    settings = load_settings(broker=broker, queue=queue, workers=workers, concurrency=concurrency)
+    if workers is not None and settings.broker is not None:
+        raise click.UsageError(
+            "--workers starts local worker processes, and with a broker the rows go to those that `doteval worker` "
+            "started. Leave one of the two out."
+        )
+    options = RetryOptions(
+        classes=frozenset(ErrorClass(CLASSES[kind]) for kind in only) or None,
+        row=row,
+        broker=settings.broker,
+        queue=settings.queue,
+        workers=settings.workers,
+        concurrency=settings.concurrency,
+        detach=detach,
+    )
+    console = terminal.console()
+    with existing_store(storage) as store:
+        experiment = store.experiments.find(name)
+        evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
+        try:
+            with Follower(console) as follower:
+                retried = retry(options, store, evaluations, follower)
+        except KeyboardInterrupt:
+            again = f"doteval retry {shlex.quote(name)}"
+            terminal.console(stderr=True).print(
+                terminal.plain(f"\nStopped. What is done is stored. To go on: {again}, or submit it again")
+            )
+            raise
+        if not retried.rows:
+            console.print("No failed rows to run again")
+        elif detach:
+            rows = terminal.few(retried.rows, "row")
+            console.print(terminal.plain(f"Published {rows}. To follow: doteval watch {shlex.quote(name)}"))
+        else:
+            print_results(console, store, experiment, retried.evaluations)

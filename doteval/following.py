@@ -1,0 +1,126 @@
+"""Following evaluations to their end: looking at the store, telling a watcher, bringing rows forward."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from doteval.dispatch import Dispatcher
+from doteval.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.patience import patiently
+from doteval.store import Store
+from doteval.supervisor import Supervisor
+from doteval.worker_options import WorkerOptions
+
+Value = TypeVar("Value")
+
+# Seconds between two looks at the store while following, and between two times that what is
+# pending is brought forward. A look costs one query an evaluation, whatever its size.
+_LOOK_SECONDS = 0.25
+_SETTLE_SECONDS = 1.0
+# Seconds without any worker process after which the user is told.
+_LONELY_SECONDS = 10.0
+
+
+class Watcher(Protocol):
+    """Is told how a submission goes on."""
+
+    def began(self, experiment: Experiment, evaluations: Sequence[Evaluation], workers: int) -> None:
+        """The evaluations are in the store; `workers` local worker processes are being started."""
+
+    def moved(self, evaluations: Sequence[Evaluation]) -> None:
+        """How the evaluations stand now; called several times a second."""
+
+    def note(self, line: str) -> None:
+        """Something that the user should know."""
+
+
+class Following:
+    """Looks at the store now and then, tells the watcher, and brings pending rows forward."""
+
+    def __init__(
+        self, store: Store, dispatcher: Dispatcher, evaluations: list[Evaluation], queue: str, watcher: Watcher
+    ) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._evaluations = evaluations
+        self._queue = queue
+        self._watcher = watcher
+        self._next_look = 0.0
+        self._next_settle = time.monotonic() + _SETTLE_SECONDS
+        self._alone_since: float | None = None
+        # Ctrl-C ends the waiting.
+        self._never = threading.Event()
+
+    def patiently(self, action: Callable[[], Value]) -> Value:
+        """Do what needs the store or the broker, as soon as they are there."""
+        return patiently(action, leaving=self._never, told=self._watcher.note)
+
+    def current(self) -> list[Evaluation]:
+        """The evaluations as they stand now."""
+        by_uid = self._store.evaluations.by_uid
+        return self.patiently(lambda: [by_uid(evaluation.uid) for evaluation in self._evaluations])
+
+    def publish(self, evaluation: Evaluation) -> bool:
+        """Publish what is pending of an evaluation and has room in the queue. False: it runs no more."""
+
+        def publish() -> bool:
+            current = self._store.evaluations.by_uid(evaluation.uid)
+            if current.status is EvaluationStatus.RUNNING:
+                self._dispatcher.publish(current)
+            return current.status is EvaluationStatus.RUNNING
+
+        return self.patiently(publish)
+
+    def look(self) -> None:
+        """Tell the watcher how it stands, unless it was told a moment ago."""
+        if time.monotonic() >= self._next_look:
+            self._watcher.moved(self.current())
+            self._next_look = time.monotonic() + _LOOK_SECONDS
+
+    def to_the_end(self) -> None:
+        """Follow until no evaluation is running any more."""
+        while True:
+            current = self.current()
+            self._watcher.moved(current)
+            all_done = all(
+                evaluation.counts.total is not None and not evaluation.counts.pending
+                for evaluation in current
+                if evaluation.status is EvaluationStatus.RUNNING
+            )
+            if all_done or time.monotonic() >= self._next_settle:
+                current = self.patiently(lambda: [self._dispatcher.settle(each) for each in self._evaluations])
+                self.patiently(self._tell_if_alone)
+                self._next_settle = time.monotonic() + _SETTLE_SECONDS
+            if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
+                self._watcher.moved(current)
+                return
+            time.sleep(_LOOK_SECONDS)
+
+    def _tell_if_alone(self) -> None:
+        live = [worker for worker in self._store.workers.live() if self._queue in worker.info.queues]
+        if live:
+            self._alone_since = None
+            return
+        now = time.monotonic()
+        if self._alone_since is None:
+            self._alone_since = now
+        elif now - self._alone_since >= _LONELY_SECONDS:
+            self._alone_since = float("inf")
+            self._watcher.note(
+                f"no worker process listens on the queue {self._queue!r}; start one with: doteval worker PATH"
+            )
+
+
+@contextlib.contextmanager
+def local_workers(options: WorkerOptions, processes: int, store: Store, watcher: Watcher) -> Iterator[None]:
+    """Worker processes of this machine for the length of a block; they finish their rows in flight at its end."""
+    supervisor = Supervisor(options, processes, store, told=watcher.note, output=watcher.note)
+    supervisor.start()
+    try:
+        yield
+    finally:
+        supervisor.stop()

@@ -1,0 +1,176 @@
+"""Retry: failed rows of an experiment become pending again, and are run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from doteval.dispatch import Dispatcher, DispatchOptions
+from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, UsageError
+from doteval.execution.embedded import Collected, with_collected
+from doteval.execution.fingerprint import differing_files, fingerprint
+from doteval.experiments import ROOT, Evaluation, EvaluationStatus
+from doteval.following import Following, Watcher, local_workers
+from doteval.queue.embedded_redis import EmbeddedRedis
+from doteval.queue.publisher import Publisher
+from doteval.results import ErrorClass
+from doteval.store import Store
+from doteval.worker_options import WorkerOptions, slots_for
+
+# Row tasks for each row that can be in flight, so that a slow one holds back few others.
+_TASKS_PER_SLOT = 4
+_MOST_ROWS_PER_TASK = 100
+_SLOTS_OF_A_PROCESS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RetryOptions:
+    """What `doteval retry` was told. None means the default, or all.
+
+    `classes` are those of the errors, `row` is an index. Without `broker`, a private Redis and `workers` local
+    worker processes serve the rows.
+    """
+
+    classes: frozenset[ErrorClass] | None = None
+    row: int | None = None
+    broker: str | None = None
+    queue: str = "doteval"
+    workers: int | None = None
+    concurrency: int | None = None
+    detach: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """How the evaluations with rows to retry stand when `retry` returns; `rows` is how many there were."""
+
+    evaluations: list[Evaluation]
+    rows: int
+
+
+def retry(options: RetryOptions, store: Store, evaluations: Sequence[Evaluation], watcher: Watcher) -> Retried:
+    """Run failed rows of an experiment's evaluations again, those only that the options choose.
+
+    Their errors stay until a new result is in. Neither the dataset nor its file is needed. With a broker the
+    workers there run the rows; without one, local worker processes do, on the files that were submitted.
+    Returns when all is done, or, with `detach`, when all is published. An evaluation that was cancelled goes
+    on as well.
+
+    Raises UsageError, EvaluationFileError, ChangedError, BrokerError and StoreError.
+    """
+    if options.detach and options.broker is None:
+        raise UsageError(
+            "--detach needs a broker that outlives this command",
+            remedy="Name one with --broker URL or DOTEVAL_BROKER, and start workers with `doteval worker`.",
+        )
+    failing = [
+        each for each in evaluations if store.rows.count_failed(each.id, classes=options.classes, index=options.row)
+    ]
+    if not failing:
+        return Retried([], 0)
+    for evaluation in failing:
+        _check_complete(store, evaluation)
+    if options.broker is not None:
+        return _run(store, failing, options, watcher, paths=(), root=None)
+    retried: list[Retried] = []
+    root = _common_root(failing)
+    nodes = tuple(_node(evaluation, root) for evaluation in failing)
+
+    def body(collected: Collected) -> None:
+        _check_code(collected, failing)
+        retried.append(_run(store, failing, options, watcher, paths=nodes, root=str(root)))
+
+    with_collected(nodes, body, root=str(root))
+    return retried[0]
+
+
+def _run(
+    store: Store,
+    evaluations: list[Evaluation],
+    options: RetryOptions,
+    watcher: Watcher,
+    *,
+    paths: tuple[str, ...],
+    root: str | None,
+) -> Retried:
+    with contextlib.ExitStack() as stack:
+        broker = options.broker or stack.enter_context(EmbeddedRedis()).url
+        publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue)))
+        publisher.connect()
+        processes = 0 if options.broker else options.workers or os.cpu_count() or 1
+        marked = 0
+        for evaluation in evaluations:
+            marked += store.rows.retry_failed(evaluation.id, classes=options.classes, index=options.row)
+            # After that: an evaluation that runs and has nothing pending would be completed.
+            store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
+        slots = max(1, processes) * (options.concurrency or _SLOTS_OF_A_PROCESS)
+        rows_per_task = max(1, min(_MOST_ROWS_PER_TASK, marked // (slots * _TASKS_PER_SLOT)))
+        dispatcher = Dispatcher(store, publisher, DispatchOptions(rows_per_task, slots))
+        following = Following(store, dispatcher, evaluations, options.queue, watcher)
+        watcher.began(evaluations[0].experiment, following.current(), processes)
+        if processes:
+            worker_options = WorkerOptions(
+                paths=paths,
+                root=root,
+                storage=store.raw_url,
+                broker=broker,
+                queue=options.queue,
+                concurrency=options.concurrency,
+                slots=slots_for(options.concurrency),
+                service="local",
+            )
+            stack.enter_context(local_workers(worker_options, processes, store, watcher))
+        for evaluation in evaluations:
+            dispatcher.restart(evaluation, was_completed=evaluation.status is EvaluationStatus.COMPLETED)
+            following.publish(evaluation)
+        if not options.detach:
+            following.to_the_end()
+        return Retried(following.current(), marked)
+
+
+def _check_complete(store: Store, evaluation: Evaluation) -> None:
+    if not store.rows.dataset_state(evaluation.id).complete:
+        raise UsageError(
+            f"the dataset of {evaluation.spec.nodeid} has not been read to its end",
+            remedy="Submit it again, which runs failed rows too: doteval submit FILE --experiment NAME",
+        )
+
+
+def _common_root(evaluations: Sequence[Evaluation]) -> Path:
+    """The root directory that the evaluations were submitted from; here, if they don't say."""
+    roots = {str(evaluation.spec.metadata.get(ROOT) or Path.cwd()) for evaluation in evaluations}
+    if len(roots) > 1:
+        raise UsageError(
+            f"these evaluations come from several root directories: {', '.join(sorted(roots))}",
+            remedy="Retry those of one of them: --evaluation TEXT",
+        )
+    root = Path(roots.pop())
+    return root if root.is_dir() else Path.cwd()
+
+
+def _node(evaluation: Evaluation, root: Path) -> str:
+    file = root / evaluation.spec.path
+    if not file.is_file():
+        raise EvaluationFileError(
+            f"the evaluation file {evaluation.spec.path} is not below {root}",
+            remedy="Submit it from where it is now, which runs failed rows too: doteval submit FILE --experiment NAME",
+        )
+    return f"{file}::{evaluation.name}"
+
+
+def _check_code(collected: Collected, evaluations: Sequence[Evaluation]) -> None:
+    """Raise ChangedError if the files are not those that the evaluations ran with: workers would refuse them."""
+    ours = {(item.evaluation_path, item.evaluation_name): item for item in collected.items}
+    for evaluation in evaluations:
+        item = ours.get((evaluation.spec.path, evaluation.name))
+        if item is None:
+            raise NotFoundError(f"there is no evaluation {evaluation.spec.nodeid} below {collected.root} any more")
+        differing = differing_files(evaluation.spec.fingerprint, fingerprint(item))
+        if differing:
+            raise ChangedError(
+                f"{evaluation.spec.nodeid} is not what the experiment began with: {', '.join(differing)} has changed",
+                remedy="Run failed rows with the new code: doteval submit FILE --experiment NAME --allow-changed",
+            )
