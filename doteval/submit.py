@@ -13,7 +13,7 @@ from doteval.execution.attempts import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
 from doteval.execution.embedded import Collected, with_collected
 from doteval.execution.fingerprint import specify
 from doteval.execution.items import EvaluationItem
-from doteval.experiments import POLICY, Evaluation, EvaluationSpec, Experiment
+from doteval.experiments import POLICY, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.following import Following, Watcher, local_workers
 from doteval.intake import take_in
 from doteval.queue.embedded_redis import EmbeddedRedis
