@@ -1,0 +1,340 @@
+"""A dataset's rows in the store: in order, in bounded memory, and compared with what was there before."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from doteval import intake
+from doteval.datasets import open_dataset
+from doteval.errors import ChangedError, DatasetError, UnstorableValueError
+from doteval.experiments import Evaluation, EvaluationSpec
+from doteval.intake import Chunk, take_in
+from doteval.results import Outcome, Row, RowStatus, Score
+from doteval.store import DatasetState, NewResult, Store
+
+SPEC = EvaluationSpec("eval_it.py", "eval_it", ("text", "expected"), {"eval_it.py": "1"})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(f"sqlite://{tmp_path}/results.db") as store:
+        yield store
+
+
+@pytest.fixture
+def evaluation(store: Store) -> Evaluation:
+    return store.evaluations.begin(store.experiments.begin("x"), SPEC)
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks are cut by their size alone, however slow the machine is."""
+    monkeypatch.setattr(intake, "_CHUNK_SECONDS", 3600.0)
+
+
+def records(count: int, version: str = "a") -> list[tuple[str, int]]:
+    return [(f"{version}{index}", index) for index in range(count)]
+
+
+def take(store: Store, evaluation: Evaluation, source: Any, **options: Any) -> list[Chunk]:
+    return list(take_in(store, evaluation, open_dataset(source), **options))
+
+
+def stored(store: Store, evaluation: Evaluation) -> list[tuple[Any, ...]]:
+    """All rows in the store, as tuples of their values."""
+    return [tuple(row.values.values()) for row in store.rows.pending(evaluation.id, 0, 10**9)]
+
+
+def finish(store: Store, evaluation: Evaluation, first: int, last: int) -> None:
+    outcome = Outcome(RowStatus.DONE, 0.0, 0.0, (Score("ok", True, ["accuracy"]),))
+    store.results.write(
+        [NewResult(evaluation.id, row, outcome) for row in store.rows.pending(evaluation.id, first, last)], None
+    )
+
+
+def pending(store: Store, evaluation: Evaluation) -> list[int]:
+    return [row.index for row in store.rows.pending(evaluation.id, 0, 10**9)]
+
+
+class Versioned:
+    """A dataset that can tell its versions apart without being read."""
+
+    columns = ("text", "expected")
+
+    def __init__(self, rows: Iterable[Any], fingerprint: str) -> None:
+        self.rows, self.fingerprint, self.read = rows, fingerprint, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.read += 1
+        return iter(self.rows)
+
+
+def test_rows_are_stored_in_order_and_yielded_when_they_are(store: Store, evaluation: Evaluation) -> None:
+    seen = 0
+    for chunk in take_in(store, evaluation, open_dataset(records(2500))):
+        assert (chunk.first, chunk.new) == (seen, True)
+        seen = chunk.last + 1
+        assert len(stored(store, evaluation)) == seen
+        state = store.rows.dataset_state(evaluation.id)
+        assert (state.rows, state.complete) == (seen, False)
+    assert stored(store, evaluation) == records(2500)
+    state = store.rows.dataset_state(evaluation.id)
+    assert (state.rows, state.complete) == (2500, True)
+    assert store.evaluations.counts(evaluation.id).total == 2500
+
+
+def test_dicts_tuples_and_what_is_too_long_or_too_short(store: Store, evaluation: Evaluation) -> None:
+    take(store, evaluation, [{"expected": 1, "text": "a", "more": 2}, {"text": "b"}, ("c", 3, "more"), ("d",), ()])
+    rows = store.rows.pending(evaluation.id, 0, 9)
+    assert [row.values for row in rows] == [
+        {"text": "a", "expected": 1},
+        {"text": "b", "expected": None},
+        {"text": "c", "expected": 3},
+        {"text": "d"},
+        {},
+    ]
+
+
+def test_memory_is_bounded_however_many_rows_a_generator_gives(evaluation: Evaluation) -> None:
+    class Rows:
+        """Takes rows and forgets them, so that what is measured is the intake's own."""
+
+        count = 0
+
+        def dataset_state(self, _: int) -> DatasetState:
+            return DatasetState(0, False, None)
+
+        def keys(self, *_: int) -> dict[int, str]:
+            return {}
+
+        def add(self, _: int, rows: list[Row]) -> None:
+            self.count += len(rows)
+
+        def set_total(self, *_: Any, **__: Any) -> None:
+            pass
+
+    store: Any = SimpleNamespace(rows=Rows())
+    generated = ((str(index), index) for index in range(200_000))
+    chunks = take_in(store, evaluation, open_dataset(generated))
+    try:
+        for chunk in chunks:
+            # Traced from there on only: it makes everything slow.
+            if chunk.last == 179_999:
+                gc.collect()
+                tracemalloc.start()
+            del chunk
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert store.rows.count == 200_000
+    # The last 20,000 rows are 10 MB; those of two chunks are in memory when one takes the other's place.
+    assert 500_000 < peak < 3_000_000
+
+
+def test_a_slow_dataset_is_stored_before_a_chunk_is_full(
+    store: Store, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_CHUNK_SECONDS", 0.0)
+    assert [len(chunk.rows) for chunk in take(store, evaluation, records(3))] == [1, 1, 1]
+
+
+# Taken in again.
+
+
+def test_what_is_there_is_not_stored_again(store: Store, evaluation: Evaluation) -> None:
+    take(store, evaluation, records(1500))
+    finish(store, evaluation, 0, 499)
+    again = take(store, evaluation, records(1500))
+    assert [chunk.new for chunk in again] == [False, False]
+    assert pending(store, evaluation) == list(range(500, 1500))
+
+
+def test_rows_that_were_stored_and_not_counted_are_not_taken_for_new(store: Store, evaluation: Evaluation) -> None:
+    take(store, evaluation, records(10))
+    finish(store, evaluation, 0, 9)
+    # As a submitter leaves it that dies between storing rows and counting them.
+    store.rows.set_total(evaluation.id, 5, complete=False, fingerprint=None)
+    assert [chunk.new for chunk in take(store, evaluation, records(10))] == [False]
+    with pytest.raises(ChangedError, match="row 7 "):
+        take(store, evaluation, [*records(7), *records(10, "b")[7:]])
+
+
+def test_a_dataset_that_says_it_is_the_same_is_not_read(store: Store, evaluation: Evaluation) -> None:
+    dataset = Versioned(records(10), "v1")
+    take(store, evaluation, dataset)
+    assert take(store, evaluation, dataset) == []
+    assert dataset.read == 1
+    other = Versioned(records(10), "v2")
+    take(store, evaluation, other)
+    assert other.read == 1
+
+
+def test_one_that_was_not_read_to_its_end_is_read_again(store: Store, evaluation: Evaluation) -> None:
+    dataset = Versioned(records(3000), "v1")
+    chunks = take_in(store, evaluation, open_dataset(dataset))
+    next(chunks)
+    chunks.close()  # type: ignore[attr-defined]
+    assert not store.rows.dataset_state(evaluation.id).complete
+    assert [chunk.new for chunk in take(store, evaluation, dataset)] == [False, True, True]
+    assert stored(store, evaluation) == records(3000)
+
+
+def test_one_of_which_only_samples_were_read_is_read_again(store: Store, evaluation: Evaluation) -> None:
+    dataset = Versioned(records(10), "v1")
+    take(store, evaluation, dataset, samples=5)
+    take(store, evaluation, dataset)
+    assert dataset.read == 2
+    assert stored(store, evaluation) == records(10)
+
+
+def test_samples_then_more_samples_then_all(store: Store, evaluation: Evaluation) -> None:
+    total = []
+    for samples in (5, 8, 8, 3, None):
+        take(store, evaluation, records(12), samples=samples)
+        state = store.rows.dataset_state(evaluation.id)
+        assert state.complete
+        total.append(state.rows)
+    assert total == [5, 8, 8, 8, 12]
+    assert stored(store, evaluation) == records(12)
+
+
+def test_more_samples_than_there_are_rows_are_all_rows(store: Store, evaluation: Evaluation) -> None:
+    dataset = Versioned(records(5), "v1")
+    take(store, evaluation, dataset, samples=100)
+    assert take(store, evaluation, dataset) == []
+    assert store.rows.dataset_state(evaluation.id).rows == 5
+
+
+def test_samples_read_no_further(store: Store, evaluation: Evaluation) -> None:
+    def rows() -> Iterator[tuple[str, int]]:
+        yield from records(5)
+        raise AssertionError("read too far")
+
+    take(store, evaluation, rows, samples=5)
+    assert stored(store, evaluation) == records(5)
+
+
+# Changed datasets.
+
+
+def test_a_changed_row_is_said_and_nothing_is_lost(store: Store, evaluation: Evaluation) -> None:
+    take(store, evaluation, records(1500))
+    finish(store, evaluation, 0, 1499)
+    changed = [*records(1200), ("other", 0), *records(1500)[1201:]]
+    with pytest.raises(ChangedError, match="row 1200 ") as raised:
+        take(store, evaluation, changed)
+    assert "'x'" in raised.value.message
+    assert "other" not in str(raised.value)
+    assert "--allow-changed" in (raised.value.remedy or "")
+    assert store.evaluations.counts(evaluation.id).done == 1500
+
+
+def test_allowed_changes_replace_the_rows_and_drop_their_results_only(store: Store, evaluation: Evaluation) -> None:
+    take(store, evaluation, records(10))
+    finish(store, evaluation, 0, 9)
+    changed = records(10)
+    changed[3], changed[7] = ("new 3", 3), ("new 7", 7)
+    take(store, evaluation, changed, allow_changed=True)
+    assert pending(store, evaluation) == [3, 7]
+    assert stored(store, evaluation) == [("new 3", 3), ("new 7", 7)]
+
+
+def test_a_row_that_was_put_in_front_moves_all(store: Store, evaluation: Evaluation) -> None:
+    take(store, evaluation, records(5))
+    with pytest.raises(ChangedError, match="row 0 "):
+        take(store, evaluation, [("first", -1), *records(5)])
+
+
+def test_a_shorter_dataset_is_a_change(store: Store, evaluation: Evaluation) -> None:
+    take(store, evaluation, records(10))
+    finish(store, evaluation, 0, 9)
+    with pytest.raises(ChangedError, match="it has 6 rows, and had 10"):
+        take(store, evaluation, records(6))
+    take(store, evaluation, records(6), allow_changed=True)
+    counts = store.evaluations.counts(evaluation.id)
+    assert (counts.total, counts.done) == (6, 6)
+
+
+def test_a_longer_dataset_is_taken_in_to_its_end(store: Store, evaluation: Evaluation) -> None:
+    take(store, evaluation, records(10))
+    finish(store, evaluation, 0, 9)
+    take(store, evaluation, records(15))
+    assert pending(store, evaluation) == list(range(10, 15))
+    assert store.rows.dataset_state(evaluation.id).rows == 15
+
+
+def test_fewer_samples_are_no_change(store: Store, evaluation: Evaluation) -> None:
+    take(store, evaluation, records(10))
+    take(store, evaluation, records(10), samples=5)
+    assert store.rows.dataset_state(evaluation.id).rows == 10
+
+
+# What cannot be taken in.
+
+
+class Unstorable:
+    def __repr__(self) -> str:
+        return "hunter2"
+
+
+def test_a_value_that_cannot_be_stored_is_said_by_row_and_column(store: Store, evaluation: Evaluation) -> None:
+    with pytest.raises(UnstorableValueError) as raised:
+        take(store, evaluation, [*records(1200), ("text", {"deep": [Unstorable()]})])
+    for part in ("row 1200", "eval_it", "expected", "Unstorable"):
+        assert part in raised.value.message
+    assert "hunter2" not in str(raised.value)
+    assert raised.value.remedy
+    # What came before is there; another submission goes on from it.
+    assert len(stored(store, evaluation)) == 1000
+    assert not store.rows.dataset_state(evaluation.id).complete
+
+
+@pytest.mark.parametrize("source", [[], lambda: iter(()), ()])
+def test_an_empty_dataset_is_an_error(store: Store, evaluation: Evaluation, source: Any) -> None:
+    with pytest.raises(DatasetError, match="eval_it is empty"):
+        take(store, evaluation, source)
+
+
+def test_one_that_became_empty_is_an_error_and_loses_nothing(store: Store, evaluation: Evaluation) -> None:
+    take(store, evaluation, records(5))
+    with pytest.raises(DatasetError, match="is empty"):
+        take(store, evaluation, [], allow_changed=True)
+    assert stored(store, evaluation) == records(5)
+
+
+def test_a_generator_that_fails_says_after_how_many_rows_and_can_be_mended(
+    store: Store, evaluation: Evaluation
+) -> None:
+    def broken() -> Iterator[tuple[str, int]]:
+        yield from records(1500)
+        raise LookupError("the disk is gone")
+
+    with pytest.raises(DatasetError, match="LookupError after 1500 rows") as raised:
+        take(store, evaluation, broken)
+    assert isinstance(raised.value.__cause__, LookupError)
+    # Whole chunks are there.
+    assert stored(store, evaluation) == records(1000)
+    assert not store.rows.dataset_state(evaluation.id).complete
+    take(store, evaluation, records(2000))
+    assert stored(store, evaluation) == records(2000)
+    assert store.rows.dataset_state(evaluation.id).complete
+
+
+def test_what_needs_the_store_goes_through_patient(store: Store, evaluation: Evaluation) -> None:
+    calls = []
+
+    def twice(action: Any) -> Any:
+        calls.append(1)
+        action()
+        return action()
+
+    take(store, evaluation, records(1500), patient=twice)
+    assert len(calls) > 3
+    assert stored(store, evaluation) == records(1500)
