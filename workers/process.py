@@ -35,6 +35,7 @@ from doteval.pytest_plugin import loop_key
 from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus
+from doteval.sharing import share
 from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo, WorkerState
 from doteval.worker_options import RECYCLED, WorkerOptions
 from workers.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
@@ -76,6 +77,8 @@ class WorkerProcess:
         self._finished = False
         self._recycling = Recycling(options.max_rows, options.max_memory)
         self._stored = 0
+        self._begun = 0
+        self._counting = threading.Lock()
         # Why this process leaves of its own accord, None while it does not.
         self.recycled: str | None = None
 
@@ -85,6 +88,7 @@ class WorkerProcess:
         Raises StoreError or EvaluationFileError if that is not possible. A fixture that cannot be
         loaded is no error here: it is recorded, and evaluations that do not need it are served.
         """
+        share(self._options.sharing)
         store = self._store = Store.open(self._options.storage)
         self._worker_id = store.workers.begin(
             WorkerInfo(
@@ -222,7 +226,7 @@ class WorkerProcess:
         note = functools.partial(self._note, evaluation.id) if self._flights is not None else None
         # A row that may have killed a process runs alone, so that no other is blamed for it.
         assignments = [
-            Assignment(item, iter(part), landing.record, landing.ended, note, alone, policy)
+            Assignment(item, iter(part), landing.record, landing.ended, note, alone, policy, name=evaluation.uid)
             for part, alone in ((calm, False), (suspected, True))
             if part
         ]
@@ -274,11 +278,13 @@ class WorkerProcess:
         assert self._flights is not None
         flights = self._flights
         slots = flights.take_off(FlightEntry(evaluation_id, row.index, row.sample) for row in rows)
-        process_figures.count_begun(len(rows))
+        with self._counting:
+            self._begun += len(rows)
 
         def landed() -> None:
             flights.land(slots)
-            process_figures.count_begun(-len(rows))
+            with self._counting:
+                self._begun -= len(rows)
 
         return landed
 
@@ -362,6 +368,7 @@ class WorkerProcess:
         self._store.workers.beat(self._worker_id, state=self._state, holding=list(self._holding.values()))
         if self._conductor is not None:
             self._conductor.post(self._loads.snapshot)
+            process_figures.tell_in_flight(min(self._begun, self._conductor.rows_at_once))
             self._withdraw_ended(self._conductor)
 
     def _withdraw_ended(self, conductor: Conductor) -> None:

@@ -38,6 +38,7 @@ from doteval.execution.loop_window import Begin, LoopWindow
 from doteval.execution.stage import LoadFailedError
 from doteval.execution.windows import FixedWindow, Window, window_for
 from doteval.foreach import ForEachSpec
+from doteval.metering import Place, placed
 from doteval.results import ErrorClass, Outcome, Row
 
 
@@ -81,6 +82,7 @@ class Assignment:
     after the last of them, with None or with what cut the assignment short. `note` is told of rows
     that are about to begin, and gives what to call when they have ended. Rows that are to run
     `alone` have no other row beside them in this process. `policy` is used instead of the conductor's.
+    `name` is what all worker processes call the evaluation.
     """
 
     item: Runnable
@@ -90,6 +92,7 @@ class Assignment:
     note: Callable[[Sequence[Row]], Callable[[], None]] | None = None
     alone: bool = False
     policy: CallPolicy | None = None
+    name: str = ""
     in_flight: int = field(default=0, init=False)
     withdrawn: bool = field(default=False, init=False)
     drawn: bool = field(default=False, init=False)
@@ -196,6 +199,12 @@ class Conductor:
     def concurrency_of(self, item: Runnable) -> int:
         """How many calls of an evaluation may be in flight in this process, to begin with."""
         return self._window_of(item).size
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows may run at the same time now. More may have been begun: they are lined up on the loop."""
+        prepared = self._prepared
+        return self._window.size * ((prepared.spec.batch_size if prepared is not None else None) or 1)
 
     # What follows runs on the serving thread, except for what is said to run elsewhere.
 
@@ -323,13 +332,15 @@ class Conductor:
     def _begin_call(self, flight: _Flight, what: Call) -> None:
         policy, size = self._policy_of(flight.assignment), flight.assignment.item.spec.batch_size
         arguments = {**what.fixtures, **_values(flight.rows, batch=size is not None)}
+        first = flight.rows[0]
+        function = placed(what.function, Place(flight.assignment.name, first.index, first.sample))
         if self._loop_window is None and self._threads is None:
             self._window.begun()
             try:
                 if size is None:
-                    outcomes = [call(what.function, arguments, policy)]
+                    outcomes = [call(function, arguments, policy)]
                 else:
-                    outcomes = call_batch(what.function, arguments, policy, len(flight.rows))
+                    outcomes = call_batch(function, arguments, policy, len(flight.rows))
             except BaseException:
                 if flight.lane is not None:
                     flight.lane.tear_down()
@@ -343,13 +354,13 @@ class Conductor:
         if self._loop_window is not None:
             begin: Begin
             if size is None:
-                begin = functools.partial(call_async, what.function, arguments, policy)
+                begin = functools.partial(call_async, function, arguments, policy)
             else:
-                begin = functools.partial(call_batch_async, what.function, arguments, policy, len(flight.rows))
+                begin = functools.partial(call_batch_async, function, arguments, policy, len(flight.rows))
             self._loop_window.feed(functools.partial(_unless_withdrawn, flight.assignment, begin), land)
         else:
             assert self._threads is not None
-            self._threads.submit(_call_and_land, what.function, arguments, policy, size and len(flight.rows), land)
+            self._threads.submit(_call_and_land, function, arguments, policy, size and len(flight.rows), land)
 
     def _policy_of(self, assignment: Assignment) -> CallPolicy:
         if assignment.policy is None:

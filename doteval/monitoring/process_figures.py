@@ -63,9 +63,9 @@ def count_commit(seconds: float) -> None:
     _COMMITS.observe(seconds)
 
 
-def count_begun(rows: int) -> None:
-    """Count rows that begin; negative: that have ended."""
-    _IN_FLIGHT.inc(rows)
+def tell_in_flight(rows: int) -> None:
+    """Say how many rows run now."""
+    _IN_FLIGHT.set(rows)
 
 
 def collected(directory: Path, live: Collection[int]) -> CollectorRegistry:
