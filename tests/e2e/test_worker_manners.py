@@ -89,7 +89,7 @@ def test_figures_of_a_service_are_those_of_the_store(served: Project) -> None:
         assert found['doteval_worker_rows_total{status="done"}'] == counts["done"] == 298
         assert found['doteval_worker_rows_total{status="failed"}'] == counts["failed"] == 2
         assert found['doteval_worker_errors_total{class="evaluation"}'] == 2
-        assert found["doteval_worker_rows_in_flight"] == 0
+        wait_until(lambda: figures(get(f"{base}/metrics")[1])["doteval_worker_rows_in_flight"] == 0, what="a beat")
         assert found["doteval_worker_row_seconds_count"] == 300
         seconds = sum(record.outcome.seconds for record in served.records("one")["eval_remote"])
         assert found["doteval_worker_row_seconds_sum"] == pytest.approx(seconds)
