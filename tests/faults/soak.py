@@ -1,0 +1,154 @@
+"""`make soak MINUTES=10`: a large evaluation while a gremlin breaks things, then every invariant.
+
+Seeded: the same seed breaks the same things at the same times. Prints the seed and the counts. Exit
+code 1 if anything was lost, done twice or not done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.e2e.project import Project, leftover_processes, wait_until
+from tests.faults.evaluation import write_evaluation
+from tests.faults.services import PostgresServer, RedisServer
+
+ROW_SECONDS = 0.25
+ROWS_A_SECOND = 40
+PROCESSES = 2
+
+
+class Gremlin:
+    """Breaks one thing after the other."""
+
+    def __init__(self, seed: int, project: Project, broker: RedisServer, postgres: PostgresServer) -> None:
+        self._random = random.Random(seed)
+        self._project = project
+        self._broker = broker
+        self._postgres = postgres
+        self.broken: Counter[str] = Counter()
+
+    def strike(self) -> None:
+        faults: list[Callable[[], None]] = [
+            self._kill_a_worker_process,
+            self._pause_a_worker_process,
+            self._restart_redis,
+            self._flush_redis,
+            self._pause_redis,
+            self._restart_postgresql,
+        ]
+        fault = self._random.choice(faults)
+        self.broken[fault.__name__.strip("_")] += 1
+        fault()
+
+    def pause(self) -> float:
+        """Seconds until the next strike."""
+        return self._random.uniform(3.0, 9.0)
+
+    def _worker(self) -> int | None:
+        live = [worker.info.pid for worker in self._project.workers() if worker.left_at is None]
+        return self._random.choice(live) if live else None
+
+    def _kill_a_worker_process(self) -> None:
+        if (pid := self._worker()) is not None:
+            _send(pid, signal.SIGKILL)
+
+    def _pause_a_worker_process(self) -> None:
+        if (pid := self._worker()) is not None:
+            _send(pid, signal.SIGSTOP)
+            time.sleep(self._random.uniform(0.5, 5.0))
+            _send(pid, signal.SIGCONT)
+
+    def _restart_redis(self) -> None:
+        self._broker.kill()
+        time.sleep(self._random.uniform(0.0, 2.0))
+        self._broker.start()
+
+    def _flush_redis(self) -> None:
+        self._broker.client.flushall()
+
+    def _pause_redis(self) -> None:
+        self._broker.pause()
+        time.sleep(self._random.uniform(0.5, 5.0))
+        self._broker.resume()
+
+    def _restart_postgresql(self) -> None:
+        self._postgres.kill()
+        time.sleep(self._random.uniform(0.0, 2.0))
+        self._postgres.start()
+
+
+def _send(pid: int, which: signal.Signals) -> None:
+    try:
+        os.kill(pid, which)
+    except ProcessLookupError:
+        # It has left since; the next strike finds another.
+        return
+
+
+def soak(minutes: float, seed: int) -> bool:
+    """Whether every invariant held."""
+    rows = int(minutes * 60 * ROWS_A_SECOND)
+    with tempfile.TemporaryDirectory(prefix="doteval-soak-") as name:
+        directory = Path(name)
+        project = Project(directory / "project")
+        project.path.mkdir()
+        (project.path / "pytest.ini").write_text("[pytest]\n")
+        broker = RedisServer(directory / "redis")
+        broker.start()
+        postgres = PostgresServer(directory / "pg")
+        project.environment |= {"DOTEVAL_BROKER": broker.url, "DOTEVAL_STORAGE": postgres.url}
+        write_evaluation(project, rows=rows, seconds=ROW_SECONDS)
+        gremlin = Gremlin(seed, project, broker, postgres)
+        try:
+            return _soak(project, gremlin, minutes, rows, seed)
+        finally:
+            broker.stop()
+            postgres.stop()
+
+
+def _soak(project: Project, gremlin: Gremlin, minutes: float, rows: int, seed: int) -> bool:
+    end = time.monotonic() + minutes * 60
+    with project.started("worker", ".", "--processes", str(PROCESSES)):
+        wait_until(lambda: len(project.workers()) >= PROCESSES, what="the worker processes")
+        # A row that is in flight at two kills is no poison here.
+        options = ("--experiment", "soak", "--max-crashes", "1000")
+        with project.started("submit", "eval_it.py", *options) as submitter:
+            while time.monotonic() < end and submitter.poll() is None:
+                time.sleep(gremlin.pause())
+                gremlin.strike()
+            calm = time.monotonic()
+            code = submitter.wait(minutes * 60 + 120)
+            took = time.monotonic() - calm
+    records = project.records("soak")["eval_steady"]
+    indexes = Counter(record.row.index for record in records)
+    begun = sum(count for what, count in project.counts().items() if what.startswith("begin"))
+    faults = sum(gremlin.broken.values())
+    lost = rows - len(indexes)
+    twice = sum(count - 1 for count in indexes.values())
+    failed = sum(record.outcome.status != "done" for record in records)
+    with project.store() as store:
+        evaluation = store.evaluations.of(store.experiments.find("soak"))[0]
+    print(f"seed {seed}, {minutes:g} minutes, {rows} rows, {faults} faults: {dict(gremlin.broken)}")
+    print(f"submit exited with {code}, {took:.1f} s after the last fault; the evaluation is {evaluation.status}")
+    print(f"lost {lost}, stored twice {twice}, failed {failed}; executed again {begun - rows}")
+    print(f"counts: {evaluation.counts}; left over: {leftover_processes(project.path)}")
+    held = code == 0 and not (lost or twice or failed) and evaluation.counts.done == rows
+    print("every invariant held" if held else "AN INVARIANT DID NOT HOLD; the output:\n" + project.output()[-5000:])
+    return held
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
+    given = parser.parse_args()
+    sys.exit(0 if soak(given.minutes, given.seed) else 1)
