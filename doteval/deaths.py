@@ -20,13 +20,12 @@ class Deaths:
     """Records in the store how worker processes ended.
 
     A death that cannot be recorded now, because the store is away, is kept and tried again. `told` is
-    called with a line for people about rows that are given up. Rows are given up when they were in
-    flight in `most` processes that died.
+    called with a line for people about rows that are given up, because they were in flight in as many
+    processes that died as their evaluation allows.
     """
 
-    def __init__(self, store: Store, most: int, told: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, told: Callable[[str], None]) -> None:
         self._store = store
-        self._most = most
         self._told = told
         self._unrecorded: deque[tuple[int, str, list[CrashedRow]]] = deque()
         # Only this user may read it, or lay false notes there.
@@ -61,9 +60,9 @@ class Deaths:
     def _record(self, pid: int, how: str, taken: list[CrashedRow]) -> None:
         # First the crashes: once the process counts as gone, its rows are published again.
         if taken:
-            given_up = self._store.crashes.record(taken, reason=how, worker_id=None, most=self._most)
+            given_up = self._store.crashes.record(taken, reason=how, worker_id=None)
             for row in given_up:
-                self._told(f"row {row.row_index} is given up: it was in flight in {self._most} processes that died")
+                self._told(f"row {row.row_index} is given up: too many processes died with it in flight")
         self._store.workers.end_process(socket.gethostname(), pid, reason=how)
 
 

@@ -12,6 +12,8 @@ from enum import StrEnum
 BATCH_SIZE = "batch_size"
 # And the one that says how rows are to be called: retries, delay (seconds), timeout (seconds or None).
 POLICY = "policy"
+# And the one that says how many worker processes a row may take along before it is given up.
+MAX_CRASHES = "max_crashes"
 # The one that says which root directory of pytest's it was submitted from.
 ROOT = "root"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from doteval.datasets import open_dataset
 from doteval.dispatch import Dispatcher, DispatchOptions
@@ -13,11 +13,12 @@ from doteval.execution.attempts import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
 from doteval.execution.embedded import Collected, with_collected
 from doteval.execution.fingerprint import specify
 from doteval.execution.items import EvaluationItem
-from doteval.experiments import POLICY, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from doteval.experiments import MAX_CRASHES, POLICY, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.following import Following, Watcher, local_workers
 from doteval.intake import take_in
 from doteval.queue.embedded_redis import EmbeddedRedis
 from doteval.queue.publisher import Publisher
+from doteval.sharing import Sharing
 from doteval.store import Store
 from doteval.worker_options import WorkerOptions, slots_for
 
@@ -49,6 +50,7 @@ class SubmitOptions:
     retry_delay: float = DEFAULT_RETRY_DELAY
     row_timeout: float | None = None
     max_crashes: int = 2
+    sharing: Sharing = field(default_factory=Sharing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,8 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
                 slots=slots_for(options.concurrency),
                 keyword=options.keyword,
                 service="local",
-                max_crashes=options.max_crashes,
+                        # Limits are in the private Redis, which ends with this command; the cache stays in its file.
+                sharing=replace(options.sharing, broker=broker),
             )
             stack.enter_context(local_workers(worker_options, processes, store, watcher))
         dispatcher = Dispatcher(
@@ -156,4 +159,4 @@ def _specify(item: EvaluationItem, options: SubmitOptions) -> EvaluationSpec:
     """The evaluation with what this command says of its rows, so that worker processes elsewhere know."""
     spec = specify(item)
     policy = {"retries": options.max_retries, "delay": options.retry_delay, "timeout": options.row_timeout}
-    return replace(spec, metadata={**spec.metadata, POLICY: policy})
+    return replace(spec, metadata={**spec.metadata, POLICY: policy, MAX_CRASHES: options.max_crashes})

@@ -68,7 +68,7 @@ class Supervisor:
         command: Command = worker_command,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._deaths = Deaths(store, options.max_crashes, told)
+        self._deaths = Deaths(store, told)
         self._options = replace(options, supervisor=os.getpid(), flight_logs=str(self._deaths.directory))
         self._told = told
         self._output = OutputFile(output) if output is not None else None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from doteval.errors import UsageError
 from doteval.execution.attempts import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
 from doteval.monitoring.process_figures import DIRECTORY_VARIABLE
+from doteval.sharing import Sharing
 
 # One variable and not arguments: a URL may hold a password, and everyone can read arguments.
 VARIABLE = "DOTEVAL_WORKER"
@@ -25,10 +26,10 @@ class WorkerOptions:
     `root` is pytest's root directory, None to leave it to pytest. `service` names the service in tables
     and in Flower; `supervisor` is the pid of the process to leave with, None for a worker process that
     was started on its own. `visibility_timeout` is how many seconds a broker waits for a silent worker
-    process. `flight_logs` is the directory where worker processes note their rows in flight; rows that
-    took `max_crashes` of them along are given up.
+    process. `flight_logs` is the directory where worker processes note their rows in flight.
     A process that has stored `max_rows` rows, or uses more than `max_memory` megabytes, makes room for a fresh one.
-    `figures` is the directory where worker processes count for Prometheus.
+    `figures` is the directory where worker processes count for Prometheus. `sharing` is where its clients find
+    the cache and the limits that they share.
     """
 
     paths: tuple[str, ...]
@@ -44,12 +45,12 @@ class WorkerOptions:
     retries: int = DEFAULT_RETRIES
     retry_delay: float = DEFAULT_RETRY_DELAY
     row_timeout: float | None = None
-    max_crashes: int = 2
     visibility_timeout: int = 3600
     flight_logs: str | None = None
     max_rows: int | None = None
     max_memory: int | None = None
     figures: str | None = None
+    sharing: Sharing = field(default_factory=Sharing)
 
     def to_environment(self) -> dict[str, str]:
         told = {VARIABLE: json.dumps(asdict(self))}
@@ -66,7 +67,8 @@ class WorkerOptions:
             return None
         try:
             values = json.loads(text)
-            return cls(**{**values, "paths": tuple(values["paths"])})
+            sharing = Sharing.from_mapping(values["sharing"])
+            return cls(**{**values, "paths": tuple(values["paths"]), "sharing": sharing})
         except (ValueError, TypeError, KeyError) as error:
             raise UsageError(
                 f"the variable {VARIABLE} cannot be read: {type(error).__name__}",

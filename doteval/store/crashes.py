@@ -10,10 +10,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, insert, select
 
+from doteval.encoding import decode
+from doteval.experiments import MAX_CRASHES
 from doteval.results import ErrorClass, Outcome, Row, RowError, RowStatus
 from doteval.store.engine import Database
-from doteval.store.tables import ATTEMPT, RESULT, ROW
+from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW
 from doteval.store.writing import NewResult, encode_result, write_results
+
+_MOST_CRASHES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +35,17 @@ class Crashes:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def record(self, rows: Iterable[CrashedRow], *, reason: str, worker_id: int | None, most: int) -> list[CrashedRow]:
-        """Note that a worker process died with these rows in flight; give up on those that did so `most` times.
+    def record(self, rows: Iterable[CrashedRow], *, reason: str, worker_id: int | None) -> list[CrashedRow]:
+        """Note that a worker process died with these rows in flight; give up on those that did so too often.
 
-        A row that is given up gets a failed result of the crash class, which says `reason`. Rows that have
+        How often that is, the evaluation's metadata say (`MAX_CRASHES`). A row that is given up gets a failed result of the crash class, which says `reason`. Rows that have
         a result by now, or that were removed, are left alone. Returns the rows that were given up.
         """
         given_up: list[CrashedRow] = []
         with self._database.write() as connection:
             for evaluation_id, crashed in _by_evaluation(rows).items():
                 self._database.hold(connection, [evaluation_id], alone=True)
+                most = _most_crashes(connection, evaluation_id)
                 waiting = [row for row in crashed if _is_pending(connection, row)]
                 for row in waiting:
                     connection.execute(insert(ATTEMPT).values(_attempt(row, reason, worker_id)))
@@ -63,6 +68,11 @@ class Crashes:
         )
         with self._database.read() as connection:
             return Counter({(index, sample): count for index, sample, count in connection.execute(query)})
+
+
+def _most_crashes(connection: Connection, evaluation_id: int) -> int:
+    metadata = connection.scalar(select(EVALUATION.c.extra).where(EVALUATION.c.id == evaluation_id))
+    return int(decode(metadata).get(MAX_CRASHES, _MOST_CRASHES)) if metadata else _MOST_CRASHES
 
 
 def _by_evaluation(rows: Iterable[CrashedRow]) -> dict[int, list[CrashedRow]]:
