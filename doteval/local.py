@@ -18,6 +18,7 @@ from doteval.local_evaluation import LocalEvaluation, LocalReport
 from doteval.local_options import LocalOptions
 from doteval.local_progress import Screen
 from doteval.local_store import LocalStore
+from doteval.sharing import share
 
 _SERVICE = "pytest"
 
@@ -40,6 +41,7 @@ class LocalExperiment:
 
     def __init__(self, options: LocalOptions, loop: LoopThread, screen: Screen | None = None) -> None:
         self._options = options
+        share(options.sharing)
         self._loop = loop
         self._screen = screen
         self._name = options.experiment or ephemeral_name()

@@ -99,7 +99,13 @@ class LocalEvaluation:
             self._stage, self._loop, policy=self._options.policy, concurrency=self._options.concurrency
         )
         ended: list[BaseException | None] = []
-        assignment = Assignment(self._runnable, self._pending_rows(dataset), self._recorder(progress), ended.append)
+        assignment = Assignment(
+            self._runnable,
+            self._pending_rows(dataset),
+            self._recorder(progress),
+            ended.append,
+            name=self._evaluation.uid,
+        )
         try:
             conductor.work_off(assignment)
         except BaseException:

@@ -12,6 +12,7 @@ import pytest
 from doteval.concurrency import Adaptive
 from doteval.errors import DotEvalError
 from doteval.execution.calls import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY, CallPolicy
+from doteval.sharing import Sharing
 
 if TYPE_CHECKING:
     from doteval.gates import Gate
@@ -36,6 +37,7 @@ class LocalOptions:
     max_errors: int | None = None
     gates: tuple[Gate, ...] = ()
     allow_changed: bool = False
+    sharing: Sharing = field(default_factory=Sharing)
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -46,6 +48,12 @@ def add_options(parser: pytest.Parser) -> None:
     add("--samples", type=_count("--samples", 1), metavar="N", help="run the first N rows of each dataset")
     add("--epochs", type=_count("--epochs", 1), default=1, metavar="N", help="run every row N times (default: 1)")
     add("--storage", metavar="URL", help="where results are kept (default: .doteval/doteval.db)")
+    for flag, mode, text in (
+        ("--cache", "on", "share replies to repeatable requests (default: clients made with cache=True)"),
+        ("--no-cache", "off", "share no replies, whatever clients ask for"),
+        ("--refresh-cache", "refresh", "share replies, but ask anew for those from before now"),
+    ):
+        add(flag, action="store_const", const=mode, dest="doteval_cache", help=text)
     add(
         "--concurrent",
         type=_concurrent,
@@ -105,7 +113,11 @@ def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOp
     concurrent = config.getoption("concurrent")
     automatic = concurrent == AUTO
     try:
-        settings = load_settings(storage=config.getoption("storage"), concurrency=None if automatic else concurrent)
+        settings = load_settings(
+            storage=config.getoption("storage"),
+            concurrency=None if automatic else concurrent,
+            cache=config.getoption("doteval_cache"),
+        )
     except DotEvalError as error:
         raise pytest.UsageError(str(error)) from error
     return LocalOptions(
@@ -120,6 +132,7 @@ def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOp
         max_errors=config.getoption("max_errors"),
         gates=_gates(config),
         allow_changed=config.getoption("allow_changed"),
+        sharing=settings.sharing(),
     )
 
 

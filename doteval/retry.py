@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from doteval.dispatch import Dispatcher, DispatchOptions
@@ -17,6 +17,7 @@ from doteval.following import Following, Watcher, local_workers
 from doteval.queue.embedded_redis import EmbeddedRedis
 from doteval.queue.publisher import Publisher
 from doteval.results import ErrorClass
+from doteval.settings import load_settings
 from doteval.store import Store
 from doteval.worker_options import WorkerOptions, slots_for
 
@@ -121,6 +122,7 @@ def _run(
                 concurrency=options.concurrency,
                 slots=slots_for(options.concurrency),
                 service="local",
+                sharing=replace(load_settings().sharing(), broker=broker),
             )
             stack.enter_context(local_workers(worker_options, processes, store, watcher))
         for evaluation in evaluations:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -16,6 +16,7 @@ from doteval.monitoring.service_endpoints import Health, figures_directory, serv
 from doteval.orphans import reap_orphans
 from doteval.queue.app import VISIBILITY_TIMEOUT
 from doteval.queue.publisher import Publisher
+from doteval.sharing import Sharing
 from doteval.store import Store
 from doteval.supervisor import Supervisor
 from doteval.worker_options import WorkerOptions, slots_for
@@ -46,6 +47,7 @@ class ServiceOptions:
     metrics_port: int | None = None
     max_rows_per_process: int | None = None
     max_memory_per_process: int | None = None
+    sharing: Sharing = field(default_factory=Sharing)
 
 
 def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
@@ -114,6 +116,7 @@ def _worker_options(options: ServiceOptions, broker: str, store: Store, figures:
         max_rows=options.max_rows_per_process,
         max_memory=options.max_memory_per_process,
         figures=None if figures is None else str(figures),
+        sharing=options.sharing,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import time
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from doteval.errors import UsageError
+from doteval.sharing import DEFAULT_CACHE_PATH, CacheMode, Sharing
+from doteval.urls import is_redis_url
 
 ENVIRONMENT_PREFIX = "DOTEVAL_"
 
@@ -52,6 +55,16 @@ class Settings(BaseSettings):
     """Rows that travel in one row task."""
     visibility_timeout: Count = 3600
     """Seconds after which Redis hands out a message again whose worker process is silent."""
+    cache: CacheMode = CacheMode.ASK
+    """Whether clients share replies: ask (those made with cache=True), on, off or refresh."""
+    cache_path: str | None = None
+    """The SQLite file of shared replies; None is ``.doteval/cache.db``, or the broker if it is a Redis."""
+    cache_megabytes: Count = 512
+    """How large the cache may get."""
+    cache_days: Annotated[float, Field(gt=0)] = 30.0
+    """How long a reply is kept."""
+    prices: str | None = None
+    """A TOML or JSON file with what tokens cost, by model."""
 
     @classmethod
     def settings_customise_sources(
@@ -65,6 +78,21 @@ class Settings(BaseSettings):
         found = find_table(Path.cwd())
         table = found[1] if found else {}
         return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=dict(table))
+
+    def sharing(self) -> Sharing:
+        """What the worker processes of a command share. What is to be refreshed is what was there before now."""
+        in_redis = self.broker is not None and is_redis_url(self.broker)
+        path = self.cache_path or (None if in_redis else DEFAULT_CACHE_PATH)
+        return Sharing(
+            broker=self.broker,
+            cache=self.cache,
+            # Worker processes may run elsewhere.
+            cache_path=None if path is None else str(Path(path).absolute()),
+            refresh_since=time.time() if self.cache is CacheMode.REFRESH else 0.0,
+            cache_seconds=self.cache_days * 86400.0,
+            cache_bytes=self.cache_megabytes * 1024 * 1024,
+            prices=None if self.prices is None else str(Path(self.prices).absolute()),
+        )
 
 
 def load_settings(**options: Any) -> Settings:
@@ -125,6 +153,9 @@ def _checked(table: Any, path: Path) -> dict[str, Any]:
     storage = checked.get("storage")
     if isinstance(storage, str):
         checked["storage"] = _below(path.parent, storage)
+    for name in ("cache_path", "prices"):
+        if isinstance(checked.get(name), str):
+            checked[name] = str(path.parent / Path(checked[name]).expanduser())
     return checked
 
 

@@ -32,6 +32,7 @@ def _options() -> WorkerOptions:
         concurrency=settings.concurrency,
         slots=slots_for(settings.concurrency),
         visibility_timeout=settings.visibility_timeout,
+        sharing=settings.sharing(),
     )
 
 

@@ -49,6 +49,16 @@ def chosen(evaluations: Sequence[Evaluation], text: str | None, experiment: str)
     return found
 
 
+def cache_option(command: Command) -> Command:
+    for flag, mode, text in (
+        ("--refresh-cache", "refresh", "Share replies, but ask anew for those from before this command."),
+        ("--no-cache", "off", "Share no replies, whatever clients ask for."),
+        ("--cache", "on", "Share replies to repeatable requests.  [default: clients made with cache=True]"),
+    ):
+        command = click.option(flag, "cache", flag_value=mode, default=None, help=text)(command)
+    return command
+
+
 @contextmanager
 def existing_store(storage: str | None) -> Iterator[Store]:
     """The result store of the settings, which must exist.

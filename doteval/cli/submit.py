@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from doteval.cli.options import storage_option
+from doteval.cli.options import cache_option, storage_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +30,7 @@ def _rows_per_task(ctx: click.Context, param: click.Parameter, value: str | None
 @click.option("-k", "keyword", metavar="EXPRESSION", help="Only evaluations that match, as in pytest.")
 @click.option("--samples", type=Count, metavar="N", help="Only the first N rows of each dataset.")
 @storage_option
+@cache_option
 @click.option(
     "--broker", metavar="URL", help="Message broker of workers elsewhere.  [default: a private Redis, local workers]"
 )
@@ -74,6 +75,7 @@ def command(
     max_crashes: int | None,
     detach: bool,
     allow_changed: bool,
+    cache: str | None,
 ) -> None:
     """Evaluate the files, directories or single evaluations at PATH on worker processes.
 
@@ -99,7 +101,13 @@ def command(
         workers=workers,
         concurrency=concurrency,
         rows_per_task=rows_per_task,
+        cache=cache,
     )
+    if cache is not None and settings.broker is not None:
+        raise click.UsageError(
+            "With a broker the workers decide about the cache: give --cache, --no-cache or --refresh-cache to "
+            "`doteval worker`."
+        )
     if workers is not None and settings.broker is not None:
         raise click.UsageError(
             "--workers starts local worker processes, and with a broker the rows go to those that `doteval worker` "
@@ -121,6 +129,7 @@ def command(
         allow_changed=allow_changed,
         epochs=epochs,
         row_timeout=row_timeout,
+        sharing=settings.sharing(),
     )
     chosen: dict[str, Any] = {"max_retries": max_retries, "retry_delay": retry_delay, "max_crashes": max_crashes}
     options = replace(options, **{name: value for name, value in chosen.items() if value is not None})

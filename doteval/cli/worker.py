@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from doteval.cli.options import storage_option
+from doteval.cli.options import cache_option, storage_option
 
 Count = click.IntRange(min=1)
 Port = click.IntRange(0, 65535)
@@ -14,6 +14,7 @@ Port = click.IntRange(0, 65535)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--broker", metavar="URL", help="Message broker that row tasks come from; it must be named somewhere.")
 @storage_option
+@cache_option
 @click.option("--queue", metavar="NAME", help="Queue that row tasks come from.  [default: doteval]")
 @click.option("--processes", type=Count, metavar="N", help="Worker processes.  [default: one a core]")
 @click.option(
@@ -54,6 +55,7 @@ def command(
     metrics_port: int | None,
     max_rows_per_process: int | None,
     max_memory_per_process: int | None,
+    cache: str | None,
 ) -> None:
     """Serve row tasks for the evaluation files below PATH, and no others, until asked to leave.
 
@@ -66,7 +68,9 @@ def command(
     from doteval.service import ServiceOptions, serve
     from doteval.settings import load_settings
 
-    settings = load_settings(storage=storage, broker=broker, queue=queue, processes=processes, concurrency=concurrency)
+    settings = load_settings(
+        storage=storage, broker=broker, queue=queue, processes=processes, concurrency=concurrency, cache=cache
+    )
     options = ServiceOptions(
         paths=paths,
         broker=settings.broker,
@@ -82,5 +86,6 @@ def command(
         metrics_port=metrics_port,
         max_rows_per_process=max_rows_per_process,
         max_memory_per_process=max_memory_per_process,
+        sharing=settings.sharing(),
     )
     serve(options, told=lambda line: click.echo(line, err=True))

@@ -14,11 +14,6 @@ _ANSWER_SECONDS = 10.0
 _SOCKET = "redis+socket://"
 
 
-def is_redis(broker: str | None) -> bool:
-    """Whether a broker is a single Redis that can hold more than messages."""
-    return broker is not None and ";" not in broker and broker.startswith(("redis://", "rediss://", _SOCKET))
-
-
 def redis_client(broker: str) -> redis.Redis:
     """A client of a broker's Redis. Connects to nothing yet. Raises ResourceError for a URL that is none."""
     try:

@@ -13,9 +13,9 @@ from doteval.resources.budget_redis import RedisBudgets
 from doteval.resources.cache_redis import RedisStorage
 from doteval.resources.cache_sqlite import SQLiteStorage
 from doteval.resources.limiter import Limiter
-from doteval.resources.redis_address import is_redis
 from doteval.resources.reply_cache import ReplyCache, Storage
 from doteval.sharing import DEFAULT_CACHE_PATH, CacheMode, Sharing, sharing
+from doteval.urls import is_redis_url
 
 _lock = threading.Lock()
 _caches: dict[Sharing, ReplyCache] = {}
@@ -35,7 +35,7 @@ def shared_cache() -> ReplyCache:
 def shared_limiter() -> Limiter:
     """The limits: one budget for all processes where there is a Redis, else for this one."""
     broker = sharing().broker
-    place = broker if is_redis(broker) else None
+    place = broker if broker is not None and is_redis_url(broker) else None
     with _lock:
         if place not in _limiters:
             budgets = LocalBudgets() if place is None else RedisBudgets(place)
@@ -57,7 +57,7 @@ def shared_prices() -> PriceTable:
 def _storage(settings: Sharing) -> Storage:
     since = settings.refresh_since if settings.cache is CacheMode.REFRESH else 0.0
     seconds, most_bytes = settings.cache_seconds, settings.cache_bytes
-    if settings.cache_path is None and settings.broker is not None and is_redis(settings.broker):
+    if settings.cache_path is None and settings.broker is not None and is_redis_url(settings.broker):
         return RedisStorage(settings.broker, seconds=seconds, most_bytes=most_bytes, since=since)
     path = Path(settings.cache_path or DEFAULT_CACHE_PATH)
     return SQLiteStorage(path, seconds=seconds, most_bytes=most_bytes, since=since)
