@@ -126,7 +126,9 @@ def _run(
             )
             stack.enter_context(local_workers(worker_options, processes, store, watcher))
         for evaluation in evaluations:
-            dispatcher.restart(evaluation, was_completed=evaluation.status is EvaluationStatus.COMPLETED)
+            # Of one that runs, rows are on their way: what nobody runs is found when the queue has drained.
+            if evaluation.status is not EvaluationStatus.RUNNING:
+                dispatcher.restart(evaluation, was_completed=evaluation.status is EvaluationStatus.COMPLETED)
             following.publish(evaluation)
         if not options.detach:
             following.to_the_end()

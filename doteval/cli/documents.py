@@ -16,7 +16,7 @@ from typing import Any
 from doteval.encoding import encode
 from doteval.experiments import Counts, Evaluation, Experiment
 from doteval.results import Record, Usage
-from doteval.store import ErrorCount, ExperimentOverview, LoadUsage, UsageReport, WorkerState
+from doteval.store import Attempt, ErrorCount, ExperimentOverview, LoadUsage, UsageReport, WorkerState
 from doteval.summary import MetricValue, Summary
 
 Document = dict[str, Any]
@@ -79,14 +79,19 @@ def rows(counts: Counts) -> Document:
     }
 
 
-def scores(summary: Summary) -> list[Document]:
+def scores(summary: Summary, as_false: Summary) -> list[Document]:
+    """The scores of a summary; `as_false` is the one in which failed rows count as False."""
     return [
-        {"name": score.name, "failed": score.failed, "metrics": [_metric(value) for value in score.metrics]}
+        {
+            "name": score.name,
+            "failed": score.failed,
+            "metrics": [_metric(value, as_false[score.name][value.name]) for value in score.metrics],
+        }
         for score in summary
     ]
 
 
-def _metric(value: MetricValue) -> Document:
+def _metric(value: MetricValue, failed_as_false: float | None) -> Document:
     found = value.interval
     return {
         "name": value.name,
@@ -95,6 +100,7 @@ def _metric(value: MetricValue) -> Document:
         "interval": None if found is None else [_finite(found.low), _finite(found.high)],
         "interval_method": None if found is None else found.method,
         "without_failed": _finite(value.without_failed),
+        "failed_as_false": _finite(failed_as_false),
         "note": value.note,
     }
 
@@ -106,6 +112,21 @@ def error(found: ErrorCount) -> Document:
         "class": found.error_class,
         "count": found.count,
         "example_row": found.example,
+    }
+
+
+def attempt(found: Attempt) -> Document:
+    failure = found.error
+    return {
+        "row": found.index,
+        "sample": found.sample,
+        "status": found.status,
+        "started_at": moment(found.started_at),
+        "seconds": found.seconds,
+        "worker": found.worker,
+        "error": failure and {"type": failure.type, "message": failure.message, "class": failure.error_class},
+        "replaced": found.replaced,
+        "to_be_retried": found.to_be_retried,
     }
 
 

@@ -33,6 +33,16 @@ def evaluation_option(command: Command) -> Command:
     )
 
 
+def errors_as_option(command: Command) -> Command:
+    return click.option(
+        "--errors-as",
+        type=click.Choice(["false", "excluded"]),
+        default="false",
+        show_default=True,
+        help="Whether failed rows count as False in the metrics, or not at all. Both figures are shown.",
+    )(command)
+
+
 def chosen(evaluations: Sequence[Evaluation], text: str | None, experiment: str) -> list[Evaluation]:
     """The evaluations whose ``file::name`` contains a text; all of them for None.
 

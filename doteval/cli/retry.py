@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING
 
 import click
 
-from doteval.cli.options import chosen, evaluation_option, existing_store, storage_option
+from doteval.cli.options import chosen, errors_as_option, evaluation_option, existing_store, storage_option
+
+if TYPE_CHECKING:
+    from doteval.summary import ErrorsAs
 
 Count = click.IntRange(min=1)
 
@@ -41,6 +45,7 @@ CLASSES = {
     metavar="N",
     help="Rows in flight in a worker process.  [default: 10 if async, else 1]",
 )
+@errors_as_option
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
 def command(
     name: str,
@@ -52,6 +57,7 @@ def command(
     queue: str | None,
     workers: int | None,
     concurrency: int | None,
+    errors_as: ErrorsAs,
     detach: bool,
 ) -> None:
     """Run failed rows of the experiment NAME again, and no others.
@@ -106,4 +112,4 @@ def command(
             rows = terminal.few(retried.rows, "row")
             console.print(terminal.plain(f"Published {rows}. To follow: doteval watch {shlex.quote(name)}"))
         else:
-            print_results(console, store, experiment, retried.evaluations)
+            print_results(console, store, experiment, retried.evaluations, errors_as)

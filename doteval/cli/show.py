@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from doteval.cli.options import existing_store, json_option, storage_option
+from doteval.cli.options import (
+    chosen,
+    errors_as_option,
+    evaluation_option,
+    existing_store,
+    json_option,
+    storage_option,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from doteval.experiments import Evaluation
-    from doteval.results import Record
     from doteval.store import Store
-
-# Different errors of one evaluation that --errors shows.
-_ERRORS_SHOWN = 50
+    from doteval.summary import ErrorsAs, Summary
 
 
 @click.command("show")
 @click.argument("name")
-@click.option("--evaluation", metavar="TEXT", help="Only evaluations whose file::name contains this.")
+@evaluation_option
 @click.option("--errors", is_flag=True, help="Also the errors of failed rows, those that are alike in one line.")
 @click.option("--full", is_flag=True, help="Also every record: row, scores, prompt, response, error.")
+@click.option("--row", type=click.IntRange(min=0), metavar="N", help="Only the row with this index: every attempt.")
+@errors_as_option
 @storage_option
 @json_option
-def command(name: str, evaluation: str | None, errors: bool, full: bool, storage: str | None, as_json: bool) -> None:
+def command(
+    name: str,
+    evaluation: str | None,
+    errors: bool,
+    full: bool,
+    row: int | None,
+    errors_as: ErrorsAs,
+    storage: str | None,
+    as_json: bool,
+) -> None:
     """Show the metrics of the experiment NAME."""
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
-        evaluations = _chosen(store.evaluations.of(experiment), evaluation, name)
+        evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
         if as_json:
             from doteval.cli import documents
 
@@ -40,44 +54,64 @@ def command(name: str, evaluation: str | None, errors: bool, full: bool, storage
                 "experiment": documents.experiment(experiment),
                 "storage": store.url,
                 "evaluations": documents.Streamed(
-                    _document(store, found, errors=errors, full=full) for found in evaluations
+                    _document(store, found, errors=errors, full=full, row=row, errors_as=errors_as)
+                    for found in evaluations
                 ),
             }
             documents.write(document)
             return
         from doteval.cli import terminal
+        from doteval.cli.records import print_errors, print_records, print_row
 
         console = terminal.console()
         for found in evaluations:
-            print_evaluation(console, store, found)
+            if row is not None:
+                print_heading(console, found)
+                _check_row(store, found, row)
+                print_row(console, store, found, row)
+                continue
+            print_evaluation(console, store, found, errors_as=errors_as)
             if errors:
-                _print_errors(console, store, found)
+                print_errors(console, store, found)
             if full:
-                _print_records(console, store, found)
+                print_records(console, store, found)
         if not evaluations:
             console.print(terminal.plain(f"The experiment {name!r} has no evaluations yet"))
-        elif not errors and any(found.counts.failed for found in evaluations):
+        elif not errors and row is None and any(found.counts.failed for found in evaluations):
             console.print(terminal.plain(f"Failed rows: doteval show {name!r} --errors"))
 
 
-def print_evaluation(console: Console, store: Store, evaluation: Evaluation) -> None:
-    """The heading of an evaluation and the table of its metrics."""
+def print_heading(console: Console, evaluation: Evaluation) -> None:
+    """The file and name of an evaluation, its status, and the reason for it."""
     from rich.text import Text
 
     from doteval.cli import terminal
-    from doteval.summary import summarize
 
-    counts = evaluation.counts
     console.print(
         Text.assemble((terminal.plain(evaluation.spec.nodeid), "bold"), "  ", terminal.status_text(evaluation.status))
     )
     if evaluation.reason:
         console.print(terminal.plain(evaluation.reason), style="red")
-    table = terminal.table("score", "metric", "value", "95% interval", "n", "errors", "skipped", "time", left=2)
+
+
+def print_evaluation(console: Console, store: Store, evaluation: Evaluation, *, errors_as: ErrorsAs = "false") -> None:
+    """The heading of an evaluation, the table of its metrics, and how many rows failed for what reason.
+
+    Where rows failed, both figures are there: with them as False, and without them.
+    """
+    from doteval.cli import terminal
+
+    counts = evaluation.counts
+    print_heading(console, evaluation)
+    other = [] if not counts.failed else ["without errors" if errors_as == "false" else "errors as False"]
+    columns = ("score", "metric", "value", "95% interval", "n", "errors", "skipped", "time", *other)
+    table = terminal.table(*columns, left=2)
     rest = (terminal.count(counts.failed), terminal.count(counts.skipped), terminal.duration(_seconds(evaluation)))
     notes = []
-    for score in summarize(store.results.score_columns(evaluation.id), counts):
+    summary, as_false = _summaries(store, evaluation, errors_as)
+    for score in summary:
         for metric in score.metrics:
+            figures = metric.without_failed if errors_as == "false" else as_false[score.name][metric.name]
             table.add_row(
                 terminal.plain(score.name),
                 terminal.plain(metric.name),
@@ -85,12 +119,18 @@ def print_evaluation(console: Console, store: Store, evaluation: Evaluation) -> 
                 terminal.interval(metric.interval),
                 terminal.count(metric.n),
                 *rest,
+                *([terminal.figure(figures)] if other else []),
             )
             if metric.note:
                 notes.append(f"{score.name} {metric.name}: {metric.note}")
     if not table.row_count:
-        table.add_row("no scores", "", "-", "-", "0", *rest)
+        table.add_row("no scores", "", "-", "-", "0", *rest, *("-" for _ in other))
     console.print(table)
+    classes = store.attempts.classes(evaluation.id)
+    if classes:
+        named = ", ".join(f"{terminal.count(number)} {kind.value}" for kind, number in classes.items())
+        again = "" if sum(classes.values()) == counts.failed else "; some of them are to be run again"
+        console.print(f"Errors: {named}{again}")
     if counts.pending or counts.total is None:
         notes.append(f"{terminal.share(counts)} rows are finished; the figures are of these")
     for note in notes:
@@ -98,85 +138,54 @@ def print_evaluation(console: Console, store: Store, evaluation: Evaluation) -> 
     console.print()
 
 
-def _print_errors(console: Console, store: Store, evaluation: Evaluation) -> None:
-    from doteval.cli import terminal
-
-    found = store.results.errors(evaluation.id, _ERRORS_SHOWN)
-    if not found:
-        return
-    table = terminal.table("error", "message", "class", "rows", "for example row", left=3)
-    for error in found:
-        table.add_row(
-            terminal.plain(error.type),
-            terminal.plain(error.message),
-            error.error_class.value,
-            terminal.count(error.count),
-            str(error.example),
-        )
-    console.print(table)
-    if len(found) == _ERRORS_SHOWN:
-        console.print(f"These are the {_ERRORS_SHOWN} most frequent errors.", style="yellow")
-    console.print()
-
-
-def _print_records(console: Console, store: Store, evaluation: Evaluation) -> None:
-    for record in store.results.records(evaluation.id):
-        _print_record(console, record)
-    console.print()
-
-
-def _print_record(console: Console, record: Record) -> None:
-    from rich.text import Text
-
-    from doteval.cli import terminal
-
-    row, outcome = record.row, record.outcome
-    sample = f", sample {row.sample}" if row.sample else ""
-    scores = "".join(f"  {score.name}={score.value}" for score in outcome.scores)
-    console.print(
-        Text(f"row {row.index}{sample}", style="bold").append(
-            terminal.plain(f"  {outcome.status.value}  {terminal.duration(outcome.seconds)}{scores}"), style="not bold"
-        )
-    )
-    details: list[tuple[str, Any]] = [*row.values.items()]
-    details += [("prompt", outcome.prompt), ("response", outcome.model_response)]
-    details += [("metadata", dict(outcome.metadata) or None)]
-    if outcome.error is not None:
-        details += [("error", f"{outcome.error.type}: {outcome.error.message}")]
-        details += [("traceback", f"\n{outcome.error.traceback}" if outcome.error.traceback else None)]
-    for name, value in details:
-        if value is not None:
-            console.print(terminal.plain(f"  {name}: {value}"), soft_wrap=True)
-
-
-def _document(store: Store, evaluation: Evaluation, *, errors: bool, full: bool) -> dict[str, Any]:
-    from doteval.cli import documents
+def _summaries(store: Store, evaluation: Evaluation, errors_as: ErrorsAs) -> tuple[Summary, Summary]:
+    """The summary that was asked for, and the one in which errors count as False."""
     from doteval.summary import summarize
 
-    summary = summarize(store.results.score_columns(evaluation.id), evaluation.counts)
+    columns = store.results.score_columns(evaluation.id)
+    as_false = summarize(columns, evaluation.counts)
+    wanted = as_false if errors_as == "false" else summarize(columns, evaluation.counts, errors_as=errors_as)
+    return wanted, as_false
+
+
+def _check_row(store: Store, evaluation: Evaluation, index: int) -> None:
+    if not store.rows.keys(evaluation.id, index, index):
+        from doteval.errors import NotFoundError
+
+        rows = store.rows.dataset_state(evaluation.id).rows
+        raise NotFoundError(
+            f"{evaluation.spec.nodeid} has no row {index}",
+            remedy=f"Its rows have the indexes 0 to {rows - 1}; --evaluation chooses one of several evaluations.",
+        )
+
+
+def _document(
+    store: Store, evaluation: Evaluation, *, errors: bool, full: bool, row: int | None, errors_as: ErrorsAs
+) -> dict[str, Any]:
+    from doteval.cli import documents
+    from doteval.cli.records import ERRORS_SHOWN, LAST_SHOWN, records_of_row
+
+    summary, as_false = _summaries(store, evaluation, errors_as)
     document = {
         **documents.evaluation(evaluation),
         "seconds": _seconds(evaluation),
-        "scores": documents.scores(summary),
+        "errors_as": errors_as,
+        "error_classes": store.attempts.classes(evaluation.id),
+        "scores": documents.scores(summary, as_false),
     }
+    if row is not None:
+        _check_row(store, evaluation, row)
+        document["records"] = [documents.record(record) for record in records_of_row(store, evaluation, row)]
+        document["attempts"] = [documents.attempt(each) for each in store.attempts.of_row(evaluation.id, row)]
+        return document
     if errors:
-        found = store.results.errors(evaluation.id, _ERRORS_SHOWN)
+        found = store.results.errors(evaluation.id, ERRORS_SHOWN)
         document["errors"] = [documents.error(error) for error in found]
+        last = store.attempts.last_failures(evaluation.id, LAST_SHOWN)
+        document["last_errors"] = [documents.attempt(each) for each in last]
     if full:
         document["records"] = documents.Streamed(map(documents.record, store.results.records(evaluation.id)))
     return document
-
-
-def _chosen(evaluations: Sequence[Evaluation], text: str | None, experiment: str) -> list[Evaluation]:
-    chosen = [found for found in evaluations if text is None or text in found.spec.nodeid]
-    if evaluations and not chosen:
-        from doteval.errors import NotFoundError
-
-        raise NotFoundError(
-            f"no evaluation of the experiment {experiment!r} contains {text!r}",
-            remedy="It has " + ", ".join(found.spec.nodeid for found in evaluations) + ".",
-        )
-    return chosen
 
 
 def _seconds(evaluation: Evaluation) -> float:

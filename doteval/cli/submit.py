@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from doteval.cli.options import cache_option, storage_option
+from doteval.cli.options import cache_option, errors_as_option, storage_option
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from doteval.experiments import Evaluation, Experiment
     from doteval.store import Store
+    from doteval.summary import ErrorsAs
 
 Count = click.IntRange(min=1)
 Seconds = click.FloatRange(min=0, min_open=True)
@@ -55,6 +56,7 @@ def _rows_per_task(ctx: click.Context, param: click.Parameter, value: str | None
 @click.option(
     "--max-crashes", type=Count, metavar="N", help="Worker processes that a row may take along before it is given up."
 )
+@errors_as_option
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
 @click.option("--allow-changed", is_flag=True, help="Go on even if code or dataset have changed since.")
 def command(
@@ -73,6 +75,7 @@ def command(
     retry_delay: float | None,
     row_timeout: float | None,
     max_crashes: int | None,
+    errors_as: ErrorsAs,
     detach: bool,
     allow_changed: bool,
     cache: str | None,
@@ -146,10 +149,16 @@ def command(
         console.print(terminal.plain(f"Published. To follow: doteval watch {shlex.quote(name)}"))
         return
     with Store.open(settings.storage, create=False) as store:
-        print_results(console, store, submission.experiment, submission.evaluations)
+        print_results(console, store, submission.experiment, submission.evaluations, errors_as)
 
 
-def print_results(console: Console, store: Store, experiment: Experiment, evaluations: list[Evaluation]) -> None:
+def print_results(
+    console: Console,
+    store: Store,
+    experiment: Experiment,
+    evaluations: list[Evaluation],
+    errors_as: ErrorsAs,
+) -> None:
     """The metrics, the usage, and where the results are. Raises WorkerError if an evaluation as a whole failed."""
     from doteval.cli import terminal
     from doteval.cli.show import print_evaluation
@@ -158,7 +167,7 @@ def print_results(console: Console, store: Store, experiment: Experiment, evalua
 
     console.print()
     for evaluation in evaluations:
-        print_evaluation(console, store, evaluation)
+        print_evaluation(console, store, evaluation, errors_as=errors_as)
     print_usage(console, store.usage.report(experiment))
     console.print(terminal.plain(f"Results: {store.url}"))
     name = shlex.quote(experiment.name)

@@ -15,8 +15,9 @@ import doteval.cli
 from doteval.cli.application import EXIT_CODES, GROUPS
 from doteval.errors import BrokerError, CodeMismatchError, DotEvalError, StoreError, UsageError
 from doteval.experiments import EvaluationStatus
+from doteval.results import ErrorClass, Outcome, RowError, RowStatus
 from doteval.settings import Settings
-from doteval.store import Store
+from doteval.store import NewResult, Store
 from tests.unit.cli_support import CommandLine, complete, fill
 
 COMMANDS = [entry.name for entries in GROUPS.values() for entry in entries]
@@ -192,6 +193,71 @@ def test_show_as_json(doteval_: CommandLine, results: str) -> None:
     assert first["usage"][0]["prompt_tokens"] == 10
     assert more["status"] == "running"
     assert more["finished_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("errors_as", "figures", "n", "heading"),
+    [("false", ("0.500", "0.667"), "4", "without errors"), ("excluded", ("0.667", "0.500"), "3", "errors as False")],
+)
+def test_show_has_both_figures_where_rows_failed(
+    doteval_: CommandLine, results: str, errors_as: str, figures: tuple[str, str], n: str, heading: str
+) -> None:
+    ran = doteval_("show", "alpha", "--storage", results, "--errors-as", errors_as)
+    assert line_with(ran.out, "95% interval").rstrip().endswith(heading)
+    line = words(line_with(ran.out, "exact_match"))
+    assert (line[2], line[-1]) == figures
+    assert line[6] == n
+    assert line_with(ran.out, "Errors: 1 evaluation")
+    # None of these failed.
+    more = ran.out[ran.out.index("eval_more") :]
+    assert heading not in more
+    assert "Errors:" not in more
+    document = json.loads(doteval_("show", "alpha", "--storage", results, "--errors-as", errors_as, "--json").out)
+    metric = document["evaluations"][0]["scores"][0]["metrics"][0]
+    assert metric["value"] == pytest.approx(float(figures[0]), abs=0.001)
+    assert metric["failed_as_false"] == 0.5
+    assert metric["without_failed"] == pytest.approx(2 / 3)
+    assert document["evaluations"][0]["error_classes"] == {"evaluation": 1}
+
+
+def test_show_one_row_with_every_attempt(doteval_: CommandLine, results: str) -> None:
+    with Store.open(results) as store:
+        (words_, _) = store.evaluations.of(store.experiments.find("alpha"))
+        store.rows.retry_failed(words_.id)
+        (row,) = store.rows.pending(words_.id, 3, 3)
+        error = RowError("RateLimitError", "slow\ndown", ErrorClass.INFRASTRUCTURE)
+        store.results.write([NewResult(words_.id, row, Outcome(RowStatus.FAILED, 1e9, 2.0, error=error))], None)
+        store.rows.retry_failed(words_.id)
+    ran = doteval_("show", "alpha", "--storage", results, "--evaluation", "words", "--row", "3")
+    assert ran.code == 0
+    assert words(line_with(ran.out, "no [bold]such[/bold] word"))[:2] == ["1", "failed"]
+    assert "here:1" in line_with(ran.out, "no [bold]such[/bold] word")
+    assert words(line_with(ran.out, "infrastructure"))[:2] == ["2", "failed"]
+    assert "It is to be run again" in ran.out
+    assert "exact_match" not in ran.out
+    document = json.loads(
+        doteval_("show", "alpha", "--storage", results, "--evaluation", "words", "--row", "3", "--json").out
+    )
+    (evaluation,) = document["evaluations"]
+    assert [attempt["error"]["class"] for attempt in evaluation["attempts"]] == ["evaluation", "infrastructure"]
+    assert [attempt["replaced"] for attempt in evaluation["attempts"]] == [True, False]
+    assert [record["row"] for record in evaluation["records"]] == [3]
+
+
+def test_show_a_row_that_is_pending_and_one_that_does_not_exist(doteval_: CommandLine, results: str) -> None:
+    arguments = ("show", "alpha", "--storage", results, "--evaluation", "more", "--row")
+    assert "row 2 is pending" in doteval_(*arguments, "2").out
+    ran = doteval_(*arguments, "4")
+    assert ran.code == 2
+    assert "0 to 3" in ran.err
+
+
+def test_show_the_last_errors_and_their_classes(doteval_: CommandLine, results: str) -> None:
+    ran = doteval_("show", "alpha", "--storage", results, "--errors")
+    assert "row 3 on here:1  ValueError: no [bold]such[/bold] word" in ran.out[ran.out.index("The last ones:") :]
+    document = json.loads(doteval_("show", "alpha", "--storage", results, "--errors", "--json").out)
+    (last,) = document["evaluations"][0]["last_errors"]
+    assert (last["row"], last["worker"], last["error"]["class"]) == (3, "here:1", "evaluation")
 
 
 def test_show_without_options_has_no_records_in_json(doteval_: CommandLine, results: str) -> None:

@@ -1,0 +1,130 @@
+"""Records, the attempts of a row, and errors, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from doteval.experiments import Evaluation
+    from doteval.results import Record
+    from doteval.store import Attempt, Store
+
+# Different errors of one evaluation that --errors shows, and failed rows that ended last.
+ERRORS_SHOWN = 50
+LAST_SHOWN = 5
+
+
+def print_errors(console: Console, store: Store, evaluation: Evaluation) -> None:
+    """The errors of an evaluation, those that are alike in one line, and the last ones."""
+    from doteval.cli import terminal
+
+    found = store.results.errors(evaluation.id, ERRORS_SHOWN)
+    if not found:
+        return
+    table = terminal.table("error", "message", "class", "rows", "for example row", left=3)
+    for error in found:
+        table.add_row(
+            terminal.plain(error.type),
+            terminal.plain(error.message),
+            error.error_class.value,
+            terminal.count(error.count),
+            str(error.example),
+        )
+    console.print(table)
+    if len(found) == ERRORS_SHOWN:
+        console.print(f"These are the {ERRORS_SHOWN} most frequent errors.", style="yellow")
+    console.print("\nThe last ones:")
+    for attempt in store.attempts.last_failures(evaluation.id, LAST_SHOWN):
+        console.print(terminal.plain(failure_line(attempt)))
+    console.print()
+
+
+def failure_line(attempt: Attempt) -> str:
+    """When a row failed, which one, where and why, in one line."""
+    error = attempt.error
+    why = "no reason given" if error is None else f"{error.type}: {' '.join(error.message.split())[:200]}"
+    row = f"row {attempt.index}" + (f", sample {attempt.sample}" if attempt.sample else "")
+    where = f" on {attempt.worker}" if attempt.worker else ""
+    again = " (to be retried)" if attempt.to_be_retried else ""
+    return f"  {attempt.started_at.astimezone():%Y-%m-%d %H:%M:%S}  {row}{where}  {why}{again}"
+
+
+def records_of_row(store: Store, evaluation: Evaluation, index: int) -> Iterator[Record]:
+    """The records of a row, one for each sample that has a result."""
+    for record in store.results.records(evaluation.id, first=index):
+        if record.row.index != index:
+            return
+        yield record
+
+
+def print_row(console: Console, store: Store, evaluation: Evaluation, index: int) -> None:
+    """Everything that is known of one row: its records, and every attempt."""
+    from doteval.cli import terminal
+
+    found = False
+    for record in records_of_row(store, evaluation, index):
+        print_record(console, record)
+        found = True
+    attempts = store.attempts.of_row(evaluation.id, index)
+    if not found:
+        console.print(f"row {index} is pending")
+    if attempts:
+        _print_attempts(console, attempts)
+    console.print()
+    if found and any(attempt.to_be_retried for attempt in attempts):
+        console.print(terminal.plain("It is to be run again; what it came to so far stays until then."), style="yellow")
+
+
+def _print_attempts(console: Console, attempts: Sequence[Attempt]) -> None:
+    from doteval.cli import terminal
+
+    table = terminal.table("attempt", "status", "when", "where", "class", "error", "time", left=6)
+    number = 0
+    for position, attempt in enumerate(attempts):
+        number = 1 if position == 0 or attempt.sample != attempts[position - 1].sample else number + 1
+        error = attempt.error
+        table.add_row(
+            f"{number}" + (f" of sample {attempt.sample}" if attempt.sample else ""),
+            attempt.status.value,
+            f"{attempt.started_at.astimezone():%Y-%m-%d %H:%M:%S}",
+            terminal.plain(attempt.worker or "-"),
+            "-" if error is None else error.error_class.value,
+            "-" if error is None else terminal.plain(f"{error.type}: {error.message}"),
+            terminal.duration(attempt.seconds),
+        )
+    console.print(table)
+
+
+def print_records(console: Console, store: Store, evaluation: Evaluation) -> None:
+    """Every record of an evaluation."""
+    for record in store.results.records(evaluation.id):
+        print_record(console, record)
+    console.print()
+
+
+def print_record(console: Console, record: Record) -> None:
+    """One record: row, scores, prompt, response, error."""
+    from rich.text import Text
+
+    from doteval.cli import terminal
+
+    row, outcome = record.row, record.outcome
+    sample = f", sample {row.sample}" if row.sample else ""
+    scores = "".join(f"  {score.name}={score.value}" for score in outcome.scores)
+    console.print(
+        Text(f"row {row.index}{sample}", style="bold").append(
+            terminal.plain(f"  {outcome.status.value}  {terminal.duration(outcome.seconds)}{scores}"), style="not bold"
+        )
+    )
+    details: list[tuple[str, Any]] = [*row.values.items()]
+    details += [("prompt", outcome.prompt), ("response", outcome.model_response)]
+    details += [("metadata", dict(outcome.metadata) or None)]
+    if outcome.error is not None:
+        details += [("error", f"{outcome.error.type}: {outcome.error.message}")]
+        details += [("traceback", f"\n{outcome.error.traceback}" if outcome.error.traceback else None)]
+    for name, value in details:
+        if value is not None:
+            console.print(terminal.plain(f"  {name}: {value}"), soft_wrap=True)
