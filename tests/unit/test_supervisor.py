@@ -22,14 +22,14 @@ from doteval.worker_options import VARIABLE, WorkerOptions
 
 OPTIONS = WorkerOptions(paths=("eval_it.py",), storage=None, broker="redis://:hunter2@host", queue="q", slots=7)
 
-# Says that it is there, and leaves when it is asked to.
+# Says that it is there, and leaves when it is asked to. Each line in one piece: several processes share the file.
 OBEDIENT = """
 import os, signal, sys, time
 def leave(*_):
-    print("leaving", flush=True)
+    os.write(1, b"leaving\\n")
     os._exit(0)
 signal.signal(signal.SIGTERM, leave)
-print("ready", os.environ["NUMBER"], flush=True)
+os.write(1, f"ready {os.environ['NUMBER']}\\n".encode())
 while True:
     time.sleep(60)
 """
@@ -234,7 +234,7 @@ def test_a_process_that_cannot_be_started_now_is_tried_later(start: Start) -> No
 
 
 def test_stop_waits_until_all_have_left_in_order(start: Start) -> None:
-    slow = OBEDIENT.replace('    print("leaving", flush=True)', '    time.sleep(0.3); print("leaving", flush=True)')
+    slow = OBEDIENT.replace('    os.write(1, b"leaving\\n")', '    time.sleep(0.3); os.write(1, b"leaving\\n")')
     bench = start(slow, processes=2)
     bench.ready(2)
     begin = time.monotonic()
@@ -310,7 +310,7 @@ def test_processes_have_their_options_by_the_environment_and_a_session_of_their_
 import os, json
 options = json.loads(os.environ[{VARIABLE!r}])
 print("ready", options["broker"], options["supervisor"], os.getsid(0) == os.getpid(), flush=True)
-""" + OBEDIENT.replace('print("ready"', 'print("also"')
+""" + OBEDIENT.replace("ready", "also")
     bench = start(script)
     bench.ready(1)
     assert bench.printed[0] == f"ready redis://:hunter2@host {os.getpid()} True"
