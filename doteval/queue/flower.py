@@ -13,7 +13,7 @@ from doteval.queue.app import celery_app
 # Flower keeps 4.7 KB of each task: the newest 20,000 take about 100 MB, whatever ran before them.
 MOST_TASKS = 20_000
 # Row tasks come with a range and the experiment as arguments, and with counts as their result.
-COLUMNS = "name,args,state,received,runtime,result,worker"
+COLUMNS = "name,args,state,received,runtime,result,worker,uuid"
 # How often what Flower knows is written to its file: what a kill of Flower can lose.
 _SAVE_MILLISECONDS = 60_000
 # Seconds after which a worker process that has left is no longer shown.

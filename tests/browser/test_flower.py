@@ -1,0 +1,137 @@
+"""Flower as people see it: `doteval flower`, a real run, a real browser.
+
+``DOTEVAL_SCREENSHOTS=1`` keeps the pictures for the documentation.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+from tests.e2e.project import Project, wait_until
+from tests.e2e.test_worker_service import ready
+
+pytestmark = pytest.mark.browser
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+AUTH = "viewer:look-at-it"
+EVALUATION = """
+import asyncio
+from doteval import Result, foreach
+from doteval.evaluators import exact_match
+from doteval.metering import current_meter
+from doteval.results import Usage
+
+@foreach("question,answer", [(f"private question {i}", str(i % 2)) for i in range(500)])
+async def eval_arithmetic(question, answer):
+    await asyncio.sleep(0.02)
+    current_meter().add(Usage("small-model", requests=1, attempts=1, prompt_tokens=390, completion_tokens=20))
+    assert question not in ("private question 7", "private question 77")
+    return Result(exact_match(answer, "0"), prompt=question)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def keep(browser: webdriver.Chrome, tmp_path: Path, name: str) -> None:
+    directory = IMAGES if os.environ.get("DOTEVAL_SCREENSHOTS") else tmp_path
+    path = directory / f"{name}.png"
+    browser.save_screenshot(str(path))
+    assert path.stat().st_size > 5_000
+
+
+def text_of(browser: webdriver.Chrome, words: str) -> str:
+    """The text of the page, as soon as it has the words."""
+
+    def text() -> str | None:
+        found = browser.find_element(By.TAG_NAME, "body").text
+        return found if words in found else None
+
+    return str(wait_until(text, what=f"{words!r} on {browser.current_url}"))
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def test_flower_tells_the_story(project: Project, redis_url: str, browser: webdriver.Chrome) -> None:
+    project.environment |= {"DOTEVAL_BROKER": redis_url, "DOTEVAL_FLOWER_AUTH": AUTH}
+    project.write("eval_arithmetic.py", EVALUATION)
+    port = free_port()
+    state = project.path / "flower.db"
+    with (
+        project.started("flower", "--port", str(port), "--state", str(state)) as flower,
+        project.started("worker", ".", "--processes", "2", "--concurrency", "10"),
+    ):
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/healthcheck"), what="Flower")
+        wait_until(lambda: ready(project, 2), what="two ready worker processes")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/workers")
+        project.run("submit", "eval_arithmetic.py", "--experiment", "demo", "--rows-per-task", "100")
+
+        base = f"http://{AUTH}@127.0.0.1:{port}"
+        browser.get(f"{base}/workers")
+        page = text_of(browser, "worker-2@")
+        assert re.search(r"worker-1@\S+", page)
+        keep(browser, project.path, "flower-workers")
+        host = socket.gethostname()
+
+        browser.get(f"{base}/worker/worker-1@{host}")
+        browser.find_element(By.PARTIAL_LINK_TEXT, "Queues").click()
+        assert "doteval" in text_of(browser, "Exclusive").lower()
+
+        browser.get(f"{base}/tasks")
+        page = text_of(browser, "r400-499 demo")
+        rows = [line.text for line in browser.find_elements(By.CSS_SELECTOR, "#tasks-table tbody tr")]
+        assert len(rows) == 5
+        assert all("eval_arithmetic" in row and "SUCCESS" in row for row in rows)
+        (first,) = (row for row in rows if "r0-99 demo" in row)
+        assert "100 rows, 2 failed, 41 k tokens" in first
+        assert "private question" not in page
+        keep(browser, project.path, "flower-tasks")
+
+        browser.find_element(By.CSS_SELECTOR, "#tasks-table tbody tr a[href*='/task/']").click()
+        page = wait_until(
+            lambda: "/task/" in browser.current_url and text_of(browser, "eval_arithmetic"), what="a task"
+        )
+        assert "SUCCESS" in page
+        assert re.search(r"r\d+-\d+ demo", page)
+        assert "private question" not in browser.page_source
+        keep(browser, project.path, "flower-task")
+
+        flower.send_signal(signal.SIGTERM)
+        assert flower.wait(20) == 0
+    # What it knew is still there after a restart.
+    with project.started("flower", "--port", str(port), "--state", str(state)):
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/healthcheck"), what="Flower")
+        browser.get(f"{base}/tasks")
+        text_of(browser, "r400-499 demo")
+    assert AUTH.partition(":")[2] not in project.output()
+
+
+def test_flower_lets_nobody_in_from_elsewhere_without_a_password(project: Project, redis_url: str) -> None:
+    project.environment |= {"DOTEVAL_BROKER": redis_url, "DOTEVAL_FLOWER_AUTH": ""}
+    refused: subprocess.CompletedProcess[str] = project.run("flower", "--address", "0.0.0.0", check=2)
+    assert "DOTEVAL_FLOWER_AUTH" in refused.stderr
+    project.environment["DOTEVAL_FLOWER_AUTH"] = "onlyname"
+    assert "user:password" in project.run("flower", check=2).stderr
