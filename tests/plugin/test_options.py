@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from tests.plugin.conftest import Evaluate, Records
+from tests.plugin.conftest import ALONE, Evaluate, Records
 
 COUNTED = """
 @foreach("i", [(i,) for i in range(30)])
@@ -21,8 +23,6 @@ FAILING = Path("failed")
 
 
 def rows_of(result: pytest.RunResult) -> list[int]:
-    import re
-
     return [int(found) for found in re.findall(r"<(\d+)>", result.stdout.str())]
 
 
@@ -176,7 +176,7 @@ def test_bad_values_are_usage_errors(
     pytester: pytest.Pytester, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # In this process: nothing is collected, since pytest stops at the command line.
-    assert pytest.main([*arguments, str(pytester.path)]) == pytest.ExitCode.USAGE_ERROR
+    assert pytest.main([*arguments, *ALONE, str(pytester.path)]) == pytest.ExitCode.USAGE_ERROR
     pytest.LineMatcher(capsys.readouterr().err.splitlines()).fnmatch_lines([f"*{said}*"])
 
 
