@@ -26,6 +26,7 @@ class LoopThread:
         self._thread = threading.Thread(target=self._serve, name="doteval-loop", daemon=True)
         self._started = False
         self._closing = False
+        self._stopping = False
 
     def start(self) -> None:
         """Start the thread, unless it runs already."""
@@ -77,6 +78,7 @@ class LoopThread:
         if self._started:
             self._closing = True
             self.wait_for(self._cancel_all())
+            self._stopping = True
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join()
         self.loop.close()
@@ -90,7 +92,7 @@ class LoopThread:
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
-        while not self._closing:
+        while not self._stopping:
             # asyncio gives SystemExit to the task that raised it, and then to us as well. A row that
             # stops the loop must not stop the others either.
             # The watch over the loop may hit us between two rows.
