@@ -15,7 +15,7 @@ end
 
 local packed = redis.call('GET', KEYS[1])
 local self = packed and cmsgpack.unpack(packed) or {
-    requests = new_bucket(), tokens = new_bucket(), at = 0, blocked_until = 0, cut_stamp = 0, careful = false,
+    requests = new_bucket(), tokens = new_bucket(), at = 0, blocked_until = 0, cut_stamp = 0, cut_at = 0, ceiling = 0, careful = false,
     window_at = 0, window_count = 0, accepted = 0, scarce = false, shares = {},
 }
 
@@ -70,24 +70,30 @@ end
 local function grow(passed)
     local b = self.requests
     if b.rate <= 0 or b.told or not self.scarce then return end
-    if self.careful then
-        b.rate = b.rate * (1 + 0.03 * passed / math.max(5, 300 / b.rate))
+    if not self.careful then
+        b.rate = b.rate * 2 ^ math.min(passed, 1)
+    elseif b.rate < 0.9 * self.ceiling then
+        b.rate = math.min(0.9 * self.ceiling, b.rate * 1.2 ^ math.min(passed, 1))
     else
-        b.rate = b.rate * 1.5 ^ math.min(passed, 1)
+        local period = math.min(60, math.max(5, 300 / b.rate))
+        local rounds = math.floor((self.at - self.cut_at) / period)
+        b.rate = b.rate * (1 + math.min(0.5 * passed, 0.02 * 2 ^ math.min(rounds, 10) * passed / period))
     end
     b.size = math.max(1, 0.25 * b.rate)
 end
 
 local function reject(wait, stamp, told)
     local b = self.requests
-    local fresh = b.rate <= 0 or stamp < 0 or stamp > self.cut_stamp
+    local fresh = b.rate <= 0 or (stamp > self.cut_stamp and now - self.cut_at >= 1)
     if fresh and told == 0 and not b.told then
         if b.rate <= 0 then
-            b.rate = math.max(1, self.accepted > 0 and self.accepted or 0.5 * b.sent)
+            b.rate = math.max(1, self.accepted, self.window_count, 0.5 * b.sent)
             b.level = 0
         else
             local known = self.accepted > 0 and math.min(b.rate, self.accepted) or b.rate
-            b.rate = math.max(0.1, 0.97 * known)
+            local rate = math.max(0.1, 0.98 * known, 0.7 * b.rate)
+            self.ceiling = 0.5 * (b.rate + rate)
+            b.rate = rate
             self.careful = true
         end
         b.size = math.max(1, 0.25 * b.rate)
@@ -95,6 +101,7 @@ local function reject(wait, stamp, told)
     if fresh then
         b.level = math.min(b.level, 0)
         self.cut_stamp = b.sent
+        self.cut_at = now
     end
     if wait > 0 then self.blocked_until = math.max(self.blocked_until, now + math.min(wait, 120)) end
 end

@@ -31,6 +31,7 @@ granted; ``limited``: whether asking is needed at all."""
 
 _BLOCKED_AT_MOST = 120.0
 _FORGET_SECONDS = 60.0
+_SETTLING_SECONDS = 1.0
 
 
 class Budgets(Protocol):
@@ -139,6 +140,8 @@ class Budget:
     at: float = 0.0
     blocked_until: float = 0.0
     cut_stamp: float = 0.0
+    cut_at: float = 0.0
+    ceiling: float = 0.0
     careful: bool = False
     window_at: float = 0.0
     window_count: float = 0.0
@@ -166,11 +169,16 @@ class Budget:
         bucket = self.requests
         if bucket.rate <= 0 or bucket.told or not self.scarce:
             return
-        if self.careful:
-            # So slowly that the rejection that ends it is one of several hundred requests.
-            bucket.rate *= 1.0 + 0.03 * passed / max(5.0, 300.0 / bucket.rate)
+        if not self.careful:
+            bucket.rate *= 2.0 ** min(passed, 1.0)
+        elif bucket.rate < 0.9 * self.ceiling:
+            bucket.rate = min(0.9 * self.ceiling, bucket.rate * 1.2 ** min(passed, 1.0))
         else:
-            bucket.rate *= 1.5 ** min(passed, 1.0)
+            # So slowly that the rejection that ends it is one of several hundred requests; faster from
+            # round to round if none comes.
+            period = min(60.0, max(5.0, 300.0 / bucket.rate))
+            rounds = math.floor((self.at - self.cut_at) / period)
+            bucket.rate *= 1.0 + min(0.5 * passed, 0.02 * 2.0 ** min(rounds, 10) * passed / period)
         bucket.size = max(1.0, 0.25 * bucket.rate)
 
     def _observe(self, now: float, message: Message) -> None:
@@ -192,20 +200,26 @@ class Budget:
 
     def _reject(self, now: float, wait: float, stamp: float, told: float) -> None:
         bucket = self.requests
-        fresh = bucket.rate <= 0 or stamp < 0 or stamp > self.cut_stamp
+        # What was sent before the last cut says nothing about now, nor what met the server while it was
+        # still full of that; and what nobody counted was sent before.
+        fresh = bucket.rate <= 0 or (stamp > self.cut_stamp and now - self.cut_at >= _SETTLING_SECONDS)
         if fresh and not told and not bucket.told:
             if bucket.rate <= 0:
-                # Half of what was sent in the first second, until something is known.
-                bucket.rate = max(1.0, self.accepted or 0.5 * bucket.sent)
+                # What got through so far was in about a second.
+                bucket.rate = max(1.0, self.accepted, self.window_count, 0.5 * bucket.sent)
                 bucket.level = 0.0
             else:
                 known = min(bucket.rate, self.accepted) if self.accepted > 0 else bucket.rate
-                bucket.rate = max(0.1, 0.97 * known)
+                # What was accepted may be little for another reason.
+                rate = max(0.1, 0.98 * known, 0.7 * bucket.rate)
+                self.ceiling = 0.5 * (bucket.rate + rate)
+                bucket.rate = rate
                 self.careful = True
             bucket.size = max(1.0, 0.25 * bucket.rate)
         if fresh:
             bucket.level = min(bucket.level, 0.0)
             self.cut_stamp = bucket.sent
+            self.cut_at = now
         if wait > 0:
             self.blocked_until = max(self.blocked_until, now + min(wait, _BLOCKED_AT_MOST))
 

@@ -32,6 +32,9 @@ def _parse(arguments: Sequence[str]) -> tuple[MockSettings, int | None]:
     )
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--rate-limit", type=float, default=default.rate_limit, help="requests per second, 0 for none")
+    parser.add_argument(
+        "--rate-limit-headers", type=int, default=default.rate_limit_headers, help="0: keep what is left of it secret"
+    )
     parser.add_argument("--fault", action="append", default=[], dest="faults", help="may be given several times")
     parser.add_argument("--reply", default=default.reply, help="auto, echo, or the text of every reply")
     parser.add_argument("--parent", type=int, help="stop when the process with this id is no longer the parent")

@@ -143,7 +143,7 @@ class MockServer(web.Server):
         headers: dict[str, str] = {}
         if self._bucket is not None:
             wait = self._bucket.take()
-            headers = self._bucket.headers()
+            headers = self._bucket.headers() if self._settings.rate_limit_headers else {}
             if wait > 0:
                 self._counters["rate_limited"] += 1
                 return self._reject(429, "rate limit reached", headers, retry_after=wait)

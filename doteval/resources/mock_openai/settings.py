@@ -16,6 +16,7 @@ class MockSettings:
 
     `rate_limit` is in requests per second, 0 for none: a bucket of one second's requests, beyond
     which replies are 429 with Retry-After and the ``x-ratelimit-*-requests`` headers.
+    With `rate_limit_headers` 0 it keeps those to itself: clients then know its limit from rejections only.
 
     `faults` hit every request; see `doteval.resources.mock_openai.faults` for how they are written.
 
@@ -31,11 +32,12 @@ class MockSettings:
     latency_sigma: float = 0.0
     seed: int = 0
     rate_limit: float = 0.0
+    rate_limit_headers: int = 1
     faults: tuple[str, ...] = ()
     reply: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("latency", "latency_sigma", "rate_limit"):
+        for name in ("latency", "latency_sigma", "rate_limit", "rate_limit_headers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} cannot be negative: {getattr(self, name)}")
         for fault in self.faults:

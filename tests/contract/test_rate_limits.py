@@ -1,0 +1,97 @@
+"""One budget for all worker processes, against a server that enforces a rate limit."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doteval.resources.mock_openai import MockOpenAI
+
+ROOT = Path(__file__).parents[2]
+
+WORKER = """
+import asyncio, itertools, sys
+from doteval.metering import Place, metering
+from doteval.resources.openai import async_openai_client
+from doteval.sharing import Sharing, share
+
+base_url, broker, tasks, evaluation, limits = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], eval(sys.argv[5])
+share(Sharing(broker=broker or None))
+numbers = itertools.count()
+
+async def row(client):
+    for number in numbers:
+        with metering() as meter:
+            meter.place = Place(evaluation, number)
+            await client.chat.completions.create(
+                model=MODEL, messages=[{"role": "user", "content": f"{evaluation} {number}"}]
+            )
+            print(evaluation, flush=True)
+
+async def main():
+    client = async_openai_client(base_url=base_url, api_key="any", max_retries=30, **limits)
+    await asyncio.gather(*(row(client) for _ in range(tasks)))
+
+asyncio.run(main())
+""".replace("MODEL", '"m"')
+
+
+@contextlib.contextmanager
+def working(server: MockOpenAI, broker: str, tasks: int, evaluation: str, **limits: Any) -> Iterator[Any]:
+    """A process that sends requests with so many tasks until the block ends."""
+    program = [sys.executable, "-c", WORKER, server.base_url, broker, str(tasks), evaluation, repr(limits)]
+    process = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def rates(server: MockOpenAI, warm_up: float, seconds: float) -> tuple[float, float]:
+    """Replies a second, and the share of requests that was rejected, after a warm-up."""
+    deadline = time.monotonic() + 30
+    while not server.stats()["replies"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(warm_up)  # what is measured is time
+    before, since = server.stats(), time.monotonic()
+    time.sleep(seconds)
+    after, passed = server.stats(), time.monotonic() - since
+    requests = after["requests"] - before["requests"]
+    return (after["replies"] - before["replies"]) / passed, (after["rejected"] - before["rejected"]) / requests
+
+
+@pytest.mark.parametrize("told", [1, 0], ids=["told in headers", "learned from rejections"])
+@pytest.mark.parametrize(("workers", "rate"), [(1, 40), (4, 40)])
+def test_the_rate_is_used_and_hardly_anything_rejected(told: int, workers: int, rate: float, redis_url: str) -> None:
+    with MockOpenAI(rate_limit=rate, latency=0.1, rate_limit_headers=told) as server, contextlib.ExitStack() as stack:
+        for number in range(workers):
+            stack.enter_context(working(server, redis_url, 30, f"evaluation {number}"))
+        reached, rejected = rates(server, warm_up=6 if told else 9, seconds=10)
+    assert reached >= 0.95 * rate
+    assert rejected < 0.01
+
+
+def test_limits_of_the_users_own_hold_for_all_processes(redis_url: str) -> None:
+    with MockOpenAI() as server, contextlib.ExitStack() as stack:
+        for number in range(3):
+            stack.enter_context(working(server, redis_url, 10, str(number), requests_per_minute=1200))
+        reached, _ = rates(server, warm_up=1, seconds=5)
+    assert 18 <= reached <= 21
+
+
+def test_tokens_are_limited_too(redis_url: str) -> None:
+    with MockOpenAI(reply="one two three four five six seven") as server, contextlib.ExitStack() as stack:
+        for number in range(2):
+            # Each request has two words in its prompt and seven in its reply.
+            stack.enter_context(working(server, redis_url, 10, str(number), tokens_per_minute=60 * 9 * 20))
+        reached, _ = rates(server, warm_up=4, seconds=6)
+    assert 18 <= reached <= 21
