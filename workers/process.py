@@ -397,7 +397,9 @@ class WorkerProcess:
         if self._state != "ready":
             return
         for evaluation in self._store.evaluations.running():
-            self._dispatcher.settle(evaluation)
+            # Others are being run by plain pytest, in its own process.
+            if POLICY in evaluation.spec.metadata:
+                self._dispatcher.settle(evaluation)
 
 
 class _Landing:

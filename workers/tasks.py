@@ -38,6 +38,8 @@ def _options() -> WorkerOptions:
 
 options = _options()
 app = celery_app(options.broker, options.queue, options.visibility_timeout)
+# What Celery takes where its command line says nothing.
+app.conf.worker_pool = "threads"
 app.conf.worker_concurrency = options.slots
 logs.connect()
 lifecycle.connect(options)

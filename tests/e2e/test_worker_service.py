@@ -96,10 +96,11 @@ def test_sigterm_lets_rows_in_flight_end_and_gives_the_others_back(remote: Proje
     assert remote.counts()["begin"] == 300
 
 
-def test_a_plain_celery_worker_serves_too(project: Project, redis_url: str) -> None:
+@pytest.mark.parametrize("pool", [(), ("--pool", "solo")])
+def test_a_plain_celery_worker_serves_too(project: Project, redis_url: str, pool: tuple[str, ...]) -> None:
     project.environment |= {"DOTEVAL_BROKER": redis_url, "DOTEVAL_PATH": "."}
     project.write("eval_it.py", EVALUATION)
-    program = [sys.executable, "-m", "celery", "-A", "workers", "worker", "--pool", "threads", "-n", "plain@%h"]
+    program = [sys.executable, "-m", "celery", "-A", "workers", "worker", "-n", "plain@%h", *pool]
     with project.started(program=program) as worker:
         wait_until(lambda: ready(project, 1), what="a ready worker process")
         inspect = Celery(broker=redis_url).control.inspect(timeout=1)
@@ -109,7 +110,7 @@ def test_a_plain_celery_worker_serves_too(project: Project, redis_url: str) -> N
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(30) == 0
     assert len(project.records("one")["eval_remote"]) == 300
-    assert project.counts()["-model"] == 1
+    assert project.counts()["+model"] == project.counts()["-model"] == 1
 
 
 @pytest.mark.parametrize("victim", ["process", "service"])
