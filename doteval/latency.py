@@ -13,6 +13,9 @@ from dataclasses import dataclass
 _SMALLEST = 0.001
 _PER_DOUBLING = 8
 
+QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+"""The percentiles that are shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Latency:

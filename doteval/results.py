@@ -134,6 +134,12 @@ class Usage:
     waited: float = 0.0
     latency: Latency = NO_LATENCY
 
+    @property
+    def hit_rate(self) -> float | None:
+        """The share of look-ups in the cache that were hits, None without any."""
+        lookups = self.cache_hits + self.cache_misses
+        return self.cache_hits / lookups if lookups else None
+
     def __add__(self, other: Usage) -> Usage:
         cost = None if self.cost is None and other.cost is None else (self.cost or 0.0) + (other.cost or 0.0)
         return Usage(

@@ -15,8 +15,9 @@ from typing import Any
 
 from doteval.encoding import encode
 from doteval.experiments import Counts, Evaluation, Experiment
+from doteval.latency import QUANTILES
 from doteval.results import Record, Usage
-from doteval.store import Attempt, ErrorCount, ExperimentOverview, LoadUsage, UsageReport, WorkerState
+from doteval.store import Attempt, ErrorCount, ExperimentOverview, LoadUsage, UsageGroup, UsageReport, WorkerState
 from doteval.summary import MetricValue, Summary
 
 Document = dict[str, Any]
@@ -174,6 +175,9 @@ def usage(used: Usage) -> Document:
         "reasoning_tokens": used.reasoning_tokens,
         "cost": _finite(used.cost),
         "seconds": used.seconds,
+        "hit_rate": used.hit_rate,
+        "waited": used.waited,
+        "latency": {name: used.latency.quantile(share) for name, share in QUANTILES},
     }
 
 
@@ -195,6 +199,21 @@ def usage_report(report: UsageReport) -> Document:
             {"model": found.usage.model, "kept": usage(found.usage), "spent": usage(found.spent)}
             for found in report.models
         ],
+    }
+
+
+def usage_groups(what: str, groups: list[UsageGroup]) -> Document:
+    return {
+        what: [
+            {
+                "name": group.name or None,
+                "models": [
+                    {"model": found.usage.model, "kept": usage(found.usage), "spent": usage(found.spent)}
+                    for found in group.models
+                ],
+            }
+            for group in groups
+        ]
     }
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from doteval.cli.options import existing_store, json_option, storage_option
+from doteval.latency import QUANTILES
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from doteval.store import LoadUsage, ModelUsage, UsageReport
+    from doteval.store import LoadUsage, ModelUsage, UsageGroup, UsageReport
 
 # Facts of one fixture in the table; the rest is in the JSON.
 _FACTS_SHOWN = 6
@@ -20,40 +21,60 @@ _FACTS_SHOWN = 6
 
 @click.command("usage")
 @click.argument("name")
-@click.option("--by", type=click.Choice(["fixture", "model"]), help="Only the one table.")
+@click.option(
+    "--by", type=click.Choice(["fixture", "model", "worker", "evaluation"]), help="Only the one table, or parted up."
+)
 @storage_option
 @json_option
 def command(name: str, by: str | None, storage: str | None, as_json: bool) -> None:
     """Show what the experiment NAME used.
 
     For each session fixture how often it was loaded, over all worker processes, and what its
-    get_stats() said; for each model its requests and tokens. "spent" counts all requests, those
-    for results too that were replaced later.
+    get_stats() said. For each model requests, tries, the share of cache look-ups that were hits, tokens
+    and cost of the results that are kept, within how many seconds half, 95 % and 99 % of the replies
+    came, and how long rows waited for limits. "spent" are the tokens of everything, work that was done
+    twice too.
     """
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
-        report = store.usage.report(experiment)
+        if by in ("worker", "evaluation"):
+            groups = store.usage.by_worker(experiment) if by == "worker" else store.usage.by_evaluation(experiment)
+            report = None
+        else:
+            report, groups = store.usage.report(experiment), []
         if as_json:
             from doteval.cli import documents
 
-            document = documents.usage_report(report)
-            if by is not None:
+            document = documents.usage_groups(f"{by}s", groups) if report is None else documents.usage_report(report)
+            if by in ("fixture", "model"):
                 document = {f"{by}s": document[f"{by}s"]}
             documents.write({"experiment": documents.experiment(experiment), "storage": store.url, **document})
             return
         from doteval.cli import terminal
 
-        print_usage(terminal.console(), report, by=by)
+        console = terminal.console()
+        if report is None:
+            _print_groups(console, str(by), groups)
+        else:
+            print_usage(console, report, by=by)
 
 
 def print_usage(console: Console, report: UsageReport, *, by: str | None = None) -> None:
     """The tables of a usage report; `by` is "fixture" or "model" for one of them, None for both."""
     if by in (None, "fixture"):
         _print_loads(console, report.loads)
-    if by in (None, "model"):
-        _print_models(console, report.models)
+    if by in (None, "model") and report.models:
+        _print_models(console, ("model",), [((model.usage.model,), model) for model in report.models])
     if not report.loads and not report.models:
         console.print("No session fixtures were loaded, and no calls to models recorded")
+
+
+def _print_groups(console: Console, by: str, groups: Sequence[UsageGroup]) -> None:
+    lines = [((group.name or "-", model.usage.model), model) for group in groups for model in group.models]
+    if lines:
+        _print_models(console, (by, "model"), lines)
+    else:
+        console.print("No calls to models recorded")
 
 
 def _print_loads(console: Console, loads: Sequence[LoadUsage]) -> None:
@@ -78,26 +99,36 @@ def _print_loads(console: Console, loads: Sequence[LoadUsage]) -> None:
     console.print()
 
 
-def _print_models(console: Console, models: Sequence[ModelUsage]) -> None:
+def _print_models(console: Console, names: Sequence[str], lines: Sequence[tuple[tuple[str, ...], ModelUsage]]) -> None:
     from doteval.cli import terminal
 
-    if not models:
-        return
-    table = terminal.table("model", "requests", "tries", "cached", "tokens in", "tokens out", "cost", "spent")
-    for model in models:
-        usage = model.usage
+    figures = ("requests", "tries", "hit rate", "tokens in", "tokens out", "cost")
+    times = [name for name, _ in QUANTILES]
+    table = terminal.table(*names, *figures, *times, "waited", "spent", left=len(names))
+    for line, model in lines:
+        usage, spent = model.usage, model.spent
         table.add_row(
-            terminal.plain(usage.model),
+            *(terminal.plain(name) for name in line),
             terminal.count(usage.requests),
             terminal.count(usage.attempts),
-            terminal.count(usage.cache_hits),
+            _percent(usage.hit_rate),
             terminal.count(usage.prompt_tokens),
             terminal.count(usage.completion_tokens),
             terminal.money(usage.cost),
-            terminal.count(model.spent.requests),
+            *(terminal.duration(usage.latency.quantile(share)) for _, share in QUANTILES),
+            terminal.duration(usage.waited),
+            terminal.count(spent.prompt_tokens + spent.completion_tokens),
         )
     console.print(table)
+    unpriced = {model.spent.model: None for _, model in lines if model.spent.cost is None and model.spent.prompt_tokens}
+    if unpriced:
+        names_shown = terminal.plain(", ".join(unpriced))
+        console.print(f"No price is known for {names_shown}: tokens only. A price table is named by `prices`.")
     console.print()
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
 
 
 def _facts(stats: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from doteval.cli import main
 from doteval.experiments import EvaluationSpec, EvaluationStatus
+from doteval.latency import Latency
 from doteval.results import ErrorClass, Outcome, Row, RowError, RowStatus, Score, Usage
 from doteval.store import NewResult, Store, WorkerInfo
 
@@ -42,7 +43,20 @@ def fill(path: Path) -> None:
     with Store.open(str(path)) as store:
         experiment = store.experiments.begin("alpha")
         worker = store.workers.begin(WorkerInfo("local", "here", 1, ("doteval",)))
-        usage = (Usage("gpt-small", requests=1, attempts=2, prompt_tokens=10, completion_tokens=3, cost=0.5),)
+        usage = (
+            Usage(
+                "gpt-small",
+                requests=1,
+                attempts=2,
+                cache_hits=3,
+                cache_misses=1,
+                prompt_tokens=10,
+                completion_tokens=3,
+                cost=0.5,
+                waited=2.0,
+                latency=Latency.of(0.1),
+            ),
+        )
         spec = EvaluationSpec("evals/eval_words.py", "eval_words[gpt-small]", ("text",))
         words = store.evaluations.begin(experiment, spec)
         rows = [Row(index, f"key{index}", {"text": f"word {index}"}) for index in range(5)]

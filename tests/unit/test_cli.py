@@ -272,7 +272,8 @@ def test_usage(doteval_: CommandLine, results: str) -> None:
     ran = doteval_("usage", "alpha", "--storage", results)
     assert words(line_with(ran.out, "lexicon"))[:4] == ["lexicon", "1", "1.50", "s"]
     assert "calls 12,345, cache hits 3" in line_with(ran.out, "lexicon")
-    assert words(line_with(ran.out, "gpt-small")) == ["gpt-small", "3", "6", "0", "30", "9", "$1.50", "3"]
+    figures = ["3", "6", "75.0%", "30", "9", "$1.50", "0.10", "s", "0.10", "s", "0.10", "s", "6.00", "s", "39"]
+    assert words(line_with(ran.out, "gpt-small")) == ["gpt-small", *figures]
 
 
 @pytest.mark.parametrize(("by", "shown", "hidden"), [("fixture", "lexicon", "gpt"), ("model", "gpt", "lexicon")])
@@ -290,6 +291,18 @@ def test_usage_as_json(doteval_: CommandLine, results: str) -> None:
     assert fixture["stats"] == {"calls": 12_345, "cache": {"hits": 3}}
     (model,) = document["models"]
     assert (model["kept"]["requests"], model["spent"]["requests"], model["kept"]["cost"]) == (3, 3, 1.5)
+    assert (model["kept"]["hit_rate"], model["kept"]["waited"]) == (0.75, 6)
+    assert model["kept"]["latency"]["p99"] == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize(("by", "name"), [("worker", "local here:1"), ("evaluation", "eval_words")])
+def test_usage_parted_up(doteval_: CommandLine, results: str, by: str, name: str) -> None:
+    ran = doteval_("usage", "alpha", "--storage", results, "--by", by)
+    assert "gpt-small" in line_with(ran.out, name)
+    assert "lexicon" not in ran.out
+    (group,) = json.loads(doteval_("usage", "alpha", "--storage", results, "--by", by, "--json").out)[f"{by}s"]
+    assert name in group["name"]
+    assert group["models"][0]["kept"]["requests"] == 3
 
 
 # status and watch
