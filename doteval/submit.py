@@ -17,6 +17,7 @@ from doteval.experiments import MAX_CRASHES, POLICY, Evaluation, EvaluationSpec,
 from doteval.following import Following, Watcher, local_workers
 from doteval.intake import take_in
 from doteval.queue.embedded_redis import EmbeddedRedis
+from doteval.queue.lanes import Priority
 from doteval.queue.publisher import Publisher
 from doteval.sharing import Sharing
 from doteval.store import Store
@@ -45,6 +46,7 @@ class SubmitOptions:
     keyword: str | None = None
     detach: bool = False
     allow_changed: bool = False
+    priority: Priority | None = None
     epochs: int = 1
     max_retries: int = DEFAULT_RETRIES
     retry_delay: float = DEFAULT_RETRY_DELAY
@@ -93,6 +95,7 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
         publisher.connect()
         processes = 0 if options.broker else options.workers or os.cpu_count() or 1
         experiment = store.experiments.begin(options.experiment)
+        before = {each.uid: each.status for each in store.evaluations.of(experiment)}
         at_work = _at_work(store, experiment, options.queue)
         evaluations = [
             store.evaluations.begin(
@@ -111,7 +114,7 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
                 slots=slots_for(options.concurrency),
                 keyword=options.keyword,
                 service="local",
-                        # Limits are in the private Redis, which ends with this command; the cache stays in its file.
+                # Limits are in the private Redis, which ends with this command; the cache stays in its file.
                 sharing=replace(options.sharing, broker=broker),
             )
             stack.enter_context(local_workers(worker_options, processes, store, watcher))
@@ -122,26 +125,39 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
         for evaluation in evaluations:
             store.rows.retry_failed(evaluation.id)
             if evaluation.uid not in at_work:
-                dispatcher.restart(evaluation)
+                dispatcher.restart(evaluation, priority=options.priority)
         for item, evaluation in zip(collected.items, evaluations, strict=True):
-            dataset = open_dataset(item.spec.dataset, columns=item.spec.columns, base=item.path.parent)
-            chunks = take_in(
-                store,
-                evaluation,
-                dataset,
-                samples=options.samples,
-                allow_changed=options.allow_changed,
-                patient=following.patiently,
-            )
-            for _ in chunks:
-                if not following.publish(evaluation):
-                    # Cancelled: the rest of the dataset is for the submission that goes on.
-                    break
-                following.look()
-            following.publish(evaluation)
+            try:
+                _send_rows(store, following, item, evaluation, options)
+            except UsageError as error:
+                # It is not at work: a dataset that cannot be taken in ends it as it was, or as failed.
+                status = before.get(evaluation.uid, EvaluationStatus.FAILED)
+                store.evaluations.set_status(evaluation.id, status, error.message)
+                raise
         if not options.detach:
             following.to_the_end()
         return Submission(experiment, following.current(), store.url)
+
+
+def _send_rows(
+    store: Store, following: Following, item: EvaluationItem, evaluation: Evaluation, options: SubmitOptions
+) -> None:
+    """Stream the dataset of an evaluation into the store, and publish its rows as they come."""
+    dataset = open_dataset(item.spec.dataset, columns=item.spec.columns, base=item.path.parent)
+    chunks = take_in(
+        store,
+        evaluation,
+        dataset,
+        samples=options.samples,
+        allow_changed=options.allow_changed,
+        patient=following.patiently,
+    )
+    for _ in chunks:
+        if not following.publish(evaluation):
+            # Cancelled: the rest of the dataset is for the submission that goes on.
+            break
+        following.look()
+    following.publish(evaluation)
 
 
 def _at_work(store: Store, experiment: Experiment, queue: str) -> set[str]:

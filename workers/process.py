@@ -339,6 +339,8 @@ class WorkerProcess:
         except BaseException as error:
             if self._ready.is_set():
                 logger.exception("the embedded pytest session ended with an error")
+                # Nobody would run the rows of the tasks that it goes on taking.
+                _ask_to_leave()
             self._failure = error if isinstance(error, DotEvalError) else _unexpected(error)
         finally:
             self._ready.set()
