@@ -202,6 +202,11 @@ class Dispatcher:
         return EvaluationStatus.FAILED, f"{last.fixture} failed on every worker process: {last.error}"
 
 
+def published_up_to(cursor: int) -> int:
+    """The index of the first row that is not published yet, of a publish cursor as the store keeps it."""
+    return cursor % _ROUND
+
+
 def _is_heard(live: Sequence[WorkerState]) -> bool:
     """Whether all live worker processes have told of late what they hold.
 

@@ -17,6 +17,7 @@ from doteval.encoding import encode
 from doteval.experiments import Counts, Evaluation, Experiment
 from doteval.latency import QUANTILES
 from doteval.results import Record, Usage
+from doteval.standing import Standing
 from doteval.store import Attempt, ErrorCount, ExperimentOverview, LoadUsage, UsageGroup, UsageReport, WorkerState
 from doteval.summary import MetricValue, Summary
 
@@ -67,6 +68,17 @@ def evaluation(found: Evaluation) -> Document:
         "created_at": moment(found.created_at),
         "finished_at": moment(found.finished_at),
         "rows": rows(found.counts),
+    }
+
+
+def standing(found: Standing) -> Document:
+    return {
+        **evaluation(found.evaluation),
+        "rows_held": found.held,
+        "rows_of_dead_workers": found.orphaned,
+        "rows_published": found.published,
+        "rows_unpublished": found.unpublished,
+        "plan": list(found.plan),
     }
 
 
@@ -226,6 +238,8 @@ def worker(found: WorkerState) -> Document:
         "concurrency": found.info.concurrency,
         "state": found.state,
         "started_at": moment(found.started_at),
+        "left_at": moment(found.left_at),
+        "reason": found.reason,
         "heard_of_seconds_ago": round(found.age, 3),
         "rows_held": sum(held.last - held.first + 1 for held in found.holding),
     }

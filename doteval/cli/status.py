@@ -1,4 +1,4 @@
-"""`doteval status`: how far an experiment is."""
+"""`doteval status`: how far an experiment is, and what is being done about what is not well."""
 
 from __future__ import annotations
 
@@ -11,53 +11,118 @@ import click
 from doteval.cli.options import existing_store, json_option, storage_option
 
 if TYPE_CHECKING:
-    from doteval.store import WorkerState
+    from rich.console import Console
+
+    from doteval.standing import ExperimentStanding
+    from doteval.store import Store, WorkerState
+
+# Failed rows of each evaluation, and dead worker processes, that are shown.
+_SHOWN = 5
 
 
 @click.command("status")
 @click.argument("name")
 @storage_option
+@click.option("--broker", metavar="URL", help="Also ask this message broker how much waits in the queue.")
+@click.option("--queue", metavar="NAME", help="That queue.  [default: doteval]")
 @json_option
-def command(name: str, storage: str | None, as_json: bool) -> None:
-    """Say how far the experiment NAME is, and which worker processes live."""
-    from doteval.cli import documents, terminal
+def command(name: str, storage: str | None, broker: str | None, queue: str | None, as_json: bool) -> None:
+    """Say how far the experiment NAME is.
 
+    Where its rows are, which worker processes live and which have died, the last errors, and what is
+    being done about them.
+    """
+    from doteval.cli import documents, terminal
+    from doteval.settings import load_settings
+    from doteval.standing import look
+
+    settings = load_settings(broker=broker, queue=queue)
+    queued, trouble = (None, None) if settings.broker is None else _ask(settings.broker, settings.queue)
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
-        evaluations = store.evaluations.of(experiment)
-        workers = store.workers.live()
+        standing = look(store, experiment, queued=queued)
         if as_json:
             documents.write(
                 {
                     "experiment": documents.experiment(experiment),
                     "storage": store.url,
-                    "evaluations": [documents.evaluation(found) for found in evaluations],
-                    "workers": [documents.worker(found) for found in workers],
+                    "evaluations": [
+                        {
+                            **documents.standing(found),
+                            "last_errors": [
+                                documents.attempt(each)
+                                for each in store.attempts.last_failures(found.evaluation.id, _SHOWN)
+                            ],
+                        }
+                        for found in standing.evaluations
+                    ],
+                    "workers": [documents.worker(found) for found in standing.live],
+                    "dead_workers": [documents.worker(found) for found in standing.dead],
+                    "messages_queued": queued,
                 }
             )
             return
         console = terminal.console()
-        if not evaluations:
+        if not standing.evaluations:
             console.print(terminal.plain(f"The experiment {name!r} has no evaluations yet"))
             return
-        table = terminal.table("evaluation", "status", "rows", "done", "failed", "skipped", "pending", left=2)
-        called = terminal.names(evaluations)
-        for found in evaluations:
-            counts = found.counts
-            table.add_row(
-                called[found.id],
-                terminal.status_text(found.status),
-                terminal.count(counts.total),
-                terminal.count(counts.done),
-                terminal.count(counts.failed),
-                terminal.count(counts.skipped),
-                terminal.count(None if counts.total is None else counts.pending),
-            )
-        console.print(table)
-        for found in evaluations:
-            if found.reason:
-                console.print(terminal.plain(f"{called[found.id]}: {found.reason}"), style="yellow")
-        console.print(f"\n{_workers(workers)}")
+        _print(console, store, standing)
+        if trouble:
+            console.print(terminal.plain(trouble), style="yellow")
+
+
+def _ask(broker: str, queue: str) -> tuple[int | None, str | None]:
+    """How many messages wait, or why that is not known."""
+    from doteval.errors import BrokerError
+    from doteval.queue.publisher import Publisher
+
+    publisher = Publisher(broker, queue)
+    try:
+        return publisher.queued(), None
+    except BrokerError as error:
+        return None, error.message
+    finally:
+        publisher.close()
+
+
+def _print(console: Console, store: Store, standing: ExperimentStanding) -> None:
+    from doteval.cli import terminal
+    from doteval.cli.records import failure_line
+
+    columns = ("evaluation", "status", "rows", "done", "failed", "skipped", "pending", "in flight")
+    table = terminal.table(*columns, left=2)
+    called = terminal.names([found.evaluation for found in standing.evaluations])
+    for found in standing.evaluations:
+        evaluation, counts = found.evaluation, found.evaluation.counts
+        table.add_row(
+            called[evaluation.id],
+            terminal.status_text(evaluation.status),
+            terminal.count(counts.total),
+            terminal.count(counts.done),
+            terminal.count(counts.failed),
+            terminal.count(counts.skipped),
+            terminal.count(None if counts.total is None else counts.pending),
+            terminal.count(found.held),
+        )
+    console.print(table)
+    for found in standing.evaluations:
+        name = called[found.evaluation.id]
+        if found.evaluation.reason:
+            console.print(terminal.plain(f"{name}: {found.evaluation.reason}"), style="yellow")
+        for sentence in found.plan:
+            console.print(terminal.plain(f"{name}: {sentence}"))
+        failures = store.attempts.last_failures(found.evaluation.id, _SHOWN)
+        if failures:
+            console.print(terminal.plain(f"The last errors of {name}:"))
+        for attempt in failures:
+            console.print(terminal.plain(failure_line(attempt)))
+    console.print(f"\n{_workers(standing.live)}")
+    for worker in standing.dead[-_SHOWN:]:
+        console.print(terminal.plain(_death(worker)), style="yellow")
+    if len(standing.dead) > _SHOWN:
+        console.print(f"and {len(standing.dead) - _SHOWN} more that died before")
+    if standing.queued is not None:
+        console.print(f"{terminal.few(standing.queued, 'message')} in the queue")
 
 
 def _workers(workers: Sequence[WorkerState]) -> str:
@@ -69,3 +134,9 @@ def _workers(workers: Sequence[WorkerState]) -> str:
     held = sum(held.last - held.first + 1 for worker in workers for held in worker.holding)
     described = ", ".join(f"{number:,} {state}" for state, number in states.items())
     return f"{terminal.few(len(workers), 'worker process')} ({described}), holding {terminal.few(held, 'row')}"
+
+
+def _death(worker: WorkerState) -> str:
+    info = worker.info
+    how = worker.reason or f"was last heard of {worker.age:,.0f} s ago"
+    return f"dead: {info.service} (process {info.pid} on {info.hostname}) {how}"

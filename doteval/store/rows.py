@@ -209,6 +209,27 @@ class Rows:
         with self._database.read() as connection:
             return int(connection.execute(query).scalar_one())
 
+    def count_pending(self, evaluation_id: int, first: int, last: int) -> int:
+        """How many rows from `first` to `last` (included) are pending; samples count.
+
+        Raises NotFoundError if there is no such evaluation.
+        """
+        rows = select(func.count()).select_from(ROW)
+        finished = select(func.count()).select_from(RESULT)
+        with self._database.read() as connection:
+            epochs = self._epochs(connection, evaluation_id)
+            there = connection.scalar(
+                rows.where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index.between(first, last))
+            )
+            ended = connection.scalar(
+                finished.where(
+                    RESULT.c.evaluation_id == evaluation_id,
+                    RESULT.c.row_index.between(first, last),
+                    RESULT.c.retry == false(),
+                )
+            )
+        return int(there or 0) * epochs - int(ended or 0)
+
     def _pending_indexes(self, evaluation_id: int, first: int) -> Iterator[tuple[int, int]]:
         """Indexes with pending samples, and how many."""
         with self._database.read() as connection:

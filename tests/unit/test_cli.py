@@ -310,8 +310,10 @@ def test_usage_parted_up(doteval_: CommandLine, results: str, by: str, name: str
 
 def test_status(doteval_: CommandLine, results: str) -> None:
     ran = doteval_("status", "alpha", "--storage", results)
-    assert words(line_with(ran.out, "eval_words")) == ["eval_words[gpt-small]", "completed", "5", "3", "1", "1", "0"]
-    assert words(line_with(ran.out, "eval_more")) == ["eval_more", "running", "4", "2", "0", "0", "2"]
+    assert words(line_with(ran.out, "eval_words")) == [
+        *("eval_words[gpt-small]", "completed", "5", "3", "1", "1", "0", "0")
+    ]
+    assert words(line_with(ran.out, "eval_more")) == ["eval_more", "running", "4", "2", "0", "0", "2", "0"]
     assert "No worker processes" in ran.out
 
 

@@ -1,0 +1,123 @@
+"""How an experiment stands: where its rows are, which worker processes live, and what happens next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from doteval.dispatch import published_up_to
+from doteval.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.store import HeldRange, Store, WorkerState
+
+# Beats come once a second. A worker process that was not heard of for so long counts as dead.
+_DEAD_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the pending rows of an evaluation are; samples count.
+
+    `held` by live worker processes, `orphaned` by dead ones, `published` and held by nobody (they wait in the
+    queue, or are lost), and `unpublished`. `plan` says, in sentences, what is going to happen to them.
+    """
+
+    evaluation: Evaluation
+    held: int
+    orphaned: int
+    published: int
+    unpublished: int
+    plan: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentStanding:
+    """`live` and `dead` are worker processes; the dead ones died while the experiment was there.
+
+    `queued` is how many messages wait in the queue, of all experiments, None if that is not known.
+    """
+
+    evaluations: list[Standing]
+    live: list[WorkerState]
+    dead: list[WorkerState]
+    queued: int | None
+
+
+def look(store: Store, experiment: Experiment, *, queued: int | None = None) -> ExperimentStanding:
+    """How an experiment stands now, by what the store says, and `queued` messages in the broker's queue."""
+    live = store.workers.live(_DEAD_SECONDS)
+    dead = [worker for worker in store.workers.all() if _has_died(worker) and worker.beat_at >= experiment.created_at]
+    evaluations = store.evaluations.of(experiment)
+    return ExperimentStanding([_look(store, each, live, dead, queued) for each in evaluations], live, dead, queued)
+
+
+def _has_died(worker: WorkerState) -> bool:
+    if worker.left_at is None:
+        return worker.age > _DEAD_SECONDS
+    # What its supervisor saw of it. Those that leave in order say so themselves, and the first reason stays.
+    return worker.reason is not None and worker.reason.startswith(("was killed", "left with exit code", "was stuck"))
+
+
+def _look(
+    store: Store,
+    evaluation: Evaluation,
+    live: Sequence[WorkerState],
+    dead: Sequence[WorkerState],
+    queued: int | None,
+) -> Standing:
+    held = _count(store, evaluation, live)
+    orphaned = _count(store, evaluation, dead)
+    cursor = published_up_to(store.evaluations.published(evaluation.id))
+    behind = store.rows.count_pending(evaluation.id, 0, cursor - 1) if cursor else 0
+    published = max(0, behind - held - orphaned)
+    unpublished = max(0, evaluation.counts.pending - behind)
+    standing = Standing(evaluation, held, orphaned, published, unpublished, ())
+    holders = sum(any(part.evaluation_uid == evaluation.uid for part in worker.holding) for worker in dead)
+    plan = _plan(standing, bool(live), holders, queued)
+    if evaluation.status is EvaluationStatus.RUNNING and not store.rows.dataset_state(evaluation.id).complete:
+        plan.append("its dataset is still being read; if its submitter has died, submit it again to go on")
+    return Standing(evaluation, held, orphaned, published, unpublished, tuple(plan))
+
+
+def _count(store: Store, evaluation: Evaluation, workers: Sequence[WorkerState]) -> int:
+    """How many pending rows of an evaluation worker processes hold."""
+    parts = {part for worker in workers for part in worker.holding if part.evaluation_uid == evaluation.uid}
+    return sum(store.rows.count_pending(evaluation.id, part.first, part.last) for part in _merged(parts))
+
+
+def _merged(parts: set[HeldRange]) -> list[HeldRange]:
+    """The same rows in ranges that do not overlap: the broker may have handed out a message twice."""
+    merged: list[HeldRange] = []
+    for part in sorted(parts, key=lambda part: (part.first, part.last)):
+        if merged and part.first <= merged[-1].last:
+            last = merged.pop()
+            merged.append(HeldRange(last.evaluation_uid, last.first, max(last.last, part.last)))
+        else:
+            merged.append(part)
+    return merged
+
+
+def _plan(standing: Standing, anybody: bool, holders: int, queued: int | None) -> list[str]:
+    evaluation = standing.evaluation
+    pending = evaluation.counts.pending
+    plan = []
+    if evaluation.status is EvaluationStatus.RUNNING:
+        if pending and not anybody:
+            plan.append("no worker process is there: start one with `doteval worker PATH`, or submit again")
+        if standing.orphaned:
+            whose = "a dead worker process" if holders == 1 else f"{holders} dead worker processes"
+            plan.append(f"{_rows(standing.orphaned)} of {whose} will be published again")
+        if standing.published:
+            lost = queued == 0 and not standing.held
+            what = "no message carries any more: they will be published again" if lost else "wait for a worker process"
+            plan.append(f"{_rows(standing.published)} {what}")
+        if standing.unpublished:
+            plan.append(f"{_rows(standing.unpublished)} will be published as the queue has room")
+    elif pending:
+        plan.append(f"{_rows(pending)} pending: submit again to go on")
+    if evaluation.counts.failed:
+        plan.append(f"{_rows(evaluation.counts.failed)} failed: `doteval retry` runs them again")
+    return plan
+
+
+def _rows(number: int) -> str:
+    return f"{number:,} row" if number == 1 else f"{number:,} rows"
