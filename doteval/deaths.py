@@ -1,4 +1,4 @@
-"""Deaths of worker processes: how each ended, and which rows it took along."""
+"""Deaths of worker processes: how each ended, which rows it took along, and what they had cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from doteval.errors import StoreError
 from doteval.flight_log import read_flight_log
-from doteval.store import CrashedRow, Store
+from doteval.spending_log import read_spending_log
+from doteval.store import CrashedRow, LostUsage, Store
 
 
 class Deaths:
@@ -27,7 +28,7 @@ class Deaths:
     def __init__(self, store: Store, told: Callable[[str], None]) -> None:
         self._store = store
         self._told = told
-        self._unrecorded: deque[tuple[int, str, list[CrashedRow]]] = deque()
+        self._unrecorded: deque[tuple[int, str, list[CrashedRow], list[LostUsage]]] = deque()
         # Only this user may read it, or lay false notes there.
         self.directory = Path(tempfile.mkdtemp(prefix="doteval-flights-"))
 
@@ -39,16 +40,22 @@ class Deaths:
         # One that left in order has none in flight.
         taken = [CrashedRow(entry.evaluation_id, entry.row_index, entry.sample) for entry in read_flight_log(log)]
         log.unlink(missing_ok=True)
-        self._unrecorded.append((process.pid, how, taken))
+        spending = self.directory / f"{process.pid}.spending"
+        lost = [
+            LostUsage(each.place.evaluation, each.place.index, each.place.sample, each.usage, each.execution)
+            for each in read_spending_log(spending)
+        ]
+        spending.unlink(missing_ok=True)
+        self._unrecorded.append((process.pid, how, taken, lost))
         self.catch_up()
         return how
 
     def catch_up(self) -> bool:
         """Record what could not be recorded before. Returns whether nothing is left."""
         while self._unrecorded:
-            pid, how, taken = self._unrecorded[0]
+            pid, how, taken, lost = self._unrecorded[0]
             try:
-                self._record(pid, how, taken)
+                self._record(pid, how, taken, lost)
             except StoreError:
                 return False
             self._unrecorded.popleft()
@@ -57,7 +64,9 @@ class Deaths:
     def close(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _record(self, pid: int, how: str, taken: list[CrashedRow]) -> None:
+    def _record(self, pid: int, how: str, taken: list[CrashedRow], lost: list[LostUsage]) -> None:
+        if lost:
+            self._store.usage.add_lost(lost, socket.gethostname(), pid)
         # First the crashes: once the process counts as gone, its rows are published again.
         if taken:
             given_up = self._store.crashes.record(taken, reason=how, worker_id=None)

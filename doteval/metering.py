@@ -43,6 +43,8 @@ class Meter:
         with self._lock:
             known = self._by_model.get(usage.model)
             self._by_model[usage.model] = usage if known is None else known + usage
+        if _observer is not None and self.place is not None:
+            _observer(self.place, usage)
 
     def reading(self) -> tuple[Usage, ...]:
         """What has been added so far, one entry a model."""
@@ -51,6 +53,15 @@ class Meter:
 
 
 _current: ContextVar[Meter | None] = ContextVar("doteval_meter", default=None)
+
+
+_observer: Callable[[Place, Usage], None] | None = None
+
+
+def observe_usage(observer: Callable[[Place, Usage], None] | None) -> None:
+    """Have all usage of rows in this process told to `observer` at once, from any thread. None: no more."""
+    global _observer
+    _observer = observer
 
 
 def current_meter() -> Meter | None:

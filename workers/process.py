@@ -29,6 +29,7 @@ from doteval.execution.stage import LoadFailedError, Stage, load_session_fixture
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus
 from doteval.flight_log import FlightEntry, FlightLog
 from doteval.load_recorder import LoadRecorder
+from doteval.metering import Place, observe_usage
 from doteval.monitoring import process_figures
 from doteval.patience import patiently
 from doteval.pytest_plugin import loop_key
@@ -36,7 +37,8 @@ from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus
 from doteval.sharing import share
-from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo, WorkerState
+from doteval.spending_log import SpendingLog
+from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo, WorkerState, new_execution
 from doteval.worker_options import RECYCLED, WorkerOptions
 from workers.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
 from workers.recycling import Recycling
@@ -71,6 +73,7 @@ class WorkerProcess:
         self._fingerprints: dict[EvaluationItem, dict[str, str]] = {}
         self._matched: dict[str, tuple[Evaluation, EvaluationItem]] = {}
         self._flights = _flight_log(options)
+        self._spending = _spending_log(options)
         self._store: Store | None = None
         self._conductor: Conductor | None = None
         self._thread = threading.Thread(target=self._serve, name="doteval-session", daemon=True)
@@ -89,6 +92,8 @@ class WorkerProcess:
         loaded is no error here: it is recorded, and evaluations that do not need it are served.
         """
         share(self._options.sharing)
+        if self._spending is not None:
+            observe_usage(self._spending.spent)
         store = self._store = Store.open(self._options.storage)
         self._worker_id = store.workers.begin(
             WorkerInfo(
@@ -221,7 +226,9 @@ class WorkerProcess:
         suspects = self._patiently(lambda store: store.crashes.suspects(evaluation.id, task.first, task.last))
         calm = [row for row in rows if (row.index, row.sample) not in suspects]
         suspected = [row for row in rows if (row.index, row.sample) in suspects]
-        landing = _Landing(evaluation, self._writer, self._count_stored, parts=2 if calm and suspected else 1)
+        landing = _Landing(
+            evaluation, self._writer, self._count_stored, self._spending, parts=2 if calm and suspected else 1
+        )
         policy = CallPolicy(**cast("dict[str, Any]", evaluation.spec.metadata.get(POLICY, {})))
         note = functools.partial(self._note, evaluation.id) if self._flights is not None else None
         # A row that may have killed a process runs alone, so that no other is blamed for it.
@@ -408,9 +415,17 @@ class _Landing:
     """Where the rows of one row task arrive: counts them, and knows when all are stored."""
 
     def __init__(
-        self, evaluation: Evaluation, writer: GroupWriter, on_stored: Callable[[Outcome], None], *, parts: int
+        self,
+        evaluation: Evaluation,
+        writer: GroupWriter,
+        on_stored: Callable[[Outcome], None],
+        spending: SpendingLog | None,
+        *,
+        parts: int,
     ) -> None:
         self._evaluation_id = evaluation.id
+        self._evaluation_uid = evaluation.uid
+        self._spending = spending
         self._parts = parts
         self._writer = writer
         self._on_stored = on_stored
@@ -426,7 +441,13 @@ class _Landing:
             self._unstored += 1
             self._counts[outcome.status] += 1
             self._tokens += sum(usage.prompt_tokens + usage.completion_tokens for usage in outcome.usage)
-        self._writer.put(NewResult(self._evaluation_id, row, outcome), functools.partial(self._stored, outcome))
+        execution = new_execution()
+        place = Place(self._evaluation_uid, row.index, row.sample)
+        if self._spending is not None and outcome.usage:
+            # Under this name its usage counts once, though the process may die before it knows that it is stored.
+            self._spending.ended(place, execution)
+        new = NewResult(self._evaluation_id, row, outcome, execution)
+        self._writer.put(new, functools.partial(self._stored, place, outcome))
 
     def ended(self, cut: BaseException | None) -> None:
         with self._lock:
@@ -450,9 +471,11 @@ class _Landing:
             parts.append(f"{_thousands(self._tokens)} tokens")
         return ", ".join(parts)
 
-    def _stored(self, outcome: Outcome, error: BaseException | None) -> None:
+    def _stored(self, place: Place, outcome: Outcome, error: BaseException | None) -> None:
         if error is None:
             self._on_stored(outcome)
+            if self._spending is not None and outcome.usage:
+                self._spending.stored(place)
         with self._lock:
             self._unstored -= 1
             self._cut = self._cut or error
@@ -461,6 +484,12 @@ class _Landing:
     def _look(self) -> None:
         if not self._parts and not self._unstored:
             self._over.set()
+
+
+def _spending_log(options: WorkerOptions) -> SpendingLog | None:
+    if options.flight_logs is None:
+        return None
+    return SpendingLog(Path(options.flight_logs) / f"{os.getpid()}.spending")
 
 
 def _flight_log(options: WorkerOptions) -> FlightLog | None:

@@ -11,10 +11,10 @@ from doteval.store.loads import LoadFailure
 from doteval.store.results import ErrorCount
 from doteval.store.rows import DatasetState, RowRange
 from doteval.store.store import Store
-from doteval.store.usage import LoadUsage, ModelUsage, UsageGroup, UsageReport
+from doteval.store.usage import LoadUsage, LostUsage, ModelUsage, UsageGroup, UsageReport
 from doteval.store.workers import HeldRange, WorkerInfo, WorkerState
 from doteval.store.writer import GroupWriter
-from doteval.store.writing import NewResult
+from doteval.store.writing import NewResult, new_execution
 
 __all__ = [
     "Attempt",
@@ -26,6 +26,7 @@ __all__ = [
     "HeldRange",
     "LoadFailure",
     "LoadUsage",
+    "LostUsage",
     "ModelUsage",
     "NewResult",
     "RowRange",
@@ -34,4 +35,5 @@ __all__ = [
     "UsageReport",
     "WorkerInfo",
     "WorkerState",
+    "new_execution",
 ]

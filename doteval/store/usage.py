@@ -14,6 +14,7 @@ from doteval.latency import Latency, merged
 from doteval.results import Usage
 from doteval.store.engine import Database
 from doteval.store.tables import EVALUATION, RESOURCE_LOAD, RESULT, TALLY, USAGE, WORKER
+from doteval.store.writing import write_usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,17 @@ class UsageGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class LostUsage:
+    """What an execution of a row had used whose worker process died. `execution` None: it had no name yet."""
+
+    evaluation_uid: str
+    row_index: int
+    sample: int
+    usage: tuple[Usage, ...]
+    execution: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UsageReport:
     """What one experiment used: session fixtures in the order of their first load, models by name."""
 
@@ -77,6 +89,22 @@ class UsageReports:
             models = _grouped(connection, experiment, literal(0)).get(0, [])
             lines = connection.execute(loads).all()
         return UsageReport(_load_usage(lines), models)
+
+    def add_lost(self, lost: Iterable[LostUsage], hostname: str, pid: int) -> None:
+        """Keep what a worker process had used when it died, for rows whose results it did not store.
+
+        It is spent, and nothing that was kept. Evaluations that were deleted are left out; telling it twice
+        changes nothing where the execution is known.
+        """
+        worker = select(func.max(WORKER.c.id)).where(WORKER.c.hostname == hostname, WORKER.c.pid == pid)
+        with self._database.write() as connection:
+            worker_id = connection.scalar(worker)
+            for each in lost:
+                evaluation = select(EVALUATION.c.id).where(EVALUATION.c.uid == each.evaluation_uid)
+                evaluation_id = connection.scalar(evaluation)
+                if evaluation_id is not None:
+                    key = (evaluation_id, each.row_index, each.sample)
+                    write_usage(connection, key, each.execution, each.usage, worker_id)
 
     def by_worker(self, experiment: Experiment) -> list[UsageGroup]:
         """The same calls to models by worker process, in the order in which these began; "" where there was none."""

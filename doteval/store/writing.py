@@ -27,11 +27,12 @@ from doteval.store.tally import add_to_tally
 
 @dataclass(frozen=True, slots=True)
 class NewResult:
-    """What an execution of a row came to, on its way into the store."""
+    """What an execution of a row came to, on its way into the store; `execution` names it, None for a new name."""
 
     evaluation_id: int
     row: Row
     outcome: Outcome
+    execution: int | None = None
 
 
 Key = tuple[int, int, int]
@@ -71,6 +72,11 @@ _executions = random.Random()  # noqa: S311
 os.register_at_fork(after_in_child=_executions.seed)
 
 
+def new_execution() -> int:
+    """A name for an execution of a row, under which its usage counts once."""
+    return _executions.getrandbits(63)
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedResult:
     """A new result as lines of the tables, which lack only the worker's id."""
@@ -90,7 +96,7 @@ def encode_result(new: NewResult) -> EncodedResult:
     """
     outcome, row, error = new.outcome, new.row, new.outcome.error
     key = (new.evaluation_id, row.index, row.sample)
-    execution = _executions.getrandbits(63)
+    execution = new_execution() if new.execution is None else new.execution
     status = outcome.status.value
     result = (
         *key,
@@ -124,11 +130,22 @@ def encode_result(new: NewResult) -> EncodedResult:
         )
         for position, score in enumerate(outcome.scores)
     )
-    usage = tuple(
+    return EncodedResult(key, row.key, status, result, scores, _usage_lines(key, execution, outcome.usage))
+
+
+def _usage_lines(key: Key, execution: int, usage: Iterable[Usage]) -> tuple[Line, ...]:
+    return tuple(
         (*key, execution, position, escape_text(used.model), *_usage_values(used), used.latency.to_text())
-        for position, used in enumerate(outcome.usage)
+        for position, used in enumerate(usage)
     )
-    return EncodedResult(key, row.key, status, result, scores, usage)
+
+
+def write_usage(
+    connection: Connection, key: Key, execution: int | None, usage: Iterable[Usage], worker_id: int | None
+) -> None:
+    """Write the usage of an execution whose result never came; nothing changes if it came after all."""
+    lines = _usage_lines(key, new_execution() if execution is None else execution, usage)
+    _INSERT_USAGE.run(connection, [(*line, worker_id) for line in lines])
 
 
 def _encoded(what: str, value: Any) -> str | None:

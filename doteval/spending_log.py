@@ -1,0 +1,131 @@
+"""The spending log: what rows have used and is not in the result store yet, in a file that outlives the process.
+
+A worker process notes the usage of a row with every reply, and crosses the row out when its result is stored. When
+the process dies, its supervisor reads what was spent for nothing, so that the usage in the store stays what the
+servers count. One write a note; it is in the file however the process dies, short of the machine's own death.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from doteval.latency import Latency
+from doteval.metering import Meter, Place
+from doteval.results import Usage
+
+# The file is written anew, with what is still open, when it has grown by so much.
+_COMPACT_BYTES = 4_000_000
+_NUMBERS = tuple(field.name for field in fields(Usage) if field.name not in ("model", "latency"))
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What one execution of a row had used. `execution` is what its result is stored under, None if it had none yet."""
+
+    place: Place
+    usage: tuple[Usage, ...]
+    execution: int | None = None
+
+
+class SpendingLog:
+    """Written by a worker process; safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._open: dict[Place, list[bytes]] = {}
+        self._size = 0
+        self._file = self._begin_file(path)
+
+    def spent(self, place: Place, usage: Usage) -> None:
+        """A row has used something."""
+        numbers = {name: value for name in _NUMBERS if (value := getattr(usage, name))}
+        self._note(place, ["spent", *_key(place), usage.model, numbers, usage.latency.to_text()])
+
+    def ended(self, place: Place, execution: int) -> None:
+        """The result of the row is about to be stored under that execution."""
+        self._note(place, ["ended", *_key(place), execution])
+
+    def stored(self, place: Place) -> None:
+        """The result of the row is stored, with its usage."""
+        with self._lock:
+            if self._open.pop(place, None) is not None:
+                self._write(orjson.dumps(["stored", *_key(place)]) + b"\n")
+                if self._size > _COMPACT_BYTES:
+                    self._compact()
+
+    def close(self) -> None:
+        with self._lock:
+            os.close(self._file)
+
+    def _note(self, place: Place, note: list[Any]) -> None:
+        line = orjson.dumps(note) + b"\n"
+        with self._lock:
+            self._open.setdefault(place, []).append(line)
+            self._write(line)
+
+    def _write(self, line: bytes) -> None:
+        # A short write to a file is a full disk, and then the next one tells.
+        os.write(self._file, line)
+        self._size += len(line)
+
+    def _compact(self) -> None:
+        fresh = self._path.with_suffix(".fresh")
+        file = self._begin_file(fresh)
+        lines = b"".join(line for lines in self._open.values() for line in lines)
+        os.write(file, lines)
+        fresh.replace(self._path)
+        os.close(self._file)
+        self._file, self._size = file, len(lines)
+
+    @staticmethod
+    def _begin_file(path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
+
+
+def read_spending_log(path: Path) -> list[Spending]:
+    """What was spent on rows whose results nobody stored; nothing if there is no log."""
+    found: dict[Place, tuple[Meter, list[int]]] = {}
+    for what, evaluation, index, sample, *rest in _notes(path):
+        place = Place(evaluation, index, sample)
+        if what == "stored":
+            found.pop(place, None)
+            continue
+        meter, executions = found.setdefault(place, (Meter(), []))
+        if what == "ended":
+            executions.append(rest[0])
+        else:
+            model, numbers, latency = rest
+            meter.add(_usage(model, numbers, latency))
+    return [
+        Spending(place, meter.reading(), executions[-1] if executions else None)
+        for place, (meter, executions) in found.items()
+    ]
+
+
+def _usage(model: str, numbers: Mapping[str, Any], latency: str) -> Usage:
+    return Usage(model, **numbers, latency=Latency.from_text(latency))
+
+
+def _notes(path: Path) -> Iterator[list[Any]]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    for line in content.splitlines():
+        try:
+            yield orjson.loads(line)
+        except orjson.JSONDecodeError:
+            # The last line, cut short by the death of the process.
+            return
+
+
+def _key(place: Place) -> tuple[str, int, int]:
+    return place.evaluation, place.index, place.sample

@@ -1,0 +1,76 @@
+"""The spending log: what is in it however and whenever the process dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from doteval import spending_log
+from doteval.latency import Latency
+from doteval.metering import Place, metering, observe_usage
+from doteval.results import Usage
+from doteval.spending_log import Spending, SpendingLog, read_spending_log
+
+ONE, TWO = Place("a", 1, 0), Place("b", 1, 2)
+USED = Usage("m", 1, 2, 0, 1, 10, 5, 2, 1, 0.25, 1.5, 0.5, Latency.of(0.1))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> SpendingLog:
+    return SpendingLog(tmp_path / "1.spending")
+
+
+def test_what_is_not_stored_is_lost(log: SpendingLog, tmp_path: Path) -> None:
+    path = tmp_path / "1.spending"
+    assert read_spending_log(path) == []
+    log.spent(ONE, USED)
+    log.spent(ONE, USED)
+    log.spent(TWO, Usage("other", 1))
+    log.ended(ONE, 2**62)
+    assert read_spending_log(path) == [Spending(ONE, (USED + USED,), 2**62), Spending(TWO, (Usage("other", 1),))]
+    log.stored(ONE)
+    assert read_spending_log(path) == [Spending(TWO, (Usage("other", 1),))]
+    log.spent(ONE, USED)
+    assert read_spending_log(path)[1] == Spending(ONE, (USED,))
+    log.stored(Place("never", 0))
+    assert len(read_spending_log(path)) == 2
+
+
+def test_no_log_and_one_that_was_cut_short(log: SpendingLog, tmp_path: Path) -> None:
+    assert read_spending_log(tmp_path / "missing") == []
+    log.spent(ONE, USED)
+    path = tmp_path / "1.spending"
+    path.write_bytes(path.read_bytes() + b'["stored","a",1')
+    assert read_spending_log(path) == [Spending(ONE, (USED,))]
+
+
+def test_it_stays_small(log: SpendingLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spending_log, "_COMPACT_BYTES", 5000)
+    log.spent(TWO, USED)
+    for index in range(1000):
+        log.spent(Place("a", index), USED)
+        log.ended(Place("a", index), index)
+        log.stored(Place("a", index))
+    path = tmp_path / "1.spending"
+    assert path.stat().st_size < 6000
+    assert read_spending_log(path) == [Spending(TWO, (USED,))]
+
+
+def test_a_killed_process_leaves_it(tmp_path: Path) -> None:
+    path = tmp_path / "child.spending"
+    child = os.fork()
+    if child == 0:
+        try:
+            observe_usage(SpendingLog(path).spent)
+            with metering() as meter:
+                meter.add(Usage("outside of rows", 1))
+                meter.place = ONE
+                meter.add(USED)
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert read_spending_log(path) == [Spending(ONE, (USED,))]
