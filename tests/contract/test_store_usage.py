@@ -8,7 +8,7 @@ import pytest
 
 from doteval.latency import Latency
 from doteval.results import Usage
-from doteval.store import LoadUsage, ModelUsage, Store, UsageReport, WorkerInfo
+from doteval.store import LoadUsage, LostUsage, ModelUsage, Store, UsageReport, WorkerInfo
 from tests.contract.store_workload import SPEC, begin, done, failed, results, rows
 
 
@@ -62,6 +62,23 @@ def test_latencies_add_up_and_so_does_waiting(store: Store) -> None:
     assert model.usage.latency.quantile(0.95) == pytest.approx(4.0, rel=0.05)
     (record,) = store.results.records(evaluation.id, first=10, limit=1)
     assert record.outcome.usage == (of_row[10], of_row[10])
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_what_a_dead_process_had_spent_counts_once(store: Store, stored: bool) -> None:
+    evaluation = begin(store, 1)
+    worker = _worker(store, 7)
+    used = Usage("m", 1, 1, prompt_tokens=5, latency=Latency.of(0.2))
+    if stored:
+        # It died between the commit and its note.
+        (new,) = results(evaluation, rows(1), done(usage=(used,)))
+        store.results.write([replace(new, execution=123)], worker)
+    lost = [LostUsage(evaluation.uid, 0, 0, (used,), 123), LostUsage("deleted since", 0, 0, (used,), 9)]
+    for _ in range(2):
+        store.usage.add_lost(lost, "host", 7)
+    (model,) = store.usage.report(evaluation.experiment).models
+    assert model == ModelUsage(used if stored else Usage("m"), used)
+    assert [group.name for group in store.usage.by_worker(evaluation.experiment)] == ["w host:7"]
 
 
 def test_usage_by_worker_process_and_by_evaluation(store: Store) -> None:
