@@ -32,6 +32,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
     ),
     "Follow": (
         Entry("status", "Say how far an experiment is"),
+        Entry("doctor", "Look whether everything is there, and say what to mend"),
         Entry("watch", "Follow an experiment until it is completed"),
     ),
     "Results": (

@@ -11,15 +11,18 @@ import math
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doteval.encoding import encode
 from doteval.experiments import Counts, Evaluation, Experiment
 from doteval.latency import QUANTILES
 from doteval.results import Record, Usage
-from doteval.standing import Standing
 from doteval.store import Attempt, ErrorCount, ExperimentOverview, LoadUsage, UsageGroup, UsageReport, WorkerState
 from doteval.summary import MetricValue, Summary
+
+if TYPE_CHECKING:
+    from doteval.doctor import Finding
+    from doteval.standing import Standing
 
 Document = dict[str, Any]
 
@@ -68,6 +71,15 @@ def evaluation(found: Evaluation) -> Document:
         "created_at": moment(found.created_at),
         "finished_at": moment(found.finished_at),
         "rows": rows(found.counts),
+    }
+
+
+def finding(found: Finding) -> Document:
+    return {
+        "name": found.name,
+        "well": found.well,
+        "text": found.text,
+        "remedy": None if found.well else found.remedy,
     }
 
 

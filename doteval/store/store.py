@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import TracebackType
+
+from sqlalchemy import select, update
 
 from doteval.errors import NotFoundError, StoreError
 from doteval.store.attempts import Attempts
 from doteval.store.backup import back_up
 from doteval.store.crashes import Crashes
-from doteval.store.engine import Database
+from doteval.store.engine import Database, database_time
 from doteval.store.evaluations import Evaluations
 from doteval.store.experiments import Experiments
 from doteval.store.loads import Loads
@@ -17,6 +20,7 @@ from doteval.store.location import Location, locate
 from doteval.store.migrations import VERSIONS, current_version, prepare, upgrade
 from doteval.store.results import Results
 from doteval.store.rows import Rows
+from doteval.store.tables import EXPERIMENT
 from doteval.store.usage import UsageReports
 from doteval.store.workers import Workers
 
@@ -95,6 +99,18 @@ class Store:
         location = locate(url)
         _check_exists(location)
         back_up(location, target)
+
+    def clock_offset(self) -> float:
+        """Seconds by which the database's clock is ahead of this machine's, as exact as one query allows."""
+        before = time.time()
+        with self._database.read() as connection:
+            now = float(connection.execute(select(database_time())).scalar_one())
+        return now - (before + time.time()) / 2
+
+    def check_writable(self) -> None:
+        """Raise StoreReadOnlyError or StoreError if nothing can be written now. Changes nothing."""
+        with self._database.write() as connection:
+            connection.execute(update(EXPERIMENT).where(EXPERIMENT.c.id == -1).values(name=EXPERIMENT.c.name))
 
     @property
     def url(self) -> str:
