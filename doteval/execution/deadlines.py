@@ -95,10 +95,24 @@ def _with_watchdog(seconds: float, function: Callable[[], Value]) -> Value:
     try:
         return function()
     finally:
-        with lock:
-            over.set()
-            # One that was set and not raised yet would hit whatever comes next.
-            _raise_in(thread, None)
+        _call_off(thread, lock, over)
+
+
+def _call_off(thread: int, lock: threading.Lock, over: threading.Event) -> None:
+    """End the watch over this thread. Raises Expired if the interruption hits just here."""
+    hit: Expired | None = None
+    called_off = False
+    while not called_off:
+        try:
+            with lock:
+                over.set()
+                # One that was set and not raised yet would hit whatever comes next.
+                _raise_in(thread, None)
+                called_off = True
+        except Expired as expired:
+            hit = expired
+    if hit is not None:
+        raise hit
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:

@@ -258,7 +258,7 @@ def test_a_stream_that_breaks_off_is_an_error(make: Make) -> None:
 def test_overlapping_rows_stay_apart(call: Any, make_async: Make, mock_openai: MockOpenAI) -> None:
     async def row(client: Any, number: int) -> tuple[int, Usage]:
         # Half of them finish in the reverse order.
-        prompt = f"[[delay:{0.1 if number % 2 else (40 - number) / 200}]] " + "word " * number
+        prompt = f"[[delay:{0.5 if number % 2 else (40 - number) / 40}]] " + "word " * number
         with metering() as meter:
             reply = await client.chat.completions.create(
                 model="gpt-4o",

@@ -33,6 +33,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(f"DOTEVAL_{name.upper()}", raising=False)
     monkeypatch.delenv("DOTEVAL_DEBUG", raising=False)
+    # pytest's own processes may have it, and tables are as wide as it says.
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.chdir(tmp_path)
 
 

@@ -9,6 +9,7 @@ import inspect
 import pytest
 
 from doteval import ForEach, batch, foreach
+from doteval.concurrency import SlidingWindow
 from doteval.datasets import register
 from doteval.errors import ColumnError, NotFoundError
 from doteval.foreach import parse_columns, spec_of
@@ -120,7 +121,7 @@ class TestForeach:
         assert marked(text=1, expected=2) == {"text": 1, "expected": 2}
 
     def test_settings(self):
-        strategy = object()
+        strategy = SlidingWindow(3)
         marked = foreach("n", [1], retries=2, concurrency=strategy, storage="sqlite://x.db")(lambda n: n)
         spec = spec_of(marked)
         assert (spec.retries, spec.concurrency, spec.storage) == (2, strategy, "sqlite://x.db")
