@@ -93,26 +93,22 @@ def _with_watchdog(seconds: float, function: Callable[[], Value]) -> Value:
     watchdog = threading.Thread(target=watch, name="doteval-deadline", daemon=True)
     watchdog.start()
     try:
-        return function()
-    finally:
+        try:
+            return function()
+        finally:
+            _call_off(thread, lock, over)
+    except Expired:
+        # It may have hit on the way into the call above; the next would come in a second at the earliest.
         _call_off(thread, lock, over)
+        raise
 
 
 def _call_off(thread: int, lock: threading.Lock, over: threading.Event) -> None:
-    """End the watch over this thread. Raises Expired if the interruption hits just here."""
-    hit: Expired | None = None
-    called_off = False
-    while not called_off:
-        try:
-            with lock:
-                over.set()
-                # One that was set and not raised yet would hit whatever comes next.
-                _raise_in(thread, None)
-                called_off = True
-        except Expired as expired:
-            hit = expired
-    if hit is not None:
-        raise hit
+    """End the watch over this thread."""
+    with lock:
+        over.set()
+        # One that was set and not raised yet would hit whatever comes next.
+        _raise_in(thread, None)
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
