@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from doteval.errors import EvaluationFileError, UsageError
+from doteval.log_lines import LogFormat, resolve
 from doteval.monitoring.service_endpoints import Health, figures_directory, service_endpoints
 from doteval.orphans import reap_orphans
 from doteval.queue.app import VISIBILITY_TIMEOUT
@@ -42,6 +43,7 @@ class ServiceOptions:
     visibility_timeout: int = VISIBILITY_TIMEOUT
     name: str = "worker"
     log_level: str = "INFO"
+    log_format: LogFormat = "auto"
     address: str = "127.0.0.1"
     health_port: int | None = None
     metrics_port: int | None = None
@@ -117,6 +119,7 @@ def _worker_options(options: ServiceOptions, broker: str, store: Store, figures:
         max_memory=options.max_memory_per_process,
         figures=None if figures is None else str(figures),
         sharing=options.sharing,
+        log_format=resolve(options.log_format),
     )
 
 

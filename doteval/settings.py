@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from doteval.errors import UsageError
+from doteval.log_lines import LogFormat
 from doteval.sharing import DEFAULT_CACHE_PATH, CacheMode, Sharing
 from doteval.urls import is_redis_url
 
@@ -63,6 +64,8 @@ class Settings(BaseSettings):
     """How large the cache may get."""
     cache_days: Annotated[float, Field(gt=0)] = 30.0
     """How long a reply is kept."""
+    log_format: LogFormat = "auto"
+    """How worker services log: text, json, or auto (text on a terminal, JSON elsewhere)."""
     prices: str | None = None
     """A TOML or JSON file with what tokens cost, by model."""
 

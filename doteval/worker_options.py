@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from doteval.errors import UsageError
 from doteval.execution.attempts import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
+from doteval.log_lines import LogFormat
 from doteval.monitoring.process_figures import DIRECTORY_VARIABLE
 from doteval.sharing import Sharing
 
@@ -28,8 +29,8 @@ class WorkerOptions:
     was started on its own. `visibility_timeout` is how many seconds a broker waits for a silent worker
     process. `flight_logs` is the directory where worker processes note their rows in flight.
     A process that has stored `max_rows` rows, or uses more than `max_memory` megabytes, makes room for a fresh one.
-    `figures` is the directory where worker processes count for Prometheus. `sharing` is where its clients find
-    the cache and the limits that they share.
+    `log_format` is how log lines look; `figures` is the directory where worker processes count for
+    Prometheus. `sharing` is where its clients find the cache and the limits that they share.
     """
 
     paths: tuple[str, ...]
@@ -50,6 +51,7 @@ class WorkerOptions:
     max_rows: int | None = None
     max_memory: int | None = None
     figures: str | None = None
+    log_format: LogFormat = "text"
     sharing: Sharing = field(default_factory=Sharing)
 
     def to_environment(self) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from typing import Any
 
 from celery import signals
@@ -17,6 +16,7 @@ from celery.concurrency.prefork import TaskPool as PreforkPool
 
 from doteval.errors import DotEvalError
 from doteval.worker_options import WorkerOptions
+from workers import logs
 from workers.process import WorkerProcess, current_process, set_current_process
 
 logger = logging.getLogger("doteval.worker")
@@ -37,7 +37,7 @@ def connect(options: WorkerOptions) -> None:
         try:
             process.start()
         except DotEvalError as error:
-            print(f"doteval worker: {error}", file=sys.stderr, flush=True)  # noqa: T201 - before logging is set up
+            logs.say_why_not(error, options.log_format)
             process.finish(f"could not start: {error.message}")
             # Celery would catch SystemExit in a signal handler and go on without fixtures.
             os._exit(error.exit_code)

@@ -29,6 +29,7 @@ from doteval.execution.stage import LoadFailedError, Stage, load_session_fixture
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus
 from doteval.flight_log import FlightEntry, FlightLog
 from doteval.load_recorder import LoadRecorder
+from doteval.log_lines import IDS
 from doteval.metering import Place, observe_usage
 from doteval.monitoring import process_figures
 from doteval.patience import patiently
@@ -294,6 +295,14 @@ class WorkerProcess:
                 self._begun -= len(rows)
 
         return landed
+
+    def ids(self, evaluation_uid: str, first: int, last: int) -> dict[str, dict[str, object]]:
+        """What log lines about a row task carry."""
+        ids: dict[str, object] = {"evaluation_id": evaluation_uid, "first_row": first, "last_row": last}
+        known = self._matched.get(evaluation_uid)
+        if known is not None:
+            ids |= {"experiment": known[0].experiment.name, "evaluation": known[0].spec.nodeid}
+        return {IDS: ids}
 
     def _refuse(self, evaluation: Evaluation, error: Exception) -> GiveBackError:
         """What to do with a task that this process cannot run: give it back, and leave.

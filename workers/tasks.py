@@ -33,6 +33,7 @@ def _options() -> WorkerOptions:
         slots=slots_for(settings.concurrency),
         visibility_timeout=settings.visibility_timeout,
         sharing=settings.sharing(),
+        log_format=settings.log_format,
     )
 
 
@@ -41,7 +42,7 @@ app = celery_app(options.broker, options.queue, options.visibility_timeout)
 # What Celery takes where its command line says nothing.
 app.conf.worker_pool = "threads"
 app.conf.worker_concurrency = options.slots
-logs.connect()
+logs.connect(options.log_format)
 lifecycle.connect(options)
 control.connect(options)
 
@@ -56,11 +57,13 @@ def run_rows(task: Any, evaluation_uid: str, first: int, last: int) -> str:
         # The broker's own name for this message; None where it has none.
         lease = (task.request.properties or {}).get("delivery_tag")
         redelivered = bool((task.request.delivery_info or {}).get("redelivered"))
-        return process.run_rows(RowTask(evaluation_uid, first, last), lease, redelivered=redelivered)
+        ended = process.run_rows(RowTask(evaluation_uid, first, last), lease, redelivered=redelivered)
+        logger.info("row task ended: %s", ended, extra=process.ids(evaluation_uid, first, last))
+        return ended
     except GiveBackError as error:
-        logger.info("rows %d to %d are given back: %s", first, last, error)
+        logger.info("row task given back: %s", error, extra=process.ids(evaluation_uid, first, last))
         raise Reject(str(error), requeue=True) from error
     except Exception:
         # The rows stay pending, and are published again when the queue has drained.
-        logger.exception("rows %d to %d of %s could not be run", first, last, evaluation_uid)
+        logger.exception("row task could not be run", extra=process.ids(evaluation_uid, first, last))
         raise

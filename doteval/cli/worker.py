@@ -31,6 +31,11 @@ Port = click.IntRange(0, 65535)
     show_default=True,
     help="Least important lines that are logged.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "text"]),
+    help="How lines are logged; auto is text on a terminal and JSON elsewhere.  [default: auto]",
+)
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address of the two ports below.")
 @click.option("--health-port", type=Port, metavar="PORT", help="Serve /health and /ready there.")
 @click.option("--metrics-port", type=Port, metavar="PORT", help="Serve /metrics to Prometheus there.")
@@ -50,6 +55,7 @@ def command(
     concurrency: int | None,
     name: str,
     log_level: str,
+    log_format: str | None,
     address: str,
     health_port: int | None,
     metrics_port: int | None,
@@ -65,11 +71,18 @@ def command(
     \b
     doteval worker evals --broker redis://host --storage postgresql://host/db
     """
+    from doteval.log_lines import line, resolve
     from doteval.service import ServiceOptions, serve
     from doteval.settings import load_settings
 
     settings = load_settings(
-        storage=storage, broker=broker, queue=queue, processes=processes, concurrency=concurrency, cache=cache
+        storage=storage,
+        broker=broker,
+        queue=queue,
+        processes=processes,
+        concurrency=concurrency,
+        cache=cache,
+        log_format=log_format,
     )
     options = ServiceOptions(
         paths=paths,
@@ -81,6 +94,7 @@ def command(
         visibility_timeout=settings.visibility_timeout,
         name=name,
         log_level=log_level.upper(),
+        log_format=settings.log_format,
         address=address,
         health_port=health_port,
         metrics_port=metrics_port,
@@ -88,4 +102,5 @@ def command(
         max_memory_per_process=max_memory_per_process,
         sharing=settings.sharing(),
     )
-    serve(options, told=lambda line: click.echo(line, err=True))
+    as_json = resolve(settings.log_format) == "json"
+    serve(options, told=lambda text: click.echo(line(text, ids={"service": name}) if as_json else text, err=True))
