@@ -157,7 +157,8 @@ class Limiter:
     def enter(self, line: Line, evaluation: str, tokens: float) -> Permit | Future[Permit]:
         """A permit to send a request that will use about so many tokens, at once or when it may go."""
         with self._changed:
-            if not line.limited and not line.waiting and line.free():
+            # Closed at the end of the process: what is still sent then is not held back.
+            if self._closing or (not line.limited and not line.waiting and line.free()):
                 return Permit(line, line.window.begun(), tokens, time.monotonic())
             future: Future[Permit] = Future()
             line.waiting.setdefault(evaluation, deque()).append((future, tokens))

@@ -90,6 +90,8 @@ class ReplyCache:
         self._asked: dict[bytes, _Asked] = {}
         self._held: dict[bytes, float] = {}
         self._complained = ""
+        self._door = threading.Lock()
+        self._closed = False
         self._thread = threading.Thread(target=self._serve, name="doteval-cache", daemon=True)
         self._thread.start()
 
@@ -99,7 +101,11 @@ class ReplyCache:
         The future raises ResourceError if the cache cannot be reached.
         """
         future: Future[StoredReply | None] = Future()
-        self._inbox.put(_Command("ask", key, future=future))
+        with self._door:
+            if not self._closed:
+                self._inbox.put(_Command("ask", key, future=future))
+                return future
+        future.set_exception(_closed_error())
         return future
 
     def put(self, key: bytes, reply: StoredReply) -> None:
@@ -117,7 +123,10 @@ class ReplyCache:
 
     def close(self) -> None:
         """Give all leases back, and the connection."""
-        self._inbox.put(_Command("close"))
+        with self._door:
+            if not self._closed:
+                self._closed = True
+                self._inbox.put(_Command("close"))
         self._thread.join()
 
     # What follows runs on the thread of the cache.
@@ -236,9 +245,12 @@ class ReplyCache:
 
     def _end(self) -> None:
         self._storage.close()
-        error = ResourceError("the cache of replies was closed")
         for key in list(self._asked):
-            self._fail(key, error)
+            self._fail(key, _closed_error())
+
+
+def _closed_error() -> ResourceError:
+    return ResourceError("the cache of replies was closed")
 
 
 @dataclass(slots=True)

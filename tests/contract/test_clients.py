@@ -19,6 +19,7 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
 from doteval.metering import Meter, metering
 from doteval.resources.mock_openai import MockOpenAI
 from doteval.resources.openai import async_openai_client, instrument, openai_client
+from doteval.resources.shared import close_shared
 from doteval.results import Usage
 from tests.services.openai import mock_openai, mock_openai_process
 
@@ -29,6 +30,13 @@ SECRET = "sk-very-secret-"
 _number = count()
 
 Make = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def forget_limits() -> Iterator[None]:
+    """What one test teaches of the server's limits is not for the next one."""
+    yield
+    close_shared()
 
 
 def settings(server: MockOpenAI, **more: Any) -> dict[str, Any]:

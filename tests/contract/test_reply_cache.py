@@ -223,6 +223,9 @@ def test_a_closed_cache_gives_its_leases_back(open_cache: Open) -> None:
     future = other.ask(key(1))
     one.close()
     assert future.result(LEASE_SECONDS / 2) is None
+    with pytest.raises(ResourceError, match="closed"):
+        ask(one, 2)
+    one.close()
 
 
 def test_a_storage_that_is_away_is_said(tmp_path: Path) -> None:

@@ -119,7 +119,8 @@ def test_a_limit_of_the_server_is_kept_by_all_processes(project: Project) -> Non
         stats = server.stats()
         usage = spent(project, "one")
         assert_same_tokens(usage, server)
-        assert stats["rejected"] <= 5
+        # Before the first replies nobody knows of a limit.
+        assert stats["rejected"] <= 30
         assert usage["waited"] > 10
     assert all(record.outcome.status == "done" for record in project.records("one")["eval_it"])
 
