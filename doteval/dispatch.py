@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from doteval.experiments import BATCH_SIZE, Evaluation, EvaluationStatus
+from doteval.queue.lanes import LANES, Priority, lanes_of, priority_of
 from doteval.queue.row_task import RowTask
 from doteval.store import RowRange, Store, WorkerState
 
@@ -30,11 +31,19 @@ _DRAINED_SECONDS = 3.0
 _FRESH_SECONDS = 3.0
 # Seconds between two looks after which the waiting begins anew. Everybody looks every second or two.
 _LONGEST_BLINK = 5.0
-# What row tasks hold when nothing is known of how long rows take.
+# What row tasks hold at most.
 _ROWS_PER_TASK = 100
+# Until the first results tell how long rows take: so few that slow ones are soon done.
+_ROWS_UNKNOWN = 10
 _TASKS_PER_SLOT = 4
-# The cursor in the store is one number: the round times this, plus the index of a row.
-_ROUND = 1 << 40
+# Seconds that the rows of a row task should take one after the other: one that takes long keeps others out
+# of its slot. But with fewer rows than this a slow row could leave a worker process idle.
+_TASK_SECONDS = 1.0
+_FEWEST_ROWS = 4
+# The cursor in the store is one number of three digits: the round, the lane (from 1 on; 0 is none yet),
+# and the index of a row.
+_INDEXES = 1 << 40
+_ROUND = _INDEXES * (LANES + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +59,8 @@ class TaskQueue(Protocol):
 
     queue: str
 
-    def publish(self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str) -> int: ...
-    def queued(self) -> int: ...
+    def publish(self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0) -> int: ...
+    def queued(self, lane: int | None = None) -> int: ...
 
 
 class Dispatcher:
@@ -77,7 +86,8 @@ class Dispatcher:
 
     def publish(self, evaluation: Evaluation) -> int:
         """Publish row tasks for pending rows beyond the cursor, as many as the queue has room for."""
-        room = MOST_QUEUED - self._publisher.queued()
+        queued = self._publisher.queued(_lane(self._store.evaluations.published(evaluation.id)))
+        room = (_PUBLISHED_AT_ONCE if self._most_rows(evaluation) is None else MOST_QUEUED) - queued
         published = 0
         while published < room:
             count, more = self._publish_some(evaluation, min(_PUBLISHED_AT_ONCE, room - published))
@@ -86,14 +96,21 @@ class Dispatcher:
                 break
         return published
 
-    def restart(self, evaluation: Evaluation, *, was_completed: bool = False) -> None:
+    def restart(self, evaluation: Evaluation, *, was_completed: bool = False, priority: Priority | None = None) -> None:
         """Publish from the first pending row again, if nothing of an earlier submission is queued.
 
-        Otherwise what is pending is published when the queue has drained. Of an evaluation that
-        `was_completed` nothing can be queued, whatever else is.
+        Otherwise what is pending is published when its lane has drained. Of an evaluation that
+        `was_completed` nothing can be queued, whatever else is. It gets the lane of its `priority` (None: the
+        one that it had) with the fewest other experiments on it.
         """
-        if was_completed or not self._publisher.queued():
-            self._begin_round(evaluation, self._store.evaluations.published(evaluation.id))
+        cursor = self._store.evaluations.published(evaluation.id)
+        if not cursor:
+            # Nothing of it has been published ever: it stays the first round.
+            lane = self._choose_lane(evaluation, priority or Priority.NORMAL)
+            self._store.evaluations.advance_published(evaluation.id, cursor, _digit(lane))
+        elif was_completed or not self._publisher.queued(_lane(cursor)):
+            lane = self._choose_lane(evaluation, priority or priority_of(_lane(cursor)))
+            self._begin_round(evaluation, cursor, lane)
 
     def settle(self, evaluation: Evaluation) -> Evaluation:
         """Bring an evaluation forward: publish, publish again what was lost, or complete it.
@@ -120,14 +137,14 @@ class Dispatcher:
         cursor = self._store.evaluations.published(evaluation.id)
         ranges = list(
             self._store.rows.pending_ranges(
-                evaluation.id, self._rows_per_task(evaluation), first=cursor % _ROUND, limit=most
+                evaluation.id, self._rows_per_task(evaluation), first=cursor % _INDEXES, limit=most
             )
         )
         if not ranges:
             return 0, False
         # First the cursor, then the messages: if this process dies in between, the rows are found
         # when the queue has drained; the other way round they would run twice.
-        moved = cursor - cursor % _ROUND + ranges[-1].last + 1
+        moved = cursor - cursor % _INDEXES + ranges[-1].last + 1
         if not self._store.evaluations.advance_published(evaluation.id, cursor, moved):
             return 0, True
         live = self._live()
@@ -140,6 +157,7 @@ class Dispatcher:
             (RowTask(evaluation.uid, each.first, each.last) for each in free),
             experiment=evaluation.experiment.name,
             evaluation=evaluation.name,
+            lane=_lane(cursor),
         )
         return len(free), len(ranges) == most
 
@@ -147,16 +165,41 @@ class Dispatcher:
         if self._options.rows_per_task is not None:
             return self._options.rows_per_task
         total = evaluation.counts.total or _ROWS_PER_TASK
-        rows = max(1, min(_ROWS_PER_TASK, total // (self._options.slots * _TASKS_PER_SLOT)))
+        most = self._most_rows(evaluation) or _ROWS_UNKNOWN
+        rows = max(1, min(most, total // (self._options.slots * _TASKS_PER_SLOT)))
         batch = evaluation.spec.metadata.get(BATCH_SIZE)
         # Whole batches: a worker process cannot put rows of two row tasks into one.
         return -(-rows // batch) * batch if isinstance(batch, int) else rows
+
+    def _most_rows(self, evaluation: Evaluation) -> int | None:
+        """Rows that one row task may hold, None while it is not known how long rows take."""
+        if self._options.rows_per_task is not None:
+            return self._options.rows_per_task
+        seconds = self._store.results.mean_seconds(evaluation.id)
+        if seconds is None:
+            return None
+        return int(min(_ROWS_PER_TASK, max(_FEWEST_ROWS, _TASK_SECONDS / max(seconds, 1e-6))))
+
+    def _choose_lane(self, evaluation: Evaluation, priority: Priority) -> int:
+        """The lane that the experiment is on, else the one with the fewest other experiments."""
+        experiments: dict[int, set[int]] = {lane: set() for lane in lanes_of(priority)}
+        for other in self._store.evaluations.running():
+            cursor = self._store.evaluations.published(other.id) if other.id != evaluation.id else 0
+            if cursor and _lane(cursor) in experiments:
+                experiments[_lane(cursor)].add(other.experiment.id)
+        mine = [lane for lane, others in experiments.items() if evaluation.experiment.id in others]
+        # Of an experiment that is over, messages may be left.
+        return (
+            mine[0]
+            if mine
+            else min(experiments, key=lambda lane: (len(experiments[lane]), self._publisher.queued(lane)))
+        )
 
     def _publish_lost(self, evaluation: Evaluation) -> None:
         """Publish rows again that were lost: nothing has waited for some time, and rows are pending
         that no live worker holds."""
         cursor = self._store.evaluations.published(evaluation.id)
-        if self._publisher.queued() or not self._has_lost_rows(evaluation):
+        if self._publisher.queued(_lane(cursor)) or not self._has_lost_rows(evaluation):
             self._drained.pop(evaluation.id, None)
             return
         now = self._clock()
@@ -172,9 +215,10 @@ class Dispatcher:
         else:
             self._drained[evaluation.id] = (cursor, since, now)
 
-    def _begin_round(self, evaluation: Evaluation, cursor: int) -> bool:
-        """Put the cursor back to the first row, unless it has moved from where it stood."""
-        return self._store.evaluations.advance_published(evaluation.id, cursor, cursor - cursor % _ROUND + _ROUND)
+    def _begin_round(self, evaluation: Evaluation, cursor: int, lane: int | None = None) -> bool:
+        """Put the cursor back to the first row, on another lane if one is given, unless it has moved meanwhile."""
+        begun = cursor - cursor % _ROUND + _ROUND + _digit(_lane(cursor) if lane is None else lane)
+        return self._store.evaluations.advance_published(evaluation.id, cursor, begun)
 
     def _has_lost_rows(self, evaluation: Evaluation) -> bool:
         live = self._live()
@@ -204,7 +248,7 @@ class Dispatcher:
 
 def published_up_to(cursor: int) -> int:
     """The index of the first row that is not published yet, of a publish cursor as the store keeps it."""
-    return cursor % _ROUND
+    return cursor % _INDEXES
 
 
 def _is_heard(live: Sequence[WorkerState]) -> bool:
@@ -213,6 +257,14 @@ def _is_heard(live: Sequence[WorkerState]) -> bool:
     They cannot while the store takes no writes, which it may do and still be read.
     """
     return all(worker.age <= _FRESH_SECONDS for worker in live)
+
+
+def _lane(cursor: int) -> int:
+    return max(0, cursor % _ROUND // _INDEXES - 1)
+
+
+def _digit(lane: int) -> int:
+    return (lane + 1) * _INDEXES
 
 
 def _without_held(ranges: Sequence[RowRange], uid: str, live: Sequence[WorkerState]) -> list[RowRange]:

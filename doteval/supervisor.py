@@ -32,7 +32,7 @@ def worker_command(options: WorkerOptions, number: int, log_level: str) -> list[
     return [
         *(sys.executable, "-m", "celery", "--app", "workers", "--quiet", "worker"),
         *("--pool", "threads", "--concurrency", str(options.slots)),
-        *("--hostname", f"{options.service}-{number}@%h", "--queues", options.queue, "--loglevel", log_level),
+        *("--hostname", f"{options.service}-{number}@%h", "--loglevel", log_level),
         *("--without-gossip", "--without-mingle", "--task-events"),
     ]
 

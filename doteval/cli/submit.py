@@ -58,6 +58,11 @@ def _rows_per_task(ctx: click.Context, param: click.Parameter, value: str | None
 )
 @errors_as_option
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
+@click.option(
+    "--priority",
+    type=click.Choice(["high", "normal", "low"]),
+    help="Whose rows workers take first, where experiments share them.  [default: normal]",
+)
 @click.option("--allow-changed", is_flag=True, help="Go on even if code or dataset have changed since.")
 def command(
     paths: tuple[str, ...],
@@ -77,6 +82,7 @@ def command(
     max_crashes: int | None,
     errors_as: ErrorsAs,
     detach: bool,
+    priority: str | None,
     allow_changed: bool,
     cache: str | None,
 ) -> None:
@@ -93,6 +99,7 @@ def command(
     from doteval.cli import terminal
     from doteval.cli.progress import Follower
     from doteval.experiments import ephemeral_name
+    from doteval.queue.lanes import Priority
     from doteval.settings import load_settings
     from doteval.store import Store
     from doteval.submit import SubmitOptions, submit
@@ -130,6 +137,7 @@ def command(
         keyword=keyword,
         detach=detach,
         allow_changed=allow_changed,
+        priority=None if priority is None else Priority(priority),
         epochs=epochs,
         row_timeout=row_timeout,
         sharing=settings.sharing(),

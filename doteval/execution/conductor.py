@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import queue
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,11 @@ from doteval.execution.windows import FixedWindow, Window, window_for
 from doteval.foreach import ForEachSpec
 from doteval.metering import Place, placed
 from doteval.results import ErrorClass, Outcome, Row
+
+# Seconds for which an evaluation has the stage while another one waits: long against the time of most
+# rows, short against the patience of people. Set-up must not take more than one part in so many of it.
+_TURN_SECONDS = 2.0
+_TURN_LOADS = 10.0
 
 
 class WindingDownError(Exception):
@@ -135,6 +141,9 @@ class Conductor:
         self._winding_down = False
         # The evaluation that what follows belongs to.
         self._prepared: Runnable | None = None
+        self._turn_ends = 0.0
+        # Whether the evaluation on the stage has begun a row in its turn.
+        self._turn_used = False
         self._window: Window = FixedWindow(1)
         self._row_policy = self._policy
         self._loop_window: LoopWindow | None = None
@@ -223,7 +232,7 @@ class Conductor:
         """Begin rows until the window is full or nothing is left to begin."""
         while True:
             self._drain_inbox()
-            assignment = next((each for each in self._assignments if not each.drawn), None)
+            assignment = self._next()
             if assignment is None or self._winding_down:
                 return
             if assignment.item is not self._prepared:
@@ -236,6 +245,18 @@ class Conductor:
                 self._begin(assignment)
             else:
                 return
+
+    def _next(self) -> Assignment | None:
+        """Where the next row comes from: the evaluation on the stage, until its turn is over and another waits.
+
+        Another takes its turn when the rows in flight have ended, so changing costs the time of a row.
+        """
+        undrawn = [each for each in self._assignments if not each.drawn]
+        own = next((each for each in undrawn if each.item is self._prepared), None)
+        other = next((each for each in undrawn if each.item is not self._prepared), None)
+        if own is None or other is None:
+            return own or other
+        return other if self._turn_used and time.monotonic() >= self._turn_ends else own
 
     def _must_wait(self, assignment: Assignment) -> bool:
         """Whether a row that is to run alone is in flight, or would not be alone."""
@@ -251,9 +272,13 @@ class Conductor:
         """Set the evaluation up, unless pytest has done so, or end its assignments."""
         # Whatever comes of it, the evaluation before is no longer on the stage.
         self._prepared = None
+        began = time.monotonic()
         try:
             self._stage.enter(item)
             self._prepare(item)
+            now = time.monotonic()
+            self._turn_used = False
+            self._turn_ends = now + max(_TURN_SECONDS, _TURN_LOADS * (now - began))
         except (LoadFailedError, UsageError) as error:
             for assignment in [each for each in self._assignments if each.item is item]:
                 assignment.drawn, assignment.cut = True, error
@@ -282,6 +307,7 @@ class Conductor:
 
     def _begin(self, assignment: Assignment) -> None:
         """Begin one call: with the next row, or with the next rows if the evaluation takes batches."""
+        self._turn_used = True
         rows = self._draw(assignment)
         if not rows:
             self._end_if_over(assignment)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
+from kombu.entity import Exchange, Queue
 
+from doteval.queue.lanes import LaneCycle, lane_names
 from doteval.queue.redis_transport import use_patient_transport
 
 # Seconds after which the broker hands out a message again whose worker process neither finished it nor
@@ -36,6 +38,7 @@ def settings(broker: str, queue: str, visibility_timeout: int) -> dict[str, Any]
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
         "task_default_queue": queue,
+        "task_queues": [_queue(name, broker) for name in lane_names(queue)],
         "task_create_missing_queues": True,
         # Events are for Flower.
         "worker_send_task_events": True,
@@ -52,6 +55,13 @@ def settings(broker: str, queue: str, visibility_timeout: int) -> dict[str, Any]
     }
 
 
+def _queue(name: str, broker: str) -> Queue:
+    # RabbitMQ keeps quorum queues on disk, and on several machines where it has them.
+    arguments = None if is_redis(broker) else {"x-queue-type": "quorum"}
+    exchange = Exchange(name)  # type: ignore[no-untyped-call] # kombu has no types
+    return Queue(name, exchange, routing_key=name, queue_arguments=arguments)  # type: ignore[no-untyped-call]
+
+
 def is_redis(broker: str) -> bool:
     """Whether a broker URL is Redis's, in any of its forms."""
     return broker.startswith(("redis:", "rediss:", "redis+", "sentinel:"))
@@ -65,6 +75,7 @@ def _transport_options(broker: str, visibility_timeout: int) -> dict[str, Any]:
         # Look for messages to restore once a second, not once in a hundred.
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
+        "queue_order_strategy": f"{LaneCycle.__module__}:{LaneCycle.__qualname__}",
         "socket_keepalive": True,
         "socket_connect_timeout": 5,
     }

@@ -12,6 +12,7 @@ from kombu.exceptions import ChannelError, OperationalError
 
 from doteval.errors import BrokerError
 from doteval.queue.app import VISIBILITY_TIMEOUT, celery_app, is_redis
+from doteval.queue.lanes import LANES, lane_name
 from doteval.queue.row_task import TASK_NAME, RowTask
 from doteval.urls import hide_password
 
@@ -38,8 +39,8 @@ class Publisher:
         with self._lock:
             self._connected()
 
-    def publish(self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str) -> int:
-        """Send row tasks; returns how many. Raises BrokerError if the broker cannot be reached."""
+    def publish(self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0) -> int:
+        """Send row tasks on a lane; returns how many. Raises BrokerError if the broker cannot be reached."""
         count = 0
         with self._lock:
             connection = self._connected()
@@ -49,7 +50,7 @@ class Publisher:
                         self._app.send_task(
                             TASK_NAME,
                             args=task.arguments(),
-                            queue=self.queue,
+                            queue=lane_name(self.queue, lane),
                             producer=producer,
                             shadow=evaluation,
                             argsrepr=task.summary(experiment),
@@ -61,22 +62,27 @@ class Publisher:
                 raise self._lost(error) from error
         return count
 
-    def queued(self) -> int:
-        """How many messages wait in the queue, not counting those that workers hold.
+    def queued(self, lane: int | None = None) -> int:
+        """How many messages wait on a lane, or on all of them, not counting those that workers hold.
 
         Raises BrokerError if the broker cannot be reached.
         """
         with self._lock:
             connection = self._connected()
             try:
-                with connection.channel() as channel:
-                    queue = self._app.amqp.queues[self.queue](channel)
-                    return int(queue.queue_declare(passive=True).message_count)
-            except (ChannelError, *connection.channel_errors):
-                # Nothing has been sent yet, so there is no queue.
-                return 0
+                lanes = range(LANES) if lane is None else [lane]
+                return sum(self._waiting(connection, lane_name(self.queue, each)) for each in lanes)
             except (OperationalError, OSError, *connection.connection_errors) as error:
                 raise self._lost(error) from error
+
+    def _waiting(self, connection: Any, name: str) -> int:
+        try:
+            with connection.channel() as channel:
+                queue = self._app.amqp.queues[name](channel)
+                return int(queue.queue_declare(passive=True).message_count)
+        except (ChannelError, *connection.channel_errors):
+            # Nothing has been sent yet, so there is no queue.
+            return 0
 
     def renew(self, leases: Sequence[str]) -> None:
         """Tell Redis that messages are still being worked on, so that it does not hand them out again.

@@ -146,6 +146,19 @@ class Results:
             for name, column in values.items()
         ]
 
+    def mean_seconds(self, evaluation_id: int, most: int = 200) -> float | None:
+        """How long a row takes, by at most so many rows with the highest indexes; None if none has ended."""
+        latest = (
+            select(RESULT.c.seconds)
+            .where(RESULT.c.evaluation_id == evaluation_id)
+            .order_by(RESULT.c.row_index.desc())
+            .limit(most)
+            .subquery()
+        )
+        with self._database.read() as connection:
+            mean = connection.scalar(select(func.avg(latest.c.seconds)))
+        return None if mean is None else float(mean)
+
     def errors(self, evaluation_id: int, limit: int) -> list[ErrorCount]:
         """The errors of failed rows, those to be retried included, grouped; the most frequent first."""
         message = func.substr(

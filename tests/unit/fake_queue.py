@@ -17,28 +17,32 @@ class FakeQueue:
         self.queue = queue
         self.unreachable = False
         self.published: list[RowTask] = []
-        self._waiting: list[RowTask] = []
+        self._waiting: list[tuple[int, RowTask]] = []
         self._lock = threading.Lock()
 
-    def publish(self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str) -> int:
+    def publish(self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0) -> int:
         self._check()
         count = 0
         for task in tasks:
             with self._lock:
                 self.published.append(task)
-                self._waiting.append(task)
+                self._waiting.append((lane, task))
             count += 1
         return count
 
-    def queued(self) -> int:
+    def queued(self, lane: int | None = None) -> int:
         self._check()
-        return len(self._waiting)
+        return sum(lane in (None, each) for each, _ in self._waiting)
+
+    def lanes_of(self, uid: str) -> set[int]:
+        """The lanes on which row tasks of an evaluation wait."""
+        return {lane for lane, task in self._waiting if task.evaluation_uid == uid}
 
     def take(self) -> list[RowTask]:
         """Take everything that waits, as workers do."""
         with self._lock:
             taken, self._waiting = self._waiting, []
-        return taken
+        return [task for _, task in taken]
 
     def close(self) -> None:
         pass

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from doteval.concurrency import Adaptive
+from doteval.execution import conductor
 from doteval.execution import pytest_internals as internals
 from doteval.execution.conductor import WindingDownError
 from doteval.results import Row
@@ -177,8 +178,7 @@ async def eval_it(x):
 # In which order.
 
 
-def test_evaluations_take_turns_in_the_order_of_their_assignments(on_bench: OnBench) -> None:
-    source = """
+TURNS = """
 @pytest.fixture(scope="module", params=["p", "q"])
 def model(request):
     events.append(f"+{request.param}")
@@ -192,21 +192,39 @@ async def eval_it(x, model):
     return OK
 """
 
+
+@pytest.mark.parametrize(
+    ("turn", "expected"),
+    [
+        # As long as its turn lasts, an evaluation goes on with later assignments, without another set-up.
+        (60.0, [("p", 6), ("q", 6)]),
+        # Once it is over, the next evaluation begins, in the middle of an assignment.
+        (0.0, [("p", 1), ("q", 1), ("p", 1), ("q", 1)]),
+    ],
+)
+def test_evaluations_take_turns(
+    on_bench: OnBench, monkeypatch: pytest.MonkeyPatch, turn: float, expected: list[tuple[str, int]]
+) -> None:
+    monkeypatch.setattr(conductor, "_TURN_SECONDS", turn)
+    # However long set-up takes here.
+    monkeypatch.setattr(conductor, "_TURN_LOADS", 0.0)
+
     def body(bench: Bench) -> None:
         for name in ("eval_it[p]", "eval_it[q]", "eval_it[q]", "eval_it[p]"):
             bench.assign(name, 3)
         bench.serve()
         events = bench.module.events
         places = [index for index, event in enumerate(events) if event[0] in "+-"]
-        assert [events[index] for index in places] == ["+p", "-p", "+q", "-q", "+p", "-p"]
-        between = [events[start + 1 : end] for start, end in zip(places[::2], places[1::2], strict=True)]
-        assert [Counter(each) for each in between] == [
-            Counter(["p0", "p1", "p2"]),
-            Counter(["q0", "q1", "q2"] * 2),
-            Counter(["p0", "p1", "p2"]),
+        turns = [
+            (events[start][1], Counter(events[start + 1 : end]))
+            for start, end in zip(places[::2], places[1::2], strict=True)
         ]
+        assert [(model, sum(rows.values())) for model, rows in turns][: len(expected)] == expected
+        assert all(event.startswith(model) for model, rows in turns for event in rows)
+        ran = sum((rows for _, rows in turns), Counter())
+        assert ran == Counter([f"{model}{x}" for model in "pq" for x in range(3)] * 2)
 
-    on_bench(source, body, concurrency=2)
+    on_bench(TURNS, body, concurrency=1)
 
 
 SIMPLE = four_kinds("events.append(x)")

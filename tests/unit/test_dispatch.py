@@ -13,6 +13,7 @@ from doteval import dispatch
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import BrokerError
 from doteval.experiments import Evaluation, EvaluationSpec, EvaluationStatus
+from doteval.queue.lanes import Priority, lanes_of
 from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus, Score
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
@@ -414,3 +415,95 @@ def test_a_broker_that_is_away_is_said(store: Store, dispatcher: Dispatcher, que
     queue.unreachable = False
     dispatcher.settle(evaluation)
     assert covered(queue.published) == Counter(range(10))
+
+
+# Lanes: experiments side by side.
+
+
+def lane_of(queue: FakeQueue, evaluation: Evaluation) -> set[int]:
+    return queue.lanes_of(evaluation.uid)
+
+
+def test_experiments_get_lanes_of_their_own_and_evaluations_of_one_share_it(
+    store: Store, dispatcher: Dispatcher, queue: FakeQueue
+) -> None:
+    large, small = begin(store, 30, name="large"), begin(store, 30, name="small")
+    other = store.evaluations.begin(large.experiment, EvaluationSpec("evals/eval_it.py", "eval_other", ("x",)))
+    store.rows.add(other.id, rows(10))
+    store.rows.set_total(other.id, 10, complete=True, fingerprint=None)
+    for evaluation in (large, other, small):
+        dispatcher.restart(evaluation)
+        dispatcher.publish(evaluation)
+    assert lane_of(queue, large) == lane_of(queue, other)
+    assert lane_of(queue, small).isdisjoint(lane_of(queue, large))
+
+
+def test_a_full_lane_holds_no_other_experiment_back(
+    store: Store, dispatcher: Dispatcher, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "MOST_QUEUED", 3)
+    large, small = begin(store, 100, name="large"), begin(store, 30, name="small")
+    dispatcher.restart(large)
+    assert dispatcher.publish(large) == 3
+    dispatcher.restart(small)
+    assert dispatcher.publish(small) == 3
+
+
+def test_lost_rows_are_found_while_another_experiment_keeps_its_lane_full(
+    store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock
+) -> None:
+    large, small = begin(store, 100, name="large"), begin(store, 20, name="small")
+    for evaluation in (small, large):
+        dispatcher.restart(evaluation)
+    dispatcher.publish(small)
+    # Here they are lost.
+    queue.take()
+    dispatcher.publish(large)
+    worker(store)
+    before = len(queue.published)
+    dispatcher.settle(small)
+    clock.now += DRAINED
+    dispatcher.settle(small)
+    assert spans(queue.published[before:]) == [(0, 9), (10, 19)]
+
+
+@pytest.mark.parametrize("priority", list(Priority))
+def test_a_priority_has_lanes_of_its_own_and_is_kept(
+    store: Store, dispatcher: Dispatcher, queue: FakeQueue, priority: Priority
+) -> None:
+    evaluation = begin(store, 20)
+    dispatcher.restart(evaluation, priority=priority)
+    dispatcher.publish(evaluation)
+    queue.take()
+    dispatcher.restart(evaluation)
+    assert dispatcher.publish(evaluation) == 2
+    assert lane_of(queue, evaluation) <= set(lanes_of(priority))
+
+
+def test_when_all_lanes_are_taken_the_one_with_the_fewest_experiments_is_chosen(
+    store: Store, dispatcher: Dispatcher, queue: FakeQueue
+) -> None:
+    lanes = lanes_of(Priority.NORMAL)
+    evaluations = [begin(store, 10, name=str(number)) for number in range(len(lanes) + 1)]
+    for evaluation in evaluations:
+        dispatcher.restart(evaluation)
+        dispatcher.publish(evaluation)
+    used = Counter(lane for evaluation in evaluations for lane in lane_of(queue, evaluation))
+    assert set(used) == set(lanes)
+    assert max(used.values()) == 2
+
+
+def test_until_results_tell_row_tasks_are_small_and_few(
+    store: Store, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_PUBLISHED_AT_ONCE", 5)
+    evaluation = begin(store, 1000)
+    dispatcher = Dispatcher(store, queue, DispatchOptions(slots=1))
+    assert dispatcher.publish(evaluation) == 5
+    assert dispatcher.publish(evaluation) == 0
+    assert spans(queue.take())[0] == (0, 9)
+    for row in store.rows.pending(evaluation.id, 0, 9):
+        store.results.write([NewResult(evaluation.id, row, Outcome(RowStatus.DONE, 0.0, 0.125))], None)
+    dispatcher.publish(store.evaluations.by_uid(evaluation.uid))
+    # One second of rows that take an eighth of one.
+    assert {task.last - task.first + 1 for task in queue.take()[1:-1]} == {8}
