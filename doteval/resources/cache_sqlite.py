@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
+
 from doteval.errors import ResourceError
 from doteval.resources.reply_cache import LEASE_SECONDS, Answer, Ask, Operation, Put, Release, Renew, StoredReply
 
@@ -25,6 +27,15 @@ INSERT INTO total SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM total);
 CREATE TRIGGER IF NOT EXISTS reply_added AFTER INSERT ON reply BEGIN UPDATE total SET size = size + NEW.size; END;
 CREATE TRIGGER IF NOT EXISTS reply_removed AFTER DELETE ON reply BEGIN UPDATE total SET size = size - OLD.size; END;
 """
+
+
+def _attempts() -> Retrying:
+    return Retrying(
+        retry=retry_if_exception_type(sqlite3.OperationalError),
+        stop=stop_after_delay(_WAIT_SECONDS),
+        wait=wait_random(0.01, 0.1),
+        reraise=True,
+    )
 
 
 class SQLiteStorage:
@@ -80,7 +91,8 @@ class SQLiteStorage:
             )
             # Replies are what somebody paid for, and nobody else's to read.
             self._path.chmod(0o600)
-            connection.execute("PRAGMA journal_mode = WAL")
+            # SQLite does not wait by itself here if another process is just doing the same.
+            _attempts()(connection.execute, "PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
             self._connection = connection

@@ -236,7 +236,7 @@ def test_retries_of_the_async_sdk(make_async: Make, mock_openai: MockOpenAI) -> 
         ("[[status:401]]", openai.AuthenticationError),
         ("[[hangup]]", openai.APIConnectionError),
         ("[[malformed]]", ValueError),
-        ("[[delay:5]]", openai.APITimeoutError),
+        ("[[delay:2]]", openai.APITimeoutError),
     ],
 )
 def test_errors_are_counted_and_raised(marker: str, error: type[Exception], make: Make) -> None:
@@ -313,7 +313,7 @@ def test_a_cancelled_call_is_counted(make_async: Make) -> None:
         async with make_async() as client:
             with metering() as meter, pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
-                    await client.chat.completions.create(model="gpt-4o", messages=message("[[delay:5]]"))
+                    await client.chat.completions.create(model="gpt-4o", messages=message("[[delay:2]]"))
             return only(meter), client.get_stats()
 
     usage, stats = asyncio.run(main())

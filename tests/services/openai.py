@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,5 +20,10 @@ def mock_openai_process() -> Iterator[MockOpenAI]:
 @pytest.fixture
 def mock_openai(mock_openai_process: MockOpenAI) -> MockOpenAI:
     """The server with its counters at zero. Faults go by marker or header, so that one server serves all tests."""
+    # What an earlier test gave up on is counted when it is answered.
+    deadline = time.monotonic() + 30
+    while mock_openai_process.stats()["in_flight"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     mock_openai_process.reset()
     return mock_openai_process

@@ -81,6 +81,7 @@ class MockServer(web.Server):
             **{name: self._counters[name] for name in names},
             **{name: total[name] for name in token_names},
             "distinct_prompts": len(self._prompts),
+            "in_flight": self._in_flight,
             "in_flight_max": self._in_flight_max,
             "models": {
                 model: {name: counts[name] for name in ("replies", *token_names)}
