@@ -38,8 +38,9 @@ class Crashes:
     def record(self, rows: Iterable[CrashedRow], *, reason: str, worker_id: int | None) -> list[CrashedRow]:
         """Note that a worker process died with these rows in flight; give up on those that did so too often.
 
-        How often that is, the evaluation's metadata say (`MAX_CRASHES`). A row that is given up gets a failed result of the crash class, which says `reason`. Rows that have
-        a result by now, or that were removed, are left alone. Returns the rows that were given up.
+        How often that is, the evaluation's metadata say (`MAX_CRASHES`). A row that is given up gets a failed
+        result of the crash class, which says `reason`. Rows that have a result by now, or that were removed,
+        are left alone. Returns the rows that were given up.
         """
         given_up: list[CrashedRow] = []
         with self._database.write() as connection:

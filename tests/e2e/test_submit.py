@@ -200,9 +200,7 @@ def test_many_files_with_conftest_classes_parameters_and_nodes(project: Project)
     assert names == {(path, name) for path in ("evals/eval_one.py", "evals/deeper/eval_two.py") for name in parts}
     assert project.counts()["+shared"] == 2
 
-    project.run(
-        "submit", "evals/eval_one.py::EvalGroup::eval_sized[small]", "--experiment", "one", "--workers", "1"
-    )
+    project.run("submit", "evals/eval_one.py::EvalGroup::eval_sized[small]", "--experiment", "one", "--workers", "1")
     project.run("submit", "evals", "-k", "plain", "--experiment", "key", "--workers", "1", "--samples", "1")
     assert [each["name"] for each in project.json("show", "one")["evaluations"]] == ["EvalGroup::eval_sized[small]"]
     assert [len(records) for records in project.records("key").values()] == [1]

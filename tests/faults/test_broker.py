@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.e2e.project import Project, wait_until
-from tests.faults.evaluation import CONCURRENCY, check, ready, reached, some_moment, write_evaluation
+from tests.faults.evaluation import CONCURRENCY, check, reached, ready, some_moment, write_evaluation
 from tests.faults.services import RedisServer
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.project import Project
 
-ROWS = '''
+ROWS = """
 import asyncio, ctypes, os, sys, threading, time
 import pytest
 from doteval import Result, Score, foreach
@@ -73,7 +73,7 @@ async def eval_async(kind):
     if kind == "cancelled":
         raise asyncio.CancelledError
     return misbehave(kind)
-'''
+"""
 
 FAILED = {
     "exception": "KeyError",

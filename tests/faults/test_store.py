@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.project import Project, wait_until
-from tests.faults.evaluation import check, ready, reached, some_moment, write_evaluation
+from tests.faults.evaluation import check, reached, ready, some_moment, write_evaluation
 from tests.faults.services import PostgresServer, RedisServer
 
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from tests.e2e.project import Project, wait_until
-from tests.faults.evaluation import CONCURRENCY, check, ready, reached, some_moment, write_evaluation
+from tests.faults.evaluation import CONCURRENCY, check, reached, ready, some_moment, write_evaluation
 from tests.faults.services import RedisServer
 
 # A dataset that comes slowly, so that there is a moment in its middle.

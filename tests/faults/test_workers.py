@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from tests.e2e.project import Project, leftover_processes, wait_until
-from tests.faults.evaluation import CONCURRENCY, check, ready, reached, some_moment, write_evaluation
+from tests.faults.evaluation import CONCURRENCY, check, reached, ready, some_moment, write_evaluation
 from tests.faults.services import RedisServer
 
 

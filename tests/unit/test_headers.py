@@ -29,7 +29,16 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
 
 @pytest.mark.parametrize(
     ("reset", "seconds"),
-    [("1s", 1), ("6m0s", 360), ("120ms", 0.12), ("1h2m3s", 3723), ("7.66s", 7.66), ("2.5", 2.5), ("", None), ("x", None)],
+    [
+        ("1s", 1),
+        ("6m0s", 360),
+        ("120ms", 0.12),
+        ("1h2m3s", 3723),
+        ("7.66s", 7.66),
+        ("2.5", 2.5),
+        ("", None),
+        ("x", None),
+    ],
 )
 def test_openais_headers(reset: str, seconds: float | None) -> None:
     headers = {
