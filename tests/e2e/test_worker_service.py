@@ -33,7 +33,7 @@ async def eval_remote(text, label, model):
 
 
 # So slow that a test can reach in while it runs.
-SLOW = EVALUATION.replace("asyncio.sleep(0.02)", "asyncio.sleep(0.1)")
+SLOW = EVALUATION.replace("asyncio.sleep(0.02)", "asyncio.sleep(0.5)")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

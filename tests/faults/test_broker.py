@@ -93,7 +93,7 @@ def test_a_straggler_holds_nobody_up(project: Project, broker: RedisServer) -> N
         from doteval import Score, foreach
         @foreach("i", [(i,) for i in range(200)])
         async def eval_straggling(i):
-            await asyncio.sleep(8 if i == 3 else 0.05)
+            await asyncio.sleep(40 if i == 3 else 0.05)
             tell(f"end {i}")
             return Score("ok", True, ["accuracy"])
         """,
@@ -101,6 +101,6 @@ def test_a_straggler_holds_nobody_up(project: Project, broker: RedisServer) -> N
     with project.started("worker", ".", "--processes", "1"):
         ready(project, 1)
         project.run("submit", "eval_it.py", "--experiment", "x", "--detach")
-        wait_until(lambda: project.done() == 199, what="all rows but the straggler", seconds=7)
+        wait_until(lambda: project.done() == 199, what="all rows but the straggler", seconds=30)
         project.run("watch", "x")
     assert project.events()[-1].what == "end 3"
