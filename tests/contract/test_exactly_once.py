@@ -43,14 +43,16 @@ class Messages:
     def __init__(self) -> None:
         self.queue = QUEUE
         self.waiting: list[RowTask] = []
+        self._lanes: dict[RowTask, int] = {}
 
-    def publish(self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str) -> int:
-        before = len(self.waiting)
-        self.waiting += tasks
-        return len(self.waiting) - before
+    def publish(self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0) -> int:
+        published = list(tasks)
+        self.waiting += published
+        self._lanes.update(dict.fromkeys(published, lane))
+        return len(published)
 
-    def queued(self) -> int:
-        return len(self.waiting)
+    def queued(self, lane: int | None = None) -> int:
+        return sum(lane is None or self._lanes[task] == lane for task in self.waiting)
 
 
 @dataclass
