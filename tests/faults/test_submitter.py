@@ -78,7 +78,7 @@ def test_two_submitters_at_the_same_moment(project: Project, broker: RedisServer
 
 
 def test_cancelled_in_the_middle_and_resumed(project: Project, broker: RedisServer, seed: int) -> None:
-    write_evaluation(project, seconds=0.6)
+    write_evaluation(project, seconds=2.0)
     with project.started("worker", ".", "--processes", "2"):
         ready(project, 2)
         project.run("submit", "eval_it.py", "--experiment", "x", "--detach")
