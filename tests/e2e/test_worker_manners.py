@@ -84,6 +84,8 @@ def test_figures_of_a_service_are_those_of_the_store(served: Project) -> None:
         base = address(served, "/metrics")
         wait_until(lambda: ready(served, 2), what="two ready worker processes")
         served.run("submit", "eval_it.py", "--experiment", "one")
+        for process in served.json("status", "one")["workers"]:
+            assert process["versions"].keys() >= {"python", "doteval", "celery", "pytest"}
         found = figures(get(f"{base}/metrics")[1])
         counts = served.json("status", "one")["evaluations"][0]["rows"]
         assert found['doteval_worker_rows_total{status="done"}'] == counts["done"] == 298
