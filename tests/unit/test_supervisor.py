@@ -323,7 +323,6 @@ def test_the_command_line_of_a_worker_process_holds_no_secret() -> None:
     for name, value in (
         ("--concurrency", "7"),
         ("--hostname", "worker-3@%h"),
-        ("--queues", "q"),
         ("--loglevel", "INFO"),
         ("--pool", "threads"),
     ):
