@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from doteval.errors import UsageError
-from doteval.execution.attempts import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
 from doteval.log_lines import LogFormat
 from doteval.monitoring.process_figures import DIRECTORY_VARIABLE
 from doteval.sharing import Sharing
@@ -43,9 +42,6 @@ class WorkerOptions:
     root: str | None = None
     service: str = "worker"
     supervisor: int | None = None
-    retries: int = DEFAULT_RETRIES
-    retry_delay: float = DEFAULT_RETRY_DELAY
-    row_timeout: float | None = None
     visibility_timeout: int = 3600
     flight_logs: str | None = None
     max_rows: int | None = None
