@@ -80,6 +80,7 @@ def test_the_same_name_goes_on_and_runs_failed_rows_again() -> None:
 
 def test_async_functions_overlap_inside_a_running_loop_too() -> None:
     in_flight, peak = 0, 0
+    threads = set(threading.enumerate())
 
     @foreach("i", range(20))
     async def eval_async(i: int, step: float) -> Score:
@@ -95,7 +96,8 @@ def test_async_functions_overlap_inside_a_running_loop_too() -> None:
 
     assert asyncio.run(notebook()).summary()["ok"]["accuracy"] == 1.0
     assert peak == 4
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("doteval")]
+    left = set(threading.enumerate()) - threads
+    assert not [thread for thread in left if thread.name.startswith("doteval")]
 
 
 def test_batches_epochs_and_defaults() -> None:
