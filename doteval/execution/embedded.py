@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,10 @@ def with_collected(
         arguments.append(f"--rootdir={root}")
     if importlib.util.find_spec("xdist") is not None:
         arguments += ["-n", "0"]
-    code = pytest.main(arguments, plugins=[embedded, *plugins])
+    with warnings.catch_warnings():
+        # What plugins say of their settings is for `pytest`, not for every worker process to repeat.
+        warnings.simplefilter("ignore", pytest.PytestDeprecationWarning)
+        code = pytest.main(arguments, plugins=[embedded, *plugins])
     if embedded.raised is not None:
         raise embedded.raised
     if not embedded.called:

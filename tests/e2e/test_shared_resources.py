@@ -83,7 +83,8 @@ def test_usage_is_what_the_server_sent_with_retries_and_cache_hits(project: Proj
 
 def test_the_key_is_nowhere(project: Project, server: MockOpenAI, redis_url: str) -> None:
     """With the broker's Redis, whose every key and value is looked at, and with the private one and its files."""
-    project.write("eval_it.py", evaluation('f"[[status:429x1]] [[retry-after:0.01]] {number}"', rows=60))
+    rejected = '"[[status:429x1]] [[retry-after:0.01]] " * (number < 4)'
+    project.write("eval_it.py", evaluation(f"{rejected} + str(number)", rows=60))
     done = [project.run("submit", "eval_it.py", "--experiment", "local", "--workers", "2", "--cache")]
     project.environment["DOTEVAL_BROKER"] = redis_url
     with project.started("worker", ".", "--processes", "2", "--cache", "--log-level", "DEBUG"):
