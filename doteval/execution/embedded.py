@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,16 +49,15 @@ def with_collected(
             )
     embedded = EmbeddedPytest(paths, body)
     arguments = [*paths, "--capture=no", "-p", "no:cacheprovider"]
+    # What plugins say of their settings is for `pytest`, not for every worker process to repeat.
+    arguments += ["-W", "ignore::pytest.PytestDeprecationWarning"]
     if keyword:
         arguments += ["-k", keyword]
     if root is not None:
         arguments.append(f"--rootdir={root}")
     if importlib.util.find_spec("xdist") is not None:
         arguments += ["-n", "0"]
-    with warnings.catch_warnings():
-        # What plugins say of their settings is for `pytest`, not for every worker process to repeat.
-        warnings.simplefilter("ignore", pytest.PytestDeprecationWarning)
-        code = pytest.main(arguments, plugins=[embedded, *plugins])
+    code = pytest.main(arguments, plugins=[embedded, *plugins])
     if embedded.raised is not None:
         raise embedded.raised
     if not embedded.called:
