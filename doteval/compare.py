@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from doteval.metrics import Interval
-from doteval.metrics.intervals import LEVEL, as_number, mean_interval
+from doteval.metrics.intervals import Z, as_number, mean_interval
 from doteval.results import Record, RowStatus
 from doteval.summary import ErrorsAs
 
@@ -245,9 +245,7 @@ def mcnemar(improved: int, worsened: int) -> float:
 def _bonett_price(improved: int, worsened: int, n: int) -> Interval:
     # One is added to both kinds of change and two to the rows (Laplace), which keeps the interval
     # honest where few rows changed or none did.
-    from scipy.stats import norm
-
     rose, fell = (improved + 1) / (n + 2), (worsened + 1) / (n + 2)
-    margin = float(norm.ppf(0.5 + LEVEL / 2)) * math.sqrt((rose + fell - (rose - fell) ** 2) / (n + 2))
+    margin = Z * math.sqrt((rose + fell - (rose - fell) ** 2) / (n + 2))
     centre = rose - fell
     return Interval(max(-1.0, centre - margin), min(1.0, centre + margin), "bonett-price")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -38,9 +37,10 @@ class Crashes:
     def record(self, rows: Iterable[CrashedRow], *, reason: str, worker_id: int | None) -> list[CrashedRow]:
         """Note that a worker process died with these rows in flight; give up on those that did so too often.
 
-        How often that is, the evaluation's metadata say (`MAX_CRASHES`). A row that is given up gets a failed
-        result of the crash class, which says `reason`. Rows that have a result by now, or that were removed,
-        are left alone. Returns the rows that were given up.
+        How often that is, the evaluation's metadata say (`MAX_CRASHES`). Crashes before a retry do not count:
+        whoever retries a row gives it all its chances again. A row that is given up gets a failed result of the
+        crash class, which says `reason`. Rows that have a result by now, or that were removed, are left alone.
+        Returns the rows that were given up.
         """
         given_up: list[CrashedRow] = []
         with self._database.write() as connection:
@@ -49,7 +49,8 @@ class Crashes:
                 most = _most_crashes(connection, evaluation_id)
                 waiting = [row for row in crashed if _is_pending(connection, row)]
                 for row in waiting:
-                    connection.execute(insert(ATTEMPT).values(_attempt(row, reason, worker_id)))
+                    stands = _standing_execution(connection, row)
+                    connection.execute(insert(ATTEMPT).values(_attempt(row, stands, reason, worker_id)))
                 hopeless = [row for row in waiting if _crashes(connection, row) >= most]
                 results = [encode_result(_given_up(connection, row, reason, most)) for row in hopeless]
                 write_results(self._database, connection, results, worker_id)
@@ -57,7 +58,7 @@ class Crashes:
         return given_up
 
     def suspects(self, evaluation_id: int, first: int, last: int) -> Counter[tuple[int, int]]:
-        """How often rows of a range, both ends included, took part in a crash, by (row index, sample)."""
+        """How often rows of a range, both ends included, took part in a crash ever, by (row index, sample)."""
         query = (
             select(ATTEMPT.c.row_index, ATTEMPT.c.sample, func.count())
             .where(
@@ -97,7 +98,20 @@ def _is_pending(connection: Connection, row: CrashedRow) -> bool:
     return exists is not None and retry is not False
 
 
+def _standing_execution(connection: Connection, row: CrashedRow) -> int:
+    """The execution of the failed result that a retry is to replace, 0 if there is no result."""
+    execution = connection.scalar(
+        select(RESULT.c.execution).where(
+            RESULT.c.evaluation_id == row.evaluation_id,
+            RESULT.c.row_index == row.row_index,
+            RESULT.c.sample == row.sample,
+        )
+    )
+    return int(execution or 0)
+
+
 def _crashes(connection: Connection, row: CrashedRow) -> int:
+    """How many crashes the row took part in since it was retried last."""
     count = connection.scalar(
         select(func.count())
         .select_from(ATTEMPT)
@@ -106,18 +120,20 @@ def _crashes(connection: Connection, row: CrashedRow) -> int:
             ATTEMPT.c.row_index == row.row_index,
             ATTEMPT.c.sample == row.sample,
             ATTEMPT.c.error_class == ErrorClass.CRASH.value,
+            ATTEMPT.c.execution == _standing_execution(connection, row),
         )
     )
     return int(count or 0)
 
 
-def _attempt(row: CrashedRow, reason: str, worker_id: int | None) -> dict[str, object]:
+def _attempt(row: CrashedRow, stands: int, reason: str, worker_id: int | None) -> dict[str, object]:
     return {
         "evaluation_id": row.evaluation_id,
         "row_index": row.row_index,
         "sample": row.sample,
         "status": RowStatus.FAILED.value,
-        "execution": secrets.randbits(62),
+        # A crash has no execution of its own that anybody knows; this tells those before a retry from those after.
+        "execution": stands,
         "worker_id": worker_id,
         "started_at": time.time(),
         "seconds": 0.0,

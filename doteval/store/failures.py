@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import psycopg
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from doteval.errors import StoreError, StoreReadOnlyError
@@ -68,7 +67,7 @@ def store_error(error: Exception, location: Location) -> StoreError:
     if known is not None:
         reason, remedy = known
         return StoreError(f"{where} cannot be used: {reason} ({name or code})", remedy=remedy)
-    if isinstance(original, psycopg.OperationalError) and not code:
+    if location.path is None and not code and _is_about_the_connection(original):
         # The client's own words about the connection: hosts and ports, but nothing that was sent.
         words = str(original).strip().splitlines()
         return StoreError(
@@ -76,3 +75,10 @@ def store_error(error: Exception, location: Location) -> StoreError:
             remedy="Check the URL, and that PostgreSQL runs and can be reached from here.",
         )
     return RefusedError(f"{where} refused a statement: {type(original).__name__} ({name or code or 'no code'})")
+
+
+def _is_about_the_connection(error: Any) -> bool:
+    # Imported here: it takes time that commands on SQLite need not wait.
+    import psycopg
+
+    return isinstance(error, psycopg.OperationalError)

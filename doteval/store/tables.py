@@ -143,7 +143,10 @@ class ScoreTable(SQLModel, table=True):
 
 
 class AttemptTable(SQLModel, table=True):
-    """A failed result that a retry replaced, with its scores as JSON."""
+    """A failed result that a retry replaced, with its scores as JSON; or a crash that the row took part in.
+
+    `execution` of a crash is that of the result that stood when it happened, 0 if there was none.
+    """
 
     __tablename__ = "attempt"
     __table_args__ = (Index("attempt_row", "evaluation_id", "row_index", "sample"),)

@@ -13,6 +13,7 @@ from itertools import combinations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from doteval.errors import NotFoundError, UsageError
 from doteval.metrics import (
@@ -87,6 +88,14 @@ def test_wilson_is_the_published_interval():
     assert list(wilson(81, 263)) == pytest.approx([0.2553, 0.3662], abs=5e-5)
     assert list(wilson(1, 29)) == pytest.approx([0.0061, 0.1718], abs=5e-5)
     assert wilson(0, 0) is None
+
+
+@given(st.integers(1, 10_000_000), st.data())
+def test_wilson_is_the_one_of_scipy(n, data):
+    successes = data.draw(st.integers(0, n))
+    assert list(wilson(successes, n)) == pytest.approx(
+        list(binomtest(successes, n).proportion_ci(0.95, "wilson")), rel=1e-9, abs=1e-12
+    )
 
 
 @given(st.integers(1, 500), st.data())
