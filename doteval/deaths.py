@@ -16,6 +16,12 @@ from doteval.flight_log import read_flight_log
 from doteval.spending_log import read_spending_log
 from doteval.store import CrashedRow, LostUsage, Store
 
+# What the kernel does when memory runs out looks like this, and people may not know.
+_MEMORY_HINT = (
+    " (signal 9), which is what the kernel does when memory runs out: look at the memory of the machine or container, "
+    "and try fewer worker processes or a lower --concurrency"
+)
+
 
 class Deaths:
     """Records in the store how worker processes ended.
@@ -69,7 +75,8 @@ class Deaths:
             self._store.usage.add_lost(lost, socket.gethostname(), pid)
         # First the crashes: once the process counts as gone, its rows are published again.
         if taken:
-            given_up = self._store.crashes.record(taken, reason=how, worker_id=None)
+            reason = f"{how}{_MEMORY_HINT}" if how.endswith(signal.SIGKILL.name) else how
+            given_up = self._store.crashes.record(taken, reason=reason, worker_id=None)
             for row in given_up:
                 self._told(f"row {row.row_index} is given up: too many processes died with it in flight")
         self._store.workers.end_process(socket.gethostname(), pid, reason=how)

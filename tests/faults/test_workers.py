@@ -106,3 +106,83 @@ def test_poison_rows_are_given_up_and_no_other_row_is_blamed(project: Project) -
     assert "SIGSEGV" in failed[23].message
     assert project.counts()["begin 7"] == project.counts()["begin 23"] == 2
     assert "completed" in done.stdout
+
+
+# The kernel kills a process that takes too much memory with the same signal.
+KILLED = """
+import asyncio, os, signal
+from doteval import Score, foreach
+
+@foreach("i", [(i,) for i in range(30)])
+async def eval_killed(i):
+    tell(f"begin {i}")
+    await asyncio.sleep(0.02)
+    if i == 7 and deaths() < DEATHS:
+        tell("death")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Score("ok", True, ["accuracy"])
+
+def deaths():
+    return sum(line.endswith(" death") for line in open("events.log").read().splitlines())
+"""
+
+
+def test_a_row_killed_as_for_want_of_memory_says_so_and_a_retry_gives_it_all_its_chances(project: Project) -> None:
+    """The signal of the kernel's out-of-memory killer, sent by hand.
+
+    Real memory pressure needs a cgroup of the test's own, which only some machines grant; what doteval sees of it
+    is the same: a process that is gone, by signal 9.
+    """
+    project.write("eval_it.py", KILLED.replace("DEATHS", "3"))
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--max-crashes", "2")
+    records = project.records("x")["eval_killed"]
+    assert len(records) == 30
+    (failed,) = [record for record in records if record.outcome.status == "failed"]
+    assert failed.row.index == 7
+    assert failed.outcome.error is not None
+    assert failed.outcome.error.error_class == "crash"
+    assert "SIGKILL (signal 9)" in failed.outcome.error.message
+    assert "memory" in failed.outcome.error.message
+    # The third death is the first since the retry: one chance is left, and it is enough.
+    project.run("retry", "x", "--workers", "1")
+    counts = project.counts()
+    assert counts["death"] == 3
+    assert counts["begin 7"] == 4
+    records = project.records("x")["eval_killed"]
+    assert {record.outcome.status for record in records} == {"done"}
+    again = sum(count for what, count in counts.items() if what.startswith("begin ")) - 30
+    print(f"lost: {30 - len(records)} of 30 rows; executed again: {again}")
+
+
+LIMITED = """
+import resource
+import pytest
+from doteval import Score, foreach
+
+@pytest.fixture(scope="session")
+def little_memory():
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 512 * 2**20, resource.RLIM_INFINITY))
+
+@foreach("i", [(i,) for i in range(30)])
+DEFINE eval_greedy(i, little_memory):
+    tell(f"begin {i}")
+    if i == 7:
+        bytearray(4 * 2**30)
+    return Score("ok", True, ["accuracy"])
+"""
+
+
+@pytest.mark.parametrize("define", ["def", "async def"])
+def test_a_row_that_gets_no_memory_fails_alone(project: Project, define: str) -> None:
+    """Where the process has a limit of its own, Python says MemoryError and the process lives."""
+    project.write("eval_it.py", LIMITED.replace("DEFINE", define))
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
+    records = project.records("x")["eval_greedy"]
+    assert [record.row.index for record in records if record.outcome.status != "done"] == [7]
+    assert records[7].outcome.error is not None
+    assert records[7].outcome.error.type == "MemoryError"
+    begun = sum(what.startswith("begin ") for what in project.counts().elements())
+    print(f"lost: {30 - len(records)} of 30 rows; executed again: {begun - 30}")
+    assert (len(records), begun) == (30, 30)
+    assert len({worker.info.pid for worker in project.workers()}) == 1
