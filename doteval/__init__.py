@@ -13,10 +13,24 @@ from doteval.results import Record, Result, Score, Usage
 
 if TYPE_CHECKING:
     from doteval.interactive import run
+    from doteval.providers.handles import ModelHandle, ModelProvider
 
 __version__ = "0.1.0"
 
-__all__ = ["DotEvalError", "ForEach", "Record", "Result", "Score", "Usage", "__version__", "batch", "foreach", "run"]
+__all__ = [
+    "DotEvalError",
+    "ForEach",
+    "ModelHandle",
+    "ModelProvider",
+    "Record",
+    "Result",
+    "Score",
+    "Usage",
+    "__version__",
+    "batch",
+    "foreach",
+    "run",
+]
 
 if not TYPE_CHECKING:
 
@@ -26,4 +40,8 @@ if not TYPE_CHECKING:
             from doteval.interactive import run
 
             return run
+        if name in ("ModelHandle", "ModelProvider"):
+            from doteval.providers import handles
+
+            return getattr(handles, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

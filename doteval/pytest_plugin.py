@@ -17,9 +17,10 @@ from doteval.execution.pytest_internals import use_row_setup_state
 from doteval.local_options import add_options, check_options, local_options
 from doteval.local_progress import Screen, terminal_screen
 from doteval.local_xdist import give_name, given_name, hand_over, take_over
+from doteval.providers.fixtures import model_providers
 from doteval.resources.fixtures import async_openai_client, openai_client
 
-__all__ = ["async_openai_client", "openai_client"]
+__all__ = ["async_openai_client", "model_providers", "openai_client"]
 
 loop_key = pytest.StashKey[LoopThread]()
 _screen_key = pytest.StashKey[Screen | None]()

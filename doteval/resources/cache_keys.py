@@ -19,6 +19,9 @@ CACHE_HEADER = "x-doteval-cache"
 ALWAYS = "always"
 NEVER = "never"
 
+SERVER_HEADER = "x-doteval-server"
+"""A header that names the server behind a local port, which may be another server's tomorrow: it counts instead."""
+
 _ANSWERED_ALIKE = ("/embeddings", "/moderations")
 _API_HEADERS = ("openai-beta", "anthropic-version", "anthropic-beta")
 _SECRETS = ("key", "token", "secret", "password", "signature", "sig")
@@ -53,7 +56,9 @@ def key_of(exchange: Exchange) -> bytes:
     )
     headers = [request.headers.get(name, "") for name in _API_HEADERS]
     sample = place.sample if place else 0
-    parts = [request.method, url.scheme, url.host, url.port, url.path, parameters, headers, sample]
+    server = request.headers.get(SERVER_HEADER)
+    where = [server] if server else [url.scheme, url.host, url.port]
+    parts = [request.method, *where, url.path, parameters, headers, sample]
     digest = hashlib.blake2b(orjson.dumps(parts), digest_size=32)
     digest.update(orjson.dumps(exchange.body, option=orjson.OPT_SORT_KEYS))
     return digest.digest()

@@ -1,0 +1,140 @@
+"""The provider ``transformers``: a pipeline of Hugging Face's transformers in the worker process itself."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import itertools
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from doteval.errors import ResourceError
+from doteval.latency import Latency
+from doteval.metering import current_meter
+from doteval.providers.handles import ModelHandle
+from doteval.results import Usage
+
+_numbers = itertools.count(1)
+_EXTRA = "pip install 'doteval[transformers]'"
+
+
+class PipelineModel:
+    """A pipeline that rows may share: one call at a time, since pipelines and tokenizers are not made for threads.
+
+    Call it from plain evaluations, ``model("text", max_new_tokens=20)``, and await `call` in async ones.
+    Calls and their seconds are added to the row's usage; tokens are not counted.
+    """
+
+    def __init__(self, name: str, pipeline: Any) -> None:
+        self.name = name
+        self.pipeline = pipeline
+        self._device = str(getattr(pipeline, "device", "unknown"))
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._seconds = 0.0
+
+    def __call__(self, inputs: Any, **parameters: Any) -> Any:
+        """What the pipeline gives for `inputs`: a text, or a list of them to go through together."""
+        asked = time.perf_counter()
+        with self._lock:
+            start = time.perf_counter()
+            result = self.pipeline(inputs, **parameters)
+            seconds = time.perf_counter() - start
+            self._calls += 1
+            self._seconds += seconds
+        meter = current_meter()
+        if meter is not None:
+            usage = Usage(
+                self.name, requests=1, attempts=1, seconds=seconds, waited=start - asked, latency=Latency.of(seconds)
+            )
+            meter.add(usage)
+        return result
+
+    async def call(self, inputs: Any, **parameters: Any) -> Any:
+        """The same in a thread, so that other rows go on meanwhile."""
+        return await asyncio.to_thread(self, inputs, **parameters)
+
+    def get_stats(self) -> dict[str, Any]:
+        """``calls``, the ``seconds`` they took, and the ``device``."""
+        return {"calls": self._calls, "seconds": round(self._seconds, 3), "device": self._device}
+
+
+class TransformersProvider:
+    """``setup("a-model", task="text-generation")``: `config` is what `transformers.pipeline` takes.
+
+    `spec` is a name on the hub or a directory. ``handle.model`` is a `PipelineModel`. Without `device` or
+    `device_map` it is the first GPU that CUDA_VISIBLE_DEVICES leaves, else the CPU.
+    """
+
+    def __init__(self) -> None:
+        self._models: dict[str, PipelineModel] = {}
+
+    async def setup(self, spec: str, **config: Any) -> ModelHandle:
+        """Load a pipeline, in a thread.
+
+        Raises ResourceError if transformers is not installed, or the model cannot be loaded.
+        """
+        pipeline = await asyncio.to_thread(_load, spec, config)
+        resource_id = f"transformers:{spec}:{next(_numbers)}"
+        model = self._models[resource_id] = PipelineModel(spec, pipeline)
+        return ModelHandle(resource_id, model, self)
+
+    async def teardown(self, resource_id: str) -> None:
+        """Forget a pipeline, and give the GPU's memory back. What others still hold of it stays."""
+        model = self._models.pop(resource_id)
+        model.pipeline = None
+        del model
+        await asyncio.to_thread(_free)
+
+
+def default_device(environment: Mapping[str, str], cuda_devices: int) -> str:
+    """Where a model goes by itself. `cuda_devices` is how many torch sees, by CUDA_VISIBLE_DEVICES if it is set.
+
+    torch numbers the devices that are visible from 0, whichever they are.
+    """
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    hidden = visible is not None and visible.strip() in ("", "-1", "NoDevFiles")
+    return "cpu" if hidden or not cuda_devices else "cuda:0"
+
+
+def _load(spec: str, config: dict[str, Any]) -> Any:
+    try:
+        transformers = importlib.import_module("transformers")
+    except ImportError as error:
+        raise ResourceError(
+            f"the model {spec!r} needs the package transformers, which is not installed for this Python"
+            if error.name == "transformers"
+            else f"the package transformers cannot be imported: {error}",
+            remedy=f"Install it with {_EXTRA}, on every machine with workers.",
+        ) from error
+    settings = dict(config)
+    if "device" not in settings and "device_map" not in settings:
+        settings["device"] = default_device(os.environ, _cuda_devices())
+    try:
+        return transformers.pipeline(model=spec, **settings)
+    except Exception as error:
+        first_line = (str(error).splitlines() or [""])[0]
+        raise ResourceError(
+            f"the transformers pipeline of {spec!r} cannot be loaded: {type(error).__name__}: {first_line}",
+            remedy=f"Try it by itself: transformers.pipeline(model={spec!r}, ...). If a package is missing: {_EXTRA}.",
+        ) from error
+
+
+def _cuda_devices() -> int:
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError:
+        # The pipeline says what it needs better than we could.
+        return 0
+    return int(torch.cuda.device_count())
+
+
+def _free() -> None:
+    gc.collect()
+    torch = importlib.import_module("torch") if _cuda_devices() else None
+    if torch is not None:
+        torch.cuda.empty_cache()

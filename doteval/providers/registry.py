@@ -1,0 +1,61 @@
+"""Model providers by name: built in, registered here, or announced by an installed package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from doteval.errors import UsageError
+from doteval.plugins import Plugins
+from doteval.providers.handles import ModelProvider
+
+plugins = Plugins("doteval.model_providers", "model provider")
+
+
+def register(name: str, provider: ModelProvider | Callable[[], ModelProvider]) -> None:
+    """Give a provider a name in this process; a class or a function is called when the name is first used."""
+    plugins.register(name, provider)
+
+
+def available() -> tuple[str, ...]:
+    """The names of all model providers. Imports nothing."""
+    return plugins.names()
+
+
+def model_provider(name: str) -> ModelProvider:
+    """A provider of that name; a new one of those that are classes or functions.
+
+    Raises NotFoundError, which names the nearest names, or UsageError for one that cannot be loaded or
+    is no model provider.
+    """
+    found = plugins.get(name)
+    provider: Any = found
+    if isinstance(found, type) or (callable(found) and not hasattr(found, "setup")):
+        try:
+            provider = found()
+        except Exception as error:
+            raise UsageError(
+                f"the model provider {name!r} cannot be made: {type(error).__name__}: {error}",
+                remedy="It has to be a model provider, or a class or function that takes no arguments and gives one.",
+            ) from error
+    if not callable(getattr(provider, "setup", None)):
+        raise UsageError(
+            f"the model provider {name!r} is no model provider: {type(provider).__name__} has no setup()",
+            remedy="It needs a method: async def setup(self, spec, **config), which returns a ModelHandle.",
+        )
+    made: ModelProvider = provider
+    return made
+
+
+def _built_in(module: str, name: str) -> Callable[[], ModelProvider]:
+    def make() -> ModelProvider:
+        provider: ModelProvider = getattr(import_module(module), name)()
+        return provider
+
+    return make
+
+
+register("openai", _built_in("doteval.providers.endpoints", "OpenAIProvider"))
+register("transformers", _built_in("doteval.providers.pipelines", "TransformersProvider"))
+register("server", _built_in("doteval.providers.servers", "ServerProvider"))

@@ -1,0 +1,231 @@
+"""A user of a server: a connection to its keeper, which is started if there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+from doteval.errors import ResourceError
+from doteval.providers import keeper
+from doteval.providers.server_directory import ServerDirectory, ServerSettings
+
+logger = logging.getLogger("doteval.providers")
+
+# What the keeper needs to say goodbye, beyond what its server takes to stop.
+_GOODBYE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """What the keeper said last. `state` is starting, ready, restarting or failed; `pid` leads the process group."""
+
+    state: str = "starting"
+    port: int = 0
+    pid: int = 0
+    restarts: int = 0
+    failure: str | None = None
+
+
+class ServerHolder:
+    """Keeps a server alive as long as this process lives, or until `leave`.
+
+    A thread of its own listens to the keeper. `name` is what messages call the server.
+    """
+
+    def __init__(self, name: str, settings: ServerSettings) -> None:
+        self._name = name
+        self._settings = settings
+        self._directory = ServerDirectory(settings.key)
+        self._connection: socket.socket | None = None
+        self._status = ServerStatus()
+        self._changed = threading.Condition()
+        self._leaving = False
+        self._told_failure = False
+        self._ready: Future[ServerStatus] = Future()
+        # A daemon: a server that takes long to start must not hold the interpreter back.
+        self._thread = threading.Thread(target=self._hold, name="doteval-server", daemon=True)
+
+    def start(self) -> Future[ServerStatus]:
+        """Begin. What is returned is done when the server first answers; it fails with ResourceError."""
+        self._ready.set_running_or_notify_cancel()
+        self._thread.start()
+        return self._ready
+
+    @property
+    def status(self) -> ServerStatus:
+        return self._status
+
+    def check(self) -> None:
+        """Raises ResourceError if the server is gone for good."""
+        if self._status.failure is not None:
+            raise self._error(self._status.failure)
+
+    def wait_until_ready(self) -> None:
+        """Wait while the server is started again. Raises ResourceError if it is gone for good, or this user left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._leaving or self._status.state in ("ready", "failed"))
+        self.check()
+        if self._leaving:
+            raise ResourceError(f"the server {self._name} has been torn down")
+
+    def leave(self) -> None:
+        """Let the server go, and wait for its end if nobody else uses it. A second call does nothing.
+
+        Raises ResourceError if the keeper takes longer than it should.
+        """
+        with self._changed:
+            if self._leaving:
+                return
+            self._leaving = True
+            self._changed.notify_all()
+            if self._connection is not None:
+                self._say_goodbye(self._connection)
+        patience = self._settings.stop_timeout + _GOODBYE_SECONDS
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            raise ResourceError(
+                f"the server {self._name} did not stop within {patience:g} s",
+                remedy=f"Its keeper's messages are in {self._directory.path / keeper.COMPLAINTS}.",
+            )
+
+    def forget(self) -> None:
+        """In a forked process: the server is the parent's."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def _hold(self) -> None:
+        try:
+            with self._connected() as connection:
+                self._listen(connection)
+        except ResourceError as error:
+            self._take(ServerStatus(state="failed", failure=error.message), error)
+        except Exception as error:
+            logger.exception("the server %s is lost", self._name)
+            self._take(ServerStatus(state="failed", failure=f"{type(error).__name__}: {error}"))
+
+    def _connected(self) -> socket.socket:
+        with self._directory.locked():
+            connection = self._connect()
+            if connection is None:
+                self._directory.kill_remains()
+                self._start_keeper()
+                connection = self._connect()
+            if connection is None:
+                raise ResourceError(f"the keeper of the server {self._name} has ended at once")
+        connection.sendall(json.dumps({"pid": os.getpid()}).encode() + b"\n")
+        with self._changed:
+            self._connection = connection
+            _holders.add(self)
+            if self._leaving:
+                self._say_goodbye(connection)
+        return connection
+
+    def _connect(self) -> socket.socket | None:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(self._directory.socket)
+        except (FileNotFoundError, ConnectionRefusedError):
+            # There was no keeper, or it was killed.
+            connection.close()
+            return None
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _start_keeper(self) -> None:
+        command = [sys.executable, "-I", "-S", str(Path(keeper.__file__).resolve()), str(self._directory.path)]
+        started = subprocess.run(
+            command,
+            input=self._settings.to_json(),
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+            check=False,
+        )
+        if started.returncode:
+            said = (started.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+            raise ResourceError(f"the keeper of the server {self._name} cannot be started: {said}")
+
+    def _say_goodbye(self, connection: socket.socket) -> None:
+        # A keeper that is gone needs no goodbye: the thread sees the end of the connection.
+        with contextlib.suppress(OSError):
+            connection.sendall(b'{"leave": true}\n')
+
+    def _listen(self, connection: socket.socket) -> None:
+        rest = b""
+        while received := self._receive(connection):
+            *lines, rest = (rest + received).split(b"\n")
+            for line in lines:
+                self._take(ServerStatus(**json.loads(line)))
+        if self._status.failure is None and not self._leaving:
+            self._clear_up()
+            self._take(ServerStatus(state="failed", failure="was stopped, since its keeper was killed"))
+
+    def _receive(self, connection: socket.socket) -> bytes:
+        try:
+            return connection.recv(65_536)
+        except ConnectionResetError:
+            # The keeper was killed with something of ours unread: the same as an end.
+            return b""
+
+    def _clear_up(self) -> None:
+        with self._directory.locked():
+            another = self._connect()
+            if another is None:
+                self._directory.kill_remains()
+            else:
+                # Somebody was faster, and has a keeper and a server of their own by now.
+                another.close()
+
+    def _take(self, status: ServerStatus, error: ResourceError | None = None) -> None:
+        with self._changed:
+            before, self._status = self._status, status
+            self._changed.notify_all()
+            leaving = self._leaving
+        if self._ready.done():
+            self._log(before, status, leaving)
+        elif status.failure is not None:
+            self._ready.set_exception(error or self._error(status.failure))
+        elif status.state == "ready":
+            self._ready.set_result(status)
+
+    def _log(self, before: ServerStatus, status: ServerStatus, leaving: bool) -> None:
+        if leaving or before.state == status.state:
+            return
+        if status.failure is not None:
+            logger.error("the server %s is gone for good: it %s", self._name, status.failure)
+        elif status.state == "restarting":
+            logger.warning("the server %s has died and is started again", self._name)
+        elif status.state == "ready" and before.state == "restarting":
+            logger.warning("the server %s is back", self._name)
+
+    def _error(self, failure: str) -> ResourceError:
+        return ResourceError(
+            f"the server {self._name} {failure}",
+            remedy=f"Try its command by itself. All of its output is in {self._directory.output}.",
+        )
+
+
+_holders: WeakSet[ServerHolder] = WeakSet()
+
+
+def _forget_all() -> None:
+    holders: list[Any] = list(_holders)
+    _holders.clear()
+    for holder in holders:
+        holder.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
