@@ -17,7 +17,7 @@ from typing import Protocol
 from doteval.experiments import BATCH_SIZE, Evaluation, EvaluationStatus
 from doteval.queue.lanes import LANES, Priority, lanes_of, priority_of
 from doteval.queue.row_task import RowTask
-from doteval.store import RowRange, Store, WorkerState
+from doteval.store import LOADING, LoadFailure, RowRange, Store, WorkerState
 
 # Messages that may wait in the queue: enough for any number of worker processes, and a bound for
 # the broker's memory (1.8 KB a message) however large the dataset is.
@@ -232,18 +232,38 @@ class Dispatcher:
         return [worker for worker in self._store.workers.live() if self._publisher.queue in worker.info.queues]
 
     def _load_verdict(self, evaluation: Evaluation) -> tuple[EvaluationStatus, str] | None:
-        """How the evaluation ends if no live worker process can load its fixtures, else None."""
+        """How the evaluation ends if no live worker process can load its fixtures, else None.
+
+        One that could not leaves, and another takes its place: were that one always waited for, processes that
+        take turns in loading for minutes and failing would go on for ever.
+        """
         failures = self._store.loads.failures(evaluation.id)
         if not failures:
             return None
         live = self._live()
         failed_on = {failure.worker_id for failure in failures}
-        if not live or any(worker.id not in failed_on for worker in live):
+        hopeful = [worker for worker in live if worker.id not in failed_on and not _follows_failures(worker, failures)]
+        if not live or hopeful:
+            return None
+        # One that has stored results can load the fixtures, whatever happened to those before it.
+        if not self._store.results.writers(evaluation.id).isdisjoint({worker.id for worker in live} - failed_on):
             return None
         last = failures[-1]
         if last.skipped:
             return EvaluationStatus.COMPLETED, f"skipped: {last.error.removeprefix('Skipped: ')}"
         return EvaluationStatus.FAILED, f"{last.fixture} failed on every worker process: {last.error}"
+
+
+def _follows_failures(worker: WorkerState, failures: Sequence[LoadFailure]) -> bool:
+    """Whether a worker process is in the place of others that could not load, and nothing speaks for it.
+
+    One failure says enough of one that still loads: who comes after a single worker process that fails is not
+    waited for either. One that is ready may be about to load what is narrower than the session; and one whose
+    predecessor had other files may have the right ones: these get a second chance.
+    """
+    before = [each for each in failures if each.service == worker.info.service and each.failed_at <= worker.started_at]
+    once = worker.state == LOADING and bool(before) and not before[-1].of_code
+    return len(before) >= (1 if once else 2)
 
 
 def published_up_to(cursor: int) -> int:

@@ -8,12 +8,9 @@ import time
 from doteval.errors import StoreError, UnstorableValueError
 from doteval.execution.loads import Load, Stats
 from doteval.execution.stage import LoadFailedError
-from doteval.store import Store
+from doteval.store import CODE, Store
 
 logger = logging.getLogger("doteval.worker")
-
-# How loads are named that are none: a worker process that has other files than the submitter.
-CODE = "(evaluation files)"
 
 
 class LoadRecorder:

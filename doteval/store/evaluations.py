@@ -13,6 +13,7 @@ from doteval.errors import ChangedError, NotFoundError
 from doteval.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.store.engine import Database, database_time
 from doteval.store.experiments import moment
+from doteval.store.loads import forgive_failures
 from doteval.store.tables import EVALUATION, EXPERIMENT, TALLY
 from doteval.store.tally import remove_results
 
@@ -30,7 +31,8 @@ class Evaluations:
 
         Processes that race get the same one. Its columns and code must be those that it began with, and
         it must not repeat rows less often than it did. With `allow_changed` they are replaced instead, and
-        the results of repetitions beyond the new `epochs` are removed.
+        the results of repetitions beyond the new `epochs` are removed. Worker processes that could not load
+        its fixtures are asked again.
 
         Raises ChangedError, which names the files that differ; NotFoundError if the experiment is gone.
         """
@@ -78,6 +80,7 @@ class Evaluations:
                     **described, epochs=epochs, status=EvaluationStatus.RUNNING.value, reason=None, finished_at=None
                 )
             )
+            forgive_failures(connection, stored.id)
         return self.by_uid(stored.uid)
 
     def by_uid(self, uid: str) -> Evaluation:
@@ -147,6 +150,8 @@ class Evaluations:
         finished = None if status is EvaluationStatus.RUNNING else database_time()
         with self._database.write() as connection:
             done = connection.execute(change.values(status=status.value, reason=reason, finished_at=finished))
+            if status is EvaluationStatus.RUNNING:
+                forgive_failures(connection, evaluation_id)
             return done.rowcount > 0
 
     def complete(self, evaluation_id: int) -> bool:

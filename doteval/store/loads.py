@@ -4,27 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, Connection, insert, select, update
 
 from doteval.encoding import encode
 from doteval.store.engine import Database, database_time
-from doteval.store.tables import RESOURCE_LOAD
+from doteval.store.experiments import moment
+from doteval.store.tables import RESOURCE_LOAD, WORKER
+
+# What takes the place of a fixture where a worker process has other files than the submitter.
+CODE = "(evaluation files)"
 
 
 @dataclass(frozen=True, slots=True)
 class LoadFailure:
-    """Why a worker process cannot run an evaluation. `error` is ``Type: message``."""
+    """Why a worker process cannot run an evaluation. `error` is ``Type: message``.
+
+    `service` is the name of the worker process, which the one that takes its place has too.
+    """
 
     worker_id: int
     fixture: str
     error: str
+    service: str
+    failed_at: datetime
 
     @property
     def skipped(self) -> bool:
         """Whether the fixture, or a mark, said to skip."""
         return self.error.startswith("Skipped: ")
+
+    @property
+    def of_code(self) -> bool:
+        """Whether its files are not the submitter's. Those of the process that takes its place may be."""
+        return self.fixture == CODE
 
 
 class Loads:
@@ -62,14 +77,21 @@ class Loads:
             return int(connection.execute(statement).scalar_one())
 
     def failures(self, evaluation_id: int) -> list[LoadFailure]:
-        """Which worker processes said that they cannot run an evaluation, oldest first."""
+        """Which worker processes said that they cannot run an evaluation, since it was asked for last; oldest first."""
         statement = (
-            select(RESOURCE_LOAD.c.worker_id, RESOURCE_LOAD.c.fixture, RESOURCE_LOAD.c.error)
-            .where(RESOURCE_LOAD.c.evaluation_id == evaluation_id, RESOURCE_LOAD.c.error.is_not(None))
+            select(
+                RESOURCE_LOAD.c.worker_id,
+                RESOURCE_LOAD.c.fixture,
+                RESOURCE_LOAD.c.error,
+                WORKER.c.service,
+                RESOURCE_LOAD.c.loaded_at,
+            )
+            .join(WORKER, WORKER.c.id == RESOURCE_LOAD.c.worker_id)
+            .where(*_counting_failures(evaluation_id))
             .order_by(RESOURCE_LOAD.c.id)
         )
         with self._database.read() as connection:
-            return [LoadFailure(*line) for line in connection.execute(statement)]
+            return [LoadFailure(*line[:4], moment(line.loaded_at)) for line in connection.execute(statement)]
 
     def snapshot(self, load_id: int, stats: Mapping[str, Any] | str) -> None:
         """Keep what the fixture's ``get_stats()`` says now; a later one takes its place.
@@ -89,6 +111,23 @@ class Loads:
             changes["stats"] = _encoded(stats)
         with self._database.write() as connection:
             connection.execute(update(RESOURCE_LOAD).where(RESOURCE_LOAD.c.id == load_id).values(changes))
+
+
+def forgive_failures(connection: Connection, evaluation_id: int) -> None:
+    """Let failures until now count no more: somebody asks for the evaluation again, and may have mended what failed."""
+    connection.execute(
+        update(RESOURCE_LOAD)
+        .where(*_counting_failures(evaluation_id))
+        .values(torn_down_at=database_time(), teardown_seconds=0.0)
+    )
+
+
+def _counting_failures(evaluation_id: int) -> tuple[ColumnElement[bool], ...]:
+    return (
+        RESOURCE_LOAD.c.evaluation_id == evaluation_id,
+        RESOURCE_LOAD.c.error.is_not(None),
+        RESOURCE_LOAD.c.torn_down_at.is_(None),
+    )
 
 
 def _encoded(stats: Mapping[str, Any] | str) -> str:

@@ -14,7 +14,7 @@ from doteval.latency import Latency
 from doteval.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.store.bulk import among
 from doteval.store.engine import Database
-from doteval.store.tables import EVALUATION, RESULT, ROW, SCORE, USAGE, WORKER
+from doteval.store.tables import EVALUATION, RESULT, ROW, SCORE, TALLY, USAGE, WORKER
 from doteval.store.writing import EncodedResult, NewResult, encode_result, write_results
 from doteval.summary import ScoreColumn
 
@@ -158,6 +158,12 @@ class Results:
         with self._database.read() as connection:
             mean = connection.scalar(select(func.avg(latest.c.seconds)))
         return None if mean is None else float(mean)
+
+    def writers(self, evaluation_id: int) -> set[int]:
+        """The ids of the worker processes that have stored results of an evaluation."""
+        query = select(TALLY.c.worker_id).where(TALLY.c.evaluation_id == evaluation_id)
+        with self._database.read() as connection:
+            return set(connection.scalars(query))
 
     def errors(self, evaluation_id: int, limit: int) -> list[ErrorCount]:
         """The errors of failed rows, those to be retried included, grouped; the most frequent first."""

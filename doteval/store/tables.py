@@ -235,7 +235,10 @@ class WorkerTable(SQLModel, table=True):
 
 
 class ResourceLoadTable(SQLModel, table=True):
-    """One set-up of a session fixture in a worker process, and the statistics that it gave."""
+    """One set-up of a session fixture in a worker process, and the statistics that it gave.
+
+    `torn_down_at` of one that failed is when somebody asked for its evaluation again: it counts no more.
+    """
 
     __tablename__ = "resource_load"
     __table_args__ = {"sqlite_autoincrement": True}

@@ -194,7 +194,7 @@ def _load_usage(lines: Iterable[Any]) -> list[LoadUsage]:
             fixture=fixture,
             loads=len(loads),
             load_seconds=sum(load.seconds for load in loads),
-            torn_down=sum(load.torn_down_at is not None for load in loads),
+            torn_down=sum(load.torn_down_at is not None and load.error is None for load in loads),
             stats=_united(decode(load.stats) for load in loads if load.stats is not None),
             errors=[load.error for load in loads if load.error is not None],
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.project import Project
+from tests.faults.services import RedisServer
 
 ROWS = """
 import asyncio, ctypes, os, sys, threading, time
@@ -206,6 +207,54 @@ def test_a_fixture_that_fails_to_load_on_one_worker_process_is_served_by_the_oth
     )
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "2", timeout=120)
     assert len(project.records("x")["eval_picky"]) == 100
+
+
+SLOW_TO_FAIL = """
+import os, time
+import pytest
+from doteval import Score, foreach
+
+@pytest.fixture(scope="session")
+def model():
+    tell("+model")
+    mine = loads()
+    # Whenever one has failed, the next is loading.
+    while loads() == mine and not os.path.exists("mended"):
+        time.sleep(0.05)
+    if not os.path.exists("mended"):
+        raise RuntimeError("no GPU here")
+
+def loads():
+    return sum(line.endswith("+model") for line in open("events.log").read().splitlines())
+
+@foreach("i", [(i,) for i in range(50)])
+def eval_it(i, model):
+    tell(f"begin {i}")
+    return Score("ok", True, ["accuracy"])
+"""
+
+
+def test_fixtures_that_fail_after_long_loads_in_turn_fail_the_evaluation_and_can_be_mended(
+    project: Project, broker: RedisServer
+) -> None:
+    """Each process loads for so long that another is loading whenever one has failed: nobody waits for them in turn."""
+    project.write("eval_it.py", SLOW_TO_FAIL)
+    with project.started("worker", ".", "--processes", "2"):
+        done = project.run("submit", "eval_it.py", "--experiment", "x", check=None)
+        assert done.returncode != 0
+        (shown,) = project.json("show", "x")["evaluations"]
+        assert shown["status"] == "failed"
+        assert "no GPU here" in shown["reason"]
+        # Once each, and once more by the one that took the place of the first to fail.
+        loads = project.counts()["+model"]
+        assert loads == 3, project.output()
+        # What failed is mended, and the same service serves: nobody holds old failures against it.
+        (project.path / "mended").touch()
+        project.run("submit", "eval_it.py", "--experiment", "x")
+    records = project.records("x")["eval_it"]
+    begun = sum(count for what, count in project.counts().items() if what.startswith("begin "))
+    print(f"{loads} loads that did not succeed; lost: {50 - len(records)} of 50 rows; executed again: {begun - 50}")
+    assert ({record.outcome.status for record in records}, len(records), begun) == ({"done"}, 50, 50)
 
 
 def test_a_teardown_that_raises_keeps_the_results(project: Project) -> None:

@@ -16,7 +16,7 @@ from doteval.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.queue.lanes import Priority, lanes_of
 from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus, Score
-from doteval.store import HeldRange, NewResult, Store, WorkerInfo
+from doteval.store import CODE, HeldRange, NewResult, Store, WorkerInfo
 from tests.unit.fake_queue import FakeQueue
 
 SPEC = EvaluationSpec("evals/eval_it.py", "eval_it", ("x",), {"evals/eval_it.py": "1"})
@@ -405,6 +405,70 @@ def test_an_evaluation_whose_fixtures_skip_everywhere_is_completed_as_skipped(
     fail_load(store, worker(store), evaluation, "Skipped: no GPU here")
     settled = dispatcher.settle(evaluation)
     assert (settled.status, settled.reason) == (EvaluationStatus.COMPLETED, "skipped: no GPU here")
+
+
+def test_those_that_take_turns_in_loading_and_failing_do_not_go_on_for_ever(
+    store: Store, dispatcher: Dispatcher
+) -> None:
+    evaluation = begin(store, 10)
+    first, second = worker(store, "a"), worker(store, "b")
+    fail_load(store, first, evaluation)
+    store.workers.end(first, reason="left")
+    worker(store, "a", state="loading")
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    # The other one fails, while the one that follows the first loads what the first could not load.
+    fail_load(store, second, evaluation)
+    newcomer = worker(store, "c", state="loading")
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    store.workers.end(newcomer, reason="left")
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.FAILED
+
+
+def test_who_follows_a_failure_and_is_ready_has_a_second_chance_and_results_speak_for_it(
+    store: Store, dispatcher: Dispatcher
+) -> None:
+    evaluation = begin(store, 10)
+
+    def fail_and_leave() -> int:
+        failing = worker(store, "a")
+        fail_load(store, failing, evaluation)
+        store.workers.end(failing, reason="left")
+        return worker(store, "a")
+
+    following = fail_and_leave()
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    store.workers.end(following, reason="left")
+    following = fail_and_leave()
+    store.results.write([NewResult(evaluation.id, rows(1)[0], Outcome(RowStatus.DONE, 0.0, 0.0))], following)
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    store.workers.end(following, reason="left")
+    worker(store, "a")
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.FAILED
+
+
+def test_who_follows_one_that_had_other_files_may_have_the_right_ones(store: Store, dispatcher: Dispatcher) -> None:
+    evaluation = begin(store, 10)
+    for expected in (EvaluationStatus.RUNNING, EvaluationStatus.FAILED):
+        refusing = worker(store, "a")
+        store.loads.begin(refusing, CODE, "", 0.0, error="the files differ", evaluation_id=evaluation.id)
+        store.workers.end(refusing, reason="left")
+        following = worker(store, "a", state="loading")
+        assert dispatcher.settle(evaluation).status is expected
+        store.workers.end(following, reason="left")
+
+
+def test_who_asks_again_may_have_mended_what_failed(store: Store, dispatcher: Dispatcher) -> None:
+    evaluation = begin(store, 10)
+    fail_load(store, worker(store), evaluation)
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.FAILED
+    begin(store, 10)
+    assert store.loads.failures(evaluation.id) == []
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    fail_load(store, worker(store, "b"), evaluation)
+    store.evaluations.set_status(evaluation.id, EvaluationStatus.FAILED)
+    assert len(store.loads.failures(evaluation.id)) == 1
+    store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
+    assert store.loads.failures(evaluation.id) == []
 
 
 def test_a_broker_that_is_away_is_said(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
