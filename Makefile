@@ -15,7 +15,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install venv demo test soak check format lock wheel clean
+.PHONY: help install venv demo test soak bench profile check format lock wheel clean
 
 help: ## Show this help
 	@if [ -t 1 ]; then bold=$$(printf '\033[1m'); cyan=$$(printf '\033[36m'); off=$$(printf '\033[0m'); fi; \
@@ -46,6 +46,9 @@ test: $(INSTALLED) ## Run the tests (ARGS="-k words" for some of them)
 MINUTES ?= 10
 soak: $(INSTALLED) ## Break things at random for MINUTES=10 while a large evaluation goes on (SEED=n repeats one)
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+bench: $(INSTALLED) ## Measure speed beside other runners (ARGS="local_rows --repeat 1" for a part)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 check: $(INSTALLED) ## Lint, formatting, types, and who may import whom
 	@$(BIN)/ruff check .

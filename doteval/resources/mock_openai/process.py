@@ -107,7 +107,8 @@ class MockOpenAI:
         statuses), of them ``rate_limited``, ``hangups``, ``malformed``; ``prompt_tokens``,
         ``completion_tokens``, ``cached_tokens``, ``reasoning_tokens`` as complete replies told
         them in their usage; the same by model under ``models``; ``distinct_prompts``,
-        ``in_flight`` (now), ``in_flight_max`` (requests at once) and ``connections`` (accepted).
+        ``in_flight`` (now), ``in_flight_max`` (requests at once) and ``connections`` (accepted);
+        ``seconds`` from the first request's arrival to the latest one's end.
         """
         stats: dict[str, Any] = json.loads(self._call("GET"))
         return stats

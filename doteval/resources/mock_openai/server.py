@@ -69,6 +69,8 @@ class MockServer(web.Server):
         self._tokens: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._prompts: Counter[bytes] = Counter()
         self._in_flight_max = self._in_flight
+        self._first_at: float | None = None
+        self._last_at = 0.0
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start or the last reset; `MockOpenAI.stats` says what each means."""
@@ -83,6 +85,7 @@ class MockServer(web.Server):
             "distinct_prompts": len(self._prompts),
             "in_flight": self._in_flight,
             "in_flight_max": self._in_flight_max,
+            "seconds": 0.0 if self._first_at is None else max(0.0, self._last_at - self._first_at),
             "models": {
                 model: {name: counts[name] for name in ("replies", *token_names)}
                 for model, counts in self._tokens.items()
@@ -101,12 +104,15 @@ class MockServer(web.Server):
         if request.method != "POST":
             return _json(replies.error_body(405, f"{path} takes POST"), 405)
         self._counters["requests"] += 1
+        if self._first_at is None:
+            self._first_at = time.monotonic()
         self._in_flight += 1
         self._in_flight_max = max(self._in_flight_max, self._in_flight)
         try:
             return await self._answer(request, path, field)
         finally:
             self._in_flight -= 1
+            self._last_at = time.monotonic()
 
     def _serve_other(self, request: web.BaseRequest) -> web.Response:
         match request.method, request.path:

@@ -1,12 +1,10 @@
-"""CPU of a call: the SDK as it is, our client, and the fast path, side by side.
+"""CPU of a call in the process that makes it: the SDK as it is, our client, and the fast path.
 
-``python benchmarks/clients.py [--calls 2000] [--in-flight 50] [--repeat 3]`` prints the milliseconds of CPU that one
-call takes in this process (the mock server has its own) and the calls a second, each the best of the repeats.
+The mock server has a process of its own; 50 calls are in flight.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
@@ -16,12 +14,15 @@ from typing import Any
 
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
+from benchmarks.bench import Bench
 from doteval.metering import metering
 from doteval.resources.fast import chat
 from doteval.resources.mock_openai import MockOpenAI
 from doteval.resources.openai import async_openai_client
 from doteval.sharing import Sharing, share
 
+WORK = "a call to a model, one process"
+IN_FLIGHT = 50
 MESSAGES = [{"role": "user", "content": "How much is it? " * 20}]
 
 Call = Callable[[int], Awaitable[Any]]
@@ -63,31 +64,25 @@ def calls_of(base_url: str) -> tuple[dict[str, Call], list[AsyncOpenAI]]:
     return ways, [plain, aiohttp, ours, caching]
 
 
-async def run(base_url: str, calls: int, in_flight: int, repeat: int) -> None:
-    best: dict[str, tuple[float, float]] = {}
-    for _ in range(repeat):
+async def _measure(bench: Bench, base_url: str, calls: int) -> None:
+    cpus: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = {}
+    for _ in range(bench.repeat):
         # In turn, so that whatever else the machine does hits all of them.
         ways, clients = calls_of(base_url)
         for name, call in ways.items():
-            cpu, rate = await measured(call, calls, in_flight)
-            known = best.get(name, (cpu, rate))
-            best[name] = (min(cpu, known[0]), max(rate, known[1]))
+            cpu, rate = await measured(call, calls, IN_FLIGHT)
+            cpus.setdefault(name, []).append(cpu)
+            rates.setdefault(name, []).append(rate)
         for client in clients:
             await client.close()
-    for name, (cpu, rate) in best.items():
-        print(f"{name:40} {cpu:6.3f} ms of CPU a call {rate:8.0f} calls/s")
+    for name, values in cpus.items():
+        bench.report.add(WORK, name, "ms of CPU", values)
+    for name, values in rates.items():
+        bench.report.add(WORK, name, "calls/s", values)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=2000)
-    parser.add_argument("--in-flight", type=int, default=50)
-    parser.add_argument("--repeat", type=int, default=3)
-    options = parser.parse_args()
+def measure(bench: Bench) -> None:
     with TemporaryDirectory() as directory, MockOpenAI() as server:
         share(Sharing(cache_path=str(Path(directory) / "cache.db")))
-        asyncio.run(run(server.base_url, options.calls, options.in_flight, options.repeat))
-
-
-if __name__ == "__main__":
-    main()
+        asyncio.run(_measure(bench, server.base_url, bench.rows(2_000)))

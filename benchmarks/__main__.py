@@ -1,0 +1,37 @@
+"""``python -m benchmarks [NAME ...]``: measure, print, and write `.benchmarks/results.json`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+from pathlib import Path
+
+from benchmarks import subjects
+from benchmarks.bench import Bench
+from benchmarks.environments import DIRECTORY
+
+
+def main() -> None:
+    names = [module.name for module in pkgutil.iter_modules(subjects.__path__)]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (default: all)")
+    parser.add_argument("--repeat", type=int, default=3, help="measurements of each way (default 3)")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the rows; figures then mean little")
+    parser.add_argument("--no-peers", dest="peers", action="store_false", help="leave the other runners out")
+    parser.add_argument("--json", type=Path, default=DIRECTORY / "results.json", help="where figures are written")
+    options = parser.parse_args()
+    unknown = set(options.names) - set(names)
+    if unknown:
+        parser.error(f"no such subject: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    bench = Bench(options.repeat, options.scale, options.peers)
+    for name in options.names or names:
+        importlib.import_module(f"benchmarks.subjects.{name}").measure(bench)
+        # After each: what was measured is not lost with what comes next.
+        bench.report.write(options.json)
+    bench.report.print()
+    print(f"\nAll figures: {options.json}")
+
+
+if __name__ == "__main__":
+    main()

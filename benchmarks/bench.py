@@ -1,0 +1,63 @@
+"""What every subject needs: where to work, how often, and where figures go."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.commands import Measured, measured
+from benchmarks.environments import CHECKOUT, python_of
+from benchmarks.figures import Figure, Report
+
+EVALUATIONS = CHECKOUT / "benchmarks" / "evaluations"
+PEERS = CHECKOUT / "benchmarks" / "peers"
+
+Way = Callable[[], float]
+
+
+@dataclass(slots=True)
+class Bench:
+    """`repeat`: how often each way is measured. `scale`: the share of the rows, 1.0 for the published figures."""
+
+    repeat: int = 3
+    scale: float = 1.0
+    peers: bool = True
+    report: Report = field(default_factory=Report)
+
+    def rows(self, full: int) -> int:
+        return max(10, int(full * self.scale))
+
+    def compare(self, work: str, unit: str, ways: Mapping[str, Way], *, repeat: int | None = None) -> dict[str, Figure]:
+        """Measure every way in turn, and all of them again: what disturbs the machine meets all alike."""
+        values: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(repeat or self.repeat):
+            for way, measure in ways.items():
+                values[way].append(measure())
+        return {way: self.report.add(work, way, unit, found) for way, found in values.items()}
+
+    def doteval(self, directory: Path, *arguments: str, **environment: str) -> Measured:
+        return measured([python_of("doteval"), "-m", "doteval", *arguments], directory, environment)
+
+    def pytest(self, directory: Path, *arguments: str, **environment: str) -> Measured:
+        """pytest in doteval's environment."""
+        return measured([python_of("doteval"), "-m", "pytest", "-q", *arguments], directory, environment)
+
+    def peer(self, name: str, directory: Path, *arguments: str, **environment: str) -> Measured:
+        """Python in a peer's environment."""
+        return measured([python_of(name), *arguments], directory, environment)
+
+
+@contextmanager
+def project(*files: Path) -> Iterator[Path]:
+    """A fresh directory with copies of these files, which is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="bench") as name:
+        directory = Path(name)
+        # The root directory for pytest.
+        (directory / "pytest.ini").write_text("[pytest]\n")
+        for file in files:
+            shutil.copy(file, directory / file.name)
+        yield directory

@@ -1,0 +1,49 @@
+"""Virtual environments of doteval and of each peer, made once and kept.
+
+doteval has one of its own too: what only tests need (pytest plugins above all) would slow it down.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[1]
+DIRECTORY = CHECKOUT / ".benchmarks"
+
+_PACKAGES = {
+    "doteval": ["--requirement", str(CHECKOUT / "requirements.lock")],
+    "pytest": ["pytest==9.2.0", "pytest-xdist==3.8.0"],
+    "dotevals-0.26": ["dotevals==0.26.0", "openai"],
+    "dotevals-0.28": ["dotevals==0.28.3", "openai"],
+    "inspect-ai": ["inspect-ai==0.3.285", "openai"],
+    "pydantic-evals": ["pydantic-evals==2.62.0", "openai"],
+}
+PEERS = tuple(name for name in _PACKAGES if name != "doteval")
+
+
+def python_of(name: str) -> str:
+    """The interpreter of an environment, which is made if it is not there."""
+    directory = DIRECTORY / name
+    python, installed = directory / "bin" / "python", directory / ".installed"
+    if not installed.exists():
+        print(f"Making an environment for {name} ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(directory)], check=True)
+        _install(python, *_PACKAGES[name])
+        if name == "doteval":
+            _install(python, "hatchling", "editables")
+            _install(python, "--no-deps", "--no-build-isolation", "--editable", str(CHECKOUT))
+        installed.touch()
+    return str(python)
+
+
+def version_of(name: str, package: str) -> str:
+    """The version of a package in an environment."""
+    code = f"import importlib.metadata as m; print(m.version({package!r}))"
+    return subprocess.run([python_of(name), "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _install(python: Path, *packages: str) -> None:
+    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)

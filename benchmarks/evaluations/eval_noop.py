@@ -1,0 +1,12 @@
+"""Rows that do nothing: what is left is the cost of the runner."""
+
+import os
+
+from doteval import Score, foreach
+
+ROWS = int(os.environ["ROWS"])
+
+
+@foreach("number", ((number,) for number in range(ROWS)))
+def eval_noop(number):
+    return Score("ok", number >= 0, ["accuracy"])

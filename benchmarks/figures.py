@@ -1,0 +1,106 @@
+"""What was measured: figures, targets, and how both are shown."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One quantity, measured one or more times. `work` is what was done, `way` who did it and how."""
+
+    work: str
+    way: str
+    unit: str
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whether `value` is at least (or at most) what is aimed at."""
+
+    work: str
+    what: str
+    value: float
+    aim: float
+    at_least: bool = True
+
+    @property
+    def reached(self) -> bool:
+        return self.value >= self.aim if self.at_least else self.value <= self.aim
+
+
+@dataclass(slots=True)
+class Report:
+    figures: list[Figure] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+    console: Console = field(default_factory=lambda: Console(width=130, highlight=False))
+
+    def add(self, work: str, way: str, unit: str, values: Sequence[float]) -> Figure:
+        figure = Figure(work, way, unit, tuple(values))
+        self.figures.append(figure)
+        self.console.print(f"{work}: {way}: {_shown(figure.median)} {unit}", soft_wrap=True)
+        return figure
+
+    def aim(self, work: str, what: str, value: float, aim: float, *, at_least: bool = True) -> None:
+        self.targets.append(Target(work, what, value, aim, at_least))
+
+    def print(self) -> None:
+        table = Table(box=None, title="Measured", title_justify="left")
+        for name in ("work", "way", "median", "min", "max", "unit"):
+            table.add_column(name, justify="right" if name in ("median", "min", "max") else "left")
+        before = ""
+        for figure in self.figures:
+            if before and figure.work != before:
+                table.add_row()
+            work, before = ("" if figure.work == before else figure.work), figure.work
+            shown = [_shown(value) for value in (figure.median, min(figure.values), max(figure.values))]
+            table.add_row(work, figure.way, *shown, figure.unit)
+        self.console.print(table)
+        if not self.targets:
+            return
+        aims = Table(box=None, title="\nAims", title_justify="left")
+        for name in ("work", "what", "measured", "aim", ""):
+            aims.add_column(name, justify="right" if name in ("measured", "aim") else "left")
+        for target in self.targets:
+            sign = "≥" if target.at_least else "≤"
+            reached = "reached" if target.reached else "missed"
+            aims.add_row(target.work, target.what, _shown(target.value), f"{sign} {_shown(target.aim)}", reached)
+        self.console.print(aims)
+
+    def write(self, path: Path) -> None:
+        """All of it as JSON, with what the machine is."""
+        content: dict[str, Any] = {
+            "machine": {
+                "processor": platform.machine(),
+                "system": platform.platform(),
+                "python": platform.python_version(),
+            },
+            "figures": [
+                {"work": f.work, "way": f.way, "unit": f.unit, "median": f.median, "values": f.values}
+                for f in self.figures
+            ],
+            "targets": [
+                {"work": t.work, "what": t.what, "value": t.value, "aim": t.aim, "reached": t.reached}
+                for t in self.targets
+            ],
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3g}"

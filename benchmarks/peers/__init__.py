@@ -1,0 +1,1 @@
+"""The work of the subjects, written for others as their documentation has it. Nothing here imports doteval."""

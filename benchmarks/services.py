@@ -1,0 +1,40 @@
+"""A Redis and a worker service of doteval's, for subjects that want them warm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.environments import python_of
+from doteval.store import Store
+
+
+@contextmanager
+def worker_service(directory: Path, environment: Mapping[str, str], *, processes: int = 2) -> Iterator[None]:
+    """``doteval worker`` on the directory; its processes are ready when the block begins.
+
+    `environment` names the broker and the store, as all settings of doteval can be given.
+    """
+    command = [python_of("doteval"), "-m", "doteval", "worker", ".", "--processes", str(processes)]
+    log = directory / "worker.log"
+    service = subprocess.Popen(
+        command,
+        cwd=directory,
+        env={**os.environ, **environment},
+        stdout=log.open("wb"),
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        with Store.open(environment["DOTEVAL_STORAGE"]) as store:
+            while sum(worker.state == "ready" for worker in store.workers.all()) < processes:
+                if service.poll() is not None:
+                    raise RuntimeError(f"the worker service ended:\n{log.read_text()[-2000:]}")
+                time.sleep(0.05)
+        yield
+    finally:
+        service.terminate()
+        service.wait()

@@ -1,0 +1,1 @@
+"""One module for each question that is measured; ``measure(bench)`` answers it."""

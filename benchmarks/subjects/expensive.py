@@ -1,0 +1,44 @@
+"""A model that takes 5 s to load and 20 ms of a processor a row, on two worker processes.
+
+Beside it the least that two processors can do: load once in each process, then half of the rows in each.
+"""
+
+from __future__ import annotations
+
+from benchmarks.bench import EVALUATIONS, Bench, project
+from benchmarks.services import worker_service
+from benchmarks.timeline import loads_of, timeline
+from doteval.queue.embedded_redis import EmbeddedRedis
+
+LOAD, CPU = 5.0, 0.020
+WORK = "5 s to load, 20 ms of a processor a row, two worker processes"
+
+
+def measure(bench: Bench) -> None:
+    rows = bench.rows(2_000)
+    least = LOAD + rows * CPU / 2
+    bench.report.add(WORK, "the least", "s", [least])
+    whole: list[float] = []
+    warm: list[float] = []
+    loads: list[int] = []
+    given = {"ROWS": str(rows), "LOAD": str(LOAD), "CPU": str(CPU)}
+    for _ in range(bench.repeat):
+        with project(EVALUATIONS / "eval_expensive.py") as directory:
+            storage = f"sqlite:///{directory / 'own.db'}"
+            taken = bench.doteval(
+                directory, "submit", "eval_expensive.py", "--experiment", "x", DOTEVAL_STORAGE=storage, **given
+            )
+            whole.append(taken.seconds)
+            loads.append(loads_of(storage, "model"))
+        with project(EVALUATIONS / "eval_expensive.py") as directory, EmbeddedRedis() as server:
+            storage = f"sqlite:///{directory / 'own.db'}"
+            served = {"DOTEVAL_BROKER": server.url, "DOTEVAL_STORAGE": storage, **given}
+            with worker_service(directory, served):
+                bench.doteval(directory, "submit", "eval_expensive.py", "--experiment", "x", **served)
+            times = timeline(storage, "x")
+            warm.append(times.completed - times.created)
+    bench.report.add(WORK, "doteval submit, the whole command", "s", whole)
+    figure = bench.report.add(WORK, "a waiting worker service, submitted to completed", "s", warm)
+    bench.report.add(WORK, "loads of the model", "", [float(count) for count in loads])
+    bench.report.aim(WORK, "× the least, worker service", figure.median / least, 1.1, at_least=False)
+    bench.report.aim(WORK, "loads", max(loads), 2, at_least=False)

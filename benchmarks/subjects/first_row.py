@@ -1,0 +1,44 @@
+"""How long until the first row's result, with a worker service that waits, and from nothing.
+
+From the command's start, which includes the interpreter's and all imports; and from the moment when the experiment
+is in the store.
+"""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.bench import EVALUATIONS, Bench, project
+from benchmarks.services import worker_service
+from benchmarks.timeline import timeline
+from doteval.queue.embedded_redis import EmbeddedRedis
+
+WORK = "the first row's result"
+
+
+def measure(bench: Bench) -> None:
+    submitted: list[float] = []
+    warm: list[float] = []
+    cold: list[float] = []
+    for _ in range(bench.repeat):
+        with project(EVALUATIONS / "eval_noop.py") as directory, EmbeddedRedis() as server:
+            storage = f"sqlite:///{directory / 'own.db'}"
+            given = {"DOTEVAL_BROKER": server.url, "DOTEVAL_STORAGE": storage, "ROWS": "100"}
+            with worker_service(directory, given):
+                # The first one makes sure that what is loaded lazily is.
+                for name in ("first", "second"):
+                    began = time.time()
+                    bench.doteval(directory, "submit", "eval_noop.py", "--experiment", name, **given)
+            times = timeline(storage, "second")
+            submitted.append(times.first_ended - times.created)
+            warm.append(times.first_ended - began)
+        with project(EVALUATIONS / "eval_noop.py") as directory:
+            storage = f"sqlite:///{directory / 'own.db'}"
+            began = time.time()
+            bench.doteval(directory, "submit", "eval_noop.py", "--experiment", "x", DOTEVAL_STORAGE=storage, ROWS="100")
+            cold.append(timeline(storage, "x").first_ended - began)
+    figure = bench.report.add(WORK, "a waiting worker service, since it was submitted", "s", submitted)
+    bench.report.add(WORK, "a waiting worker service, since the command's start", "s", warm)
+    from_nothing = bench.report.add(WORK, "with Redis and worker processes to be started", "s", cold)
+    bench.report.aim(WORK, "worker service, since submitted, s", figure.median, 0.5, at_least=False)
+    bench.report.aim(WORK, "from nothing, s", from_nothing.median, 3, at_least=False)

@@ -1,0 +1,116 @@
+"""Rows that do nothing, on two worker processes with a private Redis, beside raw Celery.
+
+doteval's rates are rows by the wall time of the whole command, with the start of Redis and of the worker
+processes. Raw Celery has one task a row and warm workers: from the start of the publisher to the empty queue.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import redis
+
+from benchmarks.bench import EVALUATIONS, PEERS, Bench, project
+from benchmarks.environments import python_of
+from benchmarks.servers import postgres
+from benchmarks.subjects.local_rows import rate_of_doteval
+from doteval.queue.embedded_redis import EmbeddedRedis
+
+WORK = "no-op rows, two worker processes"
+
+
+def rate_of_doteval_submit(bench: Bench, rows: int, storage: str = "") -> float:
+    given = {"DOTEVAL_STORAGE": storage} if storage else {}
+    with project(EVALUATIONS / "eval_noop.py") as directory:
+        taken = bench.doteval(
+            directory, "submit", "eval_noop.py", "--experiment", "noop", "--workers", "2", ROWS=str(rows), **given
+        )
+    return rows / taken.seconds
+
+
+def rate_of_doteval_on_postgres(bench: Bench, rows: int) -> float:
+    with postgres() as url:
+        return rate_of_doteval_submit(bench, rows, url)
+
+
+def rate_of_raw_celery(rows: int) -> float:
+    with (
+        project(PEERS / "raw_celery.py") as directory,
+        EmbeddedRedis() as server,
+        raw_workers(directory, server.url, processes=2),
+    ):
+        code = (
+            "import os, raw_celery\nfor number in range(int(os.environ['ROWS'])):\n    raw_celery.noop.delay(number)\n"
+        )
+        began = time.perf_counter()
+        subprocess.run(
+            [python_of("doteval"), "-c", code],
+            cwd=directory,
+            env={**os.environ, "BROKER": server.url, "ROWS": str(rows)},
+            check=True,
+        )
+        wait_until_empty(server.url)
+        return rows / (time.perf_counter() - began)
+
+
+@contextmanager
+def raw_workers(directory: Path, broker: str, *, processes: int) -> Iterator[None]:
+    """Celery's own worker, on threads as doteval's; ready when the block begins."""
+    command = [python_of("doteval"), "-m", "celery", "-A", "raw_celery", "worker", "--pool", "threads", "-c", "12"]
+    command += ["--without-gossip", "--without-mingle", "--task-events", "--loglevel", "INFO"]
+    logs = [directory / f"worker-{number}.log" for number in range(processes)]
+    workers = [
+        subprocess.Popen(
+            [*command, "-n", f"raw{number}@%h"],
+            cwd=directory,
+            env={**os.environ, "BROKER": broker},
+            stdout=subprocess.DEVNULL,
+            stderr=log.open("wb"),
+        )
+        for number, log in enumerate(logs)
+    ]
+    try:
+        while not all(" ready." in log.read_text() for log in logs):
+            if any(worker.poll() is not None for worker in workers):
+                raise RuntimeError(f"a worker of raw Celery ended: {[log.read_text()[-500:] for log in logs]}")
+            time.sleep(0.05)
+        yield
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.wait()
+
+
+def wait_until_empty(broker: str) -> None:
+    """Until nothing is queued or unacknowledged."""
+    path = broker.removeprefix("redis+socket://").partition("?")[0]
+    with redis.Redis(unix_socket_path=path) as client:
+        while client.llen("celery") or client.hlen("unacked"):
+            time.sleep(0.01)
+
+
+def measure(bench: Bench) -> None:
+    rows = bench.rows(100_000)
+    raw = bench.rows(20_000)
+    found = bench.compare(
+        WORK,
+        "rows/s",
+        {
+            f"doteval submit, {rows:,} rows, SQLite": partial(rate_of_doteval_submit, bench, rows),
+            f"doteval submit, {rows:,} rows, PostgreSQL": partial(rate_of_doteval_on_postgres, bench, rows),
+            f"pytest with doteval, {rows:,} rows, SQLite": partial(rate_of_doteval, bench, rows),
+            f"raw Celery, {raw:,} rows, nothing stored": partial(rate_of_raw_celery, raw),
+        },
+    )
+    sqlite, on_postgres, local, celery = (figure.median for figure in found.values())
+    bench.report.aim(WORK, "rows/s, SQLite", sqlite, 12_000)
+    bench.report.aim(WORK, "rows/s, PostgreSQL", on_postgres, 12_000)
+    bench.report.aim(WORK, "× pytest with doteval", sqlite / local, 1.5)
+    bench.report.aim(WORK, "× raw Celery", sqlite / celery, 6)

@@ -1,0 +1,51 @@
+"""When things happened, as the result store has it: all clocks are this machine's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, create_engine, text
+
+_QUERY = """
+SELECT min(evaluation.created_at), max(evaluation.finished_at), min(result.started_at),
+       min(result.started_at + result.seconds), max(result.started_at + result.seconds), count(*)
+FROM result JOIN evaluation ON evaluation.id = result.evaluation_id
+    JOIN experiment ON experiment.id = evaluation.experiment_id
+WHERE experiment.name = :name
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Seconds since the epoch: the evaluation's row in the store, its rows' beginnings and ends, its completion."""
+
+    created: float
+    completed: float
+    first_began: float
+    first_ended: float
+    last_ended: float
+    rows: int
+
+
+def timeline(storage: str, experiment: str) -> Timeline:
+    with _connected(storage) as connection:
+        return Timeline(*connection.execute(text(_QUERY), {"name": experiment}).one())
+
+
+def loads_of(storage: str, fixture: str) -> int:
+    """How often a session fixture was loaded, by all worker processes that this store has seen."""
+    with _connected(storage) as connection:
+        query = text("SELECT count(*) FROM resource_load WHERE fixture = :fixture")
+        return int(connection.execute(query, {"fixture": fixture}).scalar_one())
+
+
+@contextmanager
+def _connected(storage: str) -> Iterator[Connection]:
+    engine = create_engine(storage.replace("postgresql://", "postgresql+psycopg://", 1))
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
