@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
@@ -75,16 +78,38 @@ def in_threads(work: Callable[[int], Any], count: int = 8) -> list[Any]:
 
 
 def in_processes(work: Callable[..., Any], arguments: Sequence[Sequence[Any]]) -> list[Any]:
-    """Run a function of this module once for each list of arguments, each in a process of its own."""
-    with ProcessPoolExecutor(len(arguments), mp_context=get_context("spawn")) as pool:
-        return [future.result(timeout=120) for future in [pool.submit(work, *given) for given in arguments]]
+    """Call a function of this module once for each list of arguments, each in a process of its own, all at once.
+
+    Arguments and what comes back are JSON. Not with ProcessPoolExecutor, which may never end.
+    """
+    call = (
+        "import json, sys; from tests.contract import store_workload as here; "
+        "print(json.dumps(getattr(here, sys.argv[1])(*json.loads(sys.argv[2]))))"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", call, work.__name__, json.dumps(given)],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for given in arguments
+    ]
+    try:
+        outputs = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in processes] == [0] * len(processes)
+    return [json.loads(output) for output in outputs]
 
 
-def open_and_begin(url: str) -> tuple[int, int]:
+def open_and_begin(url: str) -> str:
     """Open a store that may not exist yet, and begin the same evaluation as everybody else."""
     with Store.open(url) as store:
         evaluation = begin(store)
-        return evaluation.experiment.id, evaluation.id
+        return f"{evaluation.experiment.id} {evaluation.id}"
 
 
 def write_everything(url: str, uid: str, count: int, group: int, fails: bool) -> int:
