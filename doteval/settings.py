@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     """Rows that travel in one row task."""
     visibility_timeout: Count = 3600
     """Seconds after which Redis hands out a message again whose worker process is silent."""
+    teardown_timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds that a worker process gives the teardown of one fixture, before it leaves without it."""
     cache: CacheMode = CacheMode.ASK
     """Whether clients share replies: ask (those made with cache=True), on, off or refresh."""
     cache_path: str | None = None

@@ -18,7 +18,14 @@ from typing import Any, TypeVar, cast
 from celery.worker import state
 
 from doteval.dispatch import Dispatcher, DispatchOptions
-from doteval.errors import CodeMismatchError, DotEvalError, EvaluationFileError, NotFoundError, StoreError
+from doteval.errors import (
+    CodeMismatchError,
+    DotEvalError,
+    EvaluationFileError,
+    NotFoundError,
+    RowTimeoutError,
+    StoreError,
+)
 from doteval.execution.calls import CallPolicy
 from doteval.execution.conductor import Assignment, Conductor, WindingDownError
 from doteval.execution.embedded import Collected, with_collected
@@ -26,6 +33,7 @@ from doteval.execution.fingerprint import differing_files, fingerprint
 from doteval.execution.items import EvaluationItem
 from doteval.execution.loads import LoadWatch
 from doteval.execution.stage import LoadFailedError, Stage, load_session_fixtures
+from doteval.execution.teardown_watch import TeardownWatch
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus
 from doteval.flight_log import FlightEntry, FlightLog
 from doteval.load_recorder import LoadRecorder
@@ -37,10 +45,11 @@ from doteval.pytest_plugin import loop_key
 from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus
+from doteval.settings import load_settings
 from doteval.sharing import share
 from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo, WorkerState, new_execution
-from doteval.worker_options import RECYCLED, WorkerOptions
+from doteval.worker_options import RECYCLED, STUCK, WorkerOptions
 from workers.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
 from workers.recycling import Recycling
 
@@ -78,6 +87,8 @@ class WorkerProcess:
         self._store: Store | None = None
         self._conductor: Conductor | None = None
         self._thread = threading.Thread(target=self._serve, name="doteval-session", daemon=True)
+        self._teardown_seconds = load_settings().teardown_timeout
+        self._teardowns = TeardownWatch(self._thread, self._teardown_seconds)
         self._finished = False
         self._recycling = Recycling(options.max_rows, options.max_memory)
         self._stored = 0
@@ -114,6 +125,7 @@ class WorkerProcess:
             (
                 (BEAT_SECONDS, self._beat),
                 (BEAT_SECONDS, self._watch_memory),
+                (BEAT_SECONDS, self._watch_teardowns),
                 (DISPATCH_SECONDS, self._dispatch),
                 (max(BEAT_SECONDS, self._options.visibility_timeout / 4), self._renew),
             ),
@@ -379,6 +391,7 @@ class WorkerProcess:
         if self._leaving.is_set():
             self._conductor.wind_down()
         self._conductor.serve()
+        self._teardowns.closing()
         stage.close()
 
     def _beat(self) -> None:
@@ -406,6 +419,28 @@ class WorkerProcess:
         # One that has stored nothing yet would be followed by another that stores nothing.
         if self._stored:
             self._recycle_if_due(self._recycling.after_beat())
+
+    def _watch_teardowns(self) -> None:
+        """Leave without a teardown that does not end, once everything that was computed is stored."""
+        what = self._teardowns.overdue()
+        if what is None:
+            return
+        assert self._store is not None
+        why = f"{what} has not ended within {self._teardown_seconds:g} s"
+        if self._conductor is not None:
+            self._conductor.give_up_teardowns(RowTimeoutError(why))
+        if not self._writer.flush(timeout=BEAT_SECONDS):
+            # The store is away: the results are worth waiting for.
+            return
+        logger.error("%s; this worker process leaves without it, and all results so far are stored", why)
+        if self._flights is not None:
+            self._flights.land_all()
+        try:
+            self._store.workers.end(self._worker_id, reason=f"was stuck: {why}")
+        except StoreError as error:
+            logger.warning("the end of this worker process cannot be recorded: %s", error.message)
+        # The thread that tears down cannot be ended, and leaving in order would wait for it.
+        os._exit(STUCK)
 
     def _renew(self) -> None:
         self._publisher.renew([lease for lease in list(self._leases) if lease is not None])

@@ -149,6 +149,8 @@ class Conductor:
         self._loop_window: LoopWindow | None = None
         self._loop_watch: LoopWatch | None = None
         self._threads: ThreadPoolExecutor | None = None
+        # Calls that have ended and whose fixtures are still to be torn down.
+        self._landed: dict[_Flight, list[Outcome]] = {}
 
     def assign(self, assignment: Assignment) -> None:
         """Add rows to be run, after those that were assigned before.
@@ -174,6 +176,15 @@ class Conductor:
         # Seen at once by rows that wait on the loop, however busy the serving thread is.
         assignment.withdrawn = True
         self._inbox.put(functools.partial(self._withdraw, assignment, why))
+
+    def give_up_teardowns(self, why: BaseException) -> None:
+        """Record the rows whose calls have ended and whose fixtures are still to be torn down, with `why` they are not.
+
+        For the time when the thread that tears down is stuck; nothing can be done with it afterwards.
+        """
+        while self._landed:
+            flight, outcomes = self._landed.popitem()
+            _recorded(flight, [with_teardown_errors(outcome, [why]) for outcome in outcomes])
 
     def serve(self) -> None:
         """Work until `wind_down` is called and the rows in flight have ended."""
@@ -408,6 +419,8 @@ class Conductor:
             error = _recorded(flight, outcomes)
             self._inbox.put(functools.partial(self._after_flight, flight, outcomes, error))
         else:
+            if outcomes is not None:
+                self._landed[flight] = outcomes
             self._inbox.put(functools.partial(self._after_call, flight, outcomes))
 
     def _after_call(self, flight: _Flight, outcomes: list[Outcome] | None) -> None:
@@ -432,7 +445,11 @@ class Conductor:
 
     def _finish(self, flight: _Flight, outcomes: list[Outcome]) -> None:
         if flight.lane is not None:
-            raised = flight.lane.tear_down()
+            self._landed[flight] = outcomes
+            raised = flight.lane.tear_down((flight.assignment.policy or self._row_policy).timeout)
+            if self._landed.pop(flight, None) is None:
+                # It took so long that it was given up: the row is recorded.
+                return
             outcomes = [with_teardown_errors(outcome, raised) for outcome in outcomes]
             self._stage.give_back(flight.lane)
         flight.landed()

@@ -27,8 +27,8 @@ class Expired(BaseException):
     """Raised in the middle of a row whose time is over."""
 
 
-def within(seconds: float | None, function: Callable[[], Value]) -> Value:
-    """Call a function, for at most `seconds` (None: as long as it takes).
+def within(seconds: float | None, function: Callable[[], Value], *, what: str = "the row") -> Value:
+    """Call a function, for at most `seconds` (None: as long as it takes). `what` it does, the error says.
 
     Raises RowTimeoutError if it took longer, else what the function raises.
     """
@@ -37,7 +37,7 @@ def within(seconds: float | None, function: Callable[[], Value]) -> Value:
     try:
         return _with_alarm(seconds, function) if _has_alarm() else _with_watchdog(seconds, function)
     except Expired as expired:
-        raise timed_out(seconds) from expired.__context__
+        raise timed_out(seconds, what) from expired.__context__
 
 
 def interrupt(thread_id: int) -> None:
@@ -45,8 +45,8 @@ def interrupt(thread_id: int) -> None:
     _raise_in(thread_id, Expired)
 
 
-def timed_out(seconds: float) -> RowTimeoutError:
-    return RowTimeoutError(f"the row took longer than {seconds:g} s")
+def timed_out(seconds: float, what: str = "the row") -> RowTimeoutError:
+    return RowTimeoutError(f"{what} took longer than {seconds:g} s")
 
 
 def _has_alarm() -> bool:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from doteval.execution.deadlines import Expired
 
 Value = TypeVar("Value")
+
+# A thread that waits can only be interrupted in between: see `deadlines`.
+_WAIT_SECONDS = 0.5
 
 
 class LoopThread:
@@ -52,7 +55,7 @@ class LoopThread:
         if released is not None:
             with released:
                 _wait_outside(future, released)
-        return future.result()
+        return _result(future)
 
     @property
     def thread_id(self) -> int:
@@ -109,4 +112,23 @@ def _wait_outside(future: Future[Any], lock: threading.RLock) -> None:
             done.notify_all()
 
     future.add_done_callback(tell)
-    done.wait_for(future.done)
+    with _cancelled_with_us(future):
+        while not done.wait_for(future.done, _WAIT_SECONDS):
+            pass
+
+
+def _result(future: Future[Value]) -> Value:
+    with _cancelled_with_us(future):
+        while not future.done():
+            wait([future], _WAIT_SECONDS)
+    return future.result()
+
+
+@contextlib.contextmanager
+def _cancelled_with_us(future: Future[Any]) -> Iterator[None]:
+    """Whoever is interrupted while waiting wants it no more."""
+    try:
+        yield
+    except BaseException:
+        future.cancel()
+        raise

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from doteval.execution import pytest_internals as internals
+from doteval.execution.deadlines import within
 from doteval.execution.failures import ends_command
 from doteval.execution.items import EvaluationItem, RowItem
 
@@ -94,8 +95,11 @@ class Lane:
             wanted = internals.fixture_info(row).argnames
             return Call(row.obj, {name: row.funcargs[name] for name in wanted})
 
-    def tear_down(self) -> list[BaseException]:
-        """Tear down what `set_up` loaded, last first. Returns what the teardowns raised, but raises Ctrl-C."""
+    def tear_down(self, timeout: float | None = None) -> list[BaseException]:
+        """Tear down what `set_up` loaded, last first, each for at most `timeout` seconds (None: for ever).
+
+        Returns what the teardowns raised, but raises Ctrl-C.
+        """
         row, self._row = self._row, None
         if row is None:
             return []
@@ -103,7 +107,7 @@ class Lane:
         with self.lock:
             while row.row_finalizers:
                 try:
-                    row.row_finalizers.pop()()
+                    within(timeout, row.row_finalizers.pop(), what="it")
                 except BaseException as error:  # noqa: BLE001 - reported with the row
                     raised.append(error)
         for each in raised:

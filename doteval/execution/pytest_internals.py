@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ __all__ = [
     "set_up_session",
     "skipped",
     "start_log_capture",
+    "teardown_under_way",
     "use_row_setup_state",
 ]
 
@@ -177,6 +179,15 @@ def renew_request(item: pytest.Function) -> None:
 def prepare_stash(item: pytest.Item) -> None:
     """What pytest's own run protocol leaves on an item and `tmp_path` reads at teardown."""
     item.stash[tmppath_result_key] = {}
+
+
+def teardown_under_way(frame: FrameType | None) -> tuple[FrameType, FixtureDef[Any]] | None:
+    """The fixture that a thread is tearing down, and the call that does it; `frame` is where the thread is."""
+    while frame is not None:
+        if frame.f_code is FixtureDef.finish.__code__:
+            return frame, frame.f_locals["self"]
+        frame = frame.f_back
+    return None
 
 
 def skipped(reason: str) -> BaseException:
