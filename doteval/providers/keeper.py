@@ -8,9 +8,9 @@ Who uses the server holds a connection to the keeper's Unix socket in DIRECTORY.
 a user ends, however it ends: that is the count of users, and no process id has to be trusted. Without a
 user, and with nobody on the way, the keeper stops the server and ends.
 
-Nobody can be on the way unseen: whoever connects holds a lock on the file ``lock`` meanwhile, and the keeper
-leaves only with that lock in hand, which it keeps until the server is gone. So the next user's server never
-meets this one.
+Nobody can be on the way unseen: whoever connects holds a lock on the file ``lock`` until the keeper has sent
+its first line, and the keeper leaves only with that lock in hand, which it keeps until the server is gone. So
+the next user's server never meets this one.
 
 If the keeper itself is killed, the kernel kills the server (on Linux), users kill what is left of its process
 group, and so does the next user that finds the remains.
@@ -189,13 +189,18 @@ class Keeper:
 
     def _nobody_is_coming(self) -> bool:
         """Whether the lock could be had, and nobody has connected who had it before."""
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._has_locked():
             return False
         self._accept()
         if self._users:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
+            return False
+        return True
+
+    def _has_locked(self) -> bool:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             return False
         return True
 
@@ -374,8 +379,9 @@ class Keeper:
     def _leave(self) -> None:
         if self._told_to_stop and self._failure is None and self._users:
             self._failure = "was stopped together with its keeper, by signal 15"
-        # Nobody comes any more, once who is on the way has come.
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # Nobody comes any more, once who is on the way has come: who has the lock waits for our greeting.
+        while not self._has_locked():
+            self._serve_once(_FIRST_LOOK)
         self._accept()
         self._end_server()
         Path(SOCKET).unlink()

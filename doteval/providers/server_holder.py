@@ -71,10 +71,20 @@ class ServerHolder:
         if self._status.failure is not None:
             raise self._error(self._status.failure)
 
+    def wait_for_restart(self, known: int, seconds: float) -> bool:
+        """Whether the server is, or was, started again more often than the `known` times; waits so long for it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._leaving or self._status.restarts > known or self._is_gone(), seconds)
+        self.check()
+        return self._status.restarts > known
+
+    def _is_gone(self) -> bool:
+        return self._status.failure is not None
+
     def wait_until_ready(self) -> None:
         """Wait while the server is started again. Raises ResourceError if it is gone for good, or this user left."""
         with self._changed:
-            self._changed.wait_for(lambda: self._leaving or self._status.state in ("ready", "failed"))
+            self._changed.wait_for(lambda: self._leaving or self._is_gone() or self._status.state == "ready")
         self.check()
         if self._leaving:
             raise ResourceError(f"the server {self._name} has been torn down")
@@ -135,13 +145,17 @@ class ServerHolder:
         connection = socket.socket(socket.AF_UNIX)
         try:
             connection.connect(self._directory.socket)
-        except (FileNotFoundError, ConnectionRefusedError):
+            # One that is being killed may still let us connect, but says nothing.
+            greeted = bool(connection.recv(1, socket.MSG_PEEK))
+        except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
             # There was no keeper, or it was killed.
-            connection.close()
-            return None
+            greeted = False
         except BaseException:
             connection.close()
             raise
+        if not greeted:
+            connection.close()
+            return None
         return connection
 
     def _start_keeper(self) -> None:

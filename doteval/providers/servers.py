@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
 
 _numbers = itertools.count(1)
+# A connection is lost some moments before the keeper can say why.
+_NEWS_SECONDS = 2.0
 
 
 class ServedModel(EndpointModel):
@@ -65,9 +67,7 @@ class ServedModel(EndpointModel):
             try:
                 return await super().chat(messages, **parameters)
             except APIConnectionError:
-                # Raises if it is gone for good.
-                await self.ready()
-                if self.status.restarts == restarts:
+                if not await asyncio.to_thread(self._holder.wait_for_restart, restarts, _NEWS_SECONDS):
                     raise
 
     def get_stats(self) -> dict[str, Any]:
