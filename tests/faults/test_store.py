@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.e2e.project import Project, wait_until
@@ -31,6 +32,47 @@ def test_postgresql_restarts_in_the_middle_of_commits(
             assert submitter.wait(90) == 0, project.output()
     # What was computed while the store was away was kept and stored: nothing ran twice.
     check(project, "x", in_flight=0)
+
+
+def test_postgresql_ends_a_transaction_of_ours_in_a_deadlock(
+    project: Project, broker: RedisServer, postgres: PostgresServer, seed: int
+) -> None:
+    """Somebody locks our tables in the opposite order. The server ends the one that looks first: that is us."""
+    write_evaluation(project)
+    with project.started("worker", ".", "--processes", "2"):
+        ready(project, 2)
+        with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
+            reached(project, some_moment(seed))
+            for _ in range(3):
+                deadlock(postgres)
+            assert submitter.wait(90) == 0, project.output()
+    with psycopg.connect(postgres.url) as connection:
+        (deadlocks,) = connection.execute(
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        ).fetchone() or (0,)
+    print(f"deadlocks: {deadlocks}")
+    assert deadlocks >= 3
+    assert "gave up one of two transactions that waited for each other (40P01)" in project.output()
+    check(project, "x", in_flight=0)
+
+
+def deadlock(postgres: PostgresServer) -> None:
+    """Have a transaction that stores results wait for us, and wait for it ourselves, with the greater patience."""
+    with psycopg.connect(postgres.url) as other, psycopg.connect(postgres.url, autocommit=True) as looking:
+        other.execute("SET deadlock_timeout = '60s'")
+        # What a transaction with results changes last.
+        other.execute("LOCK TABLE tally IN EXCLUSIVE MODE")
+
+        def waits() -> bool:
+            found = looking.execute(
+                "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'tally'::regclass"
+            ).fetchone()
+            return found is not None
+
+        wait_until(waits, what="a transaction that waits for us")
+        # What it has changed by then: this returns when the server has ended it.
+        other.execute("LOCK TABLE result IN EXCLUSIVE MODE")
+        other.rollback()
 
 
 def test_sqlite_is_locked_by_another_writer(project: Project, broker: RedisServer, seed: int) -> None:
