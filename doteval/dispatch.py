@@ -10,8 +10,8 @@ another has just done so.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from doteval.experiments import BATCH_SIZE, Evaluation, EvaluationStatus
@@ -48,10 +48,14 @@ _ROUND = _INDEXES * (LANES + 1)
 
 @dataclass(frozen=True, slots=True)
 class DispatchOptions:
-    """`rows_per_task`: None chooses by the number of rows and the rows that can be in flight (`slots`)."""
+    """`rows_per_task`: None chooses by the number of rows and the rows that can be in flight (`slots`).
+
+    `queues` are those of evaluations, by uid, whatever the store says: of a submitter who knows better.
+    """
 
     rows_per_task: int | None = None
     slots: int = 20
+    queues: Mapping[str, str] = field(default_factory=dict)
 
 
 class TaskQueue(Protocol):
@@ -59,14 +63,17 @@ class TaskQueue(Protocol):
 
     queue: str
 
-    def publish(self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0) -> int: ...
-    def queued(self, lane: int | None = None) -> int: ...
+    def publish(
+        self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0, queue: str | None = None
+    ) -> int: ...
+    def queued(self, lane: int | None = None, *, queue: str | None = None) -> int: ...
 
 
 class Dispatcher:
     """Publishes the pending rows of evaluations and notices when they are all done.
 
-    `clock` gives seconds that only ever grow.
+    Each evaluation has its queue; the publisher's own is for those whose queue nobody knows. `clock` gives
+    seconds that only ever grow.
     """
 
     def __init__(
@@ -84,9 +91,13 @@ class Dispatcher:
         # By evaluation: the cursor at which its queue was first seen drained, when, and when last.
         self._drained: dict[int, tuple[int, float, float]] = {}
 
+    def queue_of(self, evaluation: Evaluation) -> str:
+        """The queue that row tasks of an evaluation travel on."""
+        return self._options.queues.get(evaluation.uid) or evaluation.queue or self._publisher.queue
+
     def publish(self, evaluation: Evaluation) -> int:
         """Publish row tasks for pending rows beyond the cursor, as many as the queue has room for."""
-        queued = self._publisher.queued(_lane(self._store.evaluations.published(evaluation.id)))
+        queued = self._queued(evaluation, self._store.evaluations.published(evaluation.id))
         room = (_PUBLISHED_AT_ONCE if self._most_rows(evaluation) is None else MOST_QUEUED) - queued
         published = 0
         while published < room:
@@ -108,7 +119,7 @@ class Dispatcher:
             # Nothing of it has been published ever: it stays the first round.
             lane = self._choose_lane(evaluation, priority or Priority.NORMAL)
             self._store.evaluations.advance_published(evaluation.id, cursor, _digit(lane))
-        elif was_completed or not self._publisher.queued(_lane(cursor)):
+        elif was_completed or not self._queued(evaluation, cursor):
             lane = self._choose_lane(evaluation, priority or priority_of(_lane(cursor)))
             self._begin_round(evaluation, cursor, lane)
 
@@ -117,13 +128,9 @@ class Dispatcher:
 
         Returns the evaluation as it is now.
         """
-        current = self._store.evaluations.by_uid(evaluation.uid)
+        current = self.conclude(evaluation)
         if current.status is not EvaluationStatus.RUNNING:
             return current
-        state = self._store.rows.dataset_state(current.id)
-        if state.complete and not current.counts.pending:
-            self._store.evaluations.complete(current.id)
-            return self._store.evaluations.by_uid(evaluation.uid)
         if verdict := self._load_verdict(current):
             self._store.evaluations.set_status(current.id, verdict[0], verdict[1], only_from=EvaluationStatus.RUNNING)
             return self._store.evaluations.by_uid(evaluation.uid)
@@ -131,6 +138,19 @@ class Dispatcher:
         if current.counts.pending:
             self._publish_lost(current)
         return current
+
+    def conclude(self, evaluation: Evaluation) -> Evaluation:
+        """Complete an evaluation if all its rows are done; publish nothing. Returns the evaluation as it is now."""
+        current = self._store.evaluations.by_uid(evaluation.uid)
+        if current.status is not EvaluationStatus.RUNNING or current.counts.pending:
+            return current
+        if self._store.rows.dataset_state(current.id).complete:
+            self._store.evaluations.complete(current.id)
+        return self._store.evaluations.by_uid(evaluation.uid)
+
+    def _queued(self, evaluation: Evaluation, cursor: int) -> int:
+        """How many messages wait where those of the evaluation do."""
+        return self._publisher.queued(_lane(cursor), queue=self.queue_of(evaluation))
 
     def _publish_some(self, evaluation: Evaluation, most: int) -> tuple[int, bool]:
         """Publish up to `most` row tasks. Returns how many, and whether there may be more."""
@@ -147,7 +167,7 @@ class Dispatcher:
         moved = cursor - cursor % _INDEXES + ranges[-1].last + 1
         if not self._store.evaluations.advance_published(evaluation.id, cursor, moved):
             return 0, True
-        live = self._live()
+        live = self._concerned(evaluation)
         if cursor >= _ROUND and not _is_heard(live):
             # Rows that were published before may be in hands that cannot tell. If not, they are found
             # when the queue has drained once more.
@@ -158,6 +178,7 @@ class Dispatcher:
             experiment=evaluation.experiment.name,
             evaluation=evaluation.name,
             lane=_lane(cursor),
+            queue=self.queue_of(evaluation),
         )
         return len(free), len(ranges) == most
 
@@ -181,10 +202,13 @@ class Dispatcher:
         return int(min(_ROWS_PER_TASK, max(_FEWEST_ROWS, _TASK_SECONDS / max(seconds, 1e-6))))
 
     def _choose_lane(self, evaluation: Evaluation, priority: Priority) -> int:
-        """The lane that the experiment is on, else the one with the fewest other experiments."""
+        """The lane of the queue that the experiment is on, else the one with the fewest other experiments."""
+        queue = self.queue_of(evaluation)
         experiments: dict[int, set[int]] = {lane: set() for lane in lanes_of(priority)}
         for other in self._store.evaluations.running():
-            cursor = self._store.evaluations.published(other.id) if other.id != evaluation.id else 0
+            if other.id == evaluation.id or self.queue_of(other) != queue:
+                continue
+            cursor = self._store.evaluations.published(other.id)
             if cursor and _lane(cursor) in experiments:
                 experiments[_lane(cursor)].add(other.experiment.id)
         mine = [lane for lane, others in experiments.items() if evaluation.experiment.id in others]
@@ -192,14 +216,14 @@ class Dispatcher:
         return (
             mine[0]
             if mine
-            else min(experiments, key=lambda lane: (len(experiments[lane]), self._publisher.queued(lane)))
+            else min(experiments, key=lambda lane: (len(experiments[lane]), self._publisher.queued(lane, queue=queue)))
         )
 
     def _publish_lost(self, evaluation: Evaluation) -> None:
         """Publish rows again that were lost: nothing has waited for some time, and rows are pending
         that no live worker holds."""
         cursor = self._store.evaluations.published(evaluation.id)
-        if self._publisher.queued(_lane(cursor)) or not self._has_lost_rows(evaluation):
+        if self._queued(evaluation, cursor) or not self._has_lost_rows(evaluation):
             self._drained.pop(evaluation.id, None)
             return
         now = self._clock()
@@ -221,15 +245,25 @@ class Dispatcher:
         return self._store.evaluations.advance_published(evaluation.id, cursor, begun)
 
     def _has_lost_rows(self, evaluation: Evaluation) -> bool:
-        live = self._live()
+        live = self._concerned(evaluation)
         if not _is_heard(live):
             return False
         ranges = self._store.rows.pending_ranges(evaluation.id, self._rows_per_task(evaluation))
         return any(_without_held([each], evaluation.uid, live) for each in ranges)
 
-    def _live(self) -> list[WorkerState]:
-        """The worker processes that take row tasks from our queue."""
-        return [worker for worker in self._store.workers.live() if self._publisher.queue in worker.info.queues]
+    def _serving(self, evaluation: Evaluation) -> list[WorkerState]:
+        """The live worker processes that take row tasks from the evaluation's queue."""
+        queue = self.queue_of(evaluation)
+        return [worker for worker in self._store.workers.live() if queue in worker.info.queues]
+
+    def _concerned(self, evaluation: Evaluation) -> list[WorkerState]:
+        """Those, and live ones that hold rows of it from the time when it was on another queue."""
+        queue = self.queue_of(evaluation)
+        return [
+            worker
+            for worker in self._store.workers.live()
+            if queue in worker.info.queues or any(held.evaluation_uid == evaluation.uid for held in worker.holding)
+        ]
 
     def _load_verdict(self, evaluation: Evaluation) -> tuple[EvaluationStatus, str] | None:
         """How the evaluation ends if no live worker process can load its fixtures, else None.
@@ -240,7 +274,7 @@ class Dispatcher:
         failures = self._store.loads.failures(evaluation.id)
         if not failures:
             return None
-        live = self._live()
+        live = self._serving(evaluation)
         failed_on = {failure.worker_id for failure in failures}
         hopeful = [worker for worker in live if worker.id not in failed_on and not _follows_failures(worker, failures)]
         if not live or hopeful:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 from doteval.errors import BrokerError, DotEvalError, NotFoundError
 from doteval.execution.embedded import Collected, with_collected
+from doteval.execution.marks import queue_of
+from doteval.placement import DEFAULT_QUEUE, worker_command_for
 from doteval.queue.embedded_redis import find_redis_binary
 from doteval.queue.inspection import RedisFacts, inspect_redis
 from doteval.queue.publisher import Publisher
@@ -30,16 +32,26 @@ class Finding:
     remedy: str | None = None
 
 
-def examine(paths: tuple[str, ...], *, storage: str | None, broker: str | None, queue: str) -> Iterator[Finding]:
-    """Look at the broker, the result store, the worker processes and the evaluation files, in this order."""
-    queued: int | None = None
+def examine(
+    paths: tuple[str, ...], *, storage: str | None, broker: str | None, queues: tuple[str, ...]
+) -> Iterator[Finding]:
+    """Look at the broker, the result store, the worker processes and the evaluation files, in this order.
+
+    Besides `queues` it looks for worker processes on those that marks of the evaluations name.
+    """
+    queued: dict[str, int] = {}
     if broker is None:
         yield _private_redis()
     else:
-        queued, findings = _broker(broker, queue)
+        queued, findings = _broker(broker, queues)
         yield from findings
-    yield from _store(storage, queue, needs_workers=broker is not None, queued=queued)
-    yield _evaluations(paths)
+    live: list[WorkerState] = []
+    yield from _store(storage, queues, live, needs_workers=broker is not None, queued=queued)
+    named: set[str] = set()
+    yield _evaluations(paths, named)
+    if broker is not None:
+        for queue in sorted(named.difference(queues)):
+            yield _serving(f"workers on {queue!r}", queue, live, needs_workers=True)
 
 
 def _private_redis() -> Finding:
@@ -50,15 +62,16 @@ def _private_redis() -> Finding:
     return Finding("broker", True, f"none is set: each submission starts a private Redis ({binary.name})")
 
 
-def _broker(broker: str, queue: str) -> tuple[int | None, list[Finding]]:
-    with closing(Publisher(broker, queue)) as publisher:
+def _broker(broker: str, queues: tuple[str, ...]) -> tuple[dict[str, int], list[Finding]]:
+    with closing(Publisher(broker, queues[0])) as publisher:
         try:
             publisher.connect()
-            queued = publisher.queued()
-            facts = inspect_redis(broker, queue)
+            queued = {queue: publisher.queued(queue=queue) for queue in queues}
+            facts = inspect_redis(broker, queues[0])
         except DotEvalError as error:
-            return None, [_problem("broker", error)]
-    findings = [Finding("broker", True, f"{hide_password(broker)} answers; {_few(queued, 'message')} in {queue!r}")]
+            return {}, [_problem("broker", error)]
+    waiting = ", ".join(f"{_few(number, 'message')} in {queue!r}" for queue, number in queued.items())
+    findings = [Finding("broker", True, f"{hide_password(broker)} answers; {waiting}")]
     if facts is not None:
         findings += _redis(facts)
     return queued, findings
@@ -83,7 +96,15 @@ def _redis(facts: RedisFacts) -> list[Finding]:
     ]
 
 
-def _store(storage: str | None, queue: str, *, needs_workers: bool, queued: int | None) -> Iterator[Finding]:
+def _store(
+    storage: str | None,
+    queues: tuple[str, ...],
+    live: list[WorkerState],
+    *,
+    needs_workers: bool,
+    queued: dict[str, int],
+) -> Iterator[Finding]:
+    """Look at the store and what it says of worker processes; adds those that live to `live`."""
     try:
         found, newest = Store.versions(storage)
     except NotFoundError as error:
@@ -109,28 +130,38 @@ def _store(storage: str | None, queue: str, *, needs_workers: bool, queued: int 
             except DotEvalError as error:
                 yield _problem("result store", error)
             yield _clock("store clock", store.clock_offset())
-            yield from _workers(store, queue, needs_workers=needs_workers, queued=queued)
+            live += store.workers.live()
+            yield from _workers(live, queues, needs_workers=needs_workers, queued=queued)
     except DotEvalError as error:
         yield _problem("schema", error)
 
 
-_START = "Start some: doteval worker PATH --broker URL --storage URL"
+_START = f"Start some: {worker_command_for(DEFAULT_QUEUE)} --broker URL --storage URL"
 
 
-def _workers(store: Store, queue: str, *, needs_workers: bool, queued: int | None) -> Iterator[Finding]:
-    live = [worker for worker in store.workers.live() if queue in worker.info.queues]
-    said = f"{_few(len(live), 'live worker process', 'es')} on {queue!r}"
-    if live or not needs_workers:
-        yield Finding("workers", True, said if live else "none live; a submission without a broker starts its own")
-    else:
-        waiting = f", and {_few(queued, 'message')} wait" if queued else ""
-        yield Finding("workers", False, f"{said}{waiting}", _START)
+def _workers(
+    all_live: Sequence[WorkerState], queues: tuple[str, ...], *, needs_workers: bool, queued: dict[str, int]
+) -> Iterator[Finding]:
+    live = [worker for worker in all_live if set(queues) & set(worker.info.queues)]
+    if not live and not needs_workers:
+        yield Finding("workers", True, "none live; a submission without a broker starts its own")
+    for number, queue in enumerate(queues if live or needs_workers else ()):
+        name = f"workers on {queue!r}" if number else "workers"
+        yield _serving(name, queue, live, needs_workers=needs_workers, queued=queued.get(queue, 0))
     differing = [text for worker in live if (text := _difference(worker))]
     if differing:
         remedy = "Install the same versions everywhere, and restart the workers."
         yield Finding("versions", False, "; ".join(differing), remedy)
     elif live:
         yield Finding("versions", True, "worker processes have the versions of this machine")
+
+
+def _serving(name: str, queue: str, live: Sequence[WorkerState], *, needs_workers: bool, queued: int = 0) -> Finding:
+    count = sum(queue in worker.info.queues for worker in live)
+    waiting = f", and {_few(queued, 'message')} wait" if queued and not count else ""
+    remedy = f"Start some: {worker_command_for(queue)} --broker URL --storage URL"
+    said = f"{_few(count, 'live worker process', 'es')} on {queue!r}{waiting}"
+    return Finding(name, bool(count) or not needs_workers, said, remedy)
 
 
 def _difference(worker: WorkerState) -> str:
@@ -143,13 +174,15 @@ def _difference(worker: WorkerState) -> str:
     return f"{worker.info.service} has {', '.join(differing)}" if differing else ""
 
 
-def _evaluations(paths: tuple[str, ...]) -> Finding:
+def _evaluations(paths: tuple[str, ...], named: set[str]) -> Finding:
+    """Whether the evaluation files can be collected; adds the queues that their marks name to `named`."""
     if not paths:
         return Finding("evaluations", True, "not looked at: name a PATH")
     found: list[int] = []
 
     def count(collected: Collected) -> None:
         found.append(len(collected.items))
+        named.update(queue for item in collected.items if (queue := queue_of(item)) is not None)
 
     try:
         with_collected(paths, count)

@@ -14,6 +14,9 @@ BATCH_SIZE = "batch_size"
 POLICY = "policy"
 # And the one that says how many worker processes a row may take along before it is given up.
 MAX_CRASHES = "max_crashes"
+# The one that says which queue its row tasks travel on, and the one that is true if a mark of its own says so.
+QUEUE = "queue"
+PLACED = "placed"
 # The one that says which root directory of pytest's it was submitted from.
 ROOT = "root"
 
@@ -89,6 +92,12 @@ class Evaluation:
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def queue(self) -> str | None:
+        """The queue that its row tasks travel on, None if nobody has said so, as where pytest runs the rows."""
+        queue = self.spec.metadata.get(QUEUE)
+        return queue if isinstance(queue, str) else None
 
 
 def ephemeral_name(now: datetime | None = None) -> str:

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from doteval.dispatch import Dispatcher
 from doteval.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.patience import patiently
+from doteval.placement import worker_command_for
 from doteval.store import Store
 from doteval.supervisor import Supervisor
 from doteval.worker_options import WorkerOptions
@@ -41,17 +42,15 @@ class Watcher(Protocol):
 class Following:
     """Looks at the store now and then, tells the watcher, and brings pending rows forward."""
 
-    def __init__(
-        self, store: Store, dispatcher: Dispatcher, evaluations: list[Evaluation], queue: str, watcher: Watcher
-    ) -> None:
+    def __init__(self, store: Store, dispatcher: Dispatcher, evaluations: list[Evaluation], watcher: Watcher) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._evaluations = evaluations
-        self._queue = queue
         self._watcher = watcher
         self._next_look = 0.0
         self._next_settle = time.monotonic() + _SETTLE_SECONDS
-        self._alone_since: float | None = None
+        # By queue: since when nobody serves it. Of those that were told of, for ever.
+        self._alone_since: dict[str, float] = {}
         # Ctrl-C ends the waiting.
         self._never = threading.Event()
 
@@ -93,32 +92,44 @@ class Following:
             )
             if all_done or time.monotonic() >= self._next_settle:
                 current = self.patiently(lambda: [self._dispatcher.settle(each) for each in self._evaluations])
-                self.patiently(self._tell_if_alone)
+                self.patiently(lambda: self._tell_if_alone(_LONELY_SECONDS))
                 self._next_settle = time.monotonic() + _SETTLE_SECONDS
             if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
                 self._watcher.moved(current)
                 return
             time.sleep(_LOOK_SECONDS)
 
-    def _tell_if_alone(self) -> None:
-        live = [worker for worker in self._store.workers.live() if self._queue in worker.info.queues]
-        if live:
-            self._alone_since = None
-            return
+    def tell_if_alone(self) -> None:
+        """Tell the watcher of queues that rows are to travel on and that no worker process serves now."""
+        self.patiently(lambda: self._tell_if_alone(0.0))
+
+    def _tell_if_alone(self, patience: float) -> None:
+        served = {queue for worker in self._store.workers.live() for queue in worker.info.queues}
+        wanted = dict.fromkeys(
+            self._dispatcher.queue_of(each) for each in self.current() if each.status is EvaluationStatus.RUNNING
+        )
         now = time.monotonic()
-        if self._alone_since is None:
-            self._alone_since = now
-        elif now - self._alone_since >= _LONELY_SECONDS:
-            self._alone_since = float("inf")
-            self._watcher.note(
-                f"no worker process listens on the queue {self._queue!r}; start one with: doteval worker PATH"
-            )
+        for queue in served:
+            self._alone_since.pop(queue, None)
+        for queue in wanted:
+            if queue not in served and now - self._alone_since.setdefault(queue, now) >= patience:
+                self._alone_since[queue] = float("inf")
+                self._watcher.note(
+                    f"no worker process listens on the queue {queue!r}; start one with: {worker_command_for(queue)}"
+                )
+
+
+def queues_of(evaluations: Sequence[Evaluation], otherwise: str) -> tuple[str, ...]:
+    """The queues that evaluations travel on, each once."""
+    return tuple(dict.fromkeys(evaluation.queue or otherwise for evaluation in evaluations))
 
 
 @contextlib.contextmanager
-def local_workers(options: WorkerOptions, processes: int, store: Store, watcher: Watcher) -> Iterator[None]:
+def local_workers(
+    options: WorkerOptions, processes: int, store: Store, watcher: Watcher, devices: Sequence[str] = ()
+) -> Iterator[None]:
     """Worker processes of this machine for the length of a block; they finish their rows in flight at its end."""
-    supervisor = Supervisor(options, processes, store, told=watcher.note, output=watcher.note)
+    supervisor = Supervisor(options, processes, store, told=watcher.note, output=watcher.note, devices=devices)
     supervisor.start()
     try:
         yield

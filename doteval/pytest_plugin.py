@@ -36,7 +36,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)  # when there is a terminal reporter
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "doteval: an evaluation; select with -m doteval")
+    config.addinivalue_line(
+        "markers",
+        "doteval(queue=NAME): an evaluation; select with -m doteval. With a queue, only workers that serve it run its "
+        "rows.",
+    )
     check_options(config)
     config.stash[loop_key] = LoopThread()
     config.stash[_screen_key] = None if is_embedded(config) else terminal_screen(config)

@@ -12,8 +12,9 @@ from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, UsageError
 from doteval.execution.embedded import Collected, with_collected
 from doteval.execution.fingerprint import differing_files, fingerprint
-from doteval.experiments import ROOT, Evaluation, EvaluationStatus
-from doteval.following import Following, Watcher, local_workers
+from doteval.experiments import PLACED, QUEUE, ROOT, Evaluation, EvaluationStatus
+from doteval.following import Following, Watcher, local_workers, queues_of
+from doteval.placement import DEFAULT_QUEUE
 from doteval.queue.embedded_redis import EmbeddedRedis
 from doteval.queue.publisher import Publisher
 from doteval.results import ErrorClass
@@ -31,15 +32,17 @@ _SLOTS_OF_A_PROCESS = 10
 class RetryOptions:
     """What `doteval retry` was told. None means the default, or all.
 
-    `classes` are those of the errors, `row` is an index. Without `broker`, a private Redis and `workers` local
-    worker processes serve the rows.
+    `classes` are those of the errors, `row` is an index. `queue` is for evaluations that do not name their own;
+    None is the one that they were submitted to. Without `broker`, a private Redis and `workers` local worker
+    processes serve the rows; of `devices` each of them sees one.
     """
 
     classes: frozenset[ErrorClass] | None = None
     row: int | None = None
     broker: str | None = None
-    queue: str = "doteval"
+    queue: str | None = None
     workers: int | None = None
+    devices: tuple[str, ...] = ()
     concurrency: int | None = None
     detach: bool = False
 
@@ -99,9 +102,10 @@ def _run(
 ) -> Retried:
     with contextlib.ExitStack() as stack:
         broker = options.broker or stack.enter_context(EmbeddedRedis()).url
-        publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue)))
+        publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue or DEFAULT_QUEUE)))
         publisher.connect()
-        processes = 0 if options.broker else options.workers or os.cpu_count() or 1
+        evaluations = [_placed(store, each, options.queue) for each in evaluations]
+        processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
         marked = 0
         for evaluation in evaluations:
             marked += store.rows.retry_failed(evaluation.id, classes=options.classes, index=options.row)
@@ -109,8 +113,9 @@ def _run(
             store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
         slots = max(1, processes) * (options.concurrency or _SLOTS_OF_A_PROCESS)
         rows_per_task = max(1, min(_MOST_ROWS_PER_TASK, marked // (slots * _TASKS_PER_SLOT)))
-        dispatcher = Dispatcher(store, publisher, DispatchOptions(rows_per_task, slots))
-        following = Following(store, dispatcher, evaluations, options.queue, watcher)
+        queues = {each.uid: each.queue or DEFAULT_QUEUE for each in evaluations}
+        dispatcher = Dispatcher(store, publisher, DispatchOptions(rows_per_task, slots, queues))
+        following = Following(store, dispatcher, evaluations, watcher)
         watcher.began(evaluations[0].experiment, following.current(), processes)
         if processes:
             worker_options = WorkerOptions(
@@ -118,21 +123,32 @@ def _run(
                 root=root,
                 storage=store.raw_url,
                 broker=broker,
-                queue=options.queue,
+                queues=queues_of(evaluations, DEFAULT_QUEUE),
                 concurrency=options.concurrency,
                 slots=slots_for(options.concurrency),
                 service="local",
                 sharing=replace(load_settings().sharing(), broker=broker),
             )
-            stack.enter_context(local_workers(worker_options, processes, store, watcher))
+            stack.enter_context(local_workers(worker_options, processes, store, watcher, options.devices))
         for evaluation in evaluations:
             # Of one that runs, rows are on their way: what nobody runs is found when the queue has drained.
             if evaluation.status is not EvaluationStatus.RUNNING:
                 dispatcher.restart(evaluation, was_completed=evaluation.status is EvaluationStatus.COMPLETED)
             following.publish(evaluation)
-        if not options.detach:
+        if options.detach:
+            following.tell_if_alone()
+        else:
             following.to_the_end()
         return Retried(following.current(), marked)
+
+
+def _placed(store: Store, evaluation: Evaluation, queue: str | None) -> Evaluation:
+    """The evaluation on the queue that it names itself, else on `queue`, else where it was before."""
+    wanted = evaluation.queue if evaluation.spec.metadata.get(PLACED) else queue or evaluation.queue
+    wanted = wanted or DEFAULT_QUEUE
+    if wanted != evaluation.queue:
+        store.evaluations.place(evaluation.id, wanted)
+    return replace(evaluation, spec=replace(evaluation.spec, metadata={**evaluation.spec.metadata, QUEUE: wanted}))
 
 
 def _check_complete(store: Store, evaluation: Evaluation) -> None:

@@ -15,6 +15,7 @@ from doteval.errors import EvaluationFileError, UsageError
 from doteval.log_lines import LogFormat, resolve
 from doteval.monitoring.service_endpoints import Health, figures_directory, service_endpoints
 from doteval.orphans import reap_orphans
+from doteval.placement import DEFAULT_QUEUE
 from doteval.queue.app import VISIBILITY_TIMEOUT
 from doteval.queue.publisher import Publisher
 from doteval.sharing import Sharing
@@ -30,15 +31,17 @@ _REAP_SECONDS = 1.0
 class ServiceOptions:
     """What `doteval worker` was told. None means the default; `broker` must be named.
 
-    `health_port` and `metrics_port` on `address` tell how the service is and what it did; memory is in
-    megabytes.
+    It takes row tasks from `queues`. Of `devices` each worker process sees one, and there are as many
+    `processes` unless another number is told. `health_port` and `metrics_port` on `address` tell how the
+    service is and what it did; memory is in megabytes.
     """
 
     paths: tuple[str, ...]
     broker: str | None
     storage: str | None = None
-    queue: str = "doteval"
+    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
     processes: int | None = None
+    devices: tuple[str, ...] = ()
     concurrency: int | None = None
     visibility_timeout: int = VISIBILITY_TIMEOUT
     name: str = "worker"
@@ -69,10 +72,10 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
     for path in options.paths:
         if not Path(path.partition("::")[0]).exists():
             raise EvaluationFileError(f"no such file or directory: {path}")
-    publisher = Publisher(options.broker, options.queue)
+    publisher = Publisher(options.broker, options.queues[0])
     publisher.connect()
     publisher.close()
-    processes = options.processes or os.cpu_count() or 1
+    processes = options.processes or len(options.devices) or os.cpu_count() or 1
     with contextlib.ExitStack() as stack:
         # First of all: what is asked while the service begins is done once it has begun.
         leaving = stack.enter_context(_asked_to_leave())
@@ -84,6 +87,7 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
             store,
             told=told,
             log_level=options.log_level,
+            devices=options.devices,
         )
         addresses = stack.enter_context(
             service_endpoints(
@@ -96,7 +100,9 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
             )
         )
         supervisor.start()
-        told(f"{processes} worker processes on the queue {options.queue!r}; results go to {store.url}")
+        told(f"{processes} worker processes on {_queues(options.queues)}; results go to {store.url}")
+        if options.devices:
+            told(_dealt(options.devices, processes))
         for address in addresses:
             told(f"listening on {address}")
         while not leaving.wait(_REAP_SECONDS):
@@ -110,7 +116,7 @@ def _worker_options(options: ServiceOptions, broker: str, store: Store, figures:
         paths=options.paths,
         storage=store.raw_url,
         broker=broker,
-        queue=options.queue,
+        queues=options.queues,
         concurrency=options.concurrency,
         slots=slots_for(options.concurrency),
         service=options.name,
@@ -121,6 +127,16 @@ def _worker_options(options: ServiceOptions, broker: str, store: Store, figures:
         sharing=options.sharing,
         log_format=resolve(options.log_format),
     )
+
+
+def _queues(names: tuple[str, ...]) -> str:
+    return f"the queue{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
+
+
+def _dealt(devices: tuple[str, ...], processes: int) -> str:
+    unused = ", ".join(devices[processes:])
+    dealt = f"the devices {', '.join(devices[:processes])} are dealt to them in turn"
+    return f"{dealt}; nobody uses {unused}" if unused else dealt
 
 
 @contextlib.contextmanager

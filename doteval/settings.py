@@ -11,21 +11,36 @@ import difflib
 import os
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from doteval.errors import UsageError
 from doteval.log_lines import LogFormat
+from doteval.placement import DEFAULT_QUEUE, split_devices, split_queues
 from doteval.sharing import DEFAULT_CACHE_PATH, CacheMode, Sharing
 from doteval.urls import is_redis_url
 
 ENVIRONMENT_PREFIX = "DOTEVAL_"
 
 Count = Annotated[int, Field(ge=1)]
+
+
+def _list(split: Callable[[str], object]) -> AfterValidator:
+    """A text that `split` can take apart."""
+
+    def check(text: str) -> str:
+        try:
+            split(text)
+        except UsageError as error:
+            raise PydanticCustomError("list", "{reason}", {"reason": error.message}) from None
+        return text
+
+    return AfterValidator(check)
 
 
 class Settings(BaseSettings):
@@ -44,12 +59,14 @@ class Settings(BaseSettings):
     """Where results are kept; None is ``.doteval/doteval.db``."""
     broker: str | None = None
     """The message broker; None is a private Redis for the length of the command."""
-    queue: Annotated[str, Field(min_length=1)] = "doteval"
-    """The queue that row tasks travel on."""
+    queue: Annotated[str, _list(split_queues)] = DEFAULT_QUEUE
+    """The queue that row tasks travel on; a worker may serve several, with commas between."""
     workers: Count | None = None
     """Local worker processes of `doteval submit`; None is one a core."""
     processes: Count | None = None
     """Worker processes of `doteval worker`; None is one a core."""
+    devices: Annotated[str, _list(split_devices)] | None = None
+    """CUDA_VISIBLE_DEVICES of each worker process in turn, with commas between: 0,1,2,3."""
     concurrency: Count | None = None
     """Rows in flight in one worker process; None is 10 for async evaluations and 1 for others."""
     rows_per_task: Count | Literal["auto"] = "auto"
@@ -83,6 +100,27 @@ class Settings(BaseSettings):
         found = find_table(Path.cwd())
         table = found[1] if found else {}
         return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=dict(table))
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues that a worker serves."""
+        return split_queues(self.queue)
+
+    @property
+    def only_queue(self) -> str:
+        """The queue that rows go to. Raises UsageError if several are named."""
+        queue, *others = self.queues
+        if others:
+            raise UsageError(
+                f"rows go to one queue, and {self.queue!r} names {1 + len(others)}",
+                remedy='Name one with --queue; evaluations for others say so: @pytest.mark.doteval(queue="gpu").',
+            )
+        return queue
+
+    @property
+    def dealt_devices(self) -> tuple[str, ...]:
+        """The devices that worker processes get in turn; none if nothing is said of them."""
+        return () if self.devices is None else split_devices(self.devices)
 
     def sharing(self) -> Sharing:
         """What the worker processes of a command share. What is to be refreshed is what was there before now."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from doteval.dispatch import published_up_to
-from doteval.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.experiments import POLICY, Evaluation, EvaluationStatus, Experiment
+from doteval.placement import DEFAULT_QUEUE, worker_command_for
 from doteval.store import HeldRange, Store, WorkerState
 
 # Beats come once a second. A worker process that was not heard of for so long counts as dead.
@@ -33,21 +34,28 @@ class Standing:
 class ExperimentStanding:
     """`live` and `dead` are worker processes; the dead ones died while the experiment was there.
 
-    `queued` is how many messages wait in the queue, of all experiments, None if that is not known.
+    `queued` is how many messages wait in each queue, of all experiments, None if that is not known.
     """
 
     evaluations: list[Standing]
     live: list[WorkerState]
     dead: list[WorkerState]
-    queued: int | None
+    queued: Mapping[str, int] | None
 
 
-def look(store: Store, experiment: Experiment, *, queued: int | None = None) -> ExperimentStanding:
-    """How an experiment stands now, by what the store says, and `queued` messages in the broker's queue."""
+def look(
+    store: Store, experiment: Experiment, *, queue: str = DEFAULT_QUEUE, queued: Mapping[str, int] | None = None
+) -> ExperimentStanding:
+    """How an experiment stands now, by what the store says, and `queued` messages in each of the broker's queues.
+
+    `queue` is that of evaluations that do not say which is theirs.
+    """
     live = store.workers.live(_DEAD_SECONDS)
     dead = [worker for worker in store.workers.all() if _has_died(worker) and worker.beat_at >= experiment.created_at]
     evaluations = store.evaluations.of(experiment)
-    return ExperimentStanding([_look(store, each, live, dead, queued) for each in evaluations], live, dead, queued)
+    return ExperimentStanding(
+        [_look(store, each, live, dead, queue, queued) for each in evaluations], live, dead, queued
+    )
 
 
 def _has_died(worker: WorkerState) -> bool:
@@ -62,8 +70,10 @@ def _look(
     evaluation: Evaluation,
     live: Sequence[WorkerState],
     dead: Sequence[WorkerState],
-    queued: int | None,
+    otherwise: str,
+    queued: Mapping[str, int] | None,
 ) -> Standing:
+    queue = evaluation.queue or otherwise
     held = _count(store, evaluation, live)
     orphaned = _count(store, evaluation, dead)
     cursor = published_up_to(store.evaluations.published(evaluation.id))
@@ -72,7 +82,9 @@ def _look(
     unpublished = max(0, evaluation.counts.pending - behind)
     standing = Standing(evaluation, held, orphaned, published, unpublished, ())
     holders = sum(any(part.evaluation_uid == evaluation.uid for part in worker.holding) for worker in dead)
-    plan = _plan(standing, bool(live), holders, queued)
+    # What pytest runs in its own process is on no queue.
+    served = bool(live) if POLICY not in evaluation.spec.metadata else any(queue in each.info.queues for each in live)
+    plan = _plan(standing, _start(queue, bool(live)), served, holders, None if queued is None else queued.get(queue))
     if evaluation.status is EvaluationStatus.RUNNING and not store.rows.dataset_state(evaluation.id).complete:
         plan.append("its dataset is still being read; if its submitter has died, submit it again to go on")
     return Standing(evaluation, held, orphaned, published, unpublished, tuple(plan))
@@ -96,13 +108,19 @@ def _merged(parts: set[HeldRange]) -> list[HeldRange]:
     return merged
 
 
-def _plan(standing: Standing, anybody: bool, holders: int, queued: int | None) -> list[str]:
+def _start(queue: str, anybody: bool) -> str:
+    """What to do about a queue that nobody serves."""
+    who = f"no worker process serves the queue {queue!r}" if anybody else "no worker process is there"
+    return f"{who}: start one with `{worker_command_for(queue)}`, or submit again"
+
+
+def _plan(standing: Standing, start: str, served: bool, holders: int, queued: int | None) -> list[str]:
     evaluation = standing.evaluation
     pending = evaluation.counts.pending
     plan = []
     if evaluation.status is EvaluationStatus.RUNNING:
-        if pending and not anybody:
-            plan.append("no worker process is there: start one with `doteval worker PATH`, or submit again")
+        if pending and not served:
+            plan.append(start)
         if standing.orphaned:
             whose = "a dead worker process" if holders == 1 else f"{holders} dead worker processes"
             plan.append(f"{_rows(standing.orphaned)} of {whose} will be published again")

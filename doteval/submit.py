@@ -13,9 +13,10 @@ from doteval.execution.attempts import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
 from doteval.execution.embedded import Collected, with_collected
 from doteval.execution.fingerprint import specify
 from doteval.execution.items import EvaluationItem
-from doteval.experiments import MAX_CRASHES, POLICY, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
-from doteval.following import Following, Watcher, local_workers
+from doteval.experiments import MAX_CRASHES, POLICY, QUEUE, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from doteval.following import Following, Watcher, local_workers, queues_of
 from doteval.intake import take_in
+from doteval.placement import DEFAULT_QUEUE
 from doteval.queue.embedded_redis import EmbeddedRedis
 from doteval.queue.lanes import Priority
 from doteval.queue.publisher import Publisher
@@ -30,16 +31,17 @@ class SubmitOptions:
 
     Without `broker`, a private Redis and `workers` local worker processes serve this submission.
     `samples` is how many rows of each dataset to run; `rows_per_task` how many travel in one row
-    task, None to choose; `epochs` how many samples of every row. `retry_delay` and `row_timeout` are
-    in seconds.
+    task, None to choose; `epochs` how many samples of every row. `queue` is for evaluations that name
+    none. Of `devices` each local worker process sees one. `retry_delay` and `row_timeout` are in seconds.
     """
 
     paths: tuple[str, ...]
     experiment: str
     storage: str | None = None
     broker: str | None = None
-    queue: str = "doteval"
+    queue: str = DEFAULT_QUEUE
     workers: int | None = None
+    devices: tuple[str, ...] = ()
     concurrency: int | None = None
     rows_per_task: int | None = None
     samples: int | None = None
@@ -93,10 +95,10 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
         broker = options.broker or stack.enter_context(EmbeddedRedis()).url
         publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue)))
         publisher.connect()
-        processes = 0 if options.broker else options.workers or os.cpu_count() or 1
+        processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
         experiment = store.experiments.begin(options.experiment)
         before = {each.uid: each.status for each in store.evaluations.of(experiment)}
-        at_work = _at_work(store, experiment, options.queue)
+        at_work = _at_work(store, experiment)
         evaluations = [
             store.evaluations.begin(
                 experiment, _specify(item, options), epochs=options.epochs, allow_changed=options.allow_changed
@@ -109,7 +111,7 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
                 paths=options.paths,
                 storage=store.raw_url,
                 broker=broker,
-                queue=options.queue,
+                queues=queues_of(evaluations, options.queue),
                 concurrency=options.concurrency,
                 slots=slots_for(options.concurrency),
                 keyword=options.keyword,
@@ -117,11 +119,11 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
                 # Limits are in the private Redis, which ends with this command; the cache stays in its file.
                 sharing=replace(options.sharing, broker=broker),
             )
-            stack.enter_context(local_workers(worker_options, processes, store, watcher))
-        dispatcher = Dispatcher(
-            store, publisher, DispatchOptions(options.rows_per_task, max(1, processes) * (options.concurrency or 10))
-        )
-        following = Following(store, dispatcher, evaluations, options.queue, watcher)
+            stack.enter_context(local_workers(worker_options, processes, store, watcher, options.devices))
+        slots = max(1, processes) * (options.concurrency or 10)
+        queues = {each.uid: each.queue or options.queue for each in evaluations}
+        dispatcher = Dispatcher(store, publisher, DispatchOptions(options.rows_per_task, slots, queues))
+        following = Following(store, dispatcher, evaluations, watcher)
         for evaluation in evaluations:
             store.rows.retry_failed(evaluation.id)
             if evaluation.uid not in at_work:
@@ -134,7 +136,9 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
                 status = before.get(evaluation.uid, EvaluationStatus.FAILED)
                 store.evaluations.set_status(evaluation.id, status, error.message)
                 raise
-        if not options.detach:
+        if options.detach:
+            following.tell_if_alone()
+        else:
             following.to_the_end()
         return Submission(experiment, following.current(), store.url)
 
@@ -160,19 +164,22 @@ def _send_rows(
     following.publish(evaluation)
 
 
-def _at_work(store: Store, experiment: Experiment, queue: str) -> set[str]:
+def _at_work(store: Store, experiment: Experiment) -> set[str]:
     """The evaluations that worker processes may be at work on, for a submitter that lives or died.
 
     What they hold may not be in the store yet. Their lost rows are published when the queue has drained.
     """
-    if not any(queue in worker.info.queues for worker in store.workers.live()):
-        return set()
-    of_experiment = store.evaluations.of(experiment)
-    return {each.uid for each in of_experiment if each.status is EvaluationStatus.RUNNING}
+    served = {queue for worker in store.workers.live() for queue in worker.info.queues}
+    return {
+        each.uid
+        for each in store.evaluations.of(experiment)
+        if each.status is EvaluationStatus.RUNNING and (each.queue or DEFAULT_QUEUE) in served
+    }
 
 
 def _specify(item: EvaluationItem, options: SubmitOptions) -> EvaluationSpec:
     """The evaluation with what this command says of its rows, so that worker processes elsewhere know."""
     spec = specify(item)
     policy = {"retries": options.max_retries, "delay": options.retry_delay, "timeout": options.row_timeout}
-    return replace(spec, metadata={**spec.metadata, POLICY: policy, MAX_CRASHES: options.max_crashes})
+    metadata = {QUEUE: options.queue, **spec.metadata, POLICY: policy, MAX_CRASHES: options.max_crashes}
+    return replace(spec, metadata=metadata)

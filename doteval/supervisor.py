@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from doteval.deaths import Deaths
 from doteval.errors import WorkerError
 from doteval.output_file import OutputFile
+from doteval.placement import DEVICES_VARIABLE, device_of
 from doteval.store import Store
 from doteval.worker_options import RECYCLED, WorkerOptions
 
@@ -42,6 +43,7 @@ class _Place:
     """One of the worker processes that should be there: the process, and when to start the next."""
 
     number: int
+    device: str | None = None
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     start_at: float = 0.0
@@ -52,8 +54,9 @@ class Supervisor:
     """Keeps `processes` worker processes alive on one machine.
 
     `told` is called with a line for people whenever a process has died; `output`, if given, with
-    every line that a worker process prints, else they print where this process does. `command` makes
-    the command line of a worker process; `clock` gives seconds that only ever grow.
+    every line that a worker process prints, else they print where this process does. Of `devices` each
+    worker process sees one: they are dealt in turn, and one that is started again gets the same. `command`
+    makes the command line of a worker process; `clock` gives seconds that only ever grow.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Supervisor:
         told: Callable[[str], None],
         output: Callable[[str], None] | None = None,
         log_level: str = "WARNING",
+        devices: Sequence[str] = (),
         command: Command = worker_command,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -75,7 +79,7 @@ class Supervisor:
         self._log_level = log_level
         self._command = command
         self._clock = clock
-        self._places = [_Place(number) for number in range(1, processes + 1)]
+        self._places = [_Place(number, device_of(devices, number)) for number in range(1, processes + 1)]
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="doteval-supervisor", daemon=True)
 
@@ -158,9 +162,11 @@ class Supervisor:
             self._told(f"a worker process cannot be started: {error.strerror}; the next attempt is in {pause:g} s")
 
     def _start(self, place: _Place) -> None:
+        # In the environment it is set before anything is imported.
+        device = {} if place.device is None else {DEVICES_VARIABLE: place.device}
         place.process = subprocess.Popen(
             self._command(self._options, place.number, self._log_level),
-            env={**os.environ, **self._options.to_environment()},
+            env={**os.environ, **self._options.to_environment(), **device},
             stdin=subprocess.DEVNULL,
             stdout=self._output.file if self._output is not None else None,
             stderr=subprocess.STDOUT if self._output is not None else None,

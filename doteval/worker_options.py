@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from doteval.errors import UsageError
 from doteval.log_lines import LogFormat
 from doteval.monitoring.process_figures import DIRECTORY_VARIABLE
+from doteval.placement import DEFAULT_QUEUE
 from doteval.sharing import Sharing
 
 # One variable and not arguments: a URL may hold a password, and everyone can read arguments.
@@ -25,10 +26,10 @@ STUCK = 70
 class WorkerOptions:
     """`paths` are evaluation files, directories or nodes; `slots` how many row tasks a process holds.
 
-    `root` is pytest's root directory, None to leave it to pytest. `service` names the service in tables
-    and in Flower; `supervisor` is the pid of the process to leave with, None for a worker process that
-    was started on its own. `visibility_timeout` is how many seconds a broker waits for a silent worker
-    process. `flight_logs` is the directory where worker processes note their rows in flight.
+    Row tasks come from `queues`. `root` is pytest's root directory, None to leave it to pytest. `service`
+    names the service in tables and in Flower; `supervisor` is the pid of the process to leave with, None for
+    a worker process that was started on its own. `visibility_timeout` is how many seconds a broker waits for
+    a silent worker process. `flight_logs` is the directory where worker processes note their rows in flight.
     A process that has stored `max_rows` rows, or uses more than `max_memory` megabytes, makes room for a fresh one.
     `log_format` is how log lines look; `figures` is the directory where worker processes count for
     Prometheus. `sharing` is where its clients find the cache and the limits that they share.
@@ -37,7 +38,7 @@ class WorkerOptions:
     paths: tuple[str, ...]
     storage: str | None
     broker: str
-    queue: str = "doteval"
+    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
     concurrency: int | None = None
     slots: int = 12
     keyword: str | None = None
@@ -68,7 +69,8 @@ class WorkerOptions:
         try:
             values = json.loads(text)
             sharing = Sharing.from_mapping(values["sharing"])
-            return cls(**{**values, "paths": tuple(values["paths"]), "sharing": sharing})
+            lists = {name: tuple(values[name]) for name in ("paths", "queues")}
+            return cls(**{**values, **lists, "sharing": sharing})
         except (ValueError, TypeError, KeyError) as error:
             raise UsageError(
                 f"the variable {VARIABLE} cannot be read: {type(error).__name__}",

@@ -9,27 +9,34 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from dataclasses import replace
 from typing import Any
 
 from celery import signals
 from celery.concurrency.prefork import TaskPool as PreforkPool
 
-from doteval.errors import DotEvalError
+from doteval.errors import DotEvalError, UsageError
+from doteval.queue.app import consume_whole_queues
 from doteval.worker_options import WorkerOptions
 from workers import logs
 from workers.process import WorkerProcess, current_process, set_current_process
 
 logger = logging.getLogger("doteval.worker")
 
+_NO_QUEUE = UsageError("this worker process would take row tasks from no queue", remedy="Name one with -Q.")
+
 
 def connect(options: WorkerOptions) -> None:
     """Tie the worker process to Celery's signals."""
+
+    # Celery's own option -Q may name other queues. The children of a prefork pool inherit what is found here.
+    queues = options.queues
 
     def begin(hostname: str) -> None:
         # The solo pool sends both signals.
         if current_process() is not None:
             return
-        process = WorkerProcess(options, hostname)
+        process = WorkerProcess(replace(options, queues=queues), hostname)
 
         # Celery is not listening yet. What is asked of it until then is done once it does.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -47,6 +54,11 @@ def connect(options: WorkerOptions) -> None:
         set_current_process(process)
 
     def on_worker_init(sender: Any, **_: Any) -> None:
+        nonlocal queues
+        queues = consume_whole_queues(sender.app, options.broker)
+        if not queues:
+            logs.say_why_not(_NO_QUEUE, options.log_format)
+            os._exit(_NO_QUEUE.exit_code)
         if not issubclass(sender.pool_cls, PreforkPool):
             begin(sender.hostname)
 

@@ -32,6 +32,7 @@ from doteval.execution.embedded import Collected, with_collected
 from doteval.execution.fingerprint import differing_files, fingerprint
 from doteval.execution.items import EvaluationItem
 from doteval.execution.loads import LoadWatch
+from doteval.execution.marks import meant_for
 from doteval.execution.stage import LoadFailedError, Stage, load_session_fixtures
 from doteval.execution.teardown_watch import TeardownWatch
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus
@@ -41,6 +42,7 @@ from doteval.log_lines import IDS
 from doteval.metering import Place, observe_usage
 from doteval.monitoring import process_figures
 from doteval.patience import patiently
+from doteval.placement import DEVICES_VARIABLE
 from doteval.pytest_plugin import loop_key
 from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import RowTask
@@ -112,14 +114,15 @@ class WorkerProcess:
                 service=self._hostname,
                 hostname=socket.gethostname(),
                 pid=os.getpid(),
-                queues=(self._options.queue,),
+                queues=self._options.queues,
                 concurrency=self._options.concurrency or 0,
                 versions=_versions(),
+                device=os.environ.get(DEVICES_VARIABLE),
             )
         )
         self._loads = LoadRecorder(store, self._worker_id)
         self._writer = GroupWriter(store, self._worker_id, on_commit=process_figures.count_commit)
-        self._publisher = Publisher(self._options.broker, self._options.queue, self._options.visibility_timeout)
+        self._publisher = Publisher(self._options.broker, self._options.queues[0], self._options.visibility_timeout)
         self._dispatcher = Dispatcher(store, self._publisher, DispatchOptions(slots=self._options.slots))
         self._heartbeat = Heartbeat(
             (
@@ -385,7 +388,8 @@ class WorkerProcess:
             collected.config.stash[loop_key],
             concurrency=options.concurrency,
         )
-        for failure in load_session_fixtures(collected.items):
+        # Those of others are loaded with the first row, if one should come after all.
+        for failure in load_session_fixtures(meant_for(collected.items, options.queues)):
             logger.warning("cannot load the session fixtures of %s", failure)
         self._ready.set()
         if self._leaving.is_set():
@@ -451,8 +455,13 @@ class WorkerProcess:
             return
         for evaluation in self._store.evaluations.running():
             # Others are being run by plain pytest, in its own process.
-            if POLICY in evaluation.spec.metadata:
+            if POLICY not in evaluation.spec.metadata:
+                continue
+            if self._dispatcher.queue_of(evaluation) in self._options.queues:
                 self._dispatcher.settle(evaluation)
+            else:
+                # Those who serve its queue bring it forward; perhaps they have left after its last row.
+                self._dispatcher.conclude(evaluation)
 
 
 class _Landing:

@@ -28,7 +28,7 @@ def _options() -> WorkerOptions:
         paths=tuple(os.environ.get("DOTEVAL_PATH", ".").split(os.pathsep)),
         storage=settings.storage,
         broker=settings.broker or "redis://127.0.0.1:6379/0",
-        queue=settings.queue,
+        queues=settings.queues,
         concurrency=settings.concurrency,
         slots=slots_for(settings.concurrency),
         visibility_timeout=settings.visibility_timeout,
@@ -38,7 +38,7 @@ def _options() -> WorkerOptions:
 
 
 options = _options()
-app = celery_app(options.broker, options.queue, options.visibility_timeout)
+app = celery_app(options.broker, options.queues[0], options.visibility_timeout, also=options.queues[1:])
 # What Celery takes where its command line says nothing.
 app.conf.worker_pool = "threads"
 app.conf.worker_concurrency = options.slots

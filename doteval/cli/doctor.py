@@ -22,7 +22,7 @@ def command(paths: tuple[str, ...], storage: str | None, broker: str | None, que
     from doteval.settings import load_settings
 
     settings = load_settings(storage=storage, broker=broker, queue=queue)
-    examined = examine(paths, storage=settings.storage, broker=settings.broker, queue=settings.queue)
+    examined = examine(paths, storage=settings.storage, broker=settings.broker, queues=settings.queues)
     if as_json:
         from doteval.cli import documents
 

@@ -86,6 +86,7 @@ def finding(found: Finding) -> Document:
 def standing(found: Standing) -> Document:
     return {
         **evaluation(found.evaluation),
+        "queue": found.evaluation.queue,
         "rows_held": found.held,
         "rows_of_dead_workers": found.orphaned,
         "rows_published": found.published,
@@ -247,6 +248,7 @@ def worker(found: WorkerState) -> Document:
         "hostname": found.info.hostname,
         "pid": found.info.pid,
         "queues": list(found.info.queues),
+        "device": found.info.device,
         "concurrency": found.info.concurrency,
         "state": found.state,
         "started_at": moment(found.started_at),

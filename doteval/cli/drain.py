@@ -32,5 +32,5 @@ def command(worker: str, broker: str | None, storage: str | None, queue: str | N
             remedy="Name it with --broker URL, DOTEVAL_BROKER or [tool.doteval] in pyproject.toml.",
         )
     with existing_store(storage) as store:
-        left = drain(store, settings.broker, settings.queue, worker, patience=patience)
+        left = drain(store, settings.broker, settings.queues[0], worker, patience=patience)
     click.echo(f"Left: {', '.join(process.info.service for process in left)}")

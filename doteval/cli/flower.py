@@ -54,7 +54,7 @@ def command(
         )
     options = FlowerOptions(
         broker=settings.broker,
-        queue=settings.queue,
+        queue=settings.queues[0],
         address=address,
         port=port,
         auth=auth or None,

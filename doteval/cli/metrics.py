@@ -12,7 +12,7 @@ from doteval.cli.options import existing_store, storage_option
 @click.command("metrics")
 @storage_option
 @click.option("--broker", metavar="URL", help="Message broker, for the depth of the queue.")
-@click.option("--queue", metavar="NAME", help="Queue that row tasks travel on.  [default: doteval]")
+@click.option("--queue", metavar="NAME", help="Queue to look at besides those of evaluations.  [default: doteval]")
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=9540, show_default=True, help="Port to listen on.")
 def command(storage: str | None, broker: str | None, queue: str | None, address: str, port: int) -> None:
@@ -35,9 +35,9 @@ def command(storage: str | None, broker: str | None, queue: str | None, address:
         store = stack.enter_context(existing_store(storage))
         publisher = None
         if settings.broker is not None:
-            publisher = stack.enter_context(closing(Publisher(settings.broker, settings.queue)))
+            publisher = stack.enter_context(closing(Publisher(settings.broker, settings.queues[0])))
         registry = CollectorRegistry()
-        registry.register(StoreFigures(store, publisher))
+        registry.register(StoreFigures(store, publisher, queues=settings.queues))
         # Before the first reply, so that none is lost.
         leaving = (signal.SIGTERM, signal.SIGINT)
         signal.pthread_sigmask(signal.SIG_BLOCK, leaving)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -67,6 +67,24 @@ def cache_option(command: Command) -> Command:
     ):
         command = click.option(flag, "cache", flag_value=mode, default=None, help=text)(command)
     return command
+
+
+def devices_option(command: Command) -> Command:
+    return click.option(
+        "--devices",
+        metavar="LIST",
+        help="CUDA_VISIBLE_DEVICES of each worker process in turn, as in 0,1,2,3.",
+    )(command)
+
+
+def refuse_local(broker: str | None, given: Mapping[str, object]) -> None:
+    """Raise click's UsageError if an option for local worker processes is given although there is a broker."""
+    for option, value in given.items():
+        if value is not None and broker is not None:
+            raise click.UsageError(
+                f"{option} is for local worker processes, and with a broker the rows go to those that `doteval worker` "
+                "started. Leave one of the two out."
+            )
 
 
 @contextmanager

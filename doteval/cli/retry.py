@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from doteval.cli.options import chosen, errors_as_option, evaluation_option, existing_store, storage_option
+from doteval.cli.options import (
+    chosen,
+    devices_option,
+    errors_as_option,
+    evaluation_option,
+    existing_store,
+    refuse_local,
+    storage_option,
+)
 
 if TYPE_CHECKING:
     from doteval.summary import ErrorsAs
@@ -37,8 +45,11 @@ CLASSES = {
 @click.option(
     "--broker", metavar="URL", help="Message broker of workers elsewhere.  [default: a private Redis, local workers]"
 )
-@click.option("--queue", metavar="NAME", help="Queue that the row tasks go to.  [default: doteval]")
-@click.option("--workers", type=Count, metavar="N", help="Local worker processes.  [default: one a core]")
+@click.option(
+    "--queue", metavar="NAME", help="Queue of evaluations whose mark doteval names none.  [default: where they were]"
+)
+@click.option("--workers", type=Count, metavar="N", help="Local worker processes.  [default: one a device, or a core]")
+@devices_option
 @click.option(
     "--concurrency",
     type=Count,
@@ -56,6 +67,7 @@ def command(
     broker: str | None,
     queue: str | None,
     workers: int | None,
+    devices: str | None,
     concurrency: int | None,
     errors_as: ErrorsAs,
     detach: bool,
@@ -78,18 +90,15 @@ def command(
     from doteval.retry import RetryOptions, retry
     from doteval.settings import load_settings
 
-    settings = load_settings(broker=broker, queue=queue, workers=workers, concurrency=concurrency)
-    if workers is not None and settings.broker is not None:
-        raise click.UsageError(
-            "--workers starts local worker processes, and with a broker the rows go to those that `doteval worker` "
-            "started. Leave one of the two out."
-        )
+    settings = load_settings(broker=broker, queue=queue, workers=workers, devices=devices, concurrency=concurrency)
+    refuse_local(settings.broker, {"--workers": workers, "--devices": devices})
     options = RetryOptions(
         classes=frozenset(ErrorClass(CLASSES[kind]) for kind in only) or None,
         row=row,
         broker=settings.broker,
-        queue=settings.queue,
+        queue=settings.only_queue if "queue" in settings.model_fields_set else None,
         workers=settings.workers,
+        devices=settings.dealt_devices,
         concurrency=settings.concurrency,
         detach=detach,
     )

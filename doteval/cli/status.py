@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -24,7 +24,7 @@ _SHOWN = 5
 @click.argument("name")
 @storage_option
 @click.option("--broker", metavar="URL", help="Also ask this message broker how much waits in the queue.")
-@click.option("--queue", metavar="NAME", help="That queue.  [default: doteval]")
+@click.option("--queue", metavar="NAME", help="That queue.  [default: those of its evaluations]")
 @json_option
 def command(name: str, storage: str | None, broker: str | None, queue: str | None, as_json: bool) -> None:
     """Say how far the experiment NAME is.
@@ -37,10 +37,13 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
     from doteval.standing import look
 
     settings = load_settings(broker=broker, queue=queue)
-    queued, trouble = (None, None) if settings.broker is None else _ask(settings.broker, settings.queue)
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
-        standing = look(store, experiment, queued=queued)
+        queues = list(settings.queues)
+        if queue is None:
+            queues = [each.queue or queues[0] for each in store.evaluations.of(experiment)]
+        queued, trouble = (None, None) if settings.broker is None else _ask(settings.broker, queues)
+        standing = look(store, experiment, queue=settings.queues[0], queued=queued)
         if as_json:
             documents.write(
                 {
@@ -58,7 +61,8 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
                     ],
                     "workers": [documents.worker(found) for found in standing.live],
                     "dead_workers": [documents.worker(found) for found in standing.dead],
-                    "messages_queued": queued,
+                    "messages_queued": None if queued is None else sum(queued.values()),
+                    "messages_by_queue": queued,
                 }
             )
             return
@@ -71,14 +75,15 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
             console.print(terminal.plain(trouble), style="yellow")
 
 
-def _ask(broker: str, queue: str) -> tuple[int | None, str | None]:
-    """How many messages wait, or why that is not known."""
+def _ask(broker: str, queues: Sequence[str]) -> tuple[Mapping[str, int] | None, str | None]:
+    """How many messages wait in each queue, or why that is not known."""
     from doteval.errors import BrokerError
+    from doteval.placement import DEFAULT_QUEUE
     from doteval.queue.publisher import Publisher
 
-    publisher = Publisher(broker, queue)
+    publisher = Publisher(broker, DEFAULT_QUEUE)
     try:
-        return publisher.queued(), None
+        return {queue: publisher.queued(queue=queue) for queue in dict.fromkeys(queues)}, None
     except BrokerError as error:
         return None, error.message
     finally:
@@ -121,8 +126,9 @@ def _print(console: Console, store: Store, standing: ExperimentStanding) -> None
         console.print(terminal.plain(_death(worker)), style="yellow")
     if len(standing.dead) > _SHOWN:
         console.print(f"and {len(standing.dead) - _SHOWN} more that died before")
-    if standing.queued is not None:
-        console.print(f"{terminal.few(standing.queued, 'message')} in the queue")
+    for queue, waiting in (standing.queued or {}).items():
+        where = "the queue" if len(standing.queued or {}) == 1 else f"the queue {queue!r}"
+        console.print(terminal.plain(f"{terminal.few(waiting, 'message')} in {where}"))
 
 
 def _workers(workers: Sequence[WorkerState]) -> str:

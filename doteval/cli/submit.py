@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from doteval.cli.options import cache_option, errors_as_option, storage_option
+from doteval.cli.options import cache_option, devices_option, errors_as_option, refuse_local, storage_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,8 +35,9 @@ def _rows_per_task(ctx: click.Context, param: click.Parameter, value: str | None
 @click.option(
     "--broker", metavar="URL", help="Message broker of workers elsewhere.  [default: a private Redis, local workers]"
 )
-@click.option("--queue", metavar="NAME", help="Queue that the row tasks go to.  [default: doteval]")
-@click.option("--workers", type=Count, metavar="N", help="Local worker processes.  [default: one a core]")
+@click.option("--queue", metavar="NAME", help="Queue of evaluations whose mark doteval names none.  [default: doteval]")
+@click.option("--workers", type=Count, metavar="N", help="Local worker processes.  [default: one a device, or a core]")
+@devices_option
 @click.option(
     "--concurrency",
     type=Count,
@@ -73,6 +74,7 @@ def command(
     broker: str | None,
     queue: str | None,
     workers: int | None,
+    devices: str | None,
     concurrency: int | None,
     rows_per_task: int | str | None,
     epochs: int,
@@ -109,6 +111,7 @@ def command(
         broker=broker,
         queue=queue,
         workers=workers,
+        devices=devices,
         concurrency=concurrency,
         rows_per_task=rows_per_task,
         cache=cache,
@@ -118,19 +121,16 @@ def command(
             "With a broker the workers decide about the cache: give --cache, --no-cache or --refresh-cache to "
             "`doteval worker`."
         )
-    if workers is not None and settings.broker is not None:
-        raise click.UsageError(
-            "--workers starts local worker processes, and with a broker the rows go to those that `doteval worker` "
-            "started. Leave one of the two out."
-        )
+    refuse_local(settings.broker, {"--workers": workers, "--devices": devices})
     name = experiment or ephemeral_name()
     options = SubmitOptions(
         paths=paths,
         experiment=name,
         storage=settings.storage,
         broker=settings.broker,
-        queue=settings.queue,
+        queue=settings.only_queue,
         workers=settings.workers,
+        devices=settings.dealt_devices,
         concurrency=settings.concurrency,
         rows_per_task=None if settings.rows_per_task == "auto" else settings.rows_per_task,
         samples=samples,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from doteval.cli.options import cache_option, storage_option
+from doteval.cli.options import cache_option, devices_option, storage_option
 
 Count = click.IntRange(min=1)
 Port = click.IntRange(0, 65535)
@@ -15,8 +15,15 @@ Port = click.IntRange(0, 65535)
 @click.option("--broker", metavar="URL", help="Message broker that row tasks come from; it must be named somewhere.")
 @storage_option
 @cache_option
-@click.option("--queue", metavar="NAME", help="Queue that row tasks come from.  [default: doteval]")
-@click.option("--processes", type=Count, metavar="N", help="Worker processes.  [default: one a core]")
+@click.option(
+    "--queue",
+    "queues",
+    metavar="NAME",
+    multiple=True,
+    help="Queue that row tasks come from; several with commas, or by giving it again.  [default: doteval]",
+)
+@click.option("--processes", type=Count, metavar="N", help="Worker processes.  [default: one a device, or a core]")
+@devices_option
 @click.option(
     "--concurrency",
     type=Count,
@@ -50,8 +57,9 @@ def command(
     paths: tuple[str, ...],
     broker: str | None,
     storage: str | None,
-    queue: str | None,
+    queues: tuple[str, ...],
     processes: int | None,
+    devices: str | None,
     concurrency: int | None,
     name: str,
     log_level: str,
@@ -78,8 +86,9 @@ def command(
     settings = load_settings(
         storage=storage,
         broker=broker,
-        queue=queue,
+        queue=",".join(queues) if queues else None,
         processes=processes,
+        devices=devices,
         concurrency=concurrency,
         cache=cache,
         log_format=log_format,
@@ -88,8 +97,9 @@ def command(
         paths=paths,
         broker=settings.broker,
         storage=settings.storage,
-        queue=settings.queue,
+        queues=settings.queues,
         processes=settings.processes,
+        devices=settings.dealt_devices,
         concurrency=settings.concurrency,
         visibility_timeout=settings.visibility_timeout,
         name=name,

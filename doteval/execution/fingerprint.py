@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 
 from doteval.execution.items import EvaluationItem
-from doteval.experiments import BATCH_SIZE, ROOT, EvaluationSpec
+from doteval.execution.marks import queue_of
+from doteval.experiments import BATCH_SIZE, PLACED, QUEUE, ROOT, EvaluationSpec
 
 # Not the user's, even where a checkout of doteval lies below the root directory.
 _OWN_PACKAGE = Path(__file__).parents[1]
@@ -139,5 +140,9 @@ def specify(item: EvaluationItem) -> EvaluationSpec:
 
 
 def _metadata(item: EvaluationItem) -> dict[str, object]:
-    root: dict[str, object] = {ROOT: str(item.config.rootpath)}
-    return root if item.spec.batch_size is None else {**root, BATCH_SIZE: item.spec.batch_size}
+    metadata: dict[str, object] = {ROOT: str(item.config.rootpath)}
+    if item.spec.batch_size is not None:
+        metadata[BATCH_SIZE] = item.spec.batch_size
+    if (queue := queue_of(item)) is not None:
+        metadata |= {QUEUE: queue, PLACED: True}
+    return metadata

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doteval.errors import DotEvalError
+from doteval.errors import DotEvalError, EvaluationFileError
 from doteval.execution import pytest_internals as internals
+from doteval.execution.marks import MARK, queue_of
 from doteval.foreach import ForEachSpec, spec_of
 
 if TYPE_CHECKING:
@@ -162,7 +163,13 @@ def evaluation_items(
     function = getattr(obj, "__func__", obj)
     if not name.startswith(FUNCTION_PREFIX) or spec_of(function) is None:
         return found
-    return [_as_evaluation(collector, item) for item in internals.generate_functions(collector, name, function)]
+    items = [_as_evaluation(collector, item) for item in internals.generate_functions(collector, name, function)]
+    try:
+        for item in items:
+            queue_of(item)
+    except EvaluationFileError as error:
+        raise collector.CollectError(str(error)) from None
+    return items
 
 
 def is_evaluation_file(path: Path) -> bool:
@@ -181,5 +188,5 @@ def _as_evaluation(collector: pytest.Module | pytest.Class, function: pytest.Fun
     item: EvaluationItem = EvaluationItem.from_parent(
         collector, fixtureinfo=internals.fixture_info(function), **settings
     )
-    item.add_marker("doteval")
+    item.add_marker(MARK)
     return item

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from doteval.errors import BrokerError
 from doteval.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.placement import DEFAULT_QUEUE
 from doteval.store import Store, UsageReport
 
 # Usage is summed over every call to a model. To be asked often must not cost the store more than this
@@ -28,16 +29,15 @@ _EVALUATION = ["experiment", "evaluation"]
 
 
 class Depth(Protocol):
-    """What is asked of a queue: see `doteval.queue.publisher.Publisher`."""
+    """What is asked of a broker: see `doteval.queue.publisher.Publisher`."""
 
-    queue: str
-
-    def queued(self) -> int: ...
+    def queued(self, *, queue: str) -> int: ...
 
 
 class StoreFigures(Collector):
-    """Reads the store, and the queue's depth if one is given. A queue that is away has no depth.
+    """Reads the store, and the depth of queues if a broker is given. A broker that is away has none.
 
+    The queues are those of the evaluations, and `queues`.
     `clock` gives seconds that only ever grow.
     """
 
@@ -46,11 +46,13 @@ class StoreFigures(Collector):
         store: Store,
         queue: Depth | None = None,
         *,
+        queues: Sequence[str] = (DEFAULT_QUEUE,),
         recent: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._queue = queue
+        self._queues = queues
         self._recent = recent
         self._clock = clock
         # By experiment: what it used, and when that is to be read again.
@@ -67,7 +69,8 @@ class StoreFigures(Collector):
         yield from self._workers()
         yield from self._used({evaluation.experiment.id: evaluation.experiment for evaluation in evaluations})
         if self._queue is not None:
-            yield from self._queued(self._queue)
+            queues = dict.fromkeys([*self._queues, *(each.queue for each in evaluations if each.queue)])
+            yield from self._queued(self._queue, queues)
 
     def _rows(self, evaluations: list[Evaluation]) -> Iterator[Metric]:
         rows = GaugeMetricFamily("doteval_rows", "Rows by status.", labels=[*_EVALUATION, "status"])
@@ -150,11 +153,12 @@ class StoreFigures(Collector):
             self._usage[experiment.id] = now + (now - began) / _USAGE_SHARE, report
         return report
 
-    def _queued(self, queue: Depth) -> Iterator[Metric]:
+    def _queued(self, broker: Depth, queues: Iterable[str]) -> Iterator[Metric]:
         depth = GaugeMetricFamily("doteval_queued_row_tasks", "Row tasks that wait in the queue.", labels=["queue"])
         reached = GaugeMetricFamily("doteval_broker_up", "Whether the broker can be reached.")
         try:
-            depth.add_metric([queue.queue], queue.queued())
+            for queue in queues:
+                depth.add_metric([queue], broker.queued(queue=queue))
             reached.add_metric([], 1)
         except BrokerError:
             # No depth then: none is not the same as zero. The figures of the store are still right.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
-from doteval.queue.lanes import LaneCycle, lane_names
+from doteval.queue.lanes import LaneCycle, is_lane, lane_names
 from doteval.queue.redis_transport import use_patient_transport
 
 # Seconds after which the broker hands out a message again whose worker process neither finished it nor
@@ -15,13 +16,36 @@ from doteval.queue.redis_transport import use_patient_transport
 VISIBILITY_TIMEOUT = 3600
 
 
-def celery_app(broker: str, queue: str, visibility_timeout: int = VISIBILITY_TIMEOUT) -> Celery:
-    """An app for the broker URL whose row tasks go to `queue`. Connects to nothing yet."""
+def celery_app(
+    broker: str, queue: str, visibility_timeout: int = VISIBILITY_TIMEOUT, *, also: Sequence[str] = ()
+) -> Celery:
+    """An app for the broker URL whose row tasks go to `queue`. Connects to nothing yet.
+
+    A worker process of it takes row tasks from the queues in `also` too.
+    """
     if is_redis(broker):
         use_patient_transport()
     app = Celery("doteval", broker=broker, set_as_current=False)
     app.conf.update(settings(broker, queue, visibility_timeout))
+    app.conf.task_queues = [each for name in (queue, *also) for each in lane_queues(name, broker)]
     return app
+
+
+def lane_queues(queue: str, broker: str) -> list[Queue]:
+    """All lanes of a queue, as the broker knows them."""
+    return [_queue(name, broker) for name in lane_names(queue)]
+
+
+def consume_whole_queues(app: Celery, broker: str) -> tuple[str, ...]:
+    """Have a worker process of an app, which is about to take from some queues, take from all their lanes.
+
+    Celery's own option -Q names queues and knows no lanes. Returns the names of the queues.
+    """
+    known = app.amqp.queues
+    names = tuple(name for name in known.consume_from if not is_lane(name))
+    lanes = [known.add(each).name for name in names for each in lane_queues(name, broker)]
+    known.select(lanes)
+    return names
 
 
 def settings(broker: str, queue: str, visibility_timeout: int) -> dict[str, Any]:
@@ -38,7 +62,6 @@ def settings(broker: str, queue: str, visibility_timeout: int) -> dict[str, Any]
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
         "task_default_queue": queue,
-        "task_queues": [_queue(name, broker) for name in lane_names(queue)],
         "task_create_missing_queues": True,
         # Events are for Flower.
         "worker_send_task_events": True,

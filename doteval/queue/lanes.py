@@ -23,8 +23,8 @@ class Priority(StrEnum):
     LOW = "low"
 
 
-# What a lane's name ends in, by its number. The first has the queue's own name. The mark is one that no
-# queue's own name is likely to have.
+# What a lane's name ends in, by its number. The first has the queue's own name. No queue's own name
+# may have the mark: see `doteval.placement`.
 _MARK = "~"
 _ENDINGS = ("", "~1", "~2", "~3", "~4", "~5", "~high", "~high1", "~low", "~low1")
 LANES = len(_ENDINGS)
@@ -33,6 +33,11 @@ LANES = len(_ENDINGS)
 def lane_name(queue: str, lane: int) -> str:
     """The name that the broker knows a lane of a queue by."""
     return f"{queue}{_ENDINGS[lane]}"
+
+
+def is_lane(name: str) -> bool:
+    """Whether the broker's name for a queue is that of a lane other than the first."""
+    return _MARK in name
 
 
 def lane_names(queue: str) -> list[str]:

@@ -11,7 +11,7 @@ from celery import Celery
 from kombu.exceptions import ChannelError, OperationalError
 
 from doteval.errors import BrokerError
-from doteval.queue.app import VISIBILITY_TIMEOUT, celery_app, is_redis
+from doteval.queue.app import VISIBILITY_TIMEOUT, celery_app, is_redis, lane_queues
 from doteval.queue.lanes import LANES, lane_name
 from doteval.queue.row_task import TASK_NAME, RowTask
 from doteval.urls import hide_password
@@ -21,9 +21,9 @@ _CONNECT_SECONDS = 5
 
 
 class Publisher:
-    """Sends row tasks to one queue of a broker, over one connection. Safe to use from several threads.
+    """Sends row tasks to queues of a broker, over one connection. Safe to use from several threads.
 
-    It connects when it must, and again after a failure.
+    `queue` is the one that is meant where none is named. It connects when it must, and again after a failure.
     """
 
     def __init__(self, broker: str, queue: str, visibility_timeout: int = VISIBILITY_TIMEOUT) -> None:
@@ -39,10 +39,13 @@ class Publisher:
         with self._lock:
             self._connected()
 
-    def publish(self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0) -> int:
+    def publish(
+        self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0, queue: str | None = None
+    ) -> int:
         """Send row tasks on a lane; returns how many. Raises BrokerError if the broker cannot be reached."""
         count = 0
         with self._lock:
+            name = self._known(queue, lane)
             connection = self._connected()
             try:
                 with self._app.amqp.Producer(connection) as producer:
@@ -50,7 +53,7 @@ class Publisher:
                         self._app.send_task(
                             TASK_NAME,
                             args=task.arguments(),
-                            queue=lane_name(self.queue, lane),
+                            queue=name,
                             producer=producer,
                             shadow=evaluation,
                             argsrepr=task.summary(experiment),
@@ -62,8 +65,8 @@ class Publisher:
                 raise self._lost(error) from error
         return count
 
-    def queued(self, lane: int | None = None) -> int:
-        """How many messages wait on a lane, or on all of them, not counting those that workers hold.
+    def queued(self, lane: int | None = None, *, queue: str | None = None) -> int:
+        """How many messages wait on a lane of a queue, or on all of them, not counting those that workers hold.
 
         Raises BrokerError if the broker cannot be reached.
         """
@@ -71,9 +74,17 @@ class Publisher:
             connection = self._connected()
             try:
                 lanes = range(LANES) if lane is None else [lane]
-                return sum(self._waiting(connection, lane_name(self.queue, each)) for each in lanes)
+                return sum(self._waiting(connection, self._known(queue, each)) for each in lanes)
             except (OperationalError, OSError, *connection.connection_errors) as error:
                 raise self._lost(error) from error
+
+    def _known(self, queue: str | None, lane: int) -> str:
+        """The broker's name of a lane, after which our app knows how to declare it."""
+        queues, name = self._app.amqp.queues, lane_name(queue or self.queue, lane)
+        if name not in queues:
+            for each in lane_queues(queue or self.queue, self._broker):
+                queues.add(each)
+        return name
 
     def _waiting(self, connection: Any, name: str) -> int:
         try:

@@ -10,7 +10,7 @@ from sqlalchemy import Row, Select, func, or_, select, update
 
 from doteval.encoding import decode, encode
 from doteval.errors import ChangedError, NotFoundError
-from doteval.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from doteval.experiments import QUEUE, Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.store.engine import Database, database_time
 from doteval.store.experiments import moment
 from doteval.store.loads import forgive_failures
@@ -153,6 +153,20 @@ class Evaluations:
             if status is EvaluationStatus.RUNNING:
                 forgive_failures(connection, evaluation_id)
             return done.rowcount > 0
+
+    def place(self, evaluation_id: int, queue: str) -> None:
+        """Say which queue the row tasks of an evaluation travel on from now on.
+
+        Raises NotFoundError if there is no such evaluation.
+        """
+        this = EVALUATION.c.id == evaluation_id
+        with self._database.write() as connection:
+            self._database.hold(connection, [evaluation_id], alone=True)
+            extra = connection.scalar(select(EVALUATION.c.extra).where(this))
+            if extra is None:
+                raise self._gone(evaluation_id)
+            changed = encode({**decode(extra), QUEUE: queue})
+            connection.execute(update(EVALUATION).where(this).values(extra=changed))
 
     def complete(self, evaluation_id: int) -> bool:
         """Complete an evaluation that is running, if its whole dataset is in the store and every row has a result.

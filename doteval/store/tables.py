@@ -224,6 +224,7 @@ class WorkerTable(SQLModel, table=True):
     hostname: str = Field(sa_type=SafeText)
     pid: int = Field(sa_type=BigInteger)
     queues: str = Field(sa_type=Text)
+    device: str | None = Field(sa_type=SafeText)
     concurrency: int
     versions: str = Field(sa_type=Text)
     state: str = Field(sa_type=Text)

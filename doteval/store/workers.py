@@ -19,7 +19,10 @@ LOADING, LEFT = "loading", "left"
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What a worker process says of itself. `concurrency` is its rows in flight at most."""
+    """What a worker process says of itself.
+
+    `concurrency` is its rows in flight at most; `device` what its CUDA_VISIBLE_DEVICES says, None if it is not set.
+    """
 
     service: str
     hostname: str
@@ -27,6 +30,7 @@ class WorkerInfo:
     queues: tuple[str, ...] = ()
     concurrency: int = 1
     versions: Mapping[str, str] | dict[str, Any] | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Workers:
             "hostname": info.hostname,
             "pid": info.pid,
             "queues": encode(list(info.queues)),
+            "device": info.device,
             "concurrency": info.concurrency,
             "versions": encode(dict(info.versions or {})),
             "state": LOADING,
@@ -136,7 +141,13 @@ def _state(line: Row[*tuple[Any, ...]]) -> WorkerState:
     return WorkerState(
         id=line.id,
         info=WorkerInfo(
-            line.service, line.hostname, line.pid, tuple(decode(line.queues)), line.concurrency, decode(line.versions)
+            line.service,
+            line.hostname,
+            line.pid,
+            tuple(decode(line.queues)),
+            line.concurrency,
+            decode(line.versions),
+            line.device,
         ),
         state=line.state,
         started_at=moment(line.started_at),

@@ -45,13 +45,17 @@ class Messages:
         self.waiting: list[RowTask] = []
         self._lanes: dict[RowTask, int] = {}
 
-    def publish(self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0) -> int:
+    def publish(
+        self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0, queue: str | None = None
+    ) -> int:
+        assert queue == QUEUE
         published = list(tasks)
         self.waiting += published
         self._lanes.update(dict.fromkeys(published, lane))
         return len(published)
 
-    def queued(self, lane: int | None = None) -> int:
+    def queued(self, lane: int | None = None, *, queue: str | None = None) -> int:
+        assert queue == QUEUE
         return sum(lane is None or self._lanes[task] == lane for task in self.waiting)
 
 

@@ -76,6 +76,19 @@ def test_what_is_published_waits_in_order(open_queue: Open, take: Take) -> None:
     assert queue.queued() == 0
 
 
+def test_row_tasks_may_go_to_another_queue(open_queue: Open) -> None:
+    queue = open_queue("q")
+    queue.publish(tasks(3), experiment="x", evaluation="eval_a", queue="gpu", lane=2)
+    queue.publish(tasks(1), experiment="x", evaluation="eval_a")
+    assert (queue.queued(), queue.queued(queue="q"), queue.queued(queue="gpu"), queue.queued(2, queue="gpu")) == (
+        1,
+        1,
+        3,
+        3,
+    )
+    assert queue.queued(0, queue="gpu") == queue.queued(2) == queue.queued(queue="never") == 0
+
+
 def test_a_queue_that_was_never_used_is_empty(open_queue: Open) -> None:
     assert open_queue("never").queued() == 0
 

@@ -11,7 +11,7 @@ from doteval.store.engine import database_time
 from doteval.store.tables import WORKER
 from tests.contract.store_workload import in_threads
 
-INFO = WorkerInfo("gpu\x00", "höst", 2**31 + 5, ("default", "high"), 8, {"doteval": "0.1", "files": ["a"]})
+INFO = WorkerInfo("gpu\x00", "höst", 2**31 + 5, ("default", "high"), 8, {"doteval": "0.1", "files": ["a"]}, "GPU-1")
 
 
 def _age(store: Store, worker_id: int, seconds: float) -> None:

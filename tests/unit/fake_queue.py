@@ -17,32 +17,39 @@ class FakeQueue:
         self.queue = queue
         self.unreachable = False
         self.published: list[RowTask] = []
-        self._waiting: list[tuple[int, RowTask]] = []
+        self._waiting: list[tuple[str, int, RowTask]] = []
         self._lock = threading.Lock()
 
-    def publish(self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0) -> int:
+    def publish(
+        self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0, queue: str | None = None
+    ) -> int:
         self._check()
         count = 0
         for task in tasks:
             with self._lock:
                 self.published.append(task)
-                self._waiting.append((lane, task))
+                self._waiting.append((queue or self.queue, lane, task))
             count += 1
         return count
 
-    def queued(self, lane: int | None = None) -> int:
+    def queued(self, lane: int | None = None, *, queue: str | None = None) -> int:
         self._check()
-        return sum(lane in (None, each) for each, _ in self._waiting)
+        return sum(name == (queue or self.queue) and lane in (None, each) for name, each, _ in self._waiting)
 
     def lanes_of(self, uid: str) -> set[int]:
         """The lanes on which row tasks of an evaluation wait."""
-        return {lane for lane, task in self._waiting if task.evaluation_uid == uid}
+        return {lane for _, lane, task in self._waiting if task.evaluation_uid == uid}
 
-    def take(self) -> list[RowTask]:
-        """Take everything that waits, as workers do."""
+    def queues_of(self, uid: str) -> set[str]:
+        """The queues in which row tasks of an evaluation wait."""
+        return {queue for queue, _, task in self._waiting if task.evaluation_uid == uid}
+
+    def take(self, queue: str | None = None) -> list[RowTask]:
+        """Take everything that waits, in one queue or in all, as workers do."""
         with self._lock:
-            taken, self._waiting = self._waiting, []
-        return [task for _, task in taken]
+            taken = [each for each in self._waiting if queue in (None, each[0])]
+            self._waiting = [each for each in self._waiting if queue not in (None, each[0])]
+        return [task for _, _, task in taken]
 
     def close(self) -> None:
         pass

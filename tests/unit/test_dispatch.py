@@ -12,7 +12,7 @@ import pytest
 from doteval import dispatch
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import BrokerError
-from doteval.experiments import Evaluation, EvaluationSpec, EvaluationStatus
+from doteval.experiments import QUEUE, Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.queue.lanes import Priority, lanes_of
 from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus, Score
@@ -571,3 +571,88 @@ def test_until_results_tell_row_tasks_are_small_and_few(
     dispatcher.publish(store.evaluations.by_uid(evaluation.uid))
     # One second of rows that take an eighth of one.
     assert {task.last - task.first + 1 for task in queue.take()[1:-1]} == {8}
+
+
+def begin_on(
+    store: Store, queue: str | None, count: int = 10, *, name: str = "x", path: str = "eval_q.py"
+) -> Evaluation:
+    """An evaluation that was submitted to a queue."""
+    metadata = {} if queue is None else {QUEUE: queue}
+    spec = EvaluationSpec(path, "eval_it", ("x",), {}, metadata)
+    evaluation = store.evaluations.begin(store.experiments.begin(name), spec)
+    store.rows.add(evaluation.id, rows(count))
+    store.rows.set_total(evaluation.id, count, complete=True, fingerprint=None)
+    return store.evaluations.by_uid(evaluation.uid)
+
+
+def test_row_tasks_go_to_the_queue_of_their_evaluation(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
+    gpu, other = begin_on(store, "gpu"), begin_on(store, None, path="eval_other.py")
+    for evaluation in (gpu, other):
+        dispatcher.restart(evaluation)
+        dispatcher.publish(evaluation)
+    assert queue.queues_of(gpu.uid) == {"gpu"}
+    assert queue.queues_of(other.uid) == {"doteval"}
+
+
+def test_a_submitter_knows_the_queue_better(store: Store, queue: FakeQueue) -> None:
+    evaluation = begin_on(store, "gpu")
+    Dispatcher(store, queue, DispatchOptions(queues={evaluation.uid: "mine"})).publish(evaluation)
+    assert queue.queues_of(evaluation.uid) == {"mine"}
+
+
+def test_lost_rows_go_to_the_same_queue_again_whatever_waits_elsewhere(
+    store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock
+) -> None:
+    gpu, other = begin_on(store, "gpu"), begin_on(store, "doteval", path="eval_other.py")
+    dispatcher.publish(gpu)
+    queue.take()
+    dispatcher.publish(other)
+    dispatcher.settle(gpu)
+    clock.now += DRAINED
+    dispatcher.settle(gpu)
+    assert queue.queues_of(gpu.uid) == {"gpu"}
+    assert covered(queue.take("gpu")) == Counter(range(10))
+
+
+def test_what_is_held_from_the_time_on_another_queue_is_left_out(
+    store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock
+) -> None:
+    evaluation = begin_on(store, "gpu", 20)
+    dispatcher.publish(evaluation)
+    holder = worker(store, queues=("gpu",))
+    store.evaluations.place(evaluation.id, "other")
+    moved = store.evaluations.by_uid(evaluation.uid)
+    assert moved.queue == "other"
+    queue.take()
+    for _ in range(2):
+        hold(store, holder, moved, (0, 9))
+        dispatcher.settle(moved)
+        clock.now += DRAINED
+    assert queue.queues_of(evaluation.uid) == {"other"}
+    assert covered(queue.take("other")) == Counter(range(10, 20))
+
+
+def test_only_workers_of_its_queue_decide_that_nobody_can_load(store: Store, dispatcher: Dispatcher) -> None:
+    evaluation = begin_on(store, "gpu")
+    worker(store, "other", queues=("doteval",))
+    fail_load(store, worker(store, "gpu", queues=("gpu",)), evaluation)
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.FAILED
+
+
+def test_experiments_are_on_lanes_of_their_queue(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
+    """What is on other queues takes no lane away."""
+    evaluations = [begin_on(store, name, name=f"x{number}") for number, name in enumerate(["a", "b", "a"])]
+    for evaluation in evaluations:
+        dispatcher.restart(evaluation)
+        dispatcher.publish(evaluation)
+    first, second, third = (queue.lanes_of(evaluation.uid) for evaluation in evaluations)
+    assert first == second
+    assert third.isdisjoint(first)
+
+
+def test_anybody_may_conclude_and_publishes_nothing(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
+    evaluation = begin_on(store, "gpu")
+    assert dispatcher.conclude(evaluation).status is EvaluationStatus.RUNNING
+    finish(store, evaluation, 0, 9)
+    assert dispatcher.conclude(evaluation).status is EvaluationStatus.COMPLETED
+    assert queue.published == []

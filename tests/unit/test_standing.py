@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from doteval.dispatch import Dispatcher, DispatchOptions
-from doteval.experiments import Evaluation, EvaluationSpec, EvaluationStatus
+from doteval.experiments import POLICY, QUEUE, Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.results import ErrorClass, Outcome, Row, RowError, RowStatus
 from doteval.standing import Standing, look
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
@@ -60,7 +60,10 @@ def silence(store: Store, worker_id: int) -> None:
 
 
 def only(store: Store, queued: int | None = None) -> Standing:
-    (standing,) = look(store, store.experiments.find("x"), queued=queued).evaluations
+    """As its evaluations stand, with `queued` messages in their queue."""
+    (standing,) = look(
+        store, store.experiments.find("x"), queued=None if queued is None else {"doteval": queued}
+    ).evaluations
     return standing
 
 
@@ -158,3 +161,16 @@ def test_status_says_that_the_broker_is_away(
     assert ran.code == 0
     assert "cannot be reached" in ran.out
     assert "hush" not in ran.out + ran.err
+
+
+def test_each_evaluation_waits_for_workers_of_its_queue(store: Store, evaluation: Evaluation) -> None:
+    spec = EvaluationSpec("eval_it.py", "eval_gpu", ("i",), metadata={QUEUE: "gpu", POLICY: {}})
+    gpu = store.evaluations.begin(store.experiments.find("x"), spec)
+    store.rows.add(gpu.id, rows(10))
+    store.rows.set_total(gpu.id, 10, complete=True, fingerprint=None)
+    worker(store, 1)
+    found = look(store, store.experiments.find("x"), queued={"doteval": 0, "gpu": 1}).evaluations
+    assert not any("no worker process" in sentence for sentence in found[0].plan)
+    assert found[1].plan[0] == (
+        "no worker process serves the queue 'gpu': start one with `doteval worker PATH --queue gpu`, or submit again"
+    )

@@ -20,7 +20,7 @@ from doteval.store import Store, WorkerInfo
 from doteval.supervisor import Supervisor, worker_command
 from doteval.worker_options import VARIABLE, WorkerOptions
 
-OPTIONS = WorkerOptions(paths=("eval_it.py",), storage=None, broker="redis://:hunter2@host", queue="q", slots=7)
+OPTIONS = WorkerOptions(paths=("eval_it.py",), storage=None, broker="redis://:hunter2@host", queues=("q",), slots=7)
 
 # Says that it is there, and leaves when it is asked to. Each line in one piece: several processes share the file.
 OBEDIENT = """
@@ -124,6 +124,20 @@ def test_as_many_as_told_are_started_each_with_its_number(start: Start) -> None:
     assert sorted(bench.printed) == ["ready 1", "ready 2", "ready 3"]
     assert len(bench.supervisor.pids()) == 3
     assert bench.supervisor.exit_codes() == []
+
+
+SEEING = OBEDIENT.replace("os.environ['NUMBER']", "os.environ['NUMBER'] + ' ' + os.environ['CUDA_VISIBLE_DEVICES']")
+
+
+def test_devices_are_dealt_in_turn_and_kept(start: Start) -> None:
+    bench = start(SEEING, processes=3, devices=("4", "GPU-1"))
+    bench.ready(3)
+    assert sorted(bench.printed) == ["ready 1 4", "ready 2 GPU-1", "ready 3 4"]
+    os.kill(bench.supervisor.pids()[1], signal.SIGKILL)
+    wait_for(lambda: bench.said)
+    bench.clock.now += 100
+    bench.ready(4)
+    assert bench.printed[3:] == ["ready 2 GPU-1"]
 
 
 def test_one_that_was_killed_is_started_again_with_growing_pauses(start: Start) -> None:
