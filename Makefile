@@ -50,6 +50,9 @@ soak: $(INSTALLED) ## Break things at random for MINUTES=10 while a large evalua
 bench: $(INSTALLED) ## Measure speed beside other runners (ARGS="local_rows --repeat 1" for a part)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+profile: $(INSTALLED) ## Show where a submitter and its worker processes spend their time
+	@$(BIN)/python -m benchmarks.profile $(ARGS)
+
 check: $(INSTALLED) ## Lint, formatting, types, and who may import whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
