@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from urllib.parse import quote, urlsplit
 import kombu
 import pytest
 import redis
+from sqlalchemy import make_url
 
 from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import TASK_NAME, RowTask
@@ -126,9 +129,17 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
     return made, key
 
 
+Connect = Callable[[], socket.socket]
+
+
 @contextmanager
-def tls_in_front(port: int, certificate: tuple[Path, Path]) -> Iterator[int]:
-    """A TLS end in front of a server on a port: the Redis of the tests has no TLS of its own."""
+def tls_in_front(
+    connect: Connect, certificate: tuple[Path, Path], *, greet: Callable[[socket.socket], None] | None = None
+) -> Iterator[int]:
+    """A TLS end in front of a server: those of the tests have no TLS of their own.
+
+    `connect` reaches the server; `greet` is what the protocol says before the handshake.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     listening = socket.create_server(("127.0.0.1", 0))
@@ -150,11 +161,13 @@ def tls_in_front(port: int, certificate: tuple[Path, Path]) -> Iterator[int]:
             except OSError:
                 return
             try:
+                if greet is not None:
+                    greet(raw)
                 outside = context.wrap_socket(raw, server_side=True)
             except (ssl.SSLError, OSError):
                 raw.close()
                 continue
-            inside = socket.create_connection(("127.0.0.1", port))
+            inside = connect()
             for ends in ((outside, inside), (inside, outside)):
                 threading.Thread(target=pump, args=ends, daemon=True).start()
 
@@ -168,13 +181,14 @@ def tls_in_front(port: int, certificate: tuple[Path, Path]) -> Iterator[int]:
 def test_redis_with_tls_and_a_password(project: Project, redis_url: str, certificate: tuple[Path, Path]) -> None:
     place = urlsplit(redis_url)
     assert place.port is not None
+    connect = functools.partial(socket.create_connection, ("127.0.0.1", place.port))
     with redis.Redis.from_url(redis_url) as client:
         client.acl_setuser(
             "worker", enabled=True, passwords=["+p@ss/w:rd"], categories=["+@all"], keys=["*"], channels=["*"]
         )
     password = quote("p@ss/w:rd", safe="")
     project.write("eval_it.py", EVALUATION)
-    with tls_in_front(place.port, certificate) as port:
+    with tls_in_front(connect, certificate) as port:
         trusted = f"rediss://worker:{password}@127.0.0.1:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={certificate[0]}"
         project.environment["DOTEVAL_BROKER"] = trusted
         with project.started("worker", ".", "--processes", "1"):
@@ -189,3 +203,78 @@ def test_redis_with_tls_and_a_password(project: Project, redis_url: str, certifi
         assert "wrong@" not in done.stdout + done.stderr
     assert len(project.records("x")["eval_it"]) == 40
     assert password not in project.output()
+
+
+def ask_for_tls(connection: socket.socket) -> None:
+    """What PostgreSQL's clients say first: a message of eight bytes that asks for TLS, answered by one letter."""
+    if connection.recv(8, socket.MSG_WAITALL) != struct.pack("!II", 8, 80877103):
+        raise ConnectionError("a client that does not ask for TLS")
+    connection.sendall(b"S")
+
+
+def connection_to(postgres_url: str) -> socket.socket:
+    """A connection to the PostgreSQL of the tests, which may listen on a Unix socket only."""
+    url = make_url(postgres_url)
+    host, port = url.host or str(url.query.get("host", "")), url.port or int(str(url.query.get("port", 5432)))
+    if not host.startswith("/"):
+        return socket.create_connection((host, port))
+    connected = socket.socket(socket.AF_UNIX)
+    connected.connect(f"{host}/.s.PGSQL.{port}")
+    return connected
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> tuple[Path, tuple[Path, Path]]:
+    """An authority, and a certificate for 127.0.0.1 that it has signed, with its key."""
+    authority, authority_key = tmp_path / "ca.pem", tmp_path / "ca-key.pem"
+    made, key, request = tmp_path / "server.pem", tmp_path / "server-key.pem", tmp_path / "server.csr"
+    new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
+    commands = [
+        [*new, "-x509", "-days", "1", "-subj", "/CN=authority", "-keyout", authority_key, "-out", authority],
+        [*new, "-subj", "/CN=server", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", request],
+        [
+            *("openssl", "x509", "-req", "-in", request, "-CA", authority, "-CAkey", authority_key, "-CAcreateserial"),
+            *("-days", "1", "-copy_extensions", "copy", "-out", made),
+        ],
+    ]
+    try:
+        for command in commands:
+            subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip("no openssl to make certificates with")
+    return authority, (made, key)
+
+
+def test_postgresql_with_tls(
+    project: Project,
+    redis_url: str,
+    postgres_url: str,
+    signed: tuple[Path, tuple[Path, Path]],
+    certificate: tuple[Path, Path],
+) -> None:
+    authority, server = signed
+    url = make_url(postgres_url)
+    user = f"{url.username or 'postgres'}:{quote(url.password or 'p@ss/w:rd', safe='')}"
+    project.environment["DOTEVAL_BROKER"] = redis_url
+    project.write("eval_it.py", EVALUATION)
+    with tls_in_front(functools.partial(connection_to, postgres_url), server, greet=ask_for_tls) as port:
+        place = f"postgresql://{user}@127.0.0.1:{port}/{url.database}?sslmode=verify-full"
+        project.environment["DOTEVAL_STORAGE"] = f"{place}&sslrootcert={authority}"
+        with project.started("worker", ".", "--processes", "1"):
+            project.run("submit", "eval_it.py", "--experiment", "x")
+            found = project.json("doctor")["findings"]
+            assert all(finding["well"] for finding in found), found
+        assert len(project.records("x")["eval_it"]) == 40
+        assert user not in project.output()
+        # Another authority; and a name that the certificate is not for.
+        wrong_authority = f"{place}&sslrootcert={certificate[0]}"
+        wrong_name = f"{place}&sslrootcert={authority}".replace("@127.0.0.1:", "@localhost:")
+        for storage, reason in ((wrong_authority, "certificate verify failed"), (wrong_name, "does not match")):
+            for command in (["submit", "eval_it.py", "--experiment", "y"], ["worker", ".", "--processes", "1"]):
+                refused = project.run(*command, "--storage", storage, check=4)
+                assert reason in refused.stderr
+                assert "Traceback" not in refused.stderr
+                assert len(refused.stderr.splitlines()) <= 6, refused.stderr
+                assert user not in refused.stdout + refused.stderr
