@@ -229,7 +229,7 @@ def signed(tmp_path: Path) -> tuple[Path, tuple[Path, Path]]:
     authority, authority_key = tmp_path / "ca.pem", tmp_path / "ca-key.pem"
     made, key, request = tmp_path / "server.pem", tmp_path / "server-key.pem", tmp_path / "server.csr"
     new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
-    commands = [
+    commands: list[list[str | Path]] = [
         [*new, "-x509", "-days", "1", "-subj", "/CN=authority", "-keyout", authority_key, "-out", authority],
         [*new, "-subj", "/CN=server", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", request],
         [
