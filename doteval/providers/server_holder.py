@@ -26,6 +26,13 @@ logger = logging.getLogger("doteval.providers")
 _GOODBYE_SECONDS = 10.0
 
 
+class ServerGoneError(ResourceError, ConnectionError):
+    """A server did not come up, or is gone for good.
+
+    A ConnectionError too, so that a row which meets it counts as a failure of the infrastructure.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
     """What the keeper said last. `state` is starting, ready, restarting or failed; `pid` leads the process group."""
@@ -225,8 +232,8 @@ class ServerHolder:
         elif status.state == "ready" and before.state == "restarting":
             logger.warning("the server %s is back", self._name)
 
-    def _error(self, failure: str) -> ResourceError:
-        return ResourceError(
+    def _error(self, failure: str) -> ServerGoneError:
+        return ServerGoneError(
             f"the server {self._name} {failure}",
             remedy=f"Try its command by itself. All of its output is in {self._directory.output}.",
         )
