@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import MetaData, inspect, text
 from sqlmodel import SQLModel
 
 from doteval.errors import NotFoundError, StoreError, StoreReadOnlyError, StoreVersionError
 from doteval.experiments import Counts
 from doteval.store import Store, migrations
+from doteval.store.engine import Database
+from doteval.store.location import locate
 from doteval.store.migrations import VERSION_TABLE, VERSIONS, Schema
 from tests.contract.store_workload import begin, in_processes, open_and_begin, results, rows
 
@@ -52,10 +55,56 @@ def _version(store: Store) -> str:
         return str(connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one())
 
 
-def test_the_migrations_make_exactly_the_tables_that_the_code_uses(store: Store) -> None:
-    with store._database.read() as connection:
+def test_the_migrations_make_exactly_the_tables_that_the_code_uses(store_url: str) -> None:
+    with closing(Database(locate(store_url))) as database, database.write() as connection:
+        migrations.migrate(connection, Schema())
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         assert compare_metadata(context, SQLModel.metadata) == []
+
+
+def test_a_new_database_is_what_migrations_make(store_url: str) -> None:
+    with closing(Database(locate(store_url))) as database:
+        with database.write() as connection:
+            migrations.migrate(connection, Schema())
+        migrated = _shape(database)
+        with database.write() as connection:
+            everything = MetaData()
+            everything.reflect(connection)
+            everything.drop_all(connection)
+    with Store.open(store_url) as store:
+        assert _shape(store._database) == migrated
+        assert _version(store) == VERSIONS[-1]
+
+
+def _shape(database: Database) -> list[Any]:
+    """What a catalogue says of tables. A column that came later is at the end, with a default for what was there."""
+
+    def described(facts: Mapping[str, Any]) -> str:
+        options = facts.get("dialect_options", {})
+        known = {**facts, "dialect_options": {name: str(option) for name, option in options.items()}}
+        return repr(sorted((name, str(fact)) for name, fact in known.items() if name != "default"))
+
+    tables = "PRAGMA table_list" if database.is_sqlite else "SELECT relname, relpersistence FROM pg_class"
+    with database.read() as connection:
+        found = inspect(connection)
+        names = sorted(found.get_table_names())
+        listed = sorted(
+            tuple(line) for line in connection.execute(text(tables)) if {str(value) for value in line} & set(names)
+        )
+        return [
+            *listed,
+            *(
+                (
+                    name,
+                    sorted(described(column) for column in found.get_columns(name)),
+                    found.get_pk_constraint(name)["constrained_columns"],
+                    sorted(described(index) for index in found.get_indexes(name)),
+                    sorted(described(key) for key in found.get_foreign_keys(name)),
+                    sorted(str(unique["column_names"]) for unique in found.get_unique_constraints(name)),
+                )
+                for name in names
+            ),
+        ]
 
 
 def test_the_known_versions_are_those_of_the_migrations() -> None:
