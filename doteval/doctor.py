@@ -19,6 +19,7 @@ from doteval.urls import hide_password
 
 # Seconds by which clocks may differ before times in tables mislead people.
 _SKEW = 2.0
+_NTP = "Set the clocks by NTP on all machines."
 _COMPARED = ("doteval", "celery", "pytest")
 
 
@@ -148,6 +149,8 @@ def _workers(
     for number, queue in enumerate(queues if live or needs_workers else ()):
         name = f"workers on {queue!r}" if number else "workers"
         yield _serving(name, queue, live, needs_workers=needs_workers, queued=queued.get(queue, 0))
+    if live:
+        yield _worker_clocks(live)
     differing = [text for worker in live if (text := _difference(worker))]
     if differing:
         remedy = "Install the same versions everywhere, and restart the workers."
@@ -162,6 +165,13 @@ def _serving(name: str, queue: str, live: Sequence[WorkerState], *, needs_worker
     remedy = f"Start some: {worker_command_for(queue)} --broker URL --storage URL"
     said = f"{_few(count, 'live worker process', 'es')} on {queue!r}{waiting}"
     return Finding(name, bool(count) or not needs_workers, said, remedy)
+
+
+def _worker_clocks(live: list[WorkerState]) -> Finding:
+    offsets = [(worker.info.service, worker.clock_offset) for worker in live if worker.clock_offset is not None]
+    wrong = [f"{service} is {_offset(offset)} the store's" for service, offset in offsets if abs(offset) > _SKEW]
+    text = "; ".join(wrong) if wrong else "worker processes agree with the store's"
+    return Finding("worker clocks", not wrong, text, _NTP)
 
 
 def _difference(worker: WorkerState) -> str:
@@ -192,9 +202,12 @@ def _evaluations(paths: tuple[str, ...], named: set[str]) -> Finding:
 
 
 def _clock(name: str, offset: float) -> Finding:
-    side = "ahead of" if offset > 0 else "behind"
-    text = f"{abs(offset):.1f} s {side} this machine's" if abs(offset) >= 0.1 else "agrees with this machine's"
-    return Finding(name, abs(offset) <= _SKEW, text, "Set the clocks by NTP on all machines.")
+    text = f"{_offset(offset)} this machine's" if abs(offset) >= 0.1 else "agrees with this machine's"
+    return Finding(name, abs(offset) <= _SKEW, text, _NTP)
+
+
+def _offset(seconds: float) -> str:
+    return f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'}"
 
 
 def _problem(name: str, error: DotEvalError) -> Finding:

@@ -214,7 +214,10 @@ class TallyTable(SQLModel, table=True):
 
 
 class WorkerTable(SQLModel, table=True):
-    """One worker process: what it is, and when it was last heard of."""
+    """One worker process: what it is, and when it was last heard of.
+
+    `clock_offset` is how many seconds its clock was ahead of the database's then.
+    """
 
     __tablename__ = "worker"
     __table_args__ = {"sqlite_autoincrement": True}
@@ -231,6 +234,7 @@ class WorkerTable(SQLModel, table=True):
     holding: str = Field(sa_type=Text)
     started_at: float
     beat_at: float
+    clock_offset: float | None
     left_at: float | None
     reason: str | None = Field(sa_type=SafeText)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,7 +48,8 @@ class WorkerState:
     """A worker process as the store knows it.
 
     `state` is loading, ready, draining or left; `age` is the time since it was last heard of, in seconds by
-    the database's clock; `reason` says why it left.
+    the database's clock; `clock_offset` is how many seconds its own clock is ahead of that one, None before its
+    first beat; `reason` says why it left.
     """
 
     id: int
@@ -59,6 +61,7 @@ class WorkerState:
     reason: str | None
     holding: tuple[HeldRange, ...]
     age: float
+    clock_offset: float | None = None
 
 
 class Workers:
@@ -89,10 +92,12 @@ class Workers:
         """Say that the worker process lives, what it is doing, and which rows it holds."""
         held = encode([[part.evaluation_uid, part.first, part.last] for part in holding])
         with self._database.write() as connection:
+            # Our clock is read when the transaction has begun, for which SQLite may let us wait.
+            offset = time.time() - database_time()
             connection.execute(
                 update(WORKER)
                 .where(WORKER.c.id == worker_id, WORKER.c.left_at.is_(None))
-                .values(state=state, holding=held, beat_at=database_time())
+                .values(state=state, holding=held, beat_at=database_time(), clock_offset=offset)
             )
 
     def end(self, worker_id: int, *, reason: str) -> None:
@@ -156,4 +161,5 @@ def _state(line: Row[*tuple[Any, ...]]) -> WorkerState:
         reason=line.reason,
         holding=tuple(HeldRange(*part) for part in decode(line.holding)),
         age=max(0.0, line.age),
+        clock_offset=line.clock_offset,
     )

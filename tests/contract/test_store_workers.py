@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from sqlalchemy import update
 
 from doteval.store import HeldRange, Store, WorkerInfo
@@ -65,3 +66,16 @@ def test_a_supervisor_ends_the_worker_of_a_process(store: Store) -> None:
 
 def test_workers_that_begin_at_once_get_ids_of_their_own(store: Store) -> None:
     assert len(set(in_threads(lambda _: store.workers.begin(INFO)))) == 8
+
+
+def test_a_worker_tells_how_far_its_clock_is_from_the_databases(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = store.workers.begin(INFO)
+    assert store.workers.live()[0].clock_offset is None
+    for ahead in (0.0, 90.0, -90.0):
+        now = time.time
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "time", lambda now=now, ahead=ahead: now() + ahead)
+            store.workers.beat(worker, state="ready", holding=[])
+        offset = store.workers.live()[0].clock_offset
+        assert offset is not None
+        assert abs(offset - ahead) < 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from typing import Any
 
@@ -78,3 +79,32 @@ def test_a_queue_without_workers_and_a_redis_that_throws_away(project: Project, 
                 client.config_set("maxmemory-policy", "noeviction")
     assert not found["redis memory"]["well"]
     assert "noeviction" in found["redis memory"]["remedy"]
+
+
+def test_a_worker_process_whose_clock_is_wrong_is_named(project: Project, redis_url: str, postgres_url: str) -> None:
+    """PostgreSQL's clock is the one that all share; that of a SQLite file is each process's own."""
+    project.environment |= {"DOTEVAL_BROKER": redis_url, "DOTEVAL_STORAGE": postgres_url}
+    project.write("eval_it.py", EVALUATION)
+    project.write(
+        "conftest.py",
+        """
+        import time
+        if "AHEAD" in os.environ:
+            right = time.time
+            time.time = lambda: right() + float(os.environ["AHEAD"])
+        """,
+    )
+    project.environment["AHEAD"] = "-40"
+
+    def told() -> bool:
+        return any(worker.state == "ready" and worker.clock_offset is not None for worker in project.workers())
+
+    with project.started("worker", ".", "--processes", "1"):
+        wait_until(told, what="a ready worker process")
+        del project.environment["AHEAD"]
+        clocks = examine(project, 1)["worker clocks"]
+    assert re.fullmatch(r"worker-1@\S+ is (3\d|4\d)\.\d s behind the store's", clocks["text"])
+    assert "NTP" in clocks["remedy"]
+    with project.started("worker", ".", "--processes", "1"):
+        wait_until(lambda: sum(worker.state == "ready" for worker in project.workers()) == 1, what="a ready worker")
+        assert examine(project, 0)["worker clocks"]["well"]
