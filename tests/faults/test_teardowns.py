@@ -138,3 +138,25 @@ def test_a_function_fixture_that_cannot_be_interrupted(project: Project) -> None
     notes = [record.outcome.error.message for record in project.records("x")["eval_it"] if record.outcome.error]
     assert notes
     assert all("'sticky' (function) has not ended within 2 s" in note for note in notes)
+
+
+LEFT_BEHIND = """
+import threading, time
+from doteval import Score, foreach
+
+@foreach("i", [(i,) for i in range(20)])
+def eval_it(i):
+    tell(f"begin {i}")
+    # Not a daemon: Python itself would wait for it before it ends.
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+    return Score("ok", True, ["accuracy"])
+"""
+
+
+def test_threads_that_rows_leave_behind(project: Project) -> None:
+    project.write("eval_it.py", LEFT_BEHIND)
+    begin = time.monotonic()
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
+    # Without the patience that a teardown has.
+    assert time.monotonic() - begin < 45
+    assert counted(project, 20) == 0
