@@ -34,7 +34,13 @@ def main() -> None:
     DIRECTORY.mkdir(exist_ok=True)
     folded = DIRECTORY / "profile.folded"
     with project(EVALUATIONS / options.file, EVALUATIONS / "fixtures.py") as directory, MockOpenAI() as server:
-        command = [str(Path(sys.executable).parent / "py-spy"), "record", "--subprocesses", "--nonblocking", "--full-filenames"]
+        command = [
+            str(Path(sys.executable).parent / "py-spy"),
+            "record",
+            "--subprocesses",
+            "--nonblocking",
+            "--full-filenames",
+        ]
         command += ["--rate", str(_RATE), "--format", "raw", "--output", str(folded), "--"]
         command += [sys.executable, "-m", "doteval", "submit", options.file, "--experiment", "profile"]
         command += ["--workers", str(options.workers)]
