@@ -162,13 +162,14 @@ from doteval import Score, foreach
 @pytest.fixture(scope="session")
 def little_memory():
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 512 * 2**20, resource.RLIM_INFINITY))
+    # Room for what threads reserve and never use.
+    resource.setrlimit(resource.RLIMIT_AS, (used + 8 * 2**30, resource.RLIM_INFINITY))
 
 @foreach("i", [(i,) for i in range(30)])
 DEFINE eval_greedy(i, little_memory):
     tell(f"begin {i}")
     if i == 7:
-        bytearray(4 * 2**30)
+        bytearray(64 * 2**30)
     return Score("ok", True, ["accuracy"])
 """
 
