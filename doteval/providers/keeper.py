@@ -12,8 +12,8 @@ Nobody can be on the way unseen: whoever connects holds a lock on the file ``loc
 its first line, and the keeper leaves only with that lock in hand, which it keeps until the server is gone. So
 the next user's server never meets this one.
 
-If the keeper itself is killed, the kernel kills the server (on Linux), users kill what is left of its process
-group, and so does the next user that finds the remains.
+If the keeper itself is killed, the kernel kills the server (on Linux). Users kill what is left of its process
+group and start another keeper, and so does the next user that finds the remains.
 
 Messages are lines of JSON. The keeper sends its `status` whenever it changes; a user sends ``{"pid": ...}``
 first and ``{"leave": true}`` last, and has left when the keeper closes the connection.

@@ -43,9 +43,9 @@ class ServerSettings:
         identity = [self.command, sorted(self.environment.items()), self.directory, self.health]
         return hashlib.blake2b(json.dumps(identity).encode(), digest_size=10).hexdigest()
 
-    def to_json(self) -> str:
-        """What the keeper reads."""
-        first_port = keeper.FIRST_PORT + int(self.key, 16) % keeper.PORTS
+    def to_json(self, port: int | None = None) -> str:
+        """What the keeper reads. `port` is the one to try first; None is the command's own."""
+        first_port = port or keeper.FIRST_PORT + int(self.key, 16) % keeper.PORTS
         return json.dumps(
             {
                 "command": self.command,

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -58,7 +58,8 @@ class ServerHolder:
         self._status = ServerStatus()
         self._changed = threading.Condition()
         self._leaving = False
-        self._told_failure = False
+        self._restarts_before = 0
+        self._port: int | None = None
         self._ready: Future[ServerStatus] = Future()
         # A daemon: a server that takes long to start must not hold the interpreter back.
         self._thread = threading.Thread(target=self._hold, name="doteval-server", daemon=True)
@@ -123,8 +124,17 @@ class ServerHolder:
 
     def _hold(self) -> None:
         try:
-            with self._connected() as connection:
-                self._listen(connection)
+            for lost in range(self._settings.max_restarts + 1):
+                with self._connected() as connection:
+                    self._listen(connection)
+                if self._leaving or self._is_gone():
+                    return
+                if lost < self._settings.max_restarts:
+                    # The keeper was killed. The server goes with it, and the next is where it was.
+                    self._restarts_before = self._status.restarts + 1
+                    self._take(replace(self._status, state="restarting", restarts=self._restarts_before))
+            self._clear_up()
+            self._take(replace(self._status, state="failed", failure="was stopped, since its keeper was killed"))
         except ResourceError as error:
             self._take(ServerStatus(state="failed", failure=error.message), error)
         except Exception as error:
@@ -169,7 +179,7 @@ class ServerHolder:
         command = [sys.executable, "-I", "-S", str(Path(keeper.__file__).resolve()), str(self._directory.path)]
         started = subprocess.run(
             command,
-            input=self._settings.to_json(),
+            input=self._settings.to_json(self._port),
             capture_output=True,
             text=True,
             start_new_session=True,
@@ -189,10 +199,7 @@ class ServerHolder:
         while received := self._receive(connection):
             *lines, rest = (rest + received).split(b"\n")
             for line in lines:
-                self._take(ServerStatus(**json.loads(line)))
-        if self._status.failure is None and not self._leaving:
-            self._clear_up()
-            self._take(ServerStatus(state="failed", failure="was stopped, since its keeper was killed"))
+                self._take(self._understood(ServerStatus(**json.loads(line))))
 
     def _receive(self, connection: socket.socket) -> bytes:
         try:
@@ -200,6 +207,16 @@ class ServerHolder:
         except ConnectionResetError:
             # The keeper was killed with something of ours unread: the same as an end.
             return b""
+
+    def _understood(self, told: ServerStatus) -> ServerStatus:
+        """What a keeper said, who knows nothing of keepers before it."""
+        told = replace(told, restarts=told.restarts + self._restarts_before)
+        if self._restarts_before:
+            if told.state == "starting":
+                return replace(told, state="restarting")
+            if told.state == "ready" and told.port != self._port:
+                return replace(told, state="failed", failure=f"came back at another port, since {self._port} was taken")
+        return told
 
     def _clear_up(self) -> None:
         with self._directory.locked():
@@ -213,6 +230,8 @@ class ServerHolder:
     def _take(self, status: ServerStatus, error: ResourceError | None = None) -> None:
         with self._changed:
             before, self._status = self._status, status
+            if status.state == "ready" and self._port is None:
+                self._port = status.port
             self._changed.notify_all()
             leaving = self._leaving
         if self._ready.done():

@@ -223,6 +223,22 @@ def test_a_user_that_is_killed_leaves_the_server_to_the_others_and_the_last_take
     wait_until(lambda: not is_alive(server), seconds=5)
 
 
+def test_a_keeper_that_is_killed_is_replaced_and_the_server_is_where_it_was(user: MakeUser, runtime: Path) -> None:
+    """As by the end of the systemd service whose worker process was first."""
+    users = [user() for _ in range(3)]
+    urls = {each("setup") for each in users}
+    assert len(urls) == 1
+    for restarts in (1, 2):
+        server = users[0].pid
+        (status,) = runtime.glob(f"doteval-servers/*/{keeper.STATUS}")
+        os.kill(json.loads(status.read_text())["keeper"], signal.SIGKILL)
+        assert {each("chat")[:10] for each in users} == {"mock reply"}
+        assert not is_alive(server)
+        assert len({each.pid for each in users}) == 1
+        assert [each("status")[::2] for each in users] == [["ready", restarts]] * 3
+    assert {each("client").rstrip("/") for each in users} == urls
+
+
 WITH_CHILD = """
 import subprocess, sys, runpy, signal
 child = subprocess.Popen(["sleep", "1000"])
