@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from doteval.budgets import used_up
 from doteval.experiments import BATCH_SIZE, Evaluation, EvaluationStatus
 from doteval.queue.lanes import LANES, Priority, lanes_of, priority_of
 from doteval.queue.row_task import RowTask
+from doteval.spending import Budget
 from doteval.store import LOADING, LoadFailure, RowRange, Store, WorkerState
 
 # Messages that may wait in the queue: enough for any number of worker processes, and a bound for
@@ -90,13 +92,20 @@ class Dispatcher:
         self._clock = clock
         # By evaluation: the cursor at which its queue was first seen drained, when, and when last.
         self._drained: dict[int, tuple[int, float, float]] = {}
+        # By evaluation: when its budget was first seen used up.
+        self._used_up: dict[int, float] = {}
 
     def queue_of(self, evaluation: Evaluation) -> str:
         """The queue that row tasks of an evaluation travel on."""
         return self._options.queues.get(evaluation.uid) or evaluation.queue or self._publisher.queue
 
     def publish(self, evaluation: Evaluation) -> int:
-        """Publish row tasks for pending rows beyond the cursor, as many as the queue has room for."""
+        """Publish row tasks for pending rows beyond the cursor, as many as the queue has room for.
+
+        Nothing is published while the evaluation's budget is used up.
+        """
+        if self._used_up_reason(evaluation):
+            return 0
         queued = self._queued(evaluation, self._store.evaluations.published(evaluation.id))
         room = (_PUBLISHED_AT_ONCE if self._most_rows(evaluation) is None else MOST_QUEUED) - queued
         published = 0
@@ -124,7 +133,7 @@ class Dispatcher:
             self._begin_round(evaluation, cursor, lane)
 
     def settle(self, evaluation: Evaluation) -> Evaluation:
-        """Bring an evaluation forward: publish, publish again what was lost, or complete it.
+        """Bring an evaluation forward: publish, publish again what was lost, complete it, or stop it at its budget.
 
         Returns the evaluation as it is now.
         """
@@ -134,6 +143,9 @@ class Dispatcher:
         if verdict := self._load_verdict(current):
             self._store.evaluations.set_status(current.id, verdict[0], verdict[1], only_from=EvaluationStatus.RUNNING)
             return self._store.evaluations.by_uid(evaluation.uid)
+        if reason := self._used_up_reason(current):
+            return self._stop(current, reason)
+        self._used_up.pop(current.id, None)
         self.publish(current)
         if current.counts.pending:
             self._publish_lost(current)
@@ -151,6 +163,27 @@ class Dispatcher:
     def _queued(self, evaluation: Evaluation, cursor: int) -> int:
         """How many messages wait where those of the evaluation do."""
         return self._publisher.queued(_lane(cursor), queue=self.queue_of(evaluation))
+
+    def _used_up_reason(self, evaluation: Evaluation) -> str | None:
+        """Why no further row of it may begin by its budget, None if one may."""
+        return used_up(self._store, evaluation.experiment, Budget.of(evaluation.spec.metadata))
+
+    def _stop(self, evaluation: Evaluation, reason: str) -> Evaluation:
+        """End an evaluation whose budget is used up, once its dataset is read and its rows in flight have ended."""
+        since = self._used_up.setdefault(evaluation.id, self._clock())
+        waited = self._clock() - since
+        # Those that hold none of its rows must have said so since: before, they may have begun some.
+        free = all(
+            worker.age < waited and not any(held.evaluation_uid == evaluation.uid for held in worker.holding)
+            for worker in self._concerned(evaluation)
+        )
+        if not free or not self._store.rows.dataset_state(evaluation.id).complete:
+            return evaluation
+        self._used_up.pop(evaluation.id)
+        self._store.evaluations.set_status(
+            evaluation.id, EvaluationStatus.CANCELLED, reason, only_from=EvaluationStatus.RUNNING
+        )
+        return self._store.evaluations.by_uid(evaluation.uid)
 
     def _publish_some(self, evaluation: Evaluation, most: int) -> tuple[int, bool]:
         """Publish up to `most` row tasks. Returns how many, and whether there may be more."""

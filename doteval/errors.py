@@ -16,6 +16,7 @@
     │   └── StoreVersionError           4   the schema is newer (or older) than this doteval
     ├── WorkerError                     5   a worker process cannot do its work
     │   └── CodeMismatchError           5   its files differ from the submitter's
+    ├── BudgetError                     6   the experiment has spent what it may, and rows are pending
     ├── InvalidResultError              -   an eval function returned something else than a result
     ├── RowTimeoutError                 -   a row took longer than --row-timeout
     └── ResourceError                   -   a shared resource (client, model) cannot be set up
@@ -101,6 +102,12 @@ class WorkerError(DotEvalError):
 
 class CodeMismatchError(WorkerError):
     """The worker's evaluation files differ from the submitter's."""
+
+
+class BudgetError(DotEvalError):
+    """The experiment has spent what it may, and rows are pending."""
+
+    exit_code = 6
 
 
 class InvalidResultError(DotEvalError):

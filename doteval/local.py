@@ -19,6 +19,7 @@ from doteval.local_options import LocalOptions
 from doteval.local_progress import Screen
 from doteval.local_store import LocalStore
 from doteval.sharing import share
+from doteval.spending import stopped_at_budget
 
 _SERVICE = "pytest"
 
@@ -97,6 +98,9 @@ class LocalExperiment:
             rows = "1 row has" if counts.failed == 1 else f"{counts.failed} rows have"
             left = ", and the evaluation was stopped" if report.stopped else ""
             failures.append(f"{rows} failed, more than the {most} of --max-errors{left}")
+        if stopped_at_budget(report.evaluation):
+            rows = "1 row is" if counts.pending == 1 else f"{counts.pending} rows are"
+            failures.append(f"{report.evaluation.reason}; {rows} pending")
         for gate in self._options.gates:
             verdict = judge(gate, report.evaluation.name, report.summary)
             if verdict.applies:

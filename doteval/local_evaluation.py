@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from doteval.budgets import BudgetGate, gate_of
 from doteval.datasets import Dataset, open_dataset
-from doteval.errors import ChangedError, DotEvalError
+from doteval.errors import BudgetError, ChangedError, DotEvalError
 from doteval.execution.conductor import Assignment, Conductor, Runnable, Staging
 from doteval.execution.event_loop import LoopThread
 from doteval.experiments import Evaluation, EvaluationSpec, EvaluationStatus
@@ -80,7 +81,10 @@ class LocalEvaluation:
         self._lock = threading.Lock()
         self._refused: BaseException | None = None
         self._evaluation = self._store.evaluations.begin(
-            local.experiment, spec, epochs=options.epochs, allow_changed=options.allow_changed
+            local.experiment,
+            replace(spec, metadata={**spec.metadata, **options.budget.to_metadata()}),
+            epochs=options.epochs,
+            allow_changed=options.allow_changed,
         )
         self._store.rows.retry_failed(self._evaluation.id)
         self._resumed = self._store.evaluations.counts(self._evaluation.id).finished
@@ -105,6 +109,7 @@ class LocalEvaluation:
             self._recorder(progress),
             ended.append,
             name=self._evaluation.uid,
+            gate=self._gate(),
         )
         try:
             conductor.work_off(assignment)
@@ -118,7 +123,7 @@ class LocalEvaluation:
         cut = self._refused or ended[0]
         stopped = isinstance(cut, TooManyErrorsError)
         self._settle(cut)
-        if cut is not None and not stopped:
+        if cut is not None and not stopped and not isinstance(cut, BudgetError):
             raise cut
         return report_on(
             self._store,
@@ -136,6 +141,10 @@ class LocalEvaluation:
         """Why the first row that was skipped was."""
         first = next(self._store.results.records(self._evaluation.id, status=RowStatus.SKIPPED, limit=1), None)
         return "" if first is None or first.outcome.error is None else first.outcome.error.message
+
+    def _gate(self) -> BudgetGate | None:
+        budget = self._options.budget
+        return gate_of(self._store, self._local.experiment, budget, self._local.writer, BudgetError) if budget else None
 
     def _recorder(self, progress: ProgressLine | None) -> Callable[[Row, Outcome], None]:
         evaluation_id, put = self._evaluation.id, self._local.writer.put
@@ -189,7 +198,9 @@ class LocalEvaluation:
 
     def _settle(self, cut: BaseException | None) -> None:
         evaluations, evaluation_id = self._store.evaluations, self._evaluation.id
-        if cut is not None and not isinstance(cut, ChangedError):
+        if isinstance(cut, BudgetError) and evaluations.counts(evaluation_id).pending:
+            evaluations.set_status(evaluation_id, EvaluationStatus.CANCELLED, cut.message)
+        elif cut is not None and not isinstance(cut, ChangedError | BudgetError):
             reason = cut.message if isinstance(cut, DotEvalError) else str(cut)
             evaluations.set_status(evaluation_id, EvaluationStatus.FAILED, reason)
         elif not evaluations.counts(evaluation_id).pending:

@@ -13,6 +13,7 @@ from doteval.concurrency import Adaptive
 from doteval.errors import DotEvalError
 from doteval.execution.calls import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY, CallPolicy
 from doteval.sharing import Sharing
+from doteval.spending import Budget, check_prices
 
 if TYPE_CHECKING:
     from doteval.gates import Gate
@@ -26,6 +27,7 @@ class LocalOptions:
 
     `samples` is how many rows of each dataset to run, the first ones; `epochs` how often each; None for all
     and once. `max_errors` is how many rows of an evaluation may fail before it is stopped, None for any number.
+    `budget` is what the experiment may spend in all.
     """
 
     experiment: str | None = None
@@ -36,6 +38,7 @@ class LocalOptions:
     policy: CallPolicy = field(default_factory=CallPolicy)
     max_errors: int | None = None
     gates: tuple[Gate, ...] = ()
+    budget: Budget = field(default_factory=Budget)
     allow_changed: bool = False
     sharing: Sharing = field(default_factory=Sharing)
 
@@ -84,6 +87,14 @@ def add_options(parser: pytest.Parser) -> None:
         help="stop an evaluation, as failed, when more than N rows have failed",
     )
     add(
+        "--max-requests",
+        type=_count("--max-requests", 1),
+        metavar="N",
+        help="begin no further row once the experiment has sent N requests in all",
+    )
+    add("--max-tokens", type=_count("--max-tokens", 1), metavar="N", help="the same for N tokens, in and out")
+    add("--max-cost", type=_dollars, metavar="X", help="the same for X US dollars; needs a price table")
+    add(
         "--fail-under",
         action="append",
         default=[],
@@ -118,6 +129,8 @@ def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOp
             concurrency=None if automatic else concurrent,
             cache=config.getoption("doteval_cache"),
         )
+        budget = Budget(config.getoption("max_requests"), config.getoption("max_tokens"), config.getoption("max_cost"))
+        check_prices(budget, settings.prices)
     except DotEvalError as error:
         raise pytest.UsageError(str(error)) from error
     return LocalOptions(
@@ -131,6 +144,7 @@ def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOp
         ),
         max_errors=config.getoption("max_errors"),
         gates=_gates(config),
+        budget=budget,
         allow_changed=config.getoption("allow_changed"),
         sharing=settings.sharing(),
     )
@@ -174,6 +188,16 @@ def _seconds(option: str, *, zero: bool = False) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def _dollars(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise pytest.UsageError(f"--max-cost takes a number of dollars above 0, not {text!r}: for example --max-cost 5")
+    return value
 
 
 def _concurrent(text: str) -> int | str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from doteval.budgets import used_up
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, UsageError
 from doteval.execution.embedded import Collected, with_collected
@@ -19,6 +20,7 @@ from doteval.queue.embedded_redis import EmbeddedRedis
 from doteval.queue.publisher import Publisher
 from doteval.results import ErrorClass
 from doteval.settings import load_settings
+from doteval.spending import Budget, budget_error, check_prices, stopped_at_budget
 from doteval.store import Store
 from doteval.worker_options import WorkerOptions, slots_for
 
@@ -35,6 +37,7 @@ class RetryOptions:
     `classes` are those of the errors, `row` is an index. `queue` is for evaluations that do not name their own;
     None is the one that they were submitted to. Without `broker`, a private Redis and `workers` local worker
     processes serve the rows; of `devices` each of them sees one.
+    An empty `budget` leaves the evaluations the ones that they were submitted with.
     """
 
     classes: frozenset[ErrorClass] | None = None
@@ -45,11 +48,13 @@ class RetryOptions:
     devices: tuple[str, ...] = ()
     concurrency: int | None = None
     detach: bool = False
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """How the evaluations with rows to retry stand when `retry` returns; `rows` is how many there were."""
+    """How the evaluations with rows to retry stand when `retry` returns; `rows` is how many there were,
+    with those that an earlier one left pending at the end of its budget."""
 
     evaluations: list[Evaluation]
     rows: int
@@ -63,20 +68,31 @@ def retry(options: RetryOptions, store: Store, evaluations: Sequence[Evaluation]
     Returns when all is done, or, with `detach`, when all is published. An evaluation that was cancelled goes
     on as well.
 
-    Raises UsageError, EvaluationFileError, ChangedError, BrokerError and StoreError.
+    Raises UsageError, EvaluationFileError, ChangedError, BrokerError and StoreError; BudgetError if the budget of
+    one of them is used up already.
     """
+    if options.broker is None:
+        check_prices(options.budget, load_settings().sharing().prices)
     if options.detach and options.broker is None:
         raise UsageError(
             "--detach needs a broker that outlives this command",
             remedy="Name one with --broker URL or DOTEVAL_BROKER, and start workers with `doteval worker`.",
         )
+    everything = options.classes is None and options.row is None
     failing = [
-        each for each in evaluations if store.rows.count_failed(each.id, classes=options.classes, index=options.row)
+        each
+        for each in evaluations
+        if store.rows.count_failed(each.id, classes=options.classes, index=options.row)
+        # An earlier retry that came to the end of its budget.
+        or (everything and stopped_at_budget(each) and each.counts.pending)
     ]
     if not failing:
         return Retried([], 0)
     for evaluation in failing:
         _check_complete(store, evaluation)
+        reason = used_up(store, evaluation.experiment, options.budget or Budget.of(evaluation.spec.metadata))
+        if reason is not None:
+            raise budget_error(evaluation.experiment.name, reason, pending=0)
     if options.broker is not None:
         return _run(store, failing, options, watcher, paths=(), root=None)
     retried: list[Retried] = []
@@ -108,7 +124,10 @@ def _run(
         processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
         marked = 0
         for evaluation in evaluations:
+            if options.budget:
+                store.evaluations.describe(evaluation.id, options.budget.to_metadata())
             marked += store.rows.retry_failed(evaluation.id, classes=options.classes, index=options.row)
+            marked += evaluation.counts.pending if stopped_at_budget(evaluation) else 0
             # After that: an evaluation that runs and has nothing pending would be completed.
             store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
         slots = max(1, processes) * (options.concurrency or _SLOTS_OF_A_PROCESS)

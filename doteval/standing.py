@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from doteval.dispatch import published_up_to
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus, Experiment
 from doteval.placement import DEFAULT_QUEUE, worker_command_for
+from doteval.spending import Budget, Spent, stopped_at_budget
 from doteval.store import HeldRange, Store, WorkerState
 
 # Beats come once a second. A worker process that was not heard of for so long counts as dead.
@@ -84,7 +85,9 @@ def _look(
     holders = sum(any(part.evaluation_uid == evaluation.uid for part in worker.holding) for worker in dead)
     # What pytest runs in its own process is on no queue.
     served = bool(live) if POLICY not in evaluation.spec.metadata else any(queue in each.info.queues for each in live)
-    plan = _plan(standing, _start(queue, bool(live)), served, holders, None if queued is None else queued.get(queue))
+    spent = store.usage.spent(evaluation.experiment) if Budget.of(evaluation.spec.metadata) else Spent()
+    waiting = None if queued is None else queued.get(queue)
+    plan = _plan(standing, _start(queue, bool(live)), served, holders, waiting, spent)
     if evaluation.status is EvaluationStatus.RUNNING and not store.rows.dataset_state(evaluation.id).complete:
         plan.append("its dataset is still being read; if its submitter has died, submit it again to go on")
     return Standing(evaluation, held, orphaned, published, unpublished, tuple(plan))
@@ -114,11 +117,15 @@ def _start(queue: str, anybody: bool) -> str:
     return f"{who}: start one with `{worker_command_for(queue)}`, or submit again"
 
 
-def _plan(standing: Standing, start: str, served: bool, holders: int, queued: int | None) -> list[str]:
+def _plan(standing: Standing, start: str, served: bool, holders: int, queued: int | None, spent: Spent) -> list[str]:
     evaluation = standing.evaluation
     pending = evaluation.counts.pending
-    plan = []
-    if evaluation.status is EvaluationStatus.RUNNING:
+    budget = Budget.of(evaluation.spec.metadata)
+    reason = budget.used_up_by(spent)
+    plan = [f"the experiment has spent {budget.compare(spent)}"] if budget else []
+    if evaluation.status is EvaluationStatus.RUNNING and reason and pending:
+        plan.append(f"no further row begins, since {reason}; rows in flight end")
+    elif evaluation.status is EvaluationStatus.RUNNING:
         if pending and not served:
             plan.append(start)
         if standing.orphaned:
@@ -131,7 +138,8 @@ def _plan(standing: Standing, start: str, served: bool, holders: int, queued: in
         if standing.unpublished:
             plan.append(f"{_rows(standing.unpublished)} will be published as the queue has room")
     elif pending:
-        plan.append(f"{_rows(pending)} pending: submit again to go on")
+        more = " with a larger budget" if stopped_at_budget(evaluation) else ""
+        plan.append(f"{_rows(pending)} pending: submit again{more} to go on")
     if evaluation.counts.failed:
         plan.append(f"{_rows(evaluation.counts.failed)} failed: `doteval retry` runs them again")
     return plan

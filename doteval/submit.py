@@ -6,6 +6,7 @@ import contextlib
 import os
 from dataclasses import dataclass, field, replace
 
+from doteval.budgets import used_up
 from doteval.datasets import open_dataset
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import UsageError
@@ -21,6 +22,7 @@ from doteval.queue.embedded_redis import EmbeddedRedis
 from doteval.queue.lanes import Priority
 from doteval.queue.publisher import Publisher
 from doteval.sharing import Sharing
+from doteval.spending import Budget, budget_error, check_prices
 from doteval.store import Store
 from doteval.worker_options import WorkerOptions, slots_for
 
@@ -33,6 +35,7 @@ class SubmitOptions:
     `samples` is how many rows of each dataset to run; `rows_per_task` how many travel in one row
     task, None to choose; `epochs` how many samples of every row. `queue` is for evaluations that name
     none. Of `devices` each local worker process sees one. `retry_delay` and `row_timeout` are in seconds.
+    `budget` is what the experiment may spend in all.
     """
 
     paths: tuple[str, ...]
@@ -54,6 +57,7 @@ class SubmitOptions:
     retry_delay: float = DEFAULT_RETRY_DELAY
     row_timeout: float | None = None
     max_crashes: int = 2
+    budget: Budget = field(default_factory=Budget)
     sharing: Sharing = field(default_factory=Sharing)
 
 
@@ -73,8 +77,10 @@ def submit(options: SubmitOptions, watcher: Watcher) -> Submission:
     following: local worker processes finish their rows in flight, the others stay pending.
 
     Raises EvaluationFileError, ColumnError, DatasetError, UnstorableValueError, ChangedError,
-    UsageError, BrokerError and StoreError.
+    UsageError, BrokerError and StoreError; BudgetError if the budget is used up already.
     """
+    if options.broker is None:
+        check_prices(options.budget, options.sharing.prices)
     if options.detach and options.broker is None:
         raise UsageError(
             "--detach needs a broker that outlives this command",
@@ -97,6 +103,7 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
         publisher.connect()
         processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
         experiment = store.experiments.begin(options.experiment)
+        _check_budget(store, experiment, collected, options)
         before = {each.uid: each.status for each in store.evaluations.of(experiment)}
         at_work = _at_work(store, experiment)
         evaluations = [
@@ -164,6 +171,20 @@ def _send_rows(
     following.publish(evaluation)
 
 
+def _check_budget(store: Store, experiment: Experiment, collected: Collected, options: SubmitOptions) -> None:
+    """Raise BudgetError if rows are to be run and the budget is used up."""
+    reason = used_up(store, experiment, options.budget)
+    if reason is None:
+        return
+    known = {(each.spec.path, each.name): each for each in store.evaluations.of(experiment)}
+    wanted = [known.get((item.evaluation_path, item.evaluation_name)) for item in collected.items]
+    pending = sum(each.counts.pending for each in wanted if each is not None)
+    if pending or any(
+        each is None or each.counts.failed or not store.rows.dataset_state(each.id).complete for each in wanted
+    ):
+        raise budget_error(experiment.name, reason, pending=pending)
+
+
 def _at_work(store: Store, experiment: Experiment) -> set[str]:
     """The evaluations that worker processes may be at work on, for a submitter that lives or died.
 
@@ -182,4 +203,4 @@ def _specify(item: EvaluationItem, options: SubmitOptions) -> EvaluationSpec:
     spec = specify(item)
     policy = {"retries": options.max_retries, "delay": options.retry_delay, "timeout": options.row_timeout}
     metadata = {QUEUE: options.queue, **spec.metadata, POLICY: policy, MAX_CRASHES: options.max_crashes}
-    return replace(spec, metadata=metadata)
+    return replace(spec, metadata={**metadata, **options.budget.to_metadata()})

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 
 from celery.worker import state
 
+from doteval.budgets import BudgetGate, gate_of
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import (
     CodeMismatchError,
@@ -49,6 +50,7 @@ from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus
 from doteval.settings import load_settings
 from doteval.sharing import share
+from doteval.spending import Budget
 from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo, WorkerState, new_execution
 from doteval.worker_options import RECYCLED, STUCK, WorkerOptions
@@ -56,6 +58,9 @@ from workers.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
 from workers.recycling import Recycling
 
 Value = TypeVar("Value")
+
+# Gates of experiments with a budget that are kept.
+_MOST_GATES = 100
 
 logger = logging.getLogger("doteval.worker")
 
@@ -84,6 +89,8 @@ class WorkerProcess:
         self._items: dict[str, list[EvaluationItem]] = {}
         self._fingerprints: dict[EvaluationItem, dict[str, str]] = {}
         self._matched: dict[str, tuple[Evaluation, EvaluationItem]] = {}
+        # By experiment and budget: evaluations of one experiment ask the same gate.
+        self._gates: dict[tuple[int, Budget], BudgetGate] = {}
         self._flights = _flight_log(options)
         self._spending = _spending_log(options)
         self._store: Store | None = None
@@ -236,6 +243,11 @@ class WorkerProcess:
         except CodeMismatchError as error:
             self._loads.refused(evaluation.id, error.message)
             raise self._refuse(evaluation, error) from error
+        gate = self._gate_of(evaluation)
+        if gate is not None and (refusal := gate.refusal()) is not None:
+            if isinstance(refusal, EndedError):
+                return f"dropped: {refusal}"
+            raise refusal
         rows = self._patiently(lambda store: store.rows.pending(evaluation.id, task.first, task.last))
         if not rows:
             return "0 rows: all done before"
@@ -249,7 +261,7 @@ class WorkerProcess:
         note = functools.partial(self._note, evaluation.id) if self._flights is not None else None
         # A row that may have killed a process runs alone, so that no other is blamed for it.
         assignments = [
-            Assignment(item, iter(part), landing.record, landing.ended, note, alone, policy, name=evaluation.uid)
+            Assignment(item, iter(part), landing.record, landing.ended, note, alone, policy, evaluation.uid, gate)
             for part, alone in ((calm, False), (suspected, True))
             if part
         ]
@@ -271,6 +283,30 @@ class WorkerProcess:
         if cut is not None:
             raise cut
         return landing.summary()
+
+    def _gate_of(self, evaluation: Evaluation) -> BudgetGate | None:
+        """What lets rows of an evaluation begin, None if it has no budget."""
+        assert self._store is not None
+        experiment, budget = evaluation.experiment, Budget.of(evaluation.spec.metadata)
+        if not budget:
+            return None
+        known = self._gates.get((experiment.id, budget))
+        if known is not None:
+            return known
+        if len(self._gates) >= _MOST_GATES:
+            # They can be made again at any time.
+            self._gates.clear()
+        gate = gate_of(
+            self._store,
+            experiment,
+            budget,
+            self._writer,
+            EndedError,
+            patiently=self._patiently,
+            leaving=self._leaving,
+            left=functools.partial(GiveBackError, "leaving"),
+        )
+        return self._gates.setdefault((experiment.id, budget), gate)
 
     def _count_stored(self, outcome: Outcome) -> None:
         process_figures.count_stored(outcome)

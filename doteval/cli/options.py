@@ -43,6 +43,21 @@ def errors_as_option(command: Command) -> Command:
     )(command)
 
 
+def budget_options(command: Command) -> Command:
+    for flag, kind, metavar, text in (
+        ("--max-cost", click.FloatRange(min=0, min_open=True), "X", "The same for X US dollars; needs a price table."),
+        ("--max-tokens", click.IntRange(min=1), "N", "The same for N tokens, of prompts and completions."),
+        (
+            "--max-requests",
+            click.IntRange(min=1),
+            "N",
+            "Begin no further row once the experiment has sent N requests in all.",
+        ),
+    ):
+        command = click.option(flag, type=kind, metavar=metavar, help=text)(command)
+    return command
+
+
 def chosen(evaluations: Sequence[Evaluation], text: str | None, experiment: str) -> list[Evaluation]:
     """The evaluations whose ``file::name`` contains a text; all of them for None.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from doteval.cli.options import (
+    budget_options,
     chosen,
     devices_option,
     errors_as_option,
@@ -56,6 +57,7 @@ CLASSES = {
     metavar="N",
     help="Rows in flight in a worker process.  [default: 10 if async, else 1]",
 )
+@budget_options
 @errors_as_option
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
 def command(
@@ -69,6 +71,9 @@ def command(
     workers: int | None,
     devices: str | None,
     concurrency: int | None,
+    max_requests: int | None,
+    max_tokens: int | None,
+    max_cost: float | None,
     errors_as: ErrorsAs,
     detach: bool,
 ) -> None:
@@ -89,6 +94,7 @@ def command(
     from doteval.results import ErrorClass
     from doteval.retry import RetryOptions, retry
     from doteval.settings import load_settings
+    from doteval.spending import Budget
 
     settings = load_settings(broker=broker, queue=queue, workers=workers, devices=devices, concurrency=concurrency)
     refuse_local(settings.broker, {"--workers": workers, "--devices": devices})
@@ -101,6 +107,7 @@ def command(
         devices=settings.dealt_devices,
         concurrency=settings.concurrency,
         detach=detach,
+        budget=Budget(max_requests, max_tokens, max_cost),
     )
     console = terminal.console()
     with existing_store(storage) as store:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from doteval.cli.options import cache_option, devices_option, errors_as_option, refuse_local, storage_option
+from doteval.cli.options import (
+    budget_options,
+    cache_option,
+    devices_option,
+    errors_as_option,
+    refuse_local,
+    storage_option,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,6 +64,7 @@ def _rows_per_task(ctx: click.Context, param: click.Parameter, value: str | None
 @click.option(
     "--max-crashes", type=Count, metavar="N", help="Worker processes that a row may take along before it is given up."
 )
+@budget_options
 @errors_as_option
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
 @click.option(
@@ -82,6 +90,9 @@ def command(
     retry_delay: float | None,
     row_timeout: float | None,
     max_crashes: int | None,
+    max_requests: int | None,
+    max_tokens: int | None,
+    max_cost: float | None,
     errors_as: ErrorsAs,
     detach: bool,
     priority: str | None,
@@ -103,6 +114,7 @@ def command(
     from doteval.experiments import ephemeral_name
     from doteval.queue.lanes import Priority
     from doteval.settings import load_settings
+    from doteval.spending import Budget
     from doteval.store import Store
     from doteval.submit import SubmitOptions, submit
 
@@ -140,6 +152,7 @@ def command(
         priority=None if priority is None else Priority(priority),
         epochs=epochs,
         row_timeout=row_timeout,
+        budget=Budget(max_requests, max_tokens, max_cost),
         sharing=settings.sharing(),
     )
     chosen: dict[str, Any] = {"max_retries": max_retries, "retry_delay": retry_delay, "max_crashes": max_crashes}
@@ -167,11 +180,11 @@ def print_results(
     evaluations: list[Evaluation],
     errors_as: ErrorsAs,
 ) -> None:
-    """The metrics, the usage, and where the results are. Raises WorkerError if an evaluation as a whole failed."""
+    """The metrics, the usage, and where the results are. Raises what `tell_in_exit_code` does."""
     from doteval.cli import terminal
     from doteval.cli.show import print_evaluation
     from doteval.cli.usage import print_usage
-    from doteval.cli.watch import fail_if_any_failed
+    from doteval.cli.watch import tell_in_exit_code
 
     console.print()
     for evaluation in evaluations:
@@ -181,7 +194,7 @@ def print_results(
     name = shlex.quote(experiment.name)
     failed = any(evaluation.counts.failed for evaluation in evaluations)
     console.print(terminal.plain(f"To see them: doteval show {name}{' --errors' if failed else ' --full'}"))
-    fail_if_any_failed(evaluations)
+    tell_in_exit_code(experiment, evaluations)
 
 
 def _again(paths: tuple[str, ...], experiment: str) -> str:

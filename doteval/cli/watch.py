@@ -11,7 +11,7 @@ from doteval.cli.options import existing_store, storage_option
 
 if TYPE_CHECKING:
     from doteval.cli.progress import Follower
-    from doteval.experiments import Evaluation
+    from doteval.experiments import Evaluation, Experiment
     from doteval.store import Store
 
 # Seconds between two looks at the store. A look is one query, whatever the number of rows.
@@ -34,7 +34,7 @@ def command(name: str, storage: str | None) -> None:
         console.print()
         for evaluation in evaluations:
             print_evaluation(console, store, evaluation)
-        fail_if_any_failed(evaluations)
+        tell_in_exit_code(store.experiments.find(name), evaluations)
 
 
 def follow(store: Store, name: str, follower: Follower) -> list[Evaluation]:
@@ -51,9 +51,13 @@ def follow(store: Store, name: str, follower: Follower) -> list[Evaluation]:
         time.sleep(_LOOK_SECONDS)
 
 
-def fail_if_any_failed(evaluations: list[Evaluation]) -> None:
-    """Raise WorkerError if an evaluation as a whole failed, so that scripts notice. Failed rows are no such failure."""
+def tell_in_exit_code(experiment: Experiment, evaluations: list[Evaluation]) -> None:
+    """Let scripts notice what did not come to its end. Failed rows are no such failure.
+
+    Raises WorkerError if an evaluation as a whole failed, BudgetError if one was stopped at its budget.
+    """
     from doteval.errors import WorkerError
+    from doteval.spending import budget_error, stopped_at_budget
 
     failed = [evaluation for evaluation in evaluations if evaluation.status == "failed"]
     if failed:
@@ -61,3 +65,7 @@ def fail_if_any_failed(evaluations: list[Evaluation]) -> None:
             "; ".join(f"{evaluation.spec.nodeid} failed: {evaluation.reason}" for evaluation in failed),
             remedy="Mend what the reason says and submit again: rows that are done are not run again.",
         )
+    stopped = [evaluation for evaluation in evaluations if stopped_at_budget(evaluation)]
+    if stopped:
+        pending = sum(evaluation.counts.pending for evaluation in stopped)
+        raise budget_error(experiment.name, stopped[-1].reason or "", pending=pending)

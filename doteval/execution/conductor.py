@@ -22,6 +22,7 @@ import pytest
 
 from doteval.concurrency import Adaptive
 from doteval.errors import UsageError
+from doteval.execution.admission import Admission, Gate
 from doteval.execution.calls import (
     CallPolicy,
     call,
@@ -88,7 +89,8 @@ class Assignment:
     after the last of them, with None or with what cut the assignment short. `note` is told of rows
     that are about to begin, and gives what to call when they have ended. Rows that are to run
     `alone` have no other row beside them in this process. `policy` is used instead of the conductor's.
-    `name` is what all worker processes call the evaluation.
+    `name` is what all worker processes call the evaluation. What the `gate` refuses does not begin, and cuts
+    the assignment short.
     """
 
     item: Runnable
@@ -99,6 +101,7 @@ class Assignment:
     alone: bool = False
     policy: CallPolicy | None = None
     name: str = ""
+    gate: Gate | None = None
     in_flight: int = field(default=0, init=False)
     withdrawn: bool = field(default=False, init=False)
     drawn: bool = field(default=False, init=False)
@@ -151,6 +154,7 @@ class Conductor:
         self._threads: ThreadPoolExecutor | None = None
         # Calls that have ended and whose fixtures are still to be torn down.
         self._landed: dict[_Flight, list[Outcome]] = {}
+        self._admission = Admission(self.withdraw)
 
     def assign(self, assignment: Assignment) -> None:
         """Add rows to be run, after those that were assigned before.
@@ -372,6 +376,11 @@ class Conductor:
         first = flight.rows[0]
         function = placed(what.function, Place(flight.assignment.name, first.index, first.sample))
         if self._loop_window is None and self._threads is None:
+            if not self._admission.admits(flight.assignment):
+                if flight.lane is not None:
+                    flight.lane.tear_down()
+                flight.landed()
+                return
             self._window.begun()
             try:
                 if size is None:
@@ -394,10 +403,14 @@ class Conductor:
                 begin = functools.partial(call_async, function, arguments, policy)
             else:
                 begin = functools.partial(call_batch_async, function, arguments, policy, len(flight.rows))
-            self._loop_window.feed(functools.partial(_unless_withdrawn, flight.assignment, begin), land)
+            self._loop_window.feed(functools.partial(self._begin_on_loop, flight.assignment, begin), land)
         else:
             assert self._threads is not None
-            self._threads.submit(_call_and_land, function, arguments, policy, size and len(flight.rows), land)
+            admits = functools.partial(self._admission.admits, flight.assignment)
+            self._threads.submit(_call_and_land, admits, function, arguments, policy, size and len(flight.rows), land)
+
+    async def _begin_on_loop(self, assignment: Assignment, begin: Begin) -> Any:
+        return await begin() if await self._admission.admits_on_loop(assignment) else None
 
     def _policy_of(self, assignment: Assignment) -> CallPolicy:
         if assignment.policy is None:
@@ -494,6 +507,7 @@ class Conductor:
     def _close_threads(self) -> None:
         if self._threads is not None:
             self._threads.shutdown()
+        self._admission.close()
         if self._loop_watch is not None:
             self._loop_watch.close()
         self._threads = None
@@ -506,10 +520,6 @@ def _nothing() -> None:
     pass
 
 
-async def _unless_withdrawn(assignment: Assignment, begin: Begin) -> Any:
-    return None if assignment.withdrawn else await begin()
-
-
 def _values(rows: Sequence[Row], *, batch: bool) -> dict[str, Any]:
     if not batch:
         return dict(rows[0].values)
@@ -517,15 +527,19 @@ def _values(rows: Sequence[Row], *, batch: bool) -> dict[str, Any]:
 
 
 def _call_and_land(
+    admits: Callable[[], bool],
     function: Callable[..., Any],
     arguments: dict[str, Any],
     policy: CallPolicy,
     rows: int | None,
     land: Callable[[Outcome | list[Outcome] | None], None],
 ) -> None:
-    landed: Outcome | list[Outcome]
+    landed: Outcome | list[Outcome] | None = None
     try:
-        landed = call(function, arguments, policy) if rows is None else call_batch(function, arguments, policy, rows)
+        if admits():
+            landed = (
+                call(function, arguments, policy) if rows is None else call_batch(function, arguments, policy, rows)
+            )
     except BaseException as error:  # noqa: BLE001 - Ctrl-C reaches the main thread only; elsewhere it is the row's
         landed = [failed_before_call(error, "the row raised")] * (rows or 1)
     land(landed)

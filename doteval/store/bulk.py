@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import BigInteger, Column, ColumnElement, Connection, Table, any_, func, literal, select
+from sqlalchemy import BigInteger, Column, ColumnElement, Connection, CursorResult, Table, any_, func, literal, select
 from sqlalchemy.dialects import postgresql
 
 _POSTGRES = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
@@ -44,14 +44,22 @@ class BulkInsert:
         """Insert the lines. Returns the `returning` columns of those that were inserted."""
         if not lines:
             return []
+        done = self._insert(connection, lines)
         if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql(self._sqlite, list(lines))
             places = [self.columns.index(column) for column in self._returning]
             return [tuple(line[place] for place in places) for line in lines]
+        return [tuple(line) for line in done] if self._returning else []
+
+    def count(self, connection: Connection, lines: Sequence[tuple[Any, ...]]) -> int:
+        """Insert the lines. Returns how many were inserted; for statements without `returning`."""
+        return self._insert(connection, lines).rowcount if lines else 0
+
+    def _insert(self, connection: Connection, lines: Sequence[tuple[Any, ...]]) -> CursorResult[Any]:
+        if connection.dialect.name == "sqlite":
+            return connection.exec_driver_sql(self._sqlite, list(lines))
         # %b: in binary. As text, every quote and backslash of every value would be looked for in Python.
         columns = tuple(list(column) for column in zip(*lines, strict=True))
-        done = connection.exec_driver_sql(self._postgres, columns)
-        return [tuple(line) for line in done] if self._returning else []
+        return connection.exec_driver_sql(self._postgres, columns)
 
 
 def among(connection: Connection, column: Column[Any], numbers: Iterable[int]) -> ColumnElement[bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Row, Select, func, or_, select, update
@@ -159,14 +159,20 @@ class Evaluations:
 
         Raises NotFoundError if there is no such evaluation.
         """
-        this = EVALUATION.c.id == evaluation_id
+        self.describe(evaluation_id, {QUEUE: queue})
+
+    def describe(self, evaluation_id: int, changes: Mapping[str, object]) -> None:
+        """Change entries of an evaluation's metadata, and leave the others.
+
+        Raises NotFoundError if there is no such evaluation.
+        """
+        mine = EVALUATION.c.id == evaluation_id
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
-            extra = connection.scalar(select(EVALUATION.c.extra).where(this))
+            extra = connection.scalar(select(EVALUATION.c.extra).where(mine))
             if extra is None:
                 raise self._gone(evaluation_id)
-            changed = encode({**decode(extra), QUEUE: queue})
-            connection.execute(update(EVALUATION).where(this).values(extra=changed))
+            connection.execute(update(EVALUATION).where(mine).values(extra=encode({**decode(extra), **changes})))
 
     def complete(self, evaluation_id: int) -> bool:
         """Complete an evaluation that is running, if its whole dataset is in the store and every row has a result.

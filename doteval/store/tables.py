@@ -198,10 +198,12 @@ class UsageTable(SQLModel, table=True):
 
 
 class TallyTable(SQLModel, table=True):
-    """How many results each worker process stored: progress without a scan, and without workers in each other's way.
+    """How many results each worker process stored, and what it spent: figures without a scan, and without
+    workers in each other's way.
 
     `worker_id` 0 stands for writes by no worker, and takes what retries and replaced rows take away,
-    so a single line may be negative: only sums mean something.
+    so a single line may be negative: only sums mean something. Of what was spent, each line is the sum over
+    the worker's usage; `unpriced` are tokens without a cost.
     """
 
     __tablename__ = "tally"
@@ -211,6 +213,10 @@ class TallyTable(SQLModel, table=True):
     done: int = Field(sa_type=BigInteger)
     failed: int = Field(sa_type=BigInteger)
     skipped: int = Field(sa_type=BigInteger)
+    attempts: int = Field(sa_type=BigInteger)
+    tokens: int = Field(sa_type=BigInteger)
+    unpriced: int = Field(sa_type=BigInteger)
+    cost: float
 
 
 class WorkerTable(SQLModel, table=True):

@@ -1,15 +1,16 @@
-"""The counts that go with results: every change of a result changes them in the same transaction."""
+"""The counts that go with results and usage: what changes these changes them in the same transaction."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
 
-from sqlalchemy import ColumnElement, Connection, Table, delete
+from sqlalchemy import ColumnElement, Connection, Table, case, delete, func, select, update
 
 from doteval.results import RowStatus
+from doteval.spending import Spent
 from doteval.store.engine import Database
-from doteval.store.tables import ATTEMPT, RESULT, SCORE, TALLY
+from doteval.store.tables import ATTEMPT, RESULT, SCORE, TALLY, USAGE
 
 # Stands for no worker: what is written without one, and what is taken away again.
 NOBODY = 0
@@ -17,23 +18,64 @@ NOBODY = 0
 _COUNTED = (RowStatus.DONE.value, RowStatus.FAILED.value, RowStatus.SKIPPED.value)
 
 
+_NOTHING = Spent()
+
+
 def add_to_tally(
-    database: Database, connection: Connection, evaluation_id: int, worker_id: int | None, changes: Counter[str]
+    database: Database,
+    connection: Connection,
+    evaluation_id: int,
+    worker_id: int | None,
+    changes: Counter[str],
+    spent: Spent = _NOTHING,
 ) -> None:
-    """Add to (or, with negative numbers, take from) the counts by status."""
-    if not any(changes.values()):
+    """Add to (or, with negative numbers, take from) the counts by status, and add what was spent."""
+    if not any(changes.values()) and spent == _NOTHING:
         return
+    added = {status: changes[status] for status in _COUNTED} | _columns(spent)
     line = database.insert(TALLY).values(
-        evaluation_id=evaluation_id,
-        worker_id=NOBODY if worker_id is None else worker_id,
-        **{status: changes[status] for status in _COUNTED},
+        evaluation_id=evaluation_id, worker_id=NOBODY if worker_id is None else worker_id, **added
     )
     connection.execute(
         line.on_conflict_do_update(
             index_elements=["evaluation_id", "worker_id"],
-            set_={status: TALLY.c[status] + line.excluded[status] for status in _COUNTED},
+            set_={name: TALLY.c[name] + line.excluded[name] for name in added},
         )
     )
+
+
+def count_spent_again(database: Database, connection: Connection, evaluation_id: int, worker_id: int | None) -> None:
+    """Count what a worker process spent for an evaluation from its usage: a scan, for where adding up does not do."""
+    who = NOBODY if worker_id is None else worker_id
+    tokens = USAGE.c.prompt_tokens + USAGE.c.completion_tokens
+    query = select(
+        func.coalesce(func.sum(USAGE.c.attempts), 0),
+        func.coalesce(func.sum(tokens), 0),
+        func.coalesce(func.sum(USAGE.c.cost), 0.0),
+        func.coalesce(func.sum(case((USAGE.c.cost.is_(None), tokens), else_=0)), 0),
+    ).where(USAGE.c.evaluation_id == evaluation_id, func.coalesce(USAGE.c.worker_id, NOBODY) == who)
+    requests, tokens_spent, cost, unpriced = connection.execute(query).one()
+    # The line must be there to be changed.
+    nothing = dict.fromkeys((*_COUNTED, *_columns(_NOTHING)), 0)
+    connection.execute(
+        database.insert(TALLY)
+        .values(evaluation_id=evaluation_id, worker_id=who, **nothing)
+        .on_conflict_do_nothing(index_elements=["evaluation_id", "worker_id"])
+    )
+    connection.execute(
+        update(TALLY)
+        .where(TALLY.c.evaluation_id == evaluation_id, TALLY.c.worker_id == who)
+        .values(_columns(Spent(int(requests), int(tokens_spent), float(cost), int(unpriced))))
+    )
+
+
+def _columns(spent: Spent) -> dict[str, float]:
+    return {
+        "attempts": spent.requests,
+        "tokens": spent.tokens,
+        "cost": spent.cost,
+        "unpriced": spent.unpriced,
+    }
 
 
 def remove_results(

@@ -12,6 +12,7 @@ from doteval.encoding import decode
 from doteval.experiments import Experiment
 from doteval.latency import Latency, merged
 from doteval.results import Usage
+from doteval.spending import Spent
 from doteval.store.engine import Database
 from doteval.store.tables import EVALUATION, RESOURCE_LOAD, RESULT, TALLY, USAGE, WORKER
 from doteval.store.writing import write_usage
@@ -90,6 +91,35 @@ class UsageReports:
             lines = connection.execute(loads).all()
         return UsageReport(_load_usage(lines), models)
 
+    def spent(self, experiment: Experiment) -> Spent:
+        """What the experiment has spent. It costs one line a worker process, however many results there are."""
+        names = ("attempts", "tokens", "cost", "unpriced")
+        query = (
+            select(*(func.coalesce(func.sum(TALLY.c[name]), 0) for name in names))
+            .select_from(TALLY.join(EVALUATION, EVALUATION.c.id == TALLY.c.evaluation_id))
+            .where(EVALUATION.c.experiment_id == experiment.id)
+        )
+        with self._database.read() as connection:
+            attempts, tokens, cost, unpriced = connection.execute(query).one()
+        # PostgreSQL adds 64-bit integers up to a Decimal.
+        return Spent(int(attempts), int(tokens), float(cost), int(unpriced))
+
+    def unpriced_models(self, experiment: Experiment) -> list[str]:
+        """The models of which the experiment used tokens that have no price, by name. It scans the usage."""
+        query = (
+            select(USAGE.c.model)
+            .join(EVALUATION, EVALUATION.c.id == USAGE.c.evaluation_id)
+            .where(
+                EVALUATION.c.experiment_id == experiment.id,
+                USAGE.c.cost.is_(None),
+                USAGE.c.prompt_tokens + USAGE.c.completion_tokens > 0,
+            )
+            .distinct()
+            .order_by(USAGE.c.model)
+        )
+        with self._database.read() as connection:
+            return list(connection.scalars(query))
+
     def add_lost(self, lost: Iterable[LostUsage], hostname: str, pid: int) -> None:
         """Keep what a worker process had used when it died, for rows whose results it did not store.
 
@@ -104,7 +134,7 @@ class UsageReports:
                 evaluation_id = connection.scalar(evaluation)
                 if evaluation_id is not None:
                     key = (evaluation_id, each.row_index, each.sample)
-                    write_usage(connection, key, each.execution, each.usage, worker_id)
+                    write_usage(self._database, connection, key, each.execution, each.usage, worker_id)
 
     def by_worker(self, experiment: Experiment) -> list[UsageGroup]:
         """The same calls to models by worker process, in the order in which these began; "" where there was none."""

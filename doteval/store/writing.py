@@ -19,10 +19,11 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, s
 from doteval.encoding import encode, escape_text
 from doteval.errors import UnstorableValueError
 from doteval.results import Outcome, Row, Usage
+from doteval.spending import Spent
 from doteval.store.bulk import BulkInsert, among
 from doteval.store.engine import Database
 from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE
-from doteval.store.tally import add_to_tally
+from doteval.store.tally import add_to_tally, count_spent_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,10 @@ _INSERT_SCORE = BulkInsert(SCORE, (*_KEY, "position", "name", "metrics", "value"
 _INSERT_USAGE = BulkInsert(USAGE, (*_KEY, "execution", "position", *_USAGE, "worker_id"))
 
 _usage_values = attrgetter(*_USAGE[1:-1])
+# Where the lines of usage have what is spent.
+_ATTEMPTS, _PROMPT, _COMPLETION, _COST = (
+    _INSERT_USAGE.columns.index(name) for name in ("attempts", "prompt_tokens", "completion_tokens", "cost")
+)
 
 # Not the shared generator: an evaluation that seeds that one would give each execution of a row the same name.
 _executions = random.Random()  # noqa: S311
@@ -141,11 +146,39 @@ def _usage_lines(key: Key, execution: int, usage: Iterable[Usage]) -> tuple[Line
 
 
 def write_usage(
-    connection: Connection, key: Key, execution: int | None, usage: Iterable[Usage], worker_id: int | None
+    database: Database,
+    connection: Connection,
+    key: Key,
+    execution: int | None,
+    usage: Iterable[Usage],
+    worker_id: int | None,
 ) -> None:
     """Write the usage of an execution whose result never came; nothing changes if it came after all."""
     lines = _usage_lines(key, new_execution() if execution is None else execution, usage)
-    _INSERT_USAGE.run(connection, [(*line, worker_id) for line in lines])
+    spent = _write_usage(database, connection, key[0], lines, worker_id)
+    add_to_tally(database, connection, key[0], worker_id, Counter(), spent)
+
+
+def _write_usage(
+    database: Database, connection: Connection, evaluation_id: int, lines: Sequence[Line], worker_id: int | None
+) -> Spent:
+    """Write lines of usage of an evaluation. Returns what they add to what the worker process has spent."""
+    if not lines:
+        return Spent()
+    if _INSERT_USAGE.count(connection, [(*line, worker_id) for line in lines]) < len(lines):
+        # Some had been written before, by a transaction of which nobody knew that it was committed.
+        count_spent_again(database, connection, evaluation_id, worker_id)
+        return Spent()
+    requests = tokens = unpriced = 0
+    cost = 0.0
+    for line in lines:
+        requests += line[_ATTEMPTS]
+        tokens += line[_PROMPT] + line[_COMPLETION]
+        if line[_COST] is None:
+            unpriced += line[_PROMPT] + line[_COMPLETION]
+        else:
+            cost += line[_COST]
+    return Spent(requests, tokens, cost, unpriced)
 
 
 def _encoded(what: str, value: Any) -> str | None:
@@ -186,7 +219,8 @@ def _write_evaluation(
 ) -> int:
     if connection.scalar(select(EVALUATION.c.id).where(EVALUATION.c.id == evaluation_id)) is None:
         return 0
-    _INSERT_USAGE.run(connection, [(*line, worker_id) for result in results for line in result.usage])
+    lines = [line for result in results for line in result.usage]
+    spent = _write_usage(database, connection, evaluation_id, lines, worker_id)
     wanted = _current(connection, evaluation_id, results)
     known = _known(connection, evaluation_id, wanted)
     retried = _take_retried(connection, evaluation_id, [key for key, retry in known.items() if retry])
@@ -194,7 +228,7 @@ def _write_evaluation(
     inserted = _INSERT_RESULT.run(connection, [(*wanted[key].result, worker_id) for key in fresh])
     kept = [wanted[_key(*columns)] for columns in inserted]
     _INSERT_SCORE.run(connection, [score for result in kept for score in result.scores])
-    add_to_tally(database, connection, evaluation_id, worker_id, Counter(result.status for result in kept))
+    add_to_tally(database, connection, evaluation_id, worker_id, Counter(result.status for result in kept), spent)
     return len(kept)
 
 

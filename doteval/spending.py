@@ -1,0 +1,122 @@
+"""What an experiment may spend, and what it has spent: requests, tokens, US dollars.
+
+Counted is everything, work that was done twice too, as ``spent`` of `doteval usage`. A budget belongs to
+the experiment as a whole; it travels in the metadata of each evaluation, as the last command said it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from doteval.errors import BudgetError, UsageError
+from doteval.experiments import Evaluation, EvaluationStatus
+
+# The key of an evaluation's metadata that holds the budget.
+BUDGET = "budget"
+
+# What the reason begins with where an evaluation stopped at its budget.
+_REASON = "the budget "
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was spent.
+
+    `requests` are those that went out to a server, each try counted; `tokens` those of prompts and completions;
+    `cost` is in US dollars, of the models that have a price; `unpriced` are the tokens of those that have none.
+    """
+
+    requests: int = 0
+    tokens: int = 0
+    cost: float = 0.0
+    unpriced: int = 0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.requests + other.requests,
+            self.tokens + other.tokens,
+            self.cost + other.cost,
+            self.unpriced + other.unpriced,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What may be spent before no further row is begun; None means any amount."""
+
+    requests: int | None = None
+    tokens: int | None = None
+    cost: float | None = None
+
+    def __bool__(self) -> bool:
+        return self != Budget()
+
+    def to_metadata(self) -> dict[str, object]:
+        """The form in which an evaluation's metadata holds it: nothing where there is no budget."""
+        return {BUDGET: asdict(self)} if self else {}
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, object]) -> Budget:
+        """The budget that an evaluation's metadata holds; one without any bound if there is none."""
+        held: Any = metadata.get(BUDGET)
+        return cls(**held) if isinstance(held, dict) else cls()
+
+    def left(self, spent: Spent) -> tuple[float, ...]:
+        """What is left of each bound that there is."""
+        return tuple(left for left, _ in self._bounds(spent))
+
+    def used_up_by(self, spent: Spent, unpriced_models: Callable[[], Sequence[str]] = list) -> str | None:
+        """Why no further row may begin, None if one may.
+
+        A budget in dollars cannot be kept once tokens without a price were spent, and so counts as used up;
+        `unpriced_models` names whose they are, and is asked only then.
+        """
+        if self.cost is not None and spent.unpriced:
+            whose = f" for {', '.join(unpriced_models()) or 'a model'}"
+            return f"{_REASON}of {_money(self.cost)} cannot be kept: no price is known{whose}"
+        used_up = [text for left, text in self._bounds(spent) if left <= 0]
+        return f"{_REASON}is used up: {', '.join(used_up)}" if used_up else None
+
+    def compare(self, spent: Spent) -> str:
+        """What is spent of each bound that there is: ``103 of 100 requests, $0.2000 of $1.00``."""
+        return ", ".join(text for _, text in self._bounds(spent))
+
+    def _bounds(self, spent: Spent) -> Iterator[tuple[float, str]]:
+        if self.requests is not None:
+            yield self.requests - spent.requests, f"{spent.requests:,} of {self.requests:,} requests"
+        if self.tokens is not None:
+            yield self.tokens - spent.tokens, f"{spent.tokens:,} of {self.tokens:,} tokens"
+        if self.cost is not None:
+            yield self.cost - spent.cost, f"{_money(spent.cost)} of {_money(self.cost)}"
+
+
+def stopped_at_budget(evaluation: Evaluation) -> bool:
+    """Whether an evaluation stopped because its budget was used up."""
+    return evaluation.status is EvaluationStatus.CANCELLED and (evaluation.reason or "").startswith(_REASON)
+
+
+def budget_error(experiment: str, reason: str, *, pending: int) -> BudgetError:
+    """The error that tells the user of an experiment whose budget is used up, for `reason`, with so many rows left."""
+    rows = f"; {pending:,} {'row is' if pending == 1 else 'rows are'} pending" if pending else ""
+    return BudgetError(
+        f"experiment {experiment!r}: {reason}{rows}",
+        remedy="To go on, submit it again with a larger budget, or without one."
+        if "no price" not in reason
+        else "Put the prices into the table that `prices` in [tool.doteval] names, and begin another experiment; or go "
+        "on with --max-tokens instead of --max-cost.",
+    )
+
+
+def check_prices(budget: Budget, prices: str | None) -> None:
+    """Raise UsageError for a budget in dollars where no price table is named."""
+    if budget.cost is not None and prices is None:
+        raise UsageError(
+            "--max-cost needs to know what tokens cost, and no price table is named",
+            remedy="Name one as `prices` in [tool.doteval] or DOTEVAL_PRICES, or use --max-tokens or --max-requests.",
+        )
+
+
+def _money(dollars: float) -> str:
+    return f"${dollars:,.2f}" if dollars >= 1 else f"${dollars:.4f}"
