@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from doteval.budgets import BudgetGate, gate_of
+from doteval.budgets import BudgetGate, gate_of, used_up
 from doteval.datasets import Dataset, open_dataset
 from doteval.errors import BudgetError, ChangedError, DotEvalError
 from doteval.execution.conductor import Assignment, Conductor, Runnable, Staging
@@ -199,7 +199,9 @@ class LocalEvaluation:
     def _settle(self, cut: BaseException | None) -> None:
         evaluations, evaluation_id = self._store.evaluations, self._evaluation.id
         if isinstance(cut, BudgetError) and evaluations.counts(evaluation_id).pending:
-            evaluations.set_status(evaluation_id, EvaluationStatus.CANCELLED, cut.message)
+            # Rows that were in flight have spent more since it was refused.
+            reason = used_up(self._store, self._local.experiment, self._options.budget) or cut.message
+            evaluations.set_status(evaluation_id, EvaluationStatus.CANCELLED, reason)
         elif cut is not None and not isinstance(cut, ChangedError | BudgetError):
             reason = cut.message if isinstance(cut, DotEvalError) else str(cut)
             evaluations.set_status(evaluation_id, EvaluationStatus.FAILED, reason)
