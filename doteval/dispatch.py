@@ -34,7 +34,7 @@ _FRESH_SECONDS = 3.0
 # Seconds between two looks after which the waiting begins anew. Everybody looks every second or two.
 _LONGEST_BLINK = 5.0
 # What row tasks hold at most.
-_ROWS_PER_TASK = 100
+_ROWS_PER_TASK = 400
 # Until the first results tell how long rows take: so few that slow ones are soon done.
 _ROWS_UNKNOWN = 10
 _TASKS_PER_SLOT = 4

@@ -49,6 +49,7 @@ class Following:
         self._watcher = watcher
         self._next_look = 0.0
         self._next_settle = time.monotonic() + _SETTLE_SECONDS
+        self._begun: set[str] = set()
         # By queue: since when nobody serves it. Of those that were told of, for ever.
         self._alone_since: dict[str, float] = {}
         # Ctrl-C ends the waiting.
@@ -90,7 +91,10 @@ class Following:
                 for evaluation in current
                 if evaluation.status is EvaluationStatus.RUNNING
             )
-            if all_done or time.monotonic() >= self._next_settle:
+            # Once the first results tell how long rows take, the others are published.
+            begun = {each.uid for each in current if each.counts.finished} - self._begun
+            self._begun |= begun
+            if all_done or begun or time.monotonic() >= self._next_settle:
                 current = self.patiently(lambda: [self._dispatcher.settle(each) for each in self._evaluations])
                 self.patiently(lambda: self._tell_if_alone(_LONELY_SECONDS))
                 self._next_settle = time.monotonic() + _SETTLE_SECONDS

@@ -65,7 +65,9 @@ def connect(options: WorkerOptions) -> None:
     def on_child_init(sender: Any, **_: Any) -> None:
         begin(str(sender))
 
-    def on_ready(**_: Any) -> None:
+    def on_ready(sender: Any, **_: Any) -> None:
+        if sender.hub is not None:
+            _wake_by_signals(sender.hub)
         if (process := current_process()) is not None and process.is_leaving:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -83,3 +85,12 @@ def connect(options: WorkerOptions) -> None:
     signals.worker_shutting_down.connect(on_shutting_down, weak=False)
     signals.worker_process_shutdown.connect(on_shutdown, weak=False)
     signals.worker_shutdown.connect(on_shutdown, weak=False)
+
+
+def _wake_by_signals(hub: Any) -> None:
+    """Have a signal end the wait of Celery's event loop: it would notice only after up to a second."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    hub.add_reader(reading, os.read, reading, 4096)

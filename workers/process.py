@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.metadata
 import logging
 import os
 import platform
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -427,6 +429,12 @@ class WorkerProcess:
         # Those of others are loaded with the first row, if one should come after all.
         for failure in load_session_fixtures(meant_for(collected.items, options.queues)):
             logger.warning("cannot load the session fixtures of %s", failure)
+        # Models stay too. And rows make thousands of objects at a time, few of them cycles.
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
+        # The writer asks for the interpreter after every line that it inserts; the thread that runs rows would
+        # keep it for 5 ms each time.
+        sys.setswitchinterval(0.0005)
         self._ready.set()
         if self._leaving.is_set():
             self._conductor.wind_down()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import io
 from collections.abc import Callable, Generator, Sequence
@@ -109,6 +110,8 @@ class EmbeddedPytest:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self.called = True
+        # What is there now stays: the garbage collector need not look through it again and again.
+        gc.freeze()
         try:
             self._check(session)
             items = [item for item in session.items if isinstance(item, EvaluationItem)]

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, false, func, literal, select, true, update
 
-from doteval.encoding import decode, encode_columns
+from doteval.encoding import decode, encode_columns, escape_text
 from doteval.errors import NotFoundError, UnstorableValueError
 from doteval.results import ErrorClass, Row, RowStatus
-from doteval.store.bulk import among
+from doteval.store.bulk import BulkInsert, among
 from doteval.store.engine import Database
 from doteval.store.tables import EVALUATION, RESULT, ROW
 from doteval.store.tally import add_to_tally, remove_results
@@ -22,6 +21,9 @@ _WIDEST = 20
 
 # Indexes in one query of pending ranges: enough to be fast, little enough to keep in memory.
 _PAGE = 5000
+
+_COLUMNS = ("evaluation_id", "row_index", "key", "content")
+_INSERT = BulkInsert(ROW, _COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ class Rows:
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=False)
             self._epochs(connection, evaluation_id)
-            connection.execute(self._database.insert(ROW).on_conflict_do_nothing(), lines)
+            # What the columns' types do with values elsewhere.
+            _INSERT.run(connection, [(*line[:2], escape_text(line[2]), line[3]) for line in lines])
 
     def keys(self, evaluation_id: int, first: int, last: int) -> dict[int, str]:
         """The keys of the rows from `first` to `last` (included), by index."""
@@ -89,7 +92,7 @@ class Rows:
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
             self._epochs(connection, evaluation_id)
-            connection.execute(statement, lines)
+            connection.execute(statement, [dict(zip(_COLUMNS, line, strict=True)) for line in lines])
             remove_results(
                 self._database, connection, evaluation_id, lambda table: among(connection, table.c.row_index, indexes)
             )
@@ -292,9 +295,11 @@ def _unfinished(epochs: int) -> ColumnElement[bool]:
     return select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery() < epochs
 
 
-def _line(evaluation_id: int, row: Row) -> dict[str, Any]:
+def _line(evaluation_id: int, row: Row) -> tuple[int, int, str, str]:
+    if row.encoded is not None:
+        return evaluation_id, row.index, row.key, row.encoded
     try:
         content = encode_columns(row.values)
     except UnstorableValueError as error:
         raise UnstorableValueError(f"row {row.index}: {error.message}", remedy=error.remedy) from None
-    return {"evaluation_id": evaluation_id, "row_index": row.index, "key": row.key, "content": content}
+    return evaluation_id, row.index, row.key, content
