@@ -41,7 +41,7 @@ _TASKS_PER_SLOT = 4
 # Seconds that the rows of a row task should take one after the other: one that takes long keeps others out
 # of its slot. But with fewer rows than this a slow row could leave a worker process idle.
 _TASK_SECONDS = 1.0
-_FEWEST_ROWS = 4
+_FEWEST_ROWS = 10
 # The cursor in the store is one number of three digits: the round, the lane (from 1 on; 0 is none yet),
 # and the index of a row.
 _INDEXES = 1 << 40

@@ -63,6 +63,8 @@ Value = TypeVar("Value")
 
 # Gates of experiments with a budget that are kept.
 _MOST_GATES = 100
+# Seconds for which what the store said of a running evaluation is good enough for the next row task.
+_GOOD_SECONDS = 0.25
 
 logger = logging.getLogger("doteval.worker")
 
@@ -90,6 +92,8 @@ class WorkerProcess:
         self._leases: set[str | None] = set()
         self._items: dict[str, list[EvaluationItem]] = {}
         self._fingerprints: dict[EvaluationItem, dict[str, str]] = {}
+        # By uid: until when what the store said of a running evaluation is good, and what it said.
+        self._looked_up: dict[str, tuple[float, Evaluation]] = {}
         self._matched: dict[str, tuple[Evaluation, EvaluationItem]] = {}
         # By experiment and budget: evaluations of one experiment ask the same gate.
         self._gates: dict[tuple[int, Budget], BudgetGate] = {}
@@ -235,7 +239,7 @@ class WorkerProcess:
         assert self._store is not None
         assert self._conductor is not None
         try:
-            evaluation = self._patiently(lambda store: store.evaluations.by_uid(task.evaluation_uid))
+            evaluation = self._evaluation(task.evaluation_uid)
         except NotFoundError:
             return f"dropped: the store {self._store.url} has no such evaluation"
         if evaluation.status in (EvaluationStatus.CANCELLED, EvaluationStatus.FAILED):
@@ -309,6 +313,19 @@ class WorkerProcess:
             left=functools.partial(GiveBackError, "leaving"),
         )
         return self._gates.setdefault((experiment.id, budget), gate)
+
+    def _evaluation(self, uid: str) -> Evaluation:
+        """An evaluation as it stands, or stood a moment ago. What ends it is heard of by the heartbeat too.
+
+        Raises NotFoundError if there is none.
+        """
+        known = self._looked_up.get(uid)
+        if known is not None and time.monotonic() < known[0]:
+            return known[1]
+        evaluation = self._patiently(lambda store: store.evaluations.by_uid(uid))
+        if evaluation.status is EvaluationStatus.RUNNING:
+            self._looked_up[uid] = time.monotonic() + _GOOD_SECONDS, evaluation
+        return evaluation
 
     def _count_stored(self, outcome: Outcome) -> None:
         process_figures.count_stored(outcome)

@@ -3,7 +3,7 @@
 import os
 
 from doteval import Result, Score, foreach
-from doteval.resources import chat
+from doteval.resources.fast import chat
 
 ROWS = int(os.environ["ROWS"])
 

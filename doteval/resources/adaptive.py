@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-_FIRST = 32
+# More than rows in flight are as a rule: the window matters once a server shows that it has too much to do.
+_FIRST = 256
 _MOST = 4096
 # What doubling must bring in replies a second to be kept; noise of a heavy tail stays below.
 _GAIN = 1.25

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, bindparam, func, insert, select
 
 from doteval.encoding import decode
 from doteval.experiments import MAX_CRASHES
@@ -59,17 +59,21 @@ class Crashes:
 
     def suspects(self, evaluation_id: int, first: int, last: int) -> Counter[tuple[int, int]]:
         """How often rows of a range, both ends included, took part in a crash ever, by (row index, sample)."""
-        query = (
-            select(ATTEMPT.c.row_index, ATTEMPT.c.sample, func.count())
-            .where(
-                ATTEMPT.c.evaluation_id == evaluation_id,
-                ATTEMPT.c.row_index.between(first, last),
-                ATTEMPT.c.error_class == ErrorClass.CRASH.value,
-            )
-            .group_by(ATTEMPT.c.row_index, ATTEMPT.c.sample)
-        )
         with self._database.read() as connection:
-            return Counter({(index, sample): count for index, sample, count in connection.execute(query)})
+            found = connection.execute(_SUSPECTS, {"evaluation": evaluation_id, "first": first, "last": last})
+            return Counter({(index, sample): count for index, sample, count in found})
+
+
+# Made once: worker processes ask for every row task.
+_SUSPECTS = (
+    select(ATTEMPT.c.row_index, ATTEMPT.c.sample, func.count())
+    .where(
+        ATTEMPT.c.evaluation_id == bindparam("evaluation"),
+        ATTEMPT.c.row_index.between(bindparam("first"), bindparam("last")),
+        ATTEMPT.c.error_class == ErrorClass.CRASH.value,
+    )
+    .group_by(ATTEMPT.c.row_index, ATTEMPT.c.sample)
+)
 
 
 def _most_crashes(connection: Connection, evaluation_id: int) -> int:

@@ -6,7 +6,20 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, false, func, literal, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    bindparam,
+    delete,
+    exists,
+    false,
+    func,
+    literal,
+    select,
+    true,
+    update,
+)
 
 from doteval.encoding import decode, encode_columns, escape_text
 from doteval.errors import NotFoundError, UnstorableValueError
@@ -140,21 +153,18 @@ class Rows:
 
         Raises NotFoundError if there is no such evaluation.
         """
-        within = (ROW.c.evaluation_id == evaluation_id, ROW.c.row_index.between(first, last))
-        finished = select(RESULT.c.row_index, RESULT.c.sample).where(
-            RESULT.c.evaluation_id == evaluation_id, RESULT.c.row_index.between(first, last), RESULT.c.retry == false()
-        )
+        within = {"evaluation": evaluation_id, "first": first, "last": last}
         with self._database.read() as connection:
-            epochs = self._epochs(connection, evaluation_id)
-            lines = connection.execute(
-                select(ROW.c.row_index, ROW.c.key, ROW.c.content)
-                .where(*within, _unfinished(epochs))
-                .order_by(ROW.c.row_index)
-            ).all()
-            known = {(line.row_index, line.sample) for line in connection.execute(finished)} if epochs > 1 else set()
+            lines = connection.execute(_PENDING, within).all()
+            epochs = lines[0].epochs if lines else self._epochs(connection, evaluation_id)
+            known = (
+                {(line.row_index, line.sample) for line in connection.execute(_FINISHED, within)}
+                if epochs > 1
+                else set()
+            )
         return [
             Row(index, key, values, sample)
-            for index, key, text in lines
+            for index, key, text, _ in lines
             for values in (decode(text),)
             for sample in range(epochs)
             if (index, sample) not in known
@@ -293,6 +303,26 @@ def _unfinished(epochs: int) -> ColumnElement[bool]:
     if epochs == 1:
         return ~exists().where(*_finished())
     return select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery() < epochs
+
+
+def _within(table: Table) -> tuple[ColumnElement[bool], ...]:
+    return (
+        table.c.evaluation_id == bindparam("evaluation"),
+        table.c.row_index.between(bindparam("first"), bindparam("last")),
+    )
+
+
+# Made once: worker processes ask for every row task.
+_FINISHED = select(RESULT.c.row_index, RESULT.c.sample).where(*_within(RESULT), RESULT.c.retry == false())
+_PENDING = (
+    select(ROW.c.row_index, ROW.c.key, ROW.c.content, EVALUATION.c.epochs)
+    .join(EVALUATION, EVALUATION.c.id == ROW.c.evaluation_id)
+    .where(
+        *_within(ROW),
+        select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery() < EVALUATION.c.epochs,
+    )
+    .order_by(ROW.c.row_index)
+)
 
 
 def _line(evaluation_id: int, row: Row) -> tuple[int, int, str, str]:

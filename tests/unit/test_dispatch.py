@@ -567,10 +567,10 @@ def test_until_results_tell_row_tasks_are_small_and_few(
     assert dispatcher.publish(evaluation) == 0
     assert spans(queue.take())[0] == (0, 9)
     for row in store.rows.pending(evaluation.id, 0, 9):
-        store.results.write([NewResult(evaluation.id, row, Outcome(RowStatus.DONE, 0.0, 0.125))], None)
+        store.results.write([NewResult(evaluation.id, row, Outcome(RowStatus.DONE, 0.0, 0.0625))], None)
     dispatcher.publish(store.evaluations.by_uid(evaluation.uid))
-    # One second of rows that take an eighth of one.
-    assert {task.last - task.first + 1 for task in queue.take()[1:-1]} == {8}
+    # One second of rows that take a sixteenth of one.
+    assert {task.last - task.first + 1 for task in queue.take()[1:-1]} == {16}
 
 
 def begin_on(
