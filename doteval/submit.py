@@ -63,11 +63,11 @@ class SubmitOptions:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """How the evaluations of a submission stand when `submit` returns."""
+    """How the evaluations of a submission stand when `submit` returns. `storage` is the URL, with its password."""
 
     experiment: Experiment
     evaluations: list[Evaluation]
-    storage: str
+    storage: str = field(repr=False)
 
 
 def submit(options: SubmitOptions, watcher: Watcher) -> Submission:
@@ -97,7 +97,7 @@ def submit(options: SubmitOptions, watcher: Watcher) -> Submission:
 
 def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Watcher) -> Submission:
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(contextlib.closing(Store.open(options.storage)))
+        store = stack.enter_context(contextlib.closing(Store.open(_storage(collected, options))))
         broker = options.broker or stack.enter_context(EmbeddedRedis()).url
         publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue)))
         publisher.connect()
@@ -147,7 +147,7 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
             following.tell_if_alone()
         else:
             following.to_the_end()
-        return Submission(experiment, following.current(), store.url)
+        return Submission(experiment, following.current(), store.raw_url)
 
 
 def _send_rows(
@@ -169,6 +169,20 @@ def _send_rows(
             break
         following.look()
     following.publish(evaluation)
+
+
+def _storage(collected: Collected, options: SubmitOptions) -> str | None:
+    """The result store that the evaluations name themselves, else the one of the command."""
+    own = {item.spec.storage for item in collected.items}
+    if own == {None}:
+        return options.storage
+    if len(own) > 1:
+        names = ", ".join(sorted("that of the command" if name is None else str(name) for name in own))
+        raise UsageError(
+            f"the evaluations are for different result stores: {names}",
+            remedy="Submit those of each result store by themselves, with PATH::NAME or -k.",
+        )
+    return str(own.pop())
 
 
 def _check_budget(store: Store, experiment: Experiment, collected: Collected, options: SubmitOptions) -> None:

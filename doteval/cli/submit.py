@@ -169,7 +169,7 @@ def command(
     if detach:
         console.print(terminal.plain(f"Published. To follow: doteval watch {shlex.quote(name)}"))
         return
-    with Store.open(settings.storage, create=False) as store:
+    with Store.open(submission.storage, create=False) as store:
         print_results(console, store, submission.experiment, submission.evaluations, errors_as)
 
 

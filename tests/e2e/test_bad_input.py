@@ -31,6 +31,19 @@ def refused(project: Project, code: int, *words: str, arguments: tuple[str, ...]
     return done.stderr
 
 
+OWN_STORE = GOOD.replace("(3, 4)])", '(3, 4)], storage="sqlite://own/results.db")')
+
+
+def test_evaluations_of_different_result_stores(project: Project) -> None:
+    project.write("eval_it.py", OWN_STORE + GOOD.replace("eval_good", "eval_other"))
+    refused(project, 2, "different result stores", "sqlite://own/results.db")
+    # Each by itself is no mistake.
+    done = project.run("submit", "eval_it.py::eval_good", "--experiment", "x", "--workers", "1")
+    assert "own/results.db" in done.stdout
+    assert project.path.joinpath("own", "results.db").is_file()
+    assert not project.path.joinpath(".doteval", "doteval.db").exists()
+
+
 def test_no_such_file(project: Project) -> None:
     refused(project, 2, "eval_missing.py", arguments=("eval_missing.py",))
 
