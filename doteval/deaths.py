@@ -7,20 +7,35 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from doteval.errors import StoreError
-from doteval.flight_log import read_flight_log
+from doteval.flight_log import FlightEntry, read_flight_log
 from doteval.spending_log import read_spending_log
-from doteval.store import CrashedRow, LostUsage, Store
+from doteval.store import CrashedRow, LostUsage, Store, TimedOutRow
+from doteval.stuck_rows import under_way
 
 # What the kernel does when memory runs out looks like this, and people may not know.
 _MEMORY_HINT = (
     " (signal 9), which is what the kernel does when memory runs out: look at the memory of the machine or container, "
     "and try fewer worker processes or a lower --concurrency"
 )
+_STUCK = "was killed: a row was over its time and could not be interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """How a process ended, the rows that it took along, those that were its end, and what it had spent."""
+
+    pid: int
+    how: str
+    taken: list[CrashedRow]
+    timed_out: list[TimedOutRow]
+    lost: list[LostUsage]
 
 
 class Deaths:
@@ -34,17 +49,30 @@ class Deaths:
     def __init__(self, store: Store, told: Callable[[str], None]) -> None:
         self._store = store
         self._told = told
-        self._unrecorded: deque[tuple[int, str, list[CrashedRow], list[LostUsage]]] = deque()
+        self._unrecorded: deque[_Death] = deque()
         # Only this user may read it, or lay false notes there.
         self.directory = Path(tempfile.mkdtemp(prefix="doteval-flights-"))
 
-    def record(self, process: subprocess.Popen[bytes]) -> str:
-        """Record the end of a process that has ended. Returns how it ended, for people."""
+    def flight_log(self, pid: int) -> Path:
+        """Where a process notes its rows in flight."""
+        return self.directory / f"{pid}.flights"
+
+    def record(self, process: subprocess.Popen[bytes], *, stuck: bool = False) -> str:
+        """Record the end of a process that has ended. Returns how it ended, for people.
+
+        `stuck` says that it was killed for a row that was over its time. If no other call was under way, that one
+        was it; else those in calls are suspects, which run alone from then on.
+        """
         code = process.returncode
         how = f"was killed by {_signal_name(-code)}" if code < 0 else f"left with exit code {code}"
-        log = self.directory / f"{process.pid}.flights"
+        log = self.flight_log(process.pid)
         # One that left in order has none in flight.
-        taken = [CrashedRow(entry.evaluation_id, entry.row_index, entry.sample) for entry in read_flight_log(log)]
+        taken = read_flight_log(log)
+        timed_out: list[FlightEntry] = []
+        if stuck:
+            how, taken = _STUCK, under_way(log)
+            if len({entry.called_at for entry in taken}) == 1:
+                taken, timed_out = [], taken
         log.unlink(missing_ok=True)
         spending = self.directory / f"{process.pid}.spending"
         lost = [
@@ -52,16 +80,33 @@ class Deaths:
             for each in read_spending_log(spending)
         ]
         spending.unlink(missing_ok=True)
-        self._unrecorded.append((process.pid, how, taken, lost))
+        now, monotonic = time.time(), time.monotonic()
+        self._unrecorded.append(
+            _Death(
+                process.pid,
+                how,
+                [CrashedRow(entry.evaluation_id, entry.row_index, entry.sample) for entry in taken],
+                [
+                    TimedOutRow(
+                        entry.evaluation_id,
+                        entry.row_index,
+                        entry.sample,
+                        started_at=now - (monotonic - entry.called_at),
+                        seconds=monotonic - entry.called_at,
+                    )
+                    for entry in timed_out
+                ],
+                lost,
+            )
+        )
         self.catch_up()
         return how
 
     def catch_up(self) -> bool:
         """Record what could not be recorded before. Returns whether nothing is left."""
         while self._unrecorded:
-            pid, how, taken, lost = self._unrecorded[0]
             try:
-                self._record(pid, how, taken, lost)
+                self._record(self._unrecorded[0])
             except StoreError:
                 return False
             self._unrecorded.popleft()
@@ -70,16 +115,18 @@ class Deaths:
     def close(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _record(self, pid: int, how: str, taken: list[CrashedRow], lost: list[LostUsage]) -> None:
-        if lost:
-            self._store.usage.add_lost(lost, socket.gethostname(), pid)
+    def _record(self, death: _Death) -> None:
+        if death.lost:
+            self._store.usage.add_lost(death.lost, socket.gethostname(), death.pid)
         # First the crashes: once the process counts as gone, its rows are published again.
-        if taken:
-            reason = f"{how}{_MEMORY_HINT}" if how.endswith(signal.SIGKILL.name) else how
-            given_up = self._store.crashes.record(taken, reason=reason, worker_id=None)
+        if death.timed_out:
+            self._store.crashes.time_out(death.timed_out)
+        if death.taken:
+            reason = f"{death.how}{_MEMORY_HINT}" if death.how.endswith(signal.SIGKILL.name) else death.how
+            given_up = self._store.crashes.record(death.taken, reason=reason, worker_id=None)
             for row in given_up:
                 self._told(f"row {row.row_index} is given up: too many processes died with it in flight")
-        self._store.workers.end_process(socket.gethostname(), pid, reason=how)
+        self._store.workers.end_process(socket.gethostname(), death.pid, reason=death.how)
 
 
 def _signal_name(number: int) -> str:

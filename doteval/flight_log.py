@@ -1,8 +1,9 @@
 """The flight log: which rows are in flight in a process, in a file that outlives it.
 
 A worker process notes every row when it begins and crosses it out when it ends. When the process
-dies, its supervisor reads which rows it took along. A note costs a write to mapped memory, no system
-call; what was written is in the file however the process dies, short of the machine's own death.
+dies, its supervisor reads which rows it took along. Of a call that has a time limit it also notes since when it is
+under way: its supervisor sees when it is over, whatever state the process is in. A note costs a write to mapped
+memory, no system call; what was written is in the file however the process dies, short of the machine's own death.
 """
 
 from __future__ import annotations
@@ -10,22 +11,31 @@ from __future__ import annotations
 import mmap
 import struct
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-# In flight (1) or free (0), evaluation id, row index, sample.
-_ENTRY = struct.Struct("=qqqq")
+# In flight (1) or free (0), evaluation id, row index, sample; when its call began, and its time limit.
+_ENTRY = struct.Struct("=qqqqdd")
+_CALL = struct.Struct("=dd")
+_CALL_OFFSET = _ENTRY.size - _CALL.size
 _ENTRIES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class FlightEntry:
-    """A row in flight."""
+    """A row in flight.
+
+    `called_at` is when the call that it is in began, by the clock that all processes of a machine share
+    (`time.monotonic`), and `limit` the seconds that it may take; 0 while it is in no call, or in one without limit.
+    """
 
     evaluation_id: int
     row_index: int
     sample: int
+    called_at: float = 0.0
+    limit: float = 0.0
 
 
 class FlightLog:
@@ -49,16 +59,27 @@ class FlightLog:
                 if self._free:
                     slot = self._free.pop()
                     _ENTRY.pack_into(
-                        self._map, slot * _ENTRY.size, 1, entry.evaluation_id, entry.row_index, entry.sample
+                        self._map, slot * _ENTRY.size, 1, entry.evaluation_id, entry.row_index, entry.sample, 0.0, 0.0
                     )
                     slots.append(slot)
         return slots
+
+    def called(self, slots: list[int], limit: float) -> None:
+        """Note that a call of these rows begins, which may take `limit` seconds."""
+        now = time.monotonic()
+        for slot in slots:
+            _CALL.pack_into(self._map, slot * _ENTRY.size + _CALL_OFFSET, now, limit)
+
+    def returned(self, slots: list[int]) -> None:
+        """Note that the call has ended."""
+        for slot in slots:
+            _CALL.pack_into(self._map, slot * _ENTRY.size + _CALL_OFFSET, 0.0, 0.0)
 
     def land(self, slots: list[int]) -> None:
         """Cross out rows that have ended."""
         with self._lock:
             for slot in slots:
-                _ENTRY.pack_into(self._map, slot * _ENTRY.size, 0, 0, 0, 0)
+                _ENTRY.pack_into(self._map, slot * _ENTRY.size, 0, 0, 0, 0, 0.0, 0.0)
                 self._free.append(slot)
 
     def land_all(self) -> None:

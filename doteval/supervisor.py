@@ -16,6 +16,7 @@ from doteval.errors import WorkerError
 from doteval.output_file import OutputFile
 from doteval.placement import DEVICES_VARIABLE, device_of
 from doteval.store import Store
+from doteval.stuck_rows import LOOK_SECONDS, StuckRows
 from doteval.worker_options import RECYCLED, WorkerOptions
 
 # A process that leaves within this many seconds of its start has not worked: the next is started
@@ -80,6 +81,10 @@ class Supervisor:
         self._command = command
         self._clock = clock
         self._places = [_Place(number, device_of(devices, number)) for number in range(1, processes + 1)]
+        self._stuck_rows = StuckRows(clock=clock)
+        self._next_watch = 0.0
+        # The processes that were killed for rows that were over their time.
+        self._stuck: set[int] = set()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="doteval-supervisor", daemon=True)
 
@@ -100,7 +105,7 @@ class Supervisor:
         processes = [place.process for place in self._places if place.process is not None]
         killed = self._end(processes, patience)
         for process in processes:
-            self._deaths.record(process)
+            self._deaths.record(process, stuck=process.pid in self._stuck)
         if self._output is not None:
             self._output.close()
         self._deaths.close()
@@ -118,9 +123,7 @@ class Supervisor:
             for process in processes:
                 process.send_signal(signal.SIGTERM)
             for process in processes:
-                try:
-                    process.wait(max(0.0, deadline - self._clock()))
-                except subprocess.TimeoutExpired:
+                if not self._has_left(process, max(0.0, deadline - self._clock())):
                     process.kill()
                     killed.append(process.pid)
         except KeyboardInterrupt:
@@ -132,6 +135,18 @@ class Supervisor:
             for process in processes:
                 process.wait()
         return killed
+
+    def _has_left(self, process: subprocess.Popen[bytes], patience: float) -> bool:
+        """Wait for a process to leave. A row that is over its time and cannot be interrupted would keep it for ever."""
+        while True:
+            try:
+                process.wait(min(LOOK_SECONDS, patience))
+                return True
+            except subprocess.TimeoutExpired:
+                patience -= LOOK_SECONDS
+                if patience <= 0:
+                    return False
+                self._end_if_stuck(process)
 
     def pids(self) -> list[int]:
         """The process ids of those that are alive."""
@@ -152,6 +167,16 @@ class Supervisor:
                     self._bury(place)
                 if place.process is None and self._clock() >= place.start_at and not self._stopping.is_set():
                     self._start_again(place)
+            if self._clock() >= self._next_watch:
+                self._next_watch = self._clock() + LOOK_SECONDS
+                for place in self._places:
+                    if place.process is not None:
+                        self._end_if_stuck(place.process)
+
+    def _end_if_stuck(self, process: subprocess.Popen[bytes]) -> None:
+        if self._stuck_rows.are_in(process.pid, self._deaths.flight_log(process.pid)):
+            self._stuck.add(process.pid)
+            process.kill()
 
     def _start_again(self, place: _Place) -> None:
         try:
@@ -183,10 +208,12 @@ class Supervisor:
             self._deaths.record(process)
             place.short_lives, place.start_at = 0, self._clock()
             return
+        stuck = process.pid in self._stuck
+        self._stuck.discard(process.pid)
         # One that left by itself refused its work, as the next may do too, however long its models load.
-        short = process.returncode == 0 or self._clock() - place.started_at < _SHORT_LIFE
+        short = process.returncode == 0 or (self._clock() - place.started_at < _SHORT_LIFE and not stuck)
         pause = self._pause(place, short=short)
-        how = self._deaths.record(process)
+        how = self._deaths.record(process, stuck=stuck)
         self._told(f"worker process {process.pid} {how}; the next starts in {pause:g} s")
 
     def _pause(self, place: _Place, *, short: bool) -> float:

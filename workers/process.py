@@ -351,20 +351,16 @@ class WorkerProcess:
         except StoreError as error:
             raise GiveBackError(error.message) from error
 
-    def _note(self, evaluation_id: int, rows: Sequence[Row]) -> Callable[[], None]:
-        """Note in the flight log that rows begin. Returns what to call when they have ended."""
+    def _note(self, evaluation_id: int, rows: Sequence[Row]) -> _Noted:
+        """Note in the flight log that rows begin."""
         assert self._flights is not None
-        flights = self._flights
-        slots = flights.take_off(FlightEntry(evaluation_id, row.index, row.sample) for row in rows)
+        slots = self._flights.take_off(FlightEntry(evaluation_id, row.index, row.sample) for row in rows)
+        self._count_begun(len(rows))
+        return _Noted(self._flights, slots, functools.partial(self._count_begun, -len(rows)))
+
+    def _count_begun(self, rows: int) -> None:
         with self._counting:
-            self._begun += len(rows)
-
-        def landed() -> None:
-            flights.land(slots)
-            with self._counting:
-                self._begun -= len(rows)
-
-        return landed
+            self._begun += rows
 
     def ids(self, evaluation_uid: str, first: int, last: int) -> dict[str, dict[str, object]]:
         """What log lines about a row task carry."""
@@ -598,6 +594,27 @@ class _Landing:
     def _look(self) -> None:
         if not self._parts and not self._unstored:
             self._over.set()
+
+
+class _Noted:
+    """Rows in the flight log. `on_landed` is told when they have ended."""
+
+    __slots__ = ("_flights", "_on_landed", "_slots")
+
+    def __init__(self, flights: FlightLog, slots: list[int], on_landed: Callable[[], None]) -> None:
+        self._flights = flights
+        self._slots = slots
+        self._on_landed = on_landed
+
+    def called(self, limit: float) -> None:
+        self._flights.called(self._slots, limit)
+
+    def returned(self) -> None:
+        self._flights.returned(self._slots)
+
+    def landed(self) -> None:
+        self._flights.land(self._slots)
+        self._on_landed()
 
 
 def _spending_log(options: WorkerOptions) -> SpendingLog | None:

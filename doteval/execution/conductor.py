@@ -81,6 +81,19 @@ class Staging(Protocol):
     def give_back(self, lane: Lane) -> None: ...
 
 
+class Noted(Protocol):
+    """Where rows are noted that were about to begin, for others to see if this process dies or is stuck."""
+
+    def called(self, limit: float) -> None:
+        """Their call begins, and may take `limit` seconds: after that, somebody should look after it."""
+
+    def returned(self) -> None:
+        """Their call has ended, or needs no looking after."""
+
+    def landed(self) -> None:
+        """They have ended."""
+
+
 @dataclass(eq=False)
 class Assignment:
     """Rows of one evaluation to be run.
@@ -97,7 +110,7 @@ class Assignment:
     rows: Iterator[Row]
     record: Callable[[Row, Outcome], None]
     ended: Callable[[BaseException | None], None]
-    note: Callable[[Sequence[Row]], Callable[[], None]] | None = None
+    note: Callable[[Sequence[Row]], Noted] | None = None
     alone: bool = False
     policy: CallPolicy | None = None
     name: str = ""
@@ -110,15 +123,13 @@ class Assignment:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Flight:
-    """One call: the rows that it is for (more than one in a batch), and the lane with their fixtures.
-
-    `landed` crosses them out again where they were noted.
-    """
+    """One call: the rows that it is for (more than one in a batch), the lane with their fixtures, and where
+    they are noted."""
 
     assignment: Assignment
     rows: Sequence[Row]
     lane: Lane | None
-    landed: Callable[[], None]
+    noted: Noted
 
 
 class Conductor:
@@ -327,13 +338,13 @@ class Conductor:
         if not rows:
             self._end_if_over(assignment)
             return
-        landed = assignment.note(rows) if assignment.note is not None else _nothing
+        noted = assignment.note(rows) if assignment.note is not None else _NOWHERE
         shared = self._stage.shared_call
         if shared is not None:
-            self._begin_call(_Flight(assignment, rows, None, landed), shared)
+            self._begin_call(_Flight(assignment, rows, None, noted), shared)
             return
         lane = self._stage.take_lane()
-        flight = _Flight(assignment, rows, lane, landed)
+        flight = _Flight(assignment, rows, lane, noted)
         try:
             own = lane.set_up()
         except BaseException as error:
@@ -365,7 +376,7 @@ class Conductor:
                     continue
                 short = ValueError(f"the row has {len(row.values)} values for {columns} columns")
                 failed = failed_before_call(short, "before the call")
-                self._finish(_Flight(assignment, (row,), None, _nothing), [failed])
+                self._finish(_Flight(assignment, (row,), None, _NOWHERE), [failed])
                 if not rows:
                     break
         return rows
@@ -379,9 +390,11 @@ class Conductor:
             if not self._admission.admits(flight.assignment):
                 if flight.lane is not None:
                     flight.lane.tear_down()
-                flight.landed()
+                flight.noted.landed()
                 return
             self._window.begun()
+            if policy.timeout is not None:
+                flight.noted.called(policy.timeout)
             try:
                 if size is None:
                     outcomes = [call(function, arguments, policy)]
@@ -391,6 +404,8 @@ class Conductor:
                 if flight.lane is not None:
                     flight.lane.tear_down()
                 raise
+            if policy.timeout is not None:
+                flight.noted.returned()
             self._finish(flight, outcomes)
             return
         flight.assignment.in_flight += 1
@@ -403,14 +418,27 @@ class Conductor:
                 begin = functools.partial(call_async, function, arguments, policy)
             else:
                 begin = functools.partial(call_batch_async, function, arguments, policy, len(flight.rows))
-            self._loop_window.feed(functools.partial(self._begin_on_loop, flight.assignment, begin), land)
+            self._loop_window.feed(functools.partial(self._begin_on_loop, flight, begin, policy.timeout), land)
         else:
             assert self._threads is not None
             admits = functools.partial(self._admission.admits, flight.assignment)
-            self._threads.submit(_call_and_land, admits, function, arguments, policy, size and len(flight.rows), land)
+            rows = size and len(flight.rows)
+            self._threads.submit(_call_and_land, admits, function, arguments, policy, rows, flight.noted, land)
 
-    async def _begin_on_loop(self, assignment: Assignment, begin: Begin) -> Any:
-        return await begin() if await self._admission.admits_on_loop(assignment) else None
+    async def _begin_on_loop(self, flight: _Flight, begin: Begin, limit: float | None) -> Any:
+        if not await self._admission.admits_on_loop(flight.assignment):
+            return None
+        if limit is None:
+            return await begin()
+        # The watch over the loop ends what never awaits, and needs up to that long to see it.
+        flight.noted.called(limit + LoopWatch.latest(limit))
+        # A loop that turns ends its rows in time.
+        turned = self._loop.loop.call_later(limit, flight.noted.returned)
+        try:
+            return await begin()
+        finally:
+            turned.cancel()
+            flight.noted.returned()
 
     def _policy_of(self, assignment: Assignment) -> CallPolicy:
         if assignment.policy is None:
@@ -428,7 +456,7 @@ class Conductor:
         outcomes = [landed] if isinstance(landed, Outcome) else landed
         if flight.lane is None and outcomes is not None:
             # Recorded here, so that the thread that sets up fixtures has less to do.
-            flight.landed()
+            flight.noted.landed()
             error = _recorded(flight, outcomes)
             self._inbox.put(functools.partial(self._after_flight, flight, outcomes, error))
         else:
@@ -442,7 +470,7 @@ class Conductor:
         else:
             if flight.lane is not None:
                 flight.lane.tear_down()
-            flight.landed()
+            flight.noted.landed()
         self._after_flight(flight, outcomes, None)
 
     def _after_flight(self, flight: _Flight, outcomes: list[Outcome] | None, error: BaseException | None) -> None:
@@ -465,7 +493,7 @@ class Conductor:
                 return
             outcomes = [with_teardown_errors(outcome, raised) for outcome in outcomes]
             self._stage.give_back(flight.lane)
-        flight.landed()
+        flight.noted.landed()
         error = _recorded(flight, outcomes)
         if error is not None:
             flight.assignment.drawn, flight.assignment.cut = True, error
@@ -516,8 +544,20 @@ class Conductor:
         self._prepared = None
 
 
-def _nothing() -> None:
-    pass
+class _Nowhere:
+    """Where rows are noted of which nobody wants to know."""
+
+    def called(self, limit: float) -> None:
+        pass
+
+    def returned(self) -> None:
+        pass
+
+    def landed(self) -> None:
+        pass
+
+
+_NOWHERE = _Nowhere()
 
 
 def _values(rows: Sequence[Row], *, batch: bool) -> dict[str, Any]:
@@ -532,16 +572,21 @@ def _call_and_land(
     arguments: dict[str, Any],
     policy: CallPolicy,
     rows: int | None,
+    noted: Noted,
     land: Callable[[Outcome | list[Outcome] | None], None],
 ) -> None:
     landed: Outcome | list[Outcome] | None = None
     try:
         if admits():
+            if policy.timeout is not None:
+                noted.called(policy.timeout)
             landed = (
                 call(function, arguments, policy) if rows is None else call_batch(function, arguments, policy, rows)
             )
     except BaseException as error:  # noqa: BLE001 - Ctrl-C reaches the main thread only; elsewhere it is the row's
         landed = [failed_before_call(error, "the row raised")] * (rows or 1)
+    if policy.timeout is not None:
+        noted.returned()
     land(landed)
 
 

@@ -26,9 +26,18 @@ class LoopWatch:
     def close(self) -> None:
         self._over.set()
 
+    @staticmethod
+    def latest(seconds: float) -> float:
+        """How many seconds at most such a watch takes to interrupt a loop that does not turn."""
+        return seconds + _pause(seconds)
+
     def _watch(self) -> None:
-        while not self._over.wait(min(_LONGEST_PAUSE, self._seconds / 4)):
+        while not self._over.wait(_pause(self._seconds)):
             turned = threading.Event()
             self._loop.soon(turned.set)
             while not turned.wait(self._seconds) and not self._over.is_set():
                 interrupt(self._loop.thread_id)
+
+
+def _pause(seconds: float) -> float:
+    return min(_LONGEST_PAUSE, seconds / 4)

@@ -5,13 +5,13 @@ everybody reads it from here. SQLite by default, PostgreSQL for more than one ma
 """
 
 from doteval.store.attempts import Attempt
-from doteval.store.crashes import CrashedRow
+from doteval.store.crashes import CrashedRow, TimedOutRow
 from doteval.store.experiments import ExperimentOverview
 from doteval.store.loads import CODE, LoadFailure
 from doteval.store.results import ErrorCount
 from doteval.store.rows import DatasetState, RowRange
 from doteval.store.store import Store
-from doteval.store.usage import LoadUsage, LostUsage, ModelUsage, UsageGroup, UsageReport
+from doteval.store.usage import LoadUsage, LostUsage, ModelUsage, UsageGroup, UsageReport, WorkerUsage
 from doteval.store.workers import LOADING, HeldRange, WorkerInfo, WorkerState
 from doteval.store.writer import GroupWriter
 from doteval.store.writing import NewResult, new_execution
@@ -33,9 +33,11 @@ __all__ = [
     "NewResult",
     "RowRange",
     "Store",
+    "TimedOutRow",
     "UsageGroup",
     "UsageReport",
     "WorkerInfo",
     "WorkerState",
+    "WorkerUsage",
     "new_execution",
 ]

@@ -6,10 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
 from doteval.encoding import decode
+from doteval.errors import RowTimeoutError
 from doteval.experiments import MAX_CRASHES
 from doteval.results import ErrorClass, Outcome, Row, RowError, RowStatus
 from doteval.store.engine import Database
@@ -28,8 +30,22 @@ class CrashedRow:
     sample: int
 
 
+@dataclass(frozen=True, slots=True)
+class TimedOutRow:
+    """A row and sample that were over their time, and could only be ended together with their worker process.
+
+    `started_at` is in seconds since the epoch; `seconds` is how long it had taken by then.
+    """
+
+    evaluation_id: int
+    row_index: int
+    sample: int
+    started_at: float
+    seconds: float
+
+
 class Crashes:
-    """The crashes that rows took part in."""
+    """The crashes that rows took part in, and the rows that were ended together with their process."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -57,12 +73,23 @@ class Crashes:
                 given_up.extend(hopeless)
         return given_up
 
+    def time_out(self, rows: Iterable[TimedOutRow]) -> None:
+        """Store rows as failed, with an error of the timeout class. Those that have a result by now are left alone."""
+        with self._database.write() as connection:
+            for evaluation_id, ended in _by_evaluation(rows).items():
+                self._database.hold(connection, [evaluation_id], alone=True)
+                waiting = [row for row in ended if _is_pending(connection, row)]
+                results = [encode_result(_timed_out(connection, row)) for row in waiting]
+                write_results(self._database, connection, results, None)
+
     def suspects(self, evaluation_id: int, first: int, last: int) -> Counter[tuple[int, int]]:
         """How often rows of a range, both ends included, took part in a crash ever, by (row index, sample)."""
         with self._database.read() as connection:
             found = connection.execute(_SUSPECTS, {"evaluation": evaluation_id, "first": first, "last": last})
             return Counter({(index, sample): count for index, sample, count in found})
 
+
+AnyRow = TypeVar("AnyRow", CrashedRow, TimedOutRow)
 
 # Made once: worker processes ask for every row task.
 _SUSPECTS = (
@@ -81,14 +108,14 @@ def _most_crashes(connection: Connection, evaluation_id: int) -> int:
     return int(decode(metadata).get(MAX_CRASHES, _MOST_CRASHES)) if metadata else _MOST_CRASHES
 
 
-def _by_evaluation(rows: Iterable[CrashedRow]) -> dict[int, list[CrashedRow]]:
-    grouped: dict[int, list[CrashedRow]] = {}
+def _by_evaluation(rows: Iterable[AnyRow]) -> dict[int, list[AnyRow]]:
+    grouped: dict[int, list[AnyRow]] = {}
     for row in sorted(rows, key=lambda row: (row.evaluation_id, row.row_index, row.sample)):
         grouped.setdefault(row.evaluation_id, []).append(row)
     return grouped
 
 
-def _is_pending(connection: Connection, row: CrashedRow) -> bool:
+def _is_pending(connection: Connection, row: CrashedRow | TimedOutRow) -> bool:
     exists = connection.scalar(
         select(ROW.c.row_index).where(ROW.c.evaluation_id == row.evaluation_id, ROW.c.row_index == row.row_index)
     )
@@ -149,13 +176,26 @@ def _attempt(row: CrashedRow, stands: int, reason: str, worker_id: int | None) -
 
 
 def _given_up(connection: Connection, row: CrashedRow, reason: str, most: int) -> NewResult:
-    key = connection.scalar(
-        select(ROW.c.key).where(ROW.c.evaluation_id == row.evaluation_id, ROW.c.row_index == row.row_index)
-    )
     error = RowError(
         type="Crash",
         message=f"the row was in flight in {most} worker processes that died; the last one {reason}",
         error_class=ErrorClass.CRASH,
     )
-    outcome = Outcome(RowStatus.FAILED, time.time(), 0.0, error=error)
+    return _failed(connection, row, Outcome(RowStatus.FAILED, time.time(), 0.0, error=error))
+
+
+def _timed_out(connection: Connection, row: TimedOutRow) -> NewResult:
+    error = RowError(
+        type=RowTimeoutError.__name__,
+        message=f"the row could not be interrupted when its time was over; its worker process was killed after "
+        f"{row.seconds:.0f} s",
+        error_class=ErrorClass.TIMEOUT,
+    )
+    return _failed(connection, row, Outcome(RowStatus.FAILED, row.started_at, row.seconds, error=error))
+
+
+def _failed(connection: Connection, row: CrashedRow | TimedOutRow, outcome: Outcome) -> NewResult:
+    key = connection.scalar(
+        select(ROW.c.key).where(ROW.c.evaluation_id == row.evaluation_id, ROW.c.row_index == row.row_index)
+    )
     return NewResult(row.evaluation_id, Row(row.row_index, str(key), {}, row.sample), outcome)

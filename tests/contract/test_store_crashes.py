@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from doteval.experiments import MAX_CRASHES, Evaluation
 from doteval.results import ErrorClass, RowStatus
-from doteval.store import CrashedRow, Store
+from doteval.store import CrashedRow, Store, TimedOutRow
 from tests.contract.store_workload import SPEC, begin, done, failed, results, rows
 
 
@@ -27,6 +27,22 @@ def test_a_row_is_given_up_after_so_many_crashes_and_no_other(store: Store) -> N
     assert record.outcome.error.error_class is ErrorClass.CRASH
     assert "in 2 worker processes that died; the last one was killed by SIGSEGV" in record.outcome.error.message
     assert store.crashes.suspects(evaluation.id, 0, 2) == {(0, 0): 1, (1, 0): 2, (2, 0): 1}
+
+
+def test_rows_that_were_ended_with_their_process_have_timed_out_and_what_was_stored_stays(store: Store) -> None:
+    evaluation = begin(store, 3)
+    store.results.write(results(evaluation, rows(1)), None)
+    ended = [TimedOutRow(evaluation.id, index, 0, started_at=1e9, seconds=5.5) for index in (0, 1)]
+    for _ in range(2):
+        # Who could not know whether it was stored does it again.
+        store.crashes.time_out(ended)
+    first, second = store.results.records(evaluation.id)
+    assert (first.outcome.status, second.outcome.status) == (RowStatus.DONE, RowStatus.FAILED)
+    assert (second.outcome.started_at, second.outcome.seconds) == (1e9, 5.5)
+    assert second.outcome.error is not None
+    assert second.outcome.error.error_class is ErrorClass.TIMEOUT
+    assert store.evaluations.counts(evaluation.id).failed == 1
+    assert store.rows.count_failed(evaluation.id, classes=[ErrorClass.TIMEOUT]) == 1
 
 
 def test_how_many_the_evaluation_says(store: Store) -> None:

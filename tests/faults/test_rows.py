@@ -143,6 +143,47 @@ def test_an_endless_loop_ends_at_the_row_timeout(project: Project, define: str) 
     assert records[4].outcome.error.error_class == "timeout"
 
 
+STUCK = {
+    # It keeps Python's lock, so that no thread of the process can do anything.
+    "backtracking": r're.match("(a+)+$", "a" * 64 + "b")',
+    "sleeping": "time.sleep(3600)",
+}
+
+
+@pytest.mark.parametrize(("define", "stuck"), [("def", "backtracking"), ("async def", "sleeping")])
+def test_a_row_stuck_in_c_code_ends_at_the_row_timeout_with_its_process(
+    project: Project, define: str, stuck: str
+) -> None:
+    project.write(
+        "eval_it.py",
+        f"""
+        import asyncio, re, time
+        from doteval import Score, foreach
+        @foreach("i", [(i,) for i in range(10)])
+        {define} eval_stuck(i):
+            tell(f"begin {{i}}")
+            {"await asyncio.sleep(0.1)" if define == "async def" else "pass"}
+            if i == 4:
+                {STUCK[stuck]}
+            return Score("ok", True, ["accuracy"])
+        """,
+    )
+    done = project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--row-timeout", "1")
+    records = project.records("x")["eval_stuck"]
+    assert len(records) == 10
+    assert [record.row.index for record in records if record.outcome.status != "done"] == [4]
+    error, seconds = records[4].outcome.error, records[4].outcome.seconds
+    assert error is not None
+    assert (error.type, error.error_class) == ("RowTimeoutError", "timeout")
+    begun = sum(what.startswith("begin ") for what in project.counts().elements())
+    print(f"lost: 0 of 10 rows; executed again: {begun - 10}; the stuck row was ended after {seconds:.1f} s")
+    # Those that had ended and could not be stored any more; async ones beside it, and itself once more, alone, so
+    # that no other is blamed.
+    assert begun - 10 <= 10
+    assert 1.0 < seconds < 10.0
+    assert "was killed: a row was over its time and could not be interrupted" in done.stdout + done.stderr
+
+
 def test_a_fixture_that_fails_to_load_everywhere_fails_its_evaluation_only(project: Project) -> None:
     project.write(
         "eval_it.py",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from doteval.concurrency import Adaptive
 from doteval.execution import conductor
 from doteval.execution import pytest_internals as internals
+from doteval.execution.calls import CallPolicy
 from doteval.execution.conductor import WindingDownError
 from doteval.results import Row
 from tests.unit.conductor_bench import KINDS, PATIENCE, Bench, Told, four_kinds, give_up, rows
@@ -248,20 +250,50 @@ def test_rows_are_noted_before_they_begin_and_crossed_out_before_they_are_record
     def body(bench: Bench) -> None:
         log: list[tuple[str, int]] = []
 
-        def note(begun: Sequence[Row]) -> Callable[[], None]:
-            (row,) = begun
-            log.append(("noted", row.index))
-            return lambda: log.append(("landed", row.index))
-
         def record(row: Row, _: object) -> None:
             log.append(("recorded", row.index))
 
-        bench.assign(kind, 20, note=note, record=record)
+        bench.assign(kind, 20, note=functools.partial(Noting, log), record=record)
         bench.serve()
         for index in range(20):
             assert [what for what, of in log if of == index] == ["noted", "landed", "recorded"]
 
     on_bench(SIMPLE, body, concurrency=3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_calls_with_a_time_limit_are_noted(on_bench: OnBench, kind: str) -> None:
+    def body(bench: Bench) -> None:
+        log: list[tuple[str, int]] = []
+        bench.assign(kind, 20, note=functools.partial(Noting, log), policy=CallPolicy(timeout=60.0))
+        bench.serve()
+        for index in range(20):
+            assert [what for what, of in log if of == index] == ["noted", "called", "returned", "landed"]
+
+    on_bench(SIMPLE, body, concurrency=3)
+
+
+class Noting:
+    """Writes into a list what is noted of a row."""
+
+    def __init__(self, log: list[tuple[str, int]], begun: Sequence[Row]) -> None:
+        (row,) = begun
+        self._log = log
+        self._index = row.index
+        self._add("noted")
+
+    def called(self, limit: float) -> None:
+        assert limit >= 60.0
+        self._add("called")
+
+    def returned(self) -> None:
+        self._add("returned")
+
+    def landed(self) -> None:
+        self._add("landed")
+
+    def _add(self, what: str) -> None:
+        self._log.append((what, self._index))
 
 
 def test_what_is_posted_runs_on_the_serving_thread_between_rows(on_bench: OnBench) -> None:
