@@ -91,14 +91,16 @@ def _with_watchdog(seconds: float, function: Callable[[], Value]) -> Value:
             pause = _AGAIN_SECONDS
 
     watchdog = threading.Thread(target=watch, name="doteval-deadline", daemon=True)
-    watchdog.start()
     try:
         try:
+            # Time may be over before the thread has told that it began: it hits in here then.
+            watchdog.start()
             return function()
         finally:
             _call_off(thread, lock, over)
     except Expired:
-        # It may have hit on the way into the call above; the next would come in a second at the earliest.
+        # It may have hit on the way into the call above; the next comes in a second at the earliest. A watch that
+        # nobody calls off would interrupt whatever this thread does next, and the thread that gets its id after it.
         _call_off(thread, lock, over)
         raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -116,6 +117,28 @@ def test_threads_that_end_as_their_time_does_take_no_harm() -> None:
         outcomes = list(pool.map(lambda _: call(), range(200)))
     assert set(outcomes) <= {"late", "in time"}
     assert len(outcomes) == 200
+
+
+def test_no_watch_outlives_its_call_however_early_it_strikes() -> None:
+    # As in worker processes: the watch gets the processor while the call has not begun.
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
+
+    def call() -> None:
+        # Over before it has begun.
+        for _ in range(500):
+            with pytest.raises(RowTimeoutError):
+                within(0.00005, spin)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    sys.setswitchinterval(before)
+    left = [watch for watch in threading.enumerate() if watch.name == "doteval-deadline"]
+    for watch in left:
+        # Called off, they end at once. One that was not would strike again and again.
+        watch.join(10)
+    assert not any(watch.is_alive() for watch in left)
 
 
 def _raise(error: BaseException) -> None:
