@@ -1,4 +1,4 @@
-"""The keeper of one server: starts it, watches it, starts it again when it dies, and stops it with its last user.
+"""The keeper of one server: starts it, watches it, starts it again when it dies or hangs, stops it with its last user.
 
 It runs as a program of its own, ``python -I -S keeper.py DIRECTORY`` with its settings as JSON on standard
 input, and imports nothing but the standard library: it is up in a few hundredths of a second and small. The
@@ -27,6 +27,7 @@ import fcntl
 import functools
 import http.client
 import json
+import math
 import os
 import re
 import selectors
@@ -85,6 +86,10 @@ class Keeper:
         self._deadline = 0.0
         self._next_look = 0.0
         self._look_pause = 0.0
+        # Since when a server that was ready has not answered.
+        self._silent_since: float | None = None
+        # Why it was started again the last time.
+        self._cause: str | None = None
         self._told_to_stop = False
         self._woken, self._waker = socket.socketpair()
 
@@ -166,12 +171,16 @@ class Keeper:
             user.sendall(json.dumps(self.status()).encode() + b"\n")
 
     def status(self) -> dict[str, Any]:
-        """What users are told: `state` is starting, ready, restarting or failed; `failure` says why it failed."""
+        """What users are told: `state` is starting, ready, restarting or failed; `failure` says why it failed.
+
+        `cause` says why it was started again the last time.
+        """
         return {
             "state": "failed" if self._failure is not None else self._state,
             "port": self._port,
             "pid": self._group,
             "restarts": self._restarts,
+            "cause": self._cause,
             "failure": self._failure,
         }
 
@@ -244,10 +253,15 @@ class Keeper:
             code = self._bury()
             how = f"was ended by signal {-code}" if code < 0 else f"exited with code {code}"
             self._lost(how if self._state == "ready" else f"{how} before it answered {self._health_url()}")
-        elif self._state != "ready" and time.monotonic() >= self._next_look:
+        elif time.monotonic() < self._next_look:
+            return
+        elif self._state == "ready":
+            self._look_whether_it_hangs()
+        else:
             if self._is_healthy():
                 self._state = "ready"
                 self._was_ready, self._ready_at = True, time.monotonic()
+                self._silent_since, self._next_look = None, self._ready_at + self._watch_pause()
                 self._tell()
             elif time.monotonic() > self._deadline:
                 self._end_server()
@@ -256,6 +270,26 @@ class Keeper:
             else:
                 self._next_look = time.monotonic() + self._look_pause
                 self._look_pause = min(_LONGEST_LOOK, self._look_pause * 2)
+
+    def _look_whether_it_hangs(self) -> None:
+        """End a server that is there, and has not answered for longer than it may."""
+        if self._is_healthy():
+            self._silent_since = None
+        elif not self._has_exited():
+            now = time.monotonic()
+            if self._silent_since is None:
+                self._silent_since = now
+            seconds = float(self._settings["hang_timeout"])
+            if now - self._silent_since >= seconds:
+                self._end_server()
+                self._lost(f"did not answer {self._health_url()} for {seconds:g} s")
+                return
+        self._next_look = time.monotonic() + self._watch_pause()
+
+    def _watch_pause(self) -> float:
+        """Seconds between two looks at a server that is ready."""
+        seconds = self._settings["hang_timeout"]
+        return math.inf if seconds is None else min(_IDLE_SECONDS, float(seconds) / 4)
 
     def _lost(self, how: str) -> None:
         """The server is gone. One that never was up is not worth another try."""
@@ -272,7 +306,7 @@ class Keeper:
         self._next_look = time.monotonic() + min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self._tries)
         self._tries += 1
         self._restarts += 1
-        self._state = "restarting"
+        self._state, self._cause = "restarting", how
         self._tell()
 
     def _is_healthy(self) -> bool:
@@ -365,8 +399,6 @@ class Keeper:
         if not self._users:
             # Somebody has the lock, or has just left.
             return _FIRST_LOOK
-        if self._process is not None and self._state == "ready":
-            return _IDLE_SECONDS
         return min(_IDLE_SECONDS, max(0.0, self._next_look - time.monotonic()))
 
     def _wake(self) -> None:

@@ -26,7 +26,8 @@ _SOCKET_PATH_LIMIT = 103
 class ServerSettings:
     """What a keeper is told. Times are seconds; `health` is the path of a URL, `directory` where the server runs.
 
-    `environment` is added to the environment of the process that is first.
+    `environment` is added to the environment of the process that is first. `hang_timeout` None: a server that does
+    not answer any more is left alone.
     """
 
     command: tuple[str, ...]
@@ -35,6 +36,7 @@ class ServerSettings:
     directory: str
     start_timeout: float
     stop_timeout: float
+    hang_timeout: float | None
     max_restarts: int
 
     @property
@@ -54,6 +56,7 @@ class ServerSettings:
                 "directory": self.directory,
                 "start_timeout": self.start_timeout,
                 "stop_timeout": self.stop_timeout,
+                "hang_timeout": self.hang_timeout,
                 "max_restarts": self.max_restarts,
                 "first_port": first_port,
             }

@@ -35,12 +35,16 @@ class ServerGoneError(ResourceError, ConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """What the keeper said last. `state` is starting, ready, restarting or failed; `pid` leads the process group."""
+    """What the keeper said last. `state` is starting, ready, restarting or failed; `pid` leads the process group.
+
+    `cause` is why it was started again the last time, `failure` why it is gone for good.
+    """
 
     state: str = "starting"
     port: int = 0
     pid: int = 0
     restarts: int = 0
+    cause: str | None = None
     failure: str | None = None
 
 
@@ -132,7 +136,7 @@ class ServerHolder:
                 if lost < self._settings.max_restarts:
                     # The keeper was killed. The server goes with it, and the next is where it was.
                     self._restarts_before = self._status.restarts + 1
-                    self._take(replace(self._status, state="restarting", restarts=self._restarts_before))
+                    self._take(replace(self._status, state="restarting", restarts=self._restarts_before, cause=None))
             self._clear_up()
             self._take(replace(self._status, state="failed", failure="was stopped, since its keeper was killed"))
         except ResourceError as error:
@@ -247,7 +251,7 @@ class ServerHolder:
         if status.failure is not None:
             logger.error("the server %s is gone for good: it %s", self._name, status.failure)
         elif status.state == "restarting":
-            logger.warning("the server %s has died and is started again", self._name)
+            logger.warning("the server %s %s, and is started again", self._name, status.cause or "has died")
         elif status.state == "ready" and before.state == "restarting":
             logger.warning("the server %s is back", self._name)
 

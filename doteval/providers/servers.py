@@ -97,6 +97,7 @@ class ServerProvider:
         directory: str | os.PathLike[str] | None = None,
         start_timeout: float = 600.0,
         stop_timeout: float = 15.0,
+        hang_timeout: float | None = 120.0,
         max_restarts: int = 3,
         **client: Any,
     ) -> ModelHandle:
@@ -107,8 +108,9 @@ class ServerProvider:
         `health` answers with a status of 200 to 299; the API is below `base_path`. `environment` is added to
         that of the first process, less what begins with ``DOTEVAL_``; `directory` is where the server runs, by
         default where this process does. A server that does not answer `start_timeout` seconds after its start
-        has failed; one that dies later is started again, `max_restarts` times in a row. It has `stop_timeout`
-        seconds to stop. Anything else is for `doteval.resources.openai.async_openai_client`.
+        has failed; one that dies later, or does not answer for `hang_timeout` seconds (None: however long), is
+        started again, `max_restarts` times in a row. It has `stop_timeout` seconds to stop. Anything else is for
+        `doteval.resources.openai.async_openai_client`.
 
         Raises UsageError for a command that cannot be one, ResourceError, with the end of the server's
         output, if it does not come up.
@@ -120,6 +122,7 @@ class ServerProvider:
             directory=str(Path(directory or Path.cwd()).absolute()),  # noqa: ASYNC240 - asks no disk
             start_timeout=start_timeout,
             stop_timeout=stop_timeout,
+            hang_timeout=hang_timeout,
             max_restarts=max_restarts,
         )
         holder = ServerHolder(Path(settings.command[0]).name, settings)

@@ -211,6 +211,45 @@ def test_a_server_that_dies_again_and_again_is_given_up(user: MakeUser, tmp_path
     assert one("close") is None
 
 
+def test_a_server_that_hangs_is_started_again(user: MakeUser) -> None:
+    one = user(hang_timeout=0.5, stop_timeout=0.5)
+    url = one("setup")
+    server = one.pid
+    # It takes connections from now on, as the kernel does that, and never answers.
+    os.kill(server, signal.SIGSTOP)
+    assert one("chat").startswith("mock reply")
+    state, again, restarts = one("status")
+    assert (state, restarts) == ("ready", 1)
+    assert again != server
+    assert not is_alive(server)
+    assert one("client").rstrip("/") == url
+
+
+def test_a_server_that_hangs_again_and_again_is_given_up(user: MakeUser, tmp_path: Path) -> None:
+    """It answers that it is well, once each time, and never again."""
+    script = """
+    import http.server, sys, time
+    class Well(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+    with open("starts", "a") as starts:
+        starts.write("x")
+    with http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Well) as server:
+        server.handle_request()
+        print("thinking about it", flush=True)
+    time.sleep(1000)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), "{port}"]
+    one = user(command=command, hang_timeout=0.2, max_restarts=2)
+    one("setup")
+    error = wait_until(lambda: "error" in (answer := one("client")) and answer["error"])
+    assert "was started again 2 times, and did not answer http://127.0.0.1:" in error
+    assert "for 0.2 s" in error
+    assert "thinking about it" in error
+    assert (tmp_path / "starts").read_text() == "xxx"
+
+
 def test_a_user_that_is_killed_leaves_the_server_to_the_others_and_the_last_takes_it_along(user: MakeUser) -> None:
     first, second = user(), user()
     first("setup")
