@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,17 @@ from doteval.encoding import encode
 from doteval.experiments import Counts, Evaluation, Experiment
 from doteval.latency import QUANTILES
 from doteval.results import Record, Usage
-from doteval.store import Attempt, ErrorCount, ExperimentOverview, LoadUsage, UsageGroup, UsageReport, WorkerState
+from doteval.store import (
+    Attempt,
+    ErrorCount,
+    ExperimentOverview,
+    LoadUsage,
+    ModelUsage,
+    UsageGroup,
+    UsageReport,
+    WorkerState,
+    WorkerUsage,
+)
 from doteval.summary import MetricValue, Summary
 
 if TYPE_CHECKING:
@@ -220,26 +230,34 @@ def load(found: LoadUsage) -> Document:
 def usage_report(report: UsageReport) -> Document:
     return {
         "fixtures": [load(found) for found in report.loads],
-        "models": [
-            {"model": found.usage.model, "kept": usage(found.usage), "spent": usage(found.spent)}
-            for found in report.models
-        ],
+        "models": [model(found) for found in report.models],
     }
 
 
-def usage_groups(what: str, groups: list[UsageGroup]) -> Document:
+def usage_of_workers(workers: Sequence[WorkerUsage]) -> Document:
     return {
-        what: [
+        "workers": [
             {
-                "name": group.name or None,
-                "models": [
-                    {"model": found.usage.model, "kept": usage(found.usage), "spent": usage(found.spent)}
-                    for found in group.models
-                ],
+                "name": worker.name or None,
+                "rows": worker.rows,
+                "fixtures": [load(found) for found in worker.loads],
+                "models": [model(found) for found in worker.models],
             }
-            for group in groups
+            for worker in workers
         ]
     }
+
+
+def usage_of_evaluations(evaluations: Sequence[UsageGroup]) -> Document:
+    return {
+        "evaluations": [
+            {"name": group.name, "models": [model(found) for found in group.models]} for group in evaluations
+        ]
+    }
+
+
+def model(found: ModelUsage) -> Document:
+    return {"model": found.usage.model, "kept": usage(found.usage), "spent": usage(found.spent)}
 
 
 def worker(found: WorkerState) -> Document:

@@ -13,7 +13,9 @@ from doteval.latency import QUANTILES
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from doteval.store import LoadUsage, ModelUsage, UsageGroup, UsageReport
+    from doteval.cli.documents import Document
+    from doteval.experiments import Experiment
+    from doteval.store import LoadUsage, ModelUsage, Store, UsageGroup, UsageReport, WorkerUsage
 
 # Facts of one fixture in the table; the rest is in the JSON.
 _FACTS_SHOWN = 6
@@ -33,30 +35,36 @@ def command(name: str, by: str | None, storage: str | None, as_json: bool) -> No
     get_stats() said. For each model requests, tries, the share of cache look-ups that were hits, tokens
     and cost of the results that are kept, within how many seconds half, 95 % and 99 % of the replies
     came, and how long rows waited for limits. "spent" are the tokens of everything, work that was done
-    twice too.
+    twice too. For each worker process also how many results it stored, and its loads.
     """
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
-        if by in ("worker", "evaluation"):
-            groups = store.usage.by_worker(experiment) if by == "worker" else store.usage.by_evaluation(experiment)
-            report = None
-        else:
-            report, groups = store.usage.report(experiment), []
         if as_json:
             from doteval.cli import documents
 
-            document = documents.usage_groups(f"{by}s", groups) if report is None else documents.usage_report(report)
-            if by in ("fixture", "model"):
-                document = {f"{by}s": document[f"{by}s"]}
-            documents.write({"experiment": documents.experiment(experiment), "storage": store.url, **document})
+            document = {"experiment": documents.experiment(experiment), "storage": store.url}
+            documents.write(document | _document(store, experiment, by))
             return
         from doteval.cli import terminal
 
         console = terminal.console()
-        if report is None:
-            _print_groups(console, str(by), groups)
+        if by == "worker":
+            _print_workers(console, store.usage.by_worker(experiment))
+        elif by == "evaluation":
+            _print_groups(console, by, store.usage.by_evaluation(experiment))
         else:
-            print_usage(console, report, by=by)
+            print_usage(console, store.usage.report(experiment), by=by)
+
+
+def _document(store: Store, experiment: Experiment, by: str | None) -> Document:
+    from doteval.cli import documents
+
+    if by == "worker":
+        return documents.usage_of_workers(store.usage.by_worker(experiment))
+    if by == "evaluation":
+        return documents.usage_of_evaluations(store.usage.by_evaluation(experiment))
+    document = documents.usage_report(store.usage.report(experiment))
+    return document if by is None else {f"{by}s": document[f"{by}s"]}
 
 
 def print_usage(console: Console, report: UsageReport, *, by: str | None = None) -> None:
@@ -69,7 +77,29 @@ def print_usage(console: Console, report: UsageReport, *, by: str | None = None)
         console.print("No session fixtures were loaded, and no calls to models recorded")
 
 
-def _print_groups(console: Console, by: str, groups: Sequence[UsageGroup]) -> None:
+def _print_workers(console: Console, workers: Sequence[WorkerUsage]) -> None:
+    from doteval.cli import terminal
+
+    if not workers:
+        console.print("No worker process has run rows")
+        return
+    table = terminal.table("worker", "rows", "requests", "tokens", "loads", "load time")
+    for worker in workers:
+        spent = worker.spent
+        table.add_row(
+            terminal.plain(worker.name or "-"),
+            terminal.count(worker.rows),
+            terminal.count(spent.requests),
+            terminal.count(spent.prompt_tokens + spent.completion_tokens),
+            terminal.count(sum(load.loads for load in worker.loads)),
+            terminal.duration(sum(load.load_seconds for load in worker.loads)),
+        )
+    console.print(table)
+    console.print()
+    _print_groups(console, "worker", workers)
+
+
+def _print_groups(console: Console, by: str, groups: Sequence[UsageGroup | WorkerUsage]) -> None:
     lines = [((group.name or "-", model.usage.model), model) for group in groups for model in group.models]
     if lines:
         _print_models(console, (by, "model"), lines)

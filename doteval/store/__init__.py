@@ -11,7 +11,7 @@ from doteval.store.loads import CODE, LoadFailure
 from doteval.store.results import ErrorCount
 from doteval.store.rows import DatasetState, RowRange
 from doteval.store.store import Store
-from doteval.store.usage import LoadUsage, LostUsage, ModelUsage, UsageGroup, UsageReport
+from doteval.store.usage import LoadUsage, LostUsage, ModelUsage, UsageGroup, UsageReport, WorkerUsage
 from doteval.store.workers import LOADING, HeldRange, WorkerInfo, WorkerState
 from doteval.store.writer import GroupWriter
 from doteval.store.writing import NewResult, new_execution
@@ -38,5 +38,6 @@ __all__ = [
     "UsageReport",
     "WorkerInfo",
     "WorkerState",
+    "WorkerUsage",
     "new_execution",
 ]

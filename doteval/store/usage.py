@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, literal, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Select, func, literal, or_, select, text
 
 from doteval.encoding import decode
 from doteval.experiments import Experiment
 from doteval.latency import Latency, merged
 from doteval.results import Usage
 from doteval.spending import Spent
+from doteval.store.bulk import among
 from doteval.store.engine import Database
 from doteval.store.tables import EVALUATION, RESOURCE_LOAD, RESULT, TALLY, USAGE, WORKER
+from doteval.store.tally import NOBODY
 from doteval.store.writing import write_usage
 
 
@@ -45,10 +47,29 @@ class ModelUsage:
 
 @dataclass(frozen=True, slots=True)
 class UsageGroup:
-    """The models that one worker process, or one evaluation, used."""
+    """The models that one evaluation used."""
 
     name: str
     models: list[ModelUsage]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerUsage:
+    """What one worker process did for an experiment.
+
+    `rows` is how many results it has stored, those that were replaced since among them. `loads` are all of its
+    session fixtures, which may have served other experiments too. `name` is "" for usage that belongs to no worker.
+    """
+
+    name: str
+    rows: int
+    loads: list[LoadUsage]
+    models: list[ModelUsage]
+
+    @property
+    def spent(self) -> Usage:
+        """What it spent on all models together."""
+        return sum((model.spent for model in self.models), Usage(""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +99,10 @@ class UsageReports:
 
     def report(self, experiment: Experiment) -> UsageReport:
         """What the experiment used. Its loads are those of the worker processes that wrote results or loaded for it."""
-        ids = select(EVALUATION.c.id).where(EVALUATION.c.experiment_id == experiment.id)
-        served = or_(
-            RESOURCE_LOAD.c.worker_id.in_(select(TALLY.c.worker_id).where(TALLY.c.evaluation_id.in_(ids))),
-            RESOURCE_LOAD.c.worker_id.in_(
-                select(RESOURCE_LOAD.c.worker_id).where(RESOURCE_LOAD.c.evaluation_id.in_(ids))
-            ),
-        )
-        loads = select(RESOURCE_LOAD).where(served).order_by(RESOURCE_LOAD.c.id)
         with self._database.read() as connection:
             models = _grouped(connection, experiment, literal(0)).get(0, [])
-            lines = connection.execute(loads).all()
-        return UsageReport(_load_usage(lines), models)
+            loads = _loads(connection, experiment)
+        return UsageReport(_load_usage(loads), models)
 
     def spent(self, experiment: Experiment) -> Spent:
         """What the experiment has spent. It costs one line a worker process, however many results there are."""
@@ -136,16 +149,31 @@ class UsageReports:
                     key = (evaluation_id, each.row_index, each.sample)
                     write_usage(self._database, connection, key, each.execution, each.usage, worker_id)
 
-    def by_worker(self, experiment: Experiment) -> list[UsageGroup]:
-        """The same calls to models by worker process, in the order in which these began; "" where there was none."""
-        query = select(WORKER.c.id, WORKER.c.service, WORKER.c.hostname, WORKER.c.pid).order_by(WORKER.c.id)
+    def by_worker(self, experiment: Experiment) -> list[WorkerUsage]:
+        """The same by worker process, in the order in which these began."""
+        stored = (
+            select(TALLY.c.worker_id, func.sum(TALLY.c.done + TALLY.c.failed + TALLY.c.skipped))
+            .where(TALLY.c.evaluation_id.in_(_evaluations(experiment)), TALLY.c.worker_id != NOBODY)
+            .group_by(TALLY.c.worker_id)
+        )
+        query = select(WORKER.c.id, WORKER.c.service, WORKER.c.hostname, WORKER.c.pid)
+        loads: dict[int, list[Any]] = {}
         with self._database.read() as connection:
-            found = _grouped(connection, experiment, func.coalesce(USAGE.c.worker_id, 0))
+            models = _grouped(connection, experiment, func.coalesce(USAGE.c.worker_id, NOBODY))
+            for line in _loads(connection, experiment):
+                loads.setdefault(line.worker_id, []).append(line)
+            rows = {worker: int(count) for worker, count in connection.execute(stored)}
+            workers = sorted({*models, *loads, *rows})
             names = {
                 line.id: f"{line.service} {line.hostname}:{line.pid}"
-                for line in connection.execute(query.where(WORKER.c.id.in_(list(found))))
+                for line in connection.execute(query.where(among(connection, WORKER.c.id, workers)))
             }
-        return [UsageGroup(names.get(worker, ""), found[worker]) for worker in sorted(found)]
+        return [
+            WorkerUsage(
+                names.get(worker, ""), rows.get(worker, 0), _load_usage(loads.get(worker, [])), models.get(worker, [])
+            )
+            for worker in workers
+        ]
 
     def by_evaluation(self, experiment: Experiment) -> list[UsageGroup]:
         """The same calls to models by evaluation."""
@@ -172,9 +200,22 @@ _KEPT = (
 )
 
 
+def _evaluations(experiment: Experiment) -> Select[tuple[int]]:
+    return select(EVALUATION.c.id).where(EVALUATION.c.experiment_id == experiment.id)
+
+
+def _loads(connection: Connection, experiment: Experiment) -> Sequence[Any]:
+    """The loads of the worker processes that wrote results or loaded for an experiment, in their order."""
+    ids = _evaluations(experiment)
+    wrote = select(TALLY.c.worker_id).where(TALLY.c.evaluation_id.in_(ids))
+    loaded = select(RESOURCE_LOAD.c.worker_id).where(RESOURCE_LOAD.c.evaluation_id.in_(ids))
+    served = or_(RESOURCE_LOAD.c.worker_id.in_(wrote), RESOURCE_LOAD.c.worker_id.in_(loaded))
+    return connection.execute(select(RESOURCE_LOAD).where(served).order_by(RESOURCE_LOAD.c.id)).all()
+
+
 def _grouped(connection: Connection, experiment: Experiment, group: ColumnElement[Any]) -> dict[Any, list[ModelUsage]]:
     """The usage of an experiment by whatever `group` says, and by model."""
-    mine = USAGE.c.evaluation_id.in_(select(EVALUATION.c.id).where(EVALUATION.c.experiment_id == experiment.id))
+    mine = USAGE.c.evaluation_id.in_(_evaluations(experiment))
     spent = _sums(connection, group, mine)
     kept = _sums(connection, group, mine, _KEPT)
     found: dict[Any, list[ModelUsage]] = {}

@@ -96,6 +96,7 @@ def test_usage_by_worker_process_and_by_evaluation(store: Store) -> None:
         ("w host:1", [(1, 1)]),
         ("w host:2", [(0, 4), (2, 2)]),
     ]
+    assert [(worker.rows, worker.spent.requests) for worker in by_worker] == [(0, 8), (1, 1), (1, 6)]
     by_evaluation = store.usage.by_evaluation(one.experiment)
     assert [[(m.usage.model, m.spent.requests) for m in group.models] for group in by_evaluation] == [
         [("a", 5), ("b", 2)],
@@ -138,6 +139,28 @@ def test_loads_are_put_together_over_workers(store: Store) -> None:
         ),
         # What was never loaded is not torn down.
         LoadUsage("judge\x00", loads=1, load_seconds=0.5, torn_down=0, stats={}, errors=["OSError: \ud800"]),
+    ]
+
+
+def test_loads_and_rows_by_worker_process(store: Store) -> None:
+    evaluation, other = begin(store, 5), begin(store, 5, name="other")
+    first, second, idle, stranger = (_worker(store, pid) for pid in range(4))
+    for worker, seconds in ((first, 2.0), (first, 0.5), (second, 3.5), (stranger, 9.0)):
+        store.loads.begin(worker, "model", "evals", seconds)
+    # It has loaded, and stored nothing yet.
+    store.loads.begin(idle, "judge", "", 1.0, evaluation_id=evaluation.id)
+    store.results.write(results(evaluation, rows(3)), first)
+    store.results.write(results(evaluation, rows(1, first=3), failed()), second)
+    store.results.write(results(other, rows(4)), second)
+    store.results.write(results(other, rows(1)), stranger)
+    found = [
+        (worker.name, worker.rows, [(load.fixture, load.loads, load.load_seconds) for load in worker.loads])
+        for worker in store.usage.by_worker(evaluation.experiment)
+    ]
+    assert found == [
+        ("w host:0", 3, [("model", 2, 2.5)]),
+        ("w host:1", 1, [("model", 1, 3.5)]),
+        ("w host:2", 0, [("judge", 1, 1.0)]),
     ]
 
 

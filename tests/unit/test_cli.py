@@ -300,11 +300,20 @@ def test_usage_as_json(doteval_: CommandLine, results: str) -> None:
 @pytest.mark.parametrize(("by", "name"), [("worker", "local here:1"), ("evaluation", "eval_words")])
 def test_usage_parted_up(doteval_: CommandLine, results: str, by: str, name: str) -> None:
     ran = doteval_("usage", "alpha", "--storage", results, "--by", by)
-    assert "gpt-small" in line_with(ran.out, name)
+    assert name in line_with(ran.out, "gpt-small")
     assert "lexicon" not in ran.out
     (group,) = json.loads(doteval_("usage", "alpha", "--storage", results, "--by", by, "--json").out)[f"{by}s"]
     assert name in group["name"]
     assert group["models"][0]["kept"]["requests"] == 3
+
+
+def test_usage_by_worker_has_rows_and_loads(doteval_: CommandLine, results: str) -> None:
+    ran = doteval_("usage", "alpha", "--storage", results, "--by", "worker")
+    assert words(line_with(ran.out, "local here:1"))[2:] == ["7", "3", "39", "1", "1.50", "s"]
+    (worker,) = json.loads(doteval_("usage", "alpha", "--storage", results, "--by", "worker", "--json").out)["workers"]
+    assert worker["rows"] == 7
+    (fixture,) = worker["fixtures"]
+    assert (fixture["fixture"], fixture["loads"], fixture["load_seconds"]) == ("lexicon", 1, 1.5)
 
 
 # status and watch
