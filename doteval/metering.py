@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from doteval.results import Usage
+from doteval.sharing import CacheChoice
 
 Returned = TypeVar("Returned")
 
@@ -31,11 +32,13 @@ class Place:
 class Meter:
     """Adds up usage by model. Safe to use from threads that a row starts.
 
-    `place` is the row that it is for, None if nobody said so.
+    `place` is the row that it is for, None if nobody said so. `cache` is what the row's submission says of the
+    cache of replies, None for nothing.
     """
 
     def __init__(self) -> None:
         self.place: Place | None = None
+        self.cache: CacheChoice | None = None
         self._lock = threading.Lock()
         self._by_model: dict[str, Usage] = {}
 
@@ -86,13 +89,15 @@ def current_place() -> Place | None:
     return None if meter is None else meter.place
 
 
-def placed(function: Callable[..., Returned], place: Place) -> Callable[..., Returned]:
+def placed(
+    function: Callable[..., Returned], place: Place, cache: CacheChoice | None = None
+) -> Callable[..., Returned]:
     """A function that tells the meter it is called under which row it is for, and then calls `function`."""
 
     def call(**arguments: Any) -> Returned:
         meter = _current.get()
         if meter is not None:
-            meter.place = place
+            meter.place, meter.cache = place, cache
         return function(**arguments)
 
     return call

@@ -8,9 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 DEFAULT_CACHE_PATH = ".doteval/cache.db"
+
+# The key of an evaluation's metadata that says whether its rows share replies.
+CACHE = "cache"
+
+Caching = bool | Literal["always"] | None
+"""True: replies to requests that are the same by their parameters (temperature 0, a seed, embeddings) are
+shared; "always": all successful replies; False: none; None: as the settings say (``--cache``), else none."""
 
 
 class CacheMode(StrEnum):
@@ -24,6 +31,34 @@ class CacheMode(StrEnum):
     """By none."""
     REFRESH = "refresh"
     """As with `ON`, but replies from before now are asked for anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheChoice:
+    """What a command says of the cache. Replies from before `since`, in seconds since the epoch, are asked for anew.
+
+    What a submission says travels in the metadata of its evaluations, and counts more for their rows than what
+    the worker service was told.
+    """
+
+    mode: CacheMode
+    since: float = 0.0
+
+    def is_wanted_by(self, wish: Caching) -> bool:
+        """Whether a client that was made with ``cache=wish`` shares replies."""
+        if self.mode is CacheMode.ASK:
+            return bool(wish)
+        return self.mode is not CacheMode.OFF and wish is not False
+
+    def to_metadata(self) -> dict[str, object]:
+        """The form in which an evaluation's metadata holds it."""
+        return {CACHE: {"mode": self.mode.value, "since": self.since}}
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, object]) -> CacheChoice | None:
+        """What an evaluation's metadata holds, None if the submission has said nothing."""
+        held: Any = metadata.get(CACHE)
+        return cls(CacheMode(held["mode"]), held["since"]) if isinstance(held, dict) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +78,11 @@ class Sharing:
     cache_seconds: float = 30 * 86400.0
     cache_bytes: int = 512 * 1024 * 1024
     prices: str | None = None
+
+    @property
+    def choice(self) -> CacheChoice:
+        """Whether replies are shared where a submission says nothing."""
+        return CacheChoice(self.cache, self.refresh_since if self.cache is CacheMode.REFRESH else 0.0)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Sharing:

@@ -21,7 +21,7 @@ from doteval.placement import DEFAULT_QUEUE
 from doteval.queue.embedded_redis import EmbeddedRedis
 from doteval.queue.lanes import Priority
 from doteval.queue.publisher import Publisher
-from doteval.sharing import Sharing
+from doteval.sharing import CacheChoice, Sharing
 from doteval.spending import Budget, budget_error, check_prices
 from doteval.store import Store
 from doteval.worker_options import WorkerOptions, slots_for
@@ -35,7 +35,8 @@ class SubmitOptions:
     `samples` is how many rows of each dataset to run; `rows_per_task` how many travel in one row
     task, None to choose; `epochs` how many samples of every row. `queue` is for evaluations that name
     none. Of `devices` each local worker process sees one. `retry_delay` and `row_timeout` are in seconds.
-    `budget` is what the experiment may spend in all.
+    `budget` is what the experiment may spend in all. `cache` is what the user says of the cache of replies here, None
+    for nothing.
     """
 
     paths: tuple[str, ...]
@@ -58,6 +59,7 @@ class SubmitOptions:
     row_timeout: float | None = None
     max_crashes: int = 2
     budget: Budget = field(default_factory=Budget)
+    cache: CacheChoice | None = None
     sharing: Sharing = field(default_factory=Sharing)
 
 
@@ -217,4 +219,5 @@ def _specify(item: EvaluationItem, options: SubmitOptions) -> EvaluationSpec:
     spec = specify(item)
     policy = {"retries": options.max_retries, "delay": options.retry_delay, "timeout": options.row_timeout}
     metadata = {QUEUE: options.queue, **spec.metadata, POLICY: policy, MAX_CRASHES: options.max_crashes}
-    return replace(spec, metadata={**metadata, **options.budget.to_metadata()})
+    cache = {} if options.cache is None else options.cache.to_metadata()
+    return replace(spec, metadata={**metadata, **cache, **options.budget.to_metadata()})

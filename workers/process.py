@@ -51,7 +51,7 @@ from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus
 from doteval.settings import load_settings
-from doteval.sharing import share
+from doteval.sharing import CacheChoice, share
 from doteval.spending import Budget
 from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo, WorkerState, new_execution
@@ -267,7 +267,18 @@ class WorkerProcess:
         note = functools.partial(self._note, evaluation.id) if self._flights is not None else None
         # A row that may have killed a process runs alone, so that no other is blamed for it.
         assignments = [
-            Assignment(item, iter(part), landing.record, landing.ended, note, alone, policy, evaluation.uid, gate)
+            Assignment(
+                item,
+                iter(part),
+                landing.record,
+                landing.ended,
+                note,
+                alone,
+                policy,
+                evaluation.uid,
+                gate,
+                CacheChoice.of(evaluation.spec.metadata),
+            )
             for part, alone in ((calm, False), (suspected, True))
             if part
         ]

@@ -128,11 +128,7 @@ def command(
         rows_per_task=rows_per_task,
         cache=cache,
     )
-    if cache is not None and settings.broker is not None:
-        raise click.UsageError(
-            "With a broker the workers decide about the cache: give --cache, --no-cache or --refresh-cache to "
-            "`doteval worker`."
-        )
+    sharing = settings.sharing()
     refuse_local(settings.broker, {"--workers": workers, "--devices": devices})
     name = experiment or ephemeral_name()
     options = SubmitOptions(
@@ -153,7 +149,8 @@ def command(
         epochs=epochs,
         row_timeout=row_timeout,
         budget=Budget(max_requests, max_tokens, max_cost),
-        sharing=settings.sharing(),
+        cache=None if cache is None else sharing.choice,
+        sharing=sharing,
     )
     chosen: dict[str, Any] = {"max_retries": max_retries, "retry_delay": retry_delay, "max_crashes": max_crashes}
     options = replace(options, **{name: value for name, value in chosen.items() if value is not None})

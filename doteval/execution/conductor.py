@@ -42,6 +42,7 @@ from doteval.execution.windows import FixedWindow, Window, window_for
 from doteval.foreach import ForEachSpec
 from doteval.metering import Place, placed
 from doteval.results import ErrorClass, Outcome, Row
+from doteval.sharing import CacheChoice
 
 # Seconds for which an evaluation has the stage while another one waits: long against the time of most
 # rows, short against the patience of people. Set-up must not take more than one part in so many of it.
@@ -103,7 +104,7 @@ class Assignment:
     that are about to begin, and gives what to call when they have ended. Rows that are to run
     `alone` have no other row beside them in this process. `policy` is used instead of the conductor's.
     `name` is what all worker processes call the evaluation. What the `gate` refuses does not begin, and cuts
-    the assignment short.
+    the assignment short. `cache` is what the submission says of the cache of replies.
     """
 
     item: Runnable
@@ -115,6 +116,7 @@ class Assignment:
     policy: CallPolicy | None = None
     name: str = ""
     gate: Gate | None = None
+    cache: CacheChoice | None = None
     in_flight: int = field(default=0, init=False)
     withdrawn: bool = field(default=False, init=False)
     drawn: bool = field(default=False, init=False)
@@ -385,7 +387,8 @@ class Conductor:
         policy, size = self._policy_of(flight.assignment), flight.assignment.item.spec.batch_size
         arguments = {**what.fixtures, **_values(flight.rows, batch=size is not None)}
         first = flight.rows[0]
-        function = placed(what.function, Place(flight.assignment.name, first.index, first.sample))
+        place = Place(flight.assignment.name, first.index, first.sample)
+        function = placed(what.function, place, flight.assignment.cache)
         if self._loop_window is None and self._threads is None:
             if not self._admission.admits(flight.assignment):
                 if flight.lane is not None:

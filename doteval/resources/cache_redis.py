@@ -99,18 +99,15 @@ class RedisStorage:
     """A `Storage` in the Redis of the broker URL, under the prefix ``doteval:cache``.
 
     Replies are kept for `seconds`, and at most `most_bytes` of them: the ones that were not used for the
-    longest time make room. Replies from before `since` (seconds since the epoch) count as missing.
+    longest time make room.
     """
 
-    def __init__(
-        self, broker: str, *, seconds: float, most_bytes: int, since: float = 0.0, prefix: str = _PREFIX
-    ) -> None:
+    def __init__(self, broker: str, *, seconds: float, most_bytes: int, prefix: str = _PREFIX) -> None:
         self._shown = hidden(broker)
         self._client = redis_client(broker)
         self._scripts = Scripts(self._client)
         self._keep = max(1, round(seconds * 1000))
         self._most_bytes = most_bytes
-        self._since = since
         self._prefix = prefix
         self._keys = [f"{prefix}:{name}" for name in ("used", "ends", "sizes", "total")]
         self._owner = secrets.token_hex(8)
@@ -135,8 +132,8 @@ class RedisStorage:
         lease = round(LEASE_SECONDS * 1000)
         start = [self._prefix, operation.key.hex(), self._owner]
         match operation:
-            case Ask():
-                return _ASK, self._keys, [*start, lease, f"{self._since:.6f}"]
+            case Ask(_, since):
+                return _ASK, self._keys, [*start, lease, f"{since:.6f}"]
             case Put(_, reply):
                 arguments = [*start, self._keep, self._most_bytes, reply.content_type, reply.content]
                 return _PUT, self._keys, arguments

@@ -42,14 +42,13 @@ class SQLiteStorage:
     """A `Storage` in the file at `path`, which is made if need be.
 
     Replies are kept for `seconds`, and at most `most_bytes` of them: the ones that were not used for the
-    longest time make room. Replies from before `since` (seconds since the epoch) count as missing.
+    longest time make room.
     """
 
-    def __init__(self, path: Path, *, seconds: float, most_bytes: int, since: float = 0.0) -> None:
+    def __init__(self, path: Path, *, seconds: float, most_bytes: int) -> None:
         self._path = path
         self._seconds = seconds
         self._most_bytes = most_bytes
-        self._since = since
         self._owner = secrets.token_hex(8)
         self._connection: sqlite3.Connection | None = None
         self._used: dict[bytes, float] = {}
@@ -101,25 +100,25 @@ class SQLiteStorage:
     def _found(self, connection: sqlite3.Connection, operations: Sequence[Operation]) -> list[Answer]:
         """The replies that are there, found without keeping anybody from writing."""
         return [
-            self._look_up(connection, operation.key) if isinstance(operation, Ask) else None for operation in operations
+            self._look_up(connection, operation) if isinstance(operation, Ask) else None for operation in operations
         ]
 
-    def _look_up(self, connection: sqlite3.Connection, key: bytes) -> StoredReply | None:
+    def _look_up(self, connection: sqlite3.Connection, ask: Ask) -> StoredReply | None:
         now = time.time()
         line = connection.execute(
             "SELECT content_type, content FROM reply WHERE key = ? AND expires_at > ? AND made_at >= ?",
-            (key, now, self._since),
+            (ask.key, now, ask.since),
         ).fetchone()
         if line is None:
             return None
-        self._used[key] = now
+        self._used[ask.key] = now
         return StoredReply(*line)
 
     def _write(self, connection: sqlite3.Connection, operation: Operation) -> Answer:
         match operation:
             case Ask(key):
                 # Perhaps it has come since we looked.
-                return self._look_up(connection, key) or self._lease(connection, key)
+                return self._look_up(connection, operation) or self._lease(connection, key)
             case Put(key, reply):
                 self._put(connection, key, reply)
                 self._release(connection, key)

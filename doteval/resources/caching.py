@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
@@ -18,23 +18,28 @@ from doteval.resources.exchange import Exchange, Response, Step
 from doteval.resources.recording import Ledger
 from doteval.resources.reply_cache import ReplyCache, StoredReply
 from doteval.results import Usage
+from doteval.sharing import CacheChoice, Caching
 
-Scope = Literal["repeatable", "always"]
 _UNFINISHED = frozenset({"failed", "in_progress", "queued", "cancelled"})
 
 
-def cached(step: Step, cache: ReplyCache | None, scope: Scope, ledger: Ledger) -> Step:
-    """The step that asks the cache first. Without a `cache` only single calls' wishes are taken out."""
+def cached(step: Step, cache: ReplyCache, default: CacheChoice, wish: Caching, ledger: Ledger) -> Step:
+    """The step that asks the cache first, if that is wanted for the row.
+
+    `default` holds where the row's submission has said nothing; `wish` is the client's own, to which a single
+    call may make an exception.
+    """
 
     async def ask_cache(exchange: Exchange) -> Response:
-        wish = exchange.request.headers.pop(CACHE_HEADER, None)
-        if cache is None or wish == NEVER:
+        exception = exchange.request.headers.pop(CACHE_HEADER, None)
+        choice = (exchange.meter and exchange.meter.cache) or default
+        if exception == NEVER or not choice.is_wanted_by(wish):
             return await step(exchange)
-        wanted = may_be_cached(exchange) if ALWAYS in (wish, scope) else is_repeatable(exchange)
+        wanted = may_be_cached(exchange) if ALWAYS in (exception, wish) else is_repeatable(exchange)
         if not wanted:
             return await step(exchange)
         key = key_of(exchange)
-        future = cache.ask(key)
+        future = cache.ask(key, choice.since)
         try:
             found = await exchange.io.wait(future)
         except ResourceError:

@@ -21,7 +21,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from openai import DEFAULT_MAX_RETRIES, AsyncOpenAI, DefaultAioHttpClient, DefaultHttpxClient, OpenAI
@@ -34,13 +34,9 @@ from doteval.resources.limits import limited
 from doteval.resources.recording import Ledger, recorded
 from doteval.resources.retries import RETRY_SECONDS, RetryPolicy, retried
 from doteval.resources.shared import shared_cache, shared_limiter, shared_prices
-from doteval.sharing import CacheMode, sharing
+from doteval.sharing import Caching, sharing
 
 Client = TypeVar("Client", bound=OpenAI | AsyncOpenAI)
-
-Caching = bool | Literal["always"] | None
-"""True: replies to requests that are the same by their parameters (temperature 0, a seed, embeddings) are
-shared; "always": all successful replies; False: none; None: as the settings say (``--cache``), else none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +196,7 @@ def _steps(ledger: Ledger, options: ClientOptions, transport_errors: tuple[type[
     step = recorded(sent, ledger, shared_prices())
     step = limited(step, shared_limiter(), options.limits, ledger)
     step = retried(step, options.retries, ledger, transport_errors=transport_errors)
-    mode, wish = sharing().cache, options.cache
-    wanted = {CacheMode.OFF: False, CacheMode.ASK: bool(wish)}.get(mode, wish is not False)
-    return cached(step, shared_cache() if wanted else None, "always" if wish == "always" else "repeatable", ledger)
+    return cached(step, shared_cache(), sharing().choice, options.cache, ledger)
 
 
 def _errors_of(http_client: Any) -> tuple[type[Exception], ...]:

@@ -41,9 +41,13 @@ class StoredReply:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """→ the reply; True: leased to us; False: leased to somebody else."""
+    """→ the reply; True: leased to us; False: leased to somebody else.
+
+    A reply from before `since`, in seconds since the epoch, counts as missing.
+    """
 
     key: bytes
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +96,21 @@ class ReplyCache:
         self._complained = ""
         self._door = threading.Lock()
         self._closed = False
-        self._thread = threading.Thread(target=self._serve, name="doteval-cache", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
-    def ask(self, key: bytes) -> Future[StoredReply | None]:
+    def ask(self, key: bytes, since: float = 0.0) -> Future[StoredReply | None]:
         """The reply, or None: the key is leased to the caller, who must call `put` or `release`.
 
-        The future raises ResourceError if the cache cannot be reached.
+        A reply from before `since` (seconds since the epoch) counts as missing. The future raises ResourceError
+        if the cache cannot be reached.
         """
         future: Future[StoredReply | None] = Future()
         with self._door:
             if not self._closed:
-                self._inbox.put(_Command("ask", key, future=future))
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._serve, name="doteval-cache", daemon=True)
+                    self._thread.start()
+                self._inbox.put(_Command("ask", key, future=future, since=since))
                 return future
         future.set_exception(_closed_error())
         return future
@@ -127,7 +134,8 @@ class ReplyCache:
             if not self._closed:
                 self._closed = True
                 self._inbox.put(_Command("close"))
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     # What follows runs on the thread of the cache.
 
@@ -146,7 +154,7 @@ class ReplyCache:
             if closing:
                 operations += [Release(key) for key in self._held]
             else:
-                operations += [Ask(key) for key, asked in self._asked.items() if asked.look_at <= now]
+                operations += [Ask(key, asked.since) for key, asked in self._asked.items() if asked.look_at <= now]
             if operations:
                 self._perform(operations)
             if closing:
@@ -173,10 +181,11 @@ class ReplyCache:
             asked = self._asked.get(key)
             if asked is not None:
                 asked.waiting.append(command.future)
-            elif key in self._held:
-                self._asked[key] = _Asked(deque([command.future]), look_at=float("inf"))
+                # What is new enough for one of them is for all.
+                asked.since = max(asked.since, command.since)
             else:
-                self._asked[key] = _Asked(deque([command.future]))
+                look_at = float("inf") if key in self._held else 0.0
+                self._asked[key] = _Asked(deque([command.future]), command.since, look_at)
         elif command.what == "put":
             assert command.reply is not None
             self._held.pop(key, None)
@@ -258,6 +267,7 @@ class _Asked:
     """Who waits for a key, and when to look for it."""
 
     waiting: deque[Future[StoredReply | None]]
+    since: float
     look_at: float = 0.0
     pause: float = _FIRST_LOOK
 
@@ -272,3 +282,4 @@ class _Command:
     key: bytes = b""
     reply: StoredReply | None = None
     future: Future[StoredReply | None] | None = None
+    since: float = 0.0

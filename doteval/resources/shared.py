@@ -14,7 +14,7 @@ from doteval.resources.cache_redis import RedisStorage
 from doteval.resources.cache_sqlite import SQLiteStorage
 from doteval.resources.limiter import Limiter
 from doteval.resources.reply_cache import ReplyCache, Storage
-from doteval.sharing import DEFAULT_CACHE_PATH, CacheMode, Sharing, sharing
+from doteval.sharing import DEFAULT_CACHE_PATH, Sharing, sharing
 from doteval.urls import is_redis_url
 
 _lock = threading.Lock()
@@ -55,12 +55,11 @@ def shared_prices() -> PriceTable:
 
 
 def _storage(settings: Sharing) -> Storage:
-    since = settings.refresh_since if settings.cache is CacheMode.REFRESH else 0.0
     seconds, most_bytes = settings.cache_seconds, settings.cache_bytes
     if settings.cache_path is None and settings.broker is not None and is_redis_url(settings.broker):
-        return RedisStorage(settings.broker, seconds=seconds, most_bytes=most_bytes, since=since)
+        return RedisStorage(settings.broker, seconds=seconds, most_bytes=most_bytes)
     path = Path(settings.cache_path or DEFAULT_CACHE_PATH)
-    return SQLiteStorage(path, seconds=seconds, most_bytes=most_bytes, since=since)
+    return SQLiteStorage(path, seconds=seconds, most_bytes=most_bytes)
 
 
 def close_shared() -> None:

@@ -187,15 +187,20 @@ def test_what_is_put_again_counts_once(open_cache: Open) -> None:
 
 
 def test_refreshing_asks_anew_once(open_cache: Open) -> None:
-    old = open_cache()
-    assert ask(old, 1) is None
-    old.put(key(1), reply("old"))
-    assert ask(old, 1) == reply("old")
-    new = open_cache(since=time.time() + 0.001)
+    caches = open_cache(), open_cache()
+    assert ask(caches[0], 1) is None
+    caches[0].put(key(1), reply("old"))
+    assert ask(caches[1], 1) == reply("old")
+    since = time.time() + 0.001
     time.sleep(0.002)  # the moment that `since` names
-    assert ask(new, 1) is None
-    new.put(key(1), reply("new"))
-    assert ask(new, 1) == ask(old, 1) == reply("new")
+    assert caches[1].ask(key(1), since).result(10) is None
+    # Others wait for the new one from here on, or take the old one, as they like.
+    assert ask(caches[0], 1) == reply("old")
+    newest = caches[0].ask(key(1), since)
+    caches[1].put(key(1), reply("new"))
+    assert newest.result(10) == reply("new")
+    for cache in caches:
+        assert ask(cache, 1) == cache.ask(key(1), since).result(10) == reply("new")
 
 
 def test_many_threads_and_keys(open_cache: Open) -> None:

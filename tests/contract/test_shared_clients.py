@@ -18,7 +18,7 @@ from doteval.resources.mock_openai import MockOpenAI
 from doteval.resources.openai import async_openai_client, instrument, openai_client
 from doteval.resources.shared import close_shared
 from doteval.results import Usage
-from doteval.sharing import CacheMode, Sharing, share
+from doteval.sharing import CacheChoice, CacheMode, Sharing, share
 
 Configure = Callable[..., None]
 _number = count()
@@ -249,6 +249,47 @@ def test_the_command_decides(
     for _ in range(2):
         ask(client)
     assert mock_openai.stats()["requests"] == requests
+
+
+@pytest.mark.parametrize(
+    ("said", "default", "wish", "requests"),
+    [
+        (CacheMode.ON, CacheMode.ASK, None, 1),
+        (CacheMode.ON, CacheMode.OFF, None, 1),
+        (CacheMode.ON, CacheMode.OFF, False, 2),
+        (CacheMode.OFF, CacheMode.ON, True, 2),
+        (None, CacheMode.ON, None, 1),
+    ],
+)
+def test_what_the_submission_of_a_row_says_counts_more(
+    said: CacheMode | None,
+    default: CacheMode,
+    wish: Any,
+    requests: int,
+    configure: Configure,
+    mock_openai: MockOpenAI,
+) -> None:
+    configure(cache=default)
+    client = openai_client(**settings(mock_openai, cache=wish))
+    for _ in range(2):
+        with metering() as meter:
+            meter.cache = None if said is None else CacheChoice(said)
+            ask(client)
+    assert mock_openai.stats()["requests"] == requests
+
+
+def test_rows_of_one_client_may_differ_in_what_is_too_old(configure: Configure, mock_openai: MockOpenAI) -> None:
+    ask(openai_client(**settings(mock_openai, cache=True)))
+    # The reply is in the cache from here on, and older than what follows.
+    configure(cache=CacheMode.ON)
+    fresh = CacheChoice(CacheMode.REFRESH, time.time())
+    client = openai_client(**settings(mock_openai))
+    for requests in (2, 2):
+        with metering() as meter:
+            meter.cache = fresh
+            ask(client)
+        ask(client)
+        assert mock_openai.stats()["requests"] == requests
 
 
 def test_refreshing_asks_anew_once_and_keeps_that(configure: Configure, mock_openai: MockOpenAI) -> None:

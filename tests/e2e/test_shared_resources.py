@@ -81,6 +81,31 @@ def test_usage_is_what_the_server_sent_with_retries_and_cache_hits(project: Proj
     assert sum(worker["models"][0]["spent"]["requests"] for worker in by_worker) == 50
 
 
+def test_a_submission_decides_about_the_cache_of_workers_that_were_started_before(
+    project: Project, server: MockOpenAI, redis_url: str
+) -> None:
+    project.environment["DOTEVAL_BROKER"] = redis_url
+    project.write("eval_it.py", evaluation('f"{number % 10}"', rows=40))
+
+    def requests(experiment: str, *options: str) -> int:
+        server.reset()
+        project.run("submit", "eval_it.py", "--experiment", experiment, *options)
+        return int(server.stats()["requests"])
+
+    with project.started("worker", ".", "--processes", "2"):
+        wait_until(lambda: sum(worker.state == "ready" for worker in project.workers()) >= 2, what="two workers")
+        assert requests("as the workers were told") == 40
+        assert requests("shared", "--cache") == 10
+        assert requests("shared again", "--cache") == 0
+        assert requests("anew", "--refresh-cache") == 10
+        assert requests("shared with the new ones", "--cache") == 0
+        assert requests("not shared", "--no-cache") == 40
+    with project.started("worker", ".", "--processes", "2", "--cache"):
+        wait_until(lambda: sum(worker.state == "ready" for worker in project.workers()) >= 2, what="two workers")
+        assert requests("told to share") == 0
+        assert requests("not shared here", "--no-cache") == 40
+
+
 def test_the_key_is_nowhere(project: Project, server: MockOpenAI, redis_url: str) -> None:
     """With the broker's Redis, whose every key and value is looked at, and with the private one and its files."""
     rejected = '"[[status:429x1]] [[retry-after:0.01]] " * (number < 4)'
@@ -129,16 +154,26 @@ def test_a_limit_of_the_server_is_kept_by_all_processes(project: Project) -> Non
 def test_what_a_killed_worker_process_spent_is_known(project: Project, server: MockOpenAI, redis_url: str) -> None:
     """Rows that had their reply, but were not stored, when their process was killed."""
     project.environment["DOTEVAL_BROKER"] = redis_url
-    project.write(
-        "eval_it.py",
-        evaluation('f"{number} [[reply:one two]]"', rows=60, afterwards="import asyncio; await asyncio.sleep(1)"),
-    )
-    with project.started("worker", ".", "--processes", "2"):
+    afterwards = """
+    while number >= 40 and not Path("go").exists():
+        tell(number)
+        await asyncio.sleep(1)"""
+    source = evaluation('f"{number} [[reply:one two]]"', rows=60, afterwards=afterwards)
+    project.write("eval_it.py", f"import asyncio\nfrom pathlib import Path\n{source}")
+
+    def waiting(pid: int) -> int:
+        """How many rows of a process have had their reply and wait, at least."""
+        rows = {event.what for event in project.events() if event.pid == pid}
+        return len(rows)
+
+    with project.started("worker", ".", "--processes", "2", "--concurrency", "5"):
         wait_until(lambda: sum(worker.state == "ready" for worker in project.workers()) >= 2, what="two workers")
         project.run("submit", "eval_it.py", "--experiment", "one", "--detach")
-        wait_until(lambda: project.done() >= 5 and server.stats()["in_flight_max"] > 1, what="some rows")
-        # Now all rows in flight have their reply, and wait.
-        os.kill(project.workers()[0].info.pid, signal.SIGKILL)
+        pids = [worker.info.pid for worker in project.workers()]
+        # All rows in flight there have their reply.
+        pid = wait_until(lambda: next((pid for pid in pids if waiting(pid) == 5), None), what="a process that waits")
+        os.kill(pid, signal.SIGKILL)
+        (project.path / "go").touch()
         project.run("watch", "one")
     usage = spent(project, "one")
     assert server.stats()["requests"] > 60
