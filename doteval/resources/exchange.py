@@ -9,13 +9,16 @@ being suspended.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future
+from datetime import timedelta
 from typing import Any, Literal, Protocol, TypeVar
 
 import orjson
 
+from doteval.errors import UsageError
 from doteval.metering import Meter, current_meter
 
 # Requests and responses are httpx2's with openai 3 and httpx's with openai 2; what is used of them
@@ -24,6 +27,7 @@ Request = Any
 Response = Any
 Send = Callable[..., Response]
 AsyncSend = Callable[..., Coroutine[Any, Any, Response]]
+MakeReply = Callable[[Request, dict[str, str], bytes], Response]
 
 UNKNOWN_MODEL = "unknown"
 """The model of requests that name none, like a list of the models."""
@@ -60,6 +64,9 @@ class Io(Protocol):
         """Give up a reply whose body nobody will read."""
 
     def watch(self, response: Response, watcher: Watcher) -> None: ...
+
+    def reply(self, request: Request, headers: dict[str, str], content: bytes) -> Response:
+        """A successful reply that no server sent just now."""
 
 
 class Exchange:
@@ -98,6 +105,13 @@ async def sent(exchange: Exchange) -> Response:
     return await exchange.io.send(exchange.request, exchange.options)
 
 
+def _http_reply(request: Request, headers: dict[str, str], content: bytes) -> Response:
+    package: Any = importlib.import_module(type(request).__module__.partition(".")[0])
+    response = package.Response(200, headers=headers, content=content, request=request)
+    response.elapsed = timedelta(0)
+    return response
+
+
 def stepped(send: Send, step: Step) -> Send:
     """A `send` that goes through the steps, for a client that blocks."""
     io = _BlockingIo(send)
@@ -113,9 +127,9 @@ def stepped(send: Send, step: Step) -> Send:
     return send_through
 
 
-def stepped_async(send: AsyncSend, step: Step) -> AsyncSend:
-    """A `send` that goes through the steps, for a client of asyncio."""
-    io = _AsyncIo(send)
+def stepped_async(send: AsyncSend, step: Step, reply: MakeReply = _http_reply) -> AsyncSend:
+    """A `send` that goes through the steps, for a client of asyncio. `reply` makes the replies of the cache."""
+    io = _AsyncIo(send, reply)
 
     async def send_through(request: Request, **options: Any) -> Response:
         return await step(Exchange(io, request, options))
@@ -143,6 +157,9 @@ class _BlockingIo:
 
     async def close(self, response: Response) -> None:
         response.close()
+
+    def reply(self, request: Request, headers: dict[str, str], content: bytes) -> Response:
+        return _http_reply(request, headers, content)
 
     def watch(self, response: Response, watcher: Watcher) -> None:
         iterate: Callable[..., Iterator[bytes]] = response.iter_bytes
@@ -175,8 +192,9 @@ class _BlockingIo:
 
 
 class _AsyncIo:
-    def __init__(self, send: AsyncSend) -> None:
+    def __init__(self, send: AsyncSend, reply: MakeReply) -> None:
         self._send = send
+        self.reply = reply
 
     async def send(self, request: Request, options: dict[str, Any]) -> Response:
         return await self._send(request, **options)
@@ -234,6 +252,18 @@ class _Once:
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             getattr(watcher, how)()
+
+
+def http_package(http_client: Any) -> Any:
+    """The package that an HTTP client comes from: httpx or httpx2.
+
+    Raises UsageError for one that is of neither.
+    """
+    for kind in type(http_client).__mro__:
+        name = kind.__module__.partition(".")[0]
+        if name in ("httpx", "httpx2"):
+            return importlib.import_module(name)
+    raise UsageError(f"{type(http_client).__name__} is no HTTP client of the openai package")
 
 
 def _body_of(request: Request) -> dict[str, Any]:

@@ -1,0 +1,252 @@
+"""The short way of an async call: from the parameters straight to aiohttp, and from its bytes to the reply's model.
+
+Most of what a call costs in the SDK is building and taking apart objects that are the same for every
+row: transforming parameters by their types, options, URLs, headers, HTTP requests and responses. Here the SDK
+builds a request once for each path; calls take their URL, headers and timeouts from it, and go through the same
+steps on the same connections as all others.
+
+Only plain calls go this way: JSON parameters, no options of their own, no stream. The others, and replies that are not
+what the model of the reply says, go the SDK's way; so errors are the SDK's own too.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.request import getproxies
+
+import aiohttp
+import orjson
+from openai import APIConnectionError, APITimeoutError, AsyncOpenAI
+from openai._models import FinalRequestOptions
+from openai.resources.chat import AsyncChat, AsyncCompletions
+from openai.types.chat import ChatCompletion
+from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
+from pydantic import BaseModel, ValidationError
+from yarl import URL
+
+from doteval.resources.exchange import Step, http_package, stepped_async
+
+_PLAIN = frozenset({str, int, bool, type(None)})
+_PARAMETERS = frozenset(CompletionCreateParamsNonStreaming.__annotations__) - {"stream"}
+# What the SDK's own create() says, so that an admin key is never sent. openai 2 does not know it.
+_SECURITY = {"security": {"bearer_auth": True}} if "security" in FinalRequestOptions.model_fields else {}
+_sdk_logger = logging.getLogger("openai")
+
+# Of a body that aiohttp has unpacked already these tell a lie.
+_OF_THE_TRANSFER = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+
+
+def is_plain(value: Any) -> bool:
+    """Whether it is JSON as it stands, made of the types that `json.loads` gives."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return True
+    if kind is dict:
+        return all(type(name) is str and is_plain(item) for name, item in value.items())
+    if kind is list:
+        return all(map(is_plain, value))
+    return kind is float and math.isfinite(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """What all requests to one path have in common."""
+
+    url: Any
+    address: URL
+    headers: Mapping[str, str]
+    timeout: aiohttp.ClientTimeout
+    base_url: Any
+    waits: Any
+
+
+class _Request:
+    """As much of an HTTP request as the steps ask for."""
+
+    __slots__ = ("address", "content", "headers", "method", "timeout", "url")
+
+    def __init__(self, template: _Template, content: bytes) -> None:
+        self.method = "POST"
+        self.url = template.url
+        self.address = template.address
+        self.headers = dict(template.headers)
+        self.timeout = template.timeout
+        self.content = content
+
+
+class _Reply:
+    """As much of an HTTP response as the steps ask for. It has been read."""
+
+    __slots__ = ("content", "headers", "status_code")
+
+    is_closed = True
+
+    def __init__(self, status_code: int, headers: Mapping[str, str], content: bytes) -> None:
+        self.status_code = status_code
+        self.headers = headers
+        self.content = content
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+def _found(_: _Request, headers: dict[str, str], content: bytes) -> _Reply:
+    """A reply of the cache."""
+    return _Reply(200, headers, content)
+
+
+SessionOf = Callable[[], Awaitable[aiohttp.ClientSession]]
+
+
+class Direct:
+    """The short way of one client, whose requests go through `step` and out by the sessions of `session_of`."""
+
+    def __init__(self, client: AsyncOpenAI, step: Step, session_of: SessionOf) -> None:
+        self._client = client
+        self._session_of = session_of
+        self._package = http_package(client._client)
+        self._send = stepped_async(self._sent, step, _found)
+        self._templates: dict[tuple[str, str], _Template] = {}
+        # Keys that are fetched or signed, other clouds and proxies are the SDK's business.
+        special = ("_provider_runtime", "_workload_identity_auth", "_api_key_provider", "_strict_response_validation")
+        self._is_open = not any(getattr(client, name, None) for name in special) and not getproxies()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls of this client may go this way at all. With the SDK's log on, they go where it is written."""
+        return self._is_open and not _sdk_logger.isEnabledFor(logging.DEBUG)
+
+    def takes(self, cast_to: Any, body: Any, options: Mapping[str, Any]) -> bool:
+        """Whether a call may go this way."""
+        return (
+            self.is_open
+            and options.keys() <= _SECURITY.keys()
+            and type(body) is dict
+            and (cast_to is object or (isinstance(cast_to, type) and issubclass(cast_to, BaseModel)))
+            and is_plain(body)
+        )
+
+    async def post(self, path: str, cast_to: Any, body: dict[str, Any], options: Mapping[str, Any]) -> Any:
+        """What ``client.post`` gives, and raises."""
+        try:
+            content = orjson.dumps(body)
+        except TypeError:
+            # Half a character, or a number of more than 64 bits.
+            return await AsyncOpenAI.post(self._client, path, cast_to=cast_to, body=body, options=cast(Any, options))
+        try:
+            reply = await self._send(_Request(self._template(path, options), content))
+        except self._package.TimeoutException as error:
+            raise APITimeoutError(request=self._built(path, body, options)) from error
+        except self._package.RequestError as error:
+            raise APIConnectionError(request=self._built(path, body, options)) from error
+        if reply.status_code == 200 and reply.headers.get("content-type", "").startswith("application/json"):
+            try:
+                data = orjson.loads(reply.content)
+                if cast_to is object:
+                    return data
+                model = cast_to.model_validate(data, strict=True)
+            except (orjson.JSONDecodeError, ValidationError):
+                # The SDK is more lenient with what servers say, or has a word for what is wrong.
+                pass
+            else:
+                model._request_id = reply.headers.get("x-request-id")
+                return model
+        return await self._judged_by_sdk(reply, path, cast_to, body, options)
+
+    async def _sent(self, request: _Request) -> _Reply:
+        session = await self._session_of()
+        try:
+            async with session.post(
+                request.address, data=request.content, headers=request.headers, timeout=request.timeout
+            ) as response:
+                return _Reply(response.status, response.headers, await response.read())
+        except TimeoutError as error:
+            raise self._package.TimeoutException(str(error)) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._package.NetworkError(str(error)) from error
+
+    def _template(self, path: str, options: Mapping[str, Any]) -> _Template:
+        client = self._client
+        template = self._templates.get((path, client.api_key))
+        # What authors may set on a client that they have.
+        if template is None or template.base_url is not client._base_url or template.waits is not client.timeout:
+            request = self._built(path, {}, options)
+            headers = {
+                name: value
+                for name, value in request.headers.items()
+                # aiohttp sets them by what it can do and by the body.
+                if name not in ("accept-encoding", "connection", "content-length", "host")
+            }
+            seconds = request.extensions.get("timeout", {})
+            timeout = aiohttp.ClientTimeout(
+                sock_connect=seconds.get("connect"), sock_read=seconds.get("read"), connect=seconds.get("pool")
+            )
+            address = URL(str(request.url), encoded=True)
+            template = _Template(request.url, address, headers, timeout, client._base_url, client.timeout)
+            self._templates[path, client.api_key] = template
+        return template
+
+    def _built(self, path: str, body: dict[str, Any], options: Mapping[str, Any]) -> Any:
+        """The request that the SDK would send."""
+        given: Any = {"method": "post", "url": path, "json_data": body, **options}
+        return self._client._build_request(FinalRequestOptions.construct(**given))
+
+    async def _judged_by_sdk(
+        self, reply: _Reply, path: str, cast_to: Any, body: dict[str, Any], options: Mapping[str, Any]
+    ) -> Any:
+        headers = [(name, value) for name, value in reply.headers.items() if name.lower() not in _OF_THE_TRANSFER]
+        response = self._package.Response(
+            reply.status_code, headers=headers, content=reply.content, request=self._built(path, body, options)
+        )
+        if reply.status_code >= 400:
+            raise self._client._make_status_error_from_response(response)
+        given: Any = {"method": "post", "url": path, "json_data": body, **options}
+        return await self._client._process_response(
+            cast_to=cast_to,
+            options=FinalRequestOptions.construct(**given),
+            response=response,
+            stream=False,
+            stream_cls=None,
+        )
+
+
+class DirectChat(AsyncChat):
+    """``client.chat`` of a client with a short way."""
+
+    def __init__(self, client: AsyncOpenAI, direct: Direct) -> None:
+        super().__init__(client)
+        self._direct = direct
+
+    @functools.cached_property
+    def completions(self) -> AsyncCompletions:
+        return _DirectCompletions(self._client, self._direct)
+
+
+_create = AsyncCompletions.create
+
+
+class _DirectCompletions(AsyncCompletions):
+    """Completions whose plain parameters are not transformed by their types, which would change nothing."""
+
+    def __init__(self, client: AsyncOpenAI, direct: Direct) -> None:
+        super().__init__(client)
+        self._direct = direct
+
+    @functools.wraps(_create)
+    async def create(self, **parameters: Any) -> Any:  # type: ignore[override]
+        if (
+            self._direct.is_open
+            # Tracing tools put a function of their own in the place of the SDK's: that one is called then.
+            and AsyncCompletions.create is _create
+            and "model" in parameters
+            and "messages" in parameters
+            and parameters.keys() <= _PARAMETERS
+            and is_plain(parameters)
+        ):
+            return await self._direct.post("/chat/completions", ChatCompletion, parameters, _SECURITY)
+        return await super().create(**parameters)
