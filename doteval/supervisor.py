@@ -30,10 +30,12 @@ Command = Callable[[WorkerOptions, int, str], list[str]]
 
 
 def worker_command(options: WorkerOptions, number: int, log_level: str) -> list[str]:
-    """The command line of worker process `number` of a service. The options themselves go by the environment."""
+    """The command line of worker process `number` of a service.
+
+    The options themselves go by the environment, and with them pool and concurrency: see `workers.tasks`.
+    """
     return [
         *(sys.executable, "-m", "celery", "--app", "workers", "--quiet", "worker"),
-        *("--pool", "threads", "--concurrency", str(options.slots)),
         *("--hostname", f"{options.service}-{number}@%h", "--loglevel", log_level),
         *("--without-gossip", "--without-mingle", "--task-events"),
     ]

@@ -57,6 +57,7 @@ from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo, WorkerState, new_execution
 from doteval.worker_options import RECYCLED, STUCK, WorkerOptions
 from workers.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
+from workers.lane_pool import in_hand
 from workers.recycling import Recycling
 
 Value = TypeVar("Value")
@@ -468,7 +469,10 @@ class WorkerProcess:
 
     def _beat(self) -> None:
         assert self._store is not None
-        self._store.workers.beat(self._worker_id, state=self._state, holding=list(self._holding.values()))
+        # What waits for a thread is held too: nobody else has it.
+        waiting = [HeldRange(task.evaluation_uid, task.first, task.last) for task in in_hand()]
+        holding = dict.fromkeys([*self._holding.values(), *waiting])
+        self._store.workers.beat(self._worker_id, state=self._state, holding=list(holding))
         if self._conductor is not None:
             self._conductor.post(self._loads.snapshot)
             process_figures.tell_in_flight(min(self._begun, self._conductor.rows_at_once))

@@ -8,11 +8,13 @@ from typing import Any
 
 from celery.exceptions import Reject
 
-from doteval.queue.app import celery_app
+from doteval.queue.app import celery_app, is_redis
 from doteval.queue.row_task import TASK_NAME, RowTask
 from doteval.settings import load_settings
 from doteval.worker_options import WorkerOptions, slots_for
 from workers import control, lifecycle, logs
+from workers.consumer import RowTaskConsumer
+from workers.lane_pool import SPARE, LanePool
 from workers.process import GiveBackError, current_process
 
 logger = logging.getLogger("doteval.worker")
@@ -40,8 +42,9 @@ def _options() -> WorkerOptions:
 options = _options()
 app = celery_app(options.broker, options.queues[0], options.visibility_timeout, also=options.queues[1:])
 # What Celery takes where its command line says nothing.
-app.conf.worker_pool = "threads"
-app.conf.worker_concurrency = options.slots
+app.conf.worker_pool = "threads" if is_redis(options.broker) else f"{LanePool.__module__}:{LanePool.__qualname__}"
+app.conf.worker_concurrency = options.slots if is_redis(options.broker) else options.slots + SPARE
+app.conf.worker_consumer = f"{RowTaskConsumer.__module__}:{RowTaskConsumer.__qualname__}"
 logs.connect(options.log_format)
 lifecycle.connect(options)
 control.connect(options)

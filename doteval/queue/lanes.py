@@ -2,8 +2,8 @@
 
 A worker process takes from the lanes in turn, so that a small experiment does not wait behind a large
 one. The set is fixed: every worker process knows all of them, whatever is submitted later. Lanes of
-high priority come before all others, those of low priority after all others, on Redis; other brokers
-take from all lanes in turn.
+high priority come before all others, those of low priority after all others: Redis is asked in that order
+(`LaneCycle`); what other brokers send is put in that order (`workers.lane_pool`).
 """
 
 from __future__ import annotations
@@ -62,6 +62,11 @@ def _priority(name: str) -> Priority:
 _ORDER = {priority: place for place, priority in enumerate(Priority)}
 
 
+def urgency(name: str) -> int:
+    """The place of a lane, by the broker's name for it, among those that wait: the smallest number comes first."""
+    return _ORDER[_priority(name)]
+
+
 class LaneCycle(round_robin_cycle):
     """The order in which kombu's Redis transport asks lanes for a message: by priority, then in turn."""
 
@@ -72,4 +77,4 @@ class LaneCycle(round_robin_cycle):
 
     def consume(self, n: int) -> Any:
         taken = super().consume(n)  # type: ignore[no-untyped-call]
-        return sorted(taken, key=lambda name: _ORDER[_priority(name)])
+        return sorted(taken, key=urgency)

@@ -24,9 +24,9 @@ async def {name}(number):
 
 
 @pytest.fixture
-def busy(project: Project, request: pytest.FixtureRequest) -> Project:
+def busy(project: Project, broker_url: str) -> Project:
     """Two worker processes that work on a large experiment, whose row tasks wait in the broker."""
-    project.environment["DOTEVAL_BROKER"] = request.getfixturevalue("redis_url")
+    project.environment["DOTEVAL_BROKER"] = broker_url
     project.write("eval_large.py", EVALUATION.format(rows=20_000, name="eval_large", seconds=0.1))
     project.write("eval_small.py", EVALUATION.format(rows=200, name="eval_small", seconds=0.1))
     return project
@@ -61,8 +61,8 @@ def test_a_small_experiment_gets_its_share_at_once(busy: Project) -> None:
 
 
 @pytest.mark.parametrize(("priority", "first"), [("high", True), ("low", False)])
-def test_priority_decides_who_comes_first(project: Project, redis_url: str, priority: str, first: bool) -> None:
-    project.environment["DOTEVAL_BROKER"] = redis_url
+def test_priority_decides_who_comes_first(project: Project, broker_url: str, priority: str, first: bool) -> None:
+    project.environment["DOTEVAL_BROKER"] = broker_url
     project.write("eval_one.py", EVALUATION.format(rows=60, name="eval_one", seconds=0.03))
     project.write("eval_two.py", EVALUATION.format(rows=60, name="eval_two", seconds=0.03))
     one = ("submit", "eval_one.py", "--experiment", "one", "--detach", "--rows-per-task", "1")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
 from collections import Counter
 
 import pytest
 
 from doteval.queue.lanes import LANES, LaneCycle, Priority, lane_name, lane_names, lanes_of, priority_of
+from doteval.queue.row_task import TASK_NAME, RowTask
+from workers.lane_pool import SPARE, LanePool, in_hand
 
 
 def test_the_first_lane_has_the_name_of_the_queue_and_all_are_different() -> None:
@@ -47,3 +52,35 @@ def test_telling_the_lanes_again_keeps_whose_turn_it_is() -> None:
     cycle.rotate("q")
     cycle.update(lane_names("q"))
     assert cycle.consume(LANES)[len(lanes_of(Priority.HIGH))] == "q~1"
+
+
+def test_what_the_broker_sends_is_begun_by_priority_and_then_as_it_came() -> None:
+    pool = LanePool(limit=SPARE + 1)
+    began: list[str] = []
+    free = threading.Event()
+
+    def run(_: str, name: str, *__: object) -> None:
+        began.append(name)
+        assert free.wait(30)
+
+    def send(name: str, lane: int, first: int) -> None:
+        request = {"delivery_info": {"routing_key": lane_name("q", lane)}}
+        body = json.dumps([["uid", first, first + 9], {}, {}]).encode()
+        pool.on_apply(run, (TASK_NAME, name, request, body), {}, callback=lambda _: None)
+
+    (normal, other, *_), (high, *_), (low, *_) = (
+        lanes_of(priority) for priority in (Priority.NORMAL, Priority.HIGH, Priority.LOW)
+    )
+    send("running", low, 0)
+    while not began:
+        time.sleep(0.01)
+    for number, (name, lane) in enumerate(
+        [("low", low), ("normal", normal), ("high", high), ("other", other), ("high again", high)], 1
+    ):
+        send(name, lane, 10 * number)
+    # Those that wait are held by this process too.
+    assert in_hand() == [RowTask("uid", first, first + 9) for first in range(0, 60, 10)]
+    free.set()
+    pool.executor.shutdown()
+    assert began == ["running", "high", "high again", "normal", "other", "low"]
+    assert in_hand() == []

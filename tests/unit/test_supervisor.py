@@ -335,9 +335,7 @@ def test_the_command_line_of_a_worker_process_holds_no_secret() -> None:
     assert "hunter2" not in " ".join(command)
     assert command[0] == sys.executable
     for name, value in (
-        ("--concurrency", "7"),
         ("--hostname", "worker-3@%h"),
         ("--loglevel", "INFO"),
-        ("--pool", "threads"),
     ):
         assert command[command.index(name) + 1] == value
