@@ -120,9 +120,9 @@ def test_from_another_directory_and_with_a_conftest_above(project: Project) -> N
     assert other.json("show", "x")["evaluations"][0]["rows"]["failed"] == 0
 
 
-def test_a_thousand_of_ten_thousand_rows_cost_less_than_a_second(project: Project, redis_url: str) -> None:
+def test_a_thousand_of_ten_thousand_rows_cost_less_than_a_second(project: Project, broker_url: str) -> None:
     """From the command's first look at the store to the last result, with a service that is up: rows do nothing."""
-    project.environment["DOTEVAL_BROKER"] = redis_url
+    project.environment["DOTEVAL_BROKER"] = broker_url
     project.write(
         "eval_it.py",
         """
@@ -157,16 +157,16 @@ def test_a_thousand_of_ten_thousand_rows_cost_less_than_a_second(project: Projec
     assert took - command < 2.0
 
 
-@pytest.mark.parametrize("where", ["local", "service"])
+@pytest.mark.parametrize("broker", [None, "redis", "rabbitmq"])
 def test_cancel_begins_no_further_rows_and_a_submission_goes_on(
-    project: Project, where: str, request: pytest.FixtureRequest
+    project: Project, broker: str | None, request: pytest.FixtureRequest
 ) -> None:
     project.write("eval_it.py", SLOW)
-    if where == "service":
-        project.environment["DOTEVAL_BROKER"] = request.getfixturevalue("redis_url")
+    if broker is not None:
+        project.environment["DOTEVAL_BROKER"] = request.getfixturevalue(f"{broker}_url")
     arguments = ["submit", "eval_it.py", "--experiment", "x"]
-    local = ["--workers", "1"] if where == "local" else []
-    serving = project.started("worker", ".", "--processes", "1") if where == "service" else contextlib.nullcontext()
+    local = ["--workers", "1"] if broker is None else []
+    serving = project.started("worker", ".", "--processes", "1") if broker is not None else contextlib.nullcontext()
     with serving:
         with project.started(*arguments, *local) as submitter:
             wait_until(lambda: project.done() >= 20, what="20 rows")

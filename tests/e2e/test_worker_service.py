@@ -36,12 +36,15 @@ async def eval_remote(text, label, model):
 SLOW = EVALUATION.replace("asyncio.sleep(0.02)", "asyncio.sleep(0.5)")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def remote(request: pytest.FixtureRequest, project: Project, redis_url: str) -> Project:
-    """A project whose broker is a Redis over TCP, and whose store is either of the two."""
-    project.environment["DOTEVAL_BROKER"] = redis_url
-    if request.param == "postgresql":
-        project.environment["DOTEVAL_STORAGE"] = request.getfixturevalue("postgres_url")
+@pytest.fixture(
+    params=[("redis", None), ("redis", "postgres"), ("rabbitmq", None)], ids=lambda param: "-".join(filter(None, param))
+)
+def remote(request: pytest.FixtureRequest, project: Project) -> Project:
+    """A project whose broker is elsewhere, one of either kind, and whose store is one of either."""
+    broker, store = request.param
+    project.environment["DOTEVAL_BROKER"] = request.getfixturevalue(f"{broker}_url")
+    if store is not None:
+        project.environment["DOTEVAL_STORAGE"] = request.getfixturevalue(f"{store}_url")
     project.write("eval_it.py", EVALUATION)
     return project
 
@@ -97,13 +100,13 @@ def test_sigterm_lets_rows_in_flight_end_and_gives_the_others_back(remote: Proje
 
 
 @pytest.mark.parametrize("pool", [(), ("--pool", "solo")])
-def test_a_plain_celery_worker_serves_too(project: Project, redis_url: str, pool: tuple[str, ...]) -> None:
-    project.environment |= {"DOTEVAL_BROKER": redis_url, "DOTEVAL_PATH": "."}
+def test_a_plain_celery_worker_serves_too(project: Project, broker_url: str, pool: tuple[str, ...]) -> None:
+    project.environment |= {"DOTEVAL_BROKER": broker_url, "DOTEVAL_PATH": "."}
     project.write("eval_it.py", EVALUATION)
     program = [sys.executable, "-m", "celery", "-A", "workers", "worker", "-n", "plain@%h", *pool]
     with project.started(program=program) as worker:
         wait_until(lambda: ready(project, 1), what="a ready worker process")
-        inspect = Celery(broker=redis_url).control.inspect(timeout=1)
+        inspect = Celery(broker=broker_url).control.inspect(timeout=1)
         answers = wait_until(inspect.ping, what="an answer to Celery's ping")
         assert any(name.startswith("plain@") for name in answers)
         project.run("submit", "eval_it.py", "--experiment", "one")
@@ -113,6 +116,8 @@ def test_a_plain_celery_worker_serves_too(project: Project, redis_url: str, pool
     assert project.counts()["+model"] == project.counts()["-model"] == 1
 
 
+# With SQLite, over both brokers: tests/faults/test_workers.py.
+@pytest.mark.parametrize("remote", [("redis", "postgres")], indirect=True, ids=["postgres"])
 @pytest.mark.parametrize("victim", ["process", "service"])
 def test_a_killed_worker_loses_nothing(remote: Project, victim: str) -> None:
     remote.write("eval_it.py", SLOW)

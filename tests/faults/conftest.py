@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.project import Project
-from tests.faults.services import PostgresServer, RedisServer
+from tests.faults.services import Broker, PostgresServer, RabbitServer, RedisServer
 
 # How many times each fault is tried, at other moments. `make soak` and the nightly tries use more.
 SEEDS = range(int(os.environ.get("DOTEVAL_FAULT_SEEDS", "2")))
@@ -35,10 +35,14 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture
-def broker(tmp_path: Path, project: Project) -> Iterator[RedisServer]:
-    """A Redis of this test's own; the project's commands use it."""
-    server = RedisServer(tmp_path.parent / f"{tmp_path.name}-redis")
-    server.start()
+def broker(request: pytest.FixtureRequest, tmp_path: Path, project: Project) -> Iterator[Broker]:
+    """A broker that the test may break; the project's commands use it. Redis, unless `on_both_brokers`."""
+    server: Broker
+    if getattr(request, "param", "redis") == "redis":
+        server = RedisServer(tmp_path.parent / f"{tmp_path.name}-redis")
+        server.start()
+    else:
+        server = RabbitServer(request.getfixturevalue("rabbitmq_service"))
     project.environment["DOTEVAL_BROKER"] = server.url
     yield server
     server.stop()

@@ -7,15 +7,53 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from doteval.queue.embedded_redis import find_redis_binary
 from tests.e2e.project import wait_until
+from tests.services.rabbitmq import RabbitService
+
+# For tests that take `broker`.
+on_both_brokers = pytest.mark.parametrize("broker", ["redis", "rabbitmq"], indirect=True)
+
+
+class Broker(Protocol):
+    """A message broker that may be broken in every way that there is."""
+
+    @property
+    def url(self) -> str: ...
+
+    def start(self) -> None:
+        """Start it, on what it kept."""
+
+    def kill(self) -> None:
+        """kill -9, as a machine's death would."""
+
+    def forget(self) -> None:
+        """Remove what it wrote: the next start is on an empty disk."""
+
+    def flush(self) -> None:
+        """Lose all messages and queues while it runs."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def cut(self) -> None:
+        """Close every connection."""
+
+    def fill(self) -> None:
+        """Take no more messages for want of memory."""
+
+    def relieve(self) -> None:
+        """Have memory again."""
+
+    def stop(self) -> None: ...
 
 
 class RedisServer:
@@ -51,15 +89,27 @@ class RedisServer:
         wait_until(self._answers, what="Redis's answer")
 
     def kill(self) -> None:
-        """kill -9, as a machine's death would."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
 
     def forget(self) -> None:
-        """Remove what it wrote: the next start is on an empty disk."""
         for file in sorted(self._directory.rglob("*"), reverse=True):
             file.unlink() if file.is_file() else file.rmdir()
+
+    def flush(self) -> None:
+        self.client.flushall()
+
+    def cut(self) -> None:
+        self.client.client_kill_filter(_type="normal", skipme=True)
+        self.client.client_kill_filter(_type="pubsub", skipme=True)
+
+    def fill(self) -> None:
+        self.client.config_set("maxmemory-policy", "noeviction")
+        self.client.config_set("maxmemory", 1)
+
+    def relieve(self) -> None:
+        self.client.config_set("maxmemory", 0)
 
     def pause(self) -> None:
         assert self._process is not None
@@ -80,6 +130,64 @@ class RedisServer:
             return bool(self.client.ping())
         except redis.RedisError:
             return False
+
+
+class RabbitServer:
+    """A virtual host of a RabbitMQ that all tests of this process share, one after the other."""
+
+    def __init__(self, service: RabbitService) -> None:
+        self._service = service
+        self._host = f"test{time.monotonic_ns()}"
+        service.make_host(self._host)
+        self._is_empty = self._is_full = False
+
+    @property
+    def url(self) -> str:
+        return f"{self._service.url}/{self._host}"
+
+    def start(self) -> None:
+        self._service.start()
+        if self._is_empty:
+            self._service.make_host(self._host)
+
+    def kill(self) -> None:
+        self._is_empty = False
+        self._service.signal(signal.SIGKILL)
+
+    def forget(self) -> None:
+        self._service.forget()
+        self._is_empty = True
+
+    def flush(self) -> None:
+        # With the connections to it, since RabbitMQ keeps none to a virtual host that is gone.
+        self._service.control("delete_vhost", self._host)
+        self._service.make_host(self._host)
+
+    def cut(self) -> None:
+        self._service.control("close_all_connections", "--vhost", self._host, "a test's doing")
+
+    def fill(self) -> None:
+        self._is_full = True
+        self._service.control("set_vm_memory_high_watermark", "0.000001")
+
+    def relieve(self) -> None:
+        self._service.control("set_vm_memory_high_watermark", "0.4")
+        self._is_full = False
+
+    def pause(self) -> None:
+        self._service.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._service.signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Leave the server to the next test as it was."""
+        if self._service.is_up():
+            self.resume()
+        else:
+            self._service.start()
+        if self._is_full:
+            self.relieve()
 
 
 class PostgresServer:

@@ -1,4 +1,4 @@
-"""Redis dies, forgets, hangs, fills up, hangs up: worker processes come back by themselves."""
+"""The broker dies, forgets, hangs, fills up, hangs up: worker processes come back by themselves."""
 
 from __future__ import annotations
 
@@ -10,41 +10,39 @@ import pytest
 
 from tests.e2e.project import Project, wait_until
 from tests.faults.evaluation import CONCURRENCY, check, reached, ready, some_moment, write_evaluation
-from tests.faults.services import RedisServer
+from tests.faults.services import Broker, on_both_brokers
 
 
-def restart_with_its_log(broker: RedisServer, seed: int) -> None:
+def restart_with_its_log(broker: Broker, seed: int) -> None:
     broker.kill()
     time.sleep(random.Random(seed).uniform(0.0, 2.0))
     broker.start()
 
 
-def restart_with_an_empty_disk(broker: RedisServer, seed: int) -> None:
+def restart_with_an_empty_disk(broker: Broker, seed: int) -> None:
     broker.kill()
     broker.forget()
     broker.start()
 
 
-def forget_everything(broker: RedisServer, seed: int) -> None:
-    broker.client.flushall()
+def forget_everything(broker: Broker, seed: int) -> None:
+    broker.flush()
 
 
-def hang_for_20_seconds(broker: RedisServer, seed: int) -> None:
+def hang_for_20_seconds(broker: Broker, seed: int) -> None:
     broker.pause()
     time.sleep(20)
     broker.resume()
 
 
-def cut_every_connection(broker: RedisServer, seed: int) -> None:
-    broker.client.client_kill_filter(_type="normal", skipme=True)
-    broker.client.client_kill_filter(_type="pubsub", skipme=True)
+def cut_every_connection(broker: Broker, seed: int) -> None:
+    broker.cut()
 
 
-def fill_up_for_5_seconds(broker: RedisServer, seed: int) -> None:
-    broker.client.config_set("maxmemory-policy", "noeviction")
-    broker.client.config_set("maxmemory", 1)
+def fill_up_for_5_seconds(broker: Broker, seed: int) -> None:
+    broker.fill()
     time.sleep(5)
-    broker.client.config_set("maxmemory", 0)
+    broker.relieve()
 
 
 FAULTS = [
@@ -57,10 +55,9 @@ FAULTS = [
 ]
 
 
+@on_both_brokers
 @pytest.mark.parametrize("fault", FAULTS)
-def test_broker_faults(
-    project: Project, broker: RedisServer, fault: Callable[[RedisServer, int], None], seed: int
-) -> None:
+def test_broker_faults(project: Project, broker: Broker, fault: Callable[[Broker, int], None], seed: int) -> None:
     write_evaluation(project)
     with project.started("worker", ".", "--processes", "2"):
         ready(project, 2)
@@ -76,7 +73,7 @@ def test_broker_faults(
     check(project, "x", in_flight=2 * CONCURRENCY)
 
 
-def test_a_row_longer_than_the_visibility_timeout_runs_once(project: Project, broker: RedisServer) -> None:
+def test_a_row_longer_than_the_visibility_timeout_runs_once(project: Project, broker: Broker) -> None:
     project.environment["DOTEVAL_VISIBILITY_TIMEOUT"] = "4"
     write_evaluation(project, rows=6, seconds=12.0)
     with project.started("worker", ".", "--processes", "2"):
@@ -85,7 +82,7 @@ def test_a_row_longer_than_the_visibility_timeout_runs_once(project: Project, br
     check(project, "x", rows=6, in_flight=0)
 
 
-def test_a_straggler_holds_nobody_up(project: Project, broker: RedisServer) -> None:
+def test_a_straggler_holds_nobody_up(project: Project, broker: Broker) -> None:
     project.write(
         "eval_it.py",
         """

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.project import Project, leftover_processes, wait_until
 from tests.faults.evaluation import CONCURRENCY, check, reached, ready, some_moment, write_evaluation
-from tests.faults.services import RedisServer
+from tests.faults.services import Broker, on_both_brokers
 
 
 def kill_one(project: Project, service: subprocess.Popen[str], seed: int) -> int:
@@ -27,8 +27,9 @@ def kill_all(project: Project, service: subprocess.Popen[str], seed: int) -> int
     return len(live)
 
 
+@on_both_brokers
 @pytest.mark.parametrize("fault", [kill_one, kill_all])
-def test_killed_worker_processes(project: Project, broker: RedisServer, fault, seed: int) -> None:  # type: ignore[no-untyped-def]
+def test_killed_worker_processes(project: Project, broker: Broker, fault, seed: int) -> None:  # type: ignore[no-untyped-def]
     write_evaluation(project)
     with project.started("worker", ".", "--processes", "2"):
         ready(project, 2)
@@ -40,8 +41,9 @@ def test_killed_worker_processes(project: Project, broker: RedisServer, fault, s
     assert "was killed by SIGKILL" in project.output()
 
 
+@on_both_brokers
 @pytest.mark.parametrize("whom", ["service", "group"])
-def test_a_killed_service(project: Project, broker: RedisServer, whom: str, seed: int) -> None:
+def test_a_killed_service(project: Project, broker: Broker, whom: str, seed: int) -> None:
     """The service alone, whose worker processes then leave by themselves, or everything at once."""
     write_evaluation(project)
     with project.started("worker", ".", "--processes", "2") as service:
@@ -60,7 +62,7 @@ def test_a_killed_service(project: Project, broker: RedisServer, whom: str, seed
     check(project, "x", in_flight=2 * CONCURRENCY if whom == "group" else 0)
 
 
-def test_sigterm_during_a_long_row(project: Project, broker: RedisServer) -> None:
+def test_sigterm_during_a_long_row(project: Project, broker: Broker) -> None:
     write_evaluation(project, rows=4, seconds=4.0)
     with project.started("worker", ".", "--processes", "1") as service:
         ready(project, 1)

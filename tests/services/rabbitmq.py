@@ -5,7 +5,6 @@ It is Debian's package rabbitmq-server, started by hand; its files are below a t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -25,34 +24,106 @@ _PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 
 
 class RabbitService:
-    """A running server. Each test gets a virtual host of its own by `rabbitmq_url`."""
+    """A server that a test may also break. Each test gets a virtual host of its own by `rabbitmq_url`."""
 
-    def __init__(
-        self, directory: Path, port: int, environment: dict[str, str], process: subprocess.Popen[bytes]
-    ) -> None:
+    def __init__(self) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="rabbit"))
+        port = _free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{port}"
-        self._directory = directory
-        self._environment = environment
-        self._process = process
+        (self._directory / "rabbitmq.conf").write_text("log.console = true\nlog.console.level = warning\n")
+        (self._directory / "plugins").write_text("[].\n")
+        self._environment = {
+            **os.environ,
+            "HOME": str(self._directory),
+            "RABBITMQ_NODENAME": f"doteval{port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_DIST_PORT": str(_free_port()),
+            "ERL_EPMD_PORT": str(_free_port()),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_MNESIA_BASE": str(self._data),
+            "RABBITMQ_LOG_BASE": str(self._directory / "log"),
+            "RABBITMQ_CONFIG_FILE": str(self._directory / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._directory / "plugins"),
+            "RABBITMQ_PID_FILE": str(self._directory / "pid"),
+            # Erlang's schedulers would spin on all cores while they wait.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
+        }
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def control(self, *words: str) -> None:
-        """Run rabbitmqctl."""
-        subprocess.run(
+    @property
+    def _data(self) -> Path:
+        return self._directory / "data"
+
+    def start(self) -> None:
+        """Start it, on what it kept if it ran before; returns when it answers."""
+        with (self._directory / "output").open("ab") as output:
+            self._process = subprocess.Popen(
+                [_PROGRAMS / "rabbitmq-server"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                with Connection(f"{self.url}//") as connection:
+                    connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
+                return
+            except Exception as error:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    said = (self._directory / "output").read_text(errors="replace")
+                    self.stop()
+                    raise RuntimeError(f"RabbitMQ did not start\n{said[-2000:]}") from error
+                time.sleep(0.2)
+
+    def is_up(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server and all that it started."""
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
+        if number is signal.SIGKILL:
+            self._process.wait()
+
+    def forget(self) -> None:
+        """Remove what it wrote: the next start is on an empty disk."""
+        shutil.rmtree(self._data)
+
+    def make_host(self, name: str) -> None:
+        """Make a virtual host."""
+        # In one command: each takes a second to start.
+        self.evaluate(
+            f'ok = rabbit_vhost:add(<<"{name}">>, <<"test">>), '
+            f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{name}">>, '
+            '<<".*">>, <<".*">>, <<".*">>, <<"test">>).'
+        )
+
+    def evaluate(self, expression: str) -> None:
+        """Have the server evaluate an expression of Erlang's."""
+        self.control("eval", expression)
+
+    def control(self, *words: str) -> str:
+        """Run rabbitmqctl. Returns what it says."""
+        return subprocess.run(
             [_PROGRAMS / "rabbitmqctl", "--quiet", "--node", self._environment["RABBITMQ_NODENAME"], *words],
             env=self._environment,
             check=True,
             capture_output=True,
+            text=True,
             timeout=60,
-        )
+        ).stdout
 
     def stop(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
+        if self._process is not None and self.is_up():
+            self.signal(signal.SIGTERM)
             try:
                 self._process.wait(30)
             except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+                self.signal(signal.SIGKILL)
         # Erlang's port mapper, which outlives the server that started it.
         subprocess.run(["epmd", "-kill"], env=self._environment, capture_output=True, timeout=30, check=False)
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -64,52 +135,6 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _start() -> RabbitService:
-    directory = Path(tempfile.mkdtemp(prefix="rabbit"))
-    port, distribution, mapper = _free_port(), _free_port(), _free_port()
-    (directory / "rabbitmq.conf").write_text("log.console = true\nlog.console.level = warning\n")
-    (directory / "plugins").write_text("[].\n")
-    environment = {
-        **os.environ,
-        "HOME": str(directory),
-        "RABBITMQ_NODENAME": f"doteval{port}@localhost",
-        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-        "RABBITMQ_NODE_PORT": str(port),
-        "RABBITMQ_DIST_PORT": str(distribution),
-        "ERL_EPMD_PORT": str(mapper),
-        "ERL_EPMD_ADDRESS": "127.0.0.1",
-        "RABBITMQ_MNESIA_BASE": str(directory / "data"),
-        "RABBITMQ_LOG_BASE": str(directory / "log"),
-        "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
-        "RABBITMQ_PID_FILE": str(directory / "pid"),
-        # Erlang's schedulers would spin on all cores while they wait.
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
-    }
-    with (directory / "output").open("wb") as output:
-        process = subprocess.Popen(
-            [_PROGRAMS / "rabbitmq-server"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    service = RabbitService(directory, port, environment, process)
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            with Connection(f"{service.url}//") as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
-            return service
-        except Exception as error:
-            if process.poll() is not None or time.monotonic() > deadline:
-                said = (directory / "output").read_text(errors="replace")
-                service.stop()
-                raise RuntimeError(f"RabbitMQ did not start\n{said[-2000:]}") from error
-            time.sleep(0.2)
-
-
 @pytest.fixture(scope="session")
 def rabbitmq_service() -> Iterator[RabbitService]:
     """One server for the test session. Tests take `rabbitmq_url`."""
@@ -118,7 +143,8 @@ def rabbitmq_service() -> Iterator[RabbitService]:
         if os.environ.get("CI") == "true" and os.geteuid() == 0:
             pytest.fail(reason)
         pytest.skip(reason)
-    service = _start()
+    service = RabbitService()
+    service.start()
     try:
         yield service
     finally:
@@ -126,10 +152,8 @@ def rabbitmq_service() -> Iterator[RabbitService]:
 
 
 @pytest.fixture
-def rabbitmq_url(rabbitmq_service: RabbitService) -> Iterator[str]:
-    """``amqp://…`` of an empty virtual host, which is deleted after the test."""
+def rabbitmq_url(rabbitmq_service: RabbitService) -> str:
+    """``amqp://…`` of an empty virtual host, which is there as long as the server."""
     name = f"test{time.monotonic_ns()}"
-    rabbitmq_service.control("add_vhost", name)
-    rabbitmq_service.control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
-    yield f"{rabbitmq_service.url}/{name}"
-    rabbitmq_service.control("delete_vhost", name)
+    rabbitmq_service.make_host(name)
+    return f"{rabbitmq_service.url}/{name}"
