@@ -10,16 +10,19 @@ from sqlalchemy import Connection, create_engine, text
 
 _QUERY = """
 SELECT min(evaluation.created_at), max(evaluation.finished_at), min(result.started_at),
-       min(result.started_at + result.seconds), max(result.started_at + result.seconds), count(*)
+       min(result.started_at + result.seconds), max(result.started_at + result.seconds), count(*), sum(result.seconds)
 FROM result JOIN evaluation ON evaluation.id = result.evaluation_id
     JOIN experiment ON experiment.id = evaluation.experiment_id
-WHERE experiment.name = :name
+WHERE experiment.name = :name AND result.started_at >= :since
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Seconds since the epoch: the evaluation's row in the store, its rows' beginnings and ends, its completion."""
+    """Seconds since the epoch: the evaluation's row in the store, its rows' beginnings and ends, its completion.
+
+    `rows` is how many results there are, and `own` the seconds that they took one after the other.
+    """
 
     created: float
     completed: float
@@ -27,11 +30,13 @@ class Timeline:
     first_ended: float
     last_ended: float
     rows: int
+    own: float
 
 
-def timeline(storage: str, experiment: str) -> Timeline:
+def timeline(storage: str, experiment: str, *, since: float = 0.0) -> Timeline:
+    """The times of an experiment's results, of those whose rows began after `since`."""
     with _connected(storage) as connection:
-        return Timeline(*connection.execute(text(_QUERY), {"name": experiment}).one())
+        return Timeline(*connection.execute(text(_QUERY), {"name": experiment, "since": since}).one())
 
 
 def loads_of(storage: str, fixture: str) -> int:

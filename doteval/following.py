@@ -18,9 +18,11 @@ from doteval.worker_options import WorkerOptions
 
 Value = TypeVar("Value")
 
-# Seconds between two looks at the store while following, and between two times that what is
-# pending is brought forward. A look costs one query an evaluation, whatever its size.
+# Seconds between two looks at the store while following, at first and later: what is soon done is told at once. And
+# between two times that what is pending is brought forward. A look costs one query an evaluation, whatever its size.
+_FIRST_LOOK_SECONDS = 0.03
 _LOOK_SECONDS = 0.25
+_SLOWER = 1.2
 _SETTLE_SECONDS = 1.0
 # Seconds without any worker process after which the user is told.
 _LONELY_SECONDS = 10.0
@@ -83,6 +85,7 @@ class Following:
 
     def to_the_end(self) -> None:
         """Follow until no evaluation is running any more."""
+        pause = _FIRST_LOOK_SECONDS
         while True:
             current = self.current()
             self._watcher.moved(current)
@@ -101,7 +104,8 @@ class Following:
             if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
                 self._watcher.moved(current)
                 return
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(pause)
+            pause = min(_LOOK_SECONDS, pause * _SLOWER)
 
     def tell_if_alone(self) -> None:
         """Tell the watcher of queues that rows are to travel on and that no worker process serves now."""

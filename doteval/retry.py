@@ -7,12 +7,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from doteval.budgets import used_up
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, UsageError
-from doteval.execution.embedded import Collected, with_collected
-from doteval.execution.fingerprint import differing_files, fingerprint
 from doteval.experiments import PLACED, QUEUE, ROOT, Evaluation, EvaluationStatus
 from doteval.following import Following, Watcher, local_workers, queues_of
 from doteval.placement import DEFAULT_QUEUE
@@ -23,6 +22,9 @@ from doteval.settings import load_settings
 from doteval.spending import Budget, budget_error, check_prices, stopped_at_budget
 from doteval.store import Store
 from doteval.worker_options import WorkerOptions, slots_for
+
+if TYPE_CHECKING:
+    from doteval.execution.embedded import Collected
 
 # Row tasks for each row that can be in flight, so that a slow one holds back few others.
 _TASKS_PER_SLOT = 4
@@ -95,6 +97,9 @@ def retry(options: RetryOptions, store: Store, evaluations: Sequence[Evaluation]
             raise budget_error(evaluation.experiment.name, reason, pending=0)
     if options.broker is not None:
         return _run(store, failing, options, watcher, paths=(), root=None)
+    # Imported here: pytest takes time that a retry by workers elsewhere need not wait.
+    from doteval.execution.embedded import with_collected
+
     retried: list[Retried] = []
     root = _common_root(failing)
     nodes = tuple(_node(evaluation, root) for evaluation in failing)
@@ -202,6 +207,8 @@ def _node(evaluation: Evaluation, root: Path) -> str:
 
 def _check_code(collected: Collected, evaluations: Sequence[Evaluation]) -> None:
     """Raise ChangedError if the files are not those that the evaluations ran with: workers would refuse them."""
+    from doteval.execution.fingerprint import differing_files, fingerprint
+
     ours = {(item.evaluation_path, item.evaluation_name): item for item in collected.items}
     for evaluation in evaluations:
         item = ours.get((evaluation.spec.path, evaluation.name))

@@ -5,6 +5,7 @@ Nothing is imported before it is needed: `doteval --help` must answer at once.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -25,10 +26,15 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.flush()
     except BrokenPipeError:
         code = _leave_closed_output()
+    # What is left goes with the process: to take it apart object by object would cost another tenth of a second.
+    gc.freeze()
     sys.exit(code)
 
 
 def _run(args: Sequence[str] | None) -> int:
+    # Imports make hundreds of thousands of objects, nearly all to stay: looking for garbage among them as often as
+    # Python does takes a fifth of a command's start.
+    gc.set_threshold(50_000, 20, 20)
     # Names and model responses may hold what the terminal's encoding does not.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -1,0 +1,16 @@
+"""Rows that do nothing, of which one in ten fails for as long as the file `broken` is there."""
+
+import os
+from pathlib import Path
+
+from doteval import Score, foreach
+
+ROWS = int(os.environ["ROWS"])
+BROKEN = Path("broken")
+
+
+@foreach("number", ((number,) for number in range(ROWS)))
+def eval_flaky(number):
+    if number % 10 == 0 and BROKEN.exists():
+        raise ValueError("broken")
+    return Score("ok", True, ["accuracy"])
