@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from doteval.resources.mock_openai import MockOpenAI
 from tests.e2e.project import Project, wait_until
 from tests.e2e.test_worker_service import EVALUATION, SLOW, ready
 
@@ -139,6 +140,55 @@ def test_figures_of_the_store(served: Project) -> None:
         assert exporter.wait(10) == 0
 
 
+CALLS = """
+from doteval import Result, foreach
+from doteval.evaluators import exact_match
+
+@foreach("number", [(number,) for number in range(80)])
+async def eval_calls(number, async_openai_client):
+    reply = await async_openai_client.chat.completions.create(
+        model="m", temperature=0, messages=[{"role": "user", "content": str(number % 60)}]
+    )
+    return Result(exact_match(bool(reply.choices[0].message.content), True))
+"""
+
+
+def test_figures_of_calls_to_models_are_those_of_the_store(served: Project) -> None:
+    """Tokens, cost, cache hits and time spent waiting for limits: of the service and of the store's exporter."""
+    served.write("eval_calls.py", CALLS)
+    served.write("prices.toml", '[models."m"]\nprompt = 100.0\ncompletion = 1000.0\n')
+    served.environment["DOTEVAL_PRICES"] = "prices.toml"
+    with MockOpenAI(rate_limit=20) as server:
+        served.environment |= {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "any"}
+        with served.started("worker", ".", "--processes", "2", "--metrics-port", "0"):
+            base = address(served, "/metrics")
+            served.run("submit", "eval_calls.py", "--experiment", "one", "--cache", "--rows-per-task", "2")
+            counted = figures(get(f"{base}/metrics")[1])
+    (model,) = served.json("usage", "one")["models"]
+    used = model["spent"]
+    assert (used["requests"], used["cache_misses"], used["cache_hits"]) == (80, 60, 20)
+    assert used["cost"] > 0.01
+    assert used["waited"] > 0.5
+    with served.started("metrics", "--port", "0"):
+        found = wait_until(lambda: re.search(r"(http://\S+/metrics) for", served.output()), what="an address")
+        stored = figures(get(found[1])[1])
+    one = 'experiment="one"'
+    for name, of_service, of_store in (
+        ("prompt_tokens", 'tokens_total{kind="prompt",model="m"}', f'tokens{{{one},kind="prompt",model="m"}}'),
+        (
+            "completion_tokens",
+            'tokens_total{kind="completion",model="m"}',
+            f'tokens{{{one},kind="completion",model="m"}}',
+        ),
+        ("cache_hits", 'cache_total{model="m",outcome="hit"}', f'cache_hits{{{one},model="m"}}'),
+        ("cache_misses", 'cache_total{model="m",outcome="miss"}', f'cache_misses{{{one},model="m"}}'),
+        ("cost", 'cost_dollars_total{model="m"}', f'cost_dollars{{{one},model="m"}}'),
+        ("waited", 'limit_wait_seconds_total{model="m"}', f'limit_wait_seconds{{{one},model="m"}}'),
+    ):
+        assert counted[f"doteval_worker_{of_service}"] == pytest.approx(used[name]), name
+        assert stored[f"doteval_{of_store}"] == pytest.approx(used[name]), name
+
+
 def test_processes_that_stored_many_rows_make_room(served: Project) -> None:
     with served.started("worker", ".", "--processes", "1", "--max-rows-per-process", "100"):
         served.run("submit", "eval_it.py", "--experiment", "one")
@@ -161,7 +211,8 @@ def test_processes_that_use_much_memory_make_room(served: Project) -> None:
     assert len(workers) >= 2
 
 
-def test_a_drained_service_leaves_and_others_go_on(served: Project) -> None:
+def test_a_drained_service_leaves_and_others_go_on(served: Project, broker_url: str) -> None:
+    served.environment["DOTEVAL_BROKER"] = broker_url
     served.write("eval_it.py", SLOW)
     with (
         served.started("worker", ".", "--processes", "2", "--name", "old") as old,
