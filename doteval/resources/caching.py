@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from doteval.errors import ResourceError
+from doteval.resources.bodies import is_done
 from doteval.resources.cache_keys import ALWAYS, CACHE_HEADER, NEVER, is_repeatable, key_of, may_be_cached
 from doteval.resources.exchange import Exchange, Response, Step
 from doteval.resources.recording import Ledger
@@ -88,31 +89,23 @@ class _Keeper:
         self._key = key
         self._content_type = content_type
         self._chunks: list[bytes] = []
-        self._is_over = False
 
     def feed(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
-        # The SDK reads no further.
-        if b"data: [DONE]" in b"".join(self._chunks[-2:]):
-            self.ended()
 
     def ended(self) -> None:
-        if not self._is_over:
-            self._is_over = True
-            _keep(self._cache, self._key, self._content_type, b"".join(self._chunks))
+        _keep(self._cache, self._key, self._content_type, b"".join(self._chunks))
 
     def broke(self) -> None:
         self.left()
 
     def left(self) -> None:
-        if not self._is_over:
-            self._is_over = True
-            self._cache.release(self._key)
+        self._cache.release(self._key)
 
 
 def _is_complete(content_type: str, content: bytes) -> bool:
     if content_type.startswith("text/event-stream"):
-        ended = b"data: [DONE]" in content or b'"response.completed"' in content
+        ended = is_done(content) or b'"response.completed"' in content
         return ended and b"event: error" not in content
     try:
         body = orjson.loads(content)

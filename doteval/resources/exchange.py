@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import importlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from datetime import timedelta
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
 from doteval.errors import UsageError
 from doteval.metering import Meter, current_meter
+from doteval.resources.bodies import Watcher, watch, watch_async
 
 # Requests and responses are httpx2's with openai 3 and httpx's with openai 2; what is used of them
 # here is the same, and neither is imported.
@@ -33,21 +34,6 @@ UNKNOWN_MODEL = "unknown"
 """The model of requests that name none, like a list of the models."""
 
 Value = TypeVar("Value")
-
-
-class Watcher(Protocol):
-    """Sees the body of a reply while the caller reads it."""
-
-    def feed(self, chunk: bytes) -> None: ...
-
-    def ended(self) -> None:
-        """The caller has read all of it."""
-
-    def broke(self) -> None:
-        """It broke off."""
-
-    def left(self) -> None:
-        """The caller left it unread, or half read."""
 
 
 class Io(Protocol):
@@ -162,33 +148,7 @@ class _BlockingIo:
         return _http_reply(request, headers, content)
 
     def watch(self, response: Response, watcher: Watcher) -> None:
-        iterate: Callable[..., Iterator[bytes]] = response.iter_bytes
-        close = response.close
-        seen = _Once(watcher)
-
-        def iterate_watched(*arguments: Any, **options: Any) -> Iterator[bytes]:
-            try:
-                seen.reading = True
-                for chunk in iterate(*arguments, **options):
-                    seen.reading = False
-                    watcher.feed(chunk)
-                    yield chunk
-                    seen.reading = True
-            except Exception:
-                seen.tell("broke")
-                raise
-            except BaseException:
-                seen.tell("left")
-                raise
-            seen.tell("ended")
-
-        def close_watched() -> None:
-            close()
-            if not seen.reading:
-                seen.tell("left")
-
-        response.iter_bytes = iterate_watched
-        response.close = close_watched
+        watch(response, watcher)
 
 
 class _AsyncIo:
@@ -209,49 +169,7 @@ class _AsyncIo:
         await response.aclose()
 
     def watch(self, response: Response, watcher: Watcher) -> None:
-        iterate: Callable[..., AsyncIterator[bytes]] = response.aiter_bytes
-        close: Callable[[], Awaitable[None]] = response.aclose
-        seen = _Once(watcher)
-
-        async def iterate_watched(*arguments: Any, **options: Any) -> AsyncIterator[bytes]:
-            try:
-                seen.reading = True
-                async for chunk in iterate(*arguments, **options):
-                    seen.reading = False
-                    watcher.feed(chunk)
-                    yield chunk
-                    seen.reading = True
-            except Exception:
-                seen.tell("broke")
-                raise
-            except BaseException:
-                seen.tell("left")
-                raise
-            seen.tell("ended")
-
-        async def close_watched() -> None:
-            await close()
-            if not seen.reading:
-                seen.tell("left")
-
-        response.aiter_bytes = iterate_watched
-        response.aclose = close_watched
-
-
-class _Once:
-    """The end of a body, told once however often it is closed.
-
-    While it is being read, a close is the HTTP client's own, at the end of the body.
-    """
-
-    def __init__(self, watcher: Watcher) -> None:
-        self.reading = False
-        self._watcher: Watcher | None = watcher
-
-    def tell(self, how: Literal["ended", "broke", "left"]) -> None:
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            getattr(watcher, how)()
+        watch_async(response, watcher)
 
 
 def http_package(http_client: Any) -> Any:

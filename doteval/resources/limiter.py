@@ -7,6 +7,7 @@ requests there are. Where no limit is known nobody waits, and nothing is asked.
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections import OrderedDict, deque
@@ -141,6 +142,7 @@ class Limiter:
         self._closing = False
         self._complained = ""
         self._thread: threading.Thread | None = None
+        self._left: queue.SimpleQueue[tuple[Permit, Reply]] = queue.SimpleQueue()
 
     def line(self, key: str, limits: Limits) -> Line:
         """The line of a budget, whose limits are those that were given last."""
@@ -157,6 +159,7 @@ class Limiter:
     def enter(self, line: Line, evaluation: str, tokens: float) -> Permit | Future[Permit]:
         """A permit to send a request that will use about so many tokens, at once or when it may go."""
         with self._changed:
+            self._take_back()
             # Closed at the end of the process: what is still sent then is not held back.
             if self._closing or (not line.limited and not line.waiting and line.free()):
                 return Permit(line, line.window.begun(), tokens, time.monotonic())
@@ -170,21 +173,20 @@ class Limiter:
         if not future.cancel() and future.exception() is None:
             self.leave(future.result(), Reply(0))
 
-    def leave(self, permit: Permit, reply: Reply) -> None:
-        """The request of a permit has ended."""
-        line, seen = permit.line, permit.line.seen
-        age = time.monotonic() - permit.at
+    def hear(self, permit: Permit, reply: Reply) -> None:
+        """A reply has begun, and the request of the permit goes on until its body has been read."""
         with self._changed:
-            limit_is_known = line.limited and not seen.rejected
-            self._see(permit, reply, seen, age)
-            # Of a rate that the budget knows, and will keep better, nothing is to be learned here.
-            overloaded = reply.status == 429 and not limit_is_known and not _has_none_left(reply)
-            line.window.ended(permit.era, failed=reply.status == 0 or reply.status >= 500, overloaded=overloaded)
-            if reply.tokens is not None:
-                mean = line.mean_tokens
-                line.mean_tokens = reply.tokens if mean is None else mean + 0.05 * (reply.tokens - mean)
-            if line.waiting or (line.seen and (line.limited or line.seen.left or line.seen.tokens_left)):
-                self._wake()
+            self._hear(permit, reply)
+            self._wake_for(permit.line)
+
+    def leave(self, permit: Permit, reply: Reply, *, heard: bool = False) -> None:
+        """The request of a permit has ended. `heard`: `hear` was told before."""
+        with self._changed:
+            self._leave(permit, reply, heard=heard)
+
+    def leave_unseen(self, permit: Permit, reply: Reply) -> None:
+        """As `leave` after `hear`, but takes no lock: for the garbage collector, which may come while it is held."""
+        self._left.put((permit, reply))
 
     def close(self) -> None:
         with self._changed:
@@ -194,11 +196,29 @@ class Limiter:
             self._thread.join()
         self._budgets.close()
 
-    def _see(self, permit: Permit, reply: Reply, seen: _Seen, age: float) -> None:
+    def _take_back(self) -> None:
+        while not self._left.empty():
+            self._leave(*self._left.get(), heard=True)
+
+    def _leave(self, permit: Permit, reply: Reply, *, heard: bool) -> None:
+        line = permit.line
+        limit_is_known = line.limited and not line.seen.rejected
+        if not heard:
+            self._hear(permit, reply)
+        # Of a rate that the budget knows, and will keep better, nothing is to be learned here.
+        overloaded = reply.status == 429 and not limit_is_known and not _has_none_left(reply)
+        line.window.ended(permit.era, failed=reply.status == 0 or reply.status >= 500, overloaded=overloaded)
+        if reply.tokens is not None:
+            mean = line.mean_tokens
+            line.mean_tokens = reply.tokens if mean is None else mean + 0.05 * (reply.tokens - mean)
+            if line.given[1] > 0 or reply.tokens_left is not None:
+                line.seen.tokens += reply.tokens - permit.tokens
+        self._wake_for(line)
+
+    def _hear(self, permit: Permit, reply: Reply) -> None:
+        seen, age = permit.line.seen, time.monotonic() - permit.at
         if 200 <= reply.status < 400:
             seen.ok += 1
-        if permit.line.given[1] > 0 or reply.tokens_left is not None:
-            seen.tokens += (permit.tokens if reply.tokens is None else reply.tokens) - permit.tokens
         left, tokens_left = reply.requests_left, reply.tokens_left
         if left is not None and (seen.left is None or permit.stamp >= seen.left[3]):
             seen.left = [left.limit, left.remaining, left.reset, permit.stamp, age]
@@ -213,6 +233,10 @@ class Limiter:
             permit.line.limited = True
             permit.line.tell_at = 0.0
 
+    def _wake_for(self, line: Line) -> None:
+        if line.waiting or (line.seen and (line.limited or line.seen.left or line.seen.tokens_left)):
+            self._wake()
+
     def _wake(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="doteval-limits", daemon=True)
@@ -226,6 +250,7 @@ class Limiter:
             with self._changed:
                 if self._closing:
                     break
+                self._take_back()
                 granted = self._let_unlimited_go()
                 due = self._due()
                 if not due and not granted:
@@ -264,6 +289,9 @@ class Limiter:
 
     def _pause(self) -> float | None:
         moment = min((self._moment(line) for line in self._lines.values()), default=float("inf"))
+        if any(line.waiting for line in self._lines.values()):
+            # Those who leave unseen wake nobody.
+            moment = min(moment, time.monotonic() + _TELL_SECONDS)
         return None if moment == float("inf") else max(0.0, moment - time.monotonic())
 
     def _message(self, line: Line) -> dict[str, Any]:

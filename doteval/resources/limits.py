@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from doteval.resources.exchange import Exchange, Response, Step
 from doteval.resources.headers import requests_left, retry_after, tokens_left
@@ -28,19 +29,46 @@ def limited(step: Step, limiter: Limiter, limits: Limits, ledger: Ledger) -> Ste
             limiter.leave(permit, Reply(0))
             raise
         headers = response.headers
-        limiter.leave(
-            permit,
-            Reply(
-                response.status_code,
-                retry_after(headers) if response.status_code == 429 else None,
-                requests_left(headers),
-                tokens_left(headers),
-                exchange.tokens,
-            ),
+        reply = Reply(
+            response.status_code,
+            retry_after(headers) if response.status_code == 429 else None,
+            requests_left(headers),
+            tokens_left(headers),
+            exchange.tokens,
         )
+        if exchange.streamed and response.status_code < 400:
+            limiter.hear(permit, reply)
+            exchange.io.watch(response, _Streamed(limiter, permit, reply, exchange))
+        else:
+            limiter.leave(permit, reply)
         return response
 
     return wait_for_budget
+
+
+class _Streamed:
+    """Keeps the permit of a request until its reply has been read, or will not be read any further."""
+
+    def __init__(self, limiter: Limiter, permit: Permit, reply: Reply, exchange: Exchange) -> None:
+        self._limiter = limiter
+        self._permit = permit
+        self._reply = reply
+        self._exchange = exchange
+
+    def feed(self, chunk: bytes) -> None:
+        """Its tokens are counted elsewhere."""
+
+    def ended(self) -> None:
+        self._limiter.leave(self._permit, self._read(), heard=True)
+
+    def broke(self) -> None:
+        self._limiter.leave(self._permit, replace(self._read(), status=0), heard=True)
+
+    def left(self) -> None:
+        self._limiter.leave_unseen(self._permit, self._read())
+
+    def _read(self) -> Reply:
+        return replace(self._reply, tokens=self._exchange.tokens)
 
 
 async def _enter(limiter: Limiter, line: Line, exchange: Exchange, ledger: Ledger) -> Permit:

@@ -79,6 +79,7 @@ def recorded(step: Step, ledger: Ledger, prices: PriceTable) -> Step:
             raise
         reader = attempt.replied(response, streamed=exchange.streamed)
         if reader is not None:
+            exchange.tokens = None
             exchange.io.watch(response, reader)
         else:
             exchange.tokens = attempt.tokens_told
@@ -91,6 +92,7 @@ class _Attempt:
     """One request on its way, and the meter of the row that sent it."""
 
     def __init__(self, exchange: Exchange, ledger: Ledger, prices: PriceTable) -> None:
+        self._exchange = exchange
         self._ledger = ledger
         self._prices = prices
         self._meter = exchange.meter
@@ -141,6 +143,7 @@ class _Attempt:
     def read(self, usage: dict[str, Any]) -> None:
         """A streamed body told its usage: its own, or what it comes to so far."""
         self._add(Usage(self._model), usage)
+        self._exchange.tokens = self.tokens_told
 
     def complete(self) -> None:
         """A streamed body was read to its end."""
@@ -197,7 +200,6 @@ class _EventReader:
     def __init__(self, attempt: _Attempt) -> None:
         self._attempt = attempt
         self._rest = b""
-        self._is_done = False
 
     def feed(self, chunk: bytes) -> None:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
@@ -207,18 +209,10 @@ class _EventReader:
                 usage = _usage_in(_loaded(line[5:]))
                 if usage is not None:
                     self._attempt.read(usage)
-            elif line.startswith(b"data: [DONE]"):
-                # The SDK reads no further.
-                self._complete()
 
     def ended(self) -> None:
         self.feed(b"\n")
-        self._complete()
-
-    def _complete(self) -> None:
-        if not self._is_done:
-            self._is_done = True
-            self._attempt.complete()
+        self._attempt.complete()
 
     def broke(self) -> None:
         self._attempt.broken()
