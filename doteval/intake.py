@@ -18,9 +18,11 @@ from doteval.store import Store
 
 Value = TypeVar("Value")
 
-# Rows that are stored in one transaction, and the seconds after which fewer are, so that workers
-# need not wait for a slow dataset.
-_CHUNK_ROWS = 1000
+# Rows that are stored in one transaction, and the characters and seconds after which fewer are: memory is
+# bounded, and workers need not wait for a slow dataset. In small transactions the submitter would wait for SQLite's
+# one write lock, which the workers want too, more than it writes.
+_CHUNK_ROWS = 4000
+_CHUNK_CHARACTERS = 1_000_000
 _CHUNK_SECONDS = 0.25
 
 
@@ -98,12 +100,15 @@ def take_in(
 
 def _chunks(records: Iterator[Any], evaluation: Evaluation) -> Iterator[list[Row]]:
     rows: list[Row] = []
+    characters = 0
     due = time.monotonic() + _CHUNK_SECONDS
     for index, record in enumerate(records):
-        rows.append(_row(index, record, evaluation))
-        if len(rows) >= _CHUNK_ROWS or time.monotonic() >= due:
+        row = _row(index, record, evaluation)
+        rows.append(row)
+        characters += len(row.encoded or "")
+        if len(rows) >= _CHUNK_ROWS or characters >= _CHUNK_CHARACTERS or time.monotonic() >= due:
             yield rows
-            rows = []
+            rows, characters = [], 0
             due = time.monotonic() + _CHUNK_SECONDS
     if rows:
         yield rows

@@ -63,6 +63,12 @@ def pending(store: Store, evaluation: Evaluation) -> list[int]:
     return [row.index for row in store.rows.pending(evaluation.id, 0, 10**9)]
 
 
+@pytest.fixture
+def chunks_of_1000(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "_CHUNK_ROWS", 1000)
+    monkeypatch.setattr(intake, "_CHUNK_SECONDS", 60.0)
+
+
 class Versioned:
     """A dataset that can tell its versions apart without being read."""
 
@@ -145,9 +151,18 @@ def test_a_slow_dataset_is_stored_before_a_chunk_is_full(
     assert [len(chunk.rows) for chunk in take(store, evaluation, records(3))] == [1, 1, 1]
 
 
+def test_large_rows_are_stored_before_many_are_in_memory(
+    store: Store, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_CHUNK_CHARACTERS", 1000)
+    rows = [("x" * 400, number) for number in range(5)]
+    assert [len(chunk.rows) for chunk in take(store, evaluation, rows)] == [3, 2]
+
+
 # Taken in again.
 
 
+@pytest.mark.usefixtures("chunks_of_1000")
 def test_what_is_there_is_not_stored_again(store: Store, evaluation: Evaluation) -> None:
     take(store, evaluation, records(1500))
     finish(store, evaluation, 0, 499)
@@ -176,6 +191,7 @@ def test_a_dataset_that_says_it_is_the_same_is_not_read(store: Store, evaluation
     assert other.read == 1
 
 
+@pytest.mark.usefixtures("chunks_of_1000")
 def test_one_that_was_not_read_to_its_end_is_read_again(store: Store, evaluation: Evaluation) -> None:
     dataset = Versioned(records(3000), "v1")
     chunks = take_in(store, evaluation, open_dataset(dataset))
@@ -284,6 +300,7 @@ class Unstorable:
         return "hunter2"
 
 
+@pytest.mark.usefixtures("chunks_of_1000")
 def test_a_value_that_cannot_be_stored_is_said_by_row_and_column(store: Store, evaluation: Evaluation) -> None:
     with pytest.raises(UnstorableValueError) as raised:
         take(store, evaluation, [*records(1200), ("text", {"deep": [Unstorable()]})])
@@ -309,6 +326,7 @@ def test_one_that_became_empty_is_an_error_and_loses_nothing(store: Store, evalu
     assert stored(store, evaluation) == records(5)
 
 
+@pytest.mark.usefixtures("chunks_of_1000")
 def test_a_generator_that_fails_says_after_how_many_rows_and_can_be_mended(
     store: Store, evaluation: Evaluation
 ) -> None:
