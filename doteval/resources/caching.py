@@ -6,10 +6,6 @@ to its end, and given as a stream again.
 
 from __future__ import annotations
 
-import importlib
-from datetime import timedelta
-from typing import Any
-
 import orjson
 
 from doteval.errors import ResourceError
@@ -115,12 +111,4 @@ def _is_complete(content_type: str, content: bytes) -> bool:
 
 
 def _replay(exchange: Exchange, found: StoredReply) -> Response:
-    package = importlib.import_module(type(exchange.request).__module__.partition(".")[0])
-    response: Any = package.Response(
-        200,
-        headers={"content-type": found.content_type, CACHE_HEADER: "hit"},
-        content=found.content,
-        request=exchange.request,
-    )
-    response.elapsed = timedelta(0)
-    return response
+    return exchange.io.reply(exchange.request, {"content-type": found.content_type, CACHE_HEADER: "hit"}, found.content)

@@ -15,20 +15,23 @@ from __future__ import annotations
 import asyncio
 import atexit
 import hashlib
-import importlib
 import inspect
 import os
 import threading
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+from aiohttp import ClientSession
 from openai import DEFAULT_MAX_RETRIES, AsyncOpenAI, DefaultAioHttpClient, DefaultHttpxClient, OpenAI
+from openai.resources.chat import AsyncChat
 
 from doteval.errors import UsageError
 from doteval.resources.caching import cached
-from doteval.resources.exchange import Step, sent, stepped, stepped_async
+from doteval.resources.direct import Direct, DirectChat
+from doteval.resources.exchange import Step, http_package, sent, stepped, stepped_async
 from doteval.resources.limiter import Limits
 from doteval.resources.limits import limited
 from doteval.resources.recording import Ledger, recorded
@@ -59,7 +62,7 @@ class MeteredOpenAI(OpenAI):
         options, settings = _retries_taken_over(http_client, options, settings)
         pool = http_client or _pool(_Pool, settings, options)
         super().__init__(http_client=pool, **settings)
-        self._ledger = _ledger_of(pool, options)
+        self._ledger = _way_of(pool, options).ledger
 
     def get_stats(self) -> dict[str, Any]:
         """Totals of all clients of this process with these settings; `Ledger.stats` says what is in them."""
@@ -78,7 +81,22 @@ class MeteredAsyncOpenAI(AsyncOpenAI):
         options, settings = _retries_taken_over(http_client, options, settings)
         pool = http_client or _pool(_AsyncPool, settings, options)
         super().__init__(http_client=pool, **settings)
-        self._ledger = _ledger_of(pool, options)
+        way = _way_of(pool, options)
+        self._ledger = way.ledger
+        # A client of the caller's own may do more than ours.
+        self._direct = Direct(self, way.step, pool.session) if isinstance(pool, _AsyncPool) else None
+
+    @cached_property
+    def chat(self) -> AsyncChat:
+        """Chat completions, by the short way where nothing speaks against it."""
+        return super().chat if self._direct is None else DirectChat(self, self._direct)
+
+    async def post(self, path: str, *, cast_to: Any, body: Any = None, options: Any = None, **more: Any) -> Any:
+        """``AsyncOpenAI.post``, by the short way where nothing speaks against it."""
+        options = {} if options is None else options
+        if self._direct is not None and not any(more.values()) and self._direct.takes(cast_to, body, options):
+            return await self._direct.post(path, cast_to, body, options)
+        return await super().post(path, cast_to=cast_to, body=body, options=options, **more)
 
     def get_stats(self) -> dict[str, Any]:
         """Totals of all clients of this process with these settings; `Ledger.stats` says what is in them."""
@@ -138,11 +156,10 @@ def instrument(
     options = _options(cache, retry_seconds, requests_per_minute, tokens_per_minute)
     # The SDK has no public name for the HTTP client of a client.
     http_client = client._client
-    if http_client not in _ledgers:
+    if http_client not in _ways:
         options = _with_retries(options, client.max_retries)
         client.max_retries = 0
-    ledger = _ledger_of(http_client, options)
-    client.get_stats = ledger.stats  # type: ignore[union-attr]
+    client.get_stats = _way_of(http_client, options).ledger.stats  # type: ignore[union-attr]
     return client
 
 
@@ -162,7 +179,7 @@ def _retries_taken_over(
 ) -> tuple[ClientOptions, dict[str, Any]]:
     """The SDK's own retries made ours. Not for copies of a client, which share its HTTP client."""
     options = options or ClientOptions()
-    if http_client is not None and http_client in _ledgers:
+    if http_client is not None and http_client in _ways:
         return options, settings
     return _with_retries(options, settings.get("max_retries", DEFAULT_MAX_RETRIES)), {**settings, "max_retries": 0}
 
@@ -174,21 +191,29 @@ def _with_retries(options: ClientOptions, max_retries: int) -> ClientOptions:
     return replace(options, retries=replace(options.retries, retries=max_retries))
 
 
-_ledgers: WeakKeyDictionary[Any, Ledger] = WeakKeyDictionary()
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """The steps around an HTTP client's `send`, and what they count."""
+
+    ledger: Ledger
+    step: Step
+
+
+_ways: WeakKeyDictionary[Any, _Way] = WeakKeyDictionary()
 _pools: dict[tuple[type, bytes], Any] = {}
 _lock = threading.Lock()
 
 
-def _ledger_of(http_client: Any, options: ClientOptions) -> Ledger:
-    """The ledger of an HTTP client, whose `send` goes through our steps from the first time on."""
+def _way_of(http_client: Any, options: ClientOptions) -> _Way:
+    """The way of an HTTP client, whose `send` goes through our steps from the first time on."""
     with _lock:
-        ledger = _ledgers.get(http_client)
-        if ledger is None:
+        way = _ways.get(http_client)
+        if way is None:
             ledger = Ledger()
+            way = _ways[http_client] = _Way(ledger, _steps(ledger, options, _errors_of(http_client)))
             through = stepped_async if inspect.iscoroutinefunction(http_client.send) else stepped
-            http_client.send = through(http_client.send, _steps(ledger, options, _errors_of(http_client)))
-            _ledgers[http_client] = ledger
-    return ledger
+            http_client.send = through(http_client.send, way.step)
+    return way
 
 
 def _steps(ledger: Ledger, options: ClientOptions, transport_errors: tuple[type[Exception], ...]) -> Step:
@@ -200,13 +225,9 @@ def _steps(ledger: Ledger, options: ClientOptions, transport_errors: tuple[type[
 
 
 def _errors_of(http_client: Any) -> tuple[type[Exception], ...]:
-    """What the package of an HTTP client, httpx or httpx2, raises when there is no reply."""
-    for kind in type(http_client).__mro__:
-        name = kind.__module__.partition(".")[0]
-        if name in ("httpx", "httpx2"):
-            package = importlib.import_module(name)
-            return package.TimeoutException, package.NetworkError, package.RemoteProtocolError, package.ProxyError
-    raise UsageError(f"{type(http_client).__name__} is no HTTP client of the openai package")
+    """What the package of an HTTP client raises when there is no reply."""
+    package = http_package(http_client)
+    return package.TimeoutException, package.NetworkError, package.RemoteProtocolError, package.ProxyError
 
 
 class _Pool(DefaultHttpxClient):
@@ -227,12 +248,23 @@ class _AsyncPool(DefaultAioHttpClient):
         self._loops: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[Any, None]]] = {}
 
     async def send(self, request: Any, **options: Any) -> Any:
+        return await (await self._opened()).send(request, **options)
+
+    async def session(self) -> ClientSession:
+        """The aiohttp session whose connections `send` uses on this event loop."""
+        # What httpx calls a transport is the SDK's bridge to aiohttp. It has no public name.
+        transport = (await self._opened())._transport
+        if not isinstance(transport.client, ClientSession):
+            transport.client = transport.get_client()
+        return cast(ClientSession, transport.client)
+
+    async def _opened(self) -> Any:
         loop = asyncio.get_running_loop()
         opened = self._loops.get(loop)
         if opened is None:
             keeper = self._open_until_the_end_of(loop)
             opened = self._loops[loop] = await anext(keeper), keeper
-        return await opened[0].send(request, **options)
+        return opened[0]
 
     async def _open_until_the_end_of(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[Any, None]:
         # Whoever ends a loop closes its unfinished generators, as asyncio.run does: that ends this one.
