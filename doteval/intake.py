@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 # Rows that are stored in one transaction, and the characters and seconds after which fewer are: memory is
 # bounded, and workers need not wait for a slow dataset. In small transactions the submitter would wait for SQLite's
 # one write lock, which the workers want too, more than it writes.
-_CHUNK_ROWS = 4000
+_CHUNK_ROWS = 2500
 _CHUNK_CHARACTERS = 1_000_000
 _CHUNK_SECONDS = 0.25
 
