@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 # Rows that are stored in one transaction, and the characters and seconds after which fewer are: memory is
 # bounded, and workers need not wait for a slow dataset. In small transactions the submitter would wait for SQLite's
 # one write lock, which the workers want too, more than it writes.
-_CHUNK_ROWS = 2500
+_CHUNK_ROWS = 4000
 _CHUNK_CHARACTERS = 1_000_000
 _CHUNK_SECONDS = 0.25
 
@@ -85,6 +85,8 @@ def take_in(
             set_total = functools.partial(store.rows.set_total, evaluation.id, complete=False, fingerprint=None)
             patient(functools.partial(set_total, count))
         yield Chunk(rows, new)
+        # The next ones take their place in memory.
+        del rows
     if count == 0:
         raise DatasetError(f"the dataset of {evaluation.name} is empty", remedy="Give it at least one row.")
     whole = samples is None or count < samples

@@ -140,7 +140,7 @@ def test_memory_is_bounded_however_many_rows_a_generator_gives(evaluation: Evalu
     finally:
         tracemalloc.stop()
     assert store.rows.count == 200_000
-    # The last 20,000 rows are 10 MB; those of two chunks are in memory when one takes the other's place.
+    # The last 20,000 rows are 10 MB; those of one chunk are in memory at a time.
     assert 500_000 < peak < 3_000_000
 
 
