@@ -87,6 +87,7 @@ def run(
             evaluation,
             loop=loop,
             options=options,
+            told=functools.partial(print, file=sys.stderr),
             screen=Screen(sys.stderr) if is_terminal(sys.stderr) else None,
         ).run(_folder(eval_fn))
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -37,11 +38,14 @@ class LocalExperiment:
     """Runs evaluations in this process, one after the other, as pytest comes to them.
 
     A store is opened when it is first needed, so that a pytest run without evaluations leaves no
-    trace. Is a `LoadObserver` too.
+    trace. `told` is called with lines for people. Is a `LoadObserver` too.
     """
 
-    def __init__(self, options: LocalOptions, loop: LoopThread, screen: Screen | None = None) -> None:
+    def __init__(
+        self, options: LocalOptions, loop: LoopThread, told: Callable[[str], None], screen: Screen | None = None
+    ) -> None:
         self._options = options
+        self._told = told
         share(options.sharing)
         self._loop = loop
         self._screen = screen
@@ -63,7 +67,14 @@ class LocalExperiment:
         stage = Stage()
         stage.adopt(item)
         evaluation = LocalEvaluation(
-            local, item, specify(item), stage, loop=self._loop, options=options, screen=self._screen
+            local,
+            item,
+            specify(item),
+            stage,
+            loop=self._loop,
+            options=options,
+            told=self._told,
+            screen=self._screen,
         )
         try:
             report = evaluation.run(item.path.parent)

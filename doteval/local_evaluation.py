@@ -21,6 +21,7 @@ from doteval.local_store import LocalStore
 from doteval.results import Outcome, Row, RowStatus
 from doteval.store import ErrorCount, NewResult, Store
 from doteval.summary import Summary, summarize
+from doteval.turns import wait_for_turn
 
 _RANGE_ROWS = 1000
 _ERRORS_SHOWN = 3
@@ -57,7 +58,10 @@ def report_on(
 
 
 class LocalEvaluation:
-    """One evaluation, about to run. `stage` must hold it already."""
+    """One evaluation, about to run. `stage` must hold it already.
+
+    To make one waits until no other process runs rows of the evaluation: `told` is called with a line about that.
+    """
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class LocalEvaluation:
         *,
         loop: LoopThread,
         options: LocalOptions,
+        told: Callable[[str], None],
         screen: Screen | None = None,
     ) -> None:
         self._local = local
@@ -80,14 +85,17 @@ class LocalEvaluation:
         self._failed = 0
         self._lock = threading.Lock()
         self._refused: BaseException | None = None
-        self._evaluation = self._store.evaluations.begin(
-            local.experiment,
-            replace(spec, metadata={**spec.metadata, **options.budget.to_metadata()}),
-            epochs=options.epochs,
-            allow_changed=options.allow_changed,
-        )
-        self._store.rows.retry_failed(self._evaluation.id)
-        self._resumed = self._store.evaluations.counts(self._evaluation.id).finished
+        spec = replace(spec, metadata={**spec.metadata, **options.budget.to_metadata()})
+        known = self._store.evaluations.find(local.experiment, spec)
+        wait_for_turn(local, known or self._begin(spec), told)
+        try:
+            # Only now: what another process runs is not to be touched.
+            self._evaluation = self._begin(spec)
+            self._store.rows.retry_failed(self._evaluation.id)
+            self._resumed = self._store.evaluations.counts(self._evaluation.id).finished
+        except BaseException:
+            local.release()
+            raise
 
     def run(self, base: Path) -> LocalReport:
         """Run the rows that have no result yet, and the failed ones again.
@@ -95,6 +103,12 @@ class LocalEvaluation:
         `base` is where the paths of datasets begin. Raises what `open_dataset`, `take_in` and the store
         raise, and KeyboardInterrupt, after what is done is stored; what rows raise is stored with them.
         """
+        try:
+            return self._run(base)
+        finally:
+            self._local.release()
+
+    def _run(self, base: Path) -> LocalReport:
         start = time.perf_counter()
         spec = self._runnable.spec
         dataset = open_dataset(spec.dataset, columns=spec.columns, base=base)
@@ -131,6 +145,12 @@ class LocalEvaluation:
             resumed=self._resumed,
             seconds=time.perf_counter() - start,
             stopped=stopped,
+        )
+
+    def _begin(self, spec: EvaluationSpec) -> Evaluation:
+        options = self._options
+        return self._store.evaluations.begin(
+            self._local.experiment, spec, epochs=options.epochs, allow_changed=options.allow_changed
         )
 
     def report_so_far(self) -> LocalReport:

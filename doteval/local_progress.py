@@ -5,11 +5,13 @@ It is drawn on the line below the cursor, which stays where it is, so that pytes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import TextIO
 
@@ -55,6 +57,18 @@ def terminal_screen(config: pytest.Config) -> Screen | None:
     ):
         return None
     return Screen(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace"))
+
+
+def tell(config: pytest.Config, line: str) -> None:
+    """Show a line at once, or, where pytest has no terminal (in a worker of pytest-xdist), among its warnings."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is None:
+        warnings.warn(line, pytest.PytestWarning, stacklevel=2)
+        return
+    capturing = config.pluginmanager.getplugin("capturemanager")
+    with contextlib.nullcontext() if capturing is None else capturing.global_and_fixture_disabled():
+        reporter.ensure_newline()
+        reporter.write_line(line, yellow=True)
 
 
 def is_terminal(stream: TextIO) -> bool:

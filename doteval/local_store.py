@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+from collections.abc import Callable
 
 from doteval import __version__
+from doteval.experiments import Evaluation
+from doteval.heartbeat import BEAT_SECONDS, Heartbeat
 from doteval.load_recorder import LoadRecorder
-from doteval.store import GroupWriter, Store, WorkerInfo
+from doteval.store import GroupWriter, HeldRange, Store, WorkerInfo, WorkerState
 
 
 class LocalStore:
-    """An open store with one experiment in it. This process is known there as a worker named `service`."""
+    """An open store with one experiment in it. This process is known there as a worker named `service`, and heard of
+    every second."""
 
     def __init__(self, storage: str | None, experiment: str, *, service: str) -> None:
         self.store = Store.open(storage)
@@ -21,9 +26,31 @@ class LocalStore:
         )
         self.writer = GroupWriter(self.store, self._worker_id)
         self.loads = LoadRecorder(self.store, self._worker_id)
+        self._holding: list[HeldRange] = []
+        # A beat must not tell what was held before a claim.
+        self._telling = threading.Lock()
+        self._heartbeat = Heartbeat([(BEAT_SECONDS, self._beat)])
+        self._heartbeat.start()
+
+    def claim(self, evaluation: Evaluation, *, is_gone: Callable[[WorkerState], bool]) -> WorkerState | None:
+        """Have this process hold all rows of an evaluation, unless another holds some, which is returned."""
+        with self._telling:
+            other = self.store.workers.claim(self._worker_id, evaluation, is_gone=is_gone)
+            if other is None:
+                self._holding = [HeldRange.whole(evaluation.uid)]
+            return other
+
+    def release(self) -> None:
+        """Hold no rows any more, as the next beat tells."""
+        self._holding = []
 
     def close(self) -> None:
         """Store what is left and close the store."""
+        self._heartbeat.stop()
         self.writer.close()
         self.store.workers.end(self._worker_id, reason="left")
         self.store.close()
+
+    def _beat(self) -> None:
+        with self._telling:
+            self.store.workers.beat(self._worker_id, state="ready", holding=self._holding)

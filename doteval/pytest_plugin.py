@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from doteval.execution.items import EvaluationItem, evaluation_items, is_evaluat
 from doteval.execution.loads import LoadWatch
 from doteval.execution.pytest_internals import use_row_setup_state
 from doteval.local_options import add_options, check_options, local_options
-from doteval.local_progress import Screen, terminal_screen
+from doteval.local_progress import Screen, tell, terminal_screen
 from doteval.local_xdist import give_name, given_name, hand_over, take_over
 from doteval.providers.fixtures import model_providers
 from doteval.resources.fixtures import async_openai_client, openai_client
@@ -62,7 +63,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from doteval.local import LocalExperiment
 
     local = LocalExperiment(
-        local_options(config, named=given_name(config)), config.stash[loop_key], config.stash[_screen_key]
+        local_options(config, named=given_name(config)),
+        config.stash[loop_key],
+        functools.partial(tell, config),
+        config.stash[_screen_key],
     )
     config.stash[_local_key] = local
     config.stash[_reports_key] = local.reports

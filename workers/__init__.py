@@ -1,7 +1,7 @@
 """What a worker process does. ``celery -A workers worker --pool threads`` starts one.
 
 `tasks` is the row task, `process` the worker process behind it, `lifecycle` ties it to Celery's
-signals, `heartbeat` tells the store that it lives.
+signals.
 """
 
 from workers.tasks import app

@@ -40,6 +40,7 @@ from doteval.execution.stage import LoadFailedError, Stage, load_session_fixture
 from doteval.execution.teardown_watch import TeardownWatch
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus
 from doteval.flight_log import FlightEntry, FlightLog
+from doteval.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
 from doteval.load_recorder import LoadRecorder
 from doteval.log_lines import IDS
 from doteval.metering import Place, observe_usage
@@ -56,7 +57,6 @@ from doteval.spending import Budget
 from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo, WorkerState, new_execution
 from doteval.worker_options import RECYCLED, STUCK, WorkerOptions
-from workers.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
 from workers.lane_pool import in_hand
 from workers.recycling import Recycling
 

@@ -21,13 +21,13 @@ from benchmarks.servers import postgres
 from benchmarks.subjects.submit_rows import rate_of_doteval_on_postgres
 from doteval.dispatch import _FEWEST_ROWS, _ROWS_PER_TASK, _TASK_SECONDS, MOST_QUEUED
 from doteval.experiments import EvaluationSpec
+from doteval.heartbeat import BEAT_SECONDS
 from doteval.queue.embedded_redis import EmbeddedRedis
 from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus, Score, Usage
 from doteval.store import NewResult, Store
 from doteval.worker_options import slots_for
-from workers.heartbeat import BEAT_SECONDS
 
 WORK = "calculated: 100 million rows, 1,000 worker processes"
 ROWS, PROCESSES = 100_000_000, 1_000

@@ -274,7 +274,7 @@ def worker(found: WorkerState) -> Document:
         "reason": found.reason,
         "heard_of_seconds_ago": round(found.age, 3),
         "versions": dict(found.info.versions or {}),
-        "rows_held": sum(held.last - held.first + 1 for held in found.holding),
+        "rows_held": sum(held.rows for held in found.holding),
     }
 
 

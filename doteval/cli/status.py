@@ -137,7 +137,7 @@ def _workers(workers: Sequence[WorkerState]) -> str:
     if not workers:
         return "No worker processes"
     states = Counter(worker.state for worker in workers)
-    held = sum(held.last - held.first + 1 for worker in workers for held in worker.holding)
+    held = sum(held.rows for worker in workers for held in worker.holding)
     described = ", ".join(f"{number:,} {state}" for state, number in states.items())
     return f"{terminal.few(len(workers), 'worker process')} ({described}), holding {terminal.few(held, 'row')}"
 

@@ -114,7 +114,7 @@ class StoreFigures(Collector):
         states = Counter((queue, worker.state) for worker in live for queue in worker.info.queues)
         for (queue, state), number in states.items():
             processes.add_metric([queue, state], number)
-        held.add_metric([], sum(part.last - part.first + 1 for worker in live for part in worker.holding))
+        held.add_metric([], sum(part.rows for worker in live for part in worker.holding))
         yield from (processes, held)
 
     def _used(self, experiments: dict[int, Experiment]) -> Iterator[Metric]:

@@ -103,6 +103,15 @@ class Evaluations:
         with self._database.read() as connection:
             return [_evaluation(line) for line in connection.execute(query)]
 
+    def find(self, experiment: Experiment, spec: EvaluationSpec) -> Evaluation | None:
+        """The evaluation of that path and name, as it stands; None if `begin` would create it."""
+        query = _query().where(
+            EVALUATION.c.experiment_id == experiment.id, EVALUATION.c.path == spec.path, EVALUATION.c.name == spec.name
+        )
+        with self._database.read() as connection:
+            line = connection.execute(query).one_or_none()
+        return None if line is None else _evaluation(line)
+
     def running(self) -> list[Evaluation]:
         """The evaluations of all experiments that are running, oldest first."""
         query = _query().where(EVALUATION.c.status == EvaluationStatus.RUNNING.value).order_by(EVALUATION.c.id)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
 
 from doteval.encoding import decode, encode
+from doteval.experiments import Evaluation
 from doteval.store.engine import Database, database_time
 from doteval.store.experiments import moment
 from doteval.store.tables import WORKER
 
 LOADING, LEFT = "loading", "left"
+# The greatest index that a row may have.
+LAST_INDEX = (1 << 40) - 1
+# Seconds after which one that was not heard of counts as dead. It should be heard of every second.
+_MAX_AGE = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,16 @@ class HeldRange:
     evaluation_uid: str
     first: int
     last: int
+
+    @classmethod
+    def whole(cls, evaluation_uid: str) -> HeldRange:
+        """All rows of an evaluation, however many it will have: of a process that runs them by itself."""
+        return cls(evaluation_uid, 0, LAST_INDEX)
+
+    @property
+    def rows(self) -> int:
+        """How many these are; 0 where that is all of an evaluation, which nobody has counted."""
+        return 0 if self.last == LAST_INDEX else self.last - self.first + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +105,7 @@ class Workers:
 
     def beat(self, worker_id: int, *, state: str, holding: Sequence[HeldRange]) -> None:
         """Say that the worker process lives, what it is doing, and which rows it holds."""
-        held = encode([[part.evaluation_uid, part.first, part.last] for part in holding])
+        held = _encoded(holding)
         with self._database.write() as connection:
             # Our clock is read when the transaction has begun, for which SQLite may let us wait.
             offset = time.time() - database_time()
@@ -99,6 +114,25 @@ class Workers:
                 .where(WORKER.c.id == worker_id, WORKER.c.left_at.is_(None))
                 .values(state=state, holding=held, beat_at=database_time(), clock_offset=offset)
             )
+
+    def claim(
+        self, worker_id: int, evaluation: Evaluation, *, is_gone: Callable[[WorkerState], bool]
+    ) -> WorkerState | None:
+        """Have a worker process hold all rows of an evaluation, unless another holds some.
+
+        Of two that ask at the same moment one gets it. Returns the other, None if there is none. One that `is_gone`
+        holds nothing, whatever it said.
+        """
+        mine = HeldRange.whole(evaluation.uid)
+        with self._database.write() as connection:
+            self._database.hold(connection, [evaluation.id], alone=True)
+            for other in _found(connection, *_is_live(_MAX_AGE), WORKER.c.id != worker_id):
+                if any(held.evaluation_uid == evaluation.uid for held in other.holding) and not is_gone(other):
+                    return other
+            connection.execute(
+                update(WORKER).where(WORKER.c.id == worker_id).values(holding=_encoded([mine]), beat_at=database_time())
+            )
+        return None
 
     def end(self, worker_id: int, *, reason: str) -> None:
         """Say that the worker process leaves. It holds nothing any more; the first reason stays."""
@@ -116,22 +150,31 @@ class Workers:
             ).all()
         return max((int(line.id) for line in ended), default=None)
 
-    def live(self, max_age: float = 15.0) -> list[WorkerState]:
+    def live(self, max_age: float = _MAX_AGE) -> list[WorkerState]:
         """The worker processes that have not left and were heard of in the last `max_age` seconds."""
-        return self._where(WORKER.c.left_at.is_(None), database_time() - WORKER.c.beat_at <= max_age)
+        return self._where(*_is_live(max_age))
 
     def all(self) -> list[WorkerState]:
         """All worker processes that ever were, in the order in which they began."""
         return self._where()
 
     def _where(self, *conditions: ColumnElement[bool]) -> list[WorkerState]:
-        query = (
-            select(*WORKER.c, (database_time() - WORKER.c.beat_at).label("age"))
-            .where(*conditions)
-            .order_by(WORKER.c.id)
-        )
         with self._database.read() as connection:
-            return [_state(line) for line in connection.execute(query)]
+            return _found(connection, *conditions)
+
+
+def _found(connection: Connection, *conditions: ColumnElement[bool]) -> list[WorkerState]:
+    age = (database_time() - WORKER.c.beat_at).label("age")
+    query = select(*WORKER.c, age).where(*conditions).order_by(WORKER.c.id)
+    return [_state(line) for line in connection.execute(query)]
+
+
+def _is_live(max_age: float) -> tuple[ColumnElement[bool], ...]:
+    return WORKER.c.left_at.is_(None), database_time() - WORKER.c.beat_at <= max_age
+
+
+def _encoded(holding: Sequence[HeldRange]) -> str:
+    return encode([[part.evaluation_uid, part.first, part.last] for part in holding])
 
 
 def _leaving(reason: str) -> Any:

@@ -7,10 +7,10 @@ import time
 import pytest
 from sqlalchemy import update
 
-from doteval.store import HeldRange, Store, WorkerInfo
+from doteval.store import HeldRange, Store, WorkerInfo, WorkerState
 from doteval.store.engine import database_time
 from doteval.store.tables import WORKER
-from tests.contract.store_workload import in_threads
+from tests.contract.store_workload import begin, in_threads
 
 INFO = WorkerInfo("gpu\x00", "höst", 2**31 + 5, ("default", "high"), 8, {"doteval": "0.1", "files": ["a"]}, "GPU-1")
 
@@ -66,6 +66,31 @@ def test_a_supervisor_ends_the_worker_of_a_process(store: Store) -> None:
 
 def test_workers_that_begin_at_once_get_ids_of_their_own(store: Store) -> None:
     assert len(set(in_threads(lambda _: store.workers.begin(INFO)))) == 8
+
+
+def test_one_of_several_that_claim_an_evaluation_at_once_gets_it(store: Store) -> None:
+    evaluation = begin(store, 3)
+    workers = [store.workers.begin(INFO) for _ in range(8)]
+    found = in_threads(lambda number: store.workers.claim(workers[number], evaluation, is_gone=_never))
+    (winner,) = (worker for worker, other in zip(workers, found, strict=True) if other is None)
+    assert {other.id for other in found if other is not None} == {winner}
+    held = {state.id: state.holding for state in store.workers.live() if state.holding}
+    assert held == {winner: (HeldRange.whole(evaluation.uid),)}
+    # Another evaluation is another's; this one is free when the winner is gone, has left, or holds it no more.
+    others = [worker for worker in workers if worker != winner]
+    assert store.workers.claim(others[2], begin(store, 3, name="another"), is_gone=_never) is None
+    assert store.workers.claim(others[0], evaluation, is_gone=lambda worker: worker.id == winner) is None
+    store.workers.beat(winner, state="ready", holding=[])
+    store.workers.end(others[0], reason="left")
+    assert store.workers.claim(others[1], evaluation, is_gone=_never) is None
+
+
+def test_rows_in_a_range_are_counted_and_those_of_a_whole_evaluation_are_not() -> None:
+    assert (HeldRange("uid", 3, 5).rows, HeldRange.whole("uid").rows) == (3, 0)
+
+
+def _never(_worker: WorkerState) -> bool:
+    return False
 
 
 def test_a_worker_tells_how_far_its_clock_is_from_the_databases(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sys
+import time
 
 import pytest
 
 from tests.e2e.project import Project, wait_until
-from tests.faults.evaluation import check, reached, ready, some_moment, write_evaluation
+from tests.faults.evaluation import CONCURRENCY, check, reached, ready, some_moment, write_evaluation
 from tests.faults.services import RedisServer
 
 # A dataset that comes slowly, so that there is a moment in its middle.
@@ -75,6 +77,60 @@ def test_two_submitters_at_the_same_moment(project: Project, broker: RedisServer
             assert first.wait(90) == 0, project.output()
             assert second.wait(90) == 0, project.output()
     check(project, "x", in_flight=0)
+
+
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "eval_it.py", "--experiment", "x"]
+WAITS = "is being run by pytest (process {pid} on"
+
+
+def test_of_two_plain_pytest_commands_at_the_same_moment_one_runs_the_rows(project: Project) -> None:
+    write_evaluation(project, rows=60, seconds=0.5)
+    with project.started(program=PYTEST) as first, project.started(program=PYTEST) as second:
+        assert first.wait(60) == 0, project.output()
+        assert second.wait(60) == 0, project.output()
+    assert project.output().count("waiting for its end, to run what it leaves") == 1
+    assert any(WAITS.format(pid=each.pid) in project.output() for each in (first, second))
+    check(project, "x", rows=60, in_flight=0)
+
+
+def test_a_plain_pytest_command_goes_on_at_once_where_a_killed_one_was(project: Project) -> None:
+    write_evaluation(project, rows=120, seconds=0.5)
+    with project.started(program=PYTEST) as first:
+        reached(project, 20)
+        with project.started(program=PYTEST) as second:
+            wait_until(lambda: WAITS.format(pid=first.pid) in project.output(), what="the second one's waiting")
+            begun = len(project.events())
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+            killed_at = time.monotonic()
+            wait_until(
+                lambda: len(project.events()) > begun + CONCURRENCY, what="the second one's first rows", seconds=10
+            )
+            print(f"went on {time.monotonic() - killed_at:.1f} s after the first one was killed")
+            assert second.wait(60) == 0, project.output()
+    check(project, "x", rows=120, in_flight=2 * CONCURRENCY)
+
+
+def test_pytest_leaves_rows_to_worker_processes_and_a_submitter_leaves_them_to_pytest(
+    project: Project, broker: RedisServer
+) -> None:
+    write_evaluation(project, rows=60, seconds=0.5)
+    with project.started("worker", ".", "--processes", "1"):
+        ready(project, 1)
+        with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
+            reached(project, 10)
+            with project.started(program=PYTEST) as waiting:
+                assert waiting.wait(60) == 0, project.output()
+            assert submitter.wait(60) == 0, project.output()
+        check(project, "x", rows=60, in_flight=0)
+        project.run("delete", "x", "--yes")
+        project.log.unlink()
+        with project.started(program=PYTEST) as runner:
+            reached(project, 10)
+            project.run("submit", "eval_it.py", "--experiment", "x")
+            assert runner.wait(60) == 0, project.output()
+    assert {event.pid for event in project.events() if event.what.startswith("begin")} == {runner.pid}
+    check(project, "x", rows=60, in_flight=0)
 
 
 def test_cancelled_in_the_middle_and_resumed(project: Project, broker: RedisServer, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""The heartbeat: a worker process tells the store that it lives and what it holds."""
+"""The heartbeat: a process that runs rows tells the store that it lives and what it holds."""
 
 from __future__ import annotations
 
