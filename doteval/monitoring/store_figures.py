@@ -69,11 +69,15 @@ class StoreFigures(Collector):
         yield from self._workers()
         yield from self._used({evaluation.experiment.id: evaluation.experiment for evaluation in evaluations})
         if self._queue is not None:
-            queues = dict.fromkeys([*self._queues, *(each.queue for each in evaluations if each.queue)])
+            queues = dict.fromkeys(
+                [*self._queues, *(each.queue for each in evaluations if each.queue and each.private is None)]
+            )
             yield from self._queued(self._queue, queues)
 
     def _rows(self, evaluations: list[Evaluation]) -> Iterator[Metric]:
-        rows = GaugeMetricFamily("doteval_rows", "Rows by status.", labels=[*_EVALUATION, "status"])
+        rows = GaugeMetricFamily(
+            "doteval_rows", "Rows by status; pending are those of running evaluations.", labels=[*_EVALUATION, "status"]
+        )
         running = GaugeMetricFamily("doteval_evaluations", "Evaluations by status.", labels=["status"])
         age = GaugeMetricFamily(
             "doteval_oldest_pending_seconds",
@@ -83,7 +87,8 @@ class StoreFigures(Collector):
             counts = evaluation.counts
             numbers = {"done": counts.done, "failed": counts.failed, "skipped": counts.skipped}
             if counts.total is not None:
-                numbers["pending"] = counts.pending
+                # What was cancelled waits for nobody, and nobody should be called for it.
+                numbers["pending"] = counts.pending if evaluation.status is EvaluationStatus.RUNNING else 0
             for status, number in numbers.items():
                 rows.add_metric([*_labels(evaluation), status], number)
         for status, number in Counter(evaluation.status for evaluation in evaluations).items():

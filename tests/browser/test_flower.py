@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import urllib.error
 import urllib.request
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.browser
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 AUTH = "viewer:look-at-it"
+SECRET = "sk-planted-77f2e8"
 EVALUATION = """
 import asyncio
 from doteval import Result, foreach
@@ -74,8 +76,22 @@ def answers(url: str) -> bool:
     return True
 
 
+def fail_a_task(project: Project) -> None:
+    """Have a row task fail as a whole, which rows don't do: a row in the store is damaged."""
+    more = ("eval_arithmetic.py", "--experiment", "damaged", "--samples", "10", "--rows-per-task", "10")
+    project.run("submit", *more, "--queue", "later", "--detach")
+    with sqlite3.connect(project.path / ".doteval" / "doteval.db") as store:
+        damaged = store.execute(
+            "UPDATE row SET content = 'private question, damaged'"
+            " WHERE row_index = 3 AND evaluation_id = (SELECT max(id) FROM evaluation)"
+        ).rowcount
+    assert damaged == 1
+    with project.started("worker", ".", "--processes", "1", "--queue", "later", "--name", "later"):
+        wait_until(lambda: "row task could not be run" in project.output(), what="a row task that fails")
+
+
 def test_flower_tells_the_story(project: Project, redis_url: str, browser: webdriver.Chrome) -> None:
-    project.environment |= {"DOTEVAL_BROKER": redis_url, "DOTEVAL_FLOWER_AUTH": AUTH}
+    project.environment |= {"DOTEVAL_BROKER": redis_url, "DOTEVAL_FLOWER_AUTH": AUTH, "OPENAI_API_KEY": SECRET}
     project.write("eval_arithmetic.py", EVALUATION)
     port = free_port()
     state = project.path / "flower.db"
@@ -118,6 +134,24 @@ def test_flower_tells_the_story(project: Project, redis_url: str, browser: webdr
         assert re.search(r"r\d+-\d+ demo", page)
         assert "private question" not in browser.page_source
         keep(browser, project.path, "flower-task")
+
+        fail_a_task(project)
+        browser.get(f"{base}/tasks")
+        text_of(browser, "FAILURE")
+        failed = next(
+            line for line in browser.find_elements(By.CSS_SELECTOR, "#tasks-table tbody tr") if "FAILURE" in line.text
+        )
+        assert "r0-9 damaged" in failed.text
+        failed.find_element(By.CSS_SELECTOR, "a[href*='/task/']").click()
+        page = wait_until(lambda: "/task/" in browser.current_url and text_of(browser, "Traceback"), what="a task")
+        # In words, and with the place where it happened.
+        assert "JSONDecodeError('unexpected character, expected a JSON value" in page
+        assert "in run_rows" in page
+        assert "private question" not in browser.page_source
+        assert SECRET not in browser.page_source
+        below = browser.find_element(By.XPATH, "//*[normalize-space(text())='Timestamp']")
+        browser.execute_script("arguments[0].scrollIntoView({behavior: 'instant', block: 'end'})", below)
+        keep(browser, project.path, "flower-failed-task")
 
         flower.send_signal(signal.SIGTERM)
         assert flower.wait(20) == 0

@@ -136,6 +136,11 @@ def test_figures_of_the_store(served: Project) -> None:
         assert numbers["doteval_broker_up"] == 1
         assert numbers['doteval_queued_row_tasks{queue="doteval"}'] == 0
         assert numbers['doteval_loads{experiment="one",fixture="model"}'] == 1
+        pending = 'doteval_rows{evaluation="eval_it.py::eval_remote",experiment="two",status="pending"}'
+        served.run("submit", "eval_it.py", "--experiment", "two", "--detach")
+        assert figures(get(found[0])[1])[pending] == 300
+        served.run("cancel", "two")
+        assert figures(get(found[0])[1])[pending] == 0
         exporter.send_signal(signal.SIGTERM)
         assert exporter.wait(10) == 0
 
