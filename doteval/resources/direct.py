@@ -118,8 +118,11 @@ class Direct:
 
     @property
     def is_open(self) -> bool:
-        """Whether calls of this client may go this way at all. With the SDK's log on, they go where it is written."""
-        return self._is_open and not _sdk_logger.isEnabledFor(logging.DEBUG)
+        """Whether calls of this client may go this way at all.
+
+        Not where the SDK is to try again itself, or to write its log.
+        """
+        return self._is_open and not self._client.max_retries and not _sdk_logger.isEnabledFor(logging.DEBUG)
 
     def takes(self, cast_to: Any, body: Any, options: Mapping[str, Any]) -> bool:
         """Whether a call may go this way."""

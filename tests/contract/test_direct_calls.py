@@ -310,6 +310,7 @@ SPECIAL: dict[str, Call] = {
     "headers of a call": lambda client: create(client, extra_headers={"x-mine": "1"}),
     "a query of a call": lambda client: create(client, extra_query={"q": "1"}),
     "more body": lambda client: create(client, extra_body={"top_k": 3}),
+    "retries of the SDK": lambda client: create(client.with_options(max_retries=1)),
     "a timeout of a call": lambda client: create(client, timeout=9),
     "what is left out": lambda client: create(client, seed=openai.NOT_GIVEN),
     "a generator": lambda client: create(client, messages=iter(MESSAGES)),
