@@ -17,6 +17,8 @@ MAX_CRASHES = "max_crashes"
 # The one that says which queue its row tasks travel on, and the one that is true if a mark of its own says so.
 QUEUE = "queue"
 PLACED = "placed"
+# The one that names the private broker of the command that it was submitted by, if there was one.
+PRIVATE = "private"
 # The one that says which root directory of pytest's it was submitted from.
 ROOT = "root"
 
@@ -95,9 +97,29 @@ class Evaluation:
 
     @property
     def queue(self) -> str | None:
-        """The queue that its row tasks travel on, None if nobody has said so, as where pytest runs the rows."""
+        """The queue that its row tasks travel on, None if nobody has said so, as where pytest runs the rows.
+
+        Queues of private brokers have names that nothing else has: result stores are shared by commands that
+        have a broker each.
+        """
+        return None if self.queue_name is None else private_queue(self.queue_name, self.private)
+
+    @property
+    def queue_name(self) -> str | None:
+        """The name of that queue, as people gave it."""
         queue = self.spec.metadata.get(QUEUE)
         return queue if isinstance(queue, str) else None
+
+    @property
+    def private(self) -> str | None:
+        """What the private broker is called that its row tasks travel by, None for one that anybody may use."""
+        private = self.spec.metadata.get(PRIVATE)
+        return private if isinstance(private, str) else None
+
+
+def private_queue(name: str, private: str | None) -> str:
+    """What a queue is called everywhere: its name, unless it is one of a private broker."""
+    return name if private is None else f"{name}@{private}"
 
 
 def ephemeral_name(now: datetime | None = None) -> str:

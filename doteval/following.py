@@ -12,6 +12,7 @@ from doteval.dispatch import Dispatcher
 from doteval.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.patience import patiently
 from doteval.placement import worker_command_for
+from doteval.queue.embedded_redis import EmbeddedRedis
 from doteval.store import Store
 from doteval.supervisor import Supervisor
 from doteval.worker_options import WorkerOptions
@@ -114,7 +115,10 @@ class Following:
     def _tell_if_alone(self, patience: float) -> None:
         served = {queue for worker in self._store.workers.live() for queue in worker.info.queues}
         wanted = dict.fromkeys(
-            self._dispatcher.queue_of(each) for each in self.current() if each.status is EvaluationStatus.RUNNING
+            self._dispatcher.queue_of(each)
+            for each in self.current()
+            # Those of a private broker nobody else can serve.
+            if each.status is EvaluationStatus.RUNNING and each.private is None
         )
         now = time.monotonic()
         for queue in served:
@@ -125,6 +129,17 @@ class Following:
                 self._watcher.note(
                     f"no worker process listens on the queue {queue!r}; start one with: {worker_command_for(queue)}"
                 )
+
+
+def broker_for(stack: contextlib.ExitStack, given: str | None) -> tuple[str, str | None]:
+    """The URL of the broker that was `given`, else of a private one for the length of the stack, and its name.
+
+    Raises BrokerError if no private one can be started.
+    """
+    if given is not None:
+        return given, None
+    server = stack.enter_context(EmbeddedRedis())
+    return server.url, server.name
 
 
 def queues_of(evaluations: Sequence[Evaluation], otherwise: str) -> tuple[str, ...]:

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from doteval.budgets import used_up
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, UsageError
-from doteval.experiments import PLACED, QUEUE, ROOT, Evaluation, EvaluationStatus
-from doteval.following import Following, Watcher, local_workers, queues_of
+from doteval.experiments import PLACED, PRIVATE, QUEUE, ROOT, Evaluation, EvaluationStatus
+from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
 from doteval.placement import DEFAULT_QUEUE
-from doteval.queue.embedded_redis import EmbeddedRedis
 from doteval.queue.publisher import Publisher
 from doteval.results import ErrorClass
 from doteval.settings import load_settings
 from doteval.spending import Budget, budget_error, check_prices, stopped_at_budget
 from doteval.store import Store
+from doteval.turns import wait_for_other_brokers
 from doteval.worker_options import WorkerOptions, slots_for
 
 if TYPE_CHECKING:
@@ -122,10 +122,13 @@ def _run(
     root: str | None,
 ) -> Retried:
     with contextlib.ExitStack() as stack:
-        broker = options.broker or stack.enter_context(EmbeddedRedis()).url
+        broker, private = broker_for(stack, options.broker)
         publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue or DEFAULT_QUEUE)))
         publisher.connect()
-        evaluations = [_placed(store, each, options.queue) for each in evaluations]
+        wait_for_other_brokers(store, evaluations, watcher.note, private=private is not None)
+        evaluations = [
+            _placed(store, store.evaluations.by_uid(each.uid), options.queue, private) for each in evaluations
+        ]
         processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
         marked = 0
         for evaluation in evaluations:
@@ -147,6 +150,7 @@ def _run(
                 root=root,
                 storage=store.raw_url,
                 broker=broker,
+                private=private,
                 queues=queues_of(evaluations, DEFAULT_QUEUE),
                 concurrency=options.concurrency,
                 slots=slots_for(options.concurrency),
@@ -166,13 +170,14 @@ def _run(
         return Retried(following.current(), marked)
 
 
-def _placed(store: Store, evaluation: Evaluation, queue: str | None) -> Evaluation:
-    """The evaluation on the queue that it names itself, else on `queue`, else where it was before."""
-    wanted = evaluation.queue if evaluation.spec.metadata.get(PLACED) else queue or evaluation.queue
-    wanted = wanted or DEFAULT_QUEUE
-    if wanted != evaluation.queue:
-        store.evaluations.place(evaluation.id, wanted)
-    return replace(evaluation, spec=replace(evaluation.spec, metadata={**evaluation.spec.metadata, QUEUE: wanted}))
+def _placed(store: Store, evaluation: Evaluation, queue: str | None, private: str | None) -> Evaluation:
+    """The evaluation on the queue that it names itself, else on `queue`, else where it was before; of this broker."""
+    known = evaluation.queue_name
+    place = {QUEUE: (known if evaluation.spec.metadata.get(PLACED) else queue or known) or DEFAULT_QUEUE}
+    changes = {**place, PRIVATE: private}
+    if (changes[QUEUE], private) != (known, evaluation.private):
+        store.evaluations.describe(evaluation.id, changes)
+    return replace(evaluation, spec=replace(evaluation.spec, metadata={**evaluation.spec.metadata, **changes}))
 
 
 def _check_complete(store: Store, evaluation: Evaluation) -> None:

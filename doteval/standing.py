@@ -87,7 +87,9 @@ def _look(
     served = bool(live) if POLICY not in evaluation.spec.metadata else any(queue in each.info.queues for each in live)
     spent = store.usage.spent(evaluation.experiment) if Budget.of(evaluation.spec.metadata) else Spent()
     waiting = None if queued is None else queued.get(queue)
-    plan = _plan(standing, _start(queue, bool(live)), served, holders, waiting, spent)
+    plan = _plan(
+        standing, _start(queue, bool(live), private=evaluation.private is not None), served, holders, waiting, spent
+    )
     if evaluation.status is EvaluationStatus.RUNNING and not store.rows.dataset_state(evaluation.id).complete:
         plan.append("its dataset is still being read; if its submitter has died, submit it again to go on")
     return Standing(evaluation, held, orphaned, published, unpublished, tuple(plan))
@@ -111,8 +113,10 @@ def _merged(parts: set[HeldRange]) -> list[HeldRange]:
     return merged
 
 
-def _start(queue: str, anybody: bool) -> str:
+def _start(queue: str, anybody: bool, *, private: bool) -> str:
     """What to do about a queue that nobody serves."""
+    if private:
+        return "the worker processes of its submission are gone: submit it again"
     who = f"no worker process serves the queue {queue!r}" if anybody else "no worker process is there"
     return f"{who}: start one with `{worker_command_for(queue)}`, or submit again"
 

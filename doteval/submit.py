@@ -14,16 +14,25 @@ from doteval.execution.attempts import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
 from doteval.execution.embedded import Collected, with_collected
 from doteval.execution.fingerprint import specify
 from doteval.execution.items import EvaluationItem
-from doteval.experiments import MAX_CRASHES, POLICY, QUEUE, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
-from doteval.following import Following, Watcher, local_workers, queues_of
+from doteval.experiments import (
+    MAX_CRASHES,
+    POLICY,
+    PRIVATE,
+    QUEUE,
+    Evaluation,
+    EvaluationSpec,
+    EvaluationStatus,
+    Experiment,
+)
+from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
 from doteval.intake import take_in
 from doteval.placement import DEFAULT_QUEUE
-from doteval.queue.embedded_redis import EmbeddedRedis
 from doteval.queue.lanes import Priority
 from doteval.queue.publisher import Publisher
 from doteval.sharing import CacheChoice, Sharing
 from doteval.spending import Budget, budget_error, check_prices
 from doteval.store import Store
+from doteval.turns import wait_for_other_brokers
 from doteval.worker_options import WorkerOptions, slots_for
 
 
@@ -100,17 +109,18 @@ def submit(options: SubmitOptions, watcher: Watcher) -> Submission:
 def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Watcher) -> Submission:
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store.open(_storage(collected, options))))
-        broker = options.broker or stack.enter_context(EmbeddedRedis()).url
+        broker, private = broker_for(stack, options.broker)
         publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue)))
         publisher.connect()
         processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
         experiment = store.experiments.begin(options.experiment)
         _check_budget(store, experiment, collected, options)
+        wait_for_other_brokers(store, _known(store, experiment, collected), watcher.note, private=private is not None)
         before = {each.uid: each.status for each in store.evaluations.of(experiment)}
         at_work = _at_work(store, experiment)
         evaluations = [
             store.evaluations.begin(
-                experiment, _specify(item, options), epochs=options.epochs, allow_changed=options.allow_changed
+                experiment, _specify(item, options, private), epochs=options.epochs, allow_changed=options.allow_changed
             )
             for item in collected.items
         ]
@@ -120,6 +130,7 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
                 paths=options.paths,
                 storage=store.raw_url,
                 broker=broker,
+                private=private,
                 queues=queues_of(evaluations, options.queue),
                 concurrency=options.concurrency,
                 slots=slots_for(options.concurrency),
@@ -214,10 +225,22 @@ def _at_work(store: Store, experiment: Experiment) -> set[str]:
     }
 
 
-def _specify(item: EvaluationItem, options: SubmitOptions) -> EvaluationSpec:
+def _known(store: Store, experiment: Experiment, collected: Collected) -> list[Evaluation]:
+    """Those of the evaluations that the experiment has already."""
+    wanted = {(item.evaluation_path, item.evaluation_name) for item in collected.items}
+    return [each for each in store.evaluations.of(experiment) if (each.spec.path, each.name) in wanted]
+
+
+def _specify(item: EvaluationItem, options: SubmitOptions, private: str | None) -> EvaluationSpec:
     """The evaluation with what this command says of its rows, so that worker processes elsewhere know."""
     spec = specify(item)
     policy = {"retries": options.max_retries, "delay": options.retry_delay, "timeout": options.row_timeout}
-    metadata = {QUEUE: options.queue, **spec.metadata, POLICY: policy, MAX_CRASHES: options.max_crashes}
+    metadata = {
+        QUEUE: options.queue,
+        **spec.metadata,
+        PRIVATE: private,
+        POLICY: policy,
+        MAX_CRASHES: options.max_crashes,
+    }
     cache = {} if options.cache is None else options.cache.to_metadata()
     return replace(spec, metadata={**metadata, **cache, **options.budget.to_metadata()})

@@ -1,8 +1,8 @@
 """Turns: where several commands would run the rows of one evaluation, one at a time does.
 
-Plain pytest, and `run`, run every row themselves. Who comes second waits for the first one's end, and runs what it
-leaves. What worker processes run is theirs too: they finish it without a submitter. In the other direction nothing is
-needed, since a submitter publishes no rows that a live process holds.
+Plain pytest, and `run`, run every row themselves; a private broker is known to one command only. Who comes second waits
+for the first one's end, and runs what it leaves. What worker processes run is theirs, with a submitter or without.
+In the other direction nothing is needed, since a submitter publishes no rows that a live process holds.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus
 from doteval.local_store import LocalStore
 from doteval.placement import DEFAULT_QUEUE
-from doteval.store import Store, WorkerState
+from doteval.store import DRAINING, Store, WorkerState
 
 _LOOK_SECONDS = 0.5
 # Seconds after which a process of this machine is asked for by its id: it should be heard of every second.
@@ -27,14 +27,40 @@ def wait_for_turn(local: LocalStore, evaluation: Evaluation, told: Callable[[str
 
     `told` is called with a line for people if that takes its time. Raises StoreError.
     """
-    before = ""
-    while True:
-        other = _at_work(local.store, evaluation) or local.claim(evaluation, is_gone=_is_gone)
-        if other is None:
-            return
-        who = f"{other.info.service} (process {other.info.pid} on {other.info.hostname})"
-        if who != before:
-            before = who
+
+    def other() -> WorkerState | None:
+        now = local.store.evaluations.by_uid(evaluation.uid)
+        submitted = POLICY in now.spec.metadata
+        return (submitted and _serving(local.store, now)) or local.claim(evaluation, is_gone=_is_gone)
+
+    _wait_while(other, evaluation, told)
+
+
+def wait_for_other_brokers(
+    store: Store, evaluations: Sequence[Evaluation], told: Callable[[str], None], *, private: bool
+) -> None:
+    """Return when no evaluation is being run by worker processes with another broker: nobody knows what waits there.
+
+    That is so if it is a private one, or if ours is `private`. `told` is called with a line for people if it takes its
+    time. Raises StoreError.
+    """
+    for evaluation in evaluations:
+
+        def other(uid: str = evaluation.uid) -> WorkerState | None:
+            now = store.evaluations.by_uid(uid)
+            other_broker = now.private is not None or (private and POLICY in now.spec.metadata)
+            return _serving(store, now) if other_broker else None
+
+        _wait_while(other, evaluation, told)
+
+
+def _wait_while(other: Callable[[], WorkerState | None], evaluation: Evaluation, told: Callable[[str], None]) -> None:
+    """Wait while there is another that runs an evaluation, and say who it is."""
+    said: int | None = None
+    while (found := other()) is not None:
+        if said is None:
+            said = found.id
+            who = f"{found.info.service} (process {found.info.pid} on {found.info.hostname})"
             told(
                 f"{evaluation.name} of the experiment {evaluation.experiment.name!r} is being run by {who}: waiting "
                 "for its end, to run what it leaves"
@@ -42,13 +68,13 @@ def wait_for_turn(local: LocalStore, evaluation: Evaluation, told: Callable[[str
         time.sleep(_LOOK_SECONDS)
 
 
-def _at_work(store: Store, evaluation: Evaluation) -> WorkerState | None:
-    """A worker process that serves an evaluation which was submitted and goes on, None if there is none."""
-    now = store.evaluations.by_uid(evaluation.uid)
-    if now.status is not EvaluationStatus.RUNNING or POLICY not in now.spec.metadata:
+def _serving(store: Store, evaluation: Evaluation) -> WorkerState | None:
+    """A worker process that goes on taking rows of an evaluation that runs, None if there is none."""
+    if evaluation.status is not EvaluationStatus.RUNNING:
         return None
-    queue = now.queue or DEFAULT_QUEUE
-    return next((worker for worker in store.workers.live() if queue in worker.info.queues), None)
+    queue = evaluation.queue or DEFAULT_QUEUE
+    live = store.workers.live()
+    return next((worker for worker in live if queue in worker.info.queues and worker.state != DRAINING), None)
 
 
 def _is_gone(worker: WorkerState) -> bool:

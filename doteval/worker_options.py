@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from doteval.errors import UsageError
+from doteval.experiments import private_queue
 from doteval.log_lines import LogFormat
 from doteval.monitoring.process_figures import DIRECTORY_VARIABLE
 from doteval.placement import DEFAULT_QUEUE
@@ -26,7 +27,8 @@ STUCK = 70
 class WorkerOptions:
     """`paths` are evaluation files, directories or nodes; `slots` how many row tasks a process holds.
 
-    Row tasks come from `queues`. `root` is pytest's root directory, None to leave it to pytest. `service`
+    Row tasks come from `queues`, which are those of the broker called `private`, None for one that anybody may
+    use. `root` is pytest's root directory, None to leave it to pytest. `service`
     names the service in tables and in Flower; `supervisor` is the pid of the process to leave with, None for
     a worker process that was started on its own. `visibility_timeout` is how many seconds a broker waits for
     a silent worker process. `flight_logs` is the directory where worker processes note their rows in flight.
@@ -39,6 +41,7 @@ class WorkerOptions:
     storage: str | None
     broker: str
     queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+    private: str | None = None
     concurrency: int | None = None
     slots: int = 12
     keyword: str | None = None
@@ -52,6 +55,12 @@ class WorkerOptions:
     figures: str | None = None
     log_format: LogFormat = "text"
     sharing: Sharing = field(default_factory=Sharing)
+
+    @property
+    def queue_names(self) -> tuple[str, ...]:
+        """The names of the queues, as people gave them."""
+        suffix = private_queue("", self.private)
+        return tuple(queue.removesuffix(suffix) for queue in self.queues)
 
     def to_environment(self) -> dict[str, str]:
         told = {VARIABLE: json.dumps(asdict(self))}

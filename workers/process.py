@@ -452,7 +452,7 @@ class WorkerProcess:
             concurrency=options.concurrency,
         )
         # Those of others are loaded with the first row, if one should come after all.
-        for failure in load_session_fixtures(meant_for(collected.items, options.queues)):
+        for failure in load_session_fixtures(meant_for(collected.items, options.queue_names)):
             logger.warning("cannot load the session fixtures of %s", failure)
         # Models stay too. And rows make thousands of objects at a time, few of them cycles.
         gc.freeze()

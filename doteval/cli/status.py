@@ -41,7 +41,7 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
         experiment = store.experiments.find(name)
         queues = list(settings.queues)
         if queue is None:
-            queues = [each.queue or queues[0] for each in store.evaluations.of(experiment)]
+            queues = [each.queue or queues[0] for each in store.evaluations.of(experiment) if each.private is None]
         queued, trouble = (None, None) if settings.broker is None else _ask(settings.broker, queues)
         standing = look(store, experiment, queue=settings.queues[0], queued=queued)
         if as_json:

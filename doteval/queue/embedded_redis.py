@@ -35,6 +35,7 @@ _SOCKET_PATH_LIMIT = 103
 # What needs no quoting in the URL: kombu and Flower do not agree on how to unquote a socket's path.
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._/+-]+")
 _LOG_LINES = 15
+_DIRECTORY_PREFIX = "doteval-redis-"
 
 # Runs in a fresh interpreter that then becomes the server. Not preexec_fn, which may deadlock when
 # the starting process has threads. The check closes the gap before prctl took effect.
@@ -105,6 +106,11 @@ class EmbeddedRedis:
         if self._directory is None:
             raise BrokerError("the embedded Redis is not started")
         return self._directory
+
+    @property
+    def name(self) -> str:
+        """A name that no other private server has. Raises BrokerError if the server is not started."""
+        return self.directory.name.removeprefix(_DIRECTORY_PREFIX)
 
     @property
     def socket(self) -> Path:
@@ -271,7 +277,7 @@ def _private_directory() -> Path:
     """
     tried = []
     for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/var/tmp"]):  # noqa: S108 - mode 0700, random name
-        directory = Path(parent) / f"doteval-redis-{secrets.token_hex(6)}"
+        directory = Path(parent) / f"{_DIRECTORY_PREFIX}{secrets.token_hex(6)}"
         socket = str(directory / "redis.sock")
         if len(os.fsencode(socket)) > _SOCKET_PATH_LIMIT or not _PLAIN_PATH.fullmatch(socket):
             tried.append(f"{parent}: too long, or with characters that a broker URL cannot carry")

@@ -12,12 +12,13 @@ from doteval.store.results import ErrorCount
 from doteval.store.rows import DatasetState, RowRange
 from doteval.store.store import Store
 from doteval.store.usage import LoadUsage, LostUsage, ModelUsage, UsageGroup, UsageReport, WorkerUsage
-from doteval.store.workers import LOADING, HeldRange, WorkerInfo, WorkerState
+from doteval.store.workers import DRAINING, LOADING, HeldRange, WorkerInfo, WorkerState
 from doteval.store.writer import GroupWriter
 from doteval.store.writing import NewResult, new_execution
 
 __all__ = [
     "CODE",
+    "DRAINING",
     "LOADING",
     "Attempt",
     "CrashedRow",

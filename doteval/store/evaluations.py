@@ -10,7 +10,7 @@ from sqlalchemy import Row, Select, func, or_, select, update
 
 from doteval.encoding import decode, encode
 from doteval.errors import ChangedError, NotFoundError
-from doteval.experiments import QUEUE, Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from doteval.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.store.engine import Database, database_time
 from doteval.store.experiments import moment
 from doteval.store.loads import forgive_failures
@@ -162,13 +162,6 @@ class Evaluations:
             if status is EvaluationStatus.RUNNING:
                 forgive_failures(connection, evaluation_id)
             return done.rowcount > 0
-
-    def place(self, evaluation_id: int, queue: str) -> None:
-        """Say which queue the row tasks of an evaluation travel on from now on.
-
-        Raises NotFoundError if there is no such evaluation.
-        """
-        self.describe(evaluation_id, {QUEUE: queue})
 
     def describe(self, evaluation_id: int, changes: Mapping[str, object]) -> None:
         """Change entries of an evaluation's metadata, and leave the others.

@@ -16,7 +16,7 @@ from doteval.store.engine import Database, database_time
 from doteval.store.experiments import moment
 from doteval.store.tables import WORKER
 
-LOADING, LEFT = "loading", "left"
+LOADING, DRAINING, LEFT = "loading", "draining", "left"
 # The greatest index that a row may have.
 LAST_INDEX = (1 << 40) - 1
 # Seconds after which one that was not heard of counts as dead. It should be heard of every second.

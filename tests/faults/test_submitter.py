@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections import Counter
 
 import pytest
 
@@ -164,6 +165,40 @@ def test_an_embedded_submission_whose_group_is_killed_is_resumed(project: Projec
     wait_until(lambda: all(not _lives(pid) for pid in pids), what="the worker processes' leaving")
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", workers)
     check(project, "x", in_flight=0)
+
+
+ALONE = ("--workers", "1")
+
+
+def test_submissions_with_private_brokers_that_share_a_store_keep_their_rows_apart(project: Project) -> None:
+    """Each has files that the other's worker processes know nothing of."""
+    for name in ("one", "two"):
+        write_evaluation(project, rows=60, seconds=0.5)
+        (project.path / "eval_it.py").rename(project.path / f"eval_{name}.py")
+    with (
+        project.started("submit", "eval_one.py", "--experiment", "one", *ALONE) as first,
+        project.started("submit", "eval_two.py", "--experiment", "two", *ALONE) as second,
+    ):
+        wait_until(lambda: len([worker for worker in project.workers() if worker.state == "ready"]) == 2, what="both")
+        # While the rows of both are there to be published, by whoever thinks that they are theirs.
+        queues = [worker.info.queues for worker in project.workers()]
+        assert (first.wait(60), second.wait(60)) == (0, 0), project.output()
+    assert queues[0] != queues[1]
+    # Nobody met rows of files that it does not know, and left.
+    assert len(project.workers()) == 2
+    assert {len(project.records(name)["eval_steady"]) for name in ("one", "two")} == {60}
+    begun = Counter(event.pid for event in project.events() if event.what.startswith("begin"))
+    assert list(begun.values()) == [60, 60]
+
+
+def test_a_submission_with_a_private_broker_waits_for_another_of_the_same_experiment(project: Project) -> None:
+    write_evaluation(project, rows=60, seconds=0.5)
+    with project.started("submit", "eval_it.py", "--experiment", "x", *ALONE) as first:
+        reached(project, 10)
+        told = project.run("submit", "eval_it.py", "--experiment", "x", *ALONE).stdout
+        assert first.wait(60) == 0, project.output()
+    assert "eval_steady of the experiment 'x' is being run by local-1@" in told
+    check(project, "x", rows=60, in_flight=0)
 
 
 def _lives(pid: int) -> bool:

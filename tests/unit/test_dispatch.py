@@ -620,7 +620,7 @@ def test_what_is_held_from_the_time_on_another_queue_is_left_out(
     evaluation = begin_on(store, "gpu", 20)
     dispatcher.publish(evaluation)
     holder = worker(store, queues=("gpu",))
-    store.evaluations.place(evaluation.id, "other")
+    store.evaluations.describe(evaluation.id, {QUEUE: "other"})
     moved = store.evaluations.by_uid(evaluation.uid)
     assert moved.queue == "other"
     queue.take()
