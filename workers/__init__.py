@@ -1,4 +1,4 @@
-"""What a worker process does. ``celery -A workers worker --pool threads`` starts one.
+"""What a worker process does. ``celery -A workers worker`` starts one.
 
 `tasks` is the row task, `process` the worker process behind it, `lifecycle` ties it to Celery's
 signals.
