@@ -97,6 +97,10 @@ class BudgetGate:
         """Whether a call may begin without asking the store. Never waits."""
         return self._refusal is None and not self._near and self._clock() - self._asked_at < _FRESH_SECONDS
 
+    def is_shut(self) -> bool:
+        """Whether no call may begin any more. Never waits."""
+        return self._refusal is not None
+
     def refusal(self) -> BaseException | None:
         """Why no further call may begin, None if one may: the store is asked if need be."""
         try:

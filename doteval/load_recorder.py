@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
 from doteval.errors import StoreError, UnstorableValueError
+from doteval.execution.items import EvaluationItem
 from doteval.execution.loads import Load, Stats
-from doteval.execution.stage import LoadFailedError
+from doteval.execution.stage import LoadFailedError, fixture_definitions
+from doteval.metering import together
+from doteval.results import Usage
 from doteval.store import CODE, Store
 
 logger = logging.getLogger("doteval.worker")
 
 
 class LoadRecorder:
-    """A `LoadObserver` that writes to the store. All methods belong to the thread that loads fixtures."""
+    """A `LoadObserver` that writes to the store.
+
+    All methods belong to the thread that loads fixtures, but for `take_unpaid`.
+    """
 
     def __init__(self, store: Store, worker_id: int) -> None:
         self._store = store
         self._worker_id = worker_id
         self._loaded: dict[int, tuple[int, Load]] = {}
         self._failed_for: set[int] = set()
+        self._unpaid: list[tuple[object, tuple[Usage, ...]]] = []
+        self._lock = threading.Lock()
 
     def loaded(self, load: Load) -> None:
         load_id = self._store.loads.begin(self._worker_id, load.fixture, load.node, load.seconds)
@@ -36,6 +45,20 @@ class LoadRecorder:
             self._store.loads.end(load_id, load.stats(), time.perf_counter() - start)
         except UnstorableValueError as error:
             self._store.loads.end(load_id, _unstorable(error), time.perf_counter() - start)
+
+    def used(self, definition: object, evaluation: EvaluationItem | None, usage: tuple[Usage, ...]) -> None:  # noqa: ARG002
+        with self._lock:
+            self._unpaid.append((definition, usage))
+
+    def take_unpaid(self, item: EvaluationItem) -> tuple[Usage, ...]:
+        """What the set-up of fixtures has used that this evaluation requests, and that nobody has paid for yet."""
+        if not self._unpaid:
+            return ()
+        mine = fixture_definitions(item)
+        with self._lock:
+            taken = [usage for definition, usage in self._unpaid if definition in mine]
+            self._unpaid = [each for each in self._unpaid if each[0] not in mine]
+        return together(each for usage in taken for each in usage)
 
     def snapshot(self) -> None:
         """Store what every loaded fixture says of itself now. The rows go on if that is not possible."""

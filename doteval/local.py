@@ -19,6 +19,8 @@ from doteval.local_evaluation import LocalEvaluation, LocalReport
 from doteval.local_options import LocalOptions
 from doteval.local_progress import Screen
 from doteval.local_store import LocalStore
+from doteval.metering import set_up_place
+from doteval.results import Usage
 from doteval.sharing import share
 from doteval.spending import stopped_at_budget
 
@@ -76,6 +78,7 @@ class LocalExperiment:
             told=self._told,
             screen=self._screen,
         )
+        evaluation.spend(set_up_place(evaluation.uid), local.loads.take_unpaid(item))
         try:
             report = evaluation.run(item.path.parent)
         except KeyboardInterrupt:
@@ -96,6 +99,11 @@ class LocalExperiment:
 
     def unloading(self, load: Load) -> None:
         self._loaded_for.pop(id(load)).loads.unloading(load)
+
+    def used(self, definition: object, evaluation: EvaluationItem | None, usage: tuple[Usage, ...]) -> None:
+        self._open(evaluation.spec.storage if evaluation is not None else None).loads.used(
+            definition, evaluation, usage
+        )
 
     def close(self) -> None:
         """Store what is left and close the stores."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +20,9 @@ from doteval.intake import take_in
 from doteval.local_options import LocalOptions
 from doteval.local_progress import ProgressLine, Screen
 from doteval.local_store import LocalStore
-from doteval.results import Outcome, Row, RowStatus
-from doteval.store import ErrorCount, NewResult, Store
+from doteval.metering import Place
+from doteval.results import Outcome, Row, RowStatus, Usage
+from doteval.store import ErrorCount, LostUsage, NewResult, Store
 from doteval.summary import Summary, summarize
 from doteval.turns import wait_for_turn
 
@@ -124,6 +127,7 @@ class LocalEvaluation:
             ended.append,
             name=self._evaluation.uid,
             gate=self._gate(),
+            spend=self.spend,
         )
         try:
             conductor.work_off(assignment)
@@ -152,6 +156,16 @@ class LocalEvaluation:
         return self._store.evaluations.begin(
             self._local.experiment, spec, epochs=options.epochs, allow_changed=options.allow_changed
         )
+
+    @property
+    def uid(self) -> str:
+        return self._evaluation.uid
+
+    def spend(self, place: Place, used: tuple[Usage, ...]) -> None:
+        """Store what was used for none of its results. Raises StoreError."""
+        if used:
+            lost = LostUsage(place.evaluation, place.index, place.sample, used)
+            self._store.usage.add_lost([lost], socket.gethostname(), os.getpid())
 
     def report_so_far(self) -> LocalReport:
         """The report of what is done, where `run` did not come to its end."""

@@ -7,8 +7,9 @@ their usage apart.
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -29,6 +30,14 @@ class Place:
     sample: int = 0
 
 
+_set_ups = itertools.count()
+
+
+def set_up_place(evaluation: str) -> Place:
+    """A place for what is used to set fixtures up that an evaluation's rows share: no row, and no two the same."""
+    return Place(evaluation, -1, next(_set_ups))
+
+
 class Meter:
     """Adds up usage by model. Safe to use from threads that a row starts.
 
@@ -36,9 +45,9 @@ class Meter:
     cache of replies, None for nothing.
     """
 
-    def __init__(self) -> None:
-        self.place: Place | None = None
-        self.cache: CacheChoice | None = None
+    def __init__(self, place: Place | None = None, cache: CacheChoice | None = None) -> None:
+        self.place = place
+        self.cache = cache
         self._lock = threading.Lock()
         self._by_model: dict[str, Usage] = {}
 
@@ -73,14 +82,22 @@ def current_meter() -> Meter | None:
 
 
 @contextmanager
-def metering() -> Iterator[Meter]:
-    """Open a meter for what is called inside the block."""
-    meter = Meter()
+def metering(meter: Meter | None = None) -> Iterator[Meter]:
+    """Have a meter, a new one unless one is given, for what is called inside the block."""
+    meter = Meter() if meter is None else meter
     token = _current.set(meter)
     try:
         yield meter
     finally:
         _current.reset(token)
+
+
+def together(usages: Iterable[Usage]) -> tuple[Usage, ...]:
+    """The sums of usages, one a model."""
+    meter = Meter()
+    for usage in usages:
+        meter.add(usage)
+    return meter.reading()
 
 
 def current_place() -> Place | None:

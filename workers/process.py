@@ -43,19 +43,19 @@ from doteval.flight_log import FlightEntry, FlightLog
 from doteval.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
 from doteval.load_recorder import LoadRecorder
 from doteval.log_lines import IDS
-from doteval.metering import Place, observe_usage
+from doteval.metering import Meter, Place, observe_usage, set_up_place
 from doteval.monitoring import process_figures
 from doteval.patience import patiently
 from doteval.placement import DEVICES_VARIABLE
 from doteval.pytest_plugin import loop_key
 from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import RowTask
-from doteval.results import Outcome, Row, RowStatus
+from doteval.results import Outcome, Row, RowStatus, Usage
 from doteval.settings import load_settings
 from doteval.sharing import CacheChoice, share
 from doteval.spending import Budget
 from doteval.spending_log import SpendingLog
-from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo, WorkerState, new_execution
+from doteval.store import GroupWriter, HeldRange, LostUsage, NewResult, Store, WorkerInfo, WorkerState, new_execution
 from doteval.worker_options import RECYCLED, STUCK, WorkerOptions
 from workers.lane_pool import in_hand
 from workers.recycling import Recycling
@@ -250,6 +250,7 @@ class WorkerProcess:
         except CodeMismatchError as error:
             self._loads.refused(evaluation.id, error.message)
             raise self._refuse(evaluation, error) from error
+        self._pay_for_set_up(evaluation, item)
         gate = self._gate_of(evaluation)
         if gate is not None and (refusal := gate.refusal()) is not None:
             if isinstance(refusal, EndedError):
@@ -279,6 +280,7 @@ class WorkerProcess:
                 evaluation.uid,
                 gate,
                 CacheChoice.of(evaluation.spec.metadata),
+                self._spend,
             )
             for part, alone in ((calm, False), (suspected, True))
             if part
@@ -301,6 +303,28 @@ class WorkerProcess:
         if cut is not None:
             raise cut
         return landing.summary()
+
+    def _pay_for_set_up(self, evaluation: Evaluation, item: EvaluationItem) -> None:
+        """Have the first evaluation that needs them pay for fixtures that were loaded before there were any rows."""
+        meter = Meter(set_up_place(evaluation.uid))
+        for usage in self._loads.take_unpaid(item):
+            meter.add(usage)
+        if meter.place is not None:
+            self._spend(meter.place, meter.reading())
+
+    def _spend(self, place: Place, used: tuple[Usage, ...]) -> None:
+        """Store what was used for no result. What cannot be stored now is when this process has left."""
+        assert self._store is not None
+        if not used:
+            return
+        try:
+            lost = LostUsage(place.evaluation, place.index, place.sample, used)
+            self._store.usage.add_lost([lost], socket.gethostname(), os.getpid())
+        except StoreError as error:
+            logger.warning("what the set-up of fixtures has used is not stored yet: %s", error.message)
+        else:
+            if self._spending is not None:
+                self._spending.stored(place)
 
     def _gate_of(self, evaluation: Evaluation) -> BudgetGate | None:
         """What lets rows of an evaluation begin, None if it has no budget."""

@@ -17,6 +17,9 @@ class Gate(Protocol):
     def is_open(self) -> bool:
         """Whether a call may begin without further asking. Never waits."""
 
+    def is_shut(self) -> bool:
+        """Whether no call may begin any more. Never waits."""
+
     def refusal(self) -> BaseException | None:
         """Why no further call may begin, None if one may. May wait; raises nothing."""
 
@@ -44,6 +47,11 @@ class Admission:
         if refusal is not None:
             self._withdraw(assignment, refusal)
         return not assignment.withdrawn
+
+    def has_refused(self, assignment: Guarded) -> bool:
+        """Whether it is known that no call may begin. Never waits."""
+        gate = assignment.gate
+        return gate is not None and not assignment.withdrawn and gate.is_shut() and not self.admits(assignment)
 
     async def admits_on_loop(self, assignment: Guarded) -> bool:
         """The same for a call on the event loop, which goes on meanwhile. Always called on the same loop."""

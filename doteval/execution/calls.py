@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,8 @@ from doteval.execution.attempts import (
     perform_async,
 )
 from doteval.execution.failures import describe, is_skip, skip_reason
-from doteval.results import Outcome, Result, RowError, RowStatus, Score
+from doteval.metering import together
+from doteval.results import Outcome, Result, RowError, RowStatus, Score, Usage
 
 __all__ = [
     "DEFAULT_RETRIES",
@@ -29,6 +30,7 @@ __all__ = [
     "call_batch_async",
     "failed_before_call",
     "with_teardown_errors",
+    "with_usage",
 ]
 
 _REMEDY = "Return Result(score, prompt=...), or the score of an evaluator."
@@ -75,6 +77,11 @@ def with_teardown_errors(outcome: Outcome, errors: list[BaseException]) -> Outco
     if outcome.error is not None:
         error = replace(outcome.error, message=f"{outcome.error.message}\n{error.type} {error.message}")
     return replace(outcome, error=error)
+
+
+def with_usage(outcome: Outcome, used: Sequence[Usage]) -> Outcome:
+    """The same outcome, with what the row's own fixtures used."""
+    return replace(outcome, usage=together([*outcome.usage, *used])) if used else outcome
 
 
 def _outcome(performed: Performed) -> Outcome:

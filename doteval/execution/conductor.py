@@ -31,6 +31,7 @@ from doteval.execution.calls import (
     call_batch_async,
     failed_before_call,
     with_teardown_errors,
+    with_usage,
 )
 from doteval.execution.event_loop import LoopThread
 from doteval.execution.failures import ends_command
@@ -40,8 +41,8 @@ from doteval.execution.loop_window import Begin, LoopWindow
 from doteval.execution.stage import LoadFailedError
 from doteval.execution.windows import FixedWindow, Window, window_for
 from doteval.foreach import ForEachSpec
-from doteval.metering import Place, placed
-from doteval.results import ErrorClass, Outcome, Row
+from doteval.metering import Meter, Place, metering, placed, set_up_place
+from doteval.results import ErrorClass, Outcome, Row, Usage
 from doteval.sharing import CacheChoice
 
 # Seconds for which an evaluation has the stage while another one waits: long against the time of most
@@ -105,6 +106,7 @@ class Assignment:
     `alone` have no other row beside them in this process. `policy` is used instead of the conductor's.
     `name` is what all worker processes call the evaluation. What the `gate` refuses does not begin, and cuts
     the assignment short. `cache` is what the submission says of the cache of replies.
+    `spend` is told what was used for no result: to set up fixtures that rows share, or for rows that were not begun.
     """
 
     item: Runnable
@@ -117,6 +119,7 @@ class Assignment:
     name: str = ""
     gate: Gate | None = None
     cache: CacheChoice | None = None
+    spend: Callable[[Place, tuple[Usage, ...]], None] | None = None
     in_flight: int = field(default=0, init=False)
     withdrawn: bool = field(default=False, init=False)
     drawn: bool = field(default=False, init=False)
@@ -125,13 +128,14 @@ class Assignment:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Flight:
-    """One call: the rows that it is for (more than one in a batch), the lane with their fixtures, and where
-    they are noted."""
+    """One call: the rows that it is for (more than one in a batch), the lane with their fixtures, where they are
+    noted, and the meter of what their fixtures use."""
 
     assignment: Assignment
     rows: Sequence[Row]
     lane: Lane | None
     noted: Noted
+    meter: Meter | None = None
 
 
 class Conductor:
@@ -263,10 +267,13 @@ class Conductor:
             assignment = self._next()
             if assignment is None or self._winding_down:
                 return
+            if self._admission.has_refused(assignment):
+                # It is withdrawn, and no fixture is set up for it.
+                continue
             if assignment.item is not self._prepared:
                 if self._in_flight:
                     return
-                self._change_stage(assignment.item)
+                self._change_stage(assignment)
             elif self._in_flight and self._must_wait(assignment):
                 return
             elif self._window.admits(self._in_flight - self._ahead):
@@ -296,13 +303,16 @@ class Conductor:
         fixed = isinstance(self._window, FixedWindow) and self._loop_window is not None
         return self._window.size if fixed and self._stage.shared_call is not None else 0
 
-    def _change_stage(self, item: Runnable) -> None:
-        """Set the evaluation up, unless pytest has done so, or end its assignments."""
+    def _change_stage(self, following: Assignment) -> None:
+        """Set the evaluation of an assignment up, unless pytest has done so, or end its assignments."""
+        item = following.item
         # Whatever comes of it, the evaluation before is no longer on the stage.
         self._prepared = None
         began = time.monotonic()
+        meter = Meter(set_up_place(following.name), following.cache)
         try:
-            self._stage.enter(item)
+            with metering(meter):
+                self._stage.enter(item)
             self._prepare(item)
             now = time.monotonic()
             self._turn_used = False
@@ -311,6 +321,8 @@ class Conductor:
             for assignment in [each for each in self._assignments if each.item is item]:
                 assignment.drawn, assignment.cut = True, error
                 self._end_if_over(assignment)
+        finally:
+            _spend(following, meter)
 
     def _prepare(self, item: Runnable) -> None:
         self._close_threads()
@@ -346,12 +358,14 @@ class Conductor:
             self._begin_call(_Flight(assignment, rows, None, noted), shared)
             return
         lane = self._stage.take_lane()
-        flight = _Flight(assignment, rows, lane, noted)
+        meter = Meter(_place_of(assignment, rows), assignment.cache)
+        flight = _Flight(assignment, rows, lane, noted, meter)
         try:
-            own = lane.set_up()
+            with metering(meter):
+                own = lane.set_up()
         except BaseException as error:
             if ends_command(error):
-                lane.tear_down()
+                _tear_down(flight)
                 raise
             failed = failed_before_call(error, "at the set-up of a fixture")
             self._finish(flight, [failed] * len(rows))
@@ -386,14 +400,11 @@ class Conductor:
     def _begin_call(self, flight: _Flight, what: Call) -> None:
         policy, size = self._policy_of(flight.assignment), flight.assignment.item.spec.batch_size
         arguments = {**what.fixtures, **_values(flight.rows, batch=size is not None)}
-        first = flight.rows[0]
-        place = Place(flight.assignment.name, first.index, first.sample)
+        place = _place_of(flight.assignment, flight.rows)
         function = placed(what.function, place, flight.assignment.cache)
         if self._loop_window is None and self._threads is None:
             if not self._admission.admits(flight.assignment):
-                if flight.lane is not None:
-                    flight.lane.tear_down()
-                flight.noted.landed()
+                _give_up(flight)
                 return
             self._window.begun()
             if policy.timeout is not None:
@@ -404,8 +415,7 @@ class Conductor:
                 else:
                     outcomes = call_batch(function, arguments, policy, len(flight.rows))
             except BaseException:
-                if flight.lane is not None:
-                    flight.lane.tear_down()
+                _tear_down(flight)
                 raise
             if policy.timeout is not None:
                 flight.noted.returned()
@@ -471,9 +481,7 @@ class Conductor:
         if outcomes is not None:
             self._finish(flight, outcomes)
         else:
-            if flight.lane is not None:
-                flight.lane.tear_down()
-            flight.noted.landed()
+            _give_up(flight)
         self._after_flight(flight, outcomes, None)
 
     def _after_flight(self, flight: _Flight, outcomes: list[Outcome] | None, error: BaseException | None) -> None:
@@ -490,7 +498,7 @@ class Conductor:
     def _finish(self, flight: _Flight, outcomes: list[Outcome]) -> None:
         if flight.lane is not None:
             self._landed[flight] = outcomes
-            raised = flight.lane.tear_down((flight.assignment.policy or self._row_policy).timeout)
+            raised = _tear_down(flight, (flight.assignment.policy or self._row_policy).timeout)
             if self._landed.pop(flight, None) is None:
                 # It took so long that it was given up: the row is recorded.
                 return
@@ -593,9 +601,38 @@ def _call_and_land(
     land(landed)
 
 
+def _place_of(assignment: Assignment, rows: Sequence[Row]) -> Place:
+    """Which row pays: the first of a batch."""
+    return Place(assignment.name, rows[0].index, rows[0].sample)
+
+
+def _tear_down(flight: _Flight, timeout: float | None = None) -> list[BaseException]:
+    """Tear down what the rows of a call have of their own. Returns what that raised."""
+    if flight.lane is None:
+        return []
+    with metering(flight.meter):
+        return flight.lane.tear_down(timeout)
+
+
+def _give_up(flight: _Flight) -> None:
+    """The rows of a call are not begun after all."""
+    _tear_down(flight)
+    flight.noted.landed()
+    if flight.meter is not None:
+        _spend(flight.assignment, flight.meter)
+
+
+def _spend(assignment: Assignment, meter: Meter) -> None:
+    used = meter.reading()
+    if used and assignment.spend is not None and meter.place is not None:
+        assignment.spend(meter.place, used)
+
+
 def _recorded(flight: _Flight, outcomes: list[Outcome]) -> BaseException | None:
     """Record the rows of a call. Returns what that raised."""
     raised = None
+    if flight.meter is not None:
+        outcomes = [with_usage(outcomes[0], flight.meter.reading()), *outcomes[1:]]
     for row, outcome in zip(flight.rows, outcomes, strict=True):
         try:
             flight.assignment.record(row, outcome)

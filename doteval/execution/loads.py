@@ -11,6 +11,8 @@ import pytest
 
 from doteval.execution.failures import describe
 from doteval.execution.items import EvaluationItem, RowItem
+from doteval.metering import current_meter, metering
+from doteval.results import Usage
 
 Stats = Mapping[str, Any] | str
 
@@ -39,11 +41,16 @@ class Load:
 
 
 class LoadObserver(Protocol):
-    """Is told of the loads of session fixtures, on the thread that loads them."""
+    """Is told of the loads of session fixtures, on the thread that loads them.
+
+    And, by `used`, what a fixture that rows share has used while it was set up for nobody in particular: before a
+    worker process had rows to run, or by pytest itself.
+    """
 
     def loaded(self, load: Load) -> None: ...
     def load_failed(self, load: Load) -> None: ...
     def unloading(self, load: Load) -> None: ...
+    def used(self, definition: object, evaluation: EvaluationItem | None, usage: tuple[Usage, ...]) -> None: ...
 
 
 class LoadWatch:
@@ -56,13 +63,20 @@ class LoadWatch:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, Any, Any]:
+        if request.scope == "function" or current_meter() is not None:
+            return (yield from self._watched(fixturedef, request))
+        with metering() as meter:
+            try:
+                return (yield from self._watched(fixturedef, request))
+            finally:
+                if used := meter.reading():
+                    self._observer.used(fixturedef, _evaluation_of(request), used)
+
+    def _watched(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Generator[None, Any, Any]:
         if request.scope != "session" or (not fixturedef.baseid and _is_of_pytest(fixturedef)):
             return (yield)
         start = time.perf_counter()
-        item = request._pyfuncitem
-        evaluation = item if isinstance(item, EvaluationItem) else None
-        if isinstance(item, RowItem):
-            evaluation = item.lane.item
+        evaluation = _evaluation_of(request)
         try:
             value = yield
         except BaseException as error:
@@ -82,6 +96,13 @@ class LoadWatch:
         # Finalizers are called last first, so this one sees the value before its teardown does.
         request.addfinalizer(lambda: self._observer.unloading(load))
         return value
+
+
+def _evaluation_of(request: pytest.FixtureRequest) -> EvaluationItem | None:
+    item = request._pyfuncitem
+    if isinstance(item, RowItem):
+        return item.lane.item
+    return item if isinstance(item, EvaluationItem) else None
 
 
 def _is_of_pytest(fixturedef: pytest.FixtureDef[Any]) -> bool:

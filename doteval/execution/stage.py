@@ -121,6 +121,11 @@ def load_session_fixtures(items: list[EvaluationItem]) -> list[LoadFailedError]:
     return failures
 
 
+def fixture_definitions(item: EvaluationItem) -> set[object]:
+    """The definitions of all fixtures that an evaluation requests, directly or not."""
+    return {each for definitions in internals.fixture_info(item).name2fixturedefs.values() for each in definitions}
+
+
 def session_fixture_names(item: EvaluationItem) -> list[str]:
     """The session fixtures that an evaluation requests, directly or not."""
     definitions = internals.fixture_info(item).name2fixturedefs

@@ -74,7 +74,10 @@ class WorkerUsage:
 
 @dataclass(frozen=True, slots=True)
 class LostUsage:
-    """What an execution of a row had used whose worker process died. `execution` None: it had no name yet."""
+    """What was used for no result: by an execution of a row whose worker process died, or to set fixtures up.
+
+    `execution` None: it had no name yet. Fixtures that rows share are set up for no row: `row_index` is -1.
+    """
 
     evaluation_uid: str
     row_index: int
@@ -134,7 +137,7 @@ class UsageReports:
             return list(connection.scalars(query))
 
     def add_lost(self, lost: Iterable[LostUsage], hostname: str, pid: int) -> None:
-        """Keep what a worker process had used when it died, for rows whose results it did not store.
+        """Keep what a worker process has used for no result that it stored.
 
         It is spent, and nothing that was kept. Evaluations that were deleted are left out; telling it twice
         changes nothing where the execution is known.

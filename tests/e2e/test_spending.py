@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +37,38 @@ SYNC = ASYNC.replace("async def", "def").replace("await ", "").replace("async_op
 
 # With a fixture that is made anew for every row.
 OWN = ASYNC.replace("async_openai_client)", "async_openai_client, tmp_path)", 1)
+
+
+# Models are called by fixtures too: of the session, of the module, and of each row.
+FIXTURES = """
+import pytest
+from doteval import Result, foreach
+from doteval.evaluators import exact_match
+
+def say(client, text):
+    client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
+
+@pytest.fixture(scope="session")
+def warm(openai_client):
+    say(openai_client, "one")
+    return openai_client
+
+@pytest.fixture(scope="module")
+def primed(warm):
+    say(warm, "one two")
+    return warm
+
+@pytest.fixture
+def own(primed):
+    say(primed, "one two three")
+    yield primed
+    say(primed, "one two three four")
+
+@foreach("number", [(number,) for number in range(20)])
+def eval_it(number, own):
+    say(own, f"number {number}")
+    return Result(exact_match(1, 1), prompt=number)
+"""
 
 
 @pytest.fixture
@@ -184,32 +218,73 @@ def test_a_budget_in_dollars_goes_by_the_price_table(project: Project, server: M
     assert f"the budget is used up: ${cost:.4f} of $0.5000" in done.stderr
 
 
+def test_calls_of_fixtures_are_spent(project: Project, server: MockOpenAI) -> None:
+    project.write("eval_it.py", FIXTURES)
+    submit = ("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
+    project.run(*submit, "--max-requests", "10", check=6)
+    assert 10 <= sent(server)[0] <= 14
+    assert spent(project) == sent(server)
+    project.run("delete", "x", "--yes")
+
+    server.reset()
+    project.run(*submit)
+    assert sent(server)[0] == 20 * 3 + 2
+    assert spent(project) == sent(server)
+    # Rows pay for fixtures of their own; what they share was set up for the evaluation.
+    assert [usage.attempts for record in project.records("x")["eval_it"] for usage in record.outcome.usage] == [3] * 20
+    ((evaluation,), (worker,)) = (project.json("usage", "x", "--by", by)[f"{by}s"] for by in ("evaluation", "worker"))
+    for group in (evaluation, worker):
+        (model,) = group["models"]
+        assert (model["kept"]["attempts"], model["spent"]["attempts"]) == (60, 62)
+
+
+def test_of_two_experiments_the_first_pays_for_fixtures_that_both_use(
+    project: Project, server: MockOpenAI, redis_url: str
+) -> None:
+    project.environment["DOTEVAL_BROKER"] = redis_url
+    project.write("eval_it.py", FIXTURES)
+    with project.started("worker", ".", "--processes", "1"):
+        wait_until(lambda: [worker.state for worker in project.workers()] == ["ready"], what="a worker")
+        assert sent(server)[0] == 1
+        project.run("submit", "eval_it.py", "--experiment", "x")
+        assert spent(project) == sent(server)
+        assert sent(server)[0] == 62
+        server.reset()
+        project.run("submit", "eval_it.py", "--experiment", "y")
+        (model,) = project.json("usage", "y")["models"]
+        assert model["spent"]["attempts"] == sent(server)[0] == 60
+
+
+def run_pytest(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "eval_it.py", "--experiment", "x", "--concurrent", "5", *arguments]
+    return subprocess.run(
+        command,
+        cwd=project.path,
+        env=project._environment(),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
 def test_plain_pytest_stops_at_the_budget(project: Project, server: MockOpenAI) -> None:
-    import subprocess
-    import sys
-
     project.write("eval_it.py", ASYNC)
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pytest", "eval_it.py", "--experiment", "x", "--concurrent", "5", *arguments]
-        return subprocess.run(
-            command,
-            cwd=project.path,
-            env=project._environment(),
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-
-    done = run("--max-requests", "100")
+    done = run_pytest(project, "--max-requests", "100")
     requests, _ = sent(server)
     assert 100 <= requests < 105
     assert done.returncode == 1
     assert f"the budget is used up: {requests} of 100 requests; {ROWS - requests} rows are pending" in done.stdout
     assert shown(project)["status"] == "cancelled"
-    assert run("--max-requests", "100").returncode == 1
+    assert run_pytest(project, "--max-requests", "100").returncode == 1
     assert sent(server)[0] == requests
-    assert run().returncode == 0
+    assert run_pytest(project).returncode == 0
     assert spent(project) == sent(server) == (ROWS, sent(server)[1])
     assert_whole(project)
+
+
+def test_calls_of_fixtures_are_spent_in_plain_pytest_too(project: Project, server: MockOpenAI) -> None:
+    project.write("eval_it.py", FIXTURES)
+    assert run_pytest(project).returncode == 0
+    assert sent(server)[0] == 20 * 3 + 2
+    assert spent(project) == sent(server)

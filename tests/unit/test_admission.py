@@ -28,6 +28,9 @@ class Turnstile:
     def is_open(self) -> bool:
         return self._open_at_once
 
+    def is_shut(self) -> bool:
+        return self._left < 0
+
     def refusal(self) -> BaseException | None:
         self.asked_on.add(threading.current_thread().name)
         with self._lock:
@@ -62,5 +65,19 @@ def test_a_gate_that_is_open_is_not_asked_on_the_loop(on_bench: OnBench) -> None
         bench.serve()
         assert len(told.recorded) == 20
         assert gate.asked_on == set()
+
+    on_bench(SOURCE, body)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_set_up_for_what_is_known_to_be_refused(on_bench: OnBench, kind: str) -> None:
+    def body(bench: Bench) -> None:
+        gate = Turnstile(0)
+        assert isinstance(gate.refusal(), ClosedError)
+        told = [bench.assign(kind, 5, gate=gate) for _ in range(3)]
+        bench.serve()
+        assert [each.recorded for each in told] == [{}] * 3
+        assert all(isinstance(each.cut, ClosedError) for each in told)
+        assert bench.module.made == []
 
     on_bench(SOURCE, body)
