@@ -102,7 +102,7 @@ class Assignment:
 
     `record` is called for every row with its outcome, on whichever thread it ended; `ended` once,
     after the last of them, with None or with what cut the assignment short. `note` is told of rows
-    that are about to begin, and gives what to call when they have ended. Rows that are to run
+    that are about to begin, and gives what to tell how it goes on. Rows that are to run
     `alone` have no other row beside them in this process. `policy` is used instead of the conductor's.
     `name` is what all worker processes call the evaluation. What the `gate` refuses does not begin, and cuts
     the assignment short. `cache` is what the submission says of the cache of replies.

@@ -1,14 +1,19 @@
-"""Embedded pytest sessions in the process of the test, so that a test can look inside and stays fast."""
+"""What unit tests share: embedded pytest sessions in the process of the test, and a dispatcher on its own store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.execution.embedded import Collected, EmbeddedPytest
+from doteval.store import Store
+from tests.unit.clock import Clock
 from tests.unit.conductor_bench import HEADER, Bench
+from tests.unit.fake_queue import FakeQueue
 
 InSession = Callable[..., Any]
 OnBench = Callable[..., Any]
@@ -54,3 +59,24 @@ def on_bench(in_session: InSession) -> OnBench:
         return in_session(lambda collected: body(Bench(collected, **settings)), {"eval_it.py": HEADER + source})
 
     return run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(f"sqlite://{tmp_path}/results.db") as store:
+        yield store
+
+
+@pytest.fixture
+def queue() -> FakeQueue:
+    return FakeQueue()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def dispatcher(store: Store, queue: FakeQueue, clock: Clock) -> Dispatcher:
+    return Dispatcher(store, queue, DispatchOptions(rows_per_task=10), clock=clock)

@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from doteval.dispatch import Dispatcher, DispatchOptions
+from doteval.dispatch import Dispatcher
 from doteval.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.results import Outcome, Row, RowStatus, Usage
 from doteval.spending import Budget, stopped_at_budget
 from doteval.standing import look
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
+from tests.unit.clock import Clock
 from tests.unit.fake_queue import FakeQueue
 
 REASON = "the budget is used up: 10 of 10 requests"
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(f"sqlite://{tmp_path}/results.db") as store:
-        yield store
-
-
-@pytest.fixture
-def queue() -> FakeQueue:
-    return FakeQueue()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def dispatcher(store: Store, queue: FakeQueue, clock: Clock) -> Dispatcher:
-    return Dispatcher(store, queue, DispatchOptions(rows_per_task=10), clock=clock)
 
 
 def begin(store: Store, budget: Budget, *, name: str = "eval_it", complete: bool = True) -> Evaluation:

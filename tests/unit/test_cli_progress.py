@@ -12,28 +12,14 @@ from rich.console import Console
 
 from doteval.cli.progress import Follower
 from doteval.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from tests.unit.clock import Clock
 
 EXPERIMENT = Experiment(1, "first", datetime.now(UTC))
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def evaluation(number: int, counts: Counts, status: EvaluationStatus = EvaluationStatus.RUNNING) -> Evaluation:
     spec = EvaluationSpec("eval_x.py", f"eval_{number}", ("text",))
     return Evaluation(number, f"uid{number}", EXPERIMENT, spec, status, None, counts, EXPERIMENT.created_at)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

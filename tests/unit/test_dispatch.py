@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -17,42 +16,12 @@ from doteval.queue.lanes import Priority, lanes_of
 from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus, Score
 from doteval.store import CODE, HeldRange, NewResult, Store, WorkerInfo
+from tests.unit.clock import Clock
 from tests.unit.fake_queue import FakeQueue
 
 SPEC = EvaluationSpec("evals/eval_it.py", "eval_it", ("x",), {"evals/eval_it.py": "1"})
 # What a dispatcher waits until it takes rows for lost, and a bit.
 DRAINED = 3.5
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(f"sqlite://{tmp_path}/results.db") as store:
-        yield store
-
-
-@pytest.fixture
-def queue() -> FakeQueue:
-    return FakeQueue()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def dispatcher(store: Store, queue: FakeQueue, clock: Clock) -> Dispatcher:
-    return Dispatcher(store, queue, DispatchOptions(rows_per_task=10), clock=clock)
 
 
 def rows(count: int, first: int = 0) -> list[Row]:

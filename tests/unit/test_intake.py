@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,12 +19,6 @@ from doteval.results import Outcome, Row, RowStatus, Score
 from doteval.store import DatasetState, NewResult, Store
 
 SPEC = EvaluationSpec("eval_it.py", "eval_it", ("text", "expected"), {"eval_it.py": "1"})
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(f"sqlite://{tmp_path}/results.db") as store:
-        yield store
 
 
 @pytest.fixture

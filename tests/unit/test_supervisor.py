@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from doteval.errors import StoreError, WorkerError
 from doteval.store import Store, WorkerInfo
 from doteval.supervisor import Supervisor, worker_command
 from doteval.worker_options import VARIABLE, WorkerOptions
+from tests.unit.clock import Clock
 
 OPTIONS = WorkerOptions(paths=("eval_it.py",), storage=None, broker="redis://:hunter2@host", queues=("q",), slots=7)
 
@@ -34,16 +34,6 @@ while True:
     time.sleep(60)
 """
 DEAF = OBEDIENT.replace("signal.signal(signal.SIGTERM, leave)", "signal.signal(signal.SIGTERM, signal.SIG_IGN)")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.asked = 0
-
-    def __call__(self) -> float:
-        self.asked += 1
-        return self.now
 
 
 class Bench:
@@ -82,12 +72,6 @@ def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(f"sqlite://{tmp_path}/results.db") as store:
-        yield store
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,7 @@ import pytest
 from doteval.concurrency import Adaptive, AsyncSequential, Batch, Sequential, SlidingWindow, as_strategy
 from doteval.errors import UsageError
 from doteval.execution.windows import AdaptiveWindow, FixedWindow, GroupWindow, window_for
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.unit.clock import Clock
 
 
 def work(window: AdaptiveWindow, clock: Clock, *, seconds: float, most_at_once: int, failing: float = 0.0) -> list[int]:
