@@ -146,8 +146,9 @@ class Dispatcher:
         if reason := self._used_up_reason(current):
             return self._stop(current, reason)
         self._used_up.pop(current.id, None)
-        self.publish(current)
+        # To find that nothing is pending among rows that are done, all of them would be read.
         if current.counts.pending:
+            self.publish(current)
             self._publish_lost(current)
         return current
 

@@ -72,7 +72,7 @@ class Following:
 
         def publish() -> bool:
             current = self._store.evaluations.by_uid(evaluation.uid)
-            if current.status is EvaluationStatus.RUNNING:
+            if current.status is EvaluationStatus.RUNNING and current.counts.pending:
                 self._dispatcher.publish(current)
             return current.status is EvaluationStatus.RUNNING
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from dataclasses import dataclass, field, replace
 
 from doteval.budgets import used_up
@@ -34,6 +35,9 @@ from doteval.spending import Budget, budget_error, check_prices
 from doteval.store import Store
 from doteval.turns import wait_for_other_brokers
 from doteval.worker_options import WorkerOptions, slots_for
+
+# Between two looks for rows that an earlier submission left pending.
+_PUBLISH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +180,14 @@ def _send_rows(
         allow_changed=options.allow_changed,
         patient=following.patiently,
     )
-    for _ in chunks:
-        if not following.publish(evaluation):
-            # Cancelled: the rest of the dataset is for the submission that goes on.
-            break
+    next_publish = 0.0
+    for chunk in chunks:
+        # What was there before is looked through for pending rows, which takes longer the more is done: now and then.
+        if chunk.new or time.monotonic() >= next_publish:
+            if not following.publish(evaluation):
+                # Cancelled: the rest of the dataset is for the submission that goes on.
+                break
+            next_publish = time.monotonic() + _PUBLISH_SECONDS
         following.look()
     following.publish(evaluation)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from doteval import dispatch
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import BrokerError
-from doteval.experiments import QUEUE, Evaluation, EvaluationSpec, EvaluationStatus
+from doteval.experiments import QUEUE, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from doteval.following import Following
 from doteval.queue.lanes import Priority, lanes_of
 from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus, Score
@@ -22,6 +23,14 @@ from tests.unit.fake_queue import FakeQueue
 SPEC = EvaluationSpec("evals/eval_it.py", "eval_it", ("x",), {"evals/eval_it.py": "1"})
 # What a dispatcher waits until it takes rows for lost, and a bit.
 DRAINED = 3.5
+
+
+class NoWatcher:
+    """Does not look."""
+
+    def began(self, experiment: Experiment, evaluations: Sequence[Evaluation], workers: int) -> None: ...
+    def moved(self, evaluations: Sequence[Evaluation]) -> None: ...
+    def note(self, line: str) -> None: ...
 
 
 def rows(count: int, first: int = 0) -> list[Row]:
@@ -328,6 +337,22 @@ def test_an_evaluation_is_completed_when_its_whole_dataset_is_done(
     assert settled.status is EvaluationStatus.COMPLETED
     assert settled.finished_at is not None
     assert not queue.published
+
+
+def test_where_nothing_is_pending_nothing_is_looked_for(
+    store: Store, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It would read all rows that are done, for every chunk of a dataset that is read again.
+    evaluation = begin(store, 20, complete=False)
+    finish(store, evaluation, 0, 19)
+    following = Following(store, dispatcher, [evaluation], NoWatcher())
+
+    def look(*_: object, **__: object) -> None:
+        raise AssertionError("it looked for pending rows")
+
+    monkeypatch.setattr(type(store.rows), "pending_ranges", look)
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    assert following.publish(evaluation)
 
 
 def test_an_evaluation_that_is_over_is_left_alone(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
