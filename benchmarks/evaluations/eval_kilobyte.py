@@ -1,12 +1,8 @@
-"""Rows of a kilobyte that do nothing."""
-
-import os
+"""Rows of a kilobyte that do nothing. `rows.jsonl` beside this file is written by who measures."""
 
 from doteval import Score, foreach
 
-ROWS = int(os.environ["ROWS"])
 
-
-@foreach("number,text", ((number, f"{number:010} " + "lorem ipsum " * 84) for number in range(ROWS)))
+@foreach("number,text", "rows.jsonl")
 def eval_kilobyte(number, text):
     return Score("ok", len(text) > 1000, ["accuracy"])

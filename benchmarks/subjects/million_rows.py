@@ -1,10 +1,13 @@
 """A million rows of a kilobyte: memory of the submitter and of Redis, and whether time grows in proportion.
 
 Two worker processes, PostgreSQL, and a Redis of its own whose peak is read at the end. Afterwards what people do
-with a finished experiment: ``status``, ``show``, and submitting it again.
+with a finished experiment: ``status``, ``show``, and submitting it again. The rows are in a file: of one that is the
+same only the hash is looked at again, while a generator is read again.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import redis
 
@@ -22,6 +25,13 @@ def measure(bench: Bench) -> None:
     bench.report.aim(WORK, "rate at most rows / at fewest", rates[1] / rates[0], 0.9)
 
 
+def write_rows(path: Path, rows: int) -> None:
+    """Rows of about 1,000 characters, as JSON lines."""
+    with path.open("w") as file:
+        for number in range(rows):
+            file.write(f'{{"number": {number}, "text": "{number:010} {"lorem ipsum " * 84}"}}\n')
+
+
 def _measure(bench: Bench, rows: int) -> float:
     """Measure with so many rows. Returns rows a second, from the evaluation's beginning to its completion."""
     report = bench.report
@@ -31,7 +41,8 @@ def _measure(bench: Bench, rows: int) -> float:
         postgres() as storage,
         EmbeddedRedis() as server,
     ):
-        given = {"DOTEVAL_BROKER": server.url, "DOTEVAL_STORAGE": storage, "ROWS": str(rows)}
+        write_rows(directory / "rows.jsonl", rows)
+        given = {"DOTEVAL_BROKER": server.url, "DOTEVAL_STORAGE": storage}
         with worker_service(directory, given):
             taken = bench.doteval(directory, *submit, **given)
         times = timeline(storage, "many")
