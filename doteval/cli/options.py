@@ -92,6 +92,43 @@ def devices_option(command: Command) -> Command:
     )(command)
 
 
+def placement_options(*, queue: str) -> Callable[[Command], Command]:
+    """The options that say where rows are run, and how many at a time; `queue` is the default of that one."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(
+            (
+                click.option(
+                    "--broker",
+                    metavar="URL",
+                    help="Message broker of workers elsewhere.  [default: a private Redis, local workers]",
+                ),
+                click.option(
+                    "--queue",
+                    metavar="NAME",
+                    help=f"Queue of evaluations whose mark doteval names none.  [default: {queue}]",
+                ),
+                click.option(
+                    "--workers",
+                    type=click.IntRange(min=1),
+                    metavar="N",
+                    help="Local worker processes.  [default: one a device, or a core]",
+                ),
+                devices_option,
+                click.option(
+                    "--concurrency",
+                    type=click.IntRange(min=1),
+                    metavar="N",
+                    help="Rows in flight in a worker process.  [default: 10 if async, else 1]",
+                ),
+            )
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
 def refuse_local(broker: str | None, given: Mapping[str, object]) -> None:
     """Raise click's UsageError if an option for local worker processes is given although there is a broker."""
     for option, value in given.items():

@@ -10,18 +10,16 @@ import click
 from doteval.cli.options import (
     budget_options,
     chosen,
-    devices_option,
     errors_as_option,
     evaluation_option,
     existing_store,
+    placement_options,
     refuse_local,
     storage_option,
 )
 
 if TYPE_CHECKING:
     from doteval.summary import ErrorsAs
-
-Count = click.IntRange(min=1)
 
 # What users say, and the class of errors that it means.
 CLASSES = {
@@ -43,20 +41,7 @@ CLASSES = {
 @evaluation_option
 @click.option("--row", type=click.IntRange(min=0), metavar="N", help="Only the row with this index.")
 @storage_option
-@click.option(
-    "--broker", metavar="URL", help="Message broker of workers elsewhere.  [default: a private Redis, local workers]"
-)
-@click.option(
-    "--queue", metavar="NAME", help="Queue of evaluations whose mark doteval names none.  [default: where they were]"
-)
-@click.option("--workers", type=Count, metavar="N", help="Local worker processes.  [default: one a device, or a core]")
-@devices_option
-@click.option(
-    "--concurrency",
-    type=Count,
-    metavar="N",
-    help="Rows in flight in a worker process.  [default: 10 if async, else 1]",
-)
+@placement_options(queue="where they were")
 @budget_options
 @errors_as_option
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")

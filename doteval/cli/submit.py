@@ -11,8 +11,8 @@ import click
 from doteval.cli.options import (
     budget_options,
     cache_option,
-    devices_option,
     errors_as_option,
+    placement_options,
     refuse_local,
     storage_option,
 )
@@ -39,18 +39,7 @@ def _rows_per_task(ctx: click.Context, param: click.Parameter, value: str | None
 @click.option("--samples", type=Count, metavar="N", help="Only the first N rows of each dataset.")
 @storage_option
 @cache_option
-@click.option(
-    "--broker", metavar="URL", help="Message broker of workers elsewhere.  [default: a private Redis, local workers]"
-)
-@click.option("--queue", metavar="NAME", help="Queue of evaluations whose mark doteval names none.  [default: doteval]")
-@click.option("--workers", type=Count, metavar="N", help="Local worker processes.  [default: one a device, or a core]")
-@devices_option
-@click.option(
-    "--concurrency",
-    type=Count,
-    metavar="N",
-    help="Rows in flight in a worker process.  [default: 10 if async, else 1]",
-)
+@placement_options(queue="doteval")
 @click.option(
     "--rows-per-task",
     metavar="auto|N",

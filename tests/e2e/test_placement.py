@@ -134,7 +134,10 @@ def test_without_a_broker_all_queues_are_served_and_devices_dealt(project: Proje
         "eval_it": 60,
     }
     assert {worker.info.device for worker in project.workers()} == {"1", "3"}
-    assert {frozenset(worker.info.queues) for worker in project.workers()} == {frozenset({"gpu", "cpu"})}
+    # With the name of the private broker behind it.
+    served = [[queue.split("@") for queue in worker.info.queues] for worker in project.workers()]
+    assert {frozenset(name for name, _ in queues) for queues in served} == {frozenset({"gpu", "cpu"})}
+    assert len({private for queues in served for _, private in queues}) == 1
     assert {record.outcome.metadata["device"] for record in records["eval_it"]} == {"1", "3"}
 
 

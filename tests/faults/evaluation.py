@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.e2e.project import Project, wait_until
@@ -67,6 +70,15 @@ def check(project: Project, experiment: str, *, rows: int = ROWS, in_flight: int
     print(f"lost: 0 of {rows} rows; executed again: {found.again} (in flight at the fault: {in_flight})")
     assert 0 <= found.again <= in_flight
     return found
+
+
+@contextmanager
+def submitted(project: Project, processes: int, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """``eval_it.py`` on so many worker processes of a service, as the experiment "x": the process that submits it."""
+    with project.started("worker", ".", "--processes", str(processes)):
+        ready(project, processes)
+        with project.started("submit", "eval_it.py", "--experiment", "x", *options) as submitter:
+            yield submitter
 
 
 def ready(project: Project, processes: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.e2e.project import Project, wait_until
-from tests.faults.evaluation import CONCURRENCY, check, reached, ready, some_moment, write_evaluation
+from tests.faults.evaluation import CONCURRENCY, check, reached, ready, some_moment, submitted, write_evaluation
 from tests.faults.services import Broker, on_both_brokers
 
 
@@ -59,17 +59,15 @@ FAULTS = [
 @pytest.mark.parametrize("fault", FAULTS)
 def test_broker_faults(project: Project, broker: Broker, fault: Callable[[Broker, int], None], seed: int) -> None:
     write_evaluation(project)
-    with project.started("worker", ".", "--processes", "2"):
-        ready(project, 2)
-        with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
-            reached(project, some_moment(seed))
-            workers = {worker.info.pid for worker in project.workers()}
-            fault(broker, seed)
-            ended = time.monotonic()
-            assert submitter.wait(90) == 0, project.output()
-            print(f"completed {time.monotonic() - ended:.1f} s after the fault ended")
-            # Nobody had to start them again.
-            assert {worker.info.pid for worker in project.workers() if worker.left_at is None} == workers
+    with submitted(project, 2) as submitter:
+        reached(project, some_moment(seed))
+        workers = {worker.info.pid for worker in project.workers()}
+        fault(broker, seed)
+        ended = time.monotonic()
+        assert submitter.wait(90) == 0, project.output()
+        print(f"completed {time.monotonic() - ended:.1f} s after the fault ended")
+        # Nobody had to start them again.
+        assert {worker.info.pid for worker in project.workers() if worker.left_at is None} == workers
     check(project, "x", in_flight=2 * CONCURRENCY)
 
 

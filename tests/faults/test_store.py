@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.e2e.project import Project, wait_until
-from tests.faults.evaluation import check, reached, ready, some_moment, write_evaluation
+from tests.faults.evaluation import check, reached, some_moment, submitted, write_evaluation
 from tests.faults.services import PostgresServer, RedisServer
 
 
@@ -22,14 +22,12 @@ def test_postgresql_restarts_in_the_middle_of_commits(
     project: Project, broker: RedisServer, postgres: PostgresServer, away: float, seed: int
 ) -> None:
     write_evaluation(project)
-    with project.started("worker", ".", "--processes", "2"):
-        ready(project, 2)
-        with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
-            reached(project, some_moment(seed))
-            postgres.kill()
-            time.sleep(away)
-            postgres.start()
-            assert submitter.wait(90) == 0, project.output()
+    with submitted(project, 2) as submitter:
+        reached(project, some_moment(seed))
+        postgres.kill()
+        time.sleep(away)
+        postgres.start()
+        assert submitter.wait(90) == 0, project.output()
     # What was computed while the store was away was kept and stored: nothing ran twice.
     check(project, "x", in_flight=0)
 
@@ -39,13 +37,11 @@ def test_postgresql_ends_a_transaction_of_ours_in_a_deadlock(
 ) -> None:
     """Somebody locks our tables in the opposite order. The server ends the one that looks first: that is us."""
     write_evaluation(project)
-    with project.started("worker", ".", "--processes", "2"):
-        ready(project, 2)
-        with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
-            reached(project, some_moment(seed))
-            for _ in range(3):
-                deadlock(postgres)
-            assert submitter.wait(90) == 0, project.output()
+    with submitted(project, 2) as submitter:
+        reached(project, some_moment(seed))
+        for _ in range(3):
+            deadlock(postgres)
+        assert submitter.wait(90) == 0, project.output()
     with psycopg.connect(postgres.url) as connection:
         (deadlocks,) = connection.execute(
             "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
@@ -77,16 +73,14 @@ def deadlock(postgres: PostgresServer) -> None:
 
 def test_sqlite_is_locked_by_another_writer(project: Project, broker: RedisServer, seed: int) -> None:
     write_evaluation(project)
-    with project.started("worker", ".", "--processes", "2"):
-        ready(project, 2)
-        with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
-            reached(project, some_moment(seed))
-            other = sqlite3.connect(project.path / ".doteval" / "doteval.db", isolation_level=None)
-            other.execute("BEGIN IMMEDIATE")
-            time.sleep(10)
-            other.execute("ROLLBACK")
-            other.close()
-            assert submitter.wait(90) == 0, project.output()
+    with submitted(project, 2) as submitter:
+        reached(project, some_moment(seed))
+        other = sqlite3.connect(project.path / ".doteval" / "doteval.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        time.sleep(10)
+        other.execute("ROLLBACK")
+        other.close()
+        assert submitter.wait(90) == 0, project.output()
     check(project, "x", in_flight=0)
 
 
@@ -105,16 +99,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_sqlite_on_a_full_disk(project: Project, broker: RedisServer, small_disk: Path) -> None:
     project.environment["DOTEVAL_STORAGE"] = str(small_disk / "results.db")
     write_evaluation(project)
-    with project.started("worker", ".", "--processes", "1"):
-        ready(project, 1)
-        with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
-            reached(project, 20)
-            fill = small_disk / "fill"
-            with contextlib.suppress(OSError), fill.open("wb") as file:
-                while True:
-                    file.write(bytes(4096))
-                    file.flush()
-            wait_until(lambda: "full" in project.output(), what="a word about the full disk", seconds=60)
-            fill.unlink()
-            assert submitter.wait(90) == 0, project.output()
+    with submitted(project, 1) as submitter:
+        reached(project, 20)
+        fill = small_disk / "fill"
+        with contextlib.suppress(OSError), fill.open("wb") as file:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        wait_until(lambda: "full" in project.output(), what="a word about the full disk", seconds=60)
+        fill.unlink()
+        assert submitter.wait(90) == 0, project.output()
     check(project, "x", in_flight=0)

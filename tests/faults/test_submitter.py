@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from tests.e2e.project import Project, wait_until
-from tests.faults.evaluation import CONCURRENCY, check, reached, ready, some_moment, write_evaluation
+from tests.faults.evaluation import CONCURRENCY, check, reached, ready, some_moment, submitted, write_evaluation
 from tests.faults.services import RedisServer
 
 # A dataset that comes slowly, so that there is a moment in its middle.
@@ -30,12 +30,10 @@ def test_killed_while_it_streams_rows(project: Project, broker: RedisServer, see
     dataset = '[(f"text {i}", str(i % 2)) for i in range(240)]'
     assert dataset in tail
     project.write("eval_it.py", head + STREAM.replace("ROWS", "240") + "\n@foreach" + tail.replace(dataset, "rows"))
-    with project.started("worker", ".", "--processes", "1"):
-        ready(project, 1)
-        with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
-            reached(project, some_moment(seed))
-            submitter.send_signal(signal.SIGKILL)
-            submitter.wait()
+    with submitted(project, 1) as submitter:
+        reached(project, some_moment(seed))
+        submitter.send_signal(signal.SIGKILL)
+        submitter.wait()
         assert project.json("status", "x")["evaluations"][0]["status"] == "running"
         project.run("submit", "eval_it.py", "--experiment", "x")
     check(project, "x", in_flight=0)
@@ -44,12 +42,10 @@ def test_killed_while_it_streams_rows(project: Project, broker: RedisServer, see
 def test_killed_while_it_publishes(project: Project, broker: RedisServer) -> None:
     """One row a task, so that publishing takes a while: the worker processes publish the rest."""
     write_evaluation(project, rows=2000, seconds=0.001)
-    with project.started("worker", ".", "--processes", "1"):
-        ready(project, 1)
-        with project.started("submit", "eval_it.py", "--experiment", "x", "--rows-per-task", "1") as submitter:
-            wait_until(lambda: broker.client.llen("doteval") > 0 or project.done() > 0, what="the first row tasks")
-            submitter.send_signal(signal.SIGKILL)
-            submitter.wait()
+    with submitted(project, 1, "--rows-per-task", "1") as submitter:
+        wait_until(lambda: broker.client.llen("doteval") > 0 or project.done() > 0, what="the first row tasks")
+        submitter.send_signal(signal.SIGKILL)
+        submitter.wait()
         project.run("submit", "eval_it.py", "--experiment", "x", "--rows-per-task", "1", timeout=120)
     check(project, "x", rows=2000, in_flight=0)
 
@@ -57,12 +53,10 @@ def test_killed_while_it_publishes(project: Project, broker: RedisServer) -> Non
 def test_killed_while_it_follows(project: Project, broker: RedisServer, seed: int) -> None:
     """The worker processes finish by themselves."""
     write_evaluation(project)
-    with project.started("worker", ".", "--processes", "2"):
-        ready(project, 2)
-        with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
-            reached(project, some_moment(seed))
-            submitter.send_signal(signal.SIGKILL)
-            submitter.wait()
+    with submitted(project, 2) as submitter:
+        reached(project, some_moment(seed))
+        submitter.send_signal(signal.SIGKILL)
+        submitter.wait()
         project.run("watch", "x")
     check(project, "x", in_flight=0)
 
@@ -116,13 +110,11 @@ def test_pytest_leaves_rows_to_worker_processes_and_a_submitter_leaves_them_to_p
     project: Project, broker: RedisServer
 ) -> None:
     write_evaluation(project, rows=60, seconds=0.5)
-    with project.started("worker", ".", "--processes", "1"):
-        ready(project, 1)
-        with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
-            reached(project, 10)
-            with project.started(program=PYTEST) as waiting:
-                assert waiting.wait(60) == 0, project.output()
-            assert submitter.wait(60) == 0, project.output()
+    with submitted(project, 1) as submitter:
+        reached(project, 10)
+        with project.started(program=PYTEST) as waiting:
+            assert waiting.wait(60) == 0, project.output()
+        assert submitter.wait(60) == 0, project.output()
         check(project, "x", rows=60, in_flight=0)
         project.run("delete", "x", "--yes")
         project.log.unlink()
