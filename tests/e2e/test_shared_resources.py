@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,10 @@ def test_usage_is_what_the_server_sent_with_retries_and_cache_hits(project: Proj
     assert (usage["requests"], usage["cache_misses"], usage["cache_hits"]) == (200, 40, 160)
     assert usage["hit_rate"] == 0.8
     assert usage["latency"]["p50"] > 0.015
+    # What a row took is in its record: those that waited for another's reply took nothing.
+    attempts = [sum(used.attempts for used in record.outcome.usage) for record in project.records("one")["eval_it"]]
+    assert sum(attempts) == usage["attempts"]
+    assert Counter(attempts) == {0: 160, 1: 24, 2: 16}
 
     server.reset()
     project.run("submit", "eval_it.py", "--experiment", "two", "--workers", "2", "--cache", "--epochs", "1")
@@ -106,15 +111,33 @@ def test_a_submission_decides_about_the_cache_of_workers_that_were_started_befor
         assert requests("not shared here", "--no-cache") == 40
 
 
+def test_what_all_rows_ask_at_once_is_asked_once(project: Project) -> None:
+    with MockOpenAI(latency=1.0) as server:
+        project.environment |= {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": SECRET}
+        project.write("eval_it.py", evaluation('f"{number % 2}"', rows=100))
+        done = ("--workers", "2", "--concurrency", "50", "--cache")
+        project.run("submit", "eval_it.py", "--experiment", "one", *done)
+        assert (server.stats()["requests"], server.stats()["distinct_prompts"]) == (2, 2)
+        usage = spent(project, "one")
+        assert_same_tokens(usage, server)
+        assert (usage["cache_misses"], usage["cache_hits"]) == (2, 98)
+    # Rows of both processes asked while the replies were on their way.
+    early = [record for record in project.records("one")["eval_it"] if record.outcome.seconds > 0.5]
+    assert len({record.worker for record in early}) == 2
+
+
 def test_the_key_is_nowhere(project: Project, server: MockOpenAI, redis_url: str) -> None:
     """With the broker's Redis, whose every key and value is looked at, and with the private one and its files."""
     rejected = '"[[status:429x1]] [[retry-after:0.01]] " * (number < 4)'
     project.write("eval_it.py", evaluation(f"{rejected} + str(number)", rows=60))
     done = [project.run("submit", "eval_it.py", "--experiment", "local", "--workers", "2", "--cache")]
     project.environment["DOTEVAL_BROKER"] = redis_url
+    done.append(project.run("submit", "eval_it.py", "--experiment", "remote", "--detach"))
+    with redis.Redis.from_url(redis_url) as client:
+        messages = [client.lrange(name, 0, -1) for name in client.keys("*") if client.type(name) == b"list"]
+    assert sum(map(len, messages)) > 0
     with project.started("worker", ".", "--processes", "2", "--cache", "--log-level", "DEBUG"):
-        wait_until(lambda: sum(worker.state == "ready" for worker in project.workers()) >= 2, what="two workers")
-        done.append(project.run("submit", "eval_it.py", "--experiment", "remote"))
+        done.append(project.run("watch", "remote"))
         done.append(project.run("usage", "remote", "--json"))
         with redis.Redis.from_url(redis_url) as client:
             names = client.keys("*")
@@ -123,7 +146,12 @@ def test_the_key_is_nowhere(project: Project, server: MockOpenAI, redis_url: str
     assert any(name.startswith(b"doteval:cache:reply:") for name in names)
     assert any(name.startswith(b"doteval:budget:") for name in names)
     secret = SECRET.encode()
-    for content in (*names, *values, repr(texts).encode(), *(f"{ran.stdout}{ran.stderr}".encode() for ran in done)):
+    for content in (
+        *names,
+        *values,
+        repr((texts, messages)).encode(),
+        *(f"{ran.stdout}{ran.stderr}".encode() for ran in done),
+    ):
         assert secret not in (content or b"")
     files = [file for file in project.path.rglob("*") if file.is_file()]
     assert {"doteval.db", "cache.db", "output.log"} <= {file.name for file in files}
