@@ -76,9 +76,9 @@ class _Peaks(threading.Thread):
     def run(self) -> None:
         while not self._ended.wait(_LOOK_SECONDS):
             try:
-                self.own = max(self.own, _peak(self._pid))
+                self.own = max(self.own, peak_of(self._pid))
                 for child in psutil.Process(self._pid).children(recursive=True):
-                    self.largest = max(self.largest, _peak(child.pid))
+                    self.largest = max(self.largest, peak_of(child.pid))
             except (psutil.NoSuchProcess, OSError):
                 continue
 
@@ -87,7 +87,8 @@ class _Peaks(threading.Thread):
         self.join()
 
 
-def _peak(pid: int) -> float:
+def peak_of(pid: int) -> float:
+    """The most resident memory that a process has had so far, in MB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

@@ -21,7 +21,7 @@ import click
 @click.option(
     "--state", type=click.Path(dir_okay=False, path_type=Path), help="File that keeps what Flower knows when it ends."
 )
-@click.option("--max-tasks", type=click.IntRange(min=1), help="Row tasks that are kept.  [default: 20000]")
+@click.option("--max-tasks", type=click.IntRange(min=1), help="Row tasks that are kept.  [default: 10000]")
 @click.option("--url-prefix", metavar="PATH", help="Path that a proxy puts before Flower's own.")
 def command(
     broker: str | None,

@@ -10,8 +10,9 @@ from pathlib import Path
 from doteval.errors import UsageError
 from doteval.queue.app import celery_app
 
-# Flower keeps 4.7 KB of each task: the newest 20,000 take about 100 MB, whatever ran before them.
-MOST_TASKS = 20_000
+# Flower keeps 5 KB of each task, and its memory gets holes while others come and go: with the newest 10,000 its
+# process took 330 MB when 200,000 had passed (`make bench ARGS=flower`), with 20,000 it took 400 MB.
+MOST_TASKS = 10_000
 # Row tasks come with a range and the experiment as arguments, and with counts as their result.
 COLUMNS = "name,args,state,received,runtime,result,worker,uuid"
 # How often what Flower knows is written to its file: what a kill of Flower can lose.

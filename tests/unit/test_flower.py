@@ -42,7 +42,7 @@ def test_the_command_line_holds_no_password() -> None:
 
 
 def test_memory_is_bounded_by_the_tasks_that_are_kept() -> None:
-    """Flower's own state: four times as many row tasks take no more memory. 200,000 with 20,000 kept took 108 MB."""
+    """Flower's own state: four times as many row tasks take no more memory. benchmarks/ measures the whole process."""
     state = EventsState(max_tasks_in_memory=500)
     tracemalloc.start()
     try:

@@ -1,0 +1,83 @@
+"""Memory of Flower while 200,000 row tasks pass: `doteval flower`, with events as worker processes send them.
+
+They are sent as fast as Flower takes them, which its own count of events tells. The figures are peaks of the resident
+memory of its process.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+
+from benchmarks.bench import Bench, project
+from benchmarks.commands import peak_of
+from benchmarks.environments import python_of
+from doteval.queue.app import celery_app
+from doteval.queue.embedded_redis import EmbeddedRedis
+
+WORK = "doteval flower, 200,000 row tasks"
+_AT_ONCE = 1_000
+
+
+def measure(bench: Bench) -> None:
+    tasks = bench.rows(200_000)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with project() as directory, EmbeddedRedis() as server:
+        command = [python_of("doteval"), "-m", "doteval", "flower", "--broker", server.url, "--port", str(port)]
+        with (directory / "output.txt").open("wb") as output:
+            flower = subprocess.Popen(command, cwd=directory, stdout=output, stderr=output)
+        try:
+            _wait(lambda: _counted(port) == 0)
+            peaks = {0: peak_of(flower.pid)}
+            for sent in _send(server.url, tasks, port):
+                peaks[sent] = peak_of(flower.pid)
+        finally:
+            flower.terminate()
+            flower.wait(30)
+    for sent, peak in peaks.items():
+        if sent % (tasks // 4) == 0:
+            bench.report.add(WORK, f"memory after {sent:,}", "MB", [peak])
+    bench.report.aim(WORK, "memory, MB", peaks[tasks], 400, at_least=False)
+
+
+def _send(broker: str, tasks: int, port: int) -> Iterator[int]:
+    """Send what a worker process says of so many row tasks. Yields how many Flower has heard of, now and then."""
+    app = celery_app(broker, "doteval")
+    with app.connection_for_write() as connection:
+        dispatcher = app.events.Dispatcher(connection, hostname="worker-1@host")
+        for first in range(0, tasks, _AT_ONCE):
+            after = min(first + _AT_ONCE, tasks)
+            for number in range(first, after):
+                name = str(uuid.uuid4())
+                rows = f"r{100 * number}-{100 * number + 99} demo"
+                dispatcher.send("task-received", uuid=name, name="eval_arithmetic", args=rows, kwargs="", retries=0)
+                dispatcher.send("task-started", uuid=name)
+                dispatcher.send("task-succeeded", uuid=name, result="'100 rows, 2 failed, 41 k tokens'", runtime=2.5)
+            _wait(lambda after=after: _counted(port) == after)
+            yield after
+
+
+def _counted(port: int) -> int | None:
+    """How many row tasks Flower knows to have succeeded, None while it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as reply:
+            text = reply.read().decode()
+    except OSError:
+        return None
+    found = re.findall(r'^flower_events_total\{.*type="task-succeeded".*\} (\S+)$', text, re.MULTILINE)
+    return int(sum(float(number) for number in found))
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("Flower has not heard of all row tasks")
+        time.sleep(0.05)
