@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from doteval.errors import UsageError
+from doteval.errors import ResourceError, UsageError
 from doteval.log_lines import LogFormat
 from doteval.placement import DEFAULT_QUEUE, split_devices, split_queues
 from doteval.sharing import DEFAULT_CACHE_PATH, CacheMode, Sharing
@@ -131,11 +131,24 @@ class Settings(BaseSettings):
             cache=self.cache,
             # Worker processes may run elsewhere.
             cache_path=None if path is None else str(Path(path).absolute()),
-            refresh_since=time.time() if self.cache is CacheMode.REFRESH else 0.0,
+            refresh_since=self._now_of_cache(in_redis=path is None) if self.cache is CacheMode.REFRESH else 0.0,
             cache_seconds=self.cache_days * 86400.0,
             cache_bytes=self.cache_megabytes * 1024 * 1024,
             prices=None if self.prices is None else str(Path(self.prices).absolute()),
         )
+
+    def _now_of_cache(self, *, in_redis: bool) -> float:
+        """Now, by the clock that replies are dated with: Redis', since worker processes are anywhere."""
+        if self.broker is None or not in_redis:
+            return time.time()
+        # Imported here: it takes time that other commands need not spend.
+        from doteval.resources.redis_address import redis_time
+
+        try:
+            return redis_time(self.broker)
+        except ResourceError:
+            # Whoever needs the broker will say so, or wait for it.
+            return time.time()
 
 
 def load_settings(**options: Any) -> Settings:

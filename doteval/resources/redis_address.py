@@ -28,6 +28,16 @@ def redis_client(broker: str) -> redis.Redis:
     return client
 
 
+def redis_time(broker: str) -> float:
+    """Seconds since the epoch by the clock of a broker's Redis. Raises ResourceError if it cannot be reached."""
+    with redis_client(broker) as client:
+        try:
+            seconds, microseconds = client.time()
+        except redis.RedisError as error:
+            raise ResourceError(f"the Redis {hidden(broker)} does not answer: {type(error).__name__}") from error
+    return float(seconds) + float(microseconds) / 1e6
+
+
 def hidden(broker: str) -> str:
     return hide_password(broker)
 

@@ -20,6 +20,7 @@ from doteval.resources.mock_openai import MockOpenAI
 from doteval.resources.openai import async_openai_client, instrument, openai_client
 from doteval.resources.shared import close_shared, shared_limiter
 from doteval.results import Usage
+from doteval.settings import Settings
 from doteval.sharing import CacheChoice, CacheMode, Sharing, share
 
 Configure = Callable[..., None]
@@ -306,6 +307,14 @@ def test_refreshing_asks_anew_once_and_keeps_that(configure: Configure, mock_ope
     configure()
     ask(openai_client(**settings(mock_openai, cache=True)))
     assert mock_openai.stats()["requests"] == 2
+
+
+def test_what_is_too_old_goes_by_the_clock_that_dates_replies(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr("doteval.settings.time.time", lambda: now + 1000)
+    for broker, expected in ((redis_url, now), ("redis://127.0.0.1:1/0", now + 1000), (None, now + 1000)):
+        since = Settings(broker=broker, cache=CacheMode.REFRESH).sharing().refresh_since
+        assert since == pytest.approx(expected, abs=30)
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
