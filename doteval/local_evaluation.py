@@ -13,7 +13,8 @@ from pathlib import Path
 from doteval.budgets import BudgetGate, gate_of, used_up
 from doteval.datasets import Dataset, open_dataset
 from doteval.errors import BudgetError, ChangedError, DotEvalError
-from doteval.execution.conductor import Assignment, Conductor, Runnable, Staging
+from doteval.execution.assignments import Assignment, Runnable, Staging
+from doteval.execution.conductor import Conductor
 from doteval.execution.event_loop import LoopThread
 from doteval.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.intake import take_in

@@ -12,14 +12,12 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from celery.worker import state
 
-from doteval.budgets import BudgetGate, gate_of
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import (
     CodeMismatchError,
@@ -29,17 +27,16 @@ from doteval.errors import (
     RowTimeoutError,
     StoreError,
 )
+from doteval.execution.assignments import Assignment, WindingDownError
 from doteval.execution.calls import CallPolicy
-from doteval.execution.conductor import Assignment, Conductor, WindingDownError
+from doteval.execution.conductor import Conductor
 from doteval.execution.embedded import Collected, with_collected
-from doteval.execution.fingerprint import differing_files, fingerprint
 from doteval.execution.items import EvaluationItem
 from doteval.execution.loads import LoadWatch
 from doteval.execution.marks import meant_for
 from doteval.execution.stage import LoadFailedError, Stage, load_session_fixtures
 from doteval.execution.teardown_watch import TeardownWatch
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus
-from doteval.flight_log import FlightEntry, FlightLog
 from doteval.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
 from doteval.load_recorder import LoadRecorder
 from doteval.log_lines import IDS
@@ -50,32 +47,27 @@ from doteval.placement import DEVICES_VARIABLE
 from doteval.pytest_plugin import loop_key
 from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import RowTask
-from doteval.results import Outcome, Row, RowStatus, Usage
+from doteval.results import Outcome, Usage
 from doteval.settings import load_settings
 from doteval.sharing import CacheChoice, share
-from doteval.spending import Budget
 from doteval.spending_log import SpendingLog
-from doteval.store import GroupWriter, HeldRange, LostUsage, NewResult, Store, WorkerInfo, WorkerState, new_execution
+from doteval.store import GroupWriter, HeldRange, LostUsage, Store, WorkerInfo
 from doteval.worker_options import RECYCLED, STUCK, WorkerOptions
+from workers.flights import Flights
+from workers.gates import Gates
+from workers.hands import Hands
+from workers.landing import Landing
 from workers.lane_pool import in_hand
+from workers.matching import Matching
 from workers.recycling import Recycling
+from workers.refusals import EndedError, GiveBackError
 
 Value = TypeVar("Value")
 
-# Gates of experiments with a budget that are kept.
-_MOST_GATES = 100
 # Seconds for which what the store said of a running evaluation is good enough for the next row task.
 _GOOD_SECONDS = 0.25
 
 logger = logging.getLogger("doteval.worker")
-
-
-class GiveBackError(Exception):
-    """This process will not run a row task to its end: another shall have it."""
-
-
-class EndedError(Exception):
-    """The evaluation was cancelled, or came to its end otherwise: its rows are not run any more."""
 
 
 class WorkerProcess:
@@ -88,17 +80,11 @@ class WorkerProcess:
         self._ready = threading.Event()
         self._leaving = threading.Event()
         self._failure: BaseException | None = None
-        self._holding: dict[object, HeldRange] = {}
         self._assigned: dict[Assignment, str] = {}
-        self._leases: set[str | None] = set()
-        self._items: dict[str, list[EvaluationItem]] = {}
-        self._fingerprints: dict[EvaluationItem, dict[str, str]] = {}
+        self._matching = Matching(options.paths)
         # By uid: until when what the store said of a running evaluation is good, and what it said.
         self._looked_up: dict[str, tuple[float, Evaluation]] = {}
-        self._matched: dict[str, tuple[Evaluation, EvaluationItem]] = {}
-        # By experiment and budget: evaluations of one experiment ask the same gate.
-        self._gates: dict[tuple[int, Budget], BudgetGate] = {}
-        self._flights = _flight_log(options)
+        self._flights = None if options.flight_logs is None else Flights(options.flight_logs)
         self._spending = _spending_log(options)
         self._store: Store | None = None
         self._conductor: Conductor | None = None
@@ -108,8 +94,6 @@ class WorkerProcess:
         self._finished = False
         self._recycling = Recycling(options.max_rows, options.max_memory)
         self._stored = 0
-        self._begun = 0
-        self._counting = threading.Lock()
         # Why this process leaves of its own accord, None while it does not.
         self.recycled: str | None = None
 
@@ -135,7 +119,9 @@ class WorkerProcess:
             )
         )
         self._loads = LoadRecorder(store, self._worker_id)
+        self._hands = Hands(self._worker_id, patiently=self._patiently, leaving=self._leaving)
         self._writer = GroupWriter(store, self._worker_id, on_commit=process_figures.count_commit)
+        self._gates = Gates(store, self._writer, patiently=self._patiently, leaving=self._leaving)
         self._publisher = Publisher(self._options.broker, self._options.queues[0], self._options.visibility_timeout)
         self._dispatcher = Dispatcher(store, self._publisher, DispatchOptions(slots=self._options.slots))
         self._heartbeat = Heartbeat(
@@ -202,39 +188,10 @@ class WorkerProcess:
 
         Raises GiveBackError if this process leaves before they all ran.
         """
-        if redelivered and self._is_in_good_hands(task):
+        if redelivered and self._hands.are_good(task):
             return "dropped: a live worker process has these rows in hand"
-        held = object()
-        self._holding[held] = HeldRange(task.evaluation_uid, task.first, task.last)
-        if lease is not None:
-            self._leases.add(lease)
-        try:
+        with self._hands.hold(task, lease):
             return self._run_held(task)
-        finally:
-            self._leases.discard(lease)
-            del self._holding[held]
-
-    def _is_in_good_hands(self, task: RowTask) -> bool:
-        """Whether this process, or another live one, holds the rows of a message that came again.
-
-        A broker that loses a connection hands out everything again that was sent on it, although the
-        worker process may be well and working on it.
-        """
-        mine = HeldRange(task.evaluation_uid, task.first, task.last)
-        if mine in self._holding.values():
-            return True
-        asked = time.monotonic()
-
-        def others(store: Store) -> list[WorkerState]:
-            return [worker for worker in store.workers.live() if worker.id != self._worker_id]
-
-        # What the others hold is known when each of them has told it since.
-        live = self._patiently(others)
-        while any(worker.age > time.monotonic() - asked for worker in live):
-            if self._leaving.wait(BEAT_SECONDS / 4):
-                raise GiveBackError("leaving")
-            live = self._patiently(others)
-        return any(mine in worker.holding and worker.state == "ready" for worker in live)
 
     def _run_held(self, task: RowTask) -> str:
         assert self._store is not None
@@ -246,12 +203,12 @@ class WorkerProcess:
         if evaluation.status in (EvaluationStatus.CANCELLED, EvaluationStatus.FAILED):
             return f"dropped: the evaluation is {evaluation.status}"
         try:
-            item = self._match(evaluation)
+            item = self._matching.match(evaluation)
         except CodeMismatchError as error:
             self._loads.refused(evaluation.id, error.message)
             raise self._refuse(evaluation, error) from error
         self._pay_for_set_up(evaluation, item)
-        gate = self._gate_of(evaluation)
+        gate = self._gates.of(evaluation)
         if gate is not None and (refusal := gate.refusal()) is not None:
             if isinstance(refusal, EndedError):
                 return f"dropped: {refusal}"
@@ -262,11 +219,11 @@ class WorkerProcess:
         suspects = self._patiently(lambda store: store.crashes.suspects(evaluation.id, task.first, task.last))
         calm = [row for row in rows if (row.index, row.sample) not in suspects]
         suspected = [row for row in rows if (row.index, row.sample) in suspects]
-        landing = _Landing(
+        landing = Landing(
             evaluation, self._writer, self._count_stored, self._spending, parts=2 if calm and suspected else 1
         )
         policy = CallPolicy(**cast("dict[str, Any]", evaluation.spec.metadata.get(POLICY, {})))
-        note = functools.partial(self._note, evaluation.id) if self._flights is not None else None
+        note = None if self._flights is None else functools.partial(self._flights.note, evaluation.id)
         # A row that may have killed a process runs alone, so that no other is blamed for it.
         assignments = [
             Assignment(
@@ -326,30 +283,6 @@ class WorkerProcess:
             if self._spending is not None:
                 self._spending.stored(place)
 
-    def _gate_of(self, evaluation: Evaluation) -> BudgetGate | None:
-        """What lets rows of an evaluation begin, None if it has no budget."""
-        assert self._store is not None
-        experiment, budget = evaluation.experiment, Budget.of(evaluation.spec.metadata)
-        if not budget:
-            return None
-        known = self._gates.get((experiment.id, budget))
-        if known is not None:
-            return known
-        if len(self._gates) >= _MOST_GATES:
-            # They can be made again at any time.
-            self._gates.clear()
-        gate = gate_of(
-            self._store,
-            experiment,
-            budget,
-            self._writer,
-            EndedError,
-            patiently=self._patiently,
-            leaving=self._leaving,
-            left=functools.partial(GiveBackError, "leaving"),
-        )
-        return self._gates.setdefault((experiment.id, budget), gate)
-
     def _evaluation(self, uid: str) -> Evaluation:
         """An evaluation as it stands, or stood a moment ago. What ends it is heard of by the heartbeat too.
 
@@ -387,23 +320,12 @@ class WorkerProcess:
         except StoreError as error:
             raise GiveBackError(error.message) from error
 
-    def _note(self, evaluation_id: int, rows: Sequence[Row]) -> _Noted:
-        """Note in the flight log that rows begin."""
-        assert self._flights is not None
-        slots = self._flights.take_off(FlightEntry(evaluation_id, row.index, row.sample) for row in rows)
-        self._count_begun(len(rows))
-        return _Noted(self._flights, slots, functools.partial(self._count_begun, -len(rows)))
-
-    def _count_begun(self, rows: int) -> None:
-        with self._counting:
-            self._begun += rows
-
     def ids(self, evaluation_uid: str, first: int, last: int) -> dict[str, dict[str, object]]:
         """What log lines about a row task carry."""
         ids: dict[str, object] = {"evaluation_id": evaluation_uid, "first_row": first, "last_row": last}
-        known = self._matched.get(evaluation_uid)
+        known = self._matching.known(evaluation_uid)
         if known is not None:
-            ids |= {"experiment": known[0].experiment.name, "evaluation": known[0].spec.nodeid}
+            ids |= {"experiment": known.experiment.name, "evaluation": known.spec.nodeid}
         return {IDS: ids}
 
     def _refuse(self, evaluation: Evaluation, error: Exception) -> GiveBackError:
@@ -417,32 +339,6 @@ class WorkerProcess:
             self.wind_down()
             _ask_to_leave()
         return GiveBackError(str(error))
-
-    def _match(self, evaluation: Evaluation) -> EvaluationItem:
-        """Our own item for an evaluation. Raises CodeMismatchError if our files are others."""
-        known = self._matched.get(evaluation.uid)
-        if known is not None and known[0].spec.fingerprint == evaluation.spec.fingerprint:
-            return known[1]
-        candidates = [
-            item
-            for item in self._items.get(evaluation.name, [])
-            if _same_path(item.evaluation_path, evaluation.spec.path)
-        ]
-        if not candidates:
-            raise CodeMismatchError(
-                f"this worker has no evaluation {evaluation.spec.nodeid} below {', '.join(self._options.paths)}",
-                remedy="Start the worker with the path of the submitted file, and with the same files.",
-            )
-        differing: list[str] = []
-        for item in candidates:
-            differing = differing_files(evaluation.spec.fingerprint, self._fingerprints[item])
-            if not differing:
-                self._matched[evaluation.uid] = (evaluation, item)
-                return item
-        raise CodeMismatchError(
-            f"the worker's files differ from the submitter's for {evaluation.spec.nodeid}: {', '.join(differing)}",
-            remedy="Bring the same files to every worker, and restart the workers.",
-        )
 
     def _serve(self) -> None:
         """The session thread: collect, load, run rows, tear down."""
@@ -464,10 +360,7 @@ class WorkerProcess:
             self._ready.set()
 
     def _serve_collected(self, collected: Collected) -> None:
-        for item in collected.items:
-            self._items.setdefault(item.evaluation_name, []).append(item)
-            # Now, before fixtures import more than collection did.
-            self._fingerprints[item] = fingerprint(item)
+        self._matching.add(collected.items)
         stage = Stage()
         options = self._options
         self._conductor = Conductor(
@@ -495,11 +388,12 @@ class WorkerProcess:
         assert self._store is not None
         # What waits for a thread is held too: nobody else has it.
         waiting = [HeldRange(task.evaluation_uid, task.first, task.last) for task in in_hand()]
-        holding = dict.fromkeys([*self._holding.values(), *waiting])
+        holding = dict.fromkeys([*self._hands.ranges(), *waiting])
         self._store.workers.beat(self._worker_id, state=self._state, holding=list(holding))
         if self._conductor is not None:
             self._conductor.post(self._loads.snapshot)
-            process_figures.tell_in_flight(min(self._begun, self._conductor.rows_at_once))
+            begun = 0 if self._flights is None else self._flights.begun
+            process_figures.tell_in_flight(min(begun, self._conductor.rows_at_once))
             self._withdraw_ended(self._conductor)
 
     def _withdraw_ended(self, conductor: Conductor) -> None:
@@ -534,7 +428,7 @@ class WorkerProcess:
             return
         logger.error("%s; this worker process leaves without it, and all results so far are stored", why)
         if self._flights is not None:
-            self._flights.land_all()
+            self._flights.log.land_all()
         try:
             self._store.workers.end(self._worker_id, reason=f"was stuck: {why}")
         except StoreError as error:
@@ -543,7 +437,7 @@ class WorkerProcess:
         os._exit(STUCK)
 
     def _renew(self) -> None:
-        self._publisher.renew([lease for lease in list(self._leases) if lease is not None])
+        self._publisher.renew(self._hands.leases())
 
     def _dispatch(self) -> None:
         assert self._store is not None
@@ -560,121 +454,10 @@ class WorkerProcess:
                 self._dispatcher.conclude(evaluation)
 
 
-class _Landing:
-    """Where the rows of one row task arrive: counts them, and knows when all are stored."""
-
-    def __init__(
-        self,
-        evaluation: Evaluation,
-        writer: GroupWriter,
-        on_stored: Callable[[Outcome], None],
-        spending: SpendingLog | None,
-        *,
-        parts: int,
-    ) -> None:
-        self._evaluation_id = evaluation.id
-        self._evaluation_uid = evaluation.uid
-        self._spending = spending
-        self._parts = parts
-        self._writer = writer
-        self._on_stored = on_stored
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._unstored = 0
-        self._cut: BaseException | None = None
-        self._counts: Counter[RowStatus] = Counter()
-        self._tokens = 0
-
-    def record(self, row: Row, outcome: Outcome) -> None:
-        with self._lock:
-            self._unstored += 1
-            self._counts[outcome.status] += 1
-            self._tokens += sum(usage.prompt_tokens + usage.completion_tokens for usage in outcome.usage)
-        execution = new_execution()
-        place = Place(self._evaluation_uid, row.index, row.sample)
-        if self._spending is not None and outcome.usage:
-            # Under this name its usage counts once, though the process may die before it knows that it is stored.
-            self._spending.ended(place, execution)
-        new = NewResult(self._evaluation_id, row, outcome, execution)
-        self._writer.put(new, functools.partial(self._stored, place, outcome))
-
-    def ended(self, cut: BaseException | None) -> None:
-        with self._lock:
-            self._parts -= 1
-            self._cut = self._cut or cut
-            self._look()
-
-    def wait(self) -> BaseException | None:
-        """Wait until every row has ended and is stored. Returns what cut the assignment short."""
-        self._over.wait()
-        return self._cut
-
-    def summary(self) -> str:
-        parts = [f"{sum(self._counts.values())} rows"]
-        parts += [
-            f"{self._counts[status]} {status}"
-            for status in (RowStatus.FAILED, RowStatus.SKIPPED)
-            if self._counts[status]
-        ]
-        if self._tokens:
-            parts.append(f"{_thousands(self._tokens)} tokens")
-        return ", ".join(parts)
-
-    def _stored(self, place: Place, outcome: Outcome, error: BaseException | None) -> None:
-        if error is None:
-            self._on_stored(outcome)
-            if self._spending is not None and outcome.usage:
-                self._spending.stored(place)
-        with self._lock:
-            self._unstored -= 1
-            self._cut = self._cut or error
-            self._look()
-
-    def _look(self) -> None:
-        if not self._parts and not self._unstored:
-            self._over.set()
-
-
-class _Noted:
-    """Rows in the flight log. `on_landed` is told when they have ended."""
-
-    __slots__ = ("_flights", "_on_landed", "_slots")
-
-    def __init__(self, flights: FlightLog, slots: list[int], on_landed: Callable[[], None]) -> None:
-        self._flights = flights
-        self._slots = slots
-        self._on_landed = on_landed
-
-    def called(self, limit: float) -> None:
-        self._flights.called(self._slots, limit)
-
-    def returned(self) -> None:
-        self._flights.returned(self._slots)
-
-    def landed(self) -> None:
-        self._flights.land(self._slots)
-        self._on_landed()
-
-
 def _spending_log(options: WorkerOptions) -> SpendingLog | None:
     if options.flight_logs is None:
         return None
     return SpendingLog(Path(options.flight_logs) / f"{os.getpid()}.spending")
-
-
-def _flight_log(options: WorkerOptions) -> FlightLog | None:
-    if options.flight_logs is None:
-        return None
-    return FlightLog(Path(options.flight_logs) / f"{os.getpid()}.flights")
-
-
-def _same_path(ours: str, theirs: str) -> bool:
-    """Whether two paths mean the same file, below root directories of which one may hold the other."""
-    return ours == theirs or ours.endswith("/" + theirs) or theirs.endswith("/" + ours)
-
-
-def _thousands(count: int) -> str:
-    return str(count) if count < 1000 else f"{count / 1000:.0f} k"
 
 
 def _versions() -> dict[str, str]:

@@ -15,7 +15,8 @@ from doteval.worker_options import WorkerOptions, slots_for
 from workers import control, lifecycle, logs
 from workers.consumer import RowTaskConsumer
 from workers.lane_pool import SPARE, LanePool
-from workers.process import GiveBackError, current_process
+from workers.process import current_process
+from workers.refusals import GiveBackError
 
 logger = logging.getLogger("doteval.worker")
 

@@ -13,16 +13,16 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
 from doteval.concurrency import Adaptive
 from doteval.errors import UsageError
-from doteval.execution.admission import Admission, Gate
+from doteval.execution.admission import Admission
+from doteval.execution.assignments import Assignment, Noted, Runnable, Staging, WindingDownError
 from doteval.execution.calls import (
     CallPolicy,
     call,
@@ -31,111 +31,22 @@ from doteval.execution.calls import (
     call_batch_async,
     failed_before_call,
     with_teardown_errors,
-    with_usage,
 )
 from doteval.execution.event_loop import LoopThread
 from doteval.execution.failures import ends_command
-from doteval.execution.lanes import Call, Lane
+from doteval.execution.flights import NOWHERE, Flight
+from doteval.execution.lanes import Call
 from doteval.execution.loop_watch import LoopWatch
 from doteval.execution.loop_window import Begin, LoopWindow
 from doteval.execution.stage import LoadFailedError
 from doteval.execution.windows import FixedWindow, Window, window_for
-from doteval.foreach import ForEachSpec
-from doteval.metering import Meter, Place, metering, placed, set_up_place
-from doteval.results import ErrorClass, Outcome, Row, Usage
-from doteval.sharing import CacheChoice
+from doteval.metering import Meter, metering, placed, set_up_place
+from doteval.results import ErrorClass, Outcome, Row
 
 # Seconds for which an evaluation has the stage while another one waits: long against the time of most
 # rows, short against the patience of people. Set-up must not take more than one part in so many of it.
 _TURN_SECONDS = 2.0
 _TURN_LOADS = 10.0
-
-
-class WindingDownError(Exception):
-    """The process is asked to leave: the rows that had not begun stay pending."""
-
-
-class Runnable(Protocol):
-    """What the conductor needs to know of an evaluation. An `EvaluationItem` is one."""
-
-    @property
-    def spec(self) -> ForEachSpec: ...
-
-    @property
-    def is_async(self) -> bool: ...
-
-    def exclusive_fixture_names(self) -> list[str]: ...
-
-
-class Staging(Protocol):
-    """Where evaluations are set up. `Stage` is one."""
-
-    @property
-    def item(self) -> Any: ...
-
-    @property
-    def shared_call(self) -> Call | None: ...
-
-    def enter(self, item: Any) -> None: ...
-
-    def take_lane(self) -> Lane: ...
-
-    def give_back(self, lane: Lane) -> None: ...
-
-
-class Noted(Protocol):
-    """Where rows are noted that were about to begin, for others to see if this process dies or is stuck."""
-
-    def called(self, limit: float) -> None:
-        """Their call begins, and may take `limit` seconds: after that, somebody should look after it."""
-
-    def returned(self) -> None:
-        """Their call has ended, or needs no looking after."""
-
-    def landed(self) -> None:
-        """They have ended."""
-
-
-@dataclass(eq=False)
-class Assignment:
-    """Rows of one evaluation to be run.
-
-    `record` is called for every row with its outcome, on whichever thread it ended; `ended` once,
-    after the last of them, with None or with what cut the assignment short. `note` is told of rows
-    that are about to begin, and gives what to tell how it goes on. Rows that are to run
-    `alone` have no other row beside them in this process. `policy` is used instead of the conductor's.
-    `name` is what all worker processes call the evaluation. What the `gate` refuses does not begin, and cuts
-    the assignment short. `cache` is what the submission says of the cache of replies.
-    `spend` is told what was used for no result: to set up fixtures that rows share, or for rows that were not begun.
-    """
-
-    item: Runnable
-    rows: Iterator[Row]
-    record: Callable[[Row, Outcome], None]
-    ended: Callable[[BaseException | None], None]
-    note: Callable[[Sequence[Row]], Noted] | None = None
-    alone: bool = False
-    policy: CallPolicy | None = None
-    name: str = ""
-    gate: Gate | None = None
-    cache: CacheChoice | None = None
-    spend: Callable[[Place, tuple[Usage, ...]], None] | None = None
-    in_flight: int = field(default=0, init=False)
-    withdrawn: bool = field(default=False, init=False)
-    drawn: bool = field(default=False, init=False)
-    cut: BaseException | None = field(default=None, init=False)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Flight:
-    """One call: the rows that it is for (more than one in a batch), the lane with their fixtures, where they are
-    noted, and the meter of what their fixtures use."""
-
-    assignment: Assignment
-    rows: Sequence[Row]
-    lane: Lane | None
-    noted: Noted
-    meter: Meter | None = None
 
 
 class Conductor:
@@ -170,7 +81,7 @@ class Conductor:
         self._loop_watch: LoopWatch | None = None
         self._threads: ThreadPoolExecutor | None = None
         # Calls that have ended and whose fixtures are still to be torn down.
-        self._landed: dict[_Flight, list[Outcome]] = {}
+        self._landed: dict[Flight, list[Outcome]] = {}
         self._admission = Admission(self.withdraw)
 
     def assign(self, assignment: Assignment) -> None:
@@ -205,7 +116,7 @@ class Conductor:
         """
         while self._landed:
             flight, outcomes = self._landed.popitem()
-            _recorded(flight, [with_teardown_errors(outcome, [why]) for outcome in outcomes])
+            flight.record([with_teardown_errors(outcome, [why]) for outcome in outcomes])
 
     def serve(self) -> None:
         """Work until `wind_down` is called and the rows in flight have ended."""
@@ -322,7 +233,7 @@ class Conductor:
                 assignment.drawn, assignment.cut = True, error
                 self._end_if_over(assignment)
         finally:
-            _spend(following, meter)
+            following.pay(meter)
 
     def _prepare(self, item: Runnable) -> None:
         self._close_threads()
@@ -352,20 +263,20 @@ class Conductor:
         if not rows:
             self._end_if_over(assignment)
             return
-        noted = assignment.note(rows) if assignment.note is not None else _NOWHERE
+        noted = assignment.note(rows) if assignment.note is not None else NOWHERE
         shared = self._stage.shared_call
         if shared is not None:
-            self._begin_call(_Flight(assignment, rows, None, noted), shared)
+            self._begin_call(Flight(assignment, rows, None, noted), shared)
             return
         lane = self._stage.take_lane()
-        meter = Meter(_place_of(assignment, rows), assignment.cache)
-        flight = _Flight(assignment, rows, lane, noted, meter)
+        meter = Meter(assignment.place_of(rows), assignment.cache)
+        flight = Flight(assignment, rows, lane, noted, meter)
         try:
             with metering(meter):
                 own = lane.set_up()
         except BaseException as error:
             if ends_command(error):
-                _tear_down(flight)
+                flight.tear_down()
                 raise
             failed = failed_before_call(error, "at the set-up of a fixture")
             self._finish(flight, [failed] * len(rows))
@@ -392,19 +303,19 @@ class Conductor:
                     continue
                 short = ValueError(f"the row has {len(row.values)} values for {columns} columns")
                 failed = failed_before_call(short, "before the call")
-                self._finish(_Flight(assignment, (row,), None, _NOWHERE), [failed])
+                self._finish(Flight(assignment, (row,), None, NOWHERE), [failed])
                 if not rows:
                     break
         return rows
 
-    def _begin_call(self, flight: _Flight, what: Call) -> None:
+    def _begin_call(self, flight: Flight, what: Call) -> None:
         policy, size = self._policy_of(flight.assignment), flight.assignment.item.spec.batch_size
         arguments = {**what.fixtures, **_values(flight.rows, batch=size is not None)}
-        place = _place_of(flight.assignment, flight.rows)
+        place = flight.assignment.place_of(flight.rows)
         function = placed(what.function, place, flight.assignment.cache)
         if self._loop_window is None and self._threads is None:
             if not self._admission.admits(flight.assignment):
-                _give_up(flight)
+                flight.give_up()
                 return
             self._window.begun()
             if policy.timeout is not None:
@@ -415,7 +326,7 @@ class Conductor:
                 else:
                     outcomes = call_batch(function, arguments, policy, len(flight.rows))
             except BaseException:
-                _tear_down(flight)
+                flight.tear_down()
                 raise
             if policy.timeout is not None:
                 flight.noted.returned()
@@ -438,7 +349,7 @@ class Conductor:
             rows = size and len(flight.rows)
             self._threads.submit(_call_and_land, admits, function, arguments, policy, rows, flight.noted, land)
 
-    async def _begin_on_loop(self, flight: _Flight, begin: Begin, limit: float | None) -> Any:
+    async def _begin_on_loop(self, flight: Flight, begin: Begin, limit: float | None) -> Any:
         if not await self._admission.admits_on_loop(flight.assignment):
             return None
         if limit is None:
@@ -462,7 +373,7 @@ class Conductor:
             self._loop_watch = LoopWatch(self._loop, policy.timeout)
         return policy
 
-    def _land(self, flight: _Flight, landed: Outcome | list[Outcome] | BaseException | None) -> None:
+    def _land(self, flight: Flight, landed: Outcome | list[Outcome] | BaseException | None) -> None:
         """A call has ended, on the loop's thread or one of the pool. None: it never began, or was cancelled."""
         if isinstance(landed, BaseException):
             landed = [failed_before_call(landed, "the row cancelled its own task")] * len(flight.rows)
@@ -470,21 +381,21 @@ class Conductor:
         if flight.lane is None and outcomes is not None:
             # Recorded here, so that the thread that sets up fixtures has less to do.
             flight.noted.landed()
-            error = _recorded(flight, outcomes)
+            error = flight.record(outcomes)
             self._inbox.put(functools.partial(self._after_flight, flight, outcomes, error))
         else:
             if outcomes is not None:
                 self._landed[flight] = outcomes
             self._inbox.put(functools.partial(self._after_call, flight, outcomes))
 
-    def _after_call(self, flight: _Flight, outcomes: list[Outcome] | None) -> None:
+    def _after_call(self, flight: Flight, outcomes: list[Outcome] | None) -> None:
         if outcomes is not None:
             self._finish(flight, outcomes)
         else:
-            _give_up(flight)
+            flight.give_up()
         self._after_flight(flight, outcomes, None)
 
-    def _after_flight(self, flight: _Flight, outcomes: list[Outcome] | None, error: BaseException | None) -> None:
+    def _after_flight(self, flight: Flight, outcomes: list[Outcome] | None, error: BaseException | None) -> None:
         assignment = flight.assignment
         assignment.in_flight -= 1
         self._in_flight -= 1
@@ -495,17 +406,17 @@ class Conductor:
             assignment.drawn, assignment.cut = True, error
         self._end_if_over(assignment)
 
-    def _finish(self, flight: _Flight, outcomes: list[Outcome]) -> None:
+    def _finish(self, flight: Flight, outcomes: list[Outcome]) -> None:
         if flight.lane is not None:
             self._landed[flight] = outcomes
-            raised = _tear_down(flight, (flight.assignment.policy or self._row_policy).timeout)
+            raised = flight.tear_down((flight.assignment.policy or self._row_policy).timeout)
             if self._landed.pop(flight, None) is None:
                 # It took so long that it was given up: the row is recorded.
                 return
             outcomes = [with_teardown_errors(outcome, raised) for outcome in outcomes]
             self._stage.give_back(flight.lane)
         flight.noted.landed()
-        error = _recorded(flight, outcomes)
+        error = flight.record(outcomes)
         if error is not None:
             flight.assignment.drawn, flight.assignment.cut = True, error
         self._end_if_over(flight.assignment)
@@ -555,26 +466,14 @@ class Conductor:
         self._prepared = None
 
 
-class _Nowhere:
-    """Where rows are noted of which nobody wants to know."""
-
-    def called(self, limit: float) -> None:
-        pass
-
-    def returned(self) -> None:
-        pass
-
-    def landed(self) -> None:
-        pass
-
-
-_NOWHERE = _Nowhere()
-
-
 def _values(rows: Sequence[Row], *, batch: bool) -> dict[str, Any]:
     if not batch:
         return dict(rows[0].values)
     return {column: [row.values[column] for row in rows] for column in rows[0].values}
+
+
+def _is_infrastructures(outcome: Outcome) -> bool:
+    return outcome.error is not None and outcome.error.error_class is ErrorClass.INFRASTRUCTURE
 
 
 def _call_and_land(
@@ -599,47 +498,3 @@ def _call_and_land(
     if policy.timeout is not None:
         noted.returned()
     land(landed)
-
-
-def _place_of(assignment: Assignment, rows: Sequence[Row]) -> Place:
-    """Which row pays: the first of a batch."""
-    return Place(assignment.name, rows[0].index, rows[0].sample)
-
-
-def _tear_down(flight: _Flight, timeout: float | None = None) -> list[BaseException]:
-    """Tear down what the rows of a call have of their own. Returns what that raised."""
-    if flight.lane is None:
-        return []
-    with metering(flight.meter):
-        return flight.lane.tear_down(timeout)
-
-
-def _give_up(flight: _Flight) -> None:
-    """The rows of a call are not begun after all."""
-    _tear_down(flight)
-    flight.noted.landed()
-    if flight.meter is not None:
-        _spend(flight.assignment, flight.meter)
-
-
-def _spend(assignment: Assignment, meter: Meter) -> None:
-    used = meter.reading()
-    if used and assignment.spend is not None and meter.place is not None:
-        assignment.spend(meter.place, used)
-
-
-def _recorded(flight: _Flight, outcomes: list[Outcome]) -> BaseException | None:
-    """Record the rows of a call. Returns what that raised."""
-    raised = None
-    if flight.meter is not None:
-        outcomes = [with_usage(outcomes[0], flight.meter.reading()), *outcomes[1:]]
-    for row, outcome in zip(flight.rows, outcomes, strict=True):
-        try:
-            flight.assignment.record(row, outcome)
-        except Exception as error:  # noqa: BLE001 - handed to whoever assigned the rows
-            raised = error
-    return raised
-
-
-def _is_infrastructures(outcome: Outcome) -> bool:
-    return outcome.error is not None and outcome.error.error_class is ErrorClass.INFRASTRUCTURE

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from doteval.execution.conductor import Assignment, Conductor
+from doteval.execution.assignments import Assignment
+from doteval.execution.conductor import Conductor
 from doteval.execution.embedded import Collected
 from doteval.execution.stage import Stage
 from doteval.pytest_plugin import loop_key

@@ -13,8 +13,8 @@ import pytest
 from doteval.concurrency import Adaptive
 from doteval.execution import conductor
 from doteval.execution import pytest_internals as internals
+from doteval.execution.assignments import WindingDownError
 from doteval.execution.calls import CallPolicy
-from doteval.execution.conductor import WindingDownError
 from doteval.results import Row
 from tests.unit.conductor_bench import KINDS, PATIENCE, Bench, Told, four_kinds, give_up, rows
 from tests.unit.conftest import OnBench

@@ -1,0 +1,62 @@
+"""Matching: which of the evaluations that this process has collected a row task is for, if its files are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from doteval.errors import CodeMismatchError
+from doteval.execution.fingerprint import differing_files, fingerprint
+from doteval.execution.items import EvaluationItem
+from doteval.experiments import Evaluation
+
+
+class Matching:
+    """The evaluations below `paths`, once `add` has been called with them."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
+        self._items: dict[str, list[EvaluationItem]] = {}
+        self._fingerprints: dict[EvaluationItem, dict[str, str]] = {}
+        self._matched: dict[str, tuple[Evaluation, EvaluationItem]] = {}
+
+    def add(self, items: Sequence[EvaluationItem]) -> None:
+        """Add what was collected, before fixtures import more files than collection did."""
+        for item in items:
+            self._items.setdefault(item.evaluation_name, []).append(item)
+            self._fingerprints[item] = fingerprint(item)
+
+    def known(self, uid: str) -> Evaluation | None:
+        """An evaluation that was matched before, None if it was not."""
+        matched = self._matched.get(uid)
+        return None if matched is None else matched[0]
+
+    def match(self, evaluation: Evaluation) -> EvaluationItem:
+        """Our own item for an evaluation. Raises CodeMismatchError if our files are others."""
+        known = self._matched.get(evaluation.uid)
+        if known is not None and known[0].spec.fingerprint == evaluation.spec.fingerprint:
+            return known[1]
+        candidates = [
+            item
+            for item in self._items.get(evaluation.name, [])
+            if _same_path(item.evaluation_path, evaluation.spec.path)
+        ]
+        if not candidates:
+            raise CodeMismatchError(
+                f"this worker has no evaluation {evaluation.spec.nodeid} below {', '.join(self._paths)}",
+                remedy="Start the worker with the path of the submitted file, and with the same files.",
+            )
+        differing: list[str] = []
+        for item in candidates:
+            differing = differing_files(evaluation.spec.fingerprint, self._fingerprints[item])
+            if not differing:
+                self._matched[evaluation.uid] = (evaluation, item)
+                return item
+        raise CodeMismatchError(
+            f"the worker's files differ from the submitter's for {evaluation.spec.nodeid}: {', '.join(differing)}",
+            remedy="Bring the same files to every worker, and restart the workers.",
+        )
+
+
+def _same_path(ours: str, theirs: str) -> bool:
+    """Whether two paths mean the same file, below root directories of which one may hold the other."""
+    return ours == theirs or ours.endswith("/" + theirs) or theirs.endswith("/" + ours)
