@@ -71,6 +71,25 @@ def deadlock(postgres: PostgresServer) -> None:
         other.rollback()
 
 
+def test_postgresql_takes_no_writes_for_a_while(
+    project: Project, broker: RedisServer, postgres: PostgresServer, seed: int
+) -> None:
+    """As when its disk is nearly full, or when it is a standby until somebody promotes it."""
+    write_evaluation(project)
+    with submitted(project, 2) as submitter:
+        reached(project, some_moment(seed))
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE")
+            for state in ("on", "off"):
+                connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {state}")
+                connection.execute("SELECT pg_reload_conf()")
+                if state == "on":
+                    wait_until(lambda: "can be read but not written" in project.output(), what="a word about it")
+                    time.sleep(8)
+        assert submitter.wait(90) == 0, project.output()
+    check(project, "x", in_flight=0)
+
+
 def test_sqlite_is_locked_by_another_writer(project: Project, broker: RedisServer, seed: int) -> None:
     write_evaluation(project)
     with submitted(project, 2) as submitter:
