@@ -33,6 +33,16 @@ async def eval_it(number, async_openai_client):
 """
 
 
+CACHED = """
+import pytest
+from doteval.resources.openai import async_openai_client as make
+
+@pytest.fixture(scope="session")
+def async_openai_client():
+    return make(cache=True)
+"""
+
+
 def evaluation(prompt: str, rows: int = 200, afterwards: str = "") -> str:
     return EVALUATION.replace("ROWS", str(rows)).replace("PROMPT", prompt).replace("AFTERWARDS", afterwards)
 
@@ -90,25 +100,23 @@ def test_a_submission_decides_about_the_cache_of_workers_that_were_started_befor
     project: Project, server: MockOpenAI, redis_url: str
 ) -> None:
     project.environment["DOTEVAL_BROKER"] = redis_url
-    project.write("eval_it.py", evaluation('f"{number % 10}"', rows=40))
+    source = evaluation('f"{number % 10}"', rows=40)
+    project.write("eval_it.py", source)
+    project.write("eval_cached.py", CACHED + source)
 
-    def requests(experiment: str, *options: str) -> int:
+    def requests(experiment: str, *options: str, file: str = "eval_it.py") -> int:
         server.reset()
-        project.run("submit", "eval_it.py", "--experiment", experiment, *options)
+        project.run("submit", file, "--experiment", experiment, *options)
         return int(server.stats()["requests"])
 
     with project.started("worker", ".", "--processes", "2"):
         wait_until(lambda: sum(worker.state == "ready" for worker in project.workers()) >= 2, what="two workers")
-        assert requests("as the workers were told") == 40
+        assert requests("first") == 40
         assert requests("shared", "--cache") == 10
         assert requests("shared again", "--cache") == 0
         assert requests("anew", "--refresh-cache") == 10
-        assert requests("shared with the new ones", "--cache") == 0
-        assert requests("not shared", "--no-cache") == 40
-    with project.started("worker", ".", "--processes", "2", "--cache"):
-        wait_until(lambda: sum(worker.state == "ready" for worker in project.workers()) >= 2, what="two workers")
-        assert requests("told to share") == 0
-        assert requests("not shared here", "--no-cache") == 40
+        assert requests("as its client wants", file="eval_cached.py") == 0
+        assert requests("against its wish", "--no-cache", file="eval_cached.py") == 40
 
 
 def test_what_all_rows_ask_at_once_is_asked_once(project: Project, redis_url: str) -> None:
