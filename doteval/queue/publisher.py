@@ -119,12 +119,11 @@ class Publisher:
 
     def _connected(self) -> Any:
         if self._connection is None:
-            # Set before it is connected, so that `_lost` releases it.
+            connection: Any = None
             try:
-                self._connection = self._app.connection_for_write()
-                self._connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_SECONDS)
-            except (OperationalError, OSError) as error:
-                raise self._lost(error) from error
+                # Set before it is connected, so that `_lost` releases it.
+                connection = self._connection = self._app.connection_for_write()
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_SECONDS)
             except (ValueError, KeyError, ImportError) as error:
                 self._release()
                 # Without the error's text, which may quote a part of the password.
@@ -132,6 +131,9 @@ class Publisher:
                     f"the broker URL {hide_password(self._broker)} cannot be used ({type(error).__name__})",
                     remedy="It should look like redis://host:6379/0; in a password, write / as %2F and @ as %40.",
                 ) from None
+            except (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
+                # The last are what RabbitMQ says when it refuses a password or a virtual host.
+                raise self._lost(error) from error
         return self._connection
 
     def _release(self) -> None:

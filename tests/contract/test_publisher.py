@@ -17,6 +17,7 @@ from doteval.errors import BrokerError
 from doteval.queue.app import celery_app
 from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import TASK_NAME, RowTask
+from tests.services.rabbitmq import RabbitService
 from tests.unit.fake_queue import FakeQueue
 
 Open = Callable[[str], Publisher | FakeQueue]
@@ -208,6 +209,14 @@ def test_a_broker_that_is_away_is_said_within_seconds_and_without_the_password()
         assert "hunter2" not in str(raised.value)
         assert "--broker" in (raised.value.remedy or "")
     assert time.monotonic() - start < 20
+
+
+def test_what_rabbitmq_refuses_is_said_without_the_password(rabbitmq_service: RabbitService) -> None:
+    place = rabbitmq_service.url.rpartition("@")[2]
+    for broker in (f"amqp://guest:hunter2@{place}//", f"amqp://guest:guest@{place}/nosuch"):
+        with pytest.raises(BrokerError, match=r"cannot be reached: (AccessRefused|NotAllowed)") as raised:
+            Publisher(broker, "q").connect()
+        assert "hunter2" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

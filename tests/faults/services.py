@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -133,38 +132,33 @@ class RedisServer:
 
 
 class RabbitServer:
-    """A virtual host of a RabbitMQ that all tests of this process share, one after the other."""
+    """The RabbitMQ that all tests of this process share, one after the other, with its own first virtual host."""
 
     def __init__(self, service: RabbitService) -> None:
         self._service = service
-        self._host = f"test{time.monotonic_ns()}"
-        service.make_host(self._host)
-        self._is_empty = self._is_full = False
+        self._is_full = False
+        self.flush()
 
     @property
     def url(self) -> str:
-        return f"{self._service.url}/{self._host}"
+        return f"{self._service.url}//"
 
     def start(self) -> None:
         self._service.start()
-        if self._is_empty:
-            self._service.make_host(self._host)
 
     def kill(self) -> None:
-        self._is_empty = False
         self._service.signal(signal.SIGKILL)
 
     def forget(self) -> None:
         self._service.forget()
-        self._is_empty = True
 
     def flush(self) -> None:
-        # With the connections to it, since RabbitMQ keeps none to a virtual host that is gone.
-        self._service.control("delete_vhost", self._host)
-        self._service.make_host(self._host)
+        self._service.evaluate(
+            '[rabbit_amqqueue:delete(Queue, false, false, <<"test">>) || Queue <- rabbit_amqqueue:list(<<"/">>)].'
+        )
 
     def cut(self) -> None:
-        self._service.control("close_all_connections", "--vhost", self._host, "a test's doing")
+        self._service.control("close_all_connections", "--vhost", "/", "a test's doing")
 
     def fill(self) -> None:
         self._is_full = True

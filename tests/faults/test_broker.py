@@ -59,7 +59,8 @@ FAULTS = [
 @pytest.mark.parametrize("fault", FAULTS)
 def test_broker_faults(project: Project, broker: Broker, fault: Callable[[Broker, int], None], seed: int) -> None:
     write_evaluation(project)
-    with submitted(project, 2) as submitter:
+    # So many row tasks that some wait in the broker.
+    with submitted(project, 2, "--rows-per-task", "3") as submitter:
         reached(project, some_moment(seed))
         workers = {worker.info.pid for worker in project.workers()}
         fault(broker, seed)
