@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus
 from doteval.local_store import LocalStore
 from doteval.placement import DEFAULT_QUEUE
-from doteval.store import DRAINING, Store, WorkerState
+from doteval.store import DRAINING, HeldRange, Store, WorkerState
 
 _LOOK_SECONDS = 0.5
 # Seconds after which a process of this machine is asked for by its id: it should be heard of every second.
@@ -44,6 +44,7 @@ def wait_for_other_brokers(
     That is so if it is a private one, or if ours is `private`. `told` is called with a line for people if it takes its
     time. Raises StoreError.
     """
+    _forget_killed(store, evaluations)
     for evaluation in evaluations:
 
         def other(uid: str = evaluation.uid) -> WorkerState | None:
@@ -52,6 +53,18 @@ def wait_for_other_brokers(
             return _serving(store, now) if other_broker else None
 
         _wait_while(other, evaluation, told)
+
+
+def _forget_killed(store: Store, evaluations: Sequence[Evaluation]) -> None:
+    """Say of processes that ran evaluations by themselves, and were killed, that they are no more.
+
+    Else nobody would publish what they held before they had been silent for long. Of worker processes their own
+    services say it.
+    """
+    whole = {HeldRange.whole(evaluation.uid) for evaluation in evaluations}
+    for worker in store.workers.live():
+        if whole.intersection(worker.holding) and _is_gone(worker):
+            store.workers.end(worker.id, reason="was killed, or ended without a word")
 
 
 def _wait_while(other: Callable[[], WorkerState | None], evaluation: Evaluation, told: Callable[[str], None]) -> None:

@@ -106,6 +106,21 @@ def test_a_plain_pytest_command_goes_on_at_once_where_a_killed_one_was(project: 
     check(project, "x", rows=120, in_flight=2 * CONCURRENCY)
 
 
+def test_a_submission_goes_on_at_once_where_a_killed_pytest_command_was(project: Project, broker: RedisServer) -> None:
+    write_evaluation(project, rows=60, seconds=0.5)
+    with project.started(program=PYTEST) as first:
+        reached(project, 20)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    # Until it has been silent for longer than it should be.
+    wait_until(lambda: project.workers()[0].age > 3, what="its silence")
+    begun = len(project.events())
+    with submitted(project, 1) as submitter:
+        wait_until(lambda: len(project.events()) > begun, what="the first rows of the submission", seconds=12)
+        assert submitter.wait(60) == 0, project.output()
+    check(project, "x", rows=60, in_flight=CONCURRENCY)
+
+
 def test_pytest_leaves_rows_to_worker_processes_and_a_submitter_leaves_them_to_pytest(
     project: Project, broker: RedisServer
 ) -> None:
