@@ -6,7 +6,9 @@ worker process. Here such messages stay with their worker process, which renews 
 is dead, its rows are found when the queue has drained.
 
 A Redis that is full refuses commands. kombu takes that for a mistake of the worker's, and ends it;
-here it counts as a lost connection, and is tried again.
+here it counts as a lost connection, and is tried again. One that refuses an acknowledgement has the
+message still, and hands it out again when its lease has ended; kombu would count it among those that
+the worker process holds, which takes no others once it holds as many as it may.
 """
 
 from __future__ import annotations
@@ -15,10 +17,21 @@ from typing import Any
 
 import kombu.transport
 import redis
-from kombu.transport.redis import Channel, Transport
+from kombu.transport.redis import Channel, QoS, Transport
+from kombu.transport.virtual import QoS as HeldMessages
+
+
+class PatientQoS(QoS):
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call] # kombu has no types
+        except redis.exceptions.RedisError:
+            HeldMessages.ack(self, delivery_tag)  # type: ignore[no-untyped-call]
+            raise
 
 
 class PatientChannel(Channel):
+    QoS = PatientQoS
     do_restore = False
 
     def _connparams(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,41 @@
+"""Our changes to kombu's Redis transport, on a real Redis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+from kombu import Consumer
+
+from doteval.queue.app import celery_app, lane_queues
+from doteval.queue.publisher import Publisher
+from doteval.queue.row_task import RowTask
+
+
+def test_a_message_whose_acknowledgement_is_refused_keeps_no_other_out(redis_url: str) -> None:
+    """A worker process that holds as many as it may, when Redis is full: it goes on when there is room again."""
+    publisher = Publisher(redis_url, "q")
+    publisher.publish([RowTask("u", first, first) for first in range(2)], experiment="x", evaluation="eval_a")
+    publisher.close()
+    came: list[Any] = []
+    with (
+        redis.Redis.from_url(redis_url) as client,
+        celery_app(redis_url, "q").connection_for_read() as connection,
+        connection.channel() as channel,
+    ):
+        channel.basic_qos(0, 1, False)
+        queue, *_ = lane_queues("q", redis_url)
+        with Consumer(channel, queue, callbacks=[lambda _, message: came.append(message)], accept=["json"]):
+            connection.drain_events(timeout=10)
+            assert not channel.qos.can_consume()
+            client.config_set("maxmemory", 1)
+            try:
+                with pytest.raises(redis.exceptions.OutOfMemoryError):
+                    came[0].ack()
+            finally:
+                client.config_set("maxmemory", 0)
+            assert channel.qos.can_consume()
+            connection.drain_events(timeout=10)
+            came[1].ack()
+    assert [message.payload[0] for message in came] == [["u", 0, 0], ["u", 1, 1]]
