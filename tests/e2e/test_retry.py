@@ -30,7 +30,7 @@ SLOW = """
 import asyncio, time
 from doteval import Score, foreach
 
-@foreach("i", [(i,) for i in range(200)])
+@foreach("i", [(i,) for i in range(400)])
 async def eval_it(i):
     tell(f"begin {time.time()}")
     await asyncio.sleep(0.2)
@@ -180,15 +180,15 @@ def test_cancel_begins_no_further_rows_and_a_submission_goes_on(
         wait_until(lambda: time.time() > cancelled_at + 4, what="four seconds")
         assert max(begun(project)) == time_of_last < cancelled_at + 2.5
         ran = project.counts()["end"]
-        assert ran == project.done() < 200
+        assert ran == project.done() < 400
         (evaluation,) = project.json("status", "x")["evaluations"]
         assert (evaluation["status"], evaluation["reason"]) == ("cancelled", "too dear")
-        assert evaluation["rows"]["pending"] == 200 - ran
+        assert evaluation["rows"]["pending"] == 400 - ran
         assert project.run("cancel", "x").stdout == "Nothing was running\n"
 
         project.run(*arguments, *local)
-    assert [record.row.index for record in project.records("x")["eval_it"]] == list(range(200))
-    assert len(begun(project)) == project.counts()["end"] == 200
+    assert [record.row.index for record in project.records("x")["eval_it"]] == list(range(400))
+    assert len(begun(project)) == project.counts()["end"] == 400
     assert project.json("status", "x")["evaluations"][0]["status"] == "completed"
 
 
