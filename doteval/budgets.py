@@ -18,8 +18,11 @@ from doteval.store import GroupWriter, Store
 
 # Seconds for which an answer of the store is good while much is left.
 _FRESH_SECONDS = 0.1
-# Little is left if so many times the most that was spent between two samples would use it up.
+# Little is left if so many times the most that was spent between two samples would use it up. Before so many samples
+# with spending in between, many times more: a process begins slowly.
 _MARGIN = 4
+_TELLING_SAMPLES = 10
+_MARGIN_AT_FIRST = 100
 # Seconds that a gate waits for rows to be stored, between two looks whether the process leaves.
 _FLUSH_SECONDS = 0.5
 
@@ -91,6 +94,7 @@ class BudgetGate:
         self._sample: tuple[float, tuple[float, ...]] | None = None
         # The most that was spent between two samples, of each bound.
         self._most = [0.0] * len(budget.left(Spent()))
+        self._telling = 0
         self._refusal: BaseException | None = None
 
     def is_open(self) -> bool:
@@ -134,8 +138,10 @@ class BudgetGate:
             self._sample = now, left
         elif now - self._sample[0] >= _FRESH_SECONDS:
             bursts = [before - after for before, after in zip(self._sample[1], left, strict=True)]
+            self._telling += any(bursts)
             self._most = [max(pair) for pair in zip(self._most, bursts, strict=True)]
             self._sample = now, left
         # As long as nothing was spent nobody knows how fast that goes.
-        self._near = any(not most or rest <= _MARGIN * most for rest, most in zip(left, self._most, strict=True))
+        margin = _MARGIN if self._telling >= _TELLING_SAMPLES else _MARGIN_AT_FIRST
+        self._near = any(not most or rest <= margin * most for rest, most in zip(left, self._most, strict=True))
         self._asked_at = now

@@ -6,7 +6,8 @@
      ▲ blocks while too many wait      │
      └─────────────────────────────────┘ a store that cannot be used is tried again for ever
 
-The first result of a group waits a moment for others: a transaction costs as much as some thirty results.
+When results come fast, the first of a group waits a moment for others: a transaction costs as much as some thirty
+results.
 """
 
 from __future__ import annotations
@@ -32,8 +33,12 @@ OnCommit = Callable[[float], None]
 _LOG = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 5.0
-# Seconds that the first result of a group waits for others.
+# Seconds that the first result of a group waits for others, if so many a second are coming: of slow rows each is
+# stored at once, since what is not stored yet is run again if the process dies.
 _LINGER = 0.02
+_MANY_A_SECOND = 150
+# Seconds over which that is looked at, at least.
+_RATE_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -73,6 +78,9 @@ class GroupWriter:
         self._landed = threading.Condition(lock)
         self._hurry = 0
         self._put = 0
+        # How many results had been put at a moment a while ago, and whether many a second have come lately.
+        self._mark = time.monotonic(), 0
+        self._many_come = False
         self._settled = 0
         self._closed = False
         self._unheard: BaseException | None = None
@@ -157,7 +165,8 @@ class GroupWriter:
             while True:
                 with self._arrived:
                     self._arrived.wait_for(lambda: self._waiting or self._closed)
-                    self._arrived.wait_for(self._is_time, _LINGER)
+                    if self._are_many_coming():
+                        self._arrived.wait_for(self._is_time, _LINGER)
                     group = [self._waiting.popleft() for _ in range(min(self._group, len(self._waiting)))]
                     self._room.notify_all()
                 if not group:
@@ -174,6 +183,14 @@ class GroupWriter:
                     entry.failure = entry.failure or death
                 self._room.notify_all()
             self._settle(group)
+
+    def _are_many_coming(self) -> bool:
+        since, before = self._mark
+        seconds = time.monotonic() - since
+        if seconds >= _RATE_SECONDS:
+            self._many_come = self._put - before >= _MANY_A_SECOND * seconds
+            self._mark = since + seconds, self._put
+        return self._many_come
 
     def _is_time(self) -> bool:
         """Whether what waits is to be stored at once: a full group, or somebody waits for it."""

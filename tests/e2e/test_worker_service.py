@@ -116,6 +116,13 @@ def test_a_plain_celery_worker_serves_too(project: Project, broker_url: str, poo
     assert project.counts()["+model"] == project.counts()["-model"] == 1
 
 
+def in_mid_flight(project: Project, rows: int, *, beyond: int) -> bool:
+    """Whether so many rows are in flight, and none that has ended is on its way to the store."""
+    stored = project.done()
+    counts = project.counts()
+    return beyond <= stored == counts["end"] == counts["begin"] - rows
+
+
 # With SQLite, over both brokers: tests/faults/test_workers.py.
 @pytest.mark.parametrize("remote", [("redis", "postgres")], indirect=True, ids=["postgres"])
 @pytest.mark.parametrize("victim", ["process", "service"])
@@ -124,7 +131,7 @@ def test_a_killed_worker_loses_nothing(remote: Project, victim: str) -> None:
     with remote.started("worker", ".", "--processes", "2") as service:
         wait_until(lambda: ready(remote, 2), what="two ready worker processes")
         remote.run("submit", "eval_it.py", "--experiment", "far", "--detach")
-        wait_until(lambda: remote.done() >= 30, what="30 rows")
+        wait_until(lambda: in_mid_flight(remote, 20, beyond=30), what="twenty rows in flight, and all others stored")
         if victim == "process":
             os.kill(remote.workers()[0].info.pid, signal.SIGKILL)
             remote.run("watch", "far")

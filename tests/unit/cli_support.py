@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +32,12 @@ class CommandLine:
 
     def __call__(self, *args: str) -> Ran:
         self._capsys.readouterr()
+        threshold = gc.get_threshold()
         with pytest.raises(SystemExit) as exited:
             main(args)
+        # A command sees to it that little garbage is looked for, and at its end none: this process goes on.
+        gc.set_threshold(*threshold)
+        gc.unfreeze()
         captured = self._capsys.readouterr()
         assert isinstance(exited.value.code, int)
         return Ran(exited.value.code, captured.out, captured.err)
