@@ -196,8 +196,7 @@ class Direct:
 
     def _built(self, path: str, body: dict[str, Any], options: Mapping[str, Any]) -> Any:
         """The request that the SDK would send."""
-        given: Any = {"method": "post", "url": path, "json_data": body, **options}
-        return self._client._build_request(FinalRequestOptions.construct(**given))
+        return self._client._build_request(_final_options(path, body, options))
 
     async def _judged_by_sdk(
         self, reply: _Reply, path: str, cast_to: Any, body: dict[str, Any], options: Mapping[str, Any]
@@ -208,14 +207,19 @@ class Direct:
         )
         if reply.status_code >= 400:
             raise self._client._make_status_error_from_response(response)
-        given: Any = {"method": "post", "url": path, "json_data": body, **options}
         return await self._client._process_response(
             cast_to=cast_to,
-            options=FinalRequestOptions.construct(**given),
+            options=_final_options(path, body, options),
             response=response,
             stream=False,
             stream_cls=None,
         )
+
+
+def _final_options(path: str, body: dict[str, Any], options: Mapping[str, Any]) -> FinalRequestOptions:
+    """What the SDK makes of a call before it builds the request."""
+    given: Any = {"method": "post", "url": path, "json_data": body, **options}
+    return FinalRequestOptions.construct(**given)
 
 
 class DirectChat(AsyncChat):

@@ -92,8 +92,7 @@ async def sent(exchange: Exchange) -> Response:
 
 
 def _http_reply(request: Request, headers: dict[str, str], content: bytes) -> Response:
-    package: Any = importlib.import_module(type(request).__module__.partition(".")[0])
-    response = package.Response(200, headers=headers, content=content, request=request)
+    response = http_package(request).Response(200, headers=headers, content=content, request=request)
     response.elapsed = timedelta(0)
     return response
 
@@ -172,16 +171,16 @@ class _AsyncIo:
         watch_async(response, watcher)
 
 
-def http_package(http_client: Any) -> Any:
-    """The package that an HTTP client comes from: httpx or httpx2.
+def http_package(thing: Any) -> Any:
+    """The package that an HTTP client or a request comes from: httpx or httpx2.
 
     Raises UsageError for one that is of neither.
     """
-    for kind in type(http_client).__mro__:
+    for kind in type(thing).__mro__:
         name = kind.__module__.partition(".")[0]
         if name in ("httpx", "httpx2"):
             return importlib.import_module(name)
-    raise UsageError(f"{type(http_client).__name__} is no HTTP client of the openai package")
+    raise UsageError(f"{type(thing).__name__} is no HTTP client of the openai package")
 
 
 def _body_of(request: Request) -> dict[str, Any]:
