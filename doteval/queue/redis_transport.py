@@ -33,6 +33,9 @@ class PatientQoS(QoS):
 class PatientChannel(Channel):
     QoS = PatientQoS
     do_restore = False
+    # kombu makes a client for each command, which costs three times what the command does. Clients hold no
+    # connection, only the pool, and may be used by several threads.
+    _commander: Any = None
 
     def _connparams(self, *args: Any, **kwargs: Any) -> Any:
         if self.connection is None:
@@ -40,6 +43,14 @@ class PatientChannel(Channel):
             # AttributeError, which ends the worker process; a connection error is logged.
             raise redis.exceptions.ConnectionError("the connection that the message came by is closed")
         return super()._connparams(*args, **kwargs)  # type: ignore[no-untyped-call] # kombu has no types
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        if asynchronous:
+            # The one that waits for messages, which kombu makes once and keeps.
+            return super()._create_client(asynchronous)  # type: ignore[no-untyped-call]
+        if self._commander is None or self._commander.connection_pool is not self.pool:
+            self._commander = super()._create_client()  # type: ignore[no-untyped-call]
+        return self._commander
 
 
 class PatientTransport(Transport):

@@ -11,10 +11,27 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import BigInteger, Column, ColumnElement, Connection, CursorResult, Table, any_, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Column,
+    ColumnElement,
+    Connection,
+    CursorResult,
+    String,
+    Table,
+    any_,
+    func,
+    literal,
+    select,
+    type_coerce,
+)
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeEngine
 
 _POSTGRES = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
+# What many integers are as one parameter.
+_NUMBERS: dict[str, TypeEngine[Any]] = {"sqlite": String(), "postgresql": postgresql.ARRAY(BigInteger)}
 
 
 class BulkInsert:
@@ -67,7 +84,17 @@ def among(connection: Connection, column: Column[Any], numbers: Iterable[int]) -
 
     They go as one parameter: an IN with hundreds of them is a new statement to render and to parse each time.
     """
-    if connection.dialect.name == "sqlite":
-        array = func.json_each(orjson.dumps(list(numbers)).decode()).table_valued("value")
-        return column.in_(select(array.c.value))
-    return column == any_(literal(list(numbers), postgresql.ARRAY(BigInteger)))
+    dialect = connection.dialect.name
+    return among_given(dialect, column, literal(numbers_given(dialect, numbers), _NUMBERS[dialect]))
+
+
+def among_given(dialect: str, column: Column[Any], numbers: BindParameter[Any]) -> ColumnElement[bool]:
+    """`among` for a statement that is made once: the parameter gets what `numbers_given` makes of them."""
+    if dialect == "sqlite":
+        return column.in_(select(func.json_each(numbers).table_valued("value").c.value))
+    return column == any_(type_coerce(numbers, _NUMBERS[dialect]))
+
+
+def numbers_given(dialect: str, numbers: Iterable[int]) -> Any:
+    """Integers as the value of such a parameter."""
+    return orjson.dumps(list(numbers)).decode() if dialect == "sqlite" else list(numbers)

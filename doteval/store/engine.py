@@ -57,6 +57,11 @@ class Database:
         _open.add(self)
 
     @property
+    def dialect(self) -> str:
+        """What SQLAlchemy calls it: sqlite, postgresql."""
+        return self.engine.dialect.name
+
+    @property
     def is_sqlite(self) -> bool:
         return self.location.path is not None
 
@@ -71,10 +76,6 @@ class Database:
         """A transaction: committed at the end, rolled back on any exception."""
         with self.translated(), self._writing.begin() as connection:
             yield connection
-
-    def insert(self, table: Table) -> sqlite.Insert:
-        """An INSERT that knows ON CONFLICT (the two dialects spell it alike)."""
-        return sqlite.insert(table) if self.is_sqlite else cast(sqlite.Insert, postgresql.insert(table))
 
     def hold(self, connection: Connection, evaluation_ids: Sequence[int], *, alone: bool) -> None:
         """Keep whole-evaluation changes and the writing of results apart until this transaction ends.
@@ -98,6 +99,11 @@ class Database:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise store_error(error, self.location) from error
+
+
+def insert_into(dialect: str, table: Table) -> sqlite.Insert:
+    """An INSERT that knows ON CONFLICT: the two dialects spell it alike."""
+    return sqlite.insert(table) if dialect == "sqlite" else cast(sqlite.Insert, postgresql.insert(table))
 
 
 _open: WeakSet[Database] = WeakSet()

@@ -11,7 +11,7 @@ from sqlalchemy import Row, Select, func, or_, select, update
 from doteval.encoding import decode, encode
 from doteval.errors import ChangedError, NotFoundError
 from doteval.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
-from doteval.store.engine import Database, database_time
+from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.experiments import moment
 from doteval.store.loads import forgive_failures
 from doteval.store.tables import EVALUATION, EXPERIMENT, TALLY
@@ -50,7 +50,7 @@ class Evaluations:
             if connection.scalar(select(EXPERIMENT.c.id).where(EXPERIMENT.c.id == experiment.id)) is None:
                 raise NotFoundError(f"the experiment {experiment.name!r} was deleted in the meantime")
             connection.execute(
-                self._database.insert(EVALUATION)
+                insert_into(self._database.dialect, EVALUATION)
                 .values(
                     uid=secrets.token_hex(8),
                     experiment_id=experiment.id,
@@ -72,7 +72,7 @@ class Evaluations:
             if not allow_changed:
                 _check_unchanged(stored, spec, epochs)
             elif epochs < stored.epochs:
-                remove_results(self._database, connection, stored.id, lambda table: table.c.sample >= epochs)
+                remove_results(connection, stored.id, lambda table: table.c.sample >= epochs)
             connection.execute(
                 update(EVALUATION)
                 .where(EVALUATION.c.id == stored.id)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from doteval.errors import NotFoundError, UsageError
 from doteval.experiments import Counts, EvaluationStatus, Experiment
-from doteval.store.engine import Database, database_time
+from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.tables import (
     ATTEMPT,
     EVALUATION,
@@ -54,7 +54,7 @@ class Experiments:
             return found
         with self._database.write() as connection:
             connection.execute(
-                self._database.insert(EXPERIMENT)
+                insert_into(self._database.dialect, EXPERIMENT)
                 .values(name=name, created_at=database_time())
                 .on_conflict_do_nothing(index_elements=["name"])
             )

@@ -25,7 +25,7 @@ from doteval.encoding import decode, encode_columns, escape_text
 from doteval.errors import NotFoundError, UnstorableValueError
 from doteval.results import ErrorClass, Row, RowStatus
 from doteval.store.bulk import BulkInsert, among
-from doteval.store.engine import Database
+from doteval.store.engine import Database, insert_into
 from doteval.store.tables import EVALUATION, RESULT, ROW
 from doteval.store.tally import add_to_tally, remove_results
 
@@ -96,7 +96,7 @@ class Rows:
         if not rows:
             return
         lines = [_line(evaluation_id, row) for row in rows]
-        statement = self._database.insert(ROW)
+        statement = insert_into(self._database.dialect, ROW)
         statement = statement.on_conflict_do_update(
             index_elements=["evaluation_id", "row_index"],
             set_={"key": statement.excluded.key, "content": statement.excluded.content},
@@ -106,16 +106,14 @@ class Rows:
             self._database.hold(connection, [evaluation_id], alone=True)
             self._epochs(connection, evaluation_id)
             connection.execute(statement, [dict(zip(_COLUMNS, line, strict=True)) for line in lines])
-            remove_results(
-                self._database, connection, evaluation_id, lambda table: among(connection, table.c.row_index, indexes)
-            )
+            remove_results(connection, evaluation_id, lambda table: among(connection, table.c.row_index, indexes))
 
     def truncate(self, evaluation_id: int, length: int) -> None:
         """Remove the rows from index `length` on, with their results: the dataset became shorter."""
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
             connection.execute(delete(ROW).where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index >= length))
-            remove_results(self._database, connection, evaluation_id, lambda table: table.c.row_index >= length)
+            remove_results(connection, evaluation_id, lambda table: table.c.row_index >= length)
 
     def set_total(self, evaluation_id: int, rows: int, *, complete: bool, fingerprint: str | None) -> None:
         """Say how many rows the evaluation has; `complete` tells whether that is the whole dataset.
@@ -211,7 +209,7 @@ class Rows:
             count = connection.execute(
                 update(RESULT).where(*_failed(evaluation_id, classes, index)).values(retry=true())
             ).rowcount
-            add_to_tally(self._database, connection, evaluation_id, None, Counter({RowStatus.FAILED.value: -count}))
+            add_to_tally(connection, evaluation_id, None, Counter({RowStatus.FAILED.value: -count}))
         return count
 
     def count_failed(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 
 from sqlalchemy import ColumnElement, Connection, Table, case, delete, func, select, update
+from sqlalchemy.dialects.sqlite import Insert
 
 from doteval.results import RowStatus
 from doteval.spending import Spent
-from doteval.store.engine import Database
+from doteval.store.engine import insert_into
 from doteval.store.tables import ATTEMPT, RESULT, SCORE, TALLY, USAGE
 
 # Stands for no worker: what is written without one, and what is taken away again.
@@ -22,7 +24,6 @@ _NOTHING = Spent()
 
 
 def add_to_tally(
-    database: Database,
     connection: Connection,
     evaluation_id: int,
     worker_id: int | None,
@@ -33,18 +34,22 @@ def add_to_tally(
     if not any(changes.values()) and spent == _NOTHING:
         return
     added = {status: changes[status] for status in _COUNTED} | _columns(spent)
-    line = database.insert(TALLY).values(
-        evaluation_id=evaluation_id, worker_id=NOBODY if worker_id is None else worker_id, **added
-    )
-    connection.execute(
-        line.on_conflict_do_update(
-            index_elements=["evaluation_id", "worker_id"],
-            set_={name: TALLY.c[name] + line.excluded[name] for name in added},
-        )
+    whose = {"evaluation_id": evaluation_id, "worker_id": NOBODY if worker_id is None else worker_id}
+    connection.execute(_addition(connection.dialect.name), whose | added)
+
+
+# Made once: it belongs to each group of results.
+@cache
+def _addition(dialect: str) -> Insert:
+    line = insert_into(dialect, TALLY)
+    counted = (*_COUNTED, *_columns(_NOTHING))
+    return line.on_conflict_do_update(
+        index_elements=["evaluation_id", "worker_id"],
+        set_={name: TALLY.c[name] + line.excluded[name] for name in counted},
     )
 
 
-def count_spent_again(database: Database, connection: Connection, evaluation_id: int, worker_id: int | None) -> None:
+def count_spent_again(connection: Connection, evaluation_id: int, worker_id: int | None) -> None:
     """Count what a worker process spent for an evaluation from its usage: a scan, for where adding up does not do."""
     who = NOBODY if worker_id is None else worker_id
     tokens = USAGE.c.prompt_tokens + USAGE.c.completion_tokens
@@ -58,7 +63,7 @@ def count_spent_again(database: Database, connection: Connection, evaluation_id:
     # The line must be there to be changed.
     nothing = dict.fromkeys((*_COUNTED, *_columns(_NOTHING)), 0)
     connection.execute(
-        database.insert(TALLY)
+        insert_into(connection.dialect.name, TALLY)
         .values(evaluation_id=evaluation_id, worker_id=who, **nothing)
         .on_conflict_do_nothing(index_elements=["evaluation_id", "worker_id"])
     )
@@ -78,9 +83,7 @@ def _columns(spent: Spent) -> dict[str, float]:
     }
 
 
-def remove_results(
-    database: Database, connection: Connection, evaluation_id: int, which: Callable[[Table], ColumnElement[bool]]
-) -> int:
+def remove_results(connection: Connection, evaluation_id: int, which: Callable[[Table], ColumnElement[bool]]) -> int:
     """Remove results with their scores and earlier attempts, and take them from the counts.
 
     Usage stays: it was spent. Returns how many results there were.
@@ -93,7 +96,5 @@ def remove_results(
         .returning(RESULT.c.status, RESULT.c.retry)
     ).all()
     taken = Counter(line.status for line in gone if not line.retry)
-    add_to_tally(
-        database, connection, evaluation_id, None, Counter({status: -count for status, count in taken.items()})
-    )
+    add_to_tally(connection, evaluation_id, None, Counter({status: -count for status, count in taken.items()}))
     return len(gone)

@@ -150,7 +150,7 @@ class UsageReports:
                 evaluation_id = connection.scalar(evaluation)
                 if evaluation_id is not None:
                     key = (evaluation_id, each.row_index, each.sample)
-                    write_usage(self._database, connection, key, each.execution, each.usage, worker_id)
+                    write_usage(connection, key, each.execution, each.usage, worker_id)
 
     def by_worker(self, experiment: Experiment) -> list[WorkerUsage]:
         """The same by worker process, in the order in which these began."""

@@ -10,17 +10,17 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, select, true
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, delete, insert, select, true
 
 from doteval.encoding import encode, escape_text
 from doteval.errors import UnstorableValueError
 from doteval.results import Outcome, Row, Usage
 from doteval.spending import Spent
-from doteval.store.bulk import BulkInsert, among
+from doteval.store.bulk import BulkInsert, among, among_given, numbers_given
 from doteval.store.engine import Database
 from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE
 from doteval.store.tally import add_to_tally, count_spent_again
@@ -71,6 +71,26 @@ _usage_values = attrgetter(*_USAGE[1:-1])
 _ATTEMPTS, _PROMPT, _COMPLETION, _COST = (
     _INSERT_USAGE.columns.index(name) for name in ("attempts", "prompt_tokens", "completion_tokens", "cost")
 )
+
+# Statements of each group of results are made once: SQLAlchemy takes longer to put one together than to execute it.
+
+_EXISTS = select(EVALUATION.c.id).where(EVALUATION.c.id == bindparam("evaluation"))
+
+
+@cache
+def _row_keys(dialect: str) -> Select[int, str]:
+    return select(ROW.c.row_index, ROW.c.key).where(
+        ROW.c.evaluation_id == bindparam("evaluation"), among_given(dialect, ROW.c.row_index, bindparam("indexes"))
+    )
+
+
+@cache
+def _known_results(dialect: str) -> Select[int, int, bool]:
+    return select(RESULT.c.row_index, RESULT.c.sample, RESULT.c.retry).where(
+        RESULT.c.evaluation_id == bindparam("evaluation"),
+        among_given(dialect, RESULT.c.row_index, bindparam("indexes")),
+    )
+
 
 # Not the shared generator: an evaluation that seeds that one would give each execution of a row the same name.
 _executions = random.Random()  # noqa: S311
@@ -146,7 +166,6 @@ def _usage_lines(key: Key, execution: int, usage: Iterable[Usage]) -> tuple[Line
 
 
 def write_usage(
-    database: Database,
     connection: Connection,
     key: Key,
     execution: int | None,
@@ -155,19 +174,17 @@ def write_usage(
 ) -> None:
     """Write the usage of an execution whose result never came; nothing changes if it came after all."""
     lines = _usage_lines(key, new_execution() if execution is None else execution, usage)
-    spent = _write_usage(database, connection, key[0], lines, worker_id)
-    add_to_tally(database, connection, key[0], worker_id, Counter(), spent)
+    spent = _write_usage(connection, key[0], lines, worker_id)
+    add_to_tally(connection, key[0], worker_id, Counter(), spent)
 
 
-def _write_usage(
-    database: Database, connection: Connection, evaluation_id: int, lines: Sequence[Line], worker_id: int | None
-) -> Spent:
+def _write_usage(connection: Connection, evaluation_id: int, lines: Sequence[Line], worker_id: int | None) -> Spent:
     """Write lines of usage of an evaluation. Returns what they add to what the worker process has spent."""
     if not lines:
         return Spent()
     if _INSERT_USAGE.count(connection, [(*line, worker_id) for line in lines]) < len(lines):
         # Some had been written before, by a transaction of which nobody knew that it was committed.
-        count_spent_again(database, connection, evaluation_id, worker_id)
+        count_spent_again(connection, evaluation_id, worker_id)
         return Spent()
     requests = tokens = unpriced = 0
     cost = 0.0
@@ -205,22 +222,21 @@ def write_results(
     database.hold(connection, list(by_evaluation), alone=False)
     # In order, so that two writers cannot wait for each other.
     return sum(
-        _write_evaluation(database, connection, evaluation_id, by_evaluation[evaluation_id], worker_id)
+        _write_evaluation(connection, evaluation_id, by_evaluation[evaluation_id], worker_id)
         for evaluation_id in sorted(by_evaluation)
     )
 
 
 def _write_evaluation(
-    database: Database,
     connection: Connection,
     evaluation_id: int,
     results: Sequence[EncodedResult],
     worker_id: int | None,
 ) -> int:
-    if connection.scalar(select(EVALUATION.c.id).where(EVALUATION.c.id == evaluation_id)) is None:
+    if connection.scalar(_EXISTS, {"evaluation": evaluation_id}) is None:
         return 0
     lines = [line for result in results for line in result.usage]
-    spent = _write_usage(database, connection, evaluation_id, lines, worker_id)
+    spent = _write_usage(connection, evaluation_id, lines, worker_id)
     wanted = _current(connection, evaluation_id, results)
     known = _known(connection, evaluation_id, wanted)
     retried = _take_retried(connection, evaluation_id, [key for key, retry in known.items() if retry])
@@ -228,7 +244,7 @@ def _write_evaluation(
     inserted = _INSERT_RESULT.run(connection, [(*wanted[key].result, worker_id) for key in fresh])
     kept = [wanted[_key(*columns)] for columns in inserted]
     _INSERT_SCORE.run(connection, [score for result in kept for score in result.scores])
-    add_to_tally(database, connection, evaluation_id, worker_id, Counter(result.status for result in kept), spent)
+    add_to_tally(connection, evaluation_id, worker_id, Counter(result.status for result in kept), spent)
     return len(kept)
 
 
@@ -238,11 +254,9 @@ def _key(evaluation_id: int, index: int, sample: int) -> Key:
 
 def _current(connection: Connection, evaluation_id: int, results: Sequence[EncodedResult]) -> dict[Key, EncodedResult]:
     """The first result of each row and sample, without those whose row was removed or has other content now."""
-    indexes = sorted({result.key[1] for result in results})
-    query = select(ROW.c.row_index, ROW.c.key).where(
-        ROW.c.evaluation_id == evaluation_id, among(connection, ROW.c.row_index, indexes)
-    )
-    keys = {line.row_index: line.key for line in connection.execute(query)}
+    dialect, indexes = connection.dialect.name, sorted({result.key[1] for result in results})
+    given = {"evaluation": evaluation_id, "indexes": numbers_given(dialect, indexes)}
+    keys = dict(connection.execute(_row_keys(dialect), given).tuples().all())
     current: dict[Key, EncodedResult] = {}
     for result in results:
         if keys.get(result.key[1]) == result.row_key:
@@ -252,11 +266,10 @@ def _current(connection: Connection, evaluation_id: int, results: Sequence[Encod
 
 def _known(connection: Connection, evaluation_id: int, wanted: dict[Key, EncodedResult]) -> dict[Key, bool]:
     """The keys that have a result, and whether it is to be retried."""
-    indexes = sorted({key[1] for key in wanted})
-    query = select(RESULT.c.row_index, RESULT.c.sample, RESULT.c.retry).where(
-        RESULT.c.evaluation_id == evaluation_id, among(connection, RESULT.c.row_index, indexes)
-    )
-    known = {(evaluation_id, line.row_index, line.sample): line.retry for line in connection.execute(query)}
+    dialect, indexes = connection.dialect.name, sorted({key[1] for key in wanted})
+    given = {"evaluation": evaluation_id, "indexes": numbers_given(dialect, indexes)}
+    found = connection.execute(_known_results(dialect), given).tuples()
+    known = {(evaluation_id, index, sample): retry for index, sample, retry in found}
     return {key: retry for key, retry in known.items() if key in wanted}
 
 
