@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from doteval.budgets import used_up
+from doteval.concurrency import ASYNC_CONCURRENCY
 from doteval.experiments import BATCH_SIZE, Evaluation, EvaluationStatus
 from doteval.queue.lanes import LANES, Priority, lanes_of, priority_of
 from doteval.queue.row_task import RowTask
@@ -42,6 +43,12 @@ _TASKS_PER_SLOT = 4
 # of its slot. But with fewer rows than this a slow row could leave a worker process idle.
 _TASK_SECONDS = 1.0
 _FEWEST_ROWS = 10
+# Where a worker process runs many rows at once, seconds for which a row task should keep it busy, if it asks for
+# each: then it has no more in hand than it needs. And the share of the rows at once that it may hold, so that
+# nothing is lost at the end by two processes that do not share it; and tasks for each process, at least.
+_BUSY_SECONDS = 0.05
+_SHARE_AT_ONCE = 0.25
+_TASKS_PER_PROCESS = 8
 # The cursor in the store is one number of three digits: the round, the lane (from 1 on; 0 is none yet),
 # and the index of a row.
 _INDEXES = 1 << 40
@@ -64,6 +71,11 @@ class TaskQueue(Protocol):
     """Where row tasks go: what a dispatcher needs of a `doteval.queue.publisher.Publisher`."""
 
     queue: str
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether worker processes ask for each message, when they want it; else they are sent what they may hold."""
+        ...
 
     def publish(
         self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0, queue: str | None = None
@@ -107,7 +119,7 @@ class Dispatcher:
         if self._used_up_reason(evaluation):
             return 0
         queued = self._queued(evaluation, self._store.evaluations.published(evaluation.id))
-        room = (_PUBLISHED_AT_ONCE if self._most_rows(evaluation) is None else MOST_QUEUED) - queued
+        room = (_PUBLISHED_AT_ONCE if self._is_first(evaluation) else MOST_QUEUED) - queued
         published = 0
         while published < room:
             count, more = self._publish_some(evaluation, min(_PUBLISHED_AT_ONCE, room - published))
@@ -220,20 +232,27 @@ class Dispatcher:
         if self._options.rows_per_task is not None:
             return self._options.rows_per_task
         total = evaluation.counts.total or _ROWS_PER_TASK
-        most = self._most_rows(evaluation) or _ROWS_UNKNOWN
+        seconds = self._store.results.mean_seconds(evaluation.id)
+        most = _ROWS_UNKNOWN if seconds is None else _clamped(_TASK_SECONDS / max(seconds, 1e-6))
         rows = max(1, min(most, total // (self._options.slots * _TASKS_PER_SLOT)))
+        if seconds is not None:
+            rows = max(rows, self._rows_side_by_side(evaluation, seconds, total))
         batch = evaluation.spec.metadata.get(BATCH_SIZE)
         # Whole batches: a worker process cannot put rows of two row tasks into one.
         return -(-rows // batch) * batch if isinstance(batch, int) else rows
 
-    def _most_rows(self, evaluation: Evaluation) -> int | None:
-        """Rows that one row task may hold, None while it is not known how long rows take."""
-        if self._options.rows_per_task is not None:
-            return self._options.rows_per_task
-        seconds = self._store.results.mean_seconds(evaluation.id)
-        if seconds is None:
-            return None
-        return int(min(_ROWS_PER_TASK, max(_FEWEST_ROWS, _TASK_SECONDS / max(seconds, 1e-6))))
+    def _rows_side_by_side(self, evaluation: Evaluation, seconds: float, total: int) -> int:
+        """Rows that a row task may hold because they run side by side, each for so many seconds."""
+        serving = self._serving(evaluation)
+        if not serving or not self._publisher.is_asked:
+            return 1
+        at_once = min(worker.info.concurrency or ASYNC_CONCURRENCY for worker in serving)
+        busy = at_once * _BUSY_SECONDS / max(seconds, 1e-6)
+        return int(min(at_once * _SHARE_AT_ONCE, busy, total / (len(serving) * _TASKS_PER_PROCESS)))
+
+    def _is_first(self, evaluation: Evaluation) -> bool:
+        """Whether it is not known yet how long rows take, so that few are to be published."""
+        return self._options.rows_per_task is None and self._store.results.mean_seconds(evaluation.id) is None
 
     def _choose_lane(self, evaluation: Evaluation, priority: Priority) -> int:
         """The lane of the queue that the experiment is on, else the one with the fewest other experiments."""
@@ -332,6 +351,10 @@ def _follows_failures(worker: WorkerState, failures: Sequence[LoadFailure]) -> b
     before = [each for each in failures if each.service == worker.info.service and each.failed_at <= worker.started_at]
     once = worker.state == LOADING and bool(before) and not before[-1].of_code
     return len(before) >= (1 if once else 2)
+
+
+def _clamped(rows: float) -> int:
+    return int(min(_ROWS_PER_TASK, max(_FEWEST_ROWS, rows)))
 
 
 def published_up_to(cursor: int) -> int:

@@ -12,6 +12,7 @@ from doteval.metering import Place
 from doteval.results import Outcome, Row, RowStatus
 from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, NewResult, new_execution
+from workers.stock import Lot
 
 
 class Landing:
@@ -23,12 +24,14 @@ class Landing:
         writer: GroupWriter,
         on_stored: Callable[[Outcome], None],
         spending: SpendingLog | None,
+        lot: Lot,
         *,
         parts: int,
     ) -> None:
         self._evaluation_id = evaluation.id
         self._evaluation_uid = evaluation.uid
         self._spending = spending
+        self._lot = lot
         self._parts = parts
         self._writer = writer
         self._on_stored = on_stored
@@ -40,6 +43,7 @@ class Landing:
         self._tokens = 0
 
     def record(self, row: Row, outcome: Outcome) -> None:
+        self._lot.ended()
         with self._lock:
             self._unstored += 1
             self._counts[outcome.status] += 1

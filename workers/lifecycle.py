@@ -6,6 +6,7 @@ prefork pool              worker_process_init … worker_process_shutdown, in ev
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from celery.concurrency.prefork import TaskPool as PreforkPool
 
 from doteval.errors import DotEvalError, UsageError
 from doteval.queue.app import consume_whole_queues
+from doteval.queue.redis_transport import ask_while
 from doteval.worker_options import WorkerOptions
 from workers import logs
 from workers.process import WorkerProcess, current_process, set_current_process
@@ -66,9 +68,13 @@ def connect(options: WorkerOptions) -> None:
         begin(str(sender))
 
     def on_ready(sender: Any, **_: Any) -> None:
+        process = current_process()
         if sender.hub is not None:
             _wake_by_signals(sender.hub)
-        if (process := current_process()) is not None and process.is_leaving:
+            if process is not None:
+                process.stock.wake = functools.partial(sender.hub.call_soon, _look_again)
+                ask_while(process.stock.wants_more)
+        if process is not None and process.is_leaving:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def on_shutting_down(**_: Any) -> None:
@@ -85,6 +91,10 @@ def connect(options: WorkerOptions) -> None:
     signals.worker_shutting_down.connect(on_shutting_down, weak=False)
     signals.worker_process_shutdown.connect(on_shutdown, weak=False)
     signals.worker_shutdown.connect(on_shutdown, weak=False)
+
+
+def _look_again() -> None:
+    """Nothing: Celery's event loop, once awake, looks whether to ask for a message."""
 
 
 def _wake_by_signals(hub: Any) -> None:

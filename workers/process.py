@@ -61,6 +61,7 @@ from workers.lane_pool import in_hand
 from workers.matching import Matching
 from workers.recycling import Recycling
 from workers.refusals import EndedError, GiveBackError
+from workers.stock import Lot, Stock
 
 Value = TypeVar("Value")
 
@@ -92,6 +93,8 @@ class WorkerProcess:
         self._teardown_seconds = load_settings().teardown_timeout
         self._teardowns = TeardownWatch(self._thread, self._teardown_seconds)
         self._finished = False
+        # The rows that it has in hand, by which it asks for more.
+        self.stock = Stock()
         self._recycling = Recycling(options.max_rows, options.max_memory)
         self._stored = 0
         # Why this process leaves of its own accord, None while it does not.
@@ -190,10 +193,10 @@ class WorkerProcess:
         """
         if redelivered and self._hands.are_good(task):
             return "dropped: a live worker process has these rows in hand"
-        with self._hands.hold(task, lease):
-            return self._run_held(task)
+        with self._hands.hold(task, lease), self.stock.lot(task.last - task.first + 1) as lot:
+            return self._run_held(task, lot)
 
-    def _run_held(self, task: RowTask) -> str:
+    def _run_held(self, task: RowTask, lot: Lot) -> str:
         assert self._store is not None
         assert self._conductor is not None
         try:
@@ -216,11 +219,13 @@ class WorkerProcess:
         rows = self._patiently(lambda store: store.rows.pending(evaluation.id, task.first, task.last))
         if not rows:
             return "0 rows: all done before"
+        lot.holds(len(rows))
+        self.stock.expect(self._conductor.rows_at_once_of(item))
         suspects = self._patiently(lambda store: store.crashes.suspects(evaluation.id, task.first, task.last))
         calm = [row for row in rows if (row.index, row.sample) not in suspects]
         suspected = [row for row in rows if (row.index, row.sample) in suspects]
         landing = Landing(
-            evaluation, self._writer, self._count_stored, self._spending, parts=2 if calm and suspected else 1
+            evaluation, self._writer, self._count_stored, self._spending, lot, parts=2 if calm and suspected else 1
         )
         policy = CallPolicy(**cast("dict[str, Any]", evaluation.spec.metadata.get(POLICY, {})))
         note = None if self._flights is None else functools.partial(self._flights.note, evaluation.id)

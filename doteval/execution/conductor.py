@@ -152,6 +152,11 @@ class Conductor:
         """How many calls of an evaluation may be in flight in this process, to begin with."""
         return self._window_of(item).size
 
+    def rows_at_once_of(self, item: Runnable) -> int:
+        """How many rows of an evaluation may run at the same time now, or to begin with."""
+        size = self._window.size if item is self._prepared else self.concurrency_of(item)
+        return size * (item.spec.batch_size or 1)
+
     @property
     def rows_at_once(self) -> int:
         """How many rows may run at the same time now. More may have been begun: they are lined up on the loop."""

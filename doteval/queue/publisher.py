@@ -34,6 +34,11 @@ class Publisher:
         # A connection serves one thread at a time.
         self._lock = threading.Lock()
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether worker processes ask for each message, when they want it; else they are sent what they may hold."""
+        return is_redis(self._broker)
+
     def connect(self) -> None:
         """Connect now. Raises BrokerError if the broker cannot be reached within seconds."""
         with self._lock:

@@ -13,6 +13,7 @@ the worker process holds, which takes no others once it holds as many as it may.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import kombu.transport
@@ -33,9 +34,16 @@ class PatientQoS(QoS):
 class PatientChannel(Channel):
     QoS = PatientQoS
     do_restore = False
+    # Whether to ask for a message now.
+    wants_more: Callable[[], bool] = staticmethod(lambda: True)
     # kombu makes a client for each command, which costs three times what the command does. Clients hold no
     # connection, only the pool, and may be used by several threads.
     _commander: Any = None
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        # Not where kombu asks whether a message may come: one that was asked for must be taken in.
+        if self.wants_more():
+            super()._brpop_start(timeout)  # type: ignore[no-untyped-call] # kombu has no types
 
     def _connparams(self, *args: Any, **kwargs: Any) -> Any:
         if self.connection is None:
@@ -56,6 +64,11 @@ class PatientChannel(Channel):
 class PatientTransport(Transport):
     Channel = PatientChannel
     connection_errors = (*Transport.connection_errors, redis.exceptions.OutOfMemoryError)
+
+
+def ask_while(wanted: Callable[[], bool]) -> None:
+    """Have this process ask for a message only while one is wanted. It is asked again at each turn of Celery's loop."""
+    PatientChannel.wants_more = staticmethod(wanted)
 
 
 def use_patient_transport() -> None:

@@ -256,7 +256,7 @@ def _current(connection: Connection, evaluation_id: int, results: Sequence[Encod
     """The first result of each row and sample, without those whose row was removed or has other content now."""
     dialect, indexes = connection.dialect.name, sorted({result.key[1] for result in results})
     given = {"evaluation": evaluation_id, "indexes": numbers_given(dialect, indexes)}
-    keys = dict(connection.execute(_row_keys(dialect), given).tuples().all())
+    keys: dict[int, str] = dict(connection.execute(_row_keys(dialect), given).all())
     current: dict[Key, EncodedResult] = {}
     for result in results:
         if keys.get(result.key[1]) == result.row_key:
@@ -268,7 +268,7 @@ def _known(connection: Connection, evaluation_id: int, wanted: dict[Key, Encoded
     """The keys that have a result, and whether it is to be retried."""
     dialect, indexes = connection.dialect.name, sorted({key[1] for key in wanted})
     given = {"evaluation": evaluation_id, "indexes": numbers_given(dialect, indexes)}
-    found = connection.execute(_known_results(dialect), given).tuples()
+    found = connection.execute(_known_results(dialect), given)
     known = {(evaluation_id, index, sample): retry for index, sample, retry in found}
     return {key: retry for key, retry in known.items() if key in wanted}
 

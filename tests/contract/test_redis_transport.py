@@ -10,6 +10,7 @@ from kombu import Consumer
 
 from doteval.queue.app import celery_app, lane_queues
 from doteval.queue.publisher import Publisher
+from doteval.queue.redis_transport import PatientChannel, ask_while
 from doteval.queue.row_task import RowTask
 
 
@@ -39,3 +40,23 @@ def test_a_message_whose_acknowledgement_is_refused_keeps_no_other_out(redis_url
             connection.drain_events(timeout=10)
             came[1].ack()
     assert [message.payload[0] for message in came] == [["u", 0, 0], ["u", 1, 1]]
+
+
+def test_no_message_is_asked_for_that_is_not_wanted(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PatientChannel, "wants_more", PatientChannel.wants_more)
+    publisher = Publisher(redis_url, "q")
+    publisher.publish([RowTask("u", 0, 0)], experiment="x", evaluation="eval_a")
+    came: list[Any] = []
+    wanted = False
+    ask_while(lambda: wanted)
+    with celery_app(redis_url, "q").connection_for_read() as connection, connection.channel() as channel:
+        queue, *_ = lane_queues("q", redis_url)
+        with Consumer(channel, queue, callbacks=[lambda _, message: came.append(message)], accept=["json"]):
+            with pytest.raises(TimeoutError):
+                connection.drain_events(timeout=0.5)
+            assert publisher.queued() == 1
+            wanted = True
+            connection.drain_events(timeout=10)
+            came[0].ack()
+    publisher.close()
+    assert [message.payload[0] for message in came] == [["u", 0, 0]]

@@ -68,6 +68,18 @@ def test_a_service_serves_submissions_and_leaves_in_order(remote: Project) -> No
     assert leftover_processes(remote.path) == []
 
 
+def test_a_worker_process_has_no_more_rows_in_hand_than_it_soon_runs(project: Project, redis_url: str) -> None:
+    project.environment["DOTEVAL_BROKER"] = redis_url
+    project.write("eval_it.py", SLOW)
+    project.run("submit", "eval_it.py", "--experiment", "slow", "--detach", "--rows-per-task", "5")
+    with project.started("worker", ".", "--processes", "1", "--concurrency", "10"):
+        wait_until(lambda: project.counts()["end"] >= 30, what="some rows that have ended")
+        held = [each for worker in project.workers() for each in worker.holding]
+        project.run("cancel", "slow")
+    # Twenty rows, what was asked for before these were known, and what is not stored yet. It could hold 60.
+    assert 2 <= len(held) <= 9
+
+
 def test_detached_submissions_go_on_and_can_be_followed(remote: Project) -> None:
     detached = remote.run("submit", "eval_it.py", "--experiment", "far", "--detach")
     assert "doteval watch far" in detached.stdout

@@ -15,6 +15,7 @@ class FakeQueue:
 
     def __init__(self, queue: str = "doteval") -> None:
         self.queue = queue
+        self.is_asked = True
         self.unreachable = False
         self.published: list[RowTask] = []
         self._waiting: list[tuple[str, int, RowTask]] = []

@@ -44,9 +44,9 @@ def begin(store: Store, count: int, *, name: str = "x", complete: bool = True) -
     return store.evaluations.by_uid(evaluation.uid)
 
 
-def finish(store: Store, evaluation: Evaluation, first: int, last: int) -> None:
-    """Store results as a worker process does."""
-    outcome = Outcome(RowStatus.DONE, 0.0, 0.0, (Score("ok", True, ["accuracy"]),))
+def finish(store: Store, evaluation: Evaluation, first: int, last: int, *, seconds: float = 0.0) -> None:
+    """Store results as a worker process does; `seconds` is what each row took."""
+    outcome = Outcome(RowStatus.DONE, 0.0, seconds, (Score("ok", True, ["accuracy"]),))
     store.results.write(
         [NewResult(evaluation.id, row, outcome) for row in store.rows.pending(evaluation.id, first, last)], None
     )
@@ -57,8 +57,15 @@ def work(store: Store, evaluation: Evaluation, tasks: list[RowTask]) -> None:
         finish(store, evaluation, task.first, task.last)
 
 
-def worker(store: Store, name: str = "w", *, queues: tuple[str, ...] = ("doteval",), state: str = "ready") -> int:
-    worker_id = store.workers.begin(WorkerInfo(name, "host", 1, queues))
+def worker(
+    store: Store,
+    name: str = "w",
+    *,
+    queues: tuple[str, ...] = ("doteval",),
+    state: str = "ready",
+    concurrency: int = 0,
+) -> int:
+    worker_id = store.workers.begin(WorkerInfo(name, "host", 1, queues, concurrency))
     store.workers.beat(worker_id, state=state, holding=[])
     return worker_id
 
@@ -117,6 +124,49 @@ def test_the_size_is_chosen_so_that_every_slot_gets_several_tasks(store: Store, 
     evaluation = begin(store, 400)
     Dispatcher(store, queue, DispatchOptions(slots=10)).publish(evaluation)
     assert len(queue.take()) == 40
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "seconds", "expected"),
+    [
+        # A quarter of the rows that run at once.
+        (100, 0.1, 25),
+        # No more than keep a worker process busy for a moment.
+        (200, 0.5, 20),
+        # As many as without.
+        (0, 0.1, 10),
+        (100, 10.0, 10),
+    ],
+)
+def test_rows_that_run_side_by_side_travel_together(
+    store: Store, queue: FakeQueue, concurrency: int, seconds: float, expected: int
+) -> None:
+    evaluation = begin(store, 2_000)
+    worker(store, "a", concurrency=concurrency)
+    worker(store, "b", concurrency=concurrency * 2)
+    finish(store, evaluation, 0, 9, seconds=seconds)
+    Dispatcher(store, queue, DispatchOptions(slots=2)).publish(evaluation)
+    sizes = {task.last - task.first + 1 for task in queue.take()[:-1]}
+    assert sizes == {expected}
+
+
+def test_rows_travel_in_small_groups_where_the_broker_sends_them_unasked(store: Store, queue: FakeQueue) -> None:
+    queue.is_asked = False
+    evaluation = begin(store, 2_000)
+    worker(store, concurrency=100)
+    finish(store, evaluation, 0, 9, seconds=0.1)
+    Dispatcher(store, queue, DispatchOptions(slots=2)).publish(evaluation)
+    assert {task.last - task.first + 1 for task in queue.take()} == {10}
+
+
+def test_few_rows_travel_in_several_groups_for_each_worker_process(store: Store, queue: FakeQueue) -> None:
+    evaluation = begin(store, 208)
+    worker(store, concurrency=100)
+    worker(store, concurrency=100)
+    finish(store, evaluation, 0, 15, seconds=0.1)
+    Dispatcher(store, queue, DispatchOptions(slots=200)).publish(evaluation)
+    # An eighth of what each of them runs.
+    assert {task.last - task.first + 1 for task in queue.take()[:-1]} == {13}
 
 
 def test_the_queue_is_not_filled_beyond_its_bound(
