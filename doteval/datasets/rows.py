@@ -15,8 +15,6 @@ def row_values(columns: tuple[str, ...], record: Any) -> dict[str, Any]:
     Raises ValueError, which says the record's shape and never its content, if it is too short, or no
     tuple, list or dict where there are several columns.
     """
-    if isinstance(record, Mapping):
-        return {column: record.get(column) for column in columns}
     if isinstance(record, (tuple, list)):
         if len(record) < len(columns):
             raise ValueError(
@@ -24,6 +22,9 @@ def row_values(columns: tuple[str, ...], record: Any) -> dict[str, Any]:
                 f"and the columns {', '.join(columns)} need {len(columns)}"
             )
         return dict(zip(columns, record, strict=False))
+    # After those, since to ask whether something is a mapping takes longer, and this is asked of each row.
+    if isinstance(record, Mapping):
+        return {column: record.get(column) for column in columns}
     if len(columns) == 1:
         return {columns[0]: record}
     raise ValueError(

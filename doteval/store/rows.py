@@ -86,7 +86,7 @@ class Rows:
             ROW.c.evaluation_id == evaluation_id, ROW.c.row_index.between(first, last)
         )
         with self._database.read() as connection:
-            return {line.row_index: line.key for line in connection.execute(query)}
+            return dict(connection.execute(query).all())
 
     def replace(self, evaluation_id: int, rows: Sequence[Row]) -> None:
         """Give rows new content, and make them pending: their results belonged to the old content.

@@ -185,8 +185,8 @@ def test_a_limit_of_the_server_is_kept_by_all_processes(project: Project) -> Non
         stats = server.stats()
         usage = spent(project, "one")
         assert_same_tokens(usage, server)
-        # Before the first replies nobody knows of a limit.
-        assert stats["rejected"] <= 30
+        # Before replies tell of the limit, each that is in flight may meet it: once.
+        assert stats["rejected"] <= 2 * 20
         assert usage["waited"] > 10
     assert all(record.outcome.status == "done" for record in project.records("one")["eval_it"])
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from doteval.datasets import (
     Dataset,
     available,
+    files,
     get_dataset_info,
     list_available,
     open_dataset,
@@ -367,7 +368,23 @@ class TestPaths:
             (tmp_path / name).write_text(text)
         a, b, c = (open_dataset(tmp_path / name).fingerprint for name in ("a.csv", "b.csv", "c.csv"))
         assert a == b != c
-        assert a.startswith("blake2b:")
+        assert a.startswith("blake2b-parts:")
+
+    def test_the_fingerprint_is_of_every_part_and_of_their_order(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(files, "_PART", 8)
+        monkeypatch.setattr(files, "_BLOCK", 3)
+        start = "x\n" + "a" * 6 + "\n"
+        texts = [
+            start + end for end in ("bbbbbbb\nccccccc\n", "ccccccc\nbbbbbbb\n", "bbbbbbb\nccccccd\n", "bbbbbbb\n", "")
+        ]
+        (tmp_path / "a.csv").write_text(texts[0])
+        same = open_dataset(tmp_path / "a.csv").fingerprint
+        found = set()
+        for text in texts:
+            (tmp_path / "b.csv").write_text(text)
+            found.add(open_dataset(tmp_path / "b.csv").fingerprint)
+        assert same in found
+        assert len(found) == len(texts)
 
 
 class TestFrames:
