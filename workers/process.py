@@ -193,7 +193,7 @@ class WorkerProcess:
         """
         if redelivered and self._hands.are_good(task):
             return "dropped: a live worker process has these rows in hand"
-        with self._hands.hold(task, lease), self.stock.lot(task.last - task.first + 1) as lot:
+        with self._hands.hold(task, lease), self.stock.lot(task.evaluation_uid, task.last - task.first + 1) as lot:
             return self._run_held(task, lot)
 
     def _run_held(self, task: RowTask, lot: Lot) -> str:
@@ -219,8 +219,7 @@ class WorkerProcess:
         rows = self._patiently(lambda store: store.rows.pending(evaluation.id, task.first, task.last))
         if not rows:
             return "0 rows: all done before"
-        lot.holds(len(rows))
-        self.stock.expect(self._conductor.rows_at_once_of(item))
+        lot.holds(len(rows), self._conductor.rows_at_once_of(item))
         suspects = self._patiently(lambda store: store.crashes.suspects(evaluation.id, task.first, task.last))
         calm = [row for row in rows if (row.index, row.sample) not in suspects]
         suspected = [row for row in rows if (row.index, row.sample) in suspects]
