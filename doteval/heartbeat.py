@@ -14,6 +14,8 @@ from doteval.errors import DotEvalError
 logger = logging.getLogger("doteval.worker")
 
 BEAT_SECONDS = 1.0
+# Within which a duty is done that was asked for: several that ask at the same time are one.
+_SOON_SECONDS = 0.1
 # Between two looks at whether evaluations need dispatching: what a submitter does while it follows, and
 # what must go on when it has left.
 DISPATCH_SECONDS = 2.0
@@ -28,32 +30,54 @@ class Heartbeat:
 
     def __init__(self, duties: Sequence[tuple[float, Callable[[], None]]], *, supervisor: int | None = None) -> None:
         self._duties = duties
-        self._due = [pause for pause, _ in duties]
+        self._due = [time.monotonic() + pause for pause, _ in duties]
         self._supervisor = supervisor
         self._away = ""
-        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, name="doteval-heartbeat", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def soon(self, action: Callable[[], None]) -> None:
+        """Do one of the duties in a moment, however long its pause is."""
+        number = [each for _, each in self._duties].index(action)
+        with self._lock:
+            self._due[number] = min(self._due[number], time.monotonic() + _SOON_SECONDS)
+        self._wake.set()
+
     def stop(self) -> None:
-        self._stop.set()
+        self._stopping = True
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _keep_beating(self) -> None:
-        start = time.monotonic()
-        while not self._stop.wait(max(0.0, start + min(self._due) - time.monotonic())):
+        while not self._stopping:
             for number, (pause, action) in enumerate(self._duties):
-                if time.monotonic() >= start + self._due[number]:
+                if self._is_due(number, pause):
+                    began = time.monotonic()
                     self._attempt(action)
-                    # Not in a burst after a turn that took long.
-                    self._due[number] = time.monotonic() - start + pause
+                    if time.monotonic() - began >= pause:
+                        # Not in a burst after a turn that took long.
+                        self._due[number] = time.monotonic() + pause
             if self._supervisor is not None and os.getppid() != self._supervisor:
                 logger.warning("the service that started this worker process is gone; leaving")
                 self._supervisor = None
                 os.kill(os.getpid(), signal.SIGTERM)
+            self._wake.wait(max(0.0, min(self._due) - time.monotonic()))
+            self._wake.clear()
+
+    def _is_due(self, number: int, pause: float) -> bool:
+        """Whether a duty is to be done now; if so, it is due again after its pause."""
+        with self._lock:
+            if time.monotonic() < self._due[number]:
+                return False
+            # Before it is done: who asks for it meanwhile means once more.
+            self._due[number] = time.monotonic() + pause
+            return True
 
     def _attempt(self, action: Callable[[], None]) -> None:
         try:

@@ -15,14 +15,23 @@ from workers.refusals import GiveBackError
 
 
 class Hands:
-    """The hands of the worker process `worker_id`. `patiently` reads from the store as soon as it is there."""
+    """The hands of the worker process `worker_id`. `patiently` reads from the store as soon as it is there.
+
+    `on_empty` is called when they hold nothing more.
+    """
 
     def __init__(
-        self, worker_id: int, *, patiently: Callable[[Callable[[Store], Any]], Any], leaving: threading.Event
+        self,
+        worker_id: int,
+        *,
+        patiently: Callable[[Callable[[Store], Any]], Any],
+        leaving: threading.Event,
+        on_empty: Callable[[], None],
     ) -> None:
         self._worker_id = worker_id
         self._patiently = patiently
         self._leaving = leaving
+        self._on_empty = on_empty
         self._held: dict[object, HeldRange] = {}
         self._leases: set[str] = set()
 
@@ -39,6 +48,8 @@ class Hands:
             if lease is not None:
                 self._leases.discard(lease)
             del self._held[held]
+            if not self._held:
+                self._on_empty()
 
     def ranges(self) -> list[HeldRange]:
         """The rows of the row tasks in hand."""

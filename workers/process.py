@@ -122,7 +122,13 @@ class WorkerProcess:
             )
         )
         self._loads = LoadRecorder(store, self._worker_id)
-        self._hands = Hands(self._worker_id, patiently=self._patiently, leaving=self._leaving)
+        # What others believe is in its hands they do not publish again, should it be pending once more: a retry.
+        self._hands = Hands(
+            self._worker_id,
+            patiently=self._patiently,
+            leaving=self._leaving,
+            on_empty=lambda: self._heartbeat.soon(self._beat),
+        )
         self._writer = GroupWriter(store, self._worker_id, on_commit=process_figures.count_commit)
         self._gates = Gates(store, self._writer, patiently=self._patiently, leaving=self._leaving)
         self._publisher = Publisher(self._options.broker, self._options.queues[0], self._options.visibility_timeout)

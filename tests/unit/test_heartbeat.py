@@ -1,0 +1,79 @@
+"""The heartbeat: duties at their pauses, and soon when they are asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from doteval.heartbeat import Heartbeat
+from doteval.queue.row_task import RowTask
+from workers.hands import Hands
+
+LONG = 3600.0
+Begin = Callable[..., Heartbeat]
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    with ExitStack() as stack:
+
+        def begin(*duties: tuple[float, Callable[[], None]]) -> Heartbeat:
+            heartbeat = Heartbeat(duties)
+            heartbeat.start()
+            stack.callback(heartbeat.stop)
+            return heartbeat
+
+        yield begin
+
+
+def test_a_duty_is_done_again_and_again(begin: Begin) -> None:
+    done = threading.Semaphore(0)
+    begin((0.01, done.release), (LONG, lambda: None))
+    assert all(done.acquire(timeout=10) for _ in range(3))
+
+
+def test_a_duty_that_is_asked_for_is_done_soon_and_no_other(begin: Begin) -> None:
+    done, others = threading.Semaphore(0), threading.Semaphore(0)
+    heartbeat = begin((LONG, done.release), (LONG, others.release))
+    heartbeat.soon(done.release)
+    assert done.acquire(timeout=10)
+    assert not others.acquire(blocking=False)
+
+
+def test_a_duty_that_is_asked_for_while_it_is_done_is_done_once_more(begin: Begin) -> None:
+    began, go_on = threading.Semaphore(0), threading.Event()
+
+    def duty() -> None:
+        began.release()
+        go_on.wait(10)
+
+    heartbeat = begin((LONG, duty))
+    heartbeat.soon(duty)
+    assert began.acquire(timeout=10)
+    heartbeat.soon(duty)
+    go_on.set()
+    assert began.acquire(timeout=10)
+
+
+def test_a_duty_that_fails_is_done_again(begin: Begin) -> None:
+    tried = threading.Semaphore(0)
+
+    def duty() -> None:
+        tried.release()
+        raise RuntimeError("planted")
+
+    begin((0.01, duty))
+    assert all(tried.acquire(timeout=10) for _ in range(2))
+
+
+def test_hands_tell_when_they_are_empty() -> None:
+    told: list[None] = []
+    hands = Hands(1, patiently=lambda read: None, leaving=threading.Event(), on_empty=lambda: told.append(None))
+    with hands.hold(RowTask("u", 0, 9), "a"):
+        with hands.hold(RowTask("u", 10, 19), "b"):
+            pass
+        assert not told
+    assert len(told) == 1
