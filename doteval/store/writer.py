@@ -35,8 +35,8 @@ _LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE = 5.0
 # Seconds that the first result of a group waits for others, if so many a second are coming: of slow rows each is
 # stored at once, since what is not stored yet is run again if the process dies.
-_LINGER = 0.05
-_MANY_A_SECOND = 30
+_LINGER = 0.02
+_MANY_A_SECOND = 150
 # Seconds over which that is looked at, at least.
 _RATE_SECONDS = 0.1
 
