@@ -225,7 +225,7 @@ class WorkerProcess:
         rows = self._patiently(lambda store: store.rows.pending(evaluation.id, task.first, task.last))
         if not rows:
             return "0 rows: all done before"
-        lot.holds(len(rows), self._conductor.rows_at_once_of(item))
+        lot.holds(len(rows), self._conductor.rows_at_once(item))
         suspects = self._patiently(lambda store: store.crashes.suspects(evaluation.id, task.first, task.last))
         calm = [row for row in rows if (row.index, row.sample) not in suspects]
         suspected = [row for row in rows if (row.index, row.sample) in suspects]
@@ -403,7 +403,7 @@ class WorkerProcess:
         if self._conductor is not None:
             self._conductor.post(self._loads.snapshot)
             begun = 0 if self._flights is None else self._flights.begun
-            process_figures.tell_in_flight(min(begun, self._conductor.rows_at_once))
+            process_figures.tell_in_flight(min(begun, self._conductor.rows_at_once()))
             self._withdraw_ended(self._conductor)
 
     def _withdraw_ended(self, conductor: Conductor) -> None:

@@ -39,14 +39,10 @@ from doteval.execution.lanes import Call
 from doteval.execution.loop_watch import LoopWatch
 from doteval.execution.loop_window import Begin, LoopWindow
 from doteval.execution.stage import LoadFailedError
+from doteval.execution.turns import Turn
 from doteval.execution.windows import FixedWindow, Window, window_for
 from doteval.metering import Meter, metering, placed, set_up_place
 from doteval.results import ErrorClass, Outcome, Row
-
-# Seconds for which an evaluation has the stage while another one waits: long against the time of most
-# rows, short against the patience of people. Set-up must not take more than one part in so many of it.
-_TURN_SECONDS = 2.0
-_TURN_LOADS = 10.0
 
 
 class Conductor:
@@ -72,9 +68,7 @@ class Conductor:
         self._winding_down = False
         # The evaluation that what follows belongs to.
         self._prepared: Runnable | None = None
-        self._turn_ends = 0.0
-        # Whether the evaluation on the stage has begun a row in its turn.
-        self._turn_used = False
+        self._turn = Turn()
         self._window: Window = FixedWindow(1)
         self._row_policy = self._policy
         self._loop_window: LoopWindow | None = None
@@ -148,20 +142,15 @@ class Conductor:
             self._abandon()
             raise
 
-    def concurrency_of(self, item: Runnable) -> int:
-        """How many calls of an evaluation may be in flight in this process, to begin with."""
-        return self._window_of(item).size
+    def rows_at_once(self, item: Runnable | None = None) -> int:
+        """How many rows may run at the same time now; of an evaluation that is not on the stage, to begin with.
 
-    def rows_at_once_of(self, item: Runnable) -> int:
-        """How many rows of an evaluation may run at the same time now, or to begin with."""
-        size = self._window.size if item is self._prepared else self.concurrency_of(item)
-        return size * (item.spec.batch_size or 1)
-
-    @property
-    def rows_at_once(self) -> int:
-        """How many rows may run at the same time now. More may have been begun: they are lined up on the loop."""
-        prepared = self._prepared
-        return self._window.size * ((prepared.spec.batch_size if prepared is not None else None) or 1)
+        Of the one on the stage more may have been begun: they are lined up on the loop.
+        """
+        on_stage = self._prepared
+        item = item or on_stage
+        window = self._window if item is None or item is on_stage else self._window_of(item)
+        return window.size * ((item.spec.batch_size if item is not None else None) or 1)
 
     # What follows runs on the serving thread, except for what is said to run elsewhere.
 
@@ -180,7 +169,7 @@ class Conductor:
         """Begin rows until the window is full or nothing is left to begin."""
         while True:
             self._drain_inbox()
-            assignment = self._next()
+            assignment = self._turn.following(self._assignments, self._prepared)
             if assignment is None or self._winding_down:
                 return
             if self._admission.has_refused(assignment):
@@ -196,18 +185,6 @@ class Conductor:
                 self._begin(assignment)
             else:
                 return
-
-    def _next(self) -> Assignment | None:
-        """Where the next row comes from: the evaluation on the stage, until its turn is over and another waits.
-
-        Another takes its turn when the rows in flight have ended, so changing costs the time of a row.
-        """
-        undrawn = [each for each in self._assignments if not each.drawn]
-        own = next((each for each in undrawn if each.item is self._prepared), None)
-        other = next((each for each in undrawn if each.item is not self._prepared), None)
-        if own is None or other is None:
-            return own or other
-        return other if self._turn_used and time.monotonic() >= self._turn_ends else own
 
     def _must_wait(self, assignment: Assignment) -> bool:
         """Whether a row that is to run alone is in flight, or would not be alone."""
@@ -230,9 +207,7 @@ class Conductor:
             with metering(meter):
                 self._stage.enter(item)
             self._prepare(item)
-            now = time.monotonic()
-            self._turn_used = False
-            self._turn_ends = now + max(_TURN_SECONDS, _TURN_LOADS * (now - began))
+            self._turn.begin(time.monotonic() - began)
         except (LoadFailedError, UsageError) as error:
             for assignment in [each for each in self._assignments if each.item is item]:
                 assignment.drawn, assignment.cut = True, error
@@ -263,7 +238,7 @@ class Conductor:
 
     def _begin(self, assignment: Assignment) -> None:
         """Begin one call: with the next row, or with the next rows if the evaluation takes batches."""
-        self._turn_used = True
+        self._turn.use()
         rows = self._draw(assignment)
         if not rows:
             self._end_if_over(assignment)

@@ -52,6 +52,10 @@ def own():
     return source
 
 
+# Rows that say that they ran.
+SIMPLE = four_kinds("events.append(x)")
+
+
 def rows(count: int, first: int = 0) -> Iterator[Row]:
     return (Row(index, f"k{index}", {"x": index}) for index in range(first, first + count))
 
