@@ -118,11 +118,17 @@ class Dispatcher:
         """
         if self._used_up_reason(evaluation):
             return 0
-        queued = self._queued(evaluation, self._store.evaluations.published(evaluation.id))
-        room = (_PUBLISHED_AT_ONCE if self._is_first(evaluation) else MOST_QUEUED) - queued
+        rows_per_task = self._options.rows_per_task
+        most = MOST_QUEUED
+        if rows_per_task is None:
+            seconds = self._store.results.mean_seconds(evaluation.id)
+            rows_per_task = self._rows_per_task(evaluation, seconds)
+            # Until it is known how long rows take, few are to be published.
+            most = _PUBLISHED_AT_ONCE if seconds is None else MOST_QUEUED
+        room = most - self._queued(evaluation, self._store.evaluations.published(evaluation.id))
         published = 0
         while published < room:
-            count, more = self._publish_some(evaluation, min(_PUBLISHED_AT_ONCE, room - published))
+            count, more = self._publish_some(evaluation, rows_per_task, min(_PUBLISHED_AT_ONCE, room - published))
             published += count
             if not more:
                 break
@@ -198,13 +204,11 @@ class Dispatcher:
         )
         return self._store.evaluations.by_uid(evaluation.uid)
 
-    def _publish_some(self, evaluation: Evaluation, most: int) -> tuple[int, bool]:
+    def _publish_some(self, evaluation: Evaluation, rows_per_task: int, most: int) -> tuple[int, bool]:
         """Publish up to `most` row tasks. Returns how many, and whether there may be more."""
         cursor = self._store.evaluations.published(evaluation.id)
         ranges = list(
-            self._store.rows.pending_ranges(
-                evaluation.id, self._rows_per_task(evaluation), first=cursor % _INDEXES, limit=most
-            )
+            self._store.rows.pending_ranges(evaluation.id, rows_per_task, first=cursor % _INDEXES, limit=most)
         )
         if not ranges:
             return 0, False
@@ -228,15 +232,15 @@ class Dispatcher:
         )
         return len(free), len(ranges) == most
 
-    def _rows_per_task(self, evaluation: Evaluation) -> int:
-        if self._options.rows_per_task is not None:
-            return self._options.rows_per_task
+    def _rows_per_task(self, evaluation: Evaluation, seconds: float | None) -> int:
+        """How many rows a row task is to hold, each of which takes so many seconds; None: nobody knows yet."""
         total = evaluation.counts.total or _ROWS_PER_TASK
-        seconds = self._store.results.mean_seconds(evaluation.id)
-        most = _ROWS_UNKNOWN if seconds is None else _clamped(_TASK_SECONDS / max(seconds, 1e-6))
-        rows = max(1, min(most, total // (self._options.slots * _TASKS_PER_SLOT)))
-        if seconds is not None:
-            rows = max(rows, self._rows_side_by_side(evaluation, seconds, total))
+        fair = max(1, total // (self._options.slots * _TASKS_PER_SLOT))
+        if seconds is None:
+            rows = min(_ROWS_UNKNOWN, fair)
+        else:
+            in_turn = int(min(_ROWS_PER_TASK, max(_FEWEST_ROWS, _TASK_SECONDS / max(seconds, 1e-6))))
+            rows = max(min(in_turn, fair), self._rows_side_by_side(evaluation, seconds, total))
         batch = evaluation.spec.metadata.get(BATCH_SIZE)
         # Whole batches: a worker process cannot put rows of two row tasks into one.
         return -(-rows // batch) * batch if isinstance(batch, int) else rows
@@ -249,10 +253,6 @@ class Dispatcher:
         at_once = min(worker.info.concurrency or ASYNC_CONCURRENCY for worker in serving)
         busy = at_once * _BUSY_SECONDS / max(seconds, 1e-6)
         return int(min(at_once * _SHARE_AT_ONCE, busy, total / (len(serving) * _TASKS_PER_PROCESS)))
-
-    def _is_first(self, evaluation: Evaluation) -> bool:
-        """Whether it is not known yet how long rows take, so that few are to be published."""
-        return self._options.rows_per_task is None and self._store.results.mean_seconds(evaluation.id) is None
 
     def _choose_lane(self, evaluation: Evaluation, priority: Priority) -> int:
         """The lane of the queue that the experiment is on, else the one with the fewest other experiments."""
@@ -301,7 +301,7 @@ class Dispatcher:
         live = self._concerned(evaluation)
         if not _is_heard(live):
             return False
-        ranges = self._store.rows.pending_ranges(evaluation.id, self._rows_per_task(evaluation))
+        ranges = self._store.rows.pending_ranges(evaluation.id, _ROWS_PER_TASK)
         return any(_without_held([each], evaluation.uid, live) for each in ranges)
 
     def _serving(self, evaluation: Evaluation) -> list[WorkerState]:
@@ -351,10 +351,6 @@ def _follows_failures(worker: WorkerState, failures: Sequence[LoadFailure]) -> b
     before = [each for each in failures if each.service == worker.info.service and each.failed_at <= worker.started_at]
     once = worker.state == LOADING and bool(before) and not before[-1].of_code
     return len(before) >= (1 if once else 2)
-
-
-def _clamped(rows: float) -> int:
-    return int(min(_ROWS_PER_TASK, max(_FEWEST_ROWS, rows)))
 
 
 def published_up_to(cursor: int) -> int:

@@ -18,7 +18,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     CursorResult,
-    String,
     Table,
     any_,
     func,
@@ -27,11 +26,9 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.types import TypeEngine
 
 _POSTGRES = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
-# What many integers are as one parameter.
-_NUMBERS: dict[str, TypeEngine[Any]] = {"sqlite": String(), "postgresql": postgresql.ARRAY(BigInteger)}
+_NUMBERS = postgresql.ARRAY(BigInteger)
 
 
 class BulkInsert:
@@ -85,14 +82,14 @@ def among(connection: Connection, column: Column[Any], numbers: Iterable[int]) -
     They go as one parameter: an IN with hundreds of them is a new statement to render and to parse each time.
     """
     dialect = connection.dialect.name
-    return among_given(dialect, column, literal(numbers_given(dialect, numbers), _NUMBERS[dialect]))
+    return among_given(dialect, column, literal(numbers_given(dialect, numbers)))
 
 
 def among_given(dialect: str, column: Column[Any], numbers: BindParameter[Any]) -> ColumnElement[bool]:
     """`among` for a statement that is made once: the parameter gets what `numbers_given` makes of them."""
     if dialect == "sqlite":
         return column.in_(select(func.json_each(numbers).table_valued("value").c.value))
-    return column == any_(type_coerce(numbers, _NUMBERS[dialect]))
+    return column == any_(type_coerce(numbers, _NUMBERS))
 
 
 def numbers_given(dialect: str, numbers: Iterable[int]) -> Any:

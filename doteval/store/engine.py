@@ -63,7 +63,7 @@ class Database:
 
     @property
     def is_sqlite(self) -> bool:
-        return self.location.path is not None
+        return self.dialect == "sqlite"
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -92,6 +92,12 @@ def _known_results(dialect: str) -> Select[int, int, bool]:
     )
 
 
+def _rows_given(dialect: str, evaluation_id: int, keys: Iterable[Key]) -> dict[str, Any]:
+    """What these two are given: the rows of an evaluation that the keys are of."""
+    indexes = sorted({index for _, index, _ in keys})
+    return {"evaluation": evaluation_id, "indexes": numbers_given(dialect, indexes)}
+
+
 # Not the shared generator: an evaluation that seeds that one would give each execution of a row the same name.
 _executions = random.Random()  # noqa: S311
 os.register_at_fork(after_in_child=_executions.seed)
@@ -254,9 +260,9 @@ def _key(evaluation_id: int, index: int, sample: int) -> Key:
 
 def _current(connection: Connection, evaluation_id: int, results: Sequence[EncodedResult]) -> dict[Key, EncodedResult]:
     """The first result of each row and sample, without those whose row was removed or has other content now."""
-    dialect, indexes = connection.dialect.name, sorted({result.key[1] for result in results})
-    given = {"evaluation": evaluation_id, "indexes": numbers_given(dialect, indexes)}
-    keys: dict[int, str] = dict(connection.execute(_row_keys(dialect), given).all())
+    dialect = connection.dialect.name
+    rows = _rows_given(dialect, evaluation_id, (result.key for result in results))
+    keys: dict[int, str] = dict(connection.execute(_row_keys(dialect), rows).all())
     current: dict[Key, EncodedResult] = {}
     for result in results:
         if keys.get(result.key[1]) == result.row_key:
@@ -266,9 +272,8 @@ def _current(connection: Connection, evaluation_id: int, results: Sequence[Encod
 
 def _known(connection: Connection, evaluation_id: int, wanted: dict[Key, EncodedResult]) -> dict[Key, bool]:
     """The keys that have a result, and whether it is to be retried."""
-    dialect, indexes = connection.dialect.name, sorted({key[1] for key in wanted})
-    given = {"evaluation": evaluation_id, "indexes": numbers_given(dialect, indexes)}
-    found = connection.execute(_known_results(dialect), given)
+    dialect = connection.dialect.name
+    found = connection.execute(_known_results(dialect), _rows_given(dialect, evaluation_id, wanted))
     known = {(evaluation_id, index, sample): retry for index, sample, retry in found}
     return {key: retry for key, retry in known.items() if key in wanted}
 
