@@ -6,12 +6,21 @@ from typing import Any
 
 import pytest
 import redis
-from kombu import Consumer
+from kombu import Connection, Consumer
 
 from doteval.queue.app import celery_app, lane_queues
 from doteval.queue.publisher import Publisher
-from doteval.queue.redis_transport import PatientChannel, ask_while
+from doteval.queue.redis_transport import PatientChannel, PatientTransport, ask_while
 from doteval.queue.row_task import RowTask
+
+
+def test_it_is_used_whatever_has_used_redis_before(redis_url: str) -> None:
+    with Connection(redis_url) as connection:
+        assert not isinstance(connection.transport, PatientTransport)
+    with celery_app(redis_url, "q").connection_for_read() as connection:
+        assert isinstance(connection.transport, PatientTransport)
+        with connection.clone() as another:
+            assert isinstance(another.transport, PatientTransport)
 
 
 def test_a_message_whose_acknowledgement_is_refused_keeps_no_other_out(redis_url: str) -> None:

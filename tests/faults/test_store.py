@@ -17,31 +17,35 @@ from tests.faults.evaluation import check, reached, some_moment, submitted, writ
 from tests.faults.services import PostgresServer, RedisServer
 
 
+@contextlib.contextmanager
+def evaluating(project: Project, *, until: int, processes: int = 2) -> Iterator[None]:
+    """What is done inside happens to an evaluation of which so many rows are done. It ends as if nothing had been."""
+    write_evaluation(project)
+    with submitted(project, processes) as submitter:
+        reached(project, until)
+        yield
+        assert submitter.wait(90) == 0, project.output()
+    # What was computed while the store was away was kept and stored: nothing ran twice.
+    check(project, "x", in_flight=0)
+
+
 @pytest.mark.parametrize("away", [0.0, 20.0])
 def test_postgresql_restarts_in_the_middle_of_commits(
     project: Project, broker: RedisServer, postgres: PostgresServer, away: float, seed: int
 ) -> None:
-    write_evaluation(project)
-    with submitted(project, 2) as submitter:
-        reached(project, some_moment(seed))
+    with evaluating(project, until=some_moment(seed)):
         postgres.kill()
         time.sleep(away)
         postgres.start()
-        assert submitter.wait(90) == 0, project.output()
-    # What was computed while the store was away was kept and stored: nothing ran twice.
-    check(project, "x", in_flight=0)
 
 
 def test_postgresql_ends_a_transaction_of_ours_in_a_deadlock(
     project: Project, broker: RedisServer, postgres: PostgresServer, seed: int
 ) -> None:
     """Somebody locks our tables in the opposite order. The server ends the one that looks first: that is us."""
-    write_evaluation(project)
-    with submitted(project, 2) as submitter:
-        reached(project, some_moment(seed))
+    with evaluating(project, until=some_moment(seed)):
         for _ in range(3):
             deadlock(postgres)
-        assert submitter.wait(90) == 0, project.output()
     with psycopg.connect(postgres.url) as connection:
         (deadlocks,) = connection.execute(
             "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
@@ -49,7 +53,6 @@ def test_postgresql_ends_a_transaction_of_ours_in_a_deadlock(
     print(f"deadlocks: {deadlocks}")
     assert deadlocks >= 3
     assert "gave up one of two transactions that waited for each other (40P01)" in project.output()
-    check(project, "x", in_flight=0)
 
 
 def deadlock(postgres: PostgresServer) -> None:
@@ -75,32 +78,23 @@ def test_postgresql_takes_no_writes_for_a_while(
     project: Project, broker: RedisServer, postgres: PostgresServer, seed: int
 ) -> None:
     """As when its disk is nearly full, or when it is a standby until somebody promotes it."""
-    write_evaluation(project)
-    with submitted(project, 2) as submitter:
-        reached(project, some_moment(seed))
-        with psycopg.connect(postgres.url, autocommit=True) as connection:
-            connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE")
-            for state in ("on", "off"):
-                connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {state}")
-                connection.execute("SELECT pg_reload_conf()")
-                if state == "on":
-                    wait_until(lambda: "can be read but not written" in project.output(), what="a word about it")
-                    time.sleep(8)
-        assert submitter.wait(90) == 0, project.output()
-    check(project, "x", in_flight=0)
+    with evaluating(project, until=some_moment(seed)), psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE")
+        for state in ("on", "off"):
+            connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {state}")
+            connection.execute("SELECT pg_reload_conf()")
+            if state == "on":
+                wait_until(lambda: "can be read but not written" in project.output(), what="a word about it")
+                time.sleep(8)
 
 
 def test_sqlite_is_locked_by_another_writer(project: Project, broker: RedisServer, seed: int) -> None:
-    write_evaluation(project)
-    with submitted(project, 2) as submitter:
-        reached(project, some_moment(seed))
+    with evaluating(project, until=some_moment(seed)):
         other = sqlite3.connect(project.path / ".doteval" / "doteval.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         time.sleep(10)
         other.execute("ROLLBACK")
         other.close()
-        assert submitter.wait(90) == 0, project.output()
-    check(project, "x", in_flight=0)
 
 
 @pytest.fixture
@@ -117,9 +111,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_sqlite_on_a_full_disk(project: Project, broker: RedisServer, small_disk: Path) -> None:
     project.environment["DOTEVAL_STORAGE"] = str(small_disk / "results.db")
-    write_evaluation(project)
-    with submitted(project, 1) as submitter:
-        reached(project, 20)
+    with evaluating(project, until=20, processes=1):
         fill = small_disk / "fill"
         with contextlib.suppress(OSError), fill.open("wb") as file:
             while True:
@@ -127,5 +119,3 @@ def test_sqlite_on_a_full_disk(project: Project, broker: RedisServer, small_disk
                 file.flush()
         wait_until(lambda: "full" in project.output(), what="a word about the full disk", seconds=60)
         fill.unlink()
-        assert submitter.wait(90) == 0, project.output()
-    check(project, "x", in_flight=0)

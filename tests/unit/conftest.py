@@ -1,7 +1,8 @@
-"""What unit tests share: embedded pytest sessions in the process of the test, and a dispatcher on its own store."""
+"""What unit tests share: embedded pytest sessions, a dispatcher on its own store, eval functions, the command line."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,15 @@ from typing import Any
 import pytest
 
 from doteval.dispatch import Dispatcher, DispatchOptions
+from doteval.execution.calls import CallPolicy, call, call_async
 from doteval.execution.embedded import Collected, EmbeddedPytest
+from doteval.results import Outcome
+from doteval.settings import Settings
 from doteval.store import Store
+from tests.unit.cli_support import CommandLine, fill
 from tests.unit.clock import Clock
 from tests.unit.conductor_bench import HEADER, Bench
+from tests.unit.eval_calls import NEVER, Run
 from tests.unit.fake_queue import FakeQueue
 
 InSession = Callable[..., Any]
@@ -80,3 +86,43 @@ def clock() -> Clock:
 @pytest.fixture
 def dispatcher(store: Store, queue: FakeQueue, clock: Clock) -> Dispatcher:
     return Dispatcher(store, queue, DispatchOptions(rows_per_task=10), clock=clock)
+
+
+@pytest.fixture(params=["sync", "async"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Calls a plain function as an eval function of either kind."""
+    if request.param == "sync":
+        return lambda function, policy=NEVER, **arguments: call(function, arguments, policy)
+
+    def run_async(function: Callable[..., Any], policy: CallPolicy = NEVER, **arguments: Any) -> Outcome:
+        async def eval_function(**values: Any) -> Any:
+            await asyncio.sleep(0)
+            return function(**values)
+
+        return asyncio.run(call_async(eval_function, arguments, policy))
+
+    return run_async
+
+
+@pytest.fixture
+def doteval_(capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(capsys)
+
+
+@pytest.fixture
+def without_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an empty directory, and nothing in the environment that the command line would go by."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"DOTEVAL_{name.upper()}", raising=False)
+    monkeypatch.delenv("DOTEVAL_DEBUG", raising=False)
+    # pytest's own processes may have it, and tables are as wide as it says.
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> str:
+    """The path of a result store with the experiment "alpha"."""
+    path = tmp_path / "results.db"
+    fill(path)
+    return str(path)

@@ -7,61 +7,16 @@ import functools
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-import tenacity
 
-from doteval.errors import UsageError
-from doteval.execution.calls import (
-    CallPolicy,
-    call,
-    call_async,
-    call_batch,
-    call_batch_async,
-    failed_before_call,
-    with_teardown_errors,
-)
+from doteval.execution.calls import call, call_async, failed_before_call, with_teardown_errors
 from doteval.metering import current_meter
 from doteval.results import ErrorClass, Outcome, Result, RowStatus, Score, Usage
-
-SCORE = Score("ok", True, ["accuracy"])
-NEVER = CallPolicy()
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture(params=["sync", "async"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Calls a plain function as an eval function of either kind."""
-    if request.param == "sync":
-        return lambda function, policy=NEVER, **arguments: call(function, arguments, policy)
-
-    def run_async(function: Callable[..., Any], policy: CallPolicy = NEVER, **arguments: Any) -> Outcome:
-        async def eval_function(**values: Any) -> Any:
-            await asyncio.sleep(0)
-            return function(**values)
-
-        return asyncio.run(call_async(eval_function, arguments, policy))
-
-    return run_async
-
-
-def raising(*errors: BaseException) -> Callable[[], Any]:
-    """A function that raises these, one a call, and then returns a score. It counts its calls."""
-    left = list(errors)
-
-    def function() -> Score:
-        function.calls += 1  # type: ignore[attr-defined]
-        if left:
-            raise left.pop(0)
-        return SCORE
-
-    function.calls = 0  # type: ignore[attr-defined]
-    return function
-
+from tests.unit.eval_calls import NEVER, SCORE, Run, raising
 
 # What is returned.
 
@@ -261,6 +216,9 @@ def test_the_traceback_keeps_what_caused_the_error(run: Run) -> None:
     assert "direct cause" in error.traceback
 
 
+# What the row used.
+
+
 def test_the_meter_reads_what_the_row_used(run: Run) -> None:
     def function(fails: bool) -> Any:
         meter = current_meter()
@@ -274,192 +232,6 @@ def test_the_meter_reads_what_the_row_used(run: Run) -> None:
     for fails in (False, True):
         assert run(function, fails=fails).usage == (Usage("m", requests=2, prompt_tokens=12),)
     assert current_meter() is None
-
-
-# Retries.
-
-RETRYING = CallPolicy(retries=2, delay=0.0)
-
-
-def test_a_connection_error_is_tried_again(run: Run) -> None:
-    function = raising(ConnectionResetError("1"), TimeoutError("2"))
-    outcome = run(function, RETRYING)
-    assert outcome.status is RowStatus.DONE
-    assert function.calls == 3  # type: ignore[attr-defined]
-
-
-def test_after_the_last_try_the_row_keeps_the_original_error(run: Run) -> None:
-    function = raising(*(ConnectionResetError(f"number {number}") for number in range(9)))
-    outcome = run(function, RETRYING)
-    assert function.calls == 3  # type: ignore[attr-defined]
-    assert outcome.error is not None
-    assert (outcome.error.type, outcome.error.message) == ("ConnectionResetError", "number 2")
-    assert outcome.error.error_class is ErrorClass.INFRASTRUCTURE
-    assert "raise left.pop(0)" in outcome.error.traceback
-
-
-def test_the_evaluations_own_errors_are_not_tried_again(run: Run) -> None:
-    function = raising(ValueError("no"))
-    assert run(function, RETRYING).status is RowStatus.FAILED
-    assert function.calls == 1  # type: ignore[attr-defined]
-
-
-def test_one_in_a_later_try_ends_the_tries(run: Run) -> None:
-    function = raising(ConnectionError("1"), ValueError("2"))
-    outcome = run(function, RETRYING)
-    assert function.calls == 2  # type: ignore[attr-defined]
-    assert outcome.error is not None
-    assert outcome.error.type == "ValueError"
-
-
-def test_without_retries_nothing_is_tried_again(run: Run) -> None:
-    function = raising(ConnectionError("1"))
-    assert run(function).status is RowStatus.FAILED
-    assert function.calls == 1  # type: ignore[attr-defined]
-
-
-def test_every_try_is_waited_for_the_first_one_too(run: Run) -> None:
-    delay = 0.05
-    outcome = run(raising(ConnectionError("1"), ConnectionError("2")), CallPolicy(retries=2, delay=delay))
-    assert outcome.status is RowStatus.DONE
-    assert outcome.seconds >= delay + 2 * delay
-
-
-def test_a_skip_in_a_later_try_skips(run: Run) -> None:
-    assert run(raising(ConnectionError("1"), pytest.skip.Exception("x")), RETRYING).status is RowStatus.SKIPPED
-
-
-def test_ctrl_c_in_a_later_try_ends_the_command() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        call(raising(ConnectionError("1"), KeyboardInterrupt()), {}, RETRYING)
-
-
-def test_usage_of_all_tries_counts(run: Run) -> None:
-    errors = [ConnectionError("1"), ConnectionError("2")]
-
-    def function() -> Any:
-        meter = current_meter()
-        assert meter is not None
-        meter.add(Usage("m", requests=1))
-        if errors:
-            raise errors.pop()
-        return SCORE
-
-    assert run(function, RETRYING).usage == (Usage("m", requests=3),)
-
-
-@pytest.mark.parametrize("retrying", [tenacity.Retrying, tenacity.AsyncRetrying])
-def test_retries_of_ones_own(run: Run, retrying: Any) -> None:
-    own = retrying(stop=tenacity.stop_after_attempt(3), retry=tenacity.retry_if_exception_type(LookupError))
-    policy = NEVER.with_retries(own)
-    assert run(raising(KeyError("1"), IndexError("2")), policy).status is RowStatus.DONE
-    outcome = run(raising(*map(KeyError, "12345")), policy)
-    assert outcome.error is not None
-    # tenacity would raise its own RetryError.
-    assert (outcome.error.type, outcome.error.message) == ("KeyError", "'3'")
-
-
-@pytest.mark.parametrize("own", [-1, 1.5, True, "3", object()])
-def test_retries_that_are_none_are_refused(own: object) -> None:
-    with pytest.raises(UsageError, match="retries is"):
-        NEVER.with_retries(own)
-
-
-# Timeouts.
-
-
-def expect_timeout(outcome: Outcome) -> None:
-    assert outcome.status is RowStatus.FAILED
-    assert outcome.error is not None
-    assert outcome.error.type == "RowTimeoutError"
-    assert "longer than 0.1 s" in outcome.error.message
-    assert outcome.error.error_class is ErrorClass.TIMEOUT
-    assert outcome.seconds >= 0.1
-
-
-SHORT = CallPolicy(timeout=0.1)
-
-
-async def forever(**_: Any) -> Any:
-    await asyncio.Event().wait()
-
-
-def awaited(function: Callable[..., Awaitable[Any]], policy: CallPolicy = NEVER) -> Outcome:
-    return asyncio.run(call_async(function, {}, policy))
-
-
-def test_an_async_row_that_takes_too_long() -> None:
-    outcome = awaited(forever, SHORT)
-    expect_timeout(outcome)
-    assert outcome.error is not None
-    # Where it hung.
-    assert "asyncio.Event().wait()" in outcome.error.traceback
-
-
-def test_a_sync_row_that_takes_too_long_on_the_main_thread_and_on_another() -> None:
-    def spin() -> Any:
-        while True:
-            time.sleep(0.01)
-
-    expect_timeout(call(spin, {}, SHORT))
-    with ThreadPoolExecutor(1) as pool:
-        expect_timeout(pool.submit(call, spin, {}, SHORT).result())
-        # Nothing is left that hits the next row.
-        assert pool.submit(call, lambda: SCORE, {}, SHORT).result().status is RowStatus.DONE
-
-
-def test_a_row_in_time_is_not_touched(run: Run) -> None:
-    assert run(lambda: SCORE, CallPolicy(timeout=30)).status is RowStatus.DONE
-
-
-def test_a_timeout_error_of_the_rows_own_is_its_own(run: Run) -> None:
-    outcome = run(raising(TimeoutError("the server's")), CallPolicy(timeout=30))
-    assert outcome.error is not None
-    assert (outcome.error.type, outcome.error.message) == ("TimeoutError", "the server's")
-    assert outcome.error.error_class is ErrorClass.INFRASTRUCTURE
-
-
-def test_a_deadline_of_the_rows_own_is_its_own() -> None:
-    async def row() -> Any:
-        async with asyncio.timeout(0.01):
-            await forever()
-
-    outcome = awaited(row, CallPolicy(timeout=30))
-    assert outcome.error is not None
-    assert outcome.error.type == "TimeoutError"
-
-
-def test_a_row_timeout_is_not_tried_again_and_covers_the_tries(run: Run) -> None:
-    function = raising(*(ConnectionError(str(number)) for number in range(1000)))
-    expect_timeout(run(function, CallPolicy(retries=1000, delay=0.04, timeout=0.1)))
-    assert function.calls < 5  # type: ignore[attr-defined]
-
-
-# Cancelled rows.
-
-
-def test_a_task_that_is_cancelled_is_cancelled() -> None:
-    async def main() -> None:
-        task = asyncio.ensure_future(call_async(forever, {}, CallPolicy(retries=3, timeout=30)))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())
-
-
-def test_a_cancelled_error_from_elsewhere_is_the_rows_failure() -> None:
-    async def row() -> Any:
-        other = asyncio.ensure_future(forever())
-        await asyncio.sleep(0)
-        other.cancel()
-        await other
-
-    outcome = awaited(row)
-    assert outcome.status is RowStatus.FAILED
-    assert outcome.error is not None
-    assert outcome.error.type == "CancelledError"
 
 
 def test_rows_that_overlap_have_meters_of_their_own() -> None:
@@ -477,48 +249,18 @@ def test_rows_that_overlap_have_meters_of_their_own() -> None:
     assert [outcome.usage[0].requests for outcome in asyncio.run(main())] == list(range(1, 20))
 
 
-# Batches.
-
-RunBatch = Callable[..., list[Outcome]]
-
-
-@pytest.fixture(params=["sync", "async"])
-def run_batch(request: pytest.FixtureRequest) -> RunBatch:
-    if request.param == "sync":
-        return lambda function, rows: call_batch(function, {"x": list(range(rows))}, NEVER, rows)
-
-    def run_async(function: Callable[..., Any], rows: int) -> list[Outcome]:
-        async def eval_function(x: list[int]) -> Any:
-            return function(x)
-
-        return asyncio.run(call_batch_async(eval_function, {"x": list(range(rows))}, NEVER, rows))
-
-    return run_async
-
-
-def test_a_batch_has_an_outcome_for_each_row_and_its_usage_once(run_batch: RunBatch) -> None:
-    def function(x: list[int]) -> Any:
+def test_a_row_may_use_threads_of_its_own(run: Run) -> None:
+    def function() -> Any:
         meter = current_meter()
         assert meter is not None
-        meter.add(Usage("m", requests=1))
-        return [Result(SCORE, prompt=0), Score("ok", False), "nonsense"]
+        threads = [threading.Thread(target=functools.partial(meter.add, Usage("m", requests=1))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return SCORE
 
-    outcomes = run_batch(function, 3)
-    assert [outcome.status for outcome in outcomes] == [RowStatus.DONE, RowStatus.DONE, RowStatus.FAILED]
-    assert [len(outcome.usage) for outcome in outcomes] == [1, 0, 0]
-
-
-@pytest.mark.parametrize("returned", [None, SCORE, [SCORE], [SCORE] * 3, {0: SCORE, 1: SCORE}])
-def test_a_batch_of_another_length_or_kind_fails_all_rows(run_batch: RunBatch, returned: Any) -> None:
-    outcomes = run_batch(lambda x: returned, 2)
-    assert [outcome.error and outcome.error.type for outcome in outcomes] == ["InvalidResultError"] * 2
-
-
-def test_what_a_batch_raises_fails_all_rows(run_batch: RunBatch) -> None:
-    def function(x: list[int]) -> Any:
-        raise ValueError("no")
-
-    assert [outcome.status for outcome in run_batch(function, 2)] == [RowStatus.FAILED] * 2
+    assert run(function).usage == (Usage("m", requests=8),)
 
 
 # Before and after the call.
@@ -546,17 +288,3 @@ def test_teardown_errors_are_told_and_lose_nothing() -> None:
     assert failed.error.type == "ValueError"
     assert "the row" in failed.error.message
     assert "no teardown" in failed.error.message
-
-
-def test_a_row_may_use_threads_of_its_own(run: Run) -> None:
-    def function() -> Any:
-        meter = current_meter()
-        assert meter is not None
-        threads = [threading.Thread(target=functools.partial(meter.add, Usage("m", requests=1))) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return SCORE
-
-    assert run(function).usage == (Usage("m", requests=8),)

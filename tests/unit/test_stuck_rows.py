@@ -24,10 +24,17 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "1.flights"
 
 
+def call(flights: FlightLog, row: int = 2) -> list[int]:
+    """A row begins, and is called with a limit of ten seconds."""
+    slots = flights.take_off([FlightEntry(1, row, 0)])
+    flights.called(slots, 10.0)
+    return slots
+
+
 def test_a_call_is_over_its_time_when_it_has_been_seen_so_for_a_while(log: Path) -> None:
     clock = Clock()
     stuck, flights = StuckRows(clock=clock), FlightLog(log)
-    flights.called(flights.take_off([FlightEntry(1, 2, 0)]), 10.0)
+    call(flights)
     for ahead, expected in ((9.0, False), (10.5, False), (10.5 + PATIENCE, True)):
         clock.ahead = ahead
         assert stuck.are_in(1, log) is expected
@@ -36,8 +43,7 @@ def test_a_call_is_over_its_time_when_it_has_been_seen_so_for_a_while(log: Path)
 def test_a_machine_that_stood_still_ends_no_row(log: Path) -> None:
     clock = Clock()
     stuck, flights = StuckRows(clock=clock), FlightLog(log)
-    slots = flights.take_off([FlightEntry(1, 2, 0)])
-    flights.called(slots, 10.0)
+    slots = call(flights)
     clock.ahead = 3600.0
     assert not stuck.are_in(1, log)
     # It comes to itself, and ends the row.
@@ -59,14 +65,12 @@ def test_rows_without_a_limit_and_other_processes_are_never_over_their_time(log:
 def test_the_next_call_of_a_process_has_its_own_time(log: Path) -> None:
     clock = Clock()
     stuck, flights = StuckRows(clock=clock), FlightLog(log)
-    first = flights.take_off([FlightEntry(1, 2, 0)])
-    flights.called(first, 10.0)
+    first = call(flights)
     clock.ahead = 11.0
     assert not stuck.are_in(1, log)
     flights.returned(first)
     flights.land(first)
-    second = flights.take_off([FlightEntry(1, 3, 0)])
-    flights.called(second, 10.0)
+    call(flights, row=3)
     # As the clock of the flight log has not moved, this one is over its time at once; and seen so only now.
     clock.ahead = 11.0 + PATIENCE
     assert not stuck.are_in(1, log)

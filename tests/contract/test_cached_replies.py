@@ -1,30 +1,27 @@
-"""Clients that share replies and limits and try again, against the mock server."""
+"""Clients that share replies: which are kept, who is given them, and when they are too old."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from doteval.metering import Meter, Place, metering
-from doteval.resources.limiter import Limits, Permit, Reply
+from doteval.metering import Place, metering
 from doteval.resources.mock_openai import MockOpenAI
 from doteval.resources.openai import async_openai_client, instrument, openai_client
-from doteval.resources.shared import close_shared, shared_limiter
+from doteval.resources.shared import close_shared
 from doteval.results import Usage
 from doteval.settings import Settings
 from doteval.sharing import CacheChoice, CacheMode, Sharing, share
+from tests.contract.client_calls import ask, message, only, settings
 
 Configure = Callable[..., None]
-_number = count()
 
 
 @pytest.fixture(params=["local", "redis"])
@@ -42,24 +39,6 @@ def configure(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Config
     yield share_there
     close_shared()
     share(Sharing())
-
-
-def settings(server: MockOpenAI, **more: Any) -> dict[str, Any]:
-    return {"base_url": server.base_url, "api_key": f"sk-{next(_number)}", **more}
-
-
-def message(prompt: str) -> list[Any]:
-    return [{"role": "user", "content": prompt}]
-
-
-def ask(client: Any, prompt: str = "hello", **more: Any) -> Any:
-    given = {"model": "m", "messages": message(prompt), "temperature": 0, **more}
-    return client.chat.completions.create(**given)
-
-
-def only(meter: Meter) -> Usage:
-    (usage,) = meter.reading()
-    return usage
 
 
 def test_a_reply_is_paid_once(configure: Configure, mock_openai: MockOpenAI) -> None:
@@ -317,55 +296,6 @@ def test_what_is_too_old_goes_by_the_clock_that_dates_replies(redis_url: str, mo
         assert since == pytest.approx(expected, abs=30)
 
 
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
-def test_what_may_pass_is_tried_again(status: int, mock_openai: MockOpenAI) -> None:
-    client = openai_client(**settings(mock_openai))
-    with metering() as meter:
-        ask(client, f"[[status:{status}x2]] [[retry-after:0.01]] again")
-    usage = only(meter)
-    assert (usage.requests, usage.attempts, usage.latency.total) == (1, 3, 1)
-    assert usage.prompt_tokens == mock_openai.stats()["prompt_tokens"] > 0
-
-
-@pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_hang_up_is_tried_again_and_the_original_error_is_kept(kind: str, mock_openai: MockOpenAI) -> None:
-    def run(prompt: str, **more: Any) -> tuple[Usage, Exception | None]:
-        error = None
-        with metering() as meter:
-            try:
-                if kind == "sync":
-                    ask(openai_client(**settings(mock_openai, **more)), prompt)
-                else:
-
-                    async def main() -> Any:
-                        return await ask(async_openai_client(**settings(mock_openai, **more)), prompt)
-
-                    asyncio.run(main())
-            except openai.OpenAIError as raised:
-                error = raised
-        return only(meter), error
-
-    usage, error = run("[[hangupx1]] once")
-    assert (usage.requests, usage.attempts, error) == (1, 2, None)
-    usage, error = run("[[hangup]] for ever", max_retries=1)
-    assert (usage.requests, usage.attempts) == (1, 2)
-    assert isinstance(error, openai.APIConnectionError)
-    usage, error = run("[[status:503]] for ever", max_retries=1)
-    assert isinstance(error, openai.InternalServerError)
-    assert error.status_code == 503
-
-
-def test_retries_end_in_time(mock_openai: MockOpenAI) -> None:
-    client = openai_client(**settings(mock_openai, retry_seconds=0.5))
-    began = time.monotonic()
-    with pytest.raises(openai.RateLimitError):
-        ask(client, "[[status:429]] [[retry-after:30]] hello", model="impatient")
-    assert time.monotonic() - began < 5
-    with pytest.raises(openai.BadRequestError):
-        ask(client, "[[status:400]]")
-    assert mock_openai.stats()["requests"] == 2
-
-
 def test_a_cache_that_is_away_costs_no_row(tmp_path: Path, mock_openai: MockOpenAI) -> None:
     (tmp_path / "file").write_text("")
     share(Sharing(cache_path=str(tmp_path / "file" / "cache.db")))
@@ -378,129 +308,4 @@ def test_a_cache_that_is_away_costs_no_row(tmp_path: Path, mock_openai: MockOpen
     finally:
         close_shared()
         share(Sharing())
-    assert mock_openai.stats()["requests"] == 2
-
-
-def test_prices(tmp_path: Path, mock_openai: MockOpenAI) -> None:
-    table = tmp_path / "prices.toml"
-    table.write_text('[models."m"]\nprompt = 1000000\ncompletion = 10\ncached = 500000\n')
-    share(Sharing(prices=str(table)))
-    try:
-        client = openai_client(**settings(mock_openai))
-        with metering() as meter:
-            ask(client, "[[reply:one two]] [[cached:1]] a b")
-            ask(client, "hello", model="unknown-model")
-    finally:
-        close_shared()
-        share(Sharing())
-    costs = {usage.model: usage.cost for usage in meter.reading()}
-    # "[[reply:one", "two]]", "[[cached:1]]", "a" and "b" are five words, of which one was cached.
-    assert costs["m"] == pytest.approx(4 + 0.5 + 2 * 10 / 1_000_000)
-    assert costs["unknown-model"] is None
-    assert client.get_stats()["cost"] == pytest.approx(costs["m"])
-
-
-def in_flight(server: MockOpenAI) -> int:
-    """How many requests the limits of this process take to be on their way to the server."""
-    limiter = shared_limiter()
-    line = limiter.line(f"{server.base_url.removesuffix('/v1')} m", Limits())
-    # Whoever comes sees who has left without a word.
-    permit = limiter.enter(line, "", 0.0)
-    assert isinstance(permit, Permit)
-    limiter.leave(permit, Reply(200))
-    return line.window.in_flight
-
-
-LONG = "[[reply:" + "word " * 500 + "]]"
-
-
-@pytest.mark.parametrize("way", ["read", "closed", "left", "dropped half read", "dropped unread", "broken off"])
-def test_a_stream_is_in_flight_until_nobody_reads_it_any_more(way: str, mock_openai: MockOpenAI) -> None:
-    client = openai_client(**settings(mock_openai, max_retries=0))
-    prompt = "[[hangup]]" if way == "broken off" else LONG
-    stream = ask(client, prompt, stream=True)
-    assert in_flight(mock_openai) == 1
-    match way:
-        case "read":
-            events = iter(stream)
-            for event in events:
-                if event.choices[0].finish_reason is None:
-                    assert in_flight(mock_openai) == 1
-        case "closed":
-            stream.close()
-        case "left":
-            for _ in stream:
-                break
-            stream.response.close()
-        case "dropped half read":
-            next(iter(stream))
-        case "broken off":
-            with pytest.raises(openai.APIConnectionError):
-                list(stream)
-    if way.startswith("dropped"):
-        del stream
-        gc.collect()
-    assert in_flight(mock_openai) == 0
-
-
-@pytest.mark.parametrize("way", ["read", "closed", "cancelled", "dropped half read", "dropped unread"])
-def test_an_async_stream_is_in_flight_until_nobody_reads_it_any_more(way: str, mock_openai: MockOpenAI) -> None:
-    async def main() -> None:
-        client = async_openai_client(**settings(mock_openai, max_retries=0))
-        stream: Any = await ask(client, LONG, stream=True)
-        assert in_flight(mock_openai) == 1
-
-        async def read(events: int | None = None) -> None:
-            seen = 0
-            async for _ in stream:
-                seen += 1
-                if seen == events:
-                    break
-
-        async def read_and_wait() -> None:
-            async with stream:
-                await read(1)
-                await asyncio.Event().wait()
-
-        match way:
-            case "read":
-                await read()
-            case "closed":
-                await stream.close()
-            case "cancelled":
-                with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(read_and_wait(), 0.1)
-            case "dropped half read":
-                await read(1)
-        if way.startswith("dropped"):
-            stream = None
-            # The loop closes generators that were dropped, in its own time.
-            for _ in range(10):
-                gc.collect()
-                await asyncio.sleep(0)
-        assert in_flight(mock_openai) == 0
-
-    asyncio.run(main())
-
-
-def test_tokens_of_streams_are_known_to_the_limits(mock_openai: MockOpenAI) -> None:
-    client = openai_client(**settings(mock_openai))
-    list(ask(client, "a b c", stream=True, stream_options={"include_usage": True}))
-    stats = mock_openai.stats()
-    line = shared_limiter().line(f"{mock_openai.base_url.removesuffix('/v1')} m", Limits())
-    assert line.mean_tokens == stats["prompt_tokens"] + stats["completion_tokens"] > 0
-
-
-def test_those_who_wait_go_on_when_a_stream_is_left(mock_openai: MockOpenAI) -> None:
-    client = openai_client(**settings(mock_openai))
-    line = shared_limiter().line(f"{mock_openai.base_url.removesuffix('/v1')} m", Limits())
-    line.window.limit = 1
-    stream = ask(client, LONG, stream=True)
-    asked = threading.Thread(target=ask, args=(client,))
-    asked.start()
-    while not line.waiting:
-        time.sleep(0.01)
-    assert mock_openai.stats()["requests"] == 1
-    stream.close()
-    asked.join(10)
     assert mock_openai.stats()["requests"] == 2

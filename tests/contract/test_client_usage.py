@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import threading
-import warnings
-from collections.abc import Callable, Coroutine, Iterator
-from itertools import count
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +14,19 @@ import openai
 import pytest
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
 
-from doteval.metering import Meter, metering
+from doteval.metering import metering
 from doteval.resources.mock_openai import MockOpenAI
 from doteval.resources.openai import async_openai_client, instrument, openai_client
 from doteval.resources.shared import close_shared
 from doteval.results import Usage
-from tests.services.openai import mock_openai, mock_openai_process
+from doteval.sharing import Sharing, share
+from tests.contract.client_calls import RICH, SECRET, ask, chat, message, only
+from tests.contract.client_calls import settings_without_retries as settings
 
-__all__ = ["mock_openai", "mock_openai_process"]
+pytestmark = pytest.mark.usefixtures("forget_limits")
 
 TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
-SECRET = "sk-very-secret-"
-_number = count()
-
 Make = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def forget_limits() -> Iterator[None]:
-    """What one test teaches of the server's limits is not for the next one."""
-    yield
-    close_shared()
-
-
-def settings(server: MockOpenAI, **more: Any) -> dict[str, Any]:
-    """Settings that no other test has, so that pool and totals are this test's own."""
-    return {"base_url": server.base_url, "api_key": f"{SECRET}{next(_number)}", "max_retries": 0, **more}
 
 
 @pytest.fixture(params=["openai_client", "instrument"])
@@ -67,15 +52,6 @@ def make_async(request: pytest.FixtureRequest, mock_openai: MockOpenAI) -> Make:
     return make_one
 
 
-def message(prompt: str) -> list[Any]:
-    return [{"role": "user", "content": prompt}]
-
-
-def only(meter: Meter) -> Usage:
-    (usage,) = meter.reading()
-    return usage
-
-
 def tokens_of(usage: Usage) -> dict[str, int]:
     return {name: getattr(usage, name) for name in TOKENS}
 
@@ -85,13 +61,6 @@ def tokens_sent(server: MockOpenAI) -> dict[str, int]:
     sent = {name: stats[name] for name in TOKENS}
     assert sent["prompt_tokens"] > 0
     return sent
-
-
-RICH = "[[reply:one two three]] [[cached:2]] [[reasoning:5]] please"
-
-
-def chat(client: Any) -> Any:
-    return client.chat.completions.create(model="gpt-4o", messages=message(RICH))
 
 
 def chat_streamed(client: Any) -> Any:
@@ -364,75 +333,6 @@ def test_instrument_takes_every_class_of_the_package(mock_openai: MockOpenAI) ->
     assert asyncio.run(main()).get_stats()["errors"] == 1
 
 
-def test_an_http_client_of_the_callers_own(mock_openai: MockOpenAI) -> None:
-    with httpx2.Client(headers={"x-mock-fault": "status:418"}) as http_client:
-        client = openai_client(**settings(mock_openai, http_client=http_client))
-        with pytest.raises(openai.APIStatusError, match="418"):
-            chat(client)
-        assert client.get_stats()["errors"] == 1
-
-
-def test_clients_with_the_same_settings_share_connections_and_totals(mock_openai: MockOpenAI) -> None:
-    same = settings(mock_openai)
-    for _ in range(5):
-        with openai_client(**same) as client:
-            chat(client)
-    assert mock_openai.stats()["connections"] <= 2  # one, and one for the counters
-    assert client.get_stats()["requests"] == 5
-    other = openai_client(**settings(mock_openai))
-    assert other.get_stats()["requests"] == 0
-
-
-def test_async_clients_with_the_same_settings_share_connections(mock_openai: MockOpenAI) -> None:
-    same = settings(mock_openai)
-
-    async def main() -> None:
-        for _ in range(5):
-            async with async_openai_client(**same) as client:
-                await chat(client)
-
-    asyncio.run(main())
-    assert mock_openai.stats()["connections"] <= 2
-    assert async_openai_client(**same).get_stats()["requests"] == 5
-
-
-def test_an_async_client_serves_one_loop_after_another_and_leaves_nothing_open(mock_openai: MockOpenAI) -> None:
-    client = async_openai_client(**settings(mock_openai))
-    left: list[dict[str, Any]] = []
-
-    async def main() -> str:
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: left.append(context))
-        replies = await asyncio.gather(*(chat(client) for _ in range(5)))
-        return str(replies[0].choices[0].message.content)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ResourceWarning)
-        assert [asyncio.run(main()) for _ in range(3)] == ["one two three"] * 3
-    assert left == []
-    assert client.get_stats()["requests"] == 15
-
-
-def test_two_loops_at_once(mock_openai: MockOpenAI) -> None:
-    client = async_openai_client(**settings(mock_openai))
-    counts: list[int] = []
-
-    async def main() -> None:
-        for _ in range(10):
-            await chat(client)
-        counts.append(10)
-
-    def serve(make_main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        asyncio.run(make_main())
-
-    threads = [threading.Thread(target=serve, args=(main,)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert counts == [10, 10]
-    assert client.get_stats()["requests"] == 20
-
-
 RUNNING_TOTALS = (
     b'data: {"choices": [{"delta": {"content": "say \\"usage\\": 9"}}], '
     b'"usage": {"prompt_tokens": 7, "completion_tokens": 1}}\n\n'
@@ -464,60 +364,20 @@ def test_running_totals_in_a_stream_however_it_is_cut_and_packed(size: int, pack
     assert (only(meter).prompt_tokens, only(meter).completion_tokens, only(meter).requests) == (7, 2, 1)
 
 
-FIXTURES = """
-import os
-from doteval.resources.fixtures import async_openai_client, openai_client
-
-def test_sync(openai_client):
-    openai_client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
-    assert openai_client.get_stats()["requests"] == 1
-
-def test_async(async_openai_client):
-    import asyncio
-    asyncio.run(async_openai_client.responses.create(model="m", input="hello"))
-    assert async_openai_client.get_stats()["requests"] == 1
-"""
-
-pytest_plugins = ["pytester"]
-
-
-@pytest.mark.parametrize("key", [None, "any"])
-def test_fixtures_take_the_environment(
-    key: str | None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mock_openai: MockOpenAI
-) -> None:
-    monkeypatch.setenv("OPENAI_BASE_URL", mock_openai.base_url)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    if key is None:
-        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    else:
-        monkeypatch.setenv("OPENAI_API_KEY", key)
-    pytester.makepyfile(FIXTURES)
-    pytester.runpytest_subprocess().assert_outcomes(passed=2)
-
-
-def test_fixtures_skip_without_an_api(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    pytester.makepyfile(FIXTURES)
-    result = pytester.runpytest_subprocess("-rs")
-    result.assert_outcomes(skipped=2)
-    result.stdout.fnmatch_lines(["*no OpenAI API: set OPENAI_API_KEY*"])
-
-
-def test_a_users_own_fixture_of_the_name_wins(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    pytester.makeconftest("from doteval.resources.fixtures import async_openai_client, openai_client")
-    pytester.makepyfile(
-        """
-        import pytest
-
-        @pytest.fixture(scope="session")
-        def openai_client():
-            return "mine"
-
-        def test_it(openai_client):
-            assert openai_client == "mine"
-        """
-    )
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+def test_prices(tmp_path: Path, mock_openai: MockOpenAI) -> None:
+    table = tmp_path / "prices.toml"
+    table.write_text('[models."m"]\nprompt = 1000000\ncompletion = 10\ncached = 500000\n')
+    share(Sharing(prices=str(table)))
+    try:
+        client = openai_client(**settings(mock_openai))
+        with metering() as meter:
+            ask(client, "[[reply:one two]] [[cached:1]] a b")
+            ask(client, "hello", model="unknown-model")
+    finally:
+        close_shared()
+        share(Sharing())
+    costs = {usage.model: usage.cost for usage in meter.reading()}
+    # "[[reply:one", "two]]", "[[cached:1]]", "a" and "b" are five words, of which one was cached.
+    assert costs["m"] == pytest.approx(4 + 0.5 + 2 * 10 / 1_000_000)
+    assert costs["unknown-model"] is None
+    assert client.get_stats()["cost"] == pytest.approx(costs["m"])

@@ -1,0 +1,80 @@
+"""The directory of a server: it is ours alone, tells what is left of an earlier one, and stays small."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from doteval.errors import ResourceError
+from doteval.providers import keeper, server_directory
+from doteval.providers.server_directory import ServerDirectory
+from doteval.providers.servers import ServerProvider
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+
+def test_a_directory_that_others_could_have_made_is_not_used(runtime: Path) -> None:
+    place = runtime / "doteval-servers"
+    place.symlink_to(tempfile.gettempdir())
+    with pytest.raises(ResourceError, match="is not a directory of yours"):
+        ServerDirectory("key")
+    place.unlink()
+    place.mkdir(mode=0o755)
+    place.chmod(0o755)
+    with pytest.raises(ResourceError, match=r"others have access[\s\S]*chmod 700"):
+        ServerDirectory("key")
+
+
+def test_a_path_too_long_for_a_socket_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(long))
+    assert server_directory._parent() == Path(f"/tmp/doteval-servers-{os.getuid()}")
+
+
+def test_remains_are_killed_only_if_they_are_the_servers(runtime: Path) -> None:
+    place = ServerDirectory("key")
+    process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    known = {"pid": process.pid, "started": "1"}
+    (place.path / keeper.STATUS).write_text(json.dumps(known))
+    place.kill_remains()
+    assert process.poll() is None
+    assert place.status() is None
+    (place.path / keeper.STATUS).write_text(json.dumps({**known, "started": keeper.started_at(process.pid)}))
+    place.kill_remains()
+    assert process.wait(10) == -signal.SIGKILL
+    # Without anything there, nothing happens.
+    place.kill_remains()
+
+
+def test_the_log_of_a_server_that_talks_a_lot_stays_small(runtime: Path, tmp_path: Path) -> None:
+    chatter = """
+    import runpy, sys, threading
+    def talk():
+        for _ in range(300):
+            sys.stderr.write("x" * 100_000 + "\\n")
+    talk()
+    runpy.run_module("doteval.resources.mock_openai", run_name="__main__", alter_sys=True)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(chatter), "--port", "{port}"]
+
+    async def measure() -> int:
+        handle = await ServerProvider().setup("m", command=command, health="/v1/models", directory=tmp_path)
+        size = sum(path.stat().st_size for path in files())
+        await handle.teardown()
+        return size
+
+    def files() -> list[Path]:
+        return list(runtime.rglob("output.log*"))
+
+    assert 1_000_000 < asyncio.run(measure()) < 20_000_000

@@ -1,0 +1,82 @@
+"""Evaluations in a store, and worker processes that say what they do, for tests of the dispatcher."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from doteval.experiments import QUEUE, Evaluation, EvaluationSpec
+from doteval.queue.row_task import RowTask
+from doteval.results import Outcome, Row, RowStatus, Score
+from doteval.store import HeldRange, NewResult, Store, WorkerInfo
+
+SPEC = EvaluationSpec("evals/eval_it.py", "eval_it", ("x",), {"evals/eval_it.py": "1"})
+# What a dispatcher waits until it takes rows for lost, and a bit.
+DRAINED = 3.5
+
+
+def rows(count: int, first: int = 0) -> list[Row]:
+    return [Row(index, f"k{index}", {"x": index}) for index in range(first, first + count)]
+
+
+def begin(store: Store, count: int, *, name: str = "x", complete: bool = True) -> Evaluation:
+    evaluation = store.evaluations.begin(store.experiments.begin(name), SPEC)
+    store.rows.add(evaluation.id, rows(count))
+    store.rows.set_total(evaluation.id, count, complete=complete, fingerprint=None)
+    return store.evaluations.by_uid(evaluation.uid)
+
+
+def begin_on(
+    store: Store, queue: str | None, count: int = 10, *, name: str = "x", path: str = "eval_q.py"
+) -> Evaluation:
+    """An evaluation that was submitted to a queue."""
+    metadata = {} if queue is None else {QUEUE: queue}
+    spec = EvaluationSpec(path, "eval_it", ("x",), {}, metadata)
+    evaluation = store.evaluations.begin(store.experiments.begin(name), spec)
+    store.rows.add(evaluation.id, rows(count))
+    store.rows.set_total(evaluation.id, count, complete=True, fingerprint=None)
+    return store.evaluations.by_uid(evaluation.uid)
+
+
+def finish(store: Store, evaluation: Evaluation, first: int, last: int, *, seconds: float = 0.0) -> None:
+    """Store results as a worker process does; `seconds` is what each row took."""
+    outcome = Outcome(RowStatus.DONE, 0.0, seconds, (Score("ok", True, ["accuracy"]),))
+    store.results.write(
+        [NewResult(evaluation.id, row, outcome) for row in store.rows.pending(evaluation.id, first, last)], None
+    )
+
+
+def work(store: Store, evaluation: Evaluation, tasks: list[RowTask]) -> None:
+    for task in tasks:
+        finish(store, evaluation, task.first, task.last)
+
+
+def worker(
+    store: Store,
+    name: str = "w",
+    *,
+    queues: tuple[str, ...] = ("doteval",),
+    state: str = "ready",
+    concurrency: int = 0,
+) -> int:
+    worker_id = store.workers.begin(WorkerInfo(name, "host", 1, queues, concurrency))
+    store.workers.beat(worker_id, state=state, holding=[])
+    return worker_id
+
+
+def hold(store: Store, worker_id: int, evaluation: Evaluation, *ranges: tuple[int, int]) -> None:
+    store.workers.beat(
+        worker_id, state="ready", holding=[HeldRange(evaluation.uid, first, last) for first, last in ranges]
+    )
+
+
+def spans(tasks: list[RowTask]) -> list[tuple[int, int]]:
+    return [(task.first, task.last) for task in tasks]
+
+
+def covered(tasks: list[RowTask]) -> Counter[int]:
+    """How many row tasks hold each row."""
+    return Counter(index for task in tasks for index in range(task.first, task.last + 1))
+
+
+def fail_load(store: Store, worker_id: int, evaluation: Evaluation, error: str = "RuntimeError: no GPU") -> None:
+    store.loads.begin(worker_id, "model", "", 0.0, error=error, evaluation_id=evaluation.id)

@@ -1,0 +1,28 @@
+"""Eval functions to be called, and the policy that calls them once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from doteval.execution.calls import CallPolicy
+from doteval.results import Outcome, Score
+
+SCORE = Score("ok", True, ["accuracy"])
+NEVER = CallPolicy()
+
+Run = Callable[..., Outcome]
+
+
+def raising(*errors: BaseException) -> Callable[[], Any]:
+    """A function that raises these, one a call, and then returns a score. It counts its calls."""
+    left = list(errors)
+
+    def function() -> Score:
+        function.calls += 1  # type: ignore[attr-defined]
+        if left:
+            raise left.pop(0)
+        return SCORE
+
+    function.calls = 0  # type: ignore[attr-defined]
+    return function

@@ -1,0 +1,214 @@
+"""Built-in evaluators of values, numbers, JSON and text: what each says of an answer."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doteval.evaluators import (
+    choice_match,
+    close_to,
+    contains,
+    exact_match,
+    json_match,
+    numeric_match,
+    regex_match,
+    valid_json,
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+class TestExactMatch:
+    @pytest.mark.parametrize(
+        ("result", "expected", "value"),
+        [
+            ("1", "1", True),
+            ("Hello", "hello", False),
+            ("a ", "a", False),
+            (1, 1.0, True),
+            (None, None, True),
+            (None, "", False),
+            ([1], (1,), False),
+        ],
+    )
+    def test_plain_equality(self, result, expected, value):
+        assert exact_match(result, expected).value is value
+
+    def test_a_type_with_its_own_equality(self):
+        class Always:
+            __hash__ = None
+
+            def __eq__(self, other):
+                return True
+
+        assert exact_match(Always(), "anything").value is True
+
+
+class TestNumericMatch:
+    @pytest.mark.parametrize(
+        ("result", "expected"),
+        [
+            (42, "42"),
+            ("3.14", 3.14),
+            ("1,234,567", "1234567"),
+            ("1 234.56", "1,234.56"),
+            ("1.23E3", "1230"),
+            ("1.23e-3", "0.00123"),
+            ("12.00", "12"),
+            ("  42\n", "42"),
+            ("-42", -42),
+            (math.inf, math.inf),
+        ],
+    )
+    def test_the_same_number(self, result, expected):
+        assert numeric_match(result, expected).value is True
+        assert numeric_match(expected, result).value is True
+
+    @pytest.mark.parametrize("nothing", [math.nan, "nan", None, "", " ", "$5", "50%", "abc", "- 42", "1.2.3", [1]])
+    def test_what_is_no_number_matches_nothing(self, nothing):
+        assert numeric_match(nothing, nothing).value is False
+        assert numeric_match(nothing, 5).value is False
+
+    def test_different_numbers(self):
+        assert numeric_match("42", "43").value is False
+
+    @given(st.integers(-(10**15), 10**15))
+    def test_thousands_separators(self, number):
+        assert numeric_match(f"{number:,}", str(number)).value is True
+
+
+class TestCloseTo:
+    def test_tolerances(self):
+        assert close_to("1,000.0001", 1000).value is True
+        assert close_to(1000.1, 1000).value is False
+        assert close_to(1000.1, 1000, rel_tol=1e-3).value is True
+        assert close_to(0.0, 1e-9).value is False
+        assert close_to(0.0, 1e-9, abs_tol=1e-6).value is True
+        assert close_to(None, 0, abs_tol=1).value is False
+
+
+class TestValidJson:
+    @pytest.mark.parametrize("text", ['{"key": "value"}', "[]", "null", " 42 ", '"🎉"', b"[1]"])
+    def test_json(self, text):
+        assert valid_json(text).value is True
+
+    @pytest.mark.parametrize("text", ["", "{", "{'a': 1}", "undefined", '{"a": 1,}', None, {"a": 1}, "[" * 100_000])
+    def test_no_json(self, text):
+        score = valid_json(text)
+        assert score.value is False
+        assert score.metadata["reason"]
+
+    @given(JSON)
+    def test_whatever_the_standard_library_writes_is_json(self, value):
+        assert valid_json(json.dumps(value)).value is True
+
+    SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}  # noqa: RUF012
+
+    def test_a_schema(self):
+        assert valid_json('{"name": "Alice"}', self.SCHEMA).value is True
+        missing = valid_json("{}", schema=self.SCHEMA)
+        assert missing.value is False
+        assert "'name' is a required property" in missing.metadata["reason"]
+        assert "$.name" in valid_json('{"name": 1}', self.SCHEMA).metadata["reason"]
+        assert valid_json("{", self.SCHEMA).value is False
+
+    def test_the_schemas_draft_counts(self):
+        old = {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1, "exclusiveMinimum": True}
+        assert valid_json("1", old).value is False
+        assert valid_json("2", old).value is True
+
+    def test_a_schema_that_is_not_valid_says_so(self):
+        score = valid_json("{}", {"type": "no such type"})
+        assert score.value is False
+        assert score.metadata["reason"].startswith("the schema is not valid")
+
+    def test_references_are_not_fetched(self):
+        score = valid_json("{}", {"$ref": "http://127.0.0.1:9/schema"})
+        assert score.value is False
+        assert "127.0.0.1:9" in score.metadata["reason"]
+
+    def test_true_and_false_are_schemas(self):
+        assert valid_json("1", True).value is True
+        assert valid_json("1", False).value is False
+
+
+class TestJsonMatch:
+    @pytest.mark.parametrize(
+        ("result", "expected", "value"),
+        [
+            ('{"a": 1, "b": [2, 3]}', {"b": [2, 3.0], "a": 1}, True),
+            ('{"a": 1}', '{"a": 1, "b": 2}', False),
+            ("[1, 2]", "[2, 1]", False),
+            ("true", "1", False),
+            ("[true]", [1], False),
+            ("{", "{", False),
+            ("null", None, True),
+            ('"a"', '"b"', False),
+        ],
+    )
+    def test_values(self, result, expected, value):
+        assert json_match(result, expected).value is value
+
+    @given(JSON)
+    def test_a_value_matches_its_text_in_any_layout(self, value):
+        text = json.dumps(value, indent=3, sort_keys=True)
+        assert json_match(text, json.dumps(value)).value is True
+
+
+class TestText:
+    def test_contains(self):
+        assert contains("the cat sat", "cat").value is True
+        assert contains("the cat sat", "Cat").value is False
+        assert contains("the cat sat", "Cat", ignore_case=True).value is True
+        assert contains("the cat sat", ["cat", "sat"]).value is True
+        assert contains("the cat sat", ["cat", "dog"]).value is False
+        assert contains(None, "cat").value is False
+
+    def test_regex_match(self):
+        assert regex_match("order 66 done", r"\d+").value is True
+        assert regex_match("order", r"\d+").value is False
+        assert regex_match("order 66", r"\d+", full=True).value is False
+        assert regex_match("66", r"\d+", full=True).value is True
+        assert regex_match(None, "").value is False
+
+
+class TestChoiceMatch:
+    @pytest.mark.parametrize(
+        ("text", "chosen"),
+        [
+            ("B", "B"),
+            ("(b)", "B"),
+            ("The answer is (C).", "C"),
+            ("Answer: d", "D"),
+            ("**Answer:** C", "C"),
+            ("A is tempting, so is B. The answer is D because of that.", "D"),
+            ("The answer is B. Wait. The answer is C.", "C"),
+            (r"Hence $\boxed{C}$", "C"),
+            (r"\boxed{\text{A}}", "A"),
+            ("B) Paris", "B"),
+            ("I pick **D**, surely", "D"),
+            ("the answer is a dog", None),
+            ("A dog? I have no idea.", None),
+            ("(A) or (B)", None),
+            ("", None),
+            (None, None),
+        ],
+    )
+    def test_letters(self, text, chosen):
+        assert choice_match(text, "B").metadata["chosen"] == chosen
+        assert choice_match(text, "B").value is (chosen == "B")
+
+    def test_words(self):
+        labels = ("true", "not true", "unknown")
+        assert choice_match("It is Not True.", "not true", labels).value is True
+        assert choice_match("It is true, or unknown", "true", labels).value is False
+        assert choice_match("TRUE", "True", labels).value is True
