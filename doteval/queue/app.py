@@ -9,7 +9,7 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from doteval.queue.lanes import LaneCycle, is_lane, lane_names
-from doteval.queue.redis_transport import use_patient_transport
+from doteval.queue.redis_transport import PatientAMQP
 
 # Seconds after which the broker hands out a message again whose worker process neither finished it nor
 # renewed its lease. Lost rows are found much sooner, by comparing with the store; this is the last resort.
@@ -23,9 +23,7 @@ def celery_app(
 
     A worker process of it takes row tasks from the queues in `also` too.
     """
-    if is_redis(broker):
-        use_patient_transport()
-    app = Celery("doteval", broker=broker, set_as_current=False)
+    app = Celery("doteval", broker=broker, amqp=PatientAMQP, set_as_current=False)
     app.conf.update(settings(broker, queue, visibility_timeout))
     app.conf.task_queues = [each for name in (queue, *also) for each in lane_queues(name, broker)]
     return app

@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import kombu.transport
 import redis
+from celery.app.amqp import AMQP
+from kombu.connection import Connection
 from kombu.transport.redis import Channel, QoS, Transport
 from kombu.transport.virtual import QoS as HeldMessages
 
@@ -66,13 +67,21 @@ class PatientTransport(Transport):
     connection_errors = (*Transport.connection_errors, redis.exceptions.OutOfMemoryError)
 
 
+class PatientConnection(Connection):
+    """A connection to a broker, by this transport where that is Redis."""
+
+    def get_transport_cls(self) -> Any:
+        # Not by kombu's table of transports, which counts only until something else in the process has used Redis.
+        found = super().get_transport_cls()  # type: ignore[no-untyped-call] # kombu has no types
+        return PatientTransport if found is Transport else found
+
+
+class PatientAMQP(AMQP):  # type: ignore[misc] # Celery has no types
+    """What gives a Celery app its connections."""
+
+    Connection = PatientConnection
+
+
 def ask_while(wanted: Callable[[], bool]) -> None:
     """Have this process ask for a message only while one is wanted. It is asked again at each turn of Celery's loop."""
     PatientChannel.wants_more = staticmethod(wanted)
-
-
-def use_patient_transport() -> None:
-    """Have kombu use this transport for every Redis URL of this process."""
-    name = f"{PatientTransport.__module__}:{PatientTransport.__qualname__}"
-    # Where kombu looks up the transport of a URL's scheme.
-    kombu.transport.TRANSPORT_ALIASES.update({"redis": name, "rediss": name})
