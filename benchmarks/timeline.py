@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ SELECT min(evaluation.created_at), max(evaluation.finished_at), min(result.start
        min(result.started_at + result.seconds), max(result.started_at + result.seconds), count(*), sum(result.seconds)
 FROM result JOIN evaluation ON evaluation.id = result.evaluation_id
     JOIN experiment ON experiment.id = evaluation.experiment_id
-WHERE experiment.name = :name AND result.started_at >= :since
+WHERE experiment.name = :name AND result.started_at >= :since AND result.started_at + result.seconds <= :until
 """
 
 
@@ -33,10 +34,10 @@ class Timeline:
     own: float
 
 
-def timeline(storage: str, experiment: str, *, since: float = 0.0) -> Timeline:
-    """The times of an experiment's results, of those whose rows began after `since`."""
+def timeline(storage: str, experiment: str, *, since: float = 0.0, until: float = math.inf) -> Timeline:
+    """The times of an experiment's results, of those whose rows began after `since` and ended before `until`."""
     with _connected(storage) as connection:
-        return Timeline(*connection.execute(text(_QUERY), {"name": experiment, "since": since}).one())
+        return Timeline(*connection.execute(text(_QUERY), {"name": experiment, "since": since, "until": until}).one())
 
 
 def loads_of(storage: str, fixture: str) -> int:
