@@ -12,6 +12,9 @@ from pathlib import Path
 from benchmarks.environments import python_of
 from doteval.store import Store
 
+# Far more than any of these evaluations takes to load.
+_START_SECONDS = 60
+
 
 @contextmanager
 def worker_service(directory: Path, environment: Mapping[str, str], *, processes: int = 2) -> Iterator[None]:
@@ -29,10 +32,11 @@ def worker_service(directory: Path, environment: Mapping[str, str], *, processes
         stderr=subprocess.STDOUT,
     )
     try:
+        deadline = time.monotonic() + _START_SECONDS
         with Store.open(environment["DOTEVAL_STORAGE"]) as store:
             while sum(worker.state == "ready" for worker in store.workers.all()) < processes:
-                if service.poll() is not None:
-                    raise RuntimeError(f"the worker service ended:\n{log.read_text()[-2000:]}")
+                if service.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"the worker service ended, or does not get ready:\n{log.read_text()[-2000:]}")
                 time.sleep(0.05)
         yield
     finally:

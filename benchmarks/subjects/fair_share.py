@@ -22,15 +22,15 @@ def measure(bench: Bench) -> None:
     shares: dict[int, list[float]] = {SMALL: [], LARGER: []}
     with project(EVALUATIONS / "eval_sleep.py") as directory, EmbeddedRedis() as server:
         storage = f"sqlite:///{directory / 'own.db'}"
-        given = {"DOTEVAL_BROKER": server.url, "DOTEVAL_STORAGE": storage}
+        given = {"DOTEVAL_BROKER": server.url, "DOTEVAL_STORAGE": storage, "ROWS": str(behind)}
         submit = ("submit", "eval_sleep.py", "--experiment")
         with worker_service(directory, given):
-            bench.doteval(directory, *submit, "many", "--detach", **given, ROWS=str(behind))
+            bench.doteval(directory, *submit, "many", "--detach", **given)
             for number in range(bench.repeat):
                 for rows in (SMALL, LARGER):
                     name = f"{rows} rows, {number}"
                     typed = time.time()
-                    bench.doteval(directory, *submit, name, **given, ROWS=str(rows))
+                    bench.doteval(directory, *submit, name, **{**given, "ROWS": str(rows)})
                     times = timeline(storage, name)
                     others = timeline(storage, "many", since=times.created, until=times.last_ended)
                     first[rows].append(times.first_ended - typed)
