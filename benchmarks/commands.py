@@ -6,13 +6,11 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
-
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.1
 
 
 class CommandFailedError(Exception):
@@ -77,14 +75,23 @@ class _Peaks(threading.Thread):
         while not self._ended.wait(_LOOK_SECONDS):
             try:
                 self.own = max(self.own, peak_of(self._pid))
-                for child in psutil.Process(self._pid).children(recursive=True):
-                    self.largest = max(self.largest, peak_of(child.pid))
-            except (psutil.NoSuchProcess, OSError):
+                for child in _descendants(self._pid):
+                    self.largest = max(self.largest, peak_of(child))
+            except OSError:
+                # One of them has just ended.
                 continue
 
     def stop(self) -> None:
         self._ended.set()
         self.join()
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    # The kernel's own lists: psutil reads about every process of the machine, which takes ten times as long.
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            yield child
+            yield from _descendants(child)
 
 
 def peak_of(pid: int) -> float:

@@ -1,13 +1,16 @@
 """A model that takes 5 s to load and 20 ms of a processor a row, on two worker processes.
 
-Beside it the least that two processors can do: load once in each process, then half of the rows in each. What is
-compared with it is the whole command, which starts everything, and a worker service's load with what comes after
-it, from submitted to completed.
+Beside it the least that two processors can do: load once in each process, then half of the rows in each; and what two
+plain processes take that do this and nothing else, since a virtual machine is not given all of its processors. What
+is compared is the whole command, which starts everything, and a worker service's load with what comes after it, from
+submitted to completed.
 """
 
 from __future__ import annotations
 
-from benchmarks.bench import EVALUATIONS, Bench, project
+from concurrent.futures import ThreadPoolExecutor
+
+from benchmarks.bench import EVALUATIONS, PEERS, Bench, project
 from benchmarks.services import worker_service
 from benchmarks.timeline import loads_of, timeline
 from doteval.queue.embedded_redis import EmbeddedRedis
@@ -20,11 +23,13 @@ def measure(bench: Bench) -> None:
     rows = bench.rows(2_000)
     least = LOAD + rows * CPU / 2
     bench.report.add(WORK, "the least", "s", [least])
+    bare: list[float] = []
     whole: list[float] = []
     warm: list[float] = []
     loads: list[int] = []
     given = {"ROWS": str(rows), "LOAD": str(LOAD), "CPU": str(CPU)}
     for _ in range(bench.repeat):
+        bare.append(_seconds_of_two(bench, {**given, "ROWS": str(rows // 2)}))
         with project(EVALUATIONS / "eval_expensive.py") as directory:
             storage = f"sqlite:///{directory / 'own.db'}"
             taken = bench.doteval(
@@ -40,9 +45,17 @@ def measure(bench: Bench) -> None:
             times = timeline(storage, "x")
             # The service had loaded before.
             warm.append(LOAD + times.completed - times.created)
+    plain = bench.report.add(WORK, "two plain processes", "s", bare)
     started = bench.report.add(WORK, "doteval submit, the whole command", "s", whole)
     served = bench.report.add(WORK, "a worker service: load, and submitted to completed", "s", warm)
     bench.report.add(WORK, "loads of the model", "", [float(count) for count in loads])
     bench.report.aim(WORK, "× the least, the whole command", started.median / least, 1.1, at_least=False)
     bench.report.aim(WORK, "× the least, worker service", served.median / least, 1.1, at_least=False)
+    bench.report.aim(WORK, "× two plain processes, worker service", served.median / plain.median, 1.1, at_least=False)
     bench.report.aim(WORK, "loads", max(loads), 2, at_least=False)
+
+
+def _seconds_of_two(bench: Bench, given: dict[str, str]) -> float:
+    with ThreadPoolExecutor(2) as pool, project(PEERS / "expensive_bare.py") as directory:
+        one, other = (pool.submit(bench.peer, "doteval", directory, "expensive_bare.py", **given) for _ in range(2))
+        return max(one.result().seconds, other.result().seconds)
