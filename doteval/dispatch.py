@@ -104,6 +104,8 @@ class Dispatcher:
         self._clock = clock
         # By evaluation: the cursor at which its queue was first seen drained, when, and when last.
         self._drained: dict[int, tuple[int, float, float]] = {}
+        # By evaluation: the cursor at the last look for lost rows.
+        self._seen: dict[int, int] = {}
         # By evaluation: when its budget was first seen used up.
         self._used_up: dict[int, float] = {}
 
@@ -276,7 +278,10 @@ class Dispatcher:
         """Publish rows again that were lost: nothing has waited for some time, and rows are pending
         that no live worker holds."""
         cursor = self._store.evaluations.published(evaluation.id)
-        if self._queued(evaluation, cursor) or not self._has_lost_rows(evaluation):
+        # While rows are being published nothing can be said of lost ones, and all that are done would be read for it.
+        moved = self._seen.get(evaluation.id, cursor) != cursor
+        self._seen[evaluation.id] = cursor
+        if moved or self._queued(evaluation, cursor) or not self._has_lost_rows(evaluation):
             self._drained.pop(evaluation.id, None)
             return
         now = self._clock()
@@ -289,6 +294,7 @@ class Dispatcher:
             self._drained.pop(evaluation.id)
             if self._begin_round(evaluation, cursor):
                 self.publish(evaluation)
+                self._seen[evaluation.id] = self._store.evaluations.published(evaluation.id)
         else:
             self._drained[evaluation.id] = (cursor, since, now)
 

@@ -245,22 +245,23 @@ class Rows:
         """Indexes with pending samples, and how many."""
         with self._database.read() as connection:
             epochs = self._epochs(connection, evaluation_id)
+        start = bindparam("start", type_=ROW.c.row_index.type)
         count = select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery()
         samples = literal(1) if epochs == 1 else epochs - count
         query = (
             select(ROW.c.row_index, samples.label("samples"))
-            .where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index >= bindparam("start"), _unfinished(epochs))
+            .where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index >= start, _unfinished(epochs, start))
             .order_by(ROW.c.row_index)
             .limit(_PAGE)
         )
-        start = first
+        following = first
         while True:
             with self._database.read() as connection:
-                page = [(line.row_index, line.samples) for line in connection.execute(query, {"start": start})]
+                page = [(line.row_index, line.samples) for line in connection.execute(query, {"start": following})]
             yield from page
             if len(page) < _PAGE:
                 return
-            start = page[-1][0] + 1
+            following = page[-1][0] + 1
 
     def _epochs(self, connection: Connection, evaluation_id: int) -> int:
         epochs = connection.scalar(select(EVALUATION.c.epochs).where(EVALUATION.c.id == evaluation_id))
@@ -297,9 +298,10 @@ def _finished() -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _unfinished(epochs: int) -> ColumnElement[bool]:
+def _unfinished(epochs: int, start: ColumnElement[int]) -> ColumnElement[bool]:
     if epochs == 1:
-        return ~exists().where(*_finished())
+        # The index is bounded once more: of a new table PostgreSQL knows little, and goes through all results.
+        return ~exists().where(*_finished(), RESULT.c.row_index >= start)
     return select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery() < epochs
 
 
