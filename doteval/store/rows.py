@@ -246,11 +246,14 @@ class Rows:
         with self._database.read() as connection:
             epochs = self._epochs(connection, evaluation_id)
         start = bindparam("start", type_=ROW.c.row_index.type)
+        # Of a new table PostgreSQL knows little, and goes through all results unless it is told the range twice. SQLite
+        # looks each row up; told twice, it would take the range.
+        within = () if self._database.is_sqlite else (RESULT.c.row_index >= start,)
         count = select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery()
         samples = literal(1) if epochs == 1 else epochs - count
         query = (
             select(ROW.c.row_index, samples.label("samples"))
-            .where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index >= start, _unfinished(epochs, start))
+            .where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index >= start, _unfinished(epochs, *within))
             .order_by(ROW.c.row_index)
             .limit(_PAGE)
         )
@@ -298,10 +301,9 @@ def _finished() -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _unfinished(epochs: int, start: ColumnElement[int]) -> ColumnElement[bool]:
+def _unfinished(epochs: int, *within: ColumnElement[bool]) -> ColumnElement[bool]:
     if epochs == 1:
-        # The index is bounded once more: of a new table PostgreSQL knows little, and goes through all results.
-        return ~exists().where(*_finished(), RESULT.c.row_index >= start)
+        return ~exists().where(*_finished(), *within)
     return select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery() < epochs
 
 
