@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,16 @@ class Bench:
     def peer(self, name: str, directory: Path, *arguments: str, **environment: str) -> Measured:
         """Python in a peer's environment."""
         return measured([python_of(name), *arguments], directory, environment)
+
+    def two_peers(self, name: str, file: str, **environment: str) -> list[Measured]:
+        """A script in two processes of a peer's environment at once, each in a directory of its own."""
+
+        def one(_: int) -> Measured:
+            with project(PEERS / file) as directory:
+                return self.peer(name, directory, file, **environment)
+
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(one, range(2)))
 
 
 @contextmanager

@@ -102,10 +102,10 @@ class Dispatcher:
         self._publisher = publisher
         self._options = options or DispatchOptions()
         self._clock = clock
-        # By evaluation: the cursor at which its queue was first seen drained, when, and when last.
-        self._drained: dict[int, tuple[int, float, float]] = {}
         # By evaluation: the cursor at the last look for lost rows.
         self._seen: dict[int, int] = {}
+        # By evaluation: when its queue was first seen drained since the cursor moved, and when last.
+        self._drained: dict[int, tuple[float, float]] = {}
         # By evaluation: when its budget was first seen used up.
         self._used_up: dict[int, float] = {}
 
@@ -278,25 +278,25 @@ class Dispatcher:
         """Publish rows again that were lost: nothing has waited for some time, and rows are pending
         that no live worker holds."""
         cursor = self._store.evaluations.published(evaluation.id)
-        # While rows are being published nothing can be said of lost ones, and all that are done would be read for it.
+        # While rows are being published, perhaps by another process, nothing can be said of lost ones: workers may not
+        # have told yet that they hold them. And all that are done would be read for it.
         moved = self._seen.get(evaluation.id, cursor) != cursor
         self._seen[evaluation.id] = cursor
         if moved or self._queued(evaluation, cursor) or not self._has_lost_rows(evaluation):
             self._drained.pop(evaluation.id, None)
             return
         now = self._clock()
-        seen_at, since, last = self._drained.get(evaluation.id, (None, now, now))
-        if seen_at != cursor or now - last > _LONGEST_BLINK:
-            # Rows have been published since, perhaps by another process, or nobody could look, because the
-            # store or the broker was away: workers may not have told yet that they hold them.
-            self._drained[evaluation.id] = (cursor, now, now)
-        elif now - since >= _DRAINED_SECONDS:
-            self._drained.pop(evaluation.id)
-            if self._begin_round(evaluation, cursor):
-                self.publish(evaluation)
-                self._seen[evaluation.id] = self._store.evaluations.published(evaluation.id)
-        else:
-            self._drained[evaluation.id] = (cursor, since, now)
+        since, last = self._drained.get(evaluation.id, (now, now))
+        if now - last > _LONGEST_BLINK:
+            # Nobody could look, because the store or the broker was away, and nor could workers tell.
+            since = now
+        if now - since < _DRAINED_SECONDS:
+            self._drained[evaluation.id] = (since, now)
+            return
+        self._drained.pop(evaluation.id)
+        if self._begin_round(evaluation, cursor):
+            self.publish(evaluation)
+            self._seen[evaluation.id] = self._store.evaluations.published(evaluation.id)
 
     def _begin_round(self, evaluation: Evaluation, cursor: int, lane: int | None = None) -> bool:
         """Put the cursor back to the first row, on another lane if one is given, unless it has moved meanwhile."""

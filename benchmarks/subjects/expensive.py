@@ -8,9 +8,7 @@ submitted to completed.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
-from benchmarks.bench import EVALUATIONS, PEERS, Bench, project
+from benchmarks.bench import EVALUATIONS, Bench, project
 from benchmarks.services import worker_service
 from benchmarks.timeline import loads_of, timeline
 from doteval.queue.embedded_redis import EmbeddedRedis
@@ -29,7 +27,8 @@ def measure(bench: Bench) -> None:
     loads: list[int] = []
     given = {"ROWS": str(rows), "LOAD": str(LOAD), "CPU": str(CPU)}
     for _ in range(bench.repeat):
-        bare.append(_seconds_of_two(bench, {**given, "ROWS": str(rows // 2)}))
+        both = bench.two_peers("doteval", "expensive_bare.py", **{**given, "ROWS": str(rows // 2)})
+        bare.append(max(one.seconds for one in both))
         with project(EVALUATIONS / "eval_expensive.py") as directory:
             storage = f"sqlite:///{directory / 'own.db'}"
             taken = bench.doteval(
@@ -53,9 +52,3 @@ def measure(bench: Bench) -> None:
     bench.report.aim(WORK, "× the least, worker service", served.median / least, 1.1, at_least=False)
     bench.report.aim(WORK, "× two plain processes, worker service", served.median / plain.median, 1.1, at_least=False)
     bench.report.aim(WORK, "loads", max(loads), 2, at_least=False)
-
-
-def _seconds_of_two(bench: Bench, given: dict[str, str]) -> float:
-    with ThreadPoolExecutor(2) as pool, project(PEERS / "expensive_bare.py") as directory:
-        one, other = (pool.submit(bench.peer, "doteval", directory, "expensive_bare.py", **given) for _ in range(2))
-        return max(one.result().seconds, other.result().seconds)

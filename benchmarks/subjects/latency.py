@@ -47,15 +47,8 @@ def rate_of_peer(bench: Bench, name: str, file: str, rows: int, concurrency: int
 
 def rate_of_two(bench: Bench, name: str, file: str, rows: int, concurrency: int) -> float:
     """Two processes of the same script, each with half of the rows and of the concurrency."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    def both(given: dict[str, str]) -> None:
-        half = {**given, "ROWS": str(rows // 2), "CONCURRENCY": str(concurrency // 2)}
-        with ThreadPoolExecutor(2) as pool, project(PEERS / file) as one, project(PEERS / file) as two:
-            for done in [pool.submit(bench.peer, name, directory, file, **half) for directory in (one, two)]:
-                done.result()
-
-    return rate(rows // 2 * 2, both)
+    half = {"ROWS": str(rows // 2), "CONCURRENCY": str(concurrency // 2)}
+    return rate(rows // 2 * 2, lambda given: bench.two_peers(name, file, **{**given, **half}))
 
 
 def measure(bench: Bench) -> None:

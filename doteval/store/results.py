@@ -101,7 +101,7 @@ class Results:
             .exists()
         )
         query = (
-            # Names as they are stored: made readable for each of a million lines they would take half of the time.
+            # Names as they are stored: made readable for each of a million lines they took up to half of the time.
             select(type_coerce(SCORE.c.name, Text), SCORE.c.metrics, SCORE.c.value, SCORE.c.row_index)
             .where(SCORE.c.evaluation_id == evaluation_id, ~undone)
             .order_by(SCORE.c.row_index, SCORE.c.sample, SCORE.c.position)

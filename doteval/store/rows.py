@@ -246,14 +246,18 @@ class Rows:
         with self._database.read() as connection:
             epochs = self._epochs(connection, evaluation_id)
         start = bindparam("start", type_=ROW.c.row_index.type)
-        # Of a new table PostgreSQL knows little, and goes through all results unless it is told the range twice. SQLite
-        # looks each row up; told twice, it would take the range.
-        within = () if self._database.is_sqlite else (RESULT.c.row_index >= start,)
-        count = select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery()
-        samples = literal(1) if epochs == 1 else epochs - count
+        samples: ColumnElement[int]
+        if epochs == 1:
+            # Of a new table PostgreSQL knows little, and goes through all results unless it is told the range twice.
+            # SQLite looks each row up; told twice, it would take the range.
+            within = () if self._database.is_sqlite else (RESULT.c.row_index >= start,)
+            samples, unfinished = literal(1), ~exists().where(*_finished(), *within)
+        else:
+            count = select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery()
+            samples, unfinished = epochs - count, count < epochs
         query = (
             select(ROW.c.row_index, samples.label("samples"))
-            .where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index >= start, _unfinished(epochs, *within))
+            .where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index >= start, unfinished)
             .order_by(ROW.c.row_index)
             .limit(_PAGE)
         )
@@ -299,12 +303,6 @@ def _finished() -> tuple[ColumnElement[bool], ...]:
         RESULT.c.row_index == ROW.c.row_index,
         RESULT.c.retry == false(),
     )
-
-
-def _unfinished(epochs: int, *within: ColumnElement[bool]) -> ColumnElement[bool]:
-    if epochs == 1:
-        return ~exists().where(*_finished(), *within)
-    return select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery() < epochs
 
 
 def _within(table: Table) -> tuple[ColumnElement[bool], ...]:
