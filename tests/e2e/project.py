@@ -151,11 +151,14 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 30, what: str =
     """Wait until the condition is true; returns what it gave. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
+        asked_at = time.monotonic()
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, f"{what} did not come true within {seconds:g} s"
-        time.sleep(0.02)
+        now = time.monotonic()
+        assert now < deadline, f"{what} did not come true within {seconds:g} s"
+        # To look at the store costs milliseconds, which what is waited for may need.
+        time.sleep(max(0.02, 4 * (now - asked_at)))
 
 
 def leftover_processes(path: Path) -> list[int]:

@@ -15,6 +15,7 @@ CONCURRENCY = 10
 
 EVALUATION = """
 import asyncio
+import os
 import pytest
 from doteval import Result, foreach
 from doteval.evaluators import exact_match
@@ -29,14 +30,25 @@ def model():
 async def eval_steady(text, label, model):
     tell("begin " + text)
     await asyncio.sleep(SECONDS)
+    while int(text.removeprefix("text ")) >= HELD and not os.path.exists("go"):
+        await asyncio.sleep(0.02)
     tell("end " + text)
     return Result(exact_match(label, "0"), prompt=text)
 """
 
 
-def write_evaluation(project: Project, *, rows: int = ROWS, seconds: float = 0.15) -> None:
-    """Write ``eval_it.py``: so many rows, of so many seconds each."""
-    project.write("eval_it.py", EVALUATION.replace("ROWS", str(rows)).replace("SECONDS", str(seconds)))
+def write_evaluation(project: Project, *, rows: int = ROWS, seconds: float = 0.15, held: int | None = None) -> None:
+    """Write ``eval_it.py``: so many rows, of so many seconds each. Those from `held` on do not end before `let_go`:
+    there is a middle of the evaluation then, however long other commands take to start."""
+    text = EVALUATION
+    for word, value in {"ROWS": rows, "SECONDS": seconds, "HELD": rows if held is None else held}.items():
+        text = text.replace(word, str(value))
+    project.write("eval_it.py", text)
+
+
+def let_go(project: Project) -> None:
+    """Let the rows end that `write_evaluation` holds."""
+    project.write("go", "")
 
 
 def some_moment(seed: int, rows: int = ROWS) -> int:
