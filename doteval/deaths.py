@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from doteval.errors import StoreError
 from doteval.flight_log import FlightEntry, read_flight_log
+from doteval.launcher import UNKNOWN, Process
 from doteval.spending_log import read_spending_log
 from doteval.store import CrashedRow, LostUsage, Store, TimedOutRow
 from doteval.stuck_rows import under_way
@@ -57,14 +57,13 @@ class Deaths:
         """Where a process notes its rows in flight."""
         return self.directory / f"{pid}.flights"
 
-    def record(self, process: subprocess.Popen[bytes], *, stuck: bool = False) -> str:
+    def record(self, process: Process, *, stuck: bool = False) -> str:
         """Record the end of a process that has ended. Returns how it ended, for people.
 
         `stuck` says that it was killed for a row that was over its time. If no other call was under way, that one
         was it; else those in calls are suspects, which run alone from then on.
         """
-        code = process.returncode
-        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"left with exit code {code}"
+        how = _how(process.returncode)
         log = self.flight_log(process.pid)
         # One that left in order has none in flight.
         taken = read_flight_log(log)
@@ -127,6 +126,12 @@ class Deaths:
             for row in given_up:
                 self._told(f"row {row.row_index} is given up: too many processes died with it in flight")
         self._store.workers.end_process(socket.gethostname(), death.pid, reason=death.how)
+
+
+def _how(code: int | None) -> str:
+    if code is None or code == UNKNOWN:
+        return "ended, nobody knows how"
+    return f"was killed by {_signal_name(-code)}" if code < 0 else f"left with exit code {code}"
 
 
 def _signal_name(number: int) -> str:

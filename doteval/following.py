@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from doteval.dispatch import Dispatcher
 from doteval.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.launcher import Launcher
 from doteval.patience import patiently
 from doteval.placement import worker_command_for
 from doteval.queue.embedded_redis import EmbeddedRedis
@@ -149,10 +150,16 @@ def queues_of(evaluations: Sequence[Evaluation], otherwise: str) -> tuple[str, .
 
 @contextlib.contextmanager
 def local_workers(
-    options: WorkerOptions, processes: int, store: Store, watcher: Watcher, devices: Sequence[str] = ()
+    options: WorkerOptions,
+    processes: int,
+    store: Store,
+    watcher: Watcher,
+    devices: Sequence[str] = (),
+    launcher: Launcher | None = None,
 ) -> Iterator[None]:
     """Worker processes of this machine for the length of a block; they finish their rows in flight at its end."""
-    supervisor = Supervisor(options, processes, store, told=watcher.note, output=watcher.note, devices=devices)
+    note = watcher.note
+    supervisor = Supervisor(options, processes, store, told=note, output=note, devices=devices, launcher=launcher)
     supervisor.start()
     try:
         yield

@@ -25,13 +25,13 @@ class Heartbeat:
     """Does `duties`, pairs of a pause in seconds and an action, on a thread of its own.
 
     A store or broker that is away is logged once and tried again with the next turn. When
-    `supervisor` is no longer this process's parent, the process asks itself to leave.
+    `parent` is no longer this process's parent, the process asks itself to leave.
     """
 
-    def __init__(self, duties: Sequence[tuple[float, Callable[[], None]]], *, supervisor: int | None = None) -> None:
+    def __init__(self, duties: Sequence[tuple[float, Callable[[], None]]], *, parent: int | None = None) -> None:
         self._duties = duties
         self._due = [time.monotonic() + pause for pause, _ in duties]
-        self._supervisor = supervisor
+        self._parent = parent
         self._away = ""
         self._lock = threading.Lock()
         self._stopping = False
@@ -63,9 +63,9 @@ class Heartbeat:
                     if time.monotonic() - began >= pause:
                         # Not in a burst after a turn that took long.
                         self._due[number] = time.monotonic() + pause
-            if self._supervisor is not None and os.getppid() != self._supervisor:
+            if self._parent is not None and os.getppid() != self._parent:
                 logger.warning("the service that started this worker process is gone; leaving")
-                self._supervisor = None
+                self._parent = None
                 os.kill(os.getpid(), signal.SIGTERM)
             self._wake.wait(max(0.0, min(self._due) - time.monotonic()))
             self._wake.clear()

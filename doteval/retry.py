@@ -14,6 +14,7 @@ from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, UsageError
 from doteval.experiments import PLACED, PRIVATE, QUEUE, ROOT, Evaluation, EvaluationStatus
 from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
+from doteval.launcher import Launcher, begin_launcher
 from doteval.placement import DEFAULT_QUEUE
 from doteval.queue.publisher import Publisher
 from doteval.results import ErrorClass
@@ -96,7 +97,7 @@ def retry(options: RetryOptions, store: Store, evaluations: Sequence[Evaluation]
         if reason is not None:
             raise budget_error(evaluation.experiment.name, reason, pending=0)
     if options.broker is not None:
-        return _run(store, failing, options, watcher, paths=(), root=None)
+        return _run(store, failing, options, watcher)
     # Imported here: pytest takes time that a retry by workers elsewhere need not wait.
     from doteval.execution.embedded import with_collected
 
@@ -104,11 +105,13 @@ def retry(options: RetryOptions, store: Store, evaluations: Sequence[Evaluation]
     root = _common_root(failing)
     nodes = tuple(_node(evaluation, root) for evaluation in failing)
 
-    def body(collected: Collected) -> None:
-        _check_code(collected, failing)
-        retried.append(_run(store, failing, options, watcher, paths=nodes, root=str(root)))
+    with begin_launcher() as launcher:
 
-    with_collected(nodes, body, root=str(root))
+        def body(collected: Collected) -> None:
+            _check_code(collected, failing)
+            retried.append(_run(store, failing, options, watcher, paths=nodes, root=str(root), launcher=launcher))
+
+        with_collected(nodes, body, root=str(root))
     return retried[0]
 
 
@@ -118,8 +121,9 @@ def _run(
     options: RetryOptions,
     watcher: Watcher,
     *,
-    paths: tuple[str, ...],
-    root: str | None,
+    paths: tuple[str, ...] = (),
+    root: str | None = None,
+    launcher: Launcher | None = None,
 ) -> Retried:
     with contextlib.ExitStack() as stack:
         broker, private = broker_for(stack, options.broker)
@@ -157,7 +161,7 @@ def _run(
                 service="local",
                 sharing=replace(load_settings().sharing(), broker=broker),
             )
-            stack.enter_context(local_workers(worker_options, processes, store, watcher, options.devices))
+            stack.enter_context(local_workers(worker_options, processes, store, watcher, options.devices, launcher))
         for evaluation in evaluations:
             # Of one that runs, rows are on their way: what nobody runs is found when the queue has drained.
             if evaluation.status is not EvaluationStatus.RUNNING:

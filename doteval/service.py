@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from doteval.errors import EvaluationFileError, UsageError
+from doteval.launcher import begin_launcher
 from doteval.log_lines import LogFormat, resolve
 from doteval.monitoring.service_endpoints import Health, figures_directory, service_endpoints
 from doteval.orphans import reap_orphans
@@ -81,13 +82,16 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
         leaving = stack.enter_context(_asked_to_leave())
         store = stack.enter_context(contextlib.closing(Store.open(options.storage)))
         figures = stack.enter_context(figures_directory(wanted=options.metrics_port is not None))
+        worker_options = _worker_options(options, options.broker, store, figures)
+        launcher = stack.enter_context(begin_launcher(worker_options.to_environment()))
         supervisor = Supervisor(
-            _worker_options(options, options.broker, store, figures),
+            worker_options,
             processes,
             store,
             told=told,
             log_level=options.log_level,
             devices=options.devices,
+            launcher=launcher,
         )
         addresses = stack.enter_context(
             service_endpoints(
@@ -106,7 +110,7 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
         for address in addresses:
             told(f"listening on {address}")
         while not leaving.wait(_REAP_SECONDS):
-            reap_orphans(supervisor.pids())
+            reap_orphans([*supervisor.pids(), *([launcher.pid] if launcher else [])])
         told("leaving: rows in flight finish first")
         supervisor.stop()
 

@@ -27,6 +27,7 @@ from doteval.experiments import (
 )
 from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
 from doteval.intake import take_in
+from doteval.launcher import Launcher, begin_launcher
 from doteval.placement import DEFAULT_QUEUE
 from doteval.queue.lanes import Priority
 from doteval.queue.publisher import Publisher
@@ -103,14 +104,18 @@ def submit(options: SubmitOptions, watcher: Watcher) -> Submission:
         )
     finished: list[Submission] = []
 
-    def body(collected: Collected) -> None:
-        finished.append(_submit_collected(collected, options, watcher))
+    with begin_launcher() if options.broker is None else contextlib.nullcontext() as launcher:
 
-    with_collected(options.paths, body, keyword=options.keyword)
+        def body(collected: Collected) -> None:
+            finished.append(_submit_collected(collected, options, watcher, launcher))
+
+        with_collected(options.paths, body, keyword=options.keyword)
     return finished[0]
 
 
-def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Watcher) -> Submission:
+def _submit_collected(
+    collected: Collected, options: SubmitOptions, watcher: Watcher, launcher: Launcher | None
+) -> Submission:
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store.open(_storage(collected, options))))
         broker, private = broker_for(stack, options.broker)
@@ -143,7 +148,7 @@ def _submit_collected(collected: Collected, options: SubmitOptions, watcher: Wat
                 # Limits are in the private Redis, which ends with this command; the cache stays in its file.
                 sharing=replace(options.sharing, broker=broker),
             )
-            stack.enter_context(local_workers(worker_options, processes, store, watcher, options.devices))
+            stack.enter_context(local_workers(worker_options, processes, store, watcher, options.devices, launcher))
         slots = max(1, processes) * (options.concurrency or 10)
         queues = {each.uid: each.queue or options.queue for each in evaluations}
         dispatcher = Dispatcher(store, publisher, DispatchOptions(options.rows_per_task, slots, queues))

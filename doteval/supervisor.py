@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from doteval.deaths import Deaths
 from doteval.errors import WorkerError
+from doteval.launcher import Launcher, LauncherGoneError, Process
 from doteval.output_file import OutputFile
 from doteval.placement import DEVICES_VARIABLE, device_of
 from doteval.store import Store
@@ -25,6 +26,8 @@ _SHORT_LIFE = 10.0
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 60.0
 _LOOK_SECONDS = 0.1
+# For which the launcher is waited for at a time, while nothing else is to be done but to notice that nobody wants it.
+_READY_SECONDS = 0.02
 
 Command = Callable[[WorkerOptions, int, str], list[str]]
 
@@ -47,7 +50,7 @@ class _Place:
 
     number: int
     device: str | None = None
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     started_at: float = 0.0
     start_at: float = 0.0
     short_lives: int = field(default=0)
@@ -58,8 +61,9 @@ class Supervisor:
 
     `told` is called with a line for people whenever a process has died; `output`, if given, with
     every line that a worker process prints, else they print where this process does. Of `devices` each
-    worker process sees one: they are dealt in turn, and one that is started again gets the same. `command`
-    makes the command line of a worker process; `clock` gives seconds that only ever grow.
+    worker process sees one: they are dealt in turn, and one that is started again gets the same. A `launcher`
+    forks them; without one, or when it is gone, each is started by itself. `command` makes the command line
+    of a worker process; `clock` gives seconds that only ever grow.
     """
 
     def __init__(
@@ -72,14 +76,18 @@ class Supervisor:
         output: Callable[[str], None] | None = None,
         log_level: str = "WARNING",
         devices: Sequence[str] = (),
+        launcher: Launcher | None = None,
         command: Command = worker_command,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._deaths = Deaths(store, told)
-        self._options = replace(options, supervisor=os.getpid(), flight_logs=str(self._deaths.directory))
+        self._options = replace(
+            options, supervisor=os.getpid(), parent=os.getpid(), flight_logs=str(self._deaths.directory)
+        )
         self._told = told
         self._output = OutputFile(output) if output is not None else None
         self._log_level = log_level
+        self._launcher = launcher
         self._command = command
         self._clock = clock
         self._places = [_Place(number, device_of(devices, number)) for number in range(1, processes + 1)]
@@ -91,9 +99,7 @@ class Supervisor:
         self._thread = threading.Thread(target=self._keep, name="doteval-supervisor", daemon=True)
 
     def start(self) -> None:
-        """Start all worker processes, and a thread that keeps them alive."""
-        for place in self._places:
-            self._start(place)
+        """Start a thread that starts all worker processes and keeps them alive."""
         self._thread.start()
 
     def stop(self, *, patience: float = 600.0) -> None:
@@ -117,7 +123,7 @@ class Supervisor:
                 remedy="Their rows are pending; submit the experiment again to run them.",
             )
 
-    def _end(self, processes: list[subprocess.Popen[bytes]], patience: float) -> list[int]:
+    def _end(self, processes: list[Process], patience: float) -> list[int]:
         """Ask processes to leave, and wait. Returns the ids of those that had to be killed."""
         deadline = self._clock() + patience
         killed = []
@@ -138,7 +144,7 @@ class Supervisor:
                 process.wait()
         return killed
 
-    def _has_left(self, process: subprocess.Popen[bytes], patience: float) -> bool:
+    def _has_left(self, process: Process, patience: float) -> bool:
         """Wait for a process to leave. A row that is over its time and cannot be interrupted would keep it for ever."""
         while True:
             try:
@@ -160,7 +166,10 @@ class Supervisor:
         return [code for code in codes if code is not None]
 
     def _keep(self) -> None:
-        while not self._stopping.wait(_LOOK_SECONDS):
+        while not self._can_start():
+            if self._stopping.is_set():
+                return
+        while not self._stopping.is_set():
             if self._output is not None:
                 self._output.pass_on()
             self._deaths.catch_up()
@@ -168,19 +177,27 @@ class Supervisor:
                 if place.process is not None and place.process.poll() is not None:
                     self._bury(place)
                 if place.process is None and self._clock() >= place.start_at and not self._stopping.is_set():
-                    self._start_again(place)
+                    self._try_to_start(place)
             if self._clock() >= self._next_watch:
                 self._next_watch = self._clock() + LOOK_SECONDS
                 for place in self._places:
                     if place.process is not None:
                         self._end_if_stuck(place.process)
+            self._stopping.wait(_LOOK_SECONDS)
 
-    def _end_if_stuck(self, process: subprocess.Popen[bytes]) -> None:
+    def _can_start(self) -> bool:
+        """Whether the launcher, if there is one, has made its imports; waits a moment for it."""
+        try:
+            return self._launcher is None or self._launcher.is_ready(_READY_SECONDS)
+        except LauncherGoneError:
+            return True
+
+    def _end_if_stuck(self, process: Process) -> None:
         if self._stuck_rows.are_in(process.pid, self._deaths.flight_log(process.pid)):
             self._stuck.add(process.pid)
             process.kill()
 
-    def _start_again(self, place: _Place) -> None:
+    def _try_to_start(self, place: _Place) -> None:
         try:
             self._start(place)
         except OSError as error:
@@ -189,10 +206,29 @@ class Supervisor:
             self._told(f"a worker process cannot be started: {error.strerror}; the next attempt is in {pause:g} s")
 
     def _start(self, place: _Place) -> None:
+        command = self._command(self._options, place.number, self._log_level)
         # In the environment it is set before anything is imported.
         device = {} if place.device is None else {DEVICES_VARIABLE: place.device}
-        place.process = subprocess.Popen(
-            self._command(self._options, place.number, self._log_level),
+        place.process = self._launched(command, device) or self._spawned(command, device)
+        place.started_at = self._clock()
+
+    def _launched(self, command: list[str], device: dict[str, str]) -> Process | None:
+        """A worker process that the launcher has forked, None if there is no launcher any more."""
+        if self._launcher is None:
+            return None
+        options = replace(self._options, parent=self._launcher.pid)
+        output = None if self._output is None else self._output.file
+        interpreter, flag, *module = command
+        assert (interpreter, flag) == (sys.executable, "-m")
+        try:
+            return self._launcher.launch(module, {**options.to_environment(), **device}, output)
+        except LauncherGoneError:
+            self._launcher = None
+            return None
+
+    def _spawned(self, command: list[str], device: dict[str, str]) -> Process:
+        return subprocess.Popen(
+            command,
             env={**os.environ, **self._options.to_environment(), **device},
             stdin=subprocess.DEVNULL,
             stdout=self._output.file if self._output is not None else None,
@@ -200,7 +236,6 @@ class Supervisor:
             # Ctrl-C reaches the supervisor only, which then ends its worker processes in order.
             start_new_session=True,
         )
-        place.started_at = self._clock()
 
     def _bury(self, place: _Place) -> None:
         assert place.process is not None

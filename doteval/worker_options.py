@@ -29,9 +29,10 @@ class WorkerOptions:
 
     Row tasks come from `queues`, which are those of the broker called `private`, None for one that anybody may
     use. `root` is pytest's root directory, None to leave it to pytest. `service`
-    names the service in tables and in Flower; `supervisor` is the pid of the process to leave with, None for
-    a worker process that was started on its own. `visibility_timeout` is how many seconds a broker waits for
-    a silent worker process. `flight_logs` is the directory where worker processes note their rows in flight.
+    names the service in tables and in Flower, and `supervisor` is its pid; `parent` is the pid of the process to leave
+    with. Both are None for a worker process that was started on its own. `visibility_timeout` is how many seconds a
+    broker waits for a silent worker process. `flight_logs` is the directory where worker processes note their rows
+    in flight.
     A process that has stored `max_rows` rows, or uses more than `max_memory` megabytes, makes room for a fresh one.
     `log_format` is how log lines look; `figures` is the directory where worker processes count for
     Prometheus. `sharing` is where its clients find the cache and the limits that they share.
@@ -48,6 +49,7 @@ class WorkerOptions:
     root: str | None = None
     service: str = "worker"
     supervisor: int | None = None
+    parent: int | None = None
     visibility_timeout: int = 3600
     flight_logs: str | None = None
     max_rows: int | None = None

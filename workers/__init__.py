@@ -5,6 +5,18 @@ process, `matching` knows its evaluations, `hands` the row tasks in hand, `fligh
 budgets; `landing` is where rows arrive, and `refusals` says why some are not run.
 """
 
-from workers.tasks import app
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workers.tasks import app
 
 __all__ = ["app"]
+
+
+def __getattr__(name: str) -> object:
+    # The app is made from the options of one process, which a launcher does not know when it imports the rest.
+    if name == "app":
+        from workers.tasks import app
+
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

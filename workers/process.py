@@ -141,7 +141,7 @@ class WorkerProcess:
                 (DISPATCH_SECONDS, self._dispatch),
                 (max(BEAT_SECONDS, self._options.visibility_timeout / 4), self._renew),
             ),
-            supervisor=self._options.supervisor,
+            parent=self._options.parent,
         )
         self._beat()
         self._heartbeat.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import io
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -56,8 +55,6 @@ def with_collected(
         arguments += ["-k", keyword]
     if root is not None:
         arguments.append(f"--rootdir={root}")
-    if importlib.util.find_spec("xdist") is not None:
-        arguments += ["-n", "0"]
     code = pytest.main(arguments, plugins=[embedded, *plugins])
     if embedded.raised is not None:
         raise embedded.raised
@@ -86,6 +83,13 @@ class EmbeddedPytest:
 
     def output(self) -> str:
         return "\n".join(self._terminal.getvalue().splitlines()[-20:])
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_cmdline_main(self, config: pytest.Config) -> Generator[None, Any, Any]:
+        # Before pytest-xdist looks, if it is there: the user's addopts may ask it to share out the work.
+        if hasattr(config.option, "numprocesses"):
+            config.option.numprocesses = 0
+        return (yield)
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:

@@ -208,3 +208,12 @@ def test_many_files_with_conftest_classes_parameters_and_nodes(project: Project)
     project.run("submit", "evals", "-k", "plain", "--experiment", "key", "--workers", "1", "--samples", "1")
     assert [each["name"] for each in project.json("show", "one")["evaluations"]] == ["EvalGroup::eval_sized[small]"]
     assert [len(records) for records in project.records("key").values()] == [1]
+
+
+@pytest.mark.parametrize("options", ["-n 2", "--dist loadfile -n 2", "-p no:xdist -p no:xdist.looponfail"])
+def test_whatever_users_tell_xdist_worker_processes_evaluate(project: Project, options: str) -> None:
+    project.write("eval_it.py", EVALUATIONS.replace("range(200)", "range(4)"))
+    project.environment["PYTEST_ADDOPTS"] = options
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
+    assert project.counts()["+model"] == 1
+    assert len(project.records("x")["eval_counted"]) == 4

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,26 @@ def test_a_killed_service(project: Project, broker: Broker, whom: str, seed: int
     with project.started("worker", ".", "--processes", "2"):
         project.run("watch", "x")
     check(project, "x", in_flight=2 * CONCURRENCY if whom == "group" else 0)
+
+
+def test_a_killed_launcher(project: Project, broker: Broker, seed: int) -> None:
+    """What it had forked leaves in order, and is followed by worker processes that need none."""
+    write_evaluation(project)
+    with project.started("worker", ".", "--processes", "2"):
+        ready(project, 2)
+        project.run("submit", "eval_it.py", "--experiment", "x", "--detach")
+        reached(project, some_moment(seed))
+        (launcher,) = {parent_of(worker.info.pid) for worker in project.workers()}
+        os.kill(launcher, signal.SIGKILL)
+        project.run("watch", "x")
+        wait_until(lambda: project.counts()["-model"] == 2, what="the end of those that it had forked")
+    check(project, "x", in_flight=0)
+    assert project.output().count("ended, nobody knows how; the next starts in") == 2
+
+
+def parent_of(pid: int) -> int:
+    # After the name, which may hold spaces: state, parent.
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_sigterm_during_a_long_row(project: Project, broker: Broker) -> None:

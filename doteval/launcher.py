@@ -1,0 +1,207 @@
+"""The launcher: a process that has imported what worker processes need, and forks them.
+
+Most of what a worker process does before its first row is to import. The launcher does it once for all worker processes
+of a command, beside what the command itself does meanwhile, and they share the memory of it. Nothing of a user's is
+imported there: each worker process reads evaluation files after it was forked. `workers.launcher` is its other side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
+from typing import IO, Any, Final, Protocol
+
+# What `returncode` is of a process that outlived its launcher: no exit code is this.
+UNKNOWN: Final = 256
+_MODULE = "workers.launcher"
+# Between two looks whether a process has ended that has no launcher any more.
+_LOOK_SECONDS = 0.05
+
+
+class Process(Protocol):
+    """What is asked of a child process: a part of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+    def kill(self) -> None: ...
+
+
+class LauncherGoneError(ConnectionError):
+    """The launcher has ended, and starts nothing any more."""
+
+
+class Launcher:
+    """Forks worker processes. It begins to import at once, and ends with this process, however that ends."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", _MODULE, str(theirs.fileno())],
+                env={**os.environ, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                # Ctrl-C is for the command only.
+                start_new_session=True,
+            )
+        self._channel = Connection(ours.detach())
+        # Several threads ask for the ends of processes.
+        self._lock = threading.RLock()
+        self._ready = self._gone = False
+        self._answers: deque[list[Any]] = deque()
+        # By process id: how those ended that nobody has asked for since.
+        self._codes: dict[int, int] = {}
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_ready(self, timeout: float) -> bool:
+        """Whether it has imported everything, within so many seconds. Raises LauncherGoneError."""
+        with self._lock:
+            if not self._ready and self._receive(timeout):
+                self._ready = bool(self._answers and self._answers.popleft())
+            if self._gone:
+                raise LauncherGoneError("the launcher has ended")
+            return self._ready
+
+    def launch(self, command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None) -> Launched:
+        """Start what is after ``python -m``, with variables added to the environment, in a session of its own.
+
+        It prints into `output`, None for where this process does. Raises LauncherGoneError, and OSError if the system
+        has no room for another process.
+        """
+        with self._lock:
+            try:
+                self._channel.send_bytes(json.dumps([list(command), dict(environment), output is not None]).encode())
+                if output is not None:
+                    send_handle(self._channel, output.fileno(), self._process.pid)
+            except OSError:
+                self._gone = True
+            while not self._answers and not self._gone:
+                self._receive(None)
+            if not self._answers:
+                raise LauncherGoneError("the launcher has ended")
+            what, number = self._answers.popleft()
+        if what == "failed":
+            raise OSError(number, os.strerror(number))
+        return Launched(self, number)
+
+    def code_of(self, pid: int, timeout: float = 0.0) -> int | None:
+        """How a process ended that was started here, told once; None if it has not within so many seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            with self._lock:
+                while pid not in self._codes and self._receive(0.0 if self._gone else left):
+                    left = max(0.0, deadline - time.monotonic())
+                if pid in self._codes:
+                    return self._codes.pop(pid)
+                gone = self._gone
+            if gone and _has_ended(pid):
+                return UNKNOWN
+            if not gone or not left:
+                return None
+            time.sleep(min(_LOOK_SECONDS, left))
+
+    def close(self) -> None:
+        """End it. What it has started notices, and leaves."""
+        self._channel.close()
+        # It may be in the middle of its imports.
+        self._process.kill()
+        self._process.wait()
+
+    def _receive(self, timeout: float | None) -> bool:
+        """Take in the next thing that the launcher says, if it does within so many seconds, None for however long."""
+        try:
+            if self._gone or not self._channel.poll(timeout):
+                return False
+            what, *said = json.loads(self._channel.recv_bytes())
+        except (EOFError, OSError):
+            self._gone = True
+            return False
+        if what == "ended":
+            pid, code = said
+            self._codes[pid] = code
+        else:
+            self._answers.append([what, *said])
+        return True
+
+
+class Launched:
+    """A process that a launcher has started."""
+
+    def __init__(self, launcher: Launcher, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._launcher = launcher
+
+    def poll(self) -> int | None:
+        """What it exited with, negative if by a signal; None while it runs."""
+        return self._look(0.0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises subprocess.TimeoutExpired."""
+        while self._look(60.0 if timeout is None else timeout) is None:
+            if timeout is not None:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            # It may end just now.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def _look(self, timeout: float) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._launcher.code_of(self.pid, timeout)
+        return self.returncode
+
+
+@contextlib.contextmanager
+def begin_launcher(environment: Mapping[str, str] | None = None) -> Iterator[Launcher | None]:
+    """A launcher for the length of a block; None where processes cannot be forked or watched that way."""
+    if not hasattr(os, "pidfd_open"):
+        yield None
+        return
+    launcher = Launcher(environment)
+    try:
+        yield launcher
+    finally:
+        launcher.close()
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        # Also of one that nobody has waited for yet.
+        return bool(select.select([descriptor], [], [], 0)[0])
+    finally:
+        os.close(descriptor)
