@@ -27,7 +27,7 @@ from doteval.experiments import (
 )
 from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
 from doteval.intake import take_in
-from doteval.launcher import Launcher, begin_launcher
+from doteval.launcher import Launcher
 from doteval.placement import DEFAULT_QUEUE
 from doteval.queue.lanes import Priority
 from doteval.queue.publisher import Publisher
@@ -86,8 +86,10 @@ class Submission:
     storage: str = field(repr=False)
 
 
-def submit(options: SubmitOptions, watcher: Watcher) -> Submission:
+def submit(options: SubmitOptions, watcher: Watcher, launcher: Launcher | None = None) -> Submission:
     """Evaluate on worker processes; what an earlier submission has done is not done again.
+
+    A `launcher` starts the local ones, if there are to be any.
 
     Returns when all is done, or, with `detach`, when all is published. KeyboardInterrupt stops
     following: local worker processes finish their rows in flight, the others stay pending.
@@ -104,12 +106,10 @@ def submit(options: SubmitOptions, watcher: Watcher) -> Submission:
         )
     finished: list[Submission] = []
 
-    with begin_launcher() if options.broker is None else contextlib.nullcontext() as launcher:
+    def body(collected: Collected) -> None:
+        finished.append(_submit_collected(collected, options, watcher, launcher))
 
-        def body(collected: Collected) -> None:
-            finished.append(_submit_collected(collected, options, watcher, launcher))
-
-        with_collected(options.paths, body, keyword=options.keyword)
+    with_collected(options.paths, body, keyword=options.keyword)
     return finished[0]
 
 

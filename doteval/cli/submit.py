@@ -98,14 +98,8 @@ def command(
     doteval submit evals/eval_x.py::eval_y --samples 20
     doteval submit evals --experiment all --broker redis://host --storage postgresql://host/db
     """
-    from doteval.cli import terminal
-    from doteval.cli.progress import Follower
-    from doteval.experiments import ephemeral_name
-    from doteval.queue.lanes import Priority
+    from doteval.launcher import begin_launcher
     from doteval.settings import load_settings
-    from doteval.spending import Budget
-    from doteval.store import Store
-    from doteval.submit import SubmitOptions, submit
 
     settings = load_settings(
         storage=storage,
@@ -117,8 +111,19 @@ def command(
         rows_per_task=rows_per_task,
         cache=cache,
     )
-    sharing = settings.sharing()
     refuse_local(settings.broker, {"--workers": workers, "--devices": devices})
+    # It makes the imports of local worker processes while this process makes its own.
+    launcher = None if settings.broker else click.get_current_context().with_resource(begin_launcher())
+
+    from doteval.cli import terminal
+    from doteval.cli.progress import Follower
+    from doteval.experiments import ephemeral_name
+    from doteval.queue.lanes import Priority
+    from doteval.spending import Budget
+    from doteval.store import Store
+    from doteval.submit import SubmitOptions, submit
+
+    sharing = settings.sharing()
     name = experiment or ephemeral_name()
     options = SubmitOptions(
         paths=paths,
@@ -146,7 +151,7 @@ def command(
     console = terminal.console()
     try:
         with Follower(console) as follower:
-            submission = submit(options, follower)
+            submission = submit(options, follower, launcher)
     except KeyboardInterrupt:
         terminal.console(stderr=True).print(
             terminal.plain(f"\nStopped. What is done is stored. To go on: {_again(paths, name)}")
