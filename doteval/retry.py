@@ -14,7 +14,7 @@ from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, UsageError
 from doteval.experiments import PLACED, PRIVATE, QUEUE, ROOT, Evaluation, EvaluationStatus
 from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
-from doteval.launcher import Launcher, begin_launcher
+from doteval.launcher import Launcher
 from doteval.placement import DEFAULT_QUEUE
 from doteval.queue.publisher import Publisher
 from doteval.results import ErrorClass
@@ -63,11 +63,18 @@ class Retried:
     rows: int
 
 
-def retry(options: RetryOptions, store: Store, evaluations: Sequence[Evaluation], watcher: Watcher) -> Retried:
+def retry(
+    options: RetryOptions,
+    store: Store,
+    evaluations: Sequence[Evaluation],
+    watcher: Watcher,
+    launcher: Launcher | None = None,
+) -> Retried:
     """Run failed rows of an experiment's evaluations again, those only that the options choose.
 
     Their errors stay until a new result is in. Neither the dataset nor its file is needed. With a broker the
-    workers there run the rows; without one, local worker processes do, on the files that were submitted.
+    workers there run the rows; without one, local worker processes do, on the files that were submitted, and a
+    `launcher` starts them.
     Returns when all is done, or, with `detach`, when all is published. An evaluation that was cancelled goes
     on as well.
 
@@ -105,13 +112,11 @@ def retry(options: RetryOptions, store: Store, evaluations: Sequence[Evaluation]
     root = _common_root(failing)
     nodes = tuple(_node(evaluation, root) for evaluation in failing)
 
-    with begin_launcher() as launcher:
+    def body(collected: Collected) -> None:
+        _check_code(collected, failing)
+        retried.append(_run(store, failing, options, watcher, paths=nodes, root=str(root), launcher=launcher))
 
-        def body(collected: Collected) -> None:
-            _check_code(collected, failing)
-            retried.append(_run(store, failing, options, watcher, paths=nodes, root=str(root), launcher=launcher))
-
-        with_collected(nodes, body, root=str(root))
+    with_collected(nodes, body, root=str(root))
     return retried[0]
 
 

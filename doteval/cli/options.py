@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from doteval.experiments import Evaluation
+    from doteval.launcher import Launcher
     from doteval.store import Store
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -129,14 +130,22 @@ def placement_options(*, queue: str) -> Callable[[Command], Command]:
     return add
 
 
-def refuse_local(broker: str | None, given: Mapping[str, object]) -> None:
-    """Raise click's UsageError if an option for local worker processes is given although there is a broker."""
+def local_launcher(broker: str | None, given: Mapping[str, object]) -> Launcher | None:
+    """What starts local worker processes until the command ends, where there is no broker; it imports beside us.
+
+    Raises click's UsageError if an option for them is given although there is one.
+    """
     for option, value in given.items():
         if value is not None and broker is not None:
             raise click.UsageError(
                 f"{option} is for local worker processes, and with a broker the rows go to those that `doteval worker` "
                 "started. Leave one of the two out."
             )
+    if broker is not None:
+        return None
+    from doteval.launcher import begin_launcher
+
+    return click.get_current_context().with_resource(begin_launcher())
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from doteval.cli.options import (
     errors_as_option,
     evaluation_option,
     existing_store,
+    local_launcher,
     placement_options,
-    refuse_local,
     storage_option,
 )
 
@@ -73,16 +73,19 @@ def command(
     doteval retry first --only infrastructure --only timeouts
     doteval retry first --evaluation eval_x --row 17
     """
+    from doteval.settings import load_settings
+
+    settings = load_settings(broker=broker, queue=queue, workers=workers, devices=devices, concurrency=concurrency)
+    # Before our own imports.
+    launcher = local_launcher(settings.broker, {"--workers": workers, "--devices": devices})
+
     from doteval.cli import terminal
     from doteval.cli.progress import Follower
     from doteval.cli.submit import print_results
     from doteval.results import ErrorClass
     from doteval.retry import RetryOptions, retry
-    from doteval.settings import load_settings
     from doteval.spending import Budget
 
-    settings = load_settings(broker=broker, queue=queue, workers=workers, devices=devices, concurrency=concurrency)
-    refuse_local(settings.broker, {"--workers": workers, "--devices": devices})
     options = RetryOptions(
         classes=frozenset(ErrorClass(CLASSES[kind]) for kind in only) or None,
         row=row,
@@ -100,7 +103,7 @@ def command(
         evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
         try:
             with Follower(console) as follower:
-                retried = retry(options, store, evaluations, follower)
+                retried = retry(options, store, evaluations, follower, launcher)
         except KeyboardInterrupt:
             again = f"doteval retry {shlex.quote(name)}"
             terminal.console(stderr=True).print(

@@ -12,8 +12,8 @@ from doteval.cli.options import (
     budget_options,
     cache_option,
     errors_as_option,
+    local_launcher,
     placement_options,
-    refuse_local,
     storage_option,
 )
 
@@ -98,7 +98,6 @@ def command(
     doteval submit evals/eval_x.py::eval_y --samples 20
     doteval submit evals --experiment all --broker redis://host --storage postgresql://host/db
     """
-    from doteval.launcher import begin_launcher
     from doteval.settings import load_settings
 
     settings = load_settings(
@@ -111,9 +110,8 @@ def command(
         rows_per_task=rows_per_task,
         cache=cache,
     )
-    refuse_local(settings.broker, {"--workers": workers, "--devices": devices})
-    # It makes the imports of local worker processes while this process makes its own.
-    launcher = None if settings.broker else click.get_current_context().with_resource(begin_launcher())
+    # Before our own imports.
+    launcher = local_launcher(settings.broker, {"--workers": workers, "--devices": devices})
 
     from doteval.cli import terminal
     from doteval.cli.progress import Follower
