@@ -44,9 +44,20 @@ class Watcher(Protocol):
 
 
 class Following:
-    """Looks at the store now and then, tells the watcher, and brings pending rows forward."""
+    """Looks at the store now and then, tells the watcher, and brings pending rows forward.
 
-    def __init__(self, store: Store, dispatcher: Dispatcher, evaluations: list[Evaluation], watcher: Watcher) -> None:
+    `need_workers` is called whenever there are some to publish.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        dispatcher: Dispatcher,
+        evaluations: list[Evaluation],
+        watcher: Watcher,
+        need_workers: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._need_workers = need_workers
         self._store = store
         self._dispatcher = dispatcher
         self._evaluations = evaluations
@@ -74,6 +85,7 @@ class Following:
         def publish() -> bool:
             current = self._store.evaluations.by_uid(evaluation.uid)
             if current.status is EvaluationStatus.RUNNING and current.counts.pending:
+                self._need_workers()
                 self._dispatcher.publish(current)
             return current.status is EvaluationStatus.RUNNING
 
@@ -156,12 +168,14 @@ def local_workers(
     watcher: Watcher,
     devices: Sequence[str] = (),
     launcher: Launcher | None = None,
-) -> Iterator[None]:
-    """Worker processes of this machine for the length of a block; they finish their rows in flight at its end."""
+) -> Iterator[Callable[[], None]]:
+    """Worker processes of this machine, from when what it gives is called to the end of the block.
+
+    They finish their rows in flight then.
+    """
     note = watcher.note
     supervisor = Supervisor(options, processes, store, told=note, output=note, devices=devices, launcher=launcher)
-    supervisor.start()
     try:
-        yield
+        yield supervisor.start
     finally:
         supervisor.stop()

@@ -166,7 +166,10 @@ def _run(
                 service="local",
                 sharing=replace(load_settings().sharing(), broker=broker),
             )
-            stack.enter_context(local_workers(worker_options, processes, store, watcher, options.devices, launcher))
+            start_workers = stack.enter_context(
+                local_workers(worker_options, processes, store, watcher, options.devices, launcher)
+            )
+            start_workers()
         for evaluation in evaluations:
             # Of one that runs, rows are on their way: what nobody runs is found when the queue has drained.
             if evaluation.status is not EvaluationStatus.RUNNING:

@@ -135,24 +135,19 @@ def _submit_collected(
         ]
         watcher.began(experiment, evaluations, processes)
         if processes:
-            worker_options = WorkerOptions(
-                paths=options.paths,
-                storage=store.raw_url,
-                broker=broker,
-                private=private,
-                queues=queues_of(evaluations, options.queue),
-                concurrency=options.concurrency,
-                slots=slots_for(options.concurrency),
-                keyword=options.keyword,
-                service="local",
-                # Limits are in the private Redis, which ends with this command; the cache stays in its file.
-                sharing=replace(options.sharing, broker=broker),
+            worker_options = _worker_options(options, store, broker, private, queues_of(evaluations, options.queue))
+            need_workers = stack.enter_context(
+                local_workers(worker_options, processes, store, watcher, options.devices, launcher)
             )
-            stack.enter_context(local_workers(worker_options, processes, store, watcher, options.devices, launcher))
+            # Before the first rows are read, which may take longer than to load models. What was completed may stay so.
+            if any(before.get(each.uid) is not EvaluationStatus.COMPLETED for each in evaluations):
+                need_workers()
+        else:
+            need_workers = _others_work
         slots = max(1, processes) * (options.concurrency or 10)
         queues = {each.uid: each.queue or options.queue for each in evaluations}
         dispatcher = Dispatcher(store, publisher, DispatchOptions(options.rows_per_task, slots, queues))
-        following = Following(store, dispatcher, evaluations, watcher)
+        following = Following(store, dispatcher, evaluations, watcher, need_workers)
         for evaluation in evaluations:
             store.rows.retry_failed(evaluation.id)
             if evaluation.uid not in at_work:
@@ -170,6 +165,29 @@ def _submit_collected(
         else:
             following.to_the_end()
         return Submission(experiment, following.current(), store.raw_url)
+
+
+def _others_work() -> None:
+    """Nothing: worker services are started by those who run them."""
+
+
+def _worker_options(
+    options: SubmitOptions, store: Store, broker: str, private: str | None, queues: tuple[str, ...]
+) -> WorkerOptions:
+    """What local worker processes are told."""
+    return WorkerOptions(
+        paths=options.paths,
+        storage=store.raw_url,
+        broker=broker,
+        private=private,
+        queues=queues,
+        concurrency=options.concurrency,
+        slots=slots_for(options.concurrency),
+        keyword=options.keyword,
+        service="local",
+        # Limits are in the private Redis, which ends with this command; the cache stays in its file.
+        sharing=replace(options.sharing, broker=broker),
+    )
 
 
 def _send_rows(

@@ -99,8 +99,9 @@ class Supervisor:
         self._thread = threading.Thread(target=self._keep, name="doteval-supervisor", daemon=True)
 
     def start(self) -> None:
-        """Start a thread that starts all worker processes and keeps them alive."""
-        self._thread.start()
+        """Start a thread that starts all worker processes and keeps them alive, unless it is there."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def stop(self, *, patience: float = 600.0) -> None:
         """Ask every worker process to finish its rows in flight and leave; wait for them.
