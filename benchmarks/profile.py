@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bench import EVALUATIONS, project
-from benchmarks.environments import DIRECTORY
+from benchmarks.environments import DIRECTORY, python_of
 from doteval.resources.mock_openai import MockOpenAI
 
 _RATE = 100
@@ -42,7 +42,7 @@ def main() -> None:
             "--full-filenames",
         ]
         command += ["--rate", str(_RATE), "--format", "raw", "--output", str(folded), "--"]
-        command += [sys.executable, "-m", "doteval", "submit", options.file, "--experiment", "profile"]
+        command += [python_of("doteval"), "-m", "doteval", "submit", options.file, "--experiment", "profile"]
         command += ["--workers", str(options.workers)]
         given = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "unused"}
         more = {"ROWS": str(options.rows), "LOAD": "1", "CPU": "0.001"}

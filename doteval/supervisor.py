@@ -37,11 +37,7 @@ def worker_command(options: WorkerOptions, number: int, log_level: str) -> list[
 
     The options themselves go by the environment, and with them pool and concurrency: see `workers.tasks`.
     """
-    return [
-        *(sys.executable, "-m", "celery", "--app", "workers", "--quiet", "worker"),
-        *("--hostname", f"{options.service}-{number}@%h", "--loglevel", log_level),
-        *("--without-gossip", "--without-mingle", "--task-events"),
-    ]
+    return [sys.executable, "-m", "workers", f"{options.service}-{number}@%h", log_level]
 
 
 @dataclass

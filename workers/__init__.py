@@ -1,4 +1,4 @@
-"""What a worker process does. ``celery -A workers worker`` starts one.
+"""What a worker process does. ``celery -A workers worker`` starts one; services do it by `launcher` and `__main__`.
 
 `tasks` is the row task, `process` the worker process behind it, `lifecycle` ties it to Celery's signals. Of the
 process, `matching` knows its evaluations, `hands` the row tasks in hand, `flights` the rows in flight, `gates` the

@@ -25,8 +25,6 @@ _MODULES = (
     "celery.app.events",
     "celery.app.log",
     "celery.apps.worker",
-    "celery.bin.celery",
-    "celery.bin.worker",
     "celery.concurrency.thread",
     "celery.worker.components",
     "celery.worker.consumer",

@@ -1,0 +1,33 @@
+"""``python -m workers NODENAME LOGLEVEL``: a worker process of a service, as ``celery -A workers worker`` starts one.
+
+Celery's own command line imports Flower, which adds a command to it, and an interactive shell: a sixth of all that a
+worker process imports.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from celery.concurrency import get_implementation
+from celery.utils.nodenames import default_nodename, host_format
+
+from workers.tasks import app
+
+
+def main() -> None:
+    """Be a worker process until it is asked to leave."""
+    name, level = sys.argv[1:]
+    worker = app.Worker(
+        hostname=host_format(default_nodename(name)),
+        loglevel=level,
+        pool_cls=get_implementation(app.conf.worker_pool),
+        quiet=True,
+        task_events=True,
+        without_gossip=True,
+        without_mingle=True,
+    )
+    worker.start()
+    sys.exit(worker.exitcode)
+
+
+main()
