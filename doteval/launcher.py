@@ -76,8 +76,8 @@ class Launcher:
     def is_ready(self, timeout: float) -> bool:
         """Whether it has imported everything, within so many seconds. Raises LauncherGoneError."""
         with self._lock:
-            if not self._ready and self._receive(timeout):
-                self._ready = bool(self._answers and self._answers.popleft())
+            if not self._ready:
+                self._receive(timeout)
             if self._gone:
                 raise LauncherGoneError("the launcher has ended")
             return self._ready
@@ -140,6 +140,8 @@ class Launcher:
         if what == "ended":
             pid, code = said
             self._codes[pid] = code
+        elif what == "ready":
+            self._ready = True
         else:
             self._answers.append([what, *said])
         return True
@@ -184,15 +186,17 @@ class Launched:
 
 @contextlib.contextmanager
 def begin_launcher(environment: Mapping[str, str] | None = None) -> Iterator[Launcher | None]:
-    """A launcher for the length of a block; None where processes cannot be forked or watched that way."""
-    if not hasattr(os, "pidfd_open"):
-        yield None
-        return
-    launcher = Launcher(environment)
+    """A launcher for the length of a block; None where processes cannot be watched as it does, or none be had."""
+    launcher = None
+    if hasattr(os, "pidfd_open"):
+        # Without room for another process: whoever is to start worker processes says so.
+        with contextlib.suppress(OSError):
+            launcher = Launcher(environment)
     try:
         yield launcher
     finally:
-        launcher.close()
+        if launcher is not None:
+            launcher.close()
 
 
 def _has_ended(pid: int) -> bool:

@@ -17,6 +17,7 @@ import sys
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
+from pathlib import Path
 
 # What a worker process imports before its first row, whatever its evaluations are: not `workers.tasks`, which makes the
 # Celery app from the options of one process.
@@ -76,6 +77,9 @@ def main() -> None:
     for name in _MODULES:
         importlib.import_module(name)
     gc.freeze()
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
+        # Of threads that something started with the interpreter a fork has none, but perhaps their locks: not this way.
+        return
     start = serve(Connection(int(sys.argv[1])))
     if start is not None:
         start.begin()

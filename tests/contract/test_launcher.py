@@ -201,6 +201,25 @@ def test_it_can_be_closed_in_the_middle_of_its_imports(directory: Path) -> None:
     assert not Path(f"/proc/{launcher.pid}").exists()
 
 
+def test_it_forks_nothing_beside_threads_that_came_with_the_interpreter(directory: Path) -> None:
+    (directory / "sitecustomize.py").write_text(
+        "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    )
+    with begin_launcher({"PYTHONPATH": os.pathsep.join([str(directory), os.environ["PYTHONPATH"]])}) as launcher:
+        assert launcher is not None
+        with pytest.raises(LauncherGoneError):
+            wait_until(lambda: launcher.is_ready(1.0))
+
+
+def test_a_command_goes_on_without_one_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def popen(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "no")
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with begin_launcher() as launcher:
+        assert launcher is None
+
+
 def test_a_machine_with_no_room_for_another_process_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def fork() -> int:
         raise BlockingIOError(errno.EAGAIN, "no")
