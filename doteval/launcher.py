@@ -189,8 +189,9 @@ def begin_launcher(environment: Mapping[str, str] | None = None) -> Iterator[Lau
     """A launcher for the length of a block; None where processes cannot be watched as it does, or none be had."""
     launcher = None
     if hasattr(os, "pidfd_open"):
-        # Without room for another process: whoever is to start worker processes says so.
+        # A kernel that lacks it, or no room for another process: of that, whoever starts worker processes will speak.
         with contextlib.suppress(OSError):
+            os.close(os.pidfd_open(os.getpid()))
             launcher = Launcher(environment)
     try:
         yield launcher

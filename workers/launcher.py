@@ -40,8 +40,6 @@ _MODULES = (
     "workers.logs",
     "workers.process",
 )
-
-
 _ASKED_TO_LEAVE = {signal.SIGINT, signal.SIGTERM}
 
 
@@ -52,6 +50,16 @@ class Start:
     command: list[str]
     environment: dict[str, str]
     output: int | None
+
+    def fork(self) -> int:
+        """The id of the process that is to be it; 0 there."""
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid != 0 and self.output is not None:
+                os.close(self.output)
+        return pid
 
     def begin(self) -> None:
         """Be that process, from here to its end."""
@@ -97,13 +105,11 @@ def serve(channel: Connection) -> Start | None:
                 for key, _ in selector.select():
                     if key.fileobj is not channel:
                         selector.unregister(key.fd)
-                        pid = children.pop(key.fd)
-                        os.close(key.fd)
-                        _say(channel, "ended", pid, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                        _say(channel, "ended", *_ended(key.fd, children))
                         continue
                     start = _request(channel)
                     try:
-                        pid = os.fork()
+                        pid = start.fork()
                     except OSError as error:
                         _say(channel, "failed", error.errno)
                         continue
@@ -111,14 +117,20 @@ def serve(channel: Connection) -> Start | None:
                         for descriptor in children:
                             os.close(descriptor)
                         return start
-                    if start.output is not None:
-                        os.close(start.output)
                     descriptor = os.pidfd_open(pid)
                     children[descriptor] = pid
                     selector.register(descriptor, selectors.EVENT_READ)
                     _say(channel, "started", pid)
         except (EOFError, ConnectionError):
             return None
+
+
+def _ended(descriptor: int, children: dict[int, int]) -> tuple[int, int]:
+    """The id of a child that has ended, and how."""
+    pid = children.pop(descriptor)
+    os.close(descriptor)
+    _, status = os.waitpid(pid, 0)
+    return pid, os.waitstatus_to_exitcode(status)
 
 
 def _request(channel: Connection) -> Start:

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
 from pathlib import Path
 from typing import IO
 
@@ -211,16 +212,19 @@ def test_it_forks_nothing_beside_threads_that_came_with_the_interpreter(director
             wait_until(lambda: launcher.is_ready(1.0))
 
 
-def test_a_command_goes_on_without_one_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    def popen(*_: object, **__: object) -> None:
+@pytest.mark.parametrize("lacking", [(subprocess, "Popen"), (os, "pidfd_open")], ids=lambda it: str(it[1]))
+def test_a_command_goes_on_without_one_that_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, lacking: tuple[object, str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError(errno.EAGAIN, "no")
 
-    monkeypatch.setattr(subprocess, "Popen", popen)
+    monkeypatch.setattr(*lacking, refuse)
     with begin_launcher() as launcher:
         assert launcher is None
 
 
-def test_a_machine_with_no_room_for_another_process_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_with_no_room_for_another_process_says_so(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     def fork() -> int:
         raise BlockingIOError(errno.EAGAIN, "no")
 
@@ -229,8 +233,13 @@ def test_a_machine_with_no_room_for_another_process_says_so(monkeypatch: pytest.
     thread = threading.Thread(target=other_side.serve, args=(theirs,))
     thread.start()
     assert json.loads(ours.recv_bytes()) == ["ready"]
-    ours.send_bytes(json.dumps([["it_is"], {}, False]).encode())
+    with (directory / "output").open("wb") as output:
+        ours.send_bytes(json.dumps([["it_is"], {}, True]).encode())
+        send_handle(ours, output.fileno(), os.getpid())
     assert json.loads(ours.recv_bytes()) == ["failed", errno.EAGAIN]
+    assert not [
+        file for file in Path("/proc/self/fd").iterdir() if file.exists() and file.samefile(directory / "output")
+    ]
     ours.close()
     thread.join(10)
     assert not thread.is_alive()
