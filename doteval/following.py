@@ -24,7 +24,7 @@ Value = TypeVar("Value")
 # between two times that what is pending is brought forward. A look costs one query an evaluation, whatever its size.
 _FIRST_LOOK_SECONDS = 0.03
 _LOOK_SECONDS = 0.25
-_SLOWER = 1.2
+_SLOWER = 1.1
 _SETTLE_SECONDS = 1.0
 # Seconds without any worker process after which the user is told.
 _LONELY_SECONDS = 10.0

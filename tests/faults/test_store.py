@@ -6,21 +6,21 @@ import contextlib
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests.e2e.project import Project, wait_until
-from tests.faults.evaluation import check, reached, some_moment, submitted, write_evaluation
+from tests.faults.evaluation import ROWS, check, let_go, reached, some_moment, submitted, write_evaluation
 from tests.faults.services import PostgresServer, RedisServer
 
 
 @contextlib.contextmanager
-def evaluating(project: Project, *, until: int, processes: int = 2) -> Iterator[None]:
+def evaluating(project: Project, *, until: int, processes: int = 2, held: int | None = None) -> Iterator[None]:
     """What is done inside happens to an evaluation of which so many rows are done. It ends as if nothing had been."""
-    write_evaluation(project)
+    write_evaluation(project, held=held)
     with submitted(project, processes) as submitter:
         reached(project, until)
         yield
@@ -43,9 +43,11 @@ def test_postgresql_ends_a_transaction_of_ours_in_a_deadlock(
     project: Project, broker: RedisServer, postgres: PostgresServer, seed: int
 ) -> None:
     """Somebody locks our tables in the opposite order. The server ends the one that looks first: that is us."""
-    with evaluating(project, until=some_moment(seed)):
-        for _ in range(3):
-            deadlock(postgres)
+    with evaluating(project, until=some_moment(seed), held=ROWS // 2):
+        for times in (1, 2, 3):
+            # There are results to be stored each time.
+            deadlock(postgres, lambda more=ROWS // 2 + 30 * times: let_go(project, more))
+        let_go(project)
     with psycopg.connect(postgres.url) as connection:
         (deadlocks,) = connection.execute(
             "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
@@ -55,12 +57,13 @@ def test_postgresql_ends_a_transaction_of_ours_in_a_deadlock(
     assert "gave up one of two transactions that waited for each other (40P01)" in project.output()
 
 
-def deadlock(postgres: PostgresServer) -> None:
+def deadlock(postgres: PostgresServer, let_results_come: Callable[[], None]) -> None:
     """Have a transaction that stores results wait for us, and wait for it ourselves, with the greater patience."""
     with psycopg.connect(postgres.url) as other, psycopg.connect(postgres.url, autocommit=True) as looking:
         other.execute("SET deadlock_timeout = '60s'")
         # What a transaction with results changes last.
         other.execute("LOCK TABLE tally IN EXCLUSIVE MODE")
+        let_results_come()
 
         def waits() -> bool:
             found = looking.execute(
