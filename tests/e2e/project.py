@@ -160,8 +160,8 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 30, what: str =
             return value
         now = time.monotonic()
         assert now < deadline, f"{what} did not come true within {seconds:g} s"
-        # To look at the store costs milliseconds, which what is waited for may need.
-        time.sleep(max(0.02, 4 * (now - asked_at)))
+        # To look at the store costs milliseconds, which what is waited for may need. But its moment must not be missed.
+        time.sleep(min(0.1, max(0.02, 4 * (now - asked_at))))
 
 
 def leftover_processes(path: Path) -> list[int]:

@@ -24,12 +24,14 @@ from tests.faults.evaluation import (
 )
 from tests.faults.services import RedisServer
 
-# A dataset that comes slowly, so that there is a moment in its middle.
+# A dataset that comes slowly, and whose last rows do not come before `let_go`: so there is a moment in its middle.
 STREAM = """
 import time
 def rows():
     for i in range(ROWS):
         time.sleep(0.01)
+        while i >= ROWS - 40 and not os.path.exists("go"):
+            time.sleep(0.01)
         yield f"text {i}", str(i % 2)
 """
 
@@ -46,6 +48,7 @@ def test_killed_while_it_streams_rows(project: Project, broker: RedisServer, see
         submitter.send_signal(signal.SIGKILL)
         submitter.wait()
         assert project.json("status", "x")["evaluations"][0]["status"] == "running"
+        let_go(project)
         project.run("submit", "eval_it.py", "--experiment", "x")
     check(project, "x", in_flight=0)
 
