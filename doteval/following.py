@@ -46,7 +46,7 @@ class Watcher(Protocol):
 class Following:
     """Looks at the store now and then, tells the watcher, and brings pending rows forward.
 
-    `need_workers` is called whenever there are some to publish.
+    `need_workers` is called whenever there are some to publish; None where others start the worker processes.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Following:
         dispatcher: Dispatcher,
         evaluations: list[Evaluation],
         watcher: Watcher,
-        need_workers: Callable[[], None] = lambda: None,
+        need_workers: Callable[[], None] | None = None,
     ) -> None:
         self._need_workers = need_workers
         self._store = store
@@ -85,7 +85,8 @@ class Following:
         def publish() -> bool:
             current = self._store.evaluations.by_uid(evaluation.uid)
             if current.status is EvaluationStatus.RUNNING and current.counts.pending:
-                self._need_workers()
+                if self._need_workers is not None:
+                    self._need_workers()
                 self._dispatcher.publish(current)
             return current.status is EvaluationStatus.RUNNING
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from doteval.budgets import used_up
@@ -134,6 +135,7 @@ def _submit_collected(
             for item in collected.items
         ]
         watcher.began(experiment, evaluations, processes)
+        need_workers: Callable[[], None] | None = None
         if processes:
             worker_options = _worker_options(options, store, broker, private, queues_of(evaluations, options.queue))
             need_workers = stack.enter_context(
@@ -142,8 +144,6 @@ def _submit_collected(
             # Before the first rows are read, which may take longer than to load models. What was completed may stay so.
             if any(before.get(each.uid) is not EvaluationStatus.COMPLETED for each in evaluations):
                 need_workers()
-        else:
-            need_workers = _others_work
         slots = max(1, processes) * (options.concurrency or 10)
         queues = {each.uid: each.queue or options.queue for each in evaluations}
         dispatcher = Dispatcher(store, publisher, DispatchOptions(options.rows_per_task, slots, queues))
@@ -165,10 +165,6 @@ def _submit_collected(
         else:
             following.to_the_end()
         return Submission(experiment, following.current(), store.raw_url)
-
-
-def _others_work() -> None:
-    """Nothing: worker services are started by those who run them."""
 
 
 def _worker_options(
