@@ -75,7 +75,7 @@ class _Peaks(threading.Thread):
         while not self._ended.wait(_LOOK_SECONDS):
             try:
                 self.own = max(self.own, peak_of(self._pid))
-                for child in _descendants(self._pid):
+                for child in descendants(self._pid):
                     self.largest = max(self.largest, peak_of(child))
             except OSError:
                 # One of them has just ended.
@@ -86,12 +86,13 @@ class _Peaks(threading.Thread):
         self.join()
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
+    """The processes that a process has started, and those that these have."""
     # The kernel's own lists: psutil reads about every process of the machine, which takes ten times as long.
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, children.read_text().split()):
             yield child
-            yield from _descendants(child)
+            yield from descendants(child)
 
 
 def peak_of(pid: int) -> float:

@@ -1,7 +1,9 @@
-"""Where the time goes: ``make profile`` samples a submitter and its worker processes and prints who was busy.
+"""Where the time goes: ``make profile`` prints how busy a submitter and its worker processes were, and with what.
 
 ``python -m benchmarks.profile [--rows N] [FILE]`` submits an evaluation of `evaluations` (default: rows that do
-nothing). The stacks are kept in `.benchmarks/profile.folded`, a format that flame graph viewers read.
+nothing) twice: once to count seconds of the processor by thread, once to sample stacks, which slows it down a little.
+The stacks are kept in `.benchmarks/profile.folded`, a format that flame graph viewers read. With ``--local``, the same
+of `pytest` in one process.
 """
 
 from __future__ import annotations
@@ -9,19 +11,24 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
-import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.bench import EVALUATIONS, project
 from benchmarks.environments import DIRECTORY, python_of
+from benchmarks.processor import PY_SPY, Process, processor_time
 from doteval.resources.mock_openai import MockOpenAI
 
 _RATE = 100
 _SHOWN = 25
+_NAME_SHOWN = 90
+# Seconds of the processor from which on a thread has a line of its own.
+_LEAST_SHOWN = 0.05
 
 
 def main() -> None:
@@ -30,26 +37,49 @@ def main() -> None:
     parser.add_argument("file", nargs="?", default="eval_noop.py", choices=files)
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--load", default="1", help="seconds that the model of eval_expensive.py takes (default 1)")
+    parser.add_argument("--cpu", default="0.02", help="and its rows, of the processor (default 0.02)")
+    parser.add_argument("--local", action="store_true", help="pytest in one process instead of submit")
     options = parser.parse_args()
     DIRECTORY.mkdir(exist_ok=True)
     folded = DIRECTORY / "profile.folded"
-    with project(EVALUATIONS / options.file, EVALUATIONS / "fixtures.py") as directory, MockOpenAI() as server:
-        command = [
-            str(Path(sys.executable).parent / "py-spy"),
-            "record",
-            "--subprocesses",
-            "--nonblocking",
-            "--full-filenames",
-        ]
-        command += ["--rate", str(_RATE), "--format", "raw", "--output", str(folded), "--"]
-        command += [python_of("doteval"), "-m", "doteval", "submit", options.file, "--experiment", "profile"]
+    python = python_of("doteval")
+    if options.local:
+        command = [python, "-m", "pytest", "-q", options.file, "--experiment", "profile"]
+    else:
+        command = [python, "-m", "doteval", "submit", options.file, "--experiment", "profile"]
         command += ["--workers", str(options.workers)]
-        given = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "unused"}
-        more = {"ROWS": str(options.rows), "LOAD": "1", "CPU": "0.001"}
-        subprocess.run(command, cwd=directory, env={**os.environ, **given, **more}, check=True)
+    sampler = [PY_SPY, "record", "--subprocesses", "--nonblocking", "--full-filenames"]
+    sampler += ["--rate", str(_RATE), "--format", "raw", "--output", str(folded), "--"]
+    given = {"ROWS": str(options.rows), "LOAD": options.load, "CPU": options.cpu, "OPENAI_API_KEY": "unused"}
+    with MockOpenAI() as server:
+        given["OPENAI_BASE_URL"] = server.base_url
+        with project(EVALUATIONS / options.file, EVALUATIONS / "fixtures.py") as directory:
+            seconds, processes = processor_time(command, directory, given)
+        with project(EVALUATIONS / options.file, EVALUATIONS / "fixtures.py") as directory:
+            subprocess.run([*sampler, *command], cwd=directory, env={**os.environ, **given}, check=True)
+    show_processor_time(seconds, processes)
     for process, stacks in by_process(folded.read_text()).items():
         show(process, stacks)
     Console().print(f"Stacks: {folded}")
+
+
+def show_processor_time(seconds: float, processes: Sequence[Process]) -> None:
+    table = Table(
+        title=f"{sum(process.seconds for process in processes):.1f} s of the processor in {seconds:.1f} s",
+        title_justify="left",
+        box=None,
+    )
+    for name in ("seconds", "user", "system", "yielded", "displaced", "thread"):
+        table.add_column(name, justify="left" if name == "thread" else "right")
+    for process in processes:
+        table.add_row(f"{process.seconds:.2f}", "", "", "", "", escape(process.name[:_NAME_SHOWN]), style="bold")
+        for thread in sorted(process.threads.values(), key=lambda thread: -thread.seconds):
+            if thread.seconds >= _LEAST_SHOWN:
+                counts = (f"{thread.yielded:,}", f"{thread.displaced:,}")
+                times = (f"{each:.2f}" for each in (thread.seconds, thread.user, thread.system))
+                table.add_row(*times, *counts, f"  {thread.name or 'nameless'}")
+    Console(width=150, highlight=False).print(table)
 
 
 def by_process(folded: str) -> dict[str, Counter[tuple[str, ...]]]:

@@ -1,0 +1,115 @@
+"""How much of the processor each thread takes of a command and of all that it starts.
+
+The system counts it by thread, to 10 ms, for as long as the thread lives: it is read ten times a second, and what a
+thread took after the last look is missing. Names of threads are Python's own, by py-spy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.commands import CommandFailedError, descendants
+
+PY_SPY = str(Path(sys.executable).parent / "py-spy")
+
+_LOOK_SECONDS = 0.1
+# To name threads stops their process for some milliseconds; those that begin later than this remain nameless.
+_NAMING_AT = (1.5, 3.0, 6.0)
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(slots=True)
+class Thread:
+    """`user` and `system` are seconds of the processor, `yielded` and `displaced` how often it left it for another."""
+
+    name: str = ""
+    user: float = 0.0
+    system: float = 0.0
+    yielded: int = 0
+    displaced: int = 0
+
+    @property
+    def seconds(self) -> float:
+        return self.user + self.system
+
+
+@dataclass(slots=True)
+class Process:
+    name: str
+    threads: dict[int, Thread] = field(default_factory=lambda: defaultdict(Thread))
+
+    @property
+    def seconds(self) -> float:
+        return sum(thread.seconds for thread in self.threads.values())
+
+
+def processor_time(
+    command: Sequence[str], directory: Path, environment: Mapping[str, str]
+) -> tuple[float, list[Process]]:
+    """Run a command. Returns its seconds of wall time, and its processes, the busiest first.
+
+    Raises CommandFailedError if it does not end with exit code 0.
+    """
+    processes: dict[int, Process] = {}
+    namings = list(_NAMING_AT)
+    began = time.perf_counter()
+    running = subprocess.Popen(command, cwd=directory, env={**os.environ, **environment})
+    while running.poll() is None:
+        for pid in [running.pid, *_alive(running.pid)]:
+            _look(pid, processes)
+        if namings and time.perf_counter() - began > namings[0]:
+            del namings[0]
+            for pid, process in processes.items():
+                _name_threads(pid, process)
+        time.sleep(_LOOK_SECONDS)
+    seconds = time.perf_counter() - began
+    if running.returncode != 0:
+        raise CommandFailedError(f"{' '.join(command)} ended with {running.returncode}")
+    return seconds, sorted(processes.values(), key=lambda process: -process.seconds)
+
+
+def _alive(pid: int) -> Iterator[int]:
+    try:
+        yield from descendants(pid)
+    except OSError:
+        # One of them has just ended; the others are seen the next time.
+        return
+
+
+def _look(pid: int, processes: dict[int, Process]) -> None:
+    try:
+        name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        process = processes.setdefault(pid, Process(name))
+        # A process that was forked or has replaced its program says later what it is.
+        process.name = name or process.name
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            # After the name in brackets, which may contain anything: user and system time are the 12th and 13th.
+            times = (task / "stat").read_text().rpartition(")")[2].split()
+            thread = process.threads[int(task.name)]
+            thread.user, thread.system = int(times[11]) / _TICKS, int(times[12]) / _TICKS
+            for line in (task / "status").read_text().splitlines():
+                if line.startswith("voluntary_ctxt_switches"):
+                    thread.yielded = int(line.split()[1])
+                elif line.startswith("nonvoluntary_ctxt_switches"):
+                    thread.displaced = int(line.split()[1])
+    except OSError:
+        # It has just ended: what was seen before stays.
+        return
+
+
+def _name_threads(pid: int, process: Process) -> None:
+    found = subprocess.run([PY_SPY, "dump", "--json", "--pid", str(pid)], capture_output=True, check=False)
+    if found.returncode != 0:
+        # Not Python, or it has ended.
+        return
+    for thread in json.loads(found.stdout):
+        if thread["os_thread_id"] in process.threads:
+            process.threads[thread["os_thread_id"]].name = thread["thread_name"] or ""
