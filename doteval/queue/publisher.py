@@ -31,6 +31,8 @@ class Publisher:
         self._broker = broker
         self._app: Celery = celery_app(broker, queue, visibility_timeout)
         self._connection: Any = None
+        # For questions, which are asked every second: to open one takes longer than most of them.
+        self._channel: Any = None
         # A connection serves one thread at a time.
         self._lock = threading.Lock()
 
@@ -79,7 +81,7 @@ class Publisher:
             connection = self._connected()
             try:
                 lanes = range(LANES) if lane is None else [lane]
-                return sum(self._waiting(connection, self._known(queue, each)) for each in lanes)
+                return sum(self._waiting(self._known(queue, each)) for each in lanes)
             except (OperationalError, OSError, *connection.connection_errors) as error:
                 raise self._lost(error) from error
 
@@ -91,13 +93,15 @@ class Publisher:
                 queues.add(each)
         return name
 
-    def _waiting(self, connection: Any, name: str) -> int:
+    def _waiting(self, name: str) -> int:
         try:
-            with connection.channel() as channel:
-                queue = self._app.amqp.queues[name](channel)
-                return int(queue.queue_declare(passive=True).message_count)
-        except (ChannelError, *connection.channel_errors):
-            # Nothing has been sent yet, so there is no queue.
+            queue = self._app.amqp.queues[name](self._asking())
+            return int(queue.queue_declare(passive=True).message_count)
+        except (ChannelError, *self._connection.channel_errors):
+            # Nothing has been sent yet, so there is no queue, or on Redis nothing waits.
+            if not is_redis(self._broker):
+                # The broker has closed the channel over it.
+                self._channel = None
             return 0
 
     def renew(self, leases: Sequence[str]) -> None:
@@ -111,10 +115,10 @@ class Publisher:
         with self._lock:
             connection = self._connected()
             try:
-                with connection.channel() as channel:
-                    # kombu keeps the time of each delivery here, and restores what is older than the
-                    # visibility timeout. XX: one that was acknowledged meanwhile must not come back.
-                    channel.client.zadd(channel.unacked_index_key, dict.fromkeys(leases, time.time()), xx=True)
+                channel = self._asking()
+                # kombu keeps the time of each delivery here, and restores what is older than the
+                # visibility timeout. XX: one that was acknowledged meanwhile must not come back.
+                channel.client.zadd(channel.unacked_index_key, dict.fromkeys(leases, time.time()), xx=True)
             except (OperationalError, OSError, *connection.connection_errors) as error:
                 raise self._lost(error) from error
 
@@ -141,8 +145,13 @@ class Publisher:
                 raise self._lost(error) from error
         return self._connection
 
+    def _asking(self) -> Any:
+        if self._channel is None:
+            self._channel = self._connected().channel()
+        return self._channel
+
     def _release(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
             connection.release()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import socket
 import threading
@@ -17,6 +18,7 @@ from doteval.errors import BrokerError
 from doteval.queue.app import celery_app
 from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import TASK_NAME, RowTask
+from tests.contract.server_support import wait_until
 from tests.services.rabbitmq import RabbitService
 from tests.unit.fake_queue import FakeQueue
 
@@ -191,6 +193,46 @@ def test_a_lost_connection_is_made_again(redis_url: str) -> None:
             assert time.monotonic() < deadline
     assert publisher.queued() == 2
     publisher.close()
+
+
+def test_to_ask_again_and_again_takes_one_connection(redis_url: str) -> None:
+    with contextlib.closing(Publisher(redis_url, "q")) as publisher, redis.Redis.from_url(redis_url) as client:
+        client.zadd("unacked_index", {"a lease": 1.0})
+        # Of a queue that is not there, and of one that is.
+        for waiting in (0, 1):
+            connections = set()
+            for _ in range(20):
+                assert publisher.queued() == waiting
+                publisher.renew(["a lease"])
+                connections.add(len(client.client_list()))
+            assert len(connections) == 1
+            publisher.publish(tasks(1), experiment="x", evaluation="eval_a")
+        assert client.zscore("unacked_index", "a lease") > 1.0
+
+
+def test_a_question_goes_on_after_its_connection_was_lost(redis_url: str) -> None:
+    with contextlib.closing(Publisher(redis_url, "q")) as publisher, redis.Redis.from_url(redis_url) as client:
+        publisher.publish(tasks(2), experiment="x", evaluation="eval_a")
+        assert publisher.queued() == 2
+        client.client_kill_filter(_type="normal", skipme=True)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                assert publisher.queued() == 2
+                break
+            except BrokerError:
+                # It may say so once; the next attempt connects anew.
+                assert time.monotonic() < deadline
+
+
+def test_rabbitmq_is_asked_for_a_queue_that_is_not_there_and_goes_on(rabbitmq_url: str) -> None:
+    with contextlib.closing(Publisher(rabbitmq_url, "q")) as publisher:
+        for _ in range(3):
+            assert publisher.queued() == 0
+        publisher.publish(tasks(1), experiment="x", evaluation="eval_a")
+        wait_until(lambda: publisher.queued() == 1)
+        assert publisher.queued(queue="never") == 0
+        assert publisher.queued() == 1
 
 
 def test_a_broker_that_is_away_is_said_within_seconds_and_without_the_password() -> None:
