@@ -1,4 +1,4 @@
-"""Bulk inserts of ready-made lines, below SQLAlchemy's handling of parameters.
+"""Bulk inserts of ready-made lines, by the driver.
 
 SQLAlchemy turns every line into a mapping and back; here lines are tuples in the order of the columns,
 with values that the driver takes as they are. That is twice as fast. SQLite runs one prepared statement
@@ -17,7 +17,6 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    CursorResult,
     Table,
     any_,
     func,
@@ -27,7 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-_POSTGRES = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
+from doteval.store.prepared import POSTGRES, cursor_of
+
 _NUMBERS = postgresql.ARRAY(BigInteger)
 
 
@@ -42,9 +42,9 @@ class BulkInsert:
     def __init__(self, table: Table, columns: Sequence[str], *, returning: Sequence[str] = ()) -> None:
         self.columns = tuple(columns)
         self._returning = tuple(returning)
-        name = _POSTGRES.identifier_preparer.format_table(table)
+        name = POSTGRES.identifier_preparer.format_table(table)
         head = f"INSERT INTO {name} ({', '.join(self.columns)})"
-        types = [table.c[column].type.dialect_impl(_POSTGRES).compile(_POSTGRES) for column in self.columns]
+        types = [table.c[column].type.dialect_impl(POSTGRES).compile(POSTGRES) for column in self.columns]
         arrays = ", ".join(f"%b::{kind}[]" for kind in types)
         # The statements are made of names of our own tables and types only.
         self._sqlite = f"{head} VALUES ({', '.join('?' * len(self.columns))})"
@@ -58,22 +58,27 @@ class BulkInsert:
         """Insert the lines. Returns the `returning` columns of those that were inserted."""
         if not lines:
             return []
-        done = self._insert(connection, lines)
+        _, returned = self._insert(connection, lines)
         if connection.dialect.name == "sqlite":
             places = [self.columns.index(column) for column in self._returning]
             return [tuple(line[place] for place in places) for line in lines]
-        return [tuple(line) for line in done] if self._returning else []
+        return returned
 
     def count(self, connection: Connection, lines: Sequence[tuple[Any, ...]]) -> int:
         """Insert the lines. Returns how many were inserted; for statements without `returning`."""
-        return self._insert(connection, lines).rowcount if lines else 0
+        return self._insert(connection, lines)[0] if lines else 0
 
-    def _insert(self, connection: Connection, lines: Sequence[tuple[Any, ...]]) -> CursorResult[Any]:
-        if connection.dialect.name == "sqlite":
-            return connection.exec_driver_sql(self._sqlite, list(lines))
-        # %b: in binary. As text, every quote and backslash of every value would be looked for in Python.
-        columns = tuple(list(column) for column in zip(*lines, strict=True))
-        return connection.exec_driver_sql(self._postgres, columns)
+    def _insert(self, connection: Connection, lines: Sequence[tuple[Any, ...]]) -> tuple[int, list[tuple[Any, ...]]]:
+        cursor = cursor_of(connection)
+        try:
+            if connection.dialect.name == "sqlite":
+                cursor.executemany(self._sqlite, lines)
+                return cursor.rowcount, []
+            # %b: in binary. As text, every quote and backslash of every value would be looked for in Python.
+            cursor.execute(self._postgres, tuple(list(column) for column in zip(*lines, strict=True)))
+            return cursor.rowcount, list(cursor.fetchall()) if self._returning else []
+        finally:
+            cursor.close()
 
 
 def among(connection: Connection, column: Column[Any], numbers: Iterable[int]) -> ColumnElement[bool]:

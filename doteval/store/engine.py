@@ -9,13 +9,26 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, Float, Table, create_engine, event, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    Table,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
@@ -24,6 +37,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from doteval.errors import StoreError
 from doteval.store.failures import store_error
 from doteval.store.location import Location
+from doteval.store.prepared import Prepared
 
 # How long a writer waits for the write lock of SQLite. With groups of 500 rows a turn takes milliseconds.
 SQLITE_WAIT = 30.0
@@ -53,7 +67,6 @@ class Database:
     def __init__(self, location: Location) -> None:
         self.location = location
         self.engine = _sqlite_engine(location) if location.path is not None else _postgres_engine(location)
-        self._writing = self.engine.execution_options(doteval_writes=True)
         _open.add(self)
 
     @property
@@ -74,8 +87,10 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction: committed at the end, rolled back on any exception."""
-        with self.translated(), self._writing.begin() as connection:
-            yield connection
+        with self.translated(), self.engine.connect() as connection:
+            connection.execution_options(doteval_writes=True)
+            with connection.begin():
+                yield connection
 
     def hold(self, connection: Connection, evaluation_ids: Sequence[int], *, alone: bool) -> None:
         """Keep whole-evaluation changes and the writing of results apart until this transaction ends.
@@ -84,20 +99,20 @@ class Database:
         """
         if self.is_sqlite:
             return
-        lock = func.pg_advisory_xact_lock if alone else func.pg_advisory_xact_lock_shared
+        lock = _LOCK_ALONE if alone else _LOCK_SHARED
         # Always in the same order, so that two transactions cannot wait for each other.
         for evaluation_id in sorted(set(evaluation_ids)):
-            connection.execute(select(lock(_LOCK_SPACE, evaluation_id)))
+            lock.run(connection, evaluation=evaluation_id)
 
     def close(self) -> None:
         self.engine.dispose()
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """What drivers raise inside becomes a `StoreError`."""
+        """What SQLAlchemy and drivers raise inside becomes a `StoreError`."""
         try:
             yield
-        except (SQLAlchemyError, sqlite3.Error) as error:
+        except (SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error) as error:
             raise store_error(error, self.location) from error
 
 
@@ -120,6 +135,14 @@ os.register_at_fork(after_in_child=_forget_connections)
 # The first of the two keys of our advisory locks, to stay clear of other users of the database.
 _LOCK_SPACE = 0x646F7465
 
+
+def _lock(function: Callable[..., ColumnElement[Any]]) -> Prepared:
+    evaluation = bindparam("evaluation", type_=Integer)
+    return Prepared(lambda _: select(function(literal_column(str(_LOCK_SPACE)), evaluation)))
+
+
+_LOCK_ALONE = _lock(func.pg_advisory_xact_lock)
+_LOCK_SHARED = _lock(func.pg_advisory_xact_lock_shared)
 
 # For RETURNING, upserts and json_each.
 _OLDEST_SQLITE = (3, 38)
@@ -152,7 +175,9 @@ def _sqlite_engine(location: Location) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("doteval_writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        # By the driver: what SQLAlchemy does around a statement takes longer than this one.
+        driver = cast(sqlite3.Connection, connection.connection.dbapi_connection)
+        driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
 

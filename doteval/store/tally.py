@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 
 from sqlalchemy import ColumnElement, Connection, Table, case, delete, func, select, update
 from sqlalchemy.dialects.sqlite import Insert
@@ -12,15 +11,38 @@ from sqlalchemy.dialects.sqlite import Insert
 from doteval.results import RowStatus
 from doteval.spending import Spent
 from doteval.store.engine import insert_into
+from doteval.store.prepared import Prepared
 from doteval.store.tables import ATTEMPT, RESULT, SCORE, TALLY, USAGE
+
+_COUNTED = (RowStatus.DONE.value, RowStatus.FAILED.value, RowStatus.SKIPPED.value)
 
 # Stands for no worker: what is written without one, and what is taken away again.
 NOBODY = 0
 
-_COUNTED = (RowStatus.DONE.value, RowStatus.FAILED.value, RowStatus.SKIPPED.value)
-
-
 _NOTHING = Spent()
+
+
+def _columns(spent: Spent) -> dict[str, float]:
+    return {
+        "attempts": spent.requests,
+        "tokens": spent.tokens,
+        "cost": spent.cost,
+        "unpriced": spent.unpriced,
+    }
+
+
+_CHANGED = (*_COUNTED, *_columns(_NOTHING))
+
+
+def _addition(dialect: str) -> Insert:
+    line = insert_into(dialect, TALLY)
+    return line.on_conflict_do_update(
+        index_elements=["evaluation_id", "worker_id"],
+        set_={name: TALLY.c[name] + line.excluded[name] for name in _CHANGED},
+    )
+
+
+_ADDITION = Prepared(_addition, "evaluation_id", "worker_id", *_CHANGED)
 
 
 def add_to_tally(
@@ -35,18 +57,7 @@ def add_to_tally(
         return
     added = {status: changes[status] for status in _COUNTED} | _columns(spent)
     whose = {"evaluation_id": evaluation_id, "worker_id": NOBODY if worker_id is None else worker_id}
-    connection.execute(_addition(connection.dialect.name), whose | added)
-
-
-# Made once: it belongs to each group of results.
-@cache
-def _addition(dialect: str) -> Insert:
-    line = insert_into(dialect, TALLY)
-    counted = (*_COUNTED, *_columns(_NOTHING))
-    return line.on_conflict_do_update(
-        index_elements=["evaluation_id", "worker_id"],
-        set_={name: TALLY.c[name] + line.excluded[name] for name in counted},
-    )
+    _ADDITION.run(connection, **whose, **added)
 
 
 def count_spent_again(connection: Connection, evaluation_id: int, worker_id: int | None) -> None:
@@ -61,7 +72,7 @@ def count_spent_again(connection: Connection, evaluation_id: int, worker_id: int
     ).where(USAGE.c.evaluation_id == evaluation_id, func.coalesce(USAGE.c.worker_id, NOBODY) == who)
     requests, tokens_spent, cost, unpriced = connection.execute(query).one()
     # The line must be there to be changed.
-    nothing = dict.fromkeys((*_COUNTED, *_columns(_NOTHING)), 0)
+    nothing = dict.fromkeys(_CHANGED, 0)
     connection.execute(
         insert_into(connection.dialect.name, TALLY)
         .values(evaluation_id=evaluation_id, worker_id=who, **nothing)
@@ -72,15 +83,6 @@ def count_spent_again(connection: Connection, evaluation_id: int, worker_id: int
         .where(TALLY.c.evaluation_id == evaluation_id, TALLY.c.worker_id == who)
         .values(_columns(Spent(int(requests), int(tokens_spent), float(cost), int(unpriced))))
     )
-
-
-def _columns(spent: Spent) -> dict[str, float]:
-    return {
-        "attempts": spent.requests,
-        "tokens": spent.tokens,
-        "cost": spent.cost,
-        "unpriced": spent.unpriced,
-    }
 
 
 def remove_results(connection: Connection, evaluation_id: int, which: Callable[[Table], ColumnElement[bool]]) -> int:

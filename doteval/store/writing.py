@@ -10,11 +10,24 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, delete, insert, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    select,
+    true,
+    type_coerce,
+)
 
 from doteval.encoding import encode, escape_text
 from doteval.errors import UnstorableValueError
@@ -22,6 +35,7 @@ from doteval.results import Outcome, Row, Usage
 from doteval.spending import Spent
 from doteval.store.bulk import BulkInsert, among, among_given, numbers_given
 from doteval.store.engine import Database
+from doteval.store.prepared import Prepared
 from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE
 from doteval.store.tally import add_to_tally, count_spent_again
 
@@ -72,30 +86,22 @@ _ATTEMPTS, _PROMPT, _COMPLETION, _COST = (
     _INSERT_USAGE.columns.index(name) for name in ("attempts", "prompt_tokens", "completion_tokens", "cost")
 )
 
-# Statements of each group of results are made once: SQLAlchemy takes longer to put one together than to execute it.
-
-_EXISTS = select(EVALUATION.c.id).where(EVALUATION.c.id == bindparam("evaluation"))
+_EXISTS = Prepared(lambda _: select(EVALUATION.c.id).where(EVALUATION.c.id == bindparam("evaluation")))
 
 
-@cache
-def _row_keys(dialect: str) -> Select[int, str]:
-    return select(ROW.c.row_index, ROW.c.key).where(
-        ROW.c.evaluation_id == bindparam("evaluation"), among_given(dialect, ROW.c.row_index, bindparam("indexes"))
-    )
+def _of_rows(table: Table, *columns: ColumnElement[Any]) -> Prepared:
+    """A query for these columns of the rows whose `indexes` are given."""
+
+    def make(dialect: str) -> Select[Any]:
+        those = among_given(dialect, table.c.row_index, bindparam("indexes"))
+        return select(*columns).where(table.c.evaluation_id == bindparam("evaluation"), those)
+
+    return Prepared(make)
 
 
-@cache
-def _known_results(dialect: str) -> Select[int, int, bool]:
-    return select(RESULT.c.row_index, RESULT.c.sample, RESULT.c.retry).where(
-        RESULT.c.evaluation_id == bindparam("evaluation"),
-        among_given(dialect, RESULT.c.row_index, bindparam("indexes")),
-    )
-
-
-def _rows_given(dialect: str, evaluation_id: int, keys: Iterable[Key]) -> dict[str, Any]:
-    """What these two are given: the rows of an evaluation that the keys are of."""
-    indexes = sorted({index for _, index, _ in keys})
-    return {"evaluation": evaluation_id, "indexes": numbers_given(dialect, indexes)}
+# Two queries, not one that joins them: PostgreSQL, which knows little of new tables, would read all results for it.
+_ROW_KEYS = _of_rows(ROW, ROW.c.row_index, type_coerce(ROW.c.key, Text))
+_KNOWN = _of_rows(RESULT, RESULT.c.row_index, RESULT.c.sample, RESULT.c.retry)
 
 
 # Not the shared generator: an evaluation that seeds that one would give each execution of a row the same name.
@@ -161,7 +167,7 @@ def encode_result(new: NewResult) -> EncodedResult:
         )
         for position, score in enumerate(outcome.scores)
     )
-    return EncodedResult(key, row.key, status, result, scores, _usage_lines(key, execution, outcome.usage))
+    return EncodedResult(key, escape_text(row.key), status, result, scores, _usage_lines(key, execution, outcome.usage))
 
 
 def _usage_lines(key: Key, execution: int, usage: Iterable[Usage]) -> tuple[Line, ...]:
@@ -239,12 +245,12 @@ def _write_evaluation(
     results: Sequence[EncodedResult],
     worker_id: int | None,
 ) -> int:
-    if connection.scalar(_EXISTS, {"evaluation": evaluation_id}) is None:
-        return 0
     lines = [line for result in results for line in result.usage]
+    if lines and not _EXISTS.run(connection, evaluation=evaluation_id):
+        # It was deleted, and what was spent for it has no place any more.
+        return 0
     spent = _write_usage(connection, evaluation_id, lines, worker_id)
-    wanted = _current(connection, evaluation_id, results)
-    known = _known(connection, evaluation_id, wanted)
+    wanted, known = _wanted(connection, evaluation_id, results)
     retried = _take_retried(connection, evaluation_id, [key for key, retry in known.items() if retry])
     fresh = sorted(key for key in wanted if key not in known or key in retried)
     inserted = _INSERT_RESULT.run(connection, [(*wanted[key].result, worker_id) for key in fresh])
@@ -258,24 +264,22 @@ def _key(evaluation_id: int, index: int, sample: int) -> Key:
     return evaluation_id, index, sample
 
 
-def _current(connection: Connection, evaluation_id: int, results: Sequence[EncodedResult]) -> dict[Key, EncodedResult]:
-    """The first result of each row and sample, without those whose row was removed or has other content now."""
-    dialect = connection.dialect.name
-    rows = _rows_given(dialect, evaluation_id, (result.key for result in results))
-    keys: dict[int, str] = dict(connection.execute(_row_keys(dialect), rows).all())
-    current: dict[Key, EncodedResult] = {}
+def _wanted(
+    connection: Connection, evaluation_id: int, results: Sequence[EncodedResult]
+) -> tuple[dict[Key, EncodedResult], dict[Key, bool]]:
+    """The first result of each row and sample, without those whose row was removed or has other content now.
+
+    And the keys that have a result in the store, with whether it is to be retried.
+    """
+    indexes = numbers_given(connection.dialect.name, sorted({result.key[1] for result in results}))
+    keys = dict(_ROW_KEYS.run(connection, evaluation=evaluation_id, indexes=indexes))
+    wanted: dict[Key, EncodedResult] = {}
     for result in results:
         if keys.get(result.key[1]) == result.row_key:
-            current.setdefault(result.key, result)
-    return current
-
-
-def _known(connection: Connection, evaluation_id: int, wanted: dict[Key, EncodedResult]) -> dict[Key, bool]:
-    """The keys that have a result, and whether it is to be retried."""
-    dialect = connection.dialect.name
-    found = connection.execute(_known_results(dialect), _rows_given(dialect, evaluation_id, wanted))
-    known = {(evaluation_id, index, sample): retry for index, sample, retry in found}
-    return {key: retry for key, retry in known.items() if key in wanted}
+            wanted.setdefault(result.key, result)
+    found = _KNOWN.run(connection, evaluation=evaluation_id, indexes=indexes)
+    known = {(evaluation_id, index, sample): bool(retry) for index, sample, retry in found}
+    return wanted, {key: retry for key, retry in known.items() if key in wanted}
 
 
 def _take_retried(connection: Connection, evaluation_id: int, keys: Iterable[Key]) -> set[Key]:

@@ -1,0 +1,51 @@
+"""Statements of the hot path: put together by SQLAlchemy once, and given to the driver as they are.
+
+Around a statement that takes SQLite 10 µs, SQLAlchemy takes 30 where it does nothing else, and some 150 where a
+result comes every now and then, when the processor's caches hold other things. What it does for a statement is not
+done for these: parameters and results are what the driver makes of them, and its errors are the driver's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.sql.expression import ClauseElement
+
+# How parameters are named in the texts: ":name" and "%(name)s".
+_SQLITE = sqlite.dialect(paramstyle="named")
+POSTGRES = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
+
+
+def cursor_of(connection: Connection) -> DBAPICursor:
+    """A cursor of the driver, in the connection's transaction."""
+    return connection.connection.cursor()
+
+
+class Prepared:
+    """A statement that `make` gives for "sqlite" or "postgresql"; an INSERT's `columns` are those that get values."""
+
+    def __init__(self, make: Callable[[str], ClauseElement], *columns: str) -> None:
+        self._make = make
+        self._columns = list(columns) or None
+
+    def run(self, connection: Connection, **parameters: Any) -> list[tuple[Any, ...]]:
+        """Execute it in the connection's transaction. Returns the lines that it gives."""
+        cursor = cursor_of(connection)
+        try:
+            cursor.execute(self._sqlite if connection.dialect.name == "sqlite" else self._postgres, parameters)
+            return list(cursor.fetchall()) if cursor.description is not None else []
+        finally:
+            cursor.close()
+
+    @cached_property
+    def _sqlite(self) -> str:
+        return str(self._make("sqlite").compile(dialect=_SQLITE, column_keys=self._columns))
+
+    @cached_property
+    def _postgres(self) -> str:
+        return str(self._make("postgresql").compile(dialect=POSTGRES, column_keys=self._columns))
