@@ -16,17 +16,19 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Connection,
-    Select,
     Table,
     Text,
     and_,
     bindparam,
     delete,
     insert,
+    null,
     select,
     true,
     type_coerce,
+    union_all,
 )
 
 from doteval.encoding import encode, escape_text
@@ -89,19 +91,22 @@ _ATTEMPTS, _PROMPT, _COMPLETION, _COST = (
 _EXISTS = Prepared(lambda _: select(EVALUATION.c.id).where(EVALUATION.c.id == bindparam("evaluation")))
 
 
-def _of_rows(table: Table, *columns: ColumnElement[Any]) -> Prepared:
-    """A query for these columns of the rows whose `indexes` are given."""
+def _rows_and_results(dialect: str) -> CompoundSelect[Any]:
+    def those(table: Table) -> ColumnElement[bool]:
+        indexes = among_given(dialect, table.c.row_index, bindparam("indexes"))
+        return and_(table.c.evaluation_id == bindparam("evaluation"), indexes)
 
-    def make(dialect: str) -> Select[Any]:
-        those = among_given(dialect, table.c.row_index, bindparam("indexes"))
-        return select(*columns).where(table.c.evaluation_id == bindparam("evaluation"), those)
+    # The key as it is stored, as an encoded result has it too.
+    key = type_coerce(ROW.c.key, Text)
+    # Not joined: PostgreSQL, which knows little of new tables, would read all results for it.
+    return union_all(
+        select(ROW.c.row_index, key, null(), null()).where(those(ROW)),
+        select(RESULT.c.row_index, null(), RESULT.c.sample, RESULT.c.retry).where(those(RESULT)),
+    )
 
-    return Prepared(make)
 
-
-# Two queries, not one that joins them: PostgreSQL, which knows little of new tables, would read all results for it.
-_ROW_KEYS = _of_rows(ROW, ROW.c.row_index, type_coerce(ROW.c.key, Text))
-_KNOWN = _of_rows(RESULT, RESULT.c.row_index, RESULT.c.sample, RESULT.c.retry)
+# Of the rows whose `indexes` are given, the keys, and then the samples that have a result.
+_ROWS_AND_RESULTS = Prepared(_rows_and_results)
 
 
 # Not the shared generator: an evaluation that seeds that one would give each execution of a row the same name.
@@ -272,13 +277,17 @@ def _wanted(
     And the keys that have a result in the store, with whether it is to be retried.
     """
     indexes = numbers_given(connection.dialect.name, sorted({result.key[1] for result in results}))
-    keys = dict(_ROW_KEYS.run(connection, evaluation=evaluation_id, indexes=indexes))
+    keys: dict[int, str] = {}
+    known: dict[Key, bool] = {}
+    for index, key, sample, retry in _ROWS_AND_RESULTS.run(connection, evaluation=evaluation_id, indexes=indexes):
+        if key is not None:
+            keys[index] = key
+        else:
+            known[evaluation_id, index, sample] = bool(retry)
     wanted: dict[Key, EncodedResult] = {}
     for result in results:
         if keys.get(result.key[1]) == result.row_key:
             wanted.setdefault(result.key, result)
-    found = _KNOWN.run(connection, evaluation=evaluation_id, indexes=indexes)
-    known = {(evaluation_id, index, sample): bool(retry) for index, sample, retry in found}
     return wanted, {key: retry for key, retry in known.items() if key in wanted}
 
 
