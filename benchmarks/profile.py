@@ -12,7 +12,7 @@ import argparse
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks.bench import EVALUATIONS, project
 from benchmarks.environments import DIRECTORY, python_of
-from benchmarks.processor import PY_SPY, Process, processor_time
+from benchmarks.processor import PY_SPY, Process, Thread, processor_time
 from doteval.resources.mock_openai import MockOpenAI
 
 _RATE = 100
@@ -74,12 +74,21 @@ def show_processor_time(seconds: float, processes: Sequence[Process]) -> None:
         table.add_column(name, justify="left" if name == "thread" else "right")
     for process in processes:
         table.add_row(f"{process.seconds:.2f}", "", "", "", "", escape(process.name[:_NAME_SHOWN]), style="bold")
-        for thread in sorted(process.threads.values(), key=lambda thread: -thread.seconds):
-            if thread.seconds >= _LEAST_SHOWN:
-                counts = (f"{thread.yielded:,}", f"{thread.displaced:,}")
-                times = (f"{each:.2f}" for each in (thread.seconds, thread.user, thread.system))
-                table.add_row(*times, *counts, f"  {thread.name or 'nameless'}")
+        for name, threads in _by_name(process.threads.values()):
+            if sum(thread.seconds for thread in threads) >= _LEAST_SHOWN:
+                times = [sum(getattr(thread, time) for thread in threads) for time in ("seconds", "user", "system")]
+                counts = [sum(getattr(thread, count) for thread in threads) for count in ("yielded", "displaced")]
+                shown = f"  {name}" if len(threads) == 1 else f"  {name} ({len(threads)} threads)"
+                table.add_row(*(f"{time:.2f}" for time in times), *(f"{count:,}" for count in counts), shown)
     Console(width=150, highlight=False).print(table)
+
+
+def _by_name(threads: Iterable[Thread]) -> list[tuple[str, list[Thread]]]:
+    """Threads of the same name, which pools number, together; the busiest first."""
+    found: dict[str, list[Thread]] = {}
+    for thread in threads:
+        found.setdefault(thread.name.rstrip("-_0123456789") or "nameless", []).append(thread)
+    return sorted(found.items(), key=lambda item: -sum(thread.seconds for thread in item[1]))
 
 
 def by_process(folded: str) -> dict[str, Counter[tuple[str, ...]]]:
