@@ -119,7 +119,7 @@ def test_a_late_result_for_a_deleted_experiment_hits_no_other_one(store: Store) 
     store.experiments.delete(old.experiment.name)
     new = begin(store, 2)
     assert new.id != old.id
-    late = results(old, rows(2), done(usage=(Usage("m", 1),)))
-    assert store.results.write(late, None) == 0
+    for outcome in (done(), done(usage=(Usage("m", 1),))):
+        assert store.results.write(results(old, rows(2), outcome), None) == 0
     assert store.evaluations.counts(new.id).finished == 0
     assert store.usage.report(new.experiment).models == []
