@@ -21,8 +21,8 @@ from benchmarks.commands import CommandFailedError, descendants
 PY_SPY = str(Path(sys.executable).parent / "py-spy")
 
 _LOOK_SECONDS = 0.1
-# To name threads stops their process for some milliseconds; those that begin later than this remain nameless.
-_NAMING_AT = (1.5, 3.0, 6.0)
+# Seconds after which threads are named, for which their process stops for a moment; later ones remain nameless.
+_NAMING_AT = (2.0, 8.0)
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -51,29 +51,50 @@ class Process:
         return sum(thread.seconds for thread in self.threads.values())
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessorTime:
+    """What a command took: `seconds` of wall time, and its processes, the busiest first.
+
+    `busy` is the share of all the machine's processors that was in use midway, in the middle half of that time.
+    """
+
+    seconds: float
+    processes: list[Process]
+    busy: float
+
+
 def processor_time(
-    command: Sequence[str], directory: Path, environment: Mapping[str, str]
-) -> tuple[float, list[Process]]:
-    """Run a command. Returns its seconds of wall time, and its processes, the busiest first.
+    command: Sequence[str], directory: Path, environment: Mapping[str, str], *, beside: Sequence[int] = ()
+) -> ProcessorTime:
+    """Run a command; processes `beside` it are looked at, too, such as a server that it asks.
 
     Raises CommandFailedError if it does not end with exit code 0.
     """
     processes: dict[int, Process] = {}
     namings = list(_NAMING_AT)
-    began = time.perf_counter()
+    idle = [(time.perf_counter(), _idle_seconds())]
     running = subprocess.Popen(command, cwd=directory, env={**os.environ, **environment})
     while running.poll() is None:
-        for pid in [running.pid, *_alive(running.pid)]:
+        for pid in [running.pid, *_alive(running.pid), *beside]:
             _look(pid, processes)
-        if namings and time.perf_counter() - began > namings[0]:
+        if namings and idle[-1][0] - idle[0][0] > namings[0]:
             del namings[0]
             for pid, process in processes.items():
                 _name_threads(pid, process)
         time.sleep(_LOOK_SECONDS)
-    seconds = time.perf_counter() - began
+        idle.append((time.perf_counter(), _idle_seconds()))
     if running.returncode != 0:
         raise CommandFailedError(f"{' '.join(command)} ended with {running.returncode}")
-    return seconds, sorted(processes.values(), key=lambda process: -process.seconds)
+    (began, before), (ended, after) = idle[len(idle) // 4], idle[3 * len(idle) // 4]
+    busy = 1 - (after - before) / ((ended - began) * (os.cpu_count() or 1))
+    by_time = sorted(processes.values(), key=lambda process: -process.seconds)
+    return ProcessorTime(idle[-1][0] - idle[0][0], by_time, busy)
+
+
+def _idle_seconds() -> float:
+    """For how long the processors have had nothing to do, together, since the machine began."""
+    fields = Path("/proc/stat").read_text().split(maxsplit=6)
+    return (int(fields[4]) + int(fields[5])) / _TICKS
 
 
 def _alive(pid: int) -> Iterator[int]:

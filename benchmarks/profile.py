@@ -12,7 +12,7 @@ import argparse
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks.bench import EVALUATIONS, project
 from benchmarks.environments import DIRECTORY, python_of
-from benchmarks.processor import PY_SPY, Process, Thread, processor_time
+from benchmarks.processor import PY_SPY, ProcessorTime, Thread, processor_time
 from doteval.resources.mock_openai import MockOpenAI
 
 _RATE = 100
@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--load", default="1", help="seconds that the model of eval_expensive.py takes (default 1)")
     parser.add_argument("--cpu", default="0.02", help="and its rows, of the processor (default 0.02)")
+    parser.add_argument("--latency", type=float, default=0.1, help="seconds that the mock server takes (default 0.1)")
+    parser.add_argument("--concurrency", type=int, help="rows at once in each process")
     parser.add_argument("--local", action="store_true", help="pytest in one process instead of submit")
     options = parser.parse_args()
     DIRECTORY.mkdir(exist_ok=True)
@@ -46,33 +48,35 @@ def main() -> None:
     python = python_of("doteval")
     if options.local:
         command = [python, "-m", "pytest", "-q", options.file, "--experiment", "profile"]
+        at_once = "--concurrent"
     else:
         command = [python, "-m", "doteval", "submit", options.file, "--experiment", "profile"]
         command += ["--workers", str(options.workers)]
+        at_once = "--concurrency"
+    if options.concurrency is not None:
+        command += [at_once, str(options.concurrency)]
     sampler = [PY_SPY, "record", "--subprocesses", "--nonblocking", "--full-filenames"]
     sampler += ["--rate", str(_RATE), "--format", "raw", "--output", str(folded), "--"]
     given = {"ROWS": str(options.rows), "LOAD": options.load, "CPU": options.cpu, "OPENAI_API_KEY": "unused"}
-    with MockOpenAI() as server:
+    with MockOpenAI(latency=options.latency) as server:
         given["OPENAI_BASE_URL"] = server.base_url
         with project(EVALUATIONS / options.file, EVALUATIONS / "fixtures.py") as directory:
-            seconds, processes = processor_time(command, directory, given)
+            taken = processor_time(command, directory, given, beside=[server.pid])
         with project(EVALUATIONS / options.file, EVALUATIONS / "fixtures.py") as directory:
             subprocess.run([*sampler, *command], cwd=directory, env={**os.environ, **given}, check=True)
-    show_processor_time(seconds, processes)
+    show_processor_time(taken)
     for process, stacks in by_process(folded.read_text()).items():
         show(process, stacks)
     Console().print(f"Stacks: {folded}")
 
 
-def show_processor_time(seconds: float, processes: Sequence[Process]) -> None:
-    table = Table(
-        title=f"{sum(process.seconds for process in processes):.1f} s of the processor in {seconds:.1f} s",
-        title_justify="left",
-        box=None,
-    )
+def show_processor_time(taken: ProcessorTime) -> None:
+    total = sum(process.seconds for process in taken.processes)
+    title = f"{total:.1f} s of the processor in {taken.seconds:.1f} s; midway all were {taken.busy:.0%} busy"
+    table = Table(title=title, title_justify="left", box=None)
     for name in ("seconds", "user", "system", "yielded", "displaced", "thread"):
         table.add_column(name, justify="left" if name == "thread" else "right")
-    for process in processes:
+    for process in taken.processes:
         table.add_row(f"{process.seconds:.2f}", "", "", "", "", escape(process.name[:_NAME_SHOWN]), style="bold")
         for name, threads in _by_name(process.threads.values()):
             if sum(thread.seconds for thread in threads) >= _LEAST_SHOWN:
