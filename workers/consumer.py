@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from celery.worker import state
 from celery.worker.consumer import Consumer
 
 # Seconds for which the first event of row tasks waits for others. Celery publishes them at each turn of its loop, which
@@ -25,9 +26,11 @@ class RowTaskConsumer(Consumer):  # type: ignore[misc] # Celery has no types
 
     def on_send_event_buffered(self) -> None:
         """An event of a task has come, on whichever thread, and waits to be published."""
-        now = time.monotonic()
-        if self.hub is not None and now >= self._events_wait_until:
-            self._events_wait_until = now + _EVENTS_WAIT
+        if state.should_stop is not None:
+            # The loop turns no more, while rows in flight end.
+            self._flush_events()
+        elif self.hub is not None and time.monotonic() >= self._events_wait_until:
+            self._events_wait_until = time.monotonic() + _EVENTS_WAIT
             # Timers are for the thread of the loop only.
             self.hub.call_soon(self._publish_events_later)
 

@@ -107,9 +107,10 @@ def test_of_two_plain_pytest_commands_at_the_same_moment_one_runs_the_rows(proje
 
 
 def test_a_plain_pytest_command_goes_on_at_once_where_a_killed_one_was(project: Project) -> None:
+    # The first ones are stored when it is killed, and the next are held: what may run twice is in flight.
     write_evaluation(project, rows=60, seconds=0.05, held=30)
     with project.started(program=PYTEST) as first:
-        reached(project, 20)
+        reached(project, 30)
         with project.started(program=PYTEST) as second:
             wait_until(lambda: WAITS.format(pid=first.pid) in project.output(), what="the second one's waiting")
             first.send_signal(signal.SIGKILL)
@@ -124,9 +125,10 @@ def test_a_plain_pytest_command_goes_on_at_once_where_a_killed_one_was(project: 
 
 
 def test_a_submission_goes_on_at_once_where_a_killed_pytest_command_was(project: Project, broker: RedisServer) -> None:
+    # The first ones are stored when it is killed, and the next are held: what may run twice is in flight.
     write_evaluation(project, rows=60, seconds=0.05, held=30)
     with project.started(program=PYTEST) as first:
-        reached(project, 20)
+        reached(project, 30)
         first.send_signal(signal.SIGKILL)
         first.wait()
     let_go(project)

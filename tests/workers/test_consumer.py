@@ -78,6 +78,12 @@ def test_what_waits_is_published_at_the_end(celery: Any) -> None:
     celery.on_close()
 
 
+def test_while_the_process_leaves_they_do_not_wait(celery: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer.state, "should_stop", 0)
+    celery.on_send_event_buffered()
+    assert (celery.hub.soon, celery.event_dispatcher.flushed) == ([], 1)
+
+
 def test_without_a_loop_nothing_is_lined_up(celery: Any) -> None:
     celery.hub = None
     celery.on_send_event_buffered()
