@@ -31,7 +31,7 @@ class Publisher:
         self._broker = broker
         self._app: Celery = celery_app(broker, queue, visibility_timeout)
         self._connection: Any = None
-        # For questions, which are asked every second: to open one takes longer than most of them.
+        # For questions and leases, every second or two: to open one takes longer than to ask.
         self._channel: Any = None
         # A connection serves one thread at a time.
         self._lock = threading.Lock()
@@ -95,7 +95,7 @@ class Publisher:
 
     def _waiting(self, name: str) -> int:
         try:
-            queue = self._app.amqp.queues[name](self._asking())
+            queue = self._app.amqp.queues[name](self._opened())
             return int(queue.queue_declare(passive=True).message_count)
         except (ChannelError, *self._connection.channel_errors):
             # Nothing has been sent yet, so there is no queue, or on Redis nothing waits.
@@ -115,7 +115,7 @@ class Publisher:
         with self._lock:
             connection = self._connected()
             try:
-                channel = self._asking()
+                channel = self._opened()
                 # kombu keeps the time of each delivery here, and restores what is older than the
                 # visibility timeout. XX: one that was acknowledged meanwhile must not come back.
                 channel.client.zadd(channel.unacked_index_key, dict.fromkeys(leases, time.time()), xx=True)
@@ -145,7 +145,7 @@ class Publisher:
                 raise self._lost(error) from error
         return self._connection
 
-    def _asking(self) -> Any:
+    def _opened(self) -> Any:
         if self._channel is None:
             self._channel = self._connected().channel()
         return self._channel

@@ -1,6 +1,6 @@
 """Statements of the hot path: put together by SQLAlchemy once, and given to the driver as they are.
 
-Around a statement that takes SQLite 10 µs, SQLAlchemy takes 30 where it does nothing else, and some 150 where a
+Around a statement that takes SQLite 10 µs, SQLAlchemy takes 30 where it does nothing else, and some 100 where a
 result comes every now and then, when the processor's caches hold other things. What it does for a statement is not
 done for these: parameters and results are what the driver makes of them, and its errors are the driver's own.
 """
