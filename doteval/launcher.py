@@ -19,14 +19,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import send_handle
 from typing import IO, Any, Final, Protocol
 
 # What `returncode` is of a process that outlived its launcher: no exit code is this.
 UNKNOWN: Final = 256
 _MODULE = "workers.launcher"
-# Between two looks whether a process has ended that has no launcher any more.
+# Between two looks at whether a process has ended: its end may have been told to another thread, or by nobody.
 _LOOK_SECONDS = 0.05
 
 
@@ -66,8 +66,8 @@ class Launcher:
         self._lock = threading.RLock()
         self._ready = self._gone = False
         self._answers: deque[list[Any]] = deque()
-        # By process id: how those ended that nobody has asked for since.
-        self._codes: dict[int, int] = {}
+        # By process id: those that were started here and whose end has not been told.
+        self._running: dict[int, Launched] = {}
 
     @property
     def pid(self) -> int:
@@ -100,26 +100,25 @@ class Launcher:
             if not self._answers:
                 raise LauncherGoneError("the launcher has ended")
             what, number = self._answers.popleft()
-        if what == "failed":
-            raise OSError(number, os.strerror(number))
-        return Launched(self, number)
+            if what == "failed":
+                raise OSError(number, os.strerror(number))
+            # Under the lock: its end may be told next.
+            launched = self._running[number] = Launched(self, number)
+        return launched
 
-    def code_of(self, pid: int, timeout: float = 0.0) -> int | None:
-        """How a process ended that was started here, told once; None if it has not within so many seconds."""
-        deadline = time.monotonic() + timeout
-        while True:
-            left = max(0.0, deadline - time.monotonic())
-            with self._lock:
-                while pid not in self._codes and self._receive(0.0 if self._gone else left):
-                    left = max(0.0, deadline - time.monotonic())
-                if pid in self._codes:
-                    return self._codes.pop(pid)
-                gone = self._gone
-            if gone and _has_ended(pid):
-                return UNKNOWN
-            if not gone or not left:
-                return None
-            time.sleep(min(_LOOK_SECONDS, left))
+    def listen(self, timeout: float) -> bool:
+        """Wait up to so many seconds for what it says next, and take in all that it has said. False: it is gone.
+
+        Nothing holds other threads up meanwhile; what one of them takes in, this one does not notice before its time.
+        """
+        # The channel may be closed just now.
+        with contextlib.suppress(OSError):
+            if timeout and not self._gone:
+                wait([self._channel], timeout)
+        with self._lock:
+            while self._receive(0.0):
+                pass
+            return not self._gone
 
     def close(self) -> None:
         """End it. What it has started notices, and leaves."""
@@ -139,7 +138,10 @@ class Launcher:
             return False
         if what == "ended":
             pid, code = said
-            self._codes[pid] = code
+            launched = self._running.pop(pid, None)
+            # None of one whose start was interrupted before it was known.
+            if launched is not None:
+                launched.returncode = code
         elif what == "ready":
             self._ready = True
         else:
@@ -161,11 +163,11 @@ class Launched:
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end. Raises subprocess.TimeoutExpired."""
-        while self._look(60.0 if timeout is None else timeout) is None:
-            if timeout is not None:
-                raise subprocess.TimeoutExpired(str(self.pid), timeout)
-        assert self.returncode is not None
-        return self.returncode
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (code := self._look(_LOOK_SECONDS)) is None:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+        return code
 
     def send_signal(self, sig: int) -> None:
         """Send a signal, unless it has ended."""
@@ -179,8 +181,12 @@ class Launched:
         self.send_signal(signal.SIGKILL)
 
     def _look(self, timeout: float) -> int | None:
-        if self.returncode is None:
-            self.returncode = self._launcher.code_of(self.pid, timeout)
+        """How it ended, if it has within so many seconds."""
+        if self.returncode is None and not self._launcher.listen(timeout) and self.returncode is None:
+            if _has_ended(self.pid):
+                self.returncode = UNKNOWN
+            else:
+                time.sleep(timeout)
         return self.returncode
 
 

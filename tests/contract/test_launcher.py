@@ -10,7 +10,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
 from pathlib import Path
@@ -127,6 +129,46 @@ def test_a_signal_ends_it_at_any_moment(begin: Begin, number: signal.Signals) ->
     process = begin("it_is", "wait")
     process.send_signal(number)
     assert process.wait(30) == -number
+
+
+def test_one_thread_waits_while_others_look(begin: Begin) -> None:
+    """As where a supervisor waits for its worker processes to leave, and its health is asked for."""
+    over = threading.Event()
+    processes: list[Process] = []
+
+    def look() -> None:
+        while not over.is_set():
+            for process in processes:
+                process.poll()
+
+    with ThreadPoolExecutor(3) as pool:
+        lookers = [pool.submit(look) for _ in range(3)]
+        try:
+            for _ in range(10):
+                processes[:] = [begin("it_is", str(code)) for code in (1, 2, 3)]
+                assert [process.wait(30) for process in processes] == [1, 2, 3]
+        finally:
+            over.set()
+        for looker in lookers:
+            looker.result(30)
+
+
+def test_to_wait_holds_nobody_up_who_looks(begin: Begin, directory: Path) -> None:
+    waited_for = begin("it_is", "wait")
+    said(directory)
+    other = begin("it_is", "wait")
+    said(directory, 2)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(waited_for.wait, 60)
+        began = time.monotonic()
+        assert other.poll() is None
+        other.kill()
+        assert other.wait(30) == -signal.SIGKILL
+        assert not waiting.done()
+        # Far less than the other waits; how fast it is does not matter.
+        assert time.monotonic() - began < 30
+        waited_for.kill()
+        assert waiting.result(30) == -signal.SIGKILL
 
 
 def test_waiting_for_it_has_an_end(begin: Begin, directory: Path) -> None:
