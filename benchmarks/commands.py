@@ -89,10 +89,16 @@ class _Peaks(threading.Thread):
 def descendants(pid: int) -> Iterator[int]:
     """The processes that a process has started, and those that these have."""
     # The kernel's own lists: psutil reads about every process of the machine, which takes ten times as long.
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
-            yield child
-            yield from descendants(child)
+    try:
+        found = [
+            int(child) for each in Path(f"/proc/{pid}/task").glob("*/children") for child in each.read_text().split()
+        ]
+    except OSError:
+        # It, or one of its threads, has just ended; the others are seen the next time.
+        return
+    for child in found:
+        yield child
+        yield from descendants(child)
 
 
 def peak_of(pid: int) -> float:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def processor_time(
     idle = [(time.perf_counter(), _idle_seconds())]
     running = subprocess.Popen(command, cwd=directory, env={**os.environ, **environment})
     while running.poll() is None:
-        for pid in [running.pid, *_alive(running.pid), *beside]:
+        for pid in [running.pid, *descendants(running.pid), *beside]:
             _look(pid, processes)
         if namings and idle[-1][0] - idle[0][0] > namings[0]:
             del namings[0]
@@ -95,14 +95,6 @@ def _idle_seconds() -> float:
     """For how long the processors have had nothing to do, together, since the machine began."""
     fields = Path("/proc/stat").read_text().split(maxsplit=6)
     return (int(fields[4]) + int(fields[5])) / _TICKS
-
-
-def _alive(pid: int) -> Iterator[int]:
-    try:
-        yield from descendants(pid)
-    except OSError:
-        # One of them has just ended; the others are seen the next time.
-        return
 
 
 def _look(pid: int, processes: dict[int, Process]) -> None:

@@ -177,20 +177,23 @@ def test_a_message_of_another_serializer_is_refused(redis_url: str) -> None:
     assert set(celery_app(redis_url, "q").conf.accept_content) == {"json"}
 
 
+def connecting_anew(action: Callable[[], int]) -> int:
+    """What an action gives whose connection was lost: it may say so once, and the next attempt connects anew."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return action()
+        except BrokerError:
+            assert time.monotonic() < deadline
+
+
 def test_a_lost_connection_is_made_again(redis_url: str) -> None:
     publisher = Publisher(redis_url, "q")
     publisher.publish(tasks(1), experiment="x", evaluation="eval_a")
     with redis.Redis.from_url(redis_url) as client:
         # Every other connection of the server: ours among them.
         client.client_kill_filter(_type="normal", skipme=True)
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            publisher.publish(tasks(1), experiment="x", evaluation="eval_a")
-            break
-        except BrokerError:
-            # It may say so once; the next attempt connects anew.
-            assert time.monotonic() < deadline
+    connecting_anew(lambda: publisher.publish(tasks(1), experiment="x", evaluation="eval_a"))
     assert publisher.queued() == 2
     publisher.close()
 
@@ -215,14 +218,7 @@ def test_a_question_goes_on_after_its_connection_was_lost(redis_url: str) -> Non
         publisher.publish(tasks(2), experiment="x", evaluation="eval_a")
         assert publisher.queued() == 2
         client.client_kill_filter(_type="normal", skipme=True)
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                assert publisher.queued() == 2
-                break
-            except BrokerError:
-                # It may say so once; the next attempt connects anew.
-                assert time.monotonic() < deadline
+        assert connecting_anew(publisher.queued) == 2
 
 
 def test_rabbitmq_is_asked_for_a_queue_that_is_not_there_and_goes_on(rabbitmq_url: str) -> None:
