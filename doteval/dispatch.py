@@ -44,11 +44,10 @@ _TASKS_PER_SLOT = 4
 _TASK_SECONDS = 1.0
 _FEWEST_ROWS = 10
 # Where a worker process runs many rows at once, seconds for which a row task should keep it busy, if it asks for
-# each: then it has no more in hand than it needs. And the share of the rows at once that it may hold, so that
-# nothing is lost at the end by two processes that do not share it; and tasks for each process, at least.
-_BUSY_SECONDS = 0.05
-_SHARE_AT_ONCE = 0.25
-_TASKS_PER_PROCESS = 8
+# each: many times what a row task costs, and yet it has little more in hand than it needs. And tasks for each process,
+# at least, so that little is lost at the end by two processes that do not share the last.
+_BUSY_SECONDS = 0.1
+_TASKS_PER_PROCESS = 32
 # The cursor in the store is one number of three digits: the round, the lane (from 1 on; 0 is none yet),
 # and the index of a row.
 _INDEXES = 1 << 40
@@ -254,7 +253,7 @@ class Dispatcher:
             return 1
         at_once = min(worker.info.concurrency or ASYNC_CONCURRENCY for worker in serving)
         busy = at_once * _BUSY_SECONDS / max(seconds, 1e-6)
-        return int(min(at_once * _SHARE_AT_ONCE, busy, total / (len(serving) * _TASKS_PER_PROCESS)))
+        return int(min(at_once, busy, total / (len(serving) * _TASKS_PER_PROCESS)))
 
     def _choose_lane(self, evaluation: Evaluation, priority: Priority) -> int:
         """The lane of the queue that the experiment is on, else the one with the fewest other experiments."""

@@ -44,6 +44,9 @@ from doteval.execution.windows import FixedWindow, Window, window_for
 from doteval.metering import Meter, metering, placed, set_up_place
 from doteval.results import ErrorClass, Outcome, Row
 
+# Seconds after which the serving thread hears of rows that have ended on the loop, while more are lined up there.
+_TELL_SECONDS = 0.01
+
 
 class Conductor:
     """See the module's docstring. Public methods may be called from any thread, except the two that serve."""
@@ -76,6 +79,8 @@ class Conductor:
         self._threads: ThreadPoolExecutor | None = None
         # Calls that have ended and whose fixtures are still to be torn down.
         self._landed: dict[Flight, list[Outcome]] = {}
+        # Flights that are over, with what recording them raised: the serving thread is still to hear of them.
+        self._down: deque[tuple[Flight, list[Outcome], BaseException | None]] = deque()
         self._admission = Admission(self.withdraw)
 
     def assign(self, assignment: Assignment) -> None:
@@ -361,12 +366,27 @@ class Conductor:
         if flight.lane is None and outcomes is not None:
             # Recorded here, so that the thread that sets up fixtures has less to do.
             flight.noted.landed()
-            error = flight.record(outcomes)
-            self._inbox.put(functools.partial(self._after_flight, flight, outcomes, error))
+            self._down.append((flight, outcomes, flight.record(outcomes)))
+            self._tell_of_landed()
         else:
             if outcomes is not None:
                 self._landed[flight] = outcomes
             self._inbox.put(functools.partial(self._after_call, flight, outcomes))
+
+    def _tell_of_landed(self) -> None:
+        """Tell the serving thread that a flight is down: at once if the loop needs more rows, else of several together.
+
+        A thread that is woken for each would take as long for that as for its work.
+        """
+        lined_up = 0 if self._loop_window is None else self._loop_window.waiting
+        if not 0 < self._ahead < 2 * lined_up:
+            self._inbox.put(self._after_flights)
+        elif len(self._down) == 1:
+            self._loop.loop.call_later(_TELL_SECONDS, self._inbox.put, self._after_flights)
+
+    def _after_flights(self) -> None:
+        while self._down:
+            self._after_flight(*self._down.popleft())
 
     def _after_call(self, flight: Flight, outcomes: list[Outcome] | None) -> None:
         if outcomes is not None:

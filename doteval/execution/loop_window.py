@@ -28,13 +28,20 @@ class LoopWindow:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._cancelling = False
 
+    @property
+    def waiting(self) -> int:
+        """How many rows wait for room."""
+        return len(self._waiting)
+
     def feed(self, begin: Begin, land: Land) -> None:
         """Run a row when there is room; `land` gets what it returns, on the loop's thread.
 
         If the row cancelled the task that it runs in, `land` gets that CancelledError.
         """
         self._waiting.append((begin, land))
-        self._loop.soon(self._fill)
+        # Without room the loop need not be woken: whoever makes room looks for what waits.
+        if len(self._tasks) < self.limit:
+            self._loop.soon(self._fill)
 
     def drop_waiting(self) -> None:
         """Give up the rows that have not begun: their `land` gets None."""

@@ -13,7 +13,7 @@ from doteval.concurrency import Adaptive
 from doteval.execution import pytest_internals as internals
 from doteval.execution.calls import CallPolicy
 from doteval.results import Row
-from tests.unit.conductor_bench import KINDS, SIMPLE, Bench, four_kinds, rows
+from tests.unit.conductor_bench import KINDS, PATIENCE, SIMPLE, Bench, four_kinds, rows
 from tests.unit.conftest import OnBench
 
 # How many at once.
@@ -121,6 +121,34 @@ async def eval_it(x):
         assert [each.statuses for each in (slow, *quick)] == [["done"]] * 21
 
     on_bench(source, body, concurrency=2)
+
+
+def test_an_assignment_ends_while_rows_of_the_next_are_lined_up_behind_slow_ones(on_bench: OnBench) -> None:
+    source = """
+release = threading.Event()
+
+@foreach("x", [(1,)])
+async def eval_it(x):
+    while x and not release.is_set():
+        await asyncio.sleep(0.001)
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        quick = bench.assign("eval_it", 1)
+        slow = bench.assign("eval_it", rows(20, first=1))
+
+        def release() -> None:
+            ended_alone.append(quick.over.wait(PATIENCE) and not slow.ends)
+            bench.module.release.set()
+
+        ended_alone: list[bool] = []
+        threading.Thread(target=release, daemon=True).start()
+        bench.serve()
+        assert ended_alone == [True]
+        assert slow.recorded == Counter(range(1, 21))
+
+    on_bench(source, body, concurrency=5)
 
 
 def test_sync_rows_and_their_fixtures_run_on_the_serving_thread(on_bench: OnBench) -> None:
