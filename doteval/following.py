@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -100,7 +101,7 @@ class Following:
 
     def to_the_end(self) -> None:
         """Follow until no evaluation is running any more."""
-        pause = _FIRST_LOOK_SECONDS
+        pause, pace = _FIRST_LOOK_SECONDS, _Pace()
         while True:
             current = self.current()
             self._watcher.moved(current)
@@ -119,7 +120,7 @@ class Following:
             if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
                 self._watcher.moved(current)
                 return
-            time.sleep(pause)
+            time.sleep(max(_FIRST_LOOK_SECONDS, min(pause, pace.seconds_left(current) / 2)))
             pause = min(_LOOK_SECONDS, pause * _SLOWER)
 
     def tell_if_alone(self) -> None:
@@ -143,6 +144,22 @@ class Following:
                 self._watcher.note(
                     f"no worker process listens on the queue {queue!r}; start one with: {worker_command_for(queue)}"
                 )
+
+
+class _Pace:
+    """How fast rows end, as two looks tell: for the end to be seen when it comes."""
+
+    def __init__(self) -> None:
+        self._before: tuple[float, int] | None = None
+
+    def seconds_left(self, evaluations: Sequence[Evaluation]) -> float:
+        """Seconds until all rows have ended, if they go on as since the last call; infinite if none have ended."""
+        now, before = time.monotonic(), self._before
+        finished = sum(each.counts.finished for each in evaluations)
+        self._before = now, finished
+        if before is None or finished <= before[1] or any(each.counts.total is None for each in evaluations):
+            return math.inf
+        return sum(each.counts.pending for each in evaluations) * (now - before[0]) / (finished - before[1])
 
 
 def broker_for(stack: contextlib.ExitStack, given: str | None) -> tuple[str, str | None]:

@@ -6,6 +6,7 @@ worker process imports.
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from celery.concurrency import get_implementation
@@ -27,6 +28,8 @@ def main() -> None:
         without_mingle=True,
     )
     worker.start()
+    # What is left goes with the process, and need not be looked through for garbage.
+    gc.freeze()
     sys.exit(worker.exitcode)
 
 

@@ -122,6 +122,8 @@ class EmbeddedPytest:
             self._body(Collected(items, session.config.rootpath, session.config))
         except BaseException as error:  # noqa: BLE001 - pytest would print it; `with_collected` raises it again
             self.raised = error
+        # pytest looks for garbage twice before it ends.
+        gc.freeze()
         return True
 
     def _check(self, session: pytest.Session) -> None:

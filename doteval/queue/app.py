@@ -91,11 +91,7 @@ def is_redis(broker: str) -> bool:
 def _transport_options(broker: str, visibility_timeout: int) -> dict[str, Any]:
     if not is_redis(broker):
         return {}
-    # A worker process that leaves waits for its last poll to end, and whoever submitted for the process. On a socket
-    # of this machine polls are cheap; in a large installation ten a second of each process would not be.
-    polling = {"polling_interval": 0.1} if broker.startswith("redis+socket:") else {}
     return {
-        **polling,
         "visibility_timeout": visibility_timeout,
         # Look for messages to restore once a second, not once in a hundred.
         "unacked_restore_interval": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -69,3 +70,20 @@ def test_no_message_is_asked_for_that_is_not_wanted(redis_url: str, monkeypatch:
             came[0].ack()
     publisher.close()
     assert [message.payload[0] for message in came] == [["u", 0, 0]]
+
+
+def test_who_closes_does_not_wait_for_a_message_that_may_never_come(redis_url: str) -> None:
+    app = celery_app(redis_url, "q")
+    # Asked for once a day.
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, "polling_interval": 86_400}
+    connection = app.connection_for_read()
+    channel = connection.default_channel
+    queue, *_ = lane_queues("q", redis_url)
+    with Consumer(channel, queue, accept=["json"]):
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.1)
+        assert channel._in_poll
+        closing = threading.Thread(target=connection.close, daemon=True)
+        closing.start()
+        closing.join(20)
+        assert not closing.is_alive()
