@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -130,22 +131,34 @@ def placement_options(*, queue: str) -> Callable[[Command], Command]:
     return add
 
 
-def local_launcher(broker: str | None, given: Mapping[str, object]) -> Launcher | None:
-    """What starts local worker processes until the command ends, where there is no broker; it imports beside us.
+def early_launcher(broker: str | None) -> Launcher | None:
+    """What starts local worker processes until the command ends; None where option or environment name a broker.
 
-    Raises click's UsageError if an option for them is given although there is one.
+    To be begun before all else, since a command without a broker waits for its imports more than for its own.
     """
-    for option, value in given.items():
-        if value is not None and broker is not None:
-            raise click.UsageError(
-                f"{option} is for local worker processes, and with a broker the rows go to those that `doteval worker` "
-                "started. Leave one of the two out."
-            )
-    if broker is not None:
+    if broker is not None or os.environ.get("DOTEVAL_BROKER"):
         return None
     from doteval.launcher import begin_launcher
 
     return click.get_current_context().with_resource(begin_launcher())
+
+
+def local_launcher(early: Launcher | None, broker: str | None, given: Mapping[str, object]) -> Launcher | None:
+    """The launcher that was begun early, unless the settings name a `broker` after all: then it is ended.
+
+    Raises click's UsageError if an option for local worker processes is given although there is one.
+    """
+    if broker is None:
+        return early
+    if early is not None:
+        early.close()
+    for option, value in given.items():
+        if value is not None:
+            raise click.UsageError(
+                f"{option} is for local worker processes, and with a broker the rows go to those that `doteval worker` "
+                "started. Leave one of the two out."
+            )
+    return None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import click
 from doteval.cli.options import (
     budget_options,
     chosen,
+    early_launcher,
     errors_as_option,
     evaluation_option,
     existing_store,
@@ -73,11 +74,12 @@ def command(
     doteval retry first --only infrastructure --only timeouts
     doteval retry first --evaluation eval_x --row 17
     """
+    early = early_launcher(broker)
+
     from doteval.settings import load_settings
 
     settings = load_settings(broker=broker, queue=queue, workers=workers, devices=devices, concurrency=concurrency)
-    # Before our own imports.
-    launcher = local_launcher(settings.broker, {"--workers": workers, "--devices": devices})
+    launcher = local_launcher(early, settings.broker, {"--workers": workers, "--devices": devices})
 
     from doteval.cli import terminal
     from doteval.cli.progress import Follower

@@ -11,6 +11,7 @@ import click
 from doteval.cli.options import (
     budget_options,
     cache_option,
+    early_launcher,
     errors_as_option,
     local_launcher,
     placement_options,
@@ -98,6 +99,8 @@ def command(
     doteval submit evals/eval_x.py::eval_y --samples 20
     doteval submit evals --experiment all --broker redis://host --storage postgresql://host/db
     """
+    early = early_launcher(broker)
+
     from doteval.settings import load_settings
 
     settings = load_settings(
@@ -110,8 +113,7 @@ def command(
         rows_per_task=rows_per_task,
         cache=cache,
     )
-    # Before our own imports.
-    launcher = local_launcher(settings.broker, {"--workers": workers, "--devices": devices})
+    launcher = local_launcher(early, settings.broker, {"--workers": workers, "--devices": devices})
 
     from doteval.cli import terminal
     from doteval.cli.progress import Follower
