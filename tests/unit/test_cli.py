@@ -13,6 +13,7 @@ import pytest
 
 import doteval.cli
 from doteval.cli.application import EXIT_CODES, GROUPS
+from doteval.cli.options import local_launcher
 from doteval.errors import BrokerError, CodeMismatchError, DotEvalError, StoreError, UsageError
 from doteval.store import Store
 from tests.unit.cli_support import CommandLine, line_with, run_process, words
@@ -224,3 +225,19 @@ def test_worker_needs_a_broker(doteval_: CommandLine) -> None:
     ran = doteval_("worker", ".")
     assert ran.code == 2
     assert "--broker" in ran.err
+
+
+class EarlyLauncher:
+    """A launcher that was begun before the settings were read, as far as a command asks for it."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_what_was_begun_for_local_worker_processes_is_ended_where_settings_name_a_broker() -> None:
+    unused, used = EarlyLauncher(), EarlyLauncher()
+    assert local_launcher(unused, "redis://elsewhere", {"--workers": None}) is None
+    assert local_launcher(used, None, {"--workers": 3}) is used
+    assert (unused.closed, used.closed) == (True, False)
