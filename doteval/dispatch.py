@@ -36,8 +36,11 @@ _FRESH_SECONDS = 3.0
 _LONGEST_BLINK = 5.0
 # What row tasks hold at most.
 _ROWS_PER_TASK = 400
-# Until the first results tell how long rows take: so few that slow ones are soon done.
+# Until the first results tell how long rows take: so few that slow ones are soon done. Of fast ones such row tasks cost
+# many times what the rows do: so many wait that all hands are full, and they are at least a few.
 _ROWS_UNKNOWN = 10
+_HANDS_FULL = 4
+_FEWEST_UNKNOWN = 5
 _TASKS_PER_SLOT = 4
 # Seconds that the rows of a row task should take one after the other: one that takes long keeps others out
 # of its slot. But with fewer rows than this a slow row could leave a worker process idle.
@@ -124,8 +127,7 @@ class Dispatcher:
         if rows_per_task is None:
             seconds = self._store.results.mean_seconds(evaluation.id)
             rows_per_task = self._rows_per_task(evaluation, seconds)
-            # Until it is known how long rows take, few are to be published.
-            most = _PUBLISHED_AT_ONCE if seconds is None else MOST_QUEUED
+            most = self._most_unknown(evaluation, rows_per_task) if seconds is None else MOST_QUEUED
         room = most - self._queued(evaluation, self._store.evaluations.published(evaluation.id))
         published = 0
         while published < room:
@@ -245,6 +247,12 @@ class Dispatcher:
         batch = evaluation.spec.metadata.get(BATCH_SIZE)
         # Whole batches: a worker process cannot put rows of two row tasks into one.
         return -(-rows // batch) * batch if isinstance(batch, int) else rows
+
+    def _most_unknown(self, evaluation: Evaluation, rows_per_task: int) -> int:
+        """How many row tasks may wait while nobody knows how long their rows take."""
+        at_once = sum(worker.info.concurrency or ASYNC_CONCURRENCY for worker in self._serving(evaluation))
+        rows = _HANDS_FULL * max(at_once, self._options.slots)
+        return max(_FEWEST_UNKNOWN, min(_PUBLISHED_AT_ONCE, rows // rows_per_task))
 
     def _rows_side_by_side(self, evaluation: Evaluation, seconds: float, total: int) -> int:
         """Rows that a row task may hold because they run side by side, each for so many seconds."""

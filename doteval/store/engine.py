@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,8 +40,11 @@ from doteval.store.failures import store_error
 from doteval.store.location import Location
 from doteval.store.prepared import Prepared
 
-# How long a writer waits for the write lock of SQLite. With groups of 500 rows a turn takes milliseconds.
+# Seconds that a writer waits for the write lock of SQLite, and between two looks whether it is free: the first time, by
+# which each is longer than the one before, and at most. With groups of 300 rows a turn takes milliseconds.
 SQLITE_WAIT = 30.0
+_LOOK_SECONDS = 0.001
+_LONGEST_LOOK_SECONDS = 0.005
 _POSTGRES_CONNECT_WAIT = 10
 
 
@@ -177,9 +181,36 @@ def _sqlite_engine(location: Location) -> Engine:
         writes = connection.get_execution_options().get("doteval_writes")
         # By the driver: what SQLAlchemy does around a statement takes longer than this one.
         driver = cast(sqlite3.Connection, connection.connection.dbapi_connection)
-        driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+        if writes:
+            _begin_to_write(driver)
+        else:
+            driver.execute("BEGIN")
 
     return engine
+
+
+def _begin_to_write(connection: sqlite3.Connection) -> None:
+    """Begin a transaction that writes, as soon as nobody else does.
+
+    SQLite itself looks at longer and longer intervals, up to a tenth of a second: of two processes that write all the
+    time one waits while the other has its turn again and again.
+    """
+    deadline, pause = time.monotonic() + SQLITE_WAIT, 0.0
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                # The lowest byte says what it is, the others why.
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                    raise
+            else:
+                return
+            pause = min(pause + _LOOK_SECONDS, _LONGEST_LOOK_SECONDS)
+            time.sleep(pause)
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(SQLITE_WAIT * 1000)}")
 
 
 def _uri(path: Path) -> str:

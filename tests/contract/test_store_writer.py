@@ -17,7 +17,7 @@ from sqlalchemy import event
 from doteval.errors import StoreError
 from doteval.experiments import Counts, Evaluation
 from doteval.results import RowStatus, Score, Usage
-from doteval.store import GroupWriter, NewResult, Store
+from doteval.store import GroupWriter, NewResult, Store, engine
 from doteval.store import writer as writer_module
 from doteval.store.writing import EncodedResult
 from tests.contract.store_workload import begin, counted, done, in_threads, results, rows
@@ -74,6 +74,19 @@ def _until(writer: GroupWriter, healthy: bool) -> None:
             return
         waited.wait(0.01)
     pytest.fail(f"the writer did not become {'healthy' if healthy else 'unhealthy'}: {writer.last_error}")
+
+
+@contextmanager
+def _locked(store: Store) -> Iterator[Callable[[], None]]:
+    """The file of a SQLite store locked for writers, until what is given is called."""
+    path = store._database.location.path
+    assert path is not None
+    other = sqlite3.connect(path, isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        yield other.rollback
+    finally:
+        other.close()
 
 
 def test_a_result_is_committed_when_its_callback_is_called(store: Store) -> None:
@@ -313,22 +326,41 @@ def test_a_full_disk_holds_results_back_until_there_is_room(sqlite_store: Store)
         _goes_on(sqlite_store, evaluation, writer, heard, 40)
 
 
-def test_a_locked_file_holds_results_back_until_it_is_free(sqlite_store: Store) -> None:
+def test_a_locked_file_holds_results_back_until_it_is_free(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     evaluation = begin(sqlite_store, 10)
     heard = Heard()
-    path = sqlite_store._database.location.path
-    assert path is not None
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    writer = GroupWriter(sqlite_store, None)
-    with _pragma(sqlite_store, "busy_timeout", 20):
-        for result in results(evaluation, rows(10)):
-            writer.put(result, heard)
-        _until(writer, healthy=False)
+    with _locked(sqlite_store) as unlock:
+        writer = GroupWriter(sqlite_store, None)
+        with monkeypatch.context() as impatient:
+            impatient.setattr(engine, "SQLITE_WAIT", 0.02)
+            for result in results(evaluation, rows(10)):
+                writer.put(result, heard)
+            _until(writer, healthy=False)
         assert "locked by another process" in str(writer.last_error)
-        other.rollback()
-        other.close()
+        unlock()
         _goes_on(sqlite_store, evaluation, writer, heard, 10)
+
+
+def test_who_waits_for_the_lock_has_it_once_it_is_free(sqlite_store: Store) -> None:
+    begun = threading.Event()
+
+    def write() -> None:
+        with sqlite_store._database.write() as connection:
+            waits.append(connection.exec_driver_sql("PRAGMA busy_timeout").scalar())
+            begun.set()
+
+    waits: list[Any] = []
+    with _locked(sqlite_store) as unlock:
+        writing = threading.Thread(target=write, daemon=True)
+        writing.start()
+        assert not begun.wait(0.2)
+        unlock()
+        assert begun.wait(_PATIENCE)
+        writing.join(_PATIENCE)
+    # What SQLite waits for by itself, such as a checkpoint, it waits for as before.
+    assert waits == [engine.SQLITE_WAIT * 1000]
 
 
 def test_lost_connections_lose_no_result(postgres_url: str) -> None:

@@ -48,15 +48,12 @@ def test_rows_that_are_done_are_left_out(store: Store, dispatcher: Dispatcher, q
 
 
 def test_the_size_is_chosen_so_that_every_slot_gets_several_tasks(store: Store, queue: FakeQueue) -> None:
-    evaluation = begin(store, 400)
+    evaluation = begin(store, 200)
     Dispatcher(store, queue, DispatchOptions(slots=10)).publish(evaluation)
-    assert len(queue.take()) == 40
+    assert {task.last - task.first + 1 for task in queue.take()} == {5}
 
 
-def test_until_results_tell_row_tasks_are_small_and_few(
-    store: Store, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatch, "_PUBLISHED_AT_ONCE", 5)
+def test_until_results_tell_row_tasks_are_small_and_few(store: Store, queue: FakeQueue) -> None:
     evaluation = begin(store, 1000)
     dispatcher = Dispatcher(store, queue, DispatchOptions(slots=1))
     assert dispatcher.publish(evaluation) == 5
@@ -67,6 +64,18 @@ def test_until_results_tell_row_tasks_are_small_and_few(
     dispatcher.publish(store.evaluations.by_uid(evaluation.uid))
     # One second of rows that take a sixteenth of one.
     assert {task.last - task.first + 1 for task in queue.take()[1:-1]} == {16}
+
+
+@pytest.mark.parametrize(("slots", "concurrencies", "expected"), [(30, [], 12), (30, [50, 0], 24), (10, [9_999], 200)])
+def test_until_results_tell_so_many_wait_that_all_hands_are_full(
+    store: Store, queue: FakeQueue, slots: int, concurrencies: list[int], expected: int
+) -> None:
+    evaluation = begin(store, 5_000)
+    for number, concurrency in enumerate(concurrencies):
+        worker(store, f"w{number}", concurrency=concurrency)
+    dispatcher = Dispatcher(store, queue, DispatchOptions(slots=slots))
+    assert dispatcher.publish(evaluation) == expected
+    assert dispatcher.publish(evaluation) == 0
 
 
 @pytest.mark.parametrize(
