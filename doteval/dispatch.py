@@ -37,7 +37,7 @@ _LONGEST_BLINK = 5.0
 # What row tasks hold at most.
 _ROWS_PER_TASK = 400
 # Until the first results tell how long rows take: so few that slow ones are soon done. Of fast ones such row tasks cost
-# many times what the rows do: so many wait that all hands are full, and they are at least a few.
+# many times what the rows do: so many are published that all hands are full, and at least a few.
 _ROWS_UNKNOWN = 10
 _HANDS_FULL = 4
 _FEWEST_UNKNOWN = 5
@@ -122,13 +122,15 @@ class Dispatcher:
         """
         if self._used_up_reason(evaluation):
             return 0
+        cursor = self._store.evaluations.published(evaluation.id)
+        room = MOST_QUEUED - self._queued(evaluation, cursor)
         rows_per_task = self._options.rows_per_task
-        most = MOST_QUEUED
         if rows_per_task is None:
             seconds = self._store.results.mean_seconds(evaluation.id)
             rows_per_task = self._rows_per_task(evaluation, seconds)
-            most = self._most_unknown(evaluation, rows_per_task) if seconds is None else MOST_QUEUED
-        room = most - self._queued(evaluation, self._store.evaluations.published(evaluation.id))
+            if seconds is None:
+                published_before = -(-published_up_to(cursor) // rows_per_task)
+                room = min(room, self._most_unknown(evaluation, rows_per_task) - published_before)
         published = 0
         while published < room:
             count, more = self._publish_some(evaluation, rows_per_task, min(_PUBLISHED_AT_ONCE, room - published))
@@ -249,7 +251,7 @@ class Dispatcher:
         return -(-rows // batch) * batch if isinstance(batch, int) else rows
 
     def _most_unknown(self, evaluation: Evaluation, rows_per_task: int) -> int:
-        """How many row tasks may wait while nobody knows how long their rows take."""
+        """How many row tasks may be published before anybody knows how long their rows take."""
         at_once = sum(worker.info.concurrency or ASYNC_CONCURRENCY for worker in self._serving(evaluation))
         rows = _HANDS_FULL * max(at_once, self._options.slots)
         return max(_FEWEST_UNKNOWN, min(_PUBLISHED_AT_ONCE, rows // rows_per_task))

@@ -12,7 +12,7 @@ from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import BrokerError
 from doteval.results import Outcome, RowStatus
 from doteval.store import NewResult, Store
-from tests.unit.dispatch_support import begin, covered, finish, hold, rows, spans, work, worker
+from tests.unit.dispatch_support import begin, begin_on, covered, finish, hold, rows, spans, work, worker
 from tests.unit.fake_queue import FakeQueue
 
 
@@ -67,7 +67,7 @@ def test_until_results_tell_row_tasks_are_small_and_few(store: Store, queue: Fak
 
 
 @pytest.mark.parametrize(("slots", "concurrencies", "expected"), [(30, [], 12), (30, [50, 0], 24), (10, [9_999], 200)])
-def test_until_results_tell_so_many_wait_that_all_hands_are_full(
+def test_until_results_tell_so_many_are_published_that_all_hands_are_full(
     store: Store, queue: FakeQueue, slots: int, concurrencies: list[int], expected: int
 ) -> None:
     evaluation = begin(store, 5_000)
@@ -75,7 +75,17 @@ def test_until_results_tell_so_many_wait_that_all_hands_are_full(
         worker(store, f"w{number}", concurrency=concurrency)
     dispatcher = Dispatcher(store, queue, DispatchOptions(slots=slots))
     assert dispatcher.publish(evaluation) == expected
+    queue.take()
     assert dispatcher.publish(evaluation) == 0
+
+
+def test_the_first_row_tasks_of_an_evaluation_queue_up_behind_those_of_another(store: Store, queue: FakeQueue) -> None:
+    first = begin(store, 5_000)
+    finish(store, first, 0, 9)
+    second = begin_on(store, None, 1_000)
+    dispatcher = Dispatcher(store, queue, DispatchOptions(rows_per_task=None, slots=20))
+    assert dispatcher.publish(first) > 50
+    assert dispatcher.publish(second) == 8
 
 
 @pytest.mark.parametrize(
