@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks import subjects
 from benchmarks.bench import Bench
 from benchmarks.environments import DIRECTORY
+from benchmarks.figures import Report
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     unknown = set(options.names) - set(names)
     if unknown:
         parser.error(f"no such subject: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    bench = Bench(options.repeat, options.scale, options.peers)
+    bench = Bench(options.repeat, options.scale, options.peers, Report(repeat=options.repeat))
     for name in options.names or names:
         importlib.import_module(f"benchmarks.subjects.{name}").measure(bench)
         # After each: what was measured is not lost with what comes next.

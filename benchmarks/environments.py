@@ -44,6 +44,13 @@ def version_of(name: str, package: str) -> str:
     return subprocess.run([python_of(name), "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
+def versions() -> list[str]:
+    """Each runner that has an environment, with its version."""
+    there = [name for name in _PACKAGES if (DIRECTORY / name / ".installed").exists()]
+    packages = [(name, name.partition("-0.")[0]) for name in there]
+    return [f"{package} {version_of(name, package)}" for name, package in packages]
+
+
 def _install(python: Path, *packages: str) -> None:
     command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)

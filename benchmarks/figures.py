@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.environments import versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,10 @@ class Target:
     at_least: bool = True
 
     @property
+    def sign(self) -> str:
+        return "≥" if self.at_least else "≤"
+
+    @property
     def reached(self) -> bool:
         return self.value >= self.aim if self.at_least else self.value <= self.aim
 
@@ -47,12 +56,13 @@ class Target:
 class Report:
     figures: list[Figure] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
+    repeat: int = 1
     console: Console = field(default_factory=lambda: Console(width=130, highlight=False))
 
     def add(self, work: str, way: str, unit: str, values: Sequence[float]) -> Figure:
         figure = Figure(work, way, unit, tuple(values))
         self.figures.append(figure)
-        self.console.print(f"{work}: {way}: {_shown(figure.median)} {unit}", soft_wrap=True)
+        self.console.print(f"{work}: {way}: {shown(figure.median)} {unit}", soft_wrap=True)
         return figure
 
     def aim(self, work: str, what: str, value: float, aim: float, *, at_least: bool = True) -> None:
@@ -67,8 +77,8 @@ class Report:
             if before and figure.work != before:
                 table.add_row()
             work, before = ("" if figure.work == before else figure.work), figure.work
-            shown = [_shown(value) for value in (figure.median, min(figure.values), max(figure.values))]
-            table.add_row(work, figure.way, *shown, figure.unit)
+            values = [shown(value) for value in (figure.median, min(figure.values), max(figure.values))]
+            table.add_row(work, figure.way, *values, figure.unit)
         self.console.print(table)
         if not self.targets:
             return
@@ -76,25 +86,29 @@ class Report:
         for name in ("work", "what", "measured", "aim", ""):
             aims.add_column(name, justify="right" if name in ("measured", "aim") else "left")
         for target in self.targets:
-            sign = "≥" if target.at_least else "≤"
             reached = "reached" if target.reached else "missed"
-            aims.add_row(target.work, target.what, _shown(target.value), f"{sign} {_shown(target.aim)}", reached)
+            aims.add_row(target.work, target.what, shown(target.value), f"{target.sign} {shown(target.aim)}", reached)
         self.console.print(aims)
 
     def write(self, path: Path) -> None:
-        """All of it as JSON, with what the machine is."""
+        """All of it as JSON, with the date, the machine, and the versions of the runners that were installed."""
         content: dict[str, Any] = {
+            "date": datetime.now(tz=UTC).date().isoformat(),
+            "repeat": self.repeat,
             "machine": {
-                "processor": platform.machine(),
-                "system": platform.platform(),
+                "processor": _processor(),
+                "cores": os.cpu_count(),
+                "memory": round(psutil.virtual_memory().total / 2**30),
+                "system": f"{platform.system()} {platform.release()}",
                 "python": platform.python_version(),
             },
+            "runners": versions(),
             "figures": [
                 {"work": f.work, "way": f.way, "unit": f.unit, "median": f.median, "values": f.values}
                 for f in self.figures
             ],
             "targets": [
-                {"work": t.work, "what": t.what, "value": t.value, "aim": t.aim, "reached": t.reached}
+                {"work": t.work, "what": t.what, "value": t.value, "sign": t.sign, "aim": t.aim, "reached": t.reached}
                 for t in self.targets
             ],
         }
@@ -102,5 +116,16 @@ class Report:
         path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _shown(value: float) -> str:
+def shown(value: float) -> str:
+    """A figure with as many digits as mean something."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3g}"
+
+
+def _processor() -> str:
+    """What Linux calls it; elsewhere its kind only."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

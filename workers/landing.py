@@ -43,7 +43,7 @@ class Landing:
         self._tokens = 0
 
     def record(self, row: Row, outcome: Outcome) -> None:
-        is_last = self._lot.ended()
+        self._lot.ended()
         with self._lock:
             self._unstored += 1
             self._counts[outcome.status] += 1
@@ -55,9 +55,6 @@ class Landing:
             self._spending.ended(place, execution)
         new = NewResult(self._evaluation_id, row, outcome, execution)
         self._writer.put(new, functools.partial(self._stored, place, outcome))
-        if is_last:
-            # Nothing else will fill its group.
-            self._writer.hurry()
 
     def ended(self, cut: BaseException | None) -> None:
         with self._lock:

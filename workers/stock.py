@@ -39,10 +39,10 @@ class Lot:
         self._stock.add(self._evaluation, rows - self._rows, at_once)
         self._rows = rows
 
-    def ended(self) -> bool:
-        """One of them has ended. Returns whether it was the last row of all that are in hand."""
+    def ended(self) -> None:
+        """One of them has ended."""
         self._rows -= 1
-        return self._stock.take(self._evaluation)
+        self._stock.take(self._evaluation)
 
 
 class Stock:
@@ -98,17 +98,15 @@ class Stock:
         if wake:
             self.wake()
 
-    def take(self, evaluation: str) -> bool:
-        """Count one row less of an evaluation, which has ended. Returns whether there are no rows left, of any."""
+    def take(self, evaluation: str) -> None:
+        """Count one row less of an evaluation, which has ended."""
         with self._lock:
             self._running = evaluation
             self._rows[evaluation] -= 1
             self._ended += 1
             wake = self._is_time()
-            is_last = not any(self._rows.values())
         if wake:
             self.wake()
-        return is_last
 
     def _is_enough(self) -> bool:
         at_once = self._at_once.get(self._running, 1)

@@ -7,7 +7,7 @@
      └─────────────────────────────────┘ a store that cannot be used is tried again for ever
 
 When results come fast, the first of a group waits a moment for others: a transaction costs as much as some thirty
-results, and a thread that is woken for it takes the interpreter from rows.
+results.
 """
 
 from __future__ import annotations
@@ -34,13 +34,11 @@ _LOG = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 5.0
 # Seconds that the first result of a group waits for others, if so many a second are coming: of slow rows each is
-# stored at once, since what is not stored yet is run again if the process dies. So that costs a tenth of a second.
-_LINGER = 0.1
-_MANY_A_SECOND = 20
-# With so many it waits no longer: ten times what a transaction costs.
-_ENOUGH = 300
+# stored at once, since what is not stored yet is run again if the process dies.
+_LINGER = 0.02
+_MANY_A_SECOND = 150
 # Seconds over which that is looked at, at least.
-_RATE_SECONDS = 0.25
+_RATE_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -70,7 +68,6 @@ class GroupWriter:
         self._store = store
         self._worker_id = worker_id
         self._group = group
-        self._enough = min(group, _ENOUGH)
         self._most_waiting = waiting
         self._on_commit = on_commit
         self._waiting: deque[_Entry] = deque()
@@ -125,15 +122,9 @@ class GroupWriter:
                 raise RuntimeError("the writer of results is closed")
             self._waiting.append(_Entry(result, on_stored))
             self._put += 1
-            # The writer sleeps until there is something, and then until there is enough or time is up.
-            if len(self._waiting) in (1, self._enough):
+            # The writer sleeps until there is something, and then until a group is full or time is up.
+            if len(self._waiting) in (1, self._group):
                 self._arrived.notify()
-
-    def hurry(self) -> None:
-        """Have everything that was put before stored at once: no more will come for a while."""
-        with self._arrived:
-            self._hurry = self._put
-            self._arrived.notify()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything that was put before is stored, at most `timeout` seconds. False: not yet.
@@ -202,8 +193,8 @@ class GroupWriter:
         return self._many_come
 
     def _is_time(self) -> bool:
-        """Whether what waits is to be stored at once: it is enough, or somebody waits for it."""
-        return len(self._waiting) >= self._enough or self._closed or self._settled < self._hurry
+        """Whether what waits is to be stored at once: a full group, or somebody waits for it."""
+        return len(self._waiting) >= self._group or self._closed or self._settled < self._hurry
 
     def _settle(self, group: Sequence[_Entry]) -> None:
         for entry in group:

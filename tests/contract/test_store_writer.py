@@ -18,7 +18,6 @@ from doteval.errors import StoreError
 from doteval.experiments import Counts, Evaluation
 from doteval.results import RowStatus, Score, Usage
 from doteval.store import GroupWriter, NewResult, Store, engine
-from doteval.store import writer as writer_module
 from doteval.store.writing import EncodedResult
 from tests.contract.store_workload import begin, counted, done, in_threads, results, rows
 
@@ -117,30 +116,6 @@ def test_what_waits_is_written_in_one_group(store: Store, monkeypatch: pytest.Mo
     assert writer.flush()
     assert gate.groups == [1, 20, 10]
     assert _finished(store, evaluation) == 31
-    assert writer.close()
-
-
-def test_results_that_come_fast_wait_until_they_are_enough_or_in_a_hurry(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # They come fast, whatever the machine, and wait for longer than the test does.
-    monkeypatch.setattr(writer_module, "_RATE_SECONDS", 0.0)
-    monkeypatch.setattr(writer_module, "_MANY_A_SECOND", 0)
-    monkeypatch.setattr(writer_module, "_LINGER", 10 * _PATIENCE)
-    monkeypatch.setattr(writer_module, "_ENOUGH", 5)
-    evaluation = begin(store, 7)
-    gate = Gate(store, monkeypatch)
-    gate.open.set()
-    heard = Heard()
-    writer = GroupWriter(store, None)
-    for result in results(evaluation, rows(7)):
-        writer.put(result, heard)
-        if result.row.index == 4:
-            heard.wait(5)
-    assert not gate.groups[1:]
-    writer.hurry()
-    heard.wait(7)
-    assert gate.groups == [5, 2]
     assert writer.close()
 
 

@@ -63,8 +63,9 @@ def test_a_small_experiment_gets_its_share_at_once(busy: Project) -> None:
 @pytest.mark.parametrize(("priority", "first"), [("high", True), ("low", False)])
 def test_priority_decides_who_comes_first(project: Project, broker_url: str, priority: str, first: bool) -> None:
     project.environment["DOTEVAL_BROKER"] = broker_url
-    project.write("eval_one.py", EVALUATION.format(rows=60, name="eval_one", seconds=0.03))
-    project.write("eval_two.py", EVALUATION.format(rows=60, name="eval_two", seconds=0.03))
+    # All rows of one fit into its turn of two seconds, on a slow machine too.
+    project.write("eval_one.py", EVALUATION.format(rows=60, name="eval_one", seconds=0.01))
+    project.write("eval_two.py", EVALUATION.format(rows=60, name="eval_two", seconds=0.01))
     one = ("submit", "eval_one.py", "--experiment", "one", "--detach", "--rows-per-task", "1")
     two = ("submit", "eval_two.py", "--experiment", "two", "--detach", "--rows-per-task", "1")
     project.run(*one)

@@ -74,12 +74,6 @@ def test_it_is_woken_when_more_rows_may_run_than_was_thought(asking: Asking) -> 
     assert asking.stock.wants_more()
 
 
-def test_the_last_row_of_all_in_hand_is_known(asking: Asking) -> None:
-    mine, others = asking.take(2, of="a"), asking.take(1, of="b")
-    assert [mine.ended(), mine.ended()] == [False, False]
-    assert others.ended()
-
-
 def test_fewer_pending_rows_than_a_task_spans(asking: Asking) -> None:
     lot = asking.take(400, at_once=10)
     assert not asking.stock.wants_more()

@@ -1,0 +1,87 @@
+"""``python -m benchmarks.publish [RESULTS.json]``: what a run measured, as Markdown, in place of what is published.
+
+All figures go to `FIGURES.md`, the aims between two marks of `README.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from benchmarks.environments import DIRECTORY
+from benchmarks.figures import shown
+
+_HERE = Path(__file__).parent
+_MARKS = "<!-- aims -->", "<!-- end of aims -->"
+
+
+def main() -> None:
+    results = json.loads(Path(sys.argv[1] if len(sys.argv) > 1 else DIRECTORY / "results.json").read_text())
+    (_HERE / "FIGURES.md").write_text("\n".join(_figures(results)) + "\n")
+    readme = _HERE / "README.md"
+    text = readme.read_text()
+    first, last = (text.index(mark) for mark in _MARKS)
+    aims = "\n".join(_aims(results["targets"]))
+    readme.write_text(f"{text[:first]}{_MARKS[0]}\n{_conditions(results)}\n\n{aims}\n{text[last:]}")
+
+
+def _figures(results: dict[str, Any]) -> Iterable[str]:
+    yield "# All figures of one run"
+    yield ""
+    yield f"{_conditions(results)} What the subjects measure, and how: [README](README.md)."
+    for work, figures in groupby(results["figures"], key=lambda figure: figure["work"]):
+        yield ""
+        yield f"## {work}"
+        yield ""
+        yield from _table(
+            ("", "median", "least", "most", ""),
+            (
+                (
+                    figure["way"],
+                    *map(shown, (figure["median"], min(figure["values"]), max(figure["values"]))),
+                    figure["unit"],
+                )
+                for figure in figures
+            ),
+        )
+
+
+def _aims(targets: list[dict[str, Any]]) -> Iterable[str]:
+    yield from _table(
+        ("work", "", "measured", "aim", ""),
+        (
+            (
+                target["work"],
+                target["what"],
+                shown(target["value"]),
+                f"{target['sign']} {shown(target['aim'])}",
+                "reached" if target["reached"] else "**missed**",
+            )
+            for target in targets
+        ),
+    )
+
+
+def _conditions(results: dict[str, Any]) -> str:
+    machine = results["machine"]
+    return (
+        f"Measured on {results['date']}, medians of {results['repeat']}: {machine['processor']}, "
+        f"{machine['cores']} cores, {machine['memory']} GB, {machine['system']}, Python {machine['python']}; "
+        f"{', '.join(results['runners'])}."
+    )
+
+
+def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterable[str]:
+    """Words to the left, numbers to the right."""
+    yield f"| {' | '.join(heads)} |"
+    yield f"|{'|'.join('---:' if head in ('median', 'least', 'most', 'measured', 'aim') else '---' for head in heads)}|"
+    for line in lines:
+        yield f"| {' | '.join(line)} |"
+
+
+if __name__ == "__main__":
+    main()
