@@ -58,6 +58,8 @@ class Bench:
             with project(PEERS / file) as directory:
                 return self.peer(name, directory, file, **environment)
 
+        # Made before both need it.
+        python_of(name)
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(one, range(2)))
 
