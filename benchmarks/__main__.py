@@ -10,7 +10,6 @@ from pathlib import Path
 from benchmarks import subjects
 from benchmarks.bench import Bench
 from benchmarks.environments import DIRECTORY
-from benchmarks.figures import Report
 
 
 def main() -> None:
@@ -25,11 +24,11 @@ def main() -> None:
     unknown = set(options.names) - set(names)
     if unknown:
         parser.error(f"no such subject: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    bench = Bench(options.repeat, options.scale, options.peers, Report(repeat=options.repeat))
+    bench = Bench(options.repeat, options.scale, options.peers)
     for name in options.names or names:
         importlib.import_module(f"benchmarks.subjects.{name}").measure(bench)
         # After each: what was measured is not lost with what comes next.
-        bench.report.write(options.json)
+        bench.report.write(options.json, options.repeat)
     bench.report.print()
     print(f"\nAll figures: {options.json}")
 

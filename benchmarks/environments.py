@@ -5,6 +5,7 @@ doteval has one of its own too: what only tests need (pytest plugins above all) 
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,7 @@ def python_of(name: str) -> str:
     return str(python)
 
 
+@functools.cache
 def version_of(name: str, package: str) -> str:
     """The version of a package in an environment."""
     code = f"import importlib.metadata as m; print(m.version({package!r}))"

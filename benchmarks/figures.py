@@ -56,7 +56,6 @@ class Target:
 class Report:
     figures: list[Figure] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
-    repeat: int = 1
     console: Console = field(default_factory=lambda: Console(width=130, highlight=False))
 
     def add(self, work: str, way: str, unit: str, values: Sequence[float]) -> Figure:
@@ -90,11 +89,11 @@ class Report:
             aims.add_row(target.work, target.what, shown(target.value), f"{target.sign} {shown(target.aim)}", reached)
         self.console.print(aims)
 
-    def write(self, path: Path) -> None:
-        """All of it as JSON, with the date, the machine, and the versions of the runners that were installed."""
+    def write(self, path: Path, repeat: int) -> None:
+        """All of it as JSON, each way measured so many times, with the date, the machine and the runners' versions."""
         content: dict[str, Any] = {
             "date": datetime.now(tz=UTC).date().isoformat(),
-            "repeat": self.repeat,
+            "repeat": repeat,
             "machine": {
                 "processor": _processor(),
                 "cores": os.cpu_count(),

@@ -32,8 +32,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(args: Sequence[str] | None) -> int:
-    # Imports make two hundred thousand objects, nearly all to stay: looking for garbage among them takes a fifth of a
-    # command's start, or a third as often as Python does.
+    # Imports make two hundred thousand objects, nearly all to stay: looking for garbage among them as often as Python
+    # does takes a fifth of a command's start.
     gc.set_threshold(250_000, 20, 20)
     # Names and model responses may hold what the terminal's encoding does not.
     for stream in (sys.stdout, sys.stderr):
