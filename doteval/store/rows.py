@@ -16,6 +16,7 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    or_,
     select,
     true,
     update,
@@ -245,6 +246,22 @@ class Rows:
         """Indexes with pending samples, and how many."""
         with self._database.read() as connection:
             epochs = self._epochs(connection, evaluation_id)
+        while untouched := self._untouched(evaluation_id, first):
+            yield from ((index, epochs) for index in untouched)
+            first = untouched.stop
+        yield from self._pending_among_others(evaluation_id, first, epochs)
+
+    def _untouched(self, evaluation_id: int, first: int) -> range:
+        """The indexes of a page of rows from `first` on, if none of them has ever had a result; else nothing.
+
+        They need not be read: of an evaluation that begins, all rows are such.
+        """
+        within = {"evaluation": evaluation_id, "first": first, "last": first + _PAGE - 1}
+        with self._database.read() as connection:
+            count, touched = connection.execute(_UNTOUCHED, within).one()
+        return range(first, first) if touched else range(first, first + count)
+
+    def _pending_among_others(self, evaluation_id: int, first: int, epochs: int) -> Iterator[tuple[int, int]]:
         start = bindparam("start", type_=ROW.c.row_index.type)
         samples: ColumnElement[int]
         if epochs == 1:
@@ -312,6 +329,11 @@ def _within(table: Table) -> tuple[ColumnElement[bool], ...]:
     )
 
 
+# How many rows there are, and whether they have gaps or any of them a result.
+_UNTOUCHED = select(
+    func.count(),
+    or_(func.max(ROW.c.row_index) >= bindparam("first") + func.count(), exists().where(*_within(RESULT))),
+).where(*_within(ROW))
 # Made once: worker processes ask for every row task.
 _FINISHED = select(RESULT.c.row_index, RESULT.c.sample).where(*_within(RESULT), RESULT.c.retry == false())
 _PENDING = (

@@ -115,6 +115,13 @@ def test_ranges_from_an_index_and_only_so_many(store: Store) -> None:
     assert list(store.rows.pending_ranges(evaluation.id, 10, first=50)) == []
 
 
+def test_what_is_not_there_is_in_no_range(store: Store) -> None:
+    evaluation = begin(store)
+    store.rows.add(evaluation.id, [*rows(5), *rows(5, first=7)])
+    assert list(store.rows.pending_ranges(evaluation.id, 4)) == [RowRange(0, 3), RowRange(4, 9), RowRange(10, 11)]
+    assert list(store.rows.pending_ranges(evaluation.id, 4, first=5)) == [RowRange(7, 10), RowRange(11, 11)]
+
+
 def test_samples_count_as_rows_of_a_range(store: Store) -> None:
     evaluation = begin(store, 5, epochs=3)
     store.results.write(results(evaluation, [sample(rows(5)[1], 2)]), None)
