@@ -51,10 +51,22 @@ _FEWEST_ROWS = 10
 # at least, so that little is lost at the end by two processes that do not share the last.
 _BUSY_SECONDS = 0.1
 _TASKS_PER_PROCESS = 32
+# Towards the end row tasks hold fewer rows, lest one worker process has many left while another has none: of what is
+# left one part in so many times the processes, but rows for so many seconds, several times what a row task costs.
+_PARTS_LEFT = 2
+_LAST_SECONDS = 0.04
 # The cursor in the store is one number of three digits: the round, the lane (from 1 on; 0 is none yet),
 # and the index of a row.
 _INDEXES = 1 << 40
 _ROUND = _INDEXES * (LANES + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """How many rows a row task is to hold, and how few at the end of an evaluation."""
+
+    rows: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +136,18 @@ class Dispatcher:
             return 0
         cursor = self._store.evaluations.published(evaluation.id)
         room = MOST_QUEUED - self._queued(evaluation, cursor)
-        rows_per_task = self._options.rows_per_task
-        if rows_per_task is None:
+        told = self._options.rows_per_task
+        if told is not None:
+            size = _Size(told, told)
+        else:
             seconds = self._store.results.mean_seconds(evaluation.id)
-            rows_per_task = self._rows_per_task(evaluation, seconds)
+            size = self._size(evaluation, seconds)
             if seconds is None:
-                published_before = -(-published_up_to(cursor) // rows_per_task)
-                room = min(room, self._most_unknown(evaluation, rows_per_task) - published_before)
+                published_before = -(-published_up_to(cursor) // size.rows)
+                room = min(room, self._most_unknown(evaluation, size.rows) - published_before)
         published = 0
         while published < room:
-            count, more = self._publish_some(evaluation, rows_per_task, min(_PUBLISHED_AT_ONCE, room - published))
+            count, more = self._publish_some(evaluation, size, min(_PUBLISHED_AT_ONCE, room - published))
             published += count
             if not more:
                 break
@@ -209,14 +223,15 @@ class Dispatcher:
         )
         return self._store.evaluations.by_uid(evaluation.uid)
 
-    def _publish_some(self, evaluation: Evaluation, rows_per_task: int, most: int) -> tuple[int, bool]:
-        """Publish up to `most` row tasks. Returns how many, and whether there may be more."""
+    def _publish_some(self, evaluation: Evaluation, size: _Size, most: int) -> tuple[int, bool]:
+        """Publish up to `most` row tasks, or what is left. Returns how many, and whether there may be more."""
         cursor = self._store.evaluations.published(evaluation.id)
-        ranges = list(
-            self._store.rows.pending_ranges(evaluation.id, rows_per_task, first=cursor % _INDEXES, limit=most)
-        )
+        ranges = list(self._store.rows.pending_ranges(evaluation.id, size.rows, first=cursor % _INDEXES, limit=most))
         if not ranges:
             return 0, False
+        more = len(ranges) == most
+        if not more and size.last < size.rows and self._store.rows.dataset_state(evaluation.id).complete:
+            ranges = _tapered(ranges, size, _PARTS_LEFT * max(1, len(self._serving(evaluation))))
         # First the cursor, then the messages: if this process dies in between, the rows are found
         # when the queue has drained; the other way round they would run twice.
         moved = cursor - cursor % _INDEXES + ranges[-1].last + 1
@@ -235,20 +250,24 @@ class Dispatcher:
             lane=_lane(cursor),
             queue=self.queue_of(evaluation),
         )
-        return len(free), len(ranges) == most
+        return len(free), more
 
-    def _rows_per_task(self, evaluation: Evaluation, seconds: float | None) -> int:
-        """How many rows a row task is to hold, each of which takes so many seconds; None: nobody knows yet."""
+    def _size(self, evaluation: Evaluation, seconds: float | None) -> _Size:
+        """The size of row tasks whose rows take so many seconds each; None: nobody knows yet."""
         total = evaluation.counts.total or _ROWS_PER_TASK
         fair = max(1, total // (self._options.slots * _TASKS_PER_SLOT))
         if seconds is None:
-            rows = min(_ROWS_UNKNOWN, fair)
+            rows = last = min(_ROWS_UNKNOWN, fair)
         else:
             in_turn = int(min(_ROWS_PER_TASK, max(_FEWEST_ROWS, _TASK_SECONDS / max(seconds, 1e-6))))
-            rows = max(min(in_turn, fair), self._rows_side_by_side(evaluation, seconds, total))
+            side_by_side = self._rows_side_by_side(evaluation, seconds, total)
+            rows = max(min(in_turn, fair), side_by_side)
+            last = max(1, side_by_side, min(rows, int(_LAST_SECONDS / max(seconds, 1e-6))))
         batch = evaluation.spec.metadata.get(BATCH_SIZE)
-        # Whole batches: a worker process cannot put rows of two row tasks into one.
-        return -(-rows // batch) * batch if isinstance(batch, int) else rows
+        if isinstance(batch, int):
+            # Whole batches: a worker process cannot put rows of two row tasks into one.
+            rows = last = -(-rows // batch) * batch
+        return _Size(rows, last)
 
     def _most_unknown(self, evaluation: Evaluation, rows_per_task: int) -> int:
         """How many row tasks may be published before anybody knows how long their rows take."""
@@ -387,6 +406,22 @@ def _lane(cursor: int) -> int:
 
 def _digit(lane: int) -> int:
     return (lane + 1) * _INDEXES
+
+
+def _tapered(ranges: Sequence[RowRange], size: _Size, parts: int) -> list[RowRange]:
+    """The last ranges of an evaluation in smaller and smaller ones: each is one part in `parts` of what is left."""
+    left = sum(each.last - each.first + 1 for each in ranges)
+    cut: list[RowRange] = []
+    for each in ranges:
+        # If it has gaps, so many more indexes are needed for as many rows.
+        fewest = size.last * max(1, (each.last - each.first + 1) // size.rows)
+        first = each.first
+        while first <= each.last:
+            last = min(each.last, first + max(fewest, left // parts) - 1)
+            cut.append(RowRange(first, last))
+            left -= last - first + 1
+            first = last + 1
+    return cut
 
 
 def _without_held(ranges: Sequence[RowRange], uid: str, live: Sequence[WorkerState]) -> list[RowRange]:

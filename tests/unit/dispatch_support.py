@@ -73,6 +73,10 @@ def spans(tasks: list[RowTask]) -> list[tuple[int, int]]:
     return [(task.first, task.last) for task in tasks]
 
 
+def sizes(tasks: list[RowTask]) -> list[int]:
+    return [task.last - task.first + 1 for task in tasks]
+
+
 def covered(tasks: list[RowTask]) -> Counter[int]:
     """How many row tasks hold each row."""
     return Counter(index for task in tasks for index in range(task.first, task.last + 1))

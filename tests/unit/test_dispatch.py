@@ -12,7 +12,7 @@ from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import BrokerError
 from doteval.results import Outcome, RowStatus
 from doteval.store import NewResult, Store
-from tests.unit.dispatch_support import begin, begin_on, covered, finish, hold, rows, spans, work, worker
+from tests.unit.dispatch_support import begin, begin_on, covered, finish, hold, rows, sizes, spans, work, worker
 from tests.unit.fake_queue import FakeQueue
 
 
@@ -50,7 +50,7 @@ def test_rows_that_are_done_are_left_out(store: Store, dispatcher: Dispatcher, q
 def test_the_size_is_chosen_so_that_every_slot_gets_several_tasks(store: Store, queue: FakeQueue) -> None:
     evaluation = begin(store, 200)
     Dispatcher(store, queue, DispatchOptions(slots=10)).publish(evaluation)
-    assert {task.last - task.first + 1 for task in queue.take()} == {5}
+    assert set(sizes(queue.take())) == {5}
 
 
 def test_until_results_tell_row_tasks_are_small_and_few(store: Store, queue: FakeQueue) -> None:
@@ -63,7 +63,7 @@ def test_until_results_tell_row_tasks_are_small_and_few(store: Store, queue: Fak
         store.results.write([NewResult(evaluation.id, row, Outcome(RowStatus.DONE, 0.0, 0.0625))], None)
     dispatcher.publish(store.evaluations.by_uid(evaluation.uid))
     # One second of rows that take a sixteenth of one.
-    assert {task.last - task.first + 1 for task in queue.take()[1:-1]} == {16}
+    assert sizes(queue.take())[1:50] == [16] * 49
 
 
 @pytest.mark.parametrize(("slots", "concurrencies", "expected"), [(30, [], 12), (30, [50, 0], 24), (10, [9_999], 200)])
@@ -109,8 +109,8 @@ def test_rows_that_run_side_by_side_travel_together(
     worker(store, "b", concurrency=concurrency * 2)
     finish(store, evaluation, 0, 9, seconds=seconds)
     Dispatcher(store, queue, DispatchOptions(slots=2)).publish(evaluation)
-    sizes = {task.last - task.first + 1 for task in queue.take()[:-1]}
-    assert sizes == {expected}
+    published = sizes(queue.take())
+    assert set(published[: len(published) * 3 // 4]) == {expected} == {max(published)}
 
 
 def test_rows_travel_in_small_groups_where_the_broker_sends_them_unasked(store: Store, queue: FakeQueue) -> None:
@@ -119,7 +119,7 @@ def test_rows_travel_in_small_groups_where_the_broker_sends_them_unasked(store: 
     worker(store, concurrency=100)
     finish(store, evaluation, 0, 9, seconds=0.1)
     Dispatcher(store, queue, DispatchOptions(slots=2)).publish(evaluation)
-    assert {task.last - task.first + 1 for task in queue.take()} == {10}
+    assert sizes(queue.take())[:190] == [10] * 190
 
 
 def test_few_rows_travel_in_several_groups_for_each_worker_process(store: Store, queue: FakeQueue) -> None:
@@ -129,7 +129,53 @@ def test_few_rows_travel_in_several_groups_for_each_worker_process(store: Store,
     finish(store, evaluation, 0, 15, seconds=0.1)
     Dispatcher(store, queue, DispatchOptions(slots=200)).publish(evaluation)
     # A part of 32 of what each of them runs.
-    assert {task.last - task.first + 1 for task in queue.take()[:-1]} == {3}
+    assert set(sizes(queue.take())[:-1]) == {3}
+
+
+def test_the_last_row_tasks_are_smaller_so_that_all_worker_processes_end_together(
+    store: Store, queue: FakeQueue
+) -> None:
+    evaluation = begin(store, 110)
+    for name in ("a", "b"):
+        worker(store, name, concurrency=1)
+    finish(store, evaluation, 0, 9, seconds=10.0)
+    dispatcher = Dispatcher(store, queue, DispatchOptions(slots=2))
+    dispatcher.publish(store.evaluations.by_uid(evaluation.uid))
+    tasks = queue.take()
+    # A fourth of what is left, where two processes are to share it, and none beyond a group of ten.
+    assert sizes(tasks) == [10] * 6 + [10, 7, 3, 5, 3, 2, 2, 2, 1, 1, 1, 1, 1, 1]
+    assert covered(tasks) == Counter(range(10, 110))
+
+
+def test_the_last_row_tasks_of_rows_with_gaps_are_smaller_too(store: Store, queue: FakeQueue) -> None:
+    evaluation = begin(store, 400)
+    worker(store, "a", concurrency=1)
+    for first in range(0, 400, 10):
+        finish(store, evaluation, first, first + 8, seconds=10.0)
+    dispatcher = Dispatcher(store, queue, DispatchOptions(slots=1))
+    dispatcher.publish(store.evaluations.by_uid(evaluation.uid))
+    pending = [sum(index % 10 == 9 for index in range(task.first, task.last + 1)) for task in queue.take()]
+    assert pending == [10, 10, 10, 5, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("seconds", "rows_per_task"), [(0.0001, None), (10.0, 10)])
+def test_the_last_row_tasks_are_no_smaller_where_rows_are_fast_or_their_number_was_told(
+    store: Store, queue: FakeQueue, seconds: float, rows_per_task: int | None
+) -> None:
+    evaluation = begin(store, 110)
+    worker(store, "a", concurrency=1)
+    finish(store, evaluation, 0, 9, seconds=seconds)
+    options = DispatchOptions(rows_per_task=rows_per_task, slots=2)
+    Dispatcher(store, queue, options).publish(store.evaluations.by_uid(evaluation.uid))
+    assert len(set(sizes(queue.take())[:-1])) == 1
+
+
+def test_while_the_dataset_is_read_no_row_task_is_the_last(store: Store, queue: FakeQueue) -> None:
+    evaluation = begin(store, 110, complete=False)
+    worker(store, "a", concurrency=1)
+    finish(store, evaluation, 0, 9, seconds=10.0)
+    Dispatcher(store, queue, DispatchOptions(slots=2)).publish(store.evaluations.by_uid(evaluation.uid))
+    assert sizes(queue.take()) == [10] * 10
 
 
 def test_the_queue_is_not_filled_beyond_its_bound(
