@@ -16,11 +16,12 @@ from typing import Protocol
 
 from doteval.budgets import used_up
 from doteval.concurrency import ASYNC_CONCURRENCY
-from doteval.experiments import BATCH_SIZE, Evaluation, EvaluationStatus
+from doteval.experiments import Evaluation, EvaluationStatus
 from doteval.queue.lanes import LANES, Priority, lanes_of, priority_of
 from doteval.queue.row_task import RowTask
 from doteval.spending import Budget
 from doteval.store import LOADING, LoadFailure, RowRange, Store, WorkerState
+from doteval.task_sizes import MOST_ROWS, TaskSize, most_unknown, tapered, task_size
 
 # Messages that may wait in the queue: enough for any number of worker processes, and a bound for
 # the broker's memory (1.8 KB a message) however large the dataset is.
@@ -34,39 +35,10 @@ _DRAINED_SECONDS = 3.0
 _FRESH_SECONDS = 3.0
 # Seconds between two looks after which the waiting begins anew. Everybody looks every second or two.
 _LONGEST_BLINK = 5.0
-# What row tasks hold at most.
-_ROWS_PER_TASK = 400
-# Until the first results tell how long rows take: so few that slow ones are soon done. Of fast ones such row tasks cost
-# many times what the rows do: so many are published that all hands are full, and at least a few.
-_ROWS_UNKNOWN = 10
-_HANDS_FULL = 4
-_FEWEST_UNKNOWN = 5
-_TASKS_PER_SLOT = 4
-# Seconds that the rows of a row task should take one after the other: one that takes long keeps others out
-# of its slot. But with fewer rows than this a slow row could leave a worker process idle.
-_TASK_SECONDS = 1.0
-_FEWEST_ROWS = 10
-# Where a worker process runs many rows at once, seconds for which a row task should keep it busy, if it asks for
-# each: many times what a row task costs, and yet it has little more in hand than it needs. And tasks for each process,
-# at least, so that little is lost at the end by two processes that do not share the last.
-_BUSY_SECONDS = 0.1
-_TASKS_PER_PROCESS = 32
-# Towards the end row tasks hold fewer rows, lest one worker process has many left while another has none: of what is
-# left one part in so many times the processes, but rows for so many seconds, several times what a row task costs.
-_PARTS_LEFT = 2
-_LAST_SECONDS = 0.04
 # The cursor in the store is one number of three digits: the round, the lane (from 1 on; 0 is none yet),
 # and the index of a row.
 _INDEXES = 1 << 40
 _ROUND = _INDEXES * (LANES + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Size:
-    """How many rows a row task is to hold, and how few at the end of an evaluation."""
-
-    rows: int
-    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +108,18 @@ class Dispatcher:
             return 0
         cursor = self._store.evaluations.published(evaluation.id)
         room = MOST_QUEUED - self._queued(evaluation, cursor)
-        told = self._options.rows_per_task
+        told, slots = self._options.rows_per_task, self._options.slots
         if told is not None:
-            size = _Size(told, told)
+            size = TaskSize(told, told)
         else:
             seconds = self._store.results.mean_seconds(evaluation.id)
-            size = self._size(evaluation, seconds)
+            at_once = [worker.info.concurrency or ASYNC_CONCURRENCY for worker in self._serving(evaluation)]
+            asked = self._publisher.is_asked
+            size = task_size(evaluation, seconds, slots=slots, at_once=at_once, asked=asked)
             if seconds is None:
                 published_before = -(-published_up_to(cursor) // size.rows)
-                room = min(room, self._most_unknown(evaluation, size.rows) - published_before)
+                most = min(_PUBLISHED_AT_ONCE, most_unknown(size, slots=slots, at_once=at_once))
+                room = min(room, most - published_before)
         published = 0
         while published < room:
             count, more = self._publish_some(evaluation, size, min(_PUBLISHED_AT_ONCE, room - published))
@@ -223,7 +198,7 @@ class Dispatcher:
         )
         return self._store.evaluations.by_uid(evaluation.uid)
 
-    def _publish_some(self, evaluation: Evaluation, size: _Size, most: int) -> tuple[int, bool]:
+    def _publish_some(self, evaluation: Evaluation, size: TaskSize, most: int) -> tuple[int, bool]:
         """Publish up to `most` row tasks, or what is left. Returns how many, and whether there may be more."""
         cursor = self._store.evaluations.published(evaluation.id)
         ranges = list(self._store.rows.pending_ranges(evaluation.id, size.rows, first=cursor % _INDEXES, limit=most))
@@ -231,7 +206,7 @@ class Dispatcher:
             return 0, False
         more = len(ranges) == most
         if not more and size.last < size.rows and self._store.rows.dataset_state(evaluation.id).complete:
-            ranges = _tapered(ranges, size, _PARTS_LEFT * max(1, len(self._serving(evaluation))))
+            ranges = tapered(ranges, size, len(self._serving(evaluation)))
         # First the cursor, then the messages: if this process dies in between, the rows are found
         # when the queue has drained; the other way round they would run twice.
         moved = cursor - cursor % _INDEXES + ranges[-1].last + 1
@@ -251,38 +226,6 @@ class Dispatcher:
             queue=self.queue_of(evaluation),
         )
         return len(free), more
-
-    def _size(self, evaluation: Evaluation, seconds: float | None) -> _Size:
-        """The size of row tasks whose rows take so many seconds each; None: nobody knows yet."""
-        total = evaluation.counts.total or _ROWS_PER_TASK
-        fair = max(1, total // (self._options.slots * _TASKS_PER_SLOT))
-        if seconds is None:
-            rows = last = min(_ROWS_UNKNOWN, fair)
-        else:
-            in_turn = int(min(_ROWS_PER_TASK, max(_FEWEST_ROWS, _TASK_SECONDS / max(seconds, 1e-6))))
-            side_by_side = self._rows_side_by_side(evaluation, seconds, total)
-            rows = max(min(in_turn, fair), side_by_side)
-            last = max(1, side_by_side, min(rows, int(_LAST_SECONDS / max(seconds, 1e-6))))
-        batch = evaluation.spec.metadata.get(BATCH_SIZE)
-        if isinstance(batch, int):
-            # Whole batches: a worker process cannot put rows of two row tasks into one.
-            rows = last = -(-rows // batch) * batch
-        return _Size(rows, last)
-
-    def _most_unknown(self, evaluation: Evaluation, rows_per_task: int) -> int:
-        """How many row tasks may be published before anybody knows how long their rows take."""
-        at_once = sum(worker.info.concurrency or ASYNC_CONCURRENCY for worker in self._serving(evaluation))
-        rows = _HANDS_FULL * max(at_once, self._options.slots)
-        return max(_FEWEST_UNKNOWN, min(_PUBLISHED_AT_ONCE, rows // rows_per_task))
-
-    def _rows_side_by_side(self, evaluation: Evaluation, seconds: float, total: int) -> int:
-        """Rows that a row task may hold because they run side by side, each for so many seconds."""
-        serving = self._serving(evaluation)
-        if not serving or not self._publisher.is_asked:
-            return 1
-        at_once = min(worker.info.concurrency or ASYNC_CONCURRENCY for worker in serving)
-        busy = at_once * _BUSY_SECONDS / max(seconds, 1e-6)
-        return int(min(at_once, busy, total / (len(serving) * _TASKS_PER_PROCESS)))
 
     def _choose_lane(self, evaluation: Evaluation, priority: Priority) -> int:
         """The lane of the queue that the experiment is on, else the one with the fewest other experiments."""
@@ -335,7 +278,7 @@ class Dispatcher:
         live = self._concerned(evaluation)
         if not _is_heard(live):
             return False
-        ranges = self._store.rows.pending_ranges(evaluation.id, _ROWS_PER_TASK)
+        ranges = self._store.rows.pending_ranges(evaluation.id, MOST_ROWS)
         return any(_without_held([each], evaluation.uid, live) for each in ranges)
 
     def _serving(self, evaluation: Evaluation) -> list[WorkerState]:
@@ -406,22 +349,6 @@ def _lane(cursor: int) -> int:
 
 def _digit(lane: int) -> int:
     return (lane + 1) * _INDEXES
-
-
-def _tapered(ranges: Sequence[RowRange], size: _Size, parts: int) -> list[RowRange]:
-    """The last ranges of an evaluation in smaller and smaller ones: each is one part in `parts` of what is left."""
-    left = sum(each.last - each.first + 1 for each in ranges)
-    cut: list[RowRange] = []
-    for each in ranges:
-        # If it has gaps, so many more indexes are needed for as many rows.
-        fewest = size.last * max(1, (each.last - each.first + 1) // size.rows)
-        first = each.first
-        while first <= each.last:
-            last = min(each.last, first + max(fewest, left // parts) - 1)
-            cut.append(RowRange(first, last))
-            left -= last - first + 1
-            first = last + 1
-    return cut
 
 
 def _without_held(ranges: Sequence[RowRange], uid: str, live: Sequence[WorkerState]) -> list[RowRange]:
