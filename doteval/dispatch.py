@@ -16,7 +16,7 @@ from typing import Protocol
 
 from doteval.budgets import used_up
 from doteval.concurrency import ASYNC_CONCURRENCY
-from doteval.experiments import Evaluation, EvaluationStatus
+from doteval.experiments import BATCH_SIZE, Evaluation, EvaluationStatus
 from doteval.queue.lanes import LANES, Priority, lanes_of, priority_of
 from doteval.queue.row_task import RowTask
 from doteval.spending import Budget
@@ -45,12 +45,14 @@ _ROUND = _INDEXES * (LANES + 1)
 class DispatchOptions:
     """`rows_per_task`: None chooses by the number of rows and the rows that can be in flight (`slots`).
 
-    `queues` are those of evaluations, by uid, whatever the store says: of a submitter who knows better.
+    `queues` are those of evaluations, by uid, whatever the store says: of a submitter who knows better. `total` is how
+    many rows are to be run, if that is not all of an evaluation.
     """
 
     rows_per_task: int | None = None
     slots: int = 20
     queues: Mapping[str, str] = field(default_factory=dict)
+    total: int | None = None
 
 
 class TaskQueue(Protocol):
@@ -107,19 +109,8 @@ class Dispatcher:
         if self._used_up_reason(evaluation):
             return 0
         cursor = self._store.evaluations.published(evaluation.id)
-        room = MOST_QUEUED - self._queued(evaluation, cursor)
-        told, slots = self._options.rows_per_task, self._options.slots
-        if told is not None:
-            size = TaskSize(told, told)
-        else:
-            seconds = self._store.results.mean_seconds(evaluation.id)
-            at_once = [worker.info.concurrency or ASYNC_CONCURRENCY for worker in self._serving(evaluation)]
-            asked = self._publisher.is_asked
-            size = task_size(evaluation, seconds, slots=slots, at_once=at_once, asked=asked)
-            if seconds is None:
-                published_before = -(-published_up_to(cursor) // size.rows)
-                most = min(_PUBLISHED_AT_ONCE, most_unknown(size, slots=slots, at_once=at_once))
-                room = min(room, most - published_before)
+        size, most = self._size(evaluation, cursor)
+        room = min(most, MOST_QUEUED - self._queued(evaluation, cursor))
         published = 0
         while published < room:
             count, more = self._publish_some(evaluation, size, min(_PUBLISHED_AT_ONCE, room - published))
@@ -197,6 +188,26 @@ class Dispatcher:
             evaluation.id, EvaluationStatus.CANCELLED, reason, only_from=EvaluationStatus.RUNNING
         )
         return self._store.evaluations.by_uid(evaluation.uid)
+
+    def _size(self, evaluation: Evaluation, cursor: int) -> tuple[TaskSize, int]:
+        """How large the row tasks of an evaluation are, and how many may be published now, whatever waits."""
+        if self._options.rows_per_task is not None:
+            return TaskSize(self._options.rows_per_task, self._options.rows_per_task), MOST_QUEUED
+        seconds = self._store.results.mean_seconds(evaluation.id)
+        slots, batch = self._options.slots, evaluation.spec.metadata.get(BATCH_SIZE)
+        at_once = [worker.info.concurrency or ASYNC_CONCURRENCY for worker in self._serving(evaluation)]
+        size = task_size(
+            self._options.total or evaluation.counts.total,
+            seconds,
+            slots=slots,
+            at_once=at_once,
+            asked=self._publisher.is_asked,
+            batch=batch if isinstance(batch, int) else None,
+        )
+        if seconds is not None:
+            return size, MOST_QUEUED
+        published_before = -(-published_up_to(cursor) // size.rows)
+        return size, min(_PUBLISHED_AT_ONCE, most_unknown(size, slots=slots, at_once=at_once)) - published_before
 
     def _publish_some(self, evaluation: Evaluation, size: TaskSize, most: int) -> tuple[int, bool]:
         """Publish up to `most` row tasks, or what is left. Returns how many, and whether there may be more."""

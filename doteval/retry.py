@@ -27,9 +27,6 @@ from doteval.worker_options import WorkerOptions, slots_for
 if TYPE_CHECKING:
     from doteval.execution.embedded import Collected
 
-# Row tasks for each row that can be in flight, so that a slow one holds back few others.
-_TASKS_PER_SLOT = 4
-_MOST_ROWS_PER_TASK = 100
 _SLOTS_OF_A_PROCESS = 10
 
 
@@ -148,9 +145,8 @@ def _run(
             # After that: an evaluation that runs and has nothing pending would be completed.
             store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
         slots = max(1, processes) * (options.concurrency or _SLOTS_OF_A_PROCESS)
-        rows_per_task = max(1, min(_MOST_ROWS_PER_TASK, marked // (slots * _TASKS_PER_SLOT)))
         queues = {each.uid: each.queue or DEFAULT_QUEUE for each in evaluations}
-        dispatcher = Dispatcher(store, publisher, DispatchOptions(rows_per_task, slots, queues))
+        dispatcher = Dispatcher(store, publisher, DispatchOptions(slots=slots, queues=queues, total=marked))
         following = Following(store, dispatcher, evaluations, watcher)
         watcher.began(evaluations[0].experiment, following.current(), processes)
         if processes:

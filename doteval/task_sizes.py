@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from doteval.experiments import BATCH_SIZE, Evaluation
 from doteval.store import RowRange
 
 # What row tasks hold at most.
@@ -45,14 +44,20 @@ class TaskSize:
 
 
 def task_size(
-    evaluation: Evaluation, seconds: float | None, *, slots: int, at_once: Sequence[int], asked: bool
+    total: int | None,
+    seconds: float | None,
+    *,
+    slots: int,
+    at_once: Sequence[int],
+    asked: bool,
+    batch: int | None = None,
 ) -> TaskSize:
-    """The size of an evaluation's row tasks, the rows of which take so many seconds each; None: nobody knows yet.
+    """The size of the row tasks of so many rows that take so many seconds each; None: nobody knows yet.
 
     `slots` is how many row tasks all worker processes may hold, `at_once` how many rows each of them runs at the same
-    time; `asked` says whether they ask for each row task.
+    time; `asked` says whether they ask for each row task. With `batch`, row tasks hold whole batches of so many rows.
     """
-    total = evaluation.counts.total or MOST_ROWS
+    total = total or MOST_ROWS
     fair = max(1, total // (slots * _TASKS_PER_SLOT))
     if seconds is None:
         rows = last = min(_ROWS_UNKNOWN, fair)
@@ -62,9 +67,8 @@ def task_size(
         together = _side_by_side(total, seconds, at_once) if asked and at_once else 1
         rows = max(min(in_turn, fair), together)
         last = max(1, together, min(rows, int(_LAST_SECONDS / seconds)))
-    batch = evaluation.spec.metadata.get(BATCH_SIZE)
-    if isinstance(batch, int):
-        # Whole batches: a worker process cannot put rows of two row tasks into one.
+    if batch is not None:
+        # A worker process cannot put rows of two row tasks into one.
         rows = last = -(-rows // batch) * batch
     return TaskSize(rows, last)
 

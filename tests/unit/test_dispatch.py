@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from doteval import dispatch
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import BrokerError
+from doteval.experiments import BATCH_SIZE
 from doteval.results import Outcome, RowStatus
 from doteval.store import NewResult, Store
-from tests.unit.dispatch_support import begin, begin_on, covered, finish, hold, rows, sizes, spans, work, worker
+from tests.unit.dispatch_support import SPEC, begin, begin_on, covered, finish, hold, rows, sizes, spans, work, worker
 from tests.unit.fake_queue import FakeQueue
 
 
@@ -130,6 +132,25 @@ def test_few_rows_travel_in_several_groups_for_each_worker_process(store: Store,
     Dispatcher(store, queue, DispatchOptions(slots=200)).publish(evaluation)
     # A part of 32 of what each of them runs.
     assert set(sizes(queue.take())[:-1]) == {3}
+
+
+def test_of_few_rows_that_are_to_be_run_every_slot_gets_several_tasks(store: Store, queue: FakeQueue) -> None:
+    evaluation = begin(store, 4_000)
+    finish(store, evaluation, 0, 3_899)
+    options = DispatchOptions(slots=5, total=100)
+    Dispatcher(store, queue, options).publish(store.evaluations.by_uid(evaluation.uid))
+    assert set(sizes(queue.take())) == {5}
+
+
+def test_row_tasks_hold_whole_batches(store: Store, queue: FakeQueue) -> None:
+    spec = replace(SPEC, metadata={BATCH_SIZE: 32})
+    evaluation = store.evaluations.begin(store.experiments.begin("x"), spec)
+    store.rows.add(evaluation.id, rows(1_000))
+    store.rows.set_total(evaluation.id, 1_000, complete=True, fingerprint=None)
+    finish(store, evaluation, 0, 31, seconds=10.0)
+    dispatcher = Dispatcher(store, queue, DispatchOptions(slots=1))
+    dispatcher.publish(store.evaluations.by_uid(evaluation.uid))
+    assert set(sizes(queue.take())[:-1]) == {32}
 
 
 def test_the_last_row_tasks_are_smaller_so_that_all_worker_processes_end_together(
