@@ -10,6 +10,10 @@ from enum import StrEnum
 
 # The key of an evaluation's metadata that says how many rows a call takes, where it takes several.
 BATCH_SIZE = "batch_size"
+# The one that says how many calls of it run at once in a process that was told nothing else, and the one that is true
+# if that is what its decorator says, whatever processes are told.
+CONCURRENCY = "concurrency"
+OWN_CONCURRENCY = "own_concurrency"
 # And the one that says how rows are to be called: retries, delay (seconds), timeout (seconds or None).
 POLICY = "policy"
 # And the one that says how many worker processes a row may take along before it is given up.

@@ -15,7 +15,8 @@ from types import ModuleType
 
 from doteval.execution.items import EvaluationItem
 from doteval.execution.marks import queue_of
-from doteval.experiments import BATCH_SIZE, PLACED, QUEUE, ROOT, EvaluationSpec
+from doteval.execution.windows import window_for
+from doteval.experiments import BATCH_SIZE, CONCURRENCY, OWN_CONCURRENCY, PLACED, QUEUE, ROOT, EvaluationSpec
 
 # Not the user's, even where a checkout of doteval lies below the root directory.
 _OWN_PACKAGE = Path(__file__).parents[1]
@@ -140,7 +141,12 @@ def specify(item: EvaluationItem) -> EvaluationSpec:
 
 
 def _metadata(item: EvaluationItem) -> dict[str, object]:
-    metadata: dict[str, object] = {ROOT: str(item.config.rootpath)}
+    own = item.spec.concurrency
+    metadata: dict[str, object] = {
+        ROOT: str(item.config.rootpath),
+        CONCURRENCY: window_for(own, None, is_async=item.is_async).size,
+        OWN_CONCURRENCY: own is not None,
+    }
     if item.spec.batch_size is not None:
         metadata[BATCH_SIZE] = item.spec.batch_size
     if (queue := queue_of(item)) is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 
 from doteval.experiments import QUEUE, Evaluation, EvaluationSpec
 from doteval.queue.row_task import RowTask
@@ -22,6 +24,14 @@ def begin(store: Store, count: int, *, name: str = "x", complete: bool = True) -
     evaluation = store.evaluations.begin(store.experiments.begin(name), SPEC)
     store.rows.add(evaluation.id, rows(count))
     store.rows.set_total(evaluation.id, count, complete=complete, fingerprint=None)
+    return store.evaluations.by_uid(evaluation.uid)
+
+
+def begin_with(store: Store, count: int, metadata: Mapping[str, object], *, name: str = "x") -> Evaluation:
+    """An evaluation of which a submitter has told something."""
+    evaluation = store.evaluations.begin(store.experiments.begin(name), replace(SPEC, metadata=metadata))
+    store.rows.add(evaluation.id, rows(count))
+    store.rows.set_total(evaluation.id, count, complete=True, fingerprint=None)
     return store.evaluations.by_uid(evaluation.uid)
 
 

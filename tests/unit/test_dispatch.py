@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
 from doteval import dispatch
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import BrokerError
-from doteval.experiments import BATCH_SIZE
+from doteval.experiments import BATCH_SIZE, CONCURRENCY, OWN_CONCURRENCY
 from doteval.results import Outcome, RowStatus
 from doteval.store import NewResult, Store
-from tests.unit.dispatch_support import SPEC, begin, begin_on, covered, finish, hold, rows, sizes, spans, work, worker
+from tests.unit.dispatch_support import (
+    begin,
+    begin_on,
+    begin_with,
+    covered,
+    finish,
+    hold,
+    rows,
+    sizes,
+    spans,
+    work,
+    worker,
+)
 from tests.unit.fake_queue import FakeQueue
 
 
@@ -134,6 +145,27 @@ def test_few_rows_travel_in_several_groups_for_each_worker_process(store: Store,
     assert set(sizes(queue.take())[:-1]) == {3}
 
 
+@pytest.mark.parametrize(
+    ("own", "told", "expected"),
+    [
+        # One row at a time, for a tenth of a second, unless the worker processes were told to run more.
+        (False, 0, 10),
+        (False, 50, 50),
+        # What the decorator says.
+        (True, 0, 30),
+        (True, 50, 30),
+    ],
+)
+def test_how_many_rows_run_at_once_says_the_evaluation_or_who_runs_it(
+    store: Store, queue: FakeQueue, own: bool, told: int, expected: int
+) -> None:
+    evaluation = begin_with(store, 8_000, {CONCURRENCY: 30 if own else 1, OWN_CONCURRENCY: own})
+    worker(store, concurrency=told)
+    finish(store, evaluation, 0, 9, seconds=0.1)
+    Dispatcher(store, queue, DispatchOptions(slots=2)).publish(evaluation)
+    assert sizes(queue.take())[:100] == [expected] * 100
+
+
 def test_of_few_rows_that_are_to_be_run_every_slot_gets_several_tasks(store: Store, queue: FakeQueue) -> None:
     evaluation = begin(store, 4_000)
     finish(store, evaluation, 0, 3_899)
@@ -143,10 +175,7 @@ def test_of_few_rows_that_are_to_be_run_every_slot_gets_several_tasks(store: Sto
 
 
 def test_row_tasks_hold_whole_batches(store: Store, queue: FakeQueue) -> None:
-    spec = replace(SPEC, metadata={BATCH_SIZE: 32})
-    evaluation = store.evaluations.begin(store.experiments.begin("x"), spec)
-    store.rows.add(evaluation.id, rows(1_000))
-    store.rows.set_total(evaluation.id, 1_000, complete=True, fingerprint=None)
+    evaluation = begin_with(store, 1_000, {BATCH_SIZE: 32})
     finish(store, evaluation, 0, 31, seconds=10.0)
     dispatcher = Dispatcher(store, queue, DispatchOptions(slots=1))
     dispatcher.publish(store.evaluations.by_uid(evaluation.uid))

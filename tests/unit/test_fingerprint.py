@@ -9,6 +9,7 @@ import pytest
 
 from doteval.execution.embedded import Collected
 from doteval.execution.fingerprint import differing_files, fingerprint, specify
+from doteval.experiments import CONCURRENCY, OWN_CONCURRENCY
 from tests.unit.conftest import InSession
 
 EVAL = """
@@ -186,6 +187,28 @@ class EvalA:
     assert [spec.name for spec in specs] == ["EvalA::eval_it[1]", "EvalA::eval_it[2]"]
     assert {(spec.path, spec.columns) for spec in specs} == {("eval_it.py", ("x",))}
     assert specs[0].fingerprint == specs[1].fingerprint
+
+
+def test_how_many_rows_run_at_once_goes_with_it(in_session: InSession) -> None:
+    source = """
+from doteval import Score, foreach
+from doteval.concurrency import Adaptive
+
+@foreach("x", [(1,)])
+def eval_one_after_the_other(x): ...
+
+@foreach("x", [(1,)])
+async def eval_several(x): ...
+
+@foreach("x", [(1,)], concurrency=7)
+def eval_its_own(x): ...
+
+@foreach("x", [(1,)], concurrency=Adaptive(initial_concurrency=3))
+async def eval_adaptive(x): ...
+"""
+    specs = in_session(lambda collected: [specify(item) for item in collected.items], {"eval_it.py": source})
+    told = [(spec.metadata[CONCURRENCY], spec.metadata[OWN_CONCURRENCY]) for spec in specs]
+    assert told == [(1, False), (10, False), (7, True), (3, True)]
 
 
 # Comparing.
