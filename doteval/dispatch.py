@@ -16,7 +16,7 @@ from typing import Protocol
 
 from doteval.budgets import used_up
 from doteval.concurrency import ASYNC_CONCURRENCY
-from doteval.experiments import BATCH_SIZE, CONCURRENCY, OWN_CONCURRENCY, Evaluation, EvaluationStatus
+from doteval.experiments import Evaluation, EvaluationStatus
 from doteval.queue.lanes import LANES, Priority, lanes_of, priority_of
 from doteval.queue.row_task import RowTask
 from doteval.spending import Budget
@@ -194,28 +194,21 @@ class Dispatcher:
         if self._options.rows_per_task is not None:
             return TaskSize(self._options.rows_per_task, self._options.rows_per_task), MOST_QUEUED
         seconds = self._store.results.mean_seconds(evaluation.id)
-        slots, batch = self._options.slots, evaluation.spec.metadata.get(BATCH_SIZE)
-        at_once = self._rows_at_once(evaluation)
+        slots = self._options.slots
+        told = [worker.info.concurrency for worker in self._serving(evaluation)]
+        at_once = [evaluation.concurrency_in(each) or ASYNC_CONCURRENCY for each in told]
         size = task_size(
             self._options.total or evaluation.counts.total,
             seconds,
             slots=slots,
             at_once=at_once,
             asked=self._publisher.is_asked,
-            batch=batch if isinstance(batch, int) else None,
+            batch=evaluation.batch_size,
         )
         if seconds is not None:
             return size, MOST_QUEUED
         published_before = -(-published_up_to(cursor) // size.rows)
         return size, min(_PUBLISHED_AT_ONCE, most_unknown(size, slots=slots, at_once=at_once)) - published_before
-
-    def _rows_at_once(self, evaluation: Evaluation) -> list[int]:
-        """How many rows of an evaluation each worker process that takes its row tasks runs at the same time."""
-        told = evaluation.spec.metadata.get(CONCURRENCY)
-        default = told if isinstance(told, int) else ASYNC_CONCURRENCY
-        if evaluation.spec.metadata.get(OWN_CONCURRENCY):
-            return [default for _ in self._serving(evaluation)]
-        return [worker.info.concurrency or default for worker in self._serving(evaluation)]
 
     def _publish_some(self, evaluation: Evaluation, size: TaskSize, most: int) -> tuple[int, bool]:
         """Publish up to `most` row tasks, or what is left. Returns how many, and whether there may be more."""

@@ -120,6 +120,18 @@ class Evaluation:
         private = self.spec.metadata.get(PRIVATE)
         return private if isinstance(private, str) else None
 
+    @property
+    def batch_size(self) -> int | None:
+        """How many rows a call takes, None if it takes one."""
+        size = self.spec.metadata.get(BATCH_SIZE)
+        return size if isinstance(size, int) else None
+
+    def concurrency_in(self, told: int | None) -> int | None:
+        """How many of its calls run at once in a process that was told so many, None if nobody has said so."""
+        its = self.spec.metadata.get(CONCURRENCY)
+        default = its if isinstance(its, int) else None
+        return default if self.spec.metadata.get(OWN_CONCURRENCY) else told or default
+
 
 def private_queue(name: str, private: str | None) -> str:
     """What a queue is called everywhere: its name, unless it is one of a private broker."""

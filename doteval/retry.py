@@ -22,12 +22,10 @@ from doteval.settings import load_settings
 from doteval.spending import Budget, budget_error, check_prices, stopped_at_budget
 from doteval.store import Store
 from doteval.turns import wait_for_other_brokers
-from doteval.worker_options import WorkerOptions, slots_for
+from doteval.worker_options import WorkerOptions, rows_in_flight, slots_for
 
 if TYPE_CHECKING:
     from doteval.execution.embedded import Collected
-
-_SLOTS_OF_A_PROCESS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +142,7 @@ def _run(
             marked += evaluation.counts.pending if stopped_at_budget(evaluation) else 0
             # After that: an evaluation that runs and has nothing pending would be completed.
             store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
-        slots = max(1, processes) * (options.concurrency or _SLOTS_OF_A_PROCESS)
+        slots = rows_in_flight(processes, options.concurrency)
         queues = {each.uid: each.queue or DEFAULT_QUEUE for each in evaluations}
         dispatcher = Dispatcher(store, publisher, DispatchOptions(slots=slots, queues=queues, total=marked))
         following = Following(store, dispatcher, evaluations, watcher)

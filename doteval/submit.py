@@ -36,7 +36,7 @@ from doteval.sharing import CacheChoice, Sharing
 from doteval.spending import Budget, budget_error, check_prices
 from doteval.store import Store
 from doteval.turns import wait_for_other_brokers
-from doteval.worker_options import WorkerOptions, slots_for
+from doteval.worker_options import WorkerOptions, rows_in_flight, slots_for
 
 # Between two looks for rows that an earlier submission left pending.
 _PUBLISH_SECONDS = 1.0
@@ -144,7 +144,7 @@ def _submit_collected(
             # Before the first rows are read, which may take longer than to load models. What was completed may stay so.
             if any(before.get(each.uid) is not EvaluationStatus.COMPLETED for each in evaluations):
                 need_workers()
-        slots = max(1, processes) * (options.concurrency or 10)
+        slots = rows_in_flight(processes, options.concurrency)
         queues = {each.uid: each.queue or options.queue for each in evaluations}
         dispatcher = Dispatcher(store, publisher, DispatchOptions(options.rows_per_task, slots, queues))
         following = Following(store, dispatcher, evaluations, watcher, need_workers)

@@ -54,7 +54,7 @@ def task_size(
 ) -> TaskSize:
     """The size of the row tasks of so many rows that take so many seconds each; None: nobody knows yet.
 
-    `slots` is how many row tasks all worker processes may hold, `at_once` how many rows each of them runs at the same
+    `slots` is how many rows can be in flight in all worker processes, `at_once` how many each of them runs at the same
     time; `asked` says whether they ask for each row task. With `batch`, row tasks hold whole batches of so many rows.
     """
     total = total or MOST_ROWS

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from doteval.concurrency import ASYNC_CONCURRENCY
 from doteval.errors import UsageError
 from doteval.experiments import private_queue
 from doteval.log_lines import LogFormat
@@ -91,4 +92,9 @@ class WorkerOptions:
 
 def slots_for(concurrency: int | None) -> int:
     """How many row tasks a worker process should hold so that a slow row never leaves it idle."""
-    return max(4, min(200, (concurrency or 10) + 2))
+    return max(4, min(200, (concurrency or ASYNC_CONCURRENCY) + 2))
+
+
+def rows_in_flight(processes: int, concurrency: int | None) -> int:
+    """How many rows so many worker processes run at the same time; of 0, which others have started, as one does."""
+    return max(1, processes) * (concurrency or ASYNC_CONCURRENCY)

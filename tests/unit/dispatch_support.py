@@ -20,19 +20,18 @@ def rows(count: int, first: int = 0) -> list[Row]:
     return [Row(index, f"k{index}", {"x": index}) for index in range(first, first + count)]
 
 
-def begin(store: Store, count: int, *, name: str = "x", complete: bool = True) -> Evaluation:
-    evaluation = store.evaluations.begin(store.experiments.begin(name), SPEC)
+def begin(
+    store: Store, count: int, *, name: str = "x", complete: bool = True, spec: EvaluationSpec = SPEC
+) -> Evaluation:
+    evaluation = store.evaluations.begin(store.experiments.begin(name), spec)
     store.rows.add(evaluation.id, rows(count))
     store.rows.set_total(evaluation.id, count, complete=complete, fingerprint=None)
     return store.evaluations.by_uid(evaluation.uid)
 
 
-def begin_with(store: Store, count: int, metadata: Mapping[str, object], *, name: str = "x") -> Evaluation:
+def begin_with(store: Store, count: int, metadata: Mapping[str, object]) -> Evaluation:
     """An evaluation of which a submitter has told something."""
-    evaluation = store.evaluations.begin(store.experiments.begin(name), replace(SPEC, metadata=metadata))
-    store.rows.add(evaluation.id, rows(count))
-    store.rows.set_total(evaluation.id, count, complete=True, fingerprint=None)
-    return store.evaluations.by_uid(evaluation.uid)
+    return begin(store, count, spec=replace(SPEC, metadata=metadata))
 
 
 def begin_on(
@@ -40,11 +39,7 @@ def begin_on(
 ) -> Evaluation:
     """An evaluation that was submitted to a queue."""
     metadata = {} if queue is None else {QUEUE: queue}
-    spec = EvaluationSpec(path, "eval_it", ("x",), {}, metadata)
-    evaluation = store.evaluations.begin(store.experiments.begin(name), spec)
-    store.rows.add(evaluation.id, rows(count))
-    store.rows.set_total(evaluation.id, count, complete=True, fingerprint=None)
-    return store.evaluations.by_uid(evaluation.uid)
+    return begin(store, count, name=name, spec=EvaluationSpec(path, "eval_it", ("x",), {}, metadata))
 
 
 def finish(store: Store, evaluation: Evaluation, first: int, last: int, *, seconds: float = 0.0) -> None:
