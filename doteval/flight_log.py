@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import mmap
 import struct
-import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from doteval.results import Row
 
 # In flight (1) or free (0), evaluation id, row index, sample; when its call began, and its time limit.
 _ENTRY = struct.Struct("=qqqqdd")
@@ -48,44 +49,58 @@ class FlightLog:
         path.write_bytes(bytes(_ENTRY.size * _ENTRIES))
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 0)
-        self._free = list(range(_ENTRIES - 1, -1, -1))
-        self._lock = threading.Lock()
+        # Where entries may go. No lock: to take one from the end of a list is one step of the interpreter, and so is
+        # to put some back.
+        self._free = [at * _ENTRY.size for at in range(_ENTRIES - 1, -1, -1)]
 
-    def take_off(self, entries: Iterable[FlightEntry]) -> list[int]:
-        """Note that rows begin. Returns what `land` wants."""
-        slots = []
-        with self._lock:
-            for entry in entries:
-                if self._free:
-                    slot = self._free.pop()
-                    _ENTRY.pack_into(
-                        self._map, slot * _ENTRY.size, 1, entry.evaluation_id, entry.row_index, entry.sample, 0.0, 0.0
-                    )
-                    slots.append(slot)
-        return slots
+    @property
+    def in_flight(self) -> int:
+        """How many rows are noted now."""
+        return _ENTRIES - len(self._free)
 
-    def called(self, slots: list[int], limit: float) -> None:
-        """Note that a call of these rows begins, which may take `limit` seconds."""
-        now = time.monotonic()
-        for slot in slots:
-            _CALL.pack_into(self._map, slot * _ENTRY.size + _CALL_OFFSET, now, limit)
-
-    def returned(self, slots: list[int]) -> None:
-        """Note that the call has ended."""
-        for slot in slots:
-            _CALL.pack_into(self._map, slot * _ENTRY.size + _CALL_OFFSET, 0.0, 0.0)
-
-    def land(self, slots: list[int]) -> None:
-        """Cross out rows that have ended."""
-        with self._lock:
-            for slot in slots:
-                _ENTRY.pack_into(self._map, slot * _ENTRY.size, 0, 0, 0, 0, 0.0, 0.0)
-                self._free.append(slot)
+    def note(self, evaluation_id: int, rows: Sequence[Row]) -> NotedRows:
+        """Note that rows begin."""
+        places = []
+        for row in rows:
+            try:
+                place = self._free.pop()
+            except IndexError:
+                break
+            _ENTRY.pack_into(self._map, place, 1, evaluation_id, row.index, row.sample, 0.0, 0.0)
+            places.append(place)
+        return NotedRows(self._map, self._free, places)
 
     def land_all(self) -> None:
         """Cross out every row: the process leaves of its own accord, and none of them is to blame."""
-        with self._lock:
-            self._map[:] = bytes(len(self._map))
+        self._map[:] = bytes(len(self._map))
+
+
+class NotedRows:
+    """The rows of one call in the flight log: what the conductor calls `Noted`."""
+
+    __slots__ = ("_free", "_map", "_places")
+
+    def __init__(self, noted_in: mmap.mmap, free: list[int], places: list[int]) -> None:
+        self._map = noted_in
+        self._free = free
+        self._places = places
+
+    def called(self, limit: float) -> None:
+        """Note that their call begins, which may take `limit` seconds."""
+        now = time.monotonic()
+        for place in self._places:
+            _CALL.pack_into(self._map, place + _CALL_OFFSET, now, limit)
+
+    def returned(self) -> None:
+        """Note that the call has ended."""
+        for place in self._places:
+            _CALL.pack_into(self._map, place + _CALL_OFFSET, 0.0, 0.0)
+
+    def landed(self) -> None:
+        """Cross the rows out, which have ended. To be called once: their places are for others then."""
+        for place in self._places:
+            _ENTRY.pack_into(self._map, place, 0, 0, 0, 0, 0.0, 0.0)
+        self._free.extend(self._places)
 
 
 def read_flight_log(path: Path) -> list[FlightEntry]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from doteval.store import RowRange
 
 # What row tasks hold at most.
-MOST_ROWS = 400
+MOST_ROWS = 1600
 # Until the first results tell how long rows take: so few that slow ones are soon done. Of fast ones such row tasks cost
 # many times what the rows do: so many are published that all hands are full, and at least a few.
 _ROWS_UNKNOWN = 10

@@ -39,22 +39,26 @@ class Landing:
         self._over = threading.Event()
         self._unstored = 0
         self._cut: BaseException | None = None
-        self._counts: Counter[RowStatus] = Counter()
+        self._rows = 0
+        # How many of them are not done.
+        self._others: Counter[RowStatus] = Counter()
         self._tokens = 0
 
     def record(self, row: Row, outcome: Outcome) -> None:
         self._lot.ended()
         with self._lock:
             self._unstored += 1
-            self._counts[outcome.status] += 1
-            self._tokens += sum(usage.prompt_tokens + usage.completion_tokens for usage in outcome.usage)
+            self._rows += 1
+            if outcome.status is not RowStatus.DONE:
+                self._others[outcome.status] += 1
+            for usage in outcome.usage:
+                self._tokens += usage.prompt_tokens + usage.completion_tokens
         execution = new_execution()
-        place = Place(self._evaluation_uid, row.index, row.sample)
         if self._spending is not None and outcome.usage:
             # Under this name its usage counts once, though the process may die before it knows that it is stored.
-            self._spending.ended(place, execution)
+            self._spending.ended(self._place_of(row), execution)
         new = NewResult(self._evaluation_id, row, outcome, execution)
-        self._writer.put(new, functools.partial(self._stored, place, outcome))
+        self._writer.put(new, functools.partial(self._stored, row, outcome))
 
     def ended(self, cut: BaseException | None) -> None:
         with self._lock:
@@ -68,21 +72,24 @@ class Landing:
         return self._cut
 
     def summary(self) -> str:
-        parts = [f"{sum(self._counts.values())} rows"]
+        parts = [f"{self._rows} rows"]
         parts += [
-            f"{self._counts[status]} {status}"
+            f"{self._others[status]} {status}"
             for status in (RowStatus.FAILED, RowStatus.SKIPPED)
-            if self._counts[status]
+            if self._others[status]
         ]
         if self._tokens:
             parts.append(f"{_thousands(self._tokens)} tokens")
         return ", ".join(parts)
 
-    def _stored(self, place: Place, outcome: Outcome, error: BaseException | None) -> None:
+    def _place_of(self, row: Row) -> Place:
+        return Place(self._evaluation_uid, row.index, row.sample)
+
+    def _stored(self, row: Row, outcome: Outcome, error: BaseException | None) -> None:
         if error is None:
             self._on_stored(outcome)
             if self._spending is not None and outcome.usage:
-                self._spending.stored(place)
+                self._spending.stored(self._place_of(row))
         with self._lock:
             self._unstored -= 1
             self._cut = self._cut or error

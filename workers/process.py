@@ -37,6 +37,7 @@ from doteval.execution.marks import meant_for
 from doteval.execution.stage import LoadFailedError, Stage, load_session_fixtures
 from doteval.execution.teardown_watch import TeardownWatch
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus
+from doteval.flight_log import FlightLog
 from doteval.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
 from doteval.load_recorder import LoadRecorder
 from doteval.log_lines import IDS
@@ -53,7 +54,6 @@ from doteval.sharing import CacheChoice, share
 from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, HeldRange, LostUsage, Store, WorkerInfo
 from doteval.worker_options import RECYCLED, STUCK, WorkerOptions
-from workers.flights import Flights
 from workers.gates import Gates
 from workers.hands import Hands
 from workers.landing import Landing
@@ -85,7 +85,7 @@ class WorkerProcess:
         self._matching = Matching(options.paths)
         # By uid: until when what the store said of a running evaluation is good, and what it said.
         self._looked_up: dict[str, tuple[float, Evaluation]] = {}
-        self._flights = None if options.flight_logs is None else Flights(options.flight_logs)
+        self._flight_log = _flight_log(options)
         self._spending = _spending_log(options)
         self._store: Store | None = None
         self._conductor: Conductor | None = None
@@ -233,7 +233,7 @@ class WorkerProcess:
             evaluation, self._writer, self._count_stored, self._spending, lot, parts=2 if calm and suspected else 1
         )
         policy = CallPolicy(**cast("dict[str, Any]", evaluation.spec.metadata.get(POLICY, {})))
-        note = None if self._flights is None else functools.partial(self._flights.note, evaluation.id)
+        note = None if self._flight_log is None else functools.partial(self._flight_log.note, evaluation.id)
         # A row that may have killed a process runs alone, so that no other is blamed for it.
         assignments = [
             Assignment(
@@ -402,7 +402,7 @@ class WorkerProcess:
         self._store.workers.beat(self._worker_id, state=self._state, holding=list(holding))
         if self._conductor is not None:
             self._conductor.post(self._loads.snapshot)
-            begun = 0 if self._flights is None else self._flights.begun
+            begun = 0 if self._flight_log is None else self._flight_log.in_flight
             process_figures.tell_in_flight(min(begun, self._conductor.rows_at_once()))
             self._withdraw_ended(self._conductor)
 
@@ -437,8 +437,8 @@ class WorkerProcess:
             # The store is away: the results are worth waiting for.
             return
         logger.error("%s; this worker process leaves without it, and all results so far are stored", why)
-        if self._flights is not None:
-            self._flights.log.land_all()
+        if self._flight_log is not None:
+            self._flight_log.land_all()
         try:
             self._store.workers.end(self._worker_id, reason=f"was stuck: {why}")
         except StoreError as error:
@@ -462,6 +462,10 @@ class WorkerProcess:
             else:
                 # Those who serve its queue bring it forward; perhaps they have left after its last row.
                 self._dispatcher.conclude(evaluation)
+
+
+def _flight_log(options: WorkerOptions) -> FlightLog | None:
+    return None if options.flight_logs is None else FlightLog(Path(options.flight_logs) / f"{os.getpid()}.flights")
 
 
 def _spending_log(options: WorkerOptions) -> SpendingLog | None:

@@ -34,9 +34,12 @@ class Turn:
 
     def following(self, assignments: Iterable[Assignment], on_stage: Runnable | None) -> Assignment | None:
         """Where the next row comes from: the evaluation on the stage, until its turn is over and another waits."""
-        undrawn = [each for each in assignments if not each.drawn]
-        own = next((each for each in undrawn if each.item is on_stage), None)
-        other = next((each for each in undrawn if each.item is not on_stage), None)
-        if own is None or other is None:
-            return own or other
-        return other if self._used and time.monotonic() >= self._ends else own
+        is_over = self._used and time.monotonic() >= self._ends
+        otherwise = None
+        for each in assignments:
+            if each.drawn:
+                continue
+            if (each.item is on_stage) is not is_over:
+                return each
+            otherwise = otherwise or each
+        return otherwise

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from doteval.flight_log import FlightEntry, FlightLog
+from doteval.flight_log import FlightLog, NotedRows
+from doteval.results import Row
 from doteval.stuck_rows import PATIENCE, StuckRows, under_way
 
 
@@ -24,11 +25,15 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "1.flights"
 
 
-def call(flights: FlightLog, row: int = 2) -> list[int]:
+def begin(flights: FlightLog, row: int = 2) -> NotedRows:
+    return flights.note(1, [Row(row, "key", {})])
+
+
+def call(flights: FlightLog, row: int = 2) -> NotedRows:
     """A row begins, and is called with a limit of ten seconds."""
-    slots = flights.take_off([FlightEntry(1, row, 0)])
-    flights.called(slots, 10.0)
-    return slots
+    noted = begin(flights, row)
+    noted.called(10.0)
+    return noted
 
 
 def test_a_call_is_over_its_time_when_it_has_been_seen_so_for_a_while(log: Path) -> None:
@@ -43,11 +48,11 @@ def test_a_call_is_over_its_time_when_it_has_been_seen_so_for_a_while(log: Path)
 def test_a_machine_that_stood_still_ends_no_row(log: Path) -> None:
     clock = Clock()
     stuck, flights = StuckRows(clock=clock), FlightLog(log)
-    slots = call(flights)
+    noted = call(flights)
     clock.ahead = 3600.0
     assert not stuck.are_in(1, log)
     # It comes to itself, and ends the row.
-    flights.returned(slots)
+    noted.returned()
     clock.ahead += 60.0
     assert not stuck.are_in(1, log)
 
@@ -55,7 +60,7 @@ def test_a_machine_that_stood_still_ends_no_row(log: Path) -> None:
 def test_rows_without_a_limit_and_other_processes_are_never_over_their_time(log: Path, tmp_path: Path) -> None:
     clock = Clock()
     stuck, flights = StuckRows(clock=clock), FlightLog(log)
-    flights.take_off([FlightEntry(1, 2, 0)])
+    begin(flights)
     for ahead in (1e6, 2e6):
         clock.ahead = ahead
         assert not stuck.are_in(1, log)
@@ -68,8 +73,8 @@ def test_the_next_call_of_a_process_has_its_own_time(log: Path) -> None:
     first = call(flights)
     clock.ahead = 11.0
     assert not stuck.are_in(1, log)
-    flights.returned(first)
-    flights.land(first)
+    first.returned()
+    first.landed()
     call(flights, row=3)
     # As the clock of the flight log has not moved, this one is over its time at once; and seen so only now.
     clock.ahead = 11.0 + PATIENCE
