@@ -1,13 +1,14 @@
 """Bulk inserts of ready-made lines, by the driver.
 
 SQLAlchemy turns every line into a mapping and back; here lines are tuples in the order of the columns,
-with values that the driver takes as they are. That is twice as fast. SQLite runs one prepared statement
-over all lines; PostgreSQL gets each column as one array, in a single round trip.
+with values that the driver takes as they are. That is twice as fast. SQLite gets statements of up to 1,024 lines;
+PostgreSQL gets each column as one array, in a single round trip.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -25,10 +26,17 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from doteval.store.prepared import POSTGRES, cursor_of
 
 _NUMBERS = postgresql.ARRAY(BigInteger)
+# Lines of one statement to SQLite, which is made once for each size. The driver gives Python's lock away for each
+# statement, and waits for it afterwards while rows run: line by line, a transaction that takes 10 ms took 100, in which
+# nobody else could write.
+_BLOCKS = (1024, 256, 64, 16, 4, 1)
+# SQLite takes 32,766.
+_MOST_PARAMETERS = 32_000
 
 
 class BulkInsert:
@@ -47,11 +55,15 @@ class BulkInsert:
         types = [table.c[column].type.dialect_impl(POSTGRES).compile(POSTGRES) for column in self.columns]
         arrays = ", ".join(f"%b::{kind}[]" for kind in types)
         # The statements are made of names of our own tables and types only.
-        self._sqlite = f"{head} VALUES ({', '.join('?' * len(self.columns))})"
+        line = f"({', '.join('?' * len(self.columns))})"
+        end = "" if self._returning else " ON CONFLICT DO NOTHING"
+        self._sqlite = {
+            size: f"{head} VALUES {', '.join([line] * size)}{end}"
+            for size in _BLOCKS
+            if size * len(self.columns) <= _MOST_PARAMETERS
+        }
         self._postgres = f"{head} SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING"  # noqa: S608
-        if not self._returning:
-            self._sqlite += " ON CONFLICT DO NOTHING"
-        else:
+        if self._returning:
             self._postgres += f" RETURNING {', '.join(self._returning)}"
 
     def run(self, connection: Connection, lines: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -72,13 +84,21 @@ class BulkInsert:
         cursor = cursor_of(connection)
         try:
             if connection.dialect.name == "sqlite":
-                cursor.executemany(self._sqlite, lines)
-                return cursor.rowcount, []
+                return self._insert_in_blocks(cursor, lines), []
             # %b: in binary. As text, every quote and backslash of every value would be looked for in Python.
             cursor.execute(self._postgres, tuple(list(column) for column in zip(*lines, strict=True)))
             return cursor.rowcount, list(cursor.fetchall()) if self._returning else []
         finally:
             cursor.close()
+
+    def _insert_in_blocks(self, cursor: DBAPICursor, lines: Sequence[tuple[Any, ...]]) -> int:
+        inserted = at = 0
+        for size, statement in self._sqlite.items():
+            while len(lines) - at >= size:
+                cursor.execute(statement, tuple(chain.from_iterable(lines[at : at + size])))
+                inserted += cursor.rowcount
+                at += size
+        return inserted
 
 
 def among(connection: Connection, column: Column[Any], numbers: Iterable[int]) -> ColumnElement[bool]:

@@ -22,11 +22,12 @@ from sqlalchemy import (
     update,
 )
 
-from doteval.encoding import decode, encode_columns, escape_text
+from doteval.encoding import decode, encode_columns, escape_text, unescape_text
 from doteval.errors import NotFoundError, UnstorableValueError
 from doteval.results import ErrorClass, Row, RowStatus
 from doteval.store.bulk import BulkInsert, among
 from doteval.store.engine import Database, insert_into
+from doteval.store.prepared import PreparedQuery
 from doteval.store.tables import EVALUATION, RESULT, ROW
 from doteval.store.tally import add_to_tally, remove_results
 
@@ -154,15 +155,15 @@ class Rows:
         """
         within = {"evaluation": evaluation_id, "first": first, "last": last}
         with self._database.read() as connection:
-            lines = connection.execute(_PENDING, within).all()
-            epochs = lines[0].epochs if lines else self._epochs(connection, evaluation_id)
+            lines = _PENDING.lines(connection, **within)
+            epochs = lines[0][-1] if lines else self._epochs(connection, evaluation_id)
             known = (
                 {(line.row_index, line.sample) for line in connection.execute(_FINISHED, within)}
                 if epochs > 1
                 else set()
             )
         return [
-            Row(index, key, values, sample)
+            Row(index, unescape_text(key), values, sample)
             for index, key, text, _ in lines
             for values in (decode(text),)
             for sample in range(epochs)
@@ -336,14 +337,16 @@ _UNTOUCHED = select(
 ).where(*_within(ROW))
 # Made once: worker processes ask for every row task.
 _FINISHED = select(RESULT.c.row_index, RESULT.c.sample).where(*_within(RESULT), RESULT.c.retry == false())
-_PENDING = (
-    select(ROW.c.row_index, ROW.c.key, ROW.c.content, EVALUATION.c.epochs)
-    .join(EVALUATION, EVALUATION.c.id == ROW.c.evaluation_id)
-    .where(
-        *_within(ROW),
-        select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery() < EVALUATION.c.epochs,
+_PENDING = PreparedQuery(
+    lambda _: (
+        select(ROW.c.row_index, ROW.c.key, ROW.c.content, EVALUATION.c.epochs)
+        .join(EVALUATION, EVALUATION.c.id == ROW.c.evaluation_id)
+        .where(
+            *_within(ROW),
+            select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery() < EVALUATION.c.epochs,
+        )
+        .order_by(ROW.c.row_index)
     )
-    .order_by(ROW.c.row_index)
 )
 
 

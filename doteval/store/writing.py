@@ -37,7 +37,7 @@ from doteval.results import Outcome, Row, Usage
 from doteval.spending import Spent
 from doteval.store.bulk import BulkInsert, among, among_given, numbers_given
 from doteval.store.engine import Database
-from doteval.store.prepared import Prepared
+from doteval.store.prepared import Prepared, PreparedQuery
 from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE
 from doteval.store.tally import add_to_tally, count_spent_again
 
@@ -100,13 +100,13 @@ def _rows_and_results(dialect: str) -> CompoundSelect[Any]:
     key = type_coerce(ROW.c.key, Text)
     # Not joined: PostgreSQL, which knows little of new tables, would read all results for it.
     return union_all(
-        select(ROW.c.row_index, key, null(), null()).where(those(ROW)),
+        select(ROW.c.row_index, key.label("key"), null().label("sample"), null().label("retry")).where(those(ROW)),
         select(RESULT.c.row_index, null(), RESULT.c.sample, RESULT.c.retry).where(those(RESULT)),
     )
 
 
 # Of the rows whose `indexes` are given, the keys, and then the samples that have a result.
-_ROWS_AND_RESULTS = Prepared(_rows_and_results)
+_ROWS_AND_RESULTS = PreparedQuery(_rows_and_results)
 
 
 # Not the shared generator: an evaluation that seeds that one would give each execution of a row the same name.
@@ -279,7 +279,7 @@ def _wanted(
     indexes = numbers_given(connection.dialect.name, sorted({result.key[1] for result in results}))
     keys: dict[int, str] = {}
     known: dict[Key, bool] = {}
-    for index, key, sample, retry in _ROWS_AND_RESULTS.run(connection, evaluation=evaluation_id, indexes=indexes):
+    for index, key, sample, retry in _ROWS_AND_RESULTS.lines(connection, evaluation=evaluation_id, indexes=indexes):
         if key is not None:
             keys[index] = key
         else:
