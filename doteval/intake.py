@@ -78,12 +78,10 @@ def take_in(
     count = 0
     records = dataset.rows()
     for rows in _chunks(records if samples is None else itertools.islice(records, samples), evaluation):
-        new = patient(functools.partial(_store_chunk, store, evaluation, rows, allow_changed))
         count += len(rows)
-        if count > known.rows:
-            # Rows that were there before are no reason to call the dataset incomplete again.
-            set_total = functools.partial(store.rows.set_total, evaluation.id, complete=False, fingerprint=None)
-            patient(functools.partial(set_total, count))
+        # Rows that were there before are no reason to call the dataset incomplete again.
+        so_far = count if count > known.rows else None
+        new = patient(functools.partial(_store_chunk, store, evaluation, rows, so_far, allow_changed))
         yield Chunk(rows, new)
         # The next ones take their place in memory.
         del rows
@@ -130,8 +128,10 @@ def _row(index: int, record: Any, evaluation: Evaluation) -> Row:
     return Row(index, content_key(encoded), values, encoded=encoded)
 
 
-def _store_chunk(store: Store, evaluation: Evaluation, rows: list[Row], allow_changed: bool) -> bool:
-    """Store what is not there yet. Returns whether all of it was new."""
+def _store_chunk(
+    store: Store, evaluation: Evaluation, rows: list[Row], so_far: int | None, allow_changed: bool
+) -> bool:
+    """Store what is not there yet, and how many rows there are `so_far`. Returns whether all of it was new."""
     first, last = rows[0].index, rows[-1].index
     # Asked for every chunk: an earlier submitter may have died between storing rows and counting them.
     stored = store.rows.keys(evaluation.id, first, last)
@@ -142,7 +142,9 @@ def _store_chunk(store: Store, evaluation: Evaluation, rows: list[Row], allow_ch
         store.rows.replace(evaluation.id, changed)
     added = [row for row in rows if row.index not in stored]
     if added:
-        store.rows.add(evaluation.id, added)
+        store.rows.add(evaluation.id, added, so_far=so_far)
+    elif so_far is not None:
+        store.rows.set_total(evaluation.id, so_far, complete=False, fingerprint=None)
     return len(added) == len(rows)
 
 

@@ -165,6 +165,8 @@ def _sqlite_engine(location: Location) -> Engine:
         hide_parameters=True,
         creator=lambda: sqlite3.connect(_uri(path), uri=True, timeout=SQLITE_WAIT, check_same_thread=False),
         max_overflow=20,
+        # The one that was used last has its pages and statements at hand.
+        pool_use_lifo=True,
     )
 
     @event.listens_for(engine, "connect")
@@ -182,35 +184,50 @@ def _sqlite_engine(location: Location) -> Engine:
         # By the driver: what SQLAlchemy does around a statement takes longer than this one.
         driver = cast(sqlite3.Connection, connection.connection.dbapi_connection)
         if writes:
-            _begin_to_write(driver)
+            _begin_to_write(driver, connection.connection.info)
         else:
+            _set_wait(driver, connection.connection.info, SQLITE_WAIT)
             driver.execute("BEGIN")
 
     return engine
 
 
-def _begin_to_write(connection: sqlite3.Connection) -> None:
+def _begin_to_write(connection: sqlite3.Connection, info: dict[str, Any]) -> None:
     """Begin a transaction that writes, as soon as nobody else does.
 
     SQLite itself looks at longer and longer intervals, up to a tenth of a second: of two processes that write all the
     time one waits while the other has its turn again and again.
     """
     deadline, pause = time.monotonic() + SQLITE_WAIT, 0.0
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        while True:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                # The lowest byte says what it is, the others why.
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
-                    raise
-            else:
-                return
-            pause = min(pause + _LOOK_SECONDS, _LONGEST_LOOK_SECONDS)
-            time.sleep(pause)
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {int(SQLITE_WAIT * 1000)}")
+    _set_wait(connection, info, 0.0)
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            # The lowest byte says what it is, the others why.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+        else:
+            break
+        pause = min(pause + _LOOK_SECONDS, _LONGEST_LOOK_SECONDS)
+        time.sleep(pause)
+    if not _has_log(connection, info):
+        # Its end is to wait for those who read.
+        _set_wait(connection, info, SQLITE_WAIT)
+
+
+def _set_wait(connection: sqlite3.Connection, info: dict[str, Any], seconds: float) -> None:
+    """Say how long SQLite itself waits for a lock; only if that is new, since even this gives Python's lock away."""
+    if info.get("wait", SQLITE_WAIT) != seconds:
+        connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+        info["wait"] = seconds
+
+
+def _has_log(connection: sqlite3.Connection, info: dict[str, Any]) -> bool:
+    """Whether the database has a write-ahead log, which not every file system allows."""
+    if "log" not in info and connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+        info["log"] = True
+    return "log" in info
 
 
 def _uri(path: Path) -> str:

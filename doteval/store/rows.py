@@ -68,8 +68,10 @@ class Rows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, evaluation_id: int, rows: Sequence[Row]) -> None:
+    def add(self, evaluation_id: int, rows: Sequence[Row], *, so_far: int | None = None) -> None:
         """Add rows. One whose index is there already is left as it is (two submitters may race).
+
+        `so_far` says, as `set_total` does, how many rows the evaluation has with them, of a dataset that is being read.
 
         Raises UnstorableValueError, which names the row and the column; NotFoundError if there is no such evaluation.
         """
@@ -81,6 +83,8 @@ class Rows:
             self._epochs(connection, evaluation_id)
             # What the columns' types do with values elsewhere.
             _INSERT.run(connection, [(*line[:2], escape_text(line[2]), line[3]) for line in lines])
+            if so_far is not None:
+                self._set_total(connection, evaluation_id, so_far, complete=False, fingerprint=None)
 
     def keys(self, evaluation_id: int, first: int, last: int) -> dict[int, str]:
         """The keys of the rows from `first` to `last` (included), by index."""
@@ -123,13 +127,7 @@ class Rows:
         Raises NotFoundError if there is no such evaluation.
         """
         with self._database.write() as connection:
-            told = connection.execute(
-                update(EVALUATION)
-                .where(EVALUATION.c.id == evaluation_id)
-                .values(row_count=rows, dataset_complete=complete, dataset_fingerprint=fingerprint)
-            )
-            if told.rowcount == 0:
-                raise self._gone(evaluation_id)
+            self._set_total(connection, evaluation_id, rows, complete=complete, fingerprint=fingerprint)
 
     def dataset_state(self, evaluation_id: int) -> DatasetState:
         """How far the dataset has been read.
@@ -287,6 +285,17 @@ class Rows:
             if len(page) < _PAGE:
                 return
             following = page[-1][0] + 1
+
+    def _set_total(
+        self, connection: Connection, evaluation_id: int, rows: int, *, complete: bool, fingerprint: str | None
+    ) -> None:
+        told = connection.execute(
+            update(EVALUATION)
+            .where(EVALUATION.c.id == evaluation_id)
+            .values(row_count=rows, dataset_complete=complete, dataset_fingerprint=fingerprint)
+        )
+        if told.rowcount == 0:
+            raise self._gone(evaluation_id)
 
     def _epochs(self, connection: Connection, evaluation_id: int) -> int:
         epochs = connection.scalar(select(EVALUATION.c.epochs).where(EVALUATION.c.id == evaluation_id))

@@ -6,18 +6,19 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from doteval.errors import StoreError
 from doteval.experiments import Counts, Evaluation
 from doteval.results import RowStatus, Score, Usage
 from doteval.store import GroupWriter, NewResult, Store, engine
+from doteval.store.engine import Database
 from doteval.store.writing import EncodedResult
 from tests.contract.store_workload import begin, counted, done, in_threads, results, rows
 
@@ -322,11 +323,9 @@ def test_who_waits_for_the_lock_has_it_once_it_is_free(sqlite_store: Store) -> N
     begun = threading.Event()
 
     def write() -> None:
-        with sqlite_store._database.write() as connection:
-            waits.append(connection.exec_driver_sql("PRAGMA busy_timeout").scalar())
+        with sqlite_store._database.write():
             begun.set()
 
-    waits: list[Any] = []
     with _locked(sqlite_store) as unlock:
         writing = threading.Thread(target=write, daemon=True)
         writing.start()
@@ -334,8 +333,30 @@ def test_who_waits_for_the_lock_has_it_once_it_is_free(sqlite_store: Store) -> N
         unlock()
         assert begun.wait(_PATIENCE)
         writing.join(_PATIENCE)
-    # What SQLite waits for by itself, such as a checkpoint, it waits for as before.
-    assert waits == [engine.SQLITE_WAIT * 1000]
+
+
+@pytest.mark.parametrize("log", ["wal", "delete"])
+def test_sqlite_waits_by_itself_where_doteval_does_not(sqlite_store: Store, log: str) -> None:
+    """For those who change the file while it is read, and, without a write-ahead log, for those who read it."""
+
+    def wait(connection: Connection) -> Any:
+        return connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+
+    path = sqlite_store._database.location.path
+    assert path is not None
+    sqlite_store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute(f"PRAGMA journal_mode = {log}").fetchone() == (log,)
+    database = Database(sqlite_store._database.location)
+    waits = []
+    for _ in range(2):
+        with database.write() as connection:
+            waits.append(wait(connection))
+        with database.read() as connection:
+            waits.append(wait(connection))
+    database.close()
+    itself = engine.SQLITE_WAIT * 1000
+    assert waits == ([0, itself, 0, itself] if log == "wal" else [itself] * 4)
 
 
 def test_lost_connections_lose_no_result(postgres_url: str) -> None:
