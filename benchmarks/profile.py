@@ -100,6 +100,9 @@ def by_process(folded: str) -> dict[str, Counter[tuple[str, ...]]]:
     found: dict[str, Counter[tuple[str, ...]]] = {}
     for line in folded.splitlines():
         stack, _, count = line.rpartition(" ")
+        if not count.isdigit():
+            # A process is looked at while it runs: now and then a name is any text of it, with line breaks.
+            continue
         frames = stack.split(";")
         # A process's stacks are below those that started it.
         depth = sum(frame.startswith("process ") for frame in frames)
