@@ -10,6 +10,7 @@ run. Many lines come as one therefore, in JSON.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -59,14 +60,19 @@ class PreparedQuery:
     """A query of many lines, of integers and text: `make` gives it for "sqlite" or "postgresql"."""
 
     def __init__(self, make: Callable[[str], Select[Any] | CompoundSelect[Any]]) -> None:
-        self._prepared = Prepared(lambda dialect: _as_one(make(dialect)) if dialect == "sqlite" else make(dialect))
+        self._by_line = Prepared(make)
+        self._as_one = Prepared(lambda dialect: _as_one(make(dialect)))
 
     def lines(self, connection: Connection, **parameters: Any) -> list[Any]:
         """The lines, each a sequence of its columns, in the query's order."""
-        lines = self._prepared.run(connection, **parameters)
         if connection.dialect.name == "sqlite":
-            return list(orjson.loads(lines[0][0]))
-        return lines
+            try:
+                ((text,),) = self._as_one.run(connection, **parameters)
+                return list(orjson.loads(text))
+            except sqlite3.DataError:
+                # Together they are longer than SQLite's longest text, a billion bytes.
+                pass
+        return self._by_line.run(connection, **parameters)
 
 
 def _as_one(query: Select[Any] | CompoundSelect[Any]) -> Select[Any]:

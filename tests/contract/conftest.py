@@ -32,6 +32,13 @@ def store(store_url: str) -> Iterator[Store]:
 
 
 @pytest.fixture
+def sqlite_store(tmp_path: Path) -> Iterator[Store]:
+    """A result store of SQLite alone."""
+    with Store.open(str(tmp_path / "results.db")) as store:
+        yield store
+
+
+@pytest.fixture
 def forget_limits() -> Iterator[None]:
     """What one test teaches of the server's limits is not for the next one."""
     yield

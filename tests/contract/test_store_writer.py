@@ -275,12 +275,6 @@ def _pragma(store: Store, name: str, value: int) -> Iterator[None]:
         event.remove(store._database.engine, "checkout", on_checkout)
 
 
-@pytest.fixture
-def sqlite_store(tmp_path: Any) -> Iterator[Store]:
-    with Store.open(str(tmp_path / "results.db")) as store:
-        yield store
-
-
 def _goes_on(store: Store, evaluation: Evaluation, writer: GroupWriter, heard: Heard, count: int) -> None:
     assert writer.close()
     assert heard.failures == [None] * count
