@@ -32,8 +32,8 @@ from doteval.store.prepared import POSTGRES, cursor_of
 
 _NUMBERS = postgresql.ARRAY(BigInteger)
 # Lines of one statement to SQLite, which is made once for each size. The driver gives Python's lock away for each
-# statement, and waits for it afterwards while rows run: line by line, a transaction that takes 10 ms took 100, in which
-# nobody else could write.
+# statement, and waits for it afterwards while rows run: line by line, a transaction stays open many times as long as it
+# works, and nobody else can write.
 _BLOCKS = (1024, 256, 64, 16, 4, 1)
 # SQLite takes 32,766.
 _MOST_PARAMETERS = 32_000
