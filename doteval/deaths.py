@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from doteval.errors import StoreError
-from doteval.flight_log import FlightEntry, read_flight_log
+from doteval.flight_log import FlightEntry, flight_log_of, read_flight_log
 from doteval.launcher import UNKNOWN, Process
-from doteval.spending_log import read_spending_log
+from doteval.spending_log import read_spending_log, spending_log_of
 from doteval.store import CrashedRow, LostUsage, Store, TimedOutRow
 from doteval.stuck_rows import under_way
 
@@ -55,7 +55,7 @@ class Deaths:
 
     def flight_log(self, pid: int) -> Path:
         """Where a process notes its rows in flight."""
-        return self.directory / f"{pid}.flights"
+        return flight_log_of(pid, self.directory)
 
     def record(self, process: Process, *, stuck: bool = False) -> str:
         """Record the end of a process that has ended. Returns how it ended, for people.
@@ -73,7 +73,7 @@ class Deaths:
             if len({entry.called_at for entry in taken}) == 1:
                 taken, timed_out = [], taken
         log.unlink(missing_ok=True)
-        spending = self.directory / f"{process.pid}.spending"
+        spending = spending_log_of(process.pid, self.directory)
         lost = [
             LostUsage(each.place.evaluation, each.place.index, each.place.sample, each.usage, each.execution)
             for each in read_spending_log(spending)

@@ -24,6 +24,11 @@ _CALL_OFFSET = _ENTRY.size - _CALL.size
 _ENTRIES = 4096
 
 
+def flight_log_of(pid: int, directory: str | Path) -> Path:
+    """Where a process notes its rows in flight."""
+    return Path(directory) / f"{pid}.flights"
+
+
 @dataclass(frozen=True, slots=True)
 class FlightEntry:
     """A row in flight.

@@ -34,6 +34,11 @@ class Spending:
     execution: int | None = None
 
 
+def spending_log_of(pid: int, directory: str | Path) -> Path:
+    """Where a process notes what its rows have used."""
+    return Path(directory) / f"{pid}.spending"
+
+
 class SpendingLog:
     """Written by a worker process; safe to use from several threads."""
 

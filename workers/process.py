@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from celery.worker import state
@@ -37,7 +36,7 @@ from doteval.execution.marks import meant_for
 from doteval.execution.stage import LoadFailedError, Stage, load_session_fixtures
 from doteval.execution.teardown_watch import TeardownWatch
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus
-from doteval.flight_log import FlightLog
+from doteval.flight_log import FlightLog, flight_log_of
 from doteval.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
 from doteval.load_recorder import LoadRecorder
 from doteval.log_lines import IDS
@@ -51,7 +50,7 @@ from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Usage
 from doteval.settings import load_settings
 from doteval.sharing import CacheChoice, share
-from doteval.spending_log import SpendingLog
+from doteval.spending_log import SpendingLog, spending_log_of
 from doteval.store import GroupWriter, HeldRange, LostUsage, Store, WorkerInfo
 from doteval.worker_options import RECYCLED, STUCK, WorkerOptions
 from workers.gates import Gates
@@ -85,8 +84,9 @@ class WorkerProcess:
         self._matching = Matching(options.paths)
         # By uid: until when what the store said of a running evaluation is good, and what it said.
         self._looked_up: dict[str, tuple[float, Evaluation]] = {}
-        self._flight_log = _flight_log(options)
-        self._spending = _spending_log(options)
+        logs = options.flight_logs
+        self._flight_log = None if logs is None else FlightLog(flight_log_of(os.getpid(), logs))
+        self._spending = None if logs is None else SpendingLog(spending_log_of(os.getpid(), logs))
         self._store: Store | None = None
         self._conductor: Conductor | None = None
         self._thread = threading.Thread(target=self._serve, name="doteval-session", daemon=True)
@@ -462,16 +462,6 @@ class WorkerProcess:
             else:
                 # Those who serve its queue bring it forward; perhaps they have left after its last row.
                 self._dispatcher.conclude(evaluation)
-
-
-def _flight_log(options: WorkerOptions) -> FlightLog | None:
-    return None if options.flight_logs is None else FlightLog(Path(options.flight_logs) / f"{os.getpid()}.flights")
-
-
-def _spending_log(options: WorkerOptions) -> SpendingLog | None:
-    if options.flight_logs is None:
-        return None
-    return SpendingLog(Path(options.flight_logs) / f"{os.getpid()}.spending")
 
 
 def _versions() -> dict[str, str]:
