@@ -52,41 +52,47 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
     )
 
-    storage: str | None = None
-    """Where results are kept; None is ``.doteval/doteval.db``."""
-    broker: str | None = None
-    """The message broker; None is a private Redis for the length of the command."""
-    queue: Annotated[str, _list(split_queues)] = DEFAULT_QUEUE
-    """The queue that row tasks travel on; a worker may serve several, with commas between."""
-    workers: Count | None = None
-    """Local worker processes of `doteval submit`; None is one a core."""
-    processes: Count | None = None
-    """Worker processes of `doteval worker`; None is one a core."""
-    devices: Annotated[str, _list(split_devices)] | None = None
-    """CUDA_VISIBLE_DEVICES of each worker process in turn, with commas between: 0,1,2,3."""
-    concurrency: Count | None = None
-    """Rows in flight in one worker process; None is 10 for async evaluations and 1 for others."""
-    rows_per_task: Count | Literal["auto"] = "auto"
-    """Rows that travel in one row task."""
-    visibility_timeout: Count = 3600
-    """Seconds after which Redis hands out a message again whose worker process is silent."""
-    teardown_timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds that a worker process gives the teardown of one fixture, before it leaves without it."""
-    cache: CacheMode = CacheMode.ASK
-    """Whether clients share replies: ask (those made with cache=True), on, off or refresh."""
-    cache_path: str | None = None
-    """The SQLite file of shared replies; None is ``.doteval/cache.db``, or the broker if it is a Redis."""
-    cache_megabytes: Count = 512
-    """How large the cache may get."""
-    cache_days: Annotated[float, Field(gt=0)] = 30.0
-    """How long a reply is kept."""
-    log_format: LogFormat = "auto"
-    """How worker services log: text, json, or auto (text on a terminal, JSON elsewhere)."""
-    prices: str | None = None
-    """A TOML or JSON file with what tokens cost, by model."""
+    storage: str | None = Field(None, description="Where results are kept; None is ``.doteval/doteval.db``.")
+    broker: str | None = Field(
+        None, description="The message broker; None is a private Redis for the length of the command."
+    )
+    queue: Annotated[str, _list(split_queues)] = Field(
+        DEFAULT_QUEUE,
+        description="The queue that row tasks travel on; a worker may serve several, with commas between.",
+    )
+    workers: Count | None = Field(None, description="Local worker processes of `doteval submit`; None is one a core.")
+    processes: Count | None = Field(None, description="Worker processes of `doteval worker`; None is one a core.")
+    devices: Annotated[str, _list(split_devices)] | None = Field(
+        None, description="CUDA_VISIBLE_DEVICES of each worker process in turn, with commas between: 0,1,2,3."
+    )
+    concurrency: Count | None = Field(
+        None, description="Rows in flight in one worker process; None is 10 for async evaluations and 1 for others."
+    )
+    rows_per_task: Count | Literal["auto"] = Field("auto", description="Rows that travel in one row task.")
+    visibility_timeout: Count = Field(
+        3600, description="Seconds after which Redis hands out a message again whose worker process is silent."
+    )
+    teardown_timeout: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds that a worker process gives the teardown of one fixture, before it leaves without it.",
+    )
+    cache: CacheMode = Field(
+        CacheMode.ASK,
+        description="Whether clients share replies: ask (those made with cache=True), on, off or refresh.",
+    )
+    cache_path: str | None = Field(
+        None,
+        description="The SQLite file of shared replies; None is ``.doteval/cache.db``, or the broker if it is a Redis.",
+    )
+    cache_megabytes: Count = Field(512, description="How large the cache may get.")
+    cache_days: float = Field(30.0, gt=0, description="How long a reply is kept.")
+    log_format: LogFormat = Field(
+        "auto", description="How worker services log: text, json, or auto (text on a terminal, JSON elsewhere)."
+    )
+    prices: str | None = Field(None, description="A TOML or JSON file with what tokens cost, by model.")
 
     @classmethod
     def settings_customise_sources(

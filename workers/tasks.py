@@ -6,6 +6,7 @@ import logging
 import os
 from typing import Any
 
+from celery.backends.base import DisabledBackend
 from celery.exceptions import Reject
 
 from doteval.queue.app import celery_app, is_redis
@@ -51,7 +52,8 @@ lifecycle.connect(options)
 control.connect(options)
 
 
-@app.task(name=TASK_NAME, bind=True)  # type: ignore[untyped-decorator] # Celery has no types
+# The store is the result. Left to itself, Celery looks through all installed packages for a backend, once a thread.
+@app.task(name=TASK_NAME, bind=True, backend=DisabledBackend(app=app))  # type: ignore[untyped-decorator] # Celery has no types
 def run_rows(task: Any, evaluation_uid: str, first: int, last: int) -> str:
     """Run the pending rows of a range. Returns counts, which Flower shows."""
     process = current_process()

@@ -33,10 +33,11 @@ OnCommit = Callable[[float], None]
 _LOG = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 5.0
-# Seconds that the first result of a group waits for others, if so many a second are coming: of slow rows each is
-# stored at once, since what is not stored yet is run again if the process dies.
-_LINGER = 0.02
-_MANY_A_SECOND = 150
+# How many results a group waits for, by how fast they come, and the seconds that it waits at least and at most. What is
+# not stored yet is run again if the process dies: of slow rows, which are dear, each is stored at once.
+_FEW = 3
+_LEAST_LINGER = 0.02
+_LONGEST_LINGER = 0.1
 # Seconds over which that is looked at, at least.
 _RATE_SECONDS = 0.1
 
@@ -78,9 +79,9 @@ class GroupWriter:
         self._landed = threading.Condition(lock)
         self._hurry = 0
         self._put = 0
-        # How many results had been put at a moment a while ago, and whether many a second have come lately.
+        # How many results had been put at a moment a while ago, and how long a group waits at the rate since then.
         self._mark = time.monotonic(), 0
-        self._many_come = False
+        self._linger = 0.0
         self._settled = 0
         self._closed = False
         self._unheard: BaseException | None = None
@@ -165,8 +166,8 @@ class GroupWriter:
             while True:
                 with self._arrived:
                     self._arrived.wait_for(lambda: self._waiting or self._closed)
-                    if self._are_many_coming():
-                        self._arrived.wait_for(self._is_time, _LINGER)
+                    if linger := self._time_for_few():
+                        self._arrived.wait_for(self._is_time, linger)
                     group = [self._waiting.popleft() for _ in range(min(self._group, len(self._waiting)))]
                     self._room.notify_all()
                 if not group:
@@ -184,13 +185,15 @@ class GroupWriter:
                 self._room.notify_all()
             self._settle(group)
 
-    def _are_many_coming(self) -> bool:
+    def _time_for_few(self) -> float:
+        """Seconds in which a few results come, as they came lately; 0 if that would take too long."""
         since, before = self._mark
         seconds = time.monotonic() - since
         if seconds >= _RATE_SECONDS:
-            self._many_come = self._put - before >= _MANY_A_SECOND * seconds
+            linger = _FEW * seconds / max(1, self._put - before)
+            self._linger = max(linger, _LEAST_LINGER) if linger <= _LONGEST_LINGER else 0.0
             self._mark = since + seconds, self._put
-        return self._many_come
+        return self._linger
 
     def _is_time(self) -> bool:
         """Whether what waits is to be stored at once: a full group, or somebody waits for it."""
