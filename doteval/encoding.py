@@ -113,14 +113,14 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
     if kind is dict:
         if not value:
             return True
-        if set(map(type, value)) != _TEXT or TAG in value:
+        if not _TEXT.issuperset(map(type, value)) or TAG in value:
             return False
         members: Iterable[Any] = value.values()
     elif kind is list:
         members = value
     else:
         return False
-    if set(map(type, members)) <= _EXACT:
+    if _EXACT.issuperset(map(type, members)):
         return True
     return all(_is_plain(member, depth + 1) for member in members)
 

@@ -77,12 +77,12 @@ class Rows:
         """
         if not rows:
             return
-        lines = [_line(evaluation_id, row) for row in rows]
+        # The key as its column's type has it elsewhere; JSON text needs no such care.
+        lines = [(evaluation_id, row.index, escape_text(row.key), _content(row)) for row in rows]
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=False)
             self._epochs(connection, evaluation_id)
-            # What the columns' types do with values elsewhere.
-            _INSERT.run(connection, [(*line[:2], escape_text(line[2]), line[3]) for line in lines])
+            _INSERT.run(connection, lines)
             if so_far is not None:
                 self._set_total(connection, evaluation_id, so_far, complete=False, fingerprint=None)
 
@@ -101,7 +101,7 @@ class Rows:
         """
         if not rows:
             return
-        lines = [_line(evaluation_id, row) for row in rows]
+        lines = [(evaluation_id, row.index, row.key, _content(row)) for row in rows]
         statement = insert_into(self._database.dialect, ROW)
         statement = statement.on_conflict_do_update(
             index_elements=["evaluation_id", "row_index"],
@@ -359,11 +359,10 @@ _PENDING = PreparedQuery(
 )
 
 
-def _line(evaluation_id: int, row: Row) -> tuple[int, int, str, str]:
+def _content(row: Row) -> str:
     if row.encoded is not None:
-        return evaluation_id, row.index, row.key, row.encoded
+        return row.encoded
     try:
-        content = encode_columns(row.values)
+        return encode_columns(row.values)
     except UnstorableValueError as error:
         raise UnstorableValueError(f"row {row.index}: {error.message}", remedy=error.remedy) from None
-    return evaluation_id, row.index, row.key, content
