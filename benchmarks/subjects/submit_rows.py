@@ -2,6 +2,7 @@
 
 doteval's rates are rows by the wall time of the whole command, with the start of Redis and of the worker
 processes. Raw Celery has one task a row and warm workers: from the start of the publisher to the empty queue.
+Two `pytest` at once, which know nothing of each other and share nothing, show what the machine has for two processes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -37,6 +39,13 @@ def rate_of_doteval_submit(bench: Bench, rows: int, storage: str = "") -> float:
 def rate_of_doteval_on_postgres(bench: Bench, rows: int) -> float:
     with postgres() as url:
         return rate_of_doteval_submit(bench, rows, url)
+
+
+def rate_of_two_pytests(bench: Bench, rows: int) -> float:
+    """Half of the rows each; all of them by the time of the slower one."""
+    with ThreadPoolExecutor(2) as pool:
+        rates = pool.map(lambda _: rate_of_doteval(bench, rows // 2), range(2))
+        return 2 * min(rates)
 
 
 def rate_of_raw_celery(rows: int) -> float:
@@ -106,10 +115,11 @@ def measure(bench: Bench) -> None:
             f"doteval submit, {rows:,} rows, SQLite": partial(rate_of_doteval_submit, bench, rows),
             f"doteval submit, {rows:,} rows, PostgreSQL": partial(rate_of_doteval_on_postgres, bench, rows),
             f"pytest with doteval, {rows:,} rows, SQLite": partial(rate_of_doteval, bench, rows),
+            f"two pytest with doteval at once, {rows // 2:,} rows each": partial(rate_of_two_pytests, bench, rows),
             f"raw Celery, {raw:,} rows, nothing stored": partial(rate_of_raw_celery, raw),
         },
     )
-    sqlite, on_postgres, local, celery = (figure.median for figure in found.values())
+    sqlite, on_postgres, local, _, celery = (figure.median for figure in found.values())
     bench.report.aim(WORK, "rows/s, SQLite", sqlite, 12_000)
     bench.report.aim(WORK, "rows/s, PostgreSQL", on_postgres, 12_000)
     bench.report.aim(WORK, "× pytest with doteval", sqlite / local, 1.5)
