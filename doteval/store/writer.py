@@ -166,7 +166,7 @@ class GroupWriter:
             while True:
                 with self._arrived:
                     self._arrived.wait_for(lambda: self._waiting or self._closed)
-                    if linger := self._time_for_few():
+                    if linger := self._linger_now():
                         self._arrived.wait_for(self._is_time, linger)
                     group = [self._waiting.popleft() for _ in range(min(self._group, len(self._waiting)))]
                     self._room.notify_all()
@@ -185,13 +185,12 @@ class GroupWriter:
                 self._room.notify_all()
             self._settle(group)
 
-    def _time_for_few(self) -> float:
-        """Seconds in which a few results come, as they came lately; 0 if that would take too long."""
+    def _linger_now(self) -> float:
+        """Seconds that the next group waits, as fast as results have come lately."""
         since, before = self._mark
         seconds = time.monotonic() - since
         if seconds >= _RATE_SECONDS:
-            linger = _FEW * seconds / max(1, self._put - before)
-            self._linger = max(linger, _LEAST_LINGER) if linger <= _LONGEST_LINGER else 0.0
+            self._linger = time_for_few(self._put - before, seconds)
             self._mark = since + seconds, self._put
         return self._linger
 
@@ -248,6 +247,12 @@ class GroupWriter:
         if self._last_error is None:
             _LOG.warning("results wait, since %s", message)
         self._last_error = message
+
+
+def time_for_few(results: int, seconds: float) -> float:
+    """Seconds that a group waits where so many results came in so many `seconds`; 0 if each is stored at once."""
+    linger = _FEW * seconds / max(1, results)
+    return max(linger, _LEAST_LINGER) if linger <= _LONGEST_LINGER else 0.0
 
 
 def _passes(error: BaseException) -> bool:

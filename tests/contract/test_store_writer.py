@@ -19,6 +19,7 @@ from doteval.experiments import Counts, Evaluation
 from doteval.results import RowStatus, Score, Usage
 from doteval.store import GroupWriter, NewResult, Store, engine
 from doteval.store.engine import Database
+from doteval.store.writer import time_for_few
 from doteval.store.writing import EncodedResult
 from tests.contract.store_workload import begin, counted, done, in_threads, results, rows
 
@@ -118,6 +119,13 @@ def test_what_waits_is_written_in_one_group(store: Store, monkeypatch: pytest.Mo
     assert gate.groups == [1, 20, 10]
     assert _finished(store, evaluation) == 31
     assert writer.close()
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "linger"), [(0, 0.1, 0.0), (2, 0.1, 0.0), (29, 1.0, 0.0), (50, 1.0, 0.06), (5000, 0.5, 0.02)]
+)
+def test_a_group_waits_for_a_few_results_that_come_soon(count: int, seconds: float, linger: float) -> None:
+    assert time_for_few(count, seconds) == pytest.approx(linger)
 
 
 def test_put_blocks_while_too_many_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
