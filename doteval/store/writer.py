@@ -33,11 +33,10 @@ OnCommit = Callable[[float], None]
 _LOG = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 5.0
-# How many results a group waits for, by how fast they come, and the seconds that it waits at least and at most. What is
-# not stored yet is run again if the process dies: of slow rows, which are dear, each is stored at once.
-_FEW = 3
-_LEAST_LINGER = 0.02
-_LONGEST_LINGER = 0.1
+# Seconds that the first result of a group waits for others, if so many a second are coming. Of slower rows each is stored
+# at once: what is not stored yet is run again if the process dies, and keeps its row task's place taken in the broker.
+_LINGER = 0.02
+_MANY_A_SECOND = 150
 # Seconds over which that is looked at, at least.
 _RATE_SECONDS = 0.1
 
@@ -190,7 +189,7 @@ class GroupWriter:
         since, before = self._mark
         seconds = time.monotonic() - since
         if seconds >= _RATE_SECONDS:
-            self._linger = time_for_few(self._put - before, seconds)
+            self._linger = linger_at(self._put - before, seconds)
             self._mark = since + seconds, self._put
         return self._linger
 
@@ -249,10 +248,9 @@ class GroupWriter:
         self._last_error = message
 
 
-def time_for_few(results: int, seconds: float) -> float:
+def linger_at(results: int, seconds: float) -> float:
     """Seconds that a group waits where so many results came in so many `seconds`; 0 if each is stored at once."""
-    linger = _FEW * seconds / max(1, results)
-    return max(linger, _LEAST_LINGER) if linger <= _LONGEST_LINGER else 0.0
+    return _LINGER if results >= _MANY_A_SECOND * seconds else 0.0
 
 
 def _passes(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from doteval.experiments import Counts, Evaluation
 from doteval.results import RowStatus, Score, Usage
 from doteval.store import GroupWriter, NewResult, Store, engine
 from doteval.store.engine import Database
-from doteval.store.writer import time_for_few
+from doteval.store.writer import linger_at
 from doteval.store.writing import EncodedResult
 from tests.contract.store_workload import begin, counted, done, in_threads, results, rows
 
@@ -122,10 +122,10 @@ def test_what_waits_is_written_in_one_group(store: Store, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("count", "seconds", "linger"), [(0, 0.1, 0.0), (2, 0.1, 0.0), (29, 1.0, 0.0), (50, 1.0, 0.06), (5000, 0.5, 0.02)]
+    ("count", "seconds", "linger"), [(0, 0.1, 0.0), (14, 0.1, 0.0), (149, 1.0, 0.0), (150, 1.0, 0.02), (5000, 0.5, 0.02)]
 )
-def test_a_group_waits_for_a_few_results_that_come_soon(count: int, seconds: float, linger: float) -> None:
-    assert time_for_few(count, seconds) == pytest.approx(linger)
+def test_a_group_waits_only_where_many_results_come(count: int, seconds: float, linger: float) -> None:
+    assert linger_at(count, seconds) == pytest.approx(linger)
 
 
 def test_put_blocks_while_too_many_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
