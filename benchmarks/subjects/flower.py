@@ -12,7 +12,7 @@ import subprocess
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from benchmarks.bench import Bench, project
 from benchmarks.commands import peak_of
@@ -34,7 +34,7 @@ def measure(bench: Bench) -> None:
         with (directory / "output.txt").open("wb") as output:
             flower = subprocess.Popen(command, cwd=directory, stdout=output, stderr=output)
         try:
-            _wait(lambda: _counted(port) == 0)
+            _wait_for(port, 0)
             peaks = {0: peak_of(flower.pid)}
             for sent in _send(server.url, tasks, port):
                 peaks[sent] = peak_of(flower.pid)
@@ -60,7 +60,7 @@ def _send(broker: str, tasks: int, port: int) -> Iterator[int]:
                 dispatcher.send("task-received", uuid=name, name="eval_arithmetic", args=rows, kwargs="", retries=0)
                 dispatcher.send("task-started", uuid=name)
                 dispatcher.send("task-succeeded", uuid=name, result="'100 rows, 2 failed, 41 k tokens'", runtime=2.5)
-            _wait(lambda after=after: _counted(port) == after)
+            _wait_for(port, after)
             yield after
 
 
@@ -75,9 +75,10 @@ def _counted(port: int) -> int | None:
     return int(sum(float(number) for number in found))
 
 
-def _wait(condition: Callable[[], bool]) -> None:
+def _wait_for(port: int, tasks: int) -> None:
+    """Until Flower has heard that so many row tasks succeeded."""
     deadline = time.monotonic() + 120
-    while not condition():
+    while _counted(port) != tasks:
         if time.monotonic() > deadline:
             raise TimeoutError("Flower has not heard of all row tasks")
         time.sleep(0.05)

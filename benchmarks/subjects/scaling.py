@@ -19,7 +19,7 @@ import redis
 from benchmarks.bench import Bench
 from benchmarks.servers import postgres
 from benchmarks.subjects.submit_rows import rate_of_doteval_on_postgres
-from doteval.dispatch import _FEWEST_ROWS, _ROWS_PER_TASK, _TASK_SECONDS, MOST_QUEUED
+from doteval.dispatch import MOST_QUEUED
 from doteval.experiments import EvaluationSpec
 from doteval.heartbeat import BEAT_SECONDS
 from doteval.queue.embedded_redis import EmbeddedRedis
@@ -27,6 +27,7 @@ from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Row, RowStatus, Score, Usage
 from doteval.store import NewResult, Store
+from doteval.task_sizes import task_size
 from doteval.worker_options import slots_for
 
 WORK = "calculated: 100 million rows, 1,000 worker processes"
@@ -59,8 +60,8 @@ class Fleet:
         return PROCESSES * self.in_flight / self.seconds
 
     @property
-    def rows_a_task(self) -> float:
-        return min(_ROWS_PER_TASK, max(_FEWEST_ROWS, _TASK_SECONDS / self.seconds))
+    def rows_a_task(self) -> int:
+        return task_size(ROWS, self.seconds, slots=SLOTS, at_once=[self.in_flight] * PROCESSES, asked=True).rows
 
 
 def measure(bench: Bench) -> None:

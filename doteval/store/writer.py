@@ -33,8 +33,8 @@ OnCommit = Callable[[float], None]
 _LOG = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 5.0
-# Seconds that the first result of a group waits for others, if so many a second are coming. Of slower rows each is stored
-# at once: what is not stored yet is run again if the process dies, and keeps its row task's place taken in the broker.
+# Seconds that the first result of a group waits for others, if so many a second are coming. Of slower rows each is
+# stored at once: what is not stored yet is run again if the process dies, and keeps its row task's place in the broker.
 _LINGER = 0.02
 _MANY_A_SECOND = 150
 # Seconds over which that is looked at, at least.
