@@ -75,15 +75,15 @@ def measure(bench: Bench) -> None:
                 "pydantic-evals": partial(
                     rate_of_peer, bench, "pydantic-evals", "latency_pydantic_evals.py", rows, concurrency
                 ),
-                "dotevals-0.26": partial(
-                    rate_of_peer, bench, "dotevals-0.26", "eval_latency_dotevals.py", rows, concurrency
-                ),
                 # These take so long that fewer rows must do.
                 **{
-                    name: partial(rate_of_peer, bench, name, file, max(10, rows // 20), concurrency)
-                    for name, file in (
-                        ("dotevals-0.28", "eval_latency_dotevals.py"),
-                        ("inspect-ai", "latency_inspect.py"),
+                    f"{name}, {rows // share:,} rows": partial(
+                        rate_of_peer, bench, name, file, max(10, rows // share), concurrency
+                    )
+                    for name, file, share in (
+                        ("dotevals-0.26", "eval_latency_dotevals.py", 4),
+                        ("dotevals-0.28", "eval_latency_dotevals.py", 40),
+                        ("inspect-ai", "latency_inspect.py", 20),
                     )
                 },
             }
