@@ -12,7 +12,7 @@ import subprocess
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from benchmarks.bench import Bench, project
 from benchmarks.commands import peak_of
@@ -34,10 +34,7 @@ def measure(bench: Bench) -> None:
         with (directory / "output.txt").open("wb") as output:
             flower = subprocess.Popen(command, cwd=directory, stdout=output, stderr=output)
         try:
-            _wait_for(port, 0)
-            peaks = {0: peak_of(flower.pid)}
-            for sent in _send(server.url, tasks, port):
-                peaks[sent] = peak_of(flower.pid)
+            peaks = {sent: peak_of(flower.pid) for sent in _send(server.url, tasks, port)}
         finally:
             flower.terminate()
             flower.wait(30)
@@ -52,6 +49,9 @@ def _send(broker: str, tasks: int, port: int) -> Iterator[int]:
     app = celery_app(broker, "doteval")
     with app.connection_for_write() as connection:
         dispatcher = app.events.Dispatcher(connection, hostname="worker-1@host")
+        # It answers before it listens, and what is sent until then nobody hears.
+        _wait_for(port, "worker-online", 1, lambda: dispatcher.send("worker-online"))
+        yield 0
         for first in range(0, tasks, _AT_ONCE):
             after = min(first + _AT_ONCE, tasks)
             for number in range(first, after):
@@ -60,25 +60,28 @@ def _send(broker: str, tasks: int, port: int) -> Iterator[int]:
                 dispatcher.send("task-received", uuid=name, name="eval_arithmetic", args=rows, kwargs="", retries=0)
                 dispatcher.send("task-started", uuid=name)
                 dispatcher.send("task-succeeded", uuid=name, result="'100 rows, 2 failed, 41 k tokens'", runtime=2.5)
-            _wait_for(port, after)
+            _wait_for(port, "task-succeeded", after)
             yield after
 
 
-def _counted(port: int) -> int | None:
-    """How many row tasks Flower knows to have succeeded, None while it does not answer."""
+def _heard(port: int, kind: str) -> int:
+    """How many events of a kind Flower has heard, 0 while it does not answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as reply:
             text = reply.read().decode()
     except OSError:
-        return None
-    found = re.findall(r'^flower_events_total\{.*type="task-succeeded".*\} (\S+)$', text, re.MULTILINE)
+        return 0
+    found = re.findall(rf'^flower_events_total\{{.*type="{kind}".*\}} (\S+)$', text, re.MULTILINE)
     return int(sum(float(number) for number in found))
 
 
-def _wait_for(port: int, tasks: int) -> None:
-    """Until Flower has heard that so many row tasks succeeded."""
+def _wait_for(port: int, kind: str, count: int, before_each_look: Callable[[], object] = lambda: None) -> None:
+    """Until Flower has heard so many events of a kind."""
     deadline = time.monotonic() + 120
-    while _counted(port) != tasks:
+    while True:
+        before_each_look()
+        if _heard(port, kind) >= count:
+            return
         if time.monotonic() > deadline:
             raise TimeoutError("Flower has not heard of all row tasks")
         time.sleep(0.05)
