@@ -1,6 +1,7 @@
-"""``python -m benchmarks.publish [RESULTS.json]``: what a run measured, as Markdown, in place of what is published.
+"""``python -m benchmarks.publish [RESULTS.json]``: what a run measured, as Markdown.
 
-All figures go to `FIGURES.md`, the aims between two marks of `README.md`.
+All figures go to a file of `runs` with the run's date, the aims between two marks of `README.md`, in place of those of
+the run before.
 """
 
 from __future__ import annotations
@@ -21,18 +22,25 @@ _MARKS = "<!-- aims -->", "<!-- end of aims -->"
 
 def main() -> None:
     results = json.loads(Path(sys.argv[1] if len(sys.argv) > 1 else DIRECTORY / "results.json").read_text())
-    (_HERE / "FIGURES.md").write_text("\n".join(_figures(results)) + "\n")
+    (_HERE / "runs").mkdir(exist_ok=True)
+    (_HERE / _file_of(results)).write_text("\n".join(_figures(results)) + "\n")
     readme = _HERE / "README.md"
     text = readme.read_text()
     first, last = (text.index(mark) for mark in _MARKS)
     aims = "\n".join(_aims(results["targets"]))
-    readme.write_text(f"{text[:first]}{_MARKS[0]}\n{_conditions(results)}\n\n{aims}\n{text[last:]}")
+    file = _file_of(results)
+    conditions = f"{_conditions(results)} All figures, with the least and the most of each: [{file}]({file})."
+    readme.write_text(f"{text[:first]}{_MARKS[0]}\n{conditions}\n\n{aims}\n{text[last:]}")
+
+
+def _file_of(results: dict[str, Any]) -> str:
+    return f"runs/{results['date']}.md"
 
 
 def _figures(results: dict[str, Any]) -> Iterable[str]:
     yield "# All figures of one run"
     yield ""
-    yield f"{_conditions(results)} What the subjects measure, and how: [README](README.md)."
+    yield f"{_conditions(results)} What the subjects measure, and how: [README](../README.md)."
     for work, figures in groupby(results["figures"], key=lambda figure: figure["work"]):
         yield ""
         yield f"## {work}"

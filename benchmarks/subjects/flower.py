@@ -22,6 +22,9 @@ from doteval.queue.embedded_redis import EmbeddedRedis
 
 WORK = "doteval flower, 200,000 row tasks"
 _AT_ONCE = 1_000
+# What Flower counts, in its metrics.
+_ONLINE = r"flower_worker_online\{.*\}"
+_SUCCEEDED = r'flower_events_total\{.*type="task-succeeded".*\}'
 
 
 def measure(bench: Bench) -> None:
@@ -50,7 +53,7 @@ def _send(broker: str, tasks: int, port: int) -> Iterator[int]:
     with app.connection_for_write() as connection:
         dispatcher = app.events.Dispatcher(connection, hostname="worker-1@host")
         # It answers before it listens, and what is sent until then nobody hears.
-        _wait_for(port, "worker-online", 1, lambda: dispatcher.send("worker-online"))
+        _wait_for(port, _ONLINE, 1, lambda: dispatcher.send("worker-online"))
         yield 0
         for first in range(0, tasks, _AT_ONCE):
             after = min(first + _AT_ONCE, tasks)
@@ -60,28 +63,28 @@ def _send(broker: str, tasks: int, port: int) -> Iterator[int]:
                 dispatcher.send("task-received", uuid=name, name="eval_arithmetic", args=rows, kwargs="", retries=0)
                 dispatcher.send("task-started", uuid=name)
                 dispatcher.send("task-succeeded", uuid=name, result="'100 rows, 2 failed, 41 k tokens'", runtime=2.5)
-            _wait_for(port, "task-succeeded", after)
+            _wait_for(port, _SUCCEEDED, after)
             yield after
 
 
-def _heard(port: int, kind: str) -> int:
-    """How many events of a kind Flower has heard, 0 while it does not answer."""
+def _counted(port: int, series: str) -> int:
+    """What Flower's own counts come to, of the series that match; 0 while it does not answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as reply:
             text = reply.read().decode()
     except OSError:
         return 0
-    found = re.findall(rf'^flower_events_total\{{.*type="{kind}".*\}} (\S+)$', text, re.MULTILINE)
+    found = re.findall(rf"^{series} (\S+)$", text, re.MULTILINE)
     return int(sum(float(number) for number in found))
 
 
-def _wait_for(port: int, kind: str, count: int, before_each_look: Callable[[], object] = lambda: None) -> None:
-    """Until Flower has heard so many events of a kind."""
+def _wait_for(port: int, series: str, count: int, before_each_look: Callable[[], object] = lambda: None) -> None:
+    """Until Flower has counted so many."""
     deadline = time.monotonic() + 120
     while True:
         before_each_look()
-        if _heard(port, kind) >= count:
+        if _counted(port, series) >= count:
             return
         if time.monotonic() > deadline:
-            raise TimeoutError("Flower has not heard of all row tasks")
+            raise TimeoutError(f"Flower has not counted {count} of {series}")
         time.sleep(0.05)
