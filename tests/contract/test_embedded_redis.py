@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -241,24 +242,34 @@ def test_no_program_names_the_three_ways_out(tmp_path: Path, monkeypatch: pytest
         assert way in str(raised.value)
 
 
-def leftovers() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("doteval-redis-*"))
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where servers of this test have their directories, and those of no other. Short, as a socket's path must be."""
+    with tempfile.TemporaryDirectory() as name:
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        with EmbeddedRedis():
+            assert leftovers(Path(name))
+        yield Path(name)
 
 
-def test_a_server_that_ends_at_once_shows_its_log() -> None:
-    before = leftovers()
+def leftovers(temporary: Path) -> list[Path]:
+    return list(temporary.glob("doteval-redis-*"))
+
+
+def test_a_server_that_ends_at_once_shows_its_log(temporary: Path) -> None:
     with pytest.raises(BrokerError, match=r"(?s)ended while starting.*no-such-option"):
         EmbeddedRedis(options=("--no-such-option", "1")).start()
-    assert leftovers() <= before
+    assert leftovers(temporary) == []
 
 
-def test_a_server_that_never_answers_shows_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_shows_its_log(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mute = executable(tmp_path / "mute", "#!/bin/sh\necho loading for ever\nexec sleep 600\n")
     monkeypatch.setattr(embedded_redis, "_bundled_binary", lambda: mute)
-    before = leftovers()
     with pytest.raises(BrokerError, match=r"(?s)did not answer within 1 s.*loading for ever"):
         EmbeddedRedis(start_timeout=1.0).start()
-    assert leftovers() <= before
+    assert leftovers(temporary) == []
 
 
 def test_a_program_that_cannot_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
