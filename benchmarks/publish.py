@@ -22,19 +22,14 @@ _MARKS = "<!-- aims -->", "<!-- end of aims -->"
 
 def main() -> None:
     results = json.loads(Path(sys.argv[1] if len(sys.argv) > 1 else DIRECTORY / "results.json").read_text())
-    (_HERE / "runs").mkdir(exist_ok=True)
-    (_HERE / _file_of(results)).write_text("\n".join(_figures(results)) + "\n")
+    file = f"runs/{results['date']}.md"
+    (_HERE / file).write_text("\n".join(_figures(results)) + "\n")
     readme = _HERE / "README.md"
     text = readme.read_text()
     first, last = (text.index(mark) for mark in _MARKS)
     aims = "\n".join(_aims(results["targets"]))
-    file = _file_of(results)
     conditions = f"{_conditions(results)} All figures, with the least and the most of each: [{file}]({file})."
     readme.write_text(f"{text[:first]}{_MARKS[0]}\n{conditions}\n\n{aims}\n{text[last:]}")
-
-
-def _file_of(results: dict[str, Any]) -> str:
-    return f"runs/{results['date']}.md"
 
 
 def _figures(results: dict[str, Any]) -> Iterable[str]:

@@ -79,11 +79,11 @@ def _counted(port: int, series: str) -> int:
 
 
 def _wait_for(port: int, series: str, count: int, before_each_look: Callable[[], object] = lambda: None) -> None:
-    """Until Flower has counted so many."""
+    """Until Flower has counted so many, and no more."""
     deadline = time.monotonic() + 120
     while True:
         before_each_look()
-        if _counted(port, series) >= count:
+        if _counted(port, series) == count:
             return
         if time.monotonic() > deadline:
             raise TimeoutError(f"Flower has not counted {count} of {series}")

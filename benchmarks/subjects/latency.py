@@ -77,13 +77,11 @@ def measure(bench: Bench) -> None:
                 ),
                 # These take so long that fewer rows must do.
                 **{
-                    f"{name}, {rows // share:,} rows": partial(
-                        rate_of_peer, bench, name, file, max(10, rows // share), concurrency
-                    )
-                    for name, file, share in (
-                        ("dotevals-0.26", "eval_latency_dotevals.py", 4),
-                        ("dotevals-0.28", "eval_latency_dotevals.py", 40),
-                        ("inspect-ai", "latency_inspect.py", 20),
+                    f"{name}, {fewer:,} rows": partial(rate_of_peer, bench, name, file, fewer, concurrency)
+                    for name, file, fewer in (
+                        ("dotevals-0.26", "eval_latency_dotevals.py", bench.rows(2_500)),
+                        ("dotevals-0.28", "eval_latency_dotevals.py", bench.rows(250)),
+                        ("inspect-ai", "latency_inspect.py", bench.rows(500)),
                     )
                 },
             }

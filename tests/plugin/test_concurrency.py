@@ -34,6 +34,7 @@ def leave(name, i):
 
 def pauses(name, i):
     # Until as many rows as may be at once are, however slow the machine is; then a while for those that may not.
+    # The adaptive one begins with two, and says itself how it goes on.
     size, deadline = AT_ONCE.get(name, 2 if i < 2 else 1), time.monotonic() + 10
     while len(began[name]) < min(len(rows), (i // size + 1) * size) and time.monotonic() < deadline:
         yield 0.001
