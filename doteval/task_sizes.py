@@ -25,7 +25,7 @@ _FEWEST_ROWS = 10
 # Where a worker process runs many rows at once, seconds for which a row task should keep it busy, if it asks for
 # each: many times what a row task costs, and yet it has little more in hand than it needs. And tasks for each process,
 # at least, so that little is lost at the end by two processes that do not share the last.
-_BUSY_SECONDS = 0.1
+_BUSY_SECONDS = 0.25
 _TASKS_PER_PROCESS = 32
 # Towards the end row tasks hold fewer rows, lest one worker process has many left while another has none: of what is
 # left one part in so many times the processes, but rows for so many seconds, several times what a row task costs.
@@ -58,19 +58,27 @@ def task_size(
     time; `asked` says whether they ask for each row task. With `batch`, row tasks hold whole batches of so many rows.
     """
     total = total or MOST_ROWS
-    fair = max(1, total // (slots * _TASKS_PER_SLOT))
     if seconds is None:
-        rows = last = min(_ROWS_UNKNOWN, fair)
+        rows = last = min(_ROWS_UNKNOWN, _fair(total, slots))
     else:
         seconds = max(seconds, _SHORTEST)
         in_turn = int(min(MOST_ROWS, max(_FEWEST_ROWS, _TASK_SECONDS / seconds)))
-        together = _side_by_side(total, seconds, at_once) if asked and at_once else 1
-        rows = max(min(in_turn, fair), together)
+        rows, together = min(in_turn, _fair(total, slots)), 1
+        if asked and at_once:
+            # It holds no more of them than its rows need, however many slots it has; slow rows are the fewer for it.
+            rows = max(rows, min(int(_TASK_SECONDS / seconds), in_turn, _fair(total, sum(at_once))))
+            together = _side_by_side(total, seconds, at_once)
+        rows = max(rows, together)
         last = max(1, together, min(rows, int(_LAST_SECONDS / seconds)))
     if batch is not None:
         # A worker process cannot put rows of two row tasks into one.
         rows = last = -(-rows // batch) * batch
     return TaskSize(rows, last)
+
+
+def _fair(total: int, hands: int) -> int:
+    """Rows of a row task of which there are some for each of so many hands."""
+    return max(1, total // (hands * _TASKS_PER_SLOT))
 
 
 def _side_by_side(total: int, seconds: float, at_once: Sequence[int]) -> int:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Row, Select, func, or_, select, update
+from sqlalchemy import Row, Select, bindparam, func, or_, select, update
 
 from doteval.encoding import decode, encode
 from doteval.errors import ChangedError, NotFoundError
@@ -89,7 +89,7 @@ class Evaluations:
         Raises NotFoundError if it was deleted, or belongs to another store.
         """
         with self._database.read() as connection:
-            line = connection.execute(_query().where(EVALUATION.c.uid == uid)).one_or_none()
+            line = connection.execute(_BY_UID, {"uid": uid}).one_or_none()
         if line is None:
             raise NotFoundError(
                 f"there is no evaluation {uid} in {self._database.location.shown}",
@@ -114,9 +114,8 @@ class Evaluations:
 
     def running(self) -> list[Evaluation]:
         """The evaluations of all experiments that are running, oldest first."""
-        query = _query().where(EVALUATION.c.status == EvaluationStatus.RUNNING.value).order_by(EVALUATION.c.id)
         with self._database.read() as connection:
-            return [_evaluation(line) for line in connection.execute(query)]
+            return [_evaluation(line) for line in connection.execute(_RUNNING)]
 
     def current(self, seconds: float) -> list[Evaluation]:
         """The evaluations of all experiments that are running, or ended in the last `seconds`; oldest first."""
@@ -139,7 +138,7 @@ class Evaluations:
         Raises NotFoundError if there is no such evaluation.
         """
         with self._database.read() as connection:
-            line = connection.execute(_query().where(EVALUATION.c.id == evaluation_id)).one_or_none()
+            line = connection.execute(_BY_ID, {"evaluation": evaluation_id}).one_or_none()
         if line is None:
             raise self._gone(evaluation_id)
         return _counts(line)
@@ -183,7 +182,7 @@ class Evaluations:
         """
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
-            line = connection.execute(_query().where(EVALUATION.c.id == evaluation_id)).one_or_none()
+            line = connection.execute(_BY_ID, {"evaluation": evaluation_id}).one_or_none()
             if line is None or line.status != EvaluationStatus.RUNNING.value or not line.dataset_complete:
                 return False
             if _counts(line).pending:
@@ -195,9 +194,9 @@ class Evaluations:
 
     def statuses(self, uids: Iterable[str]) -> dict[str, EvaluationStatus]:
         """The statuses of evaluations by uid. One that was deleted is not among them."""
-        query = select(EVALUATION.c.uid, EVALUATION.c.status).where(EVALUATION.c.uid.in_(list(uids)))
         with self._database.read() as connection:
-            return {line.uid: EvaluationStatus(line.status) for line in connection.execute(query)}
+            found = connection.execute(_STATUSES, {"uids": list(uids)})
+            return {line.uid: EvaluationStatus(line.status) for line in found}
 
     def published(self, evaluation_id: int) -> int:
         """The row index up to which row tasks were published (exclusive).
@@ -205,7 +204,7 @@ class Evaluations:
         Raises NotFoundError if there is no such evaluation.
         """
         with self._database.read() as connection:
-            cursor = connection.scalar(select(EVALUATION.c.published).where(EVALUATION.c.id == evaluation_id))
+            cursor = connection.scalar(_PUBLISHED, {"evaluation": evaluation_id})
         if cursor is None:
             raise self._gone(evaluation_id)
         return int(cursor)
@@ -238,6 +237,14 @@ def _query() -> Select[Any]:
         EXPERIMENT.c.created_at.label("experiment_created_at"),
         *sums,
     ).join(EXPERIMENT, EXPERIMENT.c.id == EVALUATION.c.experiment_id)
+
+
+# Made once: while rows run, these are asked for several times a second, and to make one takes longer than to run it.
+_BY_UID = _query().where(EVALUATION.c.uid == bindparam("uid"))
+_BY_ID = _query().where(EVALUATION.c.id == bindparam("evaluation"))
+_RUNNING = _query().where(EVALUATION.c.status == EvaluationStatus.RUNNING.value).order_by(EVALUATION.c.id)
+_STATUSES = select(EVALUATION.c.uid, EVALUATION.c.status).where(EVALUATION.c.uid.in_(bindparam("uids", expanding=True)))
+_PUBLISHED = select(EVALUATION.c.published).where(EVALUATION.c.id == bindparam("evaluation"))
 
 
 def _counts(line: Row[Any]) -> Counts:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, insert, select, update
+from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, insert, select, update
 
 from doteval.encoding import encode
 from doteval.store.engine import Database, database_time
@@ -78,20 +78,9 @@ class Loads:
 
     def failures(self, evaluation_id: int) -> list[LoadFailure]:
         """Which worker processes said that they cannot run an evaluation, since it was asked for last; oldest first."""
-        statement = (
-            select(
-                RESOURCE_LOAD.c.worker_id,
-                RESOURCE_LOAD.c.fixture,
-                RESOURCE_LOAD.c.error,
-                WORKER.c.service,
-                RESOURCE_LOAD.c.loaded_at,
-            )
-            .join(WORKER, WORKER.c.id == RESOURCE_LOAD.c.worker_id)
-            .where(*_counting_failures(evaluation_id))
-            .order_by(RESOURCE_LOAD.c.id)
-        )
         with self._database.read() as connection:
-            return [LoadFailure(*line[:4], moment(line.loaded_at)) for line in connection.execute(statement)]
+            found = connection.execute(_FAILURES, {"evaluation": evaluation_id})
+            return [LoadFailure(*line[:4], moment(line.loaded_at)) for line in found]
 
     def snapshot(self, load_id: int, stats: Mapping[str, Any] | str) -> None:
         """Keep what the fixture's ``get_stats()`` says now; a later one takes its place.
@@ -122,12 +111,27 @@ def forgive_failures(connection: Connection, evaluation_id: int) -> None:
     )
 
 
-def _counting_failures(evaluation_id: int) -> tuple[ColumnElement[bool], ...]:
+def _counting_failures(evaluation_id: int | BindParameter[int]) -> tuple[ColumnElement[bool], ...]:
     return (
         RESOURCE_LOAD.c.evaluation_id == evaluation_id,
         RESOURCE_LOAD.c.error.is_not(None),
         RESOURCE_LOAD.c.torn_down_at.is_(None),
     )
+
+
+# Made once: while rows run, it is asked for every second.
+_FAILURES = (
+    select(
+        RESOURCE_LOAD.c.worker_id,
+        RESOURCE_LOAD.c.fixture,
+        RESOURCE_LOAD.c.error,
+        WORKER.c.service,
+        RESOURCE_LOAD.c.loaded_at,
+    )
+    .join(WORKER, WORKER.c.id == RESOURCE_LOAD.c.worker_id)
+    .where(*_counting_failures(bindparam("evaluation")))
+    .order_by(RESOURCE_LOAD.c.id)
+)
 
 
 def _encoded(stats: Mapping[str, Any] | str) -> str:

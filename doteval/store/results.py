@@ -32,6 +32,7 @@ class ErrorCount:
 
 _PAGE = 500
 _MESSAGE_SHOWN = 200
+_LATEST_ROWS = 200
 
 
 class Results:
@@ -142,17 +143,10 @@ class Results:
             for name, column in values.items()
         ]
 
-    def mean_seconds(self, evaluation_id: int, most: int = 200) -> float | None:
-        """How long a row takes, by at most so many rows with the highest indexes; None if none has ended."""
-        latest = (
-            select(RESULT.c.seconds)
-            .where(RESULT.c.evaluation_id == evaluation_id)
-            .order_by(RESULT.c.row_index.desc())
-            .limit(most)
-            .subquery()
-        )
+    def mean_seconds(self, evaluation_id: int) -> float | None:
+        """How long a row takes, by at most 200 rows with the highest indexes; None if none has ended."""
         with self._database.read() as connection:
-            mean = connection.scalar(select(func.avg(latest.c.seconds)))
+            mean = connection.scalar(_MEAN_SECONDS, {"evaluation": evaluation_id})
         return None if mean is None else float(mean)
 
     def writers(self, evaluation_id: int) -> set[int]:
@@ -239,6 +233,16 @@ def _scores(connection: Connection, evaluation_id: int, lines: Sequence[Any]) ->
             scores[(line.row_index, line.sample)].append(score)
     return scores
 
+
+# Made once: while rows run, it is asked for every second.
+_LATEST = (
+    select(RESULT.c.seconds)
+    .where(RESULT.c.evaluation_id == bindparam("evaluation"))
+    .order_by(RESULT.c.row_index.desc())
+    .limit(_LATEST_ROWS)
+    .subquery()
+)
+_MEAN_SECONDS = select(func.avg(_LATEST.c.seconds))
 
 # The latency, which is the last one, is text here.
 _USAGE_FIELDS = tuple(Usage.__dataclass_fields__)[:-1]

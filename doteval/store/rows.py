@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
     Table,
     bindparam,
     delete,
@@ -134,14 +136,8 @@ class Rows:
 
         Raises NotFoundError if there is no such evaluation.
         """
-        so_far = select(func.max(ROW.c.row_index) + 1).where(ROW.c.evaluation_id == evaluation_id).scalar_subquery()
-        query = select(
-            func.coalesce(EVALUATION.c.row_count, so_far, 0).label("rows"),
-            EVALUATION.c.dataset_complete,
-            EVALUATION.c.dataset_fingerprint,
-        ).where(EVALUATION.c.id == evaluation_id)
         with self._database.read() as connection:
-            line = connection.execute(query).one_or_none()
+            line = connection.execute(_DATASET_STATE, {"evaluation": evaluation_id}).one_or_none()
         if line is None:
             raise self._gone(evaluation_id)
         return DatasetState(line.rows, line.dataset_complete, line.dataset_fingerprint)
@@ -261,26 +257,12 @@ class Rows:
         return range(first, first) if touched else range(first, first + count)
 
     def _pending_among_others(self, evaluation_id: int, first: int, epochs: int) -> Iterator[tuple[int, int]]:
-        start = bindparam("start", type_=ROW.c.row_index.type)
-        samples: ColumnElement[int]
-        if epochs == 1:
-            # Of a new table PostgreSQL knows little, and goes through all results unless it is told the range twice.
-            # SQLite looks each row up; told twice, it would take the range.
-            within = () if self._database.is_sqlite else (RESULT.c.row_index >= start,)
-            samples, unfinished = literal(1), ~exists().where(*_finished(), *within)
-        else:
-            count = select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery()
-            samples, unfinished = epochs - count, count < epochs
-        query = (
-            select(ROW.c.row_index, samples.label("samples"))
-            .where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index >= start, unfinished)
-            .order_by(ROW.c.row_index)
-            .limit(_PAGE)
-        )
+        query = _unfinished(epochs, self._database.dialect)
         following = first
         while True:
             with self._database.read() as connection:
-                page = [(line.row_index, line.samples) for line in connection.execute(query, {"start": following})]
+                found = connection.execute(query, {"evaluation": evaluation_id, "start": following})
+                page = [(line.row_index, line.samples) for line in found]
             yield from page
             if len(page) < _PAGE:
                 return
@@ -298,7 +280,7 @@ class Rows:
             raise self._gone(evaluation_id)
 
     def _epochs(self, connection: Connection, evaluation_id: int) -> int:
-        epochs = connection.scalar(select(EVALUATION.c.epochs).where(EVALUATION.c.id == evaluation_id))
+        epochs = connection.scalar(_EPOCHS, {"evaluation": evaluation_id})
         if epochs is None:
             raise self._gone(evaluation_id)
         return int(epochs)
@@ -339,12 +321,40 @@ def _within(table: Table) -> tuple[ColumnElement[bool], ...]:
     )
 
 
+@functools.cache
+def _unfinished(epochs: int, dialect: str) -> Select[tuple[int, int]]:
+    """The first page of the pending rows from "start" on, and how many samples of each."""
+    start = bindparam("start", type_=ROW.c.row_index.type)
+    samples: ColumnElement[int]
+    if epochs == 1:
+        # Of a new table PostgreSQL knows little, and goes through all results unless it is told the range twice.
+        # SQLite looks each row up; told twice, it would take the range.
+        within = () if dialect == "sqlite" else (RESULT.c.row_index >= start,)
+        samples, unfinished = literal(1), ~exists().where(*_finished(), *within)
+    else:
+        count = select(func.count()).select_from(RESULT).where(*_finished()).scalar_subquery()
+        samples, unfinished = epochs - count, count < epochs
+    return (
+        select(ROW.c.row_index, samples.label("samples"))
+        .where(ROW.c.evaluation_id == bindparam("evaluation"), ROW.c.row_index >= start, unfinished)
+        .order_by(ROW.c.row_index)
+        .limit(_PAGE)
+    )
+
+
 # How many rows there are, and whether they have gaps or any of them a result.
 _UNTOUCHED = select(
     func.count(),
     or_(func.max(ROW.c.row_index) >= bindparam("first") + func.count(), exists().where(*_within(RESULT))),
 ).where(*_within(ROW))
-# Made once: worker processes ask for every row task.
+# Made once: the submitter asks once a second, worker processes for every row task.
+_EPOCHS = select(EVALUATION.c.epochs).where(EVALUATION.c.id == bindparam("evaluation"))
+_SO_FAR = select(func.max(ROW.c.row_index) + 1).where(ROW.c.evaluation_id == EVALUATION.c.id).scalar_subquery()
+_DATASET_STATE = select(
+    func.coalesce(EVALUATION.c.row_count, _SO_FAR, 0).label("rows"),
+    EVALUATION.c.dataset_complete,
+    EVALUATION.c.dataset_fingerprint,
+).where(EVALUATION.c.id == bindparam("evaluation"))
 _FINISHED = select(RESULT.c.row_index, RESULT.c.sample).where(*_within(RESULT), RESULT.c.retry == false())
 _PENDING = PreparedQuery(
     lambda _: (

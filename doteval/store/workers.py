@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
 
 from doteval.encoding import decode, encode
 from doteval.experiments import Evaluation
@@ -108,12 +108,7 @@ class Workers:
         held = _encoded(holding)
         with self._database.write() as connection:
             # Our clock is read when the transaction has begun, for which SQLite may let us wait.
-            offset = time.time() - database_time()
-            connection.execute(
-                update(WORKER)
-                .where(WORKER.c.id == worker_id, WORKER.c.left_at.is_(None))
-                .values(state=state, holding=held, beat_at=database_time(), clock_offset=offset)
-            )
+            connection.execute(_BEAT, {"worker": worker_id, "says": state, "holds": held, "now": time.time()})
 
     def claim(
         self, worker_id: int, evaluation: Evaluation, *, is_gone: Callable[[WorkerState], bool]
@@ -126,7 +121,8 @@ class Workers:
         mine = HeldRange.whole(evaluation.uid)
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation.id], alone=True)
-            for other in _found(connection, *_is_live(_MAX_AGE), WORKER.c.id != worker_id):
+            others = [worker for worker in _found(connection, _LIVE, max_age=_MAX_AGE) if worker.id != worker_id]
+            for other in others:
                 if any(held.evaluation_uid == evaluation.uid for held in other.holding) and not is_gone(other):
                     return other
             connection.execute(
@@ -152,25 +148,33 @@ class Workers:
 
     def live(self, max_age: float = _MAX_AGE) -> list[WorkerState]:
         """The worker processes that have not left and were heard of in the last `max_age` seconds."""
-        return self._where(*_is_live(max_age))
+        with self._database.read() as connection:
+            return _found(connection, _LIVE, max_age=max_age)
 
     def all(self) -> list[WorkerState]:
         """All worker processes that ever were, in the order in which they began."""
-        return self._where()
-
-    def _where(self, *conditions: ColumnElement[bool]) -> list[WorkerState]:
         with self._database.read() as connection:
-            return _found(connection, *conditions)
+            return _found(connection, _ALL)
 
 
-def _found(connection: Connection, *conditions: ColumnElement[bool]) -> list[WorkerState]:
-    age = (database_time() - WORKER.c.beat_at).label("age")
-    query = select(*WORKER.c, age).where(*conditions).order_by(WORKER.c.id)
-    return [_state(line) for line in connection.execute(query)]
+def _found(connection: Connection, query: Select[Any], **parameters: float) -> list[WorkerState]:
+    return [_state(line) for line in connection.execute(query, parameters)]
 
 
-def _is_live(max_age: float) -> tuple[ColumnElement[bool], ...]:
-    return WORKER.c.left_at.is_(None), database_time() - WORKER.c.beat_at <= max_age
+# Made once: while rows run, these are asked for several times a second.
+_AGE = database_time() - WORKER.c.beat_at
+_ALL = select(*WORKER.c, _AGE.label("age")).order_by(WORKER.c.id)
+_LIVE = _ALL.where(WORKER.c.left_at.is_(None), bindparam("max_age", type_=WORKER.c.beat_at.type) >= _AGE)
+_BEAT = (
+    update(WORKER)
+    .where(WORKER.c.id == bindparam("worker"), WORKER.c.left_at.is_(None))
+    .values(
+        state=bindparam("says"),
+        holding=bindparam("holds"),
+        beat_at=database_time(),
+        clock_offset=bindparam("now", type_=WORKER.c.clock_offset.type) - database_time(),
+    )
+)
 
 
 def _encoded(holding: Sequence[HeldRange]) -> str:

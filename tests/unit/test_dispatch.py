@@ -108,7 +108,7 @@ def test_the_first_row_tasks_of_an_evaluation_queue_up_behind_those_of_another(s
         (100, 0.1, 100),
         (100, 0.01, 100),
         # No more than keep a worker process busy for a moment.
-        (200, 0.5, 40),
+        (200, 1.0, 50),
         # As many as without.
         (0, 0.1, 10),
         (100, 10.0, 10),
@@ -124,6 +124,30 @@ def test_rows_that_run_side_by_side_travel_together(
     Dispatcher(store, queue, DispatchOptions(slots=2)).publish(evaluation)
     published = sizes(queue.take())
     assert set(published[: len(published) * 3 // 4]) == {expected} == {max(published)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds", "expected"),
+    [
+        # For a second, one after the other, whatever else a worker process had slots for.
+        (True, 0.02, 50),
+        # With as many in each of its slots one worker process could hold them all.
+        (False, 0.02, 12),
+        # Slow rows travel in few, asked for or not.
+        (True, 0.5, 10),
+        (False, 0.5, 10),
+    ],
+)
+def test_rows_one_at_a_time_travel_for_a_second(
+    store: Store, queue: FakeQueue, asked: bool, seconds: float, expected: int
+) -> None:
+    queue.is_asked = asked
+    evaluation = begin(store, 2_000)
+    for name in ("a", "b"):
+        worker(store, name, concurrency=1)
+    finish(store, evaluation, 0, 9, seconds=seconds)
+    Dispatcher(store, queue, DispatchOptions(slots=40)).publish(evaluation)
+    assert set(sizes(queue.take())[:10]) == {expected}
 
 
 def test_rows_travel_in_small_groups_where_the_broker_sends_them_unasked(store: Store, queue: FakeQueue) -> None:
