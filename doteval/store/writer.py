@@ -7,7 +7,7 @@
      └─────────────────────────────────┘ a store that cannot be used is tried again for ever
 
 When results come fast, the first of a group waits a moment for others: a transaction costs as much as some thirty
-results, and more where a busy thread must give the interpreter away for it.
+results.
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ OnCommit = Callable[[float], None]
 _LOG = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 5.0
-# Seconds that the first result of a group waits for others, if so many a second are coming, so that it does not wait
-# alone. What is not stored yet is run again if the process dies: no more than so many seconds' work. Of slower rows,
-# which are dear, each is stored at once.
+# Seconds that the first result of a group waits for others, if so many a second are coming. Of slower rows each is
+# stored at once: what is not stored yet is run again if the process dies, and keeps its row task's place in the broker.
 _LINGER = 0.05
-_MANY_A_SECOND = 20
+_MANY_A_SECOND = 150
 # Seconds over which that is looked at, at least.
 _RATE_SECONDS = 0.1
 

@@ -123,7 +123,7 @@ def test_what_waits_is_written_in_one_group(store: Store, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("count", "seconds", "linger"),
-    [(0, 0.1, 0.0), (1, 0.1, 0.0), (19, 1.0, 0.0), (20, 1.0, 0.05), (5000, 0.5, 0.05)],
+    [(0, 0.1, 0.0), (14, 0.1, 0.0), (149, 1.0, 0.0), (150, 1.0, 0.05), (5000, 0.5, 0.05)],
 )
 def test_a_group_waits_only_where_many_results_come(count: int, seconds: float, linger: float) -> None:
     assert linger_at(count, seconds) == pytest.approx(linger)
