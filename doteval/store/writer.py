@@ -37,8 +37,8 @@ _LONGEST_PAUSE = 5.0
 # stored at once: what is not stored yet is run again if the process dies, and keeps its row task's place in the broker.
 _LINGER = 0.05
 _MANY_A_SECOND = 150
-# Seconds over which that is looked at, at least.
-_RATE_SECONDS = 0.1
+# Seconds over which that is looked at, at least: rows that began together end together, and are no stream for it.
+_RATE_SECONDS = 0.25
 
 
 @dataclass(slots=True)
