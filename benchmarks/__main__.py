@@ -18,17 +18,18 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument("--repeat", type=int, default=3, help="measurements of each way (default 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the rows; figures then mean little")
+    parser.add_argument("--slower", type=float, default=1.0, help="how many times slower the machine is (default 1)")
     parser.add_argument("--no-peers", dest="peers", action="store_false", help="leave the other runners out")
     parser.add_argument("--json", type=Path, default=DIRECTORY / "results.json", help="where figures are written")
     options = parser.parse_args()
     unknown = set(options.names) - set(names)
     if unknown:
         parser.error(f"no such subject: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    bench = Bench(options.repeat, options.scale, options.peers)
+    bench = Bench(options.repeat, options.scale, options.peers, options.slower)
     for name in options.names or names:
         importlib.import_module(f"benchmarks.subjects.{name}").measure(bench)
         # After each: what was measured is not lost with what comes next.
-        bench.report.write(options.json, options.repeat)
+        bench.report.write(options.json, options.repeat, options.slower)
     bench.report.print()
     print(f"\nAll figures: {options.json}")
 

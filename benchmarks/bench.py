@@ -22,15 +22,28 @@ Way = Callable[[], float]
 
 @dataclass(slots=True)
 class Bench:
-    """`repeat`: how often each way is measured. `scale`: the share of the rows, 1.0 for the published figures."""
+    """`repeat`: how often each way is measured. `scale`: the share of the rows, 1.0 for the published figures.
+
+    `slower`: how many times slower the machine is than the one that the aims were set for. What rows take of a server
+    or of the processor is so many times as long then, and aims of rates and seconds follow; ratios are to hold.
+    """
 
     repeat: int = 3
     scale: float = 1.0
     peers: bool = True
+    slower: float = 1.0
     report: Report = field(default_factory=Report)
 
     def rows(self, full: int) -> int:
         return max(10, int(full * self.scale))
+
+    def seconds(self, at_full_speed: float) -> float:
+        """What takes so many seconds on a machine of full speed takes so many here."""
+        return at_full_speed * self.slower
+
+    def rate(self, at_full_speed: float) -> float:
+        """What makes so many a second on a machine of full speed makes so many here."""
+        return at_full_speed / self.slower
 
     def compare(self, work: str, unit: str, ways: Mapping[str, Way], *, repeat: int | None = None) -> dict[str, Figure]:
         """Measure every way in turn, and all of them again: what disturbs the machine meets all alike."""

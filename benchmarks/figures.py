@@ -89,11 +89,15 @@ class Report:
             aims.add_row(target.work, target.what, shown(target.value), f"{target.sign} {shown(target.aim)}", reached)
         self.console.print(aims)
 
-    def write(self, path: Path, repeat: int) -> None:
-        """All of it as JSON, each way measured so many times, with the date, the machine and the runners' versions."""
+    def write(self, path: Path, repeat: int, slower: float) -> None:
+        """All of it as JSON, each way measured so many times, with the date, the machine and the runners' versions.
+
+        `slower` is that of `Bench`.
+        """
         content: dict[str, Any] = {
             "date": datetime.now(tz=UTC).date().isoformat(),
             "repeat": repeat,
+            "slower": slower,
             "machine": {
                 "processor": _processor(),
                 "cores": os.cpu_count(),

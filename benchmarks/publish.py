@@ -1,7 +1,7 @@
 """``python -m benchmarks.publish [RESULTS.json]``: what a run measured, as Markdown.
 
 All figures go to a file of `runs` with the run's date, the aims between two marks of `README.md`, in place of those of
-the run before.
+the run before; those of a run with ``--slower`` to a file of their own only.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ _MARKS = "<!-- aims -->", "<!-- end of aims -->"
 
 def main() -> None:
     results = json.loads(Path(sys.argv[1] if len(sys.argv) > 1 else DIRECTORY / "results.json").read_text())
-    file = f"runs/{results['date']}.md"
+    at_full_speed = results["slower"] == 1
+    file = f"runs/{results['date']}.md" if at_full_speed else f"runs/{results['date']}-slower.md"
     (_HERE / file).write_text("\n".join(_figures(results)) + "\n")
+    if not at_full_speed:
+        return
     readme = _HERE / "README.md"
     text = readme.read_text()
     first, last = (text.index(mark) for mark in _MARKS)
@@ -36,6 +39,12 @@ def _figures(results: dict[str, Any]) -> Iterable[str]:
     yield "# All figures of one run"
     yield ""
     yield f"{_conditions(results)} What the subjects measure, and how: [README](../README.md)."
+    if results["slower"] != 1:
+        yield ""
+        times = shown(results["slower"])
+        yield f"What rows take of a server or of the processor is {times} times as long, and aims follow:"
+        yield ""
+        yield from _aims(results["targets"])
     for work, figures in groupby(results["figures"], key=lambda figure: figure["work"]):
         yield ""
         yield f"## {work}"

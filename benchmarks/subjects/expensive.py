@@ -9,23 +9,25 @@ submitted to completed.
 from __future__ import annotations
 
 from benchmarks.bench import EVALUATIONS, Bench, project
+from benchmarks.figures import shown
 from benchmarks.services import worker_service
 from benchmarks.timeline import loads_of, timeline
 from doteval.queue.embedded_redis import EmbeddedRedis
 
 LOAD, CPU = 5.0, 0.020
-WORK = "5 s to load, 20 ms of a processor a row, two worker processes"
 
 
 def measure(bench: Bench) -> None:
     rows = bench.rows(2_000)
-    least = LOAD + rows * CPU / 2
-    bench.report.add(WORK, "the least", "s", [least])
+    load, cpu = bench.seconds(LOAD), bench.seconds(CPU)
+    work = f"{shown(load)} s to load, {shown(cpu * 1000)} ms of a processor a row, two worker processes"
+    least = load + rows * cpu / 2
+    bench.report.add(work, "the least", "s", [least])
     bare: list[float] = []
     whole: list[float] = []
     warm: list[float] = []
     loads: list[int] = []
-    given = {"ROWS": str(rows), "LOAD": str(LOAD), "CPU": str(CPU)}
+    given = {"ROWS": str(rows), "LOAD": str(load), "CPU": str(cpu)}
     for _ in range(bench.repeat):
         both = bench.two_peers("doteval", "expensive_bare.py", **{**given, "ROWS": str(rows // 2)})
         bare.append(max(one.seconds for one in both))
@@ -43,12 +45,12 @@ def measure(bench: Bench) -> None:
                 bench.doteval(directory, "submit", "eval_expensive.py", "--experiment", "x", **elsewhere)
             times = timeline(storage, "x")
             # The service had loaded before.
-            warm.append(LOAD + times.completed - times.created)
-    plain = bench.report.add(WORK, "two plain processes", "s", bare)
-    started = bench.report.add(WORK, "doteval submit, the whole command", "s", whole)
-    served = bench.report.add(WORK, "a worker service: load, and submitted to completed", "s", warm)
-    bench.report.add(WORK, "loads of the model", "", [float(count) for count in loads])
-    bench.report.aim(WORK, "× the least, the whole command", started.median / least, 1.1, at_least=False)
-    bench.report.aim(WORK, "× the least, worker service", served.median / least, 1.1, at_least=False)
-    bench.report.aim(WORK, "× two plain processes, worker service", served.median / plain.median, 1.1, at_least=False)
-    bench.report.aim(WORK, "loads", max(loads), 2, at_least=False)
+            warm.append(load + times.completed - times.created)
+    plain = bench.report.add(work, "two plain processes", "s", bare)
+    started = bench.report.add(work, "doteval submit, the whole command", "s", whole)
+    served = bench.report.add(work, "a worker service: load, and submitted to completed", "s", warm)
+    bench.report.add(work, "loads of the model", "", [float(count) for count in loads])
+    bench.report.aim(work, "× the least, the whole command", started.median / least, 1.1, at_least=False)
+    bench.report.aim(work, "× the least, worker service", served.median / least, 1.1, at_least=False)
+    bench.report.aim(work, "× two plain processes, worker service", served.median / plain.median, 1.1, at_least=False)
+    bench.report.aim(work, "loads", max(loads), 2, at_least=False)

@@ -37,5 +37,5 @@ def measure(bench: Bench) -> None:
                     shares[rows].append(times.rows / (times.rows + others.rows))
     for rows in (SMALL, LARGER):
         figure = bench.report.add(work, f"{rows:,} rows: first result, since the command's start", "s", first[rows])
-        bench.report.aim(work, f"{rows:,} rows: first result, s", figure.median, 5, at_least=False)
+        bench.report.aim(work, f"{rows:,} rows: first result, s", figure.median, bench.seconds(5), at_least=False)
         bench.report.add(work, f"{rows:,} rows: share of all results while they ran", "", shares[rows])

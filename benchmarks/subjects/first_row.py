@@ -43,5 +43,5 @@ def measure(bench: Bench) -> None:
     bench.report.add(WORK, "a waiting worker service, since the command's start", "s", warm)
     from_nothing = bench.report.add(WORK, "with Redis and worker processes to be started", "s", cold)
     bench.report.add(WORK, "the same, the whole command for 100 rows", "s", whole)
-    bench.report.aim(WORK, "worker service, since submitted, s", figure.median, 0.5, at_least=False)
-    bench.report.aim(WORK, "from nothing, s", from_nothing.median, 3, at_least=False)
+    bench.report.aim(WORK, "worker service, since submitted, s", figure.median, bench.seconds(0.5), at_least=False)
+    bench.report.aim(WORK, "from nothing, s", from_nothing.median, bench.seconds(3), at_least=False)

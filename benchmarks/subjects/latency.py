@@ -10,15 +10,16 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.bench import EVALUATIONS, PEERS, Bench, project
+from benchmarks.figures import shown
 from doteval.resources.mock_openai import MockOpenAI
 
 LATENCY = 0.1
 Command = Callable[[dict[str, str]], object]
 
 
-def rate(rows: int, command: Command, **server: float) -> float:
+def rate(bench: Bench, rows: int, command: Command, **server: float) -> float:
     """Requests a second that a server sees while `command`, which gets its address by the environment, goes on."""
-    with MockOpenAI(**{"latency": LATENCY, **server}) as mock:
+    with MockOpenAI(**{"latency": bench.seconds(LATENCY), **server}) as mock:
         command({"OPENAI_BASE_URL": mock.base_url, "OPENAI_API_KEY": "unused", "ROWS": str(rows)})
         stats = mock.stats()
     if stats["replies"] != rows:
@@ -30,31 +31,33 @@ def rate_of_submit(bench: Bench, file: str, rows: int, concurrency: int, **serve
     """Two worker processes share the concurrency."""
     with project(EVALUATIONS / file) as directory:
         arguments = ("submit", file, "--experiment", "x", "--workers", "2", "--concurrency", str(concurrency // 2))
-        return rate(rows, lambda given: bench.doteval(directory, *arguments, **given), **server)
+        return rate(bench, rows, lambda given: bench.doteval(directory, *arguments, **given), **server)
 
 
 def rate_of_pytest(bench: Bench, file: str, rows: int, concurrency: int) -> float:
     with project(EVALUATIONS / file) as directory:
         arguments = (file, "--experiment", "x", "--concurrent", str(concurrency))
-        return rate(rows, lambda given: bench.pytest(directory, *arguments, **given))
+        return rate(bench, rows, lambda given: bench.pytest(directory, *arguments, **given))
 
 
 def rate_of_peer(bench: Bench, name: str, file: str, rows: int, concurrency: int) -> float:
     pytest = ["-m", "pytest", "-q", file, "--experiment", "x", "--concurrent"] if file.startswith("eval_") else [file]
     with project(PEERS / file) as directory:
-        return rate(rows, lambda given: bench.peer(name, directory, *pytest, CONCURRENCY=str(concurrency), **given))
+        return rate(
+            bench, rows, lambda given: bench.peer(name, directory, *pytest, CONCURRENCY=str(concurrency), **given)
+        )
 
 
 def rate_of_two(bench: Bench, name: str, file: str, rows: int, concurrency: int) -> float:
     """Two processes of the same script, each with half of the rows and of the concurrency."""
     half = {"ROWS": str(rows // 2), "CONCURRENCY": str(concurrency // 2)}
-    return rate(rows // 2 * 2, lambda given: bench.two_peers(name, file, **{**given, **half}))
+    return rate(bench, rows // 2 * 2, lambda given: bench.two_peers(name, file, **{**given, **half}))
 
 
 def measure(bench: Bench) -> None:
     rows = bench.rows(10_000)
     for concurrency, aims in ((100, {"create()": 950.0}), (200, {"create()": 1_400.0, "fast path": 1_700.0})):
-        work = f"0.1 s a call, {concurrency} at a time"
+        work = f"{shown(bench.seconds(LATENCY))} s a call, {concurrency} at a time"
         ours = {
             "create()": partial(rate_of_submit, bench, "eval_latency.py", rows, concurrency),
             "fast path": partial(rate_of_submit, bench, "eval_fast_path.py", rows, concurrency),
@@ -84,9 +87,9 @@ def measure(bench: Bench) -> None:
         found = bench.compare(work, "rows/s", {**ways, **peers})
         medians = {way: figure.median for way, figure in found.items()}
         create, fast = (medians[f"doteval submit, two worker processes, {way}"] for way in ours)
-        bench.report.aim(work, "create(), rows/s", create, aims["create()"])
+        bench.report.aim(work, "create(), rows/s", create, bench.rate(aims["create()"]))
         if "fast path" in aims:
-            bench.report.aim(work, "fast path, rows/s", fast, aims["fast path"])
+            bench.report.aim(work, "fast path, rows/s", fast, bench.rate(aims["fast path"]))
         bench.report.aim(work, "fast path × aiohttp alone", fast / medians["aiohttp alone, two processes"], 0.9)
         if peers:
             best = max(medians[way] for way in peers)
