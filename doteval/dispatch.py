@@ -20,7 +20,7 @@ from doteval.experiments import Evaluation, EvaluationStatus
 from doteval.queue.lanes import LANES, Priority, lanes_of, priority_of
 from doteval.queue.row_task import RowTask
 from doteval.spending import Budget
-from doteval.store import LOADING, LoadFailure, RowRange, Store, WorkerState
+from doteval.store import LOADING, LoadFailure, RowRange, Store, WorkerState, held_by
 from doteval.task_sizes import MOST_ROWS, TaskSize, most_unknown, tapered, task_size
 
 # Messages that may wait in the queue: enough for any number of worker processes, and a bound for
@@ -229,7 +229,7 @@ class Dispatcher:
             # Rows that were published before may be in hands that cannot tell. If not, they are found
             # when the queue has drained once more.
             return 0, False
-        free = _without_held(ranges, evaluation.uid, live)
+        free = _without(ranges, held_by(live, evaluation.uid))
         self._publisher.publish(
             (RowTask(evaluation.uid, each.first, each.last) for each in free),
             experiment=evaluation.experiment.name,
@@ -262,10 +262,10 @@ class Dispatcher:
         that no live worker holds."""
         cursor = self._store.evaluations.published(evaluation.id)
         # While rows are being published, perhaps by another process, nothing can be said of lost ones: workers may not
-        # have told yet that they hold them. And all that are done would be read for it.
+        # have told yet that they hold them.
         moved = self._seen.get(evaluation.id, cursor) != cursor
         self._seen[evaluation.id] = cursor
-        if moved or self._queued(evaluation, cursor) or not self._has_lost_rows(evaluation):
+        if moved or self._queued(evaluation, cursor) or not self._may_have_lost_rows(evaluation):
             self._drained.pop(evaluation.id, None)
             return
         now = self._clock()
@@ -277,7 +277,7 @@ class Dispatcher:
             self._drained[evaluation.id] = (since, now)
             return
         self._drained.pop(evaluation.id)
-        if self._begin_round(evaluation, cursor):
+        if self._has_lost_rows(evaluation) and self._begin_round(evaluation, cursor):
             self.publish(evaluation)
             self._seen[evaluation.id] = self._store.evaluations.published(evaluation.id)
 
@@ -286,12 +286,20 @@ class Dispatcher:
         begun = cursor - cursor % _ROUND + _ROUND + _digit(_lane(cursor) if lane is None else lane)
         return self._store.evaluations.advance_published(evaluation.id, cursor, begun)
 
-    def _has_lost_rows(self, evaluation: Evaluation) -> bool:
+    def _may_have_lost_rows(self, evaluation: Evaluation) -> bool:
+        """Whether more rows are pending than live worker processes hold; those that are not read yet count as well."""
         live = self._concerned(evaluation)
         if not _is_heard(live):
             return False
+        in_hands = self._store.rows.count_pending(evaluation.id, held_by(live, evaluation.uid))
+        # After those in hands, of which some end meanwhile.
+        return self._store.evaluations.by_uid(evaluation.uid).counts.pending > in_hands
+
+    def _has_lost_rows(self, evaluation: Evaluation) -> bool:
+        """Whether rows are pending that no live worker process holds: all that are done are read for it."""
+        held = held_by(self._concerned(evaluation), evaluation.uid)
         ranges = self._store.rows.pending_ranges(evaluation.id, MOST_ROWS)
-        return any(_without_held([each], evaluation.uid, live) for each in ranges)
+        return any(_without([each], held) for each in ranges)
 
     def _serving(self, evaluation: Evaluation) -> list[WorkerState]:
         """The live worker processes that take row tasks from the evaluation's queue."""
@@ -363,18 +371,17 @@ def _digit(lane: int) -> int:
     return (lane + 1) * _INDEXES
 
 
-def _without_held(ranges: Sequence[RowRange], uid: str, live: Sequence[WorkerState]) -> list[RowRange]:
-    """The ranges, or parts of them, that no live worker process holds."""
-    held = sorted((each.first, each.last) for worker in live for each in worker.holding if each.evaluation_uid == uid)
+def _without(ranges: Sequence[RowRange], held: Sequence[RowRange]) -> list[RowRange]:
+    """The ranges, or parts of them, that are not among those `held`, which are in order."""
     free: list[RowRange] = []
     for each in ranges:
         first = each.first
-        for held_first, held_last in held:
-            if held_last < first or held_first > each.last:
+        for taken in held:
+            if taken.last < first or taken.first > each.last:
                 continue
-            if held_first > first:
-                free.append(RowRange(first, held_first - 1))
-            first = held_last + 1
+            if taken.first > first:
+                free.append(RowRange(first, taken.first - 1))
+            first = taken.last + 1
         if first <= each.last:
             free.append(RowRange(first, each.last))
     return free

@@ -9,7 +9,7 @@ from doteval.dispatch import published_up_to
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus, Experiment
 from doteval.placement import DEFAULT_QUEUE, worker_command_for
 from doteval.spending import Budget, Spent, stopped_at_budget
-from doteval.store import HeldRange, Store, WorkerState
+from doteval.store import RowRange, Store, WorkerState, held_by
 
 # Beats come once a second. A worker process that was not heard of for so long counts as dead.
 _DEAD_SECONDS = 15.0
@@ -78,7 +78,7 @@ def _look(
     held = _count(store, evaluation, live)
     orphaned = _count(store, evaluation, dead)
     cursor = published_up_to(store.evaluations.published(evaluation.id))
-    behind = store.rows.count_pending(evaluation.id, 0, cursor - 1) if cursor else 0
+    behind = store.rows.count_pending(evaluation.id, [RowRange(0, cursor - 1)]) if cursor else 0
     published = max(0, behind - held - orphaned)
     unpublished = max(0, evaluation.counts.pending - behind)
     standing = Standing(evaluation, held, orphaned, published, unpublished, ())
@@ -97,20 +97,7 @@ def _look(
 
 def _count(store: Store, evaluation: Evaluation, workers: Sequence[WorkerState]) -> int:
     """How many pending rows of an evaluation worker processes hold."""
-    parts = {part for worker in workers for part in worker.holding if part.evaluation_uid == evaluation.uid}
-    return sum(store.rows.count_pending(evaluation.id, part.first, part.last) for part in _merged(parts))
-
-
-def _merged(parts: set[HeldRange]) -> list[HeldRange]:
-    """The same rows in ranges that do not overlap: the broker may have handed out a message twice."""
-    merged: list[HeldRange] = []
-    for part in sorted(parts, key=lambda part: (part.first, part.last)):
-        if merged and part.first <= merged[-1].last:
-            last = merged.pop()
-            merged.append(HeldRange(last.evaluation_uid, last.first, max(last.last, part.last)))
-        else:
-            merged.append(part)
-    return merged
+    return store.rows.count_pending(evaluation.id, held_by(workers, evaluation.uid))
 
 
 def _start(queue: str, anybody: bool, *, private: bool) -> str:

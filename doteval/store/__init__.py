@@ -12,7 +12,7 @@ from doteval.store.results import ErrorCount
 from doteval.store.rows import DatasetState, RowRange
 from doteval.store.store import Store
 from doteval.store.usage import LoadUsage, LostUsage, ModelUsage, UsageGroup, UsageReport, WorkerUsage
-from doteval.store.workers import DRAINING, LOADING, HeldRange, WorkerInfo, WorkerState
+from doteval.store.workers import DRAINING, LOADING, HeldRange, WorkerInfo, WorkerState, held_by
 from doteval.store.writer import GroupWriter
 from doteval.store.writing import NewResult, new_execution
 
@@ -40,5 +40,6 @@ __all__ = [
     "WorkerInfo",
     "WorkerState",
     "WorkerUsage",
+    "held_by",
     "new_execution",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -29,7 +29,7 @@ from doteval.errors import NotFoundError, UnstorableValueError
 from doteval.results import ErrorClass, Row, RowStatus
 from doteval.store.bulk import BulkInsert, among
 from doteval.store.engine import Database, insert_into
-from doteval.store.prepared import PreparedQuery
+from doteval.store.prepared import Prepared, PreparedQuery
 from doteval.store.tables import EVALUATION, RESULT, ROW
 from doteval.store.tally import add_to_tally, remove_results
 
@@ -216,26 +216,19 @@ class Rows:
         with self._database.read() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def count_pending(self, evaluation_id: int, first: int, last: int) -> int:
-        """How many rows from `first` to `last` (included) are pending; samples count.
+    def count_pending(self, evaluation_id: int, ranges: Iterable[RowRange]) -> int:
+        """How many rows of the ranges, which may overlap, are pending; samples count.
 
         Raises NotFoundError if there is no such evaluation.
         """
-        rows = select(func.count()).select_from(ROW)
-        finished = select(func.count()).select_from(RESULT)
+        count = 0
         with self._database.read() as connection:
-            epochs = self._epochs(connection, evaluation_id)
-            there = connection.scalar(
-                rows.where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index.between(first, last))
-            )
-            ended = connection.scalar(
-                finished.where(
-                    RESULT.c.evaluation_id == evaluation_id,
-                    RESULT.c.row_index.between(first, last),
-                    RESULT.c.retry == false(),
-                )
-            )
-        return int(there or 0) * epochs - int(ended or 0)
+            for each in _merged(ranges):
+                line = _COUNT_PENDING.run(connection, evaluation=evaluation_id, first=each.first, last=each.last)
+                if not line:
+                    raise self._gone(evaluation_id)
+                count += int(line[0][0])
+        return count
 
     def _pending_indexes(self, evaluation_id: int, first: int) -> Iterator[tuple[int, int]]:
         """Indexes with pending samples, and how many."""
@@ -356,6 +349,12 @@ _DATASET_STATE = select(
     EVALUATION.c.dataset_fingerprint,
 ).where(EVALUATION.c.id == bindparam("evaluation"))
 _FINISHED = select(RESULT.c.row_index, RESULT.c.sample).where(*_within(RESULT), RESULT.c.retry == false())
+_COUNT_PENDING = Prepared(
+    lambda _: select(
+        EVALUATION.c.epochs * select(func.count()).select_from(ROW).where(*_within(ROW)).scalar_subquery()
+        - select(func.count()).select_from(RESULT).where(*_within(RESULT), RESULT.c.retry == false()).scalar_subquery()
+    ).where(EVALUATION.c.id == bindparam("evaluation"))
+)
 _PENDING = PreparedQuery(
     lambda _: (
         select(ROW.c.row_index, ROW.c.key, ROW.c.content, EVALUATION.c.epochs)
@@ -367,6 +366,17 @@ _PENDING = PreparedQuery(
         .order_by(ROW.c.row_index)
     )
 )
+
+
+def _merged(ranges: Iterable[RowRange]) -> list[RowRange]:
+    """The same rows in ranges that do not overlap, in order."""
+    apart: list[RowRange] = []
+    for each in sorted(ranges, key=lambda each: (each.first, each.last)):
+        if apart and each.first <= apart[-1].last:
+            apart[-1] = RowRange(apart[-1].first, max(apart[-1].last, each.last))
+        else:
+            apart.append(each)
+    return apart
 
 
 def _content(row: Row) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from doteval.encoding import decode, encode
 from doteval.experiments import Evaluation
 from doteval.store.engine import Database, database_time
 from doteval.store.experiments import moment
+from doteval.store.rows import RowRange
 from doteval.store.tables import WORKER
 
 LOADING, DRAINING, LEFT = "loading", "draining", "left"
@@ -77,6 +78,12 @@ class WorkerState:
     holding: tuple[HeldRange, ...]
     age: float
     clock_offset: float | None = None
+
+
+def held_by(workers: Iterable[WorkerState], evaluation_uid: str) -> list[RowRange]:
+    """The rows of an evaluation that worker processes hold, in order; ranges may overlap."""
+    held = (each for worker in workers for each in worker.holding if each.evaluation_uid == evaluation_uid)
+    return sorted((RowRange(each.first, each.last) for each in held), key=lambda each: (each.first, each.last))
 
 
 class Workers:
