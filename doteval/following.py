@@ -101,7 +101,7 @@ class Following:
 
     def to_the_end(self) -> None:
         """Follow until no evaluation is running any more."""
-        pause, pace = _FIRST_LOOK_SECONDS, _Pace()
+        pause, pace = _FIRST_LOOK_SECONDS, Pace()
         while True:
             current = self.current()
             self._watcher.moved(current)
@@ -120,7 +120,7 @@ class Following:
             if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
                 self._watcher.moved(current)
                 return
-            time.sleep(max(_FIRST_LOOK_SECONDS, min(pause, pace.seconds_left(current) / 2)))
+            time.sleep(max(_FIRST_LOOK_SECONDS, min(pause, pace.seconds_from_end(current) / 2)))
             pause = min(_LOOK_SECONDS, pause * _SLOWER)
 
     def tell_if_alone(self) -> None:
@@ -146,20 +146,28 @@ class Following:
                 )
 
 
-class _Pace:
-    """How fast rows end, as two looks tell: for the end to be seen when it comes."""
+class Pace:
+    """How fast rows end, as looks tell: for the end to be seen when it comes. `clock` gives seconds."""
 
-    def __init__(self) -> None:
-        self._before: tuple[float, int] | None = None
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        # When rows were last seen to have ended, and how many; and seconds for each of them.
+        self._seen: tuple[float, int] | None = None
+        self._per_row = math.inf
 
-    def seconds_left(self, evaluations: Sequence[Evaluation]) -> float:
-        """Seconds until all rows have ended, if they go on as since the last call; infinite if none have ended."""
-        now, before = time.monotonic(), self._before
+    def seconds_from_end(self, evaluations: Sequence[Evaluation]) -> float:
+        """Seconds to when all rows have ended, or since they ought to have, at the last pace; infinite if not known."""
+        now = self._clock()
         finished = sum(each.counts.finished for each in evaluations)
-        self._before = now, finished
-        if before is None or finished <= before[1] or any(each.counts.total is None for each in evaluations):
+        if self._seen is None or finished < self._seen[1]:
+            self._seen = now, finished
+        elif finished > self._seen[1]:
+            self._per_row = (now - self._seen[0]) / (finished - self._seen[1])
+            self._seen = now, finished
+        pending = sum(each.counts.pending for each in evaluations)
+        if math.isinf(self._per_row) or any(each.counts.total is None for each in evaluations):
             return math.inf
-        return sum(each.counts.pending for each in evaluations) * (now - before[0]) / (finished - before[1])
+        return abs(self._seen[0] + pending * self._per_row - now)
 
 
 def broker_for(stack: contextlib.ExitStack, given: str | None) -> tuple[str, str | None]:

@@ -11,7 +11,7 @@ from doteval.concurrency import ASYNC_CONCURRENCY
 from doteval.errors import UsageError
 from doteval.experiments import private_queue
 from doteval.log_lines import LogFormat
-from doteval.monitoring.process_figures import DIRECTORY_VARIABLE
+from doteval.monitoring import DIRECTORY_VARIABLE
 from doteval.placement import DEFAULT_QUEUE
 from doteval.sharing import Sharing
 

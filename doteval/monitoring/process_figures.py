@@ -15,9 +15,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from doteval.monitoring import DIRECTORY_VARIABLE
 from doteval.results import Outcome
-
-DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 # Seen when Prometheus' client sees it: at the import.
 _IS_ASKED = DIRECTORY_VARIABLE in os.environ

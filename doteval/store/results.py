@@ -7,14 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Text, and_, bindparam, false, func, select, tuple_, type_coerce
+from sqlalchemy import Connection, and_, bindparam, func, select, tuple_
 
-from doteval.encoding import decode, unescape_text
+from doteval.encoding import decode
 from doteval.latency import Latency
 from doteval.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.store.bulk import among
 from doteval.store.engine import Database
-from doteval.store.tables import EVALUATION, RESULT, ROW, SCORE, TALLY, USAGE, WORKER
+from doteval.store.failures import RefusedError
+from doteval.store.score_columns import read_score_columns
+from doteval.store.tables import RESULT, ROW, SCORE, TALLY, USAGE, WORKER
 from doteval.store.writing import EncodedResult, NewResult, encode_result, write_results
 from doteval.summary import ScoreColumn
 
@@ -91,57 +93,13 @@ class Results:
 
     def score_columns(self, evaluation_id: int) -> list[ScoreColumn]:
         """The scores of the rows that are done, by name, in the order in which they first appear."""
-        undone = select(1).where(RESULT.c.evaluation_id == evaluation_id, RESULT.c.status != RowStatus.DONE.value)
-        of_undone = undone.where(RESULT.c.row_index == SCORE.c.row_index, RESULT.c.sample == SCORE.c.sample).exists()
-        query = (
-            # Names as they are stored: made readable for each of a million lines they took up to half of the time.
-            select(type_coerce(SCORE.c.name, Text), SCORE.c.metrics, SCORE.c.value, SCORE.c.row_index)
-            .where(SCORE.c.evaluation_id == evaluation_id)
-            .order_by(SCORE.c.row_index, SCORE.c.sample, SCORE.c.position)
-        )
-        failed = (
-            select(RESULT.c.row_index)
-            .where(
-                RESULT.c.evaluation_id == evaluation_id,
-                RESULT.c.status != RowStatus.DONE.value,
-                RESULT.c.status == RowStatus.FAILED.value,
-                RESULT.c.retry == false(),
-            )
-            .order_by(RESULT.c.row_index, RESULT.c.sample)
-        )
-        values: dict[str, list[Any]] = {}
-        metrics: dict[str, dict[str, None]] = {}
-        # Few different texts make up most columns: true, false, 0.5.
-        decoded: dict[str, Any] = {}
-        rows: dict[str, list[int]] = {}
-        failed_rows: list[int] = []
-        with self._database.read() as connection:
-            # Which rows the values belong to matters where rows have several samples, and costs memory.
-            epochs = connection.scalar(select(EVALUATION.c.epochs).where(EVALUATION.c.id == evaluation_id)) or 1
-            if epochs > 1:
-                failed_rows = list(connection.scalars(failed))
-            # Where all rows are done, to look it up for each would take as long as all else.
-            if connection.scalar(select(undone.exists())):
-                query = query.where(~of_undone)
-            for name, metric_text, text, index in connection.execution_options(yield_per=5000).execute(query):
-                if len(text) > 8:
-                    value = decode(text)
-                elif (value := decoded.get(text, decoded)) is decoded:
-                    value = decoded[text] = decode(text)
-                values.setdefault(name, []).append(value)
-                metrics.setdefault(name, {})[metric_text] = None
-                if epochs > 1:
-                    rows.setdefault(name, []).append(index)
-        return [
-            ScoreColumn(
-                unescape_text(name),
-                tuple(dict.fromkeys(metric for text in metrics[name] for metric in decode(text))),
-                column,
-                rows.get(name),
-                tuple(failed_rows),
-            )
-            for name, column in values.items()
-        ]
+        try:
+            with self._database.read() as connection:
+                return read_score_columns(connection, evaluation_id)
+        except RefusedError:
+            # A page of values of hundreds of kilobytes each is more than a database puts together.
+            with self._database.read() as connection:
+                return read_score_columns(connection, evaluation_id, together=False)
 
     def mean_seconds(self, evaluation_id: int) -> float | None:
         """How long a row takes, by at most 200 rows with the highest indexes; None if none has ended."""

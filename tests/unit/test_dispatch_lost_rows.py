@@ -13,6 +13,7 @@ from doteval.errors import BrokerError
 from doteval.experiments import Evaluation, EvaluationStatus
 from doteval.queue.row_task import RowTask
 from doteval.store import Store
+from doteval.store.rows import Rows
 from tests.unit.clock import Clock
 from tests.unit.dispatch_support import DRAINED, begin, covered, finish, hold, work, worker
 from tests.unit.fake_queue import FakeQueue
@@ -95,6 +96,46 @@ def test_nothing_is_taken_for_lost_while_something_waits_or_is_held(
     clock.now += DRAINED
     hold(store, holder, evaluation, (0, 9))
     assert covered(lost_again(store, dispatcher, queue, clock, evaluation)) == Counter(range(10, 20))
+
+
+def test_rows_in_hands_are_told_from_lost_ones_by_their_number(
+    store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = begin(store, 30)
+    dispatcher.publish(evaluation)
+    queue.take()
+    finish(store, evaluation, 0, 14)
+    holder = worker(store)
+    # Of one the broker has handed out the message twice.
+    hold(store, holder, evaluation, (10, 19), (20, 29), (20, 29))
+    read_from: list[int] = []
+    original = type(store.rows).pending_ranges
+
+    def spy(self: Rows, evaluation_id: int, size: int, *, first: int = 0, limit: int | None = None) -> object:
+        read_from.append(first)
+        return original(self, evaluation_id, size, first=first, limit=limit)
+
+    monkeypatch.setattr(type(store.rows), "pending_ranges", spy)
+    for _ in range(3):
+        clock.now += DRAINED
+        dispatcher.settle(evaluation)
+    # What is done has not been read once more.
+    assert set(read_from) == {30}
+    hold(store, holder, evaluation, (20, 29))
+    assert covered(lost_again(store, dispatcher, queue, clock, evaluation)) == Counter(range(15, 20))
+
+
+def test_rows_that_are_not_read_yet_are_not_lost(
+    store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock
+) -> None:
+    evaluation = begin(store, 10, complete=False)
+    store.rows.set_total(evaluation.id, 50, complete=False, fingerprint=None)
+    dispatcher.publish(evaluation)
+    work(store, evaluation, queue.take())
+    cursor = store.evaluations.published(evaluation.id)
+    assert store.evaluations.by_uid(evaluation.uid).counts.pending == 40
+    assert lost_again(store, dispatcher, queue, clock, evaluation) == []
+    assert store.evaluations.published(evaluation.id) == cursor
 
 
 def test_the_time_counts_anew_when_something_waits_in_between(
