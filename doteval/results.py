@@ -1,4 +1,4 @@
-"""What one row produced: frozen values, no behaviour beyond checking themselves."""
+"""What one row produced: values that never change, no behaviour beyond checking themselves."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from doteval.errors import InvalidResultError
 from doteval.latency import NO_LATENCY, Latency
+from doteval.values import row_value
 
 
 class RowStatus(StrEnum):
@@ -159,7 +160,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@row_value
 class Outcome:
     """One execution of one row, before it is stored. Times: epoch seconds, and seconds."""
 
@@ -174,7 +175,7 @@ class Outcome:
     usage: tuple[Usage, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@row_value
 class Row:
     """One record of a dataset in the store: its position, its key (a hash of its content), its values by column.
 

@@ -17,6 +17,7 @@ from doteval.execution.deadlines import Expired, timed_out, within
 from doteval.execution.failures import classify, ends_command
 from doteval.metering import metering
 from doteval.results import ErrorClass, Usage
+from doteval.values import row_value
 
 # What pytest and worker processes do where nothing else is said.
 DEFAULT_RETRIES = 3
@@ -55,7 +56,7 @@ class CallPolicy:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@row_value
 class Performed:
     """What a call came to: what it returned or what it raised. Times: epoch seconds, and seconds."""
 

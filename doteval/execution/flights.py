@@ -12,7 +12,7 @@ from doteval.metering import Meter, metering
 from doteval.results import Outcome, Row
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Flight:
     """One call: the rows that it is for (more than one in a batch), the lane with their fixtures, where they are
     noted, and the meter of what their fixtures use."""

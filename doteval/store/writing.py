@@ -9,7 +9,6 @@ import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -40,9 +39,10 @@ from doteval.store.engine import Database
 from doteval.store.prepared import Prepared, PreparedQuery
 from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE
 from doteval.store.tally import add_to_tally, count_spent_again
+from doteval.values import row_value
 
 
-@dataclass(frozen=True, slots=True)
+@row_value
 class NewResult:
     """What an execution of a row came to, on its way into the store; `execution` names it, None for a new name."""
 
@@ -119,7 +119,7 @@ def new_execution() -> int:
     return _executions.getrandbits(63)
 
 
-@dataclass(frozen=True, slots=True)
+@row_value
 class EncodedResult:
     """A new result as lines of the tables, which lack only the worker's id."""
 
