@@ -19,6 +19,7 @@ from doteval.results import Row
 
 # In flight (1) or free (0), evaluation id, row index, sample; when its call began, and its time limit.
 _ENTRY = struct.Struct("=qqqqdd")
+_IN_FLIGHT = struct.Struct("=q")
 _CALL = struct.Struct("=dd")
 _CALL_OFFSET = _ENTRY.size - _CALL.size
 _ENTRIES = 4096
@@ -104,7 +105,7 @@ class NotedRows:
     def landed(self) -> None:
         """Cross the rows out, which have ended. To be called once: their places are for others then."""
         for place in self._places:
-            _ENTRY.pack_into(self._map, place, 0, 0, 0, 0, 0.0, 0.0)
+            _IN_FLIGHT.pack_into(self._map, place, 0)
         self._free.extend(self._places)
 
 

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from doteval.results import Usage
 from doteval.sharing import CacheChoice
+from doteval.values import row_value
 
 Returned = TypeVar("Returned")
 
 
-@dataclass(frozen=True, slots=True)
+@row_value
 class Place:
     """Which row is running: of which evaluation (any name that all worker processes use), its index and sample."""
 
@@ -81,15 +80,20 @@ def current_meter() -> Meter | None:
     return _current.get()
 
 
-@contextmanager
-def metering(meter: Meter | None = None) -> Iterator[Meter]:
+class metering:  # noqa: N801 (it reads as the function that it could be, were it not for every row)
     """Have a meter, a new one unless one is given, for what is called inside the block."""
-    meter = Meter() if meter is None else meter
-    token = _current.set(meter)
-    try:
-        yield meter
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_meter", "_token")
+
+    def __init__(self, meter: Meter | None = None) -> None:
+        self._meter = Meter() if meter is None else meter
+
+    def __enter__(self) -> Meter:
+        self._token = _current.set(self._meter)
+        return self._meter
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 def together(usages: Iterable[Usage]) -> tuple[Usage, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import inspect
 import os
 import traceback
@@ -51,7 +52,8 @@ class EvaluationItem(pytest.Function):
     evaluate: Callable[[EvaluationItem], None] | None = None
     loading = False
 
-    @property
+    # Asked for several times a row, and pytest looks the function up each time.
+    @functools.cached_property
     def spec(self) -> ForEachSpec:
         spec = spec_of(self.obj)
         assert spec is not None
