@@ -104,7 +104,7 @@ class Stock:
             self._running = evaluation
             self._rows[evaluation] -= 1
             self._ended += 1
-            wake = self._refused and self._is_time()
+            wake = self._is_time()
         if wake:
             self.wake()
 

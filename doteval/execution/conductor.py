@@ -271,9 +271,8 @@ class Conductor:
     def _draw(self, assignment: Assignment) -> Sequence[Row]:
         """The rows of the next call; none if there are no more, or the next one is too short."""
         rows: list[Row] = []
-        spec = assignment.item.spec
-        columns, size = len(spec.columns), spec.batch_size or 1
-        while not assignment.drawn and len(rows) < size:
+        columns = len(assignment.item.spec.columns)
+        while not assignment.drawn and len(rows) < (assignment.item.spec.batch_size or 1):
             try:
                 row = next(assignment.rows)
             except StopIteration:

@@ -170,10 +170,13 @@ def test_cancel_begins_no_further_rows_and_a_submission_goes_on(
             cancelled_at = time.time()
             assert submitter.wait(20) == 0
         assert re.fullmatch(r"Cancelled 1 evaluation; \d+ rows pending. To go on: submit it again\n", said.stdout)
-        # Longer than the two beats in which a worker process must have noticed: were it going on, it would show.
-        wait_until(lambda: time.time() > cancelled_at + 4, what="four seconds")
+        # Two beats and a bit, in which a worker process must have noticed: between two rows none is in flight either.
+        wait_until(lambda: time.time() > cancelled_at + 2.5, what="two beats")
         wait_until(lambda: len(begun(project)) == project.counts()["end"], what="the end of the rows in flight")
-        assert max(begun(project)) < cancelled_at + 2.5
+        time_of_last = max(begun(project))
+        # Were it going on, it would show.
+        wait_until(lambda: time.time() > cancelled_at + 4, what="four seconds")
+        assert max(begun(project)) == time_of_last < cancelled_at + 2.5
         ran = project.counts()["end"]
         assert ran == project.done() < 400
         (evaluation,) = project.json("status", "x")["evaluations"]

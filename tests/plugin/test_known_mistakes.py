@@ -47,8 +47,9 @@ def test_progress_and_summary_read_results_once_however_many_there_are(
         sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
     assert results.summary()["ok"]["accuracy"] == 1.0
     assert terminal.getvalue().count("eval_it") >= rows
-    # They are a page.
-    reading = [each for each in statements if each.startswith("SELECT") and "group_concat" in each]
-    assert len(reading) == 1
+    reading = [each for each in statements if each.startswith("SELECT") and "FROM score" in each]
+    # They are a page: where it ends, the first score of a row, all of these together, and that there is no second one.
+    assert len(reading) == 4
+    assert sum("group_concat" in each for each in reading) == 1
     # A transaction for some rows, at worst for each: a number that does not grow with the rows before.
     assert len(statements) < 12 * rows + 100
