@@ -22,6 +22,8 @@ from pathlib import Path
 # What a worker process imports before its first row, whatever its evaluations are: not `workers.tasks`, which makes the
 # Celery app from the options of one process.
 _MODULES = (
+    # A plugin of pytest that comes with openai.
+    "anyio.pytest_plugin",
     "celery.app.control",
     "celery.app.events",
     "celery.app.log",
@@ -37,10 +39,6 @@ _MODULES = (
     "doteval.evaluators",
     "doteval.queue.redis_transport",
     "kombu.pidbox",
-    # By pytest itself, for plugins of its own.
-    "pdb",
-    "unittest",
-    "xml.etree.ElementTree",
     "workers.control",
     "workers.consumer",
     "workers.lane_pool",
@@ -92,6 +90,9 @@ def main() -> None:
     gc.disable()
     for name in _MODULES:
         importlib.import_module(name)
+    from doteval.execution.pytest_internals import import_plugins
+
+    import_plugins()
     gc.freeze()
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         # Of threads that something started with the interpreter a fork has none, but perhaps their locks: not this way.

@@ -49,8 +49,11 @@ def with_collected(
             )
     embedded = EmbeddedPytest(paths, body)
     arguments = [*paths, "--capture=no", "-p", "no:cacheprovider"]
-    # What plugins say of their settings is for `pytest`, not for every worker process to repeat.
-    arguments += ["-W", "ignore::pytest.PytestDeprecationWarning"]
+    # What plugins say of their settings is for `pytest`, not for every worker process to repeat. And that plugins are
+    # imported already is no error, whatever the user makes of warnings: doteval is one, and what forks worker processes
+    # imports for all of them.
+    for category in ("PytestDeprecationWarning", "PytestAssertRewriteWarning"):
+        arguments += ["-W", f"ignore::pytest.{category}"]
     if keyword:
         arguments += ["-k", keyword]
     if root is not None:

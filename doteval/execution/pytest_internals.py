@@ -7,12 +7,14 @@ that pyproject.toml pins.
 from __future__ import annotations
 
 import copy
+import importlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
 import pytest
+from _pytest.config import default_plugins
 from _pytest.fixtures import FixtureDef, FuncFixtureInfo, SubRequest, TopRequest, resolve_fixture_function
 from _pytest.logging import LogCaptureHandler, caplog_handler_key, caplog_records_key, catching_logs
 from _pytest.python import get_direct_param_fixture_func
@@ -32,6 +34,7 @@ __all__ = [
     "fixture_info",
     "fresh_copy",
     "generate_functions",
+    "import_plugins",
     "is_constant",
     "is_per_row",
     "is_pytests",
@@ -99,6 +102,12 @@ class LoadedFixture(FixtureDef[object]):
 
     def addfinalizer(self, finalizer: Callable[[], object]) -> None:
         pass
+
+
+def import_plugins() -> None:
+    """Import what pytest imports when it begins: its own plugins."""
+    for name in default_plugins:
+        importlib.import_module(f"_pytest.{name}")
 
 
 def use_row_setup_state(session: pytest.Session) -> None:

@@ -27,7 +27,8 @@ from workers import launcher as other_side
 # Says what it is, and waits to be told how to end.
 MODULE = """
 import json, os, signal, sys, time
-import_done = [name for name in ("celery.apps.worker", "workers.process", "workers.tasks") if name in sys.modules]
+names = ("celery.apps.worker", "workers.process", "workers.tasks", "_pytest.unittest", "anyio.pytest_plugin")
+import_done = [name for name in names if name in sys.modules]
 print(json.dumps({
     "pid": os.getpid(),
     "parent": os.getppid(),
@@ -190,7 +191,12 @@ def test_what_is_forked_has_the_imports_made_and_nothing_of_one_process(
     second = launcher.launch(["it_is", "0"], {}, output)
     assert second.wait(30) == 0
     one, other = sorted(said(directory, 2), key=lambda it: it["pid"] != first.pid)
-    assert one["imported"] == other["imported"] == ["celery.apps.worker", "workers.process"]
+    assert one["imported"] == other["imported"] == [
+        "celery.apps.worker",
+        "workers.process",
+        "_pytest.unittest",
+        "anyio.pytest_plugin",
+    ]
     assert one["parent"] == other["parent"] == launcher.pid
     assert other["variable"] is None
     assert other["open"] == ["0", "1", "2", "3"]

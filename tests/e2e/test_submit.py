@@ -217,3 +217,11 @@ def test_whatever_users_tell_xdist_worker_processes_evaluate(project: Project, o
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
     assert project.counts()["+model"] == 1
     assert len(project.records("x")["eval_counted"]) == 4
+
+
+@pytest.mark.parametrize("settings", ["filterwarnings = error", "addopts = -W error"])
+def test_where_warnings_are_errors_plugins_may_be_imported_already(project: Project, settings: str) -> None:
+    project.write("pytest.ini", f"[pytest]\n{settings}\n")
+    project.write("eval_it.py", EVALUATIONS.replace("range(200)", "range(4)"))
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
+    assert len(project.records("x")["eval_counted"]) == 4

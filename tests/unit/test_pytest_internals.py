@@ -11,6 +11,8 @@ import copy
 import functools
 import importlib.metadata
 import logging
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -486,3 +488,20 @@ def test_fixtures_that_pytest_brings_are_known_by_their_module(inside: Inside) -
         assert not internals.is_pytests(definition_of(item, "of_session"))
 
     inside(body)
+
+
+@stands_on("default_plugins")
+def test_what_pytest_imports_when_it_begins_can_be_imported_before() -> None:
+    code = """
+import sys
+from doteval.execution.pytest_internals import import_plugins
+assert "_pytest.unittest" not in sys.modules
+import_plugins()
+before = set(sys.modules)
+import pytest
+code = pytest.main(["--version"])
+later = [name for name in set(sys.modules) - before if name.startswith("_pytest.")]
+assert (code, later) == (0, []), (code, later)
+"""
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
