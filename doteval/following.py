@@ -40,6 +40,9 @@ class Watcher(Protocol):
     def moved(self, evaluations: Sequence[Evaluation]) -> None:
         """How the evaluations stand now; called several times a second."""
 
+    def ended(self, store: Store, evaluations: Sequence[Evaluation]) -> None:
+        """All have ended, as they stand in this store. Local worker processes leave meanwhile."""
+
     def note(self, line: str) -> None:
         """Something that the user should know."""
 
@@ -47,7 +50,7 @@ class Watcher(Protocol):
 class Following:
     """Looks at the store now and then, tells the watcher, and brings pending rows forward.
 
-    `need_workers` is called whenever there are some to publish; None where others start the worker processes.
+    A `supervisor` starts the local worker processes, None where others do.
     """
 
     def __init__(
@@ -56,9 +59,9 @@ class Following:
         dispatcher: Dispatcher,
         evaluations: list[Evaluation],
         watcher: Watcher,
-        need_workers: Callable[[], None] | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
-        self._need_workers = need_workers
+        self._supervisor = supervisor
         self._store = store
         self._dispatcher = dispatcher
         self._evaluations = evaluations
@@ -86,8 +89,8 @@ class Following:
         def publish() -> bool:
             current = self._store.evaluations.by_uid(evaluation.uid)
             if current.status is EvaluationStatus.RUNNING and current.counts.pending:
-                if self._need_workers is not None:
-                    self._need_workers()
+                if self._supervisor is not None:
+                    self._supervisor.start()
                 self._dispatcher.publish(current)
             return current.status is EvaluationStatus.RUNNING
 
@@ -100,7 +103,7 @@ class Following:
             self._next_look = time.monotonic() + _LOOK_SECONDS
 
     def to_the_end(self) -> None:
-        """Follow until no evaluation is running any more."""
+        """Follow until no evaluation is running any more. Local worker processes begin to leave then."""
         pause, pace = _FIRST_LOOK_SECONDS, Pace()
         while True:
             current = self.current()
@@ -119,9 +122,12 @@ class Following:
                 self._next_settle = time.monotonic() + _SETTLE_SECONDS
             if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
                 self._watcher.moved(current)
-                return
+                break
             time.sleep(max(_FIRST_LOOK_SECONDS, min(pause, pace.seconds_from_end(current) / 2)))
             pause = min(_LOOK_SECONDS, pause * _SLOWER)
+        if self._supervisor is not None:
+            self._supervisor.dismiss()
+        self._watcher.ended(self._store, current)
 
     def tell_if_alone(self) -> None:
         """Tell the watcher of queues that rows are to travel on and that no worker process serves now."""
@@ -194,14 +200,14 @@ def local_workers(
     watcher: Watcher,
     devices: Sequence[str] = (),
     launcher: Launcher | None = None,
-) -> Iterator[Callable[[], None]]:
-    """Worker processes of this machine, from when what it gives is called to the end of the block.
+) -> Iterator[Supervisor]:
+    """Worker processes of this machine, from when the supervisor is told to start them to the end of the block.
 
     They finish their rows in flight then.
     """
     note = watcher.note
     supervisor = Supervisor(options, processes, store, told=note, output=note, devices=devices, launcher=launcher)
     try:
-        yield supervisor.start
+        yield supervisor
     finally:
         supervisor.stop()

@@ -21,6 +21,7 @@ from doteval.results import ErrorClass
 from doteval.settings import load_settings
 from doteval.spending import Budget, budget_error, check_prices, stopped_at_budget
 from doteval.store import Store
+from doteval.supervisor import Supervisor
 from doteval.turns import wait_for_other_brokers
 from doteval.worker_options import WorkerOptions, rows_in_flight, slots_for
 
@@ -49,29 +50,20 @@ class RetryOptions:
     budget: Budget = field(default_factory=Budget)
 
 
-@dataclass(frozen=True, slots=True)
-class Retried:
-    """How the evaluations with rows to retry stand when `retry` returns; `rows` is how many there were,
-    with those that an earlier one left pending at the end of its budget."""
-
-    evaluations: list[Evaluation]
-    rows: int
-
-
 def retry(
     options: RetryOptions,
     store: Store,
     evaluations: Sequence[Evaluation],
     watcher: Watcher,
     launcher: Launcher | None = None,
-) -> Retried:
+) -> int:
     """Run failed rows of an experiment's evaluations again, those only that the options choose.
 
     Their errors stay until a new result is in. Neither the dataset nor its file is needed. With a broker the
     workers there run the rows; without one, local worker processes do, on the files that were submitted, and a
     `launcher` starts them.
-    Returns when all is done, or, with `detach`, when all is published. An evaluation that was cancelled goes
-    on as well.
+    Returns when all is done, or, with `detach`, when all is published: how many rows there were to run, with those
+    that an earlier retry left pending at the end of its budget. An evaluation that was cancelled goes on as well.
 
     Raises UsageError, EvaluationFileError, ChangedError, BrokerError and StoreError; BudgetError if the budget of
     one of them is used up already.
@@ -92,7 +84,7 @@ def retry(
         or (everything and stopped_at_budget(each) and each.counts.pending)
     ]
     if not failing:
-        return Retried([], 0)
+        return 0
     for evaluation in failing:
         _check_complete(store, evaluation)
         reason = used_up(store, evaluation.experiment, options.budget or Budget.of(evaluation.spec.metadata))
@@ -103,7 +95,7 @@ def retry(
     # Imported here: pytest takes time that a retry by workers elsewhere need not wait.
     from doteval.execution.embedded import with_collected
 
-    retried: list[Retried] = []
+    retried: list[int] = []
     root = _common_root(failing)
     nodes = tuple(_node(evaluation, root) for evaluation in failing)
 
@@ -124,7 +116,7 @@ def _run(
     paths: tuple[str, ...] = (),
     root: str | None = None,
     launcher: Launcher | None = None,
-) -> Retried:
+) -> int:
     with contextlib.ExitStack() as stack:
         broker, private = broker_for(stack, options.broker)
         publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue or DEFAULT_QUEUE)))
@@ -145,8 +137,7 @@ def _run(
         slots = rows_in_flight(processes, options.concurrency)
         queues = {each.uid: each.queue or DEFAULT_QUEUE for each in evaluations}
         dispatcher = Dispatcher(store, publisher, DispatchOptions(slots=slots, queues=queues, total=marked))
-        following = Following(store, dispatcher, evaluations, watcher)
-        watcher.began(evaluations[0].experiment, following.current(), processes)
+        supervisor: Supervisor | None = None
         if processes:
             worker_options = WorkerOptions(
                 paths=paths,
@@ -160,10 +151,13 @@ def _run(
                 service="local",
                 sharing=replace(load_settings().sharing(), broker=broker),
             )
-            start_workers = stack.enter_context(
+            supervisor = stack.enter_context(
                 local_workers(worker_options, processes, store, watcher, options.devices, launcher)
             )
-            start_workers()
+        following = Following(store, dispatcher, evaluations, watcher, supervisor)
+        watcher.began(evaluations[0].experiment, following.current(), processes)
+        if supervisor is not None:
+            supervisor.start()
         for evaluation in evaluations:
             # Of one that runs, rows are on their way: what nobody runs is found when the queue has drained.
             if evaluation.status is not EvaluationStatus.RUNNING:
@@ -173,7 +167,7 @@ def _run(
             following.tell_if_alone()
         else:
             following.to_the_end()
-        return Retried(following.current(), marked)
+        return marked
 
 
 def _placed(store: Store, evaluation: Evaluation, queue: str | None, private: str | None) -> Evaluation:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from doteval.budgets import used_up
@@ -35,6 +34,7 @@ from doteval.queue.publisher import Publisher
 from doteval.sharing import CacheChoice, Sharing
 from doteval.spending import Budget, budget_error, check_prices
 from doteval.store import Store
+from doteval.supervisor import Supervisor
 from doteval.turns import wait_for_other_brokers
 from doteval.worker_options import WorkerOptions, rows_in_flight, slots_for
 
@@ -80,10 +80,9 @@ class SubmitOptions:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """How the evaluations of a submission stand when `submit` returns. `storage` is the URL, with its password."""
+    """Where the results of a submission are. `storage` is the URL, with its password."""
 
     experiment: Experiment
-    evaluations: list[Evaluation]
     storage: str = field(repr=False)
 
 
@@ -135,19 +134,19 @@ def _submit_collected(
             for item in collected.items
         ]
         watcher.began(experiment, evaluations, processes)
-        need_workers: Callable[[], None] | None = None
+        supervisor: Supervisor | None = None
         if processes:
             worker_options = _worker_options(options, store, broker, private, queues_of(evaluations, options.queue))
-            need_workers = stack.enter_context(
+            supervisor = stack.enter_context(
                 local_workers(worker_options, processes, store, watcher, options.devices, launcher)
             )
             # Before the first rows are read, which may take longer than to load models. What was completed may stay so.
             if any(before.get(each.uid) is not EvaluationStatus.COMPLETED for each in evaluations):
-                need_workers()
+                supervisor.start()
         slots = rows_in_flight(processes, options.concurrency)
         queues = {each.uid: each.queue or options.queue for each in evaluations}
         dispatcher = Dispatcher(store, publisher, DispatchOptions(options.rows_per_task, slots, queues))
-        following = Following(store, dispatcher, evaluations, watcher, need_workers)
+        following = Following(store, dispatcher, evaluations, watcher, supervisor)
         for evaluation in evaluations:
             store.rows.retry_failed(evaluation.id)
             if evaluation.uid not in at_work:
@@ -164,7 +163,7 @@ def _submit_collected(
             following.tell_if_alone()
         else:
             following.to_the_end()
-        return Submission(experiment, following.current(), store.raw_url)
+        return Submission(experiment, store.raw_url)
 
 
 def _worker_options(

@@ -89,8 +89,9 @@ class Supervisor:
         self._places = [_Place(number, device_of(devices, number)) for number in range(1, processes + 1)]
         self._stuck_rows = StuckRows(clock=clock)
         self._next_watch = 0.0
-        # The processes that were killed for rows that were over their time.
+        # The processes that were killed for rows that were over their time, and those that were asked to leave.
         self._stuck: set[int] = set()
+        self._asked: set[int] = set()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="doteval-supervisor", daemon=True)
 
@@ -99,16 +100,27 @@ class Supervisor:
         if self._thread.ident is None:
             self._thread.start()
 
-    def stop(self, *, patience: float = 600.0) -> None:
-        """Ask every worker process to finish its rows in flight and leave; wait for them.
+    def dismiss(self) -> None:
+        """Start no worker process any more, and ask every one to finish its rows in flight and leave.
 
-        After `patience` seconds they are killed. Raises WorkerError if that was necessary.
+        Does not wait for them: `stop` does.
         """
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        processes = [place.process for place in self._places if place.process is not None]
-        killed = self._end(processes, patience)
+        for process in self._processes():
+            # To be asked twice is to be told to leave rows in flight behind.
+            if process.pid not in self._asked:
+                self._asked.add(process.pid)
+                process.send_signal(signal.SIGTERM)
+
+    def stop(self, *, patience: float = 600.0) -> None:
+        """Dismiss all worker processes, and wait for them.
+
+        After `patience` seconds they are killed. Raises WorkerError if that was necessary.
+        """
+        killed = self._end(patience)
+        processes = self._processes()
         for process in processes:
             self._deaths.record(process, stuck=process.pid in self._stuck)
         if self._output is not None:
@@ -120,24 +132,26 @@ class Supervisor:
                 remedy="Their rows are pending; submit the experiment again to run them.",
             )
 
-    def _end(self, processes: list[Process], patience: float) -> list[int]:
-        """Ask processes to leave, and wait. Returns the ids of those that had to be killed."""
+    def _processes(self) -> list[Process]:
+        return [place.process for place in self._places if place.process is not None]
+
+    def _end(self, patience: float) -> list[int]:
+        """Ask all processes to leave, and wait. Returns the ids of those that had to be killed."""
         deadline = self._clock() + patience
         killed = []
         try:
-            for process in processes:
-                process.send_signal(signal.SIGTERM)
-            for process in processes:
+            self.dismiss()
+            for process in self._processes():
                 if not self._has_left(process, max(0.0, deadline - self._clock())):
                     process.kill()
                     killed.append(process.pid)
         except KeyboardInterrupt:
             # The second Ctrl-C: the user will not wait for rows in flight.
-            for process in processes:
+            for process in self._processes():
                 process.kill()
             raise
         finally:
-            for process in processes:
+            for process in self._processes():
                 process.wait()
         return killed
 
@@ -155,11 +169,11 @@ class Supervisor:
 
     def pids(self) -> list[int]:
         """The process ids of those that are alive."""
-        return [place.process.pid for place in self._places if place.process and place.process.poll() is None]
+        return [process.pid for process in self._processes() if process.poll() is None]
 
     def exit_codes(self) -> list[int]:
         """The exit codes of those that have ended."""
-        codes = [place.process.poll() for place in self._places if place.process]
+        codes = [process.poll() for process in self._processes()]
         return [code for code in codes if code is not None]
 
     def _keep(self) -> None:

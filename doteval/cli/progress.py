@@ -13,6 +13,7 @@ from rich.text import Text
 
 from doteval.cli.terminal import STATUS_STYLES, console, count, duration, few, names, plain, share
 from doteval.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.store import Store
 
 # Seconds between two lines where there is no terminal.
 _QUIET_SECONDS = 10.0
@@ -23,11 +24,19 @@ _OTHER_LINES = 6
 class Follower:
     """Shows how evaluations go on; what it shows is told to it. Use it as a context manager.
 
-    It is a `doteval.submit.Watcher`. An evaluation that ends leaves one line behind and its bar goes.
+    It is a `doteval.following.Watcher`. An evaluation that ends leaves one line behind and its bar goes. When all have
+    ended, `at_the_end` is called with them and their store.
     """
 
-    def __init__(self, output: Console | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        output: Console | None = None,
+        *,
+        at_the_end: Callable[[Store, Sequence[Evaluation]], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._console = output or console()
+        self._at_the_end = at_the_end
         self._clock = clock
         self._bars = _Bars(self._console) if self._console.is_terminal else None
         self._ended: set[int] = set()
@@ -82,6 +91,11 @@ class Follower:
             self._last_lines = now
             for evaluation in running:
                 self._console.print(self._running_line(evaluation, called[evaluation.id], now))
+
+    def ended(self, store: Store, evaluations: Sequence[Evaluation]) -> None:
+        """Do what is to be done when all have ended."""
+        if self._at_the_end is not None:
+            self._at_the_end(store, evaluations)
 
     def note(self, line: str) -> None:
         """Show a line that should stay."""

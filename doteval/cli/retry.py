@@ -82,8 +82,8 @@ def command(
     launcher = local_launcher(early, settings.broker, {"--workers": workers, "--devices": devices})
 
     from doteval.cli import terminal
+    from doteval.cli.outcome import Outcome
     from doteval.cli.progress import Follower
-    from doteval.cli.submit import print_results
     from doteval.results import ErrorClass
     from doteval.retry import RetryOptions, retry
     from doteval.spending import Budget
@@ -103,19 +103,20 @@ def command(
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
         evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
+        outcome = Outcome(console, errors_as)
         try:
-            with Follower(console) as follower:
-                retried = retry(options, store, evaluations, follower, launcher)
+            with Follower(console, at_the_end=outcome.read) as follower:
+                rows = retry(options, store, evaluations, follower, launcher)
         except KeyboardInterrupt:
             again = f"doteval retry {shlex.quote(name)}"
             terminal.console(stderr=True).print(
                 terminal.plain(f"\nStopped. What is done is stored. To go on: {again}, or submit it again")
             )
             raise
-        if not retried.rows:
+        if not rows:
             console.print("No failed rows to run again")
         elif detach:
-            rows = terminal.few(retried.rows, "row")
-            console.print(terminal.plain(f"Published {rows}. To follow: doteval watch {shlex.quote(name)}"))
+            published = terminal.few(rows, "row")
+            console.print(terminal.plain(f"Published {published}. To follow: doteval watch {shlex.quote(name)}"))
         else:
-            print_results(console, store, experiment, retried.evaluations, errors_as)
+            outcome.print(store, experiment)

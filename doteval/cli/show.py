@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +22,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from doteval.experiments import Evaluation
+    from doteval.results import ErrorClass
     from doteval.store import Store
     from doteval.summary import ErrorsAs, Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is read of an evaluation's results to show what came out of it.
+
+    `summary` is the one that was asked for, `as_false` the one in which errors count as False, `classes` how many rows
+    have failed with errors of a class.
+    """
+
+    summary: Summary
+    as_false: Summary
+    classes: Mapping[ErrorClass, int]
 
 
 @click.command("show")
@@ -70,7 +86,7 @@ def command(
                 _check_row(store, found, row)
                 print_row(console, store, found, row)
                 continue
-            print_evaluation(console, store, found, errors_as=errors_as)
+            print_evaluation(console, found, figures(store, found, errors_as), errors_as=errors_as)
             if errors:
                 print_errors(console, store, found)
             if full:
@@ -94,7 +110,9 @@ def print_heading(console: Console, evaluation: Evaluation) -> None:
         console.print(terminal.plain(evaluation.reason), style="red")
 
 
-def print_evaluation(console: Console, store: Store, evaluation: Evaluation, *, errors_as: ErrorsAs = "false") -> None:
+def print_evaluation(
+    console: Console, evaluation: Evaluation, figures: Figures, *, errors_as: ErrorsAs = "false"
+) -> None:
     """The heading of an evaluation, the table of its metrics, and how many rows failed for what reason.
 
     Where rows failed, both figures are there: with them as False, and without them.
@@ -108,10 +126,9 @@ def print_evaluation(console: Console, store: Store, evaluation: Evaluation, *, 
     table = terminal.table(*columns, left=2)
     rest = (terminal.count(counts.failed), terminal.count(counts.skipped), terminal.duration(_seconds(evaluation)))
     notes = []
-    summary, as_false = _summaries(store, evaluation, errors_as)
-    for score in summary:
+    for score in figures.summary:
         for metric in score.metrics:
-            figures = metric.without_failed if errors_as == "false" else as_false[score.name][metric.name]
+            second = metric.without_failed if errors_as == "false" else figures.as_false[score.name][metric.name]
             table.add_row(
                 terminal.plain(score.name),
                 terminal.plain(metric.name),
@@ -119,17 +136,16 @@ def print_evaluation(console: Console, store: Store, evaluation: Evaluation, *, 
                 terminal.interval(metric.interval),
                 terminal.count(metric.n),
                 *rest,
-                *([terminal.figure(figures)] if other else []),
+                *([terminal.figure(second)] if other else []),
             )
             if metric.note:
                 notes.append(f"{score.name} {metric.name}: {metric.note}")
     if not table.row_count:
         table.add_row("no scores", "", "-", "-", "0", *rest, *("-" for _ in other))
     console.print(table)
-    classes = store.attempts.classes(evaluation.id)
-    if classes:
-        named = ", ".join(f"{terminal.count(number)} {kind.value}" for kind, number in classes.items())
-        again = "" if sum(classes.values()) == counts.failed else "; some of them are to be run again"
+    if figures.classes:
+        named = ", ".join(f"{terminal.count(number)} {kind.value}" for kind, number in figures.classes.items())
+        again = "" if sum(figures.classes.values()) == counts.failed else "; some of them are to be run again"
         console.print(f"Errors: {named}{again}")
     if counts.pending or counts.total is None:
         notes.append(f"{terminal.share(counts)} rows are finished; the figures are of these")
@@ -138,14 +154,14 @@ def print_evaluation(console: Console, store: Store, evaluation: Evaluation, *, 
     console.print()
 
 
-def _summaries(store: Store, evaluation: Evaluation, errors_as: ErrorsAs) -> tuple[Summary, Summary]:
-    """The summary that was asked for, and the one in which errors count as False."""
+def figures(store: Store, evaluation: Evaluation, errors_as: ErrorsAs = "false") -> Figures:
+    """Read the results of an evaluation, for `print_evaluation`."""
     from doteval.summary import summarize
 
     columns = store.results.score_columns(evaluation.id)
     as_false = summarize(columns, evaluation.counts)
     wanted = as_false if errors_as == "false" else summarize(columns, evaluation.counts, errors_as=errors_as)
-    return wanted, as_false
+    return Figures(wanted, as_false, store.attempts.classes(evaluation.id))
 
 
 def _check_row(store: Store, evaluation: Evaluation, index: int) -> None:
@@ -165,13 +181,13 @@ def _document(
     from doteval.cli import documents
     from doteval.cli.records import ERRORS_SHOWN, LAST_SHOWN, records_of_row
 
-    summary, as_false = _summaries(store, evaluation, errors_as)
+    read = figures(store, evaluation, errors_as)
     document = {
         **documents.evaluation(evaluation),
         "seconds": _seconds(evaluation),
         "errors_as": errors_as,
-        "error_classes": store.attempts.classes(evaluation.id),
-        "scores": documents.scores(summary, as_false),
+        "error_classes": read.classes,
+        "scores": documents.scores(read.summary, read.as_false),
     }
     if row is not None:
         _check_row(store, evaluation, row)

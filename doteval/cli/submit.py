@@ -19,10 +19,6 @@ from doteval.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from doteval.experiments import Evaluation, Experiment
-    from doteval.store import Store
     from doteval.summary import ErrorsAs
 
 Count = click.IntRange(min=1)
@@ -116,6 +112,7 @@ def command(
     launcher = local_launcher(early, settings.broker, {"--workers": workers, "--devices": devices})
 
     from doteval.cli import terminal
+    from doteval.cli.outcome import Outcome
     from doteval.cli.progress import Follower
     from doteval.experiments import ephemeral_name
     from doteval.queue.lanes import Priority
@@ -149,8 +146,9 @@ def command(
     chosen: dict[str, Any] = {"max_retries": max_retries, "retry_delay": retry_delay, "max_crashes": max_crashes}
     options = replace(options, **{name: value for name, value in chosen.items() if value is not None})
     console = terminal.console()
+    outcome = Outcome(console, errors_as)
     try:
-        with Follower(console) as follower:
+        with Follower(console, at_the_end=outcome.read) as follower:
             submission = submit(options, follower, launcher)
     except KeyboardInterrupt:
         terminal.console(stderr=True).print(
@@ -161,31 +159,7 @@ def command(
         console.print(terminal.plain(f"Published. To follow: doteval watch {shlex.quote(name)}"))
         return
     with Store.open(submission.storage, create=False) as store:
-        print_results(console, store, submission.experiment, submission.evaluations, errors_as)
-
-
-def print_results(
-    console: Console,
-    store: Store,
-    experiment: Experiment,
-    evaluations: list[Evaluation],
-    errors_as: ErrorsAs,
-) -> None:
-    """The metrics, the usage, and where the results are. Raises what `tell_in_exit_code` does."""
-    from doteval.cli import terminal
-    from doteval.cli.show import print_evaluation
-    from doteval.cli.usage import print_usage
-    from doteval.cli.watch import tell_in_exit_code
-
-    console.print()
-    for evaluation in evaluations:
-        print_evaluation(console, store, evaluation, errors_as=errors_as)
-    print_usage(console, store.usage.report(experiment))
-    console.print(terminal.plain(f"Results: {store.url}"))
-    name = shlex.quote(experiment.name)
-    failed = any(evaluation.counts.failed for evaluation in evaluations)
-    console.print(terminal.plain(f"To see them: doteval show {name}{' --errors' if failed else ' --full'}"))
-    tell_in_exit_code(experiment, evaluations)
+        outcome.print(store, submission.experiment)
 
 
 def _again(paths: tuple[str, ...], experiment: str) -> str:

@@ -191,12 +191,8 @@ def test_what_is_forked_has_the_imports_made_and_nothing_of_one_process(
     second = launcher.launch(["it_is", "0"], {}, output)
     assert second.wait(30) == 0
     one, other = sorted(said(directory, 2), key=lambda it: it["pid"] != first.pid)
-    assert one["imported"] == other["imported"] == [
-        "celery.apps.worker",
-        "workers.process",
-        "_pytest.unittest",
-        "anyio.pytest_plugin",
-    ]
+    assert one["imported"] == other["imported"]
+    assert one["imported"] == ["celery.apps.worker", "workers.process", "_pytest.unittest", "anyio.pytest_plugin"]
     assert one["parent"] == other["parent"] == launcher.pid
     assert other["variable"] is None
     assert other["open"] == ["0", "1", "2", "3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unittest.mock import Mock
 
 import pytest
 
@@ -11,6 +12,7 @@ from doteval.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.following import Following
 from doteval.results import Outcome, RowStatus
 from doteval.store import CODE, NewResult, Store
+from doteval.supervisor import Supervisor
 from tests.unit.dispatch_support import begin, begin_on, fail_load, finish, rows, worker
 from tests.unit.fake_queue import FakeQueue
 
@@ -20,6 +22,7 @@ class NoWatcher:
 
     def began(self, experiment: Experiment, evaluations: Sequence[Evaluation], workers: int) -> None: ...
     def moved(self, evaluations: Sequence[Evaluation]) -> None: ...
+    def ended(self, store: Store, evaluations: Sequence[Evaluation]) -> None: ...
     def note(self, line: str) -> None: ...
 
 
@@ -50,6 +53,24 @@ def test_where_nothing_is_pending_nothing_is_looked_for(
     monkeypatch.setattr(type(store.rows), "pending_ranges", look)
     assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
     assert following.publish(evaluation)
+
+
+def test_worker_processes_are_asked_to_leave_before_the_watcher_is_told_of_the_end(
+    store: Store, dispatcher: Dispatcher
+) -> None:
+    evaluation = begin(store, 10)
+    finish(store, evaluation, 0, 9)
+    supervisor = Mock(spec=Supervisor)
+    told: list[tuple[Store, EvaluationStatus, int]] = []
+
+    class Told(NoWatcher):
+        def ended(self, store: Store, evaluations: Sequence[Evaluation]) -> None:
+            supervisor.dismiss.assert_called_once_with()
+            supervisor.stop.assert_not_called()
+            told.extend((store, each.status, each.counts.done) for each in evaluations)
+
+    Following(store, dispatcher, [evaluation], Told(), supervisor).to_the_end()
+    assert told == [(store, EvaluationStatus.COMPLETED, 10)]
 
 
 def test_an_evaluation_that_is_over_is_left_alone(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -243,6 +244,22 @@ def test_stop_waits_until_all_have_left_in_order(start: Start) -> None:
     assert bench.supervisor.pids() == []
     assert bench.supervisor.exit_codes() == [0, 0]
     assert bench.said == []
+
+
+def test_those_who_are_dismissed_are_asked_once_and_waited_for_later(start: Start, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    waits = f"    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n    os._exit(0)"
+    bench = start(OBEDIENT.replace("    os._exit(0)", waits), processes=2)
+    bench.ready(2)
+    pids = bench.supervisor.pids()
+    bench.supervisor.dismiss()
+    bench.supervisor.dismiss()
+    assert bench.supervisor.pids() == pids
+    gate.touch()
+    bench.supervisor.stop()
+    # Each says so whenever it is asked. And nobody was started in their place.
+    assert bench.printed.count("leaving") == 2
+    assert bench.supervisor.exit_codes() == [0, 0]
 
 
 def test_those_that_do_not_leave_are_killed_and_that_is_said(start: Start) -> None:
