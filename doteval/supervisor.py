@@ -120,8 +120,7 @@ class Supervisor:
         After `patience` seconds they are killed. Raises WorkerError if that was necessary.
         """
         killed = self._end(patience)
-        processes = self._processes()
-        for process in processes:
+        for process in self._processes():
             self._deaths.record(process, stuck=process.pid in self._stuck)
         if self._output is not None:
             self._output.close()

@@ -227,8 +227,8 @@ class WorkerProcess:
             return "0 rows: all done before"
         lot.holds(len(rows), self._conductor.rows_at_once(item))
         suspects = self._patiently(lambda store: store.crashes.suspects(evaluation.id, task.first, task.last))
-        suspected = [row for row in rows if (row.index, row.sample) in suspects] if suspects else []
-        calm = [row for row in rows if (row.index, row.sample) not in suspects] if suspected else rows
+        calm = [row for row in rows if (row.index, row.sample) not in suspects]
+        suspected = [row for row in rows if (row.index, row.sample) in suspects]
         landing = Landing(
             evaluation, self._writer, self._count_stored, self._spending, lot, parts=2 if calm and suspected else 1
         )

@@ -82,7 +82,7 @@ def command(
     launcher = local_launcher(early, settings.broker, {"--workers": workers, "--devices": devices})
 
     from doteval.cli import terminal
-    from doteval.cli.outcome import Outcome
+    from doteval.cli.ending import Ending
     from doteval.cli.progress import Follower
     from doteval.results import ErrorClass
     from doteval.retry import RetryOptions, retry
@@ -103,9 +103,9 @@ def command(
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
         evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
-        outcome = Outcome(console, errors_as)
+        ending = Ending(console, errors_as)
         try:
-            with Follower(console, at_the_end=outcome.read) as follower:
+            with Follower(console, at_the_end=ending.read) as follower:
                 rows = retry(options, store, evaluations, follower, launcher)
         except KeyboardInterrupt:
             again = f"doteval retry {shlex.quote(name)}"
@@ -119,4 +119,4 @@ def command(
             published = terminal.few(rows, "row")
             console.print(terminal.plain(f"Published {published}. To follow: doteval watch {shlex.quote(name)}"))
         else:
-            outcome.print(store, experiment)
+            ending.print(store, experiment)

@@ -86,7 +86,7 @@ def command(
                 _check_row(store, found, row)
                 print_row(console, store, found, row)
                 continue
-            print_evaluation(console, found, figures(store, found, errors_as), errors_as=errors_as)
+            print_evaluation(console, found, read_figures(store, found, errors_as))
             if errors:
                 print_errors(console, store, found)
             if full:
@@ -110,16 +110,14 @@ def print_heading(console: Console, evaluation: Evaluation) -> None:
         console.print(terminal.plain(evaluation.reason), style="red")
 
 
-def print_evaluation(
-    console: Console, evaluation: Evaluation, figures: Figures, *, errors_as: ErrorsAs = "false"
-) -> None:
+def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures) -> None:
     """The heading of an evaluation, the table of its metrics, and how many rows failed for what reason.
 
     Where rows failed, both figures are there: with them as False, and without them.
     """
     from doteval.cli import terminal
 
-    counts = evaluation.counts
+    counts, errors_as = evaluation.counts, figures.summary.errors_as
     print_heading(console, evaluation)
     other = [] if not counts.failed else ["without errors" if errors_as == "false" else "errors as False"]
     columns = ("score", "metric", "value", "95% interval", "n", "errors", "skipped", "time", *other)
@@ -154,7 +152,7 @@ def print_evaluation(
     console.print()
 
 
-def figures(store: Store, evaluation: Evaluation, errors_as: ErrorsAs = "false") -> Figures:
+def read_figures(store: Store, evaluation: Evaluation, errors_as: ErrorsAs = "false") -> Figures:
     """Read the results of an evaluation, for `print_evaluation`."""
     from doteval.summary import summarize
 
@@ -181,7 +179,7 @@ def _document(
     from doteval.cli import documents
     from doteval.cli.records import ERRORS_SHOWN, LAST_SHOWN, records_of_row
 
-    read = figures(store, evaluation, errors_as)
+    read = read_figures(store, evaluation, errors_as)
     document = {
         **documents.evaluation(evaluation),
         "seconds": _seconds(evaluation),

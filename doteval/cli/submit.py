@@ -112,7 +112,7 @@ def command(
     launcher = local_launcher(early, settings.broker, {"--workers": workers, "--devices": devices})
 
     from doteval.cli import terminal
-    from doteval.cli.outcome import Outcome
+    from doteval.cli.ending import Ending
     from doteval.cli.progress import Follower
     from doteval.experiments import ephemeral_name
     from doteval.queue.lanes import Priority
@@ -146,9 +146,9 @@ def command(
     chosen: dict[str, Any] = {"max_retries": max_retries, "retry_delay": retry_delay, "max_crashes": max_crashes}
     options = replace(options, **{name: value for name, value in chosen.items() if value is not None})
     console = terminal.console()
-    outcome = Outcome(console, errors_as)
+    ending = Ending(console, errors_as)
     try:
-        with Follower(console, at_the_end=outcome.read) as follower:
+        with Follower(console, at_the_end=ending.read) as follower:
             submission = submit(options, follower, launcher)
     except KeyboardInterrupt:
         terminal.console(stderr=True).print(
@@ -159,7 +159,7 @@ def command(
         console.print(terminal.plain(f"Published. To follow: doteval watch {shlex.quote(name)}"))
         return
     with Store.open(submission.storage, create=False) as store:
-        outcome.print(store, submission.experiment)
+        ending.print(store, submission.experiment)
 
 
 def _again(paths: tuple[str, ...], experiment: str) -> str:

@@ -25,7 +25,7 @@ def command(name: str, storage: str | None) -> None:
     """Follow the experiment NAME until it is completed. Ctrl-C stops following, and nothing else."""
     from doteval.cli import terminal
     from doteval.cli.progress import Follower
-    from doteval.cli.show import figures, print_evaluation
+    from doteval.cli.show import print_evaluation, read_figures
 
     with existing_store(storage) as store:
         console = terminal.console()
@@ -33,7 +33,7 @@ def command(name: str, storage: str | None) -> None:
             evaluations = follow(store, name, follower)
         console.print()
         for evaluation in evaluations:
-            print_evaluation(console, evaluation, figures(store, evaluation))
+            print_evaluation(console, evaluation, read_figures(store, evaluation))
         tell_in_exit_code(store.experiments.find(name), evaluations)
 
 

@@ -156,8 +156,6 @@ class Rows:
                 if epochs > 1
                 else set()
             )
-        if epochs == 1:
-            return [Row(index, unescape_text(key), decode(text)) for index, key, text, _ in lines]
         return [
             Row(index, unescape_text(key), values, sample)
             for index, key, text, _ in lines

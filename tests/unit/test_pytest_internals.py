@@ -5,7 +5,6 @@ A new version of pytest that changes one fails here, and says which.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import copy
 import functools
@@ -14,7 +13,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -28,6 +27,7 @@ from doteval.execution import pytest_internals as internals
 from doteval.execution.embedded import Collected
 from doteval.execution.items import EvaluationItem, RowItem
 from tests.unit.conftest import InSession
+from tests.unit.private_names import private_names
 
 COVERED: set[str] = set()
 
@@ -105,30 +105,6 @@ def row_of(item: EvaluationItem, info: Any = None) -> RowItem:
         fixtureinfo=info or item._fixtureinfo,
     )
     return row
-
-
-def private_names(path: Path) -> Iterator[str]:
-    """What a file takes from `_pytest`, and the attributes and arguments with an underscore that are not its own."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    own = {
-        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-    }
-    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_private(node.attr)]
-    own |= {node.attr for node in attributes if isinstance(node.ctx, ast.Store) and is_self(node.value)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "_pytest":
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.keyword) and is_private(node.arg or ""):
-            yield node.arg or ""
-    yield from (node.attr for node in attributes if not (is_self(node.value) and node.attr in own))
-
-
-def is_private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__")
-
-
-def is_self(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name) and node.id == "self"
 
 
 def test_every_private_name_has_a_test() -> None:

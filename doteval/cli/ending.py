@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from doteval.cli import terminal
-from doteval.cli.show import Figures, figures, print_evaluation
+from doteval.cli.show import Figures, print_evaluation, read_figures
 from doteval.cli.usage import print_usage
 from doteval.cli.watch import tell_in_exit_code
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from doteval.summary import ErrorsAs
 
 
-class Outcome:
+class Ending:
     """The metrics, the usage, and where the results are.
 
     Metrics are read as soon as rows have ended. Usage is not: worker processes that leave tear fixtures down, which may
@@ -33,13 +33,13 @@ class Outcome:
 
     def read(self, store: Store, evaluations: Sequence[Evaluation]) -> None:
         """Read the metrics of evaluations, as they stand."""
-        self._read = [(each, figures(store, each, self._errors_as)) for each in evaluations]
+        self._read = [(each, read_figures(store, each, self._errors_as)) for each in evaluations]
 
     def print(self, store: Store, experiment: Experiment) -> None:
         """Show what was read, and what is to be read now. Raises what `tell_in_exit_code` does."""
         self._console.print()
         for evaluation, read in self._read:
-            print_evaluation(self._console, evaluation, read, errors_as=self._errors_as)
+            print_evaluation(self._console, evaluation, read)
         print_usage(self._console, store.usage.report(experiment))
         self._console.print(terminal.plain(f"Results: {store.url}"))
         evaluations = [evaluation for evaluation, _ in self._read]
