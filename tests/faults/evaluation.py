@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.e2e.project import Project, wait_until
 
@@ -86,6 +89,26 @@ def check(project: Project, experiment: str, *, rows: int = ROWS, in_flight: int
     print(f"lost: 0 of {rows} rows; executed again: {found.again} (in flight at the fault: {in_flight})")
     assert 0 <= found.again <= in_flight
     return found
+
+
+def freeze(project: Project, pids: Collection[int]) -> int:
+    """Stop these worker processes. Returns how many of the rows that they have begun have no result.
+
+    Those are what is in flight in them: rows that run, and rows that have ended while their results are on their way to
+    the store. Nothing moves any more, so a kill that follows finds exactly these.
+    """
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: all(_stopped(pid) for pid in pids), what="the processes' standstill")
+    stored = {f"begin {record.row.values['text']}" for record in project.records("x")["eval_steady"]}
+    begun = {event.what for event in project.events() if event.pid in pids and event.what.startswith("begin ")}
+    return len(begun - stored)
+
+
+def _stopped(pid: int) -> bool:
+    # After the name, which may hold spaces, comes the state.
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return all((thread / "stat").read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)
 
 
 @contextmanager

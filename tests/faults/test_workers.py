@@ -5,40 +5,30 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.project import Project, leftover_processes, wait_until
-from tests.faults.evaluation import CONCURRENCY, check, reached, ready, some_moment, write_evaluation
+from tests.faults.evaluation import check, freeze, reached, ready, some_moment, write_evaluation
 from tests.faults.services import Broker, on_both_brokers
 
 
-def kill_one(project: Project, service: subprocess.Popen[str], seed: int) -> int:
-    live = [worker for worker in project.workers() if worker.left_at is None]
-    os.kill(random.Random(seed).choice(live).info.pid, signal.SIGKILL)
-    return 1
-
-
-def kill_all(project: Project, service: subprocess.Popen[str], seed: int) -> int:
-    live = [worker for worker in project.workers() if worker.left_at is None]
-    for worker in live:
-        os.kill(worker.info.pid, signal.SIGKILL)
-    return len(live)
-
-
 @on_both_brokers
-@pytest.mark.parametrize("fault", [kill_one, kill_all])
-def test_killed_worker_processes(project: Project, broker: Broker, fault, seed: int) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("whom", ["one", "all"])
+def test_killed_worker_processes(project: Project, broker: Broker, whom: str, seed: int) -> None:
     write_evaluation(project)
     with project.started("worker", ".", "--processes", "2"):
         ready(project, 2)
         project.run("submit", "eval_it.py", "--experiment", "x", "--detach")
         reached(project, some_moment(seed))
-        killed = fault(project, None, seed)
+        live = [worker.info.pid for worker in project.workers() if worker.left_at is None]
+        killed = [random.Random(seed).choice(live)] if whom == "one" else live
+        in_flight = freeze(project, killed)
+        kill(killed)
         project.run("watch", "x")
-    check(project, "x", in_flight=killed * CONCURRENCY)
+    check(project, "x", in_flight=in_flight)
     assert "was killed by SIGKILL" in project.output()
 
 
@@ -52,15 +42,18 @@ def test_a_killed_service(project: Project, broker: Broker, whom: str, seed: int
         project.run("submit", "eval_it.py", "--experiment", "x", "--detach")
         reached(project, some_moment(seed))
         workers = [worker.info.pid for worker in project.workers()]
-        os.kill(service.pid, signal.SIGKILL)
-        if whom == "group":
-            for pid in workers:
-                os.kill(pid, signal.SIGKILL)
+        in_flight = freeze(project, workers) if whom == "group" else 0
+        kill([service.pid, *(workers if whom == "group" else [])])
         service.wait()
         wait_until(lambda: leftover_processes(project.path) == [], what="the worker processes' end")
     with project.started("worker", ".", "--processes", "2"):
         project.run("watch", "x")
-    check(project, "x", in_flight=2 * CONCURRENCY if whom == "group" else 0)
+    check(project, "x", in_flight=in_flight)
+
+
+def kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_a_killed_launcher(project: Project, broker: Broker, seed: int) -> None:
