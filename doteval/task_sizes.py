@@ -18,6 +18,9 @@ _ROWS_UNKNOWN = 10
 _HANDS_FULL = 4
 _FEWEST_UNKNOWN = 5
 _TASKS_PER_SLOT = 4
+# Where a worker process runs many rows at once and asks for row tasks, such a one may hold one part in so many of them:
+# they end together, however slow they are.
+_PARTS_UNKNOWN = 4
 # Seconds that the rows of a row task should take one after the other: one that takes long keeps others out
 # of its slot. But with fewer rows than this a slow row could leave a worker process idle.
 _TASK_SECONDS = 1.0
@@ -59,7 +62,10 @@ def task_size(
     """
     total = total or MOST_ROWS
     if seconds is None:
-        rows = last = min(_ROWS_UNKNOWN, _fair(total, slots))
+        rows = min(_ROWS_UNKNOWN, _fair(total, slots))
+        if asked and at_once:
+            rows = max(rows, min(min(at_once) // _PARTS_UNKNOWN, _share(total, at_once)))
+        last = rows
     else:
         seconds = max(seconds, _SHORTEST)
         in_turn = int(min(MOST_ROWS, max(_FEWEST_ROWS, _TASK_SECONDS / seconds)))
@@ -84,7 +90,12 @@ def _fair(total: int, hands: int) -> int:
 def _side_by_side(total: int, seconds: float, at_once: Sequence[int]) -> int:
     """Rows that a row task may hold because they run side by side."""
     fewest = min(at_once)
-    return int(min(fewest, fewest * _BUSY_SECONDS / seconds, total / (len(at_once) * _TASKS_PER_PROCESS)))
+    return min(fewest, int(fewest * _BUSY_SECONDS / seconds), _share(total, at_once))
+
+
+def _share(total: int, at_once: Sequence[int]) -> int:
+    """Rows of a row task of which there are enough for every worker process to the end."""
+    return total // (len(at_once) * _TASKS_PER_PROCESS)
 
 
 def most_unknown(size: TaskSize, *, slots: int, at_once: Sequence[int]) -> int:

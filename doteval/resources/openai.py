@@ -244,7 +244,9 @@ class _AsyncPool(DefaultAioHttpClient):
     """Connections that outlive the clients on them, apart for each event loop, to which sockets belong."""
 
     def __init__(self) -> None:
-        super().__init__()
+        # Read once: it takes as long as hundreds of calls, which would wait for it if an event loop did it.
+        self._certificates = http_package(self).create_ssl_context()
+        super().__init__(verify=self._certificates)
         self._loops: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[Any, None]]] = {}
 
     async def send(self, request: Any, **options: Any) -> Any:
@@ -268,7 +270,7 @@ class _AsyncPool(DefaultAioHttpClient):
 
     async def _open_until_the_end_of(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[Any, None]:
         # Whoever ends a loop closes its unfinished generators, as asyncio.run does: that ends this one.
-        http_client = DefaultAioHttpClient()
+        http_client = DefaultAioHttpClient(verify=self._certificates)
         try:
             yield http_client
         finally:

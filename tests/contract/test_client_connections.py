@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import warnings
 from collections.abc import Callable, Coroutine
@@ -66,6 +67,28 @@ def test_an_async_client_serves_one_loop_after_another_and_leaves_nothing_open(m
         assert [asyncio.run(main()) for _ in range(3)] == ["one two three"] * 3
     assert left == []
     assert client.get_stats()["requests"] == 15
+
+
+def test_certificates_are_read_when_a_client_is_made_and_on_no_event_loop(
+    mock_openai: MockOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Any] = []
+    load = ssl.SSLContext.load_verify_locations
+
+    def load_and_count(*arguments: Any, **options: Any) -> None:
+        read.append(arguments)
+        load(*arguments, **options)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", load_and_count)
+    client = async_openai_client(**settings(mock_openai))
+    assert len(read) == 1
+
+    async def main() -> None:
+        await chat(client)
+
+    for _ in range(2):
+        asyncio.run(main())
+    assert len(read) == 1
 
 
 def test_two_loops_at_once(mock_openai: MockOpenAI) -> None:

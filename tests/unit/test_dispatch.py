@@ -79,7 +79,9 @@ def test_until_results_tell_row_tasks_are_small_and_few(store: Store, queue: Fak
     assert sizes(queue.take())[1:50] == [16] * 49
 
 
-@pytest.mark.parametrize(("slots", "concurrencies", "expected"), [(30, [], 12), (30, [50, 0], 24), (10, [9_999], 200)])
+@pytest.mark.parametrize(
+    ("slots", "concurrencies", "expected"), [(30, [], 12), (30, [50, 0], 24), (10, [100] * 20, 200)]
+)
 def test_until_results_tell_so_many_are_published_that_all_hands_are_full(
     store: Store, queue: FakeQueue, slots: int, concurrencies: list[int], expected: int
 ) -> None:
@@ -90,6 +92,31 @@ def test_until_results_tell_so_many_are_published_that_all_hands_are_full(
     assert dispatcher.publish(evaluation) == expected
     queue.take()
     assert dispatcher.publish(evaluation) == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "concurrency", "rows", "expected"),
+    [
+        # A quarter of those that run at once, by the process that runs fewer.
+        (True, 100, 5_000, 25),
+        # Or as many as without.
+        (True, 20, 5_000, 6),
+        # Few rows are shared by all.
+        (True, 100, 1_000, 15),
+        (True, 100, 100, 1),
+        # Nobody says when they are sent.
+        (False, 100, 5_000, 6),
+    ],
+)
+def test_until_results_tell_rows_that_run_side_by_side_travel_together(
+    store: Store, queue: FakeQueue, asked: bool, concurrency: int, rows: int, expected: int
+) -> None:
+    queue.is_asked = asked
+    evaluation = begin(store, rows)
+    worker(store, "a", concurrency=concurrency)
+    worker(store, "b", concurrency=concurrency * 2)
+    Dispatcher(store, queue, DispatchOptions(slots=204)).publish(evaluation)
+    assert set(sizes(queue.take())[:5]) == {expected}
 
 
 def test_the_first_row_tasks_of_an_evaluation_queue_up_behind_those_of_another(store: Store, queue: FakeQueue) -> None:
