@@ -43,20 +43,39 @@ def test_no_log_and_one_that_was_cut_short(log: SpendingLog, tmp_path: Path) -> 
     assert read_spending_log(tmp_path / "missing") == []
     log.spent(ONE, USED)
     path = tmp_path / "1.spending"
-    path.write_bytes(path.read_bytes() + b'["stored","a",1')
+    cut = path.read_bytes().replace(b"\n\0", b'\n["stored","a",1', 1)
+    path.write_bytes(cut)
+    assert b'["stored"' in cut
     assert read_spending_log(path) == [Spending(ONE, (USED,))]
 
 
-def test_it_stays_small(log: SpendingLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spending_log, "_COMPACT_BYTES", 5000)
-    log.spent(TWO, USED)
+def test_it_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spending_log, "_BYTES", 5000)
+    small = SpendingLog(tmp_path / "2.spending")
+    small.spent(TWO, USED)
     for index in range(1000):
-        log.spent(Place("a", index), USED)
-        log.ended(Place("a", index), index)
-        log.stored(Place("a", index))
-    path = tmp_path / "1.spending"
+        small.spent(Place("a", index), USED)
+        small.ended(Place("a", index), index)
+        small.stored(Place("a", index))
+    path = tmp_path / "2.spending"
     assert path.stat().st_size < 6000
     assert read_spending_log(path) == [Spending(TWO, (USED,))]
+    small.close()
+
+
+def test_it_has_room_for_all_that_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spending_log, "_BYTES", 500)
+    path = tmp_path / "2.spending"
+    log = SpendingLog(path)
+    places = [Place("a" * length, length) for length in range(1, 2000, 50)]
+    for place in places:
+        log.spent(place, USED)
+        log.ended(place, place.index)
+    assert read_spending_log(path) == [Spending(place, (USED,), place.index) for place in places]
+    for place in places:
+        log.stored(place)
+    assert read_spending_log(path) == []
+    log.close()
 
 
 def test_a_killed_process_leaves_it(tmp_path: Path) -> None:
