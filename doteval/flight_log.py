@@ -115,5 +115,9 @@ def read_flight_log(path: Path) -> list[FlightEntry]:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
-    entries = _ENTRY.iter_unpack(content[: len(content) // _ENTRY.size * _ENTRY.size])
-    return [FlightEntry(*entry) for in_flight, *entry in entries if in_flight]
+    # The first number of each entry, at once: thousands of places are free.
+    whole = memoryview(content)[: len(content) // _ENTRY.size * _ENTRY.size]
+    in_flight = whole.cast("q")[:: _ENTRY.size // _IN_FLIGHT.size].tolist()
+    return [
+        FlightEntry(*_ENTRY.unpack_from(content, at * _ENTRY.size)[1:]) for at, is_one in enumerate(in_flight) if is_one
+    ]

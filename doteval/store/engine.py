@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 from weakref import WeakSet
@@ -46,6 +46,9 @@ SQLITE_WAIT = 30.0
 _LOOK_SECONDS = 0.001
 _LONGEST_LOOK_SECONDS = 0.005
 _POSTGRES_CONNECT_WAIT = 10
+# Connections to SQLite that are kept for the next transaction as they are: to give one back to SQLAlchemy's pool and to
+# get it again takes a quarter of what the store takes for a lone result.
+_MOST_IDLE = 5
 
 
 class database_time(FunctionElement[float]):  # noqa: N801 (it reads as the SQL function that it is)
@@ -71,6 +74,9 @@ class Database:
     def __init__(self, location: Location) -> None:
         self.location = location
         self.engine = _sqlite_engine(location) if location.path is not None else _postgres_engine(location)
+        # Those that nobody uses, by whether they write. No lock: to take one from the end of a list is one step of the
+        # interpreter, and so is to put one back.
+        self._idle: dict[bool, list[Connection]] = {False: [], True: []}
         _open.add(self)
 
     @property
@@ -82,19 +88,33 @@ class Database:
     def is_sqlite(self) -> bool:
         return self.dialect == "sqlite"
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> AbstractContextManager[Connection]:
         """A connection for one or a few queries. Keep it short: an open reader holds back SQLite's checkpoints."""
-        with self.translated(), self.engine.begin() as connection:
-            yield connection
+        return self._transaction(writes=False)
+
+    def write(self) -> AbstractContextManager[Connection]:
+        """A transaction: committed at the end, rolled back on any exception."""
+        return self._transaction(writes=True)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction: committed at the end, rolled back on any exception."""
-        with self.translated(), self.engine.connect() as connection:
-            connection.execution_options(doteval_writes=True)
-            with connection.begin():
-                yield connection
+    def _transaction(self, *, writes: bool) -> Iterator[Connection]:
+        idle = self._idle[writes]
+        with self.translated():
+            try:
+                connection = idle.pop()
+            except IndexError:
+                connection = self.engine.connect().execution_options(doteval_writes=writes)
+            try:
+                with connection.begin():
+                    yield connection
+            except BaseException:
+                connection.close()
+                raise
+            # To PostgreSQL it may be lost meanwhile, for which the pool looks when it gives one out.
+            if self.is_sqlite and len(idle) < _MOST_IDLE:
+                idle.append(connection)
+            else:
+                connection.close()
 
     def hold(self, connection: Connection, evaluation_ids: Sequence[int], *, alone: bool) -> None:
         """Keep whole-evaluation changes and the writing of results apart until this transaction ends.
@@ -109,7 +129,16 @@ class Database:
             lock.run(connection, evaluation=evaluation_id)
 
     def close(self) -> None:
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().close()
         self.engine.dispose()
+
+    def forget_connections(self) -> None:
+        """Leave all connections to the process that this one was forked from."""
+        for idle in self._idle.values():
+            idle.clear()
+        self.engine.dispose(close=False)
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -131,7 +160,7 @@ _open: WeakSet[Database] = WeakSet()
 def _forget_connections() -> None:
     # A child of a fork must not use its parent's connections, nor close them.
     for database in list(_open):
-        database.engine.dispose(close=False)
+        database.forget_connections()
 
 
 os.register_at_fork(after_in_child=_forget_connections)

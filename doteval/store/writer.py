@@ -86,6 +86,13 @@ class GroupWriter:
         self._unheard: BaseException | None = None
         self._death: BaseException | None = None
         self._last_error: str | None = None
+        # For the writer's thread only.
+        self._attempts = Retrying(
+            retry=retry_if_exception(_passes),
+            wait=wait_random_exponential(multiplier=0.1, max=_LONGEST_PAUSE),
+            before_sleep=self._note,
+            reraise=True,
+        )
         self._thread = threading.Thread(target=self._work, name="doteval-writer", daemon=True)
         self._thread.start()
 
@@ -228,14 +235,8 @@ class GroupWriter:
                 group[0].failure = again
 
     def _write(self, encoded: Sequence[EncodedResult]) -> None:
-        attempts = Retrying(
-            retry=retry_if_exception(_passes),
-            wait=wait_random_exponential(multiplier=0.1, max=_LONGEST_PAUSE),
-            before_sleep=self._note,
-            reraise=True,
-        )
         began = time.monotonic()
-        attempts(self._store.results.write_encoded, encoded, self._worker_id)
+        self._attempts(self._store.results.write_encoded, encoded, self._worker_id)
         self._last_error = None
         if self._on_commit is not None:
             self._on_commit(time.monotonic() - began)

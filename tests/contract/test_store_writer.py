@@ -272,16 +272,16 @@ def test_a_writer_that_dies_tells_everybody(store: Store, monkeypatch: pytest.Mo
 
 @contextmanager
 def _pragma(store: Store, name: str, value: int) -> Iterator[None]:
-    """A setting of SQLite on every connection, including those that the pool holds already."""
+    """A setting of SQLite on every connection, those included that are kept: with each transaction."""
 
-    def on_checkout(connection: sqlite3.Connection, *_: Any) -> None:
-        connection.execute(f"PRAGMA {name} = {value}")
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA {name} = {value}")
 
-    event.listen(store._database.engine, "checkout", on_checkout)
+    event.listen(store._database.engine, "begin", on_begin)
     try:
         yield
     finally:
-        event.remove(store._database.engine, "checkout", on_checkout)
+        event.remove(store._database.engine, "begin", on_begin)
 
 
 def _goes_on(store: Store, evaluation: Evaluation, writer: GroupWriter, heard: Heard, count: int) -> None:
