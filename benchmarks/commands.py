@@ -38,7 +38,7 @@ def measured(
     """Run the command in the directory. Raises CommandFailedError if it does not end with exit code 0."""
     log = directory / "output.txt"
     with log.open("wb") as output:
-        before = os.times()
+        before = processor_seconds()
         began = time.perf_counter()
         process = subprocess.Popen(
             command, cwd=directory, env={**os.environ, **(environment or {})}, stdout=output, stderr=output
@@ -54,12 +54,17 @@ def measured(
         finally:
             peaks.stop()
         seconds = time.perf_counter() - began
-        after = os.times()
+        cpu = processor_seconds() - before
     text = log.read_text(errors="replace")
     if code != 0:
         raise CommandFailedError(f"{' '.join(command)} ended with {code}:\n{text[-2000:]}")
-    cpu = after.children_user - before.children_user + after.children_system - before.children_system
     return Measured(seconds, cpu, peaks.own, peaks.largest, text)
+
+
+def processor_seconds() -> float:
+    """What all commands that have ended took of the processor so far, with all that they started and waited for."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 class _Peaks(threading.Thread):

@@ -2,7 +2,8 @@
 
 doteval's rates are rows by the wall time of the whole command, with the start of Redis and of the worker
 processes. Raw Celery has one task a row and warm workers: from the start of the publisher to the empty queue.
-Two `pytest` at once, which know nothing of each other and share nothing, show what the machine has for two processes.
+Two `pytest` at once, which know nothing of each other and share nothing, show what the machine has for two processes;
+and what each way takes of the processor, how near it is to a machine whose processors are busy all the time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 
 import redis
 
-from benchmarks.bench import EVALUATIONS, PEERS, Bench, project
+from benchmarks.bench import EVALUATIONS, PEERS, Bench, Way, project
+from benchmarks.commands import processor_seconds
 from benchmarks.environments import python_of
 from benchmarks.servers import postgres
 from benchmarks.subjects.local_rows import rate_of_doteval
@@ -105,20 +107,37 @@ def wait_until_empty(broker: str) -> None:
             time.sleep(0.01)
 
 
+def with_processor(way: Way, seconds: list[float]) -> Way:
+    """The way, which notes what it takes of the processor each time."""
+
+    def measured() -> float:
+        before = processor_seconds()
+        value = way()
+        seconds.append(processor_seconds() - before)
+        return value
+
+    return measured
+
+
 def measure(bench: Bench) -> None:
     rows = bench.rows(100_000)
     raw = bench.rows(20_000)
-    found = bench.compare(
-        WORK,
-        "rows/s",
-        {
-            f"doteval submit, {rows:,} rows, SQLite": partial(rate_of_doteval_submit, bench, rows),
-            f"doteval submit, {rows:,} rows, PostgreSQL": partial(rate_of_doteval_on_postgres, bench, rows),
-            f"pytest with doteval, {rows:,} rows, SQLite": partial(rate_of_doteval, bench, rows),
-            f"two pytest with doteval at once, {rows // 2:,} rows each": partial(rate_of_two_pytests, bench, rows),
-            f"raw Celery, {raw:,} rows, nothing stored": partial(rate_of_raw_celery, raw),
-        },
-    )
+    submit = f"doteval submit, {rows:,} rows, SQLite"
+    ways: dict[str, Way] = {
+        submit: partial(rate_of_doteval_submit, bench, rows),
+        f"doteval submit, {rows:,} rows, PostgreSQL": partial(rate_of_doteval_on_postgres, bench, rows),
+        f"pytest with doteval, {rows:,} rows, SQLite": partial(rate_of_doteval, bench, rows),
+        f"two pytest with doteval at once, {rows // 2:,} rows each": partial(rate_of_two_pytests, bench, rows),
+        f"raw Celery, {raw:,} rows, nothing stored": partial(rate_of_raw_celery, raw),
+    }
+    # Of the others something runs on that no command has waited for: a server, workers.
+    processor: dict[str, list[float]] = {way: [] for way in ways if "pytest" in way or way == submit}
+    counted = {way: with_processor(measure, processor[way]) for way, measure in ways.items() if way in processor}
+    found = bench.compare(WORK, "rows/s", ways | counted)
+    for way, seconds in processor.items():
+        bench.report.add(WORK, f"{way}: processor", "s", seconds)
+        busy = [took * rate / rows / 2 for took, rate in zip(seconds, found[way].values, strict=True)]
+        bench.report.add(WORK, f"{way}: share of two processors", "", busy)
     sqlite, on_postgres, local, _, celery = (figure.median for figure in found.values())
     bench.report.aim(WORK, "rows/s, SQLite", sqlite, bench.rate(12_000))
     bench.report.aim(WORK, "rows/s, PostgreSQL", on_postgres, bench.rate(12_000))
