@@ -115,9 +115,11 @@ def read_flight_log(path: Path) -> list[FlightEntry]:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
-    # The first number of each entry, at once: thousands of places are free.
-    whole = memoryview(content)[: len(content) // _ENTRY.size * _ENTRY.size]
-    in_flight = whole.cast("q")[:: _ENTRY.size // _IN_FLIGHT.size].tolist()
+    # The first numbers of all entries at once: of thousands of places most are free.
+    entries = memoryview(content)[: len(content) // _ENTRY.size * _ENTRY.size]
+    taken = entries.cast("q")[:: _ENTRY.size // _IN_FLIGHT.size].tolist()
     return [
-        FlightEntry(*_ENTRY.unpack_from(content, at * _ENTRY.size)[1:]) for at, is_one in enumerate(in_flight) if is_one
+        FlightEntry(*_ENTRY.unpack_from(content, number * _ENTRY.size)[1:])
+        for number, in_flight in enumerate(taken)
+        if in_flight
     ]

@@ -18,8 +18,8 @@ _ROWS_UNKNOWN = 10
 _HANDS_FULL = 4
 _FEWEST_UNKNOWN = 5
 _TASKS_PER_SLOT = 4
-# Where a worker process runs many rows at once and asks for row tasks, such a one may hold one part in so many of them:
-# they end together, however slow they are.
+# Where worker processes ask for each row task and run many rows at once, it may hold one part in so many of those:
+# they run side by side, and are soon done in any case.
 _PARTS_UNKNOWN = 4
 # Seconds that the rows of a row task should take one after the other: one that takes long keeps others out
 # of its slot. But with fewer rows than this a slow row could leave a worker process idle.

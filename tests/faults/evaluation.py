@@ -92,7 +92,7 @@ def check(project: Project, experiment: str, *, rows: int = ROWS, in_flight: int
 
 
 def freeze(project: Project, pids: Collection[int]) -> int:
-    """Stop these worker processes. Returns how many of the rows that they have begun have no result.
+    """Stop these worker processes. Returns how many of the rows of "x" that they have begun have no result.
 
     Those are what is in flight in them: rows that run, and rows that have ended while their results are on their way to
     the store. Nothing moves any more, so a kill that follows finds exactly these.
