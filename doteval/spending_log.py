@@ -22,8 +22,8 @@ from doteval.latency import Latency
 from doteval.metering import Meter, Place
 from doteval.results import Usage
 
-# How large the file is. When it is full it is written anew, with what is still open: thousands of rows later.
-_BYTES = 1_000_000
+# How large the file is. When it is full it is written anew, with what is still open: after a thousand rows or so.
+_BYTES = 250_000
 _NUMBERS = tuple(field.name for field in fields(Usage) if field.name not in ("model", "latency"))
 
 

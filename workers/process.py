@@ -25,6 +25,7 @@ from doteval.errors import (
     NotFoundError,
     RowTimeoutError,
     StoreError,
+    WorkerError,
 )
 from doteval.execution.assignments import Assignment, WindingDownError
 from doteval.execution.calls import CallPolicy
@@ -85,8 +86,14 @@ class WorkerProcess:
         # By uid: until when what the store said of a running evaluation is good, and what it said.
         self._looked_up: dict[str, tuple[float, Evaluation]] = {}
         logs = options.flight_logs
-        self._flight_log = None if logs is None else FlightLog(flight_log_of(os.getpid(), logs))
-        self._spending = None if logs is None else SpendingLog(spending_log_of(os.getpid(), logs))
+        try:
+            self._flight_log = None if logs is None else FlightLog(flight_log_of(os.getpid(), logs))
+            self._spending = None if logs is None else SpendingLog(spending_log_of(os.getpid(), logs))
+        except OSError as error:
+            raise WorkerError(
+                f"a worker process cannot note what it runs in {logs}: {error.strerror}",
+                remedy="Make room there, or name another directory for temporary files with TMPDIR.",
+            ) from error
         self._store: Store | None = None
         self._conductor: Conductor | None = None
         self._thread = threading.Thread(target=self._serve, name="doteval-session", daemon=True)
