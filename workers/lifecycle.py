@@ -38,12 +38,7 @@ def connect(options: WorkerOptions) -> None:
         # The solo pool sends both signals.
         if current_process() is not None:
             return
-        # Celery would catch what is raised in a signal handler, SystemExit too, and go on without fixtures.
-        try:
-            process = WorkerProcess(replace(options, queues=queues), hostname)
-        except DotEvalError as error:
-            logs.say_why_not(error, options.log_format)
-            os._exit(error.exit_code)
+        process = WorkerProcess(replace(options, queues=queues), hostname)
 
         # Celery is not listening yet. What is asked of it until then is done once it does.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -53,6 +48,7 @@ def connect(options: WorkerOptions) -> None:
         except DotEvalError as error:
             logs.say_why_not(error, options.log_format)
             process.finish(f"could not start: {error.message}")
+            # Celery would catch SystemExit in a signal handler and go on without fixtures.
             os._exit(error.exit_code)
         if process.is_leaving:
             process.finish("was asked to leave while it began")

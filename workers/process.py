@@ -25,7 +25,6 @@ from doteval.errors import (
     NotFoundError,
     RowTimeoutError,
     StoreError,
-    WorkerError,
 )
 from doteval.execution.assignments import Assignment, WindingDownError
 from doteval.execution.calls import CallPolicy
@@ -37,7 +36,7 @@ from doteval.execution.marks import meant_for
 from doteval.execution.stage import LoadFailedError, Stage, load_session_fixtures
 from doteval.execution.teardown_watch import TeardownWatch
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus
-from doteval.flight_log import FlightLog, flight_log_of
+from doteval.flight_log import FlightLog
 from doteval.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
 from doteval.load_recorder import LoadRecorder
 from doteval.log_lines import IDS
@@ -51,7 +50,7 @@ from doteval.queue.row_task import RowTask
 from doteval.results import Outcome, Usage
 from doteval.settings import load_settings
 from doteval.sharing import CacheChoice, share
-from doteval.spending_log import SpendingLog, spending_log_of
+from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, HeldRange, LostUsage, Store, WorkerInfo
 from doteval.worker_options import RECYCLED, STUCK, WorkerOptions
 from workers.gates import Gates
@@ -61,6 +60,7 @@ from workers.lane_pool import in_hand
 from workers.matching import Matching
 from workers.recycling import Recycling
 from workers.refusals import EndedError, GiveBackError
+from workers.row_logs import open_row_logs
 from workers.stock import Lot, Stock
 
 Value = TypeVar("Value")
@@ -85,15 +85,8 @@ class WorkerProcess:
         self._matching = Matching(options.paths)
         # By uid: until when what the store said of a running evaluation is good, and what it said.
         self._looked_up: dict[str, tuple[float, Evaluation]] = {}
-        logs = options.flight_logs
-        try:
-            self._flight_log = None if logs is None else FlightLog(flight_log_of(os.getpid(), logs))
-            self._spending = None if logs is None else SpendingLog(spending_log_of(os.getpid(), logs))
-        except OSError as error:
-            raise WorkerError(
-                f"a worker process cannot note what it runs in {logs}: {error.strerror}",
-                remedy="Make room there, or name another directory for temporary files with TMPDIR.",
-            ) from error
+        self._flight_log: FlightLog | None = None
+        self._spending: SpendingLog | None = None
         self._store: Store | None = None
         self._conductor: Conductor | None = None
         self._thread = threading.Thread(target=self._serve, name="doteval-session", daemon=True)
@@ -108,11 +101,12 @@ class WorkerProcess:
         self.recycled: str | None = None
 
     def start(self) -> None:
-        """Open the store, collect, load the session fixtures.
+        """Open the logs and the store, collect, load the session fixtures.
 
-        Raises StoreError or EvaluationFileError if that is not possible. A fixture that cannot be
+        Raises WorkerError, StoreError or EvaluationFileError if that is not possible. A fixture that cannot be
         loaded is no error here: it is recorded, and evaluations that do not need it are served.
         """
+        self._flight_log, self._spending = open_row_logs(self._options.flight_logs)
         share(self._options.sharing)
         if self._spending is not None:
             observe_usage(self._spending.spent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from tests.e2e.project import Project, leftover_processes, wait_until
 
@@ -24,12 +23,10 @@ runpy.run_module("doteval", run_name="__main__")
 """
 
 
-def test_a_worker_process_without_room_for_its_logs_says_so_and_ends(tmp_path: Path) -> None:
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    project = Project(tmp_path)
+def test_a_worker_process_without_room_for_its_logs_says_so_and_ends(project: Project) -> None:
     project.write("eval_it.py", EVALUATION)
     command = [sys.executable, "-c", LIMITED, "submit", "eval_it.py", "--experiment", "x", "--workers", "1"]
     with project.started(program=command):
         wait_until(lambda: "cannot note what it runs in" in project.output(), what="what is wrong", seconds=30)
         assert "TMPDIR" in project.output()
-    wait_until(lambda: leftover_processes(tmp_path) == [], what="the processes' end")
+    wait_until(lambda: leftover_processes(project.path) == [], what="the processes' end")

@@ -106,9 +106,13 @@ def freeze(project: Project, pids: Collection[int]) -> int:
 
 
 def _stopped(pid: int) -> bool:
-    # After the name, which may hold spaces, comes the state.
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return all((thread / "stat").read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)
+    return all(kernel_words(thread)[0] == "T" for thread in Path(f"/proc/{pid}/task").iterdir())
+
+
+def kernel_words(process: Path) -> list[str]:
+    """What Linux says of a process or thread, by its directory in /proc: its state, its parent, ..."""
+    # After the name, which may hold spaces.
+    return (process / "stat").read_text().rpartition(")")[2].split()
 
 
 @contextmanager

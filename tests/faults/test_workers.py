@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.project import Project, leftover_processes, wait_until
-from tests.faults.evaluation import check, freeze, reached, ready, some_moment, write_evaluation
+from tests.faults.evaluation import check, freeze, kernel_words, reached, ready, some_moment, write_evaluation
 from tests.faults.services import Broker, on_both_brokers
 
 
@@ -72,8 +72,7 @@ def test_a_killed_launcher(project: Project, broker: Broker, seed: int) -> None:
 
 
 def parent_of(pid: int) -> int:
-    # After the name, which may hold spaces: state, parent.
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return int(kernel_words(Path(f"/proc/{pid}"))[1])
 
 
 def test_sigterm_during_a_long_row(project: Project, broker: Broker) -> None:

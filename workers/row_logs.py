@@ -1,0 +1,26 @@
+"""Row logs: where a worker process notes its rows in flight and what they have used, for when it dies."""
+
+from __future__ import annotations
+
+import os
+
+from doteval.errors import WorkerError
+from doteval.flight_log import FlightLog, flight_log_of
+from doteval.spending_log import SpendingLog, spending_log_of
+
+
+def open_row_logs(directory: str | None) -> tuple[FlightLog | None, SpendingLog | None]:
+    """The logs of this process in a directory; none where no directory is given, since nobody would read them.
+
+    Raises WorkerError if they cannot be made there.
+    """
+    if directory is None:
+        return None, None
+    pid = os.getpid()
+    try:
+        return FlightLog(flight_log_of(pid, directory)), SpendingLog(spending_log_of(pid, directory))
+    except OSError as error:
+        raise WorkerError(
+            f"a worker process cannot note what it runs in {directory}: {error.strerror}",
+            remedy="Make room there, or name another directory for temporary files with TMPDIR.",
+        ) from error
