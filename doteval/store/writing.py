@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
+    ClauseElement,
     ColumnElement,
     CompoundSelect,
     Connection,
@@ -35,7 +36,7 @@ from doteval.errors import UnstorableValueError
 from doteval.results import Outcome, Row, Usage
 from doteval.spending import Spent
 from doteval.store.bulk import BulkInsert, among, among_given, numbers_given
-from doteval.store.engine import Database
+from doteval.store.engine import Database, insert_into
 from doteval.store.prepared import Prepared, PreparedQuery
 from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE
 from doteval.store.tally import add_to_tally, count_spent_again
@@ -59,26 +60,23 @@ _KEY = ("evaluation_id", "row_index", "sample")
 # The model first, and the latency last.
 _USAGE = tuple(Usage.__dataclass_fields__)
 
-_INSERT_RESULT = BulkInsert(
-    RESULT,
-    (
-        *_KEY,
-        "status",
-        "retry",
-        "execution",
-        "started_at",
-        "seconds",
-        "prompt",
-        "model_response",
-        "extra",
-        "error_type",
-        "error_message",
-        "error_class",
-        "traceback",
-        "worker_id",
-    ),
-    returning=_KEY,
+_RESULT = (
+    *_KEY,
+    "status",
+    "retry",
+    "execution",
+    "started_at",
+    "seconds",
+    "prompt",
+    "model_response",
+    "extra",
+    "error_type",
+    "error_message",
+    "error_class",
+    "traceback",
+    "worker_id",
 )
+_INSERT_RESULT = BulkInsert(RESULT, _RESULT, returning=_KEY)
 _INSERT_SCORE = BulkInsert(SCORE, (*_KEY, "position", "name", "metrics", "value", "extra"))
 _INSERT_USAGE = BulkInsert(USAGE, (*_KEY, "execution", "position", *_USAGE, "worker_id"))
 
@@ -107,6 +105,20 @@ def _rows_and_results(dialect: str) -> CompoundSelect[Any]:
 
 # Of the rows whose `indexes` are given, the keys, and then the samples that have a result.
 _ROWS_AND_RESULTS = PreparedQuery(_rows_and_results)
+
+
+def _insert_lone(dialect: str) -> ClauseElement:
+    line = select(*(bindparam(name, type_=RESULT.c[name].type) for name in _RESULT)).where(
+        ROW.c.evaluation_id == bindparam("evaluation_id"),
+        ROW.c.row_index == bindparam("row_index"),
+        type_coerce(ROW.c.key, Text) == bindparam("key"),
+    )
+    into = insert_into(dialect, RESULT).from_select(list(_RESULT), line).on_conflict_do_nothing()
+    return into.returning(RESULT.c.row_index)
+
+
+# A result whose row is there with the `key`, unless the row has one: nearly every one that comes alone, without asking.
+_INSERT_LONE = Prepared(_insert_lone)
 
 
 # Not the shared generator: an evaluation that seeds that one would give each execution of a row the same name.
@@ -255,14 +267,25 @@ def _write_evaluation(
         # It was deleted, and what was spent for it has no place any more.
         return 0
     spent = _write_usage(connection, evaluation_id, lines, worker_id)
+    kept = _insert_results(connection, evaluation_id, results, worker_id)
+    _INSERT_SCORE.run(connection, [score for result in kept for score in result.scores])
+    add_to_tally(connection, evaluation_id, worker_id, Counter(result.status for result in kept), spent)
+    return len(kept)
+
+
+def _insert_results(
+    connection: Connection, evaluation_id: int, results: Sequence[EncodedResult], worker_id: int | None
+) -> Sequence[EncodedResult]:
+    """Insert the lines of results. Returns those that became the result of their row."""
+    if len(results) == 1:
+        line = dict(zip(_RESULT, (*results[0].result, worker_id), strict=True))
+        if _INSERT_LONE.run(connection, **line, key=results[0].row_key):
+            return results
     wanted, known = _wanted(connection, evaluation_id, results)
     retried = _take_retried(connection, evaluation_id, [key for key, retry in known.items() if retry])
     fresh = sorted(key for key in wanted if key not in known or key in retried)
     inserted = _INSERT_RESULT.run(connection, [(*wanted[key].result, worker_id) for key in fresh])
-    kept = [wanted[_key(*columns)] for columns in inserted]
-    _INSERT_SCORE.run(connection, [score for result in kept for score in result.scores])
-    add_to_tally(connection, evaluation_id, worker_id, Counter(result.status for result in kept), spent)
-    return len(kept)
+    return [wanted[_key(*columns)] for columns in inserted]
 
 
 def _key(evaluation_id: int, index: int, sample: int) -> Key:
