@@ -10,6 +10,7 @@ import functools
 import logging
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,8 @@ from workers.process import WorkerProcess, current_process, set_current_process
 
 logger = logging.getLogger("doteval.worker")
 
+# As the command line exits after an error that doteval did not expect.
+_UNEXPECTED = 70
 _NO_QUEUE = UsageError("this worker process would take row tasks from no queue", remedy="Name one with -Q.")
 
 
@@ -55,6 +58,7 @@ def connect(options: WorkerOptions) -> None:
             os._exit(0)
         set_current_process(process)
 
+    @_or_leave
     def on_worker_init(sender: Any, **_: Any) -> None:
         nonlocal queues
         queues = consume_whole_queues(sender.app, options.broker)
@@ -64,6 +68,7 @@ def connect(options: WorkerOptions) -> None:
         if not issubclass(sender.pool_cls, PreforkPool):
             begin(sender.hostname)
 
+    @_or_leave
     def on_child_init(sender: Any, **_: Any) -> None:
         begin(str(sender))
 
@@ -91,6 +96,23 @@ def connect(options: WorkerOptions) -> None:
     signals.worker_shutting_down.connect(on_shutting_down, weak=False)
     signals.worker_process_shutdown.connect(on_shutdown, weak=False)
     signals.worker_shutdown.connect(on_shutdown, weak=False)
+
+
+def _or_leave(begin: Callable[..., None]) -> Callable[..., None]:
+    """End this process if it cannot begin for a reason that nobody foresaw.
+
+    Celery would log the reason and go on, with a process that takes row tasks and can run none.
+    """
+
+    @functools.wraps(begin)
+    def begin_or_leave(*args: Any, **kwargs: Any) -> None:
+        try:
+            begin(*args, **kwargs)
+        except Exception:
+            logger.exception("this worker process could not start, which doteval did not expect")
+            os._exit(_UNEXPECTED)
+
+    return begin_or_leave
 
 
 def _look_again() -> None:

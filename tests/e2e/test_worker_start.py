@@ -1,4 +1,4 @@
-"""A worker process without room for what it notes of its rows."""
+"""Worker processes that cannot start: each says why, and ends."""
 
 from __future__ import annotations
 
@@ -30,3 +30,23 @@ def test_a_worker_process_without_room_for_its_logs_says_so_and_ends(project: Pr
         wait_until(lambda: "cannot note what it runs in" in project.output(), what="what is wrong", seconds=30)
         assert "TMPDIR" in project.output()
     wait_until(lambda: leftover_processes(project.path) == [], what="the processes' end")
+
+
+# What nobody foresaw, in a worker process that begins.
+BROKEN = """
+import runpy, sys
+from workers.process import WorkerProcess
+def start(self):
+    raise OSError
+WorkerProcess.start = start
+sys.argv = ["workers", "broken@%h", "WARNING"]
+runpy.run_module("workers", run_name="__main__")
+"""
+
+
+def test_a_worker_process_that_cannot_start_for_whatever_reason_ends(project: Project) -> None:
+    project.write("eval_it.py", EVALUATION)
+    with project.started(program=[sys.executable, "-c", BROKEN]) as process:
+        assert process.wait(60) == 70
+    assert "could not start" in project.output()
+    assert "OSError" in project.output()
