@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +148,23 @@ class Project:
 
     def _environment(self) -> Mapping[str, str]:
         return {**os.environ, "COLUMNS": "200", "PYTEST_ADDOPTS": _WITHOUT_OURS, **self.environment}
+
+
+def stand_still(pids: Collection[int]) -> None:
+    """Stop processes, until SIGCONT or SIGKILL: once this returns, none of their threads moves."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: all(_stopped(pid) for pid in pids), what="the processes' standstill")
+
+
+def _stopped(pid: int) -> bool:
+    return all(kernel_words(thread)[0] == "T" for thread in Path(f"/proc/{pid}/task").iterdir())
+
+
+def kernel_words(process: Path) -> list[str]:
+    """What Linux says of a process or thread, by its directory in /proc: its state, its parent, ..."""
+    # After the name, which may hold spaces.
+    return (process / "stat").read_text().rpartition(")")[2].split()
 
 
 def wait_until(condition: Callable[[], Any], *, seconds: float = 30, what: str = "the condition") -> Any:

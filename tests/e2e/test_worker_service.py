@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
+from collections.abc import Collection
 
 import pytest
 from celery import Celery
 
-from tests.e2e.project import Project, leftover_processes, wait_until
+from tests.e2e.project import Project, leftover_processes, stand_still, wait_until
 
 EVALUATION = """
 import asyncio
@@ -128,11 +130,13 @@ def test_a_plain_celery_worker_serves_too(project: Project, broker_url: str, poo
     assert project.counts()["+model"] == project.counts()["-model"] == 1
 
 
-def in_mid_flight(project: Project, rows: int, *, beyond: int) -> bool:
-    """Whether so many rows are in flight, and none that has ended is on its way to the store."""
-    stored = project.done()
-    counts = project.counts()
-    return beyond <= stored == counts["end"] == counts["begin"] - rows
+def begun_in(project: Project, pids: Collection[int]) -> int:
+    return sum(event.pid in pids and event.what == "begin" for event in project.events())
+
+
+def stored_by(project: Project, pids: Collection[int]) -> int:
+    workers = {f"{socket.gethostname()}:{pid}" for pid in pids}
+    return sum(record.worker in workers for record in project.records("far")["eval_remote"])
 
 
 # With SQLite, over both brokers: tests/faults/test_workers.py.
@@ -143,21 +147,23 @@ def test_a_killed_worker_loses_nothing(remote: Project, victim: str) -> None:
     with remote.started("worker", ".", "--processes", "2") as service:
         wait_until(lambda: ready(remote, 2), what="two ready worker processes")
         remote.run("submit", "eval_it.py", "--experiment", "far", "--detach")
-        wait_until(lambda: in_mid_flight(remote, 20, beyond=30), what="twenty rows in flight, and all others stored")
+        wait_until(lambda: remote.done() >= 30, what="30 rows")
+        killed = [worker.info.pid for worker in remote.workers()][: 1 if victim == "process" else None]
+        stand_still(killed)
+        in_flight = begun_in(remote, killed) - stored_by(remote, killed)
+        for pid in [service.pid, *killed] if victim == "service" else killed:
+            os.kill(pid, signal.SIGKILL)
         if victim == "process":
-            os.kill(remote.workers()[0].info.pid, signal.SIGKILL)
             remote.run("watch", "far")
         else:
-            for pid in [service.pid, *(worker.info.pid for worker in remote.workers())]:
-                os.kill(pid, signal.SIGKILL)
             service.wait()
     if victim == "service":
         with remote.started("worker", ".", "--processes", "2"):
             remote.run("watch", "far")
     records = remote.records("far")["eval_remote"]
     assert [record.row.index for record in records] == list(range(300))
-    # Only what was in flight in the killed processes may have run twice: ten rows in each.
-    assert remote.counts()["begin"] <= 300 + (10 if victim == "process" else 20)
+    # Only what was in flight in the killed processes may have run twice: what ran, and what was not stored yet.
+    assert remote.counts()["begin"] <= 300 + in_flight
 
 
 def test_a_worker_with_other_files_says_which(project: Project, redis_url: str) -> None:

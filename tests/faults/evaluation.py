@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import subprocess
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from tests.e2e.project import Project, wait_until
+from tests.e2e.project import Project, stand_still, wait_until
 
 ROWS = 240
 CONCURRENCY = 10
@@ -97,22 +94,10 @@ def freeze(project: Project, pids: Collection[int]) -> int:
     Those are what is in flight in them: rows that run, and rows that have ended while their results are on their way to
     the store. Nothing moves any more, so a kill that follows finds exactly these.
     """
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: all(_stopped(pid) for pid in pids), what="the processes' standstill")
+    stand_still(pids)
     stored = {f"begin {record.row.values['text']}" for record in project.records("x")["eval_steady"]}
     begun = {event.what for event in project.events() if event.pid in pids and event.what.startswith("begin ")}
     return len(begun - stored)
-
-
-def _stopped(pid: int) -> bool:
-    return all(kernel_words(thread)[0] == "T" for thread in Path(f"/proc/{pid}/task").iterdir())
-
-
-def kernel_words(process: Path) -> list[str]:
-    """What Linux says of a process or thread, by its directory in /proc: its state, its parent, ..."""
-    # After the name, which may hold spaces.
-    return (process / "stat").read_text().rpartition(")")[2].split()
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.project import Project, leftover_processes, wait_until
-from tests.faults.evaluation import check, freeze, kernel_words, reached, ready, some_moment, write_evaluation
+from tests.e2e.project import Project, kernel_words, leftover_processes, wait_until
+from tests.faults.evaluation import check, freeze, reached, ready, some_moment, write_evaluation
 from tests.faults.services import Broker, on_both_brokers
 
 
