@@ -89,16 +89,18 @@ _ATTEMPTS, _PROMPT, _COMPLETION, _COST = (
 _EXISTS = Prepared(lambda _: select(EVALUATION.c.id).where(EVALUATION.c.id == bindparam("evaluation")))
 
 
+# The key of a row as it is stored, as an encoded result has it too.
+_ROW_KEY = type_coerce(ROW.c.key, Text)
+
+
 def _rows_and_results(dialect: str) -> CompoundSelect[Any]:
     def those(table: Table) -> ColumnElement[bool]:
         indexes = among_given(dialect, table.c.row_index, bindparam("indexes"))
         return and_(table.c.evaluation_id == bindparam("evaluation"), indexes)
 
-    # The key as it is stored, as an encoded result has it too.
-    key = type_coerce(ROW.c.key, Text)
     # Not joined: PostgreSQL, which knows little of new tables, would read all results for it.
     return union_all(
-        select(ROW.c.row_index, key.label("key"), null().label("sample"), null().label("retry")).where(those(ROW)),
+        select(ROW.c.row_index, _ROW_KEY.label("key"), null().label("sample"), null().label("retry")).where(those(ROW)),
         select(RESULT.c.row_index, null(), RESULT.c.sample, RESULT.c.retry).where(those(RESULT)),
     )
 
@@ -111,7 +113,7 @@ def _insert_lone(dialect: str) -> ClauseElement:
     line = select(*(bindparam(name, type_=RESULT.c[name].type) for name in _RESULT)).where(
         ROW.c.evaluation_id == bindparam("evaluation_id"),
         ROW.c.row_index == bindparam("row_index"),
-        type_coerce(ROW.c.key, Text) == bindparam("key"),
+        bindparam("key", type_=Text) == _ROW_KEY,
     )
     into = insert_into(dialect, RESULT).from_select(list(_RESULT), line).on_conflict_do_nothing()
     return into.returning(RESULT.c.row_index)

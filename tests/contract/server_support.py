@@ -38,19 +38,6 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 30, fail: bool 
     return value
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether all threads of a process stand still, after SIGSTOP."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/stat")
-    return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
-
-
 class User:
     """A process that uses a server; see `server_user`."""
 

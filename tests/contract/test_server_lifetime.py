@@ -20,7 +20,8 @@ import pytest
 from doteval.errors import ResourceError
 from doteval.providers import keeper
 from doteval.providers.servers import ServerProvider
-from tests.contract.server_support import MOCK, MakeUser, User, is_alive, is_stopped, wait_until
+from tests.contract.server_support import MOCK, MakeUser, User, wait_until
+from tests.services.processes import is_alive, is_stopped
 
 pytestmark = pytest.mark.usefixtures("runtime")
 

@@ -17,7 +17,8 @@ from doteval.providers import keeper
 from doteval.providers.servers import ServerProvider
 from doteval.results import ErrorClass
 from doteval.sharing import CacheMode, Sharing, share
-from tests.contract.server_support import MOCK, is_alive, wait_until
+from tests.contract.server_support import MOCK, wait_until
+from tests.services.processes import is_alive
 
 pytestmark = pytest.mark.usefixtures("runtime")
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from doteval.results import Record
 from doteval.store import Store, WorkerState
+from tests.services.processes import is_stopped
 
 # What the eval files of these tests may say to tell what happened in which process.
 _EVENTS = """
@@ -154,17 +155,7 @@ def stand_still(pids: Collection[int]) -> None:
     """Stop processes, until SIGCONT or SIGKILL: once this returns, none of their threads moves."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: all(_stopped(pid) for pid in pids), what="the processes' standstill")
-
-
-def _stopped(pid: int) -> bool:
-    return all(kernel_words(thread)[0] == "T" for thread in Path(f"/proc/{pid}/task").iterdir())
-
-
-def kernel_words(process: Path) -> list[str]:
-    """What Linux says of a process or thread, by its directory in /proc: its state, its parent, ..."""
-    # After the name, which may hold spaces.
-    return (process / "stat").read_text().rpartition(")")[2].split()
+    wait_until(lambda: all(is_stopped(pid) for pid in pids), what="the processes' standstill")
 
 
 def wait_until(condition: Callable[[], Any], *, seconds: float = 30, what: str = "the condition") -> Any:

@@ -17,6 +17,7 @@ from redis.retry import Retry
 
 from doteval.queue.embedded_redis import find_redis_binary
 from tests.e2e.project import wait_until
+from tests.services.processes import is_alive
 from tests.services.rabbitmq import RabbitService
 
 # For tests that take `broker`.
@@ -199,17 +200,10 @@ class PostgresServer:
         """End the server at once; connections break, and new ones are refused."""
         pid = self._server.get_pid()
         os.kill(pid, signal.SIGQUIT)
-        wait_until(lambda: not Path(f"/proc/{pid}").exists() or _is_zombie(pid), what="PostgreSQL's end")
+        wait_until(lambda: not is_alive(pid), what="PostgreSQL's end")
 
     def start(self) -> None:
         self._server.start()
 
     def stop(self) -> None:
         self._server.cleanup()
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True

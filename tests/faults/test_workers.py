@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.project import Project, kernel_words, leftover_processes, wait_until
+from tests.e2e.project import Project, leftover_processes, wait_until
 from tests.faults.evaluation import check, freeze, reached, ready, some_moment, write_evaluation
 from tests.faults.services import Broker, on_both_brokers
+from tests.services.processes import kernel_words
 
 
 @on_both_brokers
