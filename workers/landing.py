@@ -45,7 +45,7 @@ class Landing:
         self._tokens = 0
 
     def record(self, row: Row, outcome: Outcome) -> None:
-        self._lot.ended()
+        last = self._lot.ended()
         with self._lock:
             self._unstored += 1
             self._rows += 1
@@ -58,7 +58,7 @@ class Landing:
             # Under this name its usage counts once, though the process may die before it knows that it is stored.
             self._spending.ended(self._place_of(row), execution)
         new = NewResult(self._evaluation_id, row, outcome, execution)
-        self._writer.put(new, functools.partial(self._stored, row, outcome))
+        self._writer.put(new, functools.partial(self._stored, row, outcome), last=last)
 
     def ended(self, cut: BaseException | None) -> None:
         with self._lock:

@@ -39,10 +39,11 @@ class Lot:
         self._stock.add(self._evaluation, rows - self._rows, at_once)
         self._rows = rows
 
-    def ended(self) -> None:
-        """One of them has ended."""
+    def ended(self) -> bool:
+        """One of them has ended. Returns whether it was the last one."""
         self._rows -= 1
         self._stock.take(self._evaluation)
+        return self._rows <= 0
 
 
 class Stock:

@@ -6,7 +6,7 @@
      ▲ blocks while too many wait      │
      └─────────────────────────────────┘ a store that cannot be used is tried again for ever
 
-When results come fast, the first of a group waits a moment for others: a transaction costs as much as some thirty
+Unless results are rare, the first of a group waits a moment for others: a transaction costs as much as some thirty
 results.
 """
 
@@ -33,10 +33,13 @@ OnCommit = Callable[[float], None]
 _LOG = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 5.0
-# Seconds that the first result of a group waits for others, if so many a second are coming. Of slower rows each is
-# stored at once: what is not stored yet is run again if the process dies, and keeps its row task's place in the broker.
+# Seconds that the first result of a group waits for others, if so many a second are coming; if fewer, it waits longer,
+# but not with the last one of its row task, whose place in the broker it would keep. Of rare results each is stored
+# at once: what is not stored yet is run again if the process dies.
 _LINGER = 0.05
 _MANY_A_SECOND = 150
+_LONG_LINGER = 0.25
+_SOME_A_SECOND = 12
 # Seconds over which that is looked at, at least: rows that began together end together, and are no stream for it.
 _RATE_SECONDS = 0.25
 
@@ -76,8 +79,10 @@ class GroupWriter:
         self._arrived = threading.Condition(lock)
         self._room = threading.Condition(lock)
         self._landed = threading.Condition(lock)
-        self._hurry = 0
         self._put = 0
+        # Up to which of them somebody waits in `flush`, and which was the last one of a row task.
+        self._hurry = 0
+        self._last_of_task = 0
         # How many results had been put at a moment a while ago, and how long a group waits at the rate since then.
         self._mark = time.monotonic(), 0
         self._linger = 0.0
@@ -111,11 +116,11 @@ class GroupWriter:
         """How many results were put and are not settled yet."""
         return self._put - self._settled
 
-    def put(self, result: NewResult, on_stored: OnStored | None = None) -> None:
+    def put(self, result: NewResult, on_stored: OnStored | None = None, *, last: bool = False) -> None:
         """Hand over a result. Blocks while too many wait.
 
         `on_stored` is called on the writer's thread: with None when the result is committed, or with
-        what prevented that for good.
+        what prevented that for good. `last`: it is the last one of its row task, which waits for nothing else.
 
         Raises RuntimeError after `close`, or if the writer's thread has died.
         """
@@ -130,7 +135,9 @@ class GroupWriter:
             self._waiting.append(_Entry(result, on_stored))
             self._put += 1
             # The writer sleeps until there is something, and then until a group is full or time is up.
-            if len(self._waiting) in (1, self._group):
+            if last:
+                self._last_of_task = self._put
+            if len(self._waiting) in (1, self._group) or (last and self._linger > _LINGER):
                 self._arrived.notify()
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -202,7 +209,8 @@ class GroupWriter:
 
     def _is_time(self) -> bool:
         """Whether what waits is to be stored at once: a full group, or somebody waits for it."""
-        return len(self._waiting) >= self._group or self._closed or self._settled < self._hurry
+        awaited = self._hurry if self._linger <= _LINGER else max(self._hurry, self._last_of_task)
+        return len(self._waiting) >= self._group or self._closed or self._settled < awaited
 
     def _settle(self, group: Sequence[_Entry]) -> None:
         for entry in group:
@@ -251,7 +259,9 @@ class GroupWriter:
 
 def linger_at(results: int, seconds: float) -> float:
     """Seconds that a group waits where so many results came in so many `seconds`; 0 if each is stored at once."""
-    return _LINGER if results >= _MANY_A_SECOND * seconds else 0.0
+    if results >= _MANY_A_SECOND * seconds:
+        return _LINGER
+    return _LONG_LINGER if results >= _SOME_A_SECOND * seconds else 0.0
 
 
 def _passes(error: BaseException) -> bool:

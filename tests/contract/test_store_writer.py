@@ -18,6 +18,7 @@ from doteval.errors import StoreError
 from doteval.experiments import Counts, Evaluation
 from doteval.results import RowStatus, Score, Usage
 from doteval.store import GroupWriter, NewResult, Store, engine
+from doteval.store import writer as writer_module
 from doteval.store.engine import Database
 from doteval.store.writer import linger_at
 from doteval.store.writing import EncodedResult
@@ -123,10 +124,34 @@ def test_what_waits_is_written_in_one_group(store: Store, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("count", "seconds", "linger"),
-    [(0, 0.1, 0.0), (14, 0.1, 0.0), (149, 1.0, 0.0), (150, 1.0, 0.05), (5000, 0.5, 0.05)],
+    [(0, 0.1, 0.0), (11, 1.0, 0.0), (6, 0.5, 0.25), (149, 1.0, 0.25), (150, 1.0, 0.05), (500, 0.1, 0.05)],
 )
-def test_a_group_waits_only_where_many_results_come(count: int, seconds: float, linger: float) -> None:
+def test_how_long_a_group_waits_for_others(count: int, seconds: float, linger: float) -> None:
     assert linger_at(count, seconds) == pytest.approx(linger)
+
+
+def test_the_last_of_a_row_task_and_those_before_it_wait_for_no_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = begin(store, 5)
+    monkeypatch.setattr(writer_module, "_RATE_SECONDS", 0.0)
+    # Longer than anybody waits: whoever is stored before is stored for another reason.
+    monkeypatch.setattr(writer_module, "linger_at", lambda *_: _PATIENCE * 10)
+    gate = Gate(store, monkeypatch)
+    gate.open.set()
+    heard = Heard()
+    writer = GroupWriter(store, None)
+    first, second, third, fourth, fifth = results(evaluation, rows(5))
+    writer.put(first, heard)
+    writer.put(second, heard)
+    writer.put(third, heard, last=True)
+    heard.wait(3)
+    writer.put(fourth, heard, last=True)
+    heard.wait(4)
+    writer.put(fifth, heard)
+    assert gate.groups == [3, 1]
+    assert writer.close()
+    assert gate.groups == [3, 1, 1]
 
 
 def test_put_blocks_while_too_many_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
