@@ -427,6 +427,9 @@ class WorkerProcess:
 
     def _watch_teardowns(self) -> None:
         """Leave without a teardown that does not end, once everything that was computed is stored."""
+        if self._options.parent not in (None, os.getppid()) and not self._ready.is_set():
+            # The service is gone, and nobody else would ever end what does not load.
+            self._teardowns.closing("the load of the session fixtures")
         what = self._teardowns.overdue()
         if what is None:
             return

@@ -27,14 +27,14 @@ class TeardownWatch:
         self._thread = thread
         self._patience = patience
         self._clock = clock
-        self._closing = False
+        self._closing: str | None = None
         # The frame itself and not its id, which the next teardown might have too.
         self._seen: FrameType | str | None = None
         self._since = 0.0
 
-    def closing(self) -> None:
-        """Say that from now on the thread has nothing to do but to tear down and to end."""
-        self._closing = True
+    def closing(self, what: str = "the end of the pytest session") -> None:
+        """Say that from now on the thread has nothing to do but to tear down and to end; `what` it does first."""
+        self._closing = what
 
     def overdue(self) -> str | None:
         """What has been torn down for too long, for people; None if all is well. To be asked now and then."""
@@ -42,12 +42,12 @@ class TeardownWatch:
         frame = None if thread_id is None else sys._current_frames().get(thread_id)
         found = internals.teardown_under_way(frame)
         seen: FrameType | str | None = None
-        what = "the end of the pytest session"
+        what = self._closing or ""
         if found is not None:
             seen, definition = found
             what = f"the teardown of the fixture {definition.argname!r} ({definition.scope})"
-        elif self._closing and self._thread.is_alive():
-            seen = what
+        elif self._closing is not None and self._thread.is_alive():
+            seen = self._closing
         if seen is None or seen is not self._seen:
             self._seen, self._since = seen, self._clock()
             return None

@@ -1,12 +1,16 @@
-"""Teardowns that never end: results are kept, the fixture is named, and nobody waits for ever."""
+"""Teardowns, and loads, that never end: results are kept, the fixture is named, and nobody waits for ever."""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
 
-from tests.e2e.project import Project, leftover_processes
+from tests.e2e.project import Project, leftover_processes, wait_until
+from tests.faults.services import RedisServer
+from tests.services.processes import is_alive
 
 # `time.sleep` cannot be interrupted outside of the main thread; the other two can.
 WAYS = {"sleep": "time.sleep(3600)", "loop": "while True: time.sleep(0.01)", "await": "await asyncio.sleep(3600)"}
@@ -160,3 +164,34 @@ def test_threads_that_rows_leave_behind(project: Project) -> None:
     # Without the patience that a teardown has.
     assert time.monotonic() - begin < 45
     assert counted(project, 20) == 0
+
+
+LOADING = """
+import time
+import pytest
+from doteval import Score, foreach
+
+@pytest.fixture(scope="session")
+def model():
+    tell("loading")
+    time.sleep(3600)
+
+@foreach("i", [(i,) for i in range(20)])
+def eval_it(i, model):
+    return Score("ok", True, ["accuracy"])
+"""
+
+
+def test_a_load_that_never_ends_when_its_service_is_killed(project: Project, broker: RedisServer) -> None:
+    """Nobody else would ever end these processes."""
+    project.environment["DOTEVAL_TEARDOWN_TIMEOUT"] = "2"
+    project.write("eval_it.py", LOADING)
+    with project.started("worker", ".", "--processes", "2") as service:
+        wait_until(lambda: project.counts()["loading"] == 2, what="two worker processes that load")
+        os.kill(service.pid, signal.SIGKILL)
+        service.wait()
+    loading = [event.pid for event in project.events()]
+    wait_until(lambda: not any(is_alive(pid) for pid in loading), what="the end of the worker processes")
+    assert "the load of the session fixtures has not ended within 2 s" in project.output()
+    for worker in project.workers():
+        assert worker.reason == "was stuck: the load of the session fixtures has not ended within 2 s"

@@ -64,3 +64,14 @@ def test_what_comes_after_the_fixtures_has_its_time_too(bench: Bench) -> None:
     bench.end.set()
     bench.thread.join()
     assert bench.after(100.0) is None
+
+
+def test_a_load_that_nobody_waits_for_has_its_time_and_the_end_after_it_its_own(bench: Bench) -> None:
+    bench.watch.closing("the load")
+    assert bench.after(0.0) is None
+    assert bench.after(9.0) is None
+    bench.watch.closing()
+    assert bench.after(2.0) is None
+    bench.watch.closing("the load")
+    assert bench.after(0.0) is None
+    assert bench.after(11.0) == "the load"
