@@ -9,7 +9,7 @@ from doteval.dispatch import published_up_to
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus, Experiment
 from doteval.placement import DEFAULT_QUEUE, worker_command_for
 from doteval.spending import Budget, Spent, stopped_at_budget
-from doteval.store import RowRange, Store, WorkerState, held_by
+from doteval.store import Store, WorkerState, held_by
 
 # Beats come once a second. A worker process that was not heard of for so long counts as dead.
 _DEAD_SECONDS = 15.0
@@ -78,9 +78,8 @@ def _look(
     held = _count(store, evaluation, live)
     orphaned = _count(store, evaluation, dead)
     cursor = published_up_to(store.evaluations.published(evaluation.id))
-    behind = store.rows.count_pending(evaluation.id, [RowRange(0, cursor - 1)]) if cursor else 0
-    published = max(0, behind - held - orphaned)
-    unpublished = max(0, evaluation.counts.pending - behind)
+    unpublished = store.rows.count_pending_from(evaluation.id, cursor)
+    published = max(0, evaluation.counts.pending - unpublished - held - orphaned)
     standing = Standing(evaluation, held, orphaned, published, unpublished, ())
     holders = sum(any(part.evaluation_uid == evaluation.uid for part in worker.holding) for worker in dead)
     # What pytest runs in its own process is on no queue.

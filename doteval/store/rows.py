@@ -230,6 +230,17 @@ class Rows:
                 count += int(line[0][0])
         return count
 
+    def count_pending_from(self, evaluation_id: int, first: int) -> int:
+        """How many of the rows from index `first` on are pending; samples count. Takes as long as they have results.
+
+        Raises NotFoundError if there is no such evaluation.
+        """
+        with self._database.read() as connection:
+            count = connection.scalar(_COUNT_PENDING_FROM, {"evaluation": evaluation_id, "first": first})
+        if count is None:
+            raise self._gone(evaluation_id)
+        return max(0, int(count))
+
     def _pending_indexes(self, evaluation_id: int, first: int) -> Iterator[tuple[int, int]]:
         """Indexes with pending samples, and how many."""
         with self._database.read() as connection:
@@ -355,6 +366,18 @@ _COUNT_PENDING = Prepared(
         - select(func.count()).select_from(RESULT).where(*_within(RESULT), RESULT.c.retry == false()).scalar_subquery()
     ).where(EVALUATION.c.id == bindparam("evaluation"))
 )
+# The indexes of rows have no gaps: they need not be counted.
+_COUNT_PENDING_FROM = select(
+    EVALUATION.c.epochs * (func.coalesce(EVALUATION.c.row_count, _SO_FAR, 0) - bindparam("first"))
+    - select(func.count())
+    .select_from(RESULT)
+    .where(
+        RESULT.c.evaluation_id == EVALUATION.c.id,
+        RESULT.c.row_index >= bindparam("first"),
+        RESULT.c.retry == false(),
+    )
+    .scalar_subquery()
+).where(EVALUATION.c.id == bindparam("evaluation"))
 _PENDING = PreparedQuery(
     lambda _: (
         select(ROW.c.row_index, ROW.c.key, ROW.c.content, EVALUATION.c.epochs)

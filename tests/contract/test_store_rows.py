@@ -88,6 +88,8 @@ def test_rows_of_an_evaluation_that_is_gone(store: Store) -> None:
         store.rows.pending(77, 0, 1)
     with pytest.raises(NotFoundError):
         next(store.rows.pending_ranges(77, 10))
+    with pytest.raises(NotFoundError):
+        store.rows.count_pending_from(77, 0)
 
 
 def test_the_state_of_the_dataset(store: Store) -> None:
@@ -110,6 +112,19 @@ def test_pending_samples_are_those_without_a_result(store: Store) -> None:
     assert store.rows.pending(evaluation.id, 0, 9) == [second, third, sample(third, 1)]
     assert store.rows.pending(evaluation.id, 2, 2) == [third, sample(third, 1)]
     assert store.evaluations.counts(evaluation.id).pending == 3
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_pending_rows_are_counted_as_they_are_read(store: Store, epochs: int) -> None:
+    evaluation = begin(store, 9, epochs=epochs)
+    some = [sample(row, number) for row in rows(9) for number in range(epochs) if (row.index + number) % 4]
+    store.results.write(results(evaluation, some[::2]) + results(evaluation, some[1::2], failed()), None)
+    store.rows.retry_failed(evaluation.id, index=5)
+    for first in range(11):
+        pending = len(store.rows.pending(evaluation.id, first, 9))
+        assert store.rows.count_pending_from(evaluation.id, first) == pending
+        assert store.rows.count_pending(evaluation.id, [RowRange(first, 9)]) == pending
+    assert store.rows.count_pending_from(evaluation.id, 0) == store.evaluations.counts(evaluation.id).pending > 0
 
 
 def test_ranges_cover_what_is_pending_in_order(store: Store) -> None:
