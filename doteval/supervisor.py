@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 
 from doteval.deaths import Deaths
 from doteval.errors import WorkerError
+from doteval.exit_codes import RECYCLED
 from doteval.launcher import Launcher, LauncherGoneError, Process
 from doteval.output_file import OutputFile
 from doteval.placement import DEVICES_VARIABLE, device_of
 from doteval.store import Store
 from doteval.stuck_rows import LOOK_SECONDS, StuckRows
-from doteval.worker_options import RECYCLED, WorkerOptions
+from doteval.worker_options import WorkerOptions
 
 # A process that leaves within this many seconds of its start has not worked: the next is started
 # later, each time twice as late.

@@ -18,11 +18,6 @@ from doteval.sharing import Sharing
 # One variable and not arguments: a URL may hold a password, and everyone can read arguments.
 VARIABLE = "DOTEVAL_WORKER"
 
-# What a worker process exits with that makes room for a fresh one. EX_TEMPFAIL of sysexits.h.
-RECYCLED = 75
-# What it exits with that leaves behind a teardown which does not end. EX_SOFTWARE of sysexits.h.
-STUCK = 70
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:

@@ -18,6 +18,7 @@ from celery import signals
 from celery.concurrency.prefork import TaskPool as PreforkPool
 
 from doteval.errors import DotEvalError, UsageError
+from doteval.exit_codes import UNEXPECTED
 from doteval.queue.app import consume_whole_queues
 from doteval.queue.redis_transport import ask_while
 from doteval.worker_options import WorkerOptions
@@ -26,8 +27,6 @@ from workers.process import WorkerProcess, current_process, set_current_process
 
 logger = logging.getLogger("doteval.worker")
 
-# As the command line exits after an error that doteval did not expect.
-_UNEXPECTED = 70
 _NO_QUEUE = UsageError("this worker process would take row tasks from no queue", remedy="Name one with -Q.")
 
 
@@ -110,7 +109,7 @@ def _or_leave(begin: Callable[..., None]) -> Callable[..., None]:
             begin(*args, **kwargs)
         except Exception:
             logger.exception("this worker process could not start, which doteval did not expect")
-            os._exit(_UNEXPECTED)
+            os._exit(UNEXPECTED)
 
     return begin_or_leave
 

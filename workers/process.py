@@ -35,6 +35,7 @@ from doteval.execution.loads import LoadWatch
 from doteval.execution.marks import meant_for
 from doteval.execution.stage import LoadFailedError, Stage, load_session_fixtures
 from doteval.execution.teardown_watch import TeardownWatch
+from doteval.exit_codes import RECYCLED, UNEXPECTED
 from doteval.experiments import POLICY, Evaluation, EvaluationStatus
 from doteval.flight_log import FlightLog
 from doteval.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
@@ -52,7 +53,7 @@ from doteval.settings import load_settings
 from doteval.sharing import CacheChoice, share
 from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, HeldRange, LostUsage, Store, WorkerInfo
-from doteval.worker_options import RECYCLED, STUCK, WorkerOptions
+from doteval.worker_options import WorkerOptions
 from workers.gates import Gates
 from workers.hands import Hands
 from workers.landing import Landing
@@ -448,7 +449,7 @@ class WorkerProcess:
         except StoreError as error:
             logger.warning("the end of this worker process cannot be recorded: %s", error.message)
         # The thread that tears down cannot be ended, and leaving in order would wait for it.
-        os._exit(STUCK)
+        os._exit(UNEXPECTED)
 
     def _renew(self) -> None:
         self._publisher.renew(self._hands.leases())

@@ -12,11 +12,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-INTERRUPTED = 130
-# What a shell reports of a program that wrote into a closed pipe.
-OUTPUT_CLOSED = 141
-# EX_SOFTWARE of sysexits.h: the program itself is wrong.
-UNEXPECTED = 70
+from doteval.exit_codes import INTERRUPTED, OUTPUT_CLOSED, UNEXPECTED
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-import doteval.cli
+import doteval
+from doteval import exit_codes
 from doteval.cli.application import EXIT_CODES, GROUPS
 from doteval.cli.options import local_launcher
 from doteval.errors import BrokerError, CodeMismatchError, DotEvalError, StoreError, UsageError
@@ -52,8 +53,8 @@ def test_exit_codes_of_errors_are_documented(doteval_: CommandLine) -> None:
         error = pending.pop()
         pending += error.__subclasses__()
         assert str(error.exit_code) in documented
-    assert str(doteval.cli.INTERRUPTED) in documented
-    assert str(doteval.cli.UNEXPECTED) in documented
+    assert str(exit_codes.INTERRUPTED) in documented
+    assert str(exit_codes.UNEXPECTED) in documented
 
 
 def test_help_imports_nothing_heavy() -> None:

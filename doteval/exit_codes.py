@@ -1,0 +1,11 @@
+"""What commands and worker processes exit with where it is no error of doteval's: those have theirs in `errors`."""
+
+from __future__ import annotations
+
+# EX_SOFTWARE of sysexits.h: an error that doteval did not expect; of a worker process also a fixture that does not end.
+UNEXPECTED = 70
+# EX_TEMPFAIL of sysexits.h: a worker process that makes room for a fresh one.
+RECYCLED = 75
+INTERRUPTED = 130
+# What a shell reports of a program that wrote into a closed pipe.
+OUTPUT_CLOSED = 141
