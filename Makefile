@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
         --python-version 3.11 --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 # Test processes side by side: most tests wait for processes of their own.
-JOBS ?= 3
+JOBS ?= 4
 # More arguments for pytest: make test ARGS="-k cli -x"
 ARGS ?=
 
