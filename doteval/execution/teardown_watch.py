@@ -42,12 +42,12 @@ class TeardownWatch:
         frame = None if thread_id is None else sys._current_frames().get(thread_id)
         found = internals.teardown_under_way(frame)
         seen: FrameType | str | None = None
-        what = self._closing or ""
+        what = ""
         if found is not None:
             seen, definition = found
             what = f"the teardown of the fixture {definition.argname!r} ({definition.scope})"
         elif self._closing is not None and self._thread.is_alive():
-            seen = self._closing
+            seen = what = self._closing
         if seen is None or seen is not self._seen:
             self._seen, self._since = seen, self._clock()
             return None
