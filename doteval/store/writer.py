@@ -134,9 +134,9 @@ class GroupWriter:
                 raise RuntimeError("the writer of results is closed")
             self._waiting.append(_Entry(result, on_stored))
             self._put += 1
-            # The writer sleeps until there is something, and then until a group is full or time is up.
             if last:
                 self._last_of_task = self._put
+            # The writer sleeps until there is something, and then until a group is full or time is up.
             if len(self._waiting) in (1, self._group) or (last and self._linger > _LINGER):
                 self._arrived.notify()
 
