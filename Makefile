@@ -8,6 +8,7 @@ INSTALLED := $(VENV)/.installed
 # it from the user's own configuration.
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
         --python-version 3.11 --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Test processes side by side: most tests wait for processes of their own.
 JOBS ?= 4
 # More arguments for pytest: make test ARGS="-k cli -x"
@@ -29,8 +30,12 @@ venv: install
 
 $(INSTALLED): requirements-dev.lock pyproject.toml | $(BIN)/python
 	@echo "Installing the locked packages into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@[ -x $(BIN)/uv ] || { sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.lock > $(VENV)/uv.lock && \
+	    $(PIP) install --require-hashes -r $(VENV)/uv.lock; }
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock || { \
+	    echo "pip, which may know of another index, tries it: that takes minutes ..."; \
+	    $(PIP) install --require-hashes -r requirements-dev.lock; }
+	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(BIN)/python:
