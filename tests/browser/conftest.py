@@ -1,23 +1,14 @@
-"""A headless Chromium of this machine, and a fresh project."""
+"""A headless Chromium of this machine."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
-
-from tests.e2e.project import Project
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    return Project(tmp_path)
 
 
 @pytest.fixture(scope="session")

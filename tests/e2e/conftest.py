@@ -1,18 +1,8 @@
-"""A fresh project for every test."""
+"""Both brokers, one after the other."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-
-from tests.e2e.project import Project
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    return Project(tmp_path)
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 import time
 from collections import Counter
@@ -16,8 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from doteval.results import Record
 from doteval.store import Store, WorkerState
+from tests.services.commands import Command, Commands
 from tests.services.processes import is_stopped
 
 # What the eval files of these tests may say to tell what happened in which process.
@@ -31,6 +33,8 @@ def tell(event):
 # The plugins that our own tests bring, which users need not have, and which take half a second to import.
 _WITHOUT_OURS = " ".join(f"-p no:{name}" for name in ("hypothesispytest", "asyncio", "xdist", "xdist.looponfail"))
 
+Process = Command | subprocess.Popen[bytes]
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -43,7 +47,14 @@ class Project:
     """A directory with eval files. Commands run in it with `environment` added to ours."""
 
     path: Path
+    commands: Commands
     environment: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, path: Path, commands: Commands) -> Project:
+        """A project of its own, whatever lies in the directories above."""
+        (path / "pytest.ini").write_text("[pytest]\n")
+        return cls(path, commands)
 
     @property
     def log(self) -> Path:
@@ -70,15 +81,8 @@ class Project:
 
     def run(self, *arguments: str, timeout: float = 90, check: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run ``doteval ARGUMENTS`` to its end; fails unless it exits with `check` (None: whatever)."""
-        done = subprocess.run(
-            self._command(arguments),
-            cwd=self.path,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
+        done = self.commands.run(
+            "doteval", arguments, directory=self.path, environment=self._environment(), timeout=timeout
         )
         if check is not None:
             assert done.returncode == check, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -89,19 +93,33 @@ class Project:
         return json.loads(self.run(*arguments, "--json").stdout)
 
     @contextmanager
-    def started(self, *arguments: str, program: Sequence[str] | None = None) -> Iterator[subprocess.Popen[str]]:
-        """A doteval command in the background, in a session of its own; ended at the end of the block."""
+    def started(self, *arguments: str, program: Sequence[str] | None = None) -> Iterator[Process]:
+        """A doteval command, or another program, in the background and in a session of its own.
+
+        It is ended at the end of the block.
+        """
+        process: Process
         with (self.path / "output.log").open("a") as output:
-            process = subprocess.Popen(
-                program or self._command(arguments),
-                cwd=self.path,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                text=True,
-                start_new_session=True,
-            )
+            if program is None:
+                process = self.commands.start(
+                    "doteval",
+                    arguments,
+                    directory=self.path,
+                    environment=self._environment(),
+                    stdout=output,
+                    stderr=output,
+                    session=True,
+                )
+            else:
+                process = subprocess.Popen(
+                    program,
+                    cwd=self.path,
+                    env=self._environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
         try:
             yield process
         finally:
@@ -144,11 +162,14 @@ class Project:
         with self.store() as store:
             return sum(overview.counts.finished for overview in store.experiments.overviews())
 
-    def _command(self, arguments: Sequence[str]) -> list[str]:
-        return [sys.executable, "-m", "doteval", *arguments]
-
     def _environment(self) -> Mapping[str, str]:
         return {**os.environ, "COLUMNS": "200", "PYTEST_ADDOPTS": _WITHOUT_OURS, **self.environment}
+
+
+@pytest.fixture
+def project(tmp_path: Path, commands: Commands) -> Project:
+    """A user's directory, with no eval files yet."""
+    return Project.begin(tmp_path, commands)
 
 
 def stand_still(pids: Collection[int]) -> None:

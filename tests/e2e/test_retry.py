@@ -115,7 +115,7 @@ def test_from_another_directory_and_with_a_conftest_above(project: Project) -> N
     project.run("submit", "evals", "--experiment", "x", "--workers", "1")
     elsewhere = project.path / "elsewhere"
     elsewhere.mkdir()
-    other = Project(elsewhere, {"DOTEVAL_STORAGE": str(project.path / ".doteval" / "doteval.db")})
+    other = Project(elsewhere, project.commands, {"DOTEVAL_STORAGE": str(project.path / ".doteval" / "doteval.db")})
     other.run("retry", "x", "--workers", "1")
     assert other.json("show", "x")["evaluations"][0]["rows"]["failed"] == 0
 

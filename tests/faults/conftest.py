@@ -29,12 +29,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    return Project(tmp_path)
-
-
-@pytest.fixture
 def broker(request: pytest.FixtureRequest, tmp_path: Path, project: Project) -> Iterator[Broker]:
     """A broker that the test may break; the project's commands use it. Redis, unless `on_both_brokers`."""
     server: Broker

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-import subprocess
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.e2e.project import Project, stand_still, wait_until
+from tests.e2e.project import Process, Project, stand_still, wait_until
 
 ROWS = 240
 CONCURRENCY = 10
@@ -101,7 +100,7 @@ def freeze(project: Project, pids: Collection[int]) -> int:
 
 
 @contextmanager
-def submitted(project: Project, processes: int, *options: str) -> Iterator[subprocess.Popen[str]]:
+def submitted(project: Project, processes: int, *options: str) -> Iterator[Process]:
     """``eval_it.py`` on so many worker processes of a service, as the experiment "x": the process that submits it."""
     with project.started("worker", ".", "--processes", str(processes)):
         ready(project, processes)

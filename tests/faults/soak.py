@@ -15,11 +15,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from tests.e2e.project import Project, leftover_processes, wait_until
 from tests.faults.evaluation import write_evaluation
 from tests.faults.services import PostgresServer, RedisServer
+from tests.services.commands import Commands
 
 ROW_SECONDS = 0.25
 ROWS_A_SECOND = 40
@@ -97,11 +99,10 @@ def _send(pid: int, which: signal.Signals) -> None:
 def soak(minutes: float, seed: int) -> bool:
     """Whether every invariant held."""
     rows = int(minutes * 60 * ROWS_A_SECOND)
-    with tempfile.TemporaryDirectory(prefix="doteval-soak-") as name:
+    with tempfile.TemporaryDirectory(prefix="doteval-soak-") as name, closing(Commands()) as commands:
         directory = Path(name)
-        project = Project(directory / "project")
-        project.path.mkdir()
-        (project.path / "pytest.ini").write_text("[pytest]\n")
+        (directory / "project").mkdir()
+        project = Project.begin(directory / "project", commands)
         broker = RedisServer(directory / "redis")
         broker.start()
         postgres = PostgresServer(directory / "pg")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+import tempfile
+import time
 from collections.abc import Callable
 
 import pytest
 
 from doteval.results import Record
 from doteval.store import Store
+from tests.services.commands import Commands
 
 Evaluate = Callable[..., pytest.RunResult]
 Records = Callable[..., list[Record]]
@@ -22,7 +27,31 @@ ALONE = tuple(
 
 
 @pytest.fixture
-def evaluate(pytester: pytest.Pytester) -> Evaluate:
+def run_pytest(pytester: pytest.Pytester, commands: Commands) -> Evaluate:
+    """What `pytester.runpytest_subprocess` does, without half of the plugins and of the time to start."""
+
+    def run(*arguments: str, timeout: float = 60, plugins: tuple[str, ...] = ALONE) -> pytest.RunResult:
+        temporary = tempfile.mkdtemp(prefix="runpytest-", dir=pytester.path)
+        paths = (str(pytester.path), os.environ.get("PYTHONPATH"))
+        begun = time.monotonic()
+        done = commands.run(
+            "pytest",
+            [f"--basetemp={temporary}", *plugins, *arguments],
+            directory=pytester.path,
+            environment={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            timeout=timeout,
+        )
+        took = time.monotonic() - begun
+        # For the report of a test that fails.
+        sys.stdout.write(done.stdout)
+        sys.stderr.write(done.stderr)
+        return pytest.RunResult(done.returncode, done.stdout.splitlines(), done.stderr.splitlines(), took)
+
+    return run
+
+
+@pytest.fixture
+def evaluate(pytester: pytest.Pytester, run_pytest: Evaluate) -> Evaluate:
     """Write ``eval_it.py`` and run pytest on it, keeping results under the experiment "x".
 
     Without a source, the file is left as it is. `plain` leaves out -s and the experiment's name.
@@ -38,7 +67,7 @@ def evaluate(pytester: pytest.Pytester) -> Evaluate:
         if source is not None:
             pytester.path.joinpath(name).write_text(_HEADER + source, encoding="utf-8")
         given = () if plain else ("--experiment", "x", "-s", "-p", "no:cacheprovider")
-        return pytester.runpytest_subprocess(name, *given, *plugins, *arguments, timeout=60)
+        return run_pytest(name, *given, *arguments, plugins=plugins)
 
     return run
 

@@ -11,7 +11,7 @@ import pytest
 
 from doteval.results import Record
 from doteval.store import Store
-from tests.plugin.conftest import ALONE
+from tests.plugin.conftest import Evaluate
 
 CONFTEST = """
 import pytest
@@ -146,12 +146,12 @@ def _without_times(record: Record) -> Record:
     return replace(record, worker=None, outcome=replace(record.outcome, started_at=0.0, seconds=0.0, error=error))
 
 
-def test_plain_pytest_and_submit_store_the_same(pytester: pytest.Pytester) -> None:
+def test_plain_pytest_and_submit_store_the_same(pytester: pytest.Pytester, run_pytest: Evaluate) -> None:
     folder = pytester.mkdir("evals")
     for name, text in {**CORPUS, "conftest.py": CONFTEST, "rows.csv": "text\nx\ny\nz\n"}.items():
         (folder / name).write_text(text)
     pytester.makeini("[pytest]\n")
-    here = pytester.runpytest_subprocess("evals", "--experiment", "here", *ALONE, timeout=60)
+    here = run_pytest("evals", "--experiment", "here")
     assert here.parseoutcomes() == {"passed": 15, "skipped": 1}
     submitted = subprocess.run(
         [sys.executable, "-m", "doteval", "submit", "evals", "--experiment", "there", "--workers", "2"],

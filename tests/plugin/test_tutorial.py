@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from doteval.resources.mock_openai import MockOpenAI
-from tests.plugin.conftest import ALONE, Evaluate
+from tests.plugin.conftest import Evaluate
 
 TUTORIAL = Path(__file__).parents[3] / "shared" / "tutorial"
 
@@ -17,15 +17,13 @@ pytestmark = pytest.mark.skipif(not TUTORIAL.is_dir(), reason="the tutorial is n
 
 
 @pytest.fixture
-def tutorial(pytester: pytest.Pytester):  # type: ignore[no-untyped-def]
+def tutorial(pytester: pytest.Pytester, run_pytest: Evaluate):  # type: ignore[no-untyped-def]
     """Run pytest as the tutorial does: on one of its files, verbosely, with what is printed shown."""
 
     def run(name: str, *arguments: str) -> pytest.RunResult:
         file = name.partition("::")[0]
         (pytester.path / file).write_bytes((TUTORIAL / file).read_bytes())
-        return pytester.runpytest_subprocess(
-            name, "--experiment", "tutorial", "-v", "-s", *ALONE, *arguments, timeout=60
-        )
+        return run_pytest(name, "--experiment", "tutorial", "-v", "-s", *arguments)
 
     return run
 
@@ -120,7 +118,7 @@ def test_fixture_performance(tutorial: Evaluate, node: str, loads: int, used: li
     assert re.findall(r"\w+ model used \d+ times", output) == used
 
 
-def test_the_scopes_of_the_article_hold_for_evaluations(tutorial: Evaluate, pytester: pytest.Pytester) -> None:
+def test_the_scopes_of_the_article_hold_for_evaluations(pytester: pytest.Pytester, run_pytest: Evaluate) -> None:
     # The article's tests turned into evaluations of two rows each.
     text = (TUTORIAL / "test_app.py").read_text()
     text = text.replace("def test_", "def eval_").replace(
@@ -130,7 +128,7 @@ def test_the_scopes_of_the_article_hold_for_evaluations(tutorial: Evaluate, pyte
         r'(?m)^(\s+)print\(f?"test_.*\)$', r"\1print(self.__class__.__name__, option)\n\1return Score('ok', True)", text
     )
     pytester.path.joinpath("eval_app.py").write_text("from doteval import Score, foreach\n" + text)
-    result = pytester.runpytest_subprocess("eval_app.py", "-v", "-s", *ALONE)
+    result = run_pytest("eval_app.py", "-v", "-s")
     result.assert_outcomes(passed=7)
     output = result.stdout.str()
     assert output.count("TestApp first") == 5
