@@ -28,15 +28,18 @@ help: ## Show this help
 install: $(INSTALLED) ## Install into .venv, exactly what the lock says
 venv: install
 
-$(INSTALLED): requirements-dev.lock pyproject.toml | $(BIN)/python
+$(INSTALLED): requirements-dev.lock pyproject.toml | $(BIN)/uv
 	@echo "Installing the locked packages into $(VENV) ..."
-	@[ -x $(BIN)/uv ] || { sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.lock > $(VENV)/uv.lock && \
-	    $(PIP) install --require-hashes -r $(VENV)/uv.lock; }
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock || { \
 	    echo "pip, which may know of another index, tries it: that takes minutes ..."; \
 	    $(PIP) install --require-hashes -r requirements-dev.lock; }
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# Of the version that the lock names.
+$(BIN)/uv: | $(BIN)/python
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.lock > $(VENV)/uv.lock
+	@$(PIP) install --require-hashes -r $(VENV)/uv.lock
 
 $(BIN)/python:
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(sh .ci/python) || exit 1; \
@@ -68,8 +71,7 @@ format: $(INSTALLED) ## Format the code and mend what can be mended
 	@$(BIN)/ruff check --fix --exit-zero .
 	@$(BIN)/ruff format .
 
-lock: | $(BIN)/python ## Write the locks anew from pyproject.toml (UPGRADE=1 for the newest versions)
-	@[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet uv
+lock: | $(BIN)/uv ## Write the locks anew from pyproject.toml (UPGRADE=1 for the newest versions)
 	@$(LOCK) pyproject.toml --output-file requirements.lock
 	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
 

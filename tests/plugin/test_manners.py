@@ -391,8 +391,8 @@ def eval_it(i):
     assert all(re.search(r"eval_it +ok\.accuracy +1 .* 200 +0 +0", output) for output in outputs), outputs
 
 
-def test_no_trace_is_left_where_nothing_is_evaluated(pytester: pytest.Pytester) -> None:
+def test_no_trace_is_left_where_nothing_is_evaluated(pytester: pytest.Pytester, run_pytest: Evaluate) -> None:
     pytester.makepyfile("import pytest\n@pytest.fixture(scope='session')\ndef s(): yield 1\ndef test_it(s): pass")
-    result = pytester.runpytest_subprocess(*ALONE)
+    result = run_pytest()
     result.assert_outcomes(passed=1)
     assert not Path(pytester.path, ".doteval").exists()

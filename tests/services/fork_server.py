@@ -73,7 +73,7 @@ def _become(line: socket.socket, streams: list[int]) -> dict[str, Any]:
 
 def _tell(line: socket.socket, what: bytes, number: int) -> None:
     # Nobody may wait for it any more.
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(ConnectionError):
         line.sendall(_TOLD.pack(what, number))
 
 
