@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from doteval.core.results import Record, Result, Score, Usage
 from doteval.errors import DotEvalError
 from doteval.foreach import ForEach, batch, foreach
-from doteval.results import Record, Result, Score, Usage
 
 if TYPE_CHECKING:
     from doteval.interactive import run

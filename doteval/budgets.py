@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from doteval.experiments import Experiment
-from doteval.spending import Budget, Spent
+from doteval.core.budgets import Budget, Spent
+from doteval.core.experiments import Experiment
 from doteval.store import GroupWriter, Store
 
 # Seconds for which an answer of the store is good while much is left.

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from doteval.core.results import Record, RowStatus
 from doteval.metrics import Interval
 from doteval.metrics.intervals import Z, as_number, mean_interval
-from doteval.results import Record, RowStatus
 from doteval.summary import ErrorsAs
 
 Key = tuple[str, int, int]

@@ -16,10 +16,10 @@ from typing import Protocol
 
 from doteval.budgets import used_up
 from doteval.concurrency import ASYNC_CONCURRENCY
-from doteval.experiments import Evaluation, EvaluationStatus
+from doteval.core.budgets import Budget
+from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.queue.lanes import LANES, Priority, lanes_of, priority_of
 from doteval.queue.row_task import RowTask
-from doteval.spending import Budget
 from doteval.store import LOADING, LoadFailure, RowRange, Store, WorkerState, held_by
 from doteval.task_sizes import MOST_ROWS, TaskSize, most_unknown, tapered, task_size
 

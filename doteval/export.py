@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from doteval.encoding import encode
+from doteval.core.json_codec import encode
+from doteval.core.results import Record
 from doteval.errors import UsageError
-from doteval.results import Record
 
 Named = tuple[str, Record]
 """A record with the name of its evaluation."""
@@ -81,7 +81,7 @@ def to_cells(evaluation: str, record: Record) -> dict[str, Any]:
     """A record as one line of a table.
 
     The row's values are ``row.COLUMN`` and the scores ``score.NAME``; usage is added up over models.
-    Bools, numbers and text stay as they are, all else is JSON text (see `doteval.encoding`).
+    Bools, numbers and text stay as they are, all else is JSON text (see `doteval.core.json_codec`).
     """
     row, outcome = record.row, record.outcome
     costs = [usage.cost for usage in outcome.usage if usage.cost is not None]
@@ -111,7 +111,7 @@ def to_cells(evaluation: str, record: Record) -> dict[str, Any]:
 def write_jsonl(file: IO[bytes], records: Iterable[Named]) -> int:
     """Write one JSON document a line, see `to_document`; returns the number of records.
 
-    What JSON lacks is written as `doteval.encoding` does, and `doteval.encoding.decode` reads it back.
+    What JSON lacks is written as `doteval.core.json_codec` does, and `doteval.core.json_codec.decode` reads it back.
     """
     count = 0
     for evaluation, record in records:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from doteval.results import Row
+from doteval.core.results import Row
 
 # In flight (1) or free (0), evaluation id, row index, sample; when its call began, and its time limit.
 _ENTRY = struct.Struct("=qqqqdd")

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from doteval.core.experiments import Evaluation
+from doteval.core.json_codec import content_key, encode_columns
+from doteval.core.results import Row
 from doteval.datasets import Dataset, row_values
-from doteval.encoding import content_key, encode_columns
 from doteval.errors import ChangedError, DatasetError, UnstorableValueError
-from doteval.experiments import Evaluation
-from doteval.results import Row
 from doteval.store import Store
 
 Value = TypeVar("Value")

@@ -11,17 +11,17 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, overload
 
+from doteval.core.experiments import BATCH_SIZE, Counts, EvaluationSpec, ephemeral_name
+from doteval.core.results import Record
 from doteval.errors import UsageError
 from doteval.execution.attempts import DEFAULT_RETRIES, CallPolicy
 from doteval.execution.event_loop import LoopThread
 from doteval.execution.lanes import Call, Lane
-from doteval.experiments import BATCH_SIZE, Counts, EvaluationSpec, ephemeral_name
 from doteval.foreach import ForEachSpec, spec_of
 from doteval.local_evaluation import LocalEvaluation, LocalReport
 from doteval.local_options import LocalOptions
 from doteval.local_progress import Screen, is_terminal
 from doteval.local_store import LocalStore
-from doteval.results import Record
 from doteval.settings import load_settings
 from doteval.store import Store
 from doteval.summary import Summary

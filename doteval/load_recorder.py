@@ -6,12 +6,12 @@ import logging
 import threading
 import time
 
+from doteval.core.metering import together
+from doteval.core.results import Usage
 from doteval.errors import StoreError, UnstorableValueError
 from doteval.execution.items import EvaluationItem
 from doteval.execution.loads import Load, Stats
 from doteval.execution.stage import LoadFailedError, fixture_definitions
-from doteval.metering import together
-from doteval.results import Usage
 from doteval.store import CODE, Store
 
 logger = logging.getLogger("doteval.worker")

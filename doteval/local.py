@@ -7,22 +7,22 @@ from dataclasses import dataclass
 
 import pytest
 
+from doteval.core.budgets import stopped_at_budget
+from doteval.core.client_config import share
+from doteval.core.experiments import ephemeral_name
+from doteval.core.metering import set_up_place
+from doteval.core.results import Usage
 from doteval.execution.event_loop import LoopThread
 from doteval.execution.fingerprint import specify
 from doteval.execution.items import EvaluationItem
 from doteval.execution.loads import Load
 from doteval.execution.pytest_internals import skipped
 from doteval.execution.stage import Stage
-from doteval.experiments import ephemeral_name
 from doteval.gates import Gate, judge
 from doteval.local_evaluation import LocalEvaluation, LocalReport
 from doteval.local_options import LocalOptions
 from doteval.local_progress import Screen
 from doteval.local_store import LocalStore
-from doteval.metering import set_up_place
-from doteval.results import Usage
-from doteval.sharing import share
-from doteval.spending import stopped_at_budget
 
 _SERVICE = "pytest"
 

@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from doteval.budgets import BudgetGate, gate_of, used_up
+from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
+from doteval.core.metering import Place
+from doteval.core.results import Outcome, Row, RowStatus, Usage
 from doteval.datasets import Dataset, open_dataset
 from doteval.errors import BudgetError, ChangedError, DotEvalError
 from doteval.execution.assignments import Assignment, Runnable, Staging
 from doteval.execution.conductor import Conductor
 from doteval.execution.event_loop import LoopThread
-from doteval.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.intake import take_in
 from doteval.local_options import LocalOptions
 from doteval.local_progress import ProgressLine, Screen
 from doteval.local_store import LocalStore
-from doteval.metering import Place
-from doteval.results import Outcome, Row, RowStatus, Usage
 from doteval.store import ErrorCount, LostUsage, NewResult, Store
 from doteval.summary import Summary, summarize
 from doteval.turns import wait_for_turn

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from doteval.concurrency import Adaptive
+from doteval.core.budgets import Budget, check_prices
+from doteval.core.client_config import Sharing
 from doteval.errors import DotEvalError
 from doteval.execution.calls import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY, CallPolicy
-from doteval.sharing import Sharing
-from doteval.spending import Budget, check_prices
 
 if TYPE_CHECKING:
     from doteval.gates import Gate

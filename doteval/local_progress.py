@@ -17,7 +17,7 @@ from typing import TextIO
 
 import pytest
 
-from doteval.results import Outcome, RowStatus
+from doteval.core.results import Outcome, RowStatus
 
 # Seconds between two drawings. One takes about 20 µs.
 _DRAW_SECONDS = 0.2

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from doteval.experiments import EvaluationStatus
+from doteval.core.experiments import EvaluationStatus
 from doteval.gates import Gate
 from doteval.local import StoredReport
 from doteval.local_evaluation import LocalReport

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 from doteval import __version__
-from doteval.experiments import Evaluation
+from doteval.core.experiments import Evaluation
 from doteval.heartbeat import BEAT_SECONDS, Heartbeat
 from doteval.load_recorder import LoadRecorder
 from doteval.store import GroupWriter, HeldRange, Store, WorkerInfo, WorkerState

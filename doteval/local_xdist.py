@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from doteval.experiments import ephemeral_name
+from doteval.core.experiments import ephemeral_name
 
 _KEY = "doteval"
 

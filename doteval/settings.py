@@ -19,11 +19,11 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from doteval.core.client_config import DEFAULT_CACHE_PATH, CacheMode, Sharing
+from doteval.core.log_format import LogFormat
+from doteval.core.queues_and_devices import DEFAULT_QUEUE, split_devices, split_queues
+from doteval.core.redaction import is_redis_url
 from doteval.errors import ResourceError, UsageError
-from doteval.log_lines import LogFormat
-from doteval.placement import DEFAULT_QUEUE, split_devices, split_queues
-from doteval.sharing import DEFAULT_CACHE_PATH, CacheMode, Sharing
-from doteval.urls import is_redis_url
 
 ENVIRONMENT_PREFIX = "DOTEVAL_"
 

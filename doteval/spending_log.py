@@ -18,9 +18,9 @@ from typing import Any
 
 import orjson
 
-from doteval.latency import Latency
-from doteval.metering import Meter, Place
-from doteval.results import Usage
+from doteval.core.histogram import Latency
+from doteval.core.metering import Meter, Place
+from doteval.core.results import Usage
 
 # How large the file is. When it is full it is written anew, with what is still open: after a thousand rows or so.
 _BYTES = 250_000

@@ -8,14 +8,9 @@ import time
 from dataclasses import dataclass, field, replace
 
 from doteval.budgets import used_up
-from doteval.datasets import open_dataset
-from doteval.dispatch import Dispatcher, DispatchOptions
-from doteval.errors import UsageError
-from doteval.execution.attempts import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
-from doteval.execution.embedded import Collected, with_collected
-from doteval.execution.fingerprint import specify
-from doteval.execution.items import EvaluationItem
-from doteval.experiments import (
+from doteval.core.budgets import Budget, budget_error, check_prices
+from doteval.core.client_config import CacheChoice, Sharing
+from doteval.core.experiments import (
     MAX_CRASHES,
     POLICY,
     PRIVATE,
@@ -25,14 +20,19 @@ from doteval.experiments import (
     EvaluationStatus,
     Experiment,
 )
+from doteval.core.queues_and_devices import DEFAULT_QUEUE
+from doteval.datasets import open_dataset
+from doteval.dispatch import Dispatcher, DispatchOptions
+from doteval.errors import UsageError
+from doteval.execution.attempts import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
+from doteval.execution.embedded import Collected, with_collected
+from doteval.execution.fingerprint import specify
+from doteval.execution.items import EvaluationItem
 from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
 from doteval.intake import take_in
 from doteval.launcher import Launcher
-from doteval.placement import DEFAULT_QUEUE
 from doteval.queue.lanes import Priority
 from doteval.queue.publisher import Publisher
-from doteval.sharing import CacheChoice, Sharing
-from doteval.spending import Budget, budget_error, check_prices
 from doteval.store import Store
 from doteval.supervisor import Supervisor
 from doteval.turns import wait_for_other_brokers

@@ -7,8 +7,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from doteval.core.experiments import Counts
 from doteval.errors import DotEvalError
-from doteval.experiments import Counts
 from doteval.metrics import Interval, NamedMetric, mean, resolve
 from doteval.metrics.intervals import as_number, resampled_interval
 

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from doteval.core.exit_codes import RECYCLED
+from doteval.core.queues_and_devices import DEVICES_VARIABLE, device_of
 from doteval.deaths import Deaths
 from doteval.errors import WorkerError
-from doteval.exit_codes import RECYCLED
 from doteval.launcher import Launcher, LauncherGoneError, Process
 from doteval.output_file import OutputFile
-from doteval.placement import DEVICES_VARIABLE, device_of
 from doteval.store import Store
 from doteval.stuck_rows import LOOK_SECONDS, StuckRows
 from doteval.worker_options import WorkerOptions

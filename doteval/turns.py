@@ -12,9 +12,9 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from doteval.experiments import POLICY, Evaluation, EvaluationStatus
+from doteval.core.experiments import POLICY, Evaluation, EvaluationStatus
+from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.local_store import LocalStore
-from doteval.placement import DEFAULT_QUEUE
 from doteval.store import DRAINING, HeldRange, Store, WorkerState
 
 _LOOK_SECONDS = 0.5

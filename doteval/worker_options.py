@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from doteval.concurrency import ASYNC_CONCURRENCY
+from doteval.core.client_config import Sharing
+from doteval.core.experiments import private_queue
+from doteval.core.log_format import LogFormat
+from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.errors import UsageError
-from doteval.experiments import private_queue
-from doteval.log_lines import LogFormat
 from doteval.monitoring import DIRECTORY_VARIABLE
-from doteval.placement import DEFAULT_QUEUE
-from doteval.sharing import Sharing
 
 # One variable and not arguments: a URL may hold a password, and everyone can read arguments.
 VARIABLE = "DOTEVAL_WORKER"

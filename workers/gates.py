@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from doteval.budgets import BudgetGate, gate_of
-from doteval.experiments import Evaluation
-from doteval.spending import Budget
+from doteval.core.budgets import Budget
+from doteval.core.experiments import Evaluation
 from doteval.store import GroupWriter, Store
 from workers.refusals import EndedError, GiveBackError
 

@@ -7,9 +7,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from doteval.experiments import Evaluation
-from doteval.metering import Place
-from doteval.results import Outcome, Row, RowStatus
+from doteval.core.experiments import Evaluation
+from doteval.core.metering import Place
+from doteval.core.results import Outcome, Row, RowStatus
 from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, NewResult, new_execution
 from workers.stock import Lot

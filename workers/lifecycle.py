@@ -17,8 +17,8 @@ from typing import Any
 from celery import signals
 from celery.concurrency.prefork import TaskPool as PreforkPool
 
+from doteval.core.exit_codes import UNEXPECTED
 from doteval.errors import DotEvalError, UsageError
-from doteval.exit_codes import UNEXPECTED
 from doteval.queue.app import consume_whole_queues
 from doteval.queue.redis_transport import ask_while
 from doteval.worker_options import WorkerOptions

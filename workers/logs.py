@@ -10,8 +10,8 @@ from typing import Any
 from celery import signals
 from celery.platforms import SecurityWarning
 
+from doteval.core.log_format import LogFormat, handler, line, resolve
 from doteval.errors import DotEvalError
-from doteval.log_lines import LogFormat, handler, line, resolve
 
 
 def connect(log_format: LogFormat) -> None:

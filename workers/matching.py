@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from doteval.core.experiments import Evaluation
 from doteval.errors import CodeMismatchError
 from doteval.execution.fingerprint import differing_files, fingerprint
 from doteval.execution.items import EvaluationItem
-from doteval.experiments import Evaluation
 
 
 class Matching:

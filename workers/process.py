@@ -17,6 +17,13 @@ from typing import Any, TypeVar, cast
 
 from celery.worker import state
 
+from doteval.core.client_config import CacheChoice, share
+from doteval.core.exit_codes import RECYCLED, UNEXPECTED
+from doteval.core.experiments import POLICY, Evaluation, EvaluationStatus
+from doteval.core.log_format import IDS
+from doteval.core.metering import Meter, Place, observe_usage, set_up_place
+from doteval.core.queues_and_devices import DEVICES_VARIABLE
+from doteval.core.results import Outcome, Usage
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import (
     CodeMismatchError,
@@ -35,22 +42,15 @@ from doteval.execution.loads import LoadWatch
 from doteval.execution.marks import meant_for
 from doteval.execution.stage import LoadFailedError, Stage, load_session_fixtures
 from doteval.execution.teardown_watch import TeardownWatch
-from doteval.exit_codes import RECYCLED, UNEXPECTED
-from doteval.experiments import POLICY, Evaluation, EvaluationStatus
 from doteval.flight_log import FlightLog
 from doteval.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
 from doteval.load_recorder import LoadRecorder
-from doteval.log_lines import IDS
-from doteval.metering import Meter, Place, observe_usage, set_up_place
 from doteval.monitoring import process_figures
 from doteval.patience import patiently
-from doteval.placement import DEVICES_VARIABLE
 from doteval.pytest_plugin import loop_key
 from doteval.queue.publisher import Publisher
 from doteval.queue.row_task import RowTask
-from doteval.results import Outcome, Usage
 from doteval.settings import load_settings
-from doteval.sharing import CacheChoice, share
 from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, HeldRange, LostUsage, Store, WorkerInfo
 from doteval.worker_options import WorkerOptions

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from doteval.exit_codes import INTERRUPTED, OUTPUT_CLOSED, UNEXPECTED
+from doteval.core.exit_codes import INTERRUPTED, OUTPUT_CLOSED, UNEXPECTED
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

@@ -19,7 +19,7 @@ def command(name: str, evaluation: str | None, reason: str | None, storage: str 
     The same `doteval submit` goes on later.
     """
     from doteval.cli import terminal
-    from doteval.experiments import EvaluationStatus
+    from doteval.core.experiments import EvaluationStatus
 
     with existing_store(storage) as store:
         found = chosen(store.evaluations.of(store.experiments.find(name)), evaluation, name)

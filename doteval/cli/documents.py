@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from doteval.encoding import encode
-from doteval.experiments import Counts, Evaluation, Experiment
-from doteval.latency import QUANTILES
-from doteval.results import Record, Usage
+from doteval.core.experiments import Counts, Evaluation, Experiment
+from doteval.core.histogram import QUANTILES
+from doteval.core.json_codec import encode
+from doteval.core.results import Record, Usage
 from doteval.store import (
     Attempt,
     ErrorCount,
@@ -167,7 +167,7 @@ def attempt(found: Attempt) -> Document:
 
 
 def record(found: Record) -> Document:
-    """A record. Values of the user's are in the form in which the store keeps them: see `doteval.encoding`."""
+    """A record. Values of the user's are in the form in which the store keeps them: see `doteval.core.json_codec`."""
     row, outcome = found.row, found.outcome
     failure = outcome.error
     return {

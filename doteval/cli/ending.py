@@ -14,7 +14,7 @@ from doteval.cli.watch import tell_in_exit_code
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from doteval.experiments import Evaluation, Experiment
+    from doteval.core.experiments import Evaluation, Experiment
     from doteval.store import Store
     from doteval.summary import ErrorsAs
 

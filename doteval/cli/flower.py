@@ -41,10 +41,10 @@ def command(
     \b
     doteval flower --broker redis://host
     """
+    from doteval.core.redaction import hide_password
     from doteval.errors import UsageError
     from doteval.queue.flower import MOST_TASKS, FlowerOptions, serve_flower
     from doteval.settings import load_settings
-    from doteval.urls import hide_password
 
     settings = load_settings(broker=broker, queue=queue)
     if settings.broker is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from doteval.experiments import Evaluation
+    from doteval.core.experiments import Evaluation
     from doteval.launcher import Launcher
     from doteval.store import Store
 

@@ -12,7 +12,7 @@ from rich.table import Column
 from rich.text import Text
 
 from doteval.cli.terminal import STATUS_STYLES, console, count, duration, few, names, plain, share
-from doteval.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.store import Store
 
 # Seconds between two lines where there is no terminal.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from doteval.experiments import Evaluation
-    from doteval.results import Record
+    from doteval.core.experiments import Evaluation
+    from doteval.core.results import Record
     from doteval.store import Attempt, Store
 
 # Different errors of one evaluation that --errors shows, and failed rows that ended last.

@@ -84,9 +84,9 @@ def command(
     from doteval.cli import terminal
     from doteval.cli.ending import Ending
     from doteval.cli.progress import Follower
-    from doteval.results import ErrorClass
+    from doteval.core.budgets import Budget
+    from doteval.core.results import ErrorClass
     from doteval.retry import RetryOptions, retry
-    from doteval.spending import Budget
 
     options = RetryOptions(
         classes=frozenset(ErrorClass(CLASSES[kind]) for kind in only) or None,

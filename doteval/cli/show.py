@@ -21,8 +21,8 @@ from doteval.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from doteval.experiments import Evaluation
-    from doteval.results import ErrorClass
+    from doteval.core.experiments import Evaluation
+    from doteval.core.results import ErrorClass
     from doteval.store import Store
     from doteval.summary import ErrorsAs, Summary
 

@@ -77,8 +77,8 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
 
 def _ask(broker: str, queues: Sequence[str]) -> tuple[Mapping[str, int] | None, str | None]:
     """How many messages wait in each queue, or why that is not known."""
+    from doteval.core.queues_and_devices import DEFAULT_QUEUE
     from doteval.errors import BrokerError
-    from doteval.placement import DEFAULT_QUEUE
     from doteval.queue.publisher import Publisher
 
     publisher = Publisher(broker, DEFAULT_QUEUE)

@@ -114,9 +114,9 @@ def command(
     from doteval.cli import terminal
     from doteval.cli.ending import Ending
     from doteval.cli.progress import Follower
-    from doteval.experiments import ephemeral_name
+    from doteval.core.budgets import Budget
+    from doteval.core.experiments import ephemeral_name
     from doteval.queue.lanes import Priority
-    from doteval.spending import Budget
     from doteval.store import Store
     from doteval.submit import SubmitOptions, submit
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from doteval.experiments import Counts, Evaluation, EvaluationStatus
+from doteval.core.experiments import Counts, Evaluation, EvaluationStatus
 from doteval.metrics import Interval
 
 # Output that goes into a file or a pipe is not folded at the 80 columns that nobody has there.

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from doteval.cli.options import existing_store, json_option, storage_option
-from doteval.latency import QUANTILES
+from doteval.core.histogram import QUANTILES
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from doteval.cli.documents import Document
-    from doteval.experiments import Experiment
+    from doteval.core.experiments import Experiment
     from doteval.store import LoadUsage, ModelUsage, Store, UsageGroup, UsageReport, WorkerUsage
 
 # Facts of one fixture in the table; the rest is in the JSON.

@@ -11,7 +11,7 @@ from doteval.cli.options import existing_store, storage_option
 
 if TYPE_CHECKING:
     from doteval.cli.progress import Follower
-    from doteval.experiments import Evaluation, Experiment
+    from doteval.core.experiments import Evaluation, Experiment
     from doteval.store import Store
 
 # Seconds between two looks at the store. A look is one query, whatever the number of rows.
@@ -56,8 +56,8 @@ def tell_in_exit_code(experiment: Experiment, evaluations: list[Evaluation]) -> 
 
     Raises WorkerError if an evaluation as a whole failed, BudgetError if one was stopped at its budget.
     """
+    from doteval.core.budgets import budget_error, stopped_at_budget
     from doteval.errors import WorkerError
-    from doteval.spending import budget_error, stopped_at_budget
 
     failed = [evaluation for evaluation in evaluations if evaluation.status == "failed"]
     if failed:

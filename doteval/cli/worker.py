@@ -79,7 +79,7 @@ def command(
     \b
     doteval worker evals --broker redis://host --storage postgresql://host/db
     """
-    from doteval.log_lines import line, resolve
+    from doteval.core.log_format import line, resolve
     from doteval.service import ServiceOptions, serve
     from doteval.settings import load_settings
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from doteval.core.plugins import did_you_mean
 from doteval.datasets.base import Dataset, IterableDataset
 from doteval.datasets.files import FileDataset, open_file
 from doteval.errors import ColumnError, DatasetError
-from doteval.plugins import did_you_mean
 
 # A function that returns a function that returns ...: more than this is a mistake.
 _DEEPEST = 8

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from doteval.core.plugins import Plugins, did_you_mean
 from doteval.errors import DotEvalError, NotFoundError
-from doteval.plugins import Plugins, did_you_mean
 
 plugins = Plugins("doteval.datasets", "dataset")
 

@@ -7,11 +7,11 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Protocol, TypeVar, cast, overload
 
-from doteval.encoding import encode
+from doteval.core.json_codec import encode
+from doteval.core.plugins import Plugins
+from doteval.core.results import Score
 from doteval.errors import UnstorableValueError, UsageError
 from doteval.metrics import accuracy, as_metric
-from doteval.plugins import Plugins
-from doteval.results import Score
 
 AsyncFunction = Callable[..., Coroutine[Any, Any, Any]]
 AsyncEvaluator = Callable[..., Coroutine[Any, Any, Score]]

@@ -14,9 +14,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from doteval.core.results import Score
 from doteval.evaluators.base import evaluator
 from doteval.metrics import accuracy
-from doteval.results import Score
 
 Call = tuple[str, Mapping[str, Any]]
 

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from doteval.core.results import Score
 from doteval.evaluators.base import evaluator
 from doteval.metrics import accuracy
-from doteval.results import Score
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator

@@ -7,10 +7,10 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from doteval.core.results import Score
 from doteval.errors import InvalidResultError, UsageError
 from doteval.evaluators.base import evaluator
 from doteval.metrics import accuracy
-from doteval.results import Score
 
 YES_NO: Mapping[str, Any] = {"yes": True, "no": False}
 

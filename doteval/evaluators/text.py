@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
+from doteval.core.results import Score
 from doteval.evaluators.base import evaluator
 from doteval.metrics import accuracy
-from doteval.results import Score
 
 
 @evaluator(metrics=accuracy())

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from doteval.core.client_config import CacheChoice
+from doteval.core.metering import Meter, Place
+from doteval.core.results import Outcome, Row, Usage
 from doteval.execution.admission import Gate
 from doteval.execution.calls import CallPolicy
 from doteval.execution.lanes import Call, Lane
 from doteval.foreach import ForEachSpec
-from doteval.metering import Meter, Place
-from doteval.results import Outcome, Row, Usage
-from doteval.sharing import CacheChoice
 
 
 class WindingDownError(Exception):

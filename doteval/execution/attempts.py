@@ -12,12 +12,12 @@ from typing import Any
 import tenacity
 from tenacity.asyncio.retry import async_retry_base
 
+from doteval.core.fast_dataclass import row_value
+from doteval.core.metering import metering
+from doteval.core.results import ErrorClass, Usage
 from doteval.errors import UsageError
 from doteval.execution.deadlines import Expired, timed_out, within
 from doteval.execution.failures import classify, ends_command
-from doteval.metering import metering
-from doteval.results import ErrorClass, Usage
-from doteval.values import row_value
 
 # What pytest and worker processes do where nothing else is said.
 DEFAULT_RETRIES = 3

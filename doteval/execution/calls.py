@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from doteval.core.metering import together
+from doteval.core.results import Outcome, Result, RowError, RowStatus, Score, Usage
 from doteval.errors import InvalidResultError
 from doteval.execution.attempts import (
     DEFAULT_RETRIES,
@@ -17,8 +19,6 @@ from doteval.execution.attempts import (
     perform_async,
 )
 from doteval.execution.failures import describe, is_skip, skip_reason
-from doteval.metering import together
-from doteval.results import Outcome, Result, RowError, RowStatus, Score, Usage
 
 __all__ = [
     "DEFAULT_RETRIES",

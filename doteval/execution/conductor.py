@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 
 from doteval.concurrency import Adaptive
+from doteval.core.metering import Meter, metering, placed, set_up_place
+from doteval.core.results import ErrorClass, Outcome, Row
 from doteval.errors import UsageError
 from doteval.execution.admission import Admission
 from doteval.execution.assignments import Assignment, Noted, Runnable, Staging, WindingDownError
@@ -41,8 +43,6 @@ from doteval.execution.loop_window import Begin, LoopWindow
 from doteval.execution.stage import LoadFailedError
 from doteval.execution.turns import Turn
 from doteval.execution.windows import FixedWindow, Window, window_for
-from doteval.metering import Meter, metering, placed, set_up_place
-from doteval.results import ErrorClass, Outcome, Row
 
 # Seconds after which the serving thread hears of rows that have ended on the loop, while more are lined up there.
 _TELL_SECONDS = 0.01

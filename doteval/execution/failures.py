@@ -9,8 +9,8 @@ from types import TracebackType
 
 import pytest
 
+from doteval.core.results import ErrorClass, RowError
 from doteval.errors import RowTimeoutError
-from doteval.results import ErrorClass, RowError
 
 # Frames kept of a traceback, counted from where the exception was raised.
 _FRAMES = 8

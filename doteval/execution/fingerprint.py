@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
+from doteval.core.experiments import BATCH_SIZE, CONCURRENCY, OWN_CONCURRENCY, PLACED, QUEUE, ROOT, EvaluationSpec
 from doteval.execution.items import EvaluationItem
 from doteval.execution.marks import queue_of
 from doteval.execution.windows import window_for
-from doteval.experiments import BATCH_SIZE, CONCURRENCY, OWN_CONCURRENCY, PLACED, QUEUE, ROOT, EvaluationSpec
 
 # Not the user's, even where a checkout of doteval lies below the root directory.
 _OWN_PACKAGE = Path(__file__).parents[1]

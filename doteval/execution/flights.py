@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from doteval.core.metering import Meter, metering
+from doteval.core.results import Outcome, Row
 from doteval.execution.assignments import Assignment, Noted
 from doteval.execution.calls import with_usage
 from doteval.execution.lanes import Lane
-from doteval.metering import Meter, metering
-from doteval.results import Outcome, Row
 
 
 @dataclass(eq=False, slots=True)

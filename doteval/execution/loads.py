@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import pytest
 
+from doteval.core.metering import current_meter, metering
+from doteval.core.results import Usage
 from doteval.execution.failures import describe
 from doteval.execution.items import EvaluationItem, RowItem
-from doteval.metering import current_meter, metering
-from doteval.results import Usage
 
 Stats = Mapping[str, Any] | str
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doteval.core.queues_and_devices import check_queue
 from doteval.errors import EvaluationFileError, UsageError
-from doteval.placement import check_queue
 
 if TYPE_CHECKING:
     from doteval.execution.items import EvaluationItem

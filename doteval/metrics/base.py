@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec
 
+from doteval.core.plugins import Plugins
 from doteval.errors import NotFoundError
 from doteval.metrics.intervals import Interval
-from doteval.plugins import Plugins
 
 Parameters = ParamSpec("Parameters")
 

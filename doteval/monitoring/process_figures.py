@@ -15,8 +15,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from doteval.core.results import Outcome
 from doteval.monitoring import DIRECTORY_VARIABLE
-from doteval.results import Outcome
 
 # Seen when Prometheus' client sees it: at the import.
 _IS_ASKED = DIRECTORY_VARIABLE in os.environ

@@ -15,9 +15,9 @@ from typing import Protocol
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.errors import BrokerError
-from doteval.experiments import Evaluation, EvaluationStatus, Experiment
-from doteval.placement import DEFAULT_QUEUE
 from doteval.store import Store, UsageReport
 
 # Usage is summed over every call to a model. To be asked often must not cost the store more than this

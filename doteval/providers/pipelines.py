@@ -12,11 +12,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from doteval.core.histogram import Latency
+from doteval.core.metering import current_meter
+from doteval.core.results import Usage
 from doteval.errors import ResourceError
-from doteval.latency import Latency
-from doteval.metering import current_meter
 from doteval.providers.handles import ModelHandle
-from doteval.results import Usage
 
 _numbers = itertools.count(1)
 _EXTRA = "pip install 'doteval[transformers]'"

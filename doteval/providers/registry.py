@@ -6,8 +6,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from doteval.core.plugins import Plugins
 from doteval.errors import UsageError
-from doteval.plugins import Plugins
 from doteval.providers.handles import ModelProvider
 
 plugins = Plugins("doteval.model_providers", "model provider")

@@ -15,8 +15,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from doteval.core.plugins import did_you_mean
 from doteval.errors import NotFoundError, ResourceError
-from doteval.plugins import did_you_mean
 from doteval.providers.handles import ModelHandle, ModelProvider
 from doteval.providers.registry import available, model_provider
 

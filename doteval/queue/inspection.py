@@ -9,9 +9,9 @@ from typing import Any
 import redis
 from kombu.exceptions import OperationalError
 
+from doteval.core.redaction import hide_password
 from doteval.errors import BrokerError
 from doteval.queue.app import celery_app
-from doteval.urls import hide_password
 
 
 @dataclass(frozen=True, slots=True)

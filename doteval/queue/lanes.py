@@ -24,7 +24,7 @@ class Priority(StrEnum):
 
 
 # What a lane's name ends in, by its number. The first has the queue's own name. No queue's own name
-# may have the mark: see `doteval.placement`.
+# may have the mark: see `doteval.core.queues_and_devices`.
 _MARK = "~"
 _ENDINGS = ("", "~1", "~2", "~3", "~4", "~5", "~high", "~high1", "~low", "~low1")
 LANES = len(_ENDINGS)

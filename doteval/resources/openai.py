@@ -2,7 +2,7 @@
 
 `openai_client()` and `async_openai_client()` give real clients of the `openai` package. Each process
 keeps one pool of connections for each set of client settings, so a client may be made anew for
-every row. What the clients use is added to the meter of the row that called (`doteval.metering`) and
+every row. What the clients use is added to the meter of the row that called (`doteval.core.metering`) and
 to totals that ``client.get_stats()`` tells. `instrument()` does the same for a client of another make.
 
 What happens to a request on its way, from the outside in: it is answered from the cache, tried again,
@@ -28,6 +28,7 @@ from aiohttp import ClientSession
 from openai import DEFAULT_MAX_RETRIES, AsyncOpenAI, DefaultAioHttpClient, DefaultHttpxClient, OpenAI
 from openai.resources.chat import AsyncChat
 
+from doteval.core.client_config import Caching, sharing
 from doteval.errors import UsageError
 from doteval.resources.caching import cached
 from doteval.resources.direct import Direct, DirectChat
@@ -37,7 +38,6 @@ from doteval.resources.limits import limited
 from doteval.resources.recording import Ledger, recorded
 from doteval.resources.retries import RETRY_SECONDS, RetryPolicy, retried
 from doteval.resources.shared import shared_cache, shared_limiter, shared_prices
-from doteval.sharing import Caching, sharing
 
 Client = TypeVar("Client", bound=OpenAI | AsyncOpenAI)
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import orjson
 
-from doteval.latency import NO_LATENCY, Latency
-from doteval.metering import Meter
-from doteval.prices import PriceTable
+from doteval.core.histogram import NO_LATENCY, Latency
+from doteval.core.metering import Meter
+from doteval.core.prices import PriceTable
+from doteval.core.results import Usage
 from doteval.resources.exchange import Exchange, Response, Step
-from doteval.results import Usage
 
 _COUNTS = tuple(field.name for field in fields(Usage) if field.name not in ("model", "cost", "latency"))
 

@@ -6,8 +6,8 @@ from urllib.parse import parse_qs, unquote
 
 import redis
 
+from doteval.core.redaction import hide_password
 from doteval.errors import ResourceError
-from doteval.urls import hide_password
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 10.0

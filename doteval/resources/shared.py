@@ -7,15 +7,15 @@ import os
 import threading
 from pathlib import Path
 
-from doteval.prices import PriceTable
+from doteval.core.client_config import DEFAULT_CACHE_PATH, Sharing, sharing
+from doteval.core.prices import PriceTable
+from doteval.core.redaction import is_redis_url
 from doteval.resources.budget import LocalBudgets
 from doteval.resources.budget_redis import RedisBudgets
 from doteval.resources.cache_redis import RedisStorage
 from doteval.resources.cache_sqlite import SQLiteStorage
 from doteval.resources.limiter import Limiter
 from doteval.resources.reply_cache import ReplyCache, Storage
-from doteval.sharing import DEFAULT_CACHE_PATH, Sharing, sharing
-from doteval.urls import is_redis_url
 
 _lock = threading.Lock()
 _caches: dict[Sharing, ReplyCache] = {}
@@ -24,7 +24,7 @@ _prices: dict[str, PriceTable] = {}
 
 
 def shared_cache() -> ReplyCache:
-    """The cache where `doteval.sharing.sharing()` says."""
+    """The cache where `doteval.core.client_config.sharing()` says."""
     settings = sharing()
     with _lock:
         if settings not in _caches:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Table, func, select
 
-from doteval.results import ErrorClass, RowError, RowStatus
+from doteval.core.results import ErrorClass, RowError, RowStatus
 from doteval.store.engine import Database
 from doteval.store.experiments import moment
 from doteval.store.tables import ATTEMPT, RESULT, WORKER

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
-from doteval.encoding import decode
+from doteval.core.experiments import MAX_CRASHES
+from doteval.core.json_codec import decode
+from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
 from doteval.errors import RowTimeoutError
-from doteval.experiments import MAX_CRASHES
-from doteval.results import ErrorClass, Outcome, Row, RowError, RowStatus
 from doteval.store.engine import Database
 from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW
 from doteval.store.writing import NewResult, encode_result, write_results

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Row, Select, bindparam, func, or_, select, update
 
-from doteval.encoding import decode, encode
+from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from doteval.core.json_codec import decode, encode
 from doteval.errors import ChangedError, NotFoundError
-from doteval.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.experiments import moment
 from doteval.store.loads import forgive_failures

@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
+from doteval.core.experiments import Counts, EvaluationStatus, Experiment
 from doteval.errors import NotFoundError, UsageError
-from doteval.experiments import Counts, EvaluationStatus, Experiment
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.tables import (
     ATTEMPT,

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, insert, select, update
 
-from doteval.encoding import encode
+from doteval.core.json_codec import encode
 from doteval.store.engine import Database, database_time
 from doteval.store.experiments import moment
 from doteval.store.tables import RESOURCE_LOAD, WORKER

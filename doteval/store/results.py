@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, func, select, tuple_
 
-from doteval.encoding import decode
-from doteval.latency import Latency
-from doteval.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
+from doteval.core.histogram import Latency
+from doteval.core.json_codec import decode
+from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.store.bulk import among
 from doteval.store.engine import Database
 from doteval.store.failures import RefusedError

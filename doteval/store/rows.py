@@ -24,9 +24,9 @@ from sqlalchemy import (
     update,
 )
 
-from doteval.encoding import decode, encode_columns, escape_text, unescape_text
+from doteval.core.json_codec import decode, encode_columns, escape_text, unescape_text
+from doteval.core.results import ErrorClass, Row, RowStatus
 from doteval.errors import NotFoundError, UnstorableValueError
-from doteval.results import ErrorClass, Row, RowStatus
 from doteval.store.bulk import BulkInsert, among
 from doteval.store.engine import Database, insert_into
 from doteval.store.prepared import Prepared, PreparedQuery

@@ -28,8 +28,8 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from doteval.encoding import decode, unescape_text
-from doteval.results import RowStatus
+from doteval.core.json_codec import decode, unescape_text
+from doteval.core.results import RowStatus
 from doteval.store.tables import EVALUATION, RESULT, SCORE
 from doteval.summary import ScoreColumn
 

@@ -1,6 +1,6 @@
 """The tables of the result store.
 
-Columns that hold JSON are text (``doteval.encoding`` writes them): PostgreSQL's jsonb refuses NUL.
+Columns that hold JSON are text (``doteval.core.json_codec`` writes them): PostgreSQL's jsonb refuses NUL.
 Times are seconds since the epoch, by the database's clock. `result` and `score` have no foreign keys
 to `row`: they are written tens of thousands of times a second, and `results.write` checks the row anyway.
 """
@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, Dialect, Index, Integer, Table, Text, TypeDec
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
-from doteval.encoding import escape_text, unescape_text
+from doteval.core.json_codec import escape_text, unescape_text
 
 
 class SafeText(TypeDecorator[str]):

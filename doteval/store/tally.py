@@ -8,8 +8,8 @@ from collections.abc import Callable
 from sqlalchemy import ColumnElement, Connection, Table, case, delete, func, select, update
 from sqlalchemy.dialects.sqlite import Insert
 
-from doteval.results import RowStatus
-from doteval.spending import Spent
+from doteval.core.budgets import Spent
+from doteval.core.results import RowStatus
 from doteval.store.engine import insert_into
 from doteval.store.prepared import Prepared
 from doteval.store.tables import ATTEMPT, RESULT, SCORE, TALLY, USAGE

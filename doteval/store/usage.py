@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, literal, or_, select, text
 
-from doteval.encoding import decode
-from doteval.experiments import Experiment
-from doteval.latency import Latency, merged
-from doteval.results import Usage
-from doteval.spending import Spent
+from doteval.core.budgets import Spent
+from doteval.core.experiments import Experiment
+from doteval.core.histogram import Latency, merged
+from doteval.core.json_codec import decode
+from doteval.core.results import Usage
 from doteval.store.bulk import among
 from doteval.store.engine import Database
 from doteval.store.tables import EVALUATION, RESOURCE_LOAD, RESULT, TALLY, USAGE, WORKER

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
 
-from doteval.encoding import decode, encode
-from doteval.experiments import Evaluation
+from doteval.core.experiments import Evaluation
+from doteval.core.json_codec import decode, encode
 from doteval.store.engine import Database, database_time
 from doteval.store.experiments import moment
 from doteval.store.rows import RowRange

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
+from doteval.core.results import Outcome, RowError, RowStatus
 from doteval.errors import StoreError, UnstorableValueError
-from doteval.results import Outcome, RowError, RowStatus
 from doteval.store.failures import RefusedError
 from doteval.store.store import Store
 from doteval.store.writing import EncodedResult, NewResult, encode_result

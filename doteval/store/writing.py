@@ -31,16 +31,16 @@ from sqlalchemy import (
     union_all,
 )
 
-from doteval.encoding import encode, escape_text
+from doteval.core.budgets import Spent
+from doteval.core.fast_dataclass import row_value
+from doteval.core.json_codec import encode, escape_text
+from doteval.core.results import Outcome, Row, Usage
 from doteval.errors import UnstorableValueError
-from doteval.results import Outcome, Row, Usage
-from doteval.spending import Spent
 from doteval.store.bulk import BulkInsert, among, among_given, numbers_given
 from doteval.store.engine import Database, insert_into
 from doteval.store.prepared import Prepared, PreparedQuery
 from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE
 from doteval.store.tally import add_to_tally, count_spent_again
-from doteval.values import row_value
 
 
 @row_value

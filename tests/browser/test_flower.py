@@ -31,8 +31,8 @@ EVALUATION = """
 import asyncio
 from doteval import Result, foreach
 from doteval.evaluators import exact_match
-from doteval.metering import current_meter
-from doteval.results import Usage
+from doteval.core.metering import current_meter
+from doteval.core.results import Usage
 
 @foreach("question,answer", [(f"private question {i}", str(i % 2)) for i in range(500)])
 async def eval_arithmetic(question, answer):

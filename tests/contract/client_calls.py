@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from doteval.metering import Meter
+from doteval.core.metering import Meter
+from doteval.core.results import Usage
 from doteval.resources.mock_openai import MockOpenAI
-from doteval.results import Usage
 
 SECRET = "sk-very-secret-"
 RICH = "[[reply:one two three]] [[cached:2]] [[reasoning:5]] please"

@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from doteval.experiments import Counts, Evaluation, EvaluationSpec
-from doteval.results import ErrorClass, Outcome, Row, RowError, RowStatus, Score, Usage
+from doteval.core.experiments import Counts, Evaluation, EvaluationSpec
+from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus, Score, Usage
 from doteval.store import NewResult, Store
 from doteval.store.tables import RESULT
 

@@ -12,13 +12,13 @@ from typing import Any
 import openai
 import pytest
 
-from doteval.metering import Place, metering
+from doteval.core.client_config import CacheChoice, CacheMode, Sharing, share
+from doteval.core.metering import Place, metering
+from doteval.core.results import Usage
 from doteval.resources.mock_openai import MockOpenAI
 from doteval.resources.openai import async_openai_client, instrument, openai_client
 from doteval.resources.shared import close_shared
-from doteval.results import Usage
 from doteval.settings import Settings
-from doteval.sharing import CacheChoice, CacheMode, Sharing, share
 from tests.contract.client_calls import ask, message, only, settings
 
 Configure = Callable[..., None]

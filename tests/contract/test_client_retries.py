@@ -9,10 +9,10 @@ from typing import Any
 import openai
 import pytest
 
-from doteval.metering import metering
+from doteval.core.metering import metering
+from doteval.core.results import Usage
 from doteval.resources.mock_openai import MockOpenAI
 from doteval.resources.openai import async_openai_client, openai_client
-from doteval.results import Usage
 from tests.contract.client_calls import ask, only, settings
 
 pytestmark = pytest.mark.usefixtures("forget_limits")

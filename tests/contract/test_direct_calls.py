@@ -21,7 +21,7 @@ from openai.resources.chat import AsyncCompletions
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 from pydantic import BaseModel
 
-from doteval.metering import metering
+from doteval.core.metering import metering
 from doteval.resources.direct import Direct, is_plain
 from doteval.resources.fast import chat
 from doteval.resources.openai import async_openai_client

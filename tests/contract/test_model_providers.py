@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
+from doteval.core.client_config import CacheMode, Sharing, share
+from doteval.core.metering import metering
 from doteval.errors import ResourceError
-from doteval.metering import metering
 from doteval.providers.pipelines import default_device
 from doteval.providers.shared_models import ModelProviders
 from doteval.resources.mock_openai import MockOpenAI
 from doteval.resources.shared import close_shared
-from doteval.sharing import CacheMode, Sharing, share
 from tests.services.openai import mock_openai, mock_openai_process
 
 __all__ = ["mock_openai", "mock_openai_process"]
@@ -201,7 +201,7 @@ GPT2LMHeadModel(settings).save_pretrained(sys.argv[1])
 
 USE_MODEL = """
 import asyncio, json, sys
-from doteval.metering import metering
+from doteval.core.metering import metering
 from doteval.providers.shared_models import ModelProviders
 
 providers = ModelProviders()

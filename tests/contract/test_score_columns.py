@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from doteval.core.experiments import Evaluation
+from doteval.core.results import Outcome, Score
 from doteval.errors import StoreError
-from doteval.experiments import Evaluation
-from doteval.results import Outcome, Score
 from doteval.store import NewResult, Store
 from doteval.store import score_columns as module
 from doteval.store.score_columns import read_score_columns

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from doteval.experiments import Counts
-from doteval.results import ErrorClass, Outcome, RowError, RowStatus
+from doteval.core.experiments import Counts
+from doteval.core.results import ErrorClass, Outcome, RowError, RowStatus
 from doteval.store import Store, WorkerInfo
 from tests.contract.store_workload import begin, counted, done, failed, results, rows, sample
 

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from doteval.core.experiments import EvaluationSpec
+from doteval.core.results import Row
 from doteval.errors import NotFoundError, StoreError, UsageError
-from doteval.experiments import EvaluationSpec
-from doteval.results import Row
 from doteval.store import Store
 
 

@@ -10,8 +10,8 @@ from uuid import uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from doteval.experiments import Counts, Evaluation
-from doteval.results import Outcome, Row
+from doteval.core.experiments import Counts, Evaluation
+from doteval.core.results import Outcome, Row
 from doteval.store import NewResult, Store
 from tests.contract.store_workload import SPEC, begin, counted, done, failed, skipped
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from doteval.experiments import MAX_CRASHES, Evaluation
-from doteval.results import ErrorClass, RowStatus
+from doteval.core.experiments import MAX_CRASHES, Evaluation
+from doteval.core.results import ErrorClass, RowStatus
 from doteval.store import CrashedRow, Store, TimedOutRow
 from tests.contract.store_workload import SPEC, begin, done, failed, results, rows
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from doteval.core.experiments import Counts, EvaluationStatus
 from doteval.errors import ChangedError, NotFoundError
-from doteval.experiments import Counts, EvaluationStatus
 from doteval.store import Store
 from tests.contract.store_workload import SPEC, begin, counted, done, in_threads, results, rows, sample
 

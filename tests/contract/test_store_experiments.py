@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
+from doteval.core.experiments import Counts, EvaluationSpec, EvaluationStatus
+from doteval.core.results import Usage
 from doteval.errors import NotFoundError, UsageError
-from doteval.experiments import Counts, EvaluationSpec, EvaluationStatus
-from doteval.results import Usage
 from doteval.store import Store, WorkerInfo
 from doteval.store.tables import ALL, RESOURCE_LOAD, WORKER
 from tests.contract.store_workload import begin, done, failed, in_processes, in_threads, open_and_begin, results, rows

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from doteval.encoding import decode
+from doteval.core.experiments import Counts
+from doteval.core.json_codec import decode
+from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.errors import UnstorableValueError
-from doteval.experiments import Counts
-from doteval.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.store import ErrorCount, NewResult, Store, WorkerInfo
 from doteval.store.tables import ATTEMPT, RESULT, SCORE
 from doteval.store.writing import encode_result, write_results

@@ -7,9 +7,9 @@ from itertools import islice, pairwise
 
 import pytest
 
+from doteval.core.experiments import Counts
+from doteval.core.results import Row, RowStatus
 from doteval.errors import NotFoundError, UnstorableValueError
-from doteval.experiments import Counts
-from doteval.results import Row, RowStatus
 from doteval.store import DatasetState, RowRange, Store
 from tests.contract.store_workload import (
     begin,

@@ -17,8 +17,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, inspect, text
 from sqlmodel import SQLModel
 
+from doteval.core.experiments import Counts
 from doteval.errors import NotFoundError, StoreError, StoreReadOnlyError, StoreVersionError
-from doteval.experiments import Counts
 from doteval.store import Store, migrations
 from doteval.store.engine import Database
 from doteval.store.location import locate

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from doteval.results import Outcome, Usage
-from doteval.spending import Spent
+from doteval.core.budgets import Spent
+from doteval.core.results import Outcome, Usage
 from doteval.store import LostUsage, Store, WorkerInfo, migrations
 from doteval.store.engine import Database
 from doteval.store.location import locate

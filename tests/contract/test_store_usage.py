@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from doteval.latency import Latency
-from doteval.results import Usage
+from doteval.core.histogram import Latency
+from doteval.core.results import Usage
 from doteval.store import LoadUsage, LostUsage, ModelUsage, Store, UsageReport, WorkerInfo
 from tests.contract.store_workload import SPEC, begin, done, failed, results, rows
 

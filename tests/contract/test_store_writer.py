@@ -14,9 +14,9 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, event
 
+from doteval.core.experiments import Counts, Evaluation
+from doteval.core.results import RowStatus, Score, Usage
 from doteval.errors import StoreError
-from doteval.experiments import Counts, Evaluation
-from doteval.results import RowStatus, Score, Usage
 from doteval.store import GroupWriter, NewResult, Store, engine
 from doteval.store import writer as writer_module
 from doteval.store.engine import Database

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from doteval.results import Record
+from doteval.core.results import Record
 from doteval.store import Store, WorkerState
 from tests.services.commands import Command, Commands
 from tests.services.processes import is_stopped

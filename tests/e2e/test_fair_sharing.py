@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from doteval.results import Record
+from doteval.core.results import Record
 from tests.e2e.project import Project, wait_until
 from tests.e2e.test_worker_service import ready
 

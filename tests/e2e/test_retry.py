@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from doteval.results import RowStatus
+from doteval.core.results import RowStatus
 from tests.e2e.project import Project, leftover_processes, wait_until
 
 # Rows fail in one of two ways as long as a file is there.

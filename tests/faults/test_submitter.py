@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from doteval.experiments import POLICY
+from doteval.core.experiments import POLICY
 from tests.e2e.project import Project, wait_until
 from tests.faults.evaluation import (
     CONCURRENCY,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from doteval.results import Record
+from doteval.core.results import Record
 from doteval.store import Store
 from tests.services.commands import Commands
 

@@ -12,9 +12,9 @@ import nbformat
 import pytest
 
 from doteval import Result, Score, batch, foreach, run
+from doteval.core.results import RowStatus
 from doteval.errors import ChangedError, DatasetError, UsageError
 from doteval.evaluators import exact_match
-from doteval.results import RowStatus
 
 ROWS = [("2+2", "4"), ("3+3", "6"), ("1+1", "3")]
 

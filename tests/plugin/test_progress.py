@@ -13,8 +13,8 @@ import time
 
 import pytest
 
+from doteval.core.results import Outcome, RowStatus, Score
 from doteval.local_progress import ProgressLine, Screen
-from doteval.results import Outcome, RowStatus, Score
 from tests.plugin.conftest import ALONE
 
 SLOW = """

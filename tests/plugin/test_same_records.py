@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from doteval.results import Record
+from doteval.core.results import Record
 from doteval.store import Store
 from tests.plugin.conftest import Evaluate
 

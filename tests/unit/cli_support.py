@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from doteval.cli import main
-from doteval.experiments import EvaluationSpec, EvaluationStatus
-from doteval.latency import Latency
-from doteval.results import ErrorClass, Outcome, Row, RowError, RowStatus, Score, Usage
+from doteval.core.experiments import EvaluationSpec, EvaluationStatus
+from doteval.core.histogram import Latency
+from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus, Score, Usage
 from doteval.store import NewResult, Store, WorkerInfo
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from doteval.core.results import Outcome, Row
 from doteval.execution.assignments import Assignment
 from doteval.execution.conductor import Conductor
 from doteval.execution.embedded import Collected
 from doteval.execution.stage import Stage
 from doteval.pytest_plugin import loop_key
-from doteval.results import Outcome, Row
 
 # Seconds after which a test that waits for ever is ended, so that it fails and does not hang.
 PATIENCE = 20.0

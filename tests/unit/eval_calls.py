@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from doteval.core.results import Outcome, Score
 from doteval.execution.calls import CallPolicy
-from doteval.results import Outcome, Score
 
 SCORE = Score("ok", True, ["accuracy"])
 NEVER = CallPolicy()

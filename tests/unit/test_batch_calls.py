@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from doteval.core.metering import current_meter
+from doteval.core.results import Outcome, Result, RowStatus, Score, Usage
 from doteval.execution.calls import call_batch, call_batch_async
-from doteval.metering import current_meter
-from doteval.results import Outcome, Result, RowStatus, Score, Usage
 from tests.unit.eval_calls import NEVER, SCORE
 
 RunBatch = Callable[..., list[Outcome]]

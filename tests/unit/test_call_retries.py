@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import tenacity
 
+from doteval.core.metering import current_meter
+from doteval.core.results import ErrorClass, RowStatus, Usage
 from doteval.errors import UsageError
 from doteval.execution.calls import CallPolicy, call
-from doteval.metering import current_meter
-from doteval.results import ErrorClass, RowStatus, Usage
 from tests.unit.eval_calls import NEVER, SCORE, Run, raising
 
 RETRYING = CallPolicy(retries=2, delay=0.0)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from doteval.core.results import ErrorClass, Outcome, RowStatus
 from doteval.execution.calls import CallPolicy, call, call_async
-from doteval.results import ErrorClass, Outcome, RowStatus
 from tests.unit.eval_calls import NEVER, SCORE, Run, raising
 
 

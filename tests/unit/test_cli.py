@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import doteval
-from doteval import exit_codes
 from doteval.cli.application import EXIT_CODES, GROUPS
 from doteval.cli.options import local_launcher
+from doteval.core import exit_codes
 from doteval.errors import BrokerError, CodeMismatchError, DotEvalError, StoreError, UsageError
 from doteval.store import Store
 from tests.unit.cli_support import CommandLine, line_with, run_process, words

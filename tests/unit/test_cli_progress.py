@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from doteval.cli.progress import Follower
-from doteval.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from tests.unit.clock import Clock
 
 EXPERIMENT = Experiment(1, "first", datetime.now(UTC))

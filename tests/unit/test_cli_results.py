@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from doteval.results import ErrorClass, Outcome, RowError, RowStatus
+from doteval.core.results import ErrorClass, Outcome, RowError, RowStatus
 from doteval.store import NewResult, Store
 from tests.unit.cli_support import CommandLine, line_with, words
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doteval.compare import ExperimentRecords, compare, mcnemar
+from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score
 from doteval.metrics.intervals import mean_interval
-from doteval.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score
 
 FAILED = RowError("ValueError", "no", ErrorClass.EVALUATION)
 

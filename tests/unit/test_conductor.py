@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from doteval.concurrency import Adaptive
+from doteval.core.results import Row
 from doteval.execution import pytest_internals as internals
 from doteval.execution.calls import CallPolicy
-from doteval.results import Row
 from tests.unit.conductor_bench import KINDS, PATIENCE, SIMPLE, Bench, four_kinds, rows
 from tests.unit.conftest import OnBench
 

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from doteval.core.results import Outcome, Row
 from doteval.errors import UsageError
 from doteval.execution.calls import CallPolicy
 from doteval.execution.stage import LoadFailedError, load_session_fixtures
-from doteval.results import Outcome, Row
 from tests.unit.conductor_bench import KINDS, Bench, Told, four_kinds, rows
 from tests.unit.conftest import OnBench
 

@@ -66,7 +66,7 @@ class TestRegistry:
     def announce(self, monkeypatch, plugins, *points):
         entries = [importlib.metadata.EntryPoint(name, value, "doteval.datasets") for name, value in points]
         monkeypatch.setattr(
-            "doteval.plugins.entry_points", lambda group: entries if group == "doteval.datasets" else []
+            "doteval.core.plugins.entry_points", lambda group: entries if group == "doteval.datasets" else []
         )
         plugins.refresh()
 

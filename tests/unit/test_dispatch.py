@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 
 from doteval import dispatch
+from doteval.core.experiments import BATCH_SIZE, CONCURRENCY, OWN_CONCURRENCY
+from doteval.core.results import Outcome, RowStatus
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import BrokerError
-from doteval.experiments import BATCH_SIZE, CONCURRENCY, OWN_CONCURRENCY
-from doteval.results import Outcome, RowStatus
 from doteval.store import NewResult, Store
 from tests.unit.dispatch_support import (
     begin,

@@ -7,10 +7,10 @@ from unittest.mock import Mock
 
 import pytest
 
+from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.core.results import Outcome, RowStatus
 from doteval.dispatch import Dispatcher
-from doteval.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.following import Following
-from doteval.results import Outcome, RowStatus
 from doteval.store import CODE, NewResult, Store
 from doteval.supervisor import Supervisor
 from tests.unit.dispatch_support import begin, begin_on, fail_load, finish, rows, worker

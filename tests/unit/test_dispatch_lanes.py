@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from doteval import dispatch
+from doteval.core.experiments import Evaluation, EvaluationSpec
 from doteval.dispatch import Dispatcher
-from doteval.experiments import Evaluation, EvaluationSpec
 from doteval.queue.lanes import Priority, lanes_of
 from doteval.store import Store
 from tests.unit.clock import Clock

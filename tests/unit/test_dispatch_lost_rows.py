@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import BrokerError
-from doteval.experiments import Evaluation, EvaluationStatus
 from doteval.queue.row_task import RowTask
 from doteval.store import Store
 from doteval.store.rows import Rows

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from doteval.encoding import content_key, decode, encode, encode_columns, escape_text, unescape_text
+from doteval.core.json_codec import content_key, decode, encode, encode_columns, escape_text, unescape_text
 from doteval.errors import UnstorableValueError
 
 

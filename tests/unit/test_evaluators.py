@@ -9,12 +9,12 @@ import inspect
 import pytest
 
 import doteval.evaluators
-from doteval.encoding import encode
+from doteval.core.json_codec import encode
+from doteval.core.results import Score
 from doteval.errors import NotFoundError, UsageError
 from doteval.evaluators import available, evaluator, exact_match, find, register
 from doteval.evaluators import base as evaluators_base
 from doteval.metrics import accuracy, mean
-from doteval.results import Score
 
 
 class TestEvaluatorDecorator:
@@ -153,7 +153,7 @@ class TestRegistry:
 
     def test_a_package_announces_one(self, monkeypatch):
         point = importlib.metadata.EntryPoint("always", "operator:truth", "doteval.evaluators")
-        monkeypatch.setattr("doteval.plugins.entry_points", lambda group: [point])
+        monkeypatch.setattr("doteval.core.plugins.entry_points", lambda group: [point])
         evaluators_base.plugins.refresh()
         try:
             assert doteval.evaluators.always(1) is True

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from doteval.experiments import EvaluationStatus
+from doteval.core.experiments import EvaluationStatus
 from doteval.store import Store
 from tests.unit.cli_support import CommandLine, fill
 

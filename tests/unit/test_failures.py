@@ -18,9 +18,9 @@ from aiohttp.client_reqrep import ConnectionKey, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from doteval.core.results import ErrorClass
 from doteval.errors import InvalidResultError, RowTimeoutError
 from doteval.execution.failures import classify, describe, is_skip, skip_reason
-from doteval.results import ErrorClass
 
 INFRASTRUCTURE, EVALUATION = ErrorClass.INFRASTRUCTURE, ErrorClass.EVALUATION
 REQUEST = httpx2.Request("POST", "http://server/v1/chat/completions")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from doteval.core.experiments import CONCURRENCY, OWN_CONCURRENCY
 from doteval.execution.embedded import Collected
 from doteval.execution.fingerprint import differing_files, fingerprint, specify
-from doteval.experiments import CONCURRENCY, OWN_CONCURRENCY
 from tests.unit.conftest import InSession
 
 EVAL = """

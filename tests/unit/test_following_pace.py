@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from doteval.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.following import Pace
 from tests.unit.clock import Clock
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from doteval.core.experiments import Counts
 from doteval.errors import UsageError
-from doteval.experiments import Counts
 from doteval.gates import Gate, judge
 from doteval.summary import ScoreColumn, Summary, summarize
 

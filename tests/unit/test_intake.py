@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from doteval import intake
+from doteval.core.experiments import Evaluation, EvaluationSpec
+from doteval.core.results import Outcome, Row, RowStatus, Score
 from doteval.datasets import open_dataset
 from doteval.errors import ChangedError, DatasetError, UnstorableValueError
-from doteval.experiments import Evaluation, EvaluationSpec
 from doteval.intake import Chunk, take_in
-from doteval.results import Outcome, Row, RowStatus, Score
 from doteval.store import DatasetState, NewResult, Store
 
 SPEC = EvaluationSpec("eval_it.py", "eval_it", ("text", "expected"), {"eval_it.py": "1"})

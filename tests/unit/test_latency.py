@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doteval.latency import Latency, merged
+from doteval.core.histogram import Latency, merged
 
 seconds = st.floats(min_value=0.001, max_value=3600)
 

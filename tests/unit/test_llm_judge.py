@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from doteval.core.results import Score
 from doteval.errors import InvalidResultError, UsageError
 from doteval.evaluators import llm_judge
 from doteval.metrics import mean
-from doteval.results import Score
 
 
 def completion(reply):

@@ -273,7 +273,7 @@ def announce(monkeypatch):
 
     def announce(name: str, value: str) -> None:
         point = importlib.metadata.EntryPoint(name, value, "doteval.metrics")
-        monkeypatch.setattr("doteval.plugins.entry_points", lambda group: [point] if group == point.group else [])
+        monkeypatch.setattr("doteval.core.plugins.entry_points", lambda group: [point] if group == point.group else [])
         metrics_base.plugins.refresh()
 
     yield announce

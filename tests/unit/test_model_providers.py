@@ -250,7 +250,7 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def announce(**points: str) -> None:
         entries = [EntryPoint(name, value, "doteval.model_providers") for name, value in points.items()]
         monkeypatch.setattr(
-            "doteval.plugins.entry_points", lambda group: entries if group == "doteval.model_providers" else []
+            "doteval.core.plugins.entry_points", lambda group: entries if group == "doteval.model_providers" else []
         )
         plugins.refresh()
 

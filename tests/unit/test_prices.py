@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from doteval.core.prices import PriceTable
 from doteval.errors import UsageError
-from doteval.prices import PriceTable
 
 TABLE = '[models."small"]\nprompt = 2\ncompletion = 8\ncached = 0.5\n[models."embed"]\nprompt = 0.1\n'
 

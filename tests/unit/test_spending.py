@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from doteval.budgets import BudgetGate
+from doteval.core.budgets import Budget, Spent, budget_error, check_prices
 from doteval.errors import UsageError
-from doteval.spending import Budget, Spent, budget_error, check_prices
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from doteval import spending_log
-from doteval.latency import Latency
-from doteval.metering import Place, metering, observe_usage
-from doteval.results import Usage
+from doteval.core.histogram import Latency
+from doteval.core.metering import Place, metering, observe_usage
+from doteval.core.results import Usage
 from doteval.spending_log import Spending, SpendingLog, read_spending_log
 
 ONE, TWO = Place("a", 1, 0), Place("b", 1, 2)

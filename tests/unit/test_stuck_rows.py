@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from doteval.core.results import Row
 from doteval.flight_log import FlightLog, NotedRows
-from doteval.results import Row
 from doteval.stuck_rows import PATIENCE, StuckRows, under_way
 
 

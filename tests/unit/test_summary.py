@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doteval.experiments import Counts
+from doteval.core.experiments import Counts
 from doteval.metrics import metric
 from doteval.metrics.intervals import mean_interval, wilson
 from doteval.summary import ScoreColumn, summarize

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doteval.urls import hide_password
+from doteval.core.redaction import hide_password
 
 
 @pytest.mark.parametrize(

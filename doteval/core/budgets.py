@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.errors import BudgetError, UsageError
-from doteval.experiments import Evaluation, EvaluationStatus
 
 # The key of an evaluation's metadata that holds the budget.
 BUDGET = "budget"

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from doteval.results import Usage
-from doteval.sharing import CacheChoice
-from doteval.values import row_value
+from doteval.core.client_config import CacheChoice
+from doteval.core.fast_dataclass import row_value
+from doteval.core.results import Usage
 
 Returned = TypeVar("Returned")
 

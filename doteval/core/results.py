@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from doteval.core.fast_dataclass import row_value
+from doteval.core.histogram import NO_LATENCY, Latency
 from doteval.errors import InvalidResultError
-from doteval.latency import NO_LATENCY, Latency
-from doteval.values import row_value
 
 
 class RowStatus(StrEnum):
