@@ -11,6 +11,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, overload
 
+from doteval.analysis.summary import Summary
 from doteval.core.experiments import BATCH_SIZE, Counts, EvaluationSpec, ephemeral_name
 from doteval.core.results import Record
 from doteval.errors import UsageError
@@ -24,7 +25,6 @@ from doteval.local_progress import Screen, is_terminal
 from doteval.local_store import LocalStore
 from doteval.settings import load_settings
 from doteval.store import Store
-from doteval.summary import Summary
 
 # Where functions are said to be that are in no file: typed in, or in a notebook's cell.
 INTERACTIVE = "(interactive)"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from doteval.analysis.thresholds import Gate, judge
 from doteval.core.budgets import stopped_at_budget
 from doteval.core.client_config import share
 from doteval.core.experiments import ephemeral_name
@@ -18,7 +19,6 @@ from doteval.execution.items import EvaluationItem
 from doteval.execution.loads import Load
 from doteval.execution.pytest_internals import skipped
 from doteval.execution.stage import Stage
-from doteval.gates import Gate, judge
 from doteval.local_evaluation import LocalEvaluation, LocalReport
 from doteval.local_options import LocalOptions
 from doteval.local_progress import Screen

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from doteval.analysis.summary import Summary, summarize
 from doteval.budgets import BudgetGate, gate_of, used_up
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.metering import Place
@@ -24,7 +25,6 @@ from doteval.local_options import LocalOptions
 from doteval.local_progress import ProgressLine, Screen
 from doteval.local_store import LocalStore
 from doteval.store import ErrorCount, LostUsage, NewResult, Store
-from doteval.summary import Summary, summarize
 from doteval.turns import wait_for_turn
 
 _RANGE_ROWS = 1000

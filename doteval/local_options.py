@@ -16,7 +16,7 @@ from doteval.errors import DotEvalError
 from doteval.execution.calls import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY, CallPolicy
 
 if TYPE_CHECKING:
-    from doteval.gates import Gate
+    from doteval.analysis.thresholds import Gate
 
 AUTO = "auto"
 
@@ -154,7 +154,7 @@ def _gates(config: pytest.Config) -> tuple[Gate, ...]:
     texts = config.getoption("fail_under")
     if not texts:
         return ()
-    from doteval.gates import Gate
+    from doteval.analysis.thresholds import Gate
 
     try:
         return tuple(Gate.parse(text) for text in texts)

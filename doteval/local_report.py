@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from doteval.analysis.summary import MetricValue
+from doteval.analysis.thresholds import Gate
 from doteval.core.experiments import EvaluationStatus
-from doteval.gates import Gate
 from doteval.local import StoredReport
 from doteval.local_evaluation import LocalReport
-from doteval.summary import MetricValue
 
 _TEXT_COLUMNS = 2
 _MESSAGE_SHOWN = 100

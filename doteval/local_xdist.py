@@ -45,7 +45,7 @@ def take_over(workeroutput: dict[str, Any], reports: list[Any], reached: set[Any
     handed = workeroutput.get(_KEY)
     if not handed:
         return
-    from doteval.gates import Gate
+    from doteval.analysis.thresholds import Gate
     from doteval.local import StoredReport
     from doteval.local_evaluation import report_on
     from doteval.store import Store

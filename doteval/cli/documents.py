@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from doteval.analysis.summary import MetricValue, Summary
 from doteval.core.experiments import Counts, Evaluation, Experiment
 from doteval.core.histogram import QUANTILES
 from doteval.core.json_codec import encode
@@ -28,7 +29,6 @@ from doteval.store import (
     WorkerState,
     WorkerUsage,
 )
-from doteval.summary import MetricValue, Summary
 
 if TYPE_CHECKING:
     from doteval.doctor import Finding

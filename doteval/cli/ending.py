@@ -14,9 +14,9 @@ from doteval.cli.watch import tell_in_exit_code
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from doteval.analysis.summary import ErrorsAs
     from doteval.core.experiments import Evaluation, Experiment
     from doteval.store import Store
-    from doteval.summary import ErrorsAs
 
 
 class Ending:

@@ -20,7 +20,7 @@ from doteval.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from doteval.summary import ErrorsAs
+    from doteval.analysis.summary import ErrorsAs
 
 # What users say, and the class of errors that it means.
 CLASSES = {

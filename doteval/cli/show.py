@@ -21,10 +21,10 @@ from doteval.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from doteval.analysis.summary import ErrorsAs, Summary
     from doteval.core.experiments import Evaluation
     from doteval.core.results import ErrorClass
     from doteval.store import Store
-    from doteval.summary import ErrorsAs, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
 
 def read_figures(store: Store, evaluation: Evaluation, errors_as: ErrorsAs = "false") -> Figures:
     """Read the results of an evaluation, for `print_evaluation`."""
-    from doteval.summary import summarize
+    from doteval.analysis.summary import summarize
 
     columns = store.results.score_columns(evaluation.id)
     as_false = summarize(columns, evaluation.counts)

@@ -19,7 +19,7 @@ from doteval.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from doteval.summary import ErrorsAs
+    from doteval.analysis.summary import ErrorsAs
 
 Count = click.IntRange(min=1)
 Seconds = click.FloatRange(min=0, min_open=True)

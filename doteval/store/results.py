@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, func, select, tuple_
 
+from doteval.analysis.summary import ScoreColumn
 from doteval.core.histogram import Latency
 from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
@@ -18,7 +19,6 @@ from doteval.store.failures import RefusedError
 from doteval.store.score_columns import read_score_columns
 from doteval.store.tables import RESULT, ROW, SCORE, TALLY, USAGE, WORKER
 from doteval.store.writing import EncodedResult, NewResult, encode_result, write_results
-from doteval.summary import ScoreColumn
 
 
 @dataclass(frozen=True, slots=True)

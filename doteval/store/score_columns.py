@@ -28,10 +28,10 @@ from sqlalchemy import (
     type_coerce,
 )
 
+from doteval.analysis.summary import ScoreColumn
 from doteval.core.json_codec import decode, unescape_text
 from doteval.core.results import RowStatus
 from doteval.store.tables import EVALUATION, RESULT, SCORE
-from doteval.summary import ScoreColumn
 
 # Results in a page: enough to be fast, little enough to keep in memory.
 _PAGE = 5000

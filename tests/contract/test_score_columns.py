@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from doteval.analysis.summary import ScoreColumn
 from doteval.core.experiments import Evaluation
 from doteval.core.results import Outcome, Score
 from doteval.errors import StoreError
 from doteval.store import NewResult, Store
 from doteval.store import score_columns as module
 from doteval.store.score_columns import read_score_columns
-from doteval.summary import ScoreColumn
 from tests.contract.store_workload import begin, done, failed, rows, sample
 
 ALIKE = [[Score("a", index / 2, ("mean",)), Score("b\x00", index % 2 == 0, ("accuracy",))] for index in range(7)]

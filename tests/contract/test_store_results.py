@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
+from doteval.analysis.summary import ScoreColumn
 from doteval.core.experiments import Counts
 from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
@@ -16,7 +17,6 @@ from doteval.errors import UnstorableValueError
 from doteval.store import ErrorCount, NewResult, Store, WorkerInfo
 from doteval.store.tables import ATTEMPT, RESULT, SCORE
 from doteval.store.writing import encode_result, write_results
-from doteval.summary import ScoreColumn
 from tests.contract.store_workload import (
     begin,
     counted,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doteval.compare import ExperimentRecords, compare, mcnemar
+from doteval.analysis.compare import ExperimentRecords, compare, mcnemar
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score
 from doteval.metrics.intervals import mean_interval
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doteval.analysis.export import FORMATS, export, to_cells, to_document, write_csv, write_jsonl, write_parquet
 from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.errors import UsageError
-from doteval.export import FORMATS, export, to_cells, to_document, write_csv, write_jsonl, write_parquet
 
 MOMENT = datetime(2026, 1, 2, tzinfo=UTC)
 

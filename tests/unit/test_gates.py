@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from doteval.analysis.summary import ScoreColumn, Summary, summarize
+from doteval.analysis.thresholds import Gate, judge
 from doteval.core.experiments import Counts
 from doteval.errors import UsageError
-from doteval.gates import Gate, judge
-from doteval.summary import ScoreColumn, Summary, summarize
 
 
 def summary(*values: object, failed: int = 0, metrics: tuple[str, ...] = ("accuracy", "mean")) -> Summary:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doteval.analysis.summary import ScoreColumn, summarize
 from doteval.core.experiments import Counts
 from doteval.metrics import metric
 from doteval.metrics.intervals import mean_interval, wilson
-from doteval.summary import ScoreColumn, summarize
 
 
 def only(values, counts=None, metrics=("accuracy",), errors_as="false", **more):

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from doteval.analysis.summary import MetricValue, Summary
 from doteval.errors import UsageError
-from doteval.summary import MetricValue, Summary
 
 
 @dataclass(frozen=True, slots=True)

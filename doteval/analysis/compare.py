@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from doteval.analysis.summary import ErrorsAs
 from doteval.core.results import Record, RowStatus
 from doteval.metrics import Interval
 from doteval.metrics.intervals import Z, as_number, mean_interval
-from doteval.summary import ErrorsAs
 
 Key = tuple[str, int, int]
 """A row's key, its sample, and which of the equal rows of a dataset it is."""
