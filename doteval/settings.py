@@ -226,7 +226,7 @@ def _below(directory: Path, storage: str) -> str:
     scheme, separator, rest = storage.partition("://")
     if not separator:
         return str(directory / Path(storage).expanduser())
-    # sqlite:///file.db is the file here, sqlite:///a/file.db an absolute path: see doteval.store.location.
+    # sqlite:///file.db is the file here, sqlite:///a/file.db an absolute path: see doteval.store.url.
     bare = rest.removeprefix("/")
     if scheme != "sqlite" or (bare != rest and "/" in bare):
         return storage

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from doteval.errors import StoreError, UsageError
-from doteval.store.location import Location
+from doteval.store.url import Location
 
 _SHOWN_LINES = 3
 

@@ -15,8 +15,8 @@ from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
 from doteval.errors import RowTimeoutError
 from doteval.store.engine import Database
+from doteval.store.result_rows import NewResult, encode_result, write_results
 from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW
-from doteval.store.writing import NewResult, encode_result, write_results
 
 _MOST_CRASHES = 2
 

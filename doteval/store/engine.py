@@ -36,9 +36,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from doteval.errors import StoreError
-from doteval.store.failures import store_error
-from doteval.store.location import Location
-from doteval.store.prepared import Prepared
+from doteval.store.driver_errors import store_error
+from doteval.store.statements import Prepared
+from doteval.store.url import Location
 
 # Seconds that a writer waits for the write lock of SQLite, and between two looks whether it is free: the first time, by
 # which each is longer than the one before, and at most. With groups of 300 rows a turn takes milliseconds.

@@ -11,11 +11,11 @@ from sqlalchemy import Row, Select, bindparam, func, or_, select, update
 from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.core.json_codec import decode, encode
 from doteval.errors import ChangedError, NotFoundError
+from doteval.store.counters import remove_results
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.experiments import moment
-from doteval.store.loads import forgive_failures
+from doteval.store.fixture_loads import forgive_failures
 from doteval.store.tables import EVALUATION, EXPERIMENT, TALLY
-from doteval.store.tally import remove_results
 
 
 class Evaluations:

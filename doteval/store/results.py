@@ -13,12 +13,12 @@ from doteval.analysis.summary import ScoreColumn
 from doteval.core.histogram import Latency
 from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
-from doteval.store.bulk import among
+from doteval.store.bulk_insert import among
+from doteval.store.driver_errors import RefusedError
 from doteval.store.engine import Database
-from doteval.store.failures import RefusedError
+from doteval.store.result_rows import EncodedResult, NewResult, encode_result, write_results
 from doteval.store.score_columns import read_score_columns
 from doteval.store.tables import RESULT, ROW, SCORE, TALLY, USAGE, WORKER
-from doteval.store.writing import EncodedResult, NewResult, encode_result, write_results
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,11 @@ from sqlalchemy import (
 from doteval.core.json_codec import decode, encode_columns, escape_text, unescape_text
 from doteval.core.results import ErrorClass, Row, RowStatus
 from doteval.errors import NotFoundError, UnstorableValueError
-from doteval.store.bulk import BulkInsert, among
+from doteval.store.bulk_insert import BulkInsert, among
+from doteval.store.counters import add_to_tally, remove_results
 from doteval.store.engine import Database, insert_into
-from doteval.store.prepared import Prepared, PreparedQuery
+from doteval.store.statements import Prepared, PreparedQuery
 from doteval.store.tables import EVALUATION, RESULT, ROW
-from doteval.store.tally import add_to_tally, remove_results
 
 # A range of pending rows may have gaps of finished ones, but no more than this many times its size.
 _WIDEST = 20

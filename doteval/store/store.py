@@ -15,12 +15,12 @@ from doteval.store.crashes import Crashes
 from doteval.store.engine import Database, database_time
 from doteval.store.evaluations import Evaluations
 from doteval.store.experiments import Experiments
-from doteval.store.loads import Loads
-from doteval.store.location import Location, locate
+from doteval.store.fixture_loads import Loads
 from doteval.store.migrations import VERSIONS, current_version, prepare, upgrade
 from doteval.store.results import Results
 from doteval.store.rows import Rows
 from doteval.store.tables import EXPERIMENT
+from doteval.store.url import Location, locate
 from doteval.store.usage import UsageReports
 from doteval.store.workers import Workers
 

@@ -13,11 +13,11 @@ from doteval.core.experiments import Experiment
 from doteval.core.histogram import Latency, merged
 from doteval.core.json_codec import decode
 from doteval.core.results import Usage
-from doteval.store.bulk import among
+from doteval.store.bulk_insert import among
+from doteval.store.counters import NOBODY
 from doteval.store.engine import Database
+from doteval.store.result_rows import write_usage
 from doteval.store.tables import EVALUATION, RESOURCE_LOAD, RESULT, TALLY, USAGE, WORKER
-from doteval.store.tally import NOBODY
-from doteval.store.writing import write_usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, insert, select
 
 from doteval.errors import StoreError
 from doteval.store import Store
-from doteval.store.prepared import Prepared
+from doteval.store.statements import Prepared
 from doteval.store.tables import TALLY
 
 NAMES = ("evaluation_id", "worker_id", "done", "failed", "skipped", "attempts", "tokens", "unpriced", "cost")

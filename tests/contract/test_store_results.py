@@ -15,8 +15,8 @@ from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.errors import UnstorableValueError
 from doteval.store import ErrorCount, NewResult, Store, WorkerInfo
+from doteval.store.result_rows import encode_result, write_results
 from doteval.store.tables import ATTEMPT, RESULT, SCORE
-from doteval.store.writing import encode_result, write_results
 from tests.contract.store_workload import (
     begin,
     counted,

@@ -21,8 +21,8 @@ from doteval.core.experiments import Counts
 from doteval.errors import NotFoundError, StoreError, StoreReadOnlyError, StoreVersionError
 from doteval.store import Store, migrations
 from doteval.store.engine import Database
-from doteval.store.location import locate
 from doteval.store.migrations import VERSION_TABLE, VERSIONS, Schema
+from doteval.store.url import locate
 from tests.contract.store_workload import begin, in_processes, open_and_begin, results, rows
 
 _NEXT = '''

@@ -12,8 +12,8 @@ from doteval.core.budgets import Spent
 from doteval.core.results import Outcome, Usage
 from doteval.store import LostUsage, Store, WorkerInfo, migrations
 from doteval.store.engine import Database
-from doteval.store.location import locate
 from doteval.store.migrations import VERSIONS, Schema
+from doteval.store.url import locate
 from tests.contract.store_workload import SPEC, begin, done, failed, in_threads, results, rows, sample
 
 PRICED = Usage("m", 1, 2, prompt_tokens=100, completion_tokens=10, cost=0.25)

@@ -18,10 +18,10 @@ from doteval.core.experiments import Counts, Evaluation
 from doteval.core.results import RowStatus, Score, Usage
 from doteval.errors import StoreError
 from doteval.store import GroupWriter, NewResult, Store, engine
-from doteval.store import writer as writer_module
+from doteval.store import group_writer as writer_module
 from doteval.store.engine import Database
-from doteval.store.writer import linger_at
-from doteval.store.writing import EncodedResult
+from doteval.store.group_writer import linger_at
+from doteval.store.result_rows import EncodedResult
 from tests.contract.store_workload import begin, counted, done, in_threads, results, rows
 
 _PATIENCE = 60.0
@@ -265,7 +265,7 @@ def test_a_callback_that_fails_is_logged_and_harms_no_other(store: Store, caplog
 
     writer = GroupWriter(store, None)
     first, second = results(evaluation, rows(2))
-    with caplog.at_level(logging.ERROR, logger="doteval.store.writer"):
+    with caplog.at_level(logging.ERROR, logger="doteval.store.group_writer"):
         writer.put(first, broken)
         writer.put(second, heard)
         assert writer.close()

@@ -8,7 +8,7 @@ import pytest
 
 from doteval.errors import UsageError
 from doteval.settings import Settings, find_table, load_settings
-from doteval.store.location import locate
+from doteval.store.url import locate
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from doteval.errors import StoreError
-from doteval.store.location import locate
+from doteval.store.url import locate
 
 
 @pytest.mark.parametrize(

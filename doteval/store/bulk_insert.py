@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from doteval.store.prepared import POSTGRES, cursor_of
+from doteval.store.statements import POSTGRES, cursor_of
 
 _NUMBERS = postgresql.ARRAY(BigInteger)
 # Lines of one statement to SQLite, which is made once for each size. The driver gives Python's lock away for each

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from doteval.errors import StoreError, StoreReadOnlyError
-from doteval.store.location import Location
+from doteval.store.url import Location
 
 
 class RefusedError(StoreError):

@@ -23,9 +23,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 
 from doteval.core.results import Outcome, RowError, RowStatus
 from doteval.errors import StoreError, UnstorableValueError
-from doteval.store.failures import RefusedError
+from doteval.store.driver_errors import RefusedError
+from doteval.store.result_rows import EncodedResult, NewResult, encode_result
 from doteval.store.store import Store
-from doteval.store.writing import EncodedResult, NewResult, encode_result
 
 OnStored = Callable[[BaseException | None], None]
 OnCommit = Callable[[float], None]

@@ -36,11 +36,11 @@ from doteval.core.fast_dataclass import row_value
 from doteval.core.json_codec import encode, escape_text
 from doteval.core.results import Outcome, Row, Usage
 from doteval.errors import UnstorableValueError
-from doteval.store.bulk import BulkInsert, among, among_given, numbers_given
+from doteval.store.bulk_insert import BulkInsert, among, among_given, numbers_given
+from doteval.store.counters import add_to_tally, count_spent_again
 from doteval.store.engine import Database, insert_into
-from doteval.store.prepared import Prepared, PreparedQuery
+from doteval.store.statements import Prepared, PreparedQuery
 from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE
-from doteval.store.tally import add_to_tally, count_spent_again
 
 
 @row_value

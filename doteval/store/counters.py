@@ -11,7 +11,7 @@ from sqlalchemy.dialects.sqlite import Insert
 from doteval.core.budgets import Spent
 from doteval.core.results import RowStatus
 from doteval.store.engine import insert_into
-from doteval.store.prepared import Prepared
+from doteval.store.statements import Prepared
 from doteval.store.tables import ATTEMPT, RESULT, SCORE, TALLY, USAGE
 
 _COUNTED = (RowStatus.DONE.value, RowStatus.FAILED.value, RowStatus.SKIPPED.value)
