@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from doteval.broker.fair_queues import LANES, Priority, lanes_of, priority_of
+from doteval.broker.messages import RowTask
 from doteval.budgets import used_up
 from doteval.concurrency import ASYNC_CONCURRENCY
 from doteval.core.budgets import Budget
 from doteval.core.experiments import Evaluation, EvaluationStatus
-from doteval.queue.lanes import LANES, Priority, lanes_of, priority_of
-from doteval.queue.row_task import RowTask
 from doteval.store import LOADING, LoadFailure, RowRange, Store, WorkerState, held_by
 from doteval.task_sizes import MOST_ROWS, TaskSize, most_unknown, tapered, task_size
 
@@ -56,7 +56,7 @@ class DispatchOptions:
 
 
 class TaskQueue(Protocol):
-    """Where row tasks go: what a dispatcher needs of a `doteval.queue.publisher.Publisher`."""
+    """Where row tasks go: what a dispatcher needs of a `doteval.broker.publisher.Publisher`."""
 
     queue: str
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from doteval.broker.embedded_redis import find_redis_binary
+from doteval.broker.inspection import RedisFacts, inspect_redis
+from doteval.broker.publisher import Publisher
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, worker_command_for
 from doteval.core.redaction import hide_password
 from doteval.errors import BrokerError, DotEvalError, NotFoundError
 from doteval.execution.embedded import Collected, with_collected
 from doteval.execution.marks import queue_of
-from doteval.queue.embedded_redis import find_redis_binary
-from doteval.queue.inspection import RedisFacts, inspect_redis
-from doteval.queue.publisher import Publisher
 from doteval.store import Store, WorkerState
 
 # Seconds by which clocks may differ before times in tables mislead people.

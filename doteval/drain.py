@@ -6,8 +6,8 @@ import re
 import time
 from collections.abc import Sequence
 
+from doteval.broker.remote_control import ask_to_drain
 from doteval.errors import NotFoundError, WorkerError
-from doteval.queue.control import ask_to_drain
 from doteval.store import Store, WorkerState
 
 _LOOK_SECONDS = 0.25

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from doteval.broker.publisher import Publisher
 from doteval.budgets import used_up
 from doteval.core.budgets import Budget, budget_error, check_prices, stopped_at_budget
 from doteval.core.experiments import PLACED, PRIVATE, QUEUE, ROOT, Evaluation, EvaluationStatus
@@ -18,7 +19,6 @@ from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, UsageError
 from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
 from doteval.launcher import Launcher
-from doteval.queue.publisher import Publisher
 from doteval.settings import load_settings
 from doteval.store import Store
 from doteval.supervisor import Supervisor

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from doteval.broker.celery_app import VISIBILITY_TIMEOUT
+from doteval.broker.publisher import Publisher
 from doteval.core.client_config import Sharing
 from doteval.core.log_format import LogFormat, resolve
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
@@ -18,8 +20,6 @@ from doteval.errors import EvaluationFileError, UsageError
 from doteval.launcher import begin_launcher
 from doteval.monitoring.service_endpoints import Health, figures_directory, service_endpoints
 from doteval.orphans import reap_orphans
-from doteval.queue.app import VISIBILITY_TIMEOUT
-from doteval.queue.publisher import Publisher
 from doteval.store import Store
 from doteval.supervisor import Supervisor
 from doteval.worker_options import WorkerOptions, slots_for

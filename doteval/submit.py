@@ -7,6 +7,8 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 
+from doteval.broker.fair_queues import Priority
+from doteval.broker.publisher import Publisher
 from doteval.budgets import used_up
 from doteval.core.budgets import Budget, budget_error, check_prices
 from doteval.core.client_config import CacheChoice, Sharing
@@ -31,8 +33,6 @@ from doteval.execution.items import EvaluationItem
 from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
 from doteval.intake import take_in
 from doteval.launcher import Launcher
-from doteval.queue.lanes import Priority
-from doteval.queue.publisher import Publisher
 from doteval.store import Store
 from doteval.supervisor import Supervisor
 from doteval.turns import wait_for_other_brokers

@@ -8,12 +8,12 @@ from typing import Any
 
 from celery.worker.control import control_command
 
-from doteval.queue.control import DRAIN
+from doteval.broker.remote_control import DRAIN
 from doteval.worker_options import WorkerOptions
 
 
 def connect(options: WorkerOptions) -> None:
-    """Answer to the words of `doteval.queue.control`."""
+    """Answer to the words of `doteval.broker.remote_control`."""
 
     def drain(_state: Any) -> dict[str, str]:
         # The service, or it would start another in place of this process.

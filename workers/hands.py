@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from doteval.broker.messages import RowTask
 from doteval.heartbeat import BEAT_SECONDS
-from doteval.queue.row_task import RowTask
 from doteval.store import HeldRange, Store, WorkerState
 from workers.refusals import GiveBackError
 

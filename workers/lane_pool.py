@@ -1,6 +1,6 @@
 """Row tasks by priority where the broker sends messages of all lanes at once.
 
-Redis is asked for messages, in the order of `doteval.queue.lanes.LaneCycle`. RabbitMQ sends them: a worker
+Redis is asked for messages, in the order of `doteval.broker.fair_queues.LaneCycle`. RabbitMQ sends them: a worker
 process gets as many of every lane as its Celery concurrency says, whatever else waits. So it runs a few less
 at once, and begins with the most urgent of those that it has in hand.
 """
@@ -16,8 +16,8 @@ from celery.concurrency.base import apply_target
 from celery.concurrency.thread import ApplyResult, TaskPool
 from kombu.utils.json import loads
 
-from doteval.queue.lanes import urgency
-from doteval.queue.row_task import TASK_NAME, RowTask
+from doteval.broker.fair_queues import urgency
+from doteval.broker.messages import TASK_NAME, RowTask
 
 # Messages of each lane that a worker process has beyond those that it runs. When one ends, the next of its
 # lane is here already, and none of a less urgent lane comes in between.

@@ -37,7 +37,7 @@ _MODULES = (
     "celery.worker.consumer",
     "celery.worker.strategy",
     "doteval.evaluators",
-    "doteval.queue.redis_transport",
+    "doteval.broker.redis_transport",
     "kombu.pidbox",
     "workers.control",
     "workers.consumer",

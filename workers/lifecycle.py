@@ -17,10 +17,10 @@ from typing import Any
 from celery import signals
 from celery.concurrency.prefork import TaskPool as PreforkPool
 
+from doteval.broker.celery_app import consume_whole_queues
+from doteval.broker.redis_transport import ask_while
 from doteval.core.exit_codes import UNEXPECTED
 from doteval.errors import DotEvalError, UsageError
-from doteval.queue.app import consume_whole_queues
-from doteval.queue.redis_transport import ask_while
 from doteval.worker_options import WorkerOptions
 from workers import logs
 from workers.process import WorkerProcess, current_process, set_current_process

@@ -17,6 +17,8 @@ from typing import Any, TypeVar, cast
 
 from celery.worker import state
 
+from doteval.broker.messages import RowTask
+from doteval.broker.publisher import Publisher
 from doteval.core.client_config import CacheChoice, share
 from doteval.core.exit_codes import RECYCLED, UNEXPECTED
 from doteval.core.experiments import POLICY, Evaluation, EvaluationStatus
@@ -48,8 +50,6 @@ from doteval.load_recorder import LoadRecorder
 from doteval.monitoring import process_figures
 from doteval.patience import patiently
 from doteval.pytest_plugin import loop_key
-from doteval.queue.publisher import Publisher
-from doteval.queue.row_task import RowTask
 from doteval.settings import load_settings
 from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, HeldRange, LostUsage, Store, WorkerInfo

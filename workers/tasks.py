@@ -9,8 +9,8 @@ from typing import Any
 from celery.backends.base import DisabledBackend
 from celery.exceptions import Reject
 
-from doteval.queue.app import celery_app, is_redis
-from doteval.queue.row_task import TASK_NAME, RowTask
+from doteval.broker.celery_app import celery_app, is_redis
+from doteval.broker.messages import TASK_NAME, RowTask
 from doteval.settings import load_settings
 from doteval.worker_options import WorkerOptions, slots_for
 from workers import control, lifecycle, logs

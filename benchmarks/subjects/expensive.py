@@ -12,7 +12,7 @@ from benchmarks.bench import EVALUATIONS, Bench, project
 from benchmarks.figures import shown
 from benchmarks.services import worker_service
 from benchmarks.timeline import loads_of, timeline
-from doteval.queue.embedded_redis import EmbeddedRedis
+from doteval.broker.embedded_redis import EmbeddedRedis
 
 LOAD, CPU = 5.0, 0.020
 

@@ -10,7 +10,7 @@ import time
 from benchmarks.bench import EVALUATIONS, Bench, project
 from benchmarks.services import worker_service
 from benchmarks.timeline import timeline
-from doteval.queue.embedded_redis import EmbeddedRedis
+from doteval.broker.embedded_redis import EmbeddedRedis
 
 SMALL, LARGER = 200, 2_000
 

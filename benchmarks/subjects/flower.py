@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from benchmarks.bench import Bench, project
 from benchmarks.commands import peak_of
 from benchmarks.environments import python_of
-from doteval.queue.app import celery_app
-from doteval.queue.embedded_redis import EmbeddedRedis
+from doteval.broker.celery_app import celery_app
+from doteval.broker.embedded_redis import EmbeddedRedis
 
 WORK = "doteval flower, 200,000 row tasks"
 _AT_ONCE = 1_000

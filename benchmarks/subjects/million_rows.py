@@ -15,7 +15,7 @@ from benchmarks.bench import EVALUATIONS, Bench, project
 from benchmarks.servers import postgres
 from benchmarks.services import worker_service
 from benchmarks.timeline import timeline
-from doteval.queue.embedded_redis import EmbeddedRedis
+from doteval.broker.embedded_redis import EmbeddedRedis
 
 WORK = "rows of 1 KB, two worker processes, PostgreSQL"
 

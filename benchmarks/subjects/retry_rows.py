@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.bench import EVALUATIONS, Bench, project
 from benchmarks.services import worker_service
 from benchmarks.timeline import timeline
-from doteval.queue.embedded_redis import EmbeddedRedis
+from doteval.broker.embedded_redis import EmbeddedRedis
 
 WORK = "retry of the failed tenth of 10,000 rows"
 PROCESSES = 2

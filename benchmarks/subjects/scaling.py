@@ -19,13 +19,13 @@ import redis
 from benchmarks.bench import Bench
 from benchmarks.servers import postgres
 from benchmarks.subjects.submit_rows import rate_of_doteval_on_postgres
+from doteval.broker.embedded_redis import EmbeddedRedis
+from doteval.broker.messages import RowTask
+from doteval.broker.publisher import Publisher
 from doteval.core.experiments import EvaluationSpec
 from doteval.core.results import Outcome, Row, RowStatus, Score, Usage
 from doteval.dispatch import MOST_QUEUED
 from doteval.heartbeat import BEAT_SECONDS
-from doteval.queue.embedded_redis import EmbeddedRedis
-from doteval.queue.publisher import Publisher
-from doteval.queue.row_task import RowTask
 from doteval.store import NewResult, Store
 from doteval.task_sizes import task_size
 from doteval.worker_options import slots_for

@@ -24,7 +24,7 @@ from benchmarks.commands import processor_seconds
 from benchmarks.environments import python_of
 from benchmarks.servers import postgres
 from benchmarks.subjects.local_rows import rate_of_doteval
-from doteval.queue.embedded_redis import EmbeddedRedis
+from doteval.broker.embedded_redis import EmbeddedRedis
 
 WORK = "no-op rows, two worker processes"
 

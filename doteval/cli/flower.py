@@ -41,9 +41,9 @@ def command(
     \b
     doteval flower --broker redis://host
     """
+    from doteval.broker.flower import MOST_TASKS, FlowerOptions, serve_flower
     from doteval.core.redaction import hide_password
     from doteval.errors import UsageError
-    from doteval.queue.flower import MOST_TASKS, FlowerOptions, serve_flower
     from doteval.settings import load_settings
 
     settings = load_settings(broker=broker, queue=queue)

@@ -25,9 +25,9 @@ def command(storage: str | None, broker: str | None, queue: str | None, address:
 
     from prometheus_client import CollectorRegistry
 
+    from doteval.broker.publisher import Publisher
     from doteval.monitoring.endpoint import Endpoint, Reply, figures_of
     from doteval.monitoring.store_figures import StoreFigures
-    from doteval.queue.publisher import Publisher
     from doteval.settings import load_settings
 
     settings = load_settings(broker=broker, queue=queue)

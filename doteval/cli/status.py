@@ -77,9 +77,9 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
 
 def _ask(broker: str, queues: Sequence[str]) -> tuple[Mapping[str, int] | None, str | None]:
     """How many messages wait in each queue, or why that is not known."""
+    from doteval.broker.publisher import Publisher
     from doteval.core.queues_and_devices import DEFAULT_QUEUE
     from doteval.errors import BrokerError
-    from doteval.queue.publisher import Publisher
 
     publisher = Publisher(broker, DEFAULT_QUEUE)
     try:

@@ -111,12 +111,12 @@ def command(
     )
     launcher = local_launcher(early, settings.broker, {"--workers": workers, "--devices": devices})
 
+    from doteval.broker.fair_queues import Priority
     from doteval.cli import terminal
     from doteval.cli.ending import Ending
     from doteval.cli.progress import Follower
     from doteval.core.budgets import Budget
     from doteval.core.experiments import ephemeral_name
-    from doteval.queue.lanes import Priority
     from doteval.store import Store
     from doteval.submit import SubmitOptions, submit
 

@@ -29,7 +29,7 @@ _EVALUATION = ["experiment", "evaluation"]
 
 
 class Depth(Protocol):
-    """What is asked of a broker: see `doteval.queue.publisher.Publisher`."""
+    """What is asked of a broker: see `doteval.broker.publisher.Publisher`."""
 
     def queued(self, *, queue: str) -> int: ...
 

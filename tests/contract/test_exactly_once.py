@@ -22,10 +22,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from doteval.broker.messages import RowTask
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.results import ErrorClass, Outcome, Row, RowStatus
 from doteval.dispatch import Dispatcher, DispatchOptions
-from doteval.queue.row_task import RowTask
 from doteval.store import HeldRange, Store, WorkerInfo
 from tests.contract.store_workload import SPEC, counted, done, failed, results, rows
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import redis
 
+from doteval.broker.celery_app import celery_app
+from doteval.broker.messages import TASK_NAME, RowTask
+from doteval.broker.publisher import Publisher
 from doteval.errors import BrokerError
-from doteval.queue.app import celery_app
-from doteval.queue.publisher import Publisher
-from doteval.queue.row_task import TASK_NAME, RowTask
 from tests.contract.server_support import wait_until
 from tests.services.rabbitmq import RabbitService
 from tests.unit.fake_queue import FakeQueue

@@ -9,10 +9,10 @@ import pytest
 import redis
 from kombu import Connection, Consumer
 
-from doteval.queue.app import celery_app, lane_queues
-from doteval.queue.publisher import Publisher
-from doteval.queue.redis_transport import PatientChannel, PatientTransport, ask_while
-from doteval.queue.row_task import RowTask
+from doteval.broker.celery_app import celery_app, lane_queues
+from doteval.broker.messages import RowTask
+from doteval.broker.publisher import Publisher
+from doteval.broker.redis_transport import PatientChannel, PatientTransport, ask_while
 
 
 def test_it_is_used_whatever_has_used_redis_before(redis_url: str) -> None:

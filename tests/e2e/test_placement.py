@@ -10,7 +10,7 @@ from collections import defaultdict
 import pytest
 import redis
 
-from doteval.queue.lanes import lane_names
+from doteval.broker.fair_queues import lane_names
 from tests.e2e.project import Project, wait_until
 
 EVALUATIONS = """

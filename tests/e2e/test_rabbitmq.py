@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from doteval.queue.publisher import Publisher
+from doteval.broker.publisher import Publisher
 from tests.e2e.project import Project, wait_until
 from tests.e2e.test_worker_service import EVALUATION, ready
 from tests.services.rabbitmq import RabbitService

@@ -21,8 +21,8 @@ import pytest
 import redis
 from sqlalchemy import make_url
 
-from doteval.queue.publisher import Publisher
-from doteval.queue.row_task import TASK_NAME, RowTask
+from doteval.broker.messages import TASK_NAME, RowTask
+from doteval.broker.publisher import Publisher
 from tests.e2e.project import Project, wait_until
 
 EVALUATION = """

@@ -15,7 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from doteval.queue.embedded_redis import find_redis_binary
+from doteval.broker.embedded_redis import find_redis_binary
 from tests.e2e.project import wait_until
 from tests.services.processes import is_alive
 from tests.services.rabbitmq import RabbitService

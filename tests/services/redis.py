@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from doteval.broker.embedded_redis import EmbeddedRedis, find_redis_binary
 from doteval.errors import BrokerError
-from doteval.queue.embedded_redis import EmbeddedRedis, find_redis_binary
 
 
 class RedisService:

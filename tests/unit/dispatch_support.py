@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
+from doteval.broker.messages import RowTask
 from doteval.core.experiments import QUEUE, Evaluation, EvaluationSpec
 from doteval.core.results import Outcome, Row, RowStatus, Score
-from doteval.queue.row_task import RowTask
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
 
 SPEC = EvaluationSpec("evals/eval_it.py", "eval_it", ("x",), {"evals/eval_it.py": "1"})

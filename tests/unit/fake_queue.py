@@ -1,4 +1,4 @@
-"""A queue in memory, held to the same contract as `doteval.queue.publisher.Publisher` by
+"""A queue in memory, held to the same contract as `doteval.broker.publisher.Publisher` by
 `tests/contract/test_publisher.py`."""
 
 from __future__ import annotations
@@ -6,8 +6,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
+from doteval.broker.messages import RowTask
 from doteval.errors import BrokerError
-from doteval.queue.row_task import RowTask
 
 
 class FakeQueue:

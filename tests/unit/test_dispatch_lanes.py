@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from doteval import dispatch
+from doteval.broker.fair_queues import Priority, lanes_of
 from doteval.core.experiments import Evaluation, EvaluationSpec
 from doteval.dispatch import Dispatcher
-from doteval.queue.lanes import Priority, lanes_of
 from doteval.store import Store
 from tests.unit.clock import Clock
 from tests.unit.dispatch_support import DRAINED, begin, begin_on, rows, spans, worker

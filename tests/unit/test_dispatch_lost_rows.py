@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
+from doteval.broker.messages import RowTask
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import BrokerError
-from doteval.queue.row_task import RowTask
 from doteval.store import Store
 from doteval.store.rows import Rows
 from tests.unit.clock import Clock

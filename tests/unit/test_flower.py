@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from flower.events import EventsState
 
+from doteval.broker.flower import MOST_TASKS, FlowerOptions, flower_arguments
 from doteval.errors import UsageError
-from doteval.queue.flower import MOST_TASKS, FlowerOptions, flower_arguments
 
 BROKER = "redis://:hush@127.0.0.1:6379/0"
 # Row tasks that Flower is to keep in these tests.

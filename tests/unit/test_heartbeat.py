@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from doteval.broker.messages import RowTask
 from doteval.heartbeat import Heartbeat
-from doteval.queue.row_task import RowTask
 from workers.hands import Hands
 
 LONG = 3600.0

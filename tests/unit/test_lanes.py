@@ -9,8 +9,8 @@ from collections import Counter
 
 import pytest
 
-from doteval.queue.lanes import LANES, LaneCycle, Priority, lane_name, lane_names, lanes_of, priority_of
-from doteval.queue.row_task import TASK_NAME, RowTask
+from doteval.broker.fair_queues import LANES, LaneCycle, Priority, lane_name, lane_names, lanes_of, priority_of
+from doteval.broker.messages import TASK_NAME, RowTask
 from workers.lane_pool import SPARE, LanePool, in_hand
 
 

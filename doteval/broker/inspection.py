@@ -9,9 +9,9 @@ from typing import Any
 import redis
 from kombu.exceptions import OperationalError
 
+from doteval.broker.celery_app import celery_app
 from doteval.core.redaction import hide_password
 from doteval.errors import BrokerError
-from doteval.queue.app import celery_app
 
 
 @dataclass(frozen=True, slots=True)

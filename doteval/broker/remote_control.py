@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from kombu.exceptions import OperationalError
 
+from doteval.broker.celery_app import celery_app
 from doteval.core.redaction import hide_password
 from doteval.errors import BrokerError
-from doteval.queue.app import celery_app
 
 # The remote-control command that worker processes answer to.
 DRAIN = "doteval_drain"

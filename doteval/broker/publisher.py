@@ -10,11 +10,11 @@ from typing import Any
 from celery import Celery
 from kombu.exceptions import ChannelError, OperationalError
 
+from doteval.broker.celery_app import VISIBILITY_TIMEOUT, celery_app, is_redis, lane_queues
+from doteval.broker.fair_queues import LANES, lane_name
+from doteval.broker.messages import TASK_NAME, RowTask
 from doteval.core.redaction import hide_password
 from doteval.errors import BrokerError
-from doteval.queue.app import VISIBILITY_TIMEOUT, celery_app, is_redis, lane_queues
-from doteval.queue.lanes import LANES, lane_name
-from doteval.queue.row_task import TASK_NAME, RowTask
 
 # Seconds until a broker that does not answer counts as unreachable.
 _CONNECT_SECONDS = 5

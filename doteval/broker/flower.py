@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from doteval.broker.celery_app import celery_app
 from doteval.errors import UsageError
-from doteval.queue.app import celery_app
 
 # Flower keeps 5 KB of each task, and its memory gets holes while others come and go: with the newest 10,000 its
 # process took 330 MB when 200,000 had passed (`make bench ARGS=flower`), with 20,000 it took 400 MB.

@@ -8,8 +8,8 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
-from doteval.queue.lanes import LaneCycle, is_lane, lane_names
-from doteval.queue.redis_transport import PatientAMQP
+from doteval.broker.fair_queues import LaneCycle, is_lane, lane_names
+from doteval.broker.redis_transport import PatientAMQP
 
 # Seconds after which the broker hands out a message again whose worker process neither finished it nor
 # renewed its lease. Lost rows are found much sooner, by comparing with the store; this is the last resort.
