@@ -22,7 +22,7 @@ from rich.table import Table
 from benchmarks.bench import EVALUATIONS, project
 from benchmarks.environments import DIRECTORY, python_of
 from benchmarks.processor import PY_SPY, ProcessorTime, Thread, processor_time
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 
 _RATE = 100
 _SHOWN = 25

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 
 
 def main():

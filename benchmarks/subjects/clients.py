@@ -17,8 +17,8 @@ from openai import AsyncOpenAI, DefaultAioHttpClient
 from benchmarks.bench import Bench
 from doteval.core.client_config import Sharing, share
 from doteval.core.metering import metering
+from doteval.mock_openai import MockOpenAI
 from doteval.resources.fast import chat
-from doteval.resources.mock_openai import MockOpenAI
 from doteval.resources.openai import async_openai_client
 
 WORK = "a call to a model, one process"

@@ -11,7 +11,7 @@ from functools import partial
 
 from benchmarks.bench import EVALUATIONS, PEERS, Bench, project
 from benchmarks.figures import shown
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 
 LATENCY = 0.1
 Command = Callable[[dict[str, str]], object]

@@ -7,7 +7,7 @@ from typing import Any
 
 from doteval.core.metering import Meter
 from doteval.core.results import Usage
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 
 SECRET = "sk-very-secret-"
 RICH = "[[reply:one two three]] [[cached:2]] [[reasoning:5]] please"

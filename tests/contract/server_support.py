@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-MOCK = [sys.executable, "-m", "doteval.resources.mock_openai", "--port", "{port}"]
+MOCK = [sys.executable, "-m", "doteval.mock_openai", "--port", "{port}"]
 
 
 def relatives(directory: Path) -> list[int]:

@@ -15,7 +15,7 @@ import pytest
 from doteval.core.client_config import CacheChoice, CacheMode, Sharing, share
 from doteval.core.metering import Place, metering
 from doteval.core.results import Usage
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 from doteval.resources.openai import async_openai_client, instrument, openai_client
 from doteval.resources.shared import close_shared
 from doteval.settings import Settings

@@ -13,7 +13,7 @@ import httpx2
 import openai
 import pytest
 
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 from doteval.resources.openai import async_openai_client, openai_client
 from tests.contract.client_calls import chat
 from tests.contract.client_calls import settings_without_retries as settings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 
 FIXTURES = """
 import os

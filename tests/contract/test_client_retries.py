@@ -11,7 +11,7 @@ import pytest
 
 from doteval.core.metering import metering
 from doteval.core.results import Usage
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 from doteval.resources.openai import async_openai_client, openai_client
 from tests.contract.client_calls import ask, only, settings
 

@@ -17,7 +17,7 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
 from doteval.core.client_config import Sharing, share
 from doteval.core.metering import metering
 from doteval.core.results import Usage
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 from doteval.resources.openai import async_openai_client, instrument, openai_client
 from doteval.resources.shared import close_shared
 from tests.contract.client_calls import RICH, SECRET, ask, chat, message, only

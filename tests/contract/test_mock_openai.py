@@ -17,9 +17,9 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from doteval.errors import ResourceError
-from doteval.resources.mock_openai import MockOpenAI
-from doteval.resources.mock_openai.faults import Fault, parse_fault
-from doteval.resources.mock_openai.replies import sentiment_of
+from doteval.mock_openai import MockOpenAI
+from doteval.mock_openai.faults import Fault, parse_fault
+from doteval.mock_openai.replies import sentiment_of
 from tests.services.openai import mock_openai, mock_openai_process
 
 __all__ = ["mock_openai", "mock_openai_process"]
@@ -283,8 +283,8 @@ def test_a_share_of_the_requests_fails_the_same_ones_each_time() -> None:
 
 
 def test_lognormal_latency_has_the_median_and_the_seed_that_it_was_given() -> None:
-    from doteval.resources.mock_openai.server import MockServer
-    from doteval.resources.mock_openai.settings import MockSettings
+    from doteval.mock_openai.server import MockServer
+    from doteval.mock_openai.settings import MockSettings
 
     async def draw(seed: int) -> list[float]:
         server = MockServer(MockSettings(latency=0.1, latency_sigma=0.5, seed=seed))
@@ -344,7 +344,7 @@ def test_stop_ends_the_process() -> None:
 
 PARENT = """
 import sys
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 server = MockOpenAI()
 server.start()
 print(server.pid, flush=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 
 ROOT = Path(__file__).parents[2]
 

@@ -64,7 +64,7 @@ def test_the_log_of_a_server_that_talks_a_lot_stays_small(runtime: Path, tmp_pat
         for _ in range(300):
             sys.stderr.write("x" * 100_000 + "\\n")
     talk()
-    runpy.run_module("doteval.resources.mock_openai", run_name="__main__", alter_sys=True)
+    runpy.run_module("doteval.mock_openai", run_name="__main__", alter_sys=True)
     """
     command = [sys.executable, "-c", textwrap.dedent(chatter), "--port", "{port}"]
 

@@ -83,7 +83,7 @@ def test_a_server_that_dies_again_and_again_is_given_up(user: MakeUser, tmp_path
     print("I was started", len(count.read_text()), flush=True)
     if len(count.read_text()) > 2:
         sys.exit("no memory left on the device")
-    runpy.run_module("doteval.resources.mock_openai", run_name="__main__", alter_sys=True)
+    runpy.run_module("doteval.mock_openai", run_name="__main__", alter_sys=True)
     """
     command = [sys.executable, "-c", textwrap.dedent(script), "--port", "{port}"]
     one = user(command=command, max_restarts=3)
@@ -173,7 +173,7 @@ WITH_CHILD = """
 import subprocess, sys, runpy, signal
 child = subprocess.Popen(["sleep", "1000"])
 open("child", "w").write(str(child.pid))
-runpy.run_module("doteval.resources.mock_openai", run_name="__main__", alter_sys=True)
+runpy.run_module("doteval.mock_openai", run_name="__main__", alter_sys=True)
 """
 
 
@@ -234,7 +234,7 @@ def test_a_server_that_does_not_want_to_go_is_killed(user: MakeUser) -> None:
         asyncio.BaseEventLoop.add_signal_handler = lambda *_: None
         from asyncio import unix_events
         unix_events._UnixSelectorEventLoop.add_signal_handler = lambda *_: None
-        runpy.run_module("doteval.resources.mock_openai", run_name="__main__", alter_sys=True)
+        runpy.run_module("doteval.mock_openai", run_name="__main__", alter_sys=True)
         """
     )
     one = user(command=[sys.executable, "-c", script, "--port", "{port}"], stop_timeout=0.5)
@@ -300,7 +300,7 @@ def test_waiting_for_a_server_ends_with_the_teardown(user: MakeUser, tmp_path: P
     if pathlib.Path("started").exists():
         time.sleep(1000)
     pathlib.Path("started").touch()
-    runpy.run_module("doteval.resources.mock_openai", run_name="__main__", alter_sys=True)
+    runpy.run_module("doteval.mock_openai", run_name="__main__", alter_sys=True)
     """
     command = [sys.executable, "-c", textwrap.dedent(script), "--port", "{port}"]
 

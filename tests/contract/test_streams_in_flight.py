@@ -11,8 +11,8 @@ from typing import Any
 import openai
 import pytest
 
+from doteval.mock_openai import MockOpenAI
 from doteval.resources.limiter import Limits, Permit, Reply
-from doteval.resources.mock_openai import MockOpenAI
 from doteval.resources.openai import async_openai_client, openai_client
 from doteval.resources.shared import shared_limiter
 from tests.contract.client_calls import ask, settings

@@ -25,7 +25,7 @@ async def served(model_providers):
     return await model_providers["server"].setup(
         "m",
         command=[
-            *(sys.executable, "-m", "doteval.resources.mock_openai", "--port", "{port}"),
+            *(sys.executable, "-m", "doteval.mock_openai", "--port", "{port}"),
             *("--reply", "echo", "--latency", "0.05"),
         ],
         health="/v1/models",

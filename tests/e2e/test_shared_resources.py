@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 from tests.e2e.project import Project, wait_until
 
 SECRET = "sk-planted-3f9c17e4b2"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 from tests.e2e.project import Project, wait_until
 
 ROWS = 300

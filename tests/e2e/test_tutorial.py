@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 from tests.e2e.project import Project
 
 TUTORIAL = Path(__file__).parents[3] / "shared" / "tutorial"

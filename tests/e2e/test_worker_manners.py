@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 from tests.e2e.project import Project, wait_until
 from tests.e2e.test_worker_service import EVALUATION, SLOW, ready
 

@@ -126,7 +126,7 @@ import sys
 async def served(model_providers):
     return await model_providers["server"].setup(
         "m",
-        command=[sys.executable, "-m", "doteval.resources.mock_openai", "--port", "{port}", "--reply", "echo"],
+        command=[sys.executable, "-m", "doteval.mock_openai", "--port", "{port}", "--reply", "echo"],
         health="/v1/models",
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 from tests.plugin.conftest import Evaluate
 
 TUTORIAL = Path(__file__).parents[3] / "shared" / "tutorial"

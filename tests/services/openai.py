@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from doteval.resources.mock_openai import MockOpenAI
+from doteval.mock_openai import MockOpenAI
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from typing import Any
 
 import doteval
 from doteval.errors import ResourceError
-from doteval.resources.mock_openai.settings import MockSettings
+from doteval.mock_openai.settings import MockSettings
 
 
 class MockOpenAI:
@@ -59,7 +59,7 @@ class MockOpenAI:
         path = os.pathsep.join(part for part in (here, os.environ.get("PYTHONPATH")) if part)
         with tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "doteval.resources.mock_openai", *self._arguments()],
+                [sys.executable, "-m", "doteval.mock_openai", *self._arguments()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=complaints,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from doteval.resources.mock_openai.faults import parse_fault
+from doteval.mock_openai.faults import parse_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class MockSettings:
     which replies are 429 with Retry-After and the ``x-ratelimit-*-requests`` headers.
     With `rate_limit_headers` 0 it keeps those to itself: clients then know its limit from rejections only.
 
-    `faults` hit every request; see `doteval.resources.mock_openai.faults` for how they are written.
+    `faults` hit every request; see `doteval.mock_openai.faults` for how they are written.
 
     `reply` is the rule for the reply's text: ``auto`` (see `replies.reply_text`), ``echo`` (the
     last user message), or any other text, which is then every reply.

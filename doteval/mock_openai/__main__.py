@@ -1,4 +1,4 @@
-"""``python -m doteval.resources.mock_openai``: serve until stopped. The first line printed is the base URL."""
+"""``python -m doteval.mock_openai``: serve until stopped. The first line printed is the base URL."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from doteval.resources.mock_openai import faults
-from doteval.resources.mock_openai.server import serving
-from doteval.resources.mock_openai.settings import MockSettings
+from doteval.mock_openai import faults
+from doteval.mock_openai.server import serving
+from doteval.mock_openai.settings import MockSettings
 
 _PARENT_CHECK_SECONDS = 0.5
 
 
 def _parse(arguments: Sequence[str]) -> tuple[MockSettings, int | None]:
     parser = argparse.ArgumentParser(
-        prog="python -m doteval.resources.mock_openai",
+        prog="python -m doteval.mock_openai",
         description="Serve OpenAI's API with made-up replies.",
         epilog=faults.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -15,10 +15,10 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from doteval.resources.mock_openai import replies
-from doteval.resources.mock_openai.faults import Effects, effects_of, parse_fault
-from doteval.resources.mock_openai.replies import Prompt, Tokens
-from doteval.resources.mock_openai.settings import MockSettings
+from doteval.mock_openai import replies
+from doteval.mock_openai.faults import Effects, effects_of, parse_fault
+from doteval.mock_openai.replies import Prompt, Tokens
+from doteval.mock_openai.settings import MockSettings
 
 _FIELDS = {"/v1/chat/completions": "messages", "/v1/responses": "input", "/v1/embeddings": "input"}
 MODELS = ("gpt-3.5-turbo", "gpt-4o", "gpt-4o-mini", "text-embedding-3-small")
