@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from doteval.clients.fixtures import async_openai_client, openai_client
 from doteval.execution.async_fixtures import on_loop
 from doteval.execution.embedded import is_embedded
 from doteval.execution.event_loop import LoopThread
@@ -19,7 +20,6 @@ from doteval.local_options import add_options, check_options, local_options
 from doteval.local_progress import Screen, tell, terminal_screen
 from doteval.local_xdist import give_name, given_name, hand_over, take_over
 from doteval.providers.fixtures import model_providers
-from doteval.resources.fixtures import async_openai_client, openai_client
 
 __all__ = ["async_openai_client", "model_providers", "openai_client"]
 

@@ -148,7 +148,7 @@ class Settings(BaseSettings):
         if self.broker is None or not in_redis:
             return time.time()
         # Imported here: it takes time that other commands need not spend.
-        from doteval.resources.redis_address import redis_time
+        from doteval.clients.redis_connection import redis_time
 
         try:
             return redis_time(self.broker)

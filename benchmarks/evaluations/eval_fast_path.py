@@ -3,7 +3,7 @@
 import os
 
 from doteval import Result, Score, foreach
-from doteval.resources.fast import chat
+from doteval.clients.fast import chat
 
 ROWS = int(os.environ["ROWS"])
 

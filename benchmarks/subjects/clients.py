@@ -15,11 +15,11 @@ from typing import Any
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from benchmarks.bench import Bench
+from doteval.clients.fast import chat
+from doteval.clients.openai import async_openai_client
 from doteval.core.client_config import Sharing, share
 from doteval.core.metering import metering
 from doteval.mock_openai import MockOpenAI
-from doteval.resources.fast import chat
-from doteval.resources.openai import async_openai_client
 
 WORK = "a call to a model, one process"
 IN_FLIGHT = 50

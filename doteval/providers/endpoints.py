@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from doteval.clients.openai import MeteredAsyncOpenAI, async_openai_client
 from doteval.errors import ResourceError
 from doteval.providers.handles import ModelHandle
-from doteval.resources.openai import MeteredAsyncOpenAI, async_openai_client
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
@@ -53,7 +53,7 @@ class EndpointModel:
 
 
 class OpenAIProvider:
-    """``setup("a-model")``: `config` is what `doteval.resources.openai.async_openai_client` takes.
+    """``setup("a-model")``: `config` is what `doteval.clients.openai.async_openai_client` takes.
 
     ``handle.model`` is an `EndpointModel`.
     """

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from doteval.clients.cache.keys import SERVER_HEADER
+from doteval.clients.openai import MeteredAsyncOpenAI, async_openai_client
 from doteval.errors import UsageError
 from doteval.providers.endpoints import EndpointModel
 from doteval.providers.handles import ModelHandle
 from doteval.providers.server_directory import ServerSettings
 from doteval.providers.server_holder import ServerHolder, ServerStatus
-from doteval.resources.cache_keys import SERVER_HEADER
-from doteval.resources.openai import MeteredAsyncOpenAI, async_openai_client
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
@@ -110,7 +110,7 @@ class ServerProvider:
         default where this process does. A server that does not answer `start_timeout` seconds after its start
         has failed; one that dies later, or does not answer for `hang_timeout` seconds (None: however long), is
         started again, `max_restarts` times in a row. It has `stop_timeout` seconds to stop. Anything else is for
-        `doteval.resources.openai.async_openai_client`.
+        `doteval.clients.openai.async_openai_client`.
 
         Raises UsageError for a command that cannot be one, ResourceError, with the end of the server's
         output, if it does not come up.

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from doteval.resources.shared import close_shared
+from doteval.clients.shared_state import close_shared
 from doteval.store import Store
 from tests.contract.server_support import ROOT, MakeUser, User, relatives, wait_until
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from doteval.clients.rate_limits.redis import RedisBudgets
+from doteval.clients.rate_limits.token_bucket import Budget
 from doteval.errors import ResourceError
-from doteval.resources.budget import Budget
-from doteval.resources.budget_redis import RedisBudgets
 
 part = st.floats(0, 1).map(lambda share: round(share, 3))
 left = st.builds(

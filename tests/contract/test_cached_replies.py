@@ -12,12 +12,12 @@ from typing import Any
 import openai
 import pytest
 
+from doteval.clients.openai import async_openai_client, instrument, openai_client
+from doteval.clients.shared_state import close_shared
 from doteval.core.client_config import CacheChoice, CacheMode, Sharing, share
 from doteval.core.metering import Place, metering
 from doteval.core.results import Usage
 from doteval.mock_openai import MockOpenAI
-from doteval.resources.openai import async_openai_client, instrument, openai_client
-from doteval.resources.shared import close_shared
 from doteval.settings import Settings
 from tests.contract.client_calls import ask, message, only, settings
 

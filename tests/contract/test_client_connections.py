@@ -13,8 +13,8 @@ import httpx2
 import openai
 import pytest
 
+from doteval.clients.openai import async_openai_client, openai_client
 from doteval.mock_openai import MockOpenAI
-from doteval.resources.openai import async_openai_client, openai_client
 from tests.contract.client_calls import chat
 from tests.contract.client_calls import settings_without_retries as settings
 

@@ -10,7 +10,7 @@ from doteval.mock_openai import MockOpenAI
 
 FIXTURES = """
 import os
-from doteval.resources.fixtures import async_openai_client, openai_client
+from doteval.clients.fixtures import async_openai_client, openai_client
 
 def test_sync(openai_client):
     openai_client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
@@ -49,7 +49,7 @@ def test_fixtures_skip_without_an_api(pytester: pytest.Pytester, monkeypatch: py
 
 def test_a_users_own_fixture_of_the_name_wins(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    pytester.makeconftest("from doteval.resources.fixtures import async_openai_client, openai_client")
+    pytester.makeconftest("from doteval.clients.fixtures import async_openai_client, openai_client")
     pytester.makepyfile(
         """
         import pytest

@@ -9,10 +9,10 @@ from typing import Any
 import openai
 import pytest
 
+from doteval.clients.openai import async_openai_client, openai_client
 from doteval.core.metering import metering
 from doteval.core.results import Usage
 from doteval.mock_openai import MockOpenAI
-from doteval.resources.openai import async_openai_client, openai_client
 from tests.contract.client_calls import ask, only, settings
 
 pytestmark = pytest.mark.usefixtures("forget_limits")

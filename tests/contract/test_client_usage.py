@@ -14,12 +14,12 @@ import openai
 import pytest
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
 
+from doteval.clients.openai import async_openai_client, instrument, openai_client
+from doteval.clients.shared_state import close_shared
 from doteval.core.client_config import Sharing, share
 from doteval.core.metering import metering
 from doteval.core.results import Usage
 from doteval.mock_openai import MockOpenAI
-from doteval.resources.openai import async_openai_client, instrument, openai_client
-from doteval.resources.shared import close_shared
 from tests.contract.client_calls import RICH, SECRET, ask, chat, message, only
 from tests.contract.client_calls import settings_without_retries as settings
 

@@ -21,10 +21,10 @@ from openai.resources.chat import AsyncCompletions
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 from pydantic import BaseModel
 
+from doteval.clients.direct import Direct, is_plain
+from doteval.clients.fast import chat
+from doteval.clients.openai import async_openai_client
 from doteval.core.metering import metering
-from doteval.resources.direct import Direct, is_plain
-from doteval.resources.fast import chat
-from doteval.resources.openai import async_openai_client
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How much? 😀 €"}]
 COMPLETION = {

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 WORKER = """
 import asyncio, itertools, sys
 from doteval.core.metering import Place, metering
-from doteval.resources.openai import async_openai_client
+from doteval.clients.openai import async_openai_client
 from doteval.core.client_config import Sharing, share
 
 base_url, broker, tasks, evaluation, limits = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], eval(sys.argv[5])

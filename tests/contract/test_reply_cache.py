@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import redis
 
+from doteval.clients.cache.redis import RedisStorage
+from doteval.clients.cache.reply_cache import LEASE_SECONDS, ReplyCache, StoredReply
+from doteval.clients.cache.sqlite import SQLiteStorage
 from doteval.errors import ResourceError
-from doteval.resources.cache_redis import RedisStorage
-from doteval.resources.cache_sqlite import SQLiteStorage
-from doteval.resources.reply_cache import LEASE_SECONDS, ReplyCache, StoredReply
 
 ROOT = Path(__file__).parents[2]
 Open = Callable[..., ReplyCache]
@@ -103,9 +103,9 @@ def test_whoever_leaves_gives_the_lease_to_the_next(open_cache: Open) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from doteval.resources.cache_redis import RedisStorage
-from doteval.resources.cache_sqlite import SQLiteStorage
-from doteval.resources.reply_cache import ReplyCache
+from doteval.clients.cache.redis import RedisStorage
+from doteval.clients.cache.sqlite import SQLiteStorage
+from doteval.clients.cache.reply_cache import ReplyCache
 given = {{"seconds": 60.0, "most_bytes": 1_000_000}}
 cache = ReplyCache({expression})
 assert cache.ask((1).to_bytes(32, "big")).result() is None

@@ -11,10 +11,10 @@ from typing import Any
 import openai
 import pytest
 
+from doteval.clients.openai import async_openai_client, openai_client
+from doteval.clients.rate_limits.limiter import Limits, Permit, Reply
+from doteval.clients.shared_state import shared_limiter
 from doteval.mock_openai import MockOpenAI
-from doteval.resources.limiter import Limits, Permit, Reply
-from doteval.resources.openai import async_openai_client, openai_client
-from doteval.resources.shared import shared_limiter
 from tests.contract.client_calls import ask, settings
 
 pytestmark = pytest.mark.usefixtures("forget_limits")

@@ -35,7 +35,7 @@ async def eval_it(number, async_openai_client):
 
 CACHED = """
 import pytest
-from doteval.resources.openai import async_openai_client as make
+from doteval.clients.openai import async_openai_client as make
 
 @pytest.fixture(scope="session")
 def async_openai_client():

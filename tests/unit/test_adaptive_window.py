@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from doteval.resources.adaptive import AdaptiveWindow
+from doteval.clients.rate_limits.adaptive_window import AdaptiveWindow
 
 
 class Simulation:

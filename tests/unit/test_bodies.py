@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from doteval.resources.bodies import is_done, watch, watch_async
+from doteval.clients.streams import is_done, watch, watch_async
 
 EVENTS = b'data: {"text": "data: [DONE]\\n"}\r\n\r\ndata: [DONE]\r\n\r\n'
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from doteval.resources.budget import Budget
+from doteval.clients.rate_limits.token_bucket import Budget
 
 
 class Server:

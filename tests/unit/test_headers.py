@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from doteval.resources.headers import Left, requests_left, retry_after, tokens_left
+from doteval.clients.rate_limits.headers import Left, requests_left, retry_after, tokens_left
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from doteval.clients.rate_limits.headers import requests_left, retry_after, tokens_left
+from doteval.clients.rate_limits.limiter import Limiter, Limits, Line, Permit, Reply
+from doteval.clients.steps import Exchange, Response, Step
+from doteval.clients.usage_recording import Ledger
 from doteval.core.results import Usage
-from doteval.resources.exchange import Exchange, Response, Step
-from doteval.resources.headers import requests_left, retry_after, tokens_left
-from doteval.resources.limiter import Limiter, Limits, Line, Permit, Reply
-from doteval.resources.recording import Ledger
 
 # A usual guess for English text; what replies say takes its place.
 _BYTES_PER_TOKEN = 4

@@ -18,9 +18,9 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
+from doteval.clients.streams import Watcher, watch, watch_async
 from doteval.core.metering import Meter, current_meter
 from doteval.errors import UsageError
-from doteval.resources.bodies import Watcher, watch, watch_async
 
 # Requests and responses are httpx2's with openai 3 and httpx's with openai 2; what is used of them
 # here is the same, and neither is imported.

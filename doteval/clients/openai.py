@@ -28,16 +28,16 @@ from aiohttp import ClientSession
 from openai import DEFAULT_MAX_RETRIES, AsyncOpenAI, DefaultAioHttpClient, DefaultHttpxClient, OpenAI
 from openai.resources.chat import AsyncChat
 
+from doteval.clients.cache.step import cached
+from doteval.clients.direct import Direct, DirectChat
+from doteval.clients.rate_limits.limiter import Limits
+from doteval.clients.rate_limits.step import limited
+from doteval.clients.retries import RETRY_SECONDS, RetryPolicy, retried
+from doteval.clients.shared_state import shared_cache, shared_limiter, shared_prices
+from doteval.clients.steps import Step, http_package, sent, stepped, stepped_async
+from doteval.clients.usage_recording import Ledger, recorded
 from doteval.core.client_config import Caching, sharing
 from doteval.errors import UsageError
-from doteval.resources.caching import cached
-from doteval.resources.direct import Direct, DirectChat
-from doteval.resources.exchange import Step, http_package, sent, stepped, stepped_async
-from doteval.resources.limiter import Limits
-from doteval.resources.limits import limited
-from doteval.resources.recording import Ledger, recorded
-from doteval.resources.retries import RETRY_SECONDS, RetryPolicy, retried
-from doteval.resources.shared import shared_cache, shared_limiter, shared_prices
 
 Client = TypeVar("Client", bound=OpenAI | AsyncOpenAI)
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import tenacity
 
+from doteval.clients.rate_limits.headers import retry_after
+from doteval.clients.steps import Exchange, Response, Step
+from doteval.clients.usage_recording import Ledger
 from doteval.core.results import Usage
-from doteval.resources.exchange import Exchange, Response, Step
-from doteval.resources.headers import retry_after
-from doteval.resources.recording import Ledger
 
 _STATUSES = frozenset({408, 409, 429})
 # A server may ask for more patience than anyone has.

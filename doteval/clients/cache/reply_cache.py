@@ -22,7 +22,7 @@ from typing import Protocol
 
 from doteval.errors import ResourceError
 
-logger = logging.getLogger("doteval.resources")
+logger = logging.getLogger("doteval.clients")
 
 LEASE_SECONDS = 4.0
 _RENEW_SECONDS = 1.0

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import orjson
 
+from doteval.clients.cache.keys import ALWAYS, CACHE_HEADER, NEVER, is_repeatable, key_of, may_be_cached
+from doteval.clients.cache.reply_cache import ReplyCache, StoredReply
+from doteval.clients.steps import Exchange, Response, Step
+from doteval.clients.streams import is_done
+from doteval.clients.usage_recording import Ledger
 from doteval.core.client_config import CacheChoice, Caching
 from doteval.core.results import Usage
 from doteval.errors import ResourceError
-from doteval.resources.bodies import is_done
-from doteval.resources.cache_keys import ALWAYS, CACHE_HEADER, NEVER, is_repeatable, key_of, may_be_cached
-from doteval.resources.exchange import Exchange, Response, Step
-from doteval.resources.recording import Ledger
-from doteval.resources.reply_cache import ReplyCache, StoredReply
 
 _UNFINISHED = frozenset({"failed", "in_progress", "queued", "cancelled"})
 

@@ -16,12 +16,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from doteval.clients.rate_limits.adaptive_window import AdaptiveWindow
+from doteval.clients.rate_limits.headers import Left
+from doteval.clients.rate_limits.token_bucket import Answer, Budgets
 from doteval.errors import ResourceError
-from doteval.resources.adaptive import AdaptiveWindow
-from doteval.resources.budget import Answer, Budgets
-from doteval.resources.headers import Left
 
-logger = logging.getLogger("doteval.resources")
+logger = logging.getLogger("doteval.clients")
 
 # What was seen is told this often, if nothing is asked meanwhile.
 _TELL_SECONDS = 0.2

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from doteval.resources.openai import MeteredAsyncOpenAI, MeteredOpenAI
+    from doteval.clients.openai import MeteredAsyncOpenAI, MeteredOpenAI
 
 
 @pytest.fixture(scope="session")
 def openai_client() -> MeteredOpenAI:
     """A shared `openai.OpenAI` that records its usage. Skips if neither OPENAI_API_KEY nor OPENAI_BASE_URL is set."""
     settings = _settings()
-    from doteval.resources.openai import openai_client as make
+    from doteval.clients.openai import openai_client as make
 
     return make(**settings)
 
@@ -27,7 +27,7 @@ def openai_client() -> MeteredOpenAI:
 def async_openai_client() -> MeteredAsyncOpenAI:
     """A shared `openai.AsyncOpenAI` that records its usage. Skips as `openai_client` does."""
     settings = _settings()
-    from doteval.resources.openai import async_openai_client as make
+    from doteval.clients.openai import async_openai_client as make
 
     return make(**settings)
 

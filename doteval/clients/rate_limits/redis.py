@@ -9,10 +9,10 @@ from importlib import resources
 import orjson
 import redis
 
+from doteval.clients.rate_limits.token_bucket import Answer, Message
+from doteval.clients.redis_connection import hidden, redis_client
+from doteval.clients.redis_scripts import Script, Scripts
 from doteval.errors import ResourceError
-from doteval.resources.budget import Answer, Message
-from doteval.resources.redis_address import hidden, redis_client
-from doteval.resources.redis_script import Script, Scripts
 
 _PREFIX = "doteval:budget"
 # What is known of a server's limits is not worth more than this.

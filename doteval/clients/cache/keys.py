@@ -11,7 +11,7 @@ import hashlib
 
 import orjson
 
-from doteval.resources.exchange import Exchange
+from doteval.clients.steps import Exchange
 
 CACHE_HEADER = "x-doteval-cache"
 """A header of a single call, for ``extra_headers``: ``always`` or ``never``. It is not sent."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import redis
 
+from doteval.clients.cache.reply_cache import LEASE_SECONDS, Answer, Ask, Operation, Put, Release, Renew, StoredReply
+from doteval.clients.redis_connection import hidden, redis_client
+from doteval.clients.redis_scripts import Script, Scripts
 from doteval.errors import ResourceError
-from doteval.resources.redis_address import hidden, redis_client
-from doteval.resources.redis_script import Script, Scripts
-from doteval.resources.reply_cache import LEASE_SECONDS, Answer, Ask, Operation, Put, Release, Renew, StoredReply
 
 _PREFIX = "doteval:cache"
 

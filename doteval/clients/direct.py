@@ -29,7 +29,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsNon
 from pydantic import BaseModel, ValidationError
 from yarl import URL
 
-from doteval.resources.exchange import Step, http_package, stepped_async
+from doteval.clients.steps import Step, http_package, stepped_async
 
 _PLAIN = frozenset({str, int, bool, type(None)})
 _PARAMETERS = frozenset(CompletionCreateParamsNonStreaming.__annotations__) - {"stream"}

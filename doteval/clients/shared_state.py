@@ -7,15 +7,15 @@ import os
 import threading
 from pathlib import Path
 
+from doteval.clients.cache.redis import RedisStorage
+from doteval.clients.cache.reply_cache import ReplyCache, Storage
+from doteval.clients.cache.sqlite import SQLiteStorage
+from doteval.clients.rate_limits.limiter import Limiter
+from doteval.clients.rate_limits.redis import RedisBudgets
+from doteval.clients.rate_limits.token_bucket import LocalBudgets
 from doteval.core.client_config import DEFAULT_CACHE_PATH, Sharing, sharing
 from doteval.core.prices import PriceTable
 from doteval.core.redaction import is_redis_url
-from doteval.resources.budget import LocalBudgets
-from doteval.resources.budget_redis import RedisBudgets
-from doteval.resources.cache_redis import RedisStorage
-from doteval.resources.cache_sqlite import SQLiteStorage
-from doteval.resources.limiter import Limiter
-from doteval.resources.reply_cache import ReplyCache, Storage
 
 _lock = threading.Lock()
 _caches: dict[Sharing, ReplyCache] = {}

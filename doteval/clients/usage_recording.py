@@ -18,11 +18,11 @@ from typing import Any
 
 import orjson
 
+from doteval.clients.steps import Exchange, Response, Step
 from doteval.core.histogram import NO_LATENCY, Latency
 from doteval.core.metering import Meter
 from doteval.core.prices import PriceTable
 from doteval.core.results import Usage
-from doteval.resources.exchange import Exchange, Response, Step
 
 _COUNTS = tuple(field.name for field in fields(Usage) if field.name not in ("model", "cost", "latency"))
 

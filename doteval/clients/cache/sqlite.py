@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
+from doteval.clients.cache.reply_cache import LEASE_SECONDS, Answer, Ask, Operation, Put, Release, Renew, StoredReply
 from doteval.errors import ResourceError
-from doteval.resources.reply_cache import LEASE_SECONDS, Answer, Ask, Operation, Put, Release, Renew, StoredReply
 
 _WAIT_SECONDS = 10.0
 _SCHEMA = """

@@ -1,0 +1,1 @@
+"""doteval/clients/rate_limits."""
