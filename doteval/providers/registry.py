@@ -56,6 +56,6 @@ def _built_in(module: str, name: str) -> Callable[[], ModelProvider]:
     return make
 
 
-register("openai", _built_in("doteval.providers.endpoints", "OpenAIProvider"))
-register("transformers", _built_in("doteval.providers.pipelines", "TransformersProvider"))
-register("server", _built_in("doteval.providers.servers", "ServerProvider"))
+register("openai", _built_in("doteval.providers.openai", "OpenAIProvider"))
+register("transformers", _built_in("doteval.providers.transformers", "TransformersProvider"))
+register("server", _built_in("doteval.providers.server.provider", "ServerProvider"))

@@ -23,8 +23,8 @@ from doteval.core.client_config import CacheMode, Sharing, share
 from doteval.core.metering import metering
 from doteval.errors import ResourceError
 from doteval.mock_openai import MockOpenAI
-from doteval.providers.pipelines import default_device
 from doteval.providers.shared_models import ModelProviders
+from doteval.providers.transformers import default_device
 from tests.services.openai import mock_openai, mock_openai_process
 
 __all__ = ["mock_openai", "mock_openai_process"]

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from doteval.errors import ResourceError
-from doteval.providers import keeper, server_directory
-from doteval.providers.server_directory import ServerDirectory
-from doteval.providers.servers import ServerProvider
+from doteval.providers.server import directory, keeper
+from doteval.providers.server.directory import ServerDirectory
+from doteval.providers.server.provider import ServerProvider
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -39,7 +39,7 @@ def test_a_path_too_long_for_a_socket_is_not_used(monkeypatch: pytest.MonkeyPatc
     long.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(long))
-    assert server_directory._parent() == Path(f"/tmp/doteval-servers-{os.getuid()}")
+    assert directory._parent() == Path(f"/tmp/doteval-servers-{os.getuid()}")
 
 
 def test_remains_are_killed_only_if_they_are_the_servers(runtime: Path) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from doteval.errors import ResourceError
-from doteval.providers import keeper
-from doteval.providers.servers import ServerProvider
+from doteval.providers.server import keeper
+from doteval.providers.server.provider import ServerProvider
 from tests.contract.server_support import MOCK, MakeUser, User, wait_until
 from tests.services.processes import is_alive, is_stopped
 
@@ -268,7 +268,7 @@ def test_a_fork_does_not_hold_the_server(tmp_path: Path) -> None:
     """As the processes of a prefork pool, or of multiprocessing, would."""
     script = """
     import asyncio, json, os, sys, time
-    from doteval.providers.servers import ServerProvider
+    from doteval.providers.server.provider import ServerProvider
     settings = json.loads(sys.argv[1])
     handle = asyncio.run(ServerProvider().setup(**settings))
     print(handle.model.status.pid, flush=True)

@@ -15,8 +15,8 @@ from doteval.core.client_config import CacheMode, Sharing, share
 from doteval.core.results import ErrorClass
 from doteval.errors import ResourceError, UsageError
 from doteval.execution.failures import classify
-from doteval.providers import keeper
-from doteval.providers.servers import ServerProvider
+from doteval.providers.server import keeper
+from doteval.providers.server.provider import ServerProvider
 from tests.contract.server_support import MOCK, wait_until
 from tests.services.processes import is_alive
 

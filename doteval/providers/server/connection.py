@@ -17,8 +17,8 @@ from typing import Any
 from weakref import WeakSet
 
 from doteval.errors import ResourceError
-from doteval.providers import keeper
-from doteval.providers.server_directory import ServerDirectory, ServerSettings
+from doteval.providers.server import keeper
+from doteval.providers.server.directory import ServerDirectory, ServerSettings
 
 logger = logging.getLogger("doteval.providers")
 

@@ -62,7 +62,7 @@ _CONTROL = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class Keeper:
-    """Keeps one server. `settings` are those of `doteval.providers.server_directory.ServerSettings`."""
+    """Keeps one server. `settings` are those of `doteval.providers.server.directory.ServerSettings`."""
 
     def __init__(self, settings: dict[str, Any], listener: socket.socket) -> None:
         self._settings = settings

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from doteval.errors import ResourceError
-from doteval.providers import keeper
+from doteval.providers.server import keeper
 
 # A Unix socket's path has 104 bytes on macOS and 108 on Linux, the final NUL included.
 _SOCKET_PATH_LIMIT = 103

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from doteval.clients.cache.keys import SERVER_HEADER
 from doteval.clients.openai import MeteredAsyncOpenAI, async_openai_client
 from doteval.errors import UsageError
-from doteval.providers.endpoints import EndpointModel
 from doteval.providers.handles import ModelHandle
-from doteval.providers.server_directory import ServerSettings
-from doteval.providers.server_holder import ServerHolder, ServerStatus
+from doteval.providers.openai import EndpointModel
+from doteval.providers.server.connection import ServerHolder, ServerStatus
+from doteval.providers.server.directory import ServerSettings
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
