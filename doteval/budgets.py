@@ -63,7 +63,7 @@ def gate_of(
 
 
 class BudgetGate:
-    """Lets calls of an experiment begin while its budget is not used up. A `doteval.execution.admission.Gate`.
+    """Lets calls of an experiment begin while its budget is not used up. A `doteval.runner.admission.Gate`.
 
     `spent` asks the store what was spent; `flush` waits up to so many seconds until all results of this process
     are stored, and says whether they are. `refuse` makes the exception out of the spending at which the budget is

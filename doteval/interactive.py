@@ -15,14 +15,14 @@ from doteval.analysis.summary import Summary
 from doteval.core.experiments import BATCH_SIZE, Counts, EvaluationSpec, ephemeral_name
 from doteval.core.results import Record
 from doteval.errors import UsageError
-from doteval.execution.attempts import DEFAULT_RETRIES, CallPolicy
-from doteval.execution.event_loop import LoopThread
-from doteval.execution.lanes import Call, Lane
 from doteval.foreach import ForEachSpec, spec_of
 from doteval.local_evaluation import LocalEvaluation, LocalReport
 from doteval.local_options import LocalOptions
 from doteval.local_progress import Screen, is_terminal
 from doteval.local_store import LocalStore
+from doteval.pytest_runtime.row_context import Call, Lane
+from doteval.runner.event_loop import LoopThread
+from doteval.runner.retries import DEFAULT_RETRIES, CallPolicy
 from doteval.settings import load_settings
 from doteval.store import Store
 

@@ -13,16 +13,16 @@ from doteval.core.client_config import share
 from doteval.core.experiments import ephemeral_name
 from doteval.core.metering import set_up_place
 from doteval.core.results import Usage
-from doteval.execution.event_loop import LoopThread
-from doteval.execution.fingerprint import specify
-from doteval.execution.items import EvaluationItem
-from doteval.execution.loads import Load
-from doteval.execution.pytest_internals import skipped
-from doteval.execution.stage import Stage
 from doteval.local_evaluation import LocalEvaluation, LocalReport
 from doteval.local_options import LocalOptions
 from doteval.local_progress import Screen
 from doteval.local_store import LocalStore
+from doteval.pytest_runtime.evaluation_setup import Stage
+from doteval.pytest_runtime.fingerprint import specify
+from doteval.pytest_runtime.fixture_loads import Load
+from doteval.pytest_runtime.items import EvaluationItem
+from doteval.pytest_runtime.pytest_internals import skipped
+from doteval.runner.event_loop import LoopThread
 
 _SERVICE = "pytest"
 

@@ -17,13 +17,13 @@ from doteval.core.metering import Place
 from doteval.core.results import Outcome, Row, RowStatus, Usage
 from doteval.datasets import Dataset, open_dataset
 from doteval.errors import BudgetError, ChangedError, DotEvalError
-from doteval.execution.assignments import Assignment, Runnable, Staging
-from doteval.execution.conductor import Conductor
-from doteval.execution.event_loop import LoopThread
 from doteval.intake import take_in
 from doteval.local_options import LocalOptions
 from doteval.local_progress import ProgressLine, Screen
 from doteval.local_store import LocalStore
+from doteval.runner.assignments import Assignment, Runnable, Staging
+from doteval.runner.event_loop import LoopThread
+from doteval.runner.scheduler import Conductor
 from doteval.store import ErrorCount, LostUsage, NewResult, Store
 from doteval.turns import wait_for_turn
 

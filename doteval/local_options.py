@@ -13,7 +13,7 @@ from doteval.concurrency import Adaptive
 from doteval.core.budgets import Budget, check_prices
 from doteval.core.client_config import Sharing
 from doteval.errors import DotEvalError
-from doteval.execution.calls import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY, CallPolicy
+from doteval.runner.calls import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY, CallPolicy
 
 if TYPE_CHECKING:
     from doteval.analysis.thresholds import Gate

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from doteval.clients.fixtures import async_openai_client, openai_client
-from doteval.execution.async_fixtures import on_loop
-from doteval.execution.embedded import is_embedded
-from doteval.execution.event_loop import LoopThread
-from doteval.execution.items import EvaluationItem, evaluation_items, is_evaluation_file
-from doteval.execution.loads import LoadWatch
-from doteval.execution.pytest_internals import use_row_setup_state
 from doteval.local_options import add_options, check_options, local_options
 from doteval.local_progress import Screen, tell, terminal_screen
 from doteval.local_xdist import give_name, given_name, hand_over, take_over
 from doteval.providers.fixtures import model_providers
+from doteval.pytest_runtime.async_fixtures import on_loop
+from doteval.pytest_runtime.embedded_session import is_embedded
+from doteval.pytest_runtime.fixture_loads import LoadWatch
+from doteval.pytest_runtime.items import EvaluationItem, evaluation_items, is_evaluation_file
+from doteval.pytest_runtime.pytest_internals import use_row_setup_state
+from doteval.runner.event_loop import LoopThread
 
 __all__ = ["async_openai_client", "model_providers", "openai_client"]
 

@@ -26,7 +26,7 @@ from doteval.turns import wait_for_other_brokers
 from doteval.worker_options import WorkerOptions, rows_in_flight, slots_for
 
 if TYPE_CHECKING:
-    from doteval.execution.embedded import Collected
+    from doteval.pytest_runtime.embedded_session import Collected
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def retry(
     if options.broker is not None:
         return _run(store, failing, options, watcher)
     # Imported here: pytest takes time that a retry by workers elsewhere need not wait.
-    from doteval.execution.embedded import with_collected
+    from doteval.pytest_runtime.embedded_session import with_collected
 
     retried: list[int] = []
     root = _common_root(failing)
@@ -212,7 +212,7 @@ def _node(evaluation: Evaluation, root: Path) -> str:
 
 def _check_code(collected: Collected, evaluations: Sequence[Evaluation]) -> None:
     """Raise ChangedError if the files are not those that the evaluations ran with: workers would refuse them."""
-    from doteval.execution.fingerprint import differing_files, fingerprint
+    from doteval.pytest_runtime.fingerprint import differing_files, fingerprint
 
     ours = {(item.evaluation_path, item.evaluation_name): item for item in collected.items}
     for evaluation in evaluations:

@@ -26,13 +26,13 @@ from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.datasets import open_dataset
 from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import UsageError
-from doteval.execution.attempts import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
-from doteval.execution.embedded import Collected, with_collected
-from doteval.execution.fingerprint import specify
-from doteval.execution.items import EvaluationItem
 from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
 from doteval.intake import take_in
 from doteval.launcher import Launcher
+from doteval.pytest_runtime.embedded_session import Collected, with_collected
+from doteval.pytest_runtime.fingerprint import specify
+from doteval.pytest_runtime.items import EvaluationItem
+from doteval.runner.retries import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
 from doteval.store import Store
 from doteval.supervisor import Supervisor
 from doteval.turns import wait_for_other_brokers

@@ -90,7 +90,7 @@ def main() -> None:
     gc.disable()
     for name in _MODULES:
         importlib.import_module(name)
-    from doteval.execution.pytest_internals import import_plugins
+    from doteval.pytest_runtime.pytest_internals import import_plugins
 
     import_plugins()
     gc.freeze()

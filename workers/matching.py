@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from doteval.core.experiments import Evaluation
 from doteval.errors import CodeMismatchError
-from doteval.execution.fingerprint import differing_files, fingerprint
-from doteval.execution.items import EvaluationItem
+from doteval.pytest_runtime.fingerprint import differing_files, fingerprint
+from doteval.pytest_runtime.items import EvaluationItem
 
 
 class Matching:

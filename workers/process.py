@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from celery.worker import state
+from doteval.pytest_runtime.marks import meant_for
 
 from doteval.broker.messages import RowTask
 from doteval.broker.publisher import Publisher
@@ -35,21 +36,20 @@ from doteval.errors import (
     RowTimeoutError,
     StoreError,
 )
-from doteval.execution.assignments import Assignment, WindingDownError
-from doteval.execution.calls import CallPolicy
-from doteval.execution.conductor import Conductor
-from doteval.execution.embedded import Collected, with_collected
-from doteval.execution.items import EvaluationItem
-from doteval.execution.loads import LoadWatch
-from doteval.execution.marks import meant_for
-from doteval.execution.stage import LoadFailedError, Stage, load_session_fixtures
-from doteval.execution.teardown_watch import TeardownWatch
 from doteval.flight_log import FlightLog
 from doteval.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
 from doteval.load_recorder import LoadRecorder
 from doteval.monitoring import process_figures
 from doteval.patience import patiently
 from doteval.pytest_plugin import loop_key
+from doteval.pytest_runtime.embedded_session import Collected, with_collected
+from doteval.pytest_runtime.evaluation_setup import LoadFailedError, Stage, load_session_fixtures
+from doteval.pytest_runtime.fixture_loads import LoadWatch
+from doteval.pytest_runtime.fixture_watchdog import TeardownWatch
+from doteval.pytest_runtime.items import EvaluationItem
+from doteval.runner.assignments import Assignment, WindingDownError
+from doteval.runner.calls import CallPolicy
+from doteval.runner.scheduler import Conductor
 from doteval.settings import load_settings
 from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, HeldRange, LostUsage, Store, WorkerInfo

@@ -11,7 +11,7 @@ from doteval.core.queues_and_devices import check_queue
 from doteval.errors import EvaluationFileError, UsageError
 
 if TYPE_CHECKING:
-    from doteval.execution.items import EvaluationItem
+    from doteval.pytest_runtime.items import EvaluationItem
 
 MARK = "doteval"
 _KNOWN = ("queue",)

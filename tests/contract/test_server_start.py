@@ -14,9 +14,9 @@ import pytest
 from doteval.core.client_config import CacheMode, Sharing, share
 from doteval.core.results import ErrorClass
 from doteval.errors import ResourceError, UsageError
-from doteval.execution.failures import classify
 from doteval.providers.server import keeper
 from doteval.providers.server.provider import ServerProvider
+from doteval.runner.error_classes import classify
 from tests.contract.server_support import MOCK, wait_until
 from tests.services.processes import is_alive
 

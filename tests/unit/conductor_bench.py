@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from doteval.core.results import Outcome, Row
-from doteval.execution.assignments import Assignment
-from doteval.execution.conductor import Conductor
-from doteval.execution.embedded import Collected
-from doteval.execution.stage import Stage
 from doteval.pytest_plugin import loop_key
+from doteval.pytest_runtime.embedded_session import Collected
+from doteval.pytest_runtime.evaluation_setup import Stage
+from doteval.runner.assignments import Assignment
+from doteval.runner.scheduler import Conductor
 
 # Seconds after which a test that waits for ever is ended, so that it fails and does not hang.
 PATIENCE = 20.0

@@ -11,8 +11,8 @@ import pytest
 
 from doteval.core.results import Outcome
 from doteval.dispatch import Dispatcher, DispatchOptions
-from doteval.execution.calls import CallPolicy, call, call_async
-from doteval.execution.embedded import Collected, EmbeddedPytest
+from doteval.pytest_runtime.embedded_session import Collected, EmbeddedPytest
+from doteval.runner.calls import CallPolicy, call, call_async
 from doteval.settings import Settings
 from doteval.store import Store
 from tests.unit.cli_support import CommandLine, fill

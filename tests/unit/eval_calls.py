@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from doteval.core.results import Outcome, Score
-from doteval.execution.calls import CallPolicy
+from doteval.runner.calls import CallPolicy
 
 SCORE = Score("ok", True, ["accuracy"])
 NEVER = CallPolicy()

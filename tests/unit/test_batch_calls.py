@@ -10,7 +10,7 @@ import pytest
 
 from doteval.core.metering import current_meter
 from doteval.core.results import Outcome, Result, RowStatus, Score, Usage
-from doteval.execution.calls import call_batch, call_batch_async
+from doteval.runner.calls import call_batch, call_batch_async
 from tests.unit.eval_calls import NEVER, SCORE
 
 RunBatch = Callable[..., list[Outcome]]

@@ -10,7 +10,7 @@ import tenacity
 from doteval.core.metering import current_meter
 from doteval.core.results import ErrorClass, RowStatus, Usage
 from doteval.errors import UsageError
-from doteval.execution.calls import CallPolicy, call
+from doteval.runner.calls import CallPolicy, call
 from tests.unit.eval_calls import NEVER, SCORE, Run, raising
 
 RETRYING = CallPolicy(retries=2, delay=0.0)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from doteval.core.results import ErrorClass, Outcome, RowStatus
-from doteval.execution.calls import CallPolicy, call, call_async
+from doteval.runner.calls import CallPolicy, call, call_async
 from tests.unit.eval_calls import NEVER, SCORE, Run, raising
 
 

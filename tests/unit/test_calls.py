@@ -15,7 +15,7 @@ import pytest
 
 from doteval.core.metering import current_meter
 from doteval.core.results import ErrorClass, Outcome, Result, RowStatus, Score, Usage
-from doteval.execution.calls import call, call_async, failed_before_call, with_teardown_errors
+from doteval.runner.calls import call, call_async, failed_before_call, with_teardown_errors
 from tests.unit.eval_calls import NEVER, SCORE, Run, raising
 
 # What is returned.

@@ -11,8 +11,8 @@ import pytest
 
 from doteval.concurrency import Adaptive
 from doteval.core.results import Row
-from doteval.execution import pytest_internals as internals
-from doteval.execution.calls import CallPolicy
+from doteval.pytest_runtime import pytest_internals as internals
+from doteval.runner.calls import CallPolicy
 from tests.unit.conductor_bench import KINDS, PATIENCE, SIMPLE, Bench, four_kinds, rows
 from tests.unit.conftest import OnBench
 
@@ -231,9 +231,9 @@ async def eval_it(x, model):
 def test_evaluations_take_turns(
     on_bench: OnBench, monkeypatch: pytest.MonkeyPatch, turn: float, expected: list[tuple[str, int]]
 ) -> None:
-    monkeypatch.setattr("doteval.execution.turns._TURN_SECONDS", turn)
+    monkeypatch.setattr("doteval.runner.time_slices._TURN_SECONDS", turn)
     # However long set-up takes here.
-    monkeypatch.setattr("doteval.execution.turns._TURN_LOADS", 0.0)
+    monkeypatch.setattr("doteval.runner.time_slices._TURN_LOADS", 0.0)
 
     def body(bench: Bench) -> None:
         for name in ("eval_it[p]", "eval_it[q]", "eval_it[q]", "eval_it[p]"):

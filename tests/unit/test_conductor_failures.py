@@ -11,8 +11,8 @@ import pytest
 
 from doteval.core.results import Outcome, Row
 from doteval.errors import UsageError
-from doteval.execution.calls import CallPolicy
-from doteval.execution.stage import LoadFailedError, load_session_fixtures
+from doteval.pytest_runtime.evaluation_setup import LoadFailedError, load_session_fixtures
+from doteval.runner.calls import CallPolicy
 from tests.unit.conductor_bench import KINDS, Bench, Told, four_kinds, rows
 from tests.unit.conftest import OnBench
 
@@ -233,7 +233,7 @@ class EvalQ(EvalP):
             bench.serve()
         assert [each.statuses for each in told] == [["done"] * 2] * 2
 
-    logger, handler = logging.getLogger("doteval.execution"), Handler()
+    logger, handler = logging.getLogger("doteval.pytest_runtime"), Handler()
     logger.addHandler(handler)
     try:
         on_bench(source, body)

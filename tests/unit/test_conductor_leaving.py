@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from doteval.core.results import Row
-from doteval.execution.assignments import WindingDownError
+from doteval.runner.assignments import WindingDownError
 from tests.unit.conductor_bench import KINDS, PATIENCE, SIMPLE, Bench, Told, four_kinds, give_up, rows
 from tests.unit.conftest import OnBench
 

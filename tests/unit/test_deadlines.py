@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 
 from doteval.errors import RowTimeoutError
-from doteval.execution.deadlines import within
+from doteval.runner.timeouts import within
 
 Value = TypeVar("Value")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from doteval.execution.event_loop import LoopThread
+from doteval.runner.event_loop import LoopThread
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from yarl import URL
 
 from doteval.core.results import ErrorClass
 from doteval.errors import InvalidResultError, RowTimeoutError
-from doteval.execution.failures import classify, describe, is_skip, skip_reason
+from doteval.runner.error_classes import classify, describe, is_skip, skip_reason
 
 INFRASTRUCTURE, EVALUATION = ErrorClass.INFRASTRUCTURE, ErrorClass.EVALUATION
 REQUEST = httpx2.Request("POST", "http://server/v1/chat/completions")
@@ -160,7 +160,7 @@ def test_names_and_statuses_count_only_where_a_client_has_them() -> None:
 def test_no_client_is_imported_to_recognise_its_errors() -> None:
     code = """
 import sys
-from doteval.execution.failures import classify, describe
+from doteval.runner.error_classes import classify, describe
 describe(ValueError())
 print(sorted({"openai", "httpx", "httpx2", "aiohttp", "requests", "anthropic"} & set(sys.modules)))
 """

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from doteval.core.experiments import CONCURRENCY, OWN_CONCURRENCY
-from doteval.execution.embedded import Collected
-from doteval.execution.fingerprint import differing_files, fingerprint, specify
+from doteval.pytest_runtime.embedded_session import Collected
+from doteval.pytest_runtime.fingerprint import differing_files, fingerprint, specify
 from tests.unit.conftest import InSession
 
 EVAL = """
@@ -117,7 +117,7 @@ def test_the_root_conftest_counts_from_inside_too(in_session: InSession) -> None
 def test_doteval_itself_does_not_count_where_it_lies_below_the_root(
     in_session: InSession, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("doteval.execution.fingerprint._OWN_PACKAGE", pytester.path / "own")
+    monkeypatch.setattr("doteval.pytest_runtime.fingerprint._OWN_PACKAGE", pytester.path / "own")
     files = {"eval_it.py": "import own.inner\n" + EVAL, "own/__init__.py": "", "own/inner.py": ""}
     assert list(in_session(prints, files)) == ["eval_it.py"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from doteval.errors import EvaluationFileError
-from doteval.execution.embedded import Collected
-from doteval.execution.items import EvaluationItem
+from doteval.pytest_runtime.embedded_session import Collected
+from doteval.pytest_runtime.items import EvaluationItem
 from tests.unit.conftest import InSession
 
 HEADER = """

@@ -22,10 +22,10 @@ import pytest
 from _pytest.tmpdir import tmppath_result_key
 from packaging.requirements import Requirement
 
-import doteval.execution
-from doteval.execution import pytest_internals as internals
-from doteval.execution.embedded import Collected
-from doteval.execution.items import EvaluationItem, RowItem
+import doteval.pytest_runtime
+from doteval.pytest_runtime import pytest_internals as internals
+from doteval.pytest_runtime.embedded_session import Collected
+from doteval.pytest_runtime.items import EvaluationItem, RowItem
 from tests.unit.conftest import InSession
 from tests.unit.private_names import private_names
 
@@ -43,7 +43,7 @@ def stands_on(*names: str) -> Callable[[Callable[..., None]], Callable[..., None
                 test(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 - whatever it is, it says what has changed
                 pytest.fail(
-                    f"pytest {pytest.__version__} has changed {' or '.join(names)}, which doteval.execution stands on: "
+                    f"pytest {pytest.__version__} has changed {' or '.join(names)}, which doteval.pytest_runtime stands on: "
                     f"{type(error).__name__}: {error}\nAdapt pytest_internals.py, or leave this version out of the "
                     "range in pyproject.toml."
                 )
@@ -108,7 +108,7 @@ def row_of(item: EvaluationItem, info: Any = None) -> RowItem:
 
 
 def test_every_private_name_has_a_test() -> None:
-    folder = Path(doteval.execution.__file__).parent
+    folder = Path(doteval.pytest_runtime.__file__).parent
     used = {name for path in folder.rglob("*.py") for name in private_names(path)}
     # This one is Python's own, and documented.
     assert used - {"_current_frames"} == COVERED
@@ -470,7 +470,7 @@ def test_fixtures_that_pytest_brings_are_known_by_their_module(inside: Inside) -
 def test_what_pytest_imports_when_it_begins_can_be_imported_before() -> None:
     code = """
 import sys
-from doteval.execution.pytest_internals import import_plugins
+from doteval.pytest_runtime.pytest_internals import import_plugins
 assert "_pytest.unittest" not in sys.modules
 import_plugins()
 before = set(sys.modules)

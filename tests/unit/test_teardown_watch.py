@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from doteval.execution import pytest_internals
-from doteval.execution.teardown_watch import TeardownWatch
+from doteval.pytest_runtime import pytest_internals
+from doteval.pytest_runtime.fixture_watchdog import TeardownWatch
 
 
 class Definition:

@@ -6,7 +6,7 @@ import pytest
 
 from doteval.concurrency import Adaptive, AsyncSequential, Batch, Sequential, SlidingWindow, as_strategy
 from doteval.errors import UsageError
-from doteval.execution.windows import AdaptiveWindow, FixedWindow, GroupWindow, window_for
+from doteval.runner.concurrency_windows import AdaptiveWindow, FixedWindow, GroupWindow, window_for
 from tests.unit.clock import Clock
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from doteval.execution import pytest_internals as internals
-from doteval.execution.event_loop import LoopThread
-from doteval.execution.items import EvaluationItem, RowItem
+from doteval.pytest_runtime import pytest_internals as internals
+from doteval.pytest_runtime.items import EvaluationItem, RowItem
+from doteval.runner.event_loop import LoopThread
 
 
 @contextlib.contextmanager

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from doteval.execution import pytest_internals as internals
-from doteval.execution.failures import ends_command
-from doteval.execution.items import EvaluationItem
-from doteval.execution.lanes import Call, Lane
+from doteval.pytest_runtime import pytest_internals as internals
+from doteval.pytest_runtime.items import EvaluationItem
+from doteval.pytest_runtime.row_context import Call, Lane
+from doteval.runner.error_classes import ends_command
 
-logger = logging.getLogger("doteval.execution")
+logger = logging.getLogger("doteval.pytest_runtime")
 
 
 class LoadFailedError(Exception):

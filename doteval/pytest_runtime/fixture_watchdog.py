@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from doteval.execution import pytest_internals as internals
+from doteval.pytest_runtime import pytest_internals as internals
 
 
 class TeardownWatch:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doteval.errors import DotEvalError, EvaluationFileError
-from doteval.execution import pytest_internals as internals
-from doteval.execution.marks import MARK, queue_of
 from doteval.foreach import ForEachSpec, spec_of
+from doteval.pytest_runtime import pytest_internals as internals
+from doteval.pytest_runtime.marks import MARK, queue_of
 
 if TYPE_CHECKING:
-    from doteval.execution.lanes import Lane
+    from doteval.pytest_runtime.row_context import Lane
 
 FILE_PATTERN = "eval_*.py"
 FUNCTION_PREFIX = "eval_"

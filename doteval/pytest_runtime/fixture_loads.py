@@ -11,8 +11,8 @@ import pytest
 
 from doteval.core.metering import current_meter, metering
 from doteval.core.results import Usage
-from doteval.execution.failures import describe
-from doteval.execution.items import EvaluationItem, RowItem
+from doteval.pytest_runtime.items import EvaluationItem, RowItem
+from doteval.runner.error_classes import describe
 
 Stats = Mapping[str, Any] | str
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from doteval.errors import EvaluationFileError
-from doteval.execution.items import EvaluationItem
+from doteval.pytest_runtime.items import EvaluationItem
 
 
 @dataclass(frozen=True)

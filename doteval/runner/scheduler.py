@@ -23,9 +23,12 @@ from doteval.concurrency import Adaptive
 from doteval.core.metering import Meter, metering, placed, set_up_place
 from doteval.core.results import ErrorClass, Outcome, Row
 from doteval.errors import UsageError
-from doteval.execution.admission import Admission
-from doteval.execution.assignments import Assignment, Noted, Runnable, Staging, WindingDownError
-from doteval.execution.calls import (
+from doteval.pytest_runtime.evaluation_setup import LoadFailedError
+from doteval.pytest_runtime.row_context import Call
+from doteval.runner.admission import Admission
+from doteval.runner.assignments import Assignment, Noted, Runnable, Staging, WindingDownError
+from doteval.runner.async_pool import Begin, LoopWindow
+from doteval.runner.calls import (
     CallPolicy,
     call,
     call_async,
@@ -34,15 +37,12 @@ from doteval.execution.calls import (
     failed_before_call,
     with_teardown_errors,
 )
-from doteval.execution.event_loop import LoopThread
-from doteval.execution.failures import ends_command
-from doteval.execution.flights import NOWHERE, Flight
-from doteval.execution.lanes import Call
-from doteval.execution.loop_watch import LoopWatch
-from doteval.execution.loop_window import Begin, LoopWindow
-from doteval.execution.stage import LoadFailedError
-from doteval.execution.turns import Turn
-from doteval.execution.windows import FixedWindow, Window, window_for
+from doteval.runner.concurrency_windows import FixedWindow, Window, window_for
+from doteval.runner.error_classes import ends_command
+from doteval.runner.event_loop import LoopThread
+from doteval.runner.inflight_calls import NOWHERE, Flight
+from doteval.runner.loop_watchdog import LoopWatch
+from doteval.runner.time_slices import Turn
 
 # Seconds after which the serving thread hears of rows that have ended on the loop, while more are lined up there.
 _TELL_SECONDS = 0.01

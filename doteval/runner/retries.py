@@ -16,8 +16,8 @@ from doteval.core.fast_dataclass import row_value
 from doteval.core.metering import metering
 from doteval.core.results import ErrorClass, Usage
 from doteval.errors import UsageError
-from doteval.execution.deadlines import Expired, timed_out, within
-from doteval.execution.failures import classify, ends_command
+from doteval.runner.error_classes import classify, ends_command
+from doteval.runner.timeouts import Expired, timed_out, within
 
 # What pytest and worker processes do where nothing else is said.
 DEFAULT_RETRIES = 3

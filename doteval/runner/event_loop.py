@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
-from doteval.execution.deadlines import Expired
+from doteval.runner.timeouts import Expired
 
 Value = TypeVar("Value")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from doteval.execution.assignments import Assignment, Runnable
+from doteval.runner.assignments import Assignment, Runnable
 
 # Seconds for which an evaluation has the stage while another one waits: long against the time of most
 # rows, short against the patience of people. Set-up must not take more than one part in so many of it.

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType
 
 from doteval.core.experiments import BATCH_SIZE, CONCURRENCY, OWN_CONCURRENCY, PLACED, QUEUE, ROOT, EvaluationSpec
-from doteval.execution.items import EvaluationItem
-from doteval.execution.marks import queue_of
-from doteval.execution.windows import window_for
+from doteval.pytest_runtime.items import EvaluationItem
+from doteval.pytest_runtime.marks import queue_of
+from doteval.runner.concurrency_windows import window_for
 
 # Not the user's, even where a checkout of doteval lies below the root directory.
 _OWN_PACKAGE = Path(__file__).parents[1]

@@ -10,7 +10,8 @@ from typing import Any
 from doteval.core.metering import together
 from doteval.core.results import Outcome, Result, RowError, RowStatus, Score, Usage
 from doteval.errors import InvalidResultError
-from doteval.execution.attempts import (
+from doteval.runner.error_classes import describe, is_skip, skip_reason
+from doteval.runner.retries import (
     DEFAULT_RETRIES,
     DEFAULT_RETRY_DELAY,
     CallPolicy,
@@ -18,7 +19,6 @@ from doteval.execution.attempts import (
     perform,
     perform_async,
 )
-from doteval.execution.failures import describe, is_skip, skip_reason
 
 __all__ = [
     "DEFAULT_RETRIES",

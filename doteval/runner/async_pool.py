@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from doteval.execution.event_loop import LoopThread
+from doteval.runner.event_loop import LoopThread
 
 Begin = Callable[[], Coroutine[Any, Any, Any]]
 Land = Callable[[Any], None]

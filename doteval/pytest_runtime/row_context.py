@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from doteval.execution import pytest_internals as internals
-from doteval.execution.deadlines import within
-from doteval.execution.failures import ends_command
-from doteval.execution.items import EvaluationItem, RowItem
+from doteval.pytest_runtime import pytest_internals as internals
+from doteval.pytest_runtime.items import EvaluationItem, RowItem
+from doteval.runner.error_classes import ends_command
+from doteval.runner.timeouts import within
 
 
 class _LaneDefinitions(dict[str, Sequence[internals.FixtureDef[Any]]]):

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 from doteval.core.client_config import CacheChoice
 from doteval.core.metering import Meter, Place
 from doteval.core.results import Outcome, Row, Usage
-from doteval.execution.admission import Gate
-from doteval.execution.calls import CallPolicy
-from doteval.execution.lanes import Call, Lane
 from doteval.foreach import ForEachSpec
+from doteval.pytest_runtime.row_context import Call, Lane
+from doteval.runner.admission import Gate
+from doteval.runner.calls import CallPolicy
 
 
 class WindingDownError(Exception):

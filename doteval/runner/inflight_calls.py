@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from doteval.core.metering import Meter, metering
 from doteval.core.results import Outcome, Row
-from doteval.execution.assignments import Assignment, Noted
-from doteval.execution.calls import with_usage
-from doteval.execution.lanes import Lane
+from doteval.pytest_runtime.row_context import Lane
+from doteval.runner.assignments import Assignment, Noted
+from doteval.runner.calls import with_usage
 
 
 @dataclass(eq=False, slots=True)

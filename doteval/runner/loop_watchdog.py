@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from doteval.execution.deadlines import interrupt
-from doteval.execution.event_loop import LoopThread
+from doteval.runner.event_loop import LoopThread
+from doteval.runner.timeouts import interrupt
 
 _LONGEST_PAUSE = 1.0
 
