@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from doteval.broker.embedded_redis import EmbeddedRedis
+from doteval.coordination.dispatcher import Dispatcher
+from doteval.coordination.outage_retry import patiently
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.queues_and_devices import worker_command_for
-from doteval.dispatch import Dispatcher
 from doteval.launcher import Launcher
-from doteval.patience import patiently
 from doteval.store import Store
 from doteval.supervisor import Supervisor
 from doteval.worker_options import WorkerOptions

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from doteval.analysis.summary import Summary, summarize
-from doteval.budgets import BudgetGate, gate_of, used_up
+from doteval.coordination.budget_guard import BudgetGate, gate_of, used_up
+from doteval.coordination.claims import wait_for_turn
+from doteval.coordination.ingest import take_in
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.metering import Place
 from doteval.core.results import Outcome, Row, RowStatus, Usage
 from doteval.datasets import Dataset, open_dataset
 from doteval.errors import BudgetError, ChangedError, DotEvalError
-from doteval.intake import take_in
 from doteval.local_options import LocalOptions
 from doteval.local_progress import ProgressLine, Screen
 from doteval.local_store import LocalStore
@@ -25,7 +26,6 @@ from doteval.runner.assignments import Assignment, Runnable, Staging
 from doteval.runner.event_loop import LoopThread
 from doteval.runner.scheduler import Conductor
 from doteval.store import ErrorCount, LostUsage, NewResult, Store
-from doteval.turns import wait_for_turn
 
 _RANGE_ROWS = 1000
 _ERRORS_SHOWN = 3

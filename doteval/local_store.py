@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable
 
 from doteval import __version__
+from doteval.coordination.fixture_load_recorder import LoadRecorder
+from doteval.coordination.heartbeat import BEAT_SECONDS, Heartbeat
 from doteval.core.experiments import Evaluation
-from doteval.heartbeat import BEAT_SECONDS, Heartbeat
-from doteval.load_recorder import LoadRecorder
 from doteval.store import GroupWriter, HeldRange, Store, WorkerInfo, WorkerState
 
 

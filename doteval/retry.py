@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doteval.broker.publisher import Publisher
-from doteval.budgets import used_up
+from doteval.coordination.budget_guard import used_up
+from doteval.coordination.claims import wait_for_other_brokers
+from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.budgets import Budget, budget_error, check_prices, stopped_at_budget
 from doteval.core.experiments import PLACED, PRIVATE, QUEUE, ROOT, Evaluation, EvaluationStatus
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.core.results import ErrorClass
-from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, UsageError
 from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
 from doteval.launcher import Launcher
 from doteval.settings import load_settings
 from doteval.store import Store
 from doteval.supervisor import Supervisor
-from doteval.turns import wait_for_other_brokers
 from doteval.worker_options import WorkerOptions, rows_in_flight, slots_for
 
 if TYPE_CHECKING:

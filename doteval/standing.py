@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from doteval.coordination.dispatcher import published_up_to
 from doteval.core.budgets import Budget, Spent, stopped_at_budget
 from doteval.core.experiments import POLICY, Evaluation, EvaluationStatus, Experiment
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, worker_command_for
-from doteval.dispatch import published_up_to
 from doteval.store import Store, WorkerState, held_by
 
 # Beats come once a second. A worker process that was not heard of for so long counts as dead.

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field, replace
 
 from doteval.broker.fair_queues import Priority
 from doteval.broker.publisher import Publisher
-from doteval.budgets import used_up
+from doteval.coordination.budget_guard import used_up
+from doteval.coordination.claims import wait_for_other_brokers
+from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
+from doteval.coordination.ingest import take_in
 from doteval.core.budgets import Budget, budget_error, check_prices
 from doteval.core.client_config import CacheChoice, Sharing
 from doteval.core.experiments import (
@@ -24,10 +27,8 @@ from doteval.core.experiments import (
 )
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.datasets import open_dataset
-from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import UsageError
 from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
-from doteval.intake import take_in
 from doteval.launcher import Launcher
 from doteval.pytest_runtime.embedded_session import Collected, with_collected
 from doteval.pytest_runtime.fingerprint import specify
@@ -35,7 +36,6 @@ from doteval.pytest_runtime.items import EvaluationItem
 from doteval.runner.retries import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
 from doteval.store import Store
 from doteval.supervisor import Supervisor
-from doteval.turns import wait_for_other_brokers
 from doteval.worker_options import WorkerOptions, rows_in_flight, slots_for
 
 # Between two looks for rows that an earlier submission left pending.

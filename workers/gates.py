@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from doteval.budgets import BudgetGate, gate_of
+from doteval.coordination.budget_guard import BudgetGate, gate_of
 from doteval.core.budgets import Budget
 from doteval.core.experiments import Evaluation
 from doteval.store import GroupWriter, Store

@@ -20,6 +20,10 @@ from doteval.pytest_runtime.marks import meant_for
 
 from doteval.broker.messages import RowTask
 from doteval.broker.publisher import Publisher
+from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
+from doteval.coordination.fixture_load_recorder import LoadRecorder
+from doteval.coordination.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
+from doteval.coordination.outage_retry import patiently
 from doteval.core.client_config import CacheChoice, share
 from doteval.core.exit_codes import RECYCLED, UNEXPECTED
 from doteval.core.experiments import POLICY, Evaluation, EvaluationStatus
@@ -27,7 +31,6 @@ from doteval.core.log_format import IDS
 from doteval.core.metering import Meter, Place, observe_usage, set_up_place
 from doteval.core.queues_and_devices import DEVICES_VARIABLE
 from doteval.core.results import Outcome, Usage
-from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import (
     CodeMismatchError,
     DotEvalError,
@@ -37,10 +40,7 @@ from doteval.errors import (
     StoreError,
 )
 from doteval.flight_log import FlightLog
-from doteval.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
-from doteval.load_recorder import LoadRecorder
 from doteval.monitoring import process_figures
-from doteval.patience import patiently
 from doteval.pytest_plugin import loop_key
 from doteval.pytest_runtime.embedded_session import Collected, with_collected
 from doteval.pytest_runtime.evaluation_setup import LoadFailedError, Stage, load_session_fixtures

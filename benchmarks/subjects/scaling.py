@@ -22,12 +22,12 @@ from benchmarks.subjects.submit_rows import rate_of_doteval_on_postgres
 from doteval.broker.embedded_redis import EmbeddedRedis
 from doteval.broker.messages import RowTask
 from doteval.broker.publisher import Publisher
+from doteval.coordination.dispatcher import MOST_QUEUED
+from doteval.coordination.heartbeat import BEAT_SECONDS
+from doteval.coordination.task_sizing import task_size
 from doteval.core.experiments import EvaluationSpec
 from doteval.core.results import Outcome, Row, RowStatus, Score, Usage
-from doteval.dispatch import MOST_QUEUED
-from doteval.heartbeat import BEAT_SECONDS
 from doteval.store import NewResult, Store
-from doteval.task_sizes import task_size
 from doteval.worker_options import slots_for
 
 WORK = "calculated: 100 million rows, 1,000 worker processes"

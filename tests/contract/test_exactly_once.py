@@ -23,9 +23,9 @@ from hypothesis.stateful import (
 )
 
 from doteval.broker.messages import RowTask
+from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.results import ErrorClass, Outcome, Row, RowStatus
-from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.store import HeldRange, Store, WorkerInfo
 from tests.contract.store_workload import SPEC, counted, done, failed, results, rows
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.results import Outcome
-from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.pytest_runtime.embedded_session import Collected, EmbeddedPytest
 from doteval.runner.calls import CallPolicy, call, call_async
 from doteval.settings import Settings

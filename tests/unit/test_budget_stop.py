@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from doteval.coordination.dispatcher import Dispatcher
 from doteval.core.budgets import Budget, stopped_at_budget
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.results import Outcome, Row, RowStatus, Usage
-from doteval.dispatch import Dispatcher
 from doteval.standing import look
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
 from tests.unit.clock import Clock

@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
-from doteval import dispatch
+from doteval.coordination import dispatcher
+from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.experiments import BATCH_SIZE, CONCURRENCY, OWN_CONCURRENCY
 from doteval.core.results import Outcome, RowStatus
-from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import BrokerError
 from doteval.store import NewResult, Store
 from tests.unit.dispatch_support import (
@@ -282,8 +282,8 @@ def test_while_the_dataset_is_read_no_row_task_is_the_last(store: Store, queue: 
 def test_the_queue_is_not_filled_beyond_its_bound(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "MOST_QUEUED", 7)
-    monkeypatch.setattr(dispatch, "_PUBLISHED_AT_ONCE", 3)
+    monkeypatch.setattr(dispatcher, "MOST_QUEUED", 7)
+    monkeypatch.setattr(dispatcher, "_PUBLISHED_AT_ONCE", 3)
     evaluation = begin(store, 200)
     assert dispatcher.publish(evaluation) == 7
     assert dispatcher.publish(evaluation) == 0
@@ -298,7 +298,7 @@ def test_several_dispatchers_at_once_publish_nothing_twice(
     store: Store, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Few at a time: the dispatchers meet at the cursor again and again.
-    monkeypatch.setattr(dispatch, "_PUBLISHED_AT_ONCE", 2)
+    monkeypatch.setattr(dispatcher, "_PUBLISHED_AT_ONCE", 2)
     evaluation = begin(store, 200)
     start = threading.Barrier(4)
     published: list[int] = []

@@ -7,9 +7,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from doteval.coordination.dispatcher import Dispatcher
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.results import Outcome, RowStatus
-from doteval.dispatch import Dispatcher
 from doteval.following import Following
 from doteval.store import CODE, NewResult, Store
 from doteval.supervisor import Supervisor

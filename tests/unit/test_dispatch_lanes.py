@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from doteval import dispatch
 from doteval.broker.fair_queues import Priority, lanes_of
+from doteval.coordination import dispatcher
+from doteval.coordination.dispatcher import Dispatcher
 from doteval.core.experiments import Evaluation, EvaluationSpec
-from doteval.dispatch import Dispatcher
 from doteval.store import Store
 from tests.unit.clock import Clock
 from tests.unit.dispatch_support import DRAINED, begin, begin_on, rows, spans, worker
@@ -37,7 +37,7 @@ def test_experiments_get_lanes_of_their_own_and_evaluations_of_one_share_it(
 def test_a_full_lane_holds_no_other_experiment_back(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "MOST_QUEUED", 3)
+    monkeypatch.setattr(dispatcher, "MOST_QUEUED", 3)
     large, small = begin(store, 100, name="large"), begin(store, 30, name="small")
     dispatcher.restart(large)
     assert dispatcher.publish(large) == 3

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from doteval.broker.messages import RowTask
+from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.experiments import Evaluation, EvaluationStatus
-from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.errors import BrokerError
 from doteval.store import Store
 from doteval.store.rows import Rows

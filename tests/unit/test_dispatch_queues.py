@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.experiments import QUEUE
-from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.store import Store
 from tests.unit.clock import Clock
 from tests.unit.dispatch_support import DRAINED, begin_on, covered, hold, worker

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from doteval.broker.messages import RowTask
-from doteval.heartbeat import Heartbeat
+from doteval.coordination.heartbeat import Heartbeat
 from workers.hands import Hands
 
 LONG = 3600.0

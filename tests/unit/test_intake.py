@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from doteval import intake
+from doteval.coordination import ingest
+from doteval.coordination.ingest import Chunk, take_in
 from doteval.core.experiments import Evaluation, EvaluationSpec
 from doteval.core.results import Outcome, Row, RowStatus, Score
 from doteval.datasets import open_dataset
 from doteval.errors import ChangedError, DatasetError, UnstorableValueError
-from doteval.intake import Chunk, take_in
 from doteval.store import DatasetState, NewResult, Store
 
 SPEC = EvaluationSpec("eval_it.py", "eval_it", ("text", "expected"), {"eval_it.py": "1"})
@@ -29,7 +29,7 @@ def evaluation(store: Store) -> Evaluation:
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks are cut by their size alone, however slow the machine is."""
-    monkeypatch.setattr(intake, "_CHUNK_SECONDS", 3600.0)
+    monkeypatch.setattr(ingest, "_CHUNK_SECONDS", 3600.0)
 
 
 def records(count: int, version: str = "a") -> list[tuple[str, int]]:
@@ -58,8 +58,8 @@ def pending(store: Store, evaluation: Evaluation) -> list[int]:
 
 @pytest.fixture
 def chunks_of_1000(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "_CHUNK_ROWS", 1000)
-    monkeypatch.setattr(intake, "_CHUNK_SECONDS", 60.0)
+    monkeypatch.setattr(ingest, "_CHUNK_ROWS", 1000)
+    monkeypatch.setattr(ingest, "_CHUNK_SECONDS", 60.0)
 
 
 class Versioned:
@@ -140,14 +140,14 @@ def test_memory_is_bounded_however_many_rows_a_generator_gives(evaluation: Evalu
 def test_a_slow_dataset_is_stored_before_a_chunk_is_full(
     store: Store, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "_CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(ingest, "_CHUNK_SECONDS", 0.0)
     assert [len(chunk.rows) for chunk in take(store, evaluation, records(3))] == [1, 1, 1]
 
 
 def test_large_rows_are_stored_before_many_are_in_memory(
     store: Store, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "_CHUNK_CHARACTERS", 1000)
+    monkeypatch.setattr(ingest, "_CHUNK_CHARACTERS", 1000)
     rows = [("x" * 400, number) for number in range(5)]
     assert [len(chunk.rows) for chunk in take(store, evaluation, rows)] == [3, 2]
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from doteval.budgets import BudgetGate
+from doteval.coordination.budget_guard import BudgetGate
 from doteval.core.budgets import Budget, Spent, budget_error, check_prices
 from doteval.errors import UsageError
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.experiments import POLICY, QUEUE, Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
-from doteval.dispatch import Dispatcher, DispatchOptions
 from doteval.standing import Standing, look
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
 from doteval.store.tables import WORKER

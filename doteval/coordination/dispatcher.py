@@ -16,12 +16,12 @@ from typing import Protocol
 
 from doteval.broker.fair_queues import LANES, Priority, lanes_of, priority_of
 from doteval.broker.messages import RowTask
-from doteval.budgets import used_up
 from doteval.concurrency import ASYNC_CONCURRENCY
+from doteval.coordination.budget_guard import used_up
+from doteval.coordination.task_sizing import MOST_ROWS, TaskSize, most_unknown, tapered, task_size
 from doteval.core.budgets import Budget
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.store import LOADING, LoadFailure, RowRange, Store, WorkerState, held_by
-from doteval.task_sizes import MOST_ROWS, TaskSize, most_unknown, tapered, task_size
 
 # Messages that may wait in the queue: enough for any number of worker processes, and a bound for
 # the broker's memory (1.8 KB a message) however large the dataset is.
