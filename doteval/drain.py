@@ -11,7 +11,7 @@ from doteval.errors import NotFoundError, WorkerError
 from doteval.store import Store, WorkerState
 
 _LOOK_SECONDS = 0.25
-# Celery's name of a worker process of a service: see doteval.supervisor.
+# Celery's name of a worker process of a service: see doteval.supervision.supervisor.
 _NAME = re.compile(r"(?P<service>.+)-\d+@(?P<host>.+)")
 
 

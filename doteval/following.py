@@ -14,10 +14,10 @@ from doteval.coordination.dispatcher import Dispatcher
 from doteval.coordination.outage_retry import patiently
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.queues_and_devices import worker_command_for
-from doteval.launcher import Launcher
 from doteval.store import Store
-from doteval.supervisor import Supervisor
-from doteval.worker_options import WorkerOptions
+from doteval.supervision.fork_server import Launcher
+from doteval.supervision.supervisor import Supervisor
+from doteval.supervision.worker_config import WorkerOptions
 
 Value = TypeVar("Value")
 

@@ -19,11 +19,11 @@ from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.core.results import ErrorClass
 from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, UsageError
 from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
-from doteval.launcher import Launcher
 from doteval.settings import load_settings
 from doteval.store import Store
-from doteval.supervisor import Supervisor
-from doteval.worker_options import WorkerOptions, rows_in_flight, slots_for
+from doteval.supervision.fork_server import Launcher
+from doteval.supervision.supervisor import Supervisor
+from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for
 
 if TYPE_CHECKING:
     from doteval.pytest_runtime.embedded_session import Collected

@@ -9,7 +9,7 @@ from typing import Any
 from celery.worker.control import control_command
 
 from doteval.broker.remote_control import DRAIN
-from doteval.worker_options import WorkerOptions
+from doteval.supervision.worker_config import WorkerOptions
 
 
 def connect(options: WorkerOptions) -> None:

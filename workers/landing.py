@@ -10,8 +10,8 @@ from collections.abc import Callable
 from doteval.core.experiments import Evaluation
 from doteval.core.metering import Place
 from doteval.core.results import Outcome, Row, RowStatus
-from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, NewResult, new_execution
+from doteval.supervision.usage_journal import SpendingLog
 from workers.stock import Lot
 
 

@@ -21,7 +21,7 @@ from doteval.broker.celery_app import consume_whole_queues
 from doteval.broker.redis_transport import ask_while
 from doteval.core.exit_codes import UNEXPECTED
 from doteval.errors import DotEvalError, UsageError
-from doteval.worker_options import WorkerOptions
+from doteval.supervision.worker_config import WorkerOptions
 from workers import logs
 from workers.process import WorkerProcess, current_process, set_current_process
 

@@ -39,7 +39,6 @@ from doteval.errors import (
     RowTimeoutError,
     StoreError,
 )
-from doteval.flight_log import FlightLog
 from doteval.monitoring import process_figures
 from doteval.pytest_plugin import loop_key
 from doteval.pytest_runtime.embedded_session import Collected, with_collected
@@ -51,9 +50,10 @@ from doteval.runner.assignments import Assignment, WindingDownError
 from doteval.runner.calls import CallPolicy
 from doteval.runner.scheduler import Conductor
 from doteval.settings import load_settings
-from doteval.spending_log import SpendingLog
 from doteval.store import GroupWriter, HeldRange, LostUsage, Store, WorkerInfo
-from doteval.worker_options import WorkerOptions
+from doteval.supervision.inflight_journal import FlightLog
+from doteval.supervision.usage_journal import SpendingLog
+from doteval.supervision.worker_config import WorkerOptions
 from workers.gates import Gates
 from workers.hands import Hands
 from workers.landing import Landing

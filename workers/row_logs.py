@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from doteval.errors import WorkerError
-from doteval.flight_log import FlightLog, flight_log_of
-from doteval.spending_log import SpendingLog, spending_log_of
+from doteval.supervision.inflight_journal import FlightLog, flight_log_of
+from doteval.supervision.usage_journal import SpendingLog, spending_log_of
 
 
 def open_row_logs(directory: str | None) -> tuple[FlightLog | None, SpendingLog | None]:

@@ -12,7 +12,7 @@ from celery.exceptions import Reject
 from doteval.broker.celery_app import celery_app, is_redis
 from doteval.broker.messages import TASK_NAME, RowTask
 from doteval.settings import load_settings
-from doteval.worker_options import WorkerOptions, slots_for
+from doteval.supervision.worker_config import WorkerOptions, slots_for
 from workers import control, lifecycle, logs
 from workers.consumer import RowTaskConsumer
 from workers.lane_pool import SPARE, LanePool

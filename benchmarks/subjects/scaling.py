@@ -28,7 +28,7 @@ from doteval.coordination.task_sizing import task_size
 from doteval.core.experiments import EvaluationSpec
 from doteval.core.results import Outcome, Row, RowStatus, Score, Usage
 from doteval.store import NewResult, Store
-from doteval.worker_options import slots_for
+from doteval.supervision.worker_config import slots_for
 
 WORK = "calculated: 100 million rows, 1,000 worker processes"
 ROWS, PROCESSES = 100_000_000, 1_000

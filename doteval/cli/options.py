@@ -11,8 +11,8 @@ import click
 
 if TYPE_CHECKING:
     from doteval.core.experiments import Evaluation
-    from doteval.launcher import Launcher
     from doteval.store import Store
+    from doteval.supervision.fork_server import Launcher
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -138,7 +138,7 @@ def early_launcher(broker: str | None) -> Launcher | None:
     """
     if broker is not None or os.environ.get("DOTEVAL_BROKER"):
         return None
-    from doteval.launcher import begin_launcher
+    from doteval.supervision.fork_server import begin_launcher
 
     return click.get_current_context().with_resource(begin_launcher())
 

@@ -80,8 +80,8 @@ def command(
     doteval worker evals --broker redis://host --storage postgresql://host/db
     """
     from doteval.core.log_format import line, resolve
-    from doteval.service import ServiceOptions, serve
     from doteval.settings import load_settings
+    from doteval.supervision.service import ServiceOptions, serve
 
     settings = load_settings(
         storage=storage,

@@ -19,7 +19,7 @@ Paths = dict[str, Callable[[], Reply]]
 
 
 class Processes(Protocol):
-    """What is asked of a `doteval.supervisor.Supervisor`."""
+    """What is asked of a `doteval.supervision.supervisor.Supervisor`."""
 
     def pids(self) -> list[int]: ...
 

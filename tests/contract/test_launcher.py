@@ -20,7 +20,7 @@ from typing import IO
 
 import pytest
 
-from doteval.launcher import UNKNOWN, Launcher, LauncherGoneError, Process, begin_launcher
+from doteval.supervision.fork_server import UNKNOWN, Launcher, LauncherGoneError, Process, begin_launcher
 from tests.contract.server_support import wait_until
 from workers import launcher as other_side
 
@@ -225,7 +225,7 @@ def test_it_is_deaf_to_those_who_ask_its_group_to_leave(launcher: Launcher, outp
 
 OWNER = """
 import time
-from doteval.launcher import Launcher
+from doteval.supervision.fork_server import Launcher
 launcher = Launcher()
 print(launcher.pid, flush=True)
 time.sleep(60)

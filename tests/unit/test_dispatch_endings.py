@@ -12,7 +12,7 @@ from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.results import Outcome, RowStatus
 from doteval.following import Following
 from doteval.store import CODE, NewResult, Store
-from doteval.supervisor import Supervisor
+from doteval.supervision.supervisor import Supervisor
 from tests.unit.dispatch_support import begin, begin_on, fail_load, finish, rows, worker
 from tests.unit.fake_queue import FakeQueue
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from doteval import spending_log
 from doteval.core.histogram import Latency
 from doteval.core.metering import Place, metering, observe_usage
 from doteval.core.results import Usage
-from doteval.spending_log import Spending, SpendingLog, read_spending_log
+from doteval.supervision import usage_journal
+from doteval.supervision.usage_journal import Spending, SpendingLog, read_spending_log
 
 ONE, TWO = Place("a", 1, 0), Place("b", 1, 2)
 USED = Usage("m", 1, 2, 0, 1, 10, 5, 2, 1, 0.25, 1.5, 0.5, Latency.of(0.1))
@@ -50,7 +50,7 @@ def test_no_log_and_one_that_was_cut_short(log: SpendingLog, tmp_path: Path) -> 
 
 
 def test_it_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spending_log, "_BYTES", 5000)
+    monkeypatch.setattr(usage_journal, "_BYTES", 5000)
     small = SpendingLog(tmp_path / "2.spending")
     small.spent(TWO, USED)
     for index in range(1000):
@@ -64,7 +64,7 @@ def test_it_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_it_has_room_for_all_that_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spending_log, "_BYTES", 500)
+    monkeypatch.setattr(usage_journal, "_BYTES", 500)
     path = tmp_path / "2.spending"
     log = SpendingLog(path)
     places = [Place("a" * length, length) for length in range(1, 2000, 50)]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from doteval.core.results import Row
-from doteval.flight_log import FlightLog, NotedRows
-from doteval.stuck_rows import PATIENCE, StuckRows, under_way
+from doteval.supervision.hang_detector import PATIENCE, StuckRows, under_way
+from doteval.supervision.inflight_journal import FlightLog, NotedRows
 
 
 class Clock:

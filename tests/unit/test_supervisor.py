@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from doteval import supervisor as module
 from doteval.errors import StoreError, WorkerError
 from doteval.store import Store, WorkerInfo
-from doteval.supervisor import Supervisor, worker_command
-from doteval.worker_options import VARIABLE, WorkerOptions
+from doteval.supervision import supervisor as module
+from doteval.supervision.supervisor import Supervisor, worker_command
+from doteval.supervision.worker_config import VARIABLE, WorkerOptions
 from tests.unit.clock import Clock
 
 OPTIONS = WorkerOptions(paths=("eval_it.py",), storage=None, broker="redis://:hunter2@host", queues=("q",), slots=7)

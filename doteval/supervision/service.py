@@ -17,12 +17,12 @@ from doteval.core.client_config import Sharing
 from doteval.core.log_format import LogFormat, resolve
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.errors import EvaluationFileError, UsageError
-from doteval.launcher import begin_launcher
 from doteval.monitoring.service_endpoints import Health, figures_directory, service_endpoints
-from doteval.orphans import reap_orphans
 from doteval.store import Store
-from doteval.supervisor import Supervisor
-from doteval.worker_options import WorkerOptions, slots_for
+from doteval.supervision.fork_server import begin_launcher
+from doteval.supervision.reaper import reap_orphans
+from doteval.supervision.supervisor import Supervisor
+from doteval.supervision.worker_config import WorkerOptions, slots_for
 
 # Seconds between two looks, as process 1 of a container, at orphans that have ended.
 _REAP_SECONDS = 1.0

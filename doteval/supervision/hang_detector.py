@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from doteval.flight_log import FlightEntry, read_flight_log
+from doteval.supervision.inflight_journal import FlightEntry, read_flight_log
 
 # Seconds for which a call must have been seen to be over its time: its own process may be ending it, and one that
 # was stopped together with its machine must have the chance.

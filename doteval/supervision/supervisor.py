@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 
 from doteval.core.exit_codes import RECYCLED
 from doteval.core.queues_and_devices import DEVICES_VARIABLE, device_of
-from doteval.deaths import Deaths
 from doteval.errors import WorkerError
-from doteval.launcher import Launcher, LauncherGoneError, Process
-from doteval.output_file import OutputFile
 from doteval.store import Store
-from doteval.stuck_rows import LOOK_SECONDS, StuckRows
-from doteval.worker_options import WorkerOptions
+from doteval.supervision.exit_records import Deaths
+from doteval.supervision.fork_server import Launcher, LauncherGoneError, Process
+from doteval.supervision.hang_detector import LOOK_SECONDS, StuckRows
+from doteval.supervision.output_relay import OutputFile
+from doteval.supervision.worker_config import WorkerOptions
 
 # A process that leaves within this many seconds of its start has not worked: the next is started
 # later, each time twice as late.

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from doteval.errors import StoreError
-from doteval.flight_log import FlightEntry, flight_log_of, read_flight_log
-from doteval.launcher import UNKNOWN, Process
-from doteval.spending_log import read_spending_log, spending_log_of
 from doteval.store import CrashedRow, LostUsage, Store, TimedOutRow
-from doteval.stuck_rows import under_way
+from doteval.supervision.fork_server import UNKNOWN, Process
+from doteval.supervision.hang_detector import under_way
+from doteval.supervision.inflight_journal import FlightEntry, flight_log_of, read_flight_log
+from doteval.supervision.usage_journal import read_spending_log, spending_log_of
 
 # What the kernel does when memory runs out looks like this, and people may not know.
 _MEMORY_HINT = (
