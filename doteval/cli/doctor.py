@@ -18,8 +18,8 @@ def command(paths: tuple[str, ...], storage: str | None, broker: str | None, que
 
     Each problem has a remedy. The exit code is 0 if all is well, else 1. Nothing is changed.
     """
-    from doteval.doctor import examine
     from doteval.settings import load_settings
+    from doteval.submission.doctor import examine
 
     settings = load_settings(storage=storage, broker=broker, queue=queue)
     examined = examine(paths, storage=settings.storage, broker=settings.broker, queues=settings.queues)

@@ -31,8 +31,8 @@ from doteval.store import (
 )
 
 if TYPE_CHECKING:
-    from doteval.doctor import Finding
-    from doteval.standing import Standing
+    from doteval.submission.doctor import Finding
+    from doteval.submission.status import Standing
 
 Document = dict[str, Any]
 

@@ -21,9 +21,9 @@ def command(worker: str, broker: str | None, storage: str | None, queue: str | N
     WORKER is the --name of the service, NAME@HOST for one of several, or the name of a worker process in
     Flower. Where something starts services again when they end, stop that first.
     """
-    from doteval.drain import drain
     from doteval.errors import UsageError
     from doteval.settings import load_settings
+    from doteval.submission.drain import drain
 
     settings = load_settings(broker=broker, queue=queue)
     if settings.broker is None:

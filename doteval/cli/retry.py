@@ -86,7 +86,7 @@ def command(
     from doteval.cli.progress import Follower
     from doteval.core.budgets import Budget
     from doteval.core.results import ErrorClass
-    from doteval.retry import RetryOptions, retry
+    from doteval.submission.retry import RetryOptions, retry
 
     options = RetryOptions(
         classes=frozenset(ErrorClass(CLASSES[kind]) for kind in only) or None,

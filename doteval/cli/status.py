@@ -13,8 +13,8 @@ from doteval.cli.options import existing_store, json_option, storage_option
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from doteval.standing import ExperimentStanding
     from doteval.store import Store, WorkerState
+    from doteval.submission.status import ExperimentStanding
 
 # Failed rows of each evaluation, and dead worker processes, that are shown.
 _SHOWN = 5
@@ -34,7 +34,7 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
     """
     from doteval.cli import documents, terminal
     from doteval.settings import load_settings
-    from doteval.standing import look
+    from doteval.submission.status import look
 
     settings = load_settings(broker=broker, queue=queue)
     with existing_store(storage) as store:

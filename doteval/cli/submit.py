@@ -118,7 +118,7 @@ def command(
     from doteval.core.budgets import Budget
     from doteval.core.experiments import ephemeral_name
     from doteval.store import Store
-    from doteval.submit import SubmitOptions, submit
+    from doteval.submission.submit import SubmitOptions, submit
 
     sharing = settings.sharing()
     name = experiment or ephemeral_name()

@@ -10,8 +10,8 @@ from doteval.coordination.dispatcher import Dispatcher
 from doteval.core.budgets import Budget, stopped_at_budget
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.results import Outcome, Row, RowStatus, Usage
-from doteval.standing import look
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
+from doteval.submission.status import look
 from tests.unit.clock import Clock
 from tests.unit.fake_queue import FakeQueue
 

@@ -10,8 +10,8 @@ import pytest
 from doteval.coordination.dispatcher import Dispatcher
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.results import Outcome, RowStatus
-from doteval.following import Following
 from doteval.store import CODE, NewResult, Store
+from doteval.submission.follow import Following
 from doteval.supervision.supervisor import Supervisor
 from tests.unit.dispatch_support import begin, begin_on, fail_load, finish, rows, worker
 from tests.unit.fake_queue import FakeQueue

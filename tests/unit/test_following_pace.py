@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
-from doteval.following import Pace
+from doteval.submission.follow import Pace
 from tests.unit.clock import Clock
 
 

@@ -11,9 +11,9 @@ from sqlalchemy import update
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.experiments import POLICY, QUEUE, Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
-from doteval.standing import Standing, look
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
 from doteval.store.tables import WORKER
+from doteval.submission.status import Standing, look
 from tests.unit.cli_support import CommandLine
 from tests.unit.fake_queue import FakeQueue
 

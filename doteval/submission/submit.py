@@ -28,12 +28,12 @@ from doteval.core.experiments import (
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.datasets import open_dataset
 from doteval.errors import UsageError
-from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
 from doteval.pytest_runtime.embedded_session import Collected, with_collected
 from doteval.pytest_runtime.fingerprint import specify
 from doteval.pytest_runtime.items import EvaluationItem
 from doteval.runner.retries import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
 from doteval.store import Store
+from doteval.submission.follow import Following, Watcher, broker_for, local_workers, queues_of
 from doteval.supervision.fork_server import Launcher
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for

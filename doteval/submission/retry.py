@@ -18,9 +18,9 @@ from doteval.core.experiments import PLACED, PRIVATE, QUEUE, ROOT, Evaluation, E
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.core.results import ErrorClass
 from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, UsageError
-from doteval.following import Following, Watcher, broker_for, local_workers, queues_of
 from doteval.settings import load_settings
 from doteval.store import Store
+from doteval.submission.follow import Following, Watcher, broker_for, local_workers, queues_of
 from doteval.supervision.fork_server import Launcher
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for
