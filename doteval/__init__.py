@@ -12,7 +12,7 @@ from doteval.errors import DotEvalError
 from doteval.foreach import ForEach, batch, foreach
 
 if TYPE_CHECKING:
-    from doteval.interactive import run
+    from doteval.local.run import run
     from doteval.providers.handles import ModelHandle, ModelProvider
 
 __version__ = "0.1.0"
@@ -37,7 +37,7 @@ if not TYPE_CHECKING:
     def __getattr__(name):
         # It brings the store's libraries along, which evaluation files need not wait for.
         if name == "run":
-            from doteval.interactive import run
+            from doteval.local.run import run
 
             return run
         if name in ("ModelHandle", "ModelProvider"):

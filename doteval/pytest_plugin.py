@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from doteval.clients.fixtures import async_openai_client, openai_client
-from doteval.local_options import add_options, check_options, local_options
-from doteval.local_progress import Screen, tell, terminal_screen
-from doteval.local_xdist import give_name, given_name, hand_over, take_over
+from doteval.local.options import add_options, check_options, local_options
+from doteval.local.progress import Screen, tell, terminal_screen
+from doteval.local.xdist import give_name, given_name, hand_over, take_over
 from doteval.providers.fixtures import model_providers
 from doteval.pytest_runtime.async_fixtures import on_loop
 from doteval.pytest_runtime.embedded_session import is_embedded
@@ -60,7 +60,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not evaluations or is_embedded(config):
         return
     # Imported here, so that pytest runs without evaluations do not wait for the store's libraries.
-    from doteval.local import LocalExperiment
+    from doteval.local.session import LocalExperiment
 
     local = LocalExperiment(
         local_options(config, named=given_name(config)),
@@ -87,7 +87,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     reports = config.stash[_reports_key]
     if reports:
-        from doteval.local_report import write_report
+        from doteval.local.report import write_report
 
         write_report(terminalreporter, reports, _missed_gates(config))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from doteval.core.experiments import POLICY, Evaluation, EvaluationStatus
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
-from doteval.local_store import LocalStore
+from doteval.local.store_session import LocalStore
 from doteval.store import DRAINING, HeldRange, Store, WorkerState
 
 _LOOK_SECONDS = 0.5

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from doteval import Score, foreach, interactive, run
-from doteval.local_progress import Screen
+from doteval import Score, foreach, run
+from doteval.local.progress import Screen
+from doteval.local.session import run
 
 
 class Terminal(io.StringIO):
@@ -35,10 +36,10 @@ def test_progress_and_summary_read_results_once_however_many_there_are(
         return Score("ok", True, ["accuracy"])
 
     terminal = Terminal()
-    monkeypatch.setattr(interactive.sys, "stderr", terminal)
+    monkeypatch.setattr(run.sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     # Each row draws, so that a progress line that asked the store would be seen to.
-    monkeypatch.setattr("doteval.local_progress._DRAW_SECONDS", 0.0)
+    monkeypatch.setattr("doteval.local.progress._DRAW_SECONDS", 0.0)
     monkeypatch.setattr(Screen, "width", 80)
     sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
     try:

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from doteval.core.results import Outcome, RowStatus, Score
-from doteval.local_progress import ProgressLine, Screen
+from doteval.local.progress import ProgressLine, Screen
 from tests.plugin.conftest import ALONE
 
 SLOW = """

@@ -11,8 +11,8 @@ import pytest
 from doteval.analysis.summary import MetricValue
 from doteval.analysis.thresholds import Gate
 from doteval.core.experiments import EvaluationStatus
-from doteval.local import StoredReport
-from doteval.local_evaluation import LocalReport
+from doteval.local.evaluation import LocalReport
+from doteval.local.session import StoredReport
 
 _TEXT_COLUMNS = 2
 _MESSAGE_SHOWN = 100

@@ -16,10 +16,10 @@ from doteval.core.experiments import BATCH_SIZE, Counts, EvaluationSpec, ephemer
 from doteval.core.results import Record
 from doteval.errors import UsageError
 from doteval.foreach import ForEachSpec, spec_of
-from doteval.local_evaluation import LocalEvaluation, LocalReport
-from doteval.local_options import LocalOptions
-from doteval.local_progress import Screen, is_terminal
-from doteval.local_store import LocalStore
+from doteval.local.evaluation import LocalEvaluation, LocalReport
+from doteval.local.options import LocalOptions
+from doteval.local.progress import Screen, is_terminal
+from doteval.local.store_session import LocalStore
 from doteval.pytest_runtime.row_context import Call, Lane
 from doteval.runner.event_loop import LoopThread
 from doteval.runner.retries import DEFAULT_RETRIES, CallPolicy

@@ -13,10 +13,10 @@ from doteval.core.client_config import share
 from doteval.core.experiments import ephemeral_name
 from doteval.core.metering import set_up_place
 from doteval.core.results import Usage
-from doteval.local_evaluation import LocalEvaluation, LocalReport
-from doteval.local_options import LocalOptions
-from doteval.local_progress import Screen
-from doteval.local_store import LocalStore
+from doteval.local.evaluation import LocalEvaluation, LocalReport
+from doteval.local.options import LocalOptions
+from doteval.local.progress import Screen
+from doteval.local.store_session import LocalStore
 from doteval.pytest_runtime.evaluation_setup import Stage
 from doteval.pytest_runtime.fingerprint import specify
 from doteval.pytest_runtime.fixture_loads import Load

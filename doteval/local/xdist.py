@@ -46,8 +46,8 @@ def take_over(workeroutput: dict[str, Any], reports: list[Any], reached: set[Any
     if not handed:
         return
     from doteval.analysis.thresholds import Gate
-    from doteval.local import StoredReport
-    from doteval.local_evaluation import report_on
+    from doteval.local.evaluation import report_on
+    from doteval.local.session import StoredReport
     from doteval.store import Store
 
     for raw_url, uid, resumed, seconds in handed["reports"]:

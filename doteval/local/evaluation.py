@@ -19,9 +19,9 @@ from doteval.core.metering import Place
 from doteval.core.results import Outcome, Row, RowStatus, Usage
 from doteval.datasets import Dataset, open_dataset
 from doteval.errors import BudgetError, ChangedError, DotEvalError
-from doteval.local_options import LocalOptions
-from doteval.local_progress import ProgressLine, Screen
-from doteval.local_store import LocalStore
+from doteval.local.options import LocalOptions
+from doteval.local.progress import ProgressLine, Screen
+from doteval.local.store_session import LocalStore
 from doteval.runner.assignments import Assignment, Runnable, Staging
 from doteval.runner.event_loop import LoopThread
 from doteval.runner.scheduler import Conductor
