@@ -3,7 +3,7 @@
 A worker process takes from the lanes in turn, so that a small experiment does not wait behind a large
 one. The set is fixed: every worker process knows all of them, whatever is submitted later. Lanes of
 high priority come before all others, those of low priority after all others: Redis is asked in that order
-(`LaneCycle`); what other brokers send is put in that order (`workers.lane_pool`).
+(`LaneCycle`); what other brokers send is put in that order (`doteval.worker.priority_pool`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Most of what a worker process does before its first row is to import. The launcher does it once for all worker processes
 of a command, beside what the command itself does meanwhile, and they share the memory of it. Nothing of a user's is
-imported there: each worker process reads evaluation files after it was forked. `workers.launcher` is its other side.
+imported there: each worker process reads evaluation files after it was forked. `doteval.worker.fork_server_main` is its other side.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import IO, Any, Final, Protocol
 
 # What `returncode` is of a process that outlived its launcher: no exit code is this.
 UNKNOWN: Final = 256
-_MODULE = "workers.launcher"
+_MODULE = "doteval.worker.fork_server_main"
 # Between two looks at whether a process has ended: its end may have been told to another thread, or by nobody.
 _LOOK_SECONDS = 0.05
 

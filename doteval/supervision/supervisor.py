@@ -36,9 +36,9 @@ Command = Callable[[WorkerOptions, int, str], list[str]]
 def worker_command(options: WorkerOptions, number: int, log_level: str) -> list[str]:
     """The command line of worker process `number` of a service.
 
-    The options themselves go by the environment, and with them pool and concurrency: see `workers.tasks`.
+    The options themselves go by the environment, and with them pool and concurrency: see `doteval.worker.tasks`.
     """
-    return [sys.executable, "-m", "workers", f"{options.service}-{number}@%h", log_level]
+    return [sys.executable, "-m", "doteval.worker", f"{options.service}-{number}@%h", log_level]
 
 
 @dataclass

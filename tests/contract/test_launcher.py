@@ -21,13 +21,13 @@ from typing import IO
 import pytest
 
 from doteval.supervision.fork_server import UNKNOWN, Launcher, LauncherGoneError, Process, begin_launcher
+from doteval.worker import fork_server_main as other_side
 from tests.contract.server_support import wait_until
-from workers import launcher as other_side
 
 # Says what it is, and waits to be told how to end.
 MODULE = """
 import json, os, signal, sys, time
-names = ("celery.apps.worker", "workers.process", "workers.tasks", "_pytest.unittest", "anyio.pytest_plugin")
+names = ("celery.apps.worker", "doteval.worker.process", "doteval.worker.tasks", "_pytest.unittest", "anyio.pytest_plugin")
 import_done = [name for name in names if name in sys.modules]
 print(json.dumps({
     "pid": os.getpid(),
@@ -192,7 +192,12 @@ def test_what_is_forked_has_the_imports_made_and_nothing_of_one_process(
     assert second.wait(30) == 0
     one, other = sorted(said(directory, 2), key=lambda it: it["pid"] != first.pid)
     assert one["imported"] == other["imported"]
-    assert one["imported"] == ["celery.apps.worker", "workers.process", "_pytest.unittest", "anyio.pytest_plugin"]
+    assert one["imported"] == [
+        "celery.apps.worker",
+        "doteval.worker.process",
+        "_pytest.unittest",
+        "anyio.pytest_plugin",
+    ]
     assert one["parent"] == other["parent"] == launcher.pid
     assert other["variable"] is None
     assert other["open"] == ["0", "1", "2", "3"]

@@ -35,7 +35,7 @@ def test_a_worker_process_without_room_for_its_logs_says_so_and_ends(project: Pr
 # What nobody foresaw, in a worker process that begins.
 BROKEN = """
 import runpy, sys
-from workers.process import WorkerProcess
+from doteval.worker.process import WorkerProcess
 def start(self):
     raise OSError
 WorkerProcess.start = start

@@ -10,7 +10,7 @@ import pytest
 
 from doteval.broker.messages import RowTask
 from doteval.coordination.heartbeat import Heartbeat
-from workers.hands import Hands
+from doteval.worker.held_tasks import Hands
 
 LONG = 3600.0
 Begin = Callable[..., Heartbeat]

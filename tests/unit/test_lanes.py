@@ -11,7 +11,7 @@ import pytest
 
 from doteval.broker.fair_queues import LANES, LaneCycle, Priority, lane_name, lane_names, lanes_of, priority_of
 from doteval.broker.messages import TASK_NAME, RowTask
-from workers.lane_pool import SPARE, LanePool, in_hand
+from doteval.worker.priority_pool import SPARE, LanePool, in_hand
 
 
 def test_the_first_lane_has_the_name_of_the_queue_and_all_are_different() -> None:

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from doteval.worker.prefetch import Lot, Stock
 from tests.unit.clock import Clock
-from workers.stock import Lot, Stock
 
 
 class Asking:

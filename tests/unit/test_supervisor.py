@@ -334,4 +334,4 @@ print("ready", options["broker"], options["supervisor"], os.getsid(0) == os.getp
 def test_the_command_line_of_a_worker_process_holds_no_secret() -> None:
     command = worker_command(OPTIONS, 3, "INFO")
     assert "hunter2" not in " ".join(command)
-    assert command == [sys.executable, "-m", "workers", "worker-3@%h", "INFO"]
+    assert command == [sys.executable, "-m", "doteval.worker", "worker-3@%h", "INFO"]

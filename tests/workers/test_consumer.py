@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from workers import consumer
-from workers.consumer import RowTaskConsumer
+from doteval.worker import celery_consumer
+from doteval.worker.celery_consumer import RowTaskConsumer
 
 
 class Loop:
@@ -43,7 +43,7 @@ def celery(monkeypatch: pytest.MonkeyPatch) -> Any:
     made = RowTaskConsumer.__new__(RowTaskConsumer)
     made.hub, made.event_dispatcher, made.now = Loop(), Dispatcher(), 100.0
     made.controller, made.task_buckets = None, {}
-    monkeypatch.setattr(consumer.time, "monotonic", lambda: made.now)
+    monkeypatch.setattr(celery_consumer.time, "monotonic", lambda: made.now)
     return made
 
 
@@ -79,7 +79,7 @@ def test_what_waits_is_published_at_the_end(celery: Any) -> None:
 
 
 def test_while_the_process_leaves_they_do_not_wait(celery: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer.state, "should_stop", 0)
+    monkeypatch.setattr(celery_consumer.state, "should_stop", 0)
     celery.on_send_event_buffered()
     assert (celery.hub.soon, celery.event_dispatcher.flushed) == ([], 1)
 

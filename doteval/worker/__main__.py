@@ -12,7 +12,7 @@ import sys
 from celery.concurrency import get_implementation
 from celery.utils.nodenames import default_nodename, host_format
 
-from workers.tasks import app
+from doteval.worker.tasks import app
 
 
 def main() -> None:

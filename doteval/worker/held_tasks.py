@@ -11,7 +11,7 @@ from typing import Any
 from doteval.broker.messages import RowTask
 from doteval.coordination.heartbeat import BEAT_SECONDS
 from doteval.store import HeldRange, Store, WorkerState
-from workers.refusals import GiveBackError
+from doteval.worker.errors import GiveBackError
 
 
 class Hands:

@@ -12,7 +12,7 @@ from doteval.core.metering import Place
 from doteval.core.results import Outcome, Row, RowStatus
 from doteval.store import GroupWriter, NewResult, new_execution
 from doteval.supervision.usage_journal import SpendingLog
-from workers.stock import Lot
+from doteval.worker.prefetch import Lot
 
 
 class Landing:

@@ -11,7 +11,7 @@ from doteval.coordination.budget_guard import BudgetGate, gate_of
 from doteval.core.budgets import Budget
 from doteval.core.experiments import Evaluation
 from doteval.store import GroupWriter, Store
-from workers.refusals import EndedError, GiveBackError
+from doteval.worker.errors import EndedError, GiveBackError
 
 # How many are kept.
 _MOST_GATES = 100

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from celery.worker import state
-from doteval.pytest_runtime.marks import meant_for
 
 from doteval.broker.messages import RowTask
 from doteval.broker.publisher import Publisher
@@ -46,6 +45,7 @@ from doteval.pytest_runtime.evaluation_setup import LoadFailedError, Stage, load
 from doteval.pytest_runtime.fixture_loads import LoadWatch
 from doteval.pytest_runtime.fixture_watchdog import TeardownWatch
 from doteval.pytest_runtime.items import EvaluationItem
+from doteval.pytest_runtime.marks import meant_for
 from doteval.runner.assignments import Assignment, WindingDownError
 from doteval.runner.calls import CallPolicy
 from doteval.runner.scheduler import Conductor
@@ -54,15 +54,15 @@ from doteval.store import GroupWriter, HeldRange, LostUsage, Store, WorkerInfo
 from doteval.supervision.inflight_journal import FlightLog
 from doteval.supervision.usage_journal import SpendingLog
 from doteval.supervision.worker_config import WorkerOptions
-from workers.gates import Gates
-from workers.hands import Hands
-from workers.landing import Landing
-from workers.lane_pool import in_hand
-from workers.matching import Matching
-from workers.recycling import Recycling
-from workers.refusals import EndedError, GiveBackError
-from workers.row_logs import open_row_logs
-from workers.stock import Lot, Stock
+from doteval.worker.budget_guards import Gates
+from doteval.worker.code_match import Matching
+from doteval.worker.completion import Landing
+from doteval.worker.errors import EndedError, GiveBackError
+from doteval.worker.held_tasks import Hands
+from doteval.worker.journals import open_row_logs
+from doteval.worker.prefetch import Lot, Stock
+from doteval.worker.priority_pool import in_hand
+from doteval.worker.recycling import Recycling
 
 Value = TypeVar("Value")
 

@@ -22,8 +22,8 @@ from doteval.broker.redis_transport import ask_while
 from doteval.core.exit_codes import UNEXPECTED
 from doteval.errors import DotEvalError, UsageError
 from doteval.supervision.worker_config import WorkerOptions
-from workers import logs
-from workers.process import WorkerProcess, current_process, set_current_process
+from doteval.worker import log_setup
+from doteval.worker.process import WorkerProcess, current_process, set_current_process
 
 logger = logging.getLogger("doteval.worker")
 
@@ -48,7 +48,7 @@ def connect(options: WorkerOptions) -> None:
         try:
             process.start()
         except DotEvalError as error:
-            logs.say_why_not(error, options.log_format)
+            log_setup.say_why_not(error, options.log_format)
             process.finish(f"could not start: {error.message}")
             # Celery would catch SystemExit in a signal handler and go on without fixtures.
             os._exit(error.exit_code)
@@ -62,7 +62,7 @@ def connect(options: WorkerOptions) -> None:
         nonlocal queues
         queues = consume_whole_queues(sender.app, options.broker)
         if not queues:
-            logs.say_why_not(_NO_QUEUE, options.log_format)
+            log_setup.say_why_not(_NO_QUEUE, options.log_format)
             os._exit(_NO_QUEUE.exit_code)
         if not issubclass(sender.pool_cls, PreforkPool):
             begin(sender.hostname)

@@ -1,4 +1,4 @@
-"""The launcher's own side of `doteval.supervision.fork_server`: ``python -m workers.launcher CHANNEL``.
+"""The launcher's own side of `doteval.supervision.fork_server`: ``python -m doteval.worker.fork_server_main CHANNEL``.
 
 It has one thread, opens neither store nor broker, and imports nothing of a user's: what it forks begins as clean as
 what the system would start, with the imports made.
@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
 
-# What a worker process imports before its first row, whatever its evaluations are: not `workers.tasks`, which makes the
+# What a worker process imports before its first row, whatever its evaluations are: not `doteval.worker.tasks`, which makes the
 # Celery app from the options of one process.
 _MODULES = (
     # A plugin of pytest that comes with openai.
@@ -39,12 +39,12 @@ _MODULES = (
     "doteval.evaluators",
     "doteval.broker.redis_transport",
     "kombu.pidbox",
-    "workers.control",
-    "workers.consumer",
-    "workers.lane_pool",
-    "workers.lifecycle",
-    "workers.logs",
-    "workers.process",
+    "doteval.worker.remote_control",
+    "doteval.worker.celery_consumer",
+    "doteval.worker.priority_pool",
+    "doteval.worker.lifecycle",
+    "doteval.worker.log_setup",
+    "doteval.worker.process",
 )
 _ASKED_TO_LEAVE = {signal.SIGINT, signal.SIGTERM}
 

@@ -13,11 +13,11 @@ from doteval.broker.celery_app import celery_app, is_redis
 from doteval.broker.messages import TASK_NAME, RowTask
 from doteval.settings import load_settings
 from doteval.supervision.worker_config import WorkerOptions, slots_for
-from workers import control, lifecycle, logs
-from workers.consumer import RowTaskConsumer
-from workers.lane_pool import SPARE, LanePool
-from workers.process import current_process
-from workers.refusals import GiveBackError
+from doteval.worker import lifecycle, log_setup, remote_control
+from doteval.worker.celery_consumer import RowTaskConsumer
+from doteval.worker.errors import GiveBackError
+from doteval.worker.priority_pool import SPARE, LanePool
+from doteval.worker.process import current_process
 
 logger = logging.getLogger("doteval.worker")
 
@@ -47,9 +47,9 @@ app = celery_app(options.broker, options.queues[0], options.visibility_timeout, 
 app.conf.worker_pool = "threads" if is_redis(options.broker) else f"{LanePool.__module__}:{LanePool.__qualname__}"
 app.conf.worker_concurrency = options.slots if is_redis(options.broker) else options.slots + SPARE
 app.conf.worker_consumer = f"{RowTaskConsumer.__module__}:{RowTaskConsumer.__qualname__}"
-logs.connect(options.log_format)
+log_setup.connect(options.log_format)
 lifecycle.connect(options)
-control.connect(options)
+remote_control.connect(options)
 
 
 # The store is the result. Left to itself, Celery looks through all installed packages for a backend, once a thread.

@@ -8,7 +8,7 @@ budgets; `landing` is where rows arrive, and `refusals` says why some are not ru
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from workers.tasks import app
+    from doteval.worker.tasks import app
 
 __all__ = ["app"]
 
@@ -16,7 +16,7 @@ __all__ = ["app"]
 def __getattr__(name: str) -> object:
     # The app is made from the options of one process, which a launcher does not know when it imports the rest.
     if name == "app":
-        from workers.tasks import app
+        from doteval.worker.tasks import app
 
         return app
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
