@@ -2,12 +2,12 @@
 
 pytest_plugins = [
     "pytester",
-    "tests.services.commands",
-    "tests.services.openai",
-    "tests.services.postgres",
-    "tests.services.processes",
-    "tests.services.rabbitmq",
-    "tests.services.redis",
+    "tests.support.commands",
+    "tests.support.openai",
+    "tests.support.postgres",
+    "tests.support.processes",
+    "tests.support.rabbitmq",
+    "tests.support.redis",
     # Last: it imports from the others, which are imported as plugins first.
-    "tests.e2e.project",
+    "tests.support.project",
 ]

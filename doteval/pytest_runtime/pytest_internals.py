@@ -1,6 +1,6 @@
 """The private names of pytest that the row runner stands on, each behind a function of our own.
 
-`tests/unit/test_pytest_internals.py` holds a test for each, against the range of pytest versions
+`tests/unit/pytest_runtime/test_pytest_internals.py` holds a test for each, against the range of pytest versions
 that pyproject.toml pins.
 """
 

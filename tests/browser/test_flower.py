@@ -19,8 +19,8 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from tests.e2e.project import Project, wait_until
-from tests.e2e.test_worker_service import ready
+from tests.acceptance.test_worker_service import ready
+from tests.support.project import Project, wait_until
 
 pytestmark = pytest.mark.browser
 

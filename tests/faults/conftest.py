@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.project import Project
-from tests.faults.services import Broker, PostgresServer, RabbitServer, RedisServer
+from tests.support.fault_services import Broker, PostgresServer, RabbitServer, RedisServer
+from tests.support.project import Project
 
 # How many times each fault is tried, at other moments. `make soak` and the nightly tries use more.
 SEEDS = range(int(os.environ.get("DOTEVAL_FAULT_SEEDS", "2")))

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from tests.e2e.project import Project, leftover_processes, wait_until
-from tests.faults.evaluation import write_evaluation
-from tests.faults.services import PostgresServer, RedisServer
-from tests.services.commands import Commands
+from tests.support.commands import Commands
+from tests.support.fault_evaluation import write_evaluation
+from tests.support.fault_services import PostgresServer, RedisServer
+from tests.support.project import Project, leftover_processes, wait_until
 
 ROW_SECONDS = 0.25
 ROWS_A_SECOND = 40

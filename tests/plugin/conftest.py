@@ -13,7 +13,7 @@ import pytest
 
 from doteval.core.results import Record
 from doteval.store import Store
-from tests.services.commands import Commands
+from tests.support.commands import Commands
 
 Evaluate = Callable[..., pytest.RunResult]
 Records = Callable[..., list[Record]]

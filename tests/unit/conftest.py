@@ -15,11 +15,11 @@ from doteval.pytest_runtime.embedded_session import Collected, EmbeddedPytest
 from doteval.runner.calls import CallPolicy, call, call_async
 from doteval.settings import Settings
 from doteval.store import Store
-from tests.unit.cli_support import CommandLine, fill
-from tests.unit.clock import Clock
-from tests.unit.conductor_bench import HEADER, Bench
-from tests.unit.eval_calls import NEVER, Run
-from tests.unit.fake_queue import FakeQueue
+from tests.support.cli import CommandLine, fill
+from tests.support.clock import Clock
+from tests.support.eval_calls import NEVER, Run
+from tests.support.fake_queue import FakeQueue
+from tests.support.scheduler_bench import HEADER, Bench
 
 InSession = Callable[..., Any]
 OnBench = Callable[..., Any]

@@ -1,0 +1,159 @@
+"""A user's mistake is told on one screen, with an exit code and no traceback."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support.project import Project, leftover_processes
+
+GOOD = """
+from doteval import Score, foreach
+@foreach("a,b", [(1, 2), (3, 4)])
+def eval_good(a, b):
+    return Score("ok", True, ["accuracy"])
+"""
+
+
+def refused(project: Project, code: int, *words: str, arguments: tuple[str, ...] = ("eval_it.py",)) -> str:
+    """Submit; check the exit code, that the message has the words, and that it is one screen."""
+    done = project.run("submit", *arguments, "--experiment", "x", "--workers", "1", check=None)
+    said = done.stdout + done.stderr
+    assert done.returncode == code, said
+    for word in words:
+        assert word in done.stderr, said
+    assert "Traceback (most recent call last)" not in said
+    assert len(said.splitlines()) <= 24
+    assert leftover_processes(project.path) == []
+    return done.stderr
+
+
+OWN_STORE = GOOD.replace("(3, 4)])", '(3, 4)], storage="sqlite://own/results.db")')
+
+
+def test_evaluations_of_different_result_stores(project: Project) -> None:
+    project.write("eval_it.py", OWN_STORE + GOOD.replace("eval_good", "eval_other"))
+    refused(project, 2, "different result stores", "sqlite://own/results.db")
+    # Each by itself is no mistake.
+    done = project.run("submit", "eval_it.py::eval_good", "--experiment", "x", "--workers", "1")
+    assert "own/results.db" in done.stdout
+    assert project.path.joinpath("own", "results.db").is_file()
+    assert not project.path.joinpath(".doteval", "doteval.db").exists()
+
+
+def test_no_such_file(project: Project) -> None:
+    refused(project, 2, "eval_missing.py", arguments=("eval_missing.py",))
+
+
+def test_no_such_evaluation_in_the_file(project: Project) -> None:
+    project.write("eval_it.py", GOOD)
+    refused(project, 2, "eval_it.py::eval_other", arguments=("eval_it.py::eval_other",))
+
+
+def test_a_file_without_evaluations(project: Project) -> None:
+    project.write("eval_it.py", "def eval_undecorated():\n    pass\n")
+    refused(project, 2, "no evaluation in eval_it.py", "@foreach")
+
+
+def test_an_import_error_names_file_and_line(project: Project) -> None:
+    project.write("eval_it.py", "\nimport no_such_module_anywhere\n" + GOOD)
+    refused(project, 2, "eval_it.py:7", "no_such_module_anywhere")
+
+
+def test_a_syntax_error_names_file_and_line(project: Project) -> None:
+    project.write("eval_it.py", GOOD + "\ndef broken(:\n")
+    refused(project, 2, "eval_it.py", "line 12")
+
+
+def test_a_column_that_the_function_has_not(project: Project) -> None:
+    project.write("eval_it.py", GOOD.replace('"a,b"', '"a,label"'))
+    refused(project, 2, "'label'", "eval_good(a, b)")
+
+
+def test_a_column_that_the_file_has_not(project: Project) -> None:
+    project.write("eval_it.py", GOOD.replace("[(1, 2), (3, 4)]", '"data.csv"'))
+    project.write("data.csv", "a,bee\n1,2\n")
+    refused(project, 2, "'b'", "bee", "data.csv")
+
+
+def test_a_value_that_cannot_be_stored(project: Project) -> None:
+    project.write("eval_it.py", GOOD.replace("(3, 4)", "(3, {'deep': [object()]})"))
+    refused(project, 2, "row 1", "'b'", "deep", "object")
+
+
+def test_an_empty_dataset(project: Project) -> None:
+    project.write("eval_it.py", GOOD.replace("[(1, 2), (3, 4)]", "[]"))
+    refused(project, 2, "eval_good", "empty")
+
+
+def test_a_changed_dataset_and_changed_code(project: Project) -> None:
+    project.write("data.csv", "a,b\n1,2\n3,4\n")
+    source = GOOD.replace("[(1, 2), (3, 4)]", '"data.csv"')
+    project.write("eval_it.py", source)
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
+    project.write("data.csv", "a,b\n1,2\n3,5\n")
+    refused(project, 2, "row 1", "--allow-changed")
+    project.write("data.csv", "a,b\n1,2\n3,4\n")
+    project.write("eval_it.py", source + "# a change\n")
+    refused(project, 2, "eval_it.py has changed", "--allow-changed")
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--allow-changed")
+
+
+def test_an_unreachable_broker_is_named_without_its_password(project: Project) -> None:
+    project.write("eval_it.py", GOOD)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        broker = f"redis://user:hush-hush@127.0.0.1:{port}/0"
+        project.environment["DOTEVAL_BROKER"] = broker
+        done = project.run("submit", "eval_it.py", "--experiment", "x", check=3)
+        served = project.run("worker", ".", check=3)
+    for said in (done.stderr, served.stderr):
+        assert f"127.0.0.1:{port}" in said
+        assert "hush-hush" not in said
+        assert "Traceback" not in said
+
+
+def test_an_unreachable_store_is_named_without_its_password(project: Project) -> None:
+    project.write("eval_it.py", GOOD)
+    project.environment["DOTEVAL_STORAGE"] = "postgresql://user:hush-hush@127.0.0.1:1/db"
+    assert "hush-hush" not in refused(project, 4, "127.0.0.1:1")
+
+
+def test_a_read_only_store(project: Project) -> None:
+    project.write("eval_it.py", GOOD)
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
+    if os.geteuid() == 0:
+        # Root may write to anything; what it cannot do is create a file below a file.
+        (project.path / "file").write_text("")
+        project.environment["DOTEVAL_STORAGE"] = str(project.path / "file" / "results.db")
+        refused(project, 4, "results.db")
+        return
+    _freeze(project.path / ".doteval")
+    refused(project, 4, "doteval.db")
+
+
+def _freeze(directory: Path) -> None:
+    for path in (*directory.iterdir(), directory):
+        path.chmod(0o500 if path.is_dir() else 0o400)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--detach",), "--broker"),
+        (("--samples", "0"), "--samples"),
+        (("--rows-per-task", "many"), "--rows-per-task"),
+        (("--storage", "mysql://host/db"), "mysql"),
+        (("--nonsense",), "--nonsense"),
+    ],
+)
+def test_options_that_make_no_sense(project: Project, arguments: tuple[str, ...], word: str) -> None:
+    project.write("eval_it.py", GOOD)
+    done = project.run("submit", "eval_it.py", "--experiment", "x", *arguments, check=None)
+    assert done.returncode in (2, 4)
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,290 @@
+"""Budgets of experiments: the figures are the server's, and what goes beyond a budget was in flight when it ended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from doteval.mock_openai import MockOpenAI
+from tests.support.project import Project, wait_until
+
+ROWS = 300
+WORKERS, CONCURRENCY = 2, 5
+IN_FLIGHT = WORKERS * CONCURRENCY
+LOCAL = ("--workers", str(WORKERS), "--concurrency", str(CONCURRENCY))
+
+ASYNC = """
+from pathlib import Path
+from doteval import Result, foreach
+from doteval.evaluators import exact_match
+
+@foreach("number", [(number,) for number in range(ROWS)], retries=0)
+async def eval_it(number, async_openai_client):
+    reply = await async_openai_client.chat.completions.create(
+        model="m", messages=[{"role": "user", "content": f"number {number:05} [[reply:one two three]]"}]
+    )
+    if number % 4 == 0 and Path("broken").exists():
+        raise ValueError("not this one")
+    return Result(exact_match(1, 1), prompt=number, model_response=reply.choices[0].message.content)
+""".replace("ROWS", str(ROWS))
+
+SYNC = ASYNC.replace("async def", "def").replace("await ", "").replace("async_openai", "openai")
+
+# With a fixture that is made anew for every row.
+OWN = ASYNC.replace("async_openai_client)", "async_openai_client, tmp_path)", 1)
+
+
+# Models are called by fixtures too: of the session, of the module, and of each row.
+FIXTURES = """
+import pytest
+from doteval import Result, foreach
+from doteval.evaluators import exact_match
+
+def say(client, text):
+    client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
+
+@pytest.fixture(scope="session")
+def warm(openai_client):
+    say(openai_client, "one")
+    return openai_client
+
+@pytest.fixture(scope="module")
+def primed(warm):
+    say(warm, "one two")
+    return warm
+
+@pytest.fixture
+def own(primed):
+    say(primed, "one two three")
+    yield primed
+    say(primed, "one two three four")
+
+@foreach("number", [(number,) for number in range(20)])
+def eval_it(number, own):
+    say(own, f"number {number}")
+    return Result(exact_match(1, 1), prompt=number)
+"""
+
+
+@pytest.fixture
+def server(project: Project) -> Iterator[MockOpenAI]:
+    with MockOpenAI(latency=0.05) as server:
+        project.environment |= {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "sk-none"}
+        yield server
+
+
+def sent(server: MockOpenAI) -> tuple[int, int]:
+    """Requests, and tokens in and out, by the server's count."""
+    stats = server.stats()
+    return stats["requests"], stats["prompt_tokens"] + stats["completion_tokens"]
+
+
+def spent(project: Project) -> tuple[int, int]:
+    """The same by ours."""
+    (model,) = project.json("usage", "x")["models"]
+    return model["spent"]["attempts"], model["spent"]["prompt_tokens"] + model["spent"]["completion_tokens"]
+
+
+def shown(project: Project) -> dict[str, Any]:
+    (evaluation,) = project.json("show", "x")["evaluations"]
+    return dict(evaluation)
+
+
+def assert_whole(project: Project) -> None:
+    """Every row has one result, and each was right."""
+    records = project.records("x")["eval_it"]
+    assert Counter(record.row.index for record in records) == Counter(range(ROWS))
+    assert {record.outcome.status for record in records} == {"done"}
+    assert shown(project)["status"] == "completed"
+
+
+@pytest.mark.parametrize("source", [SYNC, OWN], ids=["sync", "own fixtures"])
+def test_rows_of_all_kinds_stop_at_the_budget(project: Project, server: MockOpenAI, source: str) -> None:
+    project.write("eval_it.py", source)
+    project.run("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-requests", "100", check=6)
+    requests, _ = sent(server)
+    assert 100 <= requests < 100 + IN_FLIGHT
+    assert spent(project) == sent(server)
+    assert shown(project)["rows"]["pending"] == ROWS - requests
+
+
+def test_local_workers_stop_at_the_budget_and_go_on_with_a_larger_one(project: Project, server: MockOpenAI) -> None:
+    project.write("eval_it.py", ASYNC)
+    submit = ("submit", "eval_it.py", "--experiment", "x", *LOCAL)
+    done = project.run(*submit, "--max-requests", "100", check=6)
+    requests, _ = sent(server)
+    assert 100 <= requests < 100 + IN_FLIGHT
+    assert spent(project) == sent(server)
+    reason = f"the budget is used up: {requests} of 100 requests"
+    assert f"experiment 'x': {reason}; {ROWS - requests} rows are pending" in done.stderr
+    assert "a larger budget" in done.stderr
+    found = shown(project)
+    assert (found["status"], found["reason"]) == ("cancelled", reason)
+    assert found["rows"] == {"total": ROWS, "done": requests, "failed": 0, "skipped": 0, "pending": ROWS - requests}
+    status = project.run("status", "x").stdout
+    assert reason in status
+    assert f"{ROWS - requests} rows pending: submit again with a larger budget to go on" in status
+
+    done = project.run(*submit, "--max-requests", "100", check=6)
+    assert reason in done.stderr
+    assert "worker process" not in done.stdout
+    assert sent(server)[0] == requests
+
+    project.run(*submit, "--max-requests", "200", check=6)
+    assert 200 <= sent(server)[0] < 200 + IN_FLIGHT
+    project.run(*submit)
+    assert sent(server)[0] == ROWS
+    assert spent(project) == sent(server)
+    assert_whole(project)
+    # Nothing is left to be done, so no budget is in the way.
+    project.run(*submit, "--max-requests", "10")
+
+
+@pytest.mark.parametrize("detach", [False, True], ids=["followed", "detached"])
+def test_a_service_stops_at_the_budget_with_row_tasks_in_its_queue(
+    project: Project, server: MockOpenAI, redis_url: str, detach: bool
+) -> None:
+    project.environment["DOTEVAL_BROKER"] = redis_url
+    project.write("eval_it.py", ASYNC)
+    submit = ("submit", "eval_it.py", "--experiment", "x", "--rows-per-task", "7", *(["--detach"] if detach else []))
+    with project.started("worker", ".", "--processes", str(WORKERS), "--concurrency", str(CONCURRENCY)):
+        wait_until(lambda: sum(worker.state == "ready" for worker in project.workers()) >= 2, what="two workers")
+        # All row tasks are in the queue at once.
+        project.run(*submit, "--max-tokens", "800", check=0 if detach else 6)
+        if detach:
+            done = project.run("watch", "x", check=6)
+            assert "the budget is used up" in done.stderr
+        requests, tokens = sent(server)
+        assert 800 <= tokens < 800 + IN_FLIGHT * tokens / requests
+        assert requests < ROWS / 2
+        assert spent(project) == (requests, tokens)
+        found = shown(project)
+        assert found["reason"] == f"the budget is used up: {tokens:,} of 800 tokens"
+        assert found["rows"]["pending"] == ROWS - requests
+        project.run(*submit, "--max-tokens", "800", check=6)
+        assert sent(server)[0] == requests
+
+        project.run(*submit)
+        project.run("watch", "x")
+    assert sent(server)[0] == ROWS
+    assert spent(project) == sent(server)
+    assert_whole(project)
+
+
+def test_rows_that_are_run_again_are_spent_again(project: Project, server: MockOpenAI) -> None:
+    project.write("eval_it.py", ASYNC)
+    (project.path / "broken").touch()
+    project.run("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-requests", "301")
+    failed = shown(project)["rows"]["failed"]
+    assert failed == ROWS / 4
+    (project.path / "broken").unlink()
+    # The budget that it was submitted with stays, and so far all of it but one was spent.
+    project.run("retry", "x", *LOCAL, check=6)
+    assert 301 <= sent(server)[0] < 301 + IN_FLIGHT
+    assert "the budget is used up" in project.run("retry", "x", *LOCAL, check=6).stderr
+    project.run("retry", "x", *LOCAL, "--max-requests", "320", check=6)
+    assert 320 <= sent(server)[0] < 320 + IN_FLIGHT
+    assert spent(project) == sent(server)
+    project.run("retry", "x", *LOCAL, "--max-requests", "1000")
+    assert sent(server)[0] == ROWS + failed
+    assert_whole(project)
+
+
+def test_a_budget_in_dollars_goes_by_the_price_table(project: Project, server: MockOpenAI) -> None:
+    project.write("eval_it.py", ASYNC)
+    submit = ("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-cost", "0.5")
+    done = project.run(*submit, check=2)
+    assert "no price table is named" in done.stderr
+    assert sent(server)[0] == 0
+
+    project.write("prices.toml", '[models."another"]\nprompt = 1.0\n')
+    project.environment["DOTEVAL_PRICES"] = "prices.toml"
+    done = project.run(*submit, check=6)
+    assert "the budget of $0.5000 cannot be kept: no price is known for m" in done.stderr
+    assert sent(server)[0] <= IN_FLIGHT
+    project.run("delete", "x", "--yes")
+
+    server.reset()
+    project.write("prices.toml", '[models."m"]\nprompt = 100.0\ncompletion = 1000.0\n')
+    done = project.run(*submit, check=6)
+    stats = server.stats()
+    cost = (stats["prompt_tokens"] * 100 + stats["completion_tokens"] * 1000) / 1_000_000
+    assert 0.5 <= cost < 0.5 + IN_FLIGHT * cost / stats["requests"]
+    assert f"the budget is used up: ${cost:.4f} of $0.5000" in done.stderr
+
+
+def test_calls_of_fixtures_are_spent(project: Project, server: MockOpenAI) -> None:
+    project.write("eval_it.py", FIXTURES)
+    submit = ("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
+    project.run(*submit, "--max-requests", "10", check=6)
+    assert 10 <= sent(server)[0] <= 14
+    assert spent(project) == sent(server)
+    project.run("delete", "x", "--yes")
+
+    server.reset()
+    project.run(*submit)
+    assert sent(server)[0] == 20 * 3 + 2
+    assert spent(project) == sent(server)
+    # Rows pay for fixtures of their own; what they share was set up for the evaluation.
+    assert [usage.attempts for record in project.records("x")["eval_it"] for usage in record.outcome.usage] == [3] * 20
+    ((evaluation,), (worker,)) = (project.json("usage", "x", "--by", by)[f"{by}s"] for by in ("evaluation", "worker"))
+    for group in (evaluation, worker):
+        (model,) = group["models"]
+        assert (model["kept"]["attempts"], model["spent"]["attempts"]) == (60, 62)
+
+
+def test_of_two_experiments_the_first_pays_for_fixtures_that_both_use(
+    project: Project, server: MockOpenAI, redis_url: str
+) -> None:
+    project.environment["DOTEVAL_BROKER"] = redis_url
+    project.write("eval_it.py", FIXTURES)
+    with project.started("worker", ".", "--processes", "1"):
+        wait_until(lambda: [worker.state for worker in project.workers()] == ["ready"], what="a worker")
+        assert sent(server)[0] == 1
+        project.run("submit", "eval_it.py", "--experiment", "x")
+        assert spent(project) == sent(server)
+        assert sent(server)[0] == 62
+        server.reset()
+        project.run("submit", "eval_it.py", "--experiment", "y")
+        (model,) = project.json("usage", "y")["models"]
+        assert model["spent"]["attempts"] == sent(server)[0] == 60
+
+
+def run_pytest(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "eval_it.py", "--experiment", "x", "--concurrent", "5", *arguments]
+    return subprocess.run(
+        command,
+        cwd=project.path,
+        env=project._environment(),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+def test_plain_pytest_stops_at_the_budget(project: Project, server: MockOpenAI) -> None:
+    project.write("eval_it.py", ASYNC)
+    done = run_pytest(project, "--max-requests", "100")
+    requests, _ = sent(server)
+    assert 100 <= requests < 105
+    assert done.returncode == 1
+    assert f"the budget is used up: {requests} of 100 requests; {ROWS - requests} rows are pending" in done.stdout
+    assert shown(project)["status"] == "cancelled"
+    assert run_pytest(project, "--max-requests", "100").returncode == 1
+    assert sent(server)[0] == requests
+    assert run_pytest(project).returncode == 0
+    assert spent(project) == sent(server) == (ROWS, sent(server)[1])
+    assert_whole(project)
+
+
+def test_calls_of_fixtures_are_spent_in_plain_pytest_too(project: Project, server: MockOpenAI) -> None:
+    project.write("eval_it.py", FIXTURES)
+    assert run_pytest(project).returncode == 0
+    assert sent(server)[0] == 20 * 3 + 2
+    assert spent(project) == sent(server)

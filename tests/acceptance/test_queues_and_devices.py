@@ -1,0 +1,232 @@
+"""Evaluations go to the workers that serve their queue, and worker processes see the device that is theirs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import defaultdict
+
+import pytest
+import redis
+
+from doteval.broker.fair_queues import lane_names
+from tests.support.project import Project, wait_until
+
+EVALUATIONS = """
+import asyncio
+import pytest
+from doteval import Score, foreach
+
+@pytest.fixture(scope="session")
+def gpu_model():
+    tell("+gpu_model")
+    yield "g"
+    tell("-gpu_model")
+
+@pytest.fixture(scope="session")
+def small_model():
+    tell("+small_model")
+    return "s"
+
+@pytest.mark.doteval(queue="gpu")
+@foreach("number", [(number,) for number in range(40)])
+async def eval_large(number, gpu_model):
+    tell("large")
+    await asyncio.sleep({seconds})
+    return Score("ok", True, ["accuracy"])
+
+@foreach("number", [(number,) for number in range(40)])
+async def eval_small(number, small_model):
+    tell("small")
+    await asyncio.sleep({seconds})
+    return Score("ok", True, ["accuracy"])
+"""
+
+DEVICES = """
+import os
+SEEN_AT_IMPORT = os.environ.get("CUDA_VISIBLE_DEVICES")
+import asyncio
+from doteval import Result, Score, foreach
+
+@foreach("number", [(number,) for number in range(60)])
+async def eval_it(number):
+    await asyncio.sleep(0.2)
+    assert SEEN_AT_IMPORT == os.environ["CUDA_VISIBLE_DEVICES"]
+    return Result(Score("ok", True, ["accuracy"]), metadata={"device": SEEN_AT_IMPORT, "pid": os.getpid()})
+"""
+
+
+@pytest.fixture
+def placed(project: Project, redis_url: str) -> Project:
+    """A project with an evaluation for the queue gpu and one for whatever queue is told."""
+    project.environment["DOTEVAL_BROKER"] = redis_url
+    project.write("eval_it.py", EVALUATIONS.format(seconds=0.02))
+    (project.path / "conftest.py").write_text(
+        "import os, pytest\n"
+        "@pytest.fixture(scope='session', autouse=True)\n"
+        "def always():\n"
+        "    with open('always.log', 'a') as log:\n"
+        "        log.write(f'{os.getpid()}\\n')\n"
+    )
+    return project
+
+
+def ready(project: Project, service: str, processes: int = 1) -> bool:
+    live = [worker for worker in project.workers() if worker.info.service.startswith(f"{service}-")]
+    return sum(worker.state == "ready" for worker in live) >= processes
+
+
+def pids(project: Project, what: str) -> set[int]:
+    """In which processes something happened."""
+    return {event.pid for event in project.events() if event.what == what}
+
+
+def pid_of(project: Project, service: str) -> int:
+    (pid,) = [worker.info.pid for worker in project.workers() if worker.info.service.startswith(f"{service}-")]
+    return pid
+
+
+def test_rows_go_to_workers_of_their_queue_and_fixtures_with_them(placed: Project) -> None:
+    gpu = ("worker", ".", "--queue", "gpu", "--processes", "1", "--name", "gpu")
+    other = ("worker", ".", "--processes", "1", "--name", "other")
+    with placed.started(*gpu), placed.started(*other):
+        wait_until(lambda: ready(placed, "gpu") and ready(placed, "other"), what="two ready services")
+        placed.run("submit", "eval_it.py", "--experiment", "x")
+        at_gpu, at_other = pid_of(placed, "gpu"), pid_of(placed, "other")
+        status = placed.json("status", "x")
+        placed.run("drain", "gpu")
+    assert placed.counts() == {
+        "large": 40, "small": 40, "+gpu_model": 1, "-gpu_model": 1, "+small_model": 1
+    }  # fmt: skip
+    assert pids(placed, "large") == pids(placed, "+gpu_model") == {at_gpu}
+    assert pids(placed, "small") == pids(placed, "+small_model") == {at_other}
+    # That of conftest.py is everybody's.
+    assert sorted(map(int, (placed.path / "always.log").read_text().split())) == sorted([at_gpu, at_other])
+    assert {found["name"]: found["queue"] for found in status["evaluations"]} == {
+        "eval_large": "gpu",
+        "eval_small": "doteval",
+    }
+    assert {found["pid"]: found["queues"] for found in status["workers"]} == {at_gpu: ["gpu"], at_other: ["doteval"]}
+    assert {found["device"] for found in status["workers"]} == {os.environ.get("CUDA_VISIBLE_DEVICES")}
+    assert status["messages_by_queue"] == {"gpu": 0, "doteval": 0}
+    loads = {load["fixture"]: load["loads"] for load in placed.json("usage", "x")["fixtures"]}
+    assert (loads["gpu_model"], loads["small_model"]) == (1, 1)
+
+
+@pytest.mark.parametrize("queues", [("--queue", "gpu,doteval"), ("--queue", "gpu", "--queue", "doteval")])
+def test_a_worker_may_serve_several_queues(placed: Project, queues: tuple[str, ...]) -> None:
+    with placed.started("worker", ".", *queues, "--processes", "1"):
+        placed.run("submit", "eval_it.py", "--experiment", "x")
+        assert placed.json("status", "x")["workers"][0]["queues"] == ["gpu", "doteval"]
+    assert {name: len(found) for name, found in placed.records("x").items()} == {"eval_large": 40, "eval_small": 40}
+
+
+def test_without_a_broker_all_queues_are_served_and_devices_dealt(project: Project) -> None:
+    project.environment["CUDA_VISIBLE_DEVICES"] = "7"
+    project.write("eval_it.py", EVALUATIONS.format(seconds=0.02))
+    project.write("eval_devices.py", DEVICES)
+    project.run("submit", ".", "--experiment", "x", "--queue", "cpu", "--devices", "3,1")
+    records = project.records("x")
+    assert {name: len(found) for name, found in records.items()} == {
+        "eval_large": 40,
+        "eval_small": 40,
+        "eval_it": 60,
+    }
+    assert {worker.info.device for worker in project.workers()} == {"1", "3"}
+    # With the name of the private broker behind it.
+    served = [[queue.split("@") for queue in worker.info.queues] for worker in project.workers()]
+    assert {frozenset(name for name, _ in queues) for queues in served} == {frozenset({"gpu", "cpu"})}
+    assert len({private for queues in served for _, private in queues}) == 1
+    assert {record.outcome.metadata["device"] for record in records["eval_it"]} == {"1", "3"}
+
+
+def test_nobody_publishes_for_queues_that_he_does_not_serve(placed: Project, redis_url: str) -> None:
+    """The submitter is dead and the rows of both evaluations are lost from the broker."""
+    placed.run("submit", "eval_it.py", "--experiment", "x", "--detach")
+    with redis.Redis.from_url(redis_url) as broker:
+        assert broker.llen("gpu") > 0
+        broker.flushdb()
+        with placed.started("worker", ".", "--processes", "1", "--name", "other"):
+            # Found again by the worker that serves its queue, and run to its end; eval_large waits.
+            wait_until(lambda: placed.counts()["small"] == 40, what="the rows of eval_small", seconds=60)
+            wait_until(
+                lambda: placed.json("status", "x")["evaluations"][1]["status"] == "completed", what="a completed one"
+            )
+            large, _ = placed.json("status", "x")["evaluations"]
+            assert (large["status"], large["rows"]["pending"]) == ("running", 40)
+            assert "doteval worker PATH --queue gpu" in large["plan"][0]
+            assert placed.counts()["+gpu_model"] == placed.counts()["large"] == 0
+            assert not any(broker.exists(name) for name in lane_names("gpu"))
+            with placed.started("worker", ".", "--queue", "gpu", "--processes", "1", "--name", "gpu"):
+                placed.run("watch", "x")
+                assert pids(placed, "large") == {pid_of(placed, "gpu")}
+    assert placed.counts()["large"] == placed.counts()["small"] == 40
+
+
+def test_a_queue_that_nobody_serves_is_told_of(placed: Project) -> None:
+    with placed.started("worker", ".", "--processes", "1", "--name", "other"):
+        wait_until(lambda: ready(placed, "other"), what="a ready worker process")
+        submitted = placed.run("submit", "eval_it.py", "--experiment", "x", "--detach")
+        assert "no worker process listens on the queue 'gpu'" in submitted.stdout + submitted.stderr
+        assert "doteval worker PATH --queue gpu" in submitted.stdout + submitted.stderr
+        assert "queue 'doteval'" not in submitted.stdout + submitted.stderr
+        doctor = placed.run("doctor", ".", check=1).stdout
+        assert "workers on 'gpu': 0 live" in doctor
+        assert "doteval worker PATH --queue gpu" in doctor
+
+
+def test_retry_goes_where_the_rows_were(placed: Project) -> None:
+    text = EVALUATIONS.format(seconds=0.01)
+    placed.write("eval_it.py", text.replace('tell("small")', "assert os.path.exists('mended') or number"))
+    with placed.started("worker", ".", "--queue", "gpu,lab", "--processes", "1"):
+        placed.run("submit", "eval_it.py", "--experiment", "x", "--queue", "lab")
+        before = placed.json("status", "x")["evaluations"]
+        (placed.path / "mended").touch()
+        placed.run("retry", "x")
+        after = placed.json("status", "x")["evaluations"]
+    assert [(each["rows"]["failed"], each["queue"]) for each in before] == [(0, "gpu"), (1, "lab")]
+    assert [(each["rows"]["failed"], each["queue"]) for each in after] == [(0, "gpu"), (0, "lab")]
+
+
+# By its name "prefork" Celery cannot tell the pool from its default, in whose place ours is used.
+@pytest.mark.parametrize("pool", ["threads", "processes"])
+def test_a_plain_celery_worker_takes_whole_queues(placed: Project, pool: str) -> None:
+    placed.environment["DOTEVAL_PATH"] = "."
+    program = [sys.executable, "-m", "celery", "-A", "workers", "worker", "-n", "plain@%h", "-Q", "gpu"]
+    with placed.started(program=[*program, "--pool", pool, "--concurrency", "2"]):
+        wait_until(lambda: any(worker.state == "ready" for worker in placed.workers()), what="a ready worker process")
+        # Of low priority: on a lane that -Q does not name.
+        placed.run("submit", "eval_it.py::eval_large", "--experiment", "x", "--priority", "low")
+        assert {worker.info.queues for worker in placed.workers()} == {("gpu",)}
+    assert len(placed.records("x")["eval_large"]) == 40
+    assert placed.counts()["+small_model"] == 0
+
+
+def test_each_process_keeps_its_device(project: Project, redis_url: str) -> None:
+    project.environment["DOTEVAL_BROKER"] = redis_url
+    project.write("eval_it.py", DEVICES)
+    with project.started(
+        "worker", ".", "--devices", "5,GPU-0a1b", "--concurrency", "2", "--max-rows-per-process", "25"
+    ):
+        wait_until(lambda: ready(project, "worker", 2), what="two ready worker processes")
+        project.run("submit", "eval_it.py", "--experiment", "x", "--detach")
+        wait_until(lambda: project.done() >= 4, what="4 rows")
+        victim = project.workers()[0]
+        os.kill(victim.info.pid, signal.SIGKILL)
+        project.run("watch", "x")
+        workers = project.json("status", "x")["workers"]
+    devices = defaultdict(set)
+    for worker in project.workers():
+        devices[worker.info.service].add(worker.info.device)
+    assert sorted(map(sorted, devices.values())) == [["5"], ["GPU-0a1b"]]
+    # One was killed, and all together stored more rows than two processes may.
+    assert len(project.workers()) >= 4
+    assert {worker["device"] for worker in workers} <= {"5", "GPU-0a1b"}
+    by_pid = {worker.info.pid: worker.info.device for worker in project.workers()}
+    records = project.records("x")["eval_it"]
+    assert len(records) == 60
+    for record in records:
+        assert record.outcome.metadata["device"] == by_pid[record.outcome.metadata["pid"]]
+    replaced = {worker.info.pid for worker in project.workers() if worker.info.service == victim.info.service}
+    assert any(record.outcome.metadata["pid"] in replaced - {victim.info.pid} for record in records)

@@ -1,0 +1,195 @@
+"""`doteval retry` and `doteval cancel`: with local workers and with a service elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+
+import pytest
+
+from doteval.core.results import RowStatus
+from tests.support.project import Project, leftover_processes, wait_until
+
+# Rows fail in one of two ways as long as a file is there.
+FAILING = """
+from pathlib import Path
+from doteval import Score, foreach
+
+@foreach("i", [(i,) for i in range(100)], retries=0)
+def eval_it(i):
+    tell(f"row {i}")
+    if i % 10 == 1 and Path("broken").exists():
+        raise ConnectionResetError("the other side hung up")
+    if i % 10 == 2 and Path("broken").exists():
+        raise ValueError("not a number")
+    return Score("ok", True, ["accuracy"])
+"""
+
+SLOW = """
+import asyncio, time
+from doteval import Score, foreach
+
+@foreach("i", [(i,) for i in range(400)])
+async def eval_it(i):
+    tell(f"begin {time.time()}")
+    await asyncio.sleep(0.2)
+    tell("end")
+    return Score("ok", True, ["accuracy"])
+"""
+
+
+def rows_run(project: Project) -> set[int]:
+    return {int(what.split()[1]) for what in project.counts() if what.startswith("row ")}
+
+
+def errors(project: Project) -> dict[str, int]:
+    (evaluation,) = project.json("show", "x", "--errors")["evaluations"]
+    return {error["class"]: error["count"] for error in evaluation["errors"]}
+
+
+@pytest.fixture
+def failed(project: Project) -> Project:
+    """A project whose experiment "x" has ten rows that failed in each of the two ways."""
+    project.write("eval_it.py", FAILING)
+    (project.path / "broken").touch()
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
+    assert errors(project) == {"infrastructure": 10, "evaluation": 10}
+    (project.path / "broken").unlink()
+    project.log.unlink()
+    return project
+
+
+def test_only_what_was_chosen_is_run_again_without_dataset_or_file(failed: Project) -> None:
+    failed.run("retry", "x", "--only", "infrastructure", "--workers", "1")
+    assert rows_run(failed) == set(range(1, 100, 10))
+    assert errors(failed) == {"evaluation": 10}
+    failed.run("retry", "x", "--row", "42", "--workers", "1")
+    assert rows_run(failed) == {*range(1, 100, 10), 42}
+    done = failed.run("retry", "x", "--evaluation", "eval_it", "--workers", "2")
+    assert rows_run(failed) == {*range(1, 100, 10), *range(2, 100, 10)}
+    assert max(failed.counts().values()) == 1
+    assert errors(failed) == {}
+    assert "1.000" in done.stdout
+    records = failed.records("x")["eval_it"]
+    assert [record.row.index for record in records] == list(range(100))
+    assert {record.outcome.status for record in records} == {RowStatus.DONE}
+    assert failed.json("show", "x")["evaluations"][0]["status"] == "completed"
+    assert failed.run("retry", "x").stdout == "No failed rows to run again\n"
+    assert leftover_processes(failed.path) == []
+
+
+def test_errors_of_rows_that_fail_again_are_the_new_ones(failed: Project) -> None:
+    (failed.path / "broken").touch()
+    failed.run("retry", "x", "--only", "evaluation", "--workers", "1")
+    assert errors(failed) == {"infrastructure": 10, "evaluation": 10}
+    with failed.store() as store:
+        (evaluation,) = store.evaluations.of(store.experiments.find("x"))
+        attempts = store.attempts.of_row(evaluation.id, 2)
+    assert [attempt.replaced for attempt in attempts] == [True, False]
+    assert all(attempt.error is not None and attempt.worker is not None for attempt in attempts)
+
+
+def test_changed_code_is_not_retried_in_silence(failed: Project) -> None:
+    failed.write("eval_it.py", FAILING + "# mended\n")
+    done = failed.run("retry", "x", check=2)
+    assert "eval_it.py has changed" in done.stderr
+    assert "--allow-changed" in done.stderr
+    assert errors(failed) == {"infrastructure": 10, "evaluation": 10}
+    failed.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--allow-changed")
+    assert errors(failed) == {}
+    assert rows_run(failed) == {*range(1, 100, 10), *range(2, 100, 10)}
+
+
+def test_a_file_that_is_gone_is_named(failed: Project) -> None:
+    (failed.path / "eval_it.py").unlink()
+    done = failed.run("retry", "x", check=2)
+    assert "eval_it.py" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_from_another_directory_and_with_a_conftest_above(project: Project) -> None:
+    project.write("conftest.py", "import pytest\n@pytest.fixture(scope='session')\ndef high():\n    return 1\n")
+    project.write("evals/deep/eval_it.py", FAILING.replace("eval_it(i)", "eval_it(i, high)"))
+    (project.path / "broken").touch()
+    project.run("submit", "evals", "--experiment", "x", "--workers", "1")
+    elsewhere = project.path / "elsewhere"
+    elsewhere.mkdir()
+    other = Project(elsewhere, project.commands, {"DOTEVAL_STORAGE": str(project.path / ".doteval" / "doteval.db")})
+    other.run("retry", "x", "--workers", "1")
+    assert other.json("show", "x")["evaluations"][0]["rows"]["failed"] == 0
+
+
+def test_of_ten_thousand_rows_a_waiting_service_runs_the_thousand_that_failed(
+    project: Project, broker_url: str
+) -> None:
+    """How long that takes is measured by the benchmark retry_rows."""
+    project.environment["DOTEVAL_BROKER"] = broker_url
+    project.write(
+        "eval_it.py",
+        """
+        from pathlib import Path
+        from doteval import Score, foreach
+        @foreach("i", [(i,) for i in range(10_000)], retries=0)
+        async def eval_it(i):
+            if i % 10 == 1 and Path("broken").exists():
+                raise ConnectionResetError("the other side hung up")
+            with Path("ran").open("a") as ran:
+                ran.write(f"{i}\\n")
+            return Score("ok", True, ["accuracy"])
+        """,
+    )
+    (project.path / "broken").touch()
+    with project.started("worker", ".", "--processes", "1"):
+        project.run("submit", "eval_it.py", "--experiment", "x")
+        (evaluation,) = project.json("show", "x")["evaluations"]
+        assert evaluation["rows"]["failed"] == 1000
+        (project.path / "broken").unlink()
+        (project.path / "ran").unlink()
+        project.run("retry", "x", "--detach")
+        wait_until(lambda: project.json("show", "x")["evaluations"][0]["status"] == "completed", what="completion")
+    (evaluation,) = project.json("show", "x")["evaluations"]
+    assert evaluation["rows"] == {"total": 10_000, "done": 10_000, "failed": 0, "skipped": 0, "pending": 0}
+    assert sorted(map(int, (project.path / "ran").read_text().split())) == list(range(1, 10_000, 10))
+
+
+@pytest.mark.parametrize("broker", [None, "redis", "rabbitmq"])
+def test_cancel_begins_no_further_rows_and_a_submission_goes_on(
+    project: Project, broker: str | None, request: pytest.FixtureRequest
+) -> None:
+    project.write("eval_it.py", SLOW)
+    if broker is not None:
+        project.environment["DOTEVAL_BROKER"] = request.getfixturevalue(f"{broker}_url")
+    arguments = ["submit", "eval_it.py", "--experiment", "x"]
+    local = ["--workers", "1"] if broker is None else []
+    serving = project.started("worker", ".", "--processes", "1") if broker is not None else contextlib.nullcontext()
+    with serving:
+        with project.started(*arguments, *local) as submitter:
+            wait_until(lambda: project.done() >= 20, what="20 rows")
+            said = project.run("cancel", "x", "--reason", "too dear")
+            cancelled_at = time.time()
+            assert submitter.wait(20) == 0
+        assert re.fullmatch(r"Cancelled 1 evaluation; \d+ rows pending. To go on: submit it again\n", said.stdout)
+        # Two beats and a bit, in which a worker process must have noticed: between two rows none is in flight either.
+        wait_until(lambda: time.time() > cancelled_at + 2.5, what="two beats")
+        wait_until(lambda: len(begun(project)) == project.counts()["end"], what="the end of the rows in flight")
+        time_of_last = max(begun(project))
+        # Were it going on, it would show.
+        wait_until(lambda: time.time() > cancelled_at + 4, what="four seconds")
+        assert max(begun(project)) == time_of_last < cancelled_at + 2.5
+        ran = project.counts()["end"]
+        assert ran == project.done() < 400
+        (evaluation,) = project.json("status", "x")["evaluations"]
+        assert (evaluation["status"], evaluation["reason"]) == ("cancelled", "too dear")
+        assert evaluation["rows"]["pending"] == 400 - ran
+        assert project.run("cancel", "x").stdout == "Nothing was running\n"
+
+        project.run(*arguments, *local)
+    assert [record.row.index for record in project.records("x")["eval_it"]] == list(range(400))
+    assert len(begun(project)) == project.counts()["end"] == 400
+    assert project.json("status", "x")["evaluations"][0]["status"] == "completed"
+
+
+def begun(project: Project) -> list[float]:
+    """When rows began."""
+    return [float(event.what.split()[1]) for event in project.events() if event.what.startswith("begin")]

@@ -1,0 +1,227 @@
+"""`doteval submit` from an eval file to stored results, with every fixture counted."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+
+import pytest
+
+from tests.support.project import Project, leftover_processes, wait_until
+
+EVALUATIONS = """
+import time
+import pytest
+from doteval import Result, foreach
+from doteval.evaluators import exact_match
+
+@pytest.fixture(scope="session")
+def model():
+    tell("+model")
+    class Model:
+        calls = 0
+        def get_stats(self):
+            return {"calls": self.calls, "by": {"label": self.calls}}
+    model = Model()
+    yield model
+    tell(f"-model {model.calls}")
+
+@pytest.fixture(scope="module")
+def of_module(model):
+    tell("+module")
+    yield 1
+    tell("-module")
+
+@pytest.fixture
+def of_row(of_module):
+    tell("+row")
+    yield object()
+    tell("-row")
+
+DATA = [(f"text {i}", "even" if i % 2 == 0 else "odd") for i in range(200)]
+
+@foreach("text,label", DATA)
+def eval_counted(text, label, model, of_row):
+    model.calls += 1
+    tell(f"row {text}")
+    time.sleep(0.005)
+    number = int(text.split()[1])
+    if number == 13:
+        raise ValueError("thirteen")
+    if number == 14:
+        pytest.skip("fourteen")
+    return Result(exact_match("even", label), prompt=text, model_response=label, metadata={"n": number})
+"""
+
+
+def test_fixtures_are_loaded_once_a_worker_process_and_torn_down_after_its_last_row(project: Project) -> None:
+    # One of them could be done with all rows before the other is there.
+    both = f"""tell("+model")
+    while open({str(project.log)!r}).read().count("+model") < 2:
+        time.sleep(0.01)"""
+    project.write("eval_it.py", EVALUATIONS.replace('tell("+model")', both))
+    done = project.run("submit", "eval_it.py", "--experiment", "first", "--workers", "2")
+
+    counts = project.counts()
+    assert counts["+model"] == 2
+    assert sum(count for what, count in counts.items() if what.startswith("-model")) == 2
+    assert counts["+row"] == counts["-row"] == 200
+    assert counts["+module"] == counts["-module"] == 2
+    rows = Counter(event.what for event in project.events() if event.what.startswith("row "))
+    assert set(rows.values()) == {1}
+    assert len(rows) == 200
+    for pid in {event.pid for event in project.events()}:
+        own = [event.what for event in project.events() if event.pid == pid]
+        assert own[0] == "+model"
+        assert own[-2:] == ["-module", f"-model {sum(what.startswith('row ') for what in own)}"]
+
+    records = project.records("first")["eval_counted"]
+    assert [record.row.index for record in records] == list(range(200))
+    assert Counter(record.outcome.status for record in records) == {"done": 198, "failed": 1, "skipped": 1}
+    assert records[13].outcome.error is not None
+    assert records[13].outcome.error.type == "ValueError"
+    assert "thirteen" in records[13].outcome.error.message
+    assert "eval_counted" in done.stdout
+
+    usage = project.json("usage", "first")
+    load = next(load for load in usage["fixtures"] if load["fixture"] == "model")
+    assert (load["loads"], load["torn_down"]) == (2, 2)
+    assert load["stats"] == {"calls": 200, "by": {"label": 200}}
+    assert leftover_processes(project.path) == []
+
+
+def test_submitting_again_runs_only_what_failed(project: Project) -> None:
+    project.write("eval_it.py", EVALUATIONS)
+    project.run("submit", "eval_it.py", "--experiment", "first", "--workers", "2")
+    before = project.counts()
+    project.run("submit", "eval_it.py", "--experiment", "first", "--workers", "1")
+    again = project.counts() - before
+    assert {what for what in again if what.startswith("row ")} == {"row text 13"}
+
+
+@pytest.mark.parametrize("moment", [0, 20, 90, 180])
+def test_a_killed_submitter_is_finished_by_the_same_command(project: Project, moment: int) -> None:
+    project.write("eval_it.py", EVALUATIONS)
+    with project.started("submit", "eval_it.py", "--experiment", "first", "--workers", "2") as submitter:
+        wait_until(lambda: project.done() >= moment and (project.path / ".doteval").exists(), what=f"{moment} rows")
+        submitter.send_signal(signal.SIGKILL)
+        submitter.wait()
+    # Its worker processes notice that it is gone, finish their rows in flight, and leave.
+    wait_until(lambda: leftover_processes(project.path) == [], what="the worker processes' leaving")
+    stored = project.done()
+    before = project.counts()
+    project.run("submit", "eval_it.py", "--experiment", "first", "--workers", "2")
+    records = project.records("first")["eval_counted"]
+    assert [record.row.index for record in records] == list(range(200))
+    again = sum(count for what, count in (project.counts() - before).items() if what.startswith("row "))
+    # Row 13 failed, and runs again if it had run.
+    assert 200 - stored <= again <= 200 - stored + 1
+
+
+def test_ctrl_c_stops_following_and_says_how_to_go_on(project: Project) -> None:
+    project.write("eval_it.py", EVALUATIONS)
+    with project.started("submit", "eval_it.py", "--experiment", "first", "--workers", "2") as submitter:
+        wait_until(lambda: project.done() >= 20, what="20 rows")
+        submitter.send_signal(signal.SIGINT)
+        assert submitter.wait(30) == 130
+    assert "doteval submit eval_it.py --experiment first" in project.output()
+    counts = project.counts()
+    assert counts["+model"] == sum(count for what, count in counts.items() if what.startswith("-model")) == 2
+    assert counts["+row"] == counts["-row"] == project.done() < 200
+    assert leftover_processes(project.path) == []
+    project.run("submit", "eval_it.py", "--experiment", "first", "--workers", "2")
+    assert len(project.records("first")["eval_counted"]) == 200
+
+
+@pytest.mark.parametrize("concurrency", ["50", "8"])
+def test_async_and_threaded_rows_overlap_with_fixtures_of_their_own(project: Project, concurrency: str) -> None:
+    define, wait = ("async def", "await asyncio.sleep(0.001)") if concurrency == "50" else ("def", "time.sleep(0.001)")
+    project.write(
+        "eval_it.py",
+        f"""
+        import asyncio, threading, time
+        import pytest
+        from doteval import Score, foreach
+        lock, owned, peak = threading.Lock(), set(), [0]
+
+        @pytest.fixture
+        def own():
+            token = object()
+            yield token
+            owned.discard(id(token))
+
+        @foreach("i", ((i,) for i in range(1000)))
+        {define} eval_it(i, own):
+            with lock:
+                assert id(own) not in owned
+                owned.add(id(own))
+                peak[0] = max(peak[0], len(owned))
+            deadline = time.monotonic() + 20
+            while peak[0] < {concurrency} and time.monotonic() < deadline:
+                {wait}
+            {wait}
+            tell(f"peak {{peak[0]}}")
+            return Score("ok", id(own) in owned, ["accuracy"])
+        """,
+    )
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--concurrency", concurrency)
+    records = project.records("x")["eval_it"]
+    assert len(records) == 1000
+    assert all(record.outcome.scores[0].value is True for record in records)
+    assert max(int(what.split()[1]) for what in project.counts() if what.startswith("peak")) == int(concurrency)
+
+
+def test_many_files_with_conftest_classes_parameters_and_nodes(project: Project) -> None:
+    project.write(
+        "evals/conftest.py",
+        """
+        import pytest
+        @pytest.fixture(scope="session")
+        def shared():
+            tell("+shared")
+            yield "s"
+        """,
+    )
+    body = """
+        import pytest
+        from doteval import Score, foreach
+        class EvalGroup:
+            @pytest.mark.parametrize("size", ["small", "large"])
+            @foreach("i", [(i,) for i in range(30)])
+            def eval_sized(self, i, size, shared):
+                return Score("size", size == "small", ["accuracy"])
+
+        @foreach("i", [(1,), (2,)])
+        def eval_plain(i, shared):
+            return Score("ok", True, ["accuracy"])
+        """
+    project.write("evals/eval_one.py", body)
+    project.write("evals/deeper/eval_two.py", body)
+    project.run("submit", "evals", "--experiment", "all", "--workers", "2")
+    shown = project.json("show", "all")
+    names = {(evaluation["path"], evaluation["name"]) for evaluation in shown["evaluations"]}
+    parts = ("EvalGroup::eval_sized[small]", "EvalGroup::eval_sized[large]", "eval_plain")
+    assert names == {(path, name) for path in ("evals/eval_one.py", "evals/deeper/eval_two.py") for name in parts}
+    assert project.counts()["+shared"] == 2
+
+    project.run("submit", "evals/eval_one.py::EvalGroup::eval_sized[small]", "--experiment", "one", "--workers", "1")
+    project.run("submit", "evals", "-k", "plain", "--experiment", "key", "--workers", "1", "--samples", "1")
+    assert [each["name"] for each in project.json("show", "one")["evaluations"]] == ["EvalGroup::eval_sized[small]"]
+    assert [len(records) for records in project.records("key").values()] == [1]
+
+
+@pytest.mark.parametrize("options", ["-n 2", "--dist loadfile -n 2", "-p no:xdist -p no:xdist.looponfail"])
+def test_whatever_users_tell_xdist_worker_processes_evaluate(project: Project, options: str) -> None:
+    project.write("eval_it.py", EVALUATIONS.replace("range(200)", "range(4)"))
+    project.environment["PYTEST_ADDOPTS"] = options
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
+    assert project.counts()["+model"] == 1
+    assert len(project.records("x")["eval_counted"]) == 4
+
+
+@pytest.mark.parametrize("settings", ["filterwarnings = error", "addopts = -W error"])
+def test_where_warnings_are_errors_plugins_may_be_imported_already(project: Project, settings: str) -> None:
+    project.write("pytest.ini", f"[pytest]\n{settings}\n")
+    project.write("eval_it.py", EVALUATIONS.replace("range(200)", "range(4)"))
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
+    assert len(project.records("x")["eval_counted"]) == 4

@@ -1,0 +1,311 @@
+"""Clients that share replies: which are kept, who is given them, and when they are too old."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from doteval.clients.openai import async_openai_client, instrument, openai_client
+from doteval.clients.shared_state import close_shared
+from doteval.core.client_config import CacheChoice, CacheMode, Sharing, share
+from doteval.core.metering import Place, metering
+from doteval.core.results import Usage
+from doteval.mock_openai import MockOpenAI
+from doteval.settings import Settings
+from tests.support.client_calls import ask, message, only, settings
+
+Configure = Callable[..., None]
+
+
+@pytest.fixture(params=["local", "redis"])
+def configure(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Configure]:
+    """Says what clients share: within this machine, or in a Redis. Called once by itself."""
+    places: dict[str, Any] = {"cache_path": str(tmp_path / "cache.db")}
+    if request.param == "redis":
+        places = {"broker": request.getfixturevalue("redis_url"), "cache_path": None}
+
+    def share_there(**more: Any) -> None:
+        close_shared()
+        share(Sharing(**places, **more))
+
+    share_there()
+    yield share_there
+    close_shared()
+    share(Sharing())
+
+
+def test_a_reply_is_paid_once(configure: Configure, mock_openai: MockOpenAI) -> None:
+    client = openai_client(**settings(mock_openai, cache=True))
+    with metering() as first:
+        one = ask(client)
+    with metering() as second:
+        other = ask(openai_client(**settings(mock_openai, cache=True)))
+    assert one == other
+    assert mock_openai.stats()["requests"] == 1
+    assert (only(first).cache_hits, only(first).cache_misses, only(first).prompt_tokens) == (0, 1, 1)
+    usage = only(second)
+    assert (usage.requests, usage.attempts, usage.cache_hits, usage.cache_misses) == (1, 0, 1, 0)
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.latency.total) == (0, 0, 0)
+
+
+def test_everything_that_changes_the_answer_is_in_the_key(configure: Configure, mock_openai: MockOpenAI) -> None:
+    client = openai_client(**settings(mock_openai, cache=True))
+    differing: list[dict[str, Any]] = [
+        {},
+        {"model": "other"},
+        {"max_tokens": 5},
+        {"seed": 1},
+        {"temperature": 1, "seed": 1},
+        {"extra_body": {"top_k": 3}},
+        {"messages": message("hello ")},
+        {"stream": True},
+    ]
+    for more in differing * 2:
+        reply = ask(client, **more)
+        if more.get("stream"):
+            list(reply)
+    for sample in (0, 1, 2, 1):
+        with metering() as meter:
+            meter.place = Place("evaluation", 7, sample)
+            ask(client)
+    assert mock_openai.stats()["requests"] == len(differing) + 2
+
+
+def test_only_what_is_repeatable_or_asked_for_is_cached(configure: Configure, mock_openai: MockOpenAI) -> None:
+    client = openai_client(**settings(mock_openai, cache=True))
+
+    def requests(*calls: Callable[[], Any]) -> int:
+        mock_openai.reset()
+        for call in calls * 2:
+            call()
+        return int(mock_openai.stats()["requests"])
+
+    always, never = ({"extra_headers": {"x-doteval-cache": wish}} for wish in ("always", "never"))
+    assert requests(lambda: ask(client, "warm", temperature=0.7)) == 2
+    assert requests(lambda: ask(client, "seeded", temperature=0.7, seed=1)) == 1
+    assert requests(lambda: ask(client, "asked for", temperature=0.7, **always)) == 1
+    assert requests(lambda: ask(client, "not wanted", **never)) == 2
+    assert requests(lambda: client.embeddings.create(model="e", input="text")) == 1
+    assert requests(lambda: client.responses.create(model="m", input="text", temperature=0)) == 1
+    assert requests(lambda: client.models.list()) == 0
+    every = openai_client(**settings(mock_openai, cache="always"))
+    assert requests(lambda: ask(every, "every", temperature=0.7)) == 1
+    none = openai_client(**settings(mock_openai))
+    assert requests(lambda: ask(none, "none")) == 2
+    own = instrument(openai.OpenAI(**settings(mock_openai)), cache=True)
+    assert requests(lambda: ask(own, "instrumented")) == 1
+
+
+def test_failures_are_not_kept(configure: Configure, mock_openai: MockOpenAI) -> None:
+    client = openai_client(**settings(mock_openai, cache=True, max_retries=0))
+    for marker, error in (
+        ("[[status:500x1]]", openai.InternalServerError),
+        ("[[hangupx1]]", openai.APIConnectionError),
+        ("[[malformedx1]]", ValueError),
+    ):
+        with pytest.raises(error):
+            ask(client, marker)
+        assert ask(client, marker) == ask(client, marker)
+    assert mock_openai.stats()["requests"] == 6
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_streams_are_kept_and_given_as_streams(
+    kind: str, api: str, configure: Configure, mock_openai: MockOpenAI
+) -> None:
+    prompt = "[[reply:one two three]] please"
+
+    async def run() -> list[list[Any]]:
+        client = async_openai_client(**settings(mock_openai, cache=True))
+        heard = []
+        for _ in range(2):
+            with metering() as meter:
+                stream = await begin(client)
+                heard.append([event async for event in stream])
+            usages.append(only(meter))
+        return heard
+
+    def begin(client: Any) -> Any:
+        if api == "responses":
+            return client.responses.create(model="m", input=prompt, temperature=0, stream=True)
+        return ask(client, prompt, stream=True, stream_options={"include_usage": True})
+
+    usages: list[Usage] = []
+    if kind == "async":
+        one, other = asyncio.run(run())
+    else:
+        client = openai_client(**settings(mock_openai, cache=True))
+        one, other = [], []
+        for heard in (one, other):
+            with metering() as meter:
+                heard.extend(begin(client))
+            usages.append(only(meter))
+    assert one == other
+    assert len(one) > 3
+    assert mock_openai.stats()["requests"] == 1
+    assert usages[0].completion_tokens == 3
+    assert (usages[1].completion_tokens, usages[1].cache_hits) == (0, 1)
+
+
+def test_a_stream_that_is_left_is_not_kept(configure: Configure, mock_openai: MockOpenAI) -> None:
+    client = openai_client(**settings(mock_openai, cache=True))
+    with ask(client, stream=True) as stream:
+        next(iter(stream))
+    del stream
+    assert len(list(ask(client, stream=True))) > 2
+    assert mock_openai.stats()["requests"] == 2
+
+
+@pytest.mark.parametrize("kind", ["threads", "tasks"])
+def test_single_flight(kind: str, configure: Configure, mock_openai: MockOpenAI) -> None:
+    prompt = "[[delay:0.3]] the same"
+    given = settings(mock_openai, cache=True)
+    texts: list[str] = []
+    if kind == "threads":
+        client = openai_client(**given)
+
+        def work() -> None:
+            texts.append(ask(client, prompt).choices[0].message.content)
+
+        threads = [threading.Thread(target=work) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    else:
+
+        async def main() -> None:
+            client = async_openai_client(**given)
+            replies = await asyncio.gather(*(ask(client, prompt) for _ in range(100)))
+            texts.extend(reply.choices[0].message.content for reply in replies)
+
+        asyncio.run(main())
+    assert len(set(texts)) == 1
+    assert mock_openai.stats()["requests"] == 1
+    stats = openai_client(**given).get_stats() if kind == "threads" else async_openai_client(**given).get_stats()
+    assert (stats["cache_misses"], stats["cache_hits"]) == (1, len(texts) - 1)
+
+
+def test_a_row_that_is_cancelled_hands_its_request_on(configure: Configure, mock_openai: MockOpenAI) -> None:
+    async def main() -> float:
+        client = async_openai_client(**settings(mock_openai, cache=True))
+        first = asyncio.create_task(ask(client, "[[delay:2x1]] slow"))
+        while not mock_openai.stats()["requests"]:  # noqa: ASYNC110 - another process counts them
+            await asyncio.sleep(0.01)
+        began = time.monotonic()
+        second = asyncio.create_task(ask(client, "[[delay:2x1]] slow"))
+        await asyncio.sleep(0)
+        first.cancel()
+        await second
+        return time.monotonic() - began
+
+    assert asyncio.run(main()) < 1.5
+    assert mock_openai.stats()["requests"] == 2
+    while mock_openai.stats()["replies"] < 2:
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("mode", "wish", "requests"),
+    [
+        (CacheMode.ON, None, 1),
+        (CacheMode.ON, False, 2),
+        (CacheMode.OFF, True, 2),
+        (CacheMode.ASK, True, 1),
+        (CacheMode.ASK, None, 2),
+    ],
+)
+def test_the_command_decides(
+    mode: CacheMode, wish: Any, requests: int, configure: Configure, mock_openai: MockOpenAI
+) -> None:
+    configure(cache=mode)
+    client = openai_client(**settings(mock_openai, cache=wish))
+    for _ in range(2):
+        ask(client)
+    assert mock_openai.stats()["requests"] == requests
+
+
+@pytest.mark.parametrize(
+    ("said", "default", "wish", "requests"),
+    [
+        (CacheMode.ON, CacheMode.ASK, None, 1),
+        (CacheMode.ON, CacheMode.OFF, None, 1),
+        (CacheMode.ON, CacheMode.OFF, False, 2),
+        (CacheMode.OFF, CacheMode.ON, True, 2),
+        (None, CacheMode.ON, None, 1),
+    ],
+)
+def test_what_the_submission_of_a_row_says_counts_more(
+    said: CacheMode | None,
+    default: CacheMode,
+    wish: Any,
+    requests: int,
+    configure: Configure,
+    mock_openai: MockOpenAI,
+) -> None:
+    configure(cache=default)
+    client = openai_client(**settings(mock_openai, cache=wish))
+    for _ in range(2):
+        with metering() as meter:
+            meter.cache = None if said is None else CacheChoice(said)
+            ask(client)
+    assert mock_openai.stats()["requests"] == requests
+
+
+def test_rows_of_one_client_may_differ_in_what_is_too_old(configure: Configure, mock_openai: MockOpenAI) -> None:
+    ask(openai_client(**settings(mock_openai, cache=True)))
+    # The reply is in the cache from here on, and older than what follows.
+    configure(cache=CacheMode.ON)
+    fresh = CacheChoice(CacheMode.REFRESH, time.time())
+    client = openai_client(**settings(mock_openai))
+    for requests in (2, 2):
+        with metering() as meter:
+            meter.cache = fresh
+            ask(client)
+        ask(client)
+        assert mock_openai.stats()["requests"] == requests
+
+
+def test_refreshing_asks_anew_once_and_keeps_that(configure: Configure, mock_openai: MockOpenAI) -> None:
+    ask(openai_client(**settings(mock_openai, cache=True)))
+    # The reply is in the cache from here on, and older than what follows.
+    close_shared()
+    configure(cache=CacheMode.REFRESH, refresh_since=time.time())
+    client = openai_client(**settings(mock_openai))
+    for _ in range(3):
+        ask(client)
+    assert mock_openai.stats()["requests"] == 2
+    configure()
+    ask(openai_client(**settings(mock_openai, cache=True)))
+    assert mock_openai.stats()["requests"] == 2
+
+
+def test_what_is_too_old_goes_by_the_clock_that_dates_replies(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr("doteval.settings.time.time", lambda: now + 1000)
+    for broker, expected in ((redis_url, now), ("redis://127.0.0.1:1/0", now + 1000), (None, now + 1000)):
+        since = Settings(broker=broker, cache=CacheMode.REFRESH).sharing().refresh_since
+        assert since == pytest.approx(expected, abs=30)
+
+
+def test_a_cache_that_is_away_costs_no_row(tmp_path: Path, mock_openai: MockOpenAI) -> None:
+    (tmp_path / "file").write_text("")
+    share(Sharing(cache_path=str(tmp_path / "file" / "cache.db")))
+    try:
+        client = openai_client(**settings(mock_openai, cache=True))
+        assert ask(client).choices
+        share(Sharing(broker="redis://127.0.0.1:1/0", cache_path=None))
+        client = openai_client(**settings(mock_openai, cache=True))
+        assert ask(client).choices
+    finally:
+        close_shared()
+        share(Sharing())
+    assert mock_openai.stats()["requests"] == 2

@@ -1,0 +1,106 @@
+"""Worker processes in the store: who lives, what they hold, why they left."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from sqlalchemy import update
+
+from doteval.store import HeldRange, Store, WorkerInfo, WorkerState
+from doteval.store.engine import database_time
+from doteval.store.tables import WORKER
+from tests.support.store_workload import begin, in_threads
+
+INFO = WorkerInfo("gpu\x00", "höst", 2**31 + 5, ("default", "high"), 8, {"doteval": "0.1", "files": ["a"]}, "GPU-1")
+
+
+def _age(store: Store, worker_id: int, seconds: float) -> None:
+    with store._database.write() as connection:
+        connection.execute(update(WORKER).where(WORKER.c.id == worker_id).values(beat_at=database_time() - seconds))
+
+
+def test_a_worker_from_its_beginning_to_its_end(store: Store) -> None:
+    worker = store.workers.begin(INFO)
+    (state,) = store.workers.live()
+    assert (state.id, state.info, state.state, state.holding) == (worker, INFO, "loading", ())
+    assert 0 <= state.age < 60
+    assert abs(state.started_at.timestamp() - time.time()) < 60
+
+    held = (HeldRange("uid", 0, 99), HeldRange("other", 7, 7))
+    store.workers.beat(worker, state="ready", holding=held)
+    (state,) = store.workers.live()
+    assert (state.state, state.holding) == ("ready", held)
+    assert state.beat_at >= state.started_at
+
+    store.workers.end(worker, reason="SIGTERM \ud800")
+    store.workers.end(worker, reason="another")
+    store.workers.beat(worker, state="ready", holding=held)
+    assert store.workers.live() == []
+    (state,) = store.workers.all()
+    assert (state.state, state.reason, state.holding) == ("left", "SIGTERM \ud800", ())
+    assert state.left_at is not None
+
+
+def test_a_worker_that_is_silent_is_not_live(store: Store) -> None:
+    silent, live = store.workers.begin(INFO), store.workers.begin(INFO)
+    _age(store, silent, 20.0)
+    assert [state.id for state in store.workers.live()] == [live]
+    assert [state.id for state in store.workers.live(max_age=60.0)] == [silent, live]
+    assert [round(state.age / 10) for state in store.workers.all()] == [2, 0]
+    store.workers.beat(silent, state="ready", holding=[])
+    assert [state.id for state in store.workers.live()] == [silent, live]
+
+
+def test_a_supervisor_ends_the_worker_of_a_process(store: Store) -> None:
+    first = store.workers.begin(WorkerInfo("w", "a", 10))
+    elsewhere = store.workers.begin(WorkerInfo("w", "b", 10))
+    assert store.workers.end_process("a", 10, reason="killed by signal 9") == first
+    assert store.workers.end_process("a", 10, reason="again") is None
+    assert [state.id for state in store.workers.live()] == [elsewhere]
+    assert store.workers.all()[0].reason == "killed by signal 9"
+    # The system gives process ids out again.
+    again = store.workers.begin(WorkerInfo("w", "a", 10))
+    assert store.workers.end_process("a", 10, reason="killed") == again
+
+
+def test_workers_that_begin_at_once_get_ids_of_their_own(store: Store) -> None:
+    assert len(set(in_threads(lambda _: store.workers.begin(INFO)))) == 8
+
+
+def test_one_of_several_that_claim_an_evaluation_at_once_gets_it(store: Store) -> None:
+    evaluation = begin(store, 3)
+    workers = [store.workers.begin(INFO) for _ in range(8)]
+    found = in_threads(lambda number: store.workers.claim(workers[number], evaluation, is_gone=_never))
+    (winner,) = (worker for worker, other in zip(workers, found, strict=True) if other is None)
+    assert {other.id for other in found if other is not None} == {winner}
+    held = {state.id: state.holding for state in store.workers.live() if state.holding}
+    assert held == {winner: (HeldRange.whole(evaluation.uid),)}
+    # Another evaluation is another's; this one is free when the winner is gone, has left, or holds it no more.
+    others = [worker for worker in workers if worker != winner]
+    assert store.workers.claim(others[2], begin(store, 3, name="another"), is_gone=_never) is None
+    assert store.workers.claim(others[0], evaluation, is_gone=lambda worker: worker.id == winner) is None
+    store.workers.beat(winner, state="ready", holding=[])
+    store.workers.end(others[0], reason="left")
+    assert store.workers.claim(others[1], evaluation, is_gone=_never) is None
+
+
+def test_rows_in_a_range_are_counted_and_those_of_a_whole_evaluation_are_not() -> None:
+    assert (HeldRange("uid", 3, 5).rows, HeldRange.whole("uid").rows) == (3, 0)
+
+
+def _never(_worker: WorkerState) -> bool:
+    return False
+
+
+def test_a_worker_tells_how_far_its_clock_is_from_the_databases(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = store.workers.begin(INFO)
+    assert store.workers.live()[0].clock_offset is None
+    for ahead in (0.0, 90.0, -90.0):
+        now = time.time
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "time", lambda now=now, ahead=ahead: now() + ahead)
+            store.workers.beat(worker, state="ready", holding=[])
+        offset = store.workers.live()[0].clock_offset
+        assert offset is not None
+        assert abs(offset - ahead) < 20

@@ -1,0 +1,294 @@
+"""What a launcher forks is like what the system starts."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from doteval.supervision.fork_server import UNKNOWN, Launcher, LauncherGoneError, Process, begin_launcher
+from doteval.worker import fork_server_main as other_side
+from tests.support.model_servers import wait_until
+
+# Says what it is, and waits to be told how to end.
+MODULE = """
+import json, os, signal, sys, time
+names = ("celery.apps.worker", "doteval.worker.process", "doteval.worker.tasks", "_pytest.unittest", "anyio.pytest_plugin")
+import_done = [name for name in names if name in sys.modules]
+print(json.dumps({
+    "pid": os.getpid(),
+    "parent": os.getppid(),
+    "leads": os.getsid(0) == os.getpgrp() == os.getpid(),
+    "arguments": sys.argv[1:],
+    "variable": os.environ.get("SOMETHING"),
+    "imported": import_done,
+    "threads": len(os.listdir("/proc/self/task")),
+    "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
+    "term": signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
+    "int": signal.getsignal(signal.SIGINT) == signal.default_int_handler,
+    "open": sorted(os.listdir("/proc/self/fd")),
+    "name": __name__,
+}), flush=True)
+if sys.argv[1] == "wait":
+    time.sleep(60)
+sys.exit(int(sys.argv[1]))
+"""
+
+Begin = Callable[..., Process]
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "it_is.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    return tmp_path
+
+
+@pytest.fixture
+def output(directory: Path) -> Iterator[IO[bytes]]:
+    with (directory / "output").open("ab", buffering=0) as file:
+        yield file
+
+
+@pytest.fixture
+def launcher(directory: Path) -> Iterator[Launcher]:
+    with begin_launcher() as launcher:
+        assert launcher is not None
+        wait_until(lambda: launcher.is_ready(1.0))
+        yield launcher
+
+
+@pytest.fixture(params=["launched", "spawned"])
+def begin(request: pytest.FixtureRequest, output: IO[bytes]) -> Iterator[Begin]:
+    """Starts ``python -m COMMAND`` either way."""
+    begun: list[Process] = []
+
+    def launched(*command: str, environment: Mapping[str, str] | None = None) -> Process:
+        return request.getfixturevalue("launcher").launch(command, environment or {}, output)  # type: ignore[no-any-return]
+
+    def spawned(*command: str, environment: Mapping[str, str] | None = None) -> Process:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+    def run(*command: str, environment: Mapping[str, str] | None = None) -> Process:
+        process = (launched if request.param == "launched" else spawned)(*command, environment=environment)
+        begun.append(process)
+        return process
+
+    yield run
+    for process in begun:
+        process.kill()
+
+
+def said(directory: Path, processes: int = 1) -> list[dict[str, object]]:
+    """What so many processes have said that they are."""
+    output = directory / "output"
+    wait_until(lambda: output.read_text().count("\n") >= processes)
+    return [json.loads(line) for line in output.read_text().splitlines()]
+
+
+def test_a_process_is_what_was_asked_for(begin: Begin, directory: Path) -> None:
+    process = begin("it_is", "7", "more", environment={"SOMETHING": "said"})
+    assert process.wait(30) == process.poll() == process.returncode == 7
+    (it,) = said(directory)
+    assert it["pid"] == process.pid
+    assert it["leads"]
+    assert it["arguments"] == ["7", "more"]
+    assert it["variable"] == "said"
+    assert it["name"] == "__main__"
+    assert it["threads"] == 1
+    assert it["blocked"] == []
+    assert it["term"]
+    assert it["int"]
+    # The last one lists them.
+    assert it["open"] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_it_at_any_moment(begin: Begin, number: signal.Signals) -> None:
+    process = begin("it_is", "wait")
+    process.send_signal(number)
+    assert process.wait(30) == -number
+
+
+def test_one_thread_waits_while_others_look(begin: Begin) -> None:
+    """As where a supervisor waits for its worker processes to leave, and its health is asked for."""
+    over = threading.Event()
+    processes: list[Process] = []
+
+    def look() -> None:
+        while not over.is_set():
+            for process in processes:
+                process.poll()
+
+    with ThreadPoolExecutor(3) as pool:
+        lookers = [pool.submit(look) for _ in range(3)]
+        try:
+            for _ in range(10):
+                processes[:] = [begin("it_is", str(code)) for code in (1, 2, 3)]
+                assert [process.wait(30) for process in processes] == [1, 2, 3]
+        finally:
+            over.set()
+        for looker in lookers:
+            looker.result(30)
+
+
+def test_to_wait_holds_nobody_up_who_looks(begin: Begin, directory: Path) -> None:
+    waited_for = begin("it_is", "wait")
+    said(directory)
+    other = begin("it_is", "wait")
+    said(directory, 2)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(waited_for.wait, 60)
+        began = time.monotonic()
+        assert other.poll() is None
+        other.kill()
+        assert other.wait(30) == -signal.SIGKILL
+        assert not waiting.done()
+        # Far less than the other waits; how fast it is does not matter.
+        assert time.monotonic() - began < 30
+        waited_for.kill()
+        assert waiting.result(30) == -signal.SIGKILL
+
+
+def test_waiting_for_it_has_an_end(begin: Begin, directory: Path) -> None:
+    process = begin("it_is", "wait")
+    said(directory)
+    assert process.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    # It has none any more.
+    process.kill()
+
+
+def test_what_is_forked_has_the_imports_made_and_nothing_of_one_process(
+    launcher: Launcher, output: IO[bytes], directory: Path
+) -> None:
+    first = launcher.launch(["it_is", "wait"], {"SOMETHING": "first"}, output)
+    second = launcher.launch(["it_is", "0"], {}, output)
+    assert second.wait(30) == 0
+    one, other = sorted(said(directory, 2), key=lambda it: it["pid"] != first.pid)
+    assert one["imported"] == other["imported"]
+    assert one["imported"] == [
+        "celery.apps.worker",
+        "doteval.worker.process",
+        "_pytest.unittest",
+        "anyio.pytest_plugin",
+    ]
+    assert one["parent"] == other["parent"] == launcher.pid
+    assert other["variable"] is None
+    assert other["open"] == ["0", "1", "2", "3"]
+    first.kill()
+    assert first.wait(30) == -signal.SIGKILL
+
+
+def test_how_those_ended_that_outlived_their_launcher_nobody_knows(
+    launcher: Launcher, output: IO[bytes], directory: Path
+) -> None:
+    process = launcher.launch(["it_is", "wait"], {}, output)
+    said(directory)
+    os.kill(launcher.pid, signal.SIGKILL)
+    with pytest.raises(LauncherGoneError):
+        launcher.launch(["it_is", "0"], {}, output)
+    with pytest.raises(LauncherGoneError):
+        launcher.is_ready(0.0)
+    assert process.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.1)
+    process.kill()
+    assert process.wait(30) == UNKNOWN
+
+
+def test_it_is_deaf_to_those_who_ask_its_group_to_leave(launcher: Launcher, output: IO[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.killpg(launcher.pid, number)
+    assert launcher.launch(["it_is", "3"], {}, output).wait(30) == 3
+
+
+OWNER = """
+import time
+from doteval.supervision.fork_server import Launcher
+launcher = Launcher()
+print(launcher.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_it_ends_with_its_owner(directory: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        owner.kill()
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_it_can_be_closed_in_the_middle_of_its_imports(directory: Path) -> None:
+    launcher = Launcher()
+    launcher.close()
+    assert not Path(f"/proc/{launcher.pid}").exists()
+
+
+def test_it_forks_nothing_beside_threads_that_came_with_the_interpreter(directory: Path) -> None:
+    (directory / "sitecustomize.py").write_text(
+        "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    )
+    with begin_launcher({"PYTHONPATH": os.pathsep.join([str(directory), os.environ["PYTHONPATH"]])}) as launcher:
+        assert launcher is not None
+        with pytest.raises(LauncherGoneError):
+            wait_until(lambda: launcher.is_ready(1.0))
+
+
+@pytest.mark.parametrize("lacking", [(subprocess, "Popen"), (os, "pidfd_open")], ids=lambda it: str(it[1]))
+def test_a_command_goes_on_without_one_that_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, lacking: tuple[object, str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "no")
+
+    monkeypatch.setattr(*lacking, refuse)
+    with begin_launcher() as launcher:
+        assert launcher is None
+
+
+def test_a_machine_with_no_room_for_another_process_says_so(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, "no")
+
+    monkeypatch.setattr(os, "fork", fork)
+    ours, theirs = (Connection(end.detach()) for end in socket.socketpair())
+    thread = threading.Thread(target=other_side.serve, args=(theirs,))
+    thread.start()
+    assert json.loads(ours.recv_bytes()) == ["ready"]
+    with (directory / "output").open("wb") as output:
+        ours.send_bytes(json.dumps([["it_is"], {}, True]).encode())
+        send_handle(ours, output.fileno(), os.getpid())
+    assert json.loads(ours.recv_bytes()) == ["failed", errno.EAGAIN]
+    assert not [
+        file for file in Path("/proc/self/fd").iterdir() if file.exists() and file.samefile(directory / "output")
+    ]
+    ours.close()
+    thread.join(10)
+    assert not thread.is_alive()

@@ -1,0 +1,60 @@
+"""A queue in memory, held to the same contract as `doteval.broker.publisher.Publisher` by
+`tests/integration/broker/test_publisher.py`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from doteval.broker.messages import RowTask
+from doteval.errors import BrokerError
+
+
+class FakeQueue:
+    """Keeps row tasks in memory. `unreachable` makes it fail as a broker that is away does."""
+
+    def __init__(self, queue: str = "doteval") -> None:
+        self.queue = queue
+        self.is_asked = True
+        self.unreachable = False
+        self.published: list[RowTask] = []
+        self._waiting: list[tuple[str, int, RowTask]] = []
+        self._lock = threading.Lock()
+
+    def publish(
+        self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0, queue: str | None = None
+    ) -> int:
+        self._check()
+        count = 0
+        for task in tasks:
+            with self._lock:
+                self.published.append(task)
+                self._waiting.append((queue or self.queue, lane, task))
+            count += 1
+        return count
+
+    def queued(self, lane: int | None = None, *, queue: str | None = None) -> int:
+        self._check()
+        return sum(name == (queue or self.queue) and lane in (None, each) for name, each, _ in self._waiting)
+
+    def lanes_of(self, uid: str) -> set[int]:
+        """The lanes on which row tasks of an evaluation wait."""
+        return {lane for _, lane, task in self._waiting if task.evaluation_uid == uid}
+
+    def queues_of(self, uid: str) -> set[str]:
+        """The queues in which row tasks of an evaluation wait."""
+        return {queue for queue, _, task in self._waiting if task.evaluation_uid == uid}
+
+    def take(self, queue: str | None = None) -> list[RowTask]:
+        """Take everything that waits, in one queue or in all, as workers do."""
+        with self._lock:
+            taken = [each for each in self._waiting if queue in (None, each[0])]
+            self._waiting = [each for each in self._waiting if queue not in (None, each[0])]
+        return [task for _, _, task in taken]
+
+    def close(self) -> None:
+        pass
+
+    def _check(self) -> None:
+        if self.unreachable:
+            raise BrokerError("the broker cannot be reached")

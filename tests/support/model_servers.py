@@ -1,0 +1,85 @@
+"""What the tests of servers have in common: the mock as a server, processes that use it, and what is left of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+MOCK = [sys.executable, "-m", "doteval.mock_openai", "--port", "{port}"]
+
+
+def relatives(directory: Path) -> list[int]:
+    """All processes that were started in this test, by the environment that they began with."""
+    mark = f"DOTEVALTEST={directory}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and int(entry.name) != os.getpid() and mark in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+def wait_until(condition: Callable[[], Any], *, seconds: float = 30, fail: bool = True) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            assert not fail, "the condition did not come true"
+            return None
+        time.sleep(0.02)
+    return value
+
+
+class User:
+    """A process that uses a server; see `server_user`."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        given = {"spec": "m", "command": MOCK, "health": "/v1/models", "max_retries": 1, **settings}
+        given["directory"] = str(directory)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.model_server_user", json.dumps(given)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, command: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+
+    def answer(self, seconds: float = 60) -> Any:
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
+        assert ready, "no answer"
+        return json.loads(self.process.stdout.readline())
+
+    def __call__(self, command: str) -> Any:
+        self.ask(command)
+        return self.answer()
+
+    @property
+    def pid(self) -> int:
+        """The server's."""
+        return int(self("status")[1])
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+MakeUser = Callable[..., User]

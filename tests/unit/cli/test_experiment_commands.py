@@ -1,0 +1,119 @@
+"""The commands for experiments as a whole: `list`, `status`, `watch`, `rename` and `delete`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from doteval.core.experiments import EvaluationStatus
+from doteval.store import Store
+from tests.support.cli import CommandLine, complete, line_with, run_process, words
+
+pytestmark = pytest.mark.usefixtures("without_settings")
+
+
+# list
+
+
+def test_list(doteval_: CommandLine, results: str) -> None:
+    ran = doteval_("list", "--storage", results)
+    assert ran.code == 0
+    line = words(line_with(ran.out, "alpha"))
+    assert line[:2] == ["alpha", "running"]
+    assert line[-4:] == ["2", "7/9", "1", "1"]
+
+
+def test_list_by_name(doteval_: CommandLine, results: str) -> None:
+    assert "alpha" in doteval_("list", "--storage", results, "--name", "LPH").out
+    ran = doteval_("list", "--storage", results, "--name", "beta")
+    assert (ran.code, ran.out) == (0, f"No experiments whose name contains 'beta' in sqlite:///{results}\n")
+
+
+def test_list_as_json(doteval_: CommandLine, results: str) -> None:
+    document = json.loads(doteval_("list", "--storage", results, "--json").out)
+    (experiment,) = document["experiments"]
+    assert experiment["name"] == "alpha"
+    assert experiment["status"] == "running"
+    assert experiment["evaluations"] == 2
+    assert experiment["rows"] == {"total": 9, "done": 5, "failed": 1, "skipped": 1, "pending": 2}
+
+
+# status and watch
+
+
+def test_status(doteval_: CommandLine, results: str) -> None:
+    ran = doteval_("status", "alpha", "--storage", results)
+    assert words(line_with(ran.out, "eval_words")) == [
+        *("eval_words[gpt-small]", "completed", "5", "3", "1", "1", "0", "0")
+    ]
+    assert words(line_with(ran.out, "eval_more")) == ["eval_more", "running", "4", "2", "0", "0", "2", "0"]
+    assert "No worker processes" in ran.out
+
+
+def test_status_as_json(doteval_: CommandLine, results: str) -> None:
+    document = json.loads(doteval_("status", "alpha", "--storage", results, "--json").out)
+    assert [evaluation["rows"]["pending"] for evaluation in document["evaluations"]] == [0, 2]
+    assert document["workers"] == []
+
+
+def test_watch_ends_when_the_experiment_is_completed(
+    doteval_: CommandLine, results: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def complete_after_the_second_look(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            complete(Path(results))
+
+    monkeypatch.setattr("doteval.cli.watch.time.sleep", complete_after_the_second_look)
+    ran = doteval_("watch", "alpha", "--storage", results)
+    assert ran.code == 0
+    assert len(looks) == 2
+    assert "eval_more: 2/4 rows" in ran.out
+    assert "completed  eval_more: 2 rows" in ran.out
+    assert "exact_match" in ran.out
+
+
+def test_watch_of_an_evaluation_that_failed_exits_with_5(doteval_: CommandLine, results: str) -> None:
+    complete(Path(results))
+    with Store.open(results) as store:
+        evaluation = store.evaluations.of(store.experiments.find("alpha"))[0]
+        store.evaluations.set_status(evaluation.id, EvaluationStatus.FAILED, "the fixture 'lexicon' cannot be loaded")
+    ran = doteval_("watch", "alpha", "--storage", results)
+    assert ran.code == 5
+    assert "the fixture 'lexicon' cannot be loaded" in ran.err
+
+
+# rename and delete
+
+
+def test_rename(doteval_: CommandLine, results: str) -> None:
+    assert doteval_("rename", "alpha", "βeta / 2", "--storage", results).code == 0
+    assert "βeta / 2" in doteval_("list", "--storage", results).out
+    assert doteval_("show", "alpha", "--storage", results).code == 2
+
+
+def test_rename_to_a_taken_name(doteval_: CommandLine, results: str) -> None:
+    with Store.open(results) as store:
+        store.experiments.begin("beta")
+    ran = doteval_("rename", "alpha", "beta", "--storage", results)
+    assert ran.code == 2
+    assert "'beta'" in ran.err
+
+
+def test_delete(doteval_: CommandLine, results: str) -> None:
+    ran = doteval_("delete", "alpha", "--yes", "--storage", results)
+    assert (ran.code, ran.out) == (0, "Deleted 'alpha': 2 evaluations with 7 results\n")
+    assert doteval_("show", "alpha", "--storage", results).code == 2
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n\n", True), ("\n", True), ("y\n", False)])
+def test_delete_asks(results: str, answer: str, left: bool) -> None:
+    ran = run_process("delete", "alpha", "--storage", results, stdin=answer)
+    assert ran.returncode == 0
+    assert "2 evaluations with 7 results" in ran.stderr
+    with Store.open(results) as store:
+        assert bool(store.experiments.overviews()) is left

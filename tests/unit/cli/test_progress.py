@@ -1,0 +1,120 @@
+"""The progress display: bars on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from rich.console import Console
+
+from doteval.cli.progress import Follower
+from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from tests.support.clock import Clock
+
+EXPERIMENT = Experiment(1, "first", datetime.now(UTC))
+
+
+def evaluation(number: int, counts: Counts, status: EvaluationStatus = EvaluationStatus.RUNNING) -> Evaluation:
+    spec = EvaluationSpec("eval_x.py", f"eval_{number}", ("text",))
+    return Evaluation(number, f"uid{number}", EXPERIMENT, spec, status, None, counts, EXPERIMENT.created_at)
+
+
+@pytest.fixture
+def written() -> Iterator[io.StringIO]:
+    with io.StringIO() as stream:
+        yield stream
+
+
+@pytest.fixture
+def lines(clock: Clock, written: io.StringIO) -> Follower:
+    return Follower(Console(file=written, width=160, force_terminal=False), clock=clock)
+
+
+def test_lines_come_now_and_then(lines: Follower, written: io.StringIO, clock: Clock) -> None:
+    with lines:
+        lines.began(EXPERIMENT, [evaluation(1, Counts(100))], 1)
+        for finished in range(1, 20):
+            clock.now += 1
+            lines.moved([evaluation(1, Counts(100, done=finished, failed=1))])
+    assert written.getvalue().splitlines() == [
+        "Experiment first: 1 evaluation on 1 worker process",
+        "eval_1: 0/100 rows",
+        "eval_1: 11/100 rows, 1 failed, 1.1 rows/s",
+    ]
+
+
+def test_an_evaluation_ends_once(lines: Follower, written: io.StringIO, clock: Clock) -> None:
+    ended = evaluation(1, Counts(1200, done=1198, skipped=2), EvaluationStatus.COMPLETED)
+    with lines:
+        lines.began(EXPERIMENT, [evaluation(1, Counts()), evaluation(2, Counts(3))], 2)
+        clock.now += 75
+        lines.moved([ended, evaluation(2, Counts(3))])
+        lines.moved([ended, evaluation(2, Counts(3))])
+    shown = written.getvalue()
+    assert "Experiment first: 2 evaluations on 2 worker processes" in shown
+    assert "eval_1: 0/? rows" in shown
+    assert shown.count("completed") == 1
+    assert "✓ completed  eval_1: 1,200 rows, 2 skipped in 1 min 15 s" in shown
+
+
+def test_a_reason_is_shown(lines: Follower, written: io.StringIO) -> None:
+    failed = replace(evaluation(1, Counts(3), EvaluationStatus.FAILED), reason="no [red]model\x1b[0m")
+    with lines:
+        lines.moved([failed])
+    assert written.getvalue().splitlines() == ["✗ failed  eval_1: 0 rows", "  no [red]model\ufffd[0m"]
+
+
+def test_going_on_counts_what_is_there_and_not_as_speed(lines: Follower, written: io.StringIO, clock: Clock) -> None:
+    with lines:
+        lines.began(EXPERIMENT, [evaluation(1, Counts(100, done=90))], 1)
+        clock.now += 10
+        lines.moved([evaluation(1, Counts(100, done=95))])
+    shown = written.getvalue()
+    assert "Going on from 90 rows that have a result" in shown
+    assert "eval_1: 95/100 rows, 0.5 rows/s" in shown
+
+
+def test_evaluations_of_one_name_are_told_apart_by_their_file(lines: Follower, written: io.StringIO) -> None:
+    first = evaluation(1, Counts(1))
+    other = replace(evaluation(2, Counts(1)), spec=EvaluationSpec("eval_y.py", "eval_1", ("text",)))
+    with lines:
+        lines.moved([first, other])
+    assert written.getvalue().splitlines() == ["eval_x.py::eval_1: 0/1 rows", "eval_y.py::eval_1: 0/1 rows"]
+
+
+def terminal(written: io.StringIO, height: int) -> Console:
+    return Console(file=written, width=100, height=height, force_terminal=True, color_system=None)
+
+
+def test_bars(written: io.StringIO, clock: Clock) -> None:
+    with Follower(terminal(written, 30), clock=clock) as follower:
+        follower.moved([evaluation(1, Counts(100, done=40, failed=2)), evaluation(2, Counts())])
+        follower.moved(
+            [evaluation(1, Counts(100, done=98, failed=2), EvaluationStatus.COMPLETED), evaluation(2, Counts(7))]
+        )
+    shown = written.getvalue()
+    assert "42/100" in shown
+    assert "2 failed" in shown
+    assert "0/?" in shown
+    assert "0/7" in shown
+    assert "✓ completed  eval_1: 100 rows, 2 failed" in shown
+    # Nothing is left of the bars when the display ends.
+    assert "eval_2" not in shown[shown.rindex("\x1b[2K") :]
+
+
+def test_no_more_bars_than_lines(written: io.StringIO, clock: Clock) -> None:
+    with Follower(terminal(written, 10), clock=clock) as follower:
+        follower.moved([evaluation(number, Counts(5)) for number in range(20)])
+    shown = written.getvalue()
+    assert "and 16 evaluations more" in shown
+    assert "eval_3 " in shown
+    assert "eval_4 " not in shown
+
+
+def test_notes_stay(lines: Follower, written: io.StringIO) -> None:
+    with lines:
+        lines.note("worker process 7 died \x07")
+    assert written.getvalue() == "worker process 7 died \ufffd\n"

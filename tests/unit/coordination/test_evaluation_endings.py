@@ -1,0 +1,198 @@
+"""How evaluations end: their rows are done, or no worker process can load what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from unittest.mock import Mock
+
+import pytest
+
+from doteval.coordination.dispatcher import Dispatcher
+from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.core.results import Outcome, RowStatus
+from doteval.store import CODE, NewResult, Store
+from doteval.submission.follow import Following
+from doteval.supervision.supervisor import Supervisor
+from tests.support.dispatcher import begin, begin_on, fail_load, finish, rows, worker
+from tests.support.fake_queue import FakeQueue
+
+
+class NoWatcher:
+    """Does not look."""
+
+    def began(self, experiment: Experiment, evaluations: Sequence[Evaluation], workers: int) -> None: ...
+    def moved(self, evaluations: Sequence[Evaluation]) -> None: ...
+    def ended(self, store: Store, evaluations: Sequence[Evaluation]) -> None: ...
+    def note(self, line: str) -> None: ...
+
+
+def test_an_evaluation_is_completed_when_its_whole_dataset_is_done(
+    store: Store, dispatcher: Dispatcher, queue: FakeQueue
+) -> None:
+    evaluation = begin(store, 10, complete=False)
+    finish(store, evaluation, 0, 9)
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    store.rows.set_total(evaluation.id, 10, complete=True, fingerprint=None)
+    settled = dispatcher.settle(evaluation)
+    assert settled.status is EvaluationStatus.COMPLETED
+    assert settled.finished_at is not None
+    assert not queue.published
+
+
+def test_where_nothing_is_pending_nothing_is_looked_for(
+    store: Store, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It would read all rows that are done, for every chunk of a dataset that is read again.
+    evaluation = begin(store, 20, complete=False)
+    finish(store, evaluation, 0, 19)
+    following = Following(store, dispatcher, [evaluation], NoWatcher())
+
+    def look(*_: object, **__: object) -> None:
+        raise AssertionError("it looked for pending rows")
+
+    monkeypatch.setattr(type(store.rows), "pending_ranges", look)
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    assert following.publish(evaluation)
+
+
+def test_worker_processes_are_asked_to_leave_before_the_watcher_is_told_of_the_end(
+    store: Store, dispatcher: Dispatcher
+) -> None:
+    evaluation = begin(store, 10)
+    finish(store, evaluation, 0, 9)
+    supervisor = Mock(spec=Supervisor)
+    told: list[tuple[Store, EvaluationStatus, int]] = []
+
+    class Told(NoWatcher):
+        def ended(self, store: Store, evaluations: Sequence[Evaluation]) -> None:
+            supervisor.dismiss.assert_called_once_with()
+            supervisor.stop.assert_not_called()
+            told.extend((store, each.status, each.counts.done) for each in evaluations)
+
+    Following(store, dispatcher, [evaluation], Told(), supervisor).to_the_end()
+    assert told == [(store, EvaluationStatus.COMPLETED, 10)]
+
+
+def test_an_evaluation_that_is_over_is_left_alone(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
+    evaluation = begin(store, 10)
+    store.evaluations.set_status(evaluation.id, EvaluationStatus.CANCELLED, "by hand")
+    settled = dispatcher.settle(evaluation)
+    assert (settled.status, settled.reason) == (EvaluationStatus.CANCELLED, "by hand")
+    assert not queue.published
+
+
+def test_an_evaluation_that_no_live_worker_can_load_fails(store: Store, dispatcher: Dispatcher) -> None:
+    evaluation = begin(store, 10)
+    first, second = worker(store, "a"), worker(store, "b")
+    fail_load(store, first, evaluation)
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    fail_load(store, second, evaluation)
+    settled = dispatcher.settle(evaluation)
+    assert settled.status is EvaluationStatus.FAILED
+    assert settled.reason == "model failed on every worker process: RuntimeError: no GPU"
+
+
+def test_a_worker_that_loads_or_has_left_or_listens_elsewhere_decides_nothing(
+    store: Store, dispatcher: Dispatcher
+) -> None:
+    evaluation = begin(store, 10)
+    failing = worker(store, "a")
+    fail_load(store, failing, evaluation)
+    loading = worker(store, "b", state="loading")
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    store.workers.end(loading, reason="was killed")
+    store.workers.end(failing, reason="left")
+    # Nobody lives: the next worker process may have what it takes.
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    worker(store, "c", queues=("another",))
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    fail_load(store, worker(store, "d"), evaluation)
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.FAILED
+
+
+def test_an_evaluation_whose_fixtures_skip_everywhere_is_completed_as_skipped(
+    store: Store, dispatcher: Dispatcher
+) -> None:
+    evaluation = begin(store, 10)
+    fail_load(store, worker(store), evaluation, "Skipped: no GPU here")
+    settled = dispatcher.settle(evaluation)
+    assert (settled.status, settled.reason) == (EvaluationStatus.COMPLETED, "skipped: no GPU here")
+
+
+def test_those_that_take_turns_in_loading_and_failing_do_not_go_on_for_ever(
+    store: Store, dispatcher: Dispatcher
+) -> None:
+    evaluation = begin(store, 10)
+    first, second = worker(store, "a"), worker(store, "b")
+    fail_load(store, first, evaluation)
+    store.workers.end(first, reason="left")
+    worker(store, "a", state="loading")
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    # The other one fails, while the one that follows the first loads what the first could not load.
+    fail_load(store, second, evaluation)
+    newcomer = worker(store, "c", state="loading")
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    store.workers.end(newcomer, reason="left")
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.FAILED
+
+
+def test_who_follows_a_failure_and_is_ready_has_a_second_chance_and_results_speak_for_it(
+    store: Store, dispatcher: Dispatcher
+) -> None:
+    evaluation = begin(store, 10)
+
+    def fail_and_leave() -> int:
+        failing = worker(store, "a")
+        fail_load(store, failing, evaluation)
+        store.workers.end(failing, reason="left")
+        return worker(store, "a")
+
+    following = fail_and_leave()
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    store.workers.end(following, reason="left")
+    following = fail_and_leave()
+    store.results.write([NewResult(evaluation.id, rows(1)[0], Outcome(RowStatus.DONE, 0.0, 0.0))], following)
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    store.workers.end(following, reason="left")
+    worker(store, "a")
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.FAILED
+
+
+def test_who_follows_one_that_had_other_files_may_have_the_right_ones(store: Store, dispatcher: Dispatcher) -> None:
+    evaluation = begin(store, 10)
+    for expected in (EvaluationStatus.RUNNING, EvaluationStatus.FAILED):
+        refusing = worker(store, "a")
+        store.loads.begin(refusing, CODE, "", 0.0, error="the files differ", evaluation_id=evaluation.id)
+        store.workers.end(refusing, reason="left")
+        following = worker(store, "a", state="loading")
+        assert dispatcher.settle(evaluation).status is expected
+        store.workers.end(following, reason="left")
+
+
+def test_who_asks_again_may_have_mended_what_failed(store: Store, dispatcher: Dispatcher) -> None:
+    evaluation = begin(store, 10)
+    fail_load(store, worker(store), evaluation)
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.FAILED
+    begin(store, 10)
+    assert store.loads.failures(evaluation.id) == []
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    fail_load(store, worker(store, "b"), evaluation)
+    store.evaluations.set_status(evaluation.id, EvaluationStatus.FAILED)
+    assert len(store.loads.failures(evaluation.id)) == 1
+    store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
+    assert store.loads.failures(evaluation.id) == []
+
+
+def test_only_workers_of_its_queue_decide_that_nobody_can_load(store: Store, dispatcher: Dispatcher) -> None:
+    evaluation = begin_on(store, "gpu")
+    worker(store, "other", queues=("doteval",))
+    fail_load(store, worker(store, "gpu", queues=("gpu",)), evaluation)
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.FAILED
+
+
+def test_anybody_may_conclude_and_publishes_nothing(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
+    evaluation = begin_on(store, "gpu")
+    assert dispatcher.conclude(evaluation).status is EvaluationStatus.RUNNING
+    finish(store, evaluation, 0, 9)
+    assert dispatcher.conclude(evaluation).status is EvaluationStatus.COMPLETED
+    assert queue.published == []

@@ -1,0 +1,215 @@
+"""Queues and devices: what may be said, what it comes to, and who is meant."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+from doteval.pytest_runtime.marks import meant_for, queue_of
+
+from doteval.core.queues_and_devices import check_queue, device_of, split_devices, split_queues, worker_command_for
+from doteval.errors import EvaluationFileError, UsageError
+from doteval.pytest_runtime.items import EvaluationItem
+from doteval.settings import load_settings
+from tests.support.cli import CommandLine
+
+EVALUATIONS = """
+import pytest
+from doteval import Score, foreach
+
+pytestmark = pytest.mark.doteval(queue="module")
+
+@foreach("i", [(1,)])
+def eval_plain(i):
+    return Score("ok", True, ["accuracy"])
+
+@pytest.mark.doteval(queue="function")
+@foreach("i", [(1,)])
+def eval_own(i):
+    return Score("ok", True, ["accuracy"])
+
+@foreach("i", [(1,)])
+@pytest.mark.doteval(queue="below")
+def eval_below(i):
+    return Score("ok", True, ["accuracy"])
+
+@pytest.mark.doteval(queue="function")
+@pytest.mark.parametrize("size", ["small", pytest.param("large", marks=pytest.mark.doteval(queue="parameter"))])
+@foreach("i", [(1,)])
+def eval_sized(i, size):
+    return Score("ok", True, ["accuracy"])
+
+@pytest.mark.doteval(queue="class")
+class EvalA:
+    @foreach("i", [(1,)])
+    def eval_in(self, i):
+        return Score("ok", True, ["accuracy"])
+
+    @pytest.mark.doteval
+    @foreach("i", [(1,)])
+    def eval_bare(self, i):
+        return Score("ok", True, ["accuracy"])
+
+    @pytest.mark.doteval(queue="function")
+    @foreach("i", [(1,)])
+    def eval_own(self, i):
+        return Score("ok", True, ["accuracy"])
+"""
+
+
+def collect(pytester: pytest.Pytester, text: str) -> dict[str, EvaluationItem]:
+    pytester.makepyfile(eval_it=textwrap.dedent(text))
+    items, _ = pytester.inline_genitems("eval_it.py")
+    return {item.evaluation_name: item for item in items if isinstance(item, EvaluationItem)}
+
+
+def test_the_nearest_mark_counts(pytester: pytest.Pytester) -> None:
+    found = {name: queue_of(item) for name, item in collect(pytester, EVALUATIONS).items()}
+    assert found == {
+        "eval_plain": "module",
+        "eval_own": "function",
+        "eval_below": "below",
+        "eval_sized[small]": "function",
+        "eval_sized[large]": "parameter",
+        "EvalA::eval_in": "class",
+        "EvalA::eval_bare": "class",
+        "EvalA::eval_own": "function",
+    }
+
+
+@pytest.mark.parametrize(
+    ("mark", "says"),
+    [
+        ('queue=""', "is no name of a queue"),
+        ("queue=3", "3 is no name of a queue"),
+        ('queue="a,b"', "'a,b' is no name of a queue"),
+        ('qeue="gpu"', "it does not take qeue"),
+        ('"gpu"', "it does not take 'gpu'"),
+    ],
+)
+def test_a_mark_that_cannot_be_used_is_an_error_of_the_file(pytester: pytest.Pytester, mark: str, says: str) -> None:
+    pytester.makepyfile(
+        eval_it=f"""
+        import pytest
+        from doteval import Score, foreach
+
+        @pytest.mark.doteval({mark})
+        @foreach("i", [(1,)])
+        def eval_it(i):
+            return Score("ok", True, ["accuracy"])
+        """
+    )
+    ran = pytester.runpytest_subprocess("eval_it.py")
+    assert ran.ret == pytest.ExitCode.INTERRUPTED
+    ran.stdout.fnmatch_lines([f"*the mark doteval of eval_it.py::eval_it cannot be used: *{says}*"])
+    assert "Traceback" not in ran.stdout.str()
+
+
+ITEMS = """
+import pytest
+from doteval import Score, foreach
+
+@pytest.mark.doteval(queue="gpu")
+@foreach("i", [(1,)])
+def eval_gpu(i):
+    return Score("ok", True, ["accuracy"])
+
+@pytest.mark.doteval(queue="lab")
+@foreach("i", [(1,)])
+def eval_lab(i):
+    return Score("ok", True, ["accuracy"])
+
+@foreach("i", [(1,)])
+def eval_plain(i):
+    return Score("ok", True, ["accuracy"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("queues", "meant"),
+    [
+        (("doteval",), ["eval_plain"]),
+        (("team",), ["eval_plain"]),
+        (("gpu",), ["eval_gpu"]),
+        (("gpu", "lab"), ["eval_gpu", "eval_lab"]),
+        (("lab", "doteval"), ["eval_lab", "eval_plain"]),
+    ],
+)
+def test_who_is_meant_for_a_worker(pytester: pytest.Pytester, queues: tuple[str, ...], meant: list[str]) -> None:
+    items = list(collect(pytester, ITEMS).values())
+    assert [item.evaluation_name for item in meant_for(items, queues)] == meant
+
+
+def test_queues_are_split_at_commas() -> None:
+    assert split_queues("gpu, team.evals") == ("gpu", "team.evals")
+    assert worker_command_for("doteval") == "doteval worker PATH"
+    assert worker_command_for("gpu") == "doteval worker PATH --queue gpu"
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "a,b", "gpu~1", "a\n", "q" * 201, None, 7, b"gpu"])
+def test_what_is_no_queue(name: object) -> None:
+    with pytest.raises(UsageError, match="is no name of a queue") as raised:
+        check_queue(name)
+    assert len(str(raised.value)) < 300
+
+
+def test_devices_are_dealt_in_turn() -> None:
+    devices = split_devices("0, 2,GPU-8f6d-11/3,MIG-1")
+    assert devices == ("0", "2", "GPU-8f6d-11/3", "MIG-1")
+    assert [device_of(devices[:3], number) for number in range(1, 8)] == [*devices[:3], *devices[:3], "0"]
+    assert device_of((), 3) is None
+
+
+@pytest.mark.parametrize("text", ["", "0,", "-1", "cuda:0", "0;1", "0 1", "٣", "GPU", "1.5", "0,1,0", "9" * 500])
+def test_what_are_no_devices(text: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        split_devices(text)
+    assert raised.value.remedy
+    assert len(str(raised.value)) < 300
+
+
+def test_settings_say_where_a_wrong_list_was_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings().queues == ("doteval",)
+    assert load_settings(queue="gpu,lab").queues == ("gpu", "lab")
+    assert load_settings(devices="0,1").dealt_devices == ("0", "1")
+    assert load_settings().dealt_devices == ()
+    with pytest.raises(UsageError, match="'gpu,lab' names 2"):
+        load_settings(queue="gpu,lab").only_queue  # noqa: B018
+    monkeypatch.setenv("DOTEVAL_DEVICES", "0,x")
+    with pytest.raises(UsageError, match="the environment variable DOTEVAL_DEVICES cannot be used: 'x' is no device"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("worker", ".", "--broker", "redis://h", "--devices", "0,,1"), "'' is no device"),
+        (("worker", ".", "--broker", "redis://h", "--devices", "1,1"), "the device '1' is named twice"),
+        (("worker", ".", "--broker", "redis://h", "--queue", "a b"), "'a b' is no name of a queue"),
+        (("worker", ".", "--broker", "redis://h", "--queue", "a", "--queue", "a"), "the queue 'a' is named twice"),
+        (("submit", ".", "--queue", "gpu,lab"), "rows go to one queue"),
+        (("submit", ".", "--broker", "redis://:hush@h", "--devices", "0"), "--devices is for local worker processes"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_screen(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = CommandLine(capsys)(*arguments)
+    assert ran.code == 2
+    assert says in " ".join(ran.err.split())
+    assert len(ran.err.splitlines()) < 12
+    assert "hush" not in ran.err
+
+
+def test_a_mark_is_named_with_its_evaluation(pytester: pytest.Pytester) -> None:
+    (item,) = collect(pytester, ITEMS.split('@pytest.mark.doteval(queue="lab")')[0]).values()
+    item.add_marker(pytest.mark.doteval(queue=1), append=False)
+    with pytest.raises(EvaluationFileError, match=r"eval_it\.py::eval_gpu"):
+        queue_of(item)

@@ -1,0 +1,394 @@
+"""The conductor: how many rows are in flight, in which order they begin, and what they leave behind."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from doteval.concurrency import Adaptive
+from doteval.core.results import Row
+from doteval.pytest_runtime import pytest_internals as internals
+from doteval.runner.calls import CallPolicy
+from tests.support.scheduler_bench import KINDS, PATIENCE, SIMPLE, Bench, four_kinds, rows
+from tests.unit.conftest import OnBench
+
+# How many at once.
+
+# The first rows wait for each other: the window must open as wide as it was told.
+TOGETHER = """
+in_flight, peak, wanted = [0], [0], [0]
+
+def enter():
+    with lock:
+        in_flight[0] += 1
+        peak[0] = max(peak[0], in_flight[0])
+
+def leave():
+    with lock:
+        in_flight[0] -= 1
+""" + four_kinds(
+    """
+enter()
+while peak[0] < wanted[0]:
+    await asyncio.sleep(0)
+await asyncio.sleep(0)
+await asyncio.sleep(0)
+leave()
+""",
+    """
+enter()
+while peak[0] < wanted[0]:
+    time.sleep(0.0001)
+time.sleep(0.0001)
+leave()
+""",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("limit", [1, 7])
+def test_the_window_is_reached_and_never_exceeded(on_bench: OnBench, kind: str, limit: int) -> None:
+    def body(bench: Bench) -> None:
+        bench.module.wanted[0] = limit
+        told = [bench.assign(kind, 20) for _ in range(3)]
+        bench.serve()
+        assert bench.module.peak == [limit]
+        assert bench.module.in_flight == [0]
+        for each in told:
+            assert each.recorded == Counter(range(20))
+            assert set(each.statuses) == {"done"}
+            assert each.cut is None
+        assert len(bench.module.made) == len(bench.module.torn) == (60 if kind.endswith("own") else 0)
+
+    on_bench(TOGETHER, body, concurrency=limit)
+
+
+def test_where_nothing_is_said_sync_is_one_and_async_ten(on_bench: OnBench) -> None:
+    def body(bench: Bench) -> None:
+        assert [bench.conductor.rows_at_once(bench.items[kind]) for kind in KINDS] == [10, 10, 1, 1]
+        bench.module.wanted[0] = 10
+        bench.assign("eval_async", 30)
+        bench.serve()
+        assert bench.module.peak == [10]
+
+    on_bench(TOGETHER, body)
+
+
+def test_an_adaptive_window_grows_from_task_to_task(on_bench: OnBench) -> None:
+    source = """
+in_flight, peak = [0], [0]
+
+@foreach("x", [(1,)])
+async def eval_it(x):
+    in_flight[0] += 1
+    peak[0] = max(peak[0], in_flight[0])
+    # Each row as long as the last: more at once are more a second.
+    await asyncio.sleep(0.002)
+    in_flight[0] -= 1
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        for _ in range(300):
+            bench.assign("eval_it", 1)
+        bench.serve()
+        assert 2 < bench.module.peak[0] <= 20
+
+    strategy = Adaptive(initial_concurrency=2, max_concurrency=20, adaptation_interval=0.005, throughput_window=1)
+    on_bench(source, body, concurrency=strategy)
+
+
+def test_the_next_tasks_fill_the_room_beside_a_slow_row(on_bench: OnBench) -> None:
+    source = """
+@foreach("x", [(1,)])
+async def eval_it(x):
+    if x == 0:
+        while len(events) < 20:
+            await asyncio.sleep(0)
+    events.append(x)
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        slow = bench.assign("eval_it", 1)
+        quick = [bench.assign("eval_it", rows(1, first)) for first in range(1, 21)]
+        bench.serve()
+        assert bench.module.events[-1] == 0
+        assert [each.statuses for each in (slow, *quick)] == [["done"]] * 21
+
+    on_bench(source, body, concurrency=2)
+
+
+def test_an_assignment_ends_while_rows_of_the_next_are_lined_up_behind_slow_ones(on_bench: OnBench) -> None:
+    source = """
+release = threading.Event()
+
+@foreach("x", [(1,)])
+async def eval_it(x):
+    while x and not release.is_set():
+        await asyncio.sleep(0.001)
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        quick = bench.assign("eval_it", 1)
+        slow = bench.assign("eval_it", rows(20, first=1))
+
+        def release() -> None:
+            ended_alone.append(quick.over.wait(PATIENCE) and not slow.ends)
+            bench.module.release.set()
+
+        ended_alone: list[bool] = []
+        threading.Thread(target=release, daemon=True).start()
+        bench.serve()
+        assert ended_alone == [True]
+        assert slow.recorded == Counter(range(1, 21))
+
+    on_bench(source, body, concurrency=5)
+
+
+def test_sync_rows_and_their_fixtures_run_on_the_serving_thread(on_bench: OnBench) -> None:
+    source = """
+@pytest.fixture(scope="session")
+def wide():
+    events.append(threading.get_ident())
+
+@pytest.fixture
+def own(wide):
+    events.append(threading.get_ident())
+    yield
+    events.append(threading.get_ident())
+
+@foreach("x", [(1,)])
+def eval_it(x, own):
+    events.append(threading.get_ident())
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        bench.assign("eval_it", 3)
+        bench.serve()
+        assert bench.module.events == [threading.get_ident()] * 10
+
+    on_bench(source, body)
+
+
+def test_a_row_that_runs_alone_has_no_other_beside_it(on_bench: OnBench) -> None:
+    source = """
+@foreach("x", [(1,)])
+async def eval_it(x):
+    events.append(("begin", x))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    events.append(("end", x))
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        bench.assign("eval_it", 5)
+        bench.assign("eval_it", rows(1, 99), alone=True)
+        bench.assign("eval_it", 5)
+        bench.serve()
+        events = bench.module.events
+        begin = events.index(("begin", 99))
+        assert events[begin + 1] == ("end", 99)
+        assert begin == 10
+        assert len(events) == 22
+
+    on_bench(source, body, concurrency=4)
+
+
+# In which order.
+
+TURNS = """
+@pytest.fixture(scope="module", params=["p", "q"])
+def model(request):
+    events.append(f"+{request.param}")
+    yield request.param
+    events.append(f"-{request.param}")
+
+@foreach("x", [(1,)])
+async def eval_it(x, model):
+    await asyncio.sleep(0)
+    events.append(f"{model}{x}")
+    return OK
+"""
+
+
+@pytest.mark.parametrize(
+    ("turn", "expected"),
+    [
+        # As long as its turn lasts, an evaluation goes on with later assignments, without another set-up.
+        (60.0, [("p", 6), ("q", 6)]),
+        # Once it is over, the next evaluation begins, in the middle of an assignment.
+        (0.0, [("p", 1), ("q", 1), ("p", 1), ("q", 1)]),
+    ],
+)
+def test_evaluations_take_turns(
+    on_bench: OnBench, monkeypatch: pytest.MonkeyPatch, turn: float, expected: list[tuple[str, int]]
+) -> None:
+    monkeypatch.setattr("doteval.runner.time_slices._TURN_SECONDS", turn)
+    # However long set-up takes here.
+    monkeypatch.setattr("doteval.runner.time_slices._TURN_LOADS", 0.0)
+
+    def body(bench: Bench) -> None:
+        for name in ("eval_it[p]", "eval_it[q]", "eval_it[q]", "eval_it[p]"):
+            bench.assign(name, 3)
+        bench.serve()
+        events = bench.module.events
+        places = [index for index, event in enumerate(events) if event[0] in "+-"]
+        turns = [
+            (events[start][1], Counter(events[start + 1 : end]))
+            for start, end in zip(places[::2], places[1::2], strict=True)
+        ]
+        assert [(model, sum(rows.values())) for model, rows in turns][: len(expected)] == expected
+        assert all(event.startswith(model) for model, rows in turns for event in rows)
+        ran = sum((rows for _, rows in turns), Counter())
+        assert ran == Counter([f"{model}{x}" for model in "pq" for x in range(3)] * 2)
+
+    on_bench(TURNS, body, concurrency=1)
+
+
+@pytest.mark.parametrize("kind", ["eval_sync", "eval_sync_own"])
+def test_sync_rows_run_in_order(on_bench: OnBench, kind: str) -> None:
+    def body(bench: Bench) -> None:
+        for first in (0, 20, 40):
+            bench.assign(kind, rows(20, first))
+        bench.serve()
+        assert bench.module.events == list(range(60))
+
+    on_bench(SIMPLE, body)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_noted_before_they_begin_and_crossed_out_before_they_are_recorded(
+    on_bench: OnBench, kind: str
+) -> None:
+    def body(bench: Bench) -> None:
+        log: list[tuple[str, int]] = []
+
+        def record(row: Row, _: object) -> None:
+            log.append(("recorded", row.index))
+
+        bench.assign(kind, 20, note=functools.partial(Noting, log), record=record)
+        bench.serve()
+        for index in range(20):
+            assert [what for what, of in log if of == index] == ["noted", "landed", "recorded"]
+
+    on_bench(SIMPLE, body, concurrency=3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_calls_with_a_time_limit_are_noted(on_bench: OnBench, kind: str) -> None:
+    def body(bench: Bench) -> None:
+        log: list[tuple[str, int]] = []
+        bench.assign(kind, 20, note=functools.partial(Noting, log), policy=CallPolicy(timeout=60.0))
+        bench.serve()
+        for index in range(20):
+            assert [what for what, of in log if of == index] == ["noted", "called", "returned", "landed"]
+
+    on_bench(SIMPLE, body, concurrency=3)
+
+
+class Noting:
+    """Writes into a list what is noted of a row."""
+
+    def __init__(self, log: list[tuple[str, int]], begun: Sequence[Row]) -> None:
+        (row,) = begun
+        self._log = log
+        self._index = row.index
+        self._add("noted")
+
+    def called(self, limit: float) -> None:
+        assert limit >= 60.0
+        self._add("called")
+
+    def returned(self) -> None:
+        self._add("returned")
+
+    def landed(self) -> None:
+        self._add("landed")
+
+    def _add(self, what: str) -> None:
+        self._log.append((what, self._index))
+
+
+def test_what_is_posted_runs_on_the_serving_thread_between_rows(on_bench: OnBench) -> None:
+    def body(bench: Bench) -> None:
+        events = bench.module.events
+        seen: list[tuple[int, int]] = []
+        bench.module.hook = lambda: bench.conductor.post(lambda: seen.append((threading.get_ident(), len(events))))
+        bench.assign("eval_sync", 3)
+        bench.serve()
+        assert seen == [(threading.get_ident(), count) for count in (1, 2, 3)]
+
+    on_bench(four_kinds("events.append(x)\nhook()"), body)
+
+
+# Memory.
+
+
+@pytest.mark.parametrize("kind", ["eval_it", "eval_async"])
+def test_rows_leave_nothing_behind_in_what_they_share(on_bench: OnBench, kind: str) -> None:
+    source = """
+@pytest.fixture(scope="session")
+def of_session():
+    return object()
+
+@pytest.fixture(scope="module")
+async def of_module(of_session):
+    yield object()
+
+@pytest.fixture
+def own(of_module, of_session, tmp_path):
+    yield object()
+
+@pytest.fixture
+async def own_async(own, of_session):
+    yield object()
+
+@foreach("x", [(1,)])
+def eval_it(x, own_async, request):
+    request.getfixturevalue("of_module")
+    return OK
+
+@foreach("x", [(1,)])
+async def eval_async(x, own_async, request):
+    request.getfixturevalue("of_module")
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        item = bench.items[kind]
+        definitions = internals.fixture_info(item).name2fixturedefs
+        wide = [definitions[name][-1] for name in ("of_session", "of_module", "tmp_path_factory")]
+
+        def left() -> tuple[int, ...]:
+            stack = item.session._setupstate.stack
+            return (
+                *(len(each._finalizers) for each in wide),
+                *(len(finalizers) for finalizers, _ in stack.values()),
+                len(item.stash._storage),
+                len(item.user_properties),
+            )
+
+        counts: list[tuple[int, ...]] = []
+
+        def looking() -> Iterator[Row]:
+            for row in rows(300):
+                if row.index in (50, 299):
+                    counts.append(left())
+                yield row
+
+        told = bench.assign(kind, looking())
+        bench.serve()
+        assert set(told.statuses) == {"done"}
+        early, late = counts
+        # Up to four rows were in flight at either time.
+        assert all(after - before <= 4 for before, after in zip(early, late, strict=True)), (early, late)
+
+    on_bench(source, body, concurrency=4)

@@ -1,0 +1,453 @@
+"""The conductor when datasets, fixtures, rows and records raise: what ends, and what goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from doteval.core.results import Outcome, Row
+from doteval.errors import UsageError
+from doteval.pytest_runtime.evaluation_setup import LoadFailedError, load_session_fixtures
+from doteval.runner.calls import CallPolicy
+from tests.support.scheduler_bench import KINDS, Bench, Told, four_kinds, rows
+from tests.unit.conftest import OnBench
+
+PLAIN = four_kinds("pass")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "error", [ValueError("broken"), pytest.skip.Exception("no dataset"), SystemExit()], ids=["error", "skip", "exit"]
+)
+def test_rows_that_raise_end_their_assignment_only(on_bench: OnBench, kind: str, error: BaseException) -> None:
+    def broken() -> Iterator[Row]:
+        yield from rows(5)
+        raise error
+
+    def body(bench: Bench) -> None:
+        cut, after = bench.assign(kind, broken()), bench.assign(kind, 5)
+        bench.serve()
+        assert cut.recorded == after.recorded == Counter(range(5))
+        assert cut.cut is error
+        assert after.cut is None
+
+    on_bench(PLAIN, body, concurrency=3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_record_that_raises_ends_its_assignment_only(on_bench: OnBench, kind: str) -> None:
+    def body(bench: Bench) -> None:
+        recorded: list[int] = []
+
+        def record(row: Row, _: Outcome) -> None:
+            recorded.append(row.index)
+            if row.index == 2:
+                raise OSError("the disk is full")
+
+        cut, after = bench.assign(kind, 1000, record=record), bench.assign(kind, 5)
+        bench.serve()
+        assert isinstance(cut.cut, OSError)
+        # What was in flight by then, and no more.
+        assert len(recorded) < 50
+        assert after.recorded == Counter(range(5))
+        assert after.cut is None
+
+    on_bench(PLAIN, body, concurrency=3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_that_is_too_short_fails_and_is_not_called(on_bench: OnBench, kind: str) -> None:
+    def short() -> Iterator[Row]:
+        yield Row(0, "k", {"x": 0})
+        yield Row(1, "k", {})
+        yield Row(2, "k", {"x": 2})
+
+    def body(bench: Bench) -> None:
+        told = bench.assign(kind, short())
+        bench.serve()
+        assert told.statuses == ["done", "failed", "done"]
+        assert "the row has 0 values for 1 columns" in str(told.errors[1])
+        assert sorted(bench.module.events) == [0, 2]
+
+    on_bench(four_kinds("events.append(x)"), body, concurrency=3)
+
+
+# Fixtures that rows share.
+
+FAILING = """
+@pytest.fixture(scope="session", params=["good", "bad", "skips"])
+def model(request):
+    events.append(request.param)
+    if request.param == "bad":
+        raise RuntimeError("no GPU")
+    if request.param == "skips":
+        pytest.skip("not here")
+    return request.param
+
+@pytest.fixture
+def own(model):
+    return model
+
+@foreach("x", [(1,)])
+def eval_it(x, model):
+    return OK
+
+@foreach("x", [(1,)])
+async def eval_own(x, own):
+    return OK
+
+@pytest.fixture(scope="module")
+def leaves():
+    raise SystemExit("no GPU either")
+
+@foreach("x", [(1,)])
+def eval_leaves(x, leaves):
+    return OK
+
+@pytest.mark.skip(reason="not today")
+@foreach("x", [(1,)])
+def eval_skipped(x):
+    return OK
+"""
+
+
+@pytest.mark.parametrize("kind", ["eval_it", "eval_own"])
+def test_a_load_that_fails_ends_exactly_the_assignments_of_that_evaluation(on_bench: OnBench, kind: str) -> None:
+    def body(bench: Bench) -> None:
+        names = ["good", "bad", "good", "bad", "bad", "skips", "skips", "bad", "good"]
+        told = [(name, bench.assign(f"{kind}[{name}]", 3)) for name in names]
+        bench.serve()
+        for name, each in told:
+            if name == "good":
+                assert each.cut is None
+                assert each.statuses == ["done"] * 3
+            else:
+                assert isinstance(each.cut, LoadFailedError)
+                assert each.cut.item is bench.items[f"{kind}[{name}]"]
+                assert each.cut.skipped is (name == "skips")
+                assert not each.recorded
+
+    on_bench(FAILING, body)
+
+
+@pytest.mark.parametrize("kind", ["eval_it[bad]", "eval_own[bad]"])
+def test_a_task_that_comes_after_a_load_has_failed_fails_the_same_way(on_bench: OnBench, kind: str) -> None:
+    def body(bench: Bench) -> None:
+        told: list[Told] = []
+
+        def assign_again() -> None:
+            assignment, each = bench.assignment(kind, 3)
+            told.append(each)
+
+            def ended(cut: BaseException | None) -> None:
+                each.ended(cut)
+                if len(told) < 5:
+                    assign_again()
+                else:
+                    bench.conductor.wind_down()
+
+            assignment.ended = ended
+            bench.conductor.assign(assignment)
+
+        assign_again()
+        bench.serve_until_left()
+        assert [isinstance(each.cut, LoadFailedError) for each in told] == [True] * 5
+        assert not any(each.recorded for each in told)
+        # And the model is not loaded for each.
+        assert bench.module.events == ["bad"]
+
+    on_bench(FAILING, body)
+
+
+@pytest.mark.parametrize(("name", "skipped"), [("eval_leaves", False), ("eval_skipped", True)])
+def test_system_exit_in_a_fixture_and_a_mark_that_skips_are_failed_loads(
+    on_bench: OnBench, name: str, skipped: bool
+) -> None:
+    def body(bench: Bench) -> None:
+        told = [bench.assign(name), bench.assign("eval_it[good]"), bench.assign(name)]
+        bench.serve()
+        assert told[1].statuses == ["done"]
+        for each in (told[0], told[2]):
+            assert isinstance(each.cut, LoadFailedError)
+            assert each.cut.skipped is skipped
+            assert not each.recorded
+
+    on_bench(FAILING, body)
+
+
+def test_loading_ahead_tells_what_failed_and_loads_nothing_twice(on_bench: OnBench) -> None:
+    def body(bench: Bench) -> None:
+        failures = load_session_fixtures([bench.items["eval_it[bad]"], bench.items["eval_own[bad]"]])
+        assert [failure.item.evaluation_name for failure in failures] == ["eval_it[bad]"]
+        assert str(failures[0].__cause__) == "no GPU"
+        told = [bench.assign("eval_it[bad]"), bench.assign("eval_own[bad]")]
+        bench.serve()
+        assert all(isinstance(each.cut, LoadFailedError) for each in told)
+        assert bench.module.events == ["bad"]
+
+    on_bench(FAILING, body)
+
+
+def test_settings_of_an_evaluation_that_are_none_end_its_assignments(on_bench: OnBench) -> None:
+    def body(bench: Bench) -> None:
+        object.__setattr__(bench.items["eval_async"].spec, "retries", "often")
+        bad = [bench.assign("eval_async"), bench.assign("eval_async")]
+        good = bench.assign("eval_sync")
+        bad.append(bench.assign("eval_async"))
+        bench.serve()
+        assert all(isinstance(each.cut, UsageError) for each in bad)
+        assert good.statuses == ["done"]
+
+    on_bench(PLAIN, body)
+
+
+def test_a_teardown_between_evaluations_that_raises_stops_nothing(on_bench: OnBench) -> None:
+    source = """
+@pytest.fixture(scope="class")
+def model(request):
+    yield
+    raise RuntimeError(f"no teardown of {request.node.name}")
+
+class EvalP:
+    @foreach("x", [(1,)])
+    def eval_it(self, x, model):
+        return OK
+
+class EvalQ(EvalP):
+    pass
+"""
+    messages: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(self.format(record))
+
+    def body(bench: Bench) -> None:
+        told = [bench.assign("EvalP::eval_it", 2), bench.assign("EvalQ::eval_it", 2)]
+        # At the end it is raised, so that whoever serves can tell.
+        with pytest.raises(RuntimeError, match="no teardown of EvalQ"):
+            bench.serve()
+        assert [each.statuses for each in told] == [["done"] * 2] * 2
+
+    logger, handler = logging.getLogger("doteval.pytest_runtime"), Handler()
+    logger.addHandler(handler)
+    try:
+        on_bench(source, body)
+    finally:
+        logger.removeHandler(handler)
+    assert len(messages) == 1
+    assert "no teardown of EvalP" in messages[0]
+
+
+# Fixtures that rows have of their own.
+
+
+@pytest.mark.parametrize("kind", ["eval_it", "eval_async"])
+def test_what_fixtures_of_a_row_raise_is_the_rows(on_bench: OnBench, kind: str) -> None:
+    source = """
+made, torn = [], []
+
+@pytest.fixture
+def outer():
+    made.append("outer")
+    yield
+    torn.append("outer")
+
+@pytest.fixture
+def own(outer):
+    n = made.count("own")
+    made.append("own")
+    if n == 1:
+        raise ValueError("no set-up")
+    if n == 2:
+        raise SystemExit("nor now")
+    if n == 3:
+        pytest.skip("not this one")
+    yield
+    if n == 5:
+        raise ValueError("no teardown")
+    if n == 6:
+        raise SystemExit("nor then")
+
+@foreach("x", [(1,)])
+def eval_it(x, own):
+    return OK
+
+@foreach("x", [(1,)])
+async def eval_async(x, own):
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        told = bench.assign(kind, 8)
+        bench.serve()
+        assert told.statuses == ["done", "failed", "failed", "skipped", "done", "done", "done", "done"]
+        # They do not hide one another: an error in a teardown leaves the row done.
+        for index, (where, what) in {
+            1: ("at the set-up of a fixture", "no set-up"),
+            2: ("at the set-up of a fixture", "nor now"),
+            3: ("", "not this one"),
+            5: ("at the teardown of a fixture", "no teardown"),
+            6: ("at the teardown of a fixture", "nor then"),
+        }.items():
+            assert where in str(told.errors[index])
+            assert what in str(told.errors[index])
+        assert [told.errors[index] for index in (0, 4, 7)] == [None] * 3
+        assert told.cut is None
+        assert bench.module.made.count("outer") == bench.module.torn.count("outer") == 8
+
+    on_bench(source, body, concurrency=1)
+
+
+def test_an_async_fixture_and_a_row_that_looks_one_up_do_not_wait_for_each_other(on_bench: OnBench) -> None:
+    source = """
+@pytest.fixture
+async def slow():
+    # While it is set up, rows that are in flight ask for `late`.
+    for _ in range(20):
+        await asyncio.sleep(0)
+    yield
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+@pytest.fixture
+def late():
+    return object()
+
+@foreach("x", [(1,)])
+async def eval_it(x, slow, request):
+    for _ in range(10):
+        await asyncio.sleep(0)
+    events.append(request.getfixturevalue("late"))
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        told = bench.assign("eval_it", 60)
+        bench.serve()
+        assert set(told.statuses) == {"done"}
+        assert len(set(map(id, bench.module.events))) == 60
+
+    on_bench(source, body, concurrency=8)
+
+
+def test_an_async_fixture_cannot_be_looked_up_on_the_loop_and_says_so(on_bench: OnBench) -> None:
+    source = """
+@pytest.fixture
+async def late():
+    return 1
+
+@foreach("x", [(1,)])
+async def eval_async(x, request):
+    request.getfixturevalue("late")
+    return OK
+
+@foreach("x", [(1,)])
+def eval_sync(x, request):
+    assert request.getfixturevalue("late") == 1
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        told, fine = bench.assign("eval_async", 2), bench.assign("eval_sync", 2)
+        bench.serve()
+        assert told.statuses == ["failed"] * 2
+        assert "name it as a parameter" in str(told.errors[0])
+        assert fine.statuses == ["done"] * 2
+
+    on_bench(source, body)
+
+
+# Rows.
+
+
+def test_away_from_the_main_thread_an_interrupt_is_the_rows_own(on_bench: OnBench) -> None:
+    def body(bench: Bench) -> None:
+        told = [bench.assign(kind, 4) for kind in KINDS]
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(bench.serve).result()
+        for each in told:
+            assert each.statuses == ["done", "failed", "failed", "done"]
+            assert each.cut is None
+
+    on_bench(four_kinds('if x == 1: raise KeyboardInterrupt\nif x == 2: pytest.exit("enough")'), body)
+
+
+def test_a_task_of_a_row_that_exits_does_not_take_the_loop_with_it(on_bench: OnBench) -> None:
+    source = """
+async def leave():
+    raise SystemExit(1)
+
+@foreach("x", [(1,)])
+async def eval_it(x):
+    if x == 3:
+        await asyncio.create_task(leave())
+    if x == 5:
+        asyncio.get_running_loop().stop()
+    await asyncio.sleep(0.001)
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        told = bench.assign("eval_it", 20)
+        bench.serve()
+        assert [index for index, status in enumerate(told.statuses) if status == "failed"] == [3]
+        assert set(told.statuses) == {"done", "failed"}
+
+    on_bench(source, body, concurrency=4)
+
+
+def test_an_async_fixture_that_exits_fails_the_row(on_bench: OnBench) -> None:
+    source = """
+@pytest.fixture
+async def own():
+    events.append(1)
+    if len(events) == 2:
+        raise SystemExit("no more")
+
+@foreach("x", [(1,)])
+async def eval_it(x, own):
+    return OK
+"""
+
+    def body(bench: Bench) -> None:
+        told = bench.assign("eval_it", 3)
+        bench.serve()
+        assert told.statuses == ["done", "failed", "done"]
+
+    on_bench(source, body, concurrency=1)
+
+
+@pytest.mark.parametrize("kind", ["eval_async", "eval_async_own"])
+def test_a_row_that_cancels_its_own_task_has_failed(on_bench: OnBench, kind: str) -> None:
+    source = four_kinds("if x == 1: asyncio.current_task().cancel()\nawait asyncio.sleep(0)", "pass")
+
+    def body(bench: Bench) -> None:
+        told = bench.assign(kind, 3)
+        bench.serve()
+        assert told.statuses == ["done", "failed", "done"]
+        assert "the row cancelled its own task" in str(told.errors[1])
+        assert told.cut is None
+
+    on_bench(source, body)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_that_takes_too_long_fails_and_the_others_go_on(on_bench: OnBench, kind: str) -> None:
+    source = four_kinds(
+        "if x == 1: await asyncio.Event().wait()",
+        "while x == 1: time.sleep(0.01)",
+    )
+
+    def body(bench: Bench) -> None:
+        told = bench.assign(kind, 5)
+        bench.serve()
+        assert told.statuses == ["done", "failed", "done", "done", "done"]
+        assert "longer than 0.1 s" in str(told.errors[1])
+        assert len(bench.module.made) == len(bench.module.torn)
+
+    on_bench(source, body, policy=CallPolicy(timeout=0.1), concurrency=2)

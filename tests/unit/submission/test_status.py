@@ -1,0 +1,169 @@
+"""How an experiment stands: every pending row is somewhere, and what happens next is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
+from doteval.core.experiments import POLICY, QUEUE, Evaluation, EvaluationSpec, EvaluationStatus
+from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
+from doteval.store import HeldRange, NewResult, Store, WorkerInfo
+from doteval.store.tables import WORKER
+from doteval.submission.status import Standing, look
+from tests.support.cli import CommandLine
+from tests.support.fake_queue import FakeQueue
+
+
+@pytest.fixture
+def evaluation(store: Store) -> Evaluation:
+    """100 rows, of which the first 60 are published, 10 of them done."""
+    evaluation = store.evaluations.begin(store.experiments.begin("x"), EvaluationSpec("eval_it.py", "eval_it", ("i",)))
+    store.rows.add(evaluation.id, rows(60))
+    store.rows.set_total(evaluation.id, 60, complete=False, fingerprint=None)
+    current = store.evaluations.by_uid(evaluation.uid)
+    Dispatcher(store, FakeQueue(), DispatchOptions(rows_per_task=10)).publish(current)
+    store.rows.add(evaluation.id, rows(40, 60))
+    store.rows.set_total(evaluation.id, 100, complete=True, fingerprint=None)
+    done = Outcome(RowStatus.DONE, 1e9, 0.1)
+    store.results.write([NewResult(evaluation.id, row, done) for row in rows(10)], None)
+    return evaluation
+
+
+def rows(count: int, first: int = 0) -> list[Row]:
+    return [Row(index, f"k{index}", {"i": index}) for index in range(first, first + count)]
+
+
+def worker(store: Store, pid: int) -> int:
+    return store.workers.begin(WorkerInfo(f"w-{pid}@host", "host", pid, ("doteval",)))
+
+
+def hold(store: Store, worker_id: int, evaluation: Evaluation, *ranges: tuple[int, int]) -> None:
+    held = [HeldRange(evaluation.uid, first, last) for first, last in ranges]
+    store.workers.beat(worker_id, state="ready", holding=held)
+
+
+def silence(store: Store, worker_id: int) -> None:
+    """As if the worker process had not been heard of for a minute."""
+    with store._database.write() as connection:
+        connection.execute(update(WORKER).where(WORKER.c.id == worker_id).values(beat_at=WORKER.c.beat_at - 60))
+
+
+def only(store: Store, queued: int | None = None) -> Standing:
+    """As its evaluations stand, with `queued` messages in their queue."""
+    (standing,) = look(
+        store, store.experiments.find("x"), queued=None if queued is None else {"doteval": queued}
+    ).evaluations
+    return standing
+
+
+def test_every_pending_row_is_somewhere(store: Store, evaluation: Evaluation) -> None:
+    with store._database.write() as connection:
+        connection.exec_driver_sql("UPDATE experiment SET created_at = created_at - 3600")
+    alive, dead = worker(store, 1), worker(store, 2)
+    # Half of the first range is done, and the ranges overlap, as after a message that came twice.
+    hold(store, alive, evaluation, (5, 14), (10, 19))
+    hold(store, dead, evaluation, (20, 42))
+    silence(store, dead)
+    standing = only(store, queued=2)
+    assert (standing.held, standing.orphaned, standing.published, standing.unpublished) == (10, 23, 17, 40)
+    assert standing.held + standing.orphaned + standing.published + standing.unpublished == 90
+    assert standing.plan == (
+        "23 rows of a dead worker process will be published again",
+        "17 rows wait for a worker process",
+        "40 rows will be published as the queue has room",
+    )
+
+
+def test_lost_rows_are_told_from_queued_ones(store: Store, evaluation: Evaluation) -> None:
+    hold(store, worker(store, 1), evaluation)
+    assert "50 rows wait for a worker process" in only(store, queued=5).plan
+    assert "50 rows wait for a worker process" in only(store).plan
+    assert "50 rows no message carries any more: they will be published again" in only(store, queued=0).plan
+
+
+def test_without_worker_processes_it_says_what_to_do(store: Store, evaluation: Evaluation) -> None:
+    assert "doteval worker" in only(store).plan[0]
+
+
+def test_what_is_cancelled_or_failed_waits_for_the_user(store: Store, evaluation: Evaluation) -> None:
+    error = RowError("ValueError", "no", ErrorClass.EVALUATION)
+    outcome = Outcome(RowStatus.FAILED, 1e9, 0.1, error=error)
+    store.results.write([NewResult(evaluation.id, row, outcome) for row in rows(3, 10)], None)
+    store.evaluations.set_status(evaluation.id, EvaluationStatus.CANCELLED, "enough")
+    assert only(store).plan == (
+        "87 rows pending: submit again to go on",
+        "3 rows failed: `doteval retry` runs them again",
+    )
+
+
+def test_a_dataset_that_is_not_read_to_its_end_is_said(store: Store, evaluation: Evaluation) -> None:
+    store.rows.set_total(evaluation.id, 100, complete=False, fingerprint=None)
+    assert "submit it again" in only(store).plan[-1]
+
+
+def test_deaths_are_those_of_the_experiments_time(store: Store, evaluation: Evaluation) -> None:
+    orderly, killed, earlier = worker(store, 1), worker(store, 2), worker(store, 3)
+    store.workers.end(orderly, reason="left")
+    store.workers.end_process("host", 2, reason="was killed by SIGKILL")
+    silence(store, earlier)
+    found = look(store, store.experiments.find("x"))
+    assert [each.id for each in found.dead] == [killed]
+    assert found.live == []
+
+
+def test_status_prints_it(
+    store: Store,
+    evaluation: Evaluation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("DOTEVAL_BROKER", raising=False)
+    monkeypatch.chdir(tmp_path)
+    killed = worker(store, 2)
+    error = RowError("ConnectionError", "the other\nside", ErrorClass.INFRASTRUCTURE)
+    outcome = Outcome(RowStatus.FAILED, 1e9, 0.1, error=error)
+    store.results.write([NewResult(evaluation.id, row, outcome) for row in rows(7, 10)], killed)
+    store.workers.end_process("host", 2, reason="was killed by SIGKILL")
+    hold(store, worker(store, 1), evaluation, (20, 29))
+    doteval_ = CommandLine(capsys)
+    ran = doteval_("status", "x", "--storage", str(tmp_path / "results.db"))
+    assert ran.code == 0
+    (line,) = [line for line in ran.out.splitlines() if line.startswith("eval_it ")]
+    assert line.split() == ["eval_it", "running", "100", "10", "7", "0", "83", "10"]
+    assert "row 10 on host:2  ConnectionError: the other side" in ran.out
+    assert ran.out.count("ConnectionError") == 5
+    assert "dead: w-2@host (process 2 on host) was killed by SIGKILL" in ran.out
+    assert "1 worker process (1 ready), holding 10 rows" in ran.out
+    document = json.loads(doteval_("status", "x", "--storage", str(tmp_path / "results.db"), "--json").out)
+    (found,) = document["evaluations"]
+    assert (found["rows_held"], found["rows_published"], found["rows_unpublished"]) == (10, 33, 40)
+    assert document["dead_workers"][0]["reason"] == "was killed by SIGKILL"
+    assert found["last_errors"][0]["error"]["class"] == "infrastructure"
+
+
+def test_status_says_that_the_broker_is_away(
+    store: Store, evaluation: Evaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker = "redis://:hush@127.0.0.1:1/0"
+    ran = CommandLine(capsys)("status", "x", "--storage", str(tmp_path / "results.db"), "--broker", broker)
+    assert ran.code == 0
+    assert "cannot be reached" in ran.out
+    assert "hush" not in ran.out + ran.err
+
+
+def test_each_evaluation_waits_for_workers_of_its_queue(store: Store, evaluation: Evaluation) -> None:
+    spec = EvaluationSpec("eval_it.py", "eval_gpu", ("i",), metadata={QUEUE: "gpu", POLICY: {}})
+    gpu = store.evaluations.begin(store.experiments.find("x"), spec)
+    store.rows.add(gpu.id, rows(10))
+    store.rows.set_total(gpu.id, 10, complete=True, fingerprint=None)
+    worker(store, 1)
+    found = look(store, store.experiments.find("x"), queued={"doteval": 0, "gpu": 1}).evaluations
+    assert not any("no worker process" in sentence for sentence in found[0].plan)
+    assert found[1].plan[0] == (
+        "no worker process serves the queue 'gpu': start one with `doteval worker PATH --queue gpu`, or submit again"
+    )

@@ -1,0 +1,337 @@
+"""The supervisor, with stubs for worker processes and a clock that the test moves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doteval.errors import StoreError, WorkerError
+from doteval.store import Store, WorkerInfo
+from doteval.supervision import supervisor as module
+from doteval.supervision.supervisor import Supervisor, worker_command
+from doteval.supervision.worker_config import VARIABLE, WorkerOptions
+from tests.support.clock import Clock
+
+OPTIONS = WorkerOptions(paths=("eval_it.py",), storage=None, broker="redis://:hunter2@host", queues=("q",), slots=7)
+
+# Says that it is there, and leaves when it is asked to. Each line in one piece: several processes share the file.
+OBEDIENT = """
+import os, signal, sys, time
+def leave(*_):
+    os.write(1, b"leaving\\n")
+    os._exit(0)
+signal.signal(signal.SIGTERM, leave)
+os.write(1, f"ready {os.environ['NUMBER']}\\n".encode())
+while True:
+    time.sleep(60)
+"""
+DEAF = OBEDIENT.replace("signal.signal(signal.SIGTERM, leave)", "signal.signal(signal.SIGTERM, signal.SIG_IGN)")
+
+
+class Bench:
+    """A supervisor of stubs, and what it says."""
+
+    def __init__(self, store: Store, script: str, processes: int, **settings: Any) -> None:
+        self.clock = Clock()
+        self.said: list[str] = []
+        self.printed: list[str] = []
+        self.script = script
+        self.supervisor = Supervisor(
+            OPTIONS,
+            processes,
+            store,
+            told=self.said.append,
+            output=self.printed.append,
+            command=self.command,
+            clock=self.clock,
+            **settings,
+        )
+
+    def command(self, _: WorkerOptions, number: int, __: str) -> list[str]:
+        return ["env", f"NUMBER={number}", sys.executable, "-S", "-c", self.script]
+
+    def ready(self, count: int) -> None:
+        """Wait until so many processes have said that they are there, all in all."""
+        wait_for(lambda: sum(line.startswith("ready") for line in self.printed) >= count)
+
+    def pid(self) -> int:
+        (pid,) = self.supervisor.pids()
+        return pid
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
+
+
+Start = Callable[..., Bench]
+
+
+@pytest.fixture
+def start(store: Store) -> Iterator[Start]:
+    """Starts a supervisor of stubs, which is stopped after the test."""
+    benches: list[Bench] = []
+
+    def run(script: str = OBEDIENT, processes: int = 1, **settings: Any) -> Bench:
+        bench = Bench(store, script, processes, **settings)
+        benches.append(bench)
+        bench.supervisor.start()
+        return bench
+
+    yield run
+    for bench in benches:
+        for pid in bench.supervisor.pids():
+            os.kill(pid, signal.SIGKILL)
+        # One that the test has stopped has no thread any more.
+        if bench.supervisor._thread.is_alive():
+            bench.supervisor.stop()
+
+
+def test_as_many_as_told_are_started_each_with_its_number(start: Start) -> None:
+    bench = start(processes=3)
+    bench.ready(3)
+    assert sorted(bench.printed) == ["ready 1", "ready 2", "ready 3"]
+    assert len(bench.supervisor.pids()) == 3
+    assert bench.supervisor.exit_codes() == []
+
+
+SEEING = OBEDIENT.replace("os.environ['NUMBER']", "os.environ['NUMBER'] + ' ' + os.environ['CUDA_VISIBLE_DEVICES']")
+
+
+def test_devices_are_dealt_in_turn_and_kept(start: Start) -> None:
+    bench = start(SEEING, processes=3, devices=("4", "GPU-1"))
+    bench.ready(3)
+    assert sorted(bench.printed) == ["ready 1 4", "ready 2 GPU-1", "ready 3 4"]
+    os.kill(bench.supervisor.pids()[1], signal.SIGKILL)
+    wait_for(lambda: bench.said)
+    bench.clock.now += 100
+    bench.ready(4)
+    assert bench.printed[3:] == ["ready 2 GPU-1"]
+
+
+def test_one_that_was_killed_is_started_again_with_growing_pauses(start: Start) -> None:
+    bench = start()
+    for died, pause in enumerate([1, 2, 4, 8, 16, 32, 60, 60], start=1):
+        bench.ready(died)
+        os.kill(bench.pid(), signal.SIGKILL)
+        wait_for(lambda died=died: len(bench.said) == died)  # type: ignore[misc]
+        assert f"was killed by SIGKILL; the next starts in {pause} s" in bench.said[-1]
+        bench.clock.now += pause - 0.01
+        bench.clock.asked = 0
+        wait_for(lambda: bench.clock.asked >= 3)
+        assert bench.supervisor.pids() == []
+        bench.clock.now += 0.02
+    bench.ready(9)
+
+
+def test_one_that_has_worked_for_a_while_is_replaced_soon(start: Start) -> None:
+    bench = start()
+    for died, lived in enumerate([0, 100, 100, 0], start=1):
+        bench.ready(died)
+        bench.clock.now += lived
+        os.kill(bench.pid(), signal.SIGKILL)
+        wait_for(lambda died=died: len(bench.said) == died)  # type: ignore[misc]
+        bench.clock.now += 100
+    assert [line.rpartition(" in ")[2] for line in bench.said] == ["1 s", "0.5 s", "0.5 s", "1 s"]
+
+
+def test_one_that_leaves_by_itself_has_refused_however_long_it_took(start: Start) -> None:
+    bench = start()
+    for died in (1, 2, 3):
+        bench.ready(died)
+        bench.clock.now += 100
+        os.kill(bench.pid(), signal.SIGTERM)
+        wait_for(lambda died=died: len(bench.said) == died)  # type: ignore[misc]
+        bench.clock.now += 100
+    assert [line.partition(" left ")[2] for line in bench.said] == [
+        f"with exit code 0; the next starts in {pause} s" for pause in (1, 2, 4)
+    ]
+
+
+def test_the_others_are_left_alone(start: Start) -> None:
+    bench = start(processes=3)
+    bench.ready(3)
+    before = bench.supervisor.pids()
+    os.kill(before[1], signal.SIGKILL)
+    wait_for(lambda: bench.said)
+    bench.clock.now += 2
+    bench.ready(4)
+    after = bench.supervisor.pids()
+    assert (after[0], after[2]) == (before[0], before[2])
+    assert after[1] != before[1]
+    assert sorted(bench.printed)[-2:] == ["ready 2", "ready 3"]
+
+
+def test_a_death_is_in_the_store_and_what_it_held_is_free(start: Start, store: Store) -> None:
+    bench = start()
+    bench.ready(1)
+    pid = bench.pid()
+    store.workers.begin(WorkerInfo("w", socket.gethostname(), pid, ("q",)))
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: bench.said)
+    (worker,) = store.workers.all()
+    assert worker.left_at is not None
+    assert worker.reason == "was killed by SIGKILL"
+    assert store.workers.live() == []
+
+
+def test_a_store_that_is_away_keeps_nobody_from_living(
+    start: Start, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = start()
+    bench.ready(1)
+    pid = bench.pid()
+    store.workers.begin(WorkerInfo("w", socket.gethostname(), pid, ("q",)))
+    end_process = store.workers.end_process
+    away = threading.Event()
+
+    def fail(*_: Any, **__: Any) -> None:
+        away.set()
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr(store.workers, "end_process", fail)
+    os.kill(pid, signal.SIGKILL)
+    assert away.wait(20)
+    wait_for(lambda: bench.said)
+    bench.clock.now += 2
+    bench.ready(2)
+    # It is told when the store is back.
+    assert len(store.workers.live()) == 1
+    monkeypatch.setattr(store.workers, "end_process", end_process)
+    wait_for(lambda: store.workers.live() == [])
+
+
+def test_a_process_that_cannot_be_started_now_is_tried_later(start: Start) -> None:
+    bench = start()
+    bench.ready(1)
+    command = bench.supervisor._command
+    bench.supervisor._command = lambda *_: ["/nowhere/python"]
+    os.kill(bench.pid(), signal.SIGKILL)
+    wait_for(lambda: len(bench.said) == 1)
+    bench.clock.now += 1
+    wait_for(lambda: len(bench.said) == 2)
+    assert "cannot be started: No such file or directory; the next attempt is in 2 s" in bench.said[1]
+    bench.supervisor._command = command
+    bench.clock.now += 2
+    bench.ready(2)
+
+
+def test_stop_waits_until_all_have_left_in_order(start: Start) -> None:
+    slow = OBEDIENT.replace('    os.write(1, b"leaving\\n")', '    time.sleep(0.3); os.write(1, b"leaving\\n")')
+    bench = start(slow, processes=2)
+    bench.ready(2)
+    begin = time.monotonic()
+    bench.supervisor.stop()
+    assert time.monotonic() - begin >= 0.3
+    # To the last line, and nobody was started in their place.
+    assert bench.printed.count("leaving") == 2
+    assert bench.supervisor.pids() == []
+    assert bench.supervisor.exit_codes() == [0, 0]
+    assert bench.said == []
+
+
+def test_those_who_are_dismissed_are_asked_once_and_waited_for_later(start: Start, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    waits = f"    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n    os._exit(0)"
+    bench = start(OBEDIENT.replace("    os._exit(0)", waits), processes=2)
+    bench.ready(2)
+    pids = bench.supervisor.pids()
+    bench.supervisor.dismiss()
+    bench.supervisor.dismiss()
+    assert bench.supervisor.pids() == pids
+    gate.touch()
+    bench.supervisor.stop()
+    # Each says so whenever it is asked. And nobody was started in their place.
+    assert bench.printed.count("leaving") == 2
+    assert bench.supervisor.exit_codes() == [0, 0]
+
+
+def test_those_that_do_not_leave_are_killed_and_that_is_said(start: Start) -> None:
+    bench = start(DEAF, processes=2)
+    bench.ready(2)
+    pids = bench.supervisor.pids()
+    with pytest.raises(WorkerError, match=r"did not leave within 0\.2 s") as raised:
+        bench.supervisor.stop(patience=0.2)
+    assert all(str(pid) in raised.value.message for pid in pids)
+    assert bench.supervisor.exit_codes() == [-signal.SIGKILL] * 2
+
+
+def test_stop_does_not_wait_for_one_that_is_to_be_started_later(start: Start) -> None:
+    bench = start()
+    bench.ready(1)
+    os.kill(bench.pid(), signal.SIGKILL)
+    wait_for(lambda: bench.said)
+    bench.supervisor.stop()
+    bench.clock.now += 1000
+    assert bench.supervisor.pids() == []
+
+
+def test_lines_are_passed_on_whole_and_in_order_from_both_streams(start: Start) -> None:
+    script = OBEDIENT.replace(
+        "while True:",
+        """
+for n in range(500):
+    os.write(1, f"line {n} begins".encode())
+    os.write(1, f" and ends é {n}\\n".encode())
+print("on stderr", file=sys.stderr, flush=True)
+os.write(1, b"\\xff not text\\n\\n")
+os.write(1, b"no newline at the end")
+while True:""",
+    )
+    bench = start(script)
+    wait_for(lambda: "� not text" in bench.printed)
+    assert bench.printed[1:502] == [f"line {n} begins and ends é {n}" for n in range(500)] + ["on stderr"]
+    assert bench.printed[-1] == "� not text"
+    bench.supervisor.stop()
+    assert bench.printed[-1] == "no newline at the endleaving"
+
+
+def test_a_process_that_prints_much_is_not_held_up(start: Start) -> None:
+    # A pipe would be full, in the middle of a row.
+    script = """
+import os, signal, time
+os.set_blocking(1, False)
+os.write(1, b"ready\\n" + b"x" * 1_000_000 + b"\\n")
+signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+while True:
+    time.sleep(60)
+"""
+    bench = start(script)
+    bench.ready(1)
+    wait_for(lambda: len(bench.printed) == 2)
+    bench.supervisor.stop()
+    assert bench.supervisor.exit_codes() == [7]
+    assert len(bench.printed[1]) == 1_000_000
+
+
+def test_processes_have_their_options_by_the_environment_and_a_session_of_their_own(start: Start) -> None:
+    script = f"""
+import os, json
+options = json.loads(os.environ[{VARIABLE!r}])
+print("ready", options["broker"], options["supervisor"], os.getsid(0) == os.getpid(), flush=True)
+""" + OBEDIENT.replace("ready", "also")
+    bench = start(script)
+    bench.ready(1)
+    assert bench.printed[0] == f"ready redis://:hunter2@host {os.getpid()} True"
+
+
+def test_the_command_line_of_a_worker_process_holds_no_secret() -> None:
+    command = worker_command(OPTIONS, 3, "INFO")
+    assert "hunter2" not in " ".join(command)
+    assert command == [sys.executable, "-m", "doteval.worker", "worker-3@%h", "INFO"]
