@@ -24,8 +24,8 @@ _OTHER_LINES = 6
 class Follower:
     """Shows how evaluations go on; what it shows is told to it. Use it as a context manager.
 
-    It is a `doteval.submission.follow.Watcher`. An evaluation that ends leaves one line behind and its bar goes. When all have
-    ended, `at_the_end` is called with them and their store.
+    It is a `doteval.submission.follow.Watcher`. An evaluation that ends leaves one line behind and its bar goes.
+    When all have ended, `at_the_end` is called with them and their store.
     """
 
     def __init__(

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import doteval
 from doteval.errors import ResourceError
 from doteval.mock_openai.settings import MockSettings
 
@@ -55,7 +54,7 @@ class MockOpenAI:
         if self._process is not None:
             return
         # doteval need not be installed, and the child need not start in this directory.
-        here = str(Path(doteval.__file__).parents[1])
+        here = str(Path(__file__).parents[2])
         path = os.pathsep.join(part for part in (here, os.environ.get("PYTHONPATH")) if part)
         with tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(

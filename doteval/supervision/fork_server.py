@@ -2,7 +2,8 @@
 
 Most of what a worker process does before its first row is to import. The launcher does it once for all worker processes
 of a command, beside what the command itself does meanwhile, and they share the memory of it. Nothing of a user's is
-imported there: each worker process reads evaluation files after it was forked. `doteval.worker.fork_server_main` is its other side.
+imported there: each worker process reads evaluation files after it was forked.
+`doteval.worker.fork_server_main` is its other side.
 """
 
 from __future__ import annotations

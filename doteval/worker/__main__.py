@@ -1,4 +1,6 @@
-"""``python -m workers NODENAME LOGLEVEL``: a worker process of a service, as ``celery -A workers worker`` starts one.
+"""``python -m doteval.worker NODENAME LOGLEVEL`` starts a worker process of a service.
+
+``celery -A workers worker`` starts the same without a service.
 
 Celery's own command line imports Flower, which adds a command to it, and an interactive shell: a sixth of all that a
 worker process imports.

@@ -19,7 +19,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
 
-# What a worker process imports before its first row, whatever its evaluations are: not `doteval.worker.tasks`, which makes the
+# What a worker process imports before its first row, whatever its evaluations are: not
+# `doteval.worker.tasks`, which makes the
 # Celery app from the options of one process.
 _MODULES = (
     # A plugin of pytest that comes with openai.

@@ -39,8 +39,8 @@ from doteval.worker.process import WorkerProcess
 def start(self):
     raise OSError
 WorkerProcess.start = start
-sys.argv = ["workers", "broken@%h", "WARNING"]
-runpy.run_module("workers", run_name="__main__")
+sys.argv = ["doteval.worker", "broken@%h", "WARNING"]
+runpy.run_module("doteval.worker", run_name="__main__")
 """
 
 

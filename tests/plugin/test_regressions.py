@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy
 
 from doteval import Score, foreach, run
+from doteval.local import run as run_module
 from doteval.local.progress import Screen
-from doteval.local.session import run
 
 
 class Terminal(io.StringIO):
@@ -36,7 +36,7 @@ def test_progress_and_summary_read_results_once_however_many_there_are(
         return Score("ok", True, ["accuracy"])
 
     terminal = Terminal()
-    monkeypatch.setattr(run.sys, "stderr", terminal)
+    monkeypatch.setattr(run_module.sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     # Each row draws, so that a progress line that asked the store would be seen to.
     monkeypatch.setattr("doteval.local.progress._DRAW_SECONDS", 0.0)

@@ -83,7 +83,7 @@ def in_processes(work: Callable[..., Any], arguments: Sequence[Sequence[Any]]) -
     Arguments and what comes back are JSON. Not with ProcessPoolExecutor, which may never end.
     """
     call = (
-        "import json, sys; from tests.contract import store_workload as here; "
+        "import json, sys; from tests.support import store_workload as here; "
         "print(json.dumps(getattr(here, sys.argv[1])(*json.loads(sys.argv[2]))))"
     )
     processes = [

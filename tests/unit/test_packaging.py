@@ -84,9 +84,8 @@ def test_every_import_is_declared() -> None:
     distributions = importlib.metadata.packages_distributions()
     undeclared = {
         module
-        for package in ("doteval", "workers")
-        for path in (ROOT / package).rglob("*.py")
-        for module in imported(path) - sys.stdlib_module_names - {"doteval", "workers"}
+        for path in (ROOT / "doteval").rglob("*.py")
+        for module in imported(path) - sys.stdlib_module_names - {"doteval"}
         if not declared & {normalized(name) for name in distributions.get(module, [module])}
     }
     assert undeclared == set()
@@ -122,13 +121,12 @@ def test_the_wheel_holds_what_it_should(tmp_path: Path) -> None:
         metadata = {name.rpartition("/")[2]: archive.read(name).decode() for name in held if ".dist-info/" in name}
     expected = {
         path.relative_to(ROOT).as_posix()
-        for package in ("doteval", "workers")
-        for path in (ROOT / package).rglob("*")
+        for path in (ROOT / "doteval").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in held if ".dist-info/" not in name} == expected
     assert any(re.fullmatch(r"doteval/store/migrations/versions/.*0001.*\.py", name) for name in held)
-    assert {"doteval/py.typed", "workers/py.typed"} <= held
+    assert "doteval/py.typed" in held
     assert "doteval = doteval.cli:main" in metadata["entry_points.txt"]
     assert "License-Expression: MIT" in metadata["METADATA"]
 

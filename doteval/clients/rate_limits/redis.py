@@ -27,7 +27,7 @@ class RedisBudgets:
         self._client = redis_client(broker)
         self._scripts = Scripts(self._client)
         self._prefix = prefix
-        self._script = Script(resources.files(__package__).joinpath("budget.lua").read_text(encoding="utf-8"))
+        self._script = Script(resources.files(__package__).joinpath("token_bucket.lua").read_text(encoding="utf-8"))
         # Redis's own clock, which all worker processes share; tests set another.
         self.now = now
 

@@ -3,7 +3,7 @@
 Two buckets, of requests and of tokens, mirror the server's own. A server that tells in headers what is
 left sets their rate and level. Of one that only rejects the rate is learned: after a 429 a little less
 than what it accepted, then slowly more until the next one. `RedisBudgets` does the same in Lua
-(``budget.lua``) for all worker processes; a test holds the two together.
+(``token_bucket.lua``) for all worker processes; a test holds the two together.
 
 Fair between evaluations: each has a virtual time that grows with every request it may send, and none
 gets ahead of another one that waits (start-time fair queueing, Goyal, Vin and Cheng 1996).

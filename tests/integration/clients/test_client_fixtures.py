@@ -28,7 +28,7 @@ def test_fixtures_take_the_environment(
     key: str | None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mock_openai: MockOpenAI
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", mock_openai.base_url)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     if key is None:
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     else:
@@ -40,7 +40,7 @@ def test_fixtures_take_the_environment(
 def test_fixtures_skip_without_an_api(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     pytester.makepyfile(FIXTURES)
     result = pytester.runpytest_subprocess("-rs")
     result.assert_outcomes(skipped=2)
@@ -48,7 +48,7 @@ def test_fixtures_skip_without_an_api(pytester: pytest.Pytester, monkeypatch: py
 
 
 def test_a_users_own_fixture_of_the_name_wins(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     pytester.makeconftest("from doteval.clients.fixtures import async_openai_client, openai_client")
     pytester.makepyfile(
         """

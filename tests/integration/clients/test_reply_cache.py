@@ -21,7 +21,7 @@ from doteval.clients.cache.reply_cache import LEASE_SECONDS, ReplyCache, StoredR
 from doteval.clients.cache.sqlite import SQLiteStorage
 from doteval.errors import ResourceError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Open = Callable[..., ReplyCache]
 
 

@@ -233,7 +233,7 @@ def test_a_real_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     subprocess.run([sys.executable, "-c", MAKE_MODEL, str(tmp_path)], check=True, timeout=300)
     ran = subprocess.run(
         [sys.executable, "-c", USE_MODEL, str(tmp_path)],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         stdout=subprocess.PIPE,
         text=True,
         check=True,

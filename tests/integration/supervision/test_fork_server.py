@@ -27,7 +27,8 @@ from tests.support.model_servers import wait_until
 # Says what it is, and waits to be told how to end.
 MODULE = """
 import json, os, signal, sys, time
-names = ("celery.apps.worker", "doteval.worker.process", "doteval.worker.tasks", "_pytest.unittest", "anyio.pytest_plugin")
+names = ("celery.apps.worker", "doteval.worker.process", "doteval.worker.tasks")
+names += ("_pytest.unittest", "anyio.pytest_plugin")
 import_done = [name for name in names if name in sys.modules]
 print(json.dumps({
     "pid": os.getpid(),

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from doteval.broker.fair_queues import Priority, lanes_of
-from doteval.coordination import dispatcher
+from doteval.coordination import dispatcher as dispatcher_module
 from doteval.coordination.dispatcher import Dispatcher
 from doteval.core.experiments import Evaluation, EvaluationSpec
 from doteval.store import Store
@@ -37,7 +37,7 @@ def test_experiments_get_lanes_of_their_own_and_evaluations_of_one_share_it(
 def test_a_full_lane_holds_no_other_experiment_back(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "MOST_QUEUED", 3)
+    monkeypatch.setattr(dispatcher_module, "MOST_QUEUED", 3)
     large, small = begin(store, 100, name="large"), begin(store, 30, name="small")
     dispatcher.restart(large)
     assert dispatcher.publish(large) == 3

@@ -6,11 +6,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from doteval.pytest_runtime.marks import meant_for, queue_of
 
 from doteval.core.queues_and_devices import check_queue, device_of, split_devices, split_queues, worker_command_for
 from doteval.errors import EvaluationFileError, UsageError
 from doteval.pytest_runtime.items import EvaluationItem
+from doteval.pytest_runtime.marks import meant_for, queue_of
 from doteval.settings import load_settings
 from tests.support.cli import CommandLine
 
