@@ -44,7 +44,8 @@ def stands_on(*names: str) -> Callable[[Callable[..., None]], Callable[..., None
             except Exception as error:  # noqa: BLE001 - whatever it is, it says what has changed
                 pytest.fail(
                     f"pytest {pytest.__version__} has changed {' or '.join(names)}, "
-                    f"which doteval.pytest_runtime stands on: {type(error).__name__}: {error}\nAdapt pytest_internals.py, or leave this version out of the "
+                    f"which doteval.pytest_runtime stands on: {type(error).__name__}: {error}\n"
+                    "Adapt pytest_internals.py, or leave this version out of the "
                     "range in pyproject.toml."
                 )
 
