@@ -77,6 +77,20 @@ def test_options_in_commands_exist(page: Path) -> None:
                 assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", found[2])) <= options, line
 
 
+def test_the_map_names_files_that_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:doteval/|tests/)?[a-z_]+/[a-z_/]*(?:\.py)?)`", text)
+    assert len(named) > 40
+    missing = [name for name in named if not (ROOT / name).exists() and not (ROOT / "doteval" / name).exists()]
+    assert missing == []
+
+
+def test_the_map_shows_every_package() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    packages = {path.parent.name for path in (ROOT / "doteval").glob("*/__init__.py")}
+    assert packages == set(re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE))
+
+
 def python_blocks() -> list[tuple[str, str]]:
     return [
         (f"{page.name}-{number}", block)
