@@ -23,9 +23,9 @@ from doteval.broker.embedded_redis import EmbeddedRedis
 from doteval.broker.messages import RowTask
 from doteval.broker.publisher import Publisher
 from doteval.coordination.dispatcher import MOST_QUEUED
-from doteval.coordination.heartbeat import BEAT_SECONDS
 from doteval.coordination.task_sizing import task_size
 from doteval.core.experiments import EvaluationSpec
+from doteval.core.liveness import BEAT_SECONDS
 from doteval.core.results import Outcome, Row, RowStatus, Score, Usage
 from doteval.store import NewResult, Store
 from doteval.supervision.worker_config import slots_for

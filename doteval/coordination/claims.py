@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from doteval.core.experiments import POLICY, Evaluation, EvaluationStatus
+from doteval.core.liveness import LATE_AFTER_SECONDS
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.local.store_session import LocalStore
 from doteval.store import DRAINING, HeldRange, Store, WorkerState
 
 _LOOK_SECONDS = 0.5
-# Seconds after which a process of this machine is asked for by its id: it should be heard of every second.
-_SILENT_SECONDS = 2.5
 
 
 def wait_for_turn(local: LocalStore, evaluation: Evaluation, told: Callable[[str], None]) -> None:
@@ -92,7 +91,7 @@ def _serving(store: Store, evaluation: Evaluation) -> WorkerState | None:
 
 def _is_gone(worker: WorkerState) -> bool:
     """Whether a process of this machine that has fallen silent is no more. Of others nobody here can tell."""
-    if worker.info.hostname != socket.gethostname() or worker.age < _SILENT_SECONDS:
+    if worker.info.hostname != socket.gethostname() or worker.age < LATE_AFTER_SECONDS:
         return False
     try:
         os.kill(worker.info.pid, 0)

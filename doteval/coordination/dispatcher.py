@@ -21,6 +21,7 @@ from doteval.coordination.budget_guard import used_up
 from doteval.coordination.task_sizing import MOST_ROWS, TaskSize, most_unknown, tapered, task_size
 from doteval.core.budgets import Budget
 from doteval.core.experiments import Evaluation, EvaluationStatus
+from doteval.core.liveness import HELD_ROWS_FRESH_SECONDS, OBSERVATION_GAP_SECONDS, QUEUE_DRAINED_SECONDS
 from doteval.store import LOADING, LoadFailure, RowRange, Store, WorkerState, held_by
 
 # Messages that may wait in the queue: enough for any number of worker processes, and a bound for
@@ -28,13 +29,6 @@ from doteval.store import LOADING, LoadFailure, RowRange, Store, WorkerState, he
 MOST_QUEUED = 5_000
 # Row tasks published at a time, between two looks at the cursor.
 _PUBLISHED_AT_ONCE = 200
-# Seconds for which the queue must have been empty, with rows pending that nobody holds, before they
-# are published again: longer than two beats of a worker, which tells what it holds.
-_DRAINED_SECONDS = 3.0
-# Seconds for which a worker's word on what it holds is good. It gives it every second.
-_FRESH_SECONDS = 3.0
-# Seconds between two looks after which the waiting begins anew. Everybody looks every second or two.
-_LONGEST_BLINK = 5.0
 # The cursor in the store is one number of three digits: the round, the lane (from 1 on; 0 is none yet),
 # and the index of a row.
 _INDEXES = 1 << 40
@@ -270,10 +264,10 @@ class Dispatcher:
             return
         now = self._clock()
         since, last = self._drained.get(evaluation.id, (now, now))
-        if now - last > _LONGEST_BLINK:
+        if now - last > OBSERVATION_GAP_SECONDS:
             # Nobody could look, because the store or the broker was away, and nor could workers tell.
             since = now
-        if now - since < _DRAINED_SECONDS:
+        if now - since < QUEUE_DRAINED_SECONDS:
             self._drained[evaluation.id] = (since, now)
             return
         self._drained.pop(evaluation.id)
@@ -360,7 +354,7 @@ def _is_heard(live: Sequence[WorkerState]) -> bool:
 
     They cannot while the store takes no writes, which it may do and still be read.
     """
-    return all(worker.age <= _FRESH_SECONDS for worker in live)
+    return all(worker.age <= HELD_ROWS_FRESH_SECONDS for worker in live)
 
 
 def _lane(cursor: int) -> int:

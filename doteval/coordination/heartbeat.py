@@ -9,16 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from doteval.core.liveness import is_orphaned
 from doteval.errors import DotEvalError
 
 logger = logging.getLogger("doteval.worker")
 
-BEAT_SECONDS = 1.0
 # Within which a duty is done that was asked for: several that ask at the same time are one.
 _SOON_SECONDS = 0.1
-# Between two looks at whether evaluations need dispatching: what a submitter does while it follows, and
-# what must go on when it has left.
-DISPATCH_SECONDS = 2.0
 
 
 class Heartbeat:
@@ -63,7 +60,7 @@ class Heartbeat:
                     if time.monotonic() - began >= pause:
                         # Not in a burst after a turn that took long.
                         self._due[number] = time.monotonic() + pause
-            if self._parent is not None and os.getppid() != self._parent:
+            if is_orphaned(self._parent):
                 logger.warning("the service that started this worker process is gone; leaving")
                 self._parent = None
                 os.kill(os.getpid(), signal.SIGTERM)

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from doteval import __version__
 from doteval.coordination.fixture_load_recorder import LoadRecorder
-from doteval.coordination.heartbeat import BEAT_SECONDS, Heartbeat
+from doteval.coordination.heartbeat import Heartbeat
 from doteval.core.experiments import Evaluation
+from doteval.core.liveness import BEAT_SECONDS
 from doteval.store import GroupWriter, HeldRange, Store, WorkerInfo, WorkerState
 
 

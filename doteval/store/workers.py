@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, insert, select, updat
 
 from doteval.core.experiments import Evaluation
 from doteval.core.json_codec import decode, encode
+from doteval.core.liveness import DEAD_AFTER_SECONDS
 from doteval.store.engine import Database, database_time
 from doteval.store.experiments import moment
 from doteval.store.rows import RowRange
@@ -20,8 +21,6 @@ from doteval.store.tables import WORKER
 LOADING, DRAINING, LEFT = "loading", "draining", "left"
 # The greatest index that a row may have.
 LAST_INDEX = (1 << 40) - 1
-# Seconds after which one that was not heard of counts as dead. It should be heard of every second.
-_MAX_AGE = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,9 @@ class Workers:
         mine = HeldRange.whole(evaluation.uid)
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation.id], alone=True)
-            others = [worker for worker in _found(connection, _LIVE, max_age=_MAX_AGE) if worker.id != worker_id]
+            others = [
+                worker for worker in _found(connection, _LIVE, max_age=DEAD_AFTER_SECONDS) if worker.id != worker_id
+            ]
             for other in others:
                 if any(held.evaluation_uid == evaluation.uid for held in other.holding) and not is_gone(other):
                     return other
@@ -153,7 +154,7 @@ class Workers:
             ).all()
         return max((int(line.id) for line in ended), default=None)
 
-    def live(self, max_age: float = _MAX_AGE) -> list[WorkerState]:
+    def live(self, max_age: float = DEAD_AFTER_SECONDS) -> list[WorkerState]:
         """The worker processes that have not left and were heard of in the last `max_age` seconds."""
         with self._database.read() as connection:
             return _found(connection, _LIVE, max_age=max_age)

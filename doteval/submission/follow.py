@@ -13,6 +13,7 @@ from doteval.broker.embedded_redis import EmbeddedRedis
 from doteval.coordination.dispatcher import Dispatcher
 from doteval.coordination.outage_retry import patiently
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.core.liveness import QUEUE_UNSERVED_SECONDS
 from doteval.core.queues_and_devices import worker_command_for
 from doteval.store import Store
 from doteval.supervision.fork_server import Launcher
@@ -27,8 +28,6 @@ _FIRST_LOOK_SECONDS = 0.03
 _LOOK_SECONDS = 0.25
 _SLOWER = 1.1
 _SETTLE_SECONDS = 1.0
-# Seconds without any worker process after which the user is told.
-_LONELY_SECONDS = 10.0
 
 
 class Watcher(Protocol):
@@ -118,7 +117,7 @@ class Following:
             self._begun |= begun
             if all_done or begun or time.monotonic() >= self._next_settle:
                 current = self.patiently(lambda: [self._dispatcher.settle(each) for each in self._evaluations])
-                self.patiently(lambda: self._tell_if_alone(_LONELY_SECONDS))
+                self.patiently(lambda: self._tell_if_alone(QUEUE_UNSERVED_SECONDS))
                 self._next_settle = time.monotonic() + _SETTLE_SECONDS
             if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
                 self._watcher.moved(current)

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from doteval.coordination.dispatcher import published_up_to
 from doteval.core.budgets import Budget, Spent, stopped_at_budget
 from doteval.core.experiments import POLICY, Evaluation, EvaluationStatus, Experiment
+from doteval.core.liveness import DEAD_AFTER_SECONDS
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, worker_command_for
 from doteval.store import Store, WorkerState, held_by
-
-# Beats come once a second. A worker process that was not heard of for so long counts as dead.
-_DEAD_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ def look(
 
     `queue` is that of evaluations that do not say which is theirs.
     """
-    live = store.workers.live(_DEAD_SECONDS)
+    live = store.workers.live()
     dead = [worker for worker in store.workers.all() if _has_died(worker) and worker.beat_at >= experiment.created_at]
     evaluations = store.evaluations.of(experiment)
     return ExperimentStanding(
@@ -61,7 +59,7 @@ def look(
 
 def _has_died(worker: WorkerState) -> bool:
     if worker.left_at is None:
-        return worker.age > _DEAD_SECONDS
+        return worker.age > DEAD_AFTER_SECONDS
     # What its supervisor saw of it. Those that leave in order say so themselves, and the first reason stays.
     return worker.reason is not None and worker.reason.startswith(("was killed", "left with exit code", "was stuck"))
 

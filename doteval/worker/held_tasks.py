@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from doteval.broker.messages import RowTask
-from doteval.coordination.heartbeat import BEAT_SECONDS
+from doteval.core.liveness import BEAT_SECONDS
 from doteval.store import HeldRange, Store, WorkerState
 from doteval.worker.errors import GiveBackError
 

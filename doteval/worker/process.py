@@ -21,11 +21,12 @@ from doteval.broker.messages import RowTask
 from doteval.broker.publisher import Publisher
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.fixture_load_recorder import LoadRecorder
-from doteval.coordination.heartbeat import BEAT_SECONDS, DISPATCH_SECONDS, Heartbeat
+from doteval.coordination.heartbeat import Heartbeat
 from doteval.coordination.outage_retry import patiently
 from doteval.core.client_config import CacheChoice, share
 from doteval.core.exit_codes import RECYCLED, UNEXPECTED
 from doteval.core.experiments import POLICY, Evaluation, EvaluationStatus
+from doteval.core.liveness import BEAT_SECONDS, DISPATCH_SECONDS, is_orphaned
 from doteval.core.log_format import IDS
 from doteval.core.metering import Meter, Place, observe_usage, set_up_place
 from doteval.core.queues_and_devices import DEVICES_VARIABLE
@@ -428,7 +429,7 @@ class WorkerProcess:
 
     def _watch_teardowns(self) -> None:
         """Leave without a teardown that does not end, once everything that was computed is stored."""
-        if self._options.parent not in (None, os.getppid()) and not self._ready.is_set():
+        if is_orphaned(self._options.parent) and not self._ready.is_set():
             # The service is gone, and nobody else would ever end what does not load.
             self._teardowns.closing("the load of the session fixtures")
         what = self._teardowns.overdue()

@@ -12,9 +12,10 @@ from typing import Any
 
 import redis
 
-from doteval.clients.cache.reply_cache import LEASE_SECONDS, Answer, Ask, Operation, Put, Release, Renew, StoredReply
+from doteval.clients.cache.reply_cache import Answer, Ask, Operation, Put, Release, Renew, StoredReply
 from doteval.clients.redis_connection import hidden, redis_client
 from doteval.clients.redis_scripts import Script, Scripts
+from doteval.core.liveness import LEASE_SECONDS
 from doteval.errors import ResourceError
 
 _PREFIX = "doteval:cache"

@@ -20,12 +20,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
+from doteval.core.liveness import LEASE_RENEW_SECONDS
 from doteval.errors import ResourceError
 
 logger = logging.getLogger("doteval.clients")
 
-LEASE_SECONDS = 4.0
-_RENEW_SECONDS = 1.0
 # How long a lease is renewed at most: a reply that nobody reads to its end must not block others for ever.
 _LONGEST_HOLD = 900.0
 _FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.25
@@ -140,7 +139,7 @@ class ReplyCache:
     # What follows runs on the thread of the cache.
 
     def _serve(self) -> None:
-        renew_at = time.monotonic() + _RENEW_SECONDS
+        renew_at = time.monotonic() + LEASE_RENEW_SECONDS
         while True:
             commands = self._commands(renew_at)
             closing = any(command.what == "close" for command in commands)
@@ -150,7 +149,7 @@ class ReplyCache:
             now = time.monotonic()
             if now >= renew_at:
                 operations += [Renew(key) for key, until in self._held.items() if until > now]
-                renew_at = now + _RENEW_SECONDS
+                renew_at = now + LEASE_RENEW_SECONDS
             if closing:
                 operations += [Release(key) for key in self._held]
             else:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
-from doteval.clients.cache.reply_cache import LEASE_SECONDS, Answer, Ask, Operation, Put, Release, Renew, StoredReply
+from doteval.clients.cache.reply_cache import Answer, Ask, Operation, Put, Release, Renew, StoredReply
+from doteval.core.liveness import LEASE_SECONDS
 from doteval.errors import ResourceError
 
 _WAIT_SECONDS = 10.0

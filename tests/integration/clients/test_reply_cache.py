@@ -17,8 +17,9 @@ import pytest
 import redis
 
 from doteval.clients.cache.redis import RedisStorage
-from doteval.clients.cache.reply_cache import LEASE_SECONDS, ReplyCache, StoredReply
+from doteval.clients.cache.reply_cache import ReplyCache, StoredReply
 from doteval.clients.cache.sqlite import SQLiteStorage
+from doteval.core.liveness import LEASE_SECONDS
 from doteval.errors import ResourceError
 
 ROOT = Path(__file__).parents[3]
@@ -105,6 +106,7 @@ import sys, time
 from pathlib import Path
 from doteval.clients.cache.redis import RedisStorage
 from doteval.clients.cache.sqlite import SQLiteStorage
+from doteval.core.liveness import LEASE_SECONDS
 from doteval.clients.cache.reply_cache import ReplyCache
 given = {{"seconds": 60.0, "most_bytes": 1_000_000}}
 cache = ReplyCache({expression})

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from doteval.coordination import dispatcher
+from doteval.coordination import dispatcher as dispatcher_module
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.experiments import BATCH_SIZE, CONCURRENCY, OWN_CONCURRENCY
 from doteval.core.results import Outcome, RowStatus
@@ -282,8 +282,8 @@ def test_while_the_dataset_is_read_no_row_task_is_the_last(store: Store, queue: 
 def test_the_queue_is_not_filled_beyond_its_bound(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "MOST_QUEUED", 7)
-    monkeypatch.setattr(dispatcher, "_PUBLISHED_AT_ONCE", 3)
+    monkeypatch.setattr(dispatcher_module, "MOST_QUEUED", 7)
+    monkeypatch.setattr(dispatcher_module, "_PUBLISHED_AT_ONCE", 3)
     evaluation = begin(store, 200)
     assert dispatcher.publish(evaluation) == 7
     assert dispatcher.publish(evaluation) == 0
@@ -298,7 +298,7 @@ def test_several_dispatchers_at_once_publish_nothing_twice(
     store: Store, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Few at a time: the dispatchers meet at the cursor again and again.
-    monkeypatch.setattr(dispatcher, "_PUBLISHED_AT_ONCE", 2)
+    monkeypatch.setattr(dispatcher_module, "_PUBLISHED_AT_ONCE", 2)
     evaluation = begin(store, 200)
     start = threading.Barrier(4)
     published: list[int] = []
