@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from doteval.core.client_config import DEFAULT_CACHE_PATH, CacheMode, Sharing
+from doteval.core.client_config import DEFAULT_CACHE_PATH, CacheMode, ClientConfig
 from doteval.core.log_format import LogFormat
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, split_devices, split_queues
 from doteval.core.redaction import is_redis_url
@@ -128,11 +128,11 @@ class Settings(BaseSettings):
         """The devices that worker processes get in turn; none if nothing is said of them."""
         return () if self.devices is None else split_devices(self.devices)
 
-    def sharing(self) -> Sharing:
+    def client_config(self) -> ClientConfig:
         """What the worker processes of a command share. What is to be refreshed is what was there before now."""
         in_redis = self.broker is not None and is_redis_url(self.broker)
         path = self.cache_path or (None if in_redis else DEFAULT_CACHE_PATH)
-        return Sharing(
+        return ClientConfig(
             broker=self.broker,
             cache=self.cache,
             # Worker processes may run elsewhere.

@@ -17,7 +17,7 @@ from openai import AsyncOpenAI, DefaultAioHttpClient
 from benchmarks.bench import Bench
 from doteval.clients.fast import chat
 from doteval.clients.openai import async_openai_client
-from doteval.core.client_config import Sharing, share
+from doteval.core.client_config import ClientConfig, configure_clients
 from doteval.core.metering import metering
 from doteval.mock_openai import MockOpenAI
 
@@ -84,5 +84,5 @@ async def _measure(bench: Bench, base_url: str, calls: int) -> None:
 
 def measure(bench: Bench) -> None:
     with TemporaryDirectory() as directory, MockOpenAI() as server:
-        share(Sharing(cache_path=str(Path(directory) / "cache.db")))
+        configure_clients(ClientConfig(cache_path=str(Path(directory) / "cache.db")))
         asyncio.run(_measure(bench, server.base_url, bench.rows(2_000)))

@@ -120,7 +120,7 @@ def command(
     from doteval.store import Store
     from doteval.submission.submit import SubmitOptions, submit
 
-    sharing = settings.sharing()
+    client_config = settings.client_config()
     name = experiment or ephemeral_name()
     options = SubmitOptions(
         paths=paths,
@@ -140,8 +140,8 @@ def command(
         epochs=epochs,
         row_timeout=row_timeout,
         budget=Budget(max_requests, max_tokens, max_cost),
-        cache=None if cache is None else sharing.choice,
-        sharing=sharing,
+        cache=None if cache is None else client_config.choice,
+        client_config=client_config,
     )
     chosen: dict[str, Any] = {"max_retries": max_retries, "retry_delay": retry_delay, "max_crashes": max_crashes}
     options = replace(options, **{name: value for name, value in chosen.items() if value is not None})

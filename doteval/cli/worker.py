@@ -110,7 +110,7 @@ def command(
         metrics_port=metrics_port,
         max_rows_per_process=max_rows_per_process,
         max_memory_per_process=max_memory_per_process,
-        sharing=settings.sharing(),
+        client_config=settings.client_config(),
     )
     as_json = resolve(settings.log_format) == "json"
     serve(options, told=lambda text: click.echo(line(text, ids={"service": name}) if as_json else text, err=True))

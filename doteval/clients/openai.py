@@ -36,7 +36,7 @@ from doteval.clients.retries import RETRY_SECONDS, RetryPolicy, retried
 from doteval.clients.shared_state import shared_cache, shared_limiter, shared_prices
 from doteval.clients.steps import Step, http_package, sent, stepped, stepped_async
 from doteval.clients.usage_recording import Ledger, recorded
-from doteval.core.client_config import Caching, sharing
+from doteval.core.client_config import Caching, client_config
 from doteval.errors import UsageError
 
 Client = TypeVar("Client", bound=OpenAI | AsyncOpenAI)
@@ -221,7 +221,7 @@ def _steps(ledger: Ledger, options: ClientOptions, transport_errors: tuple[type[
     step = recorded(sent, ledger, shared_prices())
     step = limited(step, shared_limiter(), options.limits, ledger)
     step = retried(step, options.retries, ledger, transport_errors=transport_errors)
-    return cached(step, shared_cache(), sharing().choice, options.cache, ledger)
+    return cached(step, shared_cache(), client_config().choice, options.cache, ledger)
 
 
 def _errors_of(http_client: Any) -> tuple[type[Exception], ...]:
@@ -283,7 +283,7 @@ class _AsyncPool(DefaultAioHttpClient):
 
 def _pool(kind: type[Any], settings: dict[str, Any], options: ClientOptions) -> Any:
     # A digest: the settings hold the key.
-    given = [*sorted((name, repr(value)) for name, value in settings.items()), repr(options), repr(sharing())]
+    given = [*sorted((name, repr(value)) for name, value in settings.items()), repr(options), repr(client_config())]
     found = [(name, os.environ.get(name)) for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL")]
     key = (kind, hashlib.blake2b(repr((given, found)).encode(), digest_size=16).digest())
     with _lock:

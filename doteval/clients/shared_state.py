@@ -13,19 +13,19 @@ from doteval.clients.cache.sqlite import SQLiteStorage
 from doteval.clients.rate_limits.limiter import Limiter
 from doteval.clients.rate_limits.redis import RedisBudgets
 from doteval.clients.rate_limits.token_bucket import LocalBudgets
-from doteval.core.client_config import DEFAULT_CACHE_PATH, Sharing, sharing
+from doteval.core.client_config import DEFAULT_CACHE_PATH, ClientConfig, client_config
 from doteval.core.prices import PriceTable
 from doteval.core.redaction import is_redis_url
 
 _lock = threading.Lock()
-_caches: dict[Sharing, ReplyCache] = {}
+_caches: dict[ClientConfig, ReplyCache] = {}
 _limiters: dict[str | None, Limiter] = {}
 _prices: dict[str, PriceTable] = {}
 
 
 def shared_cache() -> ReplyCache:
-    """The cache where `doteval.core.client_config.sharing()` says."""
-    settings = sharing()
+    """The cache where `doteval.core.client_config.client_config()` says."""
+    settings = client_config()
     with _lock:
         if settings not in _caches:
             _caches[settings] = ReplyCache(_storage(settings))
@@ -34,7 +34,7 @@ def shared_cache() -> ReplyCache:
 
 def shared_limiter() -> Limiter:
     """The limits: one budget for all processes where there is a Redis, else for this one."""
-    broker = sharing().broker
+    broker = client_config().broker
     place = broker if broker is not None and is_redis_url(broker) else None
     with _lock:
         if place not in _limiters:
@@ -45,7 +45,7 @@ def shared_limiter() -> Limiter:
 
 def shared_prices() -> PriceTable:
     """The price table of the settings; an empty one if they name none. Raises UsageError if it cannot be read."""
-    path = sharing().prices
+    path = client_config().prices
     if path is None:
         return PriceTable()
     with _lock:
@@ -54,7 +54,7 @@ def shared_prices() -> PriceTable:
         return _prices[path]
 
 
-def _storage(settings: Sharing) -> Storage:
+def _storage(settings: ClientConfig) -> Storage:
     seconds, most_bytes = settings.cache_seconds, settings.cache_bytes
     if settings.cache_path is None and settings.broker is not None and is_redis_url(settings.broker):
         return RedisStorage(settings.broker, seconds=seconds, most_bytes=most_bytes)

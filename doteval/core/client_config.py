@@ -1,6 +1,6 @@
 """What worker processes share, and where: the settings that commands hand on to clients.
 
-Whoever starts rows says it once in its process, with `share`; clients ask `sharing`.
+Whoever starts rows says it once in its process, with `configure_clients`; clients ask `client_config`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class CacheChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Sharing:
+class ClientConfig:
     """Where the shared state lives.
 
     `broker` is the URL of a Redis for limits, None to keep limits within the process. `cache_path` is the
@@ -85,21 +85,21 @@ class Sharing:
         return CacheChoice(self.cache, self.refresh_since if self.cache is CacheMode.REFRESH else 0.0)
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Sharing:
+    def from_mapping(cls, values: Mapping[str, Any]) -> ClientConfig:
         """What `dataclasses.asdict` made of one. Raises TypeError, KeyError or ValueError for anything else."""
         given = {field.name: values[field.name] for field in fields(cls)}
         return cls(**{**given, "cache": CacheMode(given["cache"])})
 
 
-_shared = Sharing()
+_shared = ClientConfig()
 
 
-def share(settings: Sharing) -> None:
+def configure_clients(settings: ClientConfig) -> None:
     """Say what clients of this process share, before they are made."""
     global _shared
     _shared = settings
 
 
-def sharing() -> Sharing:
+def client_config() -> ClientConfig:
     """What clients of this process share."""
     return _shared

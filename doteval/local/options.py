@@ -11,7 +11,7 @@ import pytest
 
 from doteval.concurrency import Adaptive
 from doteval.core.budgets import Budget, check_prices
-from doteval.core.client_config import Sharing
+from doteval.core.client_config import ClientConfig
 from doteval.errors import DotEvalError
 from doteval.runner.calls import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY, CallPolicy
 
@@ -40,7 +40,7 @@ class LocalOptions:
     gates: tuple[Gate, ...] = ()
     budget: Budget = field(default_factory=Budget)
     allow_changed: bool = False
-    sharing: Sharing = field(default_factory=Sharing)
+    client_config: ClientConfig = field(default_factory=ClientConfig)
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -146,7 +146,7 @@ def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOp
         gates=_gates(config),
         budget=budget,
         allow_changed=config.getoption("allow_changed"),
-        sharing=settings.sharing(),
+        client_config=settings.client_config(),
     )
 
 

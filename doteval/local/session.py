@@ -9,7 +9,7 @@ import pytest
 
 from doteval.analysis.thresholds import Gate, judge
 from doteval.core.budgets import stopped_at_budget
-from doteval.core.client_config import share
+from doteval.core.client_config import configure_clients
 from doteval.core.experiments import ephemeral_name
 from doteval.core.metering import set_up_place
 from doteval.core.results import Usage
@@ -48,7 +48,7 @@ class LocalExperiment:
     ) -> None:
         self._options = options
         self._told = told
-        share(options.sharing)
+        configure_clients(options.client_config)
         self._loop = loop
         self._screen = screen
         self._name = options.experiment or ephemeral_name()

@@ -69,7 +69,7 @@ def retry(
     one of them is used up already.
     """
     if options.broker is None:
-        check_prices(options.budget, load_settings().sharing().prices)
+        check_prices(options.budget, load_settings().client_config().prices)
     if options.detach and options.broker is None:
         raise UsageError(
             "--detach needs a broker that outlives this command",
@@ -149,7 +149,7 @@ def _run(
                 concurrency=options.concurrency,
                 slots=slots_for(options.concurrency),
                 service="local",
-                sharing=replace(load_settings().sharing(), broker=broker),
+                client_config=replace(load_settings().client_config(), broker=broker),
             )
             supervisor = stack.enter_context(
                 local_workers(worker_options, processes, store, watcher, options.devices, launcher)

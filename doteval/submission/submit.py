@@ -14,7 +14,7 @@ from doteval.coordination.claims import wait_for_other_brokers
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.ingest import take_in
 from doteval.core.budgets import Budget, budget_error, check_prices
-from doteval.core.client_config import CacheChoice, Sharing
+from doteval.core.client_config import CacheChoice, ClientConfig
 from doteval.core.experiments import (
     MAX_CRASHES,
     POLICY,
@@ -75,7 +75,7 @@ class SubmitOptions:
     max_crashes: int = 2
     budget: Budget = field(default_factory=Budget)
     cache: CacheChoice | None = None
-    sharing: Sharing = field(default_factory=Sharing)
+    client_config: ClientConfig = field(default_factory=ClientConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def submit(options: SubmitOptions, watcher: Watcher, launcher: Launcher | None =
     UsageError, BrokerError and StoreError; BudgetError if the budget is used up already.
     """
     if options.broker is None:
-        check_prices(options.budget, options.sharing.prices)
+        check_prices(options.budget, options.client_config.prices)
     if options.detach and options.broker is None:
         raise UsageError(
             "--detach needs a broker that outlives this command",
@@ -181,7 +181,7 @@ def _worker_options(
         keyword=options.keyword,
         service="local",
         # Limits are in the private Redis, which ends with this command; the cache stays in its file.
-        sharing=replace(options.sharing, broker=broker),
+        client_config=replace(options.client_config, broker=broker),
     )
 
 

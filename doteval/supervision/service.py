@@ -13,7 +13,7 @@ from types import FrameType
 
 from doteval.broker.celery_app import VISIBILITY_TIMEOUT
 from doteval.broker.publisher import Publisher
-from doteval.core.client_config import Sharing
+from doteval.core.client_config import ClientConfig
 from doteval.core.log_format import LogFormat, resolve
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.errors import EvaluationFileError, UsageError
@@ -53,7 +53,7 @@ class ServiceOptions:
     metrics_port: int | None = None
     max_rows_per_process: int | None = None
     max_memory_per_process: int | None = None
-    sharing: Sharing = field(default_factory=Sharing)
+    client_config: ClientConfig = field(default_factory=ClientConfig)
 
 
 def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
@@ -128,7 +128,7 @@ def _worker_options(options: ServiceOptions, broker: str, store: Store, figures:
         max_rows=options.max_rows_per_process,
         max_memory=options.max_memory_per_process,
         figures=None if figures is None else str(figures),
-        sharing=options.sharing,
+        client_config=options.client_config,
         log_format=resolve(options.log_format),
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from doteval.concurrency import ASYNC_CONCURRENCY
-from doteval.core.client_config import Sharing
+from doteval.core.client_config import ClientConfig
 from doteval.core.experiments import private_queue
 from doteval.core.log_format import LogFormat
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
@@ -31,7 +31,7 @@ class WorkerOptions:
     in flight.
     A process that has stored `max_rows` rows, or uses more than `max_memory` megabytes, makes room for a fresh one.
     `log_format` is how log lines look; `figures` is the directory where worker processes count for
-    Prometheus. `sharing` is where its clients find the cache and the limits that they share.
+    Prometheus. `client_config` is where its clients find the cache and the limits that they share.
     """
 
     paths: tuple[str, ...]
@@ -52,7 +52,7 @@ class WorkerOptions:
     max_memory: int | None = None
     figures: str | None = None
     log_format: LogFormat = "text"
-    sharing: Sharing = field(default_factory=Sharing)
+    client_config: ClientConfig = field(default_factory=ClientConfig)
 
     @property
     def queue_names(self) -> tuple[str, ...]:
@@ -75,9 +75,9 @@ class WorkerOptions:
             return None
         try:
             values = json.loads(text)
-            sharing = Sharing.from_mapping(values["sharing"])
+            client_config = ClientConfig.from_mapping(values["client_config"])
             lists = {name: tuple(values[name]) for name in ("paths", "queues")}
-            return cls(**{**values, **lists, "sharing": sharing})
+            return cls(**{**values, **lists, "client_config": client_config})
         except (ValueError, TypeError, KeyError) as error:
             raise UsageError(
                 f"the variable {VARIABLE} cannot be read: {type(error).__name__}",

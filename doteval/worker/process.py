@@ -23,7 +23,7 @@ from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.heartbeat import Heartbeat
 from doteval.coordination.outage_retry import patiently
-from doteval.core.client_config import CacheChoice, share
+from doteval.core.client_config import CacheChoice, configure_clients
 from doteval.core.exit_codes import RECYCLED, UNEXPECTED
 from doteval.core.experiments import POLICY, Evaluation, EvaluationStatus
 from doteval.core.liveness import BEAT_SECONDS, DISPATCH_SECONDS, is_orphaned
@@ -109,7 +109,7 @@ class WorkerProcess:
         loaded is no error here: it is recorded, and evaluations that do not need it are served.
         """
         self._flight_log, self._spending = open_row_logs(self._options.flight_logs)
-        share(self._options.sharing)
+        configure_clients(self._options.client_config)
         if self._spending is not None:
             observe_usage(self._spending.spent)
         store = self._store = Store.open(self._options.storage)

@@ -36,7 +36,7 @@ def _options() -> WorkerOptions:
         concurrency=settings.concurrency,
         slots=slots_for(settings.concurrency),
         visibility_timeout=settings.visibility_timeout,
-        sharing=settings.sharing(),
+        client_config=settings.client_config(),
         log_format=settings.log_format,
     )
 

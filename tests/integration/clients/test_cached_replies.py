@@ -14,7 +14,7 @@ import pytest
 
 from doteval.clients.openai import async_openai_client, instrument, openai_client
 from doteval.clients.shared_state import close_shared
-from doteval.core.client_config import CacheChoice, CacheMode, Sharing, share
+from doteval.core.client_config import CacheChoice, CacheMode, ClientConfig, configure_clients
 from doteval.core.metering import Place, metering
 from doteval.core.results import Usage
 from doteval.mock_openai import MockOpenAI
@@ -33,12 +33,12 @@ def configure(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Config
 
     def share_there(**more: Any) -> None:
         close_shared()
-        share(Sharing(**places, **more))
+        configure_clients(ClientConfig(**places, **more))
 
     share_there()
     yield share_there
     close_shared()
-    share(Sharing())
+    configure_clients(ClientConfig())
 
 
 def test_a_reply_is_paid_once(configure: Configure, mock_openai: MockOpenAI) -> None:
@@ -292,20 +292,20 @@ def test_what_is_too_old_goes_by_the_clock_that_dates_replies(redis_url: str, mo
     now = time.time()
     monkeypatch.setattr("doteval.settings.time.time", lambda: now + 1000)
     for broker, expected in ((redis_url, now), ("redis://127.0.0.1:1/0", now + 1000), (None, now + 1000)):
-        since = Settings(broker=broker, cache=CacheMode.REFRESH).sharing().refresh_since
+        since = Settings(broker=broker, cache=CacheMode.REFRESH).client_config().refresh_since
         assert since == pytest.approx(expected, abs=30)
 
 
 def test_a_cache_that_is_away_costs_no_row(tmp_path: Path, mock_openai: MockOpenAI) -> None:
     (tmp_path / "file").write_text("")
-    share(Sharing(cache_path=str(tmp_path / "file" / "cache.db")))
+    configure_clients(ClientConfig(cache_path=str(tmp_path / "file" / "cache.db")))
     try:
         client = openai_client(**settings(mock_openai, cache=True))
         assert ask(client).choices
-        share(Sharing(broker="redis://127.0.0.1:1/0", cache_path=None))
+        configure_clients(ClientConfig(broker="redis://127.0.0.1:1/0", cache_path=None))
         client = openai_client(**settings(mock_openai, cache=True))
         assert ask(client).choices
     finally:
         close_shared()
-        share(Sharing())
+        configure_clients(ClientConfig())
     assert mock_openai.stats()["requests"] == 2

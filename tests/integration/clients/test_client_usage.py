@@ -16,7 +16,7 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
 
 from doteval.clients.openai import async_openai_client, instrument, openai_client
 from doteval.clients.shared_state import close_shared
-from doteval.core.client_config import Sharing, share
+from doteval.core.client_config import ClientConfig, configure_clients
 from doteval.core.metering import metering
 from doteval.core.results import Usage
 from doteval.mock_openai import MockOpenAI
@@ -367,7 +367,7 @@ def test_running_totals_in_a_stream_however_it_is_cut_and_packed(size: int, pack
 def test_prices(tmp_path: Path, mock_openai: MockOpenAI) -> None:
     table = tmp_path / "prices.toml"
     table.write_text('[models."m"]\nprompt = 1000000\ncompletion = 10\ncached = 500000\n')
-    share(Sharing(prices=str(table)))
+    configure_clients(ClientConfig(prices=str(table)))
     try:
         client = openai_client(**settings(mock_openai))
         with metering() as meter:
@@ -375,7 +375,7 @@ def test_prices(tmp_path: Path, mock_openai: MockOpenAI) -> None:
             ask(client, "hello", model="unknown-model")
     finally:
         close_shared()
-        share(Sharing())
+        configure_clients(ClientConfig())
     costs = {usage.model: usage.cost for usage in meter.reading()}
     # "[[reply:one", "two]]", "[[cached:1]]", "a" and "b" are five words, of which one was cached.
     assert costs["m"] == pytest.approx(4 + 0.5 + 2 * 10 / 1_000_000)

@@ -20,10 +20,10 @@ WORKER = """
 import asyncio, itertools, sys
 from doteval.core.metering import Place, metering
 from doteval.clients.openai import async_openai_client
-from doteval.core.client_config import Sharing, share
+from doteval.core.client_config import ClientConfig, configure_clients
 
 base_url, broker, tasks, evaluation, limits = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], eval(sys.argv[5])
-share(Sharing(broker=broker or None))
+configure_clients(ClientConfig(broker=broker or None))
 numbers = itertools.count()
 
 async def row(client):

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from doteval.clients.shared_state import close_shared
-from doteval.core.client_config import CacheMode, Sharing, share
+from doteval.core.client_config import CacheMode, ClientConfig, configure_clients
 from doteval.core.metering import metering
 from doteval.errors import ResourceError
 from doteval.mock_openai import MockOpenAI
@@ -45,13 +45,13 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     yield
     close_shared()
-    share(Sharing())
+    configure_clients(ClientConfig())
 
 
 def test_openai_requests_are_cached_counted_and_tried_again(
     providers: ModelProviders, mock_openai: MockOpenAI, tmp_path: Path
 ) -> None:
-    share(Sharing(cache=CacheMode.ON, cache_path=str(tmp_path / "cache.db")))
+    configure_clients(ClientConfig(cache=CacheMode.ON, cache_path=str(tmp_path / "cache.db")))
     settings = {"base_url": mock_openai.base_url, "api_key": f"sk-{next(_number)}"}
 
     async def ask() -> tuple[Any, Any]:

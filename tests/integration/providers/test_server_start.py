@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from doteval.core.client_config import CacheMode, Sharing, share
+from doteval.core.client_config import CacheMode, ClientConfig, configure_clients
 from doteval.core.results import ErrorClass
 from doteval.errors import ResourceError, UsageError
 from doteval.providers.server import keeper
@@ -124,7 +124,7 @@ def test_replies_of_another_server_on_the_same_port_are_not_its(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """And those of the same command are, whatever the port."""
-    share(Sharing(cache=CacheMode.ON, cache_path=str(tmp_path / "cache.db")))
+    configure_clients(ClientConfig(cache=CacheMode.ON, cache_path=str(tmp_path / "cache.db")))
     monkeypatch.setattr(keeper, "PORTS", 1)
 
     async def ask(word: str) -> tuple[str, int]:
@@ -139,7 +139,7 @@ def test_replies_of_another_server_on_the_same_port_are_not_its(
     try:
         replies = [asyncio.run(ask(word)) for word in ("red", "blue", "red")]
     finally:
-        share(Sharing())
+        configure_clients(ClientConfig())
     assert [text for text, _ in replies] == ["red", "blue", "red"]
     # Without which it would show nothing.
     assert len({port for _, port in replies}) == 1
