@@ -1,4 +1,4 @@
-"""The `doteval` command itself: its commands in groups, each imported when it is called."""
+"""The `doteval` command: its subcommands in groups, each imported when it is called."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from doteval import __version__
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A command as the overview shows it. Its file has its name, and in it an object named `command`."""
+    """A command in the overview. Its module has the same name and holds an object named `command`."""
 
     name: str
     help: str
@@ -27,12 +27,12 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
     "Evaluate": (
         Entry("submit", "Evaluate on worker processes, here or elsewhere"),
         Entry("worker", "Serve evaluation files as a long-lived worker"),
-        Entry("retry", "Run failed rows again, all or some of them"),
-        Entry("cancel", "Begin no further rows of an experiment"),
+        Entry("retry", "Run failed rows again"),
+        Entry("cancel", "Stop an experiment"),
     ),
     "Follow": (
-        Entry("status", "Say how far an experiment is"),
-        Entry("doctor", "Look whether everything is there, and say what to mend"),
+        Entry("status", "Show how far an experiment is"),
+        Entry("doctor", "Check that everything is there, and say what to fix"),
         Entry("watch", "Follow an experiment until it is completed"),
     ),
     "Results": (
@@ -42,9 +42,9 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
     ),
     "Operate": (
         Entry("flower", "Show worker processes and row tasks in the browser"),
-        Entry("metrics", "Serve the store's figures to Prometheus"),
+        Entry("metrics", "Serve the figures of the store to Prometheus"),
         Entry("drain", "Let a worker service finish its rows and leave"),
-        Entry("db", "Schema version, upgrade and backup of the result store"),
+        Entry("db", "Show, upgrade and back up the result store"),
     ),
     "Manage": (
         Entry("rename", "Give an experiment another name"),
@@ -55,7 +55,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
 
 EXIT_CODES = (
     ("0", "it worked"),
-    ("1", "a gate was not met"),
+    ("1", "a threshold was not met"),
     ("2", "the command, the evaluation or the dataset needs a change"),
     ("3", "the message broker cannot be reached or used"),
     ("4", "the result store cannot be reached or used"),
@@ -74,11 +74,11 @@ START = (
 
 
 class OutputClosedError(Exception):
-    """Whoever read the output has left, as `head` does. Never shown."""
+    """The reader of the output has closed it, as `head` does. It is never shown."""
 
 
 class Application(click.Group):
-    """Looks commands up in `GROUPS`, and draws the overview."""
+    """Finds commands by `GROUPS` and prints the overview."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return [entry.name for entries in GROUPS.values() for entry in entries]
@@ -90,7 +90,7 @@ class Application(click.Group):
         command: click.Command = module.command
         return command
 
-    # click would exit with 1 for a closed pipe, in both steps, which means something else here.
+    # click exits with 1 when the pipe is closed, in both steps; here 1 means that a threshold was not met.
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         with _closed_output():
@@ -139,7 +139,7 @@ def _closed_output() -> Iterator[None]:
 
 
 def _write_section(formatter: click.HelpFormatter, title: str, lines: Sequence[tuple[str, str]]) -> None:
-    # One width for all sections but the one with whole command lines: the eye runs down one column.
+    # All sections share one column width, except the one with whole command lines.
     with formatter.section(_bold(title)):
         formatter.write_dl([(_cyan(f"{name:<13}"), text) for name, text in lines], col_max=44)
 

@@ -1,4 +1,4 @@
-"""`doteval cancel`: begin no further rows of an experiment."""
+"""`doteval cancel`: stop an experiment."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from doteval.cli.options import chosen, evaluation_option, existing_store, stora
 @click.command("cancel")
 @click.argument("name")
 @evaluation_option
-@click.option("--reason", metavar="TEXT", help="What `doteval show` and `doteval status` shall say of it.")
+@click.option("--reason", metavar="TEXT", help="Reason that `doteval show` and `doteval status` show.")
 @storage_option
 def command(name: str, evaluation: str | None, reason: str | None, storage: str | None) -> None:
-    """Cancel what runs of the experiment NAME.
+    """Cancel the running evaluations of the experiment NAME.
 
-    Worker processes begin no further rows of it, within two seconds; rows in flight finish and are stored.
-    The same `doteval submit` goes on later.
+    Within two seconds, worker processes begin no further rows of it. Rows in flight finish and are stored.
+    The same `doteval submit` continues it later.
     """
     from doteval.cli import terminal
     from doteval.core.experiments import EvaluationStatus
@@ -37,4 +37,4 @@ def command(name: str, evaluation: str | None, reason: str | None, storage: str 
         pending = sum(store.evaluations.counts(each.id).pending for each in cancelled)
         what = terminal.few(len(cancelled), "evaluation")
         left = terminal.few(pending, "row")
-        click.echo(f"Cancelled {what}; {left} pending. To go on: submit it again")
+        click.echo(f"Cancelled {what}; {left} pending. To continue: submit it again")

@@ -1,4 +1,4 @@
-"""`doteval datasets`: the datasets with a name."""
+"""`doteval datasets`: the registered datasets."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from doteval.cli.options import json_option
 
 @click.command("datasets")
 @click.option("--name", "-n", metavar="TEXT", help="Only datasets whose name contains this.")
-@click.option("--verbose", "-v", is_flag=True, help="Also splits, columns, the number of rows, and how to use each.")
+@click.option("--verbose", "-v", is_flag=True, help="Also print splits, columns, number of rows, and how to use each.")
 @json_option
 def command(name: str | None, verbose: bool, as_json: bool) -> None:
     """List the datasets that @foreach.NAME knows.
 
-    Packages bring them, under the entry point group doteval.datasets.
+    Packages register them in the entry point group doteval.datasets.
     """
     from doteval.cli import documents, terminal
     from doteval.datasets import available, get_dataset_info

@@ -1,4 +1,4 @@
-"""`doteval db`: the result store's schema version, and copies of it."""
+"""`doteval db`: the schema version, upgrade and backup of the result store."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from doteval.cli.options import storage_option
 
 @click.group("db")
 def command() -> None:
-    """Look after the result store: its schema version, and copies of it.
+    """Manage the result store: its schema version, upgrades and backups.
 
-    A SQLite file is brought to the newest schema when it is opened, after a copy of it was made. A
-    PostgreSQL database, which others may be using, is brought forward by `doteval db upgrade` only.
+    Opening a SQLite file upgrades its schema, after making a copy of the file. A PostgreSQL database,
+    which others may be using, is upgraded by `doteval db upgrade` only.
     """
 
 
 @command.command("current")
 @storage_option
 def current(storage: str | None) -> None:
-    """Say which schema version the store has, and which one this doteval uses."""
+    """Print the schema version of the store, and the one that this doteval uses."""
     from doteval.settings import load_settings
     from doteval.store import Store
 
     url = load_settings(storage=storage).storage
     found, newest = Store.versions(url)
     if found is None:
-        click.echo(f"no schema yet; this doteval makes {newest}")
+        click.echo(f"no schema yet; this doteval creates {newest}")
     elif found == newest:
         click.echo(f"{found}, the newest")
     else:
@@ -38,7 +38,7 @@ def current(storage: str | None) -> None:
 @command.command("upgrade")
 @storage_option
 def upgrade(storage: str | None) -> None:
-    """Bring the schema to the version that this doteval uses. An empty database gets its tables."""
+    """Upgrade the schema to the version that this doteval uses. An empty database gets its tables."""
     from doteval.settings import load_settings
     from doteval.store import Store
 

@@ -1,4 +1,4 @@
-"""`doteval doctor`: is everything there that a submission needs?"""
+"""`doteval doctor`: checks everything that a submission needs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from doteval.cli.options import json_option, storage_option
 @click.command("doctor")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @storage_option
-@click.option("--broker", metavar="URL", help="Message broker to look at.  [default: that of the settings]")
-@click.option("--queue", metavar="NAME", help="Queue to look at.  [default: doteval]")
+@click.option("--broker", metavar="URL", help="Message broker to check.  [default: that of the settings]")
+@click.option("--queue", metavar="NAME", help="Queue to check.  [default: doteval]")
 @json_option
 def command(paths: tuple[str, ...], storage: str | None, broker: str | None, queue: str | None, as_json: bool) -> None:
-    """Look at broker, result store, worker processes and the evaluation files at PATH.
+    """Check broker, result store, worker processes and the evaluation files at PATH.
 
-    Each problem has a remedy. The exit code is 0 if all is well, else 1. Nothing is changed.
+    Each problem comes with a remedy. The exit code is 0 if there is no problem, else 1. Nothing is changed.
     """
     from doteval.settings import load_settings
     from doteval.submission.doctor import examine

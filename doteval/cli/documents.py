@@ -1,6 +1,6 @@
-"""What `--json` writes. Scripts depend on it: keys may be added, never renamed or removed.
+"""The JSON documents that `--json` writes. Scripts depend on them: keys may be added, never renamed or removed.
 
-Times are ISO 8601 in UTC, durations seconds, costs US dollars. A number that does not exist is null.
+Times are ISO 8601 in UTC, durations are in seconds, costs in US dollars. A number that does not exist is null.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ Document = dict[str, Any]
 
 
 class Streamed(list[Any]):
-    """A list for `write` whose items are made while it is written: memory stays bounded."""
+    """A list for `write` that makes its items while they are written, so that memory stays bounded."""
 
     def __init__(self, items: Iterable[Any]) -> None:
-        # One item ahead, because an encoder asks first whether there is any.
+        # The JSON encoder first asks whether the list is empty, so one item is made ahead.
         self._items = iter(items)
         super().__init__(itertools.islice(self._items, 1))
 
@@ -52,7 +52,7 @@ class Streamed(list[Any]):
 
 def write(document: Document) -> None:
     """Write a document to stdout as indented JSON."""
-    # An escape is right in any encoding; elsewhere people may want to read what they get.
+    # Escapes are correct in any encoding; UTF-8 is left readable for people.
     readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     encoder = json.JSONEncoder(indent=2, ensure_ascii=not readable, allow_nan=False)
     sys.stdout.writelines(encoder.iterencode(document))
@@ -116,7 +116,7 @@ def rows(counts: Counts) -> Document:
 
 
 def scores(summary: Summary, as_false: Summary) -> list[Document]:
-    """The scores of a summary; `as_false` is the one in which failed rows count as False."""
+    """Return the scores of a summary. `as_false` is the summary in which failed rows count as False."""
     return [
         {
             "name": score.name,
@@ -167,7 +167,7 @@ def attempt(found: Attempt) -> Document:
 
 
 def record(found: Record) -> Document:
-    """A record. Values of the user's are in the form in which the store keeps them: see `doteval.core.json_codec`."""
+    """Return a record. The user's values have the form that the store keeps them in (`doteval.core.json_codec`)."""
     row, outcome = found.row, found.outcome
     failure = outcome.error
     return {

@@ -8,7 +8,7 @@ import click
 
 
 @click.command("flower")
-@click.option("--broker", metavar="URL", help="Message broker to look at; it must be named somewhere.")
+@click.option("--broker", metavar="URL", help="Message broker to show; required here or in the settings.")
 @click.option("--queue", metavar="NAME", help="Queue that row tasks travel on.  [default: doteval]")
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=5555, show_default=True, help="Port to listen on.")
@@ -16,13 +16,13 @@ import click
     "--auth",
     envvar="DOTEVAL_FLOWER_AUTH",
     metavar="USER:PASSWORD",
-    help="Ask for these. Better as the variable DOTEVAL_FLOWER_AUTH: everyone can read a command line.",
+    help="Require this login. Prefer the variable DOTEVAL_FLOWER_AUTH: everyone can read a command line.",
 )
 @click.option(
-    "--state", type=click.Path(dir_okay=False, path_type=Path), help="File that keeps what Flower knows when it ends."
+    "--state", type=click.Path(dir_okay=False, path_type=Path), help="File that keeps Flower's state when it ends."
 )
-@click.option("--max-tasks", type=click.IntRange(min=1), help="Row tasks that are kept.  [default: 10000]")
-@click.option("--url-prefix", metavar="PATH", help="Path that a proxy puts before Flower's own.")
+@click.option("--max-tasks", type=click.IntRange(min=1), help="Number of row tasks to keep.  [default: 10000]")
+@click.option("--url-prefix", metavar="PATH", help="Path prefix that a proxy adds.")
 def command(
     broker: str | None,
     queue: str | None,
@@ -35,8 +35,8 @@ def command(
 ) -> None:
     """Show worker processes and row tasks in the browser, with Flower.
 
-    Row tasks are named for their evaluation, and show rows, experiment, and counts as their result; never the
-    content of rows. An address that others reach needs a user and password.
+    A row task is named after its evaluation and shows its rows, its experiment, and counts as its result. It
+    never shows the content of rows. An address that others can reach needs a user and password.
 
     \b
     doteval flower --broker redis://host
@@ -49,7 +49,7 @@ def command(
     settings = load_settings(broker=broker, queue=queue)
     if settings.broker is None:
         raise UsageError(
-            "Flower needs to know which broker to look at",
+            "Flower needs a broker, and none is named",
             remedy="Name it with --broker URL, DOTEVAL_BROKER or [tool.doteval] in pyproject.toml.",
         )
     options = FlowerOptions(

@@ -8,7 +8,7 @@ from doteval.cli.options import existing_store, json_option, storage_option
 
 
 @click.command("list")
-@click.option("--name", metavar="TEXT", help="Only experiments whose name contains this, in upper or lower case.")
+@click.option("--name", metavar="TEXT", help="Only experiments whose name contains this, ignoring case.")
 @storage_option
 @json_option
 def command(name: str | None, storage: str | None, as_json: bool) -> None:

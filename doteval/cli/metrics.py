@@ -1,4 +1,4 @@
-"""`doteval metrics`: the store's figures for Prometheus."""
+"""`doteval metrics`: the figures of the store for Prometheus."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from doteval.cli.options import existing_store, storage_option
 @click.command("metrics")
 @storage_option
 @click.option("--broker", metavar="URL", help="Message broker, for the depth of the queue.")
-@click.option("--queue", metavar="NAME", help="Queue to look at besides those of evaluations.  [default: doteval]")
+@click.option("--queue", metavar="NAME", help="Queue to measure besides those of evaluations.  [default: doteval]")
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=9540, show_default=True, help="Port to listen on.")
 def command(storage: str | None, broker: str | None, queue: str | None, address: str, port: int) -> None:
-    """Serve the store's figures to Prometheus, on /metrics, until SIGTERM or Ctrl-C.
+    """Serve the figures of the store to Prometheus, on /metrics, until SIGTERM or Ctrl-C.
 
-    Rows by status, errors by class, worker processes, the queue's depth, loads, tokens and cost, of
-    evaluations that run or ended within the hour.
+    They are rows by status, errors by class, worker processes, queue depth, loads, tokens and cost, for
+    evaluations that are running or ended within the last hour.
     """
     from contextlib import ExitStack, closing
 
@@ -38,7 +38,7 @@ def command(storage: str | None, broker: str | None, queue: str | None, address:
             publisher = stack.enter_context(closing(Publisher(settings.broker, settings.queues[0])))
         registry = CollectorRegistry()
         registry.register(StoreFigures(store, publisher, queues=settings.queues))
-        # Before the first reply, so that none is lost.
+        # Blocked before the first reply, so that no signal is lost.
         leaving = (signal.SIGTERM, signal.SIGINT)
         signal.pthread_sigmask(signal.SIG_BLOCK, leaving)
         paths = {"/metrics": lambda: figures_of(registry), "/health": lambda: Reply(200, b"ok\n")}

@@ -1,4 +1,4 @@
-"""The progress of evaluations: bars on a terminal, a line now and then elsewhere."""
+"""The progress of evaluations: bars on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from doteval.cli.terminal import STATUS_STYLES, console, count, duration, few, n
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.store import Store
 
-# Seconds between two lines where there is no terminal.
+# Seconds between two lines when there is no terminal.
 _QUIET_SECONDS = 10.0
-# Lines of the terminal that are not for bars.
+# Lines of the terminal that are kept free of bars.
 _OTHER_LINES = 6
 
 
-class Follower:
-    """Shows how evaluations go on; what it shows is told to it. Use it as a context manager.
+class ProgressDisplay:
+    """Shows the progress of evaluations, which its methods report to it. Use it as a context manager.
 
-    It is a `doteval.submission.follow.Watcher`. An evaluation that ends leaves one line behind and its bar goes.
+    It is a `doteval.submission.follow.Watcher`. An evaluation that ends leaves one line and loses its bar.
     When all have ended, `at_the_end` is called with them and their store.
     """
 
@@ -43,7 +43,7 @@ class Follower:
         self._started: dict[int, tuple[float, int]] = {}
         self._last_lines: float | None = None
 
-    def __enter__(self) -> Follower:
+    def __enter__(self) -> ProgressDisplay:
         if self._bars is not None:
             self._bars.start()
         return self
@@ -55,7 +55,7 @@ class Follower:
             self._bars.stop()
 
     def began(self, experiment: Experiment, evaluations: Sequence[Evaluation], workers: int) -> None:
-        """Say what is going to be evaluated, by how many local worker processes (0: by others)."""
+        """Print what is about to run, and on how many local worker processes (0: on workers elsewhere)."""
         line = Text.assemble(
             "Experiment ",
             (plain(experiment.name), "bold"),
@@ -65,11 +65,11 @@ class Follower:
         self._console.print(line)
         resumed = sum(evaluation.counts.finished for evaluation in evaluations)
         if resumed:
-            self._console.print(f"Going on from {few(resumed, 'row')} that have a result")
+            self._console.print(f"Continuing: {few(resumed, 'row')} already have a result")
         self.moved(evaluations)
 
     def moved(self, evaluations: Sequence[Evaluation]) -> None:
-        """Show how the evaluations stand now."""
+        """Show the current counts of the evaluations."""
         now = self._clock()
         called = names(evaluations)
         for evaluation in evaluations:
@@ -80,7 +80,7 @@ class Follower:
             if evaluation.status is not EvaluationStatus.RUNNING and evaluation.id not in self._ended
         ]
         running = [evaluation for evaluation in evaluations if evaluation.status is EvaluationStatus.RUNNING]
-        # One that was shown as ended can begin again, when failed rows are run once more.
+        # An evaluation that was shown as ended begins again when its failed rows are retried.
         self._ended -= {evaluation.id for evaluation in running}
         for evaluation in ended:
             self._ended.add(evaluation.id)
@@ -93,12 +93,12 @@ class Follower:
                 self._console.print(self._running_line(evaluation, called[evaluation.id], now))
 
     def ended(self, store: Store, evaluations: Sequence[Evaluation]) -> None:
-        """Do what is to be done when all have ended."""
+        """Call `at_the_end`: all evaluations have ended."""
         if self._at_the_end is not None:
             self._at_the_end(store, evaluations)
 
     def note(self, line: str) -> None:
-        """Show a line that should stay."""
+        """Print a line that stays above the bars."""
         self._console.print(Text(plain(line), style="yellow"), soft_wrap=not self._console.is_terminal)
 
     def _running_line(self, evaluation: Evaluation, name: str, now: float) -> str:
@@ -136,7 +136,7 @@ class _Bars:
             TextColumn("{task.description}", table_column=Column(overflow="ellipsis", no_wrap=True, max_width=40)),
             BarColumn(bar_width=None, complete_style="cyan"),
             TextColumn("{task.fields[share]}", justify="right"),
-            # Widths that do not change keep the bars from jumping.
+            # Fixed widths keep the bars from moving sideways.
             _RateColumn(table_column=Column(min_width=11)),
             TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
             TextColumn("{task.fields[failures]}", style="red"),

@@ -1,4 +1,4 @@
-"""Records, the attempts of a row, and errors, as text."""
+"""Prints records, the attempts of a row, and errors."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from doteval.core.results import Record
     from doteval.store import Attempt, Store
 
-# Different errors of one evaluation that --errors shows, and failed rows that ended last.
+# --errors shows so many different errors of an evaluation, and so many of its most recent failures.
 ERRORS_SHOWN = 50
 LAST_SHOWN = 5
 
 
 def print_errors(console: Console, store: Store, evaluation: Evaluation) -> None:
-    """The errors of an evaluation, those that are alike in one line, and the last ones."""
+    """Print the errors of an evaluation, equal ones in one line, and the most recent failures."""
     from doteval.cli import terminal
 
     found = store.results.errors(evaluation.id, ERRORS_SHOWN)
     if not found:
         return
-    table = terminal.table("error", "message", "class", "rows", "for example row", left=3)
+    table = terminal.table("error", "message", "class", "rows", "example row", left=3)
     for error in found:
         table.add_row(
             terminal.plain(error.type),
@@ -36,14 +36,14 @@ def print_errors(console: Console, store: Store, evaluation: Evaluation) -> None
     console.print(table)
     if len(found) == ERRORS_SHOWN:
         console.print(f"These are the {ERRORS_SHOWN} most frequent errors.", style="yellow")
-    console.print("\nThe last ones:")
+    console.print("\nThe most recent failures:")
     for attempt in store.attempts.last_failures(evaluation.id, LAST_SHOWN):
         console.print(terminal.plain(failure_line(attempt)))
     console.print()
 
 
 def failure_line(attempt: Attempt) -> str:
-    """When a row failed, which one, where and why, in one line."""
+    """Return one line that says when, where and why a row failed."""
     error = attempt.error
     why = "no reason given" if error is None else f"{error.type}: {' '.join(error.message.split())[:200]}"
     row = f"row {attempt.index}" + (f", sample {attempt.sample}" if attempt.sample else "")
@@ -53,7 +53,7 @@ def failure_line(attempt: Attempt) -> str:
 
 
 def records_of_row(store: Store, evaluation: Evaluation, index: int) -> Iterator[Record]:
-    """The records of a row, one for each sample that has a result."""
+    """Yield the records of a row, one for each sample that has a result."""
     for record in store.results.records(evaluation.id, first=index):
         if record.row.index != index:
             return
@@ -61,7 +61,7 @@ def records_of_row(store: Store, evaluation: Evaluation, index: int) -> Iterator
 
 
 def print_row(console: Console, store: Store, evaluation: Evaluation, index: int) -> None:
-    """Everything that is known of one row: its records, and every attempt."""
+    """Print everything that is known of one row: its records and every attempt."""
     from doteval.cli import terminal
 
     found = False
@@ -75,7 +75,7 @@ def print_row(console: Console, store: Store, evaluation: Evaluation, index: int
         _print_attempts(console, attempts)
     console.print()
     if found and any(attempt.to_be_retried for attempt in attempts):
-        console.print(terminal.plain("It is to be run again; what it came to so far stays until then."), style="yellow")
+        console.print(terminal.plain("It will run again; the results so far stay until then."), style="yellow")
 
 
 def _print_attempts(console: Console, attempts: Sequence[Attempt]) -> None:
@@ -99,14 +99,14 @@ def _print_attempts(console: Console, attempts: Sequence[Attempt]) -> None:
 
 
 def print_records(console: Console, store: Store, evaluation: Evaluation) -> None:
-    """Every record of an evaluation."""
+    """Print every record of an evaluation."""
     for record in store.results.records(evaluation.id):
         print_record(console, record)
     console.print()
 
 
 def print_record(console: Console, record: Record) -> None:
-    """One record: row, scores, prompt, response, error."""
+    """Print one record: row, scores, prompt, response, error."""
     from rich.text import Text
 
     from doteval.cli import terminal

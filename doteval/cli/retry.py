@@ -82,8 +82,8 @@ def command(
     launcher = local_launcher(early, settings.broker, {"--workers": workers, "--devices": devices})
 
     from doteval.cli import terminal
-    from doteval.cli.ending import Ending
-    from doteval.cli.progress import Follower
+    from doteval.cli.final_report import FinalReport
+    from doteval.cli.progress import ProgressDisplay
     from doteval.core.budgets import Budget
     from doteval.core.results import ErrorClass
     from doteval.submission.retry import RetryOptions, retry
@@ -103,9 +103,9 @@ def command(
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
         evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
-        ending = Ending(console, errors_as)
+        ending = FinalReport(console, errors_as)
         try:
-            with Follower(console, at_the_end=ending.read) as follower:
+            with ProgressDisplay(console, at_the_end=ending.read) as follower:
                 rows = retry(options, store, evaluations, follower, launcher)
         except KeyboardInterrupt:
             again = f"doteval retry {shlex.quote(name)}"

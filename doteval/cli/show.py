@@ -1,4 +1,4 @@
-"""`doteval show`: what came out of an experiment."""
+"""`doteval show`: the metrics, errors and records of an experiment."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What is read of an evaluation's results to show what came out of it.
+    """The figures of one evaluation, as `print_evaluation` shows them.
 
-    `summary` is the one that was asked for, `as_false` the one in which errors count as False, `classes` how many rows
-    have failed with errors of a class.
+    summary: the metrics, with failed rows counted as the user asked.
+    as_false: the metrics with failed rows counted as False.
+    classes: the number of failed rows by the class of their error.
     """
 
     summary: Summary
@@ -43,9 +44,9 @@ class Figures:
 @click.command("show")
 @click.argument("name")
 @evaluation_option
-@click.option("--errors", is_flag=True, help="Also the errors of failed rows, those that are alike in one line.")
-@click.option("--full", is_flag=True, help="Also every record: row, scores, prompt, response, error.")
-@click.option("--row", type=click.IntRange(min=0), metavar="N", help="Only the row with this index: every attempt.")
+@click.option("--errors", is_flag=True, help="Also print the errors of failed rows, equal ones in one line.")
+@click.option("--full", is_flag=True, help="Also print every record: row, scores, prompt, response, error.")
+@click.option("--row", type=click.IntRange(min=0), metavar="N", help="Only the row with this index, and every attempt.")
 @errors_as_option
 @storage_option
 @json_option
@@ -98,7 +99,7 @@ def command(
 
 
 def print_heading(console: Console, evaluation: Evaluation) -> None:
-    """The file and name of an evaluation, its status, and the reason for it."""
+    """Print the file and name of an evaluation, its status, and the reason for it."""
     from rich.text import Text
 
     from doteval.cli import terminal
@@ -111,9 +112,9 @@ def print_heading(console: Console, evaluation: Evaluation) -> None:
 
 
 def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures) -> None:
-    """The heading of an evaluation, the table of its metrics, and how many rows failed for what reason.
+    """Print an evaluation: heading, table of metrics, and the number of failed rows by class of error.
 
-    Where rows failed, both figures are there: with them as False, and without them.
+    If rows failed, the table shows both figures: with failed rows as False, and without them.
     """
     from doteval.cli import terminal
 
@@ -143,10 +144,10 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
     console.print(table)
     if figures.classes:
         named = ", ".join(f"{terminal.count(number)} {kind.value}" for kind, number in figures.classes.items())
-        again = "" if sum(figures.classes.values()) == counts.failed else "; some of them are to be run again"
+        again = "" if sum(figures.classes.values()) == counts.failed else "; some of them will run again"
         console.print(f"Errors: {named}{again}")
     if counts.pending or counts.total is None:
-        notes.append(f"{terminal.share(counts)} rows are finished; the figures are of these")
+        notes.append(f"{terminal.share(counts)} rows are finished; the figures are for these")
     for note in notes:
         console.print(terminal.plain(note), style="yellow")
     console.print()
@@ -203,5 +204,5 @@ def _document(
 
 
 def _seconds(evaluation: Evaluation) -> float:
-    """From the beginning of the evaluation to its end, or until now."""
+    """Return the seconds from the start of the evaluation to its end, or to now."""
     return ((evaluation.finished_at or datetime.now(UTC)) - evaluation.created_at).total_seconds()

@@ -113,8 +113,8 @@ def command(
 
     from doteval.broker.fair_queues import Priority
     from doteval.cli import terminal
-    from doteval.cli.ending import Ending
-    from doteval.cli.progress import Follower
+    from doteval.cli.final_report import FinalReport
+    from doteval.cli.progress import ProgressDisplay
     from doteval.core.budgets import Budget
     from doteval.core.experiments import ephemeral_name
     from doteval.store import Store
@@ -146,9 +146,9 @@ def command(
     chosen: dict[str, Any] = {"max_retries": max_retries, "retry_delay": retry_delay, "max_crashes": max_crashes}
     options = replace(options, **{name: value for name, value in chosen.items() if value is not None})
     console = terminal.console()
-    ending = Ending(console, errors_as)
+    ending = FinalReport(console, errors_as)
     try:
-        with Follower(console, at_the_end=ending.read) as follower:
+        with ProgressDisplay(console, at_the_end=ending.read) as follower:
             submission = submit(options, follower, launcher)
     except KeyboardInterrupt:
         terminal.console(stderr=True).print(

@@ -1,4 +1,4 @@
-"""How doteval looks on a terminal: one console, one kind of table, one way to write numbers."""
+"""How doteval prints: one console, one kind of table, one way to format numbers, durations and money."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rich.text import Text
 from doteval.core.experiments import Counts, Evaluation, EvaluationStatus
 from doteval.metrics import Interval
 
-# Output that goes into a file or a pipe is not folded at the 80 columns that nobody has there.
+# Columns of output that goes into a file or a pipe, which has no width of its own.
 _PIPE_WIDTH = 160
-# What model responses and names may not do: move the cursor, ring the bell, turn the terminal blue.
+# Control characters let a model response move the cursor, ring the bell or recolour the terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 STATUS_STYLES = {
@@ -37,14 +37,14 @@ class _Console(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console on stdout (or stderr) as it is now."""
+    """Return a console on the current stdout, or stderr."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
     return _Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 def table(*columns: str, left: int = 1) -> Table:
-    """An empty table; the first `left` columns are text, the others numbers."""
+    """Return an empty table. The first `left` columns hold text, the others numbers."""
     made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for position, column in enumerate(columns):
         if position < left:
@@ -55,7 +55,7 @@ def table(*columns: str, left: int = 1) -> Table:
 
 
 def plain(text: object) -> str:
-    """A text without the control characters that a terminal obeys."""
+    """Return a text with its control characters replaced, so that a terminal does not obey them."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
@@ -64,18 +64,18 @@ def count(number: int | None) -> str:
 
 
 def share(counts: Counts) -> str:
-    """How many rows are finished, of how many."""
+    """Return the finished rows and the total as ``12/100``."""
     return f"{count(counts.finished)}/{count(counts.total)}"
 
 
 def few(number: int, noun: str) -> str:
-    """``1 row``, ``2 rows``; a noun in -s is spelled ``process``, ``processes``."""
+    """Return a number with its noun: ``1 row``, ``2 rows``, ``2 processes``."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{number:,} {noun if number == 1 else plural}"
 
 
 def figure(value: float | None) -> str:
-    """A metric's value: three decimals, or fewer where the number is large."""
+    """Return the value of a metric with three decimals, or one where it is 1,000 or more."""
     if value is None or math.isnan(value):
         return "-"
     return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.1f}"
@@ -86,7 +86,7 @@ def interval(found: Interval | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``0.42 s``, ``12.3 s``, ``4 min 02 s``, ``2 h 05 min``."""
+    """Return a duration as people read it: ``0.42 s``, ``12.3 s``, ``4 min 02 s``, ``2 h 05 min``."""
     if seconds is None:
         return "-"
     if seconds < 10:
@@ -111,7 +111,7 @@ def status_text(status: EvaluationStatus | None) -> Text:
 
 
 def names(evaluations: Sequence[Evaluation]) -> dict[int, str]:
-    """What to call each evaluation, by its id: its name, or with its file where two have the same name."""
+    """Return the name of each evaluation by its id, with its file where two evaluations share a name."""
     taken = [evaluation.name for evaluation in evaluations]
     return {
         evaluation.id: plain(evaluation.name if taken.count(evaluation.name) == 1 else evaluation.spec.nodeid)

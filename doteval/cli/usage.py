@@ -1,4 +1,4 @@
-"""`doteval usage`: what an experiment used."""
+"""`doteval usage`: the loads, calls, tokens and cost of an experiment."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
     from doteval.core.experiments import Experiment
     from doteval.store import LoadUsage, ModelUsage, Store, UsageGroup, UsageReport, WorkerUsage
 
-# Facts of one fixture in the table; the rest is in the JSON.
+# The table shows so many figures of one fixture; the JSON has them all.
 _FACTS_SHOWN = 6
 
 
 @click.command("usage")
 @click.argument("name")
 @click.option(
-    "--by", type=click.Choice(["fixture", "model", "worker", "evaluation"]), help="Only the one table, or parted up."
+    "--by",
+    type=click.Choice(["fixture", "model", "worker", "evaluation"]),
+    help="Only this table, or the models broken down by it.",
 )
 @storage_option
 @json_option
 def command(name: str, by: str | None, storage: str | None, as_json: bool) -> None:
     """Show what the experiment NAME used.
 
-    For each session fixture how often it was loaded, over all worker processes, and what its
-    get_stats() said. For each model requests, tries, the share of cache look-ups that were hits, tokens
-    and cost of the results that are kept, within how many seconds half, 95 % and 99 % of the replies
-    came, and how long rows waited for limits. "spent" are the tokens of everything, work that was done
-    twice too. For each worker process also how many results it stored, and its loads.
+    For each session fixture: its loads over all worker processes, and what its get_stats() returned. For
+    each model: requests, tries, cache hit rate, tokens and cost of the stored results, the latency of
+    replies (p50, p95, p99), and the time that rows waited for rate limits. "spent" counts the tokens of
+    everything, repeated work included. For each worker process also its stored results and its loads.
     """
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
@@ -68,7 +69,7 @@ def _document(store: Store, experiment: Experiment, by: str | None) -> Document:
 
 
 def print_usage(console: Console, report: UsageReport, *, by: str | None = None) -> None:
-    """The tables of a usage report; `by` is "fixture" or "model" for one of them, None for both."""
+    """Print the tables of a usage report. `by` is "fixture" or "model" for one of them, None for both."""
     if by in (None, "fixture"):
         _print_loads(console, report.loads)
     if by in (None, "model") and report.models:
@@ -113,7 +114,7 @@ def _print_loads(console: Console, loads: Sequence[LoadUsage]) -> None:
     if not loads:
         return
     table = terminal.table("session fixture", "loads", "load time", "torn down")
-    table.add_column("what it says", overflow="fold")
+    table.add_column("statistics", overflow="fold")
     for load in loads:
         table.add_row(
             terminal.plain(load.fixture),
@@ -153,7 +154,9 @@ def _print_models(console: Console, names: Sequence[str], lines: Sequence[tuple[
     unpriced = {model.spent.model: None for _, model in lines if model.spent.cost is None and model.spent.prompt_tokens}
     if unpriced:
         names_shown = terminal.plain(", ".join(unpriced))
-        console.print(f"No price is known for {names_shown}: tokens only. A price table is named by `prices`.")
+        console.print(
+            f"No price is known for {names_shown}: tokens only. Name a price table with the setting `prices`."
+        )
     console.print()
 
 
@@ -162,14 +165,14 @@ def _percent(share: float | None) -> str:
 
 
 def _facts(stats: Mapping[str, Any]) -> str:
-    """The first facts of the stats, without zeros: ``{"cache": {"hits": 1}}`` → ``cache hits 1``."""
+    """Return the first figures of the statistics, without zeros: ``{"cache": {"hits": 1}}`` → ``cache hits 1``."""
     facts = list(_each_fact(stats))
     more = len(facts) - _FACTS_SHOWN
     return ", ".join(facts[:_FACTS_SHOWN]) + (f", and {more} more (--json)" if more > 0 else "")
 
 
 def _each_fact(stats: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    # What is said directly comes before what is said in mappings: totals before details.
+    # Direct values come before nested ones, so that totals come before details.
     for name, value in stats.items():
         label = f"{above}{name}".replace("_", " ")
         if isinstance(value, Mapping) or (value == 0 and not isinstance(value, bool)):

@@ -10,11 +10,11 @@ import click
 from doteval.cli.options import existing_store, storage_option
 
 if TYPE_CHECKING:
-    from doteval.cli.progress import Follower
+    from doteval.cli.progress import ProgressDisplay
     from doteval.core.experiments import Evaluation, Experiment
     from doteval.store import Store
 
-# Seconds between two looks at the store. A look is one query, whatever the number of rows.
+# Seconds between two queries of the store. Each is one query, whatever the number of rows.
 _LOOK_SECONDS = 0.5
 
 
@@ -22,37 +22,37 @@ _LOOK_SECONDS = 0.5
 @click.argument("name")
 @storage_option
 def command(name: str, storage: str | None) -> None:
-    """Follow the experiment NAME until it is completed. Ctrl-C stops following, and nothing else."""
+    """Follow the experiment NAME until it is completed. Ctrl-C stops following and nothing else."""
     from doteval.cli import terminal
-    from doteval.cli.progress import Follower
+    from doteval.cli.progress import ProgressDisplay
     from doteval.cli.show import print_evaluation, read_figures
 
     with existing_store(storage) as store:
         console = terminal.console()
-        with Follower(console) as follower:
+        with ProgressDisplay(console) as follower:
             evaluations = follow(store, name, follower)
         console.print()
         for evaluation in evaluations:
             print_evaluation(console, evaluation, read_figures(store, evaluation))
-        tell_in_exit_code(store.experiments.find(name), evaluations)
+        raise_unless_completed(store.experiments.find(name), evaluations)
 
 
-def follow(store: Store, name: str, follower: Follower) -> list[Evaluation]:
-    """Feed a display until no evaluation of an experiment is running. Returns the evaluations.
+def follow(store: Store, name: str, follower: ProgressDisplay) -> list[Evaluation]:
+    """Update a display until no evaluation of an experiment is running. Returns the evaluations.
 
     Raises NotFoundError if there is no such experiment, or if it is deleted meanwhile.
     """
     while True:
         evaluations = store.evaluations.of(store.experiments.find(name))
         follower.moved(evaluations)
-        # One without evaluations has only just begun, or its submitter failed: nothing to wait for.
+        # An experiment without evaluations has only just begun, or its submitter failed: there is nothing to wait for.
         if all(evaluation.status != "running" for evaluation in evaluations):
             return evaluations
         time.sleep(_LOOK_SECONDS)
 
 
-def tell_in_exit_code(experiment: Experiment, evaluations: list[Evaluation]) -> None:
-    """Let scripts notice what did not come to its end. Failed rows are no such failure.
+def raise_unless_completed(experiment: Experiment, evaluations: list[Evaluation]) -> None:
+    """Make the command fail if an evaluation was not completed. Failed rows do not count as that.
 
     Raises WorkerError if an evaluation as a whole failed, BudgetError if one was stopped at its budget.
     """
@@ -63,7 +63,7 @@ def tell_in_exit_code(experiment: Experiment, evaluations: list[Evaluation]) -> 
     if failed:
         raise WorkerError(
             "; ".join(f"{evaluation.spec.nodeid} failed: {evaluation.reason}" for evaluation in failed),
-            remedy="Mend what the reason says and submit again: rows that are done are not run again.",
+            remedy="Fix what the reason names and submit again. Rows that are done are not run again.",
         )
     stopped = [evaluation for evaluation in evaluations if stopped_at_budget(evaluation)]
     if stopped:

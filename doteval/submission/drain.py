@@ -15,11 +15,11 @@ _LOOK_SECONDS = 0.25
 _NAME = re.compile(r"(?P<service>.+)-\d+@(?P<host>.+)")
 
 
-def drain(store: Store, broker: str, queue: str, name: str, *, patience: float) -> list[WorkerState]:
+def drain(store: Store, broker: str, queue: str, name: str, *, timeout: float) -> list[WorkerState]:
     """Drain the services of a name, and wait until they have left. Returns their worker processes.
 
     `name` is a service's (``worker``), one on a host (``worker@host``), or a worker process's
-    (``worker-1@host``), whose whole service then leaves. `patience` is in seconds.
+    (``worker-1@host``), whose whole service then leaves. `timeout` is in seconds.
 
     Raises NotFoundError if no live worker process has that name, BrokerError if the broker cannot be
     reached, WorkerError if one does not answer or has not left in time.
@@ -40,7 +40,7 @@ def drain(store: Store, broker: str, queue: str, name: str, *, patience: float) 
             f"no answer from {', '.join(silent)}",
             remedy="Check that they use the same broker, or send their service SIGTERM.",
         )
-    _wait(store, leaving, patience)
+    _wait(store, leaving, timeout)
     return leaving
 
 
@@ -57,8 +57,8 @@ def _service(worker: WorkerState) -> str:
     return worker.info.service if found is None else f"{found['service']}@{found['host']}"
 
 
-def _wait(store: Store, leaving: Sequence[WorkerState], patience: float) -> None:
-    deadline = time.monotonic() + patience
+def _wait(store: Store, leaving: Sequence[WorkerState], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
     ids = {worker.id for worker in leaving}
     while True:
         left = {worker.id for worker in store.workers.all() if worker.left_at is not None}
@@ -66,7 +66,7 @@ def _wait(store: Store, leaving: Sequence[WorkerState], patience: float) -> None
             return
         if time.monotonic() >= deadline:
             raise WorkerError(
-                f"{len(ids - left)} of {len(ids)} worker processes have not left within {patience:g} s",
+                f"{len(ids - left)} of {len(ids)} worker processes have not left within {timeout:g} s",
                 remedy="They leave when their rows in flight end; `doteval status` shows them until then.",
             )
         time.sleep(_LOOK_SECONDS)

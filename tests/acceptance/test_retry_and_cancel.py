@@ -169,7 +169,7 @@ def test_cancel_begins_no_further_rows_and_a_submission_goes_on(
             said = project.run("cancel", "x", "--reason", "too dear")
             cancelled_at = time.time()
             assert submitter.wait(20) == 0
-        assert re.fullmatch(r"Cancelled 1 evaluation; \d+ rows pending. To go on: submit it again\n", said.stdout)
+        assert re.fullmatch(r"Cancelled 1 evaluation; \d+ rows pending. To continue: submit it again\n", said.stdout)
         # Two beats and a bit, in which a worker process must have noticed: between two rows none is in flight either.
         wait_until(lambda: time.time() > cancelled_at + 2.5, what="two beats")
         wait_until(lambda: len(begun(project)) == project.counts()["end"], what="the end of the rows in flight")

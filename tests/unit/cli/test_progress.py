@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from doteval.cli.progress import Follower
+from doteval.cli.progress import ProgressDisplay
 from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from tests.support.clock import Clock
 
@@ -29,11 +29,11 @@ def written() -> Iterator[io.StringIO]:
 
 
 @pytest.fixture
-def lines(clock: Clock, written: io.StringIO) -> Follower:
-    return Follower(Console(file=written, width=160, force_terminal=False), clock=clock)
+def lines(clock: Clock, written: io.StringIO) -> ProgressDisplay:
+    return ProgressDisplay(Console(file=written, width=160, force_terminal=False), clock=clock)
 
 
-def test_lines_come_now_and_then(lines: Follower, written: io.StringIO, clock: Clock) -> None:
+def test_lines_come_now_and_then(lines: ProgressDisplay, written: io.StringIO, clock: Clock) -> None:
     with lines:
         lines.began(EXPERIMENT, [evaluation(1, Counts(100))], 1)
         for finished in range(1, 20):
@@ -46,7 +46,7 @@ def test_lines_come_now_and_then(lines: Follower, written: io.StringIO, clock: C
     ]
 
 
-def test_an_evaluation_ends_once(lines: Follower, written: io.StringIO, clock: Clock) -> None:
+def test_an_evaluation_ends_once(lines: ProgressDisplay, written: io.StringIO, clock: Clock) -> None:
     ended = evaluation(1, Counts(1200, done=1198, skipped=2), EvaluationStatus.COMPLETED)
     with lines:
         lines.began(EXPERIMENT, [evaluation(1, Counts()), evaluation(2, Counts(3))], 2)
@@ -60,24 +60,26 @@ def test_an_evaluation_ends_once(lines: Follower, written: io.StringIO, clock: C
     assert "✓ completed  eval_1: 1,200 rows, 2 skipped in 1 min 15 s" in shown
 
 
-def test_a_reason_is_shown(lines: Follower, written: io.StringIO) -> None:
+def test_a_reason_is_shown(lines: ProgressDisplay, written: io.StringIO) -> None:
     failed = replace(evaluation(1, Counts(3), EvaluationStatus.FAILED), reason="no [red]model\x1b[0m")
     with lines:
         lines.moved([failed])
     assert written.getvalue().splitlines() == ["✗ failed  eval_1: 0 rows", "  no [red]model\ufffd[0m"]
 
 
-def test_going_on_counts_what_is_there_and_not_as_speed(lines: Follower, written: io.StringIO, clock: Clock) -> None:
+def test_going_on_counts_what_is_there_and_not_as_speed(
+    lines: ProgressDisplay, written: io.StringIO, clock: Clock
+) -> None:
     with lines:
         lines.began(EXPERIMENT, [evaluation(1, Counts(100, done=90))], 1)
         clock.now += 10
         lines.moved([evaluation(1, Counts(100, done=95))])
     shown = written.getvalue()
-    assert "Going on from 90 rows that have a result" in shown
+    assert "Continuing: 90 rows already have a result" in shown
     assert "eval_1: 95/100 rows, 0.5 rows/s" in shown
 
 
-def test_evaluations_of_one_name_are_told_apart_by_their_file(lines: Follower, written: io.StringIO) -> None:
+def test_evaluations_of_one_name_are_told_apart_by_their_file(lines: ProgressDisplay, written: io.StringIO) -> None:
     first = evaluation(1, Counts(1))
     other = replace(evaluation(2, Counts(1)), spec=EvaluationSpec("eval_y.py", "eval_1", ("text",)))
     with lines:
@@ -90,7 +92,7 @@ def terminal(written: io.StringIO, height: int) -> Console:
 
 
 def test_bars(written: io.StringIO, clock: Clock) -> None:
-    with Follower(terminal(written, 30), clock=clock) as follower:
+    with ProgressDisplay(terminal(written, 30), clock=clock) as follower:
         follower.moved([evaluation(1, Counts(100, done=40, failed=2)), evaluation(2, Counts())])
         follower.moved(
             [evaluation(1, Counts(100, done=98, failed=2), EvaluationStatus.COMPLETED), evaluation(2, Counts(7))]
@@ -106,7 +108,7 @@ def test_bars(written: io.StringIO, clock: Clock) -> None:
 
 
 def test_no_more_bars_than_lines(written: io.StringIO, clock: Clock) -> None:
-    with Follower(terminal(written, 10), clock=clock) as follower:
+    with ProgressDisplay(terminal(written, 10), clock=clock) as follower:
         follower.moved([evaluation(number, Counts(5)) for number in range(20)])
     shown = written.getvalue()
     assert "and 16 evaluations more" in shown
@@ -114,7 +116,7 @@ def test_no_more_bars_than_lines(written: io.StringIO, clock: Clock) -> None:
     assert "eval_4 " not in shown
 
 
-def test_notes_stay(lines: Follower, written: io.StringIO) -> None:
+def test_notes_stay(lines: ProgressDisplay, written: io.StringIO) -> None:
     with lines:
         lines.note("worker process 7 died \x07")
     assert written.getvalue() == "worker process 7 died \ufffd\n"

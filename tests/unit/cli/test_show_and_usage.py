@@ -117,7 +117,7 @@ def test_show_one_row_with_every_attempt(doteval_: CommandLine, results: str) ->
     assert words(line_with(ran.out, "no [bold]such[/bold] word"))[:2] == ["1", "failed"]
     assert "here:1" in line_with(ran.out, "no [bold]such[/bold] word")
     assert words(line_with(ran.out, "infrastructure"))[:2] == ["2", "failed"]
-    assert "It is to be run again" in ran.out
+    assert "It will run again" in ran.out
     assert "exact_match" not in ran.out
     document = json.loads(
         doteval_("show", "alpha", "--storage", results, "--evaluation", "words", "--row", "3", "--json").out
@@ -138,7 +138,10 @@ def test_show_a_row_that_is_pending_and_one_that_does_not_exist(doteval_: Comman
 
 def test_show_the_last_errors_and_their_classes(doteval_: CommandLine, results: str) -> None:
     ran = doteval_("show", "alpha", "--storage", results, "--errors")
-    assert "row 3 on here:1  ValueError: no [bold]such[/bold] word" in ran.out[ran.out.index("The last ones:") :]
+    assert (
+        "row 3 on here:1  ValueError: no [bold]such[/bold] word"
+        in ran.out[ran.out.index("The most recent failures:") :]
+    )
     document = json.loads(doteval_("show", "alpha", "--storage", results, "--errors", "--json").out)
     (last,) = document["evaluations"][0]["last_errors"]
     assert (last["row"], last["worker"], last["error"]["class"]) == (3, "here:1", "evaluation")

@@ -1,4 +1,4 @@
-"""What `doteval submit` and `doteval retry` show when all has ended."""
+"""The report that `doteval submit` and `doteval retry` print when every evaluation has ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from doteval.cli import terminal
 from doteval.cli.show import Figures, print_evaluation, read_figures
 from doteval.cli.usage import print_usage
-from doteval.cli.watch import tell_in_exit_code
+from doteval.cli.watch import raise_unless_completed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from doteval.store import Store
 
 
-class Ending:
-    """The metrics, the usage, and where the results are.
+class FinalReport:
+    """Prints the metrics, the usage, and where the results are.
 
-    Metrics are read as soon as rows have ended. Usage is not: worker processes that leave tear fixtures down, which may
-    ask models too.
+    `read` reads the metrics as soon as the rows have ended. `print` reads the usage later, when the worker processes
+    have left, because the teardown of a fixture may call models too.
     """
 
     def __init__(self, console: Console, errors_as: ErrorsAs) -> None:
@@ -32,11 +32,14 @@ class Ending:
         self._read: list[tuple[Evaluation, Figures]] = []
 
     def read(self, store: Store, evaluations: Sequence[Evaluation]) -> None:
-        """Read the metrics of evaluations, as they stand."""
+        """Read the current metrics of evaluations."""
         self._read = [(each, read_figures(store, each, self._errors_as)) for each in evaluations]
 
     def print(self, store: Store, experiment: Experiment) -> None:
-        """Show what was read, and what is to be read now. Raises what `tell_in_exit_code` does."""
+        """Print the metrics that `read` has read, then the usage.
+
+        Raises WorkerError or BudgetError as `raise_unless_completed` does.
+        """
         self._console.print()
         for evaluation, read in self._read:
             print_evaluation(self._console, evaluation, read)
@@ -46,4 +49,4 @@ class Ending:
         failed = any(evaluation.counts.failed for evaluation in evaluations)
         option = "--errors" if failed else "--full"
         self._console.print(terminal.plain(f"To see them: doteval show {shlex.quote(experiment.name)} {option}"))
-        tell_in_exit_code(experiment, evaluations)
+        raise_unless_completed(experiment, evaluations)
