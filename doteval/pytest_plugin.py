@@ -16,7 +16,7 @@ from doteval.local.xdist import give_name, given_name, hand_over, take_over
 from doteval.providers.fixtures import model_providers
 from doteval.pytest_runtime.async_fixtures import on_loop
 from doteval.pytest_runtime.embedded_session import is_embedded
-from doteval.pytest_runtime.fixture_loads import LoadWatch
+from doteval.pytest_runtime.fixture_loads import LoadTimer
 from doteval.pytest_runtime.items import EvaluationItem, evaluation_items, is_evaluation_file
 from doteval.pytest_runtime.pytest_internals import use_row_setup_state
 from doteval.runner.event_loop import LoopThread
@@ -71,7 +71,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config.stash[_local_key] = local
     config.stash[_reports_key] = local.reports
     config.stash[_reached_key] = local.reached
-    config.pluginmanager.register(LoadWatch(local), "doteval-loads")
+    config.pluginmanager.register(LoadTimer(local), "doteval-loads")
     for item in evaluations:
         item.evaluate = local.evaluate
 

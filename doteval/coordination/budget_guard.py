@@ -63,7 +63,7 @@ def gate_of(
 
 
 class BudgetGate:
-    """Lets calls of an experiment begin while its budget is not used up. A `doteval.runner.admission.Gate`.
+    """Lets calls of an experiment begin while its budget is not used up. A `doteval.runner.admission.AdmissionCheck`.
 
     `spent` asks the store what was spent; `flush` waits up to so many seconds until all results of this process
     are stored, and says whether they are. `refuse` makes the exception out of the spending at which the budget is
@@ -97,11 +97,11 @@ class BudgetGate:
         self._telling = 0
         self._refusal: BaseException | None = None
 
-    def is_open(self) -> bool:
+    def admits_now(self) -> bool:
         """Whether a call may begin without asking the store. Never waits."""
         return self._refusal is None and not self._near and self._clock() - self._asked_at < _FRESH_SECONDS
 
-    def is_shut(self) -> bool:
+    def refuses_now(self) -> bool:
         """Whether no call may begin any more. Never waits."""
         return self._refusal is not None
 
@@ -113,7 +113,7 @@ class BudgetGate:
             return error
 
     def _ask(self) -> BaseException | None:
-        while self._refusal is None and not self.is_open():
+        while self._refusal is None and not self.admits_now():
             near = self._near
             while near and not self._flush(_FLUSH_SECONDS):
                 if self._leaving.is_set():

@@ -9,9 +9,10 @@ import time
 from doteval.core.metering import together
 from doteval.core.results import Usage
 from doteval.errors import StoreError, UnstorableValueError
-from doteval.pytest_runtime.evaluation_setup import LoadFailedError, fixture_definitions
+from doteval.pytest_runtime.evaluation_setup import fixture_definitions
 from doteval.pytest_runtime.fixture_loads import Load, Stats
 from doteval.pytest_runtime.items import EvaluationItem
+from doteval.runner.assignments import LoadFailedError
 from doteval.store import CODE, Store
 
 logger = logging.getLogger("doteval.worker")

@@ -22,9 +22,9 @@ from doteval.errors import BudgetError, ChangedError, DotEvalError
 from doteval.local.options import LocalOptions
 from doteval.local.progress import ProgressLine, Screen
 from doteval.local.store_session import LocalStore
-from doteval.runner.assignments import Assignment, Runnable, Staging
+from doteval.runner.assignments import Assignment, EvaluationFixtures, Runnable
 from doteval.runner.event_loop import LoopThread
-from doteval.runner.scheduler import Conductor
+from doteval.runner.scheduler import Scheduler
 from doteval.store import ErrorCount, LostUsage, NewResult, Store
 
 _RANGE_ROWS = 1000
@@ -62,7 +62,7 @@ def report_on(
 
 
 class LocalEvaluation:
-    """One evaluation, about to run. `stage` must hold it already.
+    """One evaluation, about to run. `setup` has set it up already.
 
     To make one waits until no other process runs rows of the evaluation: `told` is called with a line about that.
     """
@@ -72,7 +72,7 @@ class LocalEvaluation:
         local: LocalStore,
         runnable: Runnable,
         spec: EvaluationSpec,
-        stage: Staging,
+        setup: EvaluationFixtures,
         *,
         loop: LoopThread,
         options: LocalOptions,
@@ -82,7 +82,7 @@ class LocalEvaluation:
         self._local = local
         self._store = local.store
         self._runnable = runnable
-        self._stage = stage
+        self._setup = setup
         self._loop = loop
         self._options = options
         self._screen = screen
@@ -117,8 +117,8 @@ class LocalEvaluation:
         spec = self._runnable.spec
         dataset = open_dataset(spec.dataset, columns=spec.columns, base=base)
         progress = self._progress(dataset)
-        conductor = Conductor(
-            self._stage, self._loop, policy=self._options.policy, concurrency=self._options.concurrency
+        scheduler = Scheduler(
+            self._setup, self._loop, policy=self._options.policy, concurrency=self._options.concurrency
         )
         ended: list[BaseException | None] = []
         assignment = Assignment(
@@ -127,11 +127,11 @@ class LocalEvaluation:
             self._recorder(progress),
             ended.append,
             name=self._evaluation.uid,
-            gate=self._gate(),
-            spend=self.spend,
+            check=self._gate(),
+            record_lost_usage=self.spend,
         )
         try:
-            conductor.work_off(assignment)
+            scheduler.run(assignment)
         except BaseException:
             self._interrupted()
             raise

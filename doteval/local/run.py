@@ -20,7 +20,7 @@ from doteval.local.evaluation import LocalEvaluation, LocalReport
 from doteval.local.options import LocalOptions
 from doteval.local.progress import Screen, is_terminal
 from doteval.local.store_session import LocalStore
-from doteval.pytest_runtime.row_context import Call, Lane
+from doteval.runner.assignments import PreparedCall, RowFixtures
 from doteval.runner.event_loop import LoopThread
 from doteval.runner.retries import DEFAULT_RETRIES, CallPolicy
 from doteval.settings import load_settings
@@ -179,7 +179,7 @@ class ResultsSummary(Mapping[str, Any]):
 class _Plain:
     """An evaluation without pytest: the function, called with the fixtures that the caller gave.
 
-    It is a `Runnable` and, since there is nothing to set up, its own `Staging`.
+    It is a `Runnable` and, since there is nothing to set up, its own `EvaluationFixtures`.
     """
 
     def __init__(self, function: Callable[..., Any], fixtures: Mapping[str, Any]) -> None:
@@ -202,7 +202,7 @@ class _Plain:
         self.spec: ForEachSpec = spec
         self.is_async = inspect.iscoroutinefunction(function)
         self.item = self
-        self.shared_call = Call(function, dict(fixtures))
+        self.shared_call = PreparedCall(function, dict(fixtures))
 
     def exclusive_fixture_names(self) -> list[str]:
         return []
@@ -210,10 +210,10 @@ class _Plain:
     def enter(self, item: Any) -> None:
         """Nothing is to be set up."""
 
-    def take_lane(self) -> Lane:
+    def take_context(self) -> RowFixtures:
         raise AssertionError("all rows share one call")
 
-    def give_back(self, lane: Lane) -> None:  # noqa: ARG002
+    def release_context(self, context: Any) -> None:  # noqa: ARG002
         raise AssertionError("all rows share one call")
 
 

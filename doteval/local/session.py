@@ -17,7 +17,7 @@ from doteval.local.evaluation import LocalEvaluation, LocalReport
 from doteval.local.options import LocalOptions
 from doteval.local.progress import Screen
 from doteval.local.store_session import LocalStore
-from doteval.pytest_runtime.evaluation_setup import Stage
+from doteval.pytest_runtime.evaluation_setup import EvaluationSetup
 from doteval.pytest_runtime.fingerprint import specify
 from doteval.pytest_runtime.fixture_loads import Load
 from doteval.pytest_runtime.items import EvaluationItem
@@ -66,13 +66,13 @@ class LocalExperiment:
         """
         options = self._options
         local = self._open(item.spec.storage)
-        stage = Stage()
-        stage.adopt(item)
+        setup = EvaluationSetup()
+        setup.adopt(item)
         evaluation = LocalEvaluation(
             local,
             item,
             specify(item),
-            stage,
+            setup,
             loop=self._loop,
             options=options,
             told=self._told,

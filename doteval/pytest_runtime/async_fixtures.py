@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from doteval.pytest_runtime import pytest_internals as internals
-from doteval.pytest_runtime.items import EvaluationItem, RowItem
+from doteval.pytest_runtime.items import EvaluationItem
+from doteval.pytest_runtime.row_context import RowItem
 from doteval.runner.event_loop import LoopThread
 
 
@@ -78,4 +79,4 @@ async def _last(generator: AsyncGenerator[Any, None], name: str) -> None:
 def _lock_of(request: Any) -> threading.RLock | None:
     """The lock that is held while a row is set up and torn down: a row on the loop may look fixtures up."""
     item = request._pyfuncitem
-    return item.lane.lock if isinstance(item, RowItem) else None
+    return item.context.lock if isinstance(item, RowItem) else None

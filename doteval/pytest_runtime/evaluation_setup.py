@@ -1,7 +1,7 @@
-"""The stage: which evaluation's wide fixtures are set up now.
+"""Sets up the fixtures that the rows of an evaluation share, one evaluation at a time.
 
-Look behind, not ahead: what the next evaluation does not share is torn down when that evaluation
-arrives, never earlier, so nothing has to be known of the future.
+What the next evaluation does not share is torn down when that evaluation arrives, and not earlier, because nobody
+knows before which one will be next.
 """
 
 from __future__ import annotations
@@ -10,36 +10,25 @@ import logging
 import threading
 from typing import Any
 
-import pytest
-
 from doteval.pytest_runtime import pytest_internals as internals
 from doteval.pytest_runtime.items import EvaluationItem
-from doteval.pytest_runtime.row_context import Call, Lane
+from doteval.pytest_runtime.row_context import RowContext
+from doteval.runner.assignments import LoadFailedError, PreparedCall
 from doteval.runner.error_classes import ends_command
 
 logger = logging.getLogger("doteval.pytest_runtime")
 
 
-class LoadFailedError(Exception):
-    """The wide fixtures of an evaluation could not be set up. `__cause__` says why."""
-
-    def __init__(self, item: EvaluationItem, cause: BaseException) -> None:
-        super().__init__(f"{item.evaluation_name}: {type(cause).__name__}: {cause}")
-        self.item = item
-        self.skipped = isinstance(cause, pytest.skip.Exception)
-        self.__cause__ = cause
-
-
-class Stage:
-    """Holds one evaluation at a time. All methods belong to the thread that sets up fixtures."""
+class EvaluationSetup:
+    """Keeps one evaluation set up. All methods belong to the thread that sets up fixtures."""
 
     def __init__(self) -> None:
         self.item: EvaluationItem | None = None
         # What was set up last: `item`, or one whose set-up failed half-way.
         self._last: EvaluationItem | None = None
         self._lock = threading.RLock()
-        self._free: list[Lane] = []
-        self._shared: Call | None = None
+        self._free: list[RowContext] = []
+        self._shared: PreparedCall | None = None
 
     def adopt(self, item: EvaluationItem) -> None:
         """Take an evaluation that pytest itself has set up."""
@@ -48,7 +37,7 @@ class Stage:
         self._shared = None
         if not item.has_row_fixtures():
             wanted = internals.fixture_info(item).argnames
-            self._shared = Call(item.obj, {name: item.funcargs[name] for name in wanted})
+            self._shared = PreparedCall(item.obj, {name: item.funcargs[name] for name in wanted})
 
     def enter(self, item: EvaluationItem) -> None:
         """Set up an evaluation as pytest would, and tear down what it does not share with the last.
@@ -79,17 +68,19 @@ class Stage:
         self._leave(None)
 
     @property
-    def shared_call(self) -> Call | None:
+    def shared_call(self) -> PreparedCall | None:
         """What to call for every row, if no row has fixtures of its own."""
         return self._shared
 
-    def take_lane(self) -> Lane:
+    def take_context(self) -> RowContext:
+        """Get a row context, an unused one if there is any."""
         assert self.item is not None
-        return self._free.pop() if self._free else Lane(self.item, self._lock)
+        return self._free.pop() if self._free else RowContext(self.item, self._lock)
 
-    def give_back(self, lane: Lane) -> None:
-        if lane.item is self.item and lane.usable:
-            self._free.append(lane)
+    def release_context(self, context: RowContext) -> None:
+        """Hand a row context back, so that another row can use it."""
+        if context.item is self.item and context.usable:
+            self._free.append(context)
 
     def _leave(self, following: EvaluationItem | None) -> None:
         last, self._last = self._last, None

@@ -14,8 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from doteval.core.experiments import BATCH_SIZE, CONCURRENCY, OWN_CONCURRENCY, PLACED, QUEUE, ROOT, EvaluationSpec
-from doteval.pytest_runtime.items import EvaluationItem
-from doteval.pytest_runtime.marks import queue_of
+from doteval.pytest_runtime.items import EvaluationItem, queue_of
 from doteval.runner.concurrency_windows import window_for
 
 # Not the user's, even where a checkout of doteval lies below the root directory.

@@ -11,7 +11,8 @@ import pytest
 
 from doteval.core.metering import current_meter, metering
 from doteval.core.results import Usage
-from doteval.pytest_runtime.items import EvaluationItem, RowItem
+from doteval.pytest_runtime.items import EvaluationItem
+from doteval.pytest_runtime.row_context import RowItem
 from doteval.runner.error_classes import describe
 
 Stats = Mapping[str, Any] | str
@@ -53,7 +54,7 @@ class LoadObserver(Protocol):
     def used(self, definition: object, evaluation: EvaluationItem | None, usage: tuple[Usage, ...]) -> None: ...
 
 
-class LoadWatch:
+class LoadTimer:
     """A pytest plugin that times session fixtures and tells an observer."""
 
     def __init__(self, observer: LoadObserver) -> None:
@@ -101,7 +102,7 @@ class LoadWatch:
 def _evaluation_of(request: pytest.FixtureRequest) -> EvaluationItem | None:
     item = request._pyfuncitem
     if isinstance(item, RowItem):
-        return item.lane.item
+        return item.context.item
     return item if isinstance(item, EvaluationItem) else None
 
 

@@ -15,7 +15,7 @@ from types import FrameType
 from doteval.pytest_runtime import pytest_internals as internals
 
 
-class TeardownWatch:
+class FixtureWatchdog:
     """Looks at the thread that tears fixtures down; between two looks it costs nothing.
 
     `patience` is how many seconds one fixture may take; `clock` gives seconds that only ever grow.

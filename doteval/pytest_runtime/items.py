@@ -1,4 +1,4 @@
-"""Evaluations as pytest items, and rows as items below them."""
+"""Evaluations as pytest items: how they are collected, and which queue their mark names."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import functools
 import inspect
 import os
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from doteval.errors import DotEvalError, EvaluationFileError
+from doteval.core.queues_and_devices import check_queue
+from doteval.errors import DotEvalError, EvaluationFileError, UsageError
 from doteval.foreach import ForEachSpec, spec_of
 from doteval.pytest_runtime import pytest_internals as internals
-from doteval.pytest_runtime.marks import MARK, queue_of
-
-if TYPE_CHECKING:
-    from doteval.pytest_runtime.row_context import Lane
 
 FILE_PATTERN = "eval_*.py"
 FUNCTION_PREFIX = "eval_"
 CLASS_PREFIX = "Eval"
+MARK = "doteval"
+
+_MARK_ARGUMENTS = ("queue",)
 
 # Frames shown of the error behind one of ours, counted from where it was raised.
 _FRAMES = 4
@@ -137,17 +137,6 @@ class EvaluationItem(pytest.Function):
         return path, line, self.evaluation_name
 
 
-class RowItem(pytest.Function):
-    """One row: holds its function-scoped fixtures, and what tears them down again."""
-
-    row_finalizers: list[Callable[[], object]]
-    lane: Lane
-
-    def _initrequest(self) -> None:
-        super()._initrequest()
-        self.row_finalizers = []
-
-
 def evaluation_items(
     collector: pytest.Module | pytest.Class,
     name: str,
@@ -192,3 +181,47 @@ def _as_evaluation(collector: pytest.Module | pytest.Class, function: pytest.Fun
     )
     item.add_marker(MARK)
     return item
+
+
+def queue_of(item: EvaluationItem) -> str | None:
+    """The queue that the nearest `doteval` mark names: of parameters, function, class, module. None if none does.
+
+    Raises EvaluationFileError if a mark has unknown arguments or its queue has no valid name.
+    """
+    for mark in _marks(item):
+        unknown = [*map(repr, mark.args), *(name for name in mark.kwargs if name not in _MARK_ARGUMENTS)]
+        if unknown:
+            raise _wrong_mark(item, f"it does not take {', '.join(unknown)}", f"It takes {', '.join(_MARK_ARGUMENTS)}.")
+        if "queue" in mark.kwargs:
+            try:
+                return check_queue(mark.kwargs["queue"])
+            except UsageError as error:
+                raise _wrong_mark(item, error.message, error.remedy) from None
+    return None
+
+
+def served_items(items: Sequence[EvaluationItem], queues: Collection[str]) -> list[EvaluationItem]:
+    """The evaluations whose rows a worker process that serves `queues` has to expect.
+
+    These are the ones whose mark names one of the queues. Evaluations without a queue go where a submission sends
+    them, which may be any queue that no mark names.
+    """
+    named = [queue_of(item) for item in items]
+    takes_others = any(queue not in named for queue in queues)
+    return [
+        item for item, queue in zip(items, named, strict=True) if (takes_others if queue is None else queue in queues)
+    ]
+
+
+def _marks(item: EvaluationItem) -> Iterator[pytest.Mark]:
+    # pytest puts the marks of parameters after those of the function.
+    callspec = getattr(item, "callspec", None)
+    if callspec is not None:
+        yield from (mark for mark in callspec.marks if mark.name == MARK)
+    yield from item.iter_markers(MARK)
+
+
+def _wrong_mark(item: EvaluationItem, what: str, remedy: str | None) -> EvaluationFileError:
+    return EvaluationFileError(
+        f"the mark {MARK} of {item.evaluation_path}::{item.evaluation_name} cannot be used: {what}", remedy=remedy
+    )

@@ -1,28 +1,41 @@
-"""Lanes: set-up and teardown of rows that overlap.
+"""Row contexts: the function-scoped fixtures of the rows in flight, which may overlap.
 
-A lane serves one row at a time; as many lanes as rows are in flight. It owns copies of the
-evaluation's function-scoped fixture definitions, so that each row in flight has an instance of its
-own, and shares the wider ones, which are loaded when the evaluation is set up.
+A row context serves one row (or batch) at a time, so there are as many of them as rows in flight. It owns copies of
+the evaluation's function-scoped fixture definitions, so that each row in flight has instances of its own, and
+shares the wider fixtures, which are loaded when the evaluation is set up.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
+
 from doteval.pytest_runtime import pytest_internals as internals
-from doteval.pytest_runtime.items import EvaluationItem, RowItem
+from doteval.pytest_runtime.items import EvaluationItem
+from doteval.runner.assignments import PreparedCall
 from doteval.runner.error_classes import ends_command
 from doteval.runner.timeouts import within
 
 
-class _LaneDefinitions(dict[str, Sequence[internals.FixtureDef[Any]]]):
-    """A lane's own view of fixture definitions, filled as names are asked for.
+class RowItem(pytest.Function):
+    """One row as a pytest item: holds its function-scoped fixtures and their finalizers."""
 
-    Names that were not declared, but asked for with `request.getfixturevalue`, must be the lane's
-    own as well.
+    row_finalizers: list[Callable[[], object]]
+    context: RowContext
+
+    def _initrequest(self) -> None:
+        super()._initrequest()
+        self.row_finalizers = []
+
+
+class _ContextDefinitions(dict[str, Sequence[internals.FixtureDef[Any]]]):
+    """The fixture definitions as one row context sees them, filled as names are looked up.
+
+    Names that are not declared but looked up with `request.getfixturevalue` get definitions of the context's own as
+    well.
     """
 
     def __init__(self, item: EvaluationItem) -> None:
@@ -53,16 +66,11 @@ class _LaneDefinitions(dict[str, Sequence[internals.FixtureDef[Any]]]):
         return internals.loaded_view(definition)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A function and the fixture values to call it with."""
+class RowContext:
+    """Sets up the fixtures of one row at a time, and tears them down.
 
-    function: Callable[..., Any]
-    fixtures: Mapping[str, Any]
-
-
-class Lane:
-    """Sets up one row at a time, and tears it down. Not to be used for two rows at once."""
+    `lock`: shared by all contexts of the process, since pytest's set-up is not thread-safe.
+    """
 
     def __init__(self, item: EvaluationItem, lock: threading.RLock) -> None:
         self.item = item
@@ -72,12 +80,12 @@ class Lane:
             argnames=shared.argnames,
             initialnames=shared.initialnames,
             names_closure=shared.names_closure,
-            name2fixturedefs=_LaneDefinitions(item),
+            name2fixturedefs=_ContextDefinitions(item),
         )
         self._row: RowItem | None = None
         self.usable = True
 
-    def set_up(self) -> Call:
+    def set_up(self) -> PreparedCall:
         """Load a fresh instance of every function-scoped fixture.
 
         Raises what a fixture raises; `tear_down` must be called in any case.
@@ -88,17 +96,17 @@ class Lane:
             internals.prepare_stash(row)
             if "caplog" in row.fixturenames:
                 row.addfinalizer(internals.start_log_capture(row))
-            # A fixture that raised something like SystemExit leaves its definition half set up.
+            # A fixture that raises something like SystemExit leaves its definition half set up.
             self.usable = False
             row.setup()
             self.usable = True
             wanted = internals.fixture_info(row).argnames
-            return Call(row.obj, {name: row.funcargs[name] for name in wanted})
+            return PreparedCall(row.obj, {name: row.funcargs[name] for name in wanted})
 
     def tear_down(self, timeout: float | None = None) -> list[BaseException]:
-        """Tear down what `set_up` loaded, last first, each for at most `timeout` seconds (None: for ever).
+        """Tear down what `set_up` has loaded, last first, each fixture within `timeout` seconds (None: no limit).
 
-        Returns what the teardowns raised, but raises Ctrl-C.
+        Returns what the teardowns raised. Raises only KeyboardInterrupt and pytest.exit.
         """
         row, self._row = self._row, None
         if row is None:
@@ -124,7 +132,7 @@ class Lane:
             settings["callobj"] = template.obj
         row: RowItem = RowItem.from_parent(template.parent, name=template.name, **settings)
         row.own_markers[:] = template.own_markers
-        # What rows say with record_property belongs to the evaluation, which pytest reports.
+        # What a row says with record_property belongs to the evaluation, which pytest reports.
         row.user_properties = template.user_properties
-        row.lane = self
+        row.context = self
         return row

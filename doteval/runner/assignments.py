@@ -1,8 +1,8 @@
-"""Assignments: what a conductor is given to run, and what it needs to know of it."""
+"""What a scheduler is given to run, and what it needs to know of evaluations and their fixtures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,17 +10,17 @@ from doteval.core.client_config import CacheChoice
 from doteval.core.metering import Meter, Place
 from doteval.core.results import Outcome, Row, Usage
 from doteval.foreach import ForEachSpec
-from doteval.pytest_runtime.row_context import Call, Lane
-from doteval.runner.admission import Gate
-from doteval.runner.calls import CallPolicy
+from doteval.runner.admission import AdmissionCheck
+from doteval.runner.calls import CallPolicy, failed_before_call
+from doteval.runner.error_classes import ends_command, is_skip
 
 
 class WindingDownError(Exception):
-    """The process is asked to leave: the rows that had not begun stay pending."""
+    """The process is shutting down: rows that had not begun stay pending."""
 
 
 class Runnable(Protocol):
-    """What the conductor needs to know of an evaluation. An `EvaluationItem` is one."""
+    """What the scheduler needs to know of an evaluation. `EvaluationItem` implements it."""
 
     @property
     def spec(self) -> ForEachSpec: ...
@@ -28,73 +28,140 @@ class Runnable(Protocol):
     @property
     def is_async(self) -> bool: ...
 
-    def exclusive_fixture_names(self) -> list[str]: ...
+    def exclusive_fixture_names(self) -> list[str]:
+        """The fixtures that only one row at a time can use."""
 
 
-class Staging(Protocol):
-    """Where evaluations are set up. `Stage` is one."""
+class LoadFailedError(Exception):
+    """The shared fixtures of the evaluation `item` could not be set up. `__cause__` says why."""
+
+    def __init__(self, item: Any, cause: BaseException) -> None:
+        super().__init__(f"{item.evaluation_name}: {type(cause).__name__}: {cause}")
+        self.item = item
+        self.skipped = is_skip(cause)
+        self.__cause__ = cause
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCall:
+    """An eval function and the fixture values to call it with; the row's values are still missing."""
+
+    function: Callable[..., Any]
+    fixtures: Mapping[str, Any]
+
+
+class RowFixtures(Protocol):
+    """Holds the function-scoped fixtures of one call. `RowContext` implements it."""
+
+    def set_up(self) -> PreparedCall:
+        """Load fresh fixtures. Raises what a fixture raises; `tear_down` must be called in any case."""
+
+    def tear_down(self, timeout: float | None = None) -> list[BaseException]:
+        """Tear the fixtures down, each within `timeout` seconds. Returns what that raised."""
+
+
+class EvaluationFixtures(Protocol):
+    """Holds the fixtures that the rows of one evaluation share. `EvaluationSetup` implements it."""
 
     @property
-    def item(self) -> Any: ...
+    def shared_call(self) -> PreparedCall | None:
+        """What to call for every row, or None if each call needs fixtures of its own."""
 
-    @property
-    def shared_call(self) -> Call | None: ...
+    def enter(self, item: Any) -> None:
+        """Set up the fixtures of an evaluation in place of the last one's. Raises LoadFailedError if one fails."""
 
-    def enter(self, item: Any) -> None: ...
+    def take_context(self) -> RowFixtures:
+        """Get fixtures for one call, not set up yet."""
 
-    def take_lane(self) -> Lane: ...
+    def release_context(self, context: Any) -> None:
+        """Hand back fixtures that are torn down, for another call to use."""
 
-    def give_back(self, lane: Lane) -> None: ...
 
-
-class Noted(Protocol):
-    """Where rows are noted that were about to begin, for others to see if this process dies or is stuck."""
+class JournalEntry(Protocol):
+    """The entry of one call's rows in the in-flight journal, which others read if this process dies or hangs."""
 
     def called(self, limit: float) -> None:
-        """Their call begins, and may take `limit` seconds: after that, somebody should look after it."""
+        """The call begins. If it takes longer than `limit` seconds, the process counts as hung."""
 
     def returned(self) -> None:
-        """Their call has ended, or needs no looking after."""
+        """The call has ended, or can no longer hang the process."""
 
-    def landed(self) -> None:
-        """They have ended."""
+    def completed(self) -> None:
+        """The rows are recorded, or were not begun after all."""
 
 
 @dataclass(eq=False)
 class Assignment:
     """Rows of one evaluation to be run.
 
-    `record` is called for every row with its outcome, on whichever thread it ended; `ended` once,
-    after the last of them, with None or with what cut the assignment short. `note` is told of rows
-    that are about to begin, and gives what to tell how it goes on. Rows that are to run
-    `alone` have no other row beside them in this process. `policy` is used instead of the conductor's.
-    `name` is what all worker processes call the evaluation. What the `gate` refuses does not begin, and cuts
-    the assignment short. `cache` is what the submission says of the cache of replies.
-    `spend` is told what was used for no result: to set up fixtures that rows share, or for rows that were not begun.
+    `record`: called for every row with its outcome, on the thread on which the row ended.
+    `ended`: called once, after the last row, with None or with the error that ended the assignment early.
+    `note`: called with the rows of each call before it begins; returns their entry in the in-flight journal.
+    `alone`: whether no other row may run beside these in this process.
+    `policy`: replaces the scheduler's policy.
+    `name`: the name that all worker processes use for the evaluation.
+    `check`: asked before each call. If it refuses, the assignment ends with the refusal.
+    `cache`: the submission's choice for the reply cache.
+    `record_lost_usage`: called with usage that belongs to no result: the set-up of shared fixtures, and rows
+    that were set up and then not called.
     """
 
     item: Runnable
     rows: Iterator[Row]
     record: Callable[[Row, Outcome], None]
     ended: Callable[[BaseException | None], None]
-    note: Callable[[Sequence[Row]], Noted] | None = None
+    note: Callable[[Sequence[Row]], JournalEntry] | None = None
     alone: bool = False
     policy: CallPolicy | None = None
     name: str = ""
-    gate: Gate | None = None
+    check: AdmissionCheck | None = None
     cache: CacheChoice | None = None
-    spend: Callable[[Place, tuple[Usage, ...]], None] | None = None
+    record_lost_usage: Callable[[Place, tuple[Usage, ...]], None] | None = None
     in_flight: int = field(default=0, init=False)
     withdrawn: bool = field(default=False, init=False)
-    drawn: bool = field(default=False, init=False)
-    cut: BaseException | None = field(default=None, init=False)
+    # No further row is taken from `rows`.
+    exhausted: bool = field(default=False, init=False)
+    # Why it ends early, None if it does not.
+    error: BaseException | None = field(default=None, init=False)
+
+    def stop(self, error: BaseException) -> None:
+        """Begin no further row; the assignment ends with `error`."""
+        self.exhausted, self.error = True, error
+
+    def draw(self, reject: Callable[[Assignment, Row, Outcome], None]) -> list[Row]:
+        """Take the rows of the next call: one, or up to a batch. Empty if none is left or the next one is rejected.
+
+        `reject`: called with each row that has too few values, and with its outcome.
+        """
+        rows: list[Row] = []
+        spec = self.item.spec
+        columns, most = len(spec.columns), spec.batch_size or 1
+        while not self.exhausted and len(rows) < most:
+            try:
+                row = next(self.rows)
+            except StopIteration:
+                self.exhausted = True
+            except BaseException as error:
+                # A dataset may raise anything, pytest.skip too. The error ends the assignment.
+                if ends_command(error):
+                    raise
+                self.stop(error)
+            else:
+                if len(row.values) == columns:
+                    rows.append(row)
+                    continue
+                short = ValueError(f"the row has {len(row.values)} values for {columns} columns")
+                reject(self, row, failed_before_call(short, "before the call"))
+                if not rows:
+                    break
+        return rows
 
     def place_of(self, rows: Sequence[Row]) -> Place:
-        """Which row pays for a call: the first of a batch."""
+        """Where the usage of a call counts: at its first row."""
         return Place(self.name, rows[0].index, rows[0].sample)
 
-    def pay(self, meter: Meter) -> None:
-        """Tell what was used for no result."""
+    def report_lost_usage(self, meter: Meter) -> None:
+        """Report what the meter has counted as usage that belongs to no result."""
         used = meter.reading()
-        if used and self.spend is not None and meter.place is not None:
-            self.spend(meter.place, used)
+        if used and self.record_lost_usage is not None and meter.place is not None:
+            self.record_lost_usage(meter.place, used)

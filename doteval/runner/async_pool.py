@@ -1,4 +1,4 @@
-"""Async rows on the event loop: so many at a time, the next begins as one ends."""
+"""Runs async calls on the event loop, up to a limit at a time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from doteval.runner.event_loop import LoopThread
 
 Begin = Callable[[], Coroutine[Any, Any, Any]]
-Land = Callable[[Any], None]
+Complete = Callable[[Any], None]
 
 
-class LoopWindow:
-    """Keeps up to `limit` calls in flight on the loop.
+class AsyncPool:
+    """Keeps up to `limit` coroutines running on the loop; the next one begins as one ends.
 
     All methods may be called from any thread, and `limit` may be changed by one.
     """
@@ -23,43 +23,43 @@ class LoopWindow:
     def __init__(self, loop: LoopThread, limit: int) -> None:
         self._loop = loop
         self.limit = limit
-        self._waiting: deque[tuple[Begin, Land]] = deque()
-        # The loop keeps weak references only.
+        self._waiting: deque[tuple[Begin, Complete]] = deque()
+        # The loop itself keeps only weak references to its tasks.
         self._tasks: set[asyncio.Task[Any]] = set()
         self._cancelling = False
 
     @property
     def waiting(self) -> int:
-        """How many rows wait for room."""
+        """How many coroutines have not begun yet."""
         return len(self._waiting)
 
-    def feed(self, begin: Begin, land: Land) -> None:
-        """Run a row when there is room; `land` gets what it returns, on the loop's thread.
+    def submit(self, begin: Begin, complete: Complete) -> None:
+        """Run a coroutine as soon as there is room, and call `complete` with what it returns, on the loop's thread.
 
-        If the row cancelled the task that it runs in, `land` gets that CancelledError.
+        If the coroutine cancelled its own task, `complete` gets that CancelledError.
         """
-        self._waiting.append((begin, land))
-        # Without room the loop need not be woken: whoever makes room looks for what waits.
+        self._waiting.append((begin, complete))
+        # Without room the loop need not be woken: a task that ends starts the next one itself.
         if len(self._tasks) < self.limit:
             self._loop.soon(self._fill)
 
     def drop_waiting(self) -> None:
-        """Give up the rows that have not begun: their `land` gets None."""
+        """Drop the coroutines that have not begun: their `complete` gets None."""
         self._loop.soon(self._drop)
 
     def cancel(self) -> None:
-        """Give up the rows in flight too: their `land` gets None when they have ended."""
+        """Drop what has not begun and cancel what runs: `complete` gets None when it has ended."""
         self._loop.soon(self._cancel)
 
     def _fill(self) -> None:
         while self._waiting and len(self._tasks) < self.limit:
-            begin, land = self._waiting.popleft()
-            task = self._loop.loop.create_task(self._fly(begin))
+            begin, complete = self._waiting.popleft()
+            task = self._loop.loop.create_task(self._run(begin))
             self._tasks.add(task)
-            # Not at the end of the coroutine: one that is cancelled before its first step never begins.
-            task.add_done_callback(functools.partial(self._landed, land))
+            # A callback and not the coroutine's end: a task cancelled before its first step never begins.
+            task.add_done_callback(functools.partial(self._completed, complete))
 
-    async def _fly(self, begin: Begin) -> Any:
+    async def _run(self, begin: Begin) -> Any:
         try:
             return await begin()
         except asyncio.CancelledError as error:
@@ -67,9 +67,9 @@ class LoopWindow:
                 raise
             return error
 
-    def _landed(self, land: Land, task: asyncio.Task[Any]) -> None:
+    def _completed(self, complete: Complete, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        land(None if task.cancelled() else task.result())
+        complete(None if task.cancelled() else task.result())
         self._fill()
 
     def _cancel(self) -> None:
@@ -80,5 +80,5 @@ class LoopWindow:
 
     def _drop(self) -> None:
         while self._waiting:
-            _, land = self._waiting.popleft()
-            land(None)
+            _, complete = self._waiting.popleft()
+            complete(None)

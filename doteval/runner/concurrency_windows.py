@@ -67,7 +67,7 @@ class GroupWindow:
         pass
 
 
-class AdaptiveWindow:
+class AdaptiveRowWindow:
     """Climbs the hill of calls a second: see `doteval.concurrency.Adaptive`."""
 
     def __init__(self, strategy: Adaptive, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -128,7 +128,7 @@ def window_for(own: object, told: int | Adaptive | None, *, is_async: bool) -> W
     if own is not None:
         strategy = as_strategy(own)
         if isinstance(strategy, Adaptive):
-            return AdaptiveWindow(strategy)
+            return AdaptiveRowWindow(strategy)
         if isinstance(strategy, SlidingWindow):
             return FixedWindow(strategy.max_concurrency)
         if isinstance(strategy, Batch) and is_async:
@@ -138,4 +138,4 @@ def window_for(own: object, told: int | Adaptive | None, *, is_async: bool) -> W
         return FixedWindow(told)
     if not is_async:
         return FixedWindow(1)
-    return FixedWindow(ASYNC_CONCURRENCY) if told is None else AdaptiveWindow(told)
+    return FixedWindow(ASYNC_CONCURRENCY) if told is None else AdaptiveRowWindow(told)

@@ -1,4 +1,4 @@
-"""Flights: one call each, from before the set-up of its rows' fixtures until they are recorded."""
+"""Calls in flight: each lasts from before the set-up of its rows' fixtures until the rows are recorded."""
 
 from __future__ import annotations
 
@@ -7,35 +7,37 @@ from dataclasses import dataclass
 
 from doteval.core.metering import Meter, metering
 from doteval.core.results import Outcome, Row
-from doteval.pytest_runtime.row_context import Lane
-from doteval.runner.assignments import Assignment, Noted
+from doteval.runner.assignments import Assignment, JournalEntry, RowFixtures
 from doteval.runner.calls import with_usage
 
 
 @dataclass(eq=False, slots=True)
-class Flight:
-    """One call: the rows that it is for (more than one in a batch), the lane with their fixtures, where they are
-    noted, and the meter of what their fixtures use."""
+class InflightCall:
+    """One call in flight.
+
+    `rows`: the rows it serves, more than one in a batch. `context`: their own fixtures, None if they have none.
+    `entry`: their entry in the in-flight journal. `meter`: counts what their fixtures use.
+    """
 
     assignment: Assignment
     rows: Sequence[Row]
-    lane: Lane | None
-    noted: Noted
+    context: RowFixtures | None
+    entry: JournalEntry
     meter: Meter | None = None
 
     def tear_down(self, timeout: float | None = None) -> list[BaseException]:
-        """Tear down what the rows have of their own. Returns what that raised."""
-        if self.lane is None:
+        """Tear down the rows' own fixtures, each within `timeout` seconds. Returns what that raised."""
+        if self.context is None:
             return []
         with metering(self.meter):
-            return self.lane.tear_down(timeout)
+            return self.context.tear_down(timeout)
 
-    def give_up(self) -> None:
-        """The rows are not begun after all."""
+    def abandon(self) -> None:
+        """Tear the fixtures down without a call: the rows stay pending."""
         self.tear_down()
-        self.noted.landed()
+        self.entry.completed()
         if self.meter is not None:
-            self.assignment.pay(self.meter)
+            self.assignment.report_lost_usage(self.meter)
 
     def record(self, outcomes: list[Outcome]) -> BaseException | None:
         """Record the rows. Returns what that raised."""
@@ -45,13 +47,13 @@ class Flight:
         for row, outcome in zip(self.rows, outcomes, strict=True):
             try:
                 self.assignment.record(row, outcome)
-            except Exception as error:  # noqa: BLE001 - handed to whoever assigned the rows
+            except Exception as error:  # noqa: BLE001 - it ends the assignment
                 raised = error
         return raised
 
 
-class _Nowhere:
-    """Where rows are noted of which nobody wants to know."""
+class _NoEntry:
+    """Stands in for a journal entry where no journal is kept."""
 
     def called(self, limit: float) -> None:
         pass
@@ -59,8 +61,8 @@ class _Nowhere:
     def returned(self) -> None:
         pass
 
-    def landed(self) -> None:
+    def completed(self) -> None:
         pass
 
 
-NOWHERE = _Nowhere()
+NO_ENTRY = _NoEntry()

@@ -1,4 +1,4 @@
-"""Turns: which evaluation has the stage while several have rows to run."""
+"""Shares a process's time between evaluations whose rows wait at the same time."""
 
 from __future__ import annotations
 
@@ -7,39 +7,43 @@ from collections.abc import Iterable
 
 from doteval.runner.assignments import Assignment, Runnable
 
-# Seconds for which an evaluation has the stage while another one waits: long against the time of most
-# rows, short against the patience of people. Set-up must not take more than one part in so many of it.
-_TURN_SECONDS = 2.0
-_TURN_LOADS = 10.0
+# Seconds for which an evaluation runs while another one waits: long against most rows, and short enough that
+# nobody takes the other evaluation for stuck. A slice also lasts at least ten times as long as the set-up took,
+# so that set-ups take at most a tenth of the time.
+_SLICE_SECONDS = 2.0
+_SLICE_PER_SETUP = 10.0
 
 
-class Turn:
-    """The time of the evaluation that is on the stage.
+class TimeSlice:
+    """The time slice of the evaluation that is set up.
 
-    Another takes its turn when the rows in flight have ended, so changing costs the time of a row.
+    The next evaluation begins when the rows in flight have ended, so a change costs the time of a row.
     """
 
     def __init__(self) -> None:
         self._ends = 0.0
         self._used = False
 
-    def begin(self, set_up_seconds: float) -> None:
-        """An evaluation has come on the stage, and its set-up took so long."""
+    def begin(self, setup_seconds: float) -> None:
+        """Start the slice of an evaluation whose set-up took `setup_seconds`."""
         self._used = False
-        self._ends = time.monotonic() + max(_TURN_SECONDS, _TURN_LOADS * set_up_seconds)
+        self._ends = time.monotonic() + max(_SLICE_SECONDS, _SLICE_PER_SETUP * setup_seconds)
 
     def use(self) -> None:
-        """It has begun a row."""
+        """Note that a row has begun. A slice in which none has begun does not end."""
         self._used = True
 
-    def following(self, assignments: Iterable[Assignment], on_stage: Runnable | None) -> Assignment | None:
-        """Where the next row comes from: the evaluation on the stage, until its turn is over and another waits."""
+    def next_assignment(self, assignments: Iterable[Assignment], current: Runnable | None) -> Assignment | None:
+        """The assignment that the next row comes from.
+
+        It is the first one of `current`, or of another evaluation once the slice is over. None if no rows are left.
+        """
         is_over = self._used and time.monotonic() >= self._ends
         otherwise = None
         for each in assignments:
-            if each.drawn:
+            if each.exhausted:
                 continue
-            if (each.item is on_stage) is not is_over:
+            if (each.item is current) is not is_over:
                 return each
             otherwise = otherwise or each
         return otherwise

@@ -14,7 +14,7 @@ from doteval.core.queues_and_devices import DEFAULT_QUEUE, worker_command_for
 from doteval.core.redaction import hide_password
 from doteval.errors import BrokerError, DotEvalError, NotFoundError
 from doteval.pytest_runtime.embedded_session import Collected, with_collected
-from doteval.pytest_runtime.marks import queue_of
+from doteval.pytest_runtime.items import queue_of
 from doteval.store import Store, WorkerState
 
 # Seconds by which clocks may differ before times in tables mislead people.

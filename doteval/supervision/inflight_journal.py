@@ -76,13 +76,13 @@ class FlightLog:
             places.append(place)
         return NotedRows(self._map, self._free, places)
 
-    def land_all(self) -> None:
+    def complete_all(self) -> None:
         """Cross out every row: the process leaves of its own accord, and none of them is to blame."""
         self._map[:] = bytes(len(self._map))
 
 
 class NotedRows:
-    """The rows of one call in the flight log: what the conductor calls `Noted`."""
+    """The rows of one call in the flight log: a `doteval.runner.assignments.JournalEntry`."""
 
     __slots__ = ("_free", "_map", "_places")
 
@@ -102,7 +102,7 @@ class NotedRows:
         for place in self._places:
             _CALL.pack_into(self._map, place + _CALL_OFFSET, 0.0, 0.0)
 
-    def landed(self) -> None:
+    def completed(self) -> None:
         """Cross the rows out, which have ended. To be called once: their places are for others then."""
         for place in self._places:
             _IN_FLIGHT.pack_into(self._map, place, 0)

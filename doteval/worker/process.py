@@ -42,14 +42,13 @@ from doteval.errors import (
 from doteval.monitoring import process_figures
 from doteval.pytest_plugin import loop_key
 from doteval.pytest_runtime.embedded_session import Collected, with_collected
-from doteval.pytest_runtime.evaluation_setup import LoadFailedError, Stage, load_session_fixtures
-from doteval.pytest_runtime.fixture_loads import LoadWatch
-from doteval.pytest_runtime.fixture_watchdog import TeardownWatch
-from doteval.pytest_runtime.items import EvaluationItem
-from doteval.pytest_runtime.marks import meant_for
-from doteval.runner.assignments import Assignment, WindingDownError
+from doteval.pytest_runtime.evaluation_setup import EvaluationSetup, load_session_fixtures
+from doteval.pytest_runtime.fixture_loads import LoadTimer
+from doteval.pytest_runtime.fixture_watchdog import FixtureWatchdog
+from doteval.pytest_runtime.items import EvaluationItem, served_items
+from doteval.runner.assignments import Assignment, LoadFailedError, WindingDownError
 from doteval.runner.calls import CallPolicy
-from doteval.runner.scheduler import Conductor
+from doteval.runner.scheduler import Scheduler
 from doteval.settings import load_settings
 from doteval.store import GroupWriter, HeldRange, LostUsage, Store, WorkerInfo
 from doteval.supervision.inflight_journal import FlightLog
@@ -90,10 +89,10 @@ class WorkerProcess:
         self._flight_log: FlightLog | None = None
         self._spending: SpendingLog | None = None
         self._store: Store | None = None
-        self._conductor: Conductor | None = None
+        self._scheduler: Scheduler | None = None
         self._thread = threading.Thread(target=self._serve, name="doteval-session", daemon=True)
         self._teardown_seconds = load_settings().teardown_timeout
-        self._teardowns = TeardownWatch(self._thread, self._teardown_seconds)
+        self._fixture_watchdog = FixtureWatchdog(self._thread, self._teardown_seconds)
         self._finished = False
         # The rows that it has in hand, by which it asks for more.
         self.stock = Stock()
@@ -169,8 +168,8 @@ class WorkerProcess:
         """Begin no further row. Safe in a signal handler."""
         self._leaving.set()
         self._state = "draining"
-        if self._conductor is not None:
-            self._conductor.wind_down()
+        if self._scheduler is not None:
+            self._scheduler.wind_down()
 
     def finish(self, reason: str) -> None:
         """Let the rows in flight end and be stored, tear the session fixtures down, and leave."""
@@ -207,7 +206,7 @@ class WorkerProcess:
 
     def _run_held(self, task: RowTask, lot: Lot) -> str:
         assert self._store is not None
-        assert self._conductor is not None
+        assert self._scheduler is not None
         try:
             evaluation = self._evaluation(task.evaluation_uid)
         except NotFoundError:
@@ -228,7 +227,7 @@ class WorkerProcess:
         rows = self._patiently(lambda store: store.rows.pending(evaluation.id, task.first, task.last))
         if not rows:
             return "0 rows: all done before"
-        lot.holds(len(rows), self._conductor.rows_at_once(item))
+        lot.holds(len(rows), self._scheduler.rows_at_once(item))
         suspects = self._patiently(lambda store: store.crashes.suspects(evaluation.id, task.first, task.last))
         calm = [row for row in rows if (row.index, row.sample) not in suspects]
         suspected = [row for row in rows if (row.index, row.sample) in suspects]
@@ -258,7 +257,7 @@ class WorkerProcess:
         self._assigned.update(dict.fromkeys(assignments, evaluation.uid))
         try:
             for assignment in assignments:
-                self._conductor.assign(assignment)
+                self._scheduler.assign(assignment)
             cut = landing.wait()
         finally:
             for assignment in assignments:
@@ -361,7 +360,7 @@ class WorkerProcess:
                 self._serve_collected,
                 keyword=self._options.keyword,
                 root=self._options.root,
-                plugins=[LoadWatch(self._loads)],
+                plugins=[LoadTimer(self._loads)],
             )
         except BaseException as error:
             if self._ready.is_set():
@@ -374,15 +373,15 @@ class WorkerProcess:
 
     def _serve_collected(self, collected: Collected) -> None:
         self._matching.add(collected.items)
-        stage = Stage()
+        setup = EvaluationSetup()
         options = self._options
-        self._conductor = Conductor(
-            stage,
+        self._scheduler = Scheduler(
+            setup,
             collected.config.stash[loop_key],
             concurrency=options.concurrency,
         )
         # Those of others are loaded with the first row, if one should come after all.
-        for failure in load_session_fixtures(meant_for(collected.items, options.queue_names)):
+        for failure in load_session_fixtures(served_items(collected.items, options.queue_names)):
             logger.warning("cannot load the session fixtures of %s", failure)
         # Models stay too. And rows make thousands of objects at a time, few of them cycles.
         gc.freeze()
@@ -392,10 +391,10 @@ class WorkerProcess:
         sys.setswitchinterval(0.0005)
         self._ready.set()
         if self._leaving.is_set():
-            self._conductor.wind_down()
-        self._conductor.serve()
-        self._teardowns.closing()
-        stage.close()
+            self._scheduler.wind_down()
+        self._scheduler.serve()
+        self._fixture_watchdog.closing()
+        setup.close()
 
     def _beat(self) -> None:
         assert self._store is not None
@@ -403,13 +402,13 @@ class WorkerProcess:
         waiting = [HeldRange(task.evaluation_uid, task.first, task.last) for task in in_hand()]
         holding = dict.fromkeys([*self._hands.ranges(), *waiting])
         self._store.workers.beat(self._worker_id, state=self._state, holding=list(holding))
-        if self._conductor is not None:
-            self._conductor.post(self._loads.snapshot)
+        if self._scheduler is not None:
+            self._scheduler.post(self._loads.snapshot)
             begun = 0 if self._flight_log is None else self._flight_log.in_flight
-            process_figures.tell_in_flight(min(begun, self._conductor.rows_at_once()))
-            self._withdraw_ended(self._conductor)
+            process_figures.tell_in_flight(min(begun, self._scheduler.rows_at_once()))
+            self._withdraw_ended(self._scheduler)
 
-    def _withdraw_ended(self, conductor: Conductor) -> None:
+    def _withdraw_ended(self, scheduler: Scheduler) -> None:
         """Begin no further row of evaluations that were cancelled, or deleted, since their rows were assigned."""
         assert self._store is not None
         assigned = self._assigned.copy()
@@ -420,7 +419,7 @@ class WorkerProcess:
             status = statuses.get(uid)
             if status is not EvaluationStatus.RUNNING and not assignment.withdrawn:
                 why = "was deleted" if status is None else f"is {status}"
-                conductor.withdraw(assignment, EndedError(f"the evaluation {why}"))
+                scheduler.withdraw(assignment, EndedError(f"the evaluation {why}"))
 
     def _watch_memory(self) -> None:
         # One that has stored nothing yet would be followed by another that stores nothing.
@@ -431,20 +430,20 @@ class WorkerProcess:
         """Leave without a teardown that does not end, once everything that was computed is stored."""
         if is_orphaned(self._options.parent) and not self._ready.is_set():
             # The service is gone, and nobody else would ever end what does not load.
-            self._teardowns.closing("the load of the session fixtures")
-        what = self._teardowns.overdue()
+            self._fixture_watchdog.closing("the load of the session fixtures")
+        what = self._fixture_watchdog.overdue()
         if what is None:
             return
         assert self._store is not None
         why = f"{what} has not ended within {self._teardown_seconds:g} s"
-        if self._conductor is not None:
-            self._conductor.give_up_teardowns(RowTimeoutError(why))
+        if self._scheduler is not None:
+            self._scheduler.give_up_teardowns(RowTimeoutError(why))
         if not self._writer.flush(timeout=BEAT_SECONDS):
             # The store is away: the results are worth waiting for.
             return
         logger.error("%s; this worker process leaves without it, and all results so far are stored", why)
         if self._flight_log is not None:
-            self._flight_log.land_all()
+            self._flight_log.complete_all()
         try:
             self._store.workers.end(self._worker_id, reason=f"was stuck: {why}")
         except StoreError as error:

@@ -1,4 +1,4 @@
-"""A conductor on the evaluations of an embedded session, and what its assignments told."""
+"""A scheduler on the evaluations of an embedded session, and what its assignments reported."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from doteval.core.results import Outcome, Row
 from doteval.pytest_plugin import loop_key
 from doteval.pytest_runtime.embedded_session import Collected
-from doteval.pytest_runtime.evaluation_setup import Stage
+from doteval.pytest_runtime.evaluation_setup import EvaluationSetup
 from doteval.runner.assignments import Assignment
-from doteval.runner.scheduler import Conductor
+from doteval.runner.scheduler import Scheduler
 
 # Seconds after which a test that waits for ever is ended, so that it fails and does not hang.
-PATIENCE = 20.0
+TIMEOUT_SECONDS = 20.0
 
 HEADER = """
 import asyncio, threading, time
@@ -61,8 +61,8 @@ def rows(count: int, first: int = 0) -> Iterator[Row]:
 
 
 @dataclass(eq=False)
-class Told:
-    """What an assignment told: outcomes by row index, how often each was recorded, and how it ended."""
+class Reported:
+    """What an assignment reported: outcomes by row index, how often each was recorded, and how it ended."""
 
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     recorded: Counter[int] = field(default_factory=Counter)
@@ -78,7 +78,7 @@ class Told:
         self.over.set()
 
     @property
-    def cut(self) -> BaseException | None:
+    def ended_by(self) -> BaseException | None:
         assert len(self.ends) == 1, "an assignment ends exactly once"
         return self.ends[0]
 
@@ -94,63 +94,63 @@ class Told:
 
 
 class Bench:
-    """A conductor on the evaluations of one session; they are in `items`, by name, and their module is `module`."""
+    """A scheduler on the evaluations of one session; they are in `items`, by name, and their module is `module`."""
 
     def __init__(self, collected: Collected, **settings: Any) -> None:
         self.items = {item.evaluation_name: item for item in collected.items}
         self.module: Any = collected.items[0].module
-        self.stage = Stage()
+        self.setup = EvaluationSetup()
         self.loop = collected.config.stash[loop_key]
-        self.conductor = Conductor(self.stage, self.loop, **settings)
-        self.told: list[Told] = []
+        self.scheduler = Scheduler(self.setup, self.loop, **settings)
+        self.reported: list[Reported] = []
 
-    def assignment(self, name: str, given: int | Iterator[Row] = 1, **more: Any) -> tuple[Assignment, Told]:
-        told = Told()
-        record = more.pop("record", told.record)
+    def assignment(self, name: str, given: int | Iterator[Row] = 1, **more: Any) -> tuple[Assignment, Reported]:
+        reported = Reported()
+        record = more.pop("record", reported.record)
         drawn = rows(given) if isinstance(given, int) else given
-        return Assignment(self.items[name], drawn, record, told.ended, **more), told
+        return Assignment(self.items[name], drawn, record, reported.ended, **more), reported
 
-    def assign(self, name: str, given: int | Iterator[Row] = 1, **more: Any) -> Told:
-        assignment, told = self.assignment(name, given, **more)
-        self.told.append(told)
-        self.conductor.assign(assignment)
-        return told
+    def assign(self, name: str, given: int | Iterator[Row] = 1, **more: Any) -> Reported:
+        assignment, reported = self.assignment(name, given, **more)
+        self.reported.append(reported)
+        self.scheduler.assign(assignment)
+        return reported
 
     def serve(self) -> None:
-        """Serve on this thread until what was assigned so far has ended, then close the stage."""
-        waited = list(self.told)
+        """Serve on this thread until what was assigned so far has ended, then close the setup."""
+        waited = list(self.reported)
 
         def wait() -> None:
-            if all(told.over.wait(PATIENCE) for told in waited):
-                self.conductor.wind_down()
+            if all(reported.over.wait(TIMEOUT_SECONDS) for reported in waited):
+                self.scheduler.wind_down()
 
         threading.Thread(target=wait, daemon=True).start()
         self.serve_until_left()
 
     def serve_until_left(self) -> None:
-        """Serve on this thread until somebody winds the conductor down, then close the stage."""
-        watchdog = threading.Timer(PATIENCE, self.conductor.post, [give_up])
+        """Serve on this thread until somebody winds the scheduler down, then close the setup."""
+        watchdog = threading.Timer(TIMEOUT_SECONDS, self.scheduler.post, [give_up])
         watchdog.start()
         try:
-            self.conductor.serve()
+            self.scheduler.serve()
         finally:
             watchdog.cancel()
-        self.stage.close()
+        self.setup.close()
 
-    def work_off(self, name: str, given: int | Iterator[Row] = 1) -> Told:
-        """Have one assignment worked off on this thread, as plain pytest does. The stage stays open."""
-        assignment, told = self.assignment(name, given)
-        self.told.append(told)
-        self.stage.enter(self.items[name])
-        watchdog = threading.Timer(PATIENCE, self.conductor.post, [give_up])
+    def run(self, name: str, given: int | Iterator[Row] = 1) -> Reported:
+        """Have one assignment worked off on this thread, as plain pytest does. The setup stays open."""
+        assignment, reported = self.assignment(name, given)
+        self.reported.append(reported)
+        self.setup.enter(self.items[name])
+        watchdog = threading.Timer(TIMEOUT_SECONDS, self.scheduler.post, [give_up])
         watchdog.start()
         try:
-            self.conductor.work_off(assignment)
+            self.scheduler.run(assignment)
         finally:
             watchdog.cancel()
-        return told
+        return reported
 
 
 def give_up() -> None:
-    """Posted to a conductor: ends whatever it waits for."""
+    """Posted to a scheduler: ends whatever it waits for."""
     raise TimeoutError("waited in vain")

@@ -116,7 +116,7 @@ def test_beyond_the_budget_is_only_what_was_in_flight(seed: int, most: int) -> N
             room = slots - sum(of == process for _, of in in_flight)
             for _ in range(room if busy[process] or not in_flight else 0):
                 gate = world.gates[process]
-                if not gate.is_open() and gate.refusal() is not None:
+                if not gate.admits_now() and gate.refusal() is not None:
                     stopped.add(process)
                     break
                 begun += 1
@@ -137,7 +137,7 @@ def test_while_much_is_left_the_store_is_asked_a_few_times_a_second() -> None:
     world = World(Budget(requests=10**9), processes=1)
     (gate,) = world.gates
     for row in range(10_000):
-        assert gate.is_open() or gate.refusal() is None
+        assert gate.admits_now() or gate.refusal() is None
         world.stored += 1
         world.now = row / 1000
     # Ten seconds of a thousand rows each; at first nobody knows how fast they are.
@@ -151,7 +151,7 @@ def test_a_gate_that_has_refused_does_not_ask_again() -> None:
     refusal = gate.refusal()
     assert isinstance(refusal, StoppedError)
     asked = world.asked
-    assert not gate.is_open()
+    assert not gate.admits_now()
     assert gate.refusal() is refusal
     assert world.asked == asked
 

@@ -9,8 +9,7 @@ import pytest
 
 from doteval.core.queues_and_devices import check_queue, device_of, split_devices, split_queues, worker_command_for
 from doteval.errors import EvaluationFileError, UsageError
-from doteval.pytest_runtime.items import EvaluationItem
-from doteval.pytest_runtime.marks import meant_for, queue_of
+from doteval.pytest_runtime.items import EvaluationItem, queue_of, served_items
 from doteval.settings import load_settings
 from tests.support.cli import CommandLine
 
@@ -138,7 +137,7 @@ def eval_plain(i):
 )
 def test_who_is_meant_for_a_worker(pytester: pytest.Pytester, queues: tuple[str, ...], meant: list[str]) -> None:
     items = list(collect(pytester, ITEMS).values())
-    assert [item.evaluation_name for item in meant_for(items, queues)] == meant
+    assert [item.evaluation_name for item in served_items(items, queues)] == meant
 
 
 def test_queues_are_split_at_commas() -> None:

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from doteval.pytest_runtime import pytest_internals
-from doteval.pytest_runtime.fixture_watchdog import TeardownWatch
+from doteval.pytest_runtime.fixture_watchdog import FixtureWatchdog
 
 
 class Definition:
@@ -28,7 +28,7 @@ class Bench:
         self.thread = threading.Thread(target=self.end.wait, daemon=True)
         self.thread.start()
         monkeypatch.setattr(pytest_internals, "teardown_under_way", lambda _: self.tearing_down)
-        self.watch = TeardownWatch(self.thread, 10.0, clock=lambda: self.now)
+        self.watch = FixtureWatchdog(self.thread, 10.0, clock=lambda: self.now)
 
     def after(self, seconds: float) -> str | None:
         self.now += seconds

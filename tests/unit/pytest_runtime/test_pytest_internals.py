@@ -25,7 +25,8 @@ from packaging.requirements import Requirement
 import doteval.pytest_runtime
 from doteval.pytest_runtime import pytest_internals as internals
 from doteval.pytest_runtime.embedded_session import Collected
-from doteval.pytest_runtime.items import EvaluationItem, RowItem
+from doteval.pytest_runtime.items import EvaluationItem
+from doteval.pytest_runtime.row_context import RowItem
 from tests.support.private_names import private_names
 from tests.unit.conftest import InSession
 

@@ -25,10 +25,10 @@ class Turnstile:
         self._lock = threading.Lock()
         self.asked_on: set[str] = set()
 
-    def is_open(self) -> bool:
+    def admits_now(self) -> bool:
         return self._open_at_once
 
-    def is_shut(self) -> bool:
+    def refuses_now(self) -> bool:
         return self._left < 0
 
     def refusal(self) -> BaseException | None:
@@ -42,29 +42,29 @@ class Turnstile:
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_what_the_gate_refuses_does_not_begin(on_bench: OnBench, kind: str, concurrency: int) -> None:
     def body(bench: Bench) -> None:
-        gate = Turnstile(7)
-        told, other = bench.assign(kind, 30, gate=gate), bench.assign(kind, 5)
+        check = Turnstile(7)
+        reported, other = bench.assign(kind, 30, check=check), bench.assign(kind, 5)
         bench.serve()
         assert len(bench.module.ran) == 12
-        assert sorted(told.recorded.values()) == [1] * 7
-        assert isinstance(told.cut, ClosedError)
+        assert sorted(reported.recorded.values()) == [1] * 7
+        assert isinstance(reported.ended_by, ClosedError)
         # Others of the same evaluation are not its business.
         assert sorted(other.recorded) == list(range(5))
-        assert other.cut is None
+        assert other.ended_by is None
         assert len(bench.module.made) == len(bench.module.torn)
         if kind.startswith("eval_async"):
-            assert all(name.startswith("doteval-gate") for name in gate.asked_on), "the loop must not wait"
+            assert all(name.startswith("doteval-admission") for name in check.asked_on), "the loop must not wait"
 
     on_bench(SOURCE, body, concurrency=concurrency)
 
 
 def test_a_gate_that_is_open_is_not_asked_on_the_loop(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
-        gate = Turnstile(0, open_at_once=True)
-        told = bench.assign("eval_async", 20, gate=gate)
+        check = Turnstile(0, open_at_once=True)
+        reported = bench.assign("eval_async", 20, check=check)
         bench.serve()
-        assert len(told.recorded) == 20
-        assert gate.asked_on == set()
+        assert len(reported.recorded) == 20
+        assert check.asked_on == set()
 
     on_bench(SOURCE, body)
 
@@ -72,12 +72,12 @@ def test_a_gate_that_is_open_is_not_asked_on_the_loop(on_bench: OnBench) -> None
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_set_up_for_what_is_known_to_be_refused(on_bench: OnBench, kind: str) -> None:
     def body(bench: Bench) -> None:
-        gate = Turnstile(0)
-        assert isinstance(gate.refusal(), ClosedError)
-        told = [bench.assign(kind, 5, gate=gate) for _ in range(3)]
+        check = Turnstile(0)
+        assert isinstance(check.refusal(), ClosedError)
+        reported = [bench.assign(kind, 5, check=check) for _ in range(3)]
         bench.serve()
-        assert [each.recorded for each in told] == [{}] * 3
-        assert all(isinstance(each.cut, ClosedError) for each in told)
+        assert [each.recorded for each in reported] == [{}] * 3
+        assert all(isinstance(each.ended_by, ClosedError) for each in reported)
         assert bench.module.made == []
 
     on_bench(SOURCE, body)

@@ -6,11 +6,13 @@ import pytest
 
 from doteval.concurrency import Adaptive, AsyncSequential, Batch, Sequential, SlidingWindow, as_strategy
 from doteval.errors import UsageError
-from doteval.runner.concurrency_windows import AdaptiveWindow, FixedWindow, GroupWindow, window_for
+from doteval.runner.concurrency_windows import AdaptiveRowWindow, FixedWindow, GroupWindow, window_for
 from tests.support.clock import Clock
 
 
-def work(window: AdaptiveWindow, clock: Clock, *, seconds: float, most_at_once: int, failing: float = 0.0) -> list[int]:
+def work(
+    window: AdaptiveRowWindow, clock: Clock, *, seconds: float, most_at_once: int, failing: float = 0.0
+) -> list[int]:
     """Run a window against a server that serves so many calls at once, each in 0.1 s. The sizes it had."""
     sizes = []
     until = clock.now + seconds
@@ -26,7 +28,7 @@ def work(window: AdaptiveWindow, clock: Clock, *, seconds: float, most_at_once: 
 
 def test_adaptive_grows_until_it_pays_no_longer() -> None:
     clock = Clock()
-    window = AdaptiveWindow(Adaptive(adaptation_interval=1.0), clock=clock)
+    window = AdaptiveRowWindow(Adaptive(adaptation_interval=1.0), clock=clock)
     sizes = work(window, clock, seconds=60, most_at_once=32)
     assert sizes[0] == 5
     assert window.size >= 32
@@ -36,7 +38,7 @@ def test_adaptive_grows_until_it_pays_no_longer() -> None:
 
 def test_adaptive_is_cut_to_half_by_failures_of_the_infrastructure_once_an_interval() -> None:
     clock = Clock()
-    window = AdaptiveWindow(Adaptive(initial_concurrency=40, adaptation_interval=1.0), clock=clock)
+    window = AdaptiveRowWindow(Adaptive(initial_concurrency=40, adaptation_interval=1.0), clock=clock)
     sizes = work(window, clock, seconds=3.5, most_at_once=1000, failing=0.2)
     assert sorted(set(sizes), reverse=True) == [40, 20, 10, 5]
     assert work(window, clock, seconds=20, most_at_once=1000, failing=0.2)[-1] == 1
@@ -46,7 +48,7 @@ def test_adaptive_is_cut_to_half_by_failures_of_the_infrastructure_once_an_inter
 def test_adaptive_stays_within_its_bounds() -> None:
     clock = Clock()
     strategy = Adaptive(initial_concurrency=4, min_concurrency=3, max_concurrency=8, adaptation_interval=0.5)
-    window = AdaptiveWindow(strategy, clock=clock)
+    window = AdaptiveRowWindow(strategy, clock=clock)
     assert max(work(window, clock, seconds=30, most_at_once=1000)) == 8
     assert min(work(window, clock, seconds=30, most_at_once=1000, failing=0.5)) == 3
     assert window.admits(2)
@@ -64,13 +66,13 @@ def test_a_group_begins_when_the_last_has_ended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "told", "is_async", "kind", "size"),
+    ("own", "from_command", "is_async", "kind", "size"),
     [
         (None, None, True, FixedWindow, 10),
         (None, None, False, FixedWindow, 1),
         (None, 7, True, FixedWindow, 7),
         (None, 7, False, FixedWindow, 7),
-        (None, Adaptive(), True, AdaptiveWindow, 5),
+        (None, Adaptive(), True, AdaptiveRowWindow, 5),
         (None, Adaptive(), False, FixedWindow, 1),
         (3, 7, True, FixedWindow, 3),
         (SlidingWindow(4), 7, False, FixedWindow, 4),
@@ -78,13 +80,13 @@ def test_a_group_begins_when_the_last_has_ended() -> None:
         (AsyncSequential(), 7, True, FixedWindow, 1),
         (Batch(6), 7, True, GroupWindow, 6),
         (Batch(6), 7, False, FixedWindow, 1),
-        (Adaptive(), 7, False, AdaptiveWindow, 5),
+        (Adaptive(), 7, False, AdaptiveRowWindow, 5),
     ],
 )
 def test_the_decorator_goes_before_the_command(
-    own: object, told: int | Adaptive | None, is_async: bool, kind: type, size: int
+    own: object, from_command: int | Adaptive | None, is_async: bool, kind: type, size: int
 ) -> None:
-    window = window_for(own, told, is_async=is_async)
+    window = window_for(own, from_command, is_async=is_async)
     assert type(window) is kind
     assert window.size == size
 

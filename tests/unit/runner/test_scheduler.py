@@ -1,4 +1,4 @@
-"""The conductor: how many rows are in flight, in which order they begin, and what they leave behind."""
+"""The scheduler: how many rows are in flight, in which order they begin, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from doteval.concurrency import Adaptive
 from doteval.core.results import Row
 from doteval.pytest_runtime import pytest_internals as internals
 from doteval.runner.calls import CallPolicy
-from tests.support.scheduler_bench import KINDS, PATIENCE, SIMPLE, Bench, four_kinds, rows
+from tests.support.scheduler_bench import KINDS, SIMPLE, TIMEOUT_SECONDS, Bench, four_kinds, rows
 from tests.unit.conftest import OnBench
 
 # How many at once.
 
-# The first rows wait for each other: the window must open as wide as it was told.
+# The first rows wait for each other: the window must open as wide as it was reported.
 TOGETHER = """
 in_flight, peak, wanted = [0], [0], [0]
 
@@ -54,14 +54,14 @@ leave()
 def test_the_window_is_reached_and_never_exceeded(on_bench: OnBench, kind: str, limit: int) -> None:
     def body(bench: Bench) -> None:
         bench.module.wanted[0] = limit
-        told = [bench.assign(kind, 20) for _ in range(3)]
+        reported = [bench.assign(kind, 20) for _ in range(3)]
         bench.serve()
         assert bench.module.peak == [limit]
         assert bench.module.in_flight == [0]
-        for each in told:
+        for each in reported:
             assert each.recorded == Counter(range(20))
             assert set(each.statuses) == {"done"}
-            assert each.cut is None
+            assert each.ended_by is None
         assert len(bench.module.made) == len(bench.module.torn) == (60 if kind.endswith("own") else 0)
 
     on_bench(TOGETHER, body, concurrency=limit)
@@ -69,7 +69,7 @@ def test_the_window_is_reached_and_never_exceeded(on_bench: OnBench, kind: str, 
 
 def test_where_nothing_is_said_sync_is_one_and_async_ten(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
-        assert [bench.conductor.rows_at_once(bench.items[kind]) for kind in KINDS] == [10, 10, 1, 1]
+        assert [bench.scheduler.rows_at_once(bench.items[kind]) for kind in KINDS] == [10, 10, 1, 1]
         bench.module.wanted[0] = 10
         bench.assign("eval_async", 30)
         bench.serve()
@@ -139,7 +139,7 @@ async def eval_it(x):
         slow = bench.assign("eval_it", rows(20, first=1))
 
         def release() -> None:
-            ended_alone.append(quick.over.wait(PATIENCE) and not slow.ends)
+            ended_alone.append(quick.over.wait(TIMEOUT_SECONDS) and not slow.ends)
             bench.module.release.set()
 
         ended_alone: list[bool] = []
@@ -231,9 +231,9 @@ async def eval_it(x, model):
 def test_evaluations_take_turns(
     on_bench: OnBench, monkeypatch: pytest.MonkeyPatch, turn: float, expected: list[tuple[str, int]]
 ) -> None:
-    monkeypatch.setattr("doteval.runner.time_slices._TURN_SECONDS", turn)
+    monkeypatch.setattr("doteval.runner.time_slices._SLICE_SECONDS", turn)
     # However long set-up takes here.
-    monkeypatch.setattr("doteval.runner.time_slices._TURN_LOADS", 0.0)
+    monkeypatch.setattr("doteval.runner.time_slices._SLICE_PER_SETUP", 0.0)
 
     def body(bench: Bench) -> None:
         for name in ("eval_it[p]", "eval_it[q]", "eval_it[q]", "eval_it[p]"):
@@ -277,7 +277,7 @@ def test_rows_are_noted_before_they_begin_and_crossed_out_before_they_are_record
         bench.assign(kind, 20, note=functools.partial(Noting, log), record=record)
         bench.serve()
         for index in range(20):
-            assert [what for what, of in log if of == index] == ["noted", "landed", "recorded"]
+            assert [what for what, of in log if of == index] == ["noted", "completed", "recorded"]
 
     on_bench(SIMPLE, body, concurrency=3)
 
@@ -289,7 +289,7 @@ def test_calls_with_a_time_limit_are_noted(on_bench: OnBench, kind: str) -> None
         bench.assign(kind, 20, note=functools.partial(Noting, log), policy=CallPolicy(timeout=60.0))
         bench.serve()
         for index in range(20):
-            assert [what for what, of in log if of == index] == ["noted", "called", "returned", "landed"]
+            assert [what for what, of in log if of == index] == ["noted", "called", "returned", "completed"]
 
     on_bench(SIMPLE, body, concurrency=3)
 
@@ -310,8 +310,8 @@ class Noting:
     def returned(self) -> None:
         self._add("returned")
 
-    def landed(self) -> None:
-        self._add("landed")
+    def completed(self) -> None:
+        self._add("completed")
 
     def _add(self, what: str) -> None:
         self._log.append((what, self._index))
@@ -321,7 +321,7 @@ def test_what_is_posted_runs_on_the_serving_thread_between_rows(on_bench: OnBenc
     def body(bench: Bench) -> None:
         events = bench.module.events
         seen: list[tuple[int, int]] = []
-        bench.module.hook = lambda: bench.conductor.post(lambda: seen.append((threading.get_ident(), len(events))))
+        bench.module.hook = lambda: bench.scheduler.post(lambda: seen.append((threading.get_ident(), len(events))))
         bench.assign("eval_sync", 3)
         bench.serve()
         assert seen == [(threading.get_ident(), count) for count in (1, 2, 3)]
@@ -384,9 +384,9 @@ async def eval_async(x, own_async, request):
                     counts.append(left())
                 yield row
 
-        told = bench.assign(kind, looking())
+        reported = bench.assign(kind, looking())
         bench.serve()
-        assert set(told.statuses) == {"done"}
+        assert set(reported.statuses) == {"done"}
         early, late = counts
         # Up to four rows were in flight at either time.
         assert all(after - before <= 4 for before, after in zip(early, late, strict=True)), (early, late)

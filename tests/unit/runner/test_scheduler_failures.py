@@ -1,4 +1,4 @@
-"""The conductor when datasets, fixtures, rows and records raise: what ends, and what goes on."""
+"""The scheduler when datasets, fixtures, rows and records raise: what ends, and what goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from doteval.core.results import Outcome, Row
 from doteval.errors import UsageError
 from doteval.pytest_runtime.evaluation_setup import LoadFailedError, load_session_fixtures
 from doteval.runner.calls import CallPolicy
-from tests.support.scheduler_bench import KINDS, Bench, Told, four_kinds, rows
+from tests.support.scheduler_bench import KINDS, Bench, Reported, four_kinds, rows
 from tests.unit.conftest import OnBench
 
 PLAIN = four_kinds("pass")
@@ -32,8 +32,8 @@ def test_rows_that_raise_end_their_assignment_only(on_bench: OnBench, kind: str,
         cut, after = bench.assign(kind, broken()), bench.assign(kind, 5)
         bench.serve()
         assert cut.recorded == after.recorded == Counter(range(5))
-        assert cut.cut is error
-        assert after.cut is None
+        assert cut.ended_by is error
+        assert after.ended_by is None
 
     on_bench(PLAIN, body, concurrency=3)
 
@@ -50,11 +50,11 @@ def test_a_record_that_raises_ends_its_assignment_only(on_bench: OnBench, kind: 
 
         cut, after = bench.assign(kind, 1000, record=record), bench.assign(kind, 5)
         bench.serve()
-        assert isinstance(cut.cut, OSError)
+        assert isinstance(cut.ended_by, OSError)
         # What was in flight by then, and no more.
         assert len(recorded) < 50
         assert after.recorded == Counter(range(5))
-        assert after.cut is None
+        assert after.ended_by is None
 
     on_bench(PLAIN, body, concurrency=3)
 
@@ -67,10 +67,10 @@ def test_a_row_that_is_too_short_fails_and_is_not_called(on_bench: OnBench, kind
         yield Row(2, "k", {"x": 2})
 
     def body(bench: Bench) -> None:
-        told = bench.assign(kind, short())
+        reported = bench.assign(kind, short())
         bench.serve()
-        assert told.statuses == ["done", "failed", "done"]
-        assert "the row has 0 values for 1 columns" in str(told.errors[1])
+        assert reported.statuses == ["done", "failed", "done"]
+        assert "the row has 0 values for 1 columns" in str(reported.errors[1])
         assert sorted(bench.module.events) == [0, 2]
 
     on_bench(four_kinds("events.append(x)"), body, concurrency=3)
@@ -119,16 +119,16 @@ def eval_skipped(x):
 def test_a_load_that_fails_ends_exactly_the_assignments_of_that_evaluation(on_bench: OnBench, kind: str) -> None:
     def body(bench: Bench) -> None:
         names = ["good", "bad", "good", "bad", "bad", "skips", "skips", "bad", "good"]
-        told = [(name, bench.assign(f"{kind}[{name}]", 3)) for name in names]
+        reported = [(name, bench.assign(f"{kind}[{name}]", 3)) for name in names]
         bench.serve()
-        for name, each in told:
+        for name, each in reported:
             if name == "good":
-                assert each.cut is None
+                assert each.ended_by is None
                 assert each.statuses == ["done"] * 3
             else:
-                assert isinstance(each.cut, LoadFailedError)
-                assert each.cut.item is bench.items[f"{kind}[{name}]"]
-                assert each.cut.skipped is (name == "skips")
+                assert isinstance(each.ended_by, LoadFailedError)
+                assert each.ended_by.item is bench.items[f"{kind}[{name}]"]
+                assert each.ended_by.skipped is (name == "skips")
                 assert not each.recorded
 
     on_bench(FAILING, body)
@@ -137,26 +137,26 @@ def test_a_load_that_fails_ends_exactly_the_assignments_of_that_evaluation(on_be
 @pytest.mark.parametrize("kind", ["eval_it[bad]", "eval_own[bad]"])
 def test_a_task_that_comes_after_a_load_has_failed_fails_the_same_way(on_bench: OnBench, kind: str) -> None:
     def body(bench: Bench) -> None:
-        told: list[Told] = []
+        reported: list[Reported] = []
 
         def assign_again() -> None:
             assignment, each = bench.assignment(kind, 3)
-            told.append(each)
+            reported.append(each)
 
             def ended(cut: BaseException | None) -> None:
                 each.ended(cut)
-                if len(told) < 5:
+                if len(reported) < 5:
                     assign_again()
                 else:
-                    bench.conductor.wind_down()
+                    bench.scheduler.wind_down()
 
             assignment.ended = ended
-            bench.conductor.assign(assignment)
+            bench.scheduler.assign(assignment)
 
         assign_again()
         bench.serve_until_left()
-        assert [isinstance(each.cut, LoadFailedError) for each in told] == [True] * 5
-        assert not any(each.recorded for each in told)
+        assert [isinstance(each.ended_by, LoadFailedError) for each in reported] == [True] * 5
+        assert not any(each.recorded for each in reported)
         # And the model is not loaded for each.
         assert bench.module.events == ["bad"]
 
@@ -168,12 +168,12 @@ def test_system_exit_in_a_fixture_and_a_mark_that_skips_are_failed_loads(
     on_bench: OnBench, name: str, skipped: bool
 ) -> None:
     def body(bench: Bench) -> None:
-        told = [bench.assign(name), bench.assign("eval_it[good]"), bench.assign(name)]
+        reported = [bench.assign(name), bench.assign("eval_it[good]"), bench.assign(name)]
         bench.serve()
-        assert told[1].statuses == ["done"]
-        for each in (told[0], told[2]):
-            assert isinstance(each.cut, LoadFailedError)
-            assert each.cut.skipped is skipped
+        assert reported[1].statuses == ["done"]
+        for each in (reported[0], reported[2]):
+            assert isinstance(each.ended_by, LoadFailedError)
+            assert each.ended_by.skipped is skipped
             assert not each.recorded
 
     on_bench(FAILING, body)
@@ -184,9 +184,9 @@ def test_loading_ahead_tells_what_failed_and_loads_nothing_twice(on_bench: OnBen
         failures = load_session_fixtures([bench.items["eval_it[bad]"], bench.items["eval_own[bad]"]])
         assert [failure.item.evaluation_name for failure in failures] == ["eval_it[bad]"]
         assert str(failures[0].__cause__) == "no GPU"
-        told = [bench.assign("eval_it[bad]"), bench.assign("eval_own[bad]")]
+        reported = [bench.assign("eval_it[bad]"), bench.assign("eval_own[bad]")]
         bench.serve()
-        assert all(isinstance(each.cut, LoadFailedError) for each in told)
+        assert all(isinstance(each.ended_by, LoadFailedError) for each in reported)
         assert bench.module.events == ["bad"]
 
     on_bench(FAILING, body)
@@ -199,7 +199,7 @@ def test_settings_of_an_evaluation_that_are_none_end_its_assignments(on_bench: O
         good = bench.assign("eval_sync")
         bad.append(bench.assign("eval_async"))
         bench.serve()
-        assert all(isinstance(each.cut, UsageError) for each in bad)
+        assert all(isinstance(each.ended_by, UsageError) for each in bad)
         assert good.statuses == ["done"]
 
     on_bench(PLAIN, body)
@@ -227,11 +227,11 @@ class EvalQ(EvalP):
             messages.append(self.format(record))
 
     def body(bench: Bench) -> None:
-        told = [bench.assign("EvalP::eval_it", 2), bench.assign("EvalQ::eval_it", 2)]
+        reported = [bench.assign("EvalP::eval_it", 2), bench.assign("EvalQ::eval_it", 2)]
         # At the end it is raised, so that whoever serves can tell.
         with pytest.raises(RuntimeError, match="no teardown of EvalQ"):
             bench.serve()
-        assert [each.statuses for each in told] == [["done"] * 2] * 2
+        assert [each.statuses for each in reported] == [["done"] * 2] * 2
 
     logger, handler = logging.getLogger("doteval.pytest_runtime"), Handler()
     logger.addHandler(handler)
@@ -283,9 +283,9 @@ async def eval_async(x, own):
 """
 
     def body(bench: Bench) -> None:
-        told = bench.assign(kind, 8)
+        reported = bench.assign(kind, 8)
         bench.serve()
-        assert told.statuses == ["done", "failed", "failed", "skipped", "done", "done", "done", "done"]
+        assert reported.statuses == ["done", "failed", "failed", "skipped", "done", "done", "done", "done"]
         # They do not hide one another: an error in a teardown leaves the row done.
         for index, (where, what) in {
             1: ("at the set-up of a fixture", "no set-up"),
@@ -294,10 +294,10 @@ async def eval_async(x, own):
             5: ("at the teardown of a fixture", "no teardown"),
             6: ("at the teardown of a fixture", "nor then"),
         }.items():
-            assert where in str(told.errors[index])
-            assert what in str(told.errors[index])
-        assert [told.errors[index] for index in (0, 4, 7)] == [None] * 3
-        assert told.cut is None
+            assert where in str(reported.errors[index])
+            assert what in str(reported.errors[index])
+        assert [reported.errors[index] for index in (0, 4, 7)] == [None] * 3
+        assert reported.ended_by is None
         assert bench.module.made.count("outer") == bench.module.torn.count("outer") == 8
 
     on_bench(source, body, concurrency=1)
@@ -327,9 +327,9 @@ async def eval_it(x, slow, request):
 """
 
     def body(bench: Bench) -> None:
-        told = bench.assign("eval_it", 60)
+        reported = bench.assign("eval_it", 60)
         bench.serve()
-        assert set(told.statuses) == {"done"}
+        assert set(reported.statuses) == {"done"}
         assert len(set(map(id, bench.module.events))) == 60
 
     on_bench(source, body, concurrency=8)
@@ -353,10 +353,10 @@ def eval_sync(x, request):
 """
 
     def body(bench: Bench) -> None:
-        told, fine = bench.assign("eval_async", 2), bench.assign("eval_sync", 2)
+        reported, fine = bench.assign("eval_async", 2), bench.assign("eval_sync", 2)
         bench.serve()
-        assert told.statuses == ["failed"] * 2
-        assert "name it as a parameter" in str(told.errors[0])
+        assert reported.statuses == ["failed"] * 2
+        assert "name it as a parameter" in str(reported.errors[0])
         assert fine.statuses == ["done"] * 2
 
     on_bench(source, body)
@@ -367,12 +367,12 @@ def eval_sync(x, request):
 
 def test_away_from_the_main_thread_an_interrupt_is_the_rows_own(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
-        told = [bench.assign(kind, 4) for kind in KINDS]
+        reported = [bench.assign(kind, 4) for kind in KINDS]
         with ThreadPoolExecutor(1) as pool:
             pool.submit(bench.serve).result()
-        for each in told:
+        for each in reported:
             assert each.statuses == ["done", "failed", "failed", "done"]
-            assert each.cut is None
+            assert each.ended_by is None
 
     on_bench(four_kinds('if x == 1: raise KeyboardInterrupt\nif x == 2: pytest.exit("enough")'), body)
 
@@ -393,10 +393,10 @@ async def eval_it(x):
 """
 
     def body(bench: Bench) -> None:
-        told = bench.assign("eval_it", 20)
+        reported = bench.assign("eval_it", 20)
         bench.serve()
-        assert [index for index, status in enumerate(told.statuses) if status == "failed"] == [3]
-        assert set(told.statuses) == {"done", "failed"}
+        assert [index for index, status in enumerate(reported.statuses) if status == "failed"] == [3]
+        assert set(reported.statuses) == {"done", "failed"}
 
     on_bench(source, body, concurrency=4)
 
@@ -415,9 +415,9 @@ async def eval_it(x, own):
 """
 
     def body(bench: Bench) -> None:
-        told = bench.assign("eval_it", 3)
+        reported = bench.assign("eval_it", 3)
         bench.serve()
-        assert told.statuses == ["done", "failed", "done"]
+        assert reported.statuses == ["done", "failed", "done"]
 
     on_bench(source, body, concurrency=1)
 
@@ -427,11 +427,11 @@ def test_a_row_that_cancels_its_own_task_has_failed(on_bench: OnBench, kind: str
     source = four_kinds("if x == 1: asyncio.current_task().cancel()\nawait asyncio.sleep(0)", "pass")
 
     def body(bench: Bench) -> None:
-        told = bench.assign(kind, 3)
+        reported = bench.assign(kind, 3)
         bench.serve()
-        assert told.statuses == ["done", "failed", "done"]
-        assert "the row cancelled its own task" in str(told.errors[1])
-        assert told.cut is None
+        assert reported.statuses == ["done", "failed", "done"]
+        assert "the row cancelled its own task" in str(reported.errors[1])
+        assert reported.ended_by is None
 
     on_bench(source, body)
 
@@ -444,10 +444,10 @@ def test_a_row_that_takes_too_long_fails_and_the_others_go_on(on_bench: OnBench,
     )
 
     def body(bench: Bench) -> None:
-        told = bench.assign(kind, 5)
+        reported = bench.assign(kind, 5)
         bench.serve()
-        assert told.statuses == ["done", "failed", "done", "done", "done"]
-        assert "longer than 0.1 s" in str(told.errors[1])
+        assert reported.statuses == ["done", "failed", "done", "done", "done"]
+        assert "longer than 0.1 s" in str(reported.errors[1])
         assert len(bench.module.made) == len(bench.module.torn)
 
     on_bench(source, body, policy=CallPolicy(timeout=0.1), concurrency=2)

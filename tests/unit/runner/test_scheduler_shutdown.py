@@ -1,4 +1,4 @@
-"""How the conductor leaves: it is told to wind down, interrupted, or serving breaks."""
+"""How the scheduler leaves: it winds down, interrupted, or serving breaks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from doteval.core.results import Row
 from doteval.runner.assignments import WindingDownError
-from tests.support.scheduler_bench import KINDS, PATIENCE, SIMPLE, Bench, Told, four_kinds, give_up, rows
+from tests.support.scheduler_bench import KINDS, SIMPLE, TIMEOUT_SECONDS, Bench, Reported, four_kinds, give_up, rows
 from tests.unit.conftest import OnBench
 
 # Rows that are in flight until `release`; `begun` is called as each begins.
@@ -38,19 +38,19 @@ def test_winding_down_ends_what_is_in_flight_and_begins_nothing(on_bench: OnBenc
         def begun() -> None:
             with bench.module.lock:
                 if len(bench.module.events) == 3:
-                    bench.conductor.wind_down()
-                    # Behind it: the rows are released when the conductor knows that it leaves.
-                    bench.conductor.post(bench.module.release.set)
+                    bench.scheduler.wind_down()
+                    # Behind it: the rows are released when the scheduler knows that it leaves.
+                    bench.scheduler.post(bench.module.release.set)
 
         bench.module.begun = begun
-        told = [bench.assign(kind, 10) for _ in range(3)]
+        reported = [bench.assign(kind, 10) for _ in range(3)]
         bench.serve_until_left()
         assert len(bench.module.events) == 3
-        assert told[0].recorded == Counter(bench.module.events)
-        assert set(told[0].statuses) == {"done"}
-        assert [each.recorded for each in told[1:]] == [Counter(), Counter()]
-        for each in told:
-            assert isinstance(each.cut, WindingDownError)
+        assert reported[0].recorded == Counter(bench.module.events)
+        assert set(reported[0].statuses) == {"done"}
+        assert [each.recorded for each in reported[1:]] == [Counter(), Counter()]
+        for each in reported:
+            assert isinstance(each.ended_by, WindingDownError)
         assert len(bench.module.made) == len(bench.module.torn) == (3 if kind.endswith("own") else 0)
 
     on_bench(HELD, body, concurrency=3)
@@ -58,24 +58,24 @@ def test_winding_down_ends_what_is_in_flight_and_begins_nothing(on_bench: OnBenc
 
 def test_winding_down_in_the_middle_of_sync_rows(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
-        bench.module.wind_down = bench.conductor.wind_down
-        told = bench.assign("eval_sync", 10)
+        bench.module.wind_down = bench.scheduler.wind_down
+        reported = bench.assign("eval_sync", 10)
         bench.serve_until_left()
-        assert told.recorded == Counter(range(4))
-        assert isinstance(told.cut, WindingDownError)
+        assert reported.recorded == Counter(range(4))
+        assert isinstance(reported.ended_by, WindingDownError)
 
     on_bench(four_kinds("if x == 3: wind_down()"), body)
 
 
 def test_who_assigns_too_late_is_told_so(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
-        bench.conductor.wind_down()
+        bench.scheduler.wind_down()
         meanwhile = bench.assign("eval_sync")
         bench.serve_until_left()
         after = bench.assign("eval_sync")
-        for told in (meanwhile, after):
-            assert isinstance(told.cut, WindingDownError)
-            assert not told.outcomes
+        for reported in (meanwhile, after):
+            assert isinstance(reported.ended_by, WindingDownError)
+            assert not reported.outcomes
 
     on_bench(SIMPLE, body)
 
@@ -84,22 +84,22 @@ def test_nobody_waits_for_ever_who_assigns_while_it_leaves(on_bench: OnBench) ->
     def body(bench: Bench) -> None:
         left = threading.Event()
 
-        def keep_assigning() -> list[Told]:
-            told = []
+        def keep_assigning() -> list[Reported]:
+            reported = []
             while not left.is_set():
-                told.append(bench.assign("eval_sync"))
-            return told
+                reported.append(bench.assign("eval_sync"))
+            return reported
 
         with ThreadPoolExecutor(2) as pool:
             assigning = [pool.submit(keep_assigning) for _ in range(2)]
             try:
-                bench.conductor.wind_down()
+                bench.scheduler.wind_down()
                 bench.serve_until_left()
             finally:
                 left.set()
-            for each in (told for future in assigning for told in future.result(PATIENCE)):
+            for each in (reported for future in assigning for reported in future.result(TIMEOUT_SECONDS)):
                 assert each.over.is_set()
-                assert each.cut is None or isinstance(each.cut, WindingDownError)
+                assert each.ended_by is None or isinstance(each.ended_by, WindingDownError)
 
     on_bench(SIMPLE, body)
 
@@ -113,23 +113,23 @@ def test_ctrl_c_while_working_off_tears_down_what_is_in_flight(on_bench: OnBench
         def begun() -> None:
             with bench.module.lock:
                 if len(bench.module.events) == 3:
-                    bench.conductor.post(interrupt)
+                    bench.scheduler.post(interrupt)
                     if not kind.startswith("eval_async"):
                         # Threads cannot be cancelled.
                         bench.module.release.set()
 
         bench.module.begun = begun
         with pytest.raises(KeyboardInterrupt):
-            bench.work_off(kind, 100)
-        (told,) = bench.told
+            bench.run(kind, 100)
+        (reported,) = bench.reported
         if kind.startswith("eval_async"):
             # They are cancelled: pending, and neither done nor failed.
-            assert not told.recorded
+            assert not reported.recorded
         else:
-            assert set(told.statuses) <= {"done"}
-            assert len(told.recorded) < 20
+            assert set(reported.statuses) <= {"done"}
+            assert len(reported.recorded) < 20
         assert len(bench.module.made) == len(bench.module.torn)
-        bench.stage.close()
+        bench.setup.close()
 
     on_bench(HELD, body, concurrency=3)
 
@@ -143,16 +143,16 @@ def test_ctrl_c_before_a_row_that_was_handed_to_the_loop_has_begun(on_bench: OnB
 
         def drawn() -> Iterator[Row]:
             # The loop is busy: it hears of the row, and that it is cancelled, at the same time.
-            bench.loop.soon(free.wait, PATIENCE)
-            bench.conductor.post(interrupt)
+            bench.loop.soon(free.wait, TIMEOUT_SECONDS)
+            bench.scheduler.post(interrupt)
             threading.Timer(0.1, free.set).start()
             yield from rows(1)
 
         with pytest.raises(KeyboardInterrupt):
-            bench.work_off("eval_async_own", drawn())
+            bench.run("eval_async_own", drawn())
         assert bench.module.events == []
         assert len(bench.module.made) == len(bench.module.torn) == 1
-        bench.stage.close()
+        bench.setup.close()
 
     on_bench(HELD, body)
 
@@ -160,24 +160,24 @@ def test_ctrl_c_before_a_row_that_was_handed_to_the_loop_has_begun(on_bench: OnB
 def test_ctrl_c_in_a_row_tears_it_down_and_ends_working_off(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
         with pytest.raises(KeyboardInterrupt):
-            bench.work_off("eval_sync_own", 10)
-        assert bench.told[0].recorded == Counter(range(2))
+            bench.run("eval_sync_own", 10)
+        assert bench.reported[0].recorded == Counter(range(2))
         assert len(bench.module.made) == len(bench.module.torn) == 3
-        bench.stage.close()
+        bench.setup.close()
 
     on_bench(four_kinds("if x == 2: raise KeyboardInterrupt"), body)
 
 
 def test_when_serving_breaks_whoever_waits_hears_of_it(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
-        bench.module.begun = lambda: bench.conductor.post(give_up)
+        bench.module.begun = lambda: bench.scheduler.post(give_up)
         flying, waiting = bench.assign("eval_async"), bench.assign("eval_sync")
         with pytest.raises(TimeoutError, match="in vain"):
             bench.serve_until_left()
         after = bench.assign("eval_sync")
         bench.module.release.set()
-        assert isinstance(flying.cut, TimeoutError)
-        assert isinstance(waiting.cut, TimeoutError)
-        assert isinstance(after.cut, WindingDownError)
+        assert isinstance(flying.ended_by, TimeoutError)
+        assert isinstance(waiting.ended_by, TimeoutError)
+        assert isinstance(after.ended_by, WindingDownError)
 
     on_bench(HELD, body)

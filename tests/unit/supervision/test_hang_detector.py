@@ -74,7 +74,7 @@ def test_the_next_call_of_a_process_has_its_own_time(log: Path) -> None:
     clock.ahead = 11.0
     assert not stuck.are_in(1, log)
     first.returned()
-    first.landed()
+    first.completed()
     call(flights, row=3)
     # As the clock of the flight log has not moved, this one is over its time at once; and seen so only now.
     clock.ahead = 11.0 + PATIENCE
