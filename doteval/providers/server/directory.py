@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from doteval.errors import ResourceError
-from doteval.providers.server import keeper
+from doteval.providers.server.keeper import files, ports, processes
 
 # A Unix socket's path has 104 bytes on macOS and 108 on Linux, the final NUL included.
 _SOCKET_PATH_LIMIT = 103
@@ -47,7 +47,7 @@ class ServerSettings:
 
     def to_json(self, port: int | None = None) -> str:
         """What the keeper reads. `port` is the one to try first; None is the command's own."""
-        first_port = port or keeper.FIRST_PORT + int(self.key, 16) % keeper.PORTS
+        first_port = port or ports.FIRST_PORT + int(self.key, 16) % ports.PORTS
         return json.dumps(
             {
                 "command": self.command,
@@ -74,24 +74,24 @@ class ServerDirectory:
 
     @property
     def socket(self) -> str:
-        return str(self.path / keeper.SOCKET)
+        return str(self.path / files.SOCKET)
 
     @property
     def output(self) -> Path:
         """What the server printed."""
-        return self.path / keeper.OUTPUT
+        return self.path / files.OUTPUT
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock of who connects. Waits for a keeper that is about to leave."""
-        with (self.path / keeper.LOCK).open("ab") as lock:
+        with (self.path / files.LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def status(self) -> dict[str, Any] | None:
         """What the keeper wrote last; None if it has left in order, or there was none."""
         try:
-            status: dict[str, Any] = json.loads((self.path / keeper.STATUS).read_text(encoding="utf-8"))
+            status: dict[str, Any] = json.loads((self.path / files.STATUS).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         return status
@@ -106,13 +106,13 @@ class ServerDirectory:
         group = status["pid"] if status else 0
         if not status or not group or status["started"] is None:
             return
-        started = keeper.started_at(group)
+        started = processes.started_at(group)
         # An id is not given again while a process group has it. So either the leader is the server, or it is
         # gone and the group is what it left, or the id is that of another process: then the group is gone.
         if started in (status["started"], None):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
-        (self.path / keeper.STATUS).unlink(missing_ok=True)
+        (self.path / files.STATUS).unlink(missing_ok=True)
 
 
 def _parent() -> Path:
@@ -124,7 +124,7 @@ def _parent() -> Path:
     places = [Path(runtime) / "doteval-servers"] if runtime and Path(runtime).is_dir() else []
     places += [Path(place) / f"doteval-servers-{os.getuid()}" for place in (tempfile.gettempdir(), "/tmp")]  # noqa: S108
     for place in places:
-        if len(os.fsencode(place / ("x" * 20) / keeper.SOCKET)) <= _SOCKET_PATH_LIMIT:
+        if len(os.fsencode(place / ("x" * 20) / files.SOCKET)) <= _SOCKET_PATH_LIMIT:
             return place
     raise ResourceError(
         f"the path {places[0]} is too long for a socket",

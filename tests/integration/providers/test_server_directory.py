@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from doteval.errors import ResourceError
-from doteval.providers.server import directory, keeper
+from doteval.providers.server import directory
 from doteval.providers.server.directory import ServerDirectory
+from doteval.providers.server.keeper import files, processes
 from doteval.providers.server.provider import ServerProvider
 
 pytestmark = pytest.mark.usefixtures("runtime")
@@ -46,11 +47,11 @@ def test_remains_are_killed_only_if_they_are_the_servers(runtime: Path) -> None:
     place = ServerDirectory("key")
     process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     known = {"pid": process.pid, "started": "1"}
-    (place.path / keeper.STATUS).write_text(json.dumps(known))
+    (place.path / files.STATUS).write_text(json.dumps(known))
     place.kill_remains()
     assert process.poll() is None
     assert place.status() is None
-    (place.path / keeper.STATUS).write_text(json.dumps({**known, "started": keeper.started_at(process.pid)}))
+    (place.path / files.STATUS).write_text(json.dumps({**known, "started": processes.started_at(process.pid)}))
     place.kill_remains()
     assert process.wait(10) == -signal.SIGKILL
     # Without anything there, nothing happens.

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from doteval.errors import ResourceError
-from doteval.providers.server import keeper
+from doteval.providers.server.keeper import files
 from doteval.providers.server.provider import ServerProvider
 from tests.support.model_servers import MOCK, MakeUser, User, wait_until
 from tests.support.processes import is_alive, is_stopped
@@ -38,7 +38,7 @@ def test_two_processes_share_a_server_and_the_last_one_stops_it(user: MakeUser, 
     assert second.pid == server
     assert first("chat") == second("chat")
     (place,) = (runtime / "doteval-servers").glob("*/")
-    status = json.loads((place / keeper.STATUS).read_text())
+    status = json.loads((place / files.STATUS).read_text())
     assert sorted(status["users"]) == sorted([first.process.pid, second.process.pid])
     assert (status["state"], status["pid"], status["restarts"]) == ("ready", server, 0)
     for directory in (place, place.parent):
@@ -50,7 +50,7 @@ def test_two_processes_share_a_server_and_the_last_one_stops_it(user: MakeUser, 
     assert second("close") is None
     # Its teardown waits for the end of the server.
     assert not is_alive(server)
-    assert [path.name for path in place.iterdir()] == [keeper.LOCK]
+    assert [path.name for path in place.iterdir()] == [files.LOCK]
 
 
 def back(user: User) -> list[Any]:
@@ -92,12 +92,12 @@ def test_a_server_that_dies_again_and_again_is_given_up(user: MakeUser, tmp_path
     assert one("chat").startswith("mock reply")
     os.kill(one.pid, signal.SIGKILL)
     error = one("chat")["error"]
-    assert "was started again 3 times, and exited with code 1" in error
+    assert "was restarted 3 times, and exited with code 1" in error
     assert "no memory left on the device" in error
     assert (tmp_path / "count").read_text() == "xxxx"
     assert len(error.splitlines()) < 25
     # The next row need not wait for a connection that cannot be.
-    assert "was started again 3 times" in one("client")["error"]
+    assert "was restarted 3 times" in one("client")["error"]
     assert one("close") is None
 
 
@@ -134,7 +134,7 @@ def test_a_server_that_hangs_again_and_again_is_given_up(user: MakeUser, tmp_pat
     one = user(command=command, hang_timeout=0.2, max_restarts=2)
     one("setup")
     error = wait_until(lambda: "error" in (answer := one("client")) and answer["error"])
-    assert "was started again 2 times, and did not answer http://127.0.0.1:" in error
+    assert "was restarted 2 times, and did not answer http://127.0.0.1:" in error
     assert "for 0.2 s" in error
     assert "thinking about it" in error
     assert (tmp_path / "starts").read_text() == "xxx"
@@ -159,7 +159,7 @@ def test_a_keeper_that_is_killed_is_replaced_and_the_server_is_where_it_was(user
     assert len(urls) == 1
     for restarts in (1, 2):
         server = users[0].pid
-        (status,) = runtime.glob(f"doteval-servers/*/{keeper.STATUS}")
+        (status,) = runtime.glob(f"doteval-servers/*/{files.STATUS}")
         os.kill(json.loads(status.read_text())["keeper"], signal.SIGKILL)
         assert {each("chat")[:10] for each in users} == {"mock reply"}
         # It was killed when the keeper's end was seen, by whoever saw it: its end may take a moment.
@@ -187,7 +187,7 @@ def test_the_whole_process_group_goes(user: MakeUser, tmp_path: Path, runtime: P
     one("setup")
     server, child = one.pid, child_of(tmp_path)
     assert is_alive(child)
-    (status,) = runtime.glob(f"doteval-servers/*/{keeper.STATUS}")
+    (status,) = runtime.glob(f"doteval-servers/*/{files.STATUS}")
     match how:
         case "closed":
             assert one("close") is None
@@ -211,7 +211,7 @@ def test_keeper_and_users_killed_at_once_leave_nothing_that_the_next_user_meets(
     one = user(**settings)
     one("setup")
     server, child = one.pid, child_of(tmp_path)
-    (status,) = runtime.glob(f"doteval-servers/*/{keeper.STATUS}")
+    (status,) = runtime.glob(f"doteval-servers/*/{files.STATUS}")
     watcher = json.loads(status.read_text())["keeper"]
     # None of the two may do anything for the other.
     os.kill(one.process.pid, signal.SIGSTOP)

@@ -14,7 +14,7 @@ import pytest
 from doteval.core.client_config import CacheMode, ClientConfig, configure_clients
 from doteval.core.results import ErrorClass
 from doteval.errors import ResourceError, UsageError
-from doteval.providers.server import keeper
+from doteval.providers.server.keeper import ports
 from doteval.providers.server.provider import ServerProvider
 from doteval.runner.error_classes import classify
 from tests.support.model_servers import MOCK, wait_until
@@ -70,7 +70,7 @@ def test_a_health_url_that_is_not_well_is_waited_for() -> None:
 
 @pytest.mark.parametrize("command", ["vllm serve m", [], ["vllm", 8000], ["vllm", "--port", "8000"]])
 def test_a_command_that_cannot_be_one(command: Any) -> None:
-    with pytest.raises(UsageError, match=r"list of texts|where the port goes"):
+    with pytest.raises(UsageError, match=r"list of strings|where the port goes"):
         asyncio.run(ServerProvider().setup("m", command=command))
 
 
@@ -125,7 +125,7 @@ def test_replies_of_another_server_on_the_same_port_are_not_its(
 ) -> None:
     """And those of the same command are, whatever the port."""
     configure_clients(ClientConfig(cache=CacheMode.ON, cache_path=str(tmp_path / "cache.db")))
-    monkeypatch.setattr(keeper, "PORTS", 1)
+    monkeypatch.setattr(ports, "PORTS", 1)
 
     async def ask(word: str) -> tuple[str, int]:
         handle = await ServerProvider().setup(
