@@ -22,7 +22,7 @@
     └── ResourceError                   -   a shared resource (client, model) cannot be set up
 
 The last three belong to one row, or to one resource: they are stored with the row and never end a
-command. Exit code 1 is for gates that were not met, 130 for Ctrl-C.
+command. Exit code 1 is for thresholds that were missed, 130 for Ctrl-C.
 
 A message says what happened and where; ``remedy`` says what to do next.
 """

@@ -28,7 +28,7 @@ _screen_key = pytest.StashKey[Screen | None]()
 # A LocalExperiment, and what it came to; its module is imported when there is an evaluation to run.
 _local_key = pytest.StashKey[Any]()
 _reports_key = pytest.StashKey[list[Any]]()
-_reached_key = pytest.StashKey[set[Any]]()
+_applied_thresholds_key = pytest.StashKey[set[Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[loop_key] = LoopThread()
     config.stash[_screen_key] = None if is_embedded(config) else terminal_screen(config)
     config.stash[_reports_key] = []
-    config.stash[_reached_key] = set()
+    config.stash[_applied_thresholds_key] = set()
 
 
 @pytest.hookimpl(trylast=True)
@@ -70,7 +70,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     )
     config.stash[_local_key] = local
     config.stash[_reports_key] = local.reports
-    config.stash[_reached_key] = local.reached
+    config.stash[_applied_thresholds_key] = local.applied_thresholds
     config.pluginmanager.register(LoadTimer(local), "doteval-loads")
     for item in evaluations:
         item.evaluate = local.evaluate
@@ -80,7 +80,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     local = session.config.stash.get(_local_key, None)
     if local is not None:
         hand_over(session.config, local)
-    if exitstatus == pytest.ExitCode.OK and _missed_gates(session.config):
+    if exitstatus == pytest.ExitCode.OK and _missed_thresholds(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -89,7 +89,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if reports:
         from doteval.local.report import write_report
 
-        write_report(terminalreporter, reports, _missed_gates(config))
+        write_report(terminalreporter, reports, _missed_thresholds(config))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -109,7 +109,7 @@ def pytest_configure_node(node: Any) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     stash = node.config.stash
-    take_over(getattr(node, "workeroutput", {}), stash[_reports_key], stash[_reached_key])
+    take_over(getattr(node, "workeroutput", {}), stash[_reports_key], stash[_applied_thresholds_key])
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
@@ -135,9 +135,9 @@ def pytest_fixture_setup(
         return (yield)
 
 
-def _missed_gates(config: pytest.Config) -> list[Any]:
-    """The gates that were held against no evaluation, although there were some."""
+def _missed_thresholds(config: pytest.Config) -> list[Any]:
+    """The thresholds that applied to none of the evaluations; empty if no evaluation ran."""
     if hasattr(config, "workerinput") or not config.getoption("fail_under") or not config.stash[_reports_key]:
         return []
-    gates = local_options(config).gates
-    return [gate for gate in gates if gate not in config.stash[_reached_key]]
+    applied = config.stash[_applied_thresholds_key]
+    return [threshold for threshold in local_options(config).thresholds if threshold not in applied]

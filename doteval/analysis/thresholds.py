@@ -1,4 +1,4 @@
-"""Gates: figures that an evaluation must reach, else it fails. ``--fail-under exact_match.accuracy=0.9``."""
+"""Thresholds: the least value that a metric must have, as in ``--fail-under exact_match.accuracy=0.9``."""
 
 from __future__ import annotations
 
@@ -11,71 +11,81 @@ from doteval.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
-    """A metric that must not be under `least`.
+class Threshold:
+    """A metric that must not be under `minimum`.
 
     `target` is ``SCORE.METRIC`` for every evaluation that has this score, or
-    ``EVALUATION:SCORE.METRIC``, where EVALUATION may leave parameters and class out.
+    ``EVALUATION:SCORE.METRIC``, where EVALUATION may leave out the parameters and the class.
     """
 
     target: str
-    least: float
+    minimum: float
 
     @classmethod
-    def parse(cls, text: str) -> Gate:
-        """A gate as the command line has it.
+    def parse(cls, text: str) -> Threshold:
+        """Read a threshold from the command line.
 
-        Raises UsageError if it does not read ``[EVALUATION:]SCORE.METRIC=VALUE``.
+        >>> Threshold.parse("exact_match.accuracy=0.9")
+        Threshold(target='exact_match.accuracy', minimum=0.9)
+
+        Raises UsageError if the text is not ``[EVALUATION:]SCORE.METRIC=VALUE``.
         """
-        # Metrics may hold settings, as in pass_at_k(k=2): the value is behind the last sign.
+        # The name of a metric may contain settings, as in pass_at_k(k=2): the value follows the last "=".
         target, sign, value = text.rpartition("=")
         target = target.strip()
         try:
-            least = float(value)
+            minimum = float(value)
         except ValueError:
-            least = math.nan
-        # A value that is missing: `pass_at_k(k=2)` ends with a number, but not with one of ours.
-        if not sign or "." not in target.strip(".") or math.isnan(least):
+            # Such as "2)" of "score.pass_at_k(k=2)", which lacks a value.
+            minimum = math.nan
+        if not sign or "." not in target.strip(".") or math.isnan(minimum):
             raise UsageError(
                 f"--fail-under {text!r} is not [EVALUATION:]SCORE.METRIC=VALUE",
                 remedy="For example: --fail-under exact_match.accuracy=0.9",
             )
-        return cls(target, least)
+        return cls(target, minimum)
 
     def __str__(self) -> str:
-        return f"{self.target}={self.least:g}"
+        return f"{self.target}={self.minimum:g}"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a gate says of an evaluation: `applies` is False where it is for others; `failure` is None if it is met."""
+class ThresholdCheck:
+    """The result of checking one evaluation.
+
+    `applies` is False if the threshold is for other evaluations; `failure` says why it is missed, None if it is met.
+    """
 
     applies: bool
     failure: str | None = None
 
 
-def judge(gate: Gate, evaluation: str, summary: Summary) -> Verdict:
-    """Hold an evaluation, by its name and summary, against a gate."""
-    mine = _without_evaluation(gate.target, evaluation)
-    target = gate.target if mine is None else mine
+def check_threshold(threshold: Threshold, evaluation: str, summary: Summary) -> ThresholdCheck:
+    """Check an evaluation, given by its name and summary, against a threshold."""
+    own_target = _without_evaluation(threshold.target, evaluation)
+    target = threshold.target if own_target is None else own_target
     for score in summary:
         for metric in score.metrics:
             if target == f"{score.name}.{metric.name}":
-                return Verdict(True, _failure(gate, target, metric))
+                return ThresholdCheck(True, _failure(threshold, target, metric))
     known = [f"{score.name}.{metric.name}" for score in summary for metric in score.metrics]
-    # Without scores, a colon is what tells that another evaluation is meant.
-    may_be_mine = mine is not None or ":" not in target
-    if may_be_mine and not known and summary.counts.failed and not summary.counts.done:
-        return Verdict(True, f"there is no {target}, since no row is done (--fail-under {gate})")
-    of_mine = any(target.startswith(f"{score.name}.") for score in summary)
-    if mine is not None or of_mine:
+    # Without any scores, only a colon shows that the threshold is for another evaluation.
+    may_apply = own_target is not None or ":" not in target
+    if may_apply and not known and summary.counts.failed and not summary.counts.done:
+        return ThresholdCheck(True, f"there is no {target}, since no row is done (--fail-under {threshold})")
+    has_score = any(target.startswith(f"{score.name}.") for score in summary)
+    if own_target is not None or has_score:
         there_is = f"there is {', '.join(known)}" if known else "there are no metrics"
-        return Verdict(True, f"there is no {target} (--fail-under {gate}): {there_is}")
-    return Verdict(False)
+        return ThresholdCheck(True, f"there is no {target} (--fail-under {threshold}): {there_is}")
+    return ThresholdCheck(False)
 
 
 def short_names(evaluation: str) -> Sequence[str]:
-    """What an evaluation may be called: with its parameters or without, with its class or without."""
+    """The names by which an evaluation may be given: with or without its parameters, with or without its class.
+
+    >>> short_names("EvalA::eval_b[gpt]")
+    ('EvalA::eval_b[gpt]', 'EvalA::eval_b', 'eval_b[gpt]', 'eval_b')
+    """
     plain = evaluation.partition("[")[0]
     return (evaluation, plain, evaluation[plain.rfind("::") + 2 :] if "::" in plain else evaluation, _last(plain))
 
@@ -85,19 +95,20 @@ def _last(name: str) -> str:
 
 
 def _without_evaluation(target: str, evaluation: str) -> str | None:
-    """The target without the evaluation's name before it; None if it names none, or another."""
+    """The target without the name of this evaluation in front; None if it names another one, or none."""
     for name in short_names(evaluation):
         if target.startswith(f"{name}:"):
             return target[len(name) + 1 :]
     return None
 
 
-def _failure(gate: Gate, target: str, metric: MetricValue) -> str | None:
+def _failure(threshold: Threshold, target: str, metric: MetricValue) -> str | None:
     if metric.value is None or math.isnan(metric.value):
-        return f"{target} has no value ({metric.note or 'not a number'}), and --fail-under wants {gate.least:g}"
-    if metric.value >= gate.least:
+        reason = metric.note or "not a number"
+        return f"{target} has no value ({reason}), and --fail-under requires {threshold.minimum:g}"
+    if metric.value >= threshold.minimum:
         return None
     interval = ""
     if metric.interval is not None:
         interval = f", 95% interval {metric.interval.low:.4g} to {metric.interval.high:.4g}"
-    return f"{target} is {metric.value:.4g}, under {gate.least:g} (n {metric.n}{interval})"
+    return f"{target} is {metric.value:.4g}, under {threshold.minimum:g} (n {metric.n}{interval})"

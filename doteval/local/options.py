@@ -16,7 +16,7 @@ from doteval.errors import DotEvalError
 from doteval.runner.calls import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY, CallPolicy
 
 if TYPE_CHECKING:
-    from doteval.analysis.thresholds import Gate
+    from doteval.analysis.thresholds import Threshold
 
 AUTO = "auto"
 
@@ -37,7 +37,7 @@ class LocalOptions:
     concurrency: int | Adaptive | None = None
     policy: CallPolicy = field(default_factory=CallPolicy)
     max_errors: int | None = None
-    gates: tuple[Gate, ...] = ()
+    thresholds: tuple[Threshold, ...] = ()
     budget: Budget = field(default_factory=Budget)
     allow_changed: bool = False
     client_config: ClientConfig = field(default_factory=ClientConfig)
@@ -109,7 +109,7 @@ def check_options(config: pytest.Config) -> None:
 
     Raises pytest.UsageError.
     """
-    _gates(config)
+    _thresholds(config)
 
 
 def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOptions:
@@ -143,21 +143,21 @@ def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOp
             config.getoption("max_retries"), config.getoption("retry_delay"), config.getoption("row_timeout")
         ),
         max_errors=config.getoption("max_errors"),
-        gates=_gates(config),
+        thresholds=_thresholds(config),
         budget=budget,
         allow_changed=config.getoption("allow_changed"),
         client_config=settings.client_config(),
     )
 
 
-def _gates(config: pytest.Config) -> tuple[Gate, ...]:
+def _thresholds(config: pytest.Config) -> tuple[Threshold, ...]:
     texts = config.getoption("fail_under")
     if not texts:
         return ()
-    from doteval.analysis.thresholds import Gate
+    from doteval.analysis.thresholds import Threshold
 
     try:
-        return tuple(Gate.parse(text) for text in texts)
+        return tuple(Threshold.parse(text) for text in texts)
     except DotEvalError as error:
         raise pytest.UsageError(str(error)) from error
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from doteval.analysis.summary import MetricValue
-from doteval.analysis.thresholds import Gate
+from doteval.analysis.thresholds import Threshold
 from doteval.core.experiments import EvaluationStatus
 from doteval.local.evaluation import LocalReport
 from doteval.local.session import StoredReport
@@ -26,10 +26,12 @@ class _Cell:
     markup: dict[str, bool] = field(default_factory=dict)
 
 
-def write_report(terminal: pytest.TerminalReporter, stored: Sequence[StoredReport], missed: Sequence[Gate]) -> None:
+def write_report(
+    terminal: pytest.TerminalReporter, stored: Sequence[StoredReport], missed: Sequence[Threshold]
+) -> None:
     """Write what the evaluations came to; nothing if none has run.
 
-    `missed` are the gates that no evaluation was held against.
+    `missed` are the thresholds that applied to no evaluation.
     """
     if not stored:
         return
@@ -38,8 +40,8 @@ def write_report(terminal: pytest.TerminalReporter, stored: Sequence[StoredRepor
     _write_table(terminal, reports)
     for report in reports:
         _write_notes(terminal, report)
-    for gate in missed:
-        terminal.write_line(f"--fail-under {gate}: no evaluation has this score", red=True)
+    for threshold in missed:
+        terminal.write_line(f"--fail-under {threshold}: no evaluation has this score", red=True)
     for storage in dict.fromkeys(each.storage for each in stored):
         terminal.write_line(f"results: {storage}")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from doteval.analysis.thresholds import Gate, judge
+from doteval.analysis.thresholds import Threshold, check_threshold
 from doteval.core.budgets import stopped_at_budget
 from doteval.core.client_config import configure_clients
 from doteval.core.experiments import ephemeral_name
@@ -55,14 +55,14 @@ class LocalExperiment:
         self._opened: dict[str | None, LocalStore] = {}
         self._loaded_for: dict[int, LocalStore] = {}
         self.reports: list[StoredReport] = []
-        # The gates that some evaluation was held against.
-        self.reached: set[Gate] = set()
+        # The thresholds that applied to some evaluation.
+        self.applied_thresholds: set[Threshold] = set()
 
     def evaluate(self, item: EvaluationItem) -> None:
         """Run the rows of an evaluation that have no result yet, and the failed ones again.
 
         Rows that fail are stored as such. Raises what `LocalEvaluation.run` raises; fails like a test if a
-        gate is not met, and skips if every row was.
+        threshold is missed, and skips if every row was.
         """
         options = self._options
         local = self._open(item.spec.storage)
@@ -85,7 +85,7 @@ class LocalExperiment:
             self.reports.append(StoredReport(evaluation.report_so_far(), local.store.url, local.store.raw_url))
             raise
         self.reports.append(StoredReport(report, local.store.url, local.store.raw_url))
-        self._hold_against_gates(report)
+        self._check_thresholds(report)
         counts = report.evaluation.counts
         if counts.skipped and not counts.done and not counts.failed:
             raise skipped(f"all {counts.skipped} rows were skipped: {evaluation.skip_reason()}")
@@ -110,7 +110,7 @@ class LocalExperiment:
         for local in self._opened.values():
             local.close()
 
-    def _hold_against_gates(self, report: LocalReport) -> None:
+    def _check_thresholds(self, report: LocalReport) -> None:
         counts, most = report.evaluation.counts, self._options.max_errors
         failures = []
         if most is not None and counts.failed > most:
@@ -120,12 +120,12 @@ class LocalExperiment:
         if stopped_at_budget(report.evaluation):
             rows = "1 row is" if counts.pending == 1 else f"{counts.pending} rows are"
             failures.append(f"{report.evaluation.reason}; {rows} pending")
-        for gate in self._options.gates:
-            verdict = judge(gate, report.evaluation.name, report.summary)
-            if verdict.applies:
-                self.reached.add(gate)
-            if verdict.failure is not None:
-                failures.append(verdict.failure)
+        for threshold in self._options.thresholds:
+            check = check_threshold(threshold, report.evaluation.name, report.summary)
+            if check.applies:
+                self.applied_thresholds.add(threshold)
+            if check.failure is not None:
+                failures.append(check.failure)
         if failures:
             pytest.fail("\n".join(failures), pytrace=False)
 

@@ -36,16 +36,16 @@ def hand_over(config: pytest.Config, local: Any) -> None:
                 [each.raw_url, each.report.evaluation.uid, each.report.resumed, each.report.seconds]
                 for each in local.reports
             ],
-            "reached": [[gate.target, gate.least] for gate in local.reached],
+            "thresholds": [[each.target, each.minimum] for each in local.applied_thresholds],
         }
 
 
-def take_over(workeroutput: dict[str, Any], reports: list[Any], reached: set[Any]) -> None:
-    """In the controller: add what a worker has handed over, as `StoredReport`s and gates."""
+def take_over(workeroutput: dict[str, Any], reports: list[Any], applied_thresholds: set[Any]) -> None:
+    """In the controller: add what a worker has handed over, as `StoredReport`s and the thresholds that applied."""
     handed = workeroutput.get(_KEY)
     if not handed:
         return
-    from doteval.analysis.thresholds import Gate
+    from doteval.analysis.thresholds import Threshold
     from doteval.local.evaluation import report_on
     from doteval.local.session import StoredReport
     from doteval.store import Store
@@ -54,7 +54,7 @@ def take_over(workeroutput: dict[str, Any], reports: list[Any], reached: set[Any
         with Store.open(raw_url, create=False) as store:
             report = report_on(store, store.evaluations.by_uid(uid), resumed=resumed, seconds=seconds)
             reports.append(StoredReport(report, store.url, raw_url))
-    reached.update(Gate(target, least) for target, least in handed["reached"])
+    applied_thresholds.update(Threshold(target, minimum) for target, minimum in handed["thresholds"])
 
 
 _name_key = pytest.StashKey[str]()

@@ -43,7 +43,7 @@ def step(name: str) -> str:
 
 
 @pytest.mark.parametrize(("wrong", "code"), [(0, 0), (10, 1)])
-def test_the_example_gates_and_writes_a_summary(project: Project, wrong: int, code: int) -> None:
+def test_the_example_checks_thresholds_and_writes_a_summary(project: Project, wrong: int, code: int) -> None:
     project.write("evals/eval_model.py", EVALUATION.format(wrong=wrong))
     environment = {
         **os.environ,

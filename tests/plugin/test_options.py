@@ -93,7 +93,9 @@ def test_beside():
 """
 
 
-def test_gates_fail_the_evaluation_in_pytests_own_report(evaluate: Evaluate, pytester: pytest.Pytester) -> None:
+def test_a_missed_threshold_fails_the_evaluation_in_the_report_of_pytest(
+    evaluate: Evaluate, pytester: pytest.Pytester
+) -> None:
     result = evaluate(
         GATED, "--fail-under", "right.accuracy=0.65", "--fail-under=eval_two:length.mean=4.5", "--junitxml=j"
     )
@@ -116,7 +118,7 @@ def test_gates_fail_the_evaluation_in_pytests_own_report(evaluate: Evaluate, pyt
     result.assert_outcomes(passed=1)
 
 
-def test_gates_that_nothing_can_meet_are_not_met(evaluate: Evaluate) -> None:
+def test_a_threshold_that_applies_to_no_evaluation_is_missed(evaluate: Evaluate) -> None:
     result = evaluate(GATED, "--fail-under", "rihgt.accuracy=0.1")
     result.assert_outcomes(passed=4)
     assert result.ret == 1

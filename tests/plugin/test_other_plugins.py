@@ -117,7 +117,7 @@ def test_xdist_evaluates_nothing_twice_and_the_controller_reports(
         result.stdout.re_match_lines([rf"eval_part\[{part}\] +ok\.accuracy +{int(part != 3)} .* 20 +0 +0"])
     assert len(list(pytester.path.glob("load-*"))) == 2
 
-    # The same name goes on; a gate that no worker could hold against anything is told by the controller.
+    # The same name goes on. The controller reports a threshold that applied to nothing in any worker.
     result = evaluate(
         None,
         "-n",

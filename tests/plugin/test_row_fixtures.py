@@ -101,8 +101,10 @@ def test_after(caplog, capsys):
 
 @pytest.mark.parametrize("capture", ["-s", "--capture=fd"])
 def test_each_row_has_its_own(evaluate: Evaluate, pytester: pytest.Pytester, capture: str) -> None:
-    gates = [f"--fail-under={name}:ok.accuracy=1" for name in ("eval_capsys", "eval_monkeypatch")]
-    result = evaluate(SOURCE, capture, "--junitxml=junit.xml", "-o", "junit_family=xunit1", *gates, "--max-errors=0")
+    thresholds = [f"--fail-under={name}:ok.accuracy=1" for name in ("eval_capsys", "eval_monkeypatch")]
+    result = evaluate(
+        SOURCE, capture, "--junitxml=junit.xml", "-o", "junit_family=xunit1", *thresholds, "--max-errors=0"
+    )
     result.assert_outcomes(passed=10, warnings=3)
     result.stdout.fnmatch_lines(
         ["*PytestWarning: capsys can serve one row at a time, so that rows do not overlap here"]
