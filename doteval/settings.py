@@ -19,10 +19,10 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from doteval.core.broker_url import Broker
 from doteval.core.client_config import DEFAULT_CACHE_PATH, CacheMode, ClientConfig
 from doteval.core.log_format import LogFormat
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, split_devices, split_queues
-from doteval.core.redaction import is_redis_url
 from doteval.errors import ResourceError, UsageError
 
 ENVIRONMENT_PREFIX = "DOTEVAL_"
@@ -108,6 +108,11 @@ class Settings(BaseSettings):
         return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=dict(table))
 
     @property
+    def message_broker(self) -> Broker | None:
+        """The broker at the URL of the settings, None if they name none."""
+        return None if self.broker is None else Broker(self.broker)
+
+    @property
     def queues(self) -> tuple[str, ...]:
         """The queues that a worker serves."""
         return split_queues(self.queue)
@@ -130,7 +135,7 @@ class Settings(BaseSettings):
 
     def client_config(self) -> ClientConfig:
         """What the worker processes of a command share. What is to be refreshed is what was there before now."""
-        in_redis = self.broker is not None and is_redis_url(self.broker)
+        in_redis = self.broker is not None and Broker(self.broker).holds_shared_state
         path = self.cache_path or (None if in_redis else DEFAULT_CACHE_PATH)
         return ClientConfig(
             broker=self.broker,

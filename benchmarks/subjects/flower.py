@@ -19,6 +19,7 @@ from benchmarks.commands import peak_of
 from benchmarks.environments import python_of
 from doteval.broker.celery_app import celery_app
 from doteval.broker.embedded_redis import EmbeddedRedis
+from doteval.core.broker_url import Broker
 
 WORK = "doteval flower, 200,000 row tasks"
 _AT_ONCE = 1_000
@@ -49,7 +50,7 @@ def measure(bench: Bench) -> None:
 
 def _send(broker: str, tasks: int, port: int) -> Iterator[int]:
     """Send what a worker process says of so many row tasks. Yields how many Flower has heard of, now and then."""
-    app = celery_app(broker, "doteval")
+    app = celery_app(Broker(broker), "doteval")
     with app.connection_for_write() as connection:
         dispatcher = app.events.Dispatcher(connection, hostname="worker-1@host")
         # It answers before it listens, and what is sent until then nobody hears.

@@ -24,6 +24,7 @@ from doteval.broker.messages import RowTask
 from doteval.broker.publisher import Publisher
 from doteval.coordination.dispatcher import MOST_QUEUED
 from doteval.coordination.task_sizing import task_size
+from doteval.core.broker_url import Broker
 from doteval.core.experiments import EvaluationSpec
 from doteval.core.liveness import BEAT_SECONDS
 from doteval.core.results import Outcome, Row, RowStatus, Score, Usage
@@ -77,7 +78,7 @@ def measure(bench: Bench) -> None:
 def measured_points(bench: Bench) -> Points:
     work = "points for the calculation"
     with EmbeddedRedis() as server:
-        publisher = Publisher(server.url, "bench")
+        publisher = Publisher(Broker(server.url), "bench")
         publisher.connect()
         tasks = bench.rows(10_000)
         path = server.url.removeprefix("redis+socket://").partition("?")[0]

@@ -10,6 +10,7 @@ from kombu.entity import Exchange, Queue
 
 from doteval.broker.fair_queues import LaneCycle, is_lane, lane_names
 from doteval.broker.redis_transport import PatientAMQP
+from doteval.core.broker_url import Broker
 
 # Seconds after which the broker hands out a message again whose worker process neither finished it nor
 # renewed its lease. Lost rows are found much sooner, by comparing with the store; this is the last resort.
@@ -17,24 +18,24 @@ VISIBILITY_TIMEOUT = 3600
 
 
 def celery_app(
-    broker: str, queue: str, visibility_timeout: int = VISIBILITY_TIMEOUT, *, also: Sequence[str] = ()
+    broker: Broker, queue: str, visibility_timeout: int = VISIBILITY_TIMEOUT, *, also: Sequence[str] = ()
 ) -> Celery:
     """An app for the broker URL whose row tasks go to `queue`. Connects to nothing yet.
 
     A worker process of it takes row tasks from the queues in `also` too.
     """
-    app = Celery("doteval", broker=broker, amqp=PatientAMQP, set_as_current=False)
+    app = Celery("doteval", broker=broker.url, amqp=PatientAMQP, set_as_current=False)
     app.conf.update(settings(broker, queue, visibility_timeout))
     app.conf.task_queues = [each for name in (queue, *also) for each in lane_queues(name, broker)]
     return app
 
 
-def lane_queues(queue: str, broker: str) -> list[Queue]:
+def lane_queues(queue: str, broker: Broker) -> list[Queue]:
     """All lanes of a queue, as the broker knows them."""
     return [_queue(name, broker) for name in lane_names(queue)]
 
 
-def consume_whole_queues(app: Celery, broker: str) -> tuple[str, ...]:
+def consume_whole_queues(app: Celery, broker: Broker) -> tuple[str, ...]:
     """Have a worker process of an app, which is about to take from some queues, take from all their lanes.
 
     Celery's own option -Q names queues and knows no lanes. Returns the names of the queues.
@@ -46,7 +47,7 @@ def consume_whole_queues(app: Celery, broker: str) -> tuple[str, ...]:
     return names
 
 
-def settings(broker: str, queue: str, visibility_timeout: int) -> dict[str, Any]:
+def settings(broker: Broker, queue: str, visibility_timeout: int) -> dict[str, Any]:
     return {
         # Nothing but JSON is sent or accepted: a message can start code that is installed on the
         # worker, and no other.
@@ -76,20 +77,15 @@ def settings(broker: str, queue: str, visibility_timeout: int) -> dict[str, Any]
     }
 
 
-def _queue(name: str, broker: str) -> Queue:
+def _queue(name: str, broker: Broker) -> Queue:
     # RabbitMQ keeps quorum queues on disk, and on several machines where it has them.
-    arguments = None if is_redis(broker) else {"x-queue-type": "quorum"}
+    arguments = {"x-queue-type": "quorum"} if broker.has_quorum_queues else None
     exchange = Exchange(name)  # type: ignore[no-untyped-call] # kombu has no types
     return Queue(name, exchange, routing_key=name, queue_arguments=arguments)  # type: ignore[no-untyped-call]
 
 
-def is_redis(broker: str) -> bool:
-    """Whether a broker URL is Redis's, in any of its forms."""
-    return broker.startswith(("redis:", "rediss:", "redis+", "sentinel:"))
-
-
-def _transport_options(broker: str, visibility_timeout: int) -> dict[str, Any]:
-    if not is_redis(broker):
+def _transport_options(broker: Broker, visibility_timeout: int) -> dict[str, Any]:
+    if not broker.is_pull_based:
         return {}
     return {
         "visibility_timeout": visibility_timeout,

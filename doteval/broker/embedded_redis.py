@@ -29,6 +29,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError
 
 # A Unix socket's path has 104 bytes on macOS and 108 on Linux, the final NUL included.
@@ -126,6 +127,11 @@ class EmbeddedRedis:
         Raises BrokerError if the server is not started.
         """
         return f"redis+socket://{self.socket}?virtual_host=0"
+
+    @property
+    def broker(self) -> Broker:
+        """The server as a private broker. Raises BrokerError if the server is not started."""
+        return Broker(self.url, private=self.name)
 
     def start(self) -> None:
         """Start the server and wait until it answers. Does nothing if it is started.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from doteval.broker.celery_app import celery_app
+from doteval.core.broker_url import Broker
 from doteval.errors import UsageError
 
 # Flower keeps 5 KB of each task, and its memory gets holes while others come and go: with the newest 10,000 its
@@ -29,7 +30,7 @@ class FlowerOptions:
     knows, None to forget it at the end. Raises UsageError for an address that others reach without `auth`.
     """
 
-    broker: str
+    broker: Broker
     queue: str = "doteval"
     address: str = "127.0.0.1"
     port: int = 5555

@@ -10,7 +10,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from doteval.broker.celery_app import celery_app
-from doteval.core.redaction import hide_password
+from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError
 
 
@@ -27,12 +27,12 @@ class RedisFacts:
     appendonly: str | None
 
 
-def inspect_redis(broker: str, queue: str) -> RedisFacts | None:
+def inspect_redis(broker: Broker, queue: str) -> RedisFacts | None:
     """What a Redis says of itself; None if the broker is none.
 
     Raises BrokerError if it cannot be reached.
     """
-    if not broker.startswith(("redis", "rediss")):
+    if not broker.answers_redis_commands:
         return None
     connection: Any = celery_app(broker, queue).connection_for_read()
     try:
@@ -43,7 +43,7 @@ def inspect_redis(broker: str, queue: str) -> RedisFacts | None:
         version = str(client.info("server").get("redis_version", "unknown"))
         return RedisFacts(version, offset, _setting(client, "maxmemory-policy"), _setting(client, "appendonly"))
     except (redis.RedisError, OperationalError, OSError) as error:
-        raise BrokerError(f"the broker {hide_password(broker)} cannot be asked: {type(error).__name__}") from error
+        raise BrokerError(f"the broker {broker} cannot be asked: {type(error).__name__}") from error
     finally:
         connection.release()
 

@@ -10,10 +10,10 @@ from typing import Any
 from celery import Celery
 from kombu.exceptions import ChannelError, OperationalError
 
-from doteval.broker.celery_app import VISIBILITY_TIMEOUT, celery_app, is_redis, lane_queues
+from doteval.broker.celery_app import VISIBILITY_TIMEOUT, celery_app, lane_queues
 from doteval.broker.fair_queues import LANES, lane_name
 from doteval.broker.messages import TASK_NAME, RowTask
-from doteval.core.redaction import hide_password
+from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError
 
 # Seconds until a broker that does not answer counts as unreachable.
@@ -26,7 +26,7 @@ class Publisher:
     `queue` is the one that is meant where none is named. It connects when it must, and again after a failure.
     """
 
-    def __init__(self, broker: str, queue: str, visibility_timeout: int = VISIBILITY_TIMEOUT) -> None:
+    def __init__(self, broker: Broker, queue: str, visibility_timeout: int = VISIBILITY_TIMEOUT) -> None:
         self.queue = queue
         self._broker = broker
         self._app: Celery = celery_app(broker, queue, visibility_timeout)
@@ -39,7 +39,7 @@ class Publisher:
     @property
     def is_asked(self) -> bool:
         """Whether worker processes ask for each message, when they want it; else they are sent what they may hold."""
-        return is_redis(self._broker)
+        return self._broker.is_pull_based
 
     def connect(self) -> None:
         """Connect now. Raises BrokerError if the broker cannot be reached within seconds."""
@@ -99,7 +99,7 @@ class Publisher:
             return int(queue.queue_declare(passive=True).message_count)
         except (ChannelError, *self._connection.channel_errors):
             # Nothing has been sent yet, so there is no queue, or on Redis nothing waits.
-            if not is_redis(self._broker):
+            if not self._broker.is_pull_based:
                 # The broker has closed the channel over it.
                 self._channel = None
             return 0
@@ -110,7 +110,7 @@ class Publisher:
         `leases` are delivery tags. Other brokers notice by the connection and need no telling. Raises
         BrokerError if the broker cannot be reached.
         """
-        if not leases or not is_redis(self._broker):
+        if not leases or not self._broker.has_leases:
             return
         with self._lock:
             connection = self._connected()
@@ -137,7 +137,7 @@ class Publisher:
                 self._release()
                 # Without the error's text, which may quote a part of the password.
                 raise BrokerError(
-                    f"the broker URL {hide_password(self._broker)} cannot be used ({type(error).__name__})",
+                    f"the broker URL {self._broker} cannot be used ({type(error).__name__})",
                     remedy="It should look like redis://host:6379/0; in a password, write / as %2F and @ as %40.",
                 ) from None
             except (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
@@ -158,6 +158,6 @@ class Publisher:
     def _lost(self, error: BaseException) -> BrokerError:
         self._release()
         return BrokerError(
-            f"the broker {hide_password(self._broker)} cannot be reached: {type(error).__name__}: {error}",
+            f"the broker {self._broker} cannot be reached: {type(error).__name__}: {error}",
             remedy="Check that it runs and that the URL, set by --broker or DOTEVAL_BROKER, is right.",
         )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kombu.exceptions import OperationalError
 
 from doteval.broker.celery_app import celery_app
-from doteval.core.redaction import hide_password
+from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError
 
 # The remote-control command that worker processes answer to.
@@ -15,7 +15,7 @@ DRAIN = "doteval_drain"
 _ANSWER_SECONDS = 5.0
 
 
-def ask_to_drain(broker: str, queue: str, names: Sequence[str]) -> list[str]:
+def ask_to_drain(broker: Broker, queue: str, names: Sequence[str]) -> list[str]:
     """Ask worker processes, by the names that Celery knows them by, to leave with their whole service.
 
     Returns the names of those that said they will. Raises BrokerError if the broker cannot be reached.
@@ -27,7 +27,7 @@ def ask_to_drain(broker: str, queue: str, names: Sequence[str]) -> list[str]:
         )
     except (OperationalError, OSError) as error:
         raise BrokerError(
-            f"the broker {hide_password(broker)} cannot be reached: {type(error).__name__}",
+            f"the broker {broker} cannot be reached: {type(error).__name__}",
             remedy="Check that it runs and that the URL, set by --broker or DOTEVAL_BROKER, is right.",
         ) from error
     finally:

@@ -22,7 +22,7 @@ def command(paths: tuple[str, ...], storage: str | None, broker: str | None, que
     from doteval.submission.doctor import examine
 
     settings = load_settings(storage=storage, broker=broker, queue=queue)
-    examined = examine(paths, storage=settings.storage, broker=settings.broker, queues=settings.queues)
+    examined = examine(paths, storage=settings.storage, broker=settings.message_broker, queues=settings.queues)
     if as_json:
         from doteval.cli import documents
 

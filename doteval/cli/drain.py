@@ -26,11 +26,11 @@ def command(worker: str, broker: str | None, storage: str | None, queue: str | N
     from doteval.submission.drain import drain
 
     settings = load_settings(broker=broker, queue=queue)
-    if settings.broker is None:
+    if settings.message_broker is None:
         raise UsageError(
             "drain needs a broker, and none is named",
             remedy="Name it with --broker URL, DOTEVAL_BROKER or [tool.doteval] in pyproject.toml.",
         )
     with existing_store(storage) as store:
-        left = drain(store, settings.broker, settings.queues[0], worker, timeout=timeout)
+        left = drain(store, settings.message_broker, settings.queues[0], worker, timeout=timeout)
     click.echo(f"Left: {', '.join(process.info.service for process in left)}")

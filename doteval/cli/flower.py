@@ -42,18 +42,17 @@ def command(
     doteval flower --broker redis://host
     """
     from doteval.broker.flower import MOST_TASKS, FlowerOptions, serve_flower
-    from doteval.core.redaction import hide_password
     from doteval.errors import UsageError
     from doteval.settings import load_settings
 
     settings = load_settings(broker=broker, queue=queue)
-    if settings.broker is None:
+    if settings.message_broker is None:
         raise UsageError(
             "Flower needs a broker, and none is named",
             remedy="Name it with --broker URL, DOTEVAL_BROKER or [tool.doteval] in pyproject.toml.",
         )
     options = FlowerOptions(
-        broker=settings.broker,
+        broker=settings.message_broker,
         queue=settings.queues[0],
         address=address,
         port=port,
@@ -62,5 +61,5 @@ def command(
         max_tasks=max_tasks or MOST_TASKS,
         url_prefix=url_prefix,
     )
-    click.echo(f"Flower on http://{address}:{port} for {hide_password(settings.broker)}", err=True)
+    click.echo(f"Flower on http://{address}:{port} for {settings.message_broker}", err=True)
     serve_flower(options)

@@ -34,8 +34,8 @@ def command(storage: str | None, broker: str | None, queue: str | None, address:
     with ExitStack() as stack:
         store = stack.enter_context(existing_store(storage))
         publisher = None
-        if settings.broker is not None:
-            publisher = stack.enter_context(closing(Publisher(settings.broker, settings.queues[0])))
+        if settings.message_broker is not None:
+            publisher = stack.enter_context(closing(Publisher(settings.message_broker, settings.queues[0])))
         registry = CollectorRegistry()
         registry.register(StoreFigures(store, publisher, queues=settings.queues))
         # Blocked before the first reply, so that no signal is lost.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from doteval.core.broker_url import Broker
     from doteval.core.experiments import Evaluation
     from doteval.store import Store
     from doteval.supervision.fork_server import Launcher
@@ -143,7 +144,7 @@ def early_launcher(broker: str | None) -> Launcher | None:
     return click.get_current_context().with_resource(begin_launcher())
 
 
-def local_launcher(early: Launcher | None, broker: str | None, given: Mapping[str, object]) -> Launcher | None:
+def local_launcher(early: Launcher | None, broker: Broker | None, given: Mapping[str, object]) -> Launcher | None:
     """The launcher that was begun early, unless the settings name a `broker` after all: then it is ended.
 
     Raises click's UsageError if an option for local worker processes is given although there is one.

@@ -79,7 +79,7 @@ def command(
     from doteval.settings import load_settings
 
     settings = load_settings(broker=broker, queue=queue, workers=workers, devices=devices, concurrency=concurrency)
-    launcher = local_launcher(early, settings.broker, {"--workers": workers, "--devices": devices})
+    launcher = local_launcher(early, settings.message_broker, {"--workers": workers, "--devices": devices})
 
     from doteval.cli import terminal
     from doteval.cli.final_report import FinalReport
@@ -91,7 +91,7 @@ def command(
     options = RetryOptions(
         classes=frozenset(ErrorClass(CLASSES[kind]) for kind in only) or None,
         row=row,
-        broker=settings.broker,
+        broker=settings.message_broker,
         queue=settings.only_queue if "queue" in settings.model_fields_set else None,
         workers=settings.workers,
         devices=settings.dealt_devices,

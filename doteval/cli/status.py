@@ -13,6 +13,7 @@ from doteval.cli.options import existing_store, json_option, storage_option
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from doteval.core.broker_url import Broker
     from doteval.store import Store, WorkerState
     from doteval.submission.status import ExperimentStanding
 
@@ -42,7 +43,7 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
         queues = list(settings.queues)
         if queue is None:
             queues = [each.queue or queues[0] for each in store.evaluations.of(experiment) if each.private is None]
-        queued, trouble = (None, None) if settings.broker is None else _ask(settings.broker, queues)
+        queued, trouble = (None, None) if settings.message_broker is None else _ask(settings.message_broker, queues)
         standing = look(store, experiment, queue=settings.queues[0], queued=queued)
         if as_json:
             documents.write(
@@ -75,7 +76,7 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
             console.print(terminal.plain(trouble), style="yellow")
 
 
-def _ask(broker: str, queues: Sequence[str]) -> tuple[Mapping[str, int] | None, str | None]:
+def _ask(broker: Broker, queues: Sequence[str]) -> tuple[Mapping[str, int] | None, str | None]:
     """How many messages wait in each queue, or why that is not known."""
     from doteval.broker.publisher import Publisher
     from doteval.core.queues_and_devices import DEFAULT_QUEUE

@@ -109,7 +109,7 @@ def command(
         rows_per_task=rows_per_task,
         cache=cache,
     )
-    launcher = local_launcher(early, settings.broker, {"--workers": workers, "--devices": devices})
+    launcher = local_launcher(early, settings.message_broker, {"--workers": workers, "--devices": devices})
 
     from doteval.broker.fair_queues import Priority
     from doteval.cli import terminal
@@ -126,7 +126,7 @@ def command(
         paths=paths,
         experiment=name,
         storage=settings.storage,
-        broker=settings.broker,
+        broker=settings.message_broker,
         queue=settings.only_queue,
         workers=settings.workers,
         devices=settings.dealt_devices,

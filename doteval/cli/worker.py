@@ -95,7 +95,7 @@ def command(
     )
     options = ServiceOptions(
         paths=paths,
-        broker=settings.broker,
+        broker=settings.message_broker,
         storage=settings.storage,
         queues=settings.queues,
         processes=settings.processes,

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, unquote
-
 import redis
 
-from doteval.core.redaction import hide_password
+from doteval.core.broker_url import Broker
 from doteval.errors import ResourceError
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 10.0
-_SOCKET = "redis+socket://"
 
 
 def redis_client(broker: str) -> redis.Redis:
     """A client of a broker's Redis. Connects to nothing yet. Raises ResourceError for a URL that is none."""
     try:
         client: redis.Redis = redis.Redis.from_url(
-            _for_redis(broker),
+            Broker(broker).redis_url,
             socket_connect_timeout=_CONNECT_SECONDS,
             socket_timeout=_ANSWER_SECONDS,
         )
@@ -39,13 +36,4 @@ def redis_time(broker: str) -> float:
 
 
 def hidden(broker: str) -> str:
-    return hide_password(broker)
-
-
-def _for_redis(broker: str) -> str:
-    """``redis+socket:///path?virtual_host=1`` → ``unix:///path?db=1``."""
-    if not broker.startswith(_SOCKET):
-        return broker
-    place, _, query = broker.removeprefix(_SOCKET).partition("?")
-    database = parse_qs(query).get("virtual_host", ["0"])[0].strip("/") or "0"
-    return f"unix://{unquote(place)}?db={database}"
+    return str(Broker(broker))

@@ -13,9 +13,9 @@ from doteval.clients.cache.sqlite import SQLiteStorage
 from doteval.clients.rate_limits.limiter import Limiter
 from doteval.clients.rate_limits.redis import RedisBudgets
 from doteval.clients.rate_limits.token_bucket import LocalBudgets
+from doteval.core.broker_url import Broker
 from doteval.core.client_config import DEFAULT_CACHE_PATH, ClientConfig, client_config
 from doteval.core.prices import PriceTable
-from doteval.core.redaction import is_redis_url
 
 _lock = threading.Lock()
 _caches: dict[ClientConfig, ReplyCache] = {}
@@ -35,7 +35,7 @@ def shared_cache() -> ReplyCache:
 def shared_limiter() -> Limiter:
     """The limits: one budget for all processes where there is a Redis, else for this one."""
     broker = client_config().broker
-    place = broker if broker is not None and is_redis_url(broker) else None
+    place = broker if broker is not None and Broker(broker).holds_shared_state else None
     with _lock:
         if place not in _limiters:
             budgets = LocalBudgets() if place is None else RedisBudgets(place)
@@ -56,7 +56,7 @@ def shared_prices() -> PriceTable:
 
 def _storage(settings: ClientConfig) -> Storage:
     seconds, most_bytes = settings.cache_seconds, settings.cache_bytes
-    if settings.cache_path is None and settings.broker is not None and is_redis_url(settings.broker):
+    if settings.cache_path is None and settings.broker is not None and Broker(settings.broker).holds_shared_state:
         return RedisStorage(settings.broker, seconds=seconds, most_bytes=most_bytes)
     path = Path(settings.cache_path or DEFAULT_CACHE_PATH)
     return SQLiteStorage(path, seconds=seconds, most_bytes=most_bytes)

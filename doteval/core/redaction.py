@@ -22,11 +22,6 @@ def hide_password(url: str) -> str:
     return ";".join(_hide_one(part) for part in _BETWEEN_URLS.split(url))
 
 
-def is_redis_url(url: str) -> bool:
-    """Whether a broker is one Redis, which can hold more than messages."""
-    return ";" not in url and url.startswith(("redis://", "rediss://", "redis+socket://"))
-
-
 def _hide_one(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from doteval.broker.embedded_redis import find_redis_binary
 from doteval.broker.inspection import RedisFacts, inspect_redis
 from doteval.broker.publisher import Publisher
+from doteval.core.broker_url import Broker
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, worker_command_for
-from doteval.core.redaction import hide_password
 from doteval.errors import BrokerError, DotEvalError, NotFoundError
 from doteval.pytest_runtime.embedded_session import Collected, with_collected
 from doteval.pytest_runtime.items import queue_of
@@ -34,7 +34,7 @@ class Finding:
 
 
 def examine(
-    paths: tuple[str, ...], *, storage: str | None, broker: str | None, queues: tuple[str, ...]
+    paths: tuple[str, ...], *, storage: str | None, broker: Broker | None, queues: tuple[str, ...]
 ) -> Iterator[Finding]:
     """Look at the broker, the result store, the worker processes and the evaluation files, in this order.
 
@@ -63,7 +63,7 @@ def _private_redis() -> Finding:
     return Finding("broker", True, f"none is set: each submission starts a private Redis ({binary.name})")
 
 
-def _broker(broker: str, queues: tuple[str, ...]) -> tuple[dict[str, int], list[Finding]]:
+def _broker(broker: Broker, queues: tuple[str, ...]) -> tuple[dict[str, int], list[Finding]]:
     with closing(Publisher(broker, queues[0])) as publisher:
         try:
             publisher.connect()
@@ -72,7 +72,7 @@ def _broker(broker: str, queues: tuple[str, ...]) -> tuple[dict[str, int], list[
         except DotEvalError as error:
             return {}, [_problem("broker", error)]
     waiting = ", ".join(f"{_few(number, 'message')} in {queue!r}" for queue, number in queued.items())
-    findings = [Finding("broker", True, f"{hide_password(broker)} answers; {waiting}")]
+    findings = [Finding("broker", True, f"{broker} answers; {waiting}")]
     if facts is not None:
         findings += _redis(facts)
     return queued, findings

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from doteval.broker.remote_control import ask_to_drain
+from doteval.core.broker_url import Broker
 from doteval.errors import NotFoundError, WorkerError
 from doteval.store import Store, WorkerState
 
@@ -15,7 +16,7 @@ _LOOK_SECONDS = 0.25
 _NAME = re.compile(r"(?P<service>.+)-\d+@(?P<host>.+)")
 
 
-def drain(store: Store, broker: str, queue: str, name: str, *, timeout: float) -> list[WorkerState]:
+def drain(store: Store, broker: Broker, queue: str, name: str, *, timeout: float) -> list[WorkerState]:
     """Drain the services of a name, and wait until they have left. Returns their worker processes.
 
     `name` is a service's (``worker``), one on a host (``worker@host``), or a worker process's

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from doteval.broker.embedded_redis import EmbeddedRedis
 from doteval.coordination.dispatcher import Dispatcher
 from doteval.coordination.outage_retry import patiently
+from doteval.core.broker_url import Broker
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import QUEUE_UNSERVED_SECONDS
 from doteval.core.queues_and_devices import worker_command_for
@@ -175,15 +176,14 @@ class Pace:
         return abs(self._seen[0] + pending * self._per_row - now)
 
 
-def broker_for(stack: contextlib.ExitStack, given: str | None) -> tuple[str, str | None]:
-    """The URL of the broker that was `given`, else of a private one for the length of the stack, and its name.
+def broker_for(stack: contextlib.ExitStack, given: Broker | None) -> Broker:
+    """Return the broker that was `given`, else start a private one that lives as long as the stack.
 
     Raises BrokerError if no private one can be started.
     """
     if given is not None:
-        return given, None
-    server = stack.enter_context(EmbeddedRedis())
-    return server.url, server.name
+        return given
+    return stack.enter_context(EmbeddedRedis()).broker
 
 
 def queues_of(evaluations: Sequence[Evaluation], otherwise: str) -> tuple[str, ...]:

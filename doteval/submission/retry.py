@@ -13,6 +13,7 @@ from doteval.broker.publisher import Publisher
 from doteval.coordination.budget_guard import used_up
 from doteval.coordination.claims import wait_for_other_brokers
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
+from doteval.core.broker_url import Broker
 from doteval.core.budgets import Budget, budget_error, check_prices, stopped_at_budget
 from doteval.core.experiments import PLACED, PRIVATE, QUEUE, ROOT, Evaluation, EvaluationStatus
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
@@ -41,7 +42,7 @@ class RetryOptions:
 
     classes: frozenset[ErrorClass] | None = None
     row: int | None = None
-    broker: str | None = None
+    broker: Broker | None = None
     queue: str | None = None
     workers: int | None = None
     devices: tuple[str, ...] = ()
@@ -118,12 +119,12 @@ def _run(
     launcher: Launcher | None = None,
 ) -> int:
     with contextlib.ExitStack() as stack:
-        broker, private = broker_for(stack, options.broker)
+        broker = broker_for(stack, options.broker)
         publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue or DEFAULT_QUEUE)))
         publisher.connect()
-        wait_for_other_brokers(store, evaluations, watcher.note, private=private is not None)
+        wait_for_other_brokers(store, evaluations, watcher.note, private=broker.is_private)
         evaluations = [
-            _placed(store, store.evaluations.by_uid(each.uid), options.queue, private) for each in evaluations
+            _placed(store, store.evaluations.by_uid(each.uid), options.queue, broker.private) for each in evaluations
         ]
         processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
         marked = 0
@@ -144,12 +145,11 @@ def _run(
                 root=root,
                 storage=store.raw_url,
                 broker=broker,
-                private=private,
                 queues=queues_of(evaluations, DEFAULT_QUEUE),
                 concurrency=options.concurrency,
                 slots=slots_for(options.concurrency),
                 service="local",
-                client_config=replace(load_settings().client_config(), broker=broker),
+                client_config=replace(load_settings().client_config(), broker=broker.url),
             )
             supervisor = stack.enter_context(
                 local_workers(worker_options, processes, store, watcher, options.devices, launcher)

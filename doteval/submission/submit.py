@@ -13,6 +13,7 @@ from doteval.coordination.budget_guard import used_up
 from doteval.coordination.claims import wait_for_other_brokers
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.ingest import take_in
+from doteval.core.broker_url import Broker
 from doteval.core.budgets import Budget, budget_error, check_prices
 from doteval.core.client_config import CacheChoice, ClientConfig
 from doteval.core.experiments import (
@@ -57,7 +58,7 @@ class SubmitOptions:
     paths: tuple[str, ...]
     experiment: str
     storage: str | None = None
-    broker: str | None = None
+    broker: Broker | None = None
     queue: str = DEFAULT_QUEUE
     workers: int | None = None
     devices: tuple[str, ...] = ()
@@ -118,25 +119,28 @@ def _submit_collected(
 ) -> Submission:
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store.open(_storage(collected, options))))
-        broker, private = broker_for(stack, options.broker)
+        broker = broker_for(stack, options.broker)
         publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue)))
         publisher.connect()
         processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
         experiment = store.experiments.begin(options.experiment)
         _check_budget(store, experiment, collected, options)
-        wait_for_other_brokers(store, _known(store, experiment, collected), watcher.note, private=private is not None)
+        wait_for_other_brokers(store, _known(store, experiment, collected), watcher.note, private=broker.is_private)
         before = {each.uid: each.status for each in store.evaluations.of(experiment)}
         at_work = _at_work(store, experiment)
         evaluations = [
             store.evaluations.begin(
-                experiment, _specify(item, options, private), epochs=options.epochs, allow_changed=options.allow_changed
+                experiment,
+                _specify(item, options, broker.private),
+                epochs=options.epochs,
+                allow_changed=options.allow_changed,
             )
             for item in collected.items
         ]
         watcher.began(experiment, evaluations, processes)
         supervisor: Supervisor | None = None
         if processes:
-            worker_options = _worker_options(options, store, broker, private, queues_of(evaluations, options.queue))
+            worker_options = _worker_options(options, store, broker, queues_of(evaluations, options.queue))
             supervisor = stack.enter_context(
                 local_workers(worker_options, processes, store, watcher, options.devices, launcher)
             )
@@ -166,22 +170,19 @@ def _submit_collected(
         return Submission(experiment, store.raw_url)
 
 
-def _worker_options(
-    options: SubmitOptions, store: Store, broker: str, private: str | None, queues: tuple[str, ...]
-) -> WorkerOptions:
+def _worker_options(options: SubmitOptions, store: Store, broker: Broker, queues: tuple[str, ...]) -> WorkerOptions:
     """What local worker processes are told."""
     return WorkerOptions(
         paths=options.paths,
         storage=store.raw_url,
         broker=broker,
-        private=private,
         queues=queues,
         concurrency=options.concurrency,
         slots=slots_for(options.concurrency),
         keyword=options.keyword,
         service="local",
         # Limits are in the private Redis, which ends with this command; the cache stays in its file.
-        client_config=replace(options.client_config, broker=broker),
+        client_config=replace(options.client_config, broker=broker.url),
     )
 
 

@@ -13,6 +13,7 @@ from types import FrameType
 
 from doteval.broker.celery_app import VISIBILITY_TIMEOUT
 from doteval.broker.publisher import Publisher
+from doteval.core.broker_url import Broker
 from doteval.core.client_config import ClientConfig
 from doteval.core.log_format import LogFormat, resolve
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
@@ -38,7 +39,7 @@ class ServiceOptions:
     """
 
     paths: tuple[str, ...]
-    broker: str | None
+    broker: Broker | None
     storage: str | None = None
     queues: tuple[str, ...] = (DEFAULT_QUEUE,)
     processes: int | None = None
@@ -115,7 +116,7 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
         supervisor.stop()
 
 
-def _worker_options(options: ServiceOptions, broker: str, store: Store, figures: Path | None) -> WorkerOptions:
+def _worker_options(options: ServiceOptions, broker: Broker, store: Store, figures: Path | None) -> WorkerOptions:
     return WorkerOptions(
         paths=options.paths,
         storage=store.raw_url,

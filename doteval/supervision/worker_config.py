@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from doteval.concurrency import ASYNC_CONCURRENCY
+from doteval.core.broker_url import Broker
 from doteval.core.client_config import ClientConfig
 from doteval.core.experiments import private_queue
 from doteval.core.log_format import LogFormat
@@ -23,8 +24,7 @@ VARIABLE = "DOTEVAL_WORKER"
 class WorkerOptions:
     """`paths` are evaluation files, directories or nodes; `slots` how many row tasks a process holds.
 
-    Row tasks come from `queues`, which are those of the broker called `private`, None for one that anybody may
-    use. `root` is pytest's root directory, None to leave it to pytest. `service`
+    Row tasks come from `queues` of `broker`. `root` is pytest's root directory, None to leave it to pytest. `service`
     names the service in tables and in Flower, and `supervisor` is its pid; `parent` is the pid of the process to leave
     with. Both are None for a worker process that was started on its own. `visibility_timeout` is how many seconds a
     broker waits for a silent worker process. `flight_logs` is the directory where worker processes note their rows
@@ -36,9 +36,8 @@ class WorkerOptions:
 
     paths: tuple[str, ...]
     storage: str | None
-    broker: str
+    broker: Broker
     queues: tuple[str, ...] = (DEFAULT_QUEUE,)
-    private: str | None = None
     concurrency: int | None = None
     slots: int = 12
     keyword: str | None = None
@@ -57,7 +56,7 @@ class WorkerOptions:
     @property
     def queue_names(self) -> tuple[str, ...]:
         """The names of the queues, as people gave them."""
-        suffix = private_queue("", self.private)
+        suffix = private_queue("", self.broker.private)
         return tuple(queue.removesuffix(suffix) for queue in self.queues)
 
     def to_environment(self) -> dict[str, str]:
@@ -77,7 +76,7 @@ class WorkerOptions:
             values = json.loads(text)
             client_config = ClientConfig.from_mapping(values["client_config"])
             lists = {name: tuple(values[name]) for name in ("paths", "queues")}
-            return cls(**{**values, **lists, "client_config": client_config})
+            return cls(**{**values, **lists, "broker": Broker(**values["broker"]), "client_config": client_config})
         except (ValueError, TypeError, KeyError) as error:
             raise UsageError(
                 f"the variable {VARIABLE} cannot be read: {type(error).__name__}",

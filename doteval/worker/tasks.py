@@ -9,8 +9,9 @@ from typing import Any
 from celery.backends.base import DisabledBackend
 from celery.exceptions import Reject
 
-from doteval.broker.celery_app import celery_app, is_redis
+from doteval.broker.celery_app import celery_app
 from doteval.broker.messages import TASK_NAME, RowTask
+from doteval.core.broker_url import Broker
 from doteval.settings import load_settings
 from doteval.supervision.worker_config import WorkerOptions, slots_for
 from doteval.worker import lifecycle, log_setup, remote_control
@@ -31,7 +32,7 @@ def _options() -> WorkerOptions:
     return WorkerOptions(
         paths=tuple(os.environ.get("DOTEVAL_PATH", ".").split(os.pathsep)),
         storage=settings.storage,
-        broker=settings.broker or "redis://127.0.0.1:6379/0",
+        broker=settings.message_broker or Broker("redis://127.0.0.1:6379/0"),
         queues=settings.queues,
         concurrency=settings.concurrency,
         slots=slots_for(settings.concurrency),
@@ -44,8 +45,8 @@ def _options() -> WorkerOptions:
 options = _options()
 app = celery_app(options.broker, options.queues[0], options.visibility_timeout, also=options.queues[1:])
 # What Celery takes where its command line says nothing.
-app.conf.worker_pool = "threads" if is_redis(options.broker) else f"{LanePool.__module__}:{LanePool.__qualname__}"
-app.conf.worker_concurrency = options.slots if is_redis(options.broker) else options.slots + SPARE
+app.conf.worker_pool = "threads" if options.broker.has_priorities else f"{LanePool.__module__}:{LanePool.__qualname__}"
+app.conf.worker_concurrency = options.slots if options.broker.has_priorities else options.slots + SPARE
 app.conf.worker_consumer = f"{RowTaskConsumer.__module__}:{RowTaskConsumer.__qualname__}"
 log_setup.connect(options.log_format)
 lifecycle.connect(options)

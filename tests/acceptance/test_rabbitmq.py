@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from doteval.broker.publisher import Publisher
+from doteval.core.broker_url import Broker
 from tests.acceptance.test_worker_service import EVALUATION, ready
 from tests.support.project import Project, wait_until
 from tests.support.rabbitmq import RabbitService
@@ -55,6 +56,6 @@ def test_the_depth_of_quorum_queues_is_told(project: Project, rabbitmq_url: str)
     project.environment["DOTEVAL_BROKER"] = rabbitmq_url
     project.write("eval_it.py", EVALUATION)
     project.run("submit", "eval_it.py", "--experiment", "far", "--detach", "--rows-per-task", "10")
-    publisher = Publisher(rabbitmq_url, "doteval")
+    publisher = Publisher(Broker(rabbitmq_url), "doteval")
     assert publisher.queued() == 30
     publisher.close()

@@ -23,6 +23,7 @@ from sqlalchemy import make_url
 
 from doteval.broker.messages import TASK_NAME, RowTask
 from doteval.broker.publisher import Publisher
+from doteval.core.broker_url import Broker
 from tests.support.project import Project, wait_until
 
 EVALUATION = """
@@ -68,7 +69,7 @@ def test_messages_that_are_none_of_ours_are_refused_and_logged(project: Project,
         send(redis_url, {"neither": "private body"}, serializer="json", headers={})
         send(redis_url, [["../../etc/passwd", "a", None], {}, {}], serializer="json", headers={**task, "id": "3"})
         send(redis_url, [["private body"], {}, {}], serializer="json", headers={**task, "id": "4"})
-        publisher = Publisher(redis_url, "doteval")
+        publisher = Publisher(Broker(redis_url), "doteval")
         publisher.publish([RowTask("../../etc/passwd", 0, 5)], experiment="x", evaluation="eval_it")
         publisher.close()
         project.run("submit", "eval_it.py", "--experiment", "x")

@@ -17,6 +17,7 @@ import redis
 from doteval.broker.celery_app import celery_app
 from doteval.broker.messages import TASK_NAME, RowTask
 from doteval.broker.publisher import Publisher
+from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError
 from tests.support.fake_queue import FakeQueue
 from tests.support.model_servers import wait_until
@@ -37,7 +38,9 @@ def open_queue(kind: str, request: pytest.FixtureRequest) -> Iterator[Open]:
     opened: list[Publisher | FakeQueue] = []
 
     def open_one(name: str) -> Publisher | FakeQueue:
-        opened.append(FakeQueue(name) if kind == "fake" else Publisher(request.getfixturevalue("redis_url"), name))
+        opened.append(
+            FakeQueue(name) if kind == "fake" else Publisher(Broker(request.getfixturevalue("redis_url")), name)
+        )
         return opened[-1]
 
     yield open_one
@@ -158,7 +161,7 @@ def test_it_goes_on_after_close(open_queue: Open) -> None:
 
 
 def test_a_message_carries_ids_and_shows_rows_first(redis_url: str) -> None:
-    publisher = Publisher(redis_url, "q")
+    publisher = Publisher(Broker(redis_url), "q")
     publisher.publish([RowTask("abc", 0, 99)], experiment="my experiment", evaluation="eval_a[x]")
     publisher.close()
     with redis.Redis.from_url(redis_url) as client:
@@ -174,7 +177,7 @@ def test_a_message_carries_ids_and_shows_rows_first(redis_url: str) -> None:
 
 
 def test_a_message_of_another_serializer_is_refused(redis_url: str) -> None:
-    assert set(celery_app(redis_url, "q").conf.accept_content) == {"json"}
+    assert set(celery_app(Broker(redis_url), "q").conf.accept_content) == {"json"}
 
 
 def connecting_anew(action: Callable[[], int]) -> int:
@@ -188,7 +191,7 @@ def connecting_anew(action: Callable[[], int]) -> int:
 
 
 def test_a_lost_connection_is_made_again(redis_url: str) -> None:
-    publisher = Publisher(redis_url, "q")
+    publisher = Publisher(Broker(redis_url), "q")
     publisher.publish(tasks(1), experiment="x", evaluation="eval_a")
     with redis.Redis.from_url(redis_url) as client:
         # Every other connection of the server: ours among them.
@@ -199,7 +202,7 @@ def test_a_lost_connection_is_made_again(redis_url: str) -> None:
 
 
 def test_to_ask_again_and_again_takes_one_connection(redis_url: str) -> None:
-    with contextlib.closing(Publisher(redis_url, "q")) as publisher, redis.Redis.from_url(redis_url) as client:
+    with contextlib.closing(Publisher(Broker(redis_url), "q")) as publisher, redis.Redis.from_url(redis_url) as client:
         client.zadd("unacked_index", {"a lease": 1.0})
         # Of a queue that is not there, and of one that is.
         for waiting in (0, 1):
@@ -214,7 +217,7 @@ def test_to_ask_again_and_again_takes_one_connection(redis_url: str) -> None:
 
 
 def test_a_question_goes_on_after_its_connection_was_lost(redis_url: str) -> None:
-    with contextlib.closing(Publisher(redis_url, "q")) as publisher, redis.Redis.from_url(redis_url) as client:
+    with contextlib.closing(Publisher(Broker(redis_url), "q")) as publisher, redis.Redis.from_url(redis_url) as client:
         publisher.publish(tasks(2), experiment="x", evaluation="eval_a")
         assert publisher.queued() == 2
         client.client_kill_filter(_type="normal", skipme=True)
@@ -222,7 +225,7 @@ def test_a_question_goes_on_after_its_connection_was_lost(redis_url: str) -> Non
 
 
 def test_rabbitmq_is_asked_for_a_queue_that_is_not_there_and_goes_on(rabbitmq_url: str) -> None:
-    with contextlib.closing(Publisher(rabbitmq_url, "q")) as publisher:
+    with contextlib.closing(Publisher(Broker(rabbitmq_url), "q")) as publisher:
         for _ in range(3):
             assert publisher.queued() == 0
         publisher.publish(tasks(1), experiment="x", evaluation="eval_a")
@@ -235,7 +238,7 @@ def test_a_broker_that_is_away_is_said_within_seconds_and_without_the_password()
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    publisher = Publisher(f"redis://:hunter2@127.0.0.1:{port}/0", "q")
+    publisher = Publisher(Broker(f"redis://:hunter2@127.0.0.1:{port}/0"), "q")
     start = time.monotonic()
     for attempt in (
         publisher.connect,
@@ -253,7 +256,7 @@ def test_what_rabbitmq_refuses_is_said_without_the_password(rabbitmq_service: Ra
     place = rabbitmq_service.url.rpartition("@")[2]
     for broker in (f"amqp://guest:hunter2@{place}//", f"amqp://guest:guest@{place}/nosuch"):
         with pytest.raises(BrokerError, match=r"cannot be reached: (AccessRefused|NotAllowed)") as raised:
-            Publisher(broker, "q").connect()
+            Publisher(Broker(broker), "q").connect()
         assert "hunter2" not in str(raised.value)
 
 
@@ -262,6 +265,6 @@ def test_what_rabbitmq_refuses_is_said_without_the_password(rabbitmq_service: Ra
 )
 def test_a_broker_url_that_is_none_is_said_without_the_password(broker: str) -> None:
     with pytest.raises(BrokerError, match="cannot be used") as raised:
-        Publisher(broker, "q").connect()
+        Publisher(Broker(broker), "q").connect()
     assert "hunter2" not in str(raised.value)
     assert "%2F" in (raised.value.remedy or "")

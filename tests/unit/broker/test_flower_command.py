@@ -11,9 +11,10 @@ import pytest
 from flower.events import EventsState
 
 from doteval.broker.flower import MOST_TASKS, FlowerOptions, flower_arguments
+from doteval.core.broker_url import Broker
 from doteval.errors import UsageError
 
-BROKER = "redis://:hush@127.0.0.1:6379/0"
+BROKER = Broker("redis://:hush@127.0.0.1:6379/0")
 # Row tasks that Flower is to keep in these tests.
 KEPT = 200
 

@@ -15,6 +15,7 @@ import doteval
 from doteval.cli.application import EXIT_CODES, GROUPS
 from doteval.cli.options import local_launcher
 from doteval.core import exit_codes
+from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError, CodeMismatchError, DotEvalError, StoreError, UsageError
 from doteval.store import Store
 from tests.support.cli import CommandLine, line_with, run_process, words
@@ -239,6 +240,6 @@ class EarlyLauncher:
 
 def test_what_was_begun_for_local_worker_processes_is_ended_where_settings_name_a_broker() -> None:
     unused, used = EarlyLauncher(), EarlyLauncher()
-    assert local_launcher(unused, "redis://elsewhere", {"--workers": None}) is None
+    assert local_launcher(unused, Broker("redis://elsewhere"), {"--workers": None}) is None
     assert local_launcher(used, None, {"--workers": 3}) is used
     assert (unused.closed, used.closed) == (True, False)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from doteval.core.broker_url import Broker
 from doteval.errors import StoreError, WorkerError
 from doteval.store import Store, WorkerInfo
 from doteval.supervision import supervisor as module
@@ -21,7 +22,9 @@ from doteval.supervision.supervisor import Supervisor, worker_command
 from doteval.supervision.worker_config import VARIABLE, WorkerOptions
 from tests.support.clock import Clock
 
-OPTIONS = WorkerOptions(paths=("eval_it.py",), storage=None, broker="redis://:hunter2@host", queues=("q",), slots=7)
+OPTIONS = WorkerOptions(
+    paths=("eval_it.py",), storage=None, broker=Broker("redis://:hunter2@host"), queues=("q",), slots=7
+)
 
 # Says that it is there, and leaves when it is asked to. Each line in one piece: several processes share the file.
 OBEDIENT = """
@@ -324,7 +327,7 @@ def test_processes_have_their_options_by_the_environment_and_a_session_of_their_
     script = f"""
 import os, json
 options = json.loads(os.environ[{VARIABLE!r}])
-print("ready", options["broker"], options["supervisor"], os.getsid(0) == os.getpid(), flush=True)
+print("ready", options["broker"]["url"], options["supervisor"], os.getsid(0) == os.getpid(), flush=True)
 """ + OBEDIENT.replace("ready", "also")
     bench = start(script)
     bench.ready(1)
