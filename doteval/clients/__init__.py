@@ -1,4 +1,9 @@
-"""What rows share and pay for: API clients on pooled connections, their usage, and a mock of OpenAI's API.
+"""API clients on pooled connections, with shared caching, rate limits, retries and usage recording.
 
-Nothing is imported from here at start-up: the `openai` package alone takes a good part of a second.
+Entry: `doteval.clients.openai` (`openai_client`, `async_openai_client`, `instrument`) and `doteval.clients.fast.chat`;
+`fixtures` makes the clients pytest fixtures. `steps` defines the request steps that `cache`, `retries`, `rate_limits`
+and `usage_recording` add around an HTTP client's `send`; `shared_state` holds what the clients of a process share.
+
+Imports `doteval.core` and `doteval.errors` only. Nothing is imported here, because the `openai` package alone takes
+a good part of a second to import.
 """

@@ -1,12 +1,11 @@
-"""The short way of an async call: from the parameters straight to aiohttp, and from its bytes to the reply's model.
+"""Direct calls: async calls whose parameters go straight to aiohttp, and whose bytes go straight to the reply's model.
 
-Most of what a call costs in the SDK is building and taking apart objects that are the same for every
-row: transforming parameters by their types, options, URLs, headers, HTTP requests and responses. Here the SDK
-builds a request once for each path; calls take their URL, headers and timeouts from it, and go through the same
-steps on the same connections as all others.
+Most of the processor time of a call in the SDK builds and takes apart objects that are the same for every row:
+parameters transformed by type, options, URLs, headers, HTTP requests and responses. Here the SDK builds a request once
+for each path; calls take their URL, headers and timeouts from it, and pass the same steps on the same connections.
 
-Only plain calls go this way: JSON parameters, no options of their own, no stream. The others, and replies that are not
-what the model of the reply says, go the SDK's way; so errors are the SDK's own too.
+Only plain calls are made directly: JSON parameters, no options for the single call, no stream. The SDK handles all
+others, and replies that do not fit their model, so that errors are the SDK's own.
 """
 
 from __future__ import annotations
@@ -29,20 +28,24 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsNon
 from pydantic import BaseModel, ValidationError
 from yarl import URL
 
-from doteval.clients.steps import Step, http_package, stepped_async
+from doteval.clients.steps import Step, http_package, send_through_async
 
 _PLAIN = frozenset({str, int, bool, type(None)})
 _PARAMETERS = frozenset(CompletionCreateParamsNonStreaming.__annotations__) - {"stream"}
-# What the SDK's own create() says, so that an admin key is never sent. openai 2 does not know it.
+# What the SDK's create() passes, so that it never sends an admin key. openai 2 does not have this option.
 _SECURITY = {"security": {"bearer_auth": True}} if "security" in FinalRequestOptions.model_fields else {}
 _sdk_logger = logging.getLogger("openai")
 
-# Of a body that aiohttp has unpacked already these tell a lie.
-_OF_THE_TRANSFER = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+# Wrong for a body that aiohttp has decoded already.
+_TRANSFER_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
 def is_plain(value: Any) -> bool:
-    """Whether it is JSON as it stands, made of the types that `json.loads` gives."""
+    """Whether it is a JSON value, made of exactly the types that `json.loads` returns.
+
+    >>> is_plain({"messages": [{"role": "user", "content": "hello"}]}), is_plain({"messages": ("hello",)})
+    (True, False)
+    """
     kind = type(value)
     if kind in _PLAIN:
         return True
@@ -62,11 +65,11 @@ class _Template:
     headers: Mapping[str, str]
     timeout: aiohttp.ClientTimeout
     base_url: Any
-    waits: Any
+    given_timeout: Any
 
 
 class _Request:
-    """As much of an HTTP request as the steps ask for."""
+    """The part of an HTTP request that steps use."""
 
     __slots__ = ("address", "content", "headers", "method", "timeout", "url")
 
@@ -80,7 +83,7 @@ class _Request:
 
 
 class _Reply:
-    """As much of an HTTP response as the steps ask for. It has been read."""
+    """The part of an HTTP response that steps use. Its body has been read."""
 
     __slots__ = ("content", "headers", "status_code")
 
@@ -95,37 +98,34 @@ class _Reply:
         """There is nothing to close."""
 
 
-def _found(_: _Request, headers: dict[str, str], content: bytes) -> _Reply:
-    """A reply of the cache."""
+def _cached_reply(_: _Request, headers: dict[str, str], content: bytes) -> _Reply:
+    """A reply from the cache."""
     return _Reply(200, headers, content)
 
 
 SessionOf = Callable[[], Awaitable[aiohttp.ClientSession]]
 
 
-class Direct:
-    """The short way of one client, whose requests go through `step` and out by the sessions of `session_of`."""
+class DirectCalls:
+    """Makes direct calls for one client, through `step` and the aiohttp session of the running loop, `session_of`."""
 
     def __init__(self, client: AsyncOpenAI, step: Step, session_of: SessionOf) -> None:
         self._client = client
         self._session_of = session_of
         self._package = http_package(client._client)
-        self._send = stepped_async(self._sent, step, _found)
+        self._send = send_through_async(self._post, step, _cached_reply)
         self._templates: dict[tuple[str, str], _Template] = {}
-        # Keys that are fetched or signed, other clouds and proxies are the SDK's business.
+        # The SDK handles keys that are fetched or signed, other clouds, and proxies.
         special = ("_provider_runtime", "_workload_identity_auth", "_api_key_provider", "_strict_response_validation")
         self._is_open = not any(getattr(client, name, None) for name in special) and not getproxies()
 
     @property
     def is_open(self) -> bool:
-        """Whether calls of this client may go this way at all.
-
-        Not where the SDK is to try again itself, or to write its log.
-        """
+        """Whether calls of this client may be direct: not if the SDK is to retry itself, or to write its log."""
         return self._is_open and not self._client.max_retries and not _sdk_logger.isEnabledFor(logging.DEBUG)
 
-    def takes(self, cast_to: Any, body: Any, options: Mapping[str, Any]) -> bool:
-        """Whether a call may go this way."""
+    def accepts(self, cast_to: Any, body: Any, options: Mapping[str, Any]) -> bool:
+        """Whether this call may be direct."""
         return (
             self.is_open
             and options.keys() <= _SECURITY.keys()
@@ -135,11 +135,11 @@ class Direct:
         )
 
     async def post(self, path: str, cast_to: Any, body: dict[str, Any], options: Mapping[str, Any]) -> Any:
-        """What ``client.post`` gives, and raises."""
+        """Do what ``client.post`` does: returns the same, raises the same."""
         try:
             content = orjson.dumps(body)
         except TypeError:
-            # Half a character, or a number of more than 64 bits.
+            # orjson refuses lone surrogates and integers of more than 64 bits; the SDK sends them.
             return await AsyncOpenAI.post(self._client, path, cast_to=cast_to, body=body, options=cast(Any, options))
         try:
             reply = await self._send(_Request(self._template(path, options), content))
@@ -154,14 +154,14 @@ class Direct:
                     return data
                 model = cast_to.model_validate(data, strict=True)
             except (orjson.JSONDecodeError, ValidationError):
-                # The SDK is more lenient with what servers say, or has a word for what is wrong.
+                # The SDK parses leniently, or raises an error that says what is wrong.
                 pass
             else:
                 model._request_id = reply.headers.get("x-request-id")
                 return model
-        return await self._judged_by_sdk(reply, path, cast_to, body, options)
+        return await self._processed_by_sdk(reply, path, cast_to, body, options)
 
-    async def _sent(self, request: _Request) -> _Reply:
+    async def _post(self, request: _Request) -> _Reply:
         session = await self._session_of()
         try:
             async with session.post(
@@ -176,13 +176,17 @@ class Direct:
     def _template(self, path: str, options: Mapping[str, Any]) -> _Template:
         client = self._client
         template = self._templates.get((path, client.api_key))
-        # What authors may set on a client that they have.
-        if template is None or template.base_url is not client._base_url or template.waits is not client.timeout:
+        # Authors may change these on a client they have. Compared by identity, which costs less than comparing URLs.
+        if (
+            template is None
+            or template.base_url is not client._base_url
+            or template.given_timeout is not client.timeout
+        ):
             request = self._built(path, {}, options)
             headers = {
                 name: value
                 for name, value in request.headers.items()
-                # aiohttp sets them by what it can do and by the body.
+                # aiohttp sets these itself.
                 if name not in ("accept-encoding", "connection", "content-length", "host")
             }
             seconds = request.extensions.get("timeout", {})
@@ -198,10 +202,10 @@ class Direct:
         """The request that the SDK would send."""
         return self._client._build_request(_final_options(path, body, options))
 
-    async def _judged_by_sdk(
+    async def _processed_by_sdk(
         self, reply: _Reply, path: str, cast_to: Any, body: dict[str, Any], options: Mapping[str, Any]
     ) -> Any:
-        headers = [(name, value) for name, value in reply.headers.items() if name.lower() not in _OF_THE_TRANSFER]
+        headers = [(name, value) for name, value in reply.headers.items() if name.lower() not in _TRANSFER_HEADERS]
         response = self._package.Response(
             reply.status_code, headers=headers, content=reply.content, request=self._built(path, body, options)
         )
@@ -217,15 +221,15 @@ class Direct:
 
 
 def _final_options(path: str, body: dict[str, Any], options: Mapping[str, Any]) -> FinalRequestOptions:
-    """What the SDK makes of a call before it builds the request."""
+    """The options from which the SDK builds the request."""
     given: Any = {"method": "post", "url": path, "json_data": body, **options}
     return FinalRequestOptions.construct(**given)
 
 
 class DirectChat(AsyncChat):
-    """``client.chat`` of a client with a short way."""
+    """``client.chat`` of a client with direct calls."""
 
-    def __init__(self, client: AsyncOpenAI, direct: Direct) -> None:
+    def __init__(self, client: AsyncOpenAI, direct: DirectCalls) -> None:
         super().__init__(client)
         self._direct = direct
 
@@ -238,9 +242,9 @@ _create = AsyncCompletions.create
 
 
 class _DirectCompletions(AsyncCompletions):
-    """Completions whose plain parameters are not transformed by their types, which would change nothing."""
+    """Completions that skip the transformation of plain parameters by type, which would change nothing."""
 
-    def __init__(self, client: AsyncOpenAI, direct: Direct) -> None:
+    def __init__(self, client: AsyncOpenAI, direct: DirectCalls) -> None:
         super().__init__(client)
         self._direct = direct
 
@@ -248,7 +252,7 @@ class _DirectCompletions(AsyncCompletions):
     async def create(self, **parameters: Any) -> Any:  # type: ignore[override]
         if (
             self._direct.is_open
-            # Tracing tools put a function of their own in the place of the SDK's: that one is called then.
+            # Tracing tools replace the SDK's function; theirs must be called then.
             and AsyncCompletions.create is _create
             and "model" in parameters
             and "messages" in parameters

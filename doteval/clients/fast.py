@@ -1,7 +1,7 @@
-"""The fast path: a chat completion without any models of the SDK.
+"""The fast path: a chat completion without the SDK's models.
 
-Parameters go as they are, and the reply comes as plain JSON values. With an async client of doteval's own that saves
-the little that building the models costs there; with every other client most of what ``create()`` costs.
+Parameters are sent as they are, and the reply is plain JSON values. With one of doteval's async clients this saves the
+little that building the models costs there; with any other client it saves most of what ``create()`` costs.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ def chat(client: AsyncOpenAI, **parameters: Any) -> Awaitable[dict[str, Any]]: .
 @overload
 def chat(client: OpenAI, **parameters: Any) -> dict[str, Any]: ...
 def chat(client: OpenAI | AsyncOpenAI, **parameters: Any) -> dict[str, Any] | Awaitable[dict[str, Any]]:
-    """A chat completion with the parameters of the API (``model``, ``messages``, ...), as JSON values.
+    """Ask for a chat completion with the parameters of the API (``model``, ``messages``, ...); returns JSON values.
 
-    To be awaited with an async client. Streams are not for this way: use ``create(stream=True)``.
+    With an async client: ``reply = await chat(client, model="gpt-4o", messages=[...])``.
 
-    Raises what the client's ``chat.completions.create`` raises.
+    Raises what the client's ``chat.completions.create`` raises, and ValueError for ``stream=True``.
     """
     if parameters.get("stream"):
-        raise ValueError("chat() gives whole replies: use client.chat.completions.create(stream=True)")
-    # `object` is what the SDK neither validates nor converts.
+        raise ValueError("chat() returns whole replies: use client.chat.completions.create(stream=True)")
+    # The SDK neither validates nor converts a reply that is cast to `object`.
     plain: Any = object
     reply: Any = client.post("/chat/completions", cast_to=plain, body=parameters)
     return reply  # type: ignore[no-any-return]

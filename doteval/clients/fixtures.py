@@ -1,6 +1,6 @@
-"""Session fixtures that every evaluation file has. A fixture of the same name in the user's files wins.
+"""Session fixtures that every evaluation file may use. A fixture of the same name in the user's files overrides them.
 
-Nothing is imported, and no connection made, before an evaluation asks for one.
+Clients are imported and made when an evaluation asks for one.
 """
 
 from __future__ import annotations
@@ -36,6 +36,6 @@ def _settings() -> dict[str, Any]:
     if os.environ.get("OPENAI_API_KEY"):
         return {}
     if os.environ.get("OPENAI_BASE_URL"):
-        # A server of one's own often wants no key, but the SDK does.
+        # A self-hosted server often needs no key, but the SDK does.
         return {"api_key": "unused"}
     pytest.skip("no OpenAI API: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that needs no key")

@@ -1,13 +1,12 @@
-"""OpenAI clients that share connections, replies and limits, try again, and say what they used.
+"""OpenAI clients that share connections, cached replies and rate limits, retry, and record their usage.
 
-`openai_client()` and `async_openai_client()` give real clients of the `openai` package. Each process
-keeps one pool of connections for each set of client settings, so a client may be made anew for
-every row. What the clients use is added to the meter of the row that called (`doteval.core.metering`) and
-to totals that ``client.get_stats()`` tells. `instrument()` does the same for a client of another make.
+`openai_client()` and `async_openai_client()` make real clients of the `openai` package. Each process keeps one
+connection pool for each set of client settings, so a client may be made anew for every row. Usage is added to the meter
+of the row that makes the call (`doteval.core.metering`) and to the totals of ``client.get_stats()``. `instrument()`
+does the same for a client that the author made.
 
-What happens to a request on its way, from the outside in: it is answered from the cache, tried again,
-held until the limits let it go, and recorded. Each is a module of its own: `caching`, `retries`,
-`limits`, `recording`.
+A request passes four steps, from the outside in: `cache.step` answers it from the cache, `retries` tries again,
+`rate_limits.step` holds it back until it may be sent, `usage_recording` records it.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from aiohttp import ClientSession
 from openai import DEFAULT_MAX_RETRIES, AsyncOpenAI, DefaultAioHttpClient, DefaultHttpxClient, OpenAI
 from openai.resources.chat import AsyncChat
 
-from doteval.clients.cache.step import cached
-from doteval.clients.direct import Direct, DirectChat
-from doteval.clients.rate_limits.limiter import Limits
-from doteval.clients.rate_limits.step import limited
-from doteval.clients.retries import RETRY_SECONDS, RetryPolicy, retried
+from doteval.clients.cache.step import cache_step
+from doteval.clients.direct import DirectCalls, DirectChat
+from doteval.clients.rate_limits.limiter import UserLimits
+from doteval.clients.rate_limits.step import rate_limit_step
+from doteval.clients.retries import RETRY_SECONDS, RetryPolicy, retry_step
 from doteval.clients.shared_state import shared_cache, shared_limiter, shared_prices
-from doteval.clients.steps import Step, http_package, sent, stepped, stepped_async
-from doteval.clients.usage_recording import Ledger, recorded
+from doteval.clients.steps import Step, http_package, send_step, send_through, send_through_async
+from doteval.clients.usage_recording import UsageTotals, usage_step
 from doteval.core.client_config import Caching, client_config
 from doteval.errors import UsageError
 
@@ -44,63 +43,63 @@ Client = TypeVar("Client", bound=OpenAI | AsyncOpenAI)
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """What a client does beyond what the SDK's does."""
+    """What a client adds to the SDK's."""
 
     cache: Caching = None
     retries: RetryPolicy = RetryPolicy()  # noqa: RUF009 - it is frozen
-    limits: Limits = Limits()  # noqa: RUF009 - it is frozen
+    limits: UserLimits = UserLimits()  # noqa: RUF009 - it is frozen
 
 
 class MeteredOpenAI(OpenAI):
-    """An `openai.OpenAI` on the process's pool for its settings; takes what `openai.OpenAI` takes.
+    """An `openai.OpenAI` on this process's connection pool for its settings; takes what the original takes.
 
-    Closing it leaves the pool to the other clients. An `http_client` of the caller's own is used
-    as it is, with the same steps around it.
+    Closing it leaves the pool open for other clients. An `http_client` of the caller's is used as it is, with the same
+    steps around it.
     """
 
     def __init__(self, *, http_client: Any = None, options: ClientOptions | None = None, **settings: Any) -> None:
         options, settings = _retries_taken_over(http_client, options, settings)
         pool = http_client or _pool(_Pool, settings, options)
         super().__init__(http_client=pool, **settings)
-        self._ledger = _way_of(pool, options).ledger
+        self._totals = _instrumented(pool, options).totals
 
     def get_stats(self) -> dict[str, Any]:
-        """Totals of all clients of this process with these settings; `Ledger.stats` says what is in them."""
-        return self._ledger.stats()
+        """The usage of all clients of this process with these settings; see `UsageTotals.stats`."""
+        return self._totals.stats()
 
 
 class MeteredAsyncOpenAI(AsyncOpenAI):
-    """An `openai.AsyncOpenAI` on the process's pool for its settings; takes what `openai.AsyncOpenAI` takes.
+    """An `openai.AsyncOpenAI` on this process's connection pool for its settings; takes what the original takes.
 
-    Its connections go through aiohttp, at half of httpx's cost a call. It may be made outside of an
-    event loop and used on any: each loop has connections of its own, closed when the loop shuts
-    down. Closing the client leaves the pool to the others.
+    Its connections use aiohttp, at half of httpx's processor time a call. It may be made outside of an event loop and
+    used on any: each loop has its own connections, closed when the loop shuts down. Closing the client leaves the pool
+    open for other clients.
     """
 
     def __init__(self, *, http_client: Any = None, options: ClientOptions | None = None, **settings: Any) -> None:
         options, settings = _retries_taken_over(http_client, options, settings)
         pool = http_client or _pool(_AsyncPool, settings, options)
         super().__init__(http_client=pool, **settings)
-        way = _way_of(pool, options)
-        self._ledger = way.ledger
-        # A client of the caller's own may do more than ours.
-        self._direct = Direct(self, way.step, pool.session) if isinstance(pool, _AsyncPool) else None
+        instrumented = _instrumented(pool, options)
+        self._totals = instrumented.totals
+        # An HTTP client of the caller's may do things that a direct call would skip.
+        self._direct = DirectCalls(self, instrumented.step, pool.session) if isinstance(pool, _AsyncPool) else None
 
     @cached_property
     def chat(self) -> AsyncChat:
-        """Chat completions, by the short way where nothing speaks against it."""
+        """Chat completions, as direct calls where possible."""
         return super().chat if self._direct is None else DirectChat(self, self._direct)
 
     async def post(self, path: str, *, cast_to: Any, body: Any = None, options: Any = None, **more: Any) -> Any:
-        """``AsyncOpenAI.post``, by the short way where nothing speaks against it."""
+        """``AsyncOpenAI.post``, as a direct call where possible."""
         options = {} if options is None else options
-        if self._direct is not None and not any(more.values()) and self._direct.takes(cast_to, body, options):
+        if self._direct is not None and not any(more.values()) and self._direct.accepts(cast_to, body, options):
             return await self._direct.post(path, cast_to, body, options)
         return await super().post(path, cast_to=cast_to, body=body, options=options, **more)
 
     def get_stats(self) -> dict[str, Any]:
-        """Totals of all clients of this process with these settings; `Ledger.stats` says what is in them."""
-        return self._ledger.stats()
+        """The usage of all clients of this process with these settings; see `UsageTotals.stats`."""
+        return self._totals.stats()
 
 
 def openai_client(
@@ -111,12 +110,14 @@ def openai_client(
     tokens_per_minute: float | None = None,
     **settings: Any,
 ) -> MeteredOpenAI:
-    """A client with the settings of `openai.OpenAI`, and its environment variables.
+    """Make a client with the settings and environment variables of `openai.OpenAI`.
 
-    `cache`: see `Caching`; a single call may differ, with ``extra_headers={"x-doteval-cache": "always"}``
-    or ``"never"``. `max_retries`: tries after the first (6), none of which begins `retry_seconds` after
-    the first. `requests_per_minute` and `tokens_per_minute` are for all worker processes together, by base
-    URL and model; what the server says of its own limits is kept in any case.
+    `cache`: see `Caching`; ``extra_headers={"x-doteval-cache": "always"}`` or ``"never"`` overrides it for one call.
+    `max_retries`: tries after the first (6 by default), none of which begins more than `retry_seconds` after the first.
+    `requests_per_minute` and `tokens_per_minute`: limits for all worker processes together, by base URL and model;
+    limits that the server reports hold in any case.
+
+    ``openai_client(base_url="http://localhost:8000/v1", requests_per_minute=600)``
 
     Raises openai.OpenAIError without credentials, UsageError for a price table that cannot be read.
     """
@@ -131,7 +132,7 @@ def async_openai_client(
     tokens_per_minute: float | None = None,
     **settings: Any,
 ) -> MeteredAsyncOpenAI:
-    """A client with the settings of `openai.AsyncOpenAI`, and its environment variables; otherwise as `openai_client`.
+    """Make a client with the settings and environment variables of `openai.AsyncOpenAI`; otherwise as `openai_client`.
 
     Raises openai.OpenAIError without credentials, UsageError for a price table that cannot be read.
     """
@@ -147,19 +148,19 @@ def instrument(
     requests_per_minute: float | None = None,
     tokens_per_minute: float | None = None,
 ) -> Client:
-    """Do for a client of the author's own what `openai_client` does, and give it a `get_stats()`. Returns the client.
+    """Add what `openai_client` does to a client that the author made, and a `get_stats()`. Returns the client.
 
-    Works for every client class of the `openai` package. Its `max_retries` is taken over, so that the SDK
-    does not try again as well. Copies of it (`with_options`) share its connections, and so the steps around
-    them. A second call changes nothing.
+    Works for every client class of the `openai` package: ``client = instrument(AzureOpenAI(), cache=True)``. The
+    client's `max_retries` is taken over, so that the SDK does not retry as well. Copies (`with_options`) share its
+    connections and the steps around them. A second call changes nothing.
     """
     options = _options(cache, retry_seconds, requests_per_minute, tokens_per_minute)
-    # The SDK has no public name for the HTTP client of a client.
+    # The SDK has no public name for a client's HTTP client.
     http_client = client._client
-    if http_client not in _ways:
+    if http_client not in _instrumented_clients:
         options = _with_retries(options, client.max_retries)
         client.max_retries = 0
-    client.get_stats = _way_of(http_client, options).ledger.stats  # type: ignore[union-attr]
+    client.get_stats = _instrumented(http_client, options).totals.stats  # type: ignore[union-attr]
     return client
 
 
@@ -170,81 +171,82 @@ def _options(
         raise UsageError(f"cache is {cache!r}", remedy='Give True, False or "always".')
     for name, value in (("requests_per_minute", requests_per_minute), ("tokens_per_minute", tokens_per_minute)):
         if value is not None and not value > 0:
-            raise UsageError(f"{name} is {value!r}", remedy="Give a number above 0, or nothing for no limit.")
-    return ClientOptions(cache, RetryPolicy(seconds=retry_seconds), Limits(requests_per_minute, tokens_per_minute))
+            raise UsageError(f"{name} is {value!r}", remedy="Give a number above 0, or None for no limit.")
+    return ClientOptions(cache, RetryPolicy(seconds=retry_seconds), UserLimits(requests_per_minute, tokens_per_minute))
 
 
 def _retries_taken_over(
     http_client: Any, options: ClientOptions | None, settings: dict[str, Any]
 ) -> tuple[ClientOptions, dict[str, Any]]:
-    """The SDK's own retries made ours. Not for copies of a client, which share its HTTP client."""
+    """Move the SDK's retries to the retry step, but for copies of a client, whose HTTP client has that step already."""
     options = options or ClientOptions()
-    if http_client is not None and http_client in _ways:
+    if http_client is not None and http_client in _instrumented_clients:
         return options, settings
     return _with_retries(options, settings.get("max_retries", DEFAULT_MAX_RETRIES)), {**settings, "max_retries": 0}
 
 
 def _with_retries(options: ClientOptions, max_retries: int) -> ClientOptions:
-    # The SDK's default is meant for people who wait; rows by the thousand deserve more patience.
+    # The SDK's default suits a person who waits; thousands of rows are worth more retries.
     if max_retries == DEFAULT_MAX_RETRIES:
         return options
     return replace(options, retries=replace(options.retries, retries=max_retries))
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """The steps around an HTTP client's `send`, and what they count."""
+class _Instrumented:
+    """The steps around an HTTP client's `send`, and the usage that they record."""
 
-    ledger: Ledger
+    totals: UsageTotals
     step: Step
 
 
-_ways: WeakKeyDictionary[Any, _Way] = WeakKeyDictionary()
+_instrumented_clients: WeakKeyDictionary[Any, _Instrumented] = WeakKeyDictionary()
 _pools: dict[tuple[type, bytes], Any] = {}
 _lock = threading.Lock()
 
 
-def _way_of(http_client: Any, options: ClientOptions) -> _Way:
-    """The way of an HTTP client, whose `send` goes through our steps from the first time on."""
+def _instrumented(http_client: Any, options: ClientOptions) -> _Instrumented:
+    """Put the steps around the `send` of an HTTP client, unless that was done before."""
     with _lock:
-        way = _ways.get(http_client)
-        if way is None:
-            ledger = Ledger()
-            way = _ways[http_client] = _Way(ledger, _steps(ledger, options, _errors_of(http_client)))
-            through = stepped_async if inspect.iscoroutinefunction(http_client.send) else stepped
-            http_client.send = through(http_client.send, way.step)
-    return way
+        instrumented = _instrumented_clients.get(http_client)
+        if instrumented is None:
+            totals = UsageTotals()
+            instrumented = _Instrumented(totals, _steps(totals, options, _transport_errors(http_client)))
+            _instrumented_clients[http_client] = instrumented
+            through = send_through_async if inspect.iscoroutinefunction(http_client.send) else send_through
+            http_client.send = through(http_client.send, instrumented.step)
+    return instrumented
 
 
-def _steps(ledger: Ledger, options: ClientOptions, transport_errors: tuple[type[Exception], ...]) -> Step:
-    """From the inside out."""
-    step = recorded(sent, ledger, shared_prices())
-    step = limited(step, shared_limiter(), options.limits, ledger)
-    step = retried(step, options.retries, ledger, transport_errors=transport_errors)
-    return cached(step, shared_cache(), client_config().choice, options.cache, ledger)
+def _steps(totals: UsageTotals, options: ClientOptions, transport_errors: tuple[type[Exception], ...]) -> Step:
+    """The steps, built from the inside out."""
+    step = usage_step(send_step, totals, shared_prices())
+    step = rate_limit_step(step, shared_limiter(), options.limits, totals)
+    step = retry_step(step, options.retries, totals, transport_errors=transport_errors)
+    return cache_step(step, shared_cache(), client_config().choice, options.cache, totals)
 
 
-def _errors_of(http_client: Any) -> tuple[type[Exception], ...]:
-    """What the package of an HTTP client raises when there is no reply."""
+def _transport_errors(http_client: Any) -> tuple[type[Exception], ...]:
+    """The errors that the package of an HTTP client raises if there is no reply."""
     package = http_package(http_client)
     return package.TimeoutException, package.NetworkError, package.RemoteProtocolError, package.ProxyError
 
 
 class _Pool(DefaultHttpxClient):
-    """Connections that outlive the clients on them."""
+    """A connection pool that outlives the clients that use it."""
 
     def close(self) -> None:
-        """Leave them open, for the other clients."""
+        """Leave the connections open for other clients."""
 
     def shut(self) -> None:
         super().close()
 
 
 class _AsyncPool(DefaultAioHttpClient):
-    """Connections that outlive the clients on them, apart for each event loop, to which sockets belong."""
+    """A connection pool for each event loop, since sockets belong to a loop. It outlives the clients that use it."""
 
     def __init__(self) -> None:
-        # Read once: it takes as long as hundreds of calls, which would wait for it if an event loop did it.
+        # Read once, and not on an event loop: it takes as long as hundreds of calls, which would wait for it.
         self._certificates = http_package(self).create_ssl_context()
         super().__init__(verify=self._certificates)
         self._loops: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[Any, None]]] = {}
@@ -254,7 +256,7 @@ class _AsyncPool(DefaultAioHttpClient):
 
     async def session(self) -> ClientSession:
         """The aiohttp session whose connections `send` uses on this event loop."""
-        # What httpx calls a transport is the SDK's bridge to aiohttp. It has no public name.
+        # The httpx transport is the SDK's bridge to aiohttp, which has no public name.
         transport = (await self._opened())._transport
         if not isinstance(transport.client, ClientSession):
             transport.client = transport.get_client()
@@ -264,12 +266,12 @@ class _AsyncPool(DefaultAioHttpClient):
         loop = asyncio.get_running_loop()
         opened = self._loops.get(loop)
         if opened is None:
-            keeper = self._open_until_the_end_of(loop)
-            opened = self._loops[loop] = await anext(keeper), keeper
+            generator = self._open_until_shutdown(loop)
+            opened = self._loops[loop] = await anext(generator), generator
         return opened[0]
 
-    async def _open_until_the_end_of(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[Any, None]:
-        # Whoever ends a loop closes its unfinished generators, as asyncio.run does: that ends this one.
+    async def _open_until_shutdown(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[Any, None]:
+        # asyncio.run, and any runner that calls shutdown_asyncgens, closes this generator as the loop ends.
         http_client = DefaultAioHttpClient(verify=self._certificates)
         try:
             yield http_client
@@ -278,11 +280,11 @@ class _AsyncPool(DefaultAioHttpClient):
             await http_client.aclose()
 
     async def aclose(self) -> None:
-        """Leave them open, for the other clients."""
+        """Leave the connections open for other clients."""
 
 
 def _pool(kind: type[Any], settings: dict[str, Any], options: ClientOptions) -> Any:
-    # A digest: the settings hold the key.
+    # A digest, because the settings hold the API key.
     given = [*sorted((name, repr(value)) for name, value in settings.items()), repr(options), repr(client_config())]
     found = [(name, os.environ.get(name)) for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL")]
     key = (kind, hashlib.blake2b(repr((given, found)).encode(), digest_size=16).digest())

@@ -1,4 +1,4 @@
-"""A Redis by the URL that Celery has for it."""
+"""Connects to Redis by the URLs that Celery uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ANSWER_SECONDS = 10.0
 
 
 def redis_client(broker: str) -> redis.Redis:
-    """A client of a broker's Redis. Connects to nothing yet. Raises ResourceError for a URL that is none."""
+    """A client of the broker's Redis, which connects when it is first used. Raises ResourceError for a broken URL."""
     try:
         client: redis.Redis = redis.Redis.from_url(
             Broker(broker).redis_url,
@@ -21,19 +21,15 @@ def redis_client(broker: str) -> redis.Redis:
         )
     except ValueError as error:
         # Without the error's text, which may quote a part of the password.
-        raise ResourceError(f"the Redis URL {hidden(broker)} cannot be used ({type(error).__name__})") from None
+        raise ResourceError(f"the Redis URL {Broker(broker)} cannot be used ({type(error).__name__})") from None
     return client
 
 
 def redis_time(broker: str) -> float:
-    """Seconds since the epoch by the clock of a broker's Redis. Raises ResourceError if it cannot be reached."""
+    """Seconds since the epoch by the clock of the broker's Redis. Raises ResourceError if it cannot be reached."""
     with redis_client(broker) as client:
         try:
             seconds, microseconds = client.time()
         except redis.RedisError as error:
-            raise ResourceError(f"the Redis {hidden(broker)} does not answer: {type(error).__name__}") from error
+            raise ResourceError(f"the Redis {Broker(broker)} does not answer: {type(error).__name__}") from error
     return float(seconds) + float(microseconds) / 1e6
-
-
-def hidden(broker: str) -> str:
-    return str(Broker(broker))

@@ -1,4 +1,4 @@
-"""Lua scripts in Redis, many in one round trip."""
+"""Runs Lua scripts in Redis, many in one round trip."""
 
 from __future__ import annotations
 
@@ -11,34 +11,38 @@ from redis.exceptions import NoScriptError
 
 
 class Script:
-    """The text of a script, and the digest that Redis knows it by."""
+    """The text of a script, and the digest by which Redis knows it.
+
+    >>> Script("return 1").digest
+    'e0e1f9fabfc9d4800c877a703b823ac0578ff8db'
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-Call = tuple[Script, Sequence[str], Sequence[Any]]
+ScriptCall = tuple[Script, Sequence[str], Sequence[Any]]
 """A script, its keys and its arguments."""
 
 
 class Scripts:
-    """Runs scripts in the Redis of one client. Belongs to one thread."""
+    """Runs scripts in the Redis of one client. Used by one thread only."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._loaded: dict[str, Script] = {}
 
-    def run(self, calls: Sequence[Call]) -> list[Any]:
+    def run(self, calls: Sequence[ScriptCall]) -> list[Any]:
         """Run scripts in order, in one round trip. Raises redis.RedisError if one of them could not be run."""
-        # Before anything runs: to load one in between would change the order.
+        # All are loaded before any runs: a script loaded in between would run out of order.
         self._load(script for script, _, _ in calls if script.digest not in self._loaded)
-        replies = self._attempt(calls)
-        lost = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if lost:
-            # A Redis that was restarted has forgotten all of them. What did run is not run again.
+        replies = self._evaluate(calls)
+        missing = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if missing:
+            # A Redis that was restarted has forgotten all scripts. Those that did run are not run again.
             self._load(list(self._loaded.values()))
-            for number, reply in zip(lost, self._attempt([calls[number] for number in lost]), strict=True):
+            for number, reply in zip(missing, self._evaluate([calls[number] for number in missing]), strict=True):
                 replies[number] = reply
         for reply in replies:
             if isinstance(reply, redis.RedisError):
@@ -50,7 +54,7 @@ class Scripts:
             self._client.script_load(script.text)
             self._loaded[script.digest] = script
 
-    def _attempt(self, calls: Sequence[Call]) -> list[Any]:
+    def _evaluate(self, calls: Sequence[ScriptCall]) -> list[Any]:
         with self._client.pipeline(transaction=False) as pipeline:
             for script, keys, arguments in calls:
                 pipeline.evalsha(script.digest, len(keys), *keys, *arguments)

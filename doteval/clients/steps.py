@@ -1,9 +1,8 @@
-"""One request on its way, and how it is sent: what the steps around an HTTP client's `send` are made of.
+"""Request steps: the layers that a model call passes on its way through an HTTP client's `send`.
 
-A step is an async function from an `Exchange` to a response, made around the next one; the innermost
-sends. Steps are written once, for both kinds of clients: they do nothing that takes time but through
-the exchange's `Io`. For a client that blocks, `Io` blocks, and the coroutine runs through without ever
-being suspended.
+A step is an async function from an `ApiCall` to a response, made around the next step; the innermost one sends. Steps
+are written once for sync and async clients: they wait only through the call's `Io`. The `Io` of a sync client blocks,
+so its coroutine runs to the end without being suspended.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
-from doteval.clients.streams import Watcher, watch, watch_async
+from doteval.clients.streams import StreamObserver, observe, observe_async
 from doteval.core.metering import Meter, current_meter
 from doteval.errors import UsageError
 
-# Requests and responses are httpx2's with openai 3 and httpx's with openai 2; what is used of them
-# here is the same, and neither is imported.
+# Requests and responses are httpx2's with openai 3 and httpx's with openai 2. The parts used here are the same in
+# both, and neither package is imported.
 Request = Any
 Response = Any
 Send = Callable[..., Response]
@@ -31,41 +30,48 @@ AsyncSend = Callable[..., Coroutine[Any, Any, Response]]
 MakeReply = Callable[[Request, dict[str, str], bytes], Response]
 
 UNKNOWN_MODEL = "unknown"
-"""The model of requests that name none, like a list of the models."""
+"""The model of requests that name none, such as a request for the list of models."""
 
 Value = TypeVar("Value")
 
 
 class Io(Protocol):
-    """What takes time."""
+    """The operations of a step that take time."""
 
-    async def send(self, request: Request, options: dict[str, Any]) -> Response: ...
+    async def send(self, request: Request, options: dict[str, Any]) -> Response:
+        """Send the request by the HTTP client."""
 
-    async def pause(self, seconds: float) -> None: ...
+    async def pause(self, seconds: float) -> None:
+        """Sleep."""
 
     async def wait(self, future: Future[Value]) -> Value:
         """The result of a future that another thread completes."""
 
     async def close(self, response: Response) -> None:
-        """Give up a reply whose body nobody will read."""
+        """Close a response whose body nobody will read."""
 
-    def watch(self, response: Response, watcher: Watcher) -> None: ...
+    def observe(self, response: Response, observer: StreamObserver) -> None:
+        """Have `observer` see the body as the caller reads it."""
 
     def reply(self, request: Request, headers: dict[str, str], content: bytes) -> Response:
-        """A successful reply that no server sent just now."""
+        """A successful response made from a stored reply."""
 
 
-class Exchange:
-    """A request, the meter of the row that sent it, how often it was tried, and the tokens of the reply once known."""
+class ApiCall:
+    """One request on its way, with the meter of the row that makes it.
 
-    __slots__ = ("attempt", "body", "io", "meter", "model", "options", "request", "tokens")
+    `body`: the JSON object sent, empty if there is none; `try_number`: counts from 1; `tokens`: those of the reply,
+    None until known.
+    """
+
+    __slots__ = ("body", "io", "meter", "model", "options", "request", "tokens", "try_number")
 
     def __init__(self, io: Io, request: Request, options: dict[str, Any]) -> None:
         self.io = io
         self.request = request
         self.options = options
         self.meter: Meter | None = current_meter()
-        self.attempt = 1
+        self.try_number = 1
         self.tokens: int | None = None
         self.body = _body_of(request)
         model = self.body.get("model")
@@ -73,22 +79,22 @@ class Exchange:
 
     @property
     def streamed(self) -> bool:
-        """Whether the caller will read the body as it comes."""
+        """Whether the caller will read the body as it arrives."""
         return bool(self.options.get("stream"))
 
     @property
     def evaluation(self) -> str:
-        """The evaluation that the request is for, "" outside of rows."""
+        """The evaluation of the row that makes the call, "" outside of rows."""
         place = self.meter and self.meter.place
         return place.evaluation if place else ""
 
 
-Step = Callable[[Exchange], Awaitable[Response]]
+Step = Callable[[ApiCall], Awaitable[Response]]
 
 
-async def sent(exchange: Exchange) -> Response:
+async def send_step(call: ApiCall) -> Response:
     """The innermost step."""
-    return await exchange.io.send(exchange.request, exchange.options)
+    return await call.io.send(call.request, call.options)
 
 
 def _http_reply(request: Request, headers: dict[str, str], content: bytes) -> Response:
@@ -97,29 +103,29 @@ def _http_reply(request: Request, headers: dict[str, str], content: bytes) -> Re
     return response
 
 
-def stepped(send: Send, step: Step) -> Send:
-    """A `send` that goes through the steps, for a client that blocks."""
+def send_through(send: Send, step: Step) -> Send:
+    """A `send` of a sync client that passes through `step`."""
     io = _BlockingIo(send)
 
-    def send_through(request: Request, **options: Any) -> Response:
-        coroutine: Any = step(Exchange(io, request, options))
+    def send_with_steps(request: Request, **options: Any) -> Response:
+        coroutine: Any = step(ApiCall(io, request, options))
         try:
             coroutine.send(None)
         except StopIteration as end:
             return end.value
         raise AssertionError("a step waited for something else than its Io")
 
-    return send_through
+    return send_with_steps
 
 
-def stepped_async(send: AsyncSend, step: Step, reply: MakeReply = _http_reply) -> AsyncSend:
-    """A `send` that goes through the steps, for a client of asyncio. `reply` makes the replies of the cache."""
+def send_through_async(send: AsyncSend, step: Step, reply: MakeReply = _http_reply) -> AsyncSend:
+    """A `send` of an async client that passes through `step`. `reply` makes responses from stored replies."""
     io = _AsyncIo(send, reply)
 
-    async def send_through(request: Request, **options: Any) -> Response:
-        return await step(Exchange(io, request, options))
+    async def send_with_steps(request: Request, **options: Any) -> Response:
+        return await step(ApiCall(io, request, options))
 
-    return send_through
+    return send_with_steps
 
 
 class _BlockingIo:
@@ -136,7 +142,7 @@ class _BlockingIo:
         try:
             return future.result()
         except BaseException:
-            # Ctrl-C, or the deadline of a row: whoever would complete it need not any more.
+            # Ctrl-C, or the deadline of the row: nobody needs the result any more.
             future.cancel()
             raise
 
@@ -146,8 +152,8 @@ class _BlockingIo:
     def reply(self, request: Request, headers: dict[str, str], content: bytes) -> Response:
         return _http_reply(request, headers, content)
 
-    def watch(self, response: Response, watcher: Watcher) -> None:
-        watch(response, watcher)
+    def observe(self, response: Response, observer: StreamObserver) -> None:
+        observe(response, observer)
 
 
 class _AsyncIo:
@@ -167,24 +173,24 @@ class _AsyncIo:
     async def close(self, response: Response) -> None:
         await response.aclose()
 
-    def watch(self, response: Response, watcher: Watcher) -> None:
-        watch_async(response, watcher)
+    def observe(self, response: Response, observer: StreamObserver) -> None:
+        observe_async(response, observer)
 
 
 def http_package(thing: Any) -> Any:
     """The package that an HTTP client or a request comes from: httpx or httpx2.
 
-    Raises UsageError for one that is of neither.
+    Raises UsageError for an object of neither package.
     """
     for kind in type(thing).__mro__:
         name = kind.__module__.partition(".")[0]
         if name in ("httpx", "httpx2"):
             return importlib.import_module(name)
-    raise UsageError(f"{type(thing).__name__} is no HTTP client of the openai package")
+    raise UsageError(f"{type(thing).__name__} is not an HTTP client of the openai package")
 
 
 def _body_of(request: Request) -> dict[str, Any]:
-    """The JSON object of a request, empty if there is none: whoever uses the body says what is wrong with it."""
+    """The JSON object of a request, empty if there is none. The server is left to complain about a broken one."""
     if not request.headers.get("content-type", "").startswith("application/json"):
         return {}
     try:

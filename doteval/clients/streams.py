@@ -1,4 +1,4 @@
-"""Bodies of replies that callers read as they come: who watches one sees what they read, and hears how that ended."""
+"""Observes reply bodies that callers read as a stream."""
 
 from __future__ import annotations
 
@@ -8,93 +8,98 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
-# In a line of its own: in the text of a reply the line breaks are escaped.
+# On a line of its own: within the text of a reply line breaks are escaped.
 _DONE = re.compile(rb"\ndata: ?\[DONE\]")
 _LONGEST = len(b"\ndata: [DONE]")
 
 
-class Watcher(Protocol):
-    """Sees the body of a reply while the caller reads it, and is told its end once."""
+class StreamObserver(Protocol):
+    """Sees the body of a reply while the caller reads it. One of the `on_` methods but `on_chunk` is called, once."""
 
-    def feed(self, chunk: bytes) -> None: ...
+    def on_chunk(self, chunk: bytes) -> None:
+        """The caller is about to get a part of the body."""
 
-    def ended(self) -> None:
+    def on_end(self) -> None:
         """The caller has read all of it."""
 
-    def broke(self) -> None:
-        """It broke off."""
+    def on_error(self) -> None:
+        """Reading failed before the end."""
 
-    def left(self) -> None:
+    def on_abandoned(self) -> None:
         """The caller left it unread, or half read.
 
-        The garbage collector may be the one who says so, in the middle of anything: it must not wait for a lock.
+        The garbage collector may call this at any moment, so it must not wait for a lock.
         """
 
 
 def is_done(events: bytes) -> bool:
-    """Whether server-sent events hold the last one of OpenAI's, after which the SDK reads no further."""
+    r"""Whether server-sent events hold OpenAI's last one, after which the SDK reads no further.
+
+    >>> is_done(b"data: {}\n\ndata: [DONE]\n\n")
+    True
+    """
     return _DONE.search(b"\n" + events) is not None
 
 
-def watch(response: Any, watcher: Watcher) -> None:
-    """Have a watcher see the body of a response that is read with `iter_bytes`."""
+def observe(response: Any, observer: StreamObserver) -> None:
+    """Have `observer` see the body of a response that is read with `iter_bytes`."""
     iterate: Callable[..., Iterator[bytes]] = response.iter_bytes
     close: Callable[[], None] = response.close
-    body = _Body(response, watcher)
+    body = _Body(response, observer)
 
-    def iterate_watched(*arguments: Any, **options: Any) -> Iterator[bytes]:
+    def iterate_observed(*arguments: Any, **options: Any) -> Iterator[bytes]:
         with body:
             for chunk in iterate(*arguments, **options):
-                body.hand_out(chunk)
+                body.pass_on(chunk)
                 yield chunk
                 body.is_being_read = True
 
-    def close_watched() -> None:
+    def close_observed() -> None:
         try:
             close()
         finally:
             body.closed()
 
-    response.iter_bytes = iterate_watched
-    response.close = close_watched
+    response.iter_bytes = iterate_observed
+    response.close = close_observed
 
 
-def watch_async(response: Any, watcher: Watcher) -> None:
-    """Have a watcher see the body of a response that is read with `aiter_bytes`."""
+def observe_async(response: Any, observer: StreamObserver) -> None:
+    """Have `observer` see the body of a response that is read with `aiter_bytes`."""
     iterate: Callable[..., AsyncIterator[bytes]] = response.aiter_bytes
     close: Callable[[], Awaitable[None]] = response.aclose
-    body = _Body(response, watcher)
+    body = _Body(response, observer)
 
-    async def iterate_watched(*arguments: Any, **options: Any) -> AsyncIterator[bytes]:
+    async def iterate_observed(*arguments: Any, **options: Any) -> AsyncIterator[bytes]:
         with body:
             async for chunk in iterate(*arguments, **options):
-                body.hand_out(chunk)
+                body.pass_on(chunk)
                 yield chunk
                 body.is_being_read = True
 
-    async def close_watched() -> None:
+    async def close_observed() -> None:
         try:
             await close()
         finally:
             body.closed()
 
-    response.aiter_bytes = iterate_watched
-    response.aclose = close_watched
+    response.aiter_bytes = iterate_observed
+    response.aclose = close_observed
 
 
 class _Body:
-    """One body, and who watches it. Inside a block of it the body is read.
+    """A body and its observer. The body is read inside a ``with`` block.
 
-    A close while bytes are waited for is the HTTP client's own, at the end of the body.
+    A close while the next bytes are awaited is the HTTP client's own, at the end of the body.
     """
 
-    def __init__(self, response: Any, watcher: Watcher) -> None:
+    def __init__(self, response: Any, observer: StreamObserver) -> None:
         self.is_being_read = False
-        self._watcher: Watcher | None = watcher
+        self._observer: StreamObserver | None = observer
         is_events = response.headers.get("content-type", "").startswith("text/event-stream")
         self._recent: bytes | None = b"\n" if is_events else None
-        # Whoever drops it need not have read or closed it.
-        weakref.finalize(response, self._tell, "left").atexit = False
+        # A caller may drop the response without reading or closing it.
+        weakref.finalize(response, self._notify, "on_abandoned").atexit = False
 
     def __enter__(self) -> None:
         self.is_being_read = True
@@ -103,27 +108,27 @@ class _Body:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         if kind is None:
-            self._tell("ended")
+            self._notify("on_end")
         else:
-            self._tell("broke" if issubclass(kind, Exception) else "left")
+            self._notify("on_error" if issubclass(kind, Exception) else "on_abandoned")
 
-    def hand_out(self, chunk: bytes) -> None:
-        """The caller gets so much of it."""
+    def pass_on(self, chunk: bytes) -> None:
+        """The caller is about to get `chunk`."""
         self.is_being_read = False
-        if self._watcher is None:
+        if self._observer is None:
             return
-        self._watcher.feed(chunk)
+        self._observer.on_chunk(chunk)
         if self._recent is not None:
             self._recent += chunk
             if _DONE.search(self._recent):
-                self._tell("ended")
+                self._notify("on_end")
             self._recent = self._recent[-_LONGEST:]
 
     def closed(self) -> None:
         if not self.is_being_read:
-            self._tell("left")
+            self._notify("on_abandoned")
 
-    def _tell(self, how: Literal["ended", "broke", "left"]) -> None:
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            getattr(watcher, how)()
+    def _notify(self, event: Literal["on_end", "on_error", "on_abandoned"]) -> None:
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            getattr(observer, event)()

@@ -1,11 +1,10 @@
-"""Usage recorded where requests leave: a step that sees every attempt, with the retries of the SDK too.
+"""Records usage where requests leave the process, so that every try is counted, the SDK's own retries too.
 
-Tokens are what the server's replies say in their ``usage``: chat completions, responses and
-embeddings, whole or streamed. A streamed chat completion says it only if it was asked for with
-``stream_options={"include_usage": True}``.
+Token counts come from the ``usage`` of replies: chat completions, responses and embeddings, whole or streamed. A
+streamed chat completion reports it only if it was asked to with ``stream_options={"include_usage": True}``.
 
-Of requests and replies only the model, the status and the token counts are read. Headers, where the
-keys are, are never kept.
+Only the model, the status and the token counts of requests and replies are read. Headers, which hold keys, are never
+kept.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from doteval.clients.steps import Exchange, Response, Step
+from doteval.clients.steps import ApiCall, Response, Step
 from doteval.core.histogram import NO_LATENCY, Latency
 from doteval.core.metering import Meter
 from doteval.core.prices import PriceTable
@@ -27,8 +26,14 @@ from doteval.core.results import Usage
 _COUNTS = tuple(field.name for field in fields(Usage) if field.name not in ("model", "cost", "latency"))
 
 
-class Ledger:
-    """The totals of one HTTP client, by model. Safe to use from threads."""
+class UsageTotals:
+    """The usage of one HTTP client, by model. Safe to use from threads.
+
+    >>> totals = UsageTotals()
+    >>> totals.add(Usage("m", requests=1, attempts=1, prompt_tokens=5), meter=None)
+    >>> totals.stats()["models"]["m"]["prompt_tokens"]
+    5
+    """
 
     def __init__(self) -> None:
         self._totals = Meter()
@@ -36,20 +41,22 @@ class Ledger:
         self._errors: Counter[str] = Counter()
 
     def add(self, usage: Usage, meter: Meter | None) -> None:
+        """Add usage, also to the meter of the row that caused it."""
         self._totals.add(usage)
         if meter is not None:
             meter.add(usage)
 
     def add_error(self, model: str) -> None:
+        """Count a try without a usable reply."""
         with self._lock:
             self._errors[model] += 1
 
     def stats(self) -> dict[str, Any]:
         """Counts over all models, and the same by model under ``models``.
 
-        ``requests`` (calls of the SDK's methods), ``attempts`` (with its retries), ``errors``
-        (attempts without a usable reply), tokens by kind, ``seconds`` spent on attempts and ``waited``
-        for limits; ``cost`` in US dollars, if the models have prices.
+        ``requests`` (calls of the SDK's methods), ``attempts`` (tries: requests and their retries), ``errors`` (tries
+        without a usable reply), tokens by kind, ``seconds`` spent on tries and ``waited`` for rate limits; ``cost`` in
+        US dollars, if the models have prices.
         """
         with self._lock:
             errors = dict(self._errors)
@@ -67,54 +74,54 @@ class Ledger:
         return {**totals, "models": models}
 
 
-def recorded(step: Step, ledger: Ledger, prices: PriceTable) -> Step:
-    """The step that records every attempt. It belongs innermost, right around the one that sends."""
+def usage_step(step: Step, totals: UsageTotals, prices: PriceTable) -> Step:
+    """A step around `step`, which sends, that records every try. Other steps go around this one."""
 
-    async def record(exchange: Exchange) -> Response:
-        attempt = _Attempt(exchange, ledger, prices)
+    async def record(call: ApiCall) -> Response:
+        recorder = _TryRecorder(call, totals, prices)
         try:
-            response = await step(exchange)
+            response = await step(call)
         except BaseException:
-            attempt.failed()
+            recorder.failed()
             raise
-        reader = attempt.replied(response, streamed=exchange.streamed)
+        reader = recorder.replied(response, streamed=call.streamed)
         if reader is not None:
-            exchange.tokens = None
-            exchange.io.watch(response, reader)
+            call.tokens = None
+            call.io.observe(response, reader)
         else:
-            exchange.tokens = attempt.tokens_told
+            call.tokens = recorder.reported_tokens
         return response
 
     return record
 
 
-class _Attempt:
-    """One request on its way, and the meter of the row that sent it."""
+class _TryRecorder:
+    """Records one try, for the totals and for the meter of the row that makes it."""
 
-    def __init__(self, exchange: Exchange, ledger: Ledger, prices: PriceTable) -> None:
-        self._exchange = exchange
-        self._ledger = ledger
+    def __init__(self, call: ApiCall, totals: UsageTotals, prices: PriceTable) -> None:
+        self._call = call
+        self._totals = totals
         self._prices = prices
-        self._meter = exchange.meter
-        self._model = exchange.model
-        # The SDK numbers its attempts, we ours; what nobody numbered stands for itself.
-        numbered = exchange.request.headers.get("x-stainless-retry-count", "0")
-        self._is_first = numbered == "0" and exchange.attempt == 1
-        self._told = Usage(self._model)
+        self._meter = call.meter
+        self._model = call.model
+        # The SDK numbers its tries in a header, the retry step numbers its own; without a number it is the first.
+        sdk_retries = call.request.headers.get("x-stainless-retry-count", "0")
+        self._is_first = sdk_retries == "0" and call.try_number == 1
+        self._reported = Usage(self._model)
         self._began = self._since = time.perf_counter()
 
     @property
-    def tokens_told(self) -> int:
-        """The tokens of the reply, as far as it said."""
-        return self._told.prompt_tokens + self._told.completion_tokens
+    def reported_tokens(self) -> int:
+        """The tokens that the reply has reported so far."""
+        return self._reported.prompt_tokens + self._reported.completion_tokens
 
     def failed(self) -> None:
-        """It ended without a usable reply."""
-        self._ledger.add_error(self._model)
+        """The try ended without a usable reply."""
+        self._totals.add_error(self._model)
         self._add(self._counted())
 
     def replied(self, response: Response, *, streamed: bool) -> _EventReader | _WholeReader | None:
-        """A reply has begun. Gives a watcher for its body if that is still to come."""
+        """Record the start of a reply. Returns an observer for its body if the caller will read it as a stream."""
         if response.status_code >= 400:
             self.failed()
             return None
@@ -130,20 +137,20 @@ class _Attempt:
         try:
             usage = _usage_in(orjson.loads(response.content))
         except orjson.JSONDecodeError:
-            # The SDK tells the caller.
+            # The SDK raises an error for the caller.
             self.failed()
             return None
         self._add(self._counted(), usage, latency=self._latency())
         return None
 
     def broken(self) -> None:
-        """The body broke off after the reply had begun."""
-        self._ledger.add_error(self._model)
+        """The body ended early, after the reply had begun."""
+        self._totals.add_error(self._model)
 
     def read(self, usage: dict[str, Any]) -> None:
-        """A streamed body told its usage: its own, or what it comes to so far."""
+        """A streamed body reported its usage, final or so far."""
         self._add(Usage(self._model), usage)
-        self._exchange.tokens = self.tokens_told
+        self._call.tokens = self.reported_tokens
 
     def complete(self) -> None:
         """A streamed body was read to its end."""
@@ -155,29 +162,29 @@ class _Attempt:
     def _latency(self) -> Latency:
         return Latency.of(time.perf_counter() - self._began)
 
-    def _add(self, counted: Usage, told: dict[str, Any] | None = None, latency: Latency = NO_LATENCY) -> None:
+    def _add(self, counted: Usage, reported: dict[str, Any] | None = None, latency: Latency = NO_LATENCY) -> None:
         now = time.perf_counter()
-        tokens = self._told if told is None else self._tokens(told)
-        self._ledger.add(
+        tokens = self._reported if reported is None else self._tokens(reported)
+        self._totals.add(
             Usage(
                 self._model,
                 counted.requests,
                 counted.attempts,
-                # Some servers tell a running total with every event.
-                prompt_tokens=tokens.prompt_tokens - self._told.prompt_tokens,
-                completion_tokens=tokens.completion_tokens - self._told.completion_tokens,
-                cached_tokens=tokens.cached_tokens - self._told.cached_tokens,
-                reasoning_tokens=tokens.reasoning_tokens - self._told.reasoning_tokens,
-                cost=None if told is None or tokens.cost is None else tokens.cost - (self._told.cost or 0.0),
+                # Some servers report a running total with every event.
+                prompt_tokens=tokens.prompt_tokens - self._reported.prompt_tokens,
+                completion_tokens=tokens.completion_tokens - self._reported.completion_tokens,
+                cached_tokens=tokens.cached_tokens - self._reported.cached_tokens,
+                reasoning_tokens=tokens.reasoning_tokens - self._reported.reasoning_tokens,
+                cost=None if reported is None or tokens.cost is None else tokens.cost - (self._reported.cost or 0.0),
                 seconds=now - self._since,
                 latency=latency,
             ),
             self._meter,
         )
-        self._told, self._since = tokens, now
+        self._reported, self._since = tokens, now
 
-    def _tokens(self, told: dict[str, Any]) -> Usage:
-        counts = _tokens(told)
+    def _tokens(self, reported: dict[str, Any]) -> Usage:
+        counts = _tokens(reported)
         cost = self._prices.cost(
             self._model,
             prompt_tokens=counts["prompt_tokens"],
@@ -195,57 +202,57 @@ class _Attempt:
 
 
 class _EventReader:
-    """Finds usage in server-sent events, however the bytes are cut."""
+    """Finds usage in server-sent events, however they are split into chunks."""
 
-    def __init__(self, attempt: _Attempt) -> None:
-        self._attempt = attempt
+    def __init__(self, recorder: _TryRecorder) -> None:
+        self._recorder = recorder
         self._rest = b""
 
-    def feed(self, chunk: bytes) -> None:
+    def on_chunk(self, chunk: bytes) -> None:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
-            # Only few events speak of usage, and in the text of a reply its quotes are escaped.
+            # Few events mention usage, and within the text of a reply the quotes would be escaped.
             if line.startswith(b"data:") and b'"usage"' in line:
                 usage = _usage_in(_loaded(line[5:]))
                 if usage is not None:
-                    self._attempt.read(usage)
+                    self._recorder.read(usage)
 
-    def ended(self) -> None:
-        self.feed(b"\n")
-        self._attempt.complete()
+    def on_end(self) -> None:
+        self.on_chunk(b"\n")
+        self._recorder.complete()
 
-    def broke(self) -> None:
-        self._attempt.broken()
+    def on_error(self) -> None:
+        self._recorder.broken()
 
-    def left(self) -> None:
-        """What was told so far is counted."""
+    def on_abandoned(self) -> None:
+        """What was reported so far has been counted."""
 
 
 class _WholeReader:
-    """Finds usage in a JSON reply that is read in pieces."""
+    """Finds usage in a JSON reply that is read in chunks."""
 
-    def __init__(self, attempt: _Attempt) -> None:
-        self._attempt = attempt
+    def __init__(self, recorder: _TryRecorder) -> None:
+        self._recorder = recorder
         self._chunks: list[bytes] = []
 
-    def feed(self, chunk: bytes) -> None:
+    def on_chunk(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
 
-    def ended(self) -> None:
+    def on_end(self) -> None:
         usage = _usage_in(_loaded(b"".join(self._chunks)))
         if usage is not None:
-            self._attempt.read(usage)
-        self._attempt.complete()
+            self._recorder.read(usage)
+        self._recorder.complete()
 
-    def broke(self) -> None:
-        self._attempt.broken()
+    def on_error(self) -> None:
+        self._recorder.broken()
 
-    def left(self) -> None:
-        """Its usage is at the end, so that it is not known."""
+    def on_abandoned(self) -> None:
+        """The usage is at the end of the body, so it stays unknown."""
 
 
 def _loaded(data: bytes) -> Any:
-    """The JSON value, None if it is none: whoever uses the data says so."""
+    """The JSON value, None for anything else: the SDK raises the error."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -253,7 +260,7 @@ def _loaded(data: bytes) -> Any:
 
 
 def _usage_in(body: Any) -> dict[str, Any] | None:
-    """The usage of a reply or an event; events of the Responses API have it in the response inside."""
+    """The usage of a reply or an event; in events of the Responses API it is inside the response."""
     if not isinstance(body, dict):
         return None
     usage = body.get("usage")

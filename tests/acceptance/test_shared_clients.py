@@ -156,7 +156,7 @@ def test_the_key_is_nowhere(project: Project, server: MockOpenAI, redis_url: str
             values = [client.dump(name) for name in names]
             texts = [client.hgetall(name) for name in names if client.type(name) == b"hash"]
     assert any(name.startswith(b"doteval:cache:reply:") for name in names)
-    assert any(name.startswith(b"doteval:budget:") for name in names)
+    assert any(name.startswith(b"doteval:rate_limit:") for name in names)
     secret = SECRET.encode()
     for content in (
         *names,

@@ -1,4 +1,4 @@
-"""What the tests of clients have in common: clients of their own, and calls of them."""
+"""Settings and calls for the tests of clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _number = count()
 
 
 def settings(server: MockOpenAI, **more: Any) -> dict[str, Any]:
-    """Settings that no other test has, so that pool and totals are this test's own."""
+    """Settings with a key of their own, so that no other test shares the connection pool and the totals."""
     return {"base_url": server.base_url, "api_key": f"{SECRET}{next(_number)}", **more}
 
 

@@ -1,4 +1,4 @@
-"""The project's mock of OpenAI's API, in its own process, one for the test session."""
+"""Runs the mock of OpenAI's API in its own process, one for the test session."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def mock_openai_process() -> Iterator[MockOpenAI]:
 
 @pytest.fixture
 def mock_openai(mock_openai_process: MockOpenAI) -> MockOpenAI:
-    """The server with its counters at zero. Faults go by marker or header, so that one server serves all tests."""
-    # What an earlier test gave up on is counted when it is answered.
+    """The server with its counters at zero. Faults are set by marker or header, so one server serves all tests."""
+    # A request that an earlier test gave up on is still counted when it is answered.
     deadline = time.monotonic() + 30
     while mock_openai_process.stats()["in_flight"]:
         assert time.monotonic() < deadline

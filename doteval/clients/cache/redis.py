@@ -1,7 +1,7 @@
-"""Replies and leases in Redis: for worker processes anywhere.
+"""Replies and leases in Redis, for worker processes on any machine.
 
-A broker's Redis must not evict keys, so it is ours to keep within bounds: two sorted sets order the
-replies by their last use and by their end, a hash has their sizes.
+The broker's Redis must not evict keys, so this module bounds the cache itself: two sorted sets order the replies by
+their last use and by their expiry, a hash holds their sizes.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import Any
 import redis
 
 from doteval.clients.cache.reply_cache import Answer, Ask, Operation, Put, Release, Renew, StoredReply
-from doteval.clients.redis_connection import hidden, redis_client
+from doteval.clients.redis_connection import redis_client
 from doteval.clients.redis_scripts import Script, Scripts
+from doteval.core.broker_url import Broker
 from doteval.core.liveness import LEASE_SECONDS
 from doteval.errors import ResourceError
 
 _PREFIX = "doteval:cache"
 
-# KEYS: used, ends, sizes, total; ARGV: prefix, key, ...
+# KEYS: used, ends, sizes, total. ARGV begins with prefix, key, owner.
 _NOW = "local t = redis.call('TIME'); local now = t[1] + t[2] / 1000000; "
 
 _ASK = Script(
@@ -99,12 +100,11 @@ _PUT = Script(
 class RedisStorage:
     """A `Storage` in the Redis of the broker URL, under the prefix ``doteval:cache``.
 
-    Replies are kept for `seconds`, and at most `most_bytes` of them: the ones that were not used for the
-    longest time make room.
+    Replies are kept for `seconds`, and at most `most_bytes` of them: the least recently used are removed first.
     """
 
     def __init__(self, broker: str, *, seconds: float, most_bytes: int, prefix: str = _PREFIX) -> None:
-        self._shown = hidden(broker)
+        self._shown = str(Broker(broker))
         self._client = redis_client(broker)
         self._scripts = Scripts(self._client)
         self._keep = max(1, round(seconds * 1000))
@@ -114,6 +114,7 @@ class RedisStorage:
         self._owner = secrets.token_hex(8)
 
     def perform(self, operations: Sequence[Operation]) -> list[Answer]:
+        """See `Storage.perform`."""
         try:
             replies = self._scripts.run([self._call(operation) for operation in operations])
         except redis.RedisError as error:
@@ -127,21 +128,22 @@ class RedisStorage:
         ]
 
     def close(self) -> None:
+        """Close the connections."""
         self._client.close()
 
     def _call(self, operation: Operation) -> tuple[Script, list[str], list[Any]]:
         lease = round(LEASE_SECONDS * 1000)
-        start = [self._prefix, operation.key.hex(), self._owner]
+        head = [self._prefix, operation.key.hex(), self._owner]
         match operation:
             case Ask(_, since):
-                return _ASK, self._keys, [*start, lease, f"{since:.6f}"]
+                return _ASK, self._keys, [*head, lease, f"{since:.6f}"]
             case Put(_, reply):
-                arguments = [*start, self._keep, self._most_bytes, reply.content_type, reply.content]
+                arguments = [*head, self._keep, self._most_bytes, reply.content_type, reply.content]
                 return _PUT, self._keys, arguments
             case Release():
-                return _RELEASE, self._keys, start
+                return _RELEASE, self._keys, head
             case Renew():
-                return _RENEW, self._keys, [*start, lease]
+                return _RENEW, self._keys, [*head, lease]
 
 
 def _answer(reply: Any) -> Answer:

@@ -1,11 +1,11 @@
-"""The cache of replies that all worker processes share, with one request at a time for each key.
+"""The reply cache that all worker processes share. For each key one request at a time is made.
 
-Who asks for a key gets the reply, or the order to make the request: then the key is leased to this
-process until it stores a reply or gives the lease back, and everybody else waits. The lease is renewed
-while the process lives; when it dies, the lease runs out within seconds, and another takes over.
+A caller that asks for a key gets the stored reply or a lease. With the lease it makes the request while all others
+wait, until it stores a reply or releases the lease. The lease is renewed while the process lives; if the process dies,
+the lease expires within seconds and another caller gets it.
 
-One thread talks to the storage, for everything that was asked meanwhile at once: many rows of a process
-cost few round trips, and rows on an event loop never block it.
+One thread talks to the storage and batches what has been asked meanwhile: many rows of a process cost few round trips,
+and rows on an event loop never block it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from doteval.errors import ResourceError
 
 logger = logging.getLogger("doteval.clients")
 
-# How long a lease is renewed at most: a reply that nobody reads to its end must not block others for ever.
-_LONGEST_HOLD = 900.0
-_FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.25
+# A lease is renewed for this long at most, so that a reply that nobody reads to its end does not block others for ever.
+_LONGEST_LEASE_SECONDS = 900.0
+_FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.02, 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class StoredReply:
-    """The body of a successful reply, without any coding of its transfer, and its content type."""
+    """The decoded body of a successful reply, and its content type."""
 
     content_type: str
     content: bytes
@@ -40,9 +40,9 @@ class StoredReply:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """→ the reply; True: leased to us; False: leased to somebody else.
+    """Ask for a key. Answered by the reply, True for a lease, or False if another process has the lease.
 
-    A reply from before `since`, in seconds since the epoch, counts as missing.
+    A reply stored before `since`, in seconds since the epoch, counts as missing.
     """
 
     key: bytes
@@ -51,7 +51,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Keep a reply, and give the lease back."""
+    """Store a reply, and release the lease."""
 
     key: bytes
     reply: StoredReply
@@ -59,14 +59,14 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Give a lease back."""
+    """Release a lease."""
 
     key: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Keep a lease for another LEASE_SECONDS."""
+    """Renew a lease for another LEASE_SECONDS."""
 
     key: bytes
 
@@ -76,12 +76,13 @@ Answer = StoredReply | bool | None
 
 
 class Storage(Protocol):
-    """Where replies and leases are. Belongs to one thread."""
+    """Holds replies and leases. Used by one thread only."""
 
     def perform(self, operations: Sequence[Operation]) -> list[Answer]:
         """One answer for each operation. Raises ResourceError if the storage cannot be reached or used."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close connections."""
 
 
 class ReplyCache:
@@ -90,21 +91,21 @@ class ReplyCache:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._inbox: queue.SimpleQueue[_Command] = queue.SimpleQueue()
-        self._asked: dict[bytes, _Asked] = {}
-        self._held: dict[bytes, float] = {}
-        self._complained = ""
-        self._door = threading.Lock()
+        self._pending: dict[bytes, _PendingKey] = {}
+        self._leased: dict[bytes, float] = {}
+        self._last_warning = ""
+        self._lock = threading.Lock()
         self._closed = False
         self._thread: threading.Thread | None = None
 
     def ask(self, key: bytes, since: float = 0.0) -> Future[StoredReply | None]:
-        """The reply, or None: the key is leased to the caller, who must call `put` or `release`.
+        """The reply, or None with a lease of the key: then the caller must call `put` or `release`.
 
-        A reply from before `since` (seconds since the epoch) counts as missing. The future raises ResourceError
-        if the cache cannot be reached.
+        A reply stored before `since` (seconds since the epoch) counts as missing. The future raises ResourceError if
+        the cache cannot be reached.
         """
         future: Future[StoredReply | None] = Future()
-        with self._door:
+        with self._lock:
             if not self._closed:
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._serve, name="doteval-cache", daemon=True)
@@ -115,28 +116,28 @@ class ReplyCache:
         return future
 
     def put(self, key: bytes, reply: StoredReply) -> None:
-        """Keep the reply for everybody who waits for it, and for later."""
+        """Store the reply, give it to all callers that wait for it, and release the lease."""
         self._inbox.put(_Command("put", key, reply=reply))
 
     def release(self, key: bytes) -> None:
-        """Give the lease back without a reply."""
+        """Release the lease without a reply."""
         self._inbox.put(_Command("release", key))
 
-    def abandon(self, key: bytes, future: Future[StoredReply | None]) -> None:
-        """Whoever waited for the future of `ask` has left, perhaps just as it was completed."""
+    def cancel(self, key: bytes, future: Future[StoredReply | None]) -> None:
+        """Stop waiting for a future of `ask`. A lease that was granted in the same moment is released."""
         if not future.cancel() and future.exception() is None and future.result() is None:
             self.release(key)
 
     def close(self) -> None:
-        """Give all leases back, and the connection."""
-        with self._door:
+        """Release all leases, and close the storage. Callers that wait get a ResourceError."""
+        with self._lock:
             if not self._closed:
                 self._closed = True
                 self._inbox.put(_Command("close"))
         if self._thread is not None:
             self._thread.join()
 
-    # What follows runs on the thread of the cache.
+    # The methods below run on the thread of the cache.
 
     def _serve(self) -> None:
         renew_at = time.monotonic() + LEASE_RENEW_SECONDS
@@ -145,15 +146,16 @@ class ReplyCache:
             closing = any(command.what == "close" for command in commands)
             operations: list[Operation] = []
             for command in commands:
-                self._take(command, operations)
+                self._handle(command, operations)
             now = time.monotonic()
             if now >= renew_at:
-                operations += [Renew(key) for key, until in self._held.items() if until > now]
+                operations += [Renew(key) for key, until in self._leased.items() if until > now]
                 renew_at = now + LEASE_RENEW_SECONDS
             if closing:
-                operations += [Release(key) for key in self._held]
+                operations += [Release(key) for key in self._leased]
             else:
-                operations += [Ask(key, asked.since) for key, asked in self._asked.items() if asked.look_at <= now]
+                due = {key: pending for key, pending in self._pending.items() if pending.poll_at <= now}
+                operations += [Ask(key, pending.since) for key, pending in due.items()]
             if operations:
                 self._perform(operations)
             if closing:
@@ -161,9 +163,9 @@ class ReplyCache:
                 return
 
     def _commands(self, renew_at: float) -> list[_Command]:
-        """What came in until the next thing is due."""
-        due = [asked.look_at for asked in self._asked.values()]
-        if self._held:
+        """The commands received until the next poll or renewal is due."""
+        due = [pending.poll_at for pending in self._pending.values()]
+        if self._leased:
             due.append(renew_at)
         try:
             commands = [self._inbox.get(timeout=max(0.0, min(due) - time.monotonic()) if due else None)]
@@ -173,39 +175,39 @@ class ReplyCache:
             commands.append(self._inbox.get())
         return commands
 
-    def _take(self, command: _Command, operations: list[Operation]) -> None:
+    def _handle(self, command: _Command, operations: list[Operation]) -> None:
         key = command.key
         if command.what == "ask":
             assert command.future is not None
-            asked = self._asked.get(key)
-            if asked is not None:
-                asked.waiting.append(command.future)
-                # What is new enough for one of them is for all.
-                asked.since = max(asked.since, command.since)
+            pending = self._pending.get(key)
+            if pending is not None:
+                pending.waiting.append(command.future)
+                # All of them get a reply that is new enough for the strictest.
+                pending.since = max(pending.since, command.since)
             else:
-                look_at = float("inf") if key in self._held else 0.0
-                self._asked[key] = _Asked(deque([command.future]), command.since, look_at)
+                poll_at = float("inf") if key in self._leased else 0.0
+                self._pending[key] = _PendingKey(deque([command.future]), command.since, poll_at)
         elif command.what == "put":
             assert command.reply is not None
-            self._held.pop(key, None)
+            self._leased.pop(key, None)
             operations.append(Put(key, command.reply))
             self._complete(key, command.reply)
         elif command.what == "release":
-            self._held.pop(key, None)
+            self._leased.pop(key, None)
             operations.append(Release(key))
-            if key in self._asked:
-                self._asked[key].look_at = 0.0
+            if key in self._pending:
+                self._pending[key].poll_at = 0.0
 
     def _perform(self, operations: Sequence[Operation]) -> None:
         try:
             answers = self._storage.perform(operations)
         except ResourceError as error:
-            self._complain(error)
+            self._warn(error)
             for operation in operations:
                 if isinstance(operation, Ask):
                     self._fail(operation.key, error)
             return
-        self._complained = ""
+        self._last_warning = ""
         for operation, answer in zip(operations, answers, strict=True):
             if isinstance(operation, Ask):
                 self._answer(operation.key, answer)
@@ -214,65 +216,65 @@ class ReplyCache:
         if isinstance(answer, StoredReply):
             self._complete(key, answer)
         elif answer:
-            self._hand_over(key)
+            self._grant_lease(key)
         else:
-            self._asked[key].look_later()
+            self._pending[key].poll_later()
 
     def _complete(self, key: bytes, reply: StoredReply) -> None:
-        asked = self._asked.pop(key, None)
-        for future in asked.waiting if asked else ():
+        pending = self._pending.pop(key, None)
+        for future in pending.waiting if pending else ():
             if future.set_running_or_notify_cancel():
                 future.set_result(reply)
 
-    def _hand_over(self, key: bytes) -> None:
-        """The lease is ours: the first who waits makes the request, the others wait for it."""
-        asked = self._asked[key]
-        self._held[key] = time.monotonic() + _LONGEST_HOLD
-        asked.look_at = float("inf")
-        while asked.waiting:
-            future = asked.waiting.popleft()
+    def _grant_lease(self, key: bytes) -> None:
+        """Let the first caller that waits make the request; the others go on waiting."""
+        pending = self._pending[key]
+        self._leased[key] = time.monotonic() + _LONGEST_LEASE_SECONDS
+        pending.poll_at = float("inf")
+        while pending.waiting:
+            future = pending.waiting.popleft()
             if future.set_running_or_notify_cancel():
-                if not asked.waiting:
-                    del self._asked[key]
+                if not pending.waiting:
+                    del self._pending[key]
                 future.set_result(None)
                 return
-        del self._asked[key]
+        del self._pending[key]
         self._inbox.put(_Command("release", key))
 
     def _fail(self, key: bytes, error: ResourceError) -> None:
-        asked = self._asked.pop(key)
-        for future in asked.waiting:
+        pending = self._pending.pop(key)
+        for future in pending.waiting:
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
 
-    def _complain(self, error: ResourceError) -> None:
-        # Once for as long as it lasts: rows go on without the cache.
-        if error.message != self._complained:
+    def _warn(self, error: ResourceError) -> None:
+        # Once for as long as the error stays the same.
+        if error.message != self._last_warning:
             logger.warning("%s; rows go on without it", error.message)
-        self._complained = error.message
+        self._last_warning = error.message
 
     def _end(self) -> None:
         self._storage.close()
-        for key in list(self._asked):
+        for key in list(self._pending):
             self._fail(key, _closed_error())
 
 
 def _closed_error() -> ResourceError:
-    return ResourceError("the cache of replies was closed")
+    return ResourceError("the reply cache was closed")
 
 
 @dataclass(slots=True)
-class _Asked:
-    """Who waits for a key, and when to look for it."""
+class _PendingKey:
+    """The callers that wait for a key, and when to ask the storage again, in monotonic seconds."""
 
     waiting: deque[Future[StoredReply | None]]
     since: float
-    look_at: float = 0.0
-    pause: float = _FIRST_LOOK
+    poll_at: float = 0.0
+    pause: float = _FIRST_POLL_SECONDS
 
-    def look_later(self) -> None:
-        self.look_at = time.monotonic() + self.pause
-        self.pause = min(_LONGEST_LOOK, self.pause * 1.5)
+    def poll_later(self) -> None:
+        self.poll_at = time.monotonic() + self.pause
+        self.pause = min(_LONGEST_POLL_SECONDS, self.pause * 1.5)
 
 
 @dataclass(frozen=True, slots=True)

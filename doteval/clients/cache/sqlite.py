@@ -1,4 +1,4 @@
-"""Replies and leases in a SQLite file: for the worker processes of one machine."""
+"""Replies and leases in a SQLite file, for the worker processes of one machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CREATE TRIGGER IF NOT EXISTS reply_removed AFTER DELETE ON reply BEGIN UPDATE to
 """
 
 
-def _attempts() -> Retrying:
+def _retrying() -> Retrying:
     return Retrying(
         retry=retry_if_exception_type(sqlite3.OperationalError),
         stop=stop_after_delay(_WAIT_SECONDS),
@@ -40,10 +40,9 @@ def _attempts() -> Retrying:
 
 
 class SQLiteStorage:
-    """A `Storage` in the file at `path`, which is made if need be.
+    """A `Storage` in the file at `path`, which is created if it does not exist.
 
-    Replies are kept for `seconds`, and at most `most_bytes` of them: the ones that were not used for the
-    longest time make room.
+    Replies are kept for `seconds`, and at most `most_bytes` of them: the least recently used are removed first.
     """
 
     def __init__(self, path: Path, *, seconds: float, most_bytes: int) -> None:
@@ -55,6 +54,7 @@ class SQLiteStorage:
         self._used: dict[bytes, float] = {}
 
     def perform(self, operations: Sequence[Operation]) -> list[Answer]:
+        """See `Storage.perform`."""
         try:
             connection = self._connected()
             answers = self._found(connection, operations)
@@ -72,13 +72,14 @@ class SQLiteStorage:
             ) from error
 
     def close(self) -> None:
+        """Store the times of last use, and close the connection."""
         if self._connection is not None:
             try:
                 with self._connection:
                     self._connection.execute("BEGIN IMMEDIATE")
                     self._note_used(self._connection)
             except sqlite3.Error:
-                # It is only the order in which replies make room.
+                # Only the order in which replies are removed is lost.
                 self._used.clear()
             self._connection.close()
             self._connection = None
@@ -89,17 +90,17 @@ class SQLiteStorage:
             connection = sqlite3.connect(
                 self._path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
             )
-            # Replies are what somebody paid for, and nobody else's to read.
+            # Prompts and replies may be confidential.
             self._path.chmod(0o600)
-            # SQLite does not wait by itself here if another process is just doing the same.
-            _attempts()(connection.execute, "PRAGMA journal_mode = WAL")
+            # The busy timeout does not apply if another process is switching to WAL at the same moment.
+            _retrying()(connection.execute, "PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
             self._connection = connection
         return self._connection
 
     def _found(self, connection: sqlite3.Connection, operations: Sequence[Operation]) -> list[Answer]:
-        """The replies that are there, found without keeping anybody from writing."""
+        """The replies that are stored, read without blocking writers."""
         return [
             self._look_up(connection, operation) if isinstance(operation, Ask) else None for operation in operations
         ]
@@ -118,7 +119,7 @@ class SQLiteStorage:
     def _write(self, connection: sqlite3.Connection, operation: Operation) -> Answer:
         match operation:
             case Ask(key):
-                # Perhaps it has come since we looked.
+                # Another process may have stored it since the first look.
                 return self._look_up(connection, operation) or self._lease(connection, key)
             case Put(key, reply):
                 self._put(connection, key, reply)

@@ -1,18 +1,18 @@
-"""Answers from the cache: the outermost step.
+"""The outermost request step, which answers from the reply cache.
 
-Only successful, complete replies are kept. A reply that is read as it comes is kept when it was read
-to its end, and given as a stream again.
+Only successful, complete replies are stored. A streamed reply is stored once the caller has read it to the end, and is
+streamed again when it is answered from the cache.
 """
 
 from __future__ import annotations
 
 import orjson
 
-from doteval.clients.cache.keys import ALWAYS, CACHE_HEADER, NEVER, is_repeatable, key_of, may_be_cached
+from doteval.clients.cache.keys import ALWAYS, CACHE_HEADER, NEVER, cache_key, is_cacheable, is_repeatable
 from doteval.clients.cache.reply_cache import ReplyCache, StoredReply
-from doteval.clients.steps import Exchange, Response, Step
+from doteval.clients.steps import ApiCall, Response, Step
 from doteval.clients.streams import is_done
-from doteval.clients.usage_recording import Ledger
+from doteval.clients.usage_recording import UsageTotals
 from doteval.core.client_config import CacheChoice, Caching
 from doteval.core.results import Usage
 from doteval.errors import ResourceError
@@ -20,65 +20,65 @@ from doteval.errors import ResourceError
 _UNFINISHED = frozenset({"failed", "in_progress", "queued", "cancelled"})
 
 
-def cached(step: Step, cache: ReplyCache, default: CacheChoice, wish: Caching, ledger: Ledger) -> Step:
-    """The step that asks the cache first, if that is wanted for the row.
+def cache_step(step: Step, cache: ReplyCache, default: CacheChoice, caching: Caching, totals: UsageTotals) -> Step:
+    """A step around `step` that looks into the cache first.
 
-    `default` holds where the row's submission has said nothing; `wish` is the client's own, to which a single
-    call may make an exception.
+    `default`: the choice where the submission of the row made none; `caching`: the client's setting, which a header
+    may override for a single call.
     """
 
-    async def ask_cache(exchange: Exchange) -> Response:
-        exception = exchange.request.headers.pop(CACHE_HEADER, None)
-        choice = (exchange.meter and exchange.meter.cache) or default
-        if exception == NEVER or not choice.is_wanted_by(wish):
-            return await step(exchange)
-        wanted = may_be_cached(exchange) if ALWAYS in (exception, wish) else is_repeatable(exchange)
+    async def look_up(call: ApiCall) -> Response:
+        override = call.request.headers.pop(CACHE_HEADER, None)
+        choice = (call.meter and call.meter.cache) or default
+        if override == NEVER or not choice.is_wanted_by(caching):
+            return await step(call)
+        wanted = is_cacheable(call) if ALWAYS in (override, caching) else is_repeatable(call)
         if not wanted:
-            return await step(exchange)
-        key = key_of(exchange)
+            return await step(call)
+        key = cache_key(call)
         future = cache.ask(key, choice.since)
         try:
-            found = await exchange.io.wait(future)
+            found = await call.io.wait(future)
         except ResourceError:
-            # The cache has said so in the log. A row is worth more than the cache.
-            return await step(exchange)
+            # The cache has logged a warning. The row goes on without it.
+            return await step(call)
         except BaseException:
-            cache.abandon(key, future)
+            cache.cancel(key, future)
             raise
         if found is not None:
-            ledger.add(Usage(exchange.model, requests=1, cache_hits=1), exchange.meter)
-            return _replay(exchange, found)
-        ledger.add(Usage(exchange.model, cache_misses=1), exchange.meter)
-        return await _fetch(exchange, step, cache, key)
+            totals.add(Usage(call.model, requests=1, cache_hits=1), call.meter)
+            return _stored_response(call, found)
+        totals.add(Usage(call.model, cache_misses=1), call.meter)
+        return await _fetch(call, step, cache, key)
 
-    return ask_cache
+    return look_up
 
 
-async def _fetch(exchange: Exchange, step: Step, cache: ReplyCache, key: bytes) -> Response:
-    """Make the request for everybody who waits for it."""
+async def _fetch(call: ApiCall, step: Step, cache: ReplyCache, key: bytes) -> Response:
+    """Make the request on behalf of all callers that wait for the reply."""
     try:
-        response = await step(exchange)
+        response = await step(call)
     except BaseException:
         cache.release(key)
         raise
     if response.status_code != 200:
         cache.release(key)
-    elif exchange.streamed:
-        exchange.io.watch(response, _Keeper(cache, key, response.headers.get("content-type", "")))
+    elif call.streamed:
+        call.io.observe(response, _ReplyCollector(cache, key, response.headers.get("content-type", "")))
     else:
-        _keep(cache, key, response.headers.get("content-type", ""), response.content)
+        _store(cache, key, response.headers.get("content-type", ""), response.content)
     return response
 
 
-def _keep(cache: ReplyCache, key: bytes, content_type: str, content: bytes) -> None:
+def _store(cache: ReplyCache, key: bytes, content_type: str, content: bytes) -> None:
     if _is_complete(content_type, content):
         cache.put(key, StoredReply(content_type, content))
     else:
         cache.release(key)
 
 
-class _Keeper:
-    """Keeps a reply that the caller reads."""
+class _ReplyCollector:
+    """Collects a streamed reply as the caller reads it, and stores it at its end."""
 
     def __init__(self, cache: ReplyCache, key: bytes, content_type: str) -> None:
         self._cache = cache
@@ -86,16 +86,16 @@ class _Keeper:
         self._content_type = content_type
         self._chunks: list[bytes] = []
 
-    def feed(self, chunk: bytes) -> None:
+    def on_chunk(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
 
-    def ended(self) -> None:
-        _keep(self._cache, self._key, self._content_type, b"".join(self._chunks))
+    def on_end(self) -> None:
+        _store(self._cache, self._key, self._content_type, b"".join(self._chunks))
 
-    def broke(self) -> None:
-        self.left()
+    def on_error(self) -> None:
+        self.on_abandoned()
 
-    def left(self) -> None:
+    def on_abandoned(self) -> None:
         self._cache.release(self._key)
 
 
@@ -110,5 +110,5 @@ def _is_complete(content_type: str, content: bytes) -> bool:
     return not isinstance(body, dict) or (body.get("status") not in _UNFINISHED and body.get("error") is None)
 
 
-def _replay(exchange: Exchange, found: StoredReply) -> Response:
-    return exchange.io.reply(exchange.request, {"content-type": found.content_type, CACHE_HEADER: "hit"}, found.content)
+def _stored_response(call: ApiCall, found: StoredReply) -> Response:
+    return call.io.reply(call.request, {"content-type": found.content_type, CACHE_HEADER: "hit"}, found.content)

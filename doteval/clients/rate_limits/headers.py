@@ -1,7 +1,7 @@
-"""What servers say of their limits in headers: how long to wait, and how much is left.
+"""Reads what servers say of their limits in headers: how long to wait, and how much is left.
 
-``Retry-After`` as RFC 9110 section 10.2.3 has it, with the finer ``retry-after-ms`` of OpenAI; the
-``x-ratelimit-*`` headers of OpenAI, Azure and vLLM's gateways; the ``anthropic-ratelimit-*`` headers.
+``Retry-After`` of RFC 9110, section 10.2.3, with OpenAI's finer ``retry-after-ms``; the ``x-ratelimit-*`` headers of
+OpenAI, Azure and gateways before vLLM; the ``anthropic-ratelimit-*`` headers.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What is left of a limit: of `limit` requests (or tokens) `remaining`, and in `reset` seconds all again."""
+class LimitState:
+    """A limit as a server reports it: `remaining` of `limit` requests or tokens; all are back in `reset` seconds."""
 
     limit: float
     remaining: float
@@ -26,7 +26,11 @@ class Left:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """The seconds after which the server wants to be asked again, None if it does not say."""
+    """The seconds after which the server wants to be asked again, None if it does not say.
+
+    >>> retry_after({"retry-after": "2"})
+    2.0
+    """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         text = headers.get(name)
         if text is None:
@@ -38,17 +42,22 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     return None
 
 
-def requests_left(headers: Mapping[str, str], now: datetime | None = None) -> Left | None:
-    """What is left of the limit of requests, None if the server does not say."""
-    return _left(headers, "requests", now)
+def requests_left(headers: Mapping[str, str], now: datetime | None = None) -> LimitState | None:
+    """The limit on requests, None if the server does not report it.
+
+    >>> requests_left({"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59",
+    ...                "x-ratelimit-reset-requests": "1s"})
+    LimitState(limit=60.0, remaining=59.0, reset=1.0)
+    """
+    return _limit_state(headers, "requests", now)
 
 
-def tokens_left(headers: Mapping[str, str], now: datetime | None = None) -> Left | None:
-    """What is left of the limit of tokens, None if the server does not say."""
-    return _left(headers, "tokens", now)
+def tokens_left(headers: Mapping[str, str], now: datetime | None = None) -> LimitState | None:
+    """The limit on tokens, None if the server does not report it."""
+    return _limit_state(headers, "tokens", now)
 
 
-def _left(headers: Mapping[str, str], what: str, now: datetime | None) -> Left | None:
+def _limit_state(headers: Mapping[str, str], what: str, now: datetime | None) -> LimitState | None:
     for template in ("x-ratelimit-{part}-{what}", "anthropic-ratelimit-{what}-{part}"):
         limit = headers.get(template.format(part="limit", what=what))
         if limit is None:
@@ -58,14 +67,14 @@ def _left(headers: Mapping[str, str], what: str, now: datetime | None) -> Left |
         seconds = None if reset is None else _duration(reset, now)
         try:
             if remaining is not None and seconds is not None and float(limit) > 0:
-                return Left(float(limit), float(remaining), seconds)
+                return LimitState(float(limit), float(remaining), seconds)
         except ValueError:
             return None
     return None
 
 
 def _duration(text: str, now: datetime | None) -> float | None:
-    """``6m0s``, ``120ms``, ``1.5`` or a moment in time, in seconds from now."""
+    """The seconds of ``6m0s``, ``120ms``, ``1.5``, or until a date."""
     parts = _DURATION.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:
         return sum(float(number) * _SECONDS[unit] for number, unit in parts)

@@ -1,7 +1,7 @@
-"""Who may send when: the requests of this process wait here for the budget that all processes share.
+"""Queues the requests of this process until the rate limit, which all processes share, lets them go.
 
-One thread asks the budgets for everything that waits, some fifty times a second at most, however many
-requests there are. Where no limit is known nobody waits, and nothing is asked.
+One thread asks the rate limits on behalf of all queued requests, at most some fifty times a second however many
+requests there are. Where no limit is known no request waits, and nothing is asked.
 """
 
 from __future__ import annotations
@@ -16,34 +16,43 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from doteval.clients.rate_limits.adaptive_window import AdaptiveWindow
-from doteval.clients.rate_limits.headers import Left
-from doteval.clients.rate_limits.token_bucket import Answer, Budgets
+from doteval.clients.rate_limits.adaptive_window import AdaptiveRequestWindow
+from doteval.clients.rate_limits.headers import LimitState
+from doteval.clients.rate_limits.rate_limit import Answer, RateLimits
 from doteval.errors import ResourceError
 
 logger = logging.getLogger("doteval.clients")
 
-# What was seen is told this often, if nothing is asked meanwhile.
-_TELL_SECONDS = 0.2
+# Observations are reported this often, if nothing is asked meanwhile.
+_REPORT_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What the user allows, in a minute; None for any number."""
+class UserLimits:
+    """What the user allows a minute; None for no limit.
+
+    >>> UserLimits(requests_per_minute=90).per_second()
+    [1.5, 0.0]
+    """
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
 
     def per_second(self) -> list[float]:
+        """Requests and tokens a second, 0 for no limit."""
         return [(self.requests_per_minute or 0.0) / 60.0, (self.tokens_per_minute or 0.0) / 60.0]
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """One request that may be sent now. Stamps of -1: nobody counted."""
+    """Allows one request to be sent.
 
-    line: Line
+    `era`: of the window; `tokens`: the estimate; `at`: when it was granted, in monotonic seconds; `stamp` and
+    `tokens_stamp`: the counters of the rate limit after this request, -1 if it was not asked.
+    """
+
+    target: LimitTarget
     era: int
     tokens: float
     at: float
@@ -52,19 +61,19 @@ class Permit:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back. `status` 0: nothing did. `tokens` None: not known."""
+class RequestOutcome:
+    """What a reply said. `status` 0: there was no reply. `tokens` None: unknown. `retry_after`: seconds."""
 
     status: int
     retry_after: float | None = None
-    requests_left: Left | None = None
-    tokens_left: Left | None = None
+    requests_left: LimitState | None = None
+    tokens_left: LimitState | None = None
     tokens: int | None = None
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What was seen since the budget was told the last time."""
+class _Observations:
+    """What replies said since the rate limit was last informed, under the names of its messages."""
 
     ok: int = 0
     tokens: float = 0.0
@@ -76,48 +85,49 @@ class _Seen:
         return bool(self.ok or self.tokens or self.rejected or self.left or self.tokens_left)
 
     def message(self) -> dict[str, Any]:
-        return {name: value for name in _Seen.__slots__ if (value := getattr(self, name))}
+        return {name: value for name in _Observations.__slots__ if (value := getattr(self, name))}
 
 
-class Line:
-    """The requests of this process for one budget: those in flight, and those that wait by evaluation."""
+class LimitTarget:
+    """The requests of this process to one (base URL, model): those in flight, and those queued by evaluation."""
 
-    def __init__(self, key: str, limits: Limits, *, limited: bool) -> None:
+    def __init__(self, key: str, limits: UserLimits, *, limited: bool) -> None:
         self.key = key
-        self.given = limits.per_second()
+        self.user_rates = limits.per_second()
         self.limited = limited
-        self.window = AdaptiveWindow()
-        self.waiting: OrderedDict[str, deque[tuple[Future[Permit], float]]] = OrderedDict()
-        self.seen = _Seen()
+        self.window = AdaptiveRequestWindow()
+        self.queued: OrderedDict[str, deque[tuple[Future[Permit], float]]] = OrderedDict()
+        self.observations = _Observations()
         self.ask_at = 0.0
-        self.tell_at = 0.0
+        self.report_at = 0.0
         self.mean_tokens: float | None = None
 
     def free(self) -> int:
+        """How many more requests the window allows in flight."""
         return max(0, self.window.limit - self.window.in_flight)
 
-    def count(self) -> dict[str, int]:
-        """How many of those who wait may go by the window, evaluations in turn."""
-        counts = dict.fromkeys(self.waiting, 0)
+    def sendable(self) -> dict[str, int]:
+        """How many queued requests of each evaluation the window allows, divided evenly."""
+        counts = dict.fromkeys(self.queued, 0)
         free = self.free()
         while free > 0:
-            open_names = [name for name, queue in self.waiting.items() if counts[name] < len(queue)]
+            open_names = [name for name, requests in self.queued.items() if counts[name] < len(requests)]
             if not open_names:
                 break
             each = max(1, free // len(open_names))
             for name in open_names:
-                more = min(each, len(self.waiting[name]) - counts[name], free)
+                more = min(each, len(self.queued[name]) - counts[name], free)
                 counts[name] += more
                 free -= more
         return {name: count for name, count in counts.items() if count}
 
     def take(self, name: str, count: int, answer: Answer | None) -> Iterator[tuple[Future[Permit], Permit]]:
-        """The first `count` of an evaluation that still wait, with their permits."""
-        queue = self.waiting.get(name, deque())
+        """Dequeue the first `count` requests of an evaluation that nobody cancelled, with their permits."""
+        requests = self.queued.get(name, deque())
         now = time.monotonic()
         number = 0
-        while queue and number < count:
-            future, tokens = queue.popleft()
+        while requests and number < count:
+            future, tokens = requests.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
             number += 1
@@ -125,116 +135,128 @@ class Line:
             if answer is not None:
                 stamp = answer["sent"] - count + number
                 tokens_stamp = answer["tokens_sent"]
-            yield future, Permit(self, self.window.begun(), tokens, now, stamp, tokens_stamp)
-        if not queue:
-            self.waiting.pop(name, None)
+            yield future, Permit(self, self.window.begin(), tokens, now, stamp, tokens_stamp)
+        if not requests:
+            self.queued.pop(name, None)
 
 
-class Limiter:
-    """See the module's docstring. Safe to use from any thread, and from event loops through the futures."""
+class RateLimiter:
+    """See the module's docstring. Safe to use from any thread, and from event loops through the futures.
 
-    def __init__(self, budgets: Budgets, *, shared: bool) -> None:
-        self._budgets = budgets
-        # Others may know of a limit that this process has not met yet.
+    `limits`: where the limits are kept; `shared`: whether other processes use them too.
+
+    >>> from doteval.clients.rate_limits.rate_limit import LocalRateLimits
+    >>> limiter = RateLimiter(LocalRateLimits(), shared=False)
+    >>> target = limiter.target("http://localhost m", UserLimits())
+    >>> permit = limiter.request_permit(target, "eval_a", tokens=100)
+    >>> limiter.finish(permit, RequestOutcome(200))
+    >>> target.window.in_flight
+    0
+    """
+
+    def __init__(self, limits: RateLimits, *, shared: bool) -> None:
+        self._limits = limits
+        # Other processes may know of a limit that this one has not met yet, so the first request must ask.
         self._shared = shared
-        self._lines: dict[str, Line] = {}
+        self._targets: dict[str, LimitTarget] = {}
         self._changed = threading.Condition()
         self._closing = False
-        self._complained = ""
+        self._last_warning = ""
         self._thread: threading.Thread | None = None
-        self._left: queue.SimpleQueue[tuple[Permit, Reply]] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[tuple[Permit, RequestOutcome]] = queue.SimpleQueue()
 
-    def line(self, key: str, limits: Limits) -> Line:
-        """The line of a budget, whose limits are those that were given last."""
+    def target(self, key: str, limits: UserLimits) -> LimitTarget:
+        """The target of a key. The limits that were given last hold."""
         with self._changed:
-            line = self._lines.get(key)
-            if line is None:
-                limited = self._shared or limits != Limits()
-                line = self._lines[key] = Line(key, limits, limited=limited)
-            elif limits != Limits():
-                line.given = limits.per_second()
-                line.limited = True
-            return line
+            target = self._targets.get(key)
+            if target is None:
+                limited = self._shared or limits != UserLimits()
+                target = self._targets[key] = LimitTarget(key, limits, limited=limited)
+            elif limits != UserLimits():
+                target.user_rates = limits.per_second()
+                target.limited = True
+            return target
 
-    def enter(self, line: Line, evaluation: str, tokens: float) -> Permit | Future[Permit]:
-        """A permit to send a request that will use about so many tokens, at once or when it may go."""
+    def request_permit(self, target: LimitTarget, evaluation: str, tokens: float) -> Permit | Future[Permit]:
+        """A permit to send a request of about `tokens` tokens: at once, or a future if it has to wait."""
         with self._changed:
-            self._take_back()
-            # Closed at the end of the process: what is still sent then is not held back.
-            if self._closing or (not line.limited and not line.waiting and line.free()):
-                return Permit(line, line.window.begun(), tokens, time.monotonic())
+            self._finish_queued()
+            # The limiter is closed as the process ends; what is sent after that is not held back.
+            if self._closing or (not target.limited and not target.queued and target.free()):
+                return Permit(target, target.window.begin(), tokens, time.monotonic())
             future: Future[Permit] = Future()
-            line.waiting.setdefault(evaluation, deque()).append((future, tokens))
+            target.queued.setdefault(evaluation, deque()).append((future, tokens))
             self._wake()
         return future
 
-    def abandon(self, future: Future[Permit]) -> None:
-        """Whoever waited has left, perhaps just as the permit came."""
+    def cancel(self, future: Future[Permit]) -> None:
+        """Stop waiting for a permit. One that was granted in the same moment is given back."""
         if not future.cancel() and future.exception() is None:
-            self.leave(future.result(), Reply(0))
+            self.finish(future.result(), RequestOutcome(0))
 
-    def hear(self, permit: Permit, reply: Reply) -> None:
-        """A reply has begun, and the request of the permit goes on until its body has been read."""
+    def reply_started(self, permit: Permit, outcome: RequestOutcome) -> None:
+        """Observe the headers of a reply whose body is still being read."""
         with self._changed:
-            self._hear(permit, reply)
-            self._wake_for(permit.line)
+            self._observe(permit, outcome)
+            self._wake_for(permit.target)
 
-    def leave(self, permit: Permit, reply: Reply, *, heard: bool = False) -> None:
-        """The request of a permit has ended. `heard`: `hear` was told before."""
+    def finish(self, permit: Permit, outcome: RequestOutcome, *, reply_started: bool = False) -> None:
+        """End the request of a permit. `reply_started`: `reply_started` was called before."""
         with self._changed:
-            self._leave(permit, reply, heard=heard)
+            self._finish(permit, outcome, reply_started=reply_started)
 
-    def leave_unseen(self, permit: Permit, reply: Reply) -> None:
-        """As `leave` after `hear`, but takes no lock: for the garbage collector, which may come while it is held."""
-        self._left.put((permit, reply))
+    def finish_without_lock(self, permit: Permit, outcome: RequestOutcome) -> None:
+        """End a request after `reply_started` without taking the lock, which the garbage collector may not wait for."""
+        self._finished.put((permit, outcome))
 
     def close(self) -> None:
+        """Stop the thread, and fail the requests that still wait with ResourceError."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         if self._thread is not None:
             self._thread.join()
-        self._budgets.close()
+        self._limits.close()
 
-    def _take_back(self) -> None:
-        while not self._left.empty():
-            self._leave(*self._left.get(), heard=True)
+    def _finish_queued(self) -> None:
+        while not self._finished.empty():
+            self._finish(*self._finished.get(), reply_started=True)
 
-    def _leave(self, permit: Permit, reply: Reply, *, heard: bool) -> None:
-        line = permit.line
-        limit_is_known = line.limited and not line.seen.rejected
-        if not heard:
-            self._hear(permit, reply)
-        # Of a rate that the budget knows, and will keep better, nothing is to be learned here.
-        overloaded = reply.status == 429 and not limit_is_known and not _has_none_left(reply)
-        line.window.ended(permit.era, failed=reply.status == 0 or reply.status >= 500, overloaded=overloaded)
-        if reply.tokens is not None:
-            mean = line.mean_tokens
-            line.mean_tokens = reply.tokens if mean is None else mean + 0.05 * (reply.tokens - mean)
-            if line.given[1] > 0 or reply.tokens_left is not None:
-                line.seen.tokens += reply.tokens - permit.tokens
-        self._wake_for(line)
+    def _finish(self, permit: Permit, outcome: RequestOutcome, *, reply_started: bool) -> None:
+        target = permit.target
+        limit_is_known = target.limited and not target.observations.rejected
+        if not reply_started:
+            self._observe(permit, outcome)
+        # A 429 of a known rate limit says nothing about the number in flight: the rate limit will prevent the next.
+        overloaded = outcome.status == 429 and not limit_is_known and not _reports_exhausted(outcome)
+        target.window.end(permit.era, failed=outcome.status == 0 or outcome.status >= 500, overloaded=overloaded)
+        if outcome.tokens is not None:
+            mean = target.mean_tokens
+            target.mean_tokens = outcome.tokens if mean is None else mean + 0.05 * (outcome.tokens - mean)
+            if target.user_rates[1] > 0 or outcome.tokens_left is not None:
+                target.observations.tokens += outcome.tokens - permit.tokens
+        self._wake_for(target)
 
-    def _hear(self, permit: Permit, reply: Reply) -> None:
-        seen, age = permit.line.seen, time.monotonic() - permit.at
-        if 200 <= reply.status < 400:
+    def _observe(self, permit: Permit, outcome: RequestOutcome) -> None:
+        seen, age = permit.target.observations, time.monotonic() - permit.at
+        if 200 <= outcome.status < 400:
             seen.ok += 1
-        left, tokens_left = reply.requests_left, reply.tokens_left
+        left, tokens_left = outcome.requests_left, outcome.tokens_left
         if left is not None and (seen.left is None or permit.stamp >= seen.left[3]):
             seen.left = [left.limit, left.remaining, left.reset, permit.stamp, age]
         if tokens_left is not None and (seen.tokens_left is None or permit.tokens_stamp >= seen.tokens_left[3]):
             seen.tokens_left = [tokens_left.limit, tokens_left.remaining, tokens_left.reset, permit.tokens_stamp, age]
-        if reply.status == 429:
-            wait = -1.0 if reply.retry_after is None else reply.retry_after
-            told = float(left is not None or tokens_left is not None)
+        if outcome.status == 429:
+            wait = -1.0 if outcome.retry_after is None else outcome.retry_after
+            reported = float(left is not None or tokens_left is not None)
             before = seen.rejected or [-1.0, -1.0, 0.0]
-            seen.rejected = [max(wait, before[0]), max(permit.stamp, before[1]), max(told, before[2])]
-            # Until the budget has answered, nobody of this process goes on.
-            permit.line.limited = True
-            permit.line.tell_at = 0.0
+            seen.rejected = [max(wait, before[0]), max(permit.stamp, before[1]), max(reported, before[2])]
+            # No request of this process is sent until the rate limit has answered.
+            permit.target.limited = True
+            permit.target.report_at = 0.0
 
-    def _wake_for(self, line: Line) -> None:
-        if line.waiting or (line.seen and (line.limited or line.seen.left or line.seen.tokens_left)):
+    def _wake_for(self, target: LimitTarget) -> None:
+        if target.queued or _has_news(target):
             self._wake()
 
     def _wake(self) -> None:
@@ -243,104 +265,110 @@ class Limiter:
             self._thread.start()
         self._changed.notify()
 
-    # What follows runs on the limiter's own thread.
+    # The methods below run on the limiter's thread.
 
     def _serve(self) -> None:
         while True:
             with self._changed:
                 if self._closing:
                     break
-                self._take_back()
-                granted = self._let_unlimited_go()
+                self._finish_queued()
+                granted = self._take_unlimited()
                 due = self._due()
                 if not due and not granted:
                     self._changed.wait(self._pause())
                     continue
-                messages = [(line.key, self._message(line)) for line in due]
+                messages = [(target.key, self._message(target)) for target in due]
             _complete(granted)
             if due:
                 self._step(due, messages)
         with self._changed:
-            waiting = [future for line in self._lines.values() for q in line.waiting.values() for future, _ in q]
+            waiting = [future for target in self._targets.values() for q in target.queued.values() for future, _ in q]
         for future in waiting:
             if future.set_running_or_notify_cancel():
-                future.set_exception(ResourceError("the limits of requests were closed"))
+                future.set_exception(ResourceError("the rate limiter was closed"))
 
-    def _let_unlimited_go(self) -> list[tuple[Future[Permit], Permit]]:
+    def _take_unlimited(self) -> list[tuple[Future[Permit], Permit]]:
         return [
             pair
-            for line in self._lines.values()
-            if not line.limited and line.waiting
-            for name, count in line.count().items()
-            for pair in line.take(name, count, None)
+            for target in self._targets.values()
+            if not target.limited and target.queued
+            for name, count in target.sendable().items()
+            for pair in target.take(name, count, None)
         ]
 
-    def _due(self) -> list[Line]:
+    def _due(self) -> list[LimitTarget]:
         now = time.monotonic()
-        return [line for line in self._lines.values() if self._moment(line) <= now]
+        return [target for target in self._targets.values() if self._due_at(target) <= now]
 
-    def _moment(self, line: Line) -> float:
-        """When the budget of a line is to be asked, or told."""
-        if line.limited and line.waiting and line.free():
-            return line.ask_at if not line.seen.rejected else 0.0
-        if line.seen and (line.limited or line.seen.left or line.seen.tokens_left):
-            return line.tell_at
+    def _due_at(self, target: LimitTarget) -> float:
+        """When the rate limit of a target is to be asked or informed."""
+        if target.limited and target.queued and target.free():
+            return target.ask_at if not target.observations.rejected else 0.0
+        if _has_news(target):
+            return target.report_at
         return float("inf")
 
     def _pause(self) -> float | None:
-        moment = min((self._moment(line) for line in self._lines.values()), default=float("inf"))
-        if any(line.waiting for line in self._lines.values()):
-            # Those who leave unseen wake nobody.
-            moment = min(moment, time.monotonic() + _TELL_SECONDS)
-        return None if moment == float("inf") else max(0.0, moment - time.monotonic())
+        due_at = min((self._due_at(target) for target in self._targets.values()), default=float("inf"))
+        if any(target.queued for target in self._targets.values()):
+            # `finish_without_lock` cannot wake this thread.
+            due_at = min(due_at, time.monotonic() + _REPORT_SECONDS)
+        return None if due_at == float("inf") else max(0.0, due_at - time.monotonic())
 
-    def _message(self, line: Line) -> dict[str, Any]:
-        message = {"given": line.given, "asks": [], **line.seen.message()}
-        line.seen = _Seen()
-        line.tell_at = time.monotonic() + _TELL_SECONDS
-        if line.limited:
-            for name, count in line.count().items():
-                tokens = sum(tokens for _, (_, tokens) in zip(range(count), line.waiting[name], strict=False))
+    def _message(self, target: LimitTarget) -> dict[str, Any]:
+        message = {"user_rates": target.user_rates, "asks": [], **target.observations.message()}
+        target.observations = _Observations()
+        target.report_at = time.monotonic() + _REPORT_SECONDS
+        if target.limited:
+            for name, count in target.sendable().items():
+                tokens = sum(tokens for _, (_, tokens) in zip(range(count), target.queued[name], strict=False))
                 message["asks"].append([name, count, tokens])
         return message
 
-    def _step(self, lines: list[Line], messages: list[tuple[str, dict[str, Any]]]) -> None:
+    def _step(self, targets: list[LimitTarget], messages: list[tuple[str, dict[str, Any]]]) -> None:
         try:
-            answers = self._budgets.step(messages)
+            answers = self._limits.step(messages)
         except ResourceError as error:
-            self._go_without(lines, error)
+            self._go_without(targets, error)
             return
-        self._complained = ""
+        self._last_warning = ""
         granted: list[tuple[Future[Permit], Permit]] = []
         with self._changed:
-            for line, (_, message), answer in zip(lines, messages, answers, strict=True):
-                line.limited = bool(answer["limited"])
-                line.ask_at = time.monotonic() + answer["wait"]
+            for target, (_, message), answer in zip(targets, messages, answers, strict=True):
+                target.limited = bool(answer["limited"])
+                target.ask_at = time.monotonic() + answer["wait"]
                 stamp = answer["sent"] - sum(answer["grants"])
                 for (name, _, _), count in zip(message["asks"], answer["grants"], strict=True):
                     stamp += count
-                    granted += line.take(name, count, {**answer, "sent": stamp})
+                    granted += target.take(name, count, {**answer, "sent": stamp})
         _complete(granted)
 
-    def _go_without(self, lines: list[Line], error: ResourceError) -> None:
-        """Rows are worth more than limits: each process for itself, until the budgets can be reached again."""
-        if error.message != self._complained:
-            logger.warning("%s; requests go on without", error.message)
-        self._complained = error.message
+    def _go_without(self, targets: list[LimitTarget], error: ResourceError) -> None:
+        """Send without a limit until the rate limits can be reached again: rows matter more than limits."""
+        if error.message != self._last_warning:
+            logger.warning("%s; requests are sent without them", error.message)
+        self._last_warning = error.message
         granted: list[tuple[Future[Permit], Permit]] = []
         with self._changed:
-            for line in lines:
-                line.ask_at = line.tell_at = time.monotonic() + _RETRY_SECONDS
-                for name, count in line.count().items():
-                    granted += line.take(name, count, None)
+            for target in targets:
+                target.ask_at = target.report_at = time.monotonic() + _RETRY_SECONDS
+                for name, count in target.sendable().items():
+                    granted += target.take(name, count, None)
         _complete(granted)
+
+
+def _has_news(target: LimitTarget) -> bool:
+    """Whether the rate limit is to learn what replies said."""
+    seen = target.observations
+    return bool(seen and (target.limited or seen.left or seen.tokens_left))
 
 
 def _complete(granted: list[tuple[Future[Permit], Permit]]) -> None:
-    # Outside of the lock: what waits may begin right here.
+    # Outside of the lock, because callbacks of the futures run right here.
     for future, permit in granted:
         future.set_result(permit)
 
 
-def _has_none_left(reply: Reply) -> bool:
-    return any(left is not None and left.remaining < 1 for left in (reply.requests_left, reply.tokens_left))
+def _reports_exhausted(outcome: RequestOutcome) -> bool:
+    return any(left is not None and left.remaining < 1 for left in (outcome.requests_left, outcome.tokens_left))

@@ -1,4 +1,4 @@
-"""Budgets in Redis: one for all worker processes, wherever they run."""
+"""Rate limits in Redis, shared by all worker processes wherever they run."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ from importlib import resources
 import orjson
 import redis
 
-from doteval.clients.rate_limits.token_bucket import Answer, Message
-from doteval.clients.redis_connection import hidden, redis_client
+from doteval.clients.rate_limits.rate_limit import Answer, Message
+from doteval.clients.redis_connection import redis_client
 from doteval.clients.redis_scripts import Script, Scripts
+from doteval.core.broker_url import Broker
 from doteval.errors import ResourceError
 
-_PREFIX = "doteval:budget"
-# What is known of a server's limits is not worth more than this.
+_PREFIX = "doteval:rate_limit"
+# What was learned of a server's limits is out of date after an hour without requests.
 _KEEP_SECONDS = 3600
 
 
-class RedisBudgets:
-    """`Budgets` in the Redis of the broker URL, under the prefix ``doteval:budget``."""
+class RedisRateLimits:
+    """`RateLimits` in the Redis of the broker URL, under the prefix ``doteval:rate_limit``."""
 
     def __init__(self, broker: str, *, prefix: str = _PREFIX, now: str = "") -> None:
-        self._shown = hidden(broker)
+        self._shown = str(Broker(broker))
         self._client = redis_client(broker)
         self._scripts = Scripts(self._client)
         self._prefix = prefix
-        self._script = Script(resources.files(__package__).joinpath("token_bucket.lua").read_text(encoding="utf-8"))
-        # Redis's own clock, which all worker processes share; tests set another.
+        self._script = Script(resources.files(__package__).joinpath("rate_limit.lua").read_text(encoding="utf-8"))
+        # Empty for the clock of Redis, which all worker processes share; tests set a time.
         self.now = now
 
     def step(self, messages: Sequence[tuple[str, Message]]) -> list[Answer]:
+        """One answer for each key and message. Raises ResourceError if Redis cannot be reached or used."""
         calls = [
             (self._script, [f"{self._prefix}:{_digest(key)}"], [orjson.dumps(message), self.now, _KEEP_SECONDS])
             for key, message in messages
@@ -40,12 +42,13 @@ class RedisBudgets:
             replies = self._scripts.run(calls)
         except redis.RedisError as error:
             raise ResourceError(
-                f"the limits in {self._shown} cannot be used: {type(error).__name__}: {error}",
+                f"the rate limits in {self._shown} cannot be used: {type(error).__name__}: {error}",
                 remedy="Check that Redis runs.",
             ) from error
         return [_answer([float(text) for text in reply]) for reply in replies]
 
     def close(self) -> None:
+        """Close the connections."""
         self._client.close()
 
 

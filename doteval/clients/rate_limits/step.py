@@ -1,4 +1,4 @@
-"""Limits: the step that waits until a request may be sent."""
+"""The request step that waits until the rate limit lets a request go."""
 
 from __future__ import annotations
 
@@ -6,94 +6,94 @@ import time
 from dataclasses import replace
 
 from doteval.clients.rate_limits.headers import requests_left, retry_after, tokens_left
-from doteval.clients.rate_limits.limiter import Limiter, Limits, Line, Permit, Reply
-from doteval.clients.steps import Exchange, Response, Step
-from doteval.clients.usage_recording import Ledger
+from doteval.clients.rate_limits.limiter import LimitTarget, Permit, RateLimiter, RequestOutcome, UserLimits
+from doteval.clients.steps import ApiCall, Response, Step
+from doteval.clients.usage_recording import UsageTotals
 from doteval.core.results import Usage
 
-# A usual guess for English text; what replies say takes its place.
+# A usual estimate for English text, used until replies report how many tokens requests take.
 _BYTES_PER_TOKEN = 4
 
 
-def limited(step: Step, limiter: Limiter, limits: Limits, ledger: Ledger) -> Step:
-    """The step that sends a request when the budget of its (base URL, model) has room for it."""
+def rate_limit_step(step: Step, limiter: RateLimiter, limits: UserLimits, totals: UsageTotals) -> Step:
+    """A step around `step` that holds a request back until the rate limit of its (base URL, model) allows it."""
 
-    async def wait_for_budget(exchange: Exchange) -> Response:
-        if "model" not in exchange.body:
-            return await step(exchange)
-        line = limiter.line(_key(exchange), limits)
-        permit = await _enter(limiter, line, exchange, ledger)
+    async def wait_for_permit(call: ApiCall) -> Response:
+        if "model" not in call.body:
+            return await step(call)
+        target = limiter.target(_key(call), limits)
+        permit = await _permit(limiter, target, call, totals)
         try:
-            response = await step(exchange)
+            response = await step(call)
         except BaseException:
-            limiter.leave(permit, Reply(0))
+            limiter.finish(permit, RequestOutcome(0))
             raise
         headers = response.headers
-        reply = Reply(
+        outcome = RequestOutcome(
             response.status_code,
             retry_after(headers) if response.status_code == 429 else None,
             requests_left(headers),
             tokens_left(headers),
-            exchange.tokens,
+            call.tokens,
         )
-        if exchange.streamed and response.status_code < 400:
-            limiter.hear(permit, reply)
-            exchange.io.watch(response, _Streamed(limiter, permit, reply, exchange))
+        if call.streamed and response.status_code < 400:
+            limiter.reply_started(permit, outcome)
+            call.io.observe(response, _StreamedReply(limiter, permit, outcome, call))
         else:
-            limiter.leave(permit, reply)
+            limiter.finish(permit, outcome)
         return response
 
-    return wait_for_budget
+    return wait_for_permit
 
 
-class _Streamed:
-    """Keeps the permit of a request until its reply has been read, or will not be read any further."""
+class _StreamedReply:
+    """Holds the permit of a request until its reply has been read, or will not be read any further."""
 
-    def __init__(self, limiter: Limiter, permit: Permit, reply: Reply, exchange: Exchange) -> None:
+    def __init__(self, limiter: RateLimiter, permit: Permit, outcome: RequestOutcome, call: ApiCall) -> None:
         self._limiter = limiter
         self._permit = permit
-        self._reply = reply
-        self._exchange = exchange
+        self._outcome = outcome
+        self._call = call
 
-    def feed(self, chunk: bytes) -> None:
-        """Its tokens are counted elsewhere."""
+    def on_chunk(self, chunk: bytes) -> None:
+        """The usage step counts the tokens."""
 
-    def ended(self) -> None:
-        self._limiter.leave(self._permit, self._read(), heard=True)
+    def on_end(self) -> None:
+        self._limiter.finish(self._permit, self._with_tokens(), reply_started=True)
 
-    def broke(self) -> None:
-        self._limiter.leave(self._permit, replace(self._read(), status=0), heard=True)
+    def on_error(self) -> None:
+        self._limiter.finish(self._permit, replace(self._with_tokens(), status=0), reply_started=True)
 
-    def left(self) -> None:
-        self._limiter.leave_unseen(self._permit, self._read())
+    def on_abandoned(self) -> None:
+        self._limiter.finish_without_lock(self._permit, self._with_tokens())
 
-    def _read(self) -> Reply:
-        return replace(self._reply, tokens=self._exchange.tokens)
+    def _with_tokens(self) -> RequestOutcome:
+        return replace(self._outcome, tokens=self._call.tokens)
 
 
-async def _enter(limiter: Limiter, line: Line, exchange: Exchange, ledger: Ledger) -> Permit:
-    entry = limiter.enter(line, exchange.evaluation, _estimate(exchange, line))
-    if isinstance(entry, Permit):
-        return entry
+async def _permit(limiter: RateLimiter, target: LimitTarget, call: ApiCall, totals: UsageTotals) -> Permit:
+    permit = limiter.request_permit(target, call.evaluation, _estimated_tokens(call, target))
+    if isinstance(permit, Permit):
+        return permit
     since = time.perf_counter()
     try:
-        return await exchange.io.wait(entry)
+        return await call.io.wait(permit)
     except BaseException:
-        limiter.abandon(entry)
+        limiter.cancel(permit)
         raise
     finally:
-        ledger.add(Usage(exchange.model, waited=time.perf_counter() - since), exchange.meter)
+        totals.add(Usage(call.model, waited=time.perf_counter() - since), call.meter)
 
 
-def _key(exchange: Exchange) -> str:
-    """The base URL and the model. Without the user information that a URL may hold."""
-    url = exchange.request.url
-    return f"{url.scheme}://{url.host}:{url.port or ''} {exchange.model}"
+def _key(call: ApiCall) -> str:
+    """The base URL without user name and password, and the model."""
+    url = call.request.url
+    return f"{url.scheme}://{url.host}:{url.port or ''} {call.model}"
 
 
-def _estimate(exchange: Exchange, line: Line) -> float:
-    if line.mean_tokens is not None:
-        return line.mean_tokens
+def _estimated_tokens(call: ApiCall, target: LimitTarget) -> float:
+    if target.mean_tokens is not None:
+        return target.mean_tokens
     names = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-    most = next((exchange.body[name] for name in names if name in exchange.body), None)
-    return len(exchange.request.content) / _BYTES_PER_TOKEN + (most if isinstance(most, int) else 0)
+    most = next((call.body[name] for name in names if name in call.body), None)
+    return len(call.request.content) / _BYTES_PER_TOKEN + (most if isinstance(most, int) else 0)

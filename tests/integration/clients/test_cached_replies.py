@@ -1,4 +1,4 @@
-"""Clients that share replies: which are kept, who is given them, and when they are too old."""
+"""Clients with a shared reply cache: what is stored, who gets it, and when it is too old."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ Configure = Callable[..., None]
 
 @pytest.fixture(params=["local", "redis"])
 def configure(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Configure]:
-    """Says what clients share: within this machine, or in a Redis. Called once by itself."""
-    places: dict[str, Any] = {"cache_path": str(tmp_path / "cache.db")}
+    """Configures clients with a cache in a file or in Redis. Already called once, without arguments."""
+    where: dict[str, Any] = {"cache_path": str(tmp_path / "cache.db")}
     if request.param == "redis":
-        places = {"broker": request.getfixturevalue("redis_url"), "cache_path": None}
+        where = {"broker": request.getfixturevalue("redis_url"), "cache_path": None}
 
-    def share_there(**more: Any) -> None:
+    def configure_there(**more: Any) -> None:
         close_shared()
-        configure_clients(ClientConfig(**places, **more))
+        configure_clients(ClientConfig(**where, **more))
 
-    share_there()
-    yield share_there
+    configure_there()
+    yield configure_there
     close_shared()
     configure_clients(ClientConfig())
 
 
-def test_a_reply_is_paid_once(configure: Configure, mock_openai: MockOpenAI) -> None:
+def test_a_reply_is_requested_once(configure: Configure, mock_openai: MockOpenAI) -> None:
     client = openai_client(**settings(mock_openai, cache=True))
     with metering() as first:
         one = ask(client)
@@ -55,7 +55,7 @@ def test_a_reply_is_paid_once(configure: Configure, mock_openai: MockOpenAI) -> 
     assert (usage.prompt_tokens, usage.completion_tokens, usage.latency.total) == (0, 0, 0)
 
 
-def test_everything_that_changes_the_answer_is_in_the_key(configure: Configure, mock_openai: MockOpenAI) -> None:
+def test_the_key_covers_everything_that_changes_the_answer(configure: Configure, mock_openai: MockOpenAI) -> None:
     client = openai_client(**settings(mock_openai, cache=True))
     differing: list[dict[str, Any]] = [
         {},
@@ -78,7 +78,7 @@ def test_everything_that_changes_the_answer_is_in_the_key(configure: Configure, 
     assert mock_openai.stats()["requests"] == len(differing) + 2
 
 
-def test_only_what_is_repeatable_or_asked_for_is_cached(configure: Configure, mock_openai: MockOpenAI) -> None:
+def test_only_repeatable_requests_and_those_asked_for_are_cached(configure: Configure, mock_openai: MockOpenAI) -> None:
     client = openai_client(**settings(mock_openai, cache=True))
 
     def requests(*calls: Callable[[], Any]) -> int:
@@ -87,7 +87,7 @@ def test_only_what_is_repeatable_or_asked_for_is_cached(configure: Configure, mo
             call()
         return int(mock_openai.stats()["requests"])
 
-    always, never = ({"extra_headers": {"x-doteval-cache": wish}} for wish in ("always", "never"))
+    always, never = ({"extra_headers": {"x-doteval-cache": value}} for value in ("always", "never"))
     assert requests(lambda: ask(client, "warm", temperature=0.7)) == 2
     assert requests(lambda: ask(client, "seeded", temperature=0.7, seed=1)) == 1
     assert requests(lambda: ask(client, "asked for", temperature=0.7, **always)) == 1
@@ -103,7 +103,7 @@ def test_only_what_is_repeatable_or_asked_for_is_cached(configure: Configure, mo
     assert requests(lambda: ask(own, "instrumented")) == 1
 
 
-def test_failures_are_not_kept(configure: Configure, mock_openai: MockOpenAI) -> None:
+def test_failures_are_not_stored(configure: Configure, mock_openai: MockOpenAI) -> None:
     client = openai_client(**settings(mock_openai, cache=True, max_retries=0))
     for marker, error in (
         ("[[status:500x1]]", openai.InternalServerError),
@@ -118,20 +118,20 @@ def test_failures_are_not_kept(configure: Configure, mock_openai: MockOpenAI) ->
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("api", ["chat", "responses"])
-def test_streams_are_kept_and_given_as_streams(
+def test_streams_are_stored_and_streamed_again(
     kind: str, api: str, configure: Configure, mock_openai: MockOpenAI
 ) -> None:
     prompt = "[[reply:one two three]] please"
 
     async def run() -> list[list[Any]]:
         client = async_openai_client(**settings(mock_openai, cache=True))
-        heard = []
+        received = []
         for _ in range(2):
             with metering() as meter:
                 stream = await begin(client)
-                heard.append([event async for event in stream])
+                received.append([event async for event in stream])
             usages.append(only(meter))
-        return heard
+        return received
 
     def begin(client: Any) -> Any:
         if api == "responses":
@@ -144,9 +144,9 @@ def test_streams_are_kept_and_given_as_streams(
     else:
         client = openai_client(**settings(mock_openai, cache=True))
         one, other = [], []
-        for heard in (one, other):
+        for received in (one, other):
             with metering() as meter:
-                heard.extend(begin(client))
+                received.extend(begin(client))
             usages.append(only(meter))
     assert one == other
     assert len(one) > 3
@@ -155,7 +155,7 @@ def test_streams_are_kept_and_given_as_streams(
     assert (usages[1].completion_tokens, usages[1].cache_hits) == (0, 1)
 
 
-def test_a_stream_that_is_left_is_not_kept(configure: Configure, mock_openai: MockOpenAI) -> None:
+def test_a_half_read_stream_is_not_stored(configure: Configure, mock_openai: MockOpenAI) -> None:
     client = openai_client(**settings(mock_openai, cache=True))
     with ask(client, stream=True) as stream:
         next(iter(stream))
@@ -165,7 +165,7 @@ def test_a_stream_that_is_left_is_not_kept(configure: Configure, mock_openai: Mo
 
 
 @pytest.mark.parametrize("kind", ["threads", "tasks"])
-def test_single_flight(kind: str, configure: Configure, mock_openai: MockOpenAI) -> None:
+def test_concurrent_equal_requests_are_made_once(kind: str, configure: Configure, mock_openai: MockOpenAI) -> None:
     prompt = "[[delay:0.3]] the same"
     given = settings(mock_openai, cache=True)
     texts: list[str] = []
@@ -194,7 +194,7 @@ def test_single_flight(kind: str, configure: Configure, mock_openai: MockOpenAI)
     assert (stats["cache_misses"], stats["cache_hits"]) == (1, len(texts) - 1)
 
 
-def test_a_row_that_is_cancelled_hands_its_request_on(configure: Configure, mock_openai: MockOpenAI) -> None:
+def test_a_cancelled_row_passes_its_lease_on(configure: Configure, mock_openai: MockOpenAI) -> None:
     async def main() -> float:
         client = async_openai_client(**settings(mock_openai, cache=True))
         first = asyncio.create_task(ask(client, "[[delay:2x1]] slow"))
@@ -214,7 +214,7 @@ def test_a_row_that_is_cancelled_hands_its_request_on(configure: Configure, mock
 
 
 @pytest.mark.parametrize(
-    ("mode", "wish", "requests"),
+    ("mode", "caching", "requests"),
     [
         (CacheMode.ON, None, 1),
         (CacheMode.ON, False, 2),
@@ -223,18 +223,18 @@ def test_a_row_that_is_cancelled_hands_its_request_on(configure: Configure, mock
         (CacheMode.ASK, None, 2),
     ],
 )
-def test_the_command_decides(
-    mode: CacheMode, wish: Any, requests: int, configure: Configure, mock_openai: MockOpenAI
+def test_the_cache_mode_and_the_client_decide(
+    mode: CacheMode, caching: Any, requests: int, configure: Configure, mock_openai: MockOpenAI
 ) -> None:
     configure(cache=mode)
-    client = openai_client(**settings(mock_openai, cache=wish))
+    client = openai_client(**settings(mock_openai, cache=caching))
     for _ in range(2):
         ask(client)
     assert mock_openai.stats()["requests"] == requests
 
 
 @pytest.mark.parametrize(
-    ("said", "default", "wish", "requests"),
+    ("submitted", "default", "caching", "requests"),
     [
         (CacheMode.ON, CacheMode.ASK, None, 1),
         (CacheMode.ON, CacheMode.OFF, None, 1),
@@ -243,26 +243,26 @@ def test_the_command_decides(
         (None, CacheMode.ON, None, 1),
     ],
 )
-def test_what_the_submission_of_a_row_says_counts_more(
-    said: CacheMode | None,
+def test_the_choice_of_the_submission_overrides_the_default(
+    submitted: CacheMode | None,
     default: CacheMode,
-    wish: Any,
+    caching: Any,
     requests: int,
     configure: Configure,
     mock_openai: MockOpenAI,
 ) -> None:
     configure(cache=default)
-    client = openai_client(**settings(mock_openai, cache=wish))
+    client = openai_client(**settings(mock_openai, cache=caching))
     for _ in range(2):
         with metering() as meter:
-            meter.cache = None if said is None else CacheChoice(said)
+            meter.cache = None if submitted is None else CacheChoice(submitted)
             ask(client)
     assert mock_openai.stats()["requests"] == requests
 
 
-def test_rows_of_one_client_may_differ_in_what_is_too_old(configure: Configure, mock_openai: MockOpenAI) -> None:
+def test_rows_of_one_client_may_differ_in_since(configure: Configure, mock_openai: MockOpenAI) -> None:
     ask(openai_client(**settings(mock_openai, cache=True)))
-    # The reply is in the cache from here on, and older than what follows.
+    # From here on the reply is in the cache, and older than `since`.
     configure(cache=CacheMode.ON)
     fresh = CacheChoice(CacheMode.REFRESH, time.time())
     client = openai_client(**settings(mock_openai))
@@ -274,9 +274,9 @@ def test_rows_of_one_client_may_differ_in_what_is_too_old(configure: Configure, 
         assert mock_openai.stats()["requests"] == requests
 
 
-def test_refreshing_asks_anew_once_and_keeps_that(configure: Configure, mock_openai: MockOpenAI) -> None:
+def test_refreshing_requests_once_and_stores_the_reply(configure: Configure, mock_openai: MockOpenAI) -> None:
     ask(openai_client(**settings(mock_openai, cache=True)))
-    # The reply is in the cache from here on, and older than what follows.
+    # From here on the reply is in the cache, and older than `since`.
     close_shared()
     configure(cache=CacheMode.REFRESH, refresh_since=time.time())
     client = openai_client(**settings(mock_openai))
@@ -288,7 +288,7 @@ def test_refreshing_asks_anew_once_and_keeps_that(configure: Configure, mock_ope
     assert mock_openai.stats()["requests"] == 2
 
 
-def test_what_is_too_old_goes_by_the_clock_that_dates_replies(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_since_is_read_from_the_clock_that_dates_replies(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr("doteval.settings.time.time", lambda: now + 1000)
     for broker, expected in ((redis_url, now), ("redis://127.0.0.1:1/0", now + 1000), (None, now + 1000)):
@@ -296,7 +296,7 @@ def test_what_is_too_old_goes_by_the_clock_that_dates_replies(redis_url: str, mo
         assert since == pytest.approx(expected, abs=30)
 
 
-def test_a_cache_that_is_away_costs_no_row(tmp_path: Path, mock_openai: MockOpenAI) -> None:
+def test_calls_go_on_without_an_unreachable_cache(tmp_path: Path, mock_openai: MockOpenAI) -> None:
     (tmp_path / "file").write_text("")
     configure_clients(ClientConfig(cache_path=str(tmp_path / "file" / "cache.db")))
     try:

@@ -1,4 +1,4 @@
-"""Clients with the same settings share connections and totals, on whatever event loops."""
+"""Clients with the same settings share connections and totals, on any event loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.client_calls import settings_without_retries as settings
 pytestmark = pytest.mark.usefixtures("forget_limits")
 
 
-def test_an_http_client_of_the_callers_own(mock_openai: MockOpenAI) -> None:
+def test_an_http_client_of_the_caller_is_used(mock_openai: MockOpenAI) -> None:
     with httpx2.Client(headers={"x-mock-fault": "status:418"}) as http_client:
         client = openai_client(**settings(mock_openai, http_client=http_client))
         with pytest.raises(openai.APIStatusError, match="418"):
@@ -34,7 +34,7 @@ def test_clients_with_the_same_settings_share_connections_and_totals(mock_openai
     for _ in range(5):
         with openai_client(**same) as client:
             chat(client)
-    assert mock_openai.stats()["connections"] <= 2  # one, and one for the counters
+    assert mock_openai.stats()["connections"] <= 2  # one for the client, one for the counters
     assert client.get_stats()["requests"] == 5
     other = openai_client(**settings(mock_openai))
     assert other.get_stats()["requests"] == 0
@@ -53,23 +53,23 @@ def test_async_clients_with_the_same_settings_share_connections(mock_openai: Moc
     assert async_openai_client(**same).get_stats()["requests"] == 5
 
 
-def test_an_async_client_serves_one_loop_after_another_and_leaves_nothing_open(mock_openai: MockOpenAI) -> None:
+def test_an_async_client_works_on_successive_loops_and_leaves_nothing_open(mock_openai: MockOpenAI) -> None:
     client = async_openai_client(**settings(mock_openai))
-    left: list[dict[str, Any]] = []
+    complaints: list[dict[str, Any]] = []
 
     async def main() -> str:
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: left.append(context))
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
         replies = await asyncio.gather(*(chat(client) for _ in range(5)))
         return str(replies[0].choices[0].message.content)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
         assert [asyncio.run(main()) for _ in range(3)] == ["one two three"] * 3
-    assert left == []
+    assert complaints == []
     assert client.get_stats()["requests"] == 15
 
 
-def test_certificates_are_read_when_a_client_is_made_and_on_no_event_loop(
+def test_certificates_are_read_once_when_a_client_is_made(
     mock_openai: MockOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Any] = []
@@ -91,7 +91,7 @@ def test_certificates_are_read_when_a_client_is_made_and_on_no_event_loop(
     assert len(read) == 1
 
 
-def test_two_loops_at_once(mock_openai: MockOpenAI) -> None:
+def test_one_client_works_on_two_loops_at_once(mock_openai: MockOpenAI) -> None:
     client = async_openai_client(**settings(mock_openai))
     counts: list[int] = []
 

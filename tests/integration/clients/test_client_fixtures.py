@@ -1,4 +1,4 @@
-"""The fixtures that give clients to a test: they take the environment, skip without an API, and give way."""
+"""The client fixtures: they read the environment, skip without an API, and can be overridden."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_async(async_openai_client):
 
 
 @pytest.mark.parametrize("key", [None, "any"])
-def test_fixtures_take_the_environment(
+def test_fixtures_read_the_environment(
     key: str | None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mock_openai: MockOpenAI
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", mock_openai.base_url)
@@ -47,7 +47,7 @@ def test_fixtures_skip_without_an_api(pytester: pytest.Pytester, monkeypatch: py
     result.stdout.fnmatch_lines(["*no OpenAI API: set OPENAI_API_KEY*"])
 
 
-def test_a_users_own_fixture_of_the_name_wins(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_fixture_of_the_same_name_overrides(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     pytester.makeconftest("from doteval.clients.fixtures import async_openai_client, openai_client")
     pytester.makepyfile(

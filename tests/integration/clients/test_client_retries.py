@@ -1,4 +1,4 @@
-"""Clients try again what may pass, for a time, and then raise what the server said."""
+"""Clients retry temporary failures for a limited time, and then raise the server's error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("forget_limits")
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
-def test_what_may_pass_is_tried_again(status: int, mock_openai: MockOpenAI) -> None:
+def test_temporary_failures_are_retried(status: int, mock_openai: MockOpenAI) -> None:
     client = openai_client(**settings(mock_openai))
     with metering() as meter:
         ask(client, f"[[status:{status}x2]] [[retry-after:0.01]] again")
@@ -29,7 +29,7 @@ def test_what_may_pass_is_tried_again(status: int, mock_openai: MockOpenAI) -> N
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_hang_up_is_tried_again_and_the_original_error_is_kept(kind: str, mock_openai: MockOpenAI) -> None:
+def test_a_hang_up_is_retried_and_the_last_error_is_raised_unchanged(kind: str, mock_openai: MockOpenAI) -> None:
     def run(prompt: str, **more: Any) -> tuple[Usage, Exception | None]:
         error = None
         with metering() as meter:
@@ -56,7 +56,7 @@ def test_a_hang_up_is_tried_again_and_the_original_error_is_kept(kind: str, mock
     assert error.status_code == 503
 
 
-def test_retries_end_in_time(mock_openai: MockOpenAI) -> None:
+def test_retries_end_after_retry_seconds(mock_openai: MockOpenAI) -> None:
     client = openai_client(**settings(mock_openai, retry_seconds=0.5))
     began = time.monotonic()
     with pytest.raises(openai.RateLimitError):

@@ -1,4 +1,4 @@
-"""The clients against the mock server: what they record is what the server says that it sent."""
+"""The clients against the mock server: they record the usage that the server counted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Make = Callable[..., Any]
 
 @pytest.fixture(params=["openai_client", "instrument"])
 def make(request: pytest.FixtureRequest, mock_openai: MockOpenAI) -> Make:
-    """Makes a recorded client, by either way."""
+    """Makes a client that records, in either of two ways."""
 
     def make_one(**more: Any) -> Any:
         if request.param == "openai_client":
@@ -89,7 +89,7 @@ calls = pytest.mark.parametrize("call", [chat, chat_streamed, responses, respons
 
 
 @calls
-def test_tokens_are_those_that_the_server_sent(call: Any, make: Make, mock_openai: MockOpenAI) -> None:
+def test_recorded_tokens_are_those_the_server_sent(call: Any, make: Make, mock_openai: MockOpenAI) -> None:
     client = make()
     with metering() as meter:
         reply = call(client)
@@ -106,7 +106,7 @@ def test_tokens_are_those_that_the_server_sent(call: Any, make: Make, mock_opena
 
 
 @calls
-def test_tokens_of_the_async_clients(call: Any, make_async: Make, mock_openai: MockOpenAI) -> None:
+def test_async_clients_record_the_tokens_the_server_sent(call: Any, make_async: Make, mock_openai: MockOpenAI) -> None:
     async def main() -> tuple[Usage, dict[str, Any]]:
         async with make_async() as client:
             with metering() as meter:
@@ -122,7 +122,7 @@ def test_tokens_of_the_async_clients(call: Any, make_async: Make, mock_openai: M
     assert (stats["requests"], stats["attempts"], stats["errors"]) == (1, 1, 0)
 
 
-def test_the_reply_is_untouched(make: Make) -> None:
+def test_recording_leaves_the_reply_unchanged(make: Make) -> None:
     client = make()
     assert chat(client).choices[0].message.content == "one two three"
     words = [chunk.choices[0].delta.content for chunk in chat_streamed(client) if chunk.choices]
@@ -139,7 +139,7 @@ def test_a_stream_without_usage_counts_as_a_request(make: Make, mock_openai: Moc
     assert (stats["requests"], stats["attempts"], stats["errors"], stats["prompt_tokens"]) == (1, 1, 0, 0)
 
 
-def test_a_stream_that_is_left_early(make: Make) -> None:
+def test_a_half_read_stream_counts_as_a_request_without_error(make: Make) -> None:
     client = make()
     with chat_streamed(client) as stream:
         next(iter(stream))
@@ -147,7 +147,7 @@ def test_a_stream_that_is_left_early(make: Make) -> None:
     assert (stats["requests"], stats["errors"], stats["models"]["gpt-4o"]["attempts"]) == (1, 0, 1)
 
 
-def test_a_stream_is_paid_by_the_row_that_began_it(make: Make, mock_openai: MockOpenAI) -> None:
+def test_a_stream_is_attributed_to_the_row_that_began_it(make: Make, mock_openai: MockOpenAI) -> None:
     client = make()
     with metering() as first:
         stream = chat_streamed(client)
@@ -157,7 +157,7 @@ def test_a_stream_is_paid_by_the_row_that_began_it(make: Make, mock_openai: Mock
     assert second.reading() == ()
 
 
-def test_models_are_apart(make: Make, mock_openai: MockOpenAI) -> None:
+def test_usage_is_kept_by_model(make: Make, mock_openai: MockOpenAI) -> None:
     client = make()
     with metering() as meter:
         for model, times in (("small", 2), ("large", 1)):
@@ -173,7 +173,7 @@ def test_models_are_apart(make: Make, mock_openai: MockOpenAI) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_retries_of_the_sdk_are_attempts(status: int, make: Make, mock_openai: MockOpenAI) -> None:
+def test_retries_count_as_tries(status: int, make: Make, mock_openai: MockOpenAI) -> None:
     client = make(max_retries=3)
     with metering() as meter:
         client.chat.completions.create(
@@ -187,7 +187,7 @@ def test_retries_of_the_sdk_are_attempts(status: int, make: Make, mock_openai: M
     assert (stats["requests"], stats["attempts"], stats["errors"]) == (1, 3, 2)
 
 
-def test_retries_of_the_async_sdk(make_async: Make, mock_openai: MockOpenAI) -> None:
+def test_retries_of_async_clients_count_as_tries(make_async: Make, mock_openai: MockOpenAI) -> None:
     async def main() -> tuple[Usage, dict[str, Any]]:
         async with make_async(max_retries=2) as client:
             with metering() as meter:
@@ -219,7 +219,7 @@ def test_errors_are_counted_and_raised(marker: str, error: type[Exception], make
     assert SECRET not in str(client.get_stats())
 
 
-def test_a_stream_that_breaks_off_is_an_error(make: Make) -> None:
+def test_a_stream_that_hangs_up_counts_as_an_error(make: Make) -> None:
     client = make()
     with pytest.raises(openai.APIConnectionError):
         list(
@@ -232,9 +232,9 @@ def test_a_stream_that_breaks_off_is_an_error(make: Make) -> None:
 
 
 @pytest.mark.parametrize("call", [chat, chat_streamed])
-def test_overlapping_rows_stay_apart(call: Any, make_async: Make, mock_openai: MockOpenAI) -> None:
+def test_overlapping_rows_record_their_own_usage(call: Any, make_async: Make, mock_openai: MockOpenAI) -> None:
     async def row(client: Any, number: int) -> tuple[int, Usage]:
-        # Half of them finish in the reverse order.
+        # Half of them finish in reverse order.
         prompt = f"[[delay:{0.5 if number % 2 else (40 - number) / 40}]] " + "word " * number
         with metering() as meter:
             reply = await client.chat.completions.create(
@@ -259,7 +259,7 @@ def test_overlapping_rows_stay_apart(call: Any, make_async: Make, mock_openai: M
     assert {name: stats[name] for name in TOKENS} == tokens_sent(mock_openai)
 
 
-def test_rows_in_threads_stay_apart(make: Make, mock_openai: MockOpenAI) -> None:
+def test_rows_in_threads_record_their_own_usage(make: Make, mock_openai: MockOpenAI) -> None:
     client = make()
     recorded: dict[int, Usage] = {}
 
@@ -289,7 +289,7 @@ def test_a_cancelled_call_is_counted(make_async: Make) -> None:
     assert (usage.requests, usage.attempts, stats["errors"]) == (1, 1, 1)
 
 
-def test_nothing_is_billed_outside_of_rows(make: Make) -> None:
+def test_calls_outside_of_rows_count_in_the_totals_only(make: Make) -> None:
     client = make()
     with metering() as meter:
         pass
@@ -298,7 +298,7 @@ def test_nothing_is_billed_outside_of_rows(make: Make) -> None:
     assert client.get_stats()["requests"] == 1
 
 
-def test_copies_of_a_client_are_recorded_with_it(make: Make) -> None:
+def test_copies_of_a_client_share_its_totals(make: Make) -> None:
     client = make()
     copy = client.with_options(timeout=3.0)
     chat(copy)
@@ -312,7 +312,7 @@ def test_instrument_twice_counts_once(mock_openai: MockOpenAI) -> None:
     assert client.get_stats()["requests"] == 1
 
 
-def test_instrument_takes_every_class_of_the_package(mock_openai: MockOpenAI) -> None:
+def test_instrument_accepts_azure_clients(mock_openai: MockOpenAI) -> None:
     given: dict[str, Any] = {
         "azure_endpoint": mock_openai.base_url,
         "api_key": "any",
@@ -350,11 +350,11 @@ class InPieces(httpx2.SyncByteStream):
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 10_000])
-@pytest.mark.parametrize("packed", [False, True])
-def test_running_totals_in_a_stream_however_it_is_cut_and_packed(size: int, packed: bool) -> None:
+@pytest.mark.parametrize("compressed", [False, True])
+def test_running_totals_of_a_stream_are_counted_once_however_it_is_split(size: int, compressed: bool) -> None:
     def answer(request: httpx2.Request) -> httpx2.Response:
-        headers = {"content-type": "text/event-stream", **({"content-encoding": "gzip"} if packed else {})}
-        content = gzip.compress(RUNNING_TOTALS) if packed else RUNNING_TOTALS
+        headers = {"content-type": "text/event-stream", **({"content-encoding": "gzip"} if compressed else {})}
+        content = gzip.compress(RUNNING_TOTALS) if compressed else RUNNING_TOTALS
         return httpx2.Response(200, headers=headers, stream=InPieces(content, size), request=request)
 
     with httpx2.Client(transport=httpx2.MockTransport(answer)) as http_client:
@@ -364,7 +364,7 @@ def test_running_totals_in_a_stream_however_it_is_cut_and_packed(size: int, pack
     assert (only(meter).prompt_tokens, only(meter).completion_tokens, only(meter).requests) == (7, 2, 1)
 
 
-def test_prices(tmp_path: Path, mock_openai: MockOpenAI) -> None:
+def test_usage_has_a_cost_where_the_model_has_a_price(tmp_path: Path, mock_openai: MockOpenAI) -> None:
     table = tmp_path / "prices.toml"
     table.write_text('[models."m"]\nprompt = 1000000\ncompletion = 10\ncached = 500000\n')
     configure_clients(ClientConfig(prices=str(table)))
@@ -377,7 +377,7 @@ def test_prices(tmp_path: Path, mock_openai: MockOpenAI) -> None:
         close_shared()
         configure_clients(ClientConfig())
     costs = {usage.model: usage.cost for usage in meter.reading()}
-    # "[[reply:one", "two]]", "[[cached:1]]", "a" and "b" are five words, of which one was cached.
+    # "[[reply:one", "two]]", "[[cached:1]]", "a" and "b" are five words, one of them cached.
     assert costs["m"] == pytest.approx(4 + 0.5 + 2 * 10 / 1_000_000)
     assert costs["unknown-model"] is None
     assert client.get_stats()["cost"] == pytest.approx(costs["m"])

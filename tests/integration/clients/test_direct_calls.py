@@ -1,4 +1,4 @@
-"""The short way of async calls beside the SDK's own: the same request, and the same reply or error."""
+"""Direct calls compared with the SDK's own: the same request, and the same reply or error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from openai.resources.chat import AsyncCompletions
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 from pydantic import BaseModel
 
-from doteval.clients.direct import Direct, is_plain
+from doteval.clients.direct import DirectCalls, is_plain
 from doteval.clients.fast import chat
 from doteval.clients.openai import async_openai_client
 from doteval.core.metering import metering
@@ -79,7 +79,7 @@ TOOL_CALLS = completion(
 
 @dataclass
 class Server:
-    """Answers everything alike, and keeps what it was asked."""
+    """Sends the same reply to every request, and keeps the requests."""
 
     url: str = ""
     status: int = 200
@@ -113,7 +113,7 @@ def server() -> Iterator[Server]:
             self.wfile.write(state.body)
 
         def log_message(self, *_: Any) -> None:
-            """To nobody."""
+            """Print nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         state.url = f"http://127.0.0.1:{listening.server_address[1]}/v1"
@@ -126,15 +126,15 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def direct(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths that went the short way."""
+    """The paths of the direct calls made."""
     paths: list[str] = []
-    post = Direct.post
+    post = DirectCalls.post
 
-    async def noted(self: Direct, path: str, *arguments: Any) -> Any:
+    async def noted(self: DirectCalls, path: str, *arguments: Any) -> Any:
         paths.append(path)
         return await post(self, path, *arguments)
 
-    monkeypatch.setattr(Direct, "post", noted)
+    monkeypatch.setattr(DirectCalls, "post", noted)
     return paths
 
 
@@ -146,13 +146,13 @@ def given(server: Server, **more: Any) -> dict[str, Any]:
 
 
 def of_both(server: Server, call: Call, **settings: Any) -> tuple[Any, Any]:
-    """What the SDK's client and ours give or raise."""
+    """What the SDK's client and doteval's return or raise."""
 
     async def outcome(client: Any) -> Any:
         try:
             with metering():
                 return await call(client)
-        except Exception as error:  # noqa: BLE001 - to be compared
+        except Exception as error:  # noqa: BLE001 - the errors are compared
             return error
         finally:
             await client.close()
@@ -169,7 +169,7 @@ def create(client: Any, **more: Any) -> Any:
 
 
 def shape(value: Any) -> Any:
-    """All that can be seen of a reply or an error."""
+    """Everything that a caller sees of a reply or an error."""
     if isinstance(value, openai.APIStatusError):
         return type(value), str(value), value.status_code, value.body, value.request_id, value.response.text
     if isinstance(value, openai.APIConnectionError):
@@ -186,23 +186,23 @@ REPLIES: dict[str, Any] = {
     "tool calls": TOOL_CALLS,
     "no usage": {name: value for name, value in COMPLETION.items() if name != "usage"},
     "a field of another type": completion(created="yesterday"),
-    "a word that the API does not know": completion(service_tier="turbo"),
+    "an unknown enum value": completion(service_tier="turbo"),
     "whole numbers as decimals": completion(created=1.0),
-    "nothing of it": {"hello": "world"},
+    "none of its fields": {"hello": "world"},
     "a list": [1, 2],
     "not JSON": b"{oh",
 }
 
 
 @pytest.mark.parametrize("reply", REPLIES.values(), ids=list(REPLIES))
-def test_replies_are_what_the_sdk_makes_of_them(reply: Any, server: Server, direct: list[str]) -> None:
+def test_replies_equal_those_of_the_sdk(reply: Any, server: Server, direct: list[str]) -> None:
     server.answer(reply)
     theirs, ours = of_both(server, create)
     assert shape(ours) == shape(theirs)
     assert direct == ["/chat/completions"]
 
 
-def test_replies_that_are_packed_or_are_no_json(server: Server, direct: list[str]) -> None:
+def test_compressed_and_non_json_replies_equal_those_of_the_sdk(server: Server, direct: list[str]) -> None:
     server.answer(gzip.compress(json.dumps(COMPLETION).encode()), content_encoding="gzip")
     theirs, ours = of_both(server, create)
     assert shape(ours) == shape(theirs)
@@ -253,11 +253,11 @@ def test_the_server_gets_the_same_request(settings: dict[str, Any], server: Serv
     (path, headers, body), (our_path, our_headers, our_body) = server.seen
     assert our_path == path
     assert json.loads(our_body) == json.loads(body)
-    # How each HTTP library holds its connections.
+    # These depend on the HTTP library.
     for name in ("connection", "accept-encoding", "content-length"):
         headers.pop(name, None)
         our_headers.pop(name, None)
-    # The name of the client's class is in there.
+    # The user agent contains the name of the client's class.
     our_headers["user-agent"] = our_headers["user-agent"].replace("Metered", "")
     assert our_headers == headers
     assert direct
@@ -283,7 +283,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("more", BODIES.values(), ids=list(BODIES))
-def test_what_the_sdk_transforms_stays_as_it_is(more: dict[str, Any], server: Server, direct: list[str]) -> None:
+def test_plain_parameters_are_sent_unchanged(more: dict[str, Any], server: Server, direct: list[str]) -> None:
     server.answer(COMPLETION)
     of_both(server, lambda client: create(client, **more))
     theirs, ours = (json.loads(body) for _, _, body in server.seen)
@@ -309,25 +309,25 @@ async def _streamed(client: Any) -> Any:
 SPECIAL: dict[str, Call] = {
     "headers of a call": lambda client: create(client, extra_headers={"x-mine": "1"}),
     "a query of a call": lambda client: create(client, extra_query={"q": "1"}),
-    "more body": lambda client: create(client, extra_body={"top_k": 3}),
+    "an extra body": lambda client: create(client, extra_body={"top_k": 3}),
     "retries of the SDK": lambda client: create(client.with_options(max_retries=1)),
     "a timeout of a call": lambda client: create(client, timeout=9),
-    "what is left out": lambda client: create(client, seed=openai.NOT_GIVEN),
+    "a parameter not given": lambda client: create(client, seed=openai.NOT_GIVEN),
     "a generator": lambda client: create(client, messages=iter(MESSAGES)),
     "no such parameter": lambda client: create(client, temprature=1),
     "a raw reply": _raw,
-    "a reply to be read": _streamed,
+    "a streamed reply": _streamed,
     "a model as the format": lambda client: create(client, response_format=Answer),
     "parsed": lambda client: client.chat.completions.parse(model="m", messages=MESSAGES, response_format=Answer),
     "no messages": lambda client: client.chat.completions.create(model="m"),
     "bytes": lambda client: create(client, user=b"x"),
-    "no number": lambda client: create(client, temperature=float("nan")),
+    "not a number": lambda client: create(client, temperature=float("nan")),
     "no model": lambda client: client.embeddings.create(input=["a"]),
 }
 
 
 @pytest.mark.parametrize("call", SPECIAL.values(), ids=list(SPECIAL))
-def test_what_is_special_goes_the_sdks_way(call: Call, server: Server, direct: list[str]) -> None:
+def test_calls_that_are_not_plain_are_made_by_the_sdk(call: Call, server: Server, direct: list[str]) -> None:
     answer = {**COMPLETION["choices"][0], "message": {"role": "assistant", "content": '{"number": 5}'}}  # type: ignore[index]
     server.answer(completion(choices=[answer]))
     theirs, ours = of_both(server, call)
@@ -337,14 +337,14 @@ def test_what_is_special_goes_the_sdks_way(call: Call, server: Server, direct: l
     assert requests[: len(requests) // 2] == requests[len(requests) // 2 :]
 
 
-@pytest.mark.parametrize("odd", [{"user": "half a character: \ud800"}, {"seed": 1 << 70}])
-def test_what_only_the_sdk_can_write_is_its_own(odd: dict[str, Any], server: Server) -> None:
+@pytest.mark.parametrize("odd", [{"user": "lone surrogate: \ud800"}, {"seed": 1 << 70}])
+def test_values_that_orjson_refuses_are_sent_by_the_sdk(odd: dict[str, Any], server: Server) -> None:
     server.answer(COMPLETION)
     theirs, ours = of_both(server, lambda client: create(client, **odd))
     assert shape(ours) == shape(theirs)
 
 
-def test_what_has_no_model_of_its_own_may_be_posted(server: Server, direct: list[str]) -> None:
+def test_posts_cast_to_object_are_direct(server: Server, direct: list[str]) -> None:
     server.answer(COMPLETION)
     _, ours = of_both(server, lambda client: client.post("/chat/completions", cast_to=object, body={"model": "m"}))
     assert ours == COMPLETION
@@ -358,7 +358,7 @@ def test_what_has_no_model_of_its_own_may_be_posted(server: Server, direct: list
     assert len(direct) == 2
 
 
-def test_what_authors_set_on_a_client_counts_from_then_on(server: Server, direct: list[str]) -> None:
+def test_changed_settings_of_a_client_apply_to_later_calls(server: Server, direct: list[str]) -> None:
     server.answer(COMPLETION)
 
     async def change() -> None:
@@ -387,7 +387,7 @@ def test_what_authors_set_on_a_client_counts_from_then_on(server: Server, direct
     assert len(direct) == 5
 
 
-def test_somebody_elses_create_is_called(server: Server, direct: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_patched_create_is_called(server: Server, direct: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     server.answer(COMPLETION)
     traced = []
     original = AsyncCompletions.create
@@ -402,7 +402,7 @@ def test_somebody_elses_create_is_called(server: Server, direct: list[str], monk
     assert ours.choices[0].message.content == "five"
 
 
-def test_where_a_proxy_or_the_sdks_log_is_wanted_calls_go_the_sdks_way(
+def test_calls_are_made_by_the_sdk_with_a_proxy_or_its_debug_log(
     server: Server, direct: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.answer(COMPLETION)
@@ -419,5 +419,5 @@ def test_where_a_proxy_or_the_sdks_log_is_wanted_calls_go_the_sdks_way(
 
 
 @pytest.mark.parametrize("value", [object(), {1: 2}, (1,), b"", [openai.omit], {"a": [{"b": {1}}]}, Answer(number=1)])
-def test_what_is_not_plain(value: Any) -> None:
+def test_values_that_are_not_plain_json(value: Any) -> None:
     assert not is_plain(value)

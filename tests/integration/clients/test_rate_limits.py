@@ -1,4 +1,4 @@
-"""One budget for all worker processes, against a server that enforces a rate limit."""
+"""One rate limit for all worker processes, against a server that enforces it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ asyncio.run(main())
 
 @contextlib.contextmanager
 def working(server: MockOpenAI, broker: str, tasks: int, evaluation: str, **limits: Any) -> Iterator[Any]:
-    """A process that sends requests with so many tasks until the block ends."""
+    """A process that sends requests with `tasks` asyncio tasks until the block ends."""
     program = [sys.executable, "-c", WORKER, server.base_url, broker, str(tasks), evaluation, repr(limits)]
     process = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
@@ -61,7 +61,7 @@ def rates(server: MockOpenAI, warm_up: float, seconds: float) -> tuple[float, fl
     while not server.stats()["replies"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    time.sleep(warm_up)  # what is measured is time
+    time.sleep(warm_up)  # the test measures a rate
     before, since = server.stats(), time.monotonic()
     time.sleep(seconds)
     after, passed = server.stats(), time.monotonic() - since
@@ -73,20 +73,23 @@ def _is_kept(reached: float, rejected: float, rate: float) -> bool:
     return reached >= 0.95 * rate and rejected < 0.01
 
 
-@pytest.mark.parametrize("told", [1, 0], ids=["told in headers", "learned from rejections"])
+@pytest.mark.parametrize("headers", [1, 0], ids=["reported in headers", "learned from rejections"])
 @pytest.mark.parametrize(("workers", "rate"), [(1, 40), (4, 40)])
-def test_the_rate_is_used_and_hardly_anything_rejected(told: int, workers: int, rate: float, redis_url: str) -> None:
-    with MockOpenAI(rate_limit=rate, latency=0.1, rate_limit_headers=told) as server, contextlib.ExitStack() as stack:
+def test_the_rate_is_used_with_hardly_a_rejection(headers: int, workers: int, rate: float, redis_url: str) -> None:
+    with (
+        MockOpenAI(rate_limit=rate, latency=0.1, rate_limit_headers=headers) as server,
+        contextlib.ExitStack() as stack,
+    ):
         for number in range(workers):
             stack.enter_context(working(server, redis_url, 30, f"evaluation {number}"))
-        seen = [rates(server, warm_up=6 if told else 9, seconds=10)]
-        # A machine that stood still for a moment sends what it has saved up at once: look again, then.
+        seen = [rates(server, warm_up=6 if headers else 9, seconds=10)]
+        # After a stall of the machine the saved-up requests are sent at once: then measure again.
         while not _is_kept(*seen[-1], rate) and len(seen) < 3:
             seen.append(rates(server, warm_up=0, seconds=10))
     assert _is_kept(*seen[-1], rate), seen
 
 
-def test_limits_of_the_users_own_hold_for_all_processes(redis_url: str) -> None:
+def test_user_limits_hold_for_all_processes(redis_url: str) -> None:
     with MockOpenAI() as server, contextlib.ExitStack() as stack:
         for number in range(3):
             stack.enter_context(working(server, redis_url, 10, str(number), requests_per_minute=1200))
@@ -94,7 +97,7 @@ def test_limits_of_the_users_own_hold_for_all_processes(redis_url: str) -> None:
     assert 18 <= reached <= 21
 
 
-def test_tokens_are_limited_too(redis_url: str) -> None:
+def test_tokens_are_limited(redis_url: str) -> None:
     with MockOpenAI(reply="one two three four five six seven") as server, contextlib.ExitStack() as stack:
         for number in range(2):
             # Each request has two words in its prompt and seven in its reply.

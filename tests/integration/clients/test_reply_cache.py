@@ -1,4 +1,4 @@
-"""The cache of replies, over both storages: what it keeps, for how long, how much, and who may make a request."""
+"""The reply cache in both storages: expiry, size, leases, and storage failures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def key(number: int) -> bytes:
 
 @pytest.fixture(params=["sqlite", "redis"])
 def expression(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """How any process makes the storage."""
+    """The Python expression with which any process opens the storage."""
     if request.param == "redis":
         return f"RedisStorage({request.getfixturevalue('redis_url')!r}, **given)"
     return f"SQLiteStorage(Path({str(tmp_path / 'deep' / 'cache.db')!r}), **given)"
@@ -61,7 +61,7 @@ def ask(cache: ReplyCache, number: int) -> StoredReply | None:
     return cache.ask(key(number)).result(10)
 
 
-def test_what_is_put_is_found_by_every_process(open_cache: Open) -> None:
+def test_a_stored_reply_is_found_by_every_process(open_cache: Open) -> None:
     one, other = open_cache(), open_cache()
     assert ask(one, 1) is None
     one.put(key(1), StoredReply("text/event-stream", b"\x00\xff data"))
@@ -69,7 +69,7 @@ def test_what_is_put_is_found_by_every_process(open_cache: Open) -> None:
     assert ask(other, 2) is None
 
 
-def test_one_asks_for_all_in_two_processes(open_cache: Open) -> None:
+def test_one_caller_of_two_processes_makes_the_request(open_cache: Open) -> None:
     caches = open_cache(), open_cache()
     futures = [cache.ask(key(1)) for _ in range(50) for cache in caches]
     done, waiting = wait(futures, timeout=0.5)
@@ -79,7 +79,7 @@ def test_one_asks_for_all_in_two_processes(open_cache: Open) -> None:
     assert {future.result(5) for future in waiting} == {reply()}
 
 
-def test_another_takes_over_when_the_lease_is_given_back(open_cache: Open) -> None:
+def test_a_released_lease_goes_to_the_next_caller(open_cache: Open) -> None:
     caches = open_cache(), open_cache()
     futures = [cache.ask(key(1)) for _ in range(3) for cache in caches]
     asked = 0
@@ -92,12 +92,12 @@ def test_another_takes_over_when_the_lease_is_given_back(open_cache: Open) -> No
     assert asked == 6
 
 
-def test_whoever_leaves_gives_the_lease_to_the_next(open_cache: Open) -> None:
+def test_a_cancelled_caller_passes_its_lease_on(open_cache: Open) -> None:
     cache = open_cache()
     first, second, third = (cache.ask(key(1)) for _ in range(3))
     assert first.result(5) is None
-    cache.abandon(key(1), second)
-    cache.abandon(key(1), first)
+    cache.cancel(key(1), second)
+    cache.cancel(key(1), first)
     assert third.result(5) is None
 
 
@@ -116,7 +116,7 @@ time.sleep(600)
 """
 
 
-def test_a_process_that_dies_is_followed_within_seconds_and_one_that_lives_is_not(
+def test_the_lease_of_a_dead_process_expires_within_seconds_and_of_a_live_one_never(
     open_cache: Open, expression: str
 ) -> None:
     program = [sys.executable, "-c", HOLD.format(expression=expression)]
@@ -125,7 +125,7 @@ def test_a_process_that_dies_is_followed_within_seconds_and_one_that_lives_is_no
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         future = open_cache().ask(key(1))
-        # Longer than a lease lasts that nobody renews.
+        # Longer than a lease that nobody renews.
         assert wait([future], timeout=LEASE_SECONDS + 1.5).not_done
         killed = time.monotonic()
         os.kill(holder.pid, signal.SIGKILL)
@@ -138,7 +138,7 @@ def test_a_process_that_dies_is_followed_within_seconds_and_one_that_lives_is_no
             holder.stdout.close()
 
 
-def test_replies_end(open_cache: Open) -> None:
+def test_replies_expire(open_cache: Open) -> None:
     cache = open_cache(seconds=0.3)
     assert ask(cache, 1) is None
     put = time.monotonic()
@@ -149,7 +149,7 @@ def test_replies_end(open_cache: Open) -> None:
     assert time.monotonic() >= put + 0.25
 
 
-def test_the_least_recently_used_make_room(open_cache: Open) -> None:
+def test_the_least_recently_used_replies_are_removed_first(open_cache: Open) -> None:
     cache = open_cache(most_bytes=12_000)
     for number in range(10):
         assert ask(cache, number) is None
@@ -169,7 +169,7 @@ def test_the_least_recently_used_make_room(open_cache: Open) -> None:
     assert found[1:] == list(range(14 - len(found) + 1, 14))
 
 
-def test_what_is_larger_than_the_cache_is_not_kept(open_cache: Open) -> None:
+def test_a_reply_larger_than_the_cache_is_not_stored(open_cache: Open) -> None:
     cache = open_cache(most_bytes=5000)
     for number, size in ((1, 100), (2, 6000)):
         assert ask(cache, number) is None
@@ -178,7 +178,7 @@ def test_what_is_larger_than_the_cache_is_not_kept(open_cache: Open) -> None:
     assert ask(cache, 2) is None
 
 
-def test_what_is_put_again_counts_once(open_cache: Open) -> None:
+def test_a_reply_stored_again_counts_once(open_cache: Open) -> None:
     cache = open_cache(most_bytes=3000)
     assert ask(cache, 1) is None
     cache.put(key(1), reply("1" * 500))
@@ -188,15 +188,15 @@ def test_what_is_put_again_counts_once(open_cache: Open) -> None:
     assert ask(cache, 1) == reply("1" * 500)
 
 
-def test_refreshing_asks_anew_once(open_cache: Open) -> None:
+def test_refreshing_requests_each_key_once(open_cache: Open) -> None:
     caches = open_cache(), open_cache()
     assert ask(caches[0], 1) is None
     caches[0].put(key(1), reply("old"))
     assert ask(caches[1], 1) == reply("old")
     since = time.time() + 0.001
-    time.sleep(0.002)  # the moment that `since` names
+    time.sleep(0.002)  # until `since` is past
     assert caches[1].ask(key(1), since).result(10) is None
-    # Others wait for the new one from here on, or take the old one, as they like.
+    # From here on, callers with `since` wait for the new reply; the others get the old one.
     assert ask(caches[0], 1) == reply("old")
     newest = caches[0].ask(key(1), since)
     caches[1].put(key(1), reply("new"))
@@ -205,7 +205,7 @@ def test_refreshing_asks_anew_once(open_cache: Open) -> None:
         assert ask(cache, 1) == cache.ask(key(1), since).result(10) == reply("new")
 
 
-def test_many_threads_and_keys(open_cache: Open) -> None:
+def test_many_threads_make_one_request_for_each_key(open_cache: Open) -> None:
     caches = open_cache(), open_cache()
     made: list[int] = []
 
@@ -224,7 +224,7 @@ def test_many_threads_and_keys(open_cache: Open) -> None:
     assert sorted(made) == list(range(100))
 
 
-def test_a_closed_cache_gives_its_leases_back(open_cache: Open) -> None:
+def test_a_closed_cache_releases_its_leases(open_cache: Open) -> None:
     one, other = open_cache(), open_cache()
     assert ask(one, 1) is None
     future = other.ask(key(1))
@@ -235,7 +235,7 @@ def test_a_closed_cache_gives_its_leases_back(open_cache: Open) -> None:
     one.close()
 
 
-def test_a_storage_that_is_away_is_said(tmp_path: Path) -> None:
+def test_an_unreachable_storage_raises_without_the_password(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for storage in (
         RedisStorage("redis://:hunter2@127.0.0.1:1/0", seconds=1, most_bytes=1),
@@ -249,7 +249,7 @@ def test_a_storage_that_is_away_is_said(tmp_path: Path) -> None:
         cache.close()
 
 
-def test_in_redis_everything_ends_or_is_bounded(redis_url: str) -> None:
+def test_in_redis_everything_expires_or_is_bounded(redis_url: str) -> None:
     cache = ReplyCache(RedisStorage(redis_url, seconds=60, most_bytes=10_000))
     for number in range(100):
         assert ask(cache, number) is None
@@ -265,11 +265,11 @@ def test_in_redis_everything_ends_or_is_bounded(redis_url: str) -> None:
     cache.close()
 
 
-def test_a_redis_that_was_flushed_is_used_on(redis_url: str) -> None:
+def test_a_flushed_redis_can_be_used_on(redis_url: str) -> None:
     cache = ReplyCache(RedisStorage(redis_url, seconds=60, most_bytes=10_000))
     assert ask(cache, 1) is None
     cache.put(key(1), reply())
-    # It is put by then: what is put while it is flushed may be there afterwards.
+    # Wait until it is stored: a reply stored during the flush might survive it.
     assert ask(cache, 1) == reply()
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()

@@ -1,4 +1,4 @@
-"""Streams and the limits: a request is in flight, and others wait for it, until nobody reads its reply any more."""
+"""Streams and rate limits: a request counts as in flight until its reply has been read or abandoned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from doteval.clients.openai import async_openai_client, openai_client
-from doteval.clients.rate_limits.limiter import Limits, Permit, Reply
+from doteval.clients.rate_limits.limiter import Permit, RequestOutcome, UserLimits
 from doteval.clients.shared_state import shared_limiter
 from doteval.mock_openai import MockOpenAI
 from tests.support.client_calls import ask, settings
@@ -21,23 +21,23 @@ pytestmark = pytest.mark.usefixtures("forget_limits")
 
 
 def in_flight(server: MockOpenAI) -> int:
-    """How many requests the limits of this process take to be on their way to the server."""
+    """How many requests to the server this process counts as in flight."""
     limiter = shared_limiter()
-    line = limiter.line(f"{server.base_url.removesuffix('/v1')} m", Limits())
-    # Whoever comes sees who has left without a word.
-    permit = limiter.enter(line, "", 0.0)
+    target = limiter.target(f"{server.base_url.removesuffix('/v1')} m", UserLimits())
+    # A new request makes the limiter count the abandoned ones.
+    permit = limiter.request_permit(target, "", 0.0)
     assert isinstance(permit, Permit)
-    limiter.leave(permit, Reply(200))
-    return line.window.in_flight
+    limiter.finish(permit, RequestOutcome(200))
+    return target.window.in_flight
 
 
 LONG = "[[reply:" + "word " * 500 + "]]"
 
 
-@pytest.mark.parametrize("way", ["read", "closed", "left", "dropped half read", "dropped unread", "broken off"])
-def test_a_stream_is_in_flight_until_nobody_reads_it_any_more(way: str, mock_openai: MockOpenAI) -> None:
+@pytest.mark.parametrize("way", ["read", "closed", "half read", "dropped half read", "dropped unread", "hung up"])
+def test_a_stream_is_in_flight_until_it_is_read_or_abandoned(way: str, mock_openai: MockOpenAI) -> None:
     client = openai_client(**settings(mock_openai, max_retries=0))
-    prompt = "[[hangup]]" if way == "broken off" else LONG
+    prompt = "[[hangup]]" if way == "hung up" else LONG
     stream = ask(client, prompt, stream=True)
     assert in_flight(mock_openai) == 1
     match way:
@@ -48,13 +48,13 @@ def test_a_stream_is_in_flight_until_nobody_reads_it_any_more(way: str, mock_ope
                     assert in_flight(mock_openai) == 1
         case "closed":
             stream.close()
-        case "left":
+        case "half read":
             for _ in stream:
                 break
             stream.response.close()
         case "dropped half read":
             next(iter(stream))
-        case "broken off":
+        case "hung up":
             with pytest.raises(openai.APIConnectionError):
                 list(stream)
     if way.startswith("dropped"):
@@ -64,7 +64,7 @@ def test_a_stream_is_in_flight_until_nobody_reads_it_any_more(way: str, mock_ope
 
 
 @pytest.mark.parametrize("way", ["read", "closed", "cancelled", "dropped half read", "dropped unread"])
-def test_an_async_stream_is_in_flight_until_nobody_reads_it_any_more(way: str, mock_openai: MockOpenAI) -> None:
+def test_an_async_stream_is_in_flight_until_it_is_read_or_abandoned(way: str, mock_openai: MockOpenAI) -> None:
     async def main() -> None:
         client = async_openai_client(**settings(mock_openai, max_retries=0))
         stream: Any = await ask(client, LONG, stream=True)
@@ -94,7 +94,7 @@ def test_an_async_stream_is_in_flight_until_nobody_reads_it_any_more(way: str, m
                 await read(1)
         if way.startswith("dropped"):
             stream = None
-            # The loop closes generators that were dropped, in its own time.
+            # The event loop closes dropped generators a few iterations later.
             for _ in range(10):
                 gc.collect()
                 await asyncio.sleep(0)
@@ -103,22 +103,22 @@ def test_an_async_stream_is_in_flight_until_nobody_reads_it_any_more(way: str, m
     asyncio.run(main())
 
 
-def test_tokens_of_streams_are_known_to_the_limits(mock_openai: MockOpenAI) -> None:
+def test_the_limiter_learns_the_tokens_of_streams(mock_openai: MockOpenAI) -> None:
     client = openai_client(**settings(mock_openai))
     list(ask(client, "a b c", stream=True, stream_options={"include_usage": True}))
     stats = mock_openai.stats()
-    line = shared_limiter().line(f"{mock_openai.base_url.removesuffix('/v1')} m", Limits())
-    assert line.mean_tokens == stats["prompt_tokens"] + stats["completion_tokens"] > 0
+    target = shared_limiter().target(f"{mock_openai.base_url.removesuffix('/v1')} m", UserLimits())
+    assert target.mean_tokens == stats["prompt_tokens"] + stats["completion_tokens"] > 0
 
 
-def test_those_who_wait_go_on_when_a_stream_is_left(mock_openai: MockOpenAI) -> None:
+def test_an_abandoned_stream_lets_a_waiting_request_go(mock_openai: MockOpenAI) -> None:
     client = openai_client(**settings(mock_openai))
-    line = shared_limiter().line(f"{mock_openai.base_url.removesuffix('/v1')} m", Limits())
-    line.window.limit = 1
+    target = shared_limiter().target(f"{mock_openai.base_url.removesuffix('/v1')} m", UserLimits())
+    target.window.limit = 1
     stream = ask(client, LONG, stream=True)
     asked = threading.Thread(target=ask, args=(client,))
     asked.start()
-    while not line.waiting:
+    while not target.queued:
         time.sleep(0.01)
     assert mock_openai.stats()["requests"] == 1
     stream.close()

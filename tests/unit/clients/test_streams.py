@@ -1,4 +1,4 @@
-"""Bodies that are read as they come: whoever watches one sees what the caller read, and hears its end once."""
+"""Streamed bodies: an observer sees what the caller reads, and is notified of the end once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from doteval.clients.streams import is_done, watch, watch_async
+from doteval.clients.streams import is_done, observe, observe_async
 
 EVENTS = b'data: {"text": "data: [DONE]\\n"}\r\n\r\ndata: [DONE]\r\n\r\n'
 
 
 class Response:
-    """What is used of one of httpx, in both kinds."""
+    """The parts of an httpx response that are used, sync and async."""
 
     def __init__(self, *chunks: bytes | Exception, content_type: str = "text/event-stream; charset=utf-8") -> None:
         self.headers = {"content-type": content_type}
@@ -27,7 +27,7 @@ class Response:
             if isinstance(chunk, Exception):
                 raise chunk
             yield chunk
-        # httpx closes by itself at the end.
+        # httpx closes the response at its end.
         self.close()
 
     async def aiter_bytes(self) -> AsyncIterator[bytes]:
@@ -44,22 +44,22 @@ class Response:
         self.is_closed = True
 
 
-class Watcher:
+class Observer:
     def __init__(self) -> None:
         self.seen = b""
-        self.heard: list[str] = []
+        self.events: list[str] = []
 
-    def feed(self, chunk: bytes) -> None:
+    def on_chunk(self, chunk: bytes) -> None:
         self.seen += chunk
 
-    def ended(self) -> None:
-        self.heard.append("ended")
+    def on_end(self) -> None:
+        self.events.append("end")
 
-    def broke(self) -> None:
-        self.heard.append("broke")
+    def on_error(self) -> None:
+        self.events.append("error")
 
-    def left(self) -> None:
-        self.heard.append("left")
+    def on_abandoned(self) -> None:
+        self.events.append("abandoned")
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -67,24 +67,24 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def watched(kind: str, *chunks: bytes | Exception, **more: Any) -> tuple[Response, Watcher]:
-    response, watcher = Response(*chunks, **more), Watcher()
-    (watch if kind == "sync" else watch_async)(response, watcher)
-    return response, watcher
+def observed(kind: str, *chunks: bytes | Exception, **more: Any) -> tuple[Response, Observer]:
+    response, observer = Response(*chunks, **more), Observer()
+    (observe if kind == "sync" else observe_async)(response, observer)
+    return response, observer
 
 
 def read(kind: str, response: Response, chunks: int | None = None) -> None:
-    """Read so many chunks, or all of them, and let go of the iterator."""
+    """Read this many chunks, or all of them, and drop the iterator."""
 
     async def read_async() -> None:
         iterator = response.aiter_bytes()
-        left = chunks
-        while left != 0:
+        missing = chunks
+        while missing != 0:
             try:
                 await anext(iterator)
             except StopAsyncIteration:
                 return
-            left = None if left is None else left - 1
+            missing = None if missing is None else missing - 1
         await iterator.aclose()  # type: ignore[attr-defined]
 
     if kind == "async":
@@ -102,67 +102,67 @@ def close(kind: str, response: Response) -> None:
         asyncio.run(response.aclose())
 
 
-def test_a_body_that_is_read_to_its_end(kind: str) -> None:
-    response, watcher = watched(kind, b"one ", b"two", content_type="application/json")
+def test_a_body_read_to_the_end_notifies_once(kind: str) -> None:
+    response, observer = observed(kind, b"one ", b"two", content_type="application/json")
     read(kind, response)
     close(kind, response)
-    assert (watcher.seen, watcher.heard, response.is_closed) == (b"one two", ["ended"], True)
+    assert (observer.seen, observer.events, response.is_closed) == (b"one two", ["end"], True)
 
 
 @pytest.mark.parametrize("cut", range(1, len(EVENTS)))
-def test_events_end_with_their_last_one_wherever_they_are_cut(cut: int, kind: str) -> None:
-    response, watcher = watched(kind, EVENTS[:cut], EVENTS[cut:], b": nobody reads this")
+def test_the_done_event_ends_the_body_wherever_it_is_split(cut: int, kind: str) -> None:
+    response, observer = observed(kind, EVENTS[:cut], EVENTS[cut:], b": nobody reads this")
     read(kind, response, 1)
     end = EVENTS.rindex(b"]") + 1
-    assert watcher.heard == (["ended"] if cut >= end else ["left"])
-    response, watcher = watched(kind, EVENTS[:cut], EVENTS[cut:], b": nobody reads this")
+    assert observer.events == (["end"] if cut >= end else ["abandoned"])
+    response, observer = observed(kind, EVENTS[:cut], EVENTS[cut:], b": nobody reads this")
     read(kind, response, 2)
-    assert watcher.heard == ["ended"]
-    assert watcher.seen in (EVENTS, EVENTS[:cut])
-    assert is_done(watcher.seen)
+    assert observer.events == ["end"]
+    assert observer.seen in (EVENTS, EVENTS[:cut])
+    assert is_done(observer.seen)
 
 
 @pytest.mark.parametrize("content", [b'data: {"text": "data: [DONE]"}\n\n', b"data: [DON", b""])
-def test_what_is_not_the_last_event(content: bytes, kind: str) -> None:
+def test_done_within_text_is_not_the_last_event(content: bytes, kind: str) -> None:
     assert not is_done(content)
-    response, watcher = watched(kind, content, b"")
+    response, observer = observed(kind, content, b"")
     read(kind, response, 1)
-    assert watcher.heard == ["left"]
+    assert observer.events == ["abandoned"]
 
 
 @pytest.mark.parametrize("content", [b"data: [DONE]", b"data:[DONE]", b": hello\n\ndata: [DONE]\n\n"])
-def test_what_is_the_last_event(content: bytes) -> None:
+def test_the_last_event_is_recognized(content: bytes) -> None:
     assert is_done(content)
 
 
-def test_a_body_that_breaks_off(kind: str) -> None:
-    response, watcher = watched(kind, b"one", OSError("no more"))
+def test_a_body_that_fails_notifies_an_error(kind: str) -> None:
+    response, observer = observed(kind, b"one", OSError("no more"))
     with pytest.raises(OSError, match="no more"):
         read(kind, response)
     close(kind, response)
-    assert (watcher.seen, watcher.heard) == (b"one", ["broke"])
+    assert (observer.seen, observer.events) == (b"one", ["error"])
 
 
-def test_a_body_that_is_closed_unread_or_half_read(kind: str) -> None:
+def test_a_body_closed_unread_or_half_read_is_abandoned(kind: str) -> None:
     for chunks in (0, 1):
-        response, watcher = watched(kind, b"one", b"two")
+        response, observer = observed(kind, b"one", b"two")
         if chunks:
             read(kind, response, chunks)
         close(kind, response)
         close(kind, response)
-        assert watcher.heard == ["left"]
+        assert observer.events == ["abandoned"]
 
 
-def test_a_body_that_is_dropped(kind: str) -> None:
-    response, watcher = watched(kind, b"one", b"two")
+def test_a_dropped_body_is_abandoned(kind: str) -> None:
+    response, observer = observed(kind, b"one", b"two")
     del response
     gc.collect()
-    assert watcher.heard == ["left"]
+    assert observer.events == ["abandoned"]
 
 
-def test_a_reader_that_is_cancelled() -> None:
+def test_a_cancelled_reader_abandons_the_body() -> None:
     async def main() -> list[str]:
-        response, watcher = watched("async", b"one")
+        response, observer = observed("async", b"one")
 
         has_read = asyncio.Event()
 
@@ -180,30 +180,30 @@ def test_a_reader_that_is_cancelled() -> None:
         for _ in range(3):
             gc.collect()
             await asyncio.sleep(0)
-        return watcher.heard
+        return observer.events
 
-    assert asyncio.run(main()) == ["left"]
+    assert asyncio.run(main()) == ["abandoned"]
 
 
-def test_two_who_watch_hear_it_from_the_inside_out(kind: str) -> None:
-    heard: list[str] = []
+def test_two_observers_are_notified_from_the_inside_out(kind: str) -> None:
+    events: list[str] = []
 
-    class Named(Watcher):
+    class Named(Observer):
         def __init__(self, name: str) -> None:
             super().__init__()
             self.name = name
 
-        def ended(self) -> None:
-            heard.append(f"{self.name} ended")
+        def on_end(self) -> None:
+            events.append(f"{self.name} end")
 
-        def left(self) -> None:
-            heard.append(f"{self.name} left")
+        def on_abandoned(self) -> None:
+            events.append(f"{self.name} abandoned")
 
     for chunks in (None, 1):
         response = Response(b"one", b"two")
         for name in ("inner", "outer"):
-            (watch if kind == "sync" else watch_async)(response, Named(name))
+            (observe if kind == "sync" else observe_async)(response, Named(name))
         read(kind, response, chunks)
         close(kind, response)
-    assert heard[:2] == ["inner ended", "outer ended"]
-    assert sorted(heard[2:]) == ["inner left", "outer left"]
+    assert events[:2] == ["inner end", "outer end"]
+    assert sorted(events[2:]) == ["inner abandoned", "outer abandoned"]

@@ -1,4 +1,4 @@
-"""Headers of limits, as the providers' documentation has them."""
+"""Rate limit headers, as the providers document them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from doteval.clients.rate_limits.headers import Left, requests_left, retry_after, tokens_left
+from doteval.clients.rate_limits.headers import LimitState, requests_left, retry_after, tokens_left
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 
@@ -40,28 +40,28 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
         ("x", None),
     ],
 )
-def test_openais_headers(reset: str, seconds: float | None) -> None:
+def test_openai_headers(reset: str, seconds: float | None) -> None:
     headers = {
         "x-ratelimit-limit-requests": "60",
         "x-ratelimit-remaining-requests": "59",
         "x-ratelimit-reset-requests": reset,
     }
-    assert requests_left(headers, NOW) == (None if seconds is None else Left(60, 59, seconds))
+    assert requests_left(headers, NOW) == (None if seconds is None else LimitState(60, 59, seconds))
     assert tokens_left(headers, NOW) is None
 
 
-def test_anthropics_headers() -> None:
+def test_anthropic_headers() -> None:
     headers = {
         "anthropic-ratelimit-tokens-limit": "50000",
         "anthropic-ratelimit-tokens-remaining": "49000",
         "anthropic-ratelimit-tokens-reset": "2026-01-31T12:00:30Z",
     }
-    assert tokens_left(headers, NOW) == Left(50000, 49000, 30)
+    assert tokens_left(headers, NOW) == LimitState(50000, 49000, 30)
     assert requests_left(headers, NOW) is None
 
 
 @pytest.mark.parametrize("limit", ["0", "many"])
-def test_headers_that_say_nothing(limit: str) -> None:
+def test_headers_without_a_usable_limit_are_ignored(limit: str) -> None:
     headers = {
         "x-ratelimit-limit-requests": limit,
         "x-ratelimit-remaining-requests": "1",

@@ -1,4 +1,4 @@
-"""The budget in Lua does what the one in Python does."""
+"""The rate limit in Lua does what the one in Python does, step by step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from doteval.clients.rate_limits.redis import RedisBudgets
-from doteval.clients.rate_limits.token_bucket import Budget
+from doteval.clients.rate_limits.rate_limit import RateLimit
+from doteval.clients.rate_limits.redis import RedisRateLimits
 from doteval.errors import ResourceError
 
 part = st.floats(0, 1).map(lambda share: round(share, 3))
@@ -24,7 +24,7 @@ left = st.builds(
 )
 message = st.fixed_dictionaries(
     {
-        "given": st.tuples(st.sampled_from([0, 5.5]), st.sampled_from([0, 100.25])).map(list),
+        "user_rates": st.tuples(st.sampled_from([0, 5.5]), st.sampled_from([0, 100.25])).map(list),
         "asks": st.lists(
             st.tuples(st.sampled_from(["one", "two", ""]), st.integers(1, 40), st.integers(0, 900)).map(list),
             max_size=3,
@@ -45,20 +45,20 @@ steps = st.lists(st.tuples(st.floats(0, 3).map(lambda seconds: round(seconds, 3)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps)
 def test_lua_and_python_agree(redis_url: str, steps: list[tuple[float, dict[str, Any]]]) -> None:
-    there, here, now = RedisBudgets(redis_url), Budget(), 1_700_000_000.0
+    in_redis, in_python, now = RedisRateLimits(redis_url), RateLimit(), 1_700_000_000.0
     key = uuid4().hex
     for passed, sent in steps:
         now += passed
-        there.now = f"{now:.3f}"
-        (answer,) = there.step([(key, sent)])
-        expected = here.step(round(now, 3), sent)
+        in_redis.now = f"{now:.3f}"
+        (answer,) = in_redis.step([(key, sent)])
+        expected = in_python.step(round(now, 3), sent)
         assert answer["grants"] == expected["grants"]
         assert answer["limited"] == expected["limited"]
         for name in ("wait", "sent", "tokens_sent"):
             assert answer[name] == pytest.approx(expected[name], abs=1e-6)
 
 
-def test_a_redis_that_is_away_is_said() -> None:
+def test_an_unreachable_redis_raises_without_the_password() -> None:
     with pytest.raises(ResourceError, match="cannot be used") as raised:
-        RedisBudgets("redis://:hunter2@127.0.0.1:1/0").step([("k", {"given": [0, 0], "asks": []})])
+        RedisRateLimits("redis://:hunter2@127.0.0.1:1/0").step([("k", {"user_rates": [0, 0], "asks": []})])
     assert "hunter2" not in str(raised.value)

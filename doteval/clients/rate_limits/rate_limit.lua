@@ -1,5 +1,6 @@
--- One step of a budget; `Budget` in budget.py says what happens and why. The same names, in the same order.
--- KEYS: the budget. ARGV: the message as JSON, the clock for tests ("" for Redis's own), seconds to keep it.
+-- One step of a rate limit: `RateLimit.step` of rate_limit.py, with token_bucket.py and fair_shares.py, which say why.
+-- Names and order are the same as there.
+-- KEYS: the rate limit. ARGV: the message as JSON, the time for tests ("" for Redis's clock), seconds to keep the state.
 local message = cjson.decode(ARGV[1])
 local now
 if ARGV[2] == '' then
@@ -10,7 +11,7 @@ else
 end
 
 local function new_bucket()
-    return {rate = 0, size = 0, level = 0, sent = 0, told = false, given = 0}
+    return {rate = 0, size = 0, level = 0, sent = 0, reported = false, user_rate = 0}
 end
 
 local packed = redis.call('GET', KEYS[1])
@@ -20,26 +21,26 @@ local self = packed and cmsgpack.unpack(packed) or {
 }
 
 local function speed(b)
-    if b.rate > 0 and b.given > 0 then return math.min(b.rate, b.given) end
-    return math.max(b.rate, b.given)
+    if b.rate > 0 and b.user_rate > 0 then return math.min(b.rate, b.user_rate) end
+    return math.max(b.rate, b.user_rate)
 end
 
 local function capacity(b)
     local room = b.rate > 0 and b.size or speed(b)
-    if b.given > 0 then room = math.min(room, speed(b)) end
+    if b.user_rate > 0 then room = math.min(room, speed(b)) end
     return math.max(1, room)
 end
 
 local function reserve(b)
-    if not b.told then return 0 end
+    if not b.reported then return 0 end
     local room = capacity(b)
     return math.max(0, math.min(0.2 * room, room - 1, 0.5 * speed(b)))
 end
 
-local function allow(b, given)
-    if given ~= b.given then
-        local fresh = b.given == 0 and b.rate == 0
-        b.given = given
+local function set_user_rate(b, rate)
+    if rate ~= b.user_rate then
+        local fresh = b.user_rate == 0 and b.rate == 0
+        b.user_rate = rate
         if fresh then b.level = capacity(b) end
     end
 end
@@ -48,19 +49,19 @@ local function refill(b, seconds)
     b.level = math.min(capacity(b), b.level + speed(b) * seconds)
 end
 
-local function hear(b, limit, remaining, reset, stamp, age)
+local function update_from_headers(b, limit, remaining, reset, stamp, age)
     local used = limit - remaining
     if reset > 0 and used >= math.max(2, 0.05 * limit) then
         local rate = (used - 0.5) / reset
-        if not b.told then
+        if not b.reported then
             b.level = 0
             b.rate = rate
         else
             b.rate = b.rate + 0.2 * (rate - b.rate)
         end
-        b.told = true
+        b.reported = true
     end
-    if not b.told then return end
+    if not b.reported then return end
     b.size = limit
     if stamp < 0 then return end
     local guess = math.min(capacity(b), remaining - (b.sent - stamp) + speed(b) * age)
@@ -69,7 +70,7 @@ end
 
 local function grow(passed)
     local b = self.requests
-    if b.rate <= 0 or b.told or not self.scarce then return end
+    if b.rate <= 0 or b.reported or not self.scarce then return end
     if not self.careful then
         b.rate = b.rate * 2 ^ math.min(passed, 1)
     elseif b.rate < 0.9 * self.ceiling then
@@ -82,10 +83,10 @@ local function grow(passed)
     b.size = math.max(1, 0.25 * b.rate)
 end
 
-local function reject(wait, stamp, told)
+local function reject(wait, stamp, reported)
     local b = self.requests
     local fresh = b.rate <= 0 or (stamp > self.cut_stamp and now - self.cut_at >= 1)
-    if fresh and told == 0 and not b.told then
+    if fresh and reported == 0 and not b.reported then
         if b.rate <= 0 then
             b.rate = math.max(1, self.accepted, self.window_count, 0.5 * b.sent)
             b.level = 0
@@ -115,15 +116,15 @@ local function observe()
         self.window_count = 0
     end
     self.tokens.level = self.tokens.level - (message.tokens or 0)
-    if message.left then hear(self.requests, unpack(message.left)) end
-    if message.tokens_left then hear(self.tokens, unpack(message.tokens_left)) end
+    if message.left then update_from_headers(self.requests, unpack(message.left)) end
+    if message.tokens_left then update_from_headers(self.tokens, unpack(message.tokens_left)) end
     if message.rejected then reject(unpack(message.rejected)) end
 end
 
-local function least_time_of_others(name)
+local function least_waiting_time(name)
     local least
     for other, share in pairs(self.shares) do
-        if other ~= name and share.waits_until > now and (not least or share.time < least) then least = share.time end
+        if other ~= name and share.waits_until > now and (not least or share.virtual_time < least) then least = share.virtual_time end
     end
     return least
 end
@@ -131,11 +132,11 @@ end
 local function share_of(name)
     local share = self.shares[name]
     if not share then
-        share = {time = 0, waits_until = 0, seen = 0}
+        share = {virtual_time = 0, waits_until = 0, last_asked = 0}
         self.shares[name] = share
     end
-    if share.waits_until <= now then share.time = math.max(share.time, least_time_of_others(name) or share.time) end
-    share.seen = now
+    if share.waits_until <= now then share.virtual_time = math.max(share.virtual_time, least_waiting_time(name) or share.virtual_time) end
+    share.last_asked = now
     return share
 end
 
@@ -160,9 +161,9 @@ local function take(name, share, wanted, tokens_each)
         end
     end
     if per_second > 0 or tokens_per_second > 0 then
-        local least = least_time_of_others(name)
+        local least = least_waiting_time(name)
         if least then
-            local ahead = math.floor(least + math.max(1, 0.05 * per_second) - share.time)
+            local ahead = math.floor(least + math.max(1, 0.05 * per_second) - share.virtual_time)
             if ahead < granted then
                 granted = math.max(0, ahead)
                 pause = math.max(pause, 0.02)
@@ -183,8 +184,8 @@ end
 local passed = math.max(0, now - self.at)
 self.at = math.max(now, self.at)
 now = self.at
-allow(self.requests, message.given[1])
-allow(self.tokens, message.given[2])
+set_user_rate(self.requests, message.user_rates[1])
+set_user_rate(self.tokens, message.user_rates[2])
 grow(passed)
 refill(self.requests, passed)
 refill(self.tokens, passed)
@@ -198,17 +199,17 @@ for number, ask in ipairs(message.asks) do
     local share = share_of(name)
     local granted, pause = take(name, share, wanted, needed / math.max(1, wanted))
     grants[number] = granted
-    share.time = share.time + granted
+    share.virtual_time = share.virtual_time + granted
     share.waits_until = granted < wanted and now + 2 * pause + 0.2 or 0
     if granted < wanted then wait = wait > 0 and math.min(wait, pause) or pause end
 end
 if #message.asks > 0 then self.scarce = wait > 0 end
 for name, share in pairs(self.shares) do
-    if now - share.seen >= 60 then self.shares[name] = nil end
+    if now - share.last_asked >= 60 then self.shares[name] = nil end
 end
 redis.call('SET', KEYS[1], cmsgpack.pack(self), 'EX', ARGV[3])
 
--- As text: Redis cuts numbers down to integers.
+-- As text: Redis truncates numbers to integers.
 local function exactly(number) return string.format('%.9f', number) end
 answer[2], answer[3], answer[4] = exactly(wait), exactly(self.requests.sent), exactly(self.tokens.sent)
 for number, granted in ipairs(grants) do answer[4 + number] = exactly(granted) end
