@@ -74,6 +74,7 @@ format: $(INSTALLED) ## Format the code and mend what can be mended
 lock: | $(BIN)/uv ## Write the locks anew from pyproject.toml (UPGRADE=1 for the newest versions)
 	@$(LOCK) pyproject.toml --output-file requirements.lock
 	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	@$(LOCK) --group build --constraint requirements-dev.lock --output-file requirements-build.lock
 
 wheel: $(INSTALLED) ## Build the wheel into dist/
 	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

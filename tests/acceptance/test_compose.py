@@ -94,7 +94,7 @@ def test_what_others_reach_is_only_on_this_machine_and_images_are_pinned(tmp_pat
 
 def test_the_dockerfile_is_clean() -> None:
     ran = subprocess.run(
-        [str(BIN / "hadolint"), "infra/Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False
+        [str(BIN / "hadolint"), "workers/Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stdout
 
@@ -102,7 +102,7 @@ def test_the_dockerfile_is_clean() -> None:
 def test_the_image_is_built_from_what_the_repository_has() -> None:
     """Every COPY of the Dockerfile finds its files, and .dockerignore lets them through."""
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "infra/Dockerfile").read_text(), re.MULTILINE)
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "workers/Dockerfile").read_text(), re.MULTILINE)
     sources = {source for line in copied for source in line.split()}
     assert sources == allowed
     assert all((ROOT / source).exists() for source in sources)

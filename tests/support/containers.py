@@ -2,7 +2,7 @@
 
 Each service gets a network, mount and process namespace of its own, a root file system that is read-only
 where the file says so, its volumes at their places, its user, and exactly its command and environment.
-The programs are this machine's. Needs root.
+The programs are this machine's, unless an image names a root directory of its own. Needs root.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ mount -t tmpfs tmpfs "$1"
 cd "$1"
 shift 2
 mkdir upper work root
-mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
+mount -t overlay overlay -o "lowerdir=$ROOT,upperdir=upper,workdir=work" root
 mount -t proc proc root/proc
 mount --rbind /dev root/dev
 mount -t tmpfs -o mode=1777 tmpfs root/tmp
@@ -58,17 +58,19 @@ exec chroot root "$@"
 
 @dataclass(frozen=True)
 class Image:
-    """What an image adds to the compose file's words. `user` is a number."""
+    """What an image adds to the compose file's words. `user` is a number; `root` is where its files are."""
 
     user: int
     directory: str = "/"
     entrypoint: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    root: Path = Path("/")
 
 
 def own_image() -> Image:
-    """What infra/Dockerfile says of the image."""
-    last = (ROOT / "infra" / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    """What workers/Dockerfile says of the image."""
+    last = (ROOT / "workers" / "Dockerfile").read_text().rpartition("\nFROM ")[2]
     user, directory, entrypoint = (
         re.search(rf"^{word} (.+)$", last, re.MULTILINE) for word in ("USER", "WORKDIR", "ENTRYPOINT")
     )
@@ -163,7 +165,10 @@ class Compose:
         with self._hosts.open("a") as hosts:
             hosts.write(f"{address} {name or service}\n")
         environment = {**image.environment, **(said.get("environment") or {})}
-        command = [*(program or said.get("entrypoint") or image.entrypoint), *(arguments or said.get("command") or ())]
+        command = [
+            *(program or said.get("entrypoint") or image.entrypoint),
+            *(arguments or said.get("command") or image.command),
+        ]
         runner = [
             *("env", "-i", *(f"{key}={value}" for key, value in environment.items())),
             *("setpriv", f"--reuid={image.user}", f"--regid={image.user}", "--clear-groups", "--no-new-privs"),
@@ -183,6 +188,7 @@ class Compose:
                 env={
                     **os.environ,
                     "HOSTS": str(self._hosts),
+                    "ROOT": str(image.root),
                     "DIRECTORY": image.directory,
                     "VOLUMES": self._mounts(said, image),
                     "READ_ONLY": "yes" if said.get("read_only") else "no",

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ["requirements.lock", "requirements-dev.lock"]
+LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-build.lock"]
 # Written apart, or this file would name them.
 HOSTS = re.compile(
     "|".join(("pypi" + r"\.org", "python" + "hosted", "index" + "-url[= ]+[\"']?http", "extra" + "-index"))
@@ -60,9 +60,10 @@ def test_every_locked_package_has_hashes_and_no_address(name: str) -> None:
         assert "--hash=sha256:" in entry, entry.splitlines()[0]
 
 
-def test_the_locks_agree_and_the_second_holds_the_first() -> None:
-    users, developers = map(locked, LOCKS)
+def test_the_locks_agree_and_the_second_holds_the_others() -> None:
+    users, developers, build = map(locked, LOCKS)
     assert users.items() <= developers.items()
+    assert build.items() <= developers.items()
 
 
 def test_every_dependency_is_locked() -> None:
