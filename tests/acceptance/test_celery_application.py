@@ -37,11 +37,19 @@ def remote(project: Project, redis_url: str) -> Project:
     return project
 
 
+def wait_for_worker(project: Project) -> None:
+    def is_ready() -> bool:
+        return [each.state for each in project.workers()] == ["ready"]
+
+    # Celery's command imports more than `doteval worker`, Flower too.
+    wait_until(is_ready, what="a ready worker process", seconds=120)
+
+
 def test_celery_serves_the_files_that_the_environment_names(remote: Project) -> None:
     # As an operator has it: the directory `workers` of a checkout, and doteval installed.
     remote.environment |= {"DOTEVAL_PATH": "evals", "PYTHONPATH": str(ROOT)}
     with remote.started(program=[str(CELERY), "-A", "workers", "worker", "-n", "plain@%h"]) as worker:
-        wait_until(lambda: [each.state for each in remote.workers()] == ["ready"], what="a ready worker process")
+        wait_for_worker(remote)
         remote.run("submit", "evals", "--broker", remote.environment["DOTEVAL_BROKER"], "--experiment", "x")
         # Celery's own way to stop it: rows in flight end, and fixtures are torn down.
         worker.send_signal(signal.SIGTERM)
@@ -57,6 +65,6 @@ def test_the_library_has_the_application_where_the_directory_is_not_at_hand(remo
     remote.write("workers/__init__.py", "mine = True\n")
     remote.environment["DOTEVAL_PATH"] = "evals"
     with remote.started(program=[str(CELERY), "-A", "doteval.worker", "worker", "-n", "plain@%h"]):
-        wait_until(lambda: [each.state for each in remote.workers()] == ["ready"], what="a ready worker process")
+        wait_for_worker(remote)
         remote.run("submit", "evals", "--experiment", "x")
     assert len(remote.records("x")["eval_plain"]) == 100

@@ -83,8 +83,8 @@ def test_the_image_is_built_and_runs_rows(buildah: Buildah, tmp_path: Path) -> N
         # What the image says itself: its command serves, and its check asks the service.
         check = config["Healthcheck"]["Test"]
         assert check[0] == "CMD"
-        wait_until(lambda: worker.run([*as_in(image), *check[1:]]).returncode == 0, what="a healthy worker")
-        wait_until(lambda: is_ready(worker), what="a ready worker", seconds=60)
+        wait_until(lambda: worker.run(check[1:]).returncode == 0, what="a healthy worker", seconds=120)
+        wait_until(lambda: is_ready(worker), what="a ready worker", seconds=120)
         assert is_confined_process_1(worker)
         stack.run("cli", "submit", "/evals", "--experiment", "served")
         check_results(results, "served")
@@ -92,7 +92,7 @@ def test_the_image_is_built_and_runs_rows(buildah: Buildah, tmp_path: Path) -> N
         # In the middle of its rows the worker is stopped, as an engine stops it.
         stack.run("cli", "submit", "/evals", "--experiment", "stopped", "--detach")
         wait_until(lambda: ended(results, "stopped") > 0, what="the first results")
-        assert worker.stop(60) == 0, worker.said()
+        assert worker.stop(120) == 0, worker.said()
         stored = ended(results, "stopped")
         assert 0 < stored < ROWS
 
