@@ -14,12 +14,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-PROGRAMS = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
+PROGRAMS = ("buildah", "mmdebstrap")
 # What images of Python bring, of Debian's packages.
 _PACKAGES = ("python3", "python3-venv", "ca-certificates", "passwd")
 _BUILD_SECONDS = 1500
@@ -127,8 +126,3 @@ def _run(*command: str) -> str:
     ran = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
     assert ran.returncode == 0, f"{' '.join(command)}\n{ran.stdout[-4000:]}\n{ran.stderr[-4000:]}"
     return ran.stdout.strip()
-
-
-def missing(programs: Sequence[str]) -> list[str]:
-    """The programs that this machine lacks."""
-    return [program for program in programs if shutil.which(program) is None]
