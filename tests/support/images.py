@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 PROGRAMS = ("buildah", "mmdebstrap")
 # What images of Python bring, of Debian's packages.
-_PACKAGES = ("python3", "python3-venv", "ca-certificates", "passwd")
+_PACKAGES = ("python3", "python3-venv", "ca-certificates")
 _BUILD_SECONDS = 1500
 
 
@@ -41,7 +41,7 @@ class Buildah:
         archive = self._directory / "base.tar"
         _run(
             "mmdebstrap",
-            "--variant=essential",
+            "--variant=minbase",
             f"--include={','.join(_PACKAGES)}",
             # Nobody reads it, and it need not survive a power cut.
             *(f"--dpkgopt=path-exclude=/usr/share/{place}/*" for place in ("doc", "man", "locale")),
