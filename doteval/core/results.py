@@ -191,8 +191,33 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A stored result with the row it belongs to."""
+    """A stored result with the row it belongs to.
+
+    `result`, `error` and `item_id` give the same under the names of doteval 0.22.
+    """
 
     row: Row
     outcome: Outcome
     worker: str | None = None
+
+    @property
+    def item_id(self) -> int:
+        """The position of the row in its dataset."""
+        return self.row.index
+
+    @property
+    def error(self) -> str | None:
+        """The message of the row's error; None if there is none."""
+        return self.outcome.error.message if self.outcome.error else None
+
+    @property
+    def result(self) -> Result:
+        """What the eval function returned; without scores if the row failed."""
+        outcome = self.outcome
+        return Result(
+            *outcome.scores,
+            prompt=outcome.prompt,
+            model_response=outcome.model_response,
+            error=self.error,
+            metadata=outcome.metadata,
+        )

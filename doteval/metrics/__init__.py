@@ -1,12 +1,15 @@
-"""Metrics: from all values of one score to one number, with a 95% interval where one is defined.
+"""Metrics: each reduces all values of one score to one number, with a 95% interval where one is defined.
 
-`@metric` makes one. Packages bring more under the entry point group ``doteval.metrics``.
+The decorator `metric` makes one; `resolve` turns the name that the store keeps into a metric again. Installed
+packages add metrics under the entry point group ``doteval.metrics``. May import `doteval.core` and
+`doteval.errors`; numpy and scipy are imported only when an interval needs them.
 """
 
 from doteval.metrics.averages import accuracy, ci95, mean, std, stderr
-from doteval.metrics.base import Calculation, Metric, NamedMetric, as_metric, available, metric, register, resolve
+from doteval.metrics.base import Calculation, Metric, NamedMetric, as_metric
 from doteval.metrics.classes import f1, precision, recall
 from doteval.metrics.intervals import Interval
+from doteval.metrics.registry import available, metric, register, resolve
 from doteval.metrics.repeated import pass_at_k
 
 __all__ = [

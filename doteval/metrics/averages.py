@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from doteval.metrics.base import Calculation, metric
+from doteval.metrics.base import Calculation
 from doteval.metrics.intervals import as_number, mean_interval
+from doteval.metrics.registry import metric
 
 
 @metric

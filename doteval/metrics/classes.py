@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from doteval.metrics.base import Calculation, metric
+from doteval.metrics.base import Calculation
 from doteval.metrics.intervals import LEVEL, RESAMPLES, SEED, Interval
+from doteval.metrics.registry import metric
 
 # Counts of one class: (true positives, false positives, false negatives) → a figure. Works on
 # numbers and on numpy arrays, one entry a resample.

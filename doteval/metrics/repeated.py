@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from doteval.metrics.base import Calculation, metric
+from doteval.metrics.base import Calculation
 from doteval.metrics.intervals import Interval, as_number, mean_interval
+from doteval.metrics.registry import metric
 
 
 @metric

@@ -33,8 +33,8 @@ from doteval.metrics import (
     std,
     stderr,
 )
-from doteval.metrics import base as metrics_base
 from doteval.metrics.intervals import BOOTSTRAP_LIMIT, mean_interval, resampled_interval, wilson
+from doteval.metrics.registry import plugins
 
 NUMBERS = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=50)
 BOOLS = st.lists(st.booleans(), min_size=2, max_size=50)
@@ -274,11 +274,11 @@ def announce(monkeypatch):
     def announce(name: str, value: str) -> None:
         point = importlib.metadata.EntryPoint(name, value, "doteval.metrics")
         monkeypatch.setattr("doteval.core.plugins.entry_points", lambda group: [point] if group == point.group else [])
-        metrics_base.plugins.refresh()
+        plugins.refresh()
 
     yield announce
     monkeypatch.undo()
-    metrics_base.plugins.refresh()
+    plugins.refresh()
 
 
 def test_a_package_announces_a_metric(announce):

@@ -1,0 +1,112 @@
+"""Metrics by name: `@metric` names a function, and `resolve` turns a stored name into the metric again."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+from doteval.core.plugins import Plugins
+from doteval.errors import NotFoundError
+from doteval.metrics.base import Calculation, Metric, MetricFactory, NamedMetric, Parameters
+
+plugins = Plugins("doteval.metrics", "metric")
+
+# The names of the metrics defined in this package. A user's metric of the same name is known as `module.name`.
+_PACKAGE = "doteval.metrics."
+_built_in: set[str] = set()
+
+
+def metric(function: Callable[Parameters, Metric | Calculation]) -> MetricFactory[Parameters]:
+    """Make a metric of a function that returns the function that calculates it.
+
+    >>> @metric
+    ... def share_above(threshold: float = 0.5) -> Metric:
+    ...     def calculate(scores):
+    ...         return sum(score > threshold for score in scores) / len(scores)
+    ...
+    ...     return calculate
+    >>> share_above(threshold=0.9)([0.8, 0.95])
+    0.5
+
+    `calculate` gets all values of a score, at least one, and returns a number. The metric has the name of the
+    function, followed by the settings it was made with: ``share_above(threshold=0.9)``. The store keeps only this
+    name. `resolve` finds the metric again in processes that have loaded the file which defines it, or if an
+    installed package announces it under the entry point group ``doteval.metrics``. A metric with the name of a
+    built-in one is called ``module.name``.
+    """
+    name = function.__name__
+    module = function.__module__
+    if module.startswith(_PACKAGE):
+        _built_in.add(name)
+    elif name in _built_in:
+        name = f"{module}.{name}"
+    factory = MetricFactory(function, name)
+    plugins.register(name, factory)
+    return factory
+
+
+def register(name: str, made: Any) -> None:
+    """Give a metric, or a factory of metrics, a name in this process."""
+    plugins.register(name, made)
+
+
+def available() -> tuple[str, ...]:
+    """The names of all metrics, sorted: built in, defined in this process, or announced by installed packages."""
+    return plugins.names()
+
+
+def resolve(name: str) -> NamedMetric:
+    """The metric with a stored name.
+
+    >>> resolve("accuracy")([True, True, False, False])
+    0.5
+
+    Raises NotFoundError if no metric has this name or its settings have changed, UsageError if the package that
+    announces it cannot be imported.
+    """
+    bare, parenthesis, _ = name.partition("(")
+    if bare not in plugins:
+        raise NotFoundError(
+            f"metric {name} is not installed",
+            remedy="Load the evaluation file that defines it, or install a package that announces it under the "
+            "entry point group doteval.metrics.",
+        )
+    made = plugins.get(bare)
+    if isinstance(made, MetricFactory):
+        settings = _settings(name) if parenthesis else {}
+        try:
+            found = made(**settings)
+        except TypeError as error:
+            raise NotFoundError(f"metric {name} takes other settings now") from error
+        return NamedMetric(name, found.calculation)
+    if isinstance(made, NamedMetric):
+        return NamedMetric(name, made.calculation)
+    return NamedMetric(name, Calculation(made))
+
+
+def _settings(name: str) -> dict[str, Any]:
+    try:
+        call = ast.parse(name, mode="eval").body
+        if isinstance(call, ast.Call) and not call.args:
+            return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise NotFoundError(f"metric {name} has settings that cannot be read back") from error
+    raise NotFoundError(f"metric {name} has settings that cannot be read back")
+
+
+class MetricRegistry:
+    """The registry of doteval 0.22, as ``from doteval.metrics.registry import registry`` gives it."""
+
+    def register(self, name: str, metric: Any) -> None:
+        register(name, metric)
+
+    def get(self, name: str) -> Any:
+        """The metric or factory with this name, None if there is none."""
+        return plugins.get(name) if name in plugins else None
+
+    def list_metrics(self) -> list[str]:
+        return list(available())
+
+
+registry = MetricRegistry()
