@@ -59,7 +59,7 @@ EXIT_CODES = (
     ("2", "the command, the evaluation or the dataset needs a change"),
     ("3", "the message broker cannot be reached or used"),
     ("4", "the result store cannot be reached or used"),
-    ("5", "a worker process cannot do its work"),
+    ("5", "no worker process can start or do its work"),
     ("6", "the budget of the experiment is used up"),
     ("70", "an error that doteval did not expect"),
     ("130", "interrupted with Ctrl-C"),

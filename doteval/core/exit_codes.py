@@ -1,4 +1,8 @@
-"""What commands and worker processes exit with where it is no error of doteval's: those have theirs in `errors`."""
+"""Exit codes of commands and worker processes for what is no `DotEvalError`.
+
+Errors name their own in `doteval.errors`: `WorkerError`, for example, is 5 if no worker process of a submission can
+start.
+"""
 
 from __future__ import annotations
 

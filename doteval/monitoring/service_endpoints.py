@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,10 +18,22 @@ from doteval.store import Store
 Paths = dict[str, Callable[[], Reply]]
 
 
+class FailedStart(Protocol):
+    """A worker process that cannot start: `tries` in succession have failed, the last for `reason`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tries(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+
+
 class Processes(Protocol):
-    """What is asked of a `doteval.supervision.supervisor.Supervisor`."""
+    """The worker processes of a service: a part of `doteval.supervision.supervisor.Supervisor`."""
 
     def pids(self) -> list[int]: ...
+    def failed_starts(self) -> Sequence[FailedStart]: ...
 
 
 class Health:
@@ -37,13 +49,20 @@ class Health:
         return json_reply(200, {"service": self._name, "processes": len(self._processes.pids()), **_versions()})
 
     def ready(self) -> Reply:
-        """200 if a worker process takes row tasks, else 503. The store says so, which must be there for work."""
+        """200 if a worker process takes row tasks, else 503, and why worker processes cannot start, if that is so.
+
+        Their states come from the store, which must be available for work.
+        """
         own = set(self._processes.pids())
         here = socket.gethostname()
         live = [each for each in self._store.workers.live() if each.info.hostname == here and each.info.pid in own]
         states = [{"name": each.info.service, "pid": each.info.pid, "state": each.state} for each in live]
         ready = any(each.state == "ready" for each in live)
-        return json_reply(200 if ready else 503, {"service": self._name, "ready": ready, "processes": states})
+        failed = [
+            {"name": each.name, "tries": each.tries, "reason": each.reason} for each in self._processes.failed_starts()
+        ]
+        document = {"service": self._name, "ready": ready, "processes": states, "failed_starts": failed}
+        return json_reply(200 if ready else 503, document)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from doteval.core.broker_url import Broker
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import QUEUE_UNSERVED_SECONDS
 from doteval.core.queues_and_devices import worker_command_for
+from doteval.errors import StoreError, WorkerError
 from doteval.store import Store
 from doteval.supervision.fork_server import Launcher
 from doteval.supervision.supervisor import Supervisor
@@ -97,15 +98,23 @@ class Following:
         return self.patiently(publish)
 
     def look(self) -> None:
-        """Tell the watcher how it stands, unless it was told a moment ago."""
+        """Tell the watcher how it stands, unless it was told a moment ago.
+
+        Raises WorkerError if no local worker process can start.
+        """
+        self._check_workers()
         if time.monotonic() >= self._next_look:
             self._watcher.moved(self.current())
             self._next_look = time.monotonic() + _LOOK_SECONDS
 
     def to_the_end(self) -> None:
-        """Follow until no evaluation is running any more. Local worker processes begin to leave then."""
+        """Follow until no evaluation is running any more. Local worker processes begin to leave then.
+
+        Raises WorkerError if none of them can start; the evaluations that still run are failed then.
+        """
         pause, pace = _FIRST_LOOK_SECONDS, Pace()
         while True:
+            self._check_workers()
             current = self.current()
             self._watcher.moved(current)
             all_done = all(
@@ -128,6 +137,19 @@ class Following:
         if self._supervisor is not None:
             self._supervisor.dismiss()
         self._watcher.ended(self._store, current)
+
+    def _check_workers(self) -> None:
+        why = None if self._supervisor is None else self._supervisor.hopeless_start()
+        if why is None:
+            return
+        reason = why.partition("\n")[0]
+        # Not patiently: a full disk may be why neither worker processes nor the store can go on.
+        with contextlib.suppress(StoreError):
+            for each in self._evaluations:
+                self._store.evaluations.set_status(
+                    each.id, EvaluationStatus.FAILED, reason, only_from=EvaluationStatus.RUNNING
+                )
+        raise WorkerError(why, remedy="Look for the cause in what they printed, and submit again.")
 
     def tell_if_alone(self) -> None:
         """Tell the watcher of queues that rows are to travel on and that no worker process serves now."""

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 # Said by Celery at every warm shutdown, of no use to anybody.
 _DROPPED = ("worker: Warm shutdown",)
+# Lines that are kept to show why a process ended: enough for the end of a traceback.
+_KEPT_LINES = 10
 
 
 class OutputFile:
     """A file that any number of processes append to, and that is read as it grows.
 
     `file` is what to hand to them as standard output; `pass_on` calls `output` with every line that
-    has come since. The file has no name, and goes with the last process that has it open.
+    has come since; `last_lines` are the last ones. The file has no name, and goes with the last process that has it
+    open.
     """
 
     def __init__(self, output: Callable[[str], None]) -> None:
@@ -31,6 +35,7 @@ class OutputFile:
         self._reader = path.open("rb")
         path.unlink()
         self._begun = b""
+        self.last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
     def pass_on(self) -> None:
         """Pass on the whole lines that were printed since the last call."""
@@ -49,4 +54,5 @@ class OutputFile:
     def _pass_on_line(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()
         if text and not text.startswith(_DROPPED):
+            self.last_lines.append(text)
             self._output(text)

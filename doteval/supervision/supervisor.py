@@ -19,6 +19,7 @@ from doteval.supervision.exit_records import Deaths
 from doteval.supervision.fork_server import Launcher, LauncherGoneError, Process
 from doteval.supervision.hang_detector import LOOK_SECONDS, StuckRows
 from doteval.supervision.output_relay import OutputFile
+from doteval.supervision.start_reports import read_start_report, take_start_report
 from doteval.supervision.worker_config import WorkerOptions
 
 # A process that leaves within this many seconds of its start has not worked: the next is started
@@ -27,6 +28,8 @@ _SHORT_LIFE = 10.0
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 60.0
 _LOOK_SECONDS = 0.1
+# Starts in succession that may fail, of each worker process, before a submission gives up.
+_MOST_FAILED_STARTS = 3
 # For which the launcher is waited for at a time, while nothing else is to be done but to notice that nobody wants it.
 _READY_SECONDS = 0.02
 
@@ -41,9 +44,21 @@ def worker_command(options: WorkerOptions, number: int, log_level: str) -> list[
     return [sys.executable, "-m", "doteval.worker", f"{options.service}-{number}@%h", log_level]
 
 
+@dataclass(frozen=True, slots=True)
+class FailedStart:
+    """A worker process of a service that cannot start: `tries` in succession have failed, the last for `reason`."""
+
+    name: str
+    tries: int
+    reason: str
+
+
 @dataclass
 class _Place:
-    """One of the worker processes that should be there: the process, and when to start the next."""
+    """One of the worker processes that should be there: the process, and when to start the next.
+
+    `failed_starts` is how many in succession ended before they were ready, `failure` why the last one did.
+    """
 
     number: int
     device: str | None = None
@@ -51,6 +66,8 @@ class _Place:
     started_at: float = 0.0
     start_at: float = 0.0
     short_lives: int = field(default=0)
+    failed_starts: int = 0
+    failure: str = ""
 
 
 class Supervisor:
@@ -93,6 +110,7 @@ class Supervisor:
         # The processes that were killed for rows that were over their time, and those that were asked to leave.
         self._stuck: set[int] = set()
         self._asked: set[int] = set()
+        self._has_been_ready = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="doteval-supervisor", daemon=True)
 
@@ -176,6 +194,39 @@ class Supervisor:
         codes = [process.poll() for process in self._processes()]
         return [code for code in codes if code is not None]
 
+    def failed_starts(self) -> list[FailedStart]:
+        """The worker processes whose last start failed, unless they are ready by now."""
+        return [
+            FailedStart(f"{self._options.service}-{place.number}", place.failed_starts, place.failure)
+            for place in self._places
+            if place.failed_starts and not self._is_ready(place)
+        ]
+
+    def hopeless_start(self) -> str | None:
+        """Why no worker process can start: a line, and the last lines that they printed.
+
+        None while there is hope: until each of them has failed three times in succession, and for ever once one of
+        them was ready.
+        """
+        if self._has_been_ready or min(place.failed_starts for place in self._places) < _MOST_FAILED_STARTS:
+            return None
+        failed = self.failed_starts()
+        if len(failed) < len(self._places):
+            return None
+        which = "the worker process" if len(failed) == 1 else f"none of {len(failed)} worker processes"
+        became = "did not become" if len(failed) == 1 else "became"
+        first_line = failed[-1].reason.partition("\n")[0]
+        why = f"{which} {became} ready in {_MOST_FAILED_STARTS} tries: {first_line}"
+        lines = self._output.last_lines if self._output is not None else ()
+        return "\n  ".join([f"{why}\nThe last lines that were printed:", *lines]) if lines else why
+
+    def _is_ready(self, place: _Place) -> bool:
+        process = place.process
+        if process is None or not read_start_report(self._deaths.directory, process.pid).ready:
+            return False
+        self._has_been_ready = True
+        return True
+
     def _keep(self) -> None:
         while not self._can_start():
             if self._stopping.is_set():
@@ -213,6 +264,8 @@ class Supervisor:
             self._start(place)
         except OSError as error:
             # This machine has no process or memory to spare now; it may have later.
+            place.failure = f"it cannot be started: {error.strerror}"
+            place.failed_starts += 1
             pause = self._pause(place, short=True)
             self._told(f"a worker process cannot be started: {error.strerror}; the next attempt is in {pause:g} s")
 
@@ -251,6 +304,7 @@ class Supervisor:
     def _bury(self, place: _Place) -> None:
         assert place.process is not None
         process, place.process = place.process, None
+        report = take_start_report(self._deaths.directory, process.pid)
         if process.returncode == RECYCLED:
             # It has done its share, and the next may begin at once.
             self._deaths.record(process)
@@ -260,8 +314,16 @@ class Supervisor:
         self._stuck.discard(process.pid)
         # One that left by itself refused its work, as the next may do too, however long its models load.
         short = process.returncode == 0 or (self._clock() - place.started_at < _SHORT_LIFE and not stuck)
-        pause = self._pause(place, short=short)
+        pause = self._pause(place, short=short or not report.ready)
         how = self._deaths.record(process, stuck=stuck)
+        if report.ready:
+            self._has_been_ready = True
+            place.failed_starts = 0
+        else:
+            if self._output is not None:
+                self._output.pass_on()
+            place.failure = report.failure or f"it {how}"
+            place.failed_starts += 1
         self._told(f"worker process {process.pid} {how}; the next starts in {pause:g} s")
 
     def _pause(self, place: _Place, *, short: bool) -> float:

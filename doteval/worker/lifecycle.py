@@ -21,6 +21,7 @@ from doteval.broker.celery_app import consume_whole_queues
 from doteval.broker.redis_transport import ask_while
 from doteval.core.exit_codes import UNEXPECTED
 from doteval.errors import DotEvalError, UsageError
+from doteval.supervision.start_reports import StartReport, write_start_report
 from doteval.supervision.worker_config import WorkerOptions
 from doteval.worker import log_setup
 from doteval.worker.process import WorkerProcess, current_process, set_current_process
@@ -49,25 +50,28 @@ def connect(options: WorkerOptions) -> None:
             process.start()
         except DotEvalError as error:
             log_setup.say_why_not(error, options.log_format)
+            write_start_report(options.flight_logs, StartReport(failure=str(error)))
             process.finish(f"could not start: {error.message}")
             # Celery would catch SystemExit in a signal handler and go on without fixtures.
             os._exit(error.exit_code)
         if process.is_leaving:
             process.finish("was asked to leave while it began")
             os._exit(0)
+        write_start_report(options.flight_logs, StartReport(ready=True))
         set_current_process(process)
 
-    @_or_leave
+    @_or_leave(options)
     def on_worker_init(sender: Any, **_: Any) -> None:
         nonlocal queues
         queues = consume_whole_queues(sender.app, options.broker)
         if not queues:
             log_setup.say_why_not(_NO_QUEUE, options.log_format)
+            write_start_report(options.flight_logs, StartReport(failure=_NO_QUEUE.message))
             os._exit(_NO_QUEUE.exit_code)
         if not issubclass(sender.pool_cls, PreforkPool):
             begin(sender.hostname)
 
-    @_or_leave
+    @_or_leave(options)
     def on_child_init(sender: Any, **_: Any) -> None:
         begin(str(sender))
 
@@ -97,21 +101,26 @@ def connect(options: WorkerOptions) -> None:
     signals.worker_shutdown.connect(on_shutdown, weak=False)
 
 
-def _or_leave(begin: Callable[..., None]) -> Callable[..., None]:
+def _or_leave(options: WorkerOptions) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """End this process if it cannot begin for a reason that nobody foresaw.
 
     Celery would log the reason and go on, with a process that takes row tasks and can run none.
     """
 
-    @functools.wraps(begin)
-    def begin_or_leave(*args: Any, **kwargs: Any) -> None:
-        try:
-            begin(*args, **kwargs)
-        except Exception:
-            logger.exception("this worker process could not start, which doteval did not expect")
-            os._exit(UNEXPECTED)
+    def guard(begin: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(begin)
+        def begin_or_leave(*args: Any, **kwargs: Any) -> None:
+            try:
+                begin(*args, **kwargs)
+            except Exception as error:
+                logger.exception("this worker process could not start, which doteval did not expect")
+                what = f"{type(error).__name__}: {error}".removesuffix(": ")
+                write_start_report(options.flight_logs, StartReport(failure=what))
+                os._exit(UNEXPECTED)
 
-    return begin_or_leave
+        return begin_or_leave
+
+    return guard
 
 
 def _look_again() -> None:

@@ -26,14 +26,21 @@ OPTIONS = WorkerOptions(
     paths=("eval_it.py",), storage=None, broker=Broker("redis://:hunter2@host"), queues=("q",), slots=7
 )
 
-# Says that it is there, and leaves when it is asked to. Each line in one piece: several processes share the file.
-OBEDIENT = """
-import os, signal, sys, time
+# Reports that it is ready, and leaves when it is asked to. Each line in one piece: several processes share the file.
+REPORT = """
+import json, os, signal, sys, time
+def report(text):
+    directory = json.loads(os.environ["DOTEVAL_WORKER"])["flight_logs"]
+    with open(f"{directory}/{os.getpid()}.start", "w") as file:
+        file.write(text)
+"""
+OBEDIENT = f"""{REPORT}
+report('{{"ready": true}}')
 def leave(*_):
     os.write(1, b"leaving\\n")
     os._exit(0)
 signal.signal(signal.SIGTERM, leave)
-os.write(1, f"ready {os.environ['NUMBER']}\\n".encode())
+os.write(1, f"ready {{os.environ['NUMBER']}}\\n".encode())
 while True:
     time.sleep(60)
 """
@@ -338,3 +345,69 @@ def test_the_command_line_of_a_worker_process_holds_no_secret() -> None:
     command = worker_command(OPTIONS, 3, "INFO")
     assert "hunter2" not in " ".join(command)
     assert command == [sys.executable, "-m", "doteval.worker", "worker-3@%h", "INFO"]
+
+
+# Cannot start, and says why; the second one cannot even say that.
+BROKEN = f"""{REPORT}
+print("no driver", os.environ["NUMBER"], flush=True)
+if os.environ["NUMBER"] == "1":
+    report('{{"failure": "the driver is missing"}}')
+sys.exit(5)
+"""
+
+
+def fail_to_start(bench: Bench, times: int) -> None:
+    """Wait until all worker processes have tried to start so many times."""
+    for _ in range(times):
+        before, processes = len(bench.said), len(bench.supervisor._places)
+        bench.clock.now += 100
+        wait_for(lambda before=before, all_=processes: len(bench.said) >= before + all_)  # type: ignore[misc]
+
+
+def test_worker_processes_that_cannot_start_are_tried_three_times_before_that_is_hopeless(start: Start) -> None:
+    bench = start(BROKEN, processes=2)
+    fail_to_start(bench, 2)
+    assert bench.supervisor.hopeless_start() is None
+    assert [(each.name, each.tries, each.reason) for each in bench.supervisor.failed_starts()] == [
+        ("worker-1", 2, "the driver is missing"),
+        ("worker-2", 2, "it left with exit code 5"),
+    ]
+    fail_to_start(bench, 1)
+    why, _, *lines = (bench.supervisor.hopeless_start() or "").split("\n")
+    assert why.startswith("none of 2 worker processes became ready in 3 tries: it left with exit code 5")
+    assert {line.strip() for line in lines} == {"no driver 1", "no driver 2"}
+
+
+def test_a_process_that_cannot_start_is_tried_later_each_time_however_long_it_took(start: Start) -> None:
+    # Each lives for longer than one that has worked would need to be replaced at once.
+    bench = start(OBEDIENT.replace("report('{\"ready\": true}')", ""))
+    for died in (1, 2, 3):
+        bench.ready(died)
+        bench.clock.now += 100
+        os.kill(bench.pid(), signal.SIGKILL)
+        wait_for(lambda died=died: len(bench.said) == died)  # type: ignore[misc]
+        bench.clock.now += 100
+    assert [line.rpartition(" in ")[2] for line in bench.said] == ["1 s", "2 s", "4 s"]
+
+
+def test_there_is_hope_once_one_process_was_ready(start: Start) -> None:
+    bench = start(processes=2)
+    bench.ready(2)
+    bench.script = BROKEN
+    for pid in bench.supervisor.pids():
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: len(bench.said) == 2)
+    fail_to_start(bench, 4)
+    assert min(each.tries for each in bench.supervisor.failed_starts()) >= 4
+    assert bench.supervisor.hopeless_start() is None
+
+
+def test_a_process_that_becomes_ready_at_last_has_no_failed_start(start: Start) -> None:
+    bench = start(BROKEN)
+    fail_to_start(bench, 3)
+    assert bench.supervisor.hopeless_start() is not None
+    bench.script = OBEDIENT
+    bench.clock.now += 100
+    bench.ready(1)
+    assert bench.supervisor.failed_starts() == []
+    assert bench.supervisor.hopeless_start() is None
