@@ -181,6 +181,11 @@ def load_settings(**options: Any) -> Settings:
         ) from None
 
 
+def settings_among(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a command's options that are settings too."""
+    return {name: value for name, value in options.items() if name in Settings.model_fields}
+
+
 def find_table(start: Path) -> tuple[Path, Mapping[str, Any]] | None:
     """The nearest pyproject.toml with a table ``[tool.doteval]``, from `start` upwards, and that table.
 

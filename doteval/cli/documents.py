@@ -96,7 +96,7 @@ def finding(found: Finding) -> Document:
 def standing(found: Standing) -> Document:
     return {
         **evaluation(found.evaluation),
-        "queue": found.evaluation.queue_name,
+        "queue": found.evaluation.config.queue,
         "rows_held": found.held,
         "rows_of_dead_workers": found.orphaned,
         "rows_published": found.published,

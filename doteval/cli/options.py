@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from doteval.core.options import AmountValue, CountValue, FlagValue, Option, OptionValue, RunCommand, options_of
+from doteval.core.run_config import RunConfig
 
 if TYPE_CHECKING:
     from doteval.core.broker_url import Broker
@@ -46,19 +49,52 @@ def errors_as_option(command: Command) -> Command:
     )(command)
 
 
-def budget_options(command: Command) -> Command:
-    for flag, kind, metavar, text in (
-        ("--max-cost", click.FloatRange(min=0, min_open=True), "X", "The same for X US dollars; needs a price table."),
-        ("--max-tokens", click.IntRange(min=1), "N", "The same for N tokens, of prompts and completions."),
-        (
-            "--max-requests",
-            click.IntRange(min=1),
-            "N",
-            "Begin no further row once the experiment has sent N requests in all.",
-        ),
-    ):
-        command = click.option(flag, type=kind, metavar=metavar, help=text)(command)
-    return command
+def run_options(*declarations: type, names: Collection[str] | None = None) -> Callable[[Command], Command]:
+    """The options of `doteval submit` that dataclasses declare (see `doteval.core.options`); `names`: only those.
+
+    Help texts are shown in the order of the declarations.
+    """
+
+    def add(command: Command) -> Command:
+        declared = [each for declaration in declarations for each in options_of(declaration, RunCommand.SUBMIT)]
+        for each in reversed([each for each in declared if names is None or each.name in names]):
+            command = _click_option(each)(command)
+        return command
+
+    return add
+
+
+def _click_option(option: Option) -> Callable[[Command], Command]:
+    default = "" if option.shown_default is None else f"  [default: {option.shown_default}]"
+
+    def add(command: Command) -> Command:
+        if isinstance(option.value, tuple):
+            for number, choice in reversed(list(enumerate(option.value))):
+                text = f"{choice.help}.{'' if number else default}"
+                flag = click.option(choice.flag, option.name, flag_value=choice.value, default=None, help=text)
+                command = flag(command)
+            return command
+        text = f"{option.help}.{default}"
+        if isinstance(option.value, FlagValue):
+            return click.option(option.flag, option.name, is_flag=True, help=text)(command)
+        kind = _click_type(option.value)
+        return click.option(
+            option.flag, option.name, type=kind, default=option.default, metavar=option.metavar, help=text
+        )(command)
+
+    return add
+
+
+def _click_type(value: OptionValue) -> click.ParamType[Any]:
+    if isinstance(value, CountValue):
+        return click.IntRange(min=value.least)
+    if isinstance(value, AmountValue):
+        return click.FloatRange(min=0, min_open=not value.zero)
+    return click.STRING
+
+
+# The options that limit what an experiment may spend in all.
+budget_options = run_options(RunConfig, names=("max_requests", "max_tokens", "max_cost"))
 
 
 def chosen(evaluations: Sequence[Evaluation], text: str | None, experiment: str) -> list[Evaluation]:
@@ -77,14 +113,7 @@ def chosen(evaluations: Sequence[Evaluation], text: str | None, experiment: str)
     return found
 
 
-def cache_option(command: Command) -> Command:
-    for flag, mode, text in (
-        ("--refresh-cache", "refresh", "Share replies, but ask anew for those from before this command."),
-        ("--no-cache", "off", "Share no replies, whatever clients ask for."),
-        ("--cache", "on", "Share replies to repeatable requests.  [default: clients made with cache=True]"),
-    ):
-        command = click.option(flag, "cache", flag_value=mode, default=None, help=text)(command)
-    return command
+cache_option = run_options(RunConfig, names=("cache",))
 
 
 def devices_option(command: Command) -> Command:

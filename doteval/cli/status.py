@@ -42,7 +42,7 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
         experiment = store.experiments.find(name)
         queues = list(settings.queues)
         if queue is None:
-            queues = [each.queue or queues[0] for each in store.evaluations.of(experiment) if each.private is None]
+            queues = [each.queue or queues[0] for each in store.evaluations.of(experiment) if not each.is_private]
         queued, trouble = (None, None) if settings.message_broker is None else _ask(settings.message_broker, queues)
         standing = look(store, experiment, queue=settings.queues[0], queued=queued)
         if as_json:

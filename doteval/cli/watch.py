@@ -56,7 +56,7 @@ def raise_unless_completed(experiment: Experiment, evaluations: list[Evaluation]
 
     Raises WorkerError if an evaluation as a whole failed, BudgetError if one was stopped at its budget.
     """
-    from doteval.core.budgets import budget_error, stopped_at_budget
+    from doteval.core.budgets import budget_error
     from doteval.errors import WorkerError
 
     failed = [evaluation for evaluation in evaluations if evaluation.status == "failed"]
@@ -65,7 +65,7 @@ def raise_unless_completed(experiment: Experiment, evaluations: list[Evaluation]
             "; ".join(f"{evaluation.spec.nodeid} failed: {evaluation.reason}" for evaluation in failed),
             remedy="Fix what the reason names and submit again. Rows that are done are not run again.",
         )
-    stopped = [evaluation for evaluation in evaluations if stopped_at_budget(evaluation)]
+    stopped = [evaluation for evaluation in evaluations if evaluation.stopped_at_budget]
     if stopped:
         pending = sum(evaluation.counts.pending for evaluation in stopped)
         raise budget_error(experiment.name, stopped[-1].reason or "", pending=pending)

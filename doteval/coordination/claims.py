@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from doteval.core.experiments import POLICY, Evaluation, EvaluationStatus
+from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.liveness import LATE_AFTER_SECONDS
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.local.store_session import LocalStore
@@ -29,8 +29,7 @@ def wait_for_turn(local: LocalStore, evaluation: Evaluation, told: Callable[[str
 
     def other() -> WorkerState | None:
         now = local.store.evaluations.by_uid(evaluation.uid)
-        submitted = POLICY in now.spec.metadata
-        return (submitted and _serving(local.store, now)) or local.claim(evaluation, is_gone=_is_gone)
+        return (now.config.submitted and _serving(local.store, now)) or local.claim(evaluation, is_gone=_is_gone)
 
     _wait_while(other, evaluation, told)
 
@@ -48,7 +47,7 @@ def wait_for_other_brokers(
 
         def other(uid: str = evaluation.uid) -> WorkerState | None:
             now = store.evaluations.by_uid(uid)
-            other_broker = now.private is not None or (private and POLICY in now.spec.metadata)
+            other_broker = now.is_private or (private and now.config.submitted)
             return _serving(store, now) if other_broker else None
 
         _wait_while(other, evaluation, told)

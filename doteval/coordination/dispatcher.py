@@ -19,7 +19,6 @@ from doteval.broker.messages import RowTask
 from doteval.concurrency import ASYNC_CONCURRENCY
 from doteval.coordination.budget_guard import used_up
 from doteval.coordination.task_sizing import MOST_ROWS, TaskSize, most_unknown, tapered, task_size
-from doteval.core.budgets import Budget
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.liveness import HELD_ROWS_FRESH_SECONDS, OBSERVATION_GAP_SECONDS, QUEUE_DRAINED_SECONDS
 from doteval.store import LOADING, LoadFailure, RowRange, Store, WorkerState, held_by
@@ -164,7 +163,7 @@ class Dispatcher:
 
     def _used_up_reason(self, evaluation: Evaluation) -> str | None:
         """Why no further row of it may begin by its budget, None if one may."""
-        return used_up(self._store, evaluation.experiment, Budget.of(evaluation.spec.metadata))
+        return used_up(self._store, evaluation.experiment, evaluation.config.budget)
 
     def _stop(self, evaluation: Evaluation, reason: str) -> Evaluation:
         """End an evaluation whose budget is used up, once its dataset is read and its rows in flight have ended."""
@@ -190,14 +189,14 @@ class Dispatcher:
         seconds = self._store.results.mean_seconds(evaluation.id)
         slots = self._options.slots
         told = [worker.info.concurrency for worker in self._serving(evaluation)]
-        at_once = [evaluation.concurrency_in(each) or ASYNC_CONCURRENCY for each in told]
+        at_once = [evaluation.config.concurrency_in(each) or ASYNC_CONCURRENCY for each in told]
         size = task_size(
             self._options.total or evaluation.counts.total,
             seconds,
             slots=slots,
             at_once=at_once,
             asked=self._publisher.is_asked,
-            batch=evaluation.batch_size,
+            batch=evaluation.config.batch_size,
         )
         if seconds is not None:
             return size, MOST_QUEUED

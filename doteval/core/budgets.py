@@ -1,20 +1,15 @@
 """What an experiment may spend, and what it has spent: requests, tokens, US dollars.
 
-Counted is everything, work that was done twice too, as ``spent`` of `doteval usage`. A budget belongs to
-the experiment as a whole; it travels in the metadata of each evaluation, as the last command said it.
+Everything counts, also work that was done twice, as ``spent`` of `doteval usage` does. A budget belongs to
+the experiment as a whole; it is stored in the run configuration of each evaluation, as the last command gave it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.errors import BudgetError, UsageError
-
-# The key of an evaluation's metadata that holds the budget.
-BUDGET = "budget"
 
 # What the reason begins with where an evaluation stopped at its budget.
 _REASON = "the budget "
@@ -53,16 +48,6 @@ class Budget:
     def __bool__(self) -> bool:
         return self != Budget()
 
-    def to_metadata(self) -> dict[str, object]:
-        """The form in which an evaluation's metadata holds it: nothing where there is no budget."""
-        return {BUDGET: asdict(self)} if self else {}
-
-    @classmethod
-    def of(cls, metadata: Mapping[str, object]) -> Budget:
-        """The budget that an evaluation's metadata holds; one without any bound if there is none."""
-        held: Any = metadata.get(BUDGET)
-        return cls(**held) if isinstance(held, dict) else cls()
-
     def left(self, spent: Spent) -> tuple[float, ...]:
         """What is left of each bound that there is."""
         return tuple(left for left, _ in self._bounds(spent))
@@ -90,11 +75,6 @@ class Budget:
             yield self.tokens - spent.tokens, f"{spent.tokens:,} of {self.tokens:,} tokens"
         if self.cost is not None:
             yield self.cost - spent.cost, f"{_money(spent.cost)} of {_money(self.cost)}"
-
-
-def stopped_at_budget(evaluation: Evaluation) -> bool:
-    """Whether an evaluation stopped because its budget was used up."""
-    return evaluation.status is EvaluationStatus.CANCELLED and (evaluation.reason or "").startswith(_REASON)
 
 
 def budget_error(experiment: str, reason: str, *, pending: int) -> BudgetError:

@@ -12,9 +12,6 @@ from typing import Any, Literal
 
 DEFAULT_CACHE_PATH = ".doteval/cache.db"
 
-# The key of an evaluation's metadata that says whether its rows share replies.
-CACHE = "cache"
-
 Caching = bool | Literal["always"] | None
 """True: replies to requests that are the same by their parameters (temperature 0, a seed, embeddings) are
 shared; "always": all successful replies; False: none; None: as the settings say (``--cache``), else none."""
@@ -37,8 +34,8 @@ class CacheMode(StrEnum):
 class CacheChoice:
     """What a command says of the cache. Replies from before `since`, in seconds since the epoch, are asked for anew.
 
-    What a submission says travels in the metadata of its evaluations, and counts more for their rows than what
-    the worker service was told.
+    What a submission says is stored in the run configuration of its evaluations, and counts more for their rows than
+    what the worker service was told.
     """
 
     mode: CacheMode
@@ -50,15 +47,14 @@ class CacheChoice:
             return bool(wish)
         return self.mode is not CacheMode.OFF and wish is not False
 
-    def to_metadata(self) -> dict[str, object]:
-        """The form in which an evaluation's metadata holds it."""
-        return {CACHE: {"mode": self.mode.value, "since": self.since}}
+    def to_json(self) -> dict[str, Any]:
+        """The form in which an evaluation's run configuration is stored."""
+        return {"mode": self.mode.value, "since": self.since}
 
     @classmethod
-    def of(cls, metadata: Mapping[str, object]) -> CacheChoice | None:
-        """What an evaluation's metadata holds, None if the submission has said nothing."""
-        held: Any = metadata.get(CACHE)
-        return cls(CacheMode(held["mode"]), held["since"]) if isinstance(held, dict) else None
+    def from_json(cls, stored: Mapping[str, Any]) -> CacheChoice:
+        """The choice from its stored form."""
+        return cls(CacheMode(stored["mode"]), stored["since"])
 
 
 @dataclass(frozen=True, slots=True)

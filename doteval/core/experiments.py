@@ -8,23 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-# The key of an evaluation's metadata that says how many rows a call takes, where it takes several.
-BATCH_SIZE = "batch_size"
-# The one that says how many calls of it run at once in a process that was told nothing else, and the one that is true
-# if that is what its decorator says, whatever processes are told.
-CONCURRENCY = "concurrency"
-OWN_CONCURRENCY = "own_concurrency"
-# And the one that says how rows are to be called: retries, delay (seconds), timeout (seconds or None).
-POLICY = "policy"
-# And the one that says how many worker processes a row may take along before it is given up.
-MAX_CRASHES = "max_crashes"
-# The one that says which queue its row tasks travel on, and the one that is true if a mark of its own says so.
-QUEUE = "queue"
-PLACED = "placed"
-# The one that names the private broker of the command that it was submitted by, if there was one.
-PRIVATE = "private"
-# The one that says which root directory of pytest's it was submitted from.
-ROOT = "root"
+from doteval.core.run_config import RunConfig
 
 
 class EvaluationStatus(StrEnum):
@@ -56,7 +40,7 @@ class EvaluationSpec:
     name: str
     columns: tuple[str, ...]
     fingerprint: Mapping[str, str] = field(default_factory=dict)
-    metadata: Mapping[str, object] = field(default_factory=dict)
+    config: RunConfig = field(default_factory=RunConfig)
 
     @property
     def nodeid(self) -> str:
@@ -100,37 +84,28 @@ class Evaluation:
         return self.spec.name
 
     @property
+    def config(self) -> RunConfig:
+        return self.spec.config
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only the private broker of its submission carries its row tasks."""
+        return self.config.private_broker is not None
+
+    @property
+    def stopped_at_budget(self) -> bool:
+        """Whether it stopped because its budget was used up."""
+        return self.status is EvaluationStatus.CANCELLED and (self.reason or "").startswith("the budget ")
+
+    @property
     def queue(self) -> str | None:
-        """The queue that its row tasks travel on, None if nobody has said so, as where pytest runs the rows.
+        """The queue that its row tasks travel on, None if nobody has named one, as where pytest runs the rows.
 
-        Queues of private brokers have names that nothing else has: result stores are shared by commands that
-        have a broker each.
+        The queue of a private broker has a name that no other queue has: commands that have a broker each may share
+        a result store.
         """
-        return None if self.queue_name is None else private_queue(self.queue_name, self.private)
-
-    @property
-    def queue_name(self) -> str | None:
-        """The name of that queue, as people gave it."""
-        queue = self.spec.metadata.get(QUEUE)
-        return queue if isinstance(queue, str) else None
-
-    @property
-    def private(self) -> str | None:
-        """What the private broker is called that its row tasks travel by, None for one that anybody may use."""
-        private = self.spec.metadata.get(PRIVATE)
-        return private if isinstance(private, str) else None
-
-    @property
-    def batch_size(self) -> int | None:
-        """How many rows a call takes, None if it takes one."""
-        size = self.spec.metadata.get(BATCH_SIZE)
-        return size if isinstance(size, int) else None
-
-    def concurrency_in(self, told: int | None) -> int | None:
-        """How many of its calls run at once in a process that was told so many, None if nobody has said so."""
-        its = self.spec.metadata.get(CONCURRENCY)
-        default = its if isinstance(its, int) else None
-        return default if self.spec.metadata.get(OWN_CONCURRENCY) else told or default
+        config = self.config
+        return None if config.queue is None else private_queue(config.queue, config.private_broker)
 
 
 def private_queue(name: str, private: str | None) -> str:

@@ -24,6 +24,7 @@ from doteval.local.progress import ProgressLine, Screen
 from doteval.local.store_session import LocalStore
 from doteval.runner.assignments import Assignment, EvaluationFixtures, Runnable
 from doteval.runner.event_loop import LoopThread
+from doteval.runner.retries import CallPolicy
 from doteval.runner.scheduler import Scheduler
 from doteval.store import ErrorCount, LostUsage, NewResult, Store
 
@@ -89,7 +90,6 @@ class LocalEvaluation:
         self._failed = 0
         self._lock = threading.Lock()
         self._refused: BaseException | None = None
-        spec = replace(spec, metadata={**spec.metadata, **options.budget.to_metadata()})
         known = self._store.evaluations.find(local.experiment, spec)
         wait_for_turn(local, known or self._begin(spec), told)
         try:
@@ -118,7 +118,10 @@ class LocalEvaluation:
         dataset = open_dataset(spec.dataset, columns=spec.columns, base=base)
         progress = self._progress(dataset)
         scheduler = Scheduler(
-            self._setup, self._loop, policy=self._options.policy, concurrency=self._options.concurrency
+            self._setup,
+            self._loop,
+            policy=CallPolicy.from_config(self._options.config),
+            concurrency=self._options.concurrency,
         )
         ended: list[BaseException | None] = []
         assignment = Assignment(
@@ -153,9 +156,9 @@ class LocalEvaluation:
         )
 
     def _begin(self, spec: EvaluationSpec) -> Evaluation:
-        options = self._options
+        target = self._options.target
         return self._store.evaluations.begin(
-            self._local.experiment, spec, epochs=options.epochs, allow_changed=options.allow_changed
+            self._local.experiment, spec, epochs=target.epochs, allow_changed=target.allow_changed
         )
 
     @property
@@ -178,7 +181,7 @@ class LocalEvaluation:
         return "" if first is None or first.outcome.error is None else first.outcome.error.message
 
     def _gate(self) -> BudgetGate | None:
-        budget = self._options.budget
+        budget = self._options.config.budget
         return gate_of(self._store, self._local.experiment, budget, self._local.writer, BudgetError) if budget else None
 
     def _recorder(self, progress: ProgressLine | None) -> Callable[[Row, Outcome], None]:
@@ -207,17 +210,17 @@ class LocalEvaluation:
     def _progress(self, dataset: Dataset) -> ProgressLine | None:
         if self._screen is None:
             return None
-        rows, samples = dataset.length, self._options.samples
+        rows, samples = dataset.length, self._options.target.samples
         if rows is not None and samples is not None:
             rows = min(rows, samples)
-        total = None if rows is None else rows * self._options.epochs - self._resumed
+        total = None if rows is None else rows * self._options.target.epochs - self._resumed
         return ProgressLine(self._screen, self._evaluation.name, total if total and total > 0 else None)
 
     def _pending_rows(self, dataset: Dataset) -> Iterator[Row]:
-        rows, options = self._store.rows, self._options
-        evaluation, samples, epochs = self._evaluation, options.samples, options.epochs
+        rows, target = self._store.rows, self._options.target
+        evaluation, samples, epochs = self._evaluation, target.samples, target.epochs
         seen = -1
-        for chunk in take_in(self._store, evaluation, dataset, samples=samples, allow_changed=options.allow_changed):
+        for chunk in take_in(self._store, evaluation, dataset, samples=samples, allow_changed=target.allow_changed):
             if not chunk.new:
                 yield from rows.pending(evaluation.id, chunk.first, chunk.last)
             elif epochs == 1:
@@ -235,7 +238,7 @@ class LocalEvaluation:
         evaluations, evaluation_id = self._store.evaluations, self._evaluation.id
         if isinstance(cut, BudgetError) and evaluations.counts(evaluation_id).pending:
             # Rows that were in flight have spent more since it was refused.
-            reason = used_up(self._store, self._local.experiment, self._options.budget) or cut.message
+            reason = used_up(self._store, self._local.experiment, self._options.config.budget) or cut.message
             evaluations.set_status(evaluation_id, EvaluationStatus.CANCELLED, reason)
         elif cut is not None and not isinstance(cut, ChangedError | BudgetError):
             reason = cut.message if isinstance(cut, DotEvalError) else str(cut)

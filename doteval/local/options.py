@@ -4,59 +4,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from doteval.concurrency import Adaptive
-from doteval.core.budgets import Budget, check_prices
+from doteval.core.budgets import check_prices
 from doteval.core.client_config import ClientConfig
+from doteval.core.options import (
+    AmountValue,
+    CountValue,
+    FlagValue,
+    Option,
+    OptionValue,
+    RunCommand,
+    TextValue,
+    options_of,
+)
+from doteval.core.run_config import RunConfig, RunTarget
 from doteval.errors import DotEvalError
-from doteval.runner.calls import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY, CallPolicy
 
 if TYPE_CHECKING:
     from doteval.analysis.thresholds import Threshold
 
 AUTO = "auto"
+_OPTIONS = [*options_of(RunTarget, RunCommand.PYTEST), *options_of(RunConfig, RunCommand.PYTEST)]
 
 
 @dataclass(frozen=True, slots=True)
 class LocalOptions:
     """What pytest's command line said.
 
-    `samples` is how many rows of each dataset to run, the first ones; `epochs` how often each; None for all
-    and once. `max_errors` is how many rows of an evaluation may fail before it is stopped, None for any number.
-    `budget` is what the experiment may spend in all.
+    `max_errors` is how many rows of an evaluation may fail before it is stopped, None for any number.
     """
 
-    experiment: str | None = None
-    storage: str | None = None
-    samples: int | None = None
-    epochs: int = 1
+    target: RunTarget = field(default_factory=RunTarget)
+    config: RunConfig = field(default_factory=RunConfig)
     concurrency: int | Adaptive | None = None
-    policy: CallPolicy = field(default_factory=CallPolicy)
     max_errors: int | None = None
     thresholds: tuple[Threshold, ...] = ()
-    budget: Budget = field(default_factory=Budget)
-    allow_changed: bool = False
     client_config: ClientConfig = field(default_factory=ClientConfig)
 
 
 def add_options(parser: pytest.Parser) -> None:
     """Add the options. Their values are numbers and texts only, since pytest-xdist sends them to its workers."""
     group = parser.getgroup("doteval", "evaluations")
+    for option in _OPTIONS:
+        _add(group, option)
     add = group.addoption
-    add("--experiment", metavar="NAME", help="keep results under this name, and go on with what it began")
-    add("--samples", type=_count("--samples", 1), metavar="N", help="run the first N rows of each dataset")
-    add("--epochs", type=_count("--epochs", 1), default=1, metavar="N", help="run every row N times (default: 1)")
-    add("--storage", metavar="URL", help="where results are kept (default: .doteval/doteval.db)")
-    for flag, mode, text in (
-        ("--cache", "on", "share replies to repeatable requests (default: clients made with cache=True)"),
-        ("--no-cache", "off", "share no replies, whatever clients ask for"),
-        ("--refresh-cache", "refresh", "share replies, but ask anew for those from before now"),
-    ):
-        add(flag, action="store_const", const=mode, dest="doteval_cache", help=text)
     add(
         "--concurrent",
         type=_concurrent,
@@ -66,34 +62,11 @@ def add_options(parser: pytest.Parser) -> None:
         help="rows in flight (default: 10 if async, else 1); auto finds out how many pay off",
     )
     add(
-        "--max-retries",
-        type=_count("--max-retries", 0),
-        default=DEFAULT_RETRIES,
-        metavar="N",
-        help=f"tries more after connection errors (default: {DEFAULT_RETRIES})",
-    )
-    add(
-        "--retry-delay",
-        type=_seconds("--retry-delay", zero=True),
-        default=DEFAULT_RETRY_DELAY,
-        metavar="S",
-        help=f"seconds before the first of them, doubled for each further one (default: {DEFAULT_RETRY_DELAY:g})",
-    )
-    add("--row-timeout", type=_seconds("--row-timeout"), metavar="S", help="seconds that a row may take")
-    add(
         "--max-errors",
         type=_count("--max-errors", 0),
         metavar="N",
         help="stop an evaluation, as failed, when more than N rows have failed",
     )
-    add(
-        "--max-requests",
-        type=_count("--max-requests", 1),
-        metavar="N",
-        help="begin no further row once the experiment has sent N requests in all",
-    )
-    add("--max-tokens", type=_count("--max-tokens", 1), metavar="N", help="the same for N tokens, in and out")
-    add("--max-cost", type=_dollars, metavar="X", help="the same for X US dollars; needs a price table")
     add(
         "--fail-under",
         action="append",
@@ -101,7 +74,32 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="[EVALUATION:]SCORE.METRIC=VALUE",
         help="an evaluation fails if this metric is less than VALUE; may be given several times",
     )
-    add("--allow-changed", action="store_true", help="go on although the code or dataset has changed")
+
+
+def _add(group: pytest.OptionGroup, option: Option) -> None:
+    """Add an option that is declared in doteval.core to pytest's command line."""
+    default = "" if option.shown_default is None else f" (default: {option.shown_default})"
+    if isinstance(option.value, tuple):
+        for number, choice in enumerate(option.value):
+            text = f"{_beginning_small(choice.help)}{'' if number else default}"
+            group.addoption(choice.flag, action="store_const", const=choice.value, dest=_dest(option), help=text)
+        return
+    kind: dict[str, Any] = {"default": option.default, "dest": _dest(option)}
+    if isinstance(option.value, FlagValue):
+        kind["action"] = "store_true"
+    else:
+        kind |= {"type": _parser(option.flag, option.value), "metavar": option.metavar}
+    group.addoption(option.flag, help=f"{_beginning_small(option.help)}{default}", **kind)
+
+
+def _dest(option: Option) -> str:
+    """The name of an option's value. One of pytest's own plugins may have an attribute `cache`."""
+    return "doteval_cache" if option.name == "cache" else option.name
+
+
+def _beginning_small(text: str) -> str:
+    """The help text as pytest writes its own."""
+    return text[:1].lower() + text[1:]
 
 
 def check_options(config: pytest.Config) -> None:
@@ -119,33 +117,27 @@ def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOp
 
     Raises pytest.UsageError.
     """
-    from doteval.settings import load_settings
+    from doteval.settings import load_settings, settings_among
 
     concurrent = config.getoption("concurrent")
     automatic = concurrent == AUTO
+    values = {option.name: config.getoption(_dest(option)) for option in _OPTIONS}
+    run_config = RunConfig.from_options(values)
     try:
         settings = load_settings(
-            storage=config.getoption("storage"),
+            **settings_among(values),
             concurrency=None if automatic else concurrent,
-            cache=config.getoption("doteval_cache"),
         )
-        budget = Budget(config.getoption("max_requests"), config.getoption("max_tokens"), config.getoption("max_cost"))
-        check_prices(budget, settings.prices)
+        check_prices(run_config.budget, settings.prices)
     except DotEvalError as error:
         raise pytest.UsageError(str(error)) from error
+    target = RunTarget.from_options(values)
     return LocalOptions(
-        experiment=config.getoption("experiment") or named,
-        storage=settings.storage,
-        samples=config.getoption("samples"),
-        epochs=config.getoption("epochs"),
+        target=replace(target, experiment=target.experiment or named, storage=settings.storage),
+        config=run_config,
         concurrency=Adaptive() if automatic else settings.concurrency,
-        policy=CallPolicy(
-            config.getoption("max_retries"), config.getoption("retry_delay"), config.getoption("row_timeout")
-        ),
         max_errors=config.getoption("max_errors"),
         thresholds=_thresholds(config),
-        budget=budget,
-        allow_changed=config.getoption("allow_changed"),
         client_config=settings.client_config(),
     )
 
@@ -162,6 +154,15 @@ def _thresholds(config: pytest.Config) -> tuple[Threshold, ...]:
         raise pytest.UsageError(str(error)) from error
 
 
+def _parser(flag: str, value: OptionValue) -> Callable[[str], Any]:
+    if isinstance(value, CountValue):
+        return _count(flag, value.least)
+    if isinstance(value, AmountValue):
+        return _amount(flag, value)
+    assert isinstance(value, TextValue)
+    return str
+
+
 def _count(option: str, least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
@@ -175,29 +176,20 @@ def _count(option: str, least: int) -> Callable[[str], int]:
     return parse
 
 
-def _seconds(option: str, *, zero: bool = False) -> Callable[[str], float]:
+def _amount(option: str, kind: AmountValue) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = -1.0
-        if not (value > 0 or (zero and value == 0)) or math.isinf(value):
+        if not (value > 0 or (kind.zero and value == 0)) or math.isinf(value):
             raise pytest.UsageError(
-                f"{option} takes a number of seconds{'' if zero else ' above 0'}, not {text!r}: for example {option} 30"
+                f"{option} takes a number of {kind.unit}{'' if kind.zero else ' above 0'}, not {text!r}: "
+                f"for example {option} {kind.example}"
             )
         return value
 
     return parse
-
-
-def _dollars(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < math.inf:
-        raise pytest.UsageError(f"--max-cost takes a number of dollars above 0, not {text!r}: for example --max-cost 5")
-    return value
 
 
 def _concurrent(text: str) -> int | str:

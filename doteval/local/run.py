@@ -12,8 +12,9 @@ from types import CodeType
 from typing import Any, overload
 
 from doteval.analysis.summary import Summary
-from doteval.core.experiments import BATCH_SIZE, Counts, EvaluationSpec, ephemeral_name
+from doteval.core.experiments import Counts, EvaluationSpec, ephemeral_name
 from doteval.core.results import Record
+from doteval.core.run_config import RunConfig, RunTarget
 from doteval.errors import UsageError
 from doteval.foreach import ForEachSpec, spec_of
 from doteval.local.evaluation import LocalEvaluation, LocalReport
@@ -22,7 +23,6 @@ from doteval.local.progress import Screen, is_terminal
 from doteval.local.store_session import LocalStore
 from doteval.runner.assignments import PreparedCall, RowFixtures
 from doteval.runner.event_loop import LoopThread
-from doteval.runner.retries import DEFAULT_RETRIES, CallPolicy
 from doteval.settings import load_settings
 from doteval.store import Store
 
@@ -38,7 +38,7 @@ def run(
     *,
     concurrency: int | None = None,
     epochs: int = 1,
-    retries: int = DEFAULT_RETRIES,
+    retries: int = RunConfig().max_retries,
     row_timeout: float | None = None,
     allow_changed: bool = False,
     **fixtures: Any,
@@ -67,23 +67,23 @@ def run(
     """
     evaluation = _Plain(eval_fn, fixtures)
     settings = load_settings(storage=storage, concurrency=concurrency)
-    options = LocalOptions(
-        experiment=experiment or ephemeral_name(),
+    name = experiment or ephemeral_name()
+    target = RunTarget(
+        experiment=name,
         storage=evaluation.spec.storage or settings.storage,
         samples=_positive("samples", samples),
         epochs=_positive("epochs", epochs) or 1,
-        concurrency=settings.concurrency,
-        policy=CallPolicy(retries, timeout=row_timeout),
         allow_changed=allow_changed,
     )
-    assert options.experiment is not None
-    local = LocalStore(options.storage, options.experiment, service="run")
+    config = RunConfig(max_retries=retries, row_timeout=row_timeout, batch_size=evaluation.spec.batch_size)
+    options = LocalOptions(target, config, concurrency=settings.concurrency)
+    local = LocalStore(target.storage, name, service="run")
     loop = LoopThread()
     try:
         report = LocalEvaluation(
             local,
             evaluation,
-            _specify(eval_fn, evaluation.spec),
+            _specify(eval_fn, evaluation.spec, config),
             evaluation,
             loop=loop,
             options=options,
@@ -217,7 +217,7 @@ class _Plain:
         raise AssertionError("all rows share one call")
 
 
-def _specify(function: Callable[..., Any], spec: ForEachSpec) -> EvaluationSpec:
+def _specify(function: Callable[..., Any], spec: ForEachSpec, config: RunConfig) -> EvaluationSpec:
     file = _file(function)
     return EvaluationSpec(
         path=INTERACTIVE if file is None else _relative(file).as_posix(),
@@ -225,7 +225,7 @@ def _specify(function: Callable[..., Any], spec: ForEachSpec) -> EvaluationSpec:
         columns=spec.columns,
         # The function, not its file: cells of a notebook have none, and scripts hold much else.
         fingerprint={function.__qualname__: _hash(function)},
-        metadata={} if spec.batch_size is None else {BATCH_SIZE: spec.batch_size},
+        config=config,
     )
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pytest
 
 from doteval.analysis.thresholds import Threshold, check_threshold
-from doteval.core.budgets import stopped_at_budget
 from doteval.core.client_config import configure_clients
 from doteval.core.experiments import ephemeral_name
 from doteval.core.metering import set_up_place
@@ -51,7 +50,7 @@ class LocalExperiment:
         configure_clients(options.client_config)
         self._loop = loop
         self._screen = screen
-        self._name = options.experiment or ephemeral_name()
+        self._name = options.target.experiment or ephemeral_name()
         self._opened: dict[str | None, LocalStore] = {}
         self._loaded_for: dict[int, LocalStore] = {}
         self.reports: list[StoredReport] = []
@@ -71,7 +70,7 @@ class LocalExperiment:
         evaluation = LocalEvaluation(
             local,
             item,
-            specify(item),
+            specify(item, self._options.config),
             setup,
             loop=self._loop,
             options=options,
@@ -117,7 +116,7 @@ class LocalExperiment:
             rows = "1 row has" if counts.failed == 1 else f"{counts.failed} rows have"
             left = ", and the evaluation was stopped" if report.stopped else ""
             failures.append(f"{rows} failed, more than the {most} of --max-errors{left}")
-        if stopped_at_budget(report.evaluation):
+        if report.evaluation.stopped_at_budget:
             rows = "1 row is" if counts.pending == 1 else f"{counts.pending} rows are"
             failures.append(f"{report.evaluation.reason}; {rows} pending")
         for threshold in self._options.thresholds:
@@ -134,7 +133,7 @@ class LocalExperiment:
 
     def _open(self, own: str | None) -> LocalStore:
         """The store of an evaluation: `own` is the one that its decorator names."""
-        storage = own or self._options.storage
+        storage = own or self._options.target.storage
         if storage not in self._opened:
             self._opened[storage] = LocalStore(storage, self._name, service=_SERVICE)
         return self._opened[storage]

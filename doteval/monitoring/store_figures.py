@@ -70,7 +70,10 @@ class StoreFigures(Collector):
         yield from self._used({evaluation.experiment.id: evaluation.experiment for evaluation in evaluations})
         if self._queue is not None:
             queues = dict.fromkeys(
-                [*self._queues, *(each.queue for each in evaluations if each.queue and each.private is None)]
+                [
+                    *self._queues,
+                    *(each.queue for each in evaluations if each.queue and not each.is_private),
+                ]
             )
             yield from self._queued(self._queue, queues)
 

@@ -10,10 +10,12 @@ import functools
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from doteval.core.experiments import BATCH_SIZE, CONCURRENCY, OWN_CONCURRENCY, PLACED, QUEUE, ROOT, EvaluationSpec
+from doteval.core.experiments import EvaluationSpec
+from doteval.core.run_config import RunConfig
 from doteval.pytest_runtime.items import EvaluationItem, queue_of
 from doteval.runner.concurrency_windows import window_for
 
@@ -128,26 +130,24 @@ def _hash(path: Path) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
-def specify(item: EvaluationItem) -> EvaluationSpec:
-    """What identifies a collected evaluation in the store."""
+def specify(item: EvaluationItem, config: RunConfig | None = None) -> EvaluationSpec:
+    """What identifies a collected evaluation in the store, and how its rows are run.
+
+    `config` is what the command says of that; the item's own marks and decorator count more.
+    """
+    config, own, queue = config or RunConfig(), item.spec.concurrency, queue_of(item)
     return EvaluationSpec(
         path=item.evaluation_path,
         name=item.evaluation_name,
         columns=item.spec.columns,
         fingerprint=fingerprint(item),
-        metadata=_metadata(item),
+        config=replace(
+            config,
+            root=str(item.config.rootpath),
+            queue=queue or config.queue,
+            queue_is_own=queue is not None,
+            batch_size=item.spec.batch_size,
+            concurrency=window_for(own, None, is_async=item.is_async).size,
+            concurrency_is_own=own is not None,
+        ),
     )
-
-
-def _metadata(item: EvaluationItem) -> dict[str, object]:
-    own = item.spec.concurrency
-    metadata: dict[str, object] = {
-        ROOT: str(item.config.rootpath),
-        CONCURRENCY: window_for(own, None, is_async=item.is_async).size,
-        OWN_CONCURRENCY: own is not None,
-    }
-    if item.spec.batch_size is not None:
-        metadata[BATCH_SIZE] = item.spec.batch_size
-    if (queue := queue_of(item)) is not None:
-        metadata |= {QUEUE: queue, PLACED: True}
-    return metadata

@@ -12,8 +12,6 @@ from doteval.core.results import Outcome, Result, RowError, RowStatus, Score, Us
 from doteval.errors import InvalidResultError
 from doteval.runner.error_classes import describe, is_skip, skip_reason
 from doteval.runner.retries import (
-    DEFAULT_RETRIES,
-    DEFAULT_RETRY_DELAY,
     CallPolicy,
     Performed,
     perform,
@@ -21,8 +19,6 @@ from doteval.runner.retries import (
 )
 
 __all__ = [
-    "DEFAULT_RETRIES",
-    "DEFAULT_RETRY_DELAY",
     "CallPolicy",
     "call",
     "call_async",

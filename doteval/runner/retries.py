@@ -15,13 +15,11 @@ from tenacity.asyncio.retry import async_retry_base
 from doteval.core.fast_dataclass import row_value
 from doteval.core.metering import metering
 from doteval.core.results import ErrorClass, Usage
+from doteval.core.run_config import RunConfig
 from doteval.errors import UsageError
 from doteval.runner.error_classes import classify, ends_command
 from doteval.runner.timeouts import Expired, timed_out, within
 
-# What pytest and worker processes do where nothing else is said.
-DEFAULT_RETRIES = 3
-DEFAULT_RETRY_DELAY = 1.0
 _LONGEST_PAUSE = 60.0
 
 
@@ -35,9 +33,13 @@ class CallPolicy:
     """
 
     retries: int = 0
-    delay: float = DEFAULT_RETRY_DELAY
+    delay: float = RunConfig().retry_delay
     timeout: float | None = None
     retrying: Any = field(default=None, repr=False)
+
+    @classmethod
+    def from_config(cls, config: RunConfig) -> CallPolicy:
+        return cls(config.max_retries, config.retry_delay, config.row_timeout)
 
     def with_retries(self, own: object) -> CallPolicy:
         """The policy of an evaluation: `own` is what its decorator says of retries, None for nothing.

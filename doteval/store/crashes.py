@@ -10,15 +10,13 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
-from doteval.core.experiments import MAX_CRASHES
 from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
+from doteval.core.run_config import RunConfig
 from doteval.errors import RowTimeoutError
 from doteval.store.engine import Database
 from doteval.store.result_rows import NewResult, encode_result, write_results
 from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW
-
-_MOST_CRASHES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class Crashes:
     def record(self, rows: Iterable[CrashedRow], *, reason: str, worker_id: int | None) -> list[CrashedRow]:
         """Note that a worker process died with these rows in flight; give up on those that did so too often.
 
-        How often that is, the evaluation's metadata say (`MAX_CRASHES`). Crashes before a retry do not count:
+        How often that is, the evaluation's `RunConfig.max_crashes` says. Crashes before a retry do not count:
         whoever retries a row gives it all its chances again. A row that is given up gets a failed result of the
         crash class, which says `reason`. Rows that have a result by now, or that were removed, are left alone.
         Returns the rows that were given up.
@@ -104,8 +102,9 @@ _SUSPECTS = (
 
 
 def _most_crashes(connection: Connection, evaluation_id: int) -> int:
-    metadata = connection.scalar(select(EVALUATION.c.extra).where(EVALUATION.c.id == evaluation_id))
-    return int(decode(metadata).get(MAX_CRASHES, _MOST_CRASHES)) if metadata else _MOST_CRASHES
+    stored = connection.scalar(select(EVALUATION.c.run_config).where(EVALUATION.c.id == evaluation_id))
+    config = RunConfig() if stored is None else RunConfig.from_json(decode(stored))
+    return config.max_crashes
 
 
 def _by_evaluation(rows: Iterable[AnyRow]) -> dict[int, list[AnyRow]]:

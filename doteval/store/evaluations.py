@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from sqlalchemy import Row, Select, bindparam, func, or_, select, update
 
 from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.core.json_codec import decode, encode
+from doteval.core.run_config import RunConfig
 from doteval.errors import ChangedError, NotFoundError
 from doteval.store.counters import remove_results
 from doteval.store.engine import Database, database_time, insert_into
@@ -44,7 +45,7 @@ class Evaluations:
         described = {
             "columns": encode(list(spec.columns)),
             "fingerprint": encode(dict(spec.fingerprint)),
-            "extra": encode(dict(spec.metadata)),
+            "run_config": encode(spec.config.to_json()),
         }
         with self._database.write() as connection:
             if connection.scalar(select(EXPERIMENT.c.id).where(EXPERIMENT.c.id == experiment.id)) is None:
@@ -162,18 +163,19 @@ class Evaluations:
                 forgive_failures(connection, evaluation_id)
             return done.rowcount > 0
 
-    def describe(self, evaluation_id: int, changes: Mapping[str, object]) -> None:
-        """Change entries of an evaluation's metadata, and leave the others.
+    def reconfigure(self, evaluation_id: int, change: Callable[[RunConfig], RunConfig]) -> None:
+        """Replace an evaluation's run configuration by what `change` makes of it, while nobody else changes it.
 
         Raises NotFoundError if there is no such evaluation.
         """
         mine = EVALUATION.c.id == evaluation_id
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
-            extra = connection.scalar(select(EVALUATION.c.extra).where(mine))
-            if extra is None:
+            stored = connection.scalar(select(EVALUATION.c.run_config).where(mine))
+            if stored is None:
                 raise self._gone(evaluation_id)
-            connection.execute(update(EVALUATION).where(mine).values(extra=encode({**decode(extra), **changes})))
+            changed = change(RunConfig.from_json(decode(stored)))
+            connection.execute(update(EVALUATION).where(mine).values(run_config=encode(changed.to_json())))
 
     def complete(self, evaluation_id: int) -> bool:
         """Complete an evaluation that is running, if its whole dataset is in the store and every row has a result.
@@ -262,7 +264,7 @@ def _evaluation(line: Row[Any]) -> Evaluation:
             name=line.name,
             columns=tuple(decode(line.columns)),
             fingerprint=decode(line.fingerprint),
-            metadata=decode(line.extra),
+            config=RunConfig.from_json(decode(line.run_config)),
         ),
         status=EvaluationStatus(line.status),
         reason=line.reason,

@@ -64,7 +64,7 @@ class EvaluationTable(SQLModel, table=True):
     name: str = Field(sa_type=SafeText)
     columns: str = Field(sa_type=Text)
     fingerprint: str = Field(sa_type=Text)
-    extra: str = Field(sa_type=Text)
+    run_config: str = Field(sa_type=Text)
     epochs: int
     status: str = Field(sa_type=Text)
     reason: str | None = Field(sa_type=SafeText)

@@ -161,7 +161,7 @@ class Following:
             self._dispatcher.queue_of(each)
             for each in self.current()
             # Those of a private broker nobody else can serve.
-            if each.status is EvaluationStatus.RUNNING and each.private is None
+            if each.status is EvaluationStatus.RUNNING and not each.is_private
         )
         now = time.monotonic()
         for queue in served:

@@ -14,10 +14,11 @@ from doteval.coordination.budget_guard import used_up
 from doteval.coordination.claims import wait_for_other_brokers
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.broker_url import Broker
-from doteval.core.budgets import Budget, budget_error, check_prices, stopped_at_budget
-from doteval.core.experiments import PLACED, PRIVATE, QUEUE, ROOT, Evaluation, EvaluationStatus
+from doteval.core.budgets import Budget, budget_error, check_prices
+from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.core.results import ErrorClass
+from doteval.core.run_config import RunConfig
 from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, UsageError
 from doteval.settings import load_settings
 from doteval.store import Store
@@ -82,13 +83,13 @@ def retry(
         for each in evaluations
         if store.rows.count_failed(each.id, classes=options.classes, index=options.row)
         # An earlier retry that came to the end of its budget.
-        or (everything and stopped_at_budget(each) and each.counts.pending)
+        or (everything and each.stopped_at_budget and each.counts.pending)
     ]
     if not failing:
         return 0
     for evaluation in failing:
         _check_complete(store, evaluation)
-        reason = used_up(store, evaluation.experiment, options.budget or Budget.of(evaluation.spec.metadata))
+        reason = used_up(store, evaluation.experiment, options.budget or evaluation.config.budget)
         if reason is not None:
             raise budget_error(evaluation.experiment.name, reason, pending=0)
     if options.broker is not None:
@@ -130,9 +131,9 @@ def _run(
         marked = 0
         for evaluation in evaluations:
             if options.budget:
-                store.evaluations.describe(evaluation.id, options.budget.to_metadata())
+                store.evaluations.reconfigure(evaluation.id, lambda config: config.with_budget(options.budget))
             marked += store.rows.retry_failed(evaluation.id, classes=options.classes, index=options.row)
-            marked += evaluation.counts.pending if stopped_at_budget(evaluation) else 0
+            marked += evaluation.counts.pending if evaluation.stopped_at_budget else 0
             # After that: an evaluation that runs and has nothing pending would be completed.
             store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
         slots = rows_in_flight(processes, options.concurrency)
@@ -172,12 +173,16 @@ def _run(
 
 def _placed(store: Store, evaluation: Evaluation, queue: str | None, private: str | None) -> Evaluation:
     """The evaluation on the queue that it names itself, else on `queue`, else where it was before; of this broker."""
-    known = evaluation.queue_name
-    place = {QUEUE: (known if evaluation.spec.metadata.get(PLACED) else queue or known) or DEFAULT_QUEUE}
-    changes = {**place, PRIVATE: private}
-    if (changes[QUEUE], private) != (known, evaluation.private):
-        store.evaluations.describe(evaluation.id, changes)
-    return replace(evaluation, spec=replace(evaluation.spec, metadata={**evaluation.spec.metadata, **changes}))
+    known = evaluation.config.queue
+    placed = (known if evaluation.config.queue_is_own else queue or known) or DEFAULT_QUEUE
+    if (placed, private) == (known, evaluation.config.private_broker):
+        return evaluation
+
+    def place(config: RunConfig) -> RunConfig:
+        return replace(config, queue=placed, private_broker=private)
+
+    store.evaluations.reconfigure(evaluation.id, place)
+    return replace(evaluation, spec=replace(evaluation.spec, config=place(evaluation.config)))
 
 
 def _check_complete(store: Store, evaluation: Evaluation) -> None:
@@ -190,7 +195,7 @@ def _check_complete(store: Store, evaluation: Evaluation) -> None:
 
 def _common_root(evaluations: Sequence[Evaluation]) -> Path:
     """The root directory that the evaluations were submitted from; here, if they don't say."""
-    roots = {str(evaluation.spec.metadata.get(ROOT) or Path.cwd()) for evaluation in evaluations}
+    roots = {str(evaluation.config.root or Path.cwd()) for evaluation in evaluations}
     if len(roots) > 1:
         raise UsageError(
             f"these evaluations come from several root directories: {', '.join(sorted(roots))}",

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from doteval.coordination.dispatcher import published_up_to
-from doteval.core.budgets import Budget, Spent, stopped_at_budget
-from doteval.core.experiments import POLICY, Evaluation, EvaluationStatus, Experiment
+from doteval.core.budgets import Spent
+from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import DEAD_AFTER_SECONDS
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, worker_command_for
 from doteval.store import Store, WorkerState, held_by
@@ -81,12 +81,11 @@ def _look(
     standing = Standing(evaluation, held, orphaned, published, unpublished, ())
     holders = sum(any(part.evaluation_uid == evaluation.uid for part in worker.holding) for worker in dead)
     # What pytest runs in its own process is on no queue.
-    served = bool(live) if POLICY not in evaluation.spec.metadata else any(queue in each.info.queues for each in live)
-    spent = store.usage.spent(evaluation.experiment) if Budget.of(evaluation.spec.metadata) else Spent()
+    served = any(queue in each.info.queues for each in live) if evaluation.config.submitted else bool(live)
+    spent = store.usage.spent(evaluation.experiment) if evaluation.config.budget else Spent()
     waiting = None if queued is None else queued.get(queue)
-    plan = _plan(
-        standing, _start(queue, bool(live), private=evaluation.private is not None), served, holders, waiting, spent
-    )
+    start = _start(queue, bool(live), private=evaluation.is_private)
+    plan = _plan(standing, start, served, holders, waiting, spent)
     if evaluation.status is EvaluationStatus.RUNNING and not store.rows.dataset_state(evaluation.id).complete:
         plan.append("its dataset is still being read; if its submitter has died, submit it again to go on")
     return Standing(evaluation, held, orphaned, published, unpublished, tuple(plan))
@@ -108,7 +107,7 @@ def _start(queue: str, anybody: bool, *, private: bool) -> str:
 def _plan(standing: Standing, start: str, served: bool, holders: int, queued: int | None, spent: Spent) -> list[str]:
     evaluation = standing.evaluation
     pending = evaluation.counts.pending
-    budget = Budget.of(evaluation.spec.metadata)
+    budget = evaluation.config.budget
     reason = budget.used_up_by(spent)
     plan = [f"the experiment has spent {budget.compare(spent)}"] if budget else []
     if evaluation.status is EvaluationStatus.RUNNING and reason and pending:
@@ -126,7 +125,7 @@ def _plan(standing: Standing, start: str, served: bool, holders: int, queued: in
         if standing.unpublished:
             plan.append(f"{_rows(standing.unpublished)} will be published as the queue has room")
     elif pending:
-        more = " with a larger budget" if stopped_at_budget(evaluation) else ""
+        more = " with a larger budget" if evaluation.stopped_at_budget else ""
         plan.append(f"{_rows(pending)} pending: submit again{more} to go on")
     if evaluation.counts.failed:
         plan.append(f"{_rows(evaluation.counts.failed)} failed: `doteval retry` runs them again")

@@ -14,25 +14,16 @@ from doteval.coordination.claims import wait_for_other_brokers
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.ingest import take_in
 from doteval.core.broker_url import Broker
-from doteval.core.budgets import Budget, budget_error, check_prices
-from doteval.core.client_config import CacheChoice, ClientConfig
-from doteval.core.experiments import (
-    MAX_CRASHES,
-    POLICY,
-    PRIVATE,
-    QUEUE,
-    Evaluation,
-    EvaluationSpec,
-    EvaluationStatus,
-    Experiment,
-)
+from doteval.core.budgets import budget_error, check_prices
+from doteval.core.client_config import ClientConfig
+from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment, ephemeral_name
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
+from doteval.core.run_config import RunConfig, RunTarget
 from doteval.datasets import open_dataset
 from doteval.errors import UsageError
 from doteval.pytest_runtime.embedded_session import Collected, with_collected
 from doteval.pytest_runtime.fingerprint import specify
 from doteval.pytest_runtime.items import EvaluationItem
-from doteval.runner.retries import DEFAULT_RETRIES, DEFAULT_RETRY_DELAY
 from doteval.store import Store
 from doteval.submission.follow import Following, Watcher, broker_for, local_workers, queues_of
 from doteval.supervision.fork_server import Launcher
@@ -48,34 +39,23 @@ class SubmitOptions:
     """What `doteval submit` was told. None means the default.
 
     Without `broker`, a private Redis and `workers` local worker processes serve this submission.
-    `samples` is how many rows of each dataset to run; `rows_per_task` how many travel in one row
-    task, None to choose; `epochs` how many samples of every row. `queue` is for evaluations that name
-    none. Of `devices` each local worker process sees one. `retry_delay` and `row_timeout` are in seconds.
-    `budget` is what the experiment may spend in all. `cache` is what the user says of the cache of replies here, None
-    for nothing.
+    `target` says which rows to run, and names the experiment; `config` how they are run. `rows_per_task` is how many
+    rows travel in one row task, None to choose. `queue` is for evaluations that name none. Of `devices` each local
+    worker process sees one.
     """
 
     paths: tuple[str, ...]
-    experiment: str
-    storage: str | None = None
+    target: RunTarget
+    config: RunConfig = field(default_factory=RunConfig)
     broker: Broker | None = None
     queue: str = DEFAULT_QUEUE
     workers: int | None = None
     devices: tuple[str, ...] = ()
     concurrency: int | None = None
     rows_per_task: int | None = None
-    samples: int | None = None
     keyword: str | None = None
     detach: bool = False
-    allow_changed: bool = False
     priority: Priority | None = None
-    epochs: int = 1
-    max_retries: int = DEFAULT_RETRIES
-    retry_delay: float = DEFAULT_RETRY_DELAY
-    row_timeout: float | None = None
-    max_crashes: int = 2
-    budget: Budget = field(default_factory=Budget)
-    cache: CacheChoice | None = None
     client_config: ClientConfig = field(default_factory=ClientConfig)
 
 
@@ -99,7 +79,7 @@ def submit(options: SubmitOptions, watcher: Watcher, launcher: Launcher | None =
     UsageError, BrokerError and StoreError; BudgetError if the budget is used up already.
     """
     if options.broker is None:
-        check_prices(options.budget, options.client_config.prices)
+        check_prices(options.config.budget, options.client_config.prices)
     if options.detach and options.broker is None:
         raise UsageError(
             "--detach needs a broker that outlives this command",
@@ -123,17 +103,19 @@ def _submit_collected(
         publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue)))
         publisher.connect()
         processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
-        experiment = store.experiments.begin(options.experiment)
+        experiment = store.experiments.begin(options.target.experiment or ephemeral_name())
         _check_budget(store, experiment, collected, options)
         wait_for_other_brokers(store, _known(store, experiment, collected), watcher.note, private=broker.is_private)
         before = {each.uid: each.status for each in store.evaluations.of(experiment)}
         at_work = _at_work(store, experiment)
+        # Stored with the evaluations, so that worker processes elsewhere know.
+        config = replace(options.config, submitted=True, queue=options.queue, private_broker=broker.private)
         evaluations = [
             store.evaluations.begin(
                 experiment,
-                _specify(item, options, broker.private),
-                epochs=options.epochs,
-                allow_changed=options.allow_changed,
+                specify(item, config),
+                epochs=options.target.epochs,
+                allow_changed=options.target.allow_changed,
             )
             for item in collected.items
         ]
@@ -195,8 +177,8 @@ def _send_rows(
         store,
         evaluation,
         dataset,
-        samples=options.samples,
-        allow_changed=options.allow_changed,
+        samples=options.target.samples,
+        allow_changed=options.target.allow_changed,
         patient=following.patiently,
     )
     next_publish = 0.0
@@ -215,7 +197,7 @@ def _storage(collected: Collected, options: SubmitOptions) -> str | None:
     """The result store that the evaluations name themselves, else the one of the command."""
     own = {item.spec.storage for item in collected.items}
     if own == {None}:
-        return options.storage
+        return options.target.storage
     if len(own) > 1:
         names = ", ".join(sorted("that of the command" if name is None else str(name) for name in own))
         raise UsageError(
@@ -227,7 +209,7 @@ def _storage(collected: Collected, options: SubmitOptions) -> str | None:
 
 def _check_budget(store: Store, experiment: Experiment, collected: Collected, options: SubmitOptions) -> None:
     """Raise BudgetError if rows are to be run and the budget is used up."""
-    reason = used_up(store, experiment, options.budget)
+    reason = used_up(store, experiment, options.config.budget)
     if reason is None:
         return
     known = {(each.spec.path, each.name): each for each in store.evaluations.of(experiment)}
@@ -256,18 +238,3 @@ def _known(store: Store, experiment: Experiment, collected: Collected) -> list[E
     """Those of the evaluations that the experiment has already."""
     wanted = {(item.evaluation_path, item.evaluation_name) for item in collected.items}
     return [each for each in store.evaluations.of(experiment) if (each.spec.path, each.name) in wanted]
-
-
-def _specify(item: EvaluationItem, options: SubmitOptions, private: str | None) -> EvaluationSpec:
-    """The evaluation with what this command says of its rows, so that worker processes elsewhere know."""
-    spec = specify(item)
-    policy = {"retries": options.max_retries, "delay": options.retry_delay, "timeout": options.row_timeout}
-    metadata = {
-        QUEUE: options.queue,
-        **spec.metadata,
-        PRIVATE: private,
-        POLICY: policy,
-        MAX_CRASHES: options.max_crashes,
-    }
-    cache = {} if options.cache is None else options.cache.to_metadata()
-    return replace(spec, metadata={**metadata, **cache, **options.budget.to_metadata()})

@@ -36,7 +36,7 @@ class Gates:
 
     def of(self, evaluation: Evaluation) -> BudgetGate | None:
         """What lets rows of an evaluation begin, None if it has no budget."""
-        experiment, budget = evaluation.experiment, Budget.of(evaluation.spec.metadata)
+        experiment, budget = evaluation.experiment, evaluation.config.budget
         if not budget:
             return None
         known = self._gates.get((experiment.id, budget))

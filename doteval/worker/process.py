@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 from celery.worker import state
 
@@ -23,9 +23,9 @@ from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.heartbeat import Heartbeat
 from doteval.coordination.outage_retry import patiently
-from doteval.core.client_config import CacheChoice, configure_clients
+from doteval.core.client_config import configure_clients
 from doteval.core.exit_codes import RECYCLED, UNEXPECTED
-from doteval.core.experiments import POLICY, Evaluation, EvaluationStatus
+from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.liveness import BEAT_SECONDS, DISPATCH_SECONDS, is_orphaned
 from doteval.core.log_format import IDS
 from doteval.core.metering import Meter, Place, observe_usage, set_up_place
@@ -234,7 +234,7 @@ class WorkerProcess:
         landing = Landing(
             evaluation, self._writer, self._count_stored, self._spending, lot, parts=2 if calm and suspected else 1
         )
-        policy = CallPolicy(**cast("dict[str, Any]", evaluation.spec.metadata.get(POLICY, {})))
+        policy = CallPolicy.from_config(evaluation.config)
         note = None if self._flight_log is None else functools.partial(self._flight_log.note, evaluation.id)
         # A row that may have killed a process runs alone, so that no other is blamed for it.
         assignments = [
@@ -248,7 +248,7 @@ class WorkerProcess:
                 policy,
                 evaluation.uid,
                 gate,
-                CacheChoice.of(evaluation.spec.metadata),
+                evaluation.config.cache,
                 self._spend,
             )
             for part, alone in ((calm, False), (suspected, True))
@@ -460,7 +460,7 @@ class WorkerProcess:
             return
         for evaluation in self._store.evaluations.running():
             # Others are being run by plain pytest, in its own process.
-            if POLICY not in evaluation.spec.metadata:
+            if not evaluation.config.submitted:
                 continue
             if self._dispatcher.queue_of(evaluation) in self._options.queues:
                 self._dispatcher.settle(evaluation)

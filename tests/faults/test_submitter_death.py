@@ -9,7 +9,6 @@ from collections import Counter
 
 import pytest
 
-from doteval.core.experiments import POLICY
 from tests.support.fault_evaluation import (
     CONCURRENCY,
     ROWS,
@@ -242,7 +241,7 @@ def test_a_submission_with_a_private_broker_waits_for_another_of_the_same_experi
 def is_submitted(project: Project) -> bool:
     """Whether a submitter has taken over the evaluation: it says there what its rows are to be given."""
     with project.store() as store:
-        return POLICY in store.evaluations.of(store.experiments.find("x"))[0].spec.metadata
+        return store.evaluations.of(store.experiments.find("x"))[0].config.submitted
 
 
 def _lives(pid: int) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 
 from doteval.broker.messages import RowTask
-from doteval.core.experiments import QUEUE, Evaluation, EvaluationSpec
+from doteval.core.experiments import Evaluation, EvaluationSpec
 from doteval.core.results import Outcome, Row, RowStatus, Score
+from doteval.core.run_config import RunConfig
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
 
 SPEC = EvaluationSpec("evals/eval_it.py", "eval_it", ("x",), {"evals/eval_it.py": "1"})
@@ -29,17 +29,16 @@ def begin(
     return store.evaluations.by_uid(evaluation.uid)
 
 
-def begin_with(store: Store, count: int, metadata: Mapping[str, object]) -> Evaluation:
+def begin_with(store: Store, count: int, config: RunConfig) -> Evaluation:
     """An evaluation of which a submitter has told something."""
-    return begin(store, count, spec=replace(SPEC, metadata=metadata))
+    return begin(store, count, spec=replace(SPEC, config=config))
 
 
 def begin_on(
     store: Store, queue: str | None, count: int = 10, *, name: str = "x", path: str = "eval_q.py"
 ) -> Evaluation:
     """An evaluation that was submitted to a queue."""
-    metadata = {} if queue is None else {QUEUE: queue}
-    return begin(store, count, name=name, spec=EvaluationSpec(path, "eval_it", ("x",), {}, metadata))
+    return begin(store, count, name=name, spec=EvaluationSpec(path, "eval_it", ("x",), {}, RunConfig(queue=queue)))
 
 
 def finish(store: Store, evaluation: Evaluation, first: int, last: int, *, seconds: float = 0.0) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from doteval.core.experiments import MAX_CRASHES, Evaluation
+from doteval.core.experiments import Evaluation
 from doteval.core.results import ErrorClass, RowStatus
+from doteval.core.run_config import RunConfig
 from doteval.store import CrashedRow, Store, TimedOutRow
 from tests.support.store_workload import SPEC, begin, done, failed, results, rows
 
@@ -46,7 +47,7 @@ def test_rows_that_were_ended_with_their_process_have_timed_out_and_what_was_sto
 
 
 def test_how_many_the_evaluation_says(store: Store) -> None:
-    spec = replace(SPEC, metadata={MAX_CRASHES: 4})
+    spec = replace(SPEC, config=RunConfig(max_crashes=4))
     evaluation = store.evaluations.begin(store.experiments.begin("x"), spec)
     store.rows.add(evaluation.id, rows(1))
     assert [crash(store, evaluation, 0) for _ in range(4)] == [[], [], [], [0]]

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from doteval.core.client_config import CacheChoice, CacheMode
 from doteval.core.experiments import Counts, EvaluationStatus
+from doteval.core.run_config import RunConfig
 from doteval.errors import ChangedError, NotFoundError
 from doteval.store import Store
 from tests.support.store_workload import SPEC, begin, counted, done, in_threads, results, rows, sample
@@ -14,7 +16,10 @@ from tests.support.store_workload import SPEC, begin, counted, done, in_threads,
 
 def test_an_evaluation_comes_back_as_it_was_given(store: Store) -> None:
     experiment = store.experiments.begin("e")
-    spec = replace(SPEC, name="eval_qa[ü\x00\ud800]", metadata={"marks": ("slow", b"\x00"), "n": 2**70})
+    config = RunConfig(
+        root="/evals/ü\x00\ud800", cache=CacheChoice(CacheMode.REFRESH, 2.5), max_cost=0.1, submitted=True
+    )
+    spec = replace(SPEC, name="eval_qa[ü\x00\ud800]", config=config)
     evaluation = store.evaluations.begin(experiment, spec, epochs=3)
     assert evaluation.spec == spec
     assert evaluation.status is EvaluationStatus.RUNNING

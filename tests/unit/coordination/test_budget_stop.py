@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from doteval.coordination.dispatcher import Dispatcher
-from doteval.core.budgets import Budget, stopped_at_budget
+from doteval.core.budgets import Budget
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.results import Outcome, Row, RowStatus, Usage
+from doteval.core.run_config import RunConfig
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
 from doteval.submission.status import look
 from tests.support.clock import Clock
@@ -20,7 +21,7 @@ REASON = "the budget is used up: 10 of 10 requests"
 
 def begin(store: Store, budget: Budget, *, name: str = "eval_it", complete: bool = True) -> Evaluation:
     """An evaluation of 30 rows."""
-    spec = EvaluationSpec("eval_it.py", name, ("x",), metadata=budget.to_metadata())
+    spec = EvaluationSpec("eval_it.py", name, ("x",), config=RunConfig().with_budget(budget))
     evaluation = store.evaluations.begin(store.experiments.begin("x"), spec)
     store.rows.add(evaluation.id, [Row(index, f"k{index}", {"x": index}) for index in range(30)])
     store.rows.set_total(evaluation.id, 30, complete=complete, fingerprint=None)
@@ -50,7 +51,7 @@ def test_nothing_is_published_once_the_experiment_has_spent_its_budget(
     assert dispatcher.publish(evaluation) == 0
     stopped = stop(dispatcher, clock, evaluation)
     assert (stopped.status, stopped.reason) == (EvaluationStatus.CANCELLED, REASON)
-    assert stopped_at_budget(stopped)
+    assert stopped.stopped_at_budget
     assert queue.published == []
     assert dispatcher.publish(other) == 2
 
@@ -111,10 +112,10 @@ def test_a_larger_budget_goes_on(store: Store, dispatcher: Dispatcher, queue: Fa
     evaluation = begin(store, Budget(10))
     finish(store, evaluation, 0, 9)
     assert stop(dispatcher, clock, evaluation).status is EvaluationStatus.CANCELLED
-    store.evaluations.describe(evaluation.id, Budget(20).to_metadata())
+    store.evaluations.reconfigure(evaluation.id, lambda config: config.with_budget(Budget(20)))
     store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
     again = stop(dispatcher, clock, evaluation)
-    assert (again.status, Budget.of(again.spec.metadata)) == (EvaluationStatus.RUNNING, Budget(20))
+    assert (again.status, again.config.budget) == (EvaluationStatus.RUNNING, Budget(20))
     assert len(queue.published) == 2
 
 

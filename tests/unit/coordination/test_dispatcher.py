@@ -9,8 +9,8 @@ import pytest
 
 from doteval.coordination import dispatcher as dispatcher_module
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
-from doteval.core.experiments import BATCH_SIZE, CONCURRENCY, OWN_CONCURRENCY
 from doteval.core.results import Outcome, RowStatus
+from doteval.core.run_config import RunConfig
 from doteval.errors import BrokerError
 from doteval.store import NewResult, Store
 from tests.support.dispatcher import (
@@ -210,7 +210,7 @@ def test_few_rows_travel_in_several_groups_for_each_worker_process(store: Store,
 def test_how_many_rows_run_at_once_says_the_evaluation_or_who_runs_it(
     store: Store, queue: FakeQueue, own: bool, told: int, expected: int
 ) -> None:
-    evaluation = begin_with(store, 8_000, {CONCURRENCY: 30 if own else 1, OWN_CONCURRENCY: own})
+    evaluation = begin_with(store, 8_000, RunConfig(concurrency=30 if own else 1, concurrency_is_own=own))
     worker(store, concurrency=told)
     finish(store, evaluation, 0, 9, seconds=0.1)
     Dispatcher(store, queue, DispatchOptions(slots=2)).publish(evaluation)
@@ -226,7 +226,7 @@ def test_of_few_rows_that_are_to_be_run_every_slot_gets_several_tasks(store: Sto
 
 
 def test_row_tasks_hold_whole_batches(store: Store, queue: FakeQueue) -> None:
-    evaluation = begin_with(store, 1_000, {BATCH_SIZE: 32})
+    evaluation = begin_with(store, 1_000, RunConfig(batch_size=32))
     finish(store, evaluation, 0, 31, seconds=10.0)
     dispatcher = Dispatcher(store, queue, DispatchOptions(slots=1))
     dispatcher.publish(store.evaluations.by_uid(evaluation.uid))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
-from doteval.core.experiments import QUEUE
 from doteval.store import Store
 from tests.support.clock import Clock
 from tests.support.dispatcher import DRAINED, begin_on, covered, hold, worker
@@ -47,7 +47,7 @@ def test_what_is_held_from_the_time_on_another_queue_is_left_out(
     evaluation = begin_on(store, "gpu", 20)
     dispatcher.publish(evaluation)
     holder = worker(store, queues=("gpu",))
-    store.evaluations.describe(evaluation.id, {QUEUE: "other"})
+    store.evaluations.reconfigure(evaluation.id, lambda config: replace(config, queue="other"))
     moved = store.evaluations.by_uid(evaluation.uid)
     assert moved.queue == "other"
     queue.take()

@@ -12,6 +12,7 @@ import pytest
 
 from doteval.coordination.budget_guard import BudgetGate
 from doteval.core.budgets import Budget, Spent, budget_error, check_prices
+from doteval.core.run_config import RunConfig
 from doteval.errors import UsageError
 
 
@@ -38,10 +39,9 @@ def test_when_a_budget_is_used_up(budget: Budget, spent: Spent, reason: str | No
     assert budget.used_up_by(spent, lambda: ["a", "b"]) == reason
 
 
-def test_a_budget_survives_the_metadata() -> None:
+def test_a_budget_survives_the_run_configuration() -> None:
     for budget in (Budget(), Budget(1), Budget(None, 2), Budget(1, 2, 0.5)):
-        assert Budget.of(budget.to_metadata()) == budget
-    assert Budget().to_metadata() == {}
+        assert RunConfig.from_json(RunConfig().with_budget(budget).to_json()).budget == budget
     assert not Budget()
     assert Budget(cost=0.1)
 

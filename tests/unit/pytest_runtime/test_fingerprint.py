@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from doteval.core.experiments import CONCURRENCY, OWN_CONCURRENCY
 from doteval.pytest_runtime.embedded_session import Collected
 from doteval.pytest_runtime.fingerprint import differing_files, fingerprint, specify
 from tests.unit.conftest import InSession
@@ -207,7 +206,7 @@ def eval_its_own(x): ...
 async def eval_adaptive(x): ...
 """
     specs = in_session(lambda collected: [specify(item) for item in collected.items], {"eval_it.py": source})
-    told = [(spec.metadata[CONCURRENCY], spec.metadata[OWN_CONCURRENCY]) for spec in specs]
+    told = [(spec.config.concurrency, spec.config.concurrency_is_own) for spec in specs]
     assert told == [(1, False), (10, False), (7, True), (3, True)]
 
 

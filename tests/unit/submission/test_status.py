@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import update
 
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
-from doteval.core.experiments import POLICY, QUEUE, Evaluation, EvaluationSpec, EvaluationStatus
+from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
+from doteval.core.run_config import RunConfig
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
 from doteval.store.tables import WORKER
 from doteval.submission.status import Standing, look
@@ -157,7 +158,7 @@ def test_status_says_that_the_broker_is_away(
 
 
 def test_each_evaluation_waits_for_workers_of_its_queue(store: Store, evaluation: Evaluation) -> None:
-    spec = EvaluationSpec("eval_it.py", "eval_gpu", ("i",), metadata={QUEUE: "gpu", POLICY: {}})
+    spec = EvaluationSpec("eval_it.py", "eval_gpu", ("i",), config=RunConfig(queue="gpu", submitted=True))
     gpu = store.evaluations.begin(store.experiments.find("x"), spec)
     store.rows.add(gpu.id, rows(10))
     store.rows.set_total(gpu.id, 10, complete=True, fingerprint=None)

@@ -1,0 +1,166 @@
+"""How the rows of an evaluation are run: declared once, read from the command line, stored with the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
+
+from doteval.core.budgets import Budget
+from doteval.core.client_config import CacheChoice
+from doteval.core.options import (
+    AmountValue,
+    CountValue,
+    FlagChoice,
+    FlagValue,
+    RunCommand,
+    TextValue,
+    given_values,
+    option,
+)
+from doteval.errors import StoreVersionError
+
+# The version of the stored form; a change that older releases cannot read raises it.
+RUN_CONFIG_VERSION = 1
+_VERSION = "version"
+_CACHE_FLAGS = (
+    FlagChoice("--cache", "on", "Share replies to repeatable requests"),
+    FlagChoice("--no-cache", "off", "Share no replies, whatever clients ask for"),
+    FlagChoice("--refresh-cache", "refresh", "Share replies, but ask anew for those from before this command"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTarget:
+    """Which rows a command runs, and where their results go. It is not stored."""
+
+    experiment: str | None = option(
+        None,
+        TextValue(),
+        "Begin this experiment, or go on with it",
+        metavar="NAME",
+        shown_default="a new one",
+    )
+    samples: int | None = option(
+        None, CountValue(1), "Run only the first N rows of each dataset", metavar="N", shown_default="all"
+    )
+    storage: str | None = option(
+        None,
+        TextValue(),
+        "Result store: a SQLite file or postgresql://...",
+        metavar="URL",
+        shown_default=".doteval/doteval.db",
+    )
+    epochs: int = option(1, CountValue(1), "Run every row N times", metavar="N", shown_default="1")
+    allow_changed: bool = option(False, FlagValue(), "Go on even if code or dataset have changed since")
+
+    @classmethod
+    def from_options(cls, values: Mapping[str, Any]) -> Self:
+        """The target that the values of a command's options describe. Other entries are ignored."""
+        return cls(**given_values(cls, values))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """How the rows of one evaluation are run. It is stored with the evaluation, so that every process agrees.
+
+    The first fields are options of the command that began or resumed the evaluation. `retry_delay` and `row_timeout`
+    are in seconds. The others are facts that the command found out:
+
+    `submitted`: worker processes run its rows, not the process of plain pytest or `run`.
+    `root`: the pytest root directory that it was submitted from.
+    `queue`: the name of the queue of its row tasks, None if nobody has named one; `queue_is_own`: its own mark does.
+    `private_broker`: the name of the private broker of the command that submitted it, None for a shared one.
+    `batch_size`: how many rows a call takes, None if it takes one.
+    `concurrency`: how many of its calls run at once in a process whose command names no number;
+    `concurrency_is_own`: its decorator says so, whatever the command says.
+
+    >>> RunConfig.from_json(RunConfig(max_retries=5).to_json()).max_retries
+    5
+    """
+
+    max_retries: int = option(
+        3, CountValue(0), "Retry a row up to N times after connection errors", metavar="N", shown_default="3"
+    )
+    retry_delay: float = option(
+        1.0,
+        AmountValue("seconds", "30", zero=True),
+        "Seconds before the first retry; doubles for each further one",
+        metavar="S",
+        shown_default="1",
+    )
+    row_timeout: float | None = option(
+        None, AmountValue("seconds", "30"), "Seconds that a row may take", metavar="S", shown_default="no limit"
+    )
+    max_crashes: int = option(
+        2,
+        CountValue(1),
+        "Give up a row when N worker processes have died with it in flight",
+        metavar="N",
+        shown_default="2",
+        commands=(RunCommand.SUBMIT,),
+    )
+    max_requests: int | None = option(
+        None, CountValue(1), "Begin no further row once the experiment has sent N requests in all", metavar="N"
+    )
+    max_tokens: int | None = option(
+        None, CountValue(1), "The same for N tokens, of prompts and completions", metavar="N"
+    )
+    max_cost: float | None = option(
+        None, AmountValue("dollars", "5"), "The same for X US dollars; needs a price table", metavar="X"
+    )
+    cache: CacheChoice | None = option(  # noqa: RUF009 - it returns a dataclass field
+        None, _CACHE_FLAGS, shown_default="clients made with cache=True"
+    )
+    submitted: bool = False
+    root: str | None = None
+    queue: str | None = None
+    queue_is_own: bool = False
+    private_broker: str | None = None
+    batch_size: int | None = None
+    concurrency: int | None = None
+    concurrency_is_own: bool = False
+
+    @classmethod
+    def from_options(cls, values: Mapping[str, Any], *, cache: CacheChoice | None = None) -> Self:
+        """The configuration that the values of a command's options describe. Other entries are ignored.
+
+        `cache`: the choice that the settings make of the option for the cache, None if it was not given.
+        """
+        return cls(**{**given_values(cls, values), "cache": cache})
+
+    @property
+    def budget(self) -> Budget:
+        """What the experiment may spend in all."""
+        return Budget(self.max_requests, self.max_tokens, self.max_cost)
+
+    def with_budget(self, budget: Budget) -> Self:
+        return replace(self, max_requests=budget.requests, max_tokens=budget.tokens, max_cost=budget.cost)
+
+    def concurrency_in(self, told: int | None) -> int | None:
+        """How many calls run at once in a process whose command says `told`, None if nobody has said so."""
+        return self.concurrency if self.concurrency_is_own else told or self.concurrency
+
+    def to_json(self) -> dict[str, Any]:
+        """The stored form: plain values, with the version."""
+        cache = None if self.cache is None else self.cache.to_json()
+        return {_VERSION: RUN_CONFIG_VERSION, **asdict(self), "cache": cache}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """The configuration from its stored form.
+
+        Raises StoreVersionError if a newer doteval wrote it.
+        """
+        values = dict(stored)
+        version = values.pop(_VERSION, None)
+        unknown = values.keys() - {each.name for each in fields(cls)}
+        if version != RUN_CONFIG_VERSION or unknown:
+            what = f"has version {version}" if version != RUN_CONFIG_VERSION else f"holds {', '.join(sorted(unknown))}"
+            raise StoreVersionError(
+                f"the run configuration of an evaluation {what}, which this doteval does not know "
+                f"(it knows version {RUN_CONFIG_VERSION})",
+                remedy="Use the doteval that wrote it, or a newer one: pip install --upgrade doteval",
+            )
+        cache = values.get("cache")
+        return cls(**{**values, "cache": None if cache is None else CacheChoice.from_json(cache)})
