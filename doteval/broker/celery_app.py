@@ -8,8 +8,8 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
-from doteval.broker.fair_queues import LaneCycle, is_lane, lane_names
-from doteval.broker.redis_transport import PatientAMQP
+from doteval.broker.fair_queues import FairQueueCycle, fair_queue_names, is_fair_queue
+from doteval.broker.redis_transport import ResilientAMQP
 from doteval.core.broker_url import Broker
 
 # Seconds after which the broker hands out a message again whose worker process neither finished it nor
@@ -24,15 +24,15 @@ def celery_app(
 
     A worker process of it takes row tasks from the queues in `also` too.
     """
-    app = Celery("doteval", broker=broker.url, amqp=PatientAMQP, set_as_current=False)
+    app = Celery("doteval", broker=broker.url, amqp=ResilientAMQP, set_as_current=False)
     app.conf.update(settings(broker, queue, visibility_timeout))
-    app.conf.task_queues = [each for name in (queue, *also) for each in lane_queues(name, broker)]
+    app.conf.task_queues = [each for name in (queue, *also) for each in declared_queues(name, broker)]
     return app
 
 
-def lane_queues(queue: str, broker: Broker) -> list[Queue]:
+def declared_queues(queue: str, broker: Broker) -> list[Queue]:
     """All lanes of a queue, as the broker knows them."""
-    return [_queue(name, broker) for name in lane_names(queue)]
+    return [_queue(name, broker) for name in fair_queue_names(queue)]
 
 
 def consume_whole_queues(app: Celery, broker: Broker) -> tuple[str, ...]:
@@ -41,8 +41,8 @@ def consume_whole_queues(app: Celery, broker: Broker) -> tuple[str, ...]:
     Celery's own option -Q names queues and knows no lanes. Returns the names of the queues.
     """
     known = app.amqp.queues
-    names = tuple(name for name in known.consume_from if not is_lane(name))
-    lanes = [known.add(each).name for name in names for each in lane_queues(name, broker)]
+    names = tuple(name for name in known.consume_from if not is_fair_queue(name))
+    lanes = [known.add(each).name for name in names for each in declared_queues(name, broker)]
     known.select(lanes)
     return names
 
@@ -92,7 +92,7 @@ def _transport_options(broker: Broker, visibility_timeout: int) -> dict[str, Any
         # Look for messages to restore once a second, not once in a hundred.
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
-        "queue_order_strategy": f"{LaneCycle.__module__}:{LaneCycle.__qualname__}",
+        "queue_order_strategy": f"{FairQueueCycle.__module__}:{FairQueueCycle.__qualname__}",
         "socket_keepalive": True,
         "socket_connect_timeout": 5,
     }

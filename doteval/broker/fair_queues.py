@@ -3,7 +3,7 @@
 A worker process takes from the lanes in turn, so that a small experiment does not wait behind a large
 one. The set is fixed: every worker process knows all of them, whatever is submitted later. Lanes of
 high priority come before all others, those of low priority after all others: Redis is asked in that order
-(`LaneCycle`); what other brokers send is put in that order (`doteval.worker.priority_pool`).
+(`FairQueueCycle`); what other brokers send is put in that order (`doteval.worker.priority_pool`).
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ class Priority(StrEnum):
 # may have the mark: see `doteval.core.queues_and_devices`.
 _MARK = "~"
 _ENDINGS = ("", "~1", "~2", "~3", "~4", "~5", "~high", "~high1", "~low", "~low1")
-LANES = len(_ENDINGS)
+FAIR_QUEUES = len(_ENDINGS)
 
 
-def lane_name(queue: str, lane: int) -> str:
+def fair_queue_name(queue: str, lane: int) -> str:
     """The name that the broker knows a lane of a queue by."""
     return f"{queue}{_ENDINGS[lane]}"
 
 
-def is_lane(name: str) -> bool:
+def is_fair_queue(name: str) -> bool:
     """Whether the broker's name for a queue is that of a lane other than the first."""
     return _MARK in name
 
 
-def lane_names(queue: str) -> list[str]:
-    return [lane_name(queue, lane) for lane in range(LANES)]
+def fair_queue_names(queue: str) -> list[str]:
+    return [fair_queue_name(queue, lane) for lane in range(FAIR_QUEUES)]
 
 
-def lanes_of(priority: Priority) -> list[int]:
+def fair_queues_of(priority: Priority) -> list[int]:
     """The numbers of the lanes of a priority."""
-    return [lane for lane in range(LANES) if priority_of(lane) is priority]
+    return [lane for lane in range(FAIR_QUEUES) if priority_of(lane) is priority]
 
 
 def priority_of(lane: int) -> Priority:
@@ -67,7 +67,7 @@ def urgency(name: str) -> int:
     return _ORDER[_priority(name)]
 
 
-class LaneCycle(round_robin_cycle):
+class FairQueueCycle(round_robin_cycle):
     """The order in which kombu's Redis transport asks lanes for a message: by priority, then in turn."""
 
     def update(self, it: Iterable[str]) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from celery import Celery
 from kombu.exceptions import ChannelError, OperationalError
 
-from doteval.broker.celery_app import VISIBILITY_TIMEOUT, celery_app, lane_queues
-from doteval.broker.fair_queues import LANES, lane_name
+from doteval.broker.celery_app import VISIBILITY_TIMEOUT, celery_app, declared_queues
+from doteval.broker.fair_queues import FAIR_QUEUES, fair_queue_name
 from doteval.broker.messages import TASK_NAME, RowTask
 from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError
@@ -37,7 +37,7 @@ class Publisher:
         self._lock = threading.Lock()
 
     @property
-    def is_asked(self) -> bool:
+    def is_pull_based(self) -> bool:
         """Whether worker processes ask for each message, when they want it; else they are sent what they may hold."""
         return self._broker.is_pull_based
 
@@ -47,12 +47,18 @@ class Publisher:
             self._connected()
 
     def publish(
-        self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0, queue: str | None = None
+        self,
+        tasks: Iterable[RowTask],
+        *,
+        experiment: str,
+        evaluation: str,
+        fair_queue: int = 0,
+        queue: str | None = None,
     ) -> int:
         """Send row tasks on a lane; returns how many. Raises BrokerError if the broker cannot be reached."""
         count = 0
         with self._lock:
-            name = self._known(queue, lane)
+            name = self._known(queue, fair_queue)
             connection = self._connected()
             try:
                 with self._app.amqp.Producer(connection) as producer:
@@ -72,7 +78,7 @@ class Publisher:
                 raise self._lost(error) from error
         return count
 
-    def queued(self, lane: int | None = None, *, queue: str | None = None) -> int:
+    def queued(self, fair_queue: int | None = None, *, queue: str | None = None) -> int:
         """How many messages wait on a lane of a queue, or on all of them, not counting those that workers hold.
 
         Raises BrokerError if the broker cannot be reached.
@@ -80,16 +86,16 @@ class Publisher:
         with self._lock:
             connection = self._connected()
             try:
-                lanes = range(LANES) if lane is None else [lane]
-                return sum(self._waiting(self._known(queue, each)) for each in lanes)
+                numbers = range(FAIR_QUEUES) if fair_queue is None else [fair_queue]
+                return sum(self._waiting(self._known(queue, each)) for each in numbers)
             except (OperationalError, OSError, *connection.connection_errors) as error:
                 raise self._lost(error) from error
 
-    def _known(self, queue: str | None, lane: int) -> str:
+    def _known(self, queue: str | None, fair_queue: int) -> str:
         """The broker's name of a lane, after which our app knows how to declare it."""
-        queues, name = self._app.amqp.queues, lane_name(queue or self.queue, lane)
+        queues, name = self._app.amqp.queues, fair_queue_name(queue or self.queue, fair_queue)
         if name not in queues:
-            for each in lane_queues(queue or self.queue, self._broker):
+            for each in declared_queues(queue or self.queue, self._broker):
                 queues.add(each)
         return name
 

@@ -27,7 +27,7 @@ from kombu.transport.redis import Channel, QoS, Transport
 from kombu.transport.virtual import QoS as HeldMessages
 
 
-class PatientQoS(QoS):
+class ResilientQoS(QoS):
     def ack(self, delivery_tag: str) -> None:
         try:
             super().ack(delivery_tag)  # type: ignore[no-untyped-call] # kombu has no types
@@ -36,8 +36,8 @@ class PatientQoS(QoS):
             raise
 
 
-class PatientChannel(Channel):
-    QoS = PatientQoS
+class ResilientChannel(Channel):
+    QoS = ResilientQoS
     do_restore = False
     # Whether to ask for a message now.
     wants_more: Callable[[], bool] = staticmethod(lambda: True)
@@ -81,26 +81,26 @@ class PatientChannel(Channel):
         return self._commander
 
 
-class PatientTransport(Transport):
-    Channel = PatientChannel
+class ResilientTransport(Transport):
+    Channel = ResilientChannel
     connection_errors = (*Transport.connection_errors, redis.exceptions.OutOfMemoryError)
 
 
-class PatientConnection(Connection):
+class ResilientConnection(Connection):
     """A connection to a broker, by this transport where that is Redis."""
 
     def get_transport_cls(self) -> Any:
         # Not by kombu's table of transports, which counts only until something else in the process has used Redis.
         found = super().get_transport_cls()  # type: ignore[no-untyped-call] # kombu has no types
-        return PatientTransport if found is Transport else found
+        return ResilientTransport if found is Transport else found
 
 
-class PatientAMQP(AMQP):  # type: ignore[misc] # Celery has no types
+class ResilientAMQP(AMQP):  # type: ignore[misc] # Celery has no types
     """What gives a Celery app its connections."""
 
-    Connection = PatientConnection
+    Connection = ResilientConnection
 
 
 def ask_while(wanted: Callable[[], bool]) -> None:
     """Have this process ask for a message only while one is wanted. It is asked again at each turn of Celery's loop."""
-    PatientChannel.wants_more = staticmethod(wanted)
+    ResilientChannel.wants_more = staticmethod(wanted)

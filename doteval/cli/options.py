@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from doteval.core.broker_url import Broker
     from doteval.core.experiments import Evaluation
     from doteval.store import Store
-    from doteval.supervision.fork_server import Launcher
+    from doteval.supervision.fork_server import ForkServer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -161,20 +161,22 @@ def placement_options(*, queue: str) -> Callable[[Command], Command]:
     return add
 
 
-def early_launcher(broker: str | None) -> Launcher | None:
+def early_fork_server(broker: str | None) -> ForkServer | None:
     """What starts local worker processes until the command ends; None where option or environment name a broker.
 
     To be begun before all else, since a command without a broker waits for its imports more than for its own.
     """
     if broker is not None or os.environ.get("DOTEVAL_BROKER"):
         return None
-    from doteval.supervision.fork_server import begin_launcher
+    from doteval.supervision.fork_server import start_fork_server
 
-    return click.get_current_context().with_resource(begin_launcher())
+    return click.get_current_context().with_resource(start_fork_server())
 
 
-def local_launcher(early: Launcher | None, broker: Broker | None, given: Mapping[str, object]) -> Launcher | None:
-    """The launcher that was begun early, unless the settings name a `broker` after all: then it is ended.
+def local_fork_server(
+    early: ForkServer | None, broker: Broker | None, given: Mapping[str, object]
+) -> ForkServer | None:
+    """The fork server that was begun early, unless the settings name a `broker` after all: then it is ended.
 
     Raises click's UsageError if an option for local worker processes is given although there is one.
     """

@@ -10,11 +10,11 @@ import click
 from doteval.cli.options import (
     budget_options,
     chosen,
-    early_launcher,
+    early_fork_server,
     errors_as_option,
     evaluation_option,
     existing_store,
-    local_launcher,
+    local_fork_server,
     placement_options,
     storage_option,
 )
@@ -74,12 +74,12 @@ def command(
     doteval retry first --only infrastructure --only timeouts
     doteval retry first --evaluation eval_x --row 17
     """
-    early = early_launcher(broker)
+    early = early_fork_server(broker)
 
     from doteval.settings import load_settings
 
     settings = load_settings(broker=broker, queue=queue, workers=workers, devices=devices, concurrency=concurrency)
-    launcher = local_launcher(early, settings.message_broker, {"--workers": workers, "--devices": devices})
+    fork_server = local_fork_server(early, settings.message_broker, {"--workers": workers, "--devices": devices})
 
     from doteval.cli import terminal
     from doteval.cli.final_report import FinalReport
@@ -106,7 +106,7 @@ def command(
         ending = FinalReport(console, errors_as)
         try:
             with ProgressDisplay(console, at_the_end=ending.read) as follower:
-                rows = retry(options, store, evaluations, follower, launcher)
+                rows = retry(options, store, evaluations, follower, fork_server)
         except KeyboardInterrupt:
             again = f"doteval retry {shlex.quote(name)}"
             terminal.console(stderr=True).print(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from doteval.cli.options import early_launcher, errors_as_option, local_launcher, placement_options, run_options
+from doteval.cli.options import early_fork_server, errors_as_option, local_fork_server, placement_options, run_options
 from doteval.core.run_config import RunConfig, RunTarget
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def command(
     doteval submit evals/eval_x.py::eval_y --samples 20
     doteval submit evals --experiment all --broker redis://host --storage postgresql://host/db
     """
-    early = early_launcher(broker)
+    early = early_fork_server(broker)
 
     from doteval.settings import load_settings, settings_among
 
@@ -75,7 +75,7 @@ def command(
         concurrency=concurrency,
         rows_per_task=rows_per_task,
     )
-    launcher = local_launcher(early, settings.message_broker, {"--workers": workers, "--devices": devices})
+    fork_server = local_fork_server(early, settings.message_broker, {"--workers": workers, "--devices": devices})
 
     from doteval.broker.fair_queues import Priority
     from doteval.cli import terminal
@@ -107,7 +107,7 @@ def command(
     ending = FinalReport(console, errors_as)
     try:
         with ProgressDisplay(console, at_the_end=ending.read) as follower:
-            submission = submit(options, follower, launcher)
+            submission = submit(options, follower, fork_server)
     except KeyboardInterrupt:
         terminal.console(stderr=True).print(
             terminal.plain(f"\nStopped. What is done is stored. To go on: {_again(paths, name)}")

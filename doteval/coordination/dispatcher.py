@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from doteval.broker.fair_queues import LANES, Priority, lanes_of, priority_of
+from doteval.broker.fair_queues import FAIR_QUEUES, Priority, fair_queues_of, priority_of
 from doteval.broker.messages import RowTask
 from doteval.concurrency import ASYNC_CONCURRENCY
 from doteval.coordination.budget_guard import used_up
@@ -31,7 +31,7 @@ _PUBLISHED_AT_ONCE = 200
 # The cursor in the store is one number of three digits: the round, the lane (from 1 on; 0 is none yet),
 # and the index of a row.
 _INDEXES = 1 << 40
-_ROUND = _INDEXES * (LANES + 1)
+_ROUND = _INDEXES * (FAIR_QUEUES + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,20 @@ class TaskQueue(Protocol):
     queue: str
 
     @property
-    def is_asked(self) -> bool:
+    def is_pull_based(self) -> bool:
         """Whether worker processes ask for each message, when they want it; else they are sent what they may hold."""
         ...
 
     def publish(
-        self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0, queue: str | None = None
+        self,
+        tasks: Iterable[RowTask],
+        *,
+        experiment: str,
+        evaluation: str,
+        fair_queue: int = 0,
+        queue: str | None = None,
     ) -> int: ...
-    def queued(self, lane: int | None = None, *, queue: str | None = None) -> int: ...
+    def queued(self, fair_queue: int | None = None, *, queue: str | None = None) -> int: ...
 
 
 class Dispatcher:
@@ -195,7 +201,7 @@ class Dispatcher:
             seconds,
             slots=slots,
             at_once=at_once,
-            asked=self._publisher.is_asked,
+            asked=self._publisher.is_pull_based,
             batch=evaluation.config.batch_size,
         )
         if seconds is not None:
@@ -227,7 +233,7 @@ class Dispatcher:
             (RowTask(evaluation.uid, each.first, each.last) for each in free),
             experiment=evaluation.experiment.name,
             evaluation=evaluation.name,
-            lane=_lane(cursor),
+            fair_queue=_lane(cursor),
             queue=self.queue_of(evaluation),
         )
         return len(free), more
@@ -235,7 +241,7 @@ class Dispatcher:
     def _choose_lane(self, evaluation: Evaluation, priority: Priority) -> int:
         """The lane of the queue that the experiment is on, else the one with the fewest other experiments."""
         queue = self.queue_of(evaluation)
-        experiments: dict[int, set[int]] = {lane: set() for lane in lanes_of(priority)}
+        experiments: dict[int, set[int]] = {lane: set() for lane in fair_queues_of(priority)}
         for other in self._store.evaluations.running():
             if other.id == evaluation.id or self.queue_of(other) != queue:
                 continue

@@ -18,7 +18,7 @@ from doteval.core.liveness import QUEUE_UNSERVED_SECONDS
 from doteval.core.queues_and_devices import worker_command_for
 from doteval.errors import StoreError, WorkerError
 from doteval.store import Store
-from doteval.supervision.fork_server import Launcher
+from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions
 
@@ -220,14 +220,14 @@ def local_workers(
     store: Store,
     watcher: Watcher,
     devices: Sequence[str] = (),
-    launcher: Launcher | None = None,
+    fork_server: ForkServer | None = None,
 ) -> Iterator[Supervisor]:
     """Worker processes of this machine, from when the supervisor is told to start them to the end of the block.
 
     They finish their rows in flight then.
     """
     note = watcher.note
-    supervisor = Supervisor(options, processes, store, told=note, output=note, devices=devices, launcher=launcher)
+    supervisor = Supervisor(options, processes, store, told=note, output=note, devices=devices, fork_server=fork_server)
     try:
         yield supervisor
     finally:

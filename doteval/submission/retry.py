@@ -23,7 +23,7 @@ from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, Usa
 from doteval.settings import load_settings
 from doteval.store import Store
 from doteval.submission.follow import Following, Watcher, broker_for, local_workers, queues_of
-from doteval.supervision.fork_server import Launcher
+from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for
 
@@ -57,13 +57,13 @@ def retry(
     store: Store,
     evaluations: Sequence[Evaluation],
     watcher: Watcher,
-    launcher: Launcher | None = None,
+    fork_server: ForkServer | None = None,
 ) -> int:
     """Run failed rows of an experiment's evaluations again, those only that the options choose.
 
     Their errors stay until a new result is in. Neither the dataset nor its file is needed. With a broker the
     workers there run the rows; without one, local worker processes do, on the files that were submitted, and a
-    `launcher` starts them.
+    `fork_server` starts them.
     Returns when all is done, or, with `detach`, when all is published: how many rows there were to run, with those
     that an earlier retry left pending at the end of its budget. An evaluation that was cancelled goes on as well.
 
@@ -103,7 +103,7 @@ def retry(
 
     def body(collected: Collected) -> None:
         _check_code(collected, failing)
-        retried.append(_run(store, failing, options, watcher, paths=nodes, root=str(root), launcher=launcher))
+        retried.append(_run(store, failing, options, watcher, paths=nodes, root=str(root), fork_server=fork_server))
 
     with_collected(nodes, body, root=str(root))
     return retried[0]
@@ -117,7 +117,7 @@ def _run(
     *,
     paths: tuple[str, ...] = (),
     root: str | None = None,
-    launcher: Launcher | None = None,
+    fork_server: ForkServer | None = None,
 ) -> int:
     with contextlib.ExitStack() as stack:
         broker = broker_for(stack, options.broker)
@@ -153,7 +153,7 @@ def _run(
                 client_config=replace(load_settings().client_config(), broker=broker.url),
             )
             supervisor = stack.enter_context(
-                local_workers(worker_options, processes, store, watcher, options.devices, launcher)
+                local_workers(worker_options, processes, store, watcher, options.devices, fork_server)
             )
         following = Following(store, dispatcher, evaluations, watcher, supervisor)
         watcher.began(evaluations[0].experiment, following.current(), processes)

@@ -26,7 +26,7 @@ from doteval.pytest_runtime.fingerprint import specify
 from doteval.pytest_runtime.items import EvaluationItem
 from doteval.store import Store
 from doteval.submission.follow import Following, Watcher, broker_for, local_workers, queues_of
-from doteval.supervision.fork_server import Launcher
+from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for
 
@@ -67,10 +67,10 @@ class Submission:
     storage: str = field(repr=False)
 
 
-def submit(options: SubmitOptions, watcher: Watcher, launcher: Launcher | None = None) -> Submission:
+def submit(options: SubmitOptions, watcher: Watcher, fork_server: ForkServer | None = None) -> Submission:
     """Evaluate on worker processes; what an earlier submission has done is not done again.
 
-    A `launcher` starts the local ones, if there are to be any.
+    A `fork_server` starts the local ones, if there are to be any.
 
     Returns when all is done, or, with `detach`, when all is published. KeyboardInterrupt stops
     following: local worker processes finish their rows in flight, the others stay pending.
@@ -88,14 +88,14 @@ def submit(options: SubmitOptions, watcher: Watcher, launcher: Launcher | None =
     finished: list[Submission] = []
 
     def body(collected: Collected) -> None:
-        finished.append(_submit_collected(collected, options, watcher, launcher))
+        finished.append(_submit_collected(collected, options, watcher, fork_server))
 
     with_collected(options.paths, body, keyword=options.keyword)
     return finished[0]
 
 
 def _submit_collected(
-    collected: Collected, options: SubmitOptions, watcher: Watcher, launcher: Launcher | None
+    collected: Collected, options: SubmitOptions, watcher: Watcher, fork_server: ForkServer | None
 ) -> Submission:
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store.open(_storage(collected, options))))
@@ -124,7 +124,7 @@ def _submit_collected(
         if processes:
             worker_options = _worker_options(options, store, broker, queues_of(evaluations, options.queue))
             supervisor = stack.enter_context(
-                local_workers(worker_options, processes, store, watcher, options.devices, launcher)
+                local_workers(worker_options, processes, store, watcher, options.devices, fork_server)
             )
             # Before the first rows are read, which may take longer than to load models. What was completed may stay so.
             if any(before.get(each.uid) is not EvaluationStatus.COMPLETED for each in evaluations):

@@ -1,4 +1,4 @@
-"""Deaths of worker processes: how each ended, which rows it took along, and what they had cost."""
+"""ExitRecords of worker processes: how each ended, which rows it took along, and what they had cost."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from doteval.errors import StoreError
 from doteval.store import CrashedRow, LostUsage, Store, TimedOutRow
 from doteval.supervision.fork_server import UNKNOWN, Process
 from doteval.supervision.hang_detector import under_way
-from doteval.supervision.inflight_journal import FlightEntry, flight_log_of, read_flight_log
-from doteval.supervision.usage_journal import read_spending_log, spending_log_of
+from doteval.supervision.inflight_journal import InflightRow, inflight_journal_path, read_inflight_journal
+from doteval.supervision.usage_journal import read_usage_journal, usage_journal_path
 
 # What the kernel does when memory runs out looks like this, and people may not know.
 _MEMORY_HINT = (
@@ -28,7 +28,7 @@ _STUCK = "was killed: a row was over its time and could not be interrupted"
 
 
 @dataclass(frozen=True, slots=True)
-class _Death:
+class _ExitRecord:
     """How a process ended, the rows that it took along, those that were its end, and what it had spent."""
 
     pid: int
@@ -38,7 +38,7 @@ class _Death:
     lost: list[LostUsage]
 
 
-class Deaths:
+class ExitRecords:
     """Records in the store how worker processes ended.
 
     A death that cannot be recorded now, because the store is away, is kept and tried again. `told` is
@@ -49,13 +49,13 @@ class Deaths:
     def __init__(self, store: Store, told: Callable[[str], None]) -> None:
         self._store = store
         self._told = told
-        self._unrecorded: deque[_Death] = deque()
+        self._unrecorded: deque[_ExitRecord] = deque()
         # Only this user may read it, or lay false notes there.
         self.directory = Path(tempfile.mkdtemp(prefix="doteval-flights-"))
 
-    def flight_log(self, pid: int) -> Path:
+    def inflight_journal(self, pid: int) -> Path:
         """Where a process notes its rows in flight."""
-        return flight_log_of(pid, self.directory)
+        return inflight_journal_path(pid, self.directory)
 
     def record(self, process: Process, *, stuck: bool = False) -> str:
         """Record the end of a process that has ended. Returns how it ended, for people.
@@ -64,24 +64,24 @@ class Deaths:
         was it; else those in calls are suspects, which run alone from then on.
         """
         how = _how(process.returncode)
-        log = self.flight_log(process.pid)
+        log = self.inflight_journal(process.pid)
         # One that left in order has none in flight.
-        taken = read_flight_log(log)
-        timed_out: list[FlightEntry] = []
+        taken = read_inflight_journal(log)
+        timed_out: list[InflightRow] = []
         if stuck:
             how, taken = _STUCK, under_way(log)
             if len({entry.called_at for entry in taken}) == 1:
                 taken, timed_out = [], taken
         log.unlink(missing_ok=True)
-        spending = spending_log_of(process.pid, self.directory)
+        spending = usage_journal_path(process.pid, self.directory)
         lost = [
             LostUsage(each.place.evaluation, each.place.index, each.place.sample, each.usage, each.execution)
-            for each in read_spending_log(spending)
+            for each in read_usage_journal(spending)
         ]
         spending.unlink(missing_ok=True)
         now, monotonic = time.time(), time.monotonic()
         self._unrecorded.append(
-            _Death(
+            _ExitRecord(
                 process.pid,
                 how,
                 [CrashedRow(entry.evaluation_id, entry.row_index, entry.sample) for entry in taken],
@@ -114,7 +114,7 @@ class Deaths:
     def close(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _record(self, death: _Death) -> None:
+    def _record(self, death: _ExitRecord) -> None:
         if death.lost:
             self._store.usage.add_lost(death.lost, socket.gethostname(), death.pid)
         # First the crashes: once the process counts as gone, its rows are published again.

@@ -1,9 +1,9 @@
-"""The launcher: a process that has imported what worker processes need, and forks them.
+"""The fork server: a process that imports what worker processes need, once, and then forks them.
 
-Most of what a worker process does before its first row is to import. The launcher does it once for all worker processes
-of a command, beside what the command itself does meanwhile, and they share the memory of it. Nothing of a user's is
-imported there: each worker process reads evaluation files after it was forked.
-`doteval.worker.fork_server_main` is its other side.
+Imports are most of what a worker process does before its first row. The fork server makes them for all worker processes
+of a command, while the command itself does other things, and the worker processes share the memory. It imports no file
+of a user: each worker process reads the evaluation files after it was forked. `doteval.worker.fork_server_main` is the
+code that runs in it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import send_handle
 from typing import IO, Any, Final, Protocol
 
-# What `returncode` is of a process that outlived its launcher: no exit code is this.
+# What `returncode` is of a process that outlived its fork_server: no exit code is this.
 UNKNOWN: Final = 256
 _MODULE = "doteval.worker.fork_server_main"
 # Between two looks at whether a process has ended: its end may have been told to another thread, or by nobody.
@@ -44,11 +44,11 @@ class Process(Protocol):
     def kill(self) -> None: ...
 
 
-class LauncherGoneError(ConnectionError):
-    """The launcher has ended, and starts nothing any more."""
+class ForkServerGoneError(ConnectionError):
+    """The fork server has ended, and starts nothing any more."""
 
 
-class Launcher:
+class ForkServer:
     """Forks worker processes. It begins to import at once, and ends with this process, however that ends."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
@@ -68,25 +68,25 @@ class Launcher:
         self._ready = self._gone = False
         self._answers: deque[list[Any]] = deque()
         # By process id: those that were started here and whose end has not been told.
-        self._running: dict[int, Launched] = {}
+        self._running: dict[int, ForkedProcess] = {}
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def is_ready(self, timeout: float) -> bool:
-        """Whether it has imported everything, within so many seconds. Raises LauncherGoneError."""
+        """Whether it has imported everything, within so many seconds. Raises ForkServerGoneError."""
         with self._lock:
             if not self._ready:
                 self._receive(timeout)
             if self._gone:
-                raise LauncherGoneError("the launcher has ended")
+                raise ForkServerGoneError("the fork server has ended")
             return self._ready
 
-    def launch(self, command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None) -> Launched:
+    def launch(self, command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None) -> ForkedProcess:
         """Start what is after ``python -m``, with variables added to the environment, in a session of its own.
 
-        It prints into `output`, None for where this process does. Raises LauncherGoneError, and OSError if the system
+        It prints into `output`, None for where this process does. Raises ForkServerGoneError, and OSError if the system
         has no room for another process.
         """
         with self._lock:
@@ -99,13 +99,13 @@ class Launcher:
             while not self._answers and not self._gone:
                 self._receive(None)
             if not self._answers:
-                raise LauncherGoneError("the launcher has ended")
+                raise ForkServerGoneError("the fork server has ended")
             what, number = self._answers.popleft()
             if what == "failed":
                 raise OSError(number, os.strerror(number))
             # Under the lock: its end may be told next.
-            launched = self._running[number] = Launched(self, number)
-        return launched
+            forked = self._running[number] = ForkedProcess(self, number)
+        return forked
 
     def listen(self, timeout: float) -> bool:
         """Wait up to so many seconds for what it says next, and take in all that it has said. False: it is gone.
@@ -129,7 +129,7 @@ class Launcher:
         self._process.wait()
 
     def _receive(self, timeout: float | None) -> bool:
-        """Take in the next thing that the launcher says, if it does within so many seconds, None for however long."""
+        """Read the next message of the fork server; wait at most `timeout` seconds, None for no limit."""
         try:
             if self._gone or not self._channel.poll(timeout):
                 return False
@@ -139,10 +139,10 @@ class Launcher:
             return False
         if what == "ended":
             pid, code = said
-            launched = self._running.pop(pid, None)
+            forked = self._running.pop(pid, None)
             # None of one whose start was interrupted before it was known.
-            if launched is not None:
-                launched.returncode = code
+            if forked is not None:
+                forked.returncode = code
         elif what == "ready":
             self._ready = True
         else:
@@ -150,13 +150,13 @@ class Launcher:
         return True
 
 
-class Launched:
-    """A process that a launcher has started."""
+class ForkedProcess:
+    """A process that a fork server has started."""
 
-    def __init__(self, launcher: Launcher, pid: int) -> None:
+    def __init__(self, fork_server: ForkServer, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        self._launcher = launcher
+        self._fork_server = fork_server
 
     def poll(self) -> int | None:
         """What it exited with, negative if by a signal; None while it runs."""
@@ -183,7 +183,7 @@ class Launched:
 
     def _look(self, timeout: float) -> int | None:
         """How it ended, if it has within so many seconds."""
-        if self.returncode is None and not self._launcher.listen(timeout) and self.returncode is None:
+        if self.returncode is None and not self._fork_server.listen(timeout) and self.returncode is None:
             if _has_ended(self.pid):
                 self.returncode = UNKNOWN
             else:
@@ -192,19 +192,19 @@ class Launched:
 
 
 @contextlib.contextmanager
-def begin_launcher(environment: Mapping[str, str] | None = None) -> Iterator[Launcher | None]:
-    """A launcher for the length of a block; None where processes cannot be watched as it does, or none be had."""
-    launcher = None
+def start_fork_server(environment: Mapping[str, str] | None = None) -> Iterator[ForkServer | None]:
+    """A fork server for the length of a block; None where processes cannot be watched as it does, or none be had."""
+    fork_server = None
     if hasattr(os, "pidfd_open"):
         # A kernel that lacks it, or no room for another process: of that, whoever starts worker processes will speak.
         with contextlib.suppress(OSError):
             os.close(os.pidfd_open(os.getpid()))
-            launcher = Launcher(environment)
+            fork_server = ForkServer(environment)
     try:
-        yield launcher
+        yield fork_server
     finally:
-        if launcher is not None:
-            launcher.close()
+        if fork_server is not None:
+            fork_server.close()
 
 
 def _has_ended(pid: int) -> bool:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from doteval.supervision.inflight_journal import FlightEntry, read_flight_log
+from doteval.supervision.inflight_journal import InflightRow, read_inflight_journal
 
 # Seconds for which a call must have been seen to be over its time: its own process may be ending it, and one that
 # was stopped together with its machine must have the chance.
@@ -20,7 +20,7 @@ PATIENCE = 3.0
 LOOK_SECONDS = 1.0
 
 
-class StuckRows:
+class HangDetector:
     """Looks at the flight logs of processes. `clock` is the one that they note the beginnings of calls by."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -28,15 +28,15 @@ class StuckRows:
         # By process and beginning of the call: since when it is seen to be over its time.
         self._seen: dict[tuple[int, float], float] = {}
 
-    def are_in(self, pid: int, flight_log: Path) -> bool:
+    def are_in(self, pid: int, inflight_journal: Path) -> bool:
         """Whether a process has a call that is over its time for too long. To be asked now and then."""
         now = self._clock()
-        calls = {entry.called_at: entry.limit for entry in under_way(flight_log)}
+        calls = {entry.called_at: entry.limit for entry in under_way(inflight_journal)}
         over = {(pid, called_at) for called_at, limit in calls.items() if now - called_at > limit}
         self._seen = {call: since for call, since in self._seen.items() if call[0] != pid or call in over}
         return any(now - self._seen.setdefault(call, now) >= PATIENCE for call in over)
 
 
-def under_way(flight_log: Path) -> list[FlightEntry]:
+def under_way(inflight_journal: Path) -> list[InflightRow]:
     """The rows in calls that have a time limit."""
-    return [entry for entry in read_flight_log(flight_log) if entry.called_at]
+    return [entry for entry in read_inflight_journal(inflight_journal) if entry.called_at]

@@ -25,13 +25,13 @@ _CALL_OFFSET = _ENTRY.size - _CALL.size
 _ENTRIES = 4096
 
 
-def flight_log_of(pid: int, directory: str | Path) -> Path:
+def inflight_journal_path(pid: int, directory: str | Path) -> Path:
     """Where a process notes its rows in flight."""
     return Path(directory) / f"{pid}.flights"
 
 
 @dataclass(frozen=True, slots=True)
-class FlightEntry:
+class InflightRow:
     """A row in flight.
 
     `called_at` is when the call that it is in began, by the clock that all processes of a machine share
@@ -45,7 +45,7 @@ class FlightEntry:
     limit: float = 0.0
 
 
-class FlightLog:
+class InflightJournal:
     """Written by a worker process; safe to use from several threads.
 
     Rows beyond 4,096 at a time are not noted: nobody has as many in one process.
@@ -64,7 +64,7 @@ class FlightLog:
         """How many rows are noted now."""
         return _ENTRIES - len(self._free)
 
-    def note(self, evaluation_id: int, rows: Sequence[Row]) -> NotedRows:
+    def note(self, evaluation_id: int, rows: Sequence[Row]) -> JournalledRows:
         """Note that rows begin."""
         places = []
         for row in rows:
@@ -74,14 +74,14 @@ class FlightLog:
                 break
             _ENTRY.pack_into(self._map, place, 1, evaluation_id, row.index, row.sample, 0.0, 0.0)
             places.append(place)
-        return NotedRows(self._map, self._free, places)
+        return JournalledRows(self._map, self._free, places)
 
     def complete_all(self) -> None:
         """Cross out every row: the process leaves of its own accord, and none of them is to blame."""
         self._map[:] = bytes(len(self._map))
 
 
-class NotedRows:
+class JournalledRows:
     """The rows of one call in the flight log: a `doteval.runner.assignments.JournalEntry`."""
 
     __slots__ = ("_free", "_map", "_places")
@@ -109,7 +109,7 @@ class NotedRows:
         self._free.extend(self._places)
 
 
-def read_flight_log(path: Path) -> list[FlightEntry]:
+def read_inflight_journal(path: Path) -> list[InflightRow]:
     """The rows that were in flight when the process ended; none if it never wrote a log."""
     try:
         content = path.read_bytes()
@@ -119,7 +119,7 @@ def read_flight_log(path: Path) -> list[FlightEntry]:
     entries = memoryview(content)[: len(content) // _ENTRY.size * _ENTRY.size]
     taken = entries.cast("q")[:: _ENTRY.size // _IN_FLIGHT.size].tolist()
     return [
-        FlightEntry(*_ENTRY.unpack_from(content, number * _ENTRY.size)[1:])
+        InflightRow(*_ENTRY.unpack_from(content, number * _ENTRY.size)[1:])
         for number, in_flight in enumerate(taken)
         if in_flight
     ]

@@ -20,7 +20,7 @@ from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.errors import EvaluationFileError, UsageError
 from doteval.monitoring.service_endpoints import Health, figures_directory, service_endpoints
 from doteval.store import Store
-from doteval.supervision.fork_server import begin_launcher
+from doteval.supervision.fork_server import start_fork_server
 from doteval.supervision.reaper import reap_orphans
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, slots_for
@@ -84,7 +84,7 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
         store = stack.enter_context(contextlib.closing(Store.open(options.storage)))
         figures = stack.enter_context(figures_directory(wanted=options.metrics_port is not None))
         worker_options = _worker_options(options, options.broker, store, figures)
-        launcher = stack.enter_context(begin_launcher(worker_options.to_environment()))
+        fork_server = stack.enter_context(start_fork_server(worker_options.to_environment()))
         supervisor = Supervisor(
             worker_options,
             processes,
@@ -92,7 +92,7 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
             told=told,
             log_level=options.log_level,
             devices=options.devices,
-            launcher=launcher,
+            fork_server=fork_server,
         )
         addresses = stack.enter_context(
             service_endpoints(
@@ -111,7 +111,7 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
         for address in addresses:
             told(f"listening on {address}")
         while not leaving.wait(_REAP_SECONDS):
-            reap_orphans([*supervisor.pids(), *([launcher.pid] if launcher else [])])
+            reap_orphans([*supervisor.pids(), *([fork_server.pid] if fork_server else [])])
         told("leaving: rows in flight finish first")
         supervisor.stop()
 

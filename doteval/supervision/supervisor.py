@@ -15,9 +15,9 @@ from doteval.core.exit_codes import RECYCLED
 from doteval.core.queues_and_devices import DEVICES_VARIABLE, device_of
 from doteval.errors import WorkerError
 from doteval.store import Store
-from doteval.supervision.exit_records import Deaths
-from doteval.supervision.fork_server import Launcher, LauncherGoneError, Process
-from doteval.supervision.hang_detector import LOOK_SECONDS, StuckRows
+from doteval.supervision.exit_records import ExitRecords
+from doteval.supervision.fork_server import ForkServer, ForkServerGoneError, Process
+from doteval.supervision.hang_detector import LOOK_SECONDS, HangDetector
 from doteval.supervision.output_relay import OutputFile
 from doteval.supervision.start_reports import read_start_report, take_start_report
 from doteval.supervision.worker_config import WorkerOptions
@@ -30,7 +30,7 @@ _LONGEST_PAUSE = 60.0
 _LOOK_SECONDS = 0.1
 # Starts in succession that may fail, of each worker process, before a submission gives up.
 _MOST_FAILED_STARTS = 3
-# For which the launcher is waited for at a time, while nothing else is to be done but to notice that nobody wants it.
+# Seconds of one wait for the fork server, between checks whether the supervisor is to stop.
 _READY_SECONDS = 0.02
 
 Command = Callable[[WorkerOptions, int, str], list[str]]
@@ -75,7 +75,7 @@ class Supervisor:
 
     `told` is called with a line for people whenever a process has died; `output`, if given, with
     every line that a worker process prints, else they print where this process does. Of `devices` each
-    worker process sees one: they are dealt in turn, and one that is started again gets the same. A `launcher`
+    worker process sees one: they are dealt in turn, and one that is started again gets the same. A `fork_server`
     forks them; without one, or when it is gone, each is started by itself. `command` makes the command line
     of a worker process; `clock` gives seconds that only ever grow.
     """
@@ -90,22 +90,22 @@ class Supervisor:
         output: Callable[[str], None] | None = None,
         log_level: str = "WARNING",
         devices: Sequence[str] = (),
-        launcher: Launcher | None = None,
+        fork_server: ForkServer | None = None,
         command: Command = worker_command,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._deaths = Deaths(store, told)
+        self._exit_records = ExitRecords(store, told)
         self._options = replace(
-            options, supervisor=os.getpid(), parent=os.getpid(), flight_logs=str(self._deaths.directory)
+            options, supervisor=os.getpid(), parent=os.getpid(), journals=str(self._exit_records.directory)
         )
         self._told = told
         self._output = OutputFile(output) if output is not None else None
         self._log_level = log_level
-        self._launcher = launcher
+        self._fork_server = fork_server
         self._command = command
         self._clock = clock
         self._places = [_Place(number, device_of(devices, number)) for number in range(1, processes + 1)]
-        self._stuck_rows = StuckRows(clock=clock)
+        self._hang_detector = HangDetector(clock=clock)
         self._next_watch = 0.0
         # The processes that were killed for rows that were over their time, and those that were asked to leave.
         self._stuck: set[int] = set()
@@ -140,10 +140,10 @@ class Supervisor:
         """
         killed = self._end(patience)
         for process in self._processes():
-            self._deaths.record(process, stuck=process.pid in self._stuck)
+            self._exit_records.record(process, stuck=process.pid in self._stuck)
         if self._output is not None:
             self._output.close()
-        self._deaths.close()
+        self._exit_records.close()
         if killed:
             raise WorkerError(
                 f"worker processes {', '.join(map(str, killed))} did not leave within {patience:g} s and were killed",
@@ -222,7 +222,7 @@ class Supervisor:
 
     def _is_ready(self, place: _Place) -> bool:
         process = place.process
-        if process is None or not read_start_report(self._deaths.directory, process.pid).ready:
+        if process is None or not read_start_report(self._exit_records.directory, process.pid).ready:
             return False
         self._has_been_ready = True
         return True
@@ -234,7 +234,7 @@ class Supervisor:
         while not self._stopping.is_set():
             if self._output is not None:
                 self._output.pass_on()
-            self._deaths.catch_up()
+            self._exit_records.catch_up()
             for place in self._places:
                 if place.process is not None and place.process.poll() is not None:
                     self._bury(place)
@@ -248,14 +248,14 @@ class Supervisor:
             self._stopping.wait(_LOOK_SECONDS)
 
     def _can_start(self) -> bool:
-        """Whether the launcher, if there is one, has made its imports; waits a moment for it."""
+        """Whether the fork server, if there is one, has made its imports; waits a moment for it."""
         try:
-            return self._launcher is None or self._launcher.is_ready(_READY_SECONDS)
-        except LauncherGoneError:
+            return self._fork_server is None or self._fork_server.is_ready(_READY_SECONDS)
+        except ForkServerGoneError:
             return True
 
     def _end_if_stuck(self, process: Process) -> None:
-        if self._stuck_rows.are_in(process.pid, self._deaths.flight_log(process.pid)):
+        if self._hang_detector.are_in(process.pid, self._exit_records.inflight_journal(process.pid)):
             self._stuck.add(process.pid)
             process.kill()
 
@@ -273,21 +273,21 @@ class Supervisor:
         command = self._command(self._options, place.number, self._log_level)
         # In the environment it is set before anything is imported.
         device = {} if place.device is None else {DEVICES_VARIABLE: place.device}
-        place.process = self._launched(command, device) or self._spawned(command, device)
+        place.process = self._forked(command, device) or self._spawned(command, device)
         place.started_at = self._clock()
 
-    def _launched(self, command: list[str], device: dict[str, str]) -> Process | None:
-        """A worker process that the launcher has forked, None if there is no launcher any more."""
-        if self._launcher is None:
+    def _forked(self, command: list[str], device: dict[str, str]) -> Process | None:
+        """A worker process that the fork server has forked, None if there is no fork server any more."""
+        if self._fork_server is None:
             return None
-        options = replace(self._options, parent=self._launcher.pid)
+        options = replace(self._options, parent=self._fork_server.pid)
         output = None if self._output is None else self._output.file
         interpreter, flag, *module = command
         assert (interpreter, flag) == (sys.executable, "-m")
         try:
-            return self._launcher.launch(module, {**options.to_environment(), **device}, output)
-        except LauncherGoneError:
-            self._launcher = None
+            return self._fork_server.launch(module, {**options.to_environment(), **device}, output)
+        except ForkServerGoneError:
+            self._fork_server = None
             return None
 
     def _spawned(self, command: list[str], device: dict[str, str]) -> Process:
@@ -304,10 +304,10 @@ class Supervisor:
     def _bury(self, place: _Place) -> None:
         assert place.process is not None
         process, place.process = place.process, None
-        report = take_start_report(self._deaths.directory, process.pid)
+        report = take_start_report(self._exit_records.directory, process.pid)
         if process.returncode == RECYCLED:
             # It has done its share, and the next may begin at once.
-            self._deaths.record(process)
+            self._exit_records.record(process)
             place.short_lives, place.start_at = 0, self._clock()
             return
         stuck = process.pid in self._stuck
@@ -315,7 +315,7 @@ class Supervisor:
         # One that left by itself refused its work, as the next may do too, however long its models load.
         short = process.returncode == 0 or (self._clock() - place.started_at < _SHORT_LIFE and not stuck)
         pause = self._pause(place, short=short or not report.ready)
-        how = self._deaths.record(process, stuck=stuck)
+        how = self._exit_records.record(process, stuck=stuck)
         if report.ready:
             self._has_been_ready = True
             place.failed_starts = 0

@@ -36,12 +36,12 @@ class Spending:
     execution: int | None = None
 
 
-def spending_log_of(pid: int, directory: str | Path) -> Path:
+def usage_journal_path(pid: int, directory: str | Path) -> Path:
     """Where a process notes what its rows have used."""
     return Path(directory) / f"{pid}.spending"
 
 
-class SpendingLog:
+class UsageJournal:
     """Written by a worker process; safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
@@ -106,7 +106,7 @@ def _mapped(path: Path, lines: bytes, size: int) -> mmap.mmap:
         return mmap.mmap(file.fileno(), size)
 
 
-def read_spending_log(path: Path) -> list[Spending]:
+def read_usage_journal(path: Path) -> list[Spending]:
     """What was spent on rows whose results nobody stored; nothing if there is no log."""
     found: dict[Place, tuple[Meter, list[int]]] = {}
     for what, evaluation, index, sample, *rest in _notes(path):

@@ -27,7 +27,7 @@ class WorkerOptions:
     Row tasks come from `queues` of `broker`. `root` is pytest's root directory, None to leave it to pytest. `service`
     names the service in tables and in Flower, and `supervisor` is its pid; `parent` is the pid of the process to leave
     with. Both are None for a worker process that was started on its own. `visibility_timeout` is how many seconds a
-    broker waits for a silent worker process. `flight_logs` is the directory where worker processes note their rows
+    broker waits for a silent worker process. `journals` is the directory where worker processes note their rows
     in flight.
     A process that has stored `max_rows` rows, or uses more than `max_memory` megabytes, makes room for a fresh one.
     `log_format` is how log lines look; `figures` is the directory where worker processes count for
@@ -46,7 +46,7 @@ class WorkerOptions:
     supervisor: int | None = None
     parent: int | None = None
     visibility_timeout: int = 3600
-    flight_logs: str | None = None
+    journals: str | None = None
     max_rows: int | None = None
     max_memory: int | None = None
     figures: str | None = None

@@ -1,4 +1,4 @@
-"""What a worker process does. ``celery -A workers worker`` starts one; services do it by `launcher` and `__main__`.
+"""What a worker process does. ``celery -A workers worker`` starts one; services do it by `fork_server` and `__main__`.
 
 `tasks` is the row task, `process` the worker process behind it, `lifecycle` ties it to Celery's signals. Of the
 process, `matching` knows its evaluations, `hands` the row tasks in hand, `flights` the rows in flight, `gates` the
@@ -14,7 +14,7 @@ __all__ = ["app"]
 
 
 def __getattr__(name: str) -> object:
-    # The app is made from the options of one process, which a launcher does not know when it imports the rest.
+    # The app is made from the options of one process, which a fork server does not know when it imports the rest.
     if name == "app":
         from doteval.worker.tasks import app
 

@@ -1,4 +1,4 @@
-"""Matching: which of the evaluations that this process has collected a row task is for, if its files are the same."""
+"""CodeMatch: which of the evaluations that this process has collected a row task is for, if its files are the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from doteval.pytest_runtime.fingerprint import differing_files, fingerprint
 from doteval.pytest_runtime.items import EvaluationItem
 
 
-class Matching:
+class CodeMatch:
     """The evaluations below `paths`, once `add` has been called with them."""
 
     def __init__(self, paths: Sequence[str]) -> None:

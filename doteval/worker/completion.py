@@ -11,7 +11,7 @@ from doteval.core.experiments import Evaluation
 from doteval.core.metering import Place
 from doteval.core.results import Outcome, Row, RowStatus
 from doteval.store import GroupWriter, NewResult, new_execution
-from doteval.supervision.usage_journal import SpendingLog
+from doteval.supervision.usage_journal import UsageJournal
 from doteval.worker.prefetch import Lot
 
 
@@ -23,7 +23,7 @@ class Landing:
         evaluation: Evaluation,
         writer: GroupWriter,
         on_stored: Callable[[Outcome], None],
-        spending: SpendingLog | None,
+        spending: UsageJournal | None,
         lot: Lot,
         *,
         parts: int,

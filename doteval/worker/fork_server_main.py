@@ -1,4 +1,4 @@
-"""The launcher's own side of `doteval.supervision.fork_server`: ``python -m doteval.worker.fork_server_main CHANNEL``.
+"""The code that runs in the fork server: ``python -m doteval.worker.fork_server_main CHANNEL``.
 
 It has one thread, opens neither store nor broker, and imports nothing of a user's: what it forks begins as clean as
 what the system would start, with the imports made.

@@ -1,4 +1,4 @@
-"""Hands: the row tasks that this process has in hand, and whether those that come again are in another's."""
+"""HeldTasks: the row tasks that this process has in hand, and whether those that come again are in another's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from doteval.store import HeldRange, Store, WorkerState
 from doteval.worker.errors import GiveBackError
 
 
-class Hands:
+class HeldTasks:
     """The hands of the worker process `worker_id`. `patiently` reads from the store as soon as it is there.
 
     `on_empty` is called when they hold nothing more.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 from doteval.errors import WorkerError
-from doteval.supervision.inflight_journal import FlightLog, flight_log_of
-from doteval.supervision.usage_journal import SpendingLog, spending_log_of
+from doteval.supervision.inflight_journal import InflightJournal, inflight_journal_path
+from doteval.supervision.usage_journal import UsageJournal, usage_journal_path
 
 
-def open_row_logs(directory: str | None) -> tuple[FlightLog | None, SpendingLog | None]:
+def open_journals(directory: str | None) -> tuple[InflightJournal | None, UsageJournal | None]:
     """The logs of this process in a directory; none where no directory is given, since nobody would read them.
 
     Raises WorkerError if they cannot be made there.
@@ -18,7 +18,7 @@ def open_row_logs(directory: str | None) -> tuple[FlightLog | None, SpendingLog 
         return None, None
     pid = os.getpid()
     try:
-        return FlightLog(flight_log_of(pid, directory)), SpendingLog(spending_log_of(pid, directory))
+        return InflightJournal(inflight_journal_path(pid, directory)), UsageJournal(usage_journal_path(pid, directory))
     except OSError as error:
         raise WorkerError(
             f"a worker process cannot note what it runs in {directory}: {error.strerror}",

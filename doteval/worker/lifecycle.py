@@ -50,14 +50,14 @@ def connect(options: WorkerOptions) -> None:
             process.start()
         except DotEvalError as error:
             log_setup.say_why_not(error, options.log_format)
-            write_start_report(options.flight_logs, StartReport(failure=str(error)))
+            write_start_report(options.journals, StartReport(failure=str(error)))
             process.finish(f"could not start: {error.message}")
             # Celery would catch SystemExit in a signal handler and go on without fixtures.
             os._exit(error.exit_code)
         if process.is_leaving:
             process.finish("was asked to leave while it began")
             os._exit(0)
-        write_start_report(options.flight_logs, StartReport(ready=True))
+        write_start_report(options.journals, StartReport(ready=True))
         set_current_process(process)
 
     @_or_leave(options)
@@ -66,7 +66,7 @@ def connect(options: WorkerOptions) -> None:
         queues = consume_whole_queues(sender.app, options.broker)
         if not queues:
             log_setup.say_why_not(_NO_QUEUE, options.log_format)
-            write_start_report(options.flight_logs, StartReport(failure=_NO_QUEUE.message))
+            write_start_report(options.journals, StartReport(failure=_NO_QUEUE.message))
             os._exit(_NO_QUEUE.exit_code)
         if not issubclass(sender.pool_cls, PreforkPool):
             begin(sender.hostname)
@@ -80,8 +80,8 @@ def connect(options: WorkerOptions) -> None:
         if sender.hub is not None:
             _wake_by_signals(sender.hub)
             if process is not None:
-                process.stock.wake = functools.partial(sender.hub.call_soon, _look_again)
-                ask_while(process.stock.wants_more)
+                process.prefetch.wake = functools.partial(sender.hub.call_soon, _look_again)
+                ask_while(process.prefetch.wants_more)
         if process is not None and process.is_leaving:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -115,7 +115,7 @@ def _or_leave(options: WorkerOptions) -> Callable[[Callable[..., None]], Callabl
             except Exception as error:
                 logger.exception("this worker process could not start, which doteval did not expect")
                 what = f"{type(error).__name__}: {error}".removesuffix(": ")
-                write_start_report(options.flight_logs, StartReport(failure=what))
+                write_start_report(options.journals, StartReport(failure=what))
                 os._exit(UNEXPECTED)
 
         return begin_or_leave

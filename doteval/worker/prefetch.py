@@ -1,4 +1,4 @@
-"""Stock: the rows that a worker process has in hand, and whether it should ask for another row task.
+"""Prefetch: the rows that a worker process has in hand, and whether it should ask for another row task.
 
 What is in one process's hands no other can run, and is run again if it dies: so it asks for the next row task
 only when its rows would soon run out. RabbitMQ sends messages without being asked; with Redis each is asked for.
@@ -28,25 +28,25 @@ def _nobody() -> None:
 class Lot:
     """The rows of one row task. May be used by any thread."""
 
-    def __init__(self, stock: Stock, evaluation: str, rows: int) -> None:
-        self._stock = stock
+    def __init__(self, prefetch: Prefetch, evaluation: str, rows: int) -> None:
+        self._prefetch = prefetch
         self._evaluation = evaluation
         self._rows = 0
         self.holds(rows)
 
     def holds(self, rows: int, at_once: int | None = None) -> None:
         """So many they are, it turns out. `at_once` says how many of their evaluation may run at the same time now."""
-        self._stock.add(self._evaluation, rows - self._rows, at_once)
+        self._prefetch.add(self._evaluation, rows - self._rows, at_once)
         self._rows = rows
 
     def ended(self) -> bool:
         """One of them has ended. Returns whether it was the last one."""
         self._rows -= 1
-        self._stock.take(self._evaluation)
+        self._prefetch.take(self._evaluation)
         return self._rows <= 0
 
 
-class Stock:
+class Prefetch:
     """`wake` is called, on any thread, when more is wanted after all. `clock` gives seconds that only ever grow."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:

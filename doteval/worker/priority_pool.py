@@ -1,6 +1,6 @@
 """Row tasks by priority where the broker sends messages of all lanes at once.
 
-Redis is asked for messages, in the order of `doteval.broker.fair_queues.LaneCycle`. RabbitMQ sends them: a worker
+Redis is asked for messages, in the order of `doteval.broker.fair_queues.FairQueueCycle`. RabbitMQ sends them: a worker
 process gets as many of every lane as its Celery concurrency says, whatever else waits. So it runs a few less
 at once, and begins with the most urgent of those that it has in hand.
 """
@@ -36,7 +36,7 @@ def in_hand() -> list[RowTask]:
     return list(_in_hand.values())
 
 
-class LanePool(TaskPool):  # type: ignore[misc] # Celery has no types
+class PriorityPool(TaskPool):  # type: ignore[misc] # Celery has no types
     """Celery's pool of threads, whose next task is the most urgent one that waits, and of these the first."""
 
     def __init__(self, limit: int | None = None, *arguments: Any, **options: Any) -> None:

@@ -51,16 +51,16 @@ from doteval.runner.calls import CallPolicy
 from doteval.runner.scheduler import Scheduler
 from doteval.settings import load_settings
 from doteval.store import GroupWriter, HeldRange, LostUsage, Store, WorkerInfo
-from doteval.supervision.inflight_journal import FlightLog
-from doteval.supervision.usage_journal import SpendingLog
+from doteval.supervision.inflight_journal import InflightJournal
+from doteval.supervision.usage_journal import UsageJournal
 from doteval.supervision.worker_config import WorkerOptions
 from doteval.worker.budget_guards import Gates
-from doteval.worker.code_match import Matching
+from doteval.worker.code_match import CodeMatch
 from doteval.worker.completion import Landing
 from doteval.worker.errors import EndedError, GiveBackError
-from doteval.worker.held_tasks import Hands
-from doteval.worker.journals import open_row_logs
-from doteval.worker.prefetch import Lot, Stock
+from doteval.worker.held_tasks import HeldTasks
+from doteval.worker.journals import open_journals
+from doteval.worker.prefetch import Lot, Prefetch
 from doteval.worker.priority_pool import in_hand
 from doteval.worker.recycling import Recycling
 
@@ -83,11 +83,11 @@ class WorkerProcess:
         self._leaving = threading.Event()
         self._failure: BaseException | None = None
         self._assigned: dict[Assignment, str] = {}
-        self._matching = Matching(options.paths)
+        self._code_match = CodeMatch(options.paths)
         # By uid: until when what the store said of a running evaluation is good, and what it said.
         self._looked_up: dict[str, tuple[float, Evaluation]] = {}
-        self._flight_log: FlightLog | None = None
-        self._spending: SpendingLog | None = None
+        self._inflight_journal: InflightJournal | None = None
+        self._spending: UsageJournal | None = None
         self._store: Store | None = None
         self._scheduler: Scheduler | None = None
         self._thread = threading.Thread(target=self._serve, name="doteval-session", daemon=True)
@@ -95,7 +95,7 @@ class WorkerProcess:
         self._fixture_watchdog = FixtureWatchdog(self._thread, self._teardown_seconds)
         self._finished = False
         # The rows that it has in hand, by which it asks for more.
-        self.stock = Stock()
+        self.prefetch = Prefetch()
         self._recycling = Recycling(options.max_rows, options.max_memory)
         self._stored = 0
         # Why this process leaves of its own accord, None while it does not.
@@ -107,7 +107,7 @@ class WorkerProcess:
         Raises WorkerError, StoreError or EvaluationFileError if that is not possible. A fixture that cannot be
         loaded is no error here: it is recorded, and evaluations that do not need it are served.
         """
-        self._flight_log, self._spending = open_row_logs(self._options.flight_logs)
+        self._inflight_journal, self._spending = open_journals(self._options.journals)
         configure_clients(self._options.client_config)
         if self._spending is not None:
             observe_usage(self._spending.spent)
@@ -125,7 +125,7 @@ class WorkerProcess:
         )
         self._loads = LoadRecorder(store, self._worker_id)
         # What others believe is in its hands they do not publish again, should it be pending once more: a retry.
-        self._hands = Hands(
+        self._held_tasks = HeldTasks(
             self._worker_id,
             patiently=self._patiently,
             leaving=self._leaving,
@@ -199,9 +199,12 @@ class WorkerProcess:
 
         Raises GiveBackError if this process leaves before they all ran.
         """
-        if redelivered and self._hands.are_good(task):
+        if redelivered and self._held_tasks.are_good(task):
             return "dropped: a live worker process has these rows in hand"
-        with self._hands.hold(task, lease), self.stock.lot(task.evaluation_uid, task.last - task.first + 1) as lot:
+        with (
+            self._held_tasks.hold(task, lease),
+            self.prefetch.lot(task.evaluation_uid, task.last - task.first + 1) as lot,
+        ):
             return self._run_held(task, lot)
 
     def _run_held(self, task: RowTask, lot: Lot) -> str:
@@ -214,7 +217,7 @@ class WorkerProcess:
         if evaluation.status in (EvaluationStatus.CANCELLED, EvaluationStatus.FAILED):
             return f"dropped: the evaluation is {evaluation.status}"
         try:
-            item = self._matching.match(evaluation)
+            item = self._code_match.match(evaluation)
         except CodeMismatchError as error:
             self._loads.refused(evaluation.id, error.message)
             raise self._refuse(evaluation, error) from error
@@ -235,7 +238,7 @@ class WorkerProcess:
             evaluation, self._writer, self._count_stored, self._spending, lot, parts=2 if calm and suspected else 1
         )
         policy = CallPolicy.from_config(evaluation.config)
-        note = None if self._flight_log is None else functools.partial(self._flight_log.note, evaluation.id)
+        note = None if self._inflight_journal is None else functools.partial(self._inflight_journal.note, evaluation.id)
         # A row that may have killed a process runs alone, so that no other is blamed for it.
         assignments = [
             Assignment(
@@ -335,7 +338,7 @@ class WorkerProcess:
     def ids(self, evaluation_uid: str, first: int, last: int) -> dict[str, dict[str, object]]:
         """What log lines about a row task carry."""
         ids: dict[str, object] = {"evaluation_id": evaluation_uid, "first_row": first, "last_row": last}
-        known = self._matching.known(evaluation_uid)
+        known = self._code_match.known(evaluation_uid)
         if known is not None:
             ids |= {"experiment": known.experiment.name, "evaluation": known.spec.nodeid}
         return {IDS: ids}
@@ -372,7 +375,7 @@ class WorkerProcess:
             self._ready.set()
 
     def _serve_collected(self, collected: Collected) -> None:
-        self._matching.add(collected.items)
+        self._code_match.add(collected.items)
         setup = EvaluationSetup()
         options = self._options
         self._scheduler = Scheduler(
@@ -400,11 +403,11 @@ class WorkerProcess:
         assert self._store is not None
         # What waits for a thread is held too: nobody else has it.
         waiting = [HeldRange(task.evaluation_uid, task.first, task.last) for task in in_hand()]
-        holding = dict.fromkeys([*self._hands.ranges(), *waiting])
+        holding = dict.fromkeys([*self._held_tasks.ranges(), *waiting])
         self._store.workers.beat(self._worker_id, state=self._state, holding=list(holding))
         if self._scheduler is not None:
             self._scheduler.post(self._loads.snapshot)
-            begun = 0 if self._flight_log is None else self._flight_log.in_flight
+            begun = 0 if self._inflight_journal is None else self._inflight_journal.in_flight
             process_figures.tell_in_flight(min(begun, self._scheduler.rows_at_once()))
             self._withdraw_ended(self._scheduler)
 
@@ -442,8 +445,8 @@ class WorkerProcess:
             # The store is away: the results are worth waiting for.
             return
         logger.error("%s; this worker process leaves without it, and all results so far are stored", why)
-        if self._flight_log is not None:
-            self._flight_log.complete_all()
+        if self._inflight_journal is not None:
+            self._inflight_journal.complete_all()
         try:
             self._store.workers.end(self._worker_id, reason=f"was stuck: {why}")
         except StoreError as error:
@@ -452,7 +455,7 @@ class WorkerProcess:
         os._exit(UNEXPECTED)
 
     def _renew(self) -> None:
-        self._publisher.renew(self._hands.leases())
+        self._publisher.renew(self._held_tasks.leases())
 
     def _dispatch(self) -> None:
         assert self._store is not None

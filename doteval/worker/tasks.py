@@ -17,7 +17,7 @@ from doteval.supervision.worker_config import WorkerOptions, slots_for
 from doteval.worker import lifecycle, log_setup, remote_control
 from doteval.worker.celery_consumer import RowTaskConsumer
 from doteval.worker.errors import GiveBackError
-from doteval.worker.priority_pool import SPARE, LanePool
+from doteval.worker.priority_pool import SPARE, PriorityPool
 from doteval.worker.process import current_process
 
 logger = logging.getLogger("doteval.worker")
@@ -44,8 +44,9 @@ def _options() -> WorkerOptions:
 
 options = _options()
 app = celery_app(options.broker, options.queues[0], options.visibility_timeout, also=options.queues[1:])
-# What Celery takes where its command line says nothing.
-app.conf.worker_pool = "threads" if options.broker.has_priorities else f"{LanePool.__module__}:{LanePool.__qualname__}"
+_PRIORITY_POOL = f"{PriorityPool.__module__}:{PriorityPool.__qualname__}"
+# Celery uses these where its command line says nothing.
+app.conf.worker_pool = "threads" if options.broker.has_priorities else _PRIORITY_POOL
 app.conf.worker_concurrency = options.slots if options.broker.has_priorities else options.slots + SPARE
 app.conf.worker_consumer = f"{RowTaskConsumer.__module__}:{RowTaskConsumer.__qualname__}"
 log_setup.connect(options.log_format)

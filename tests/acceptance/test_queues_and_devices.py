@@ -10,7 +10,7 @@ from collections import defaultdict
 import pytest
 import redis
 
-from doteval.broker.fair_queues import lane_names
+from doteval.broker.fair_queues import fair_queue_names
 from tests.support.project import Project, wait_until
 
 EVALUATIONS = """
@@ -157,7 +157,7 @@ def test_nobody_publishes_for_queues_that_he_does_not_serve(placed: Project, red
             assert (large["status"], large["rows"]["pending"]) == ("running", 40)
             assert "doteval worker PATH --queue gpu" in large["plan"][0]
             assert placed.counts()["+gpu_model"] == placed.counts()["large"] == 0
-            assert not any(broker.exists(name) for name in lane_names("gpu"))
+            assert not any(broker.exists(name) for name in fair_queue_names("gpu"))
             with placed.started("worker", ".", "--queue", "gpu", "--processes", "1", "--name", "gpu"):
                 placed.run("watch", "x")
                 assert pids(placed, "large") == {pid_of(placed, "gpu")}

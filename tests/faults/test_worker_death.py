@@ -57,15 +57,15 @@ def kill(pids: Sequence[int]) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def test_a_killed_launcher(project: Project, broker: Broker, seed: int) -> None:
+def test_a_killed_fork_server(project: Project, broker: Broker, seed: int) -> None:
     """What it had forked leaves in order, and is followed by worker processes that need none."""
     write_evaluation(project)
     with project.started("worker", ".", "--processes", "2"):
         ready(project, 2)
         project.run("submit", "eval_it.py", "--experiment", "x", "--detach")
         reached(project, some_moment(seed))
-        (launcher,) = {parent_of(worker.info.pid) for worker in project.workers()}
-        os.kill(launcher, signal.SIGKILL)
+        (fork_server,) = {parent_of(worker.info.pid) for worker in project.workers()}
+        os.kill(fork_server, signal.SIGKILL)
         project.run("watch", "x")
         wait_until(lambda: project.counts()["-model"] == 2, what="the end of those that it had forked")
     check(project, "x", in_flight=0)

@@ -15,31 +15,37 @@ class FakeQueue:
 
     def __init__(self, queue: str = "doteval") -> None:
         self.queue = queue
-        self.is_asked = True
+        self.is_pull_based = True
         self.unreachable = False
         self.published: list[RowTask] = []
         self._waiting: list[tuple[str, int, RowTask]] = []
         self._lock = threading.Lock()
 
     def publish(
-        self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0, queue: str | None = None
+        self,
+        tasks: Iterable[RowTask],
+        *,
+        experiment: str,
+        evaluation: str,
+        fair_queue: int = 0,
+        queue: str | None = None,
     ) -> int:
         self._check()
         count = 0
         for task in tasks:
             with self._lock:
                 self.published.append(task)
-                self._waiting.append((queue or self.queue, lane, task))
+                self._waiting.append((queue or self.queue, fair_queue, task))
             count += 1
         return count
 
-    def queued(self, lane: int | None = None, *, queue: str | None = None) -> int:
+    def queued(self, fair_queue: int | None = None, *, queue: str | None = None) -> int:
         self._check()
-        return sum(name == (queue or self.queue) and lane in (None, each) for name, each, _ in self._waiting)
+        return sum(name == (queue or self.queue) and fair_queue in (None, each) for name, each, _ in self._waiting)
 
-    def lanes_of(self, uid: str) -> set[int]:
-        """The lanes on which row tasks of an evaluation wait."""
-        return {lane for _, lane, task in self._waiting if task.evaluation_uid == uid}
+    def fair_queues_of(self, uid: str) -> set[int]:
+        """The fair queues on which row tasks of an evaluation wait."""
+        return {number for _, number, task in self._waiting if task.evaluation_uid == uid}
 
     def queues_of(self, uid: str) -> set[str]:
         """The queues in which row tasks of an evaluation wait."""

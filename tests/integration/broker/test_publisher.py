@@ -84,7 +84,7 @@ def test_what_is_published_waits_in_order(open_queue: Open, take: Take) -> None:
 
 def test_row_tasks_may_go_to_another_queue(open_queue: Open) -> None:
     queue = open_queue("q")
-    queue.publish(tasks(3), experiment="x", evaluation="eval_a", queue="gpu", lane=2)
+    queue.publish(tasks(3), experiment="x", evaluation="eval_a", queue="gpu", fair_queue=2)
     queue.publish(tasks(1), experiment="x", evaluation="eval_a")
     assert (queue.queued(), queue.queued(queue="q"), queue.queued(queue="gpu"), queue.queued(2, queue="gpu")) == (
         1,

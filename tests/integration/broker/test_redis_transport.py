@@ -9,20 +9,20 @@ import pytest
 import redis
 from kombu import Connection, Consumer
 
-from doteval.broker.celery_app import celery_app, lane_queues
+from doteval.broker.celery_app import celery_app, declared_queues
 from doteval.broker.messages import RowTask
 from doteval.broker.publisher import Publisher
-from doteval.broker.redis_transport import PatientChannel, PatientTransport, ask_while
+from doteval.broker.redis_transport import ResilientChannel, ResilientTransport, ask_while
 from doteval.core.broker_url import Broker
 
 
 def test_it_is_used_whatever_has_used_redis_before(redis_url: str) -> None:
     with Connection(redis_url) as connection:
-        assert not isinstance(connection.transport, PatientTransport)
+        assert not isinstance(connection.transport, ResilientTransport)
     with celery_app(Broker(redis_url), "q").connection_for_read() as connection:
-        assert isinstance(connection.transport, PatientTransport)
+        assert isinstance(connection.transport, ResilientTransport)
         with connection.clone() as another:
-            assert isinstance(another.transport, PatientTransport)
+            assert isinstance(another.transport, ResilientTransport)
 
 
 def test_a_message_whose_acknowledgement_is_refused_keeps_no_other_out(redis_url: str) -> None:
@@ -37,7 +37,7 @@ def test_a_message_whose_acknowledgement_is_refused_keeps_no_other_out(redis_url
         connection.channel() as channel,
     ):
         channel.basic_qos(0, 1, False)
-        queue, *_ = lane_queues("q", Broker(redis_url))
+        queue, *_ = declared_queues("q", Broker(redis_url))
         with Consumer(channel, queue, callbacks=[lambda _, message: came.append(message)], accept=["json"]):
             connection.drain_events(timeout=10)
             assert not channel.qos.can_consume()
@@ -54,14 +54,14 @@ def test_a_message_whose_acknowledgement_is_refused_keeps_no_other_out(redis_url
 
 
 def test_no_message_is_asked_for_that_is_not_wanted(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PatientChannel, "wants_more", PatientChannel.wants_more)
+    monkeypatch.setattr(ResilientChannel, "wants_more", ResilientChannel.wants_more)
     publisher = Publisher(Broker(redis_url), "q")
     publisher.publish([RowTask("u", 0, 0)], experiment="x", evaluation="eval_a")
     came: list[Any] = []
     wanted = False
     ask_while(lambda: wanted)
     with celery_app(Broker(redis_url), "q").connection_for_read() as connection, connection.channel() as channel:
-        queue, *_ = lane_queues("q", Broker(redis_url))
+        queue, *_ = declared_queues("q", Broker(redis_url))
         with Consumer(channel, queue, callbacks=[lambda _, message: came.append(message)], accept=["json"]):
             with pytest.raises(TimeoutError):
                 connection.drain_events(timeout=0.5)
@@ -79,7 +79,7 @@ def test_who_closes_does_not_wait_for_a_message_that_may_never_come(redis_url: s
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, "polling_interval": 86_400}
     connection = app.connection_for_read()
     channel = connection.default_channel
-    queue, *_ = lane_queues("q", Broker(redis_url))
+    queue, *_ = declared_queues("q", Broker(redis_url))
     with Consumer(channel, queue, accept=["json"]):
         with pytest.raises(TimeoutError):
             connection.drain_events(timeout=0.1)

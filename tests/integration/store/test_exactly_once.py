@@ -43,20 +43,26 @@ class Messages:
     def __init__(self) -> None:
         self.queue = QUEUE
         self.waiting: list[RowTask] = []
-        self._lanes: dict[RowTask, int] = {}
+        self._fair_queues: dict[RowTask, int] = {}
 
     def publish(
-        self, tasks: Iterable[RowTask], *, experiment: str, evaluation: str, lane: int = 0, queue: str | None = None
+        self,
+        tasks: Iterable[RowTask],
+        *,
+        experiment: str,
+        evaluation: str,
+        fair_queue: int = 0,
+        queue: str | None = None,
     ) -> int:
         assert queue == QUEUE
         published = list(tasks)
         self.waiting += published
-        self._lanes.update(dict.fromkeys(published, lane))
+        self._fair_queues.update(dict.fromkeys(published, fair_queue))
         return len(published)
 
-    def queued(self, lane: int | None = None, *, queue: str | None = None) -> int:
+    def queued(self, fair_queue: int | None = None, *, queue: str | None = None) -> int:
         assert queue == QUEUE
-        return sum(lane is None or self._lanes[task] == lane for task in self.waiting)
+        return sum(fair_queue is None or self._fair_queues[task] == fair_queue for task in self.waiting)
 
 
 @dataclass

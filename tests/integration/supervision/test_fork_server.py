@@ -1,4 +1,4 @@
-"""What a launcher forks is like what the system starts."""
+"""What a fork server forks is like what the system starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import IO
 
 import pytest
 
-from doteval.supervision.fork_server import UNKNOWN, Launcher, LauncherGoneError, Process, begin_launcher
+from doteval.supervision.fork_server import UNKNOWN, ForkServer, ForkServerGoneError, Process, start_fork_server
 from doteval.worker import fork_server_main as other_side
 from tests.support.model_servers import wait_until
 
@@ -67,20 +67,20 @@ def output(directory: Path) -> Iterator[IO[bytes]]:
 
 
 @pytest.fixture
-def launcher(directory: Path) -> Iterator[Launcher]:
-    with begin_launcher() as launcher:
-        assert launcher is not None
-        wait_until(lambda: launcher.is_ready(1.0))
-        yield launcher
+def fork_server(directory: Path) -> Iterator[ForkServer]:
+    with start_fork_server() as fork_server:
+        assert fork_server is not None
+        wait_until(lambda: fork_server.is_ready(1.0))
+        yield fork_server
 
 
-@pytest.fixture(params=["launched", "spawned"])
+@pytest.fixture(params=["forked", "spawned"])
 def begin(request: pytest.FixtureRequest, output: IO[bytes]) -> Iterator[Begin]:
     """Starts ``python -m COMMAND`` either way."""
     begun: list[Process] = []
 
-    def launched(*command: str, environment: Mapping[str, str] | None = None) -> Process:
-        return request.getfixturevalue("launcher").launch(command, environment or {}, output)  # type: ignore[no-any-return]
+    def forked(*command: str, environment: Mapping[str, str] | None = None) -> Process:
+        return request.getfixturevalue("fork_server").launch(command, environment or {}, output)  # type: ignore[no-any-return]
 
     def spawned(*command: str, environment: Mapping[str, str] | None = None) -> Process:
         return subprocess.Popen(
@@ -93,7 +93,7 @@ def begin(request: pytest.FixtureRequest, output: IO[bytes]) -> Iterator[Begin]:
         )
 
     def run(*command: str, environment: Mapping[str, str] | None = None) -> Process:
-        process = (launched if request.param == "launched" else spawned)(*command, environment=environment)
+        process = (forked if request.param == "forked" else spawned)(*command, environment=environment)
         begun.append(process)
         return process
 
@@ -186,10 +186,10 @@ def test_waiting_for_it_has_an_end(begin: Begin, directory: Path) -> None:
 
 
 def test_what_is_forked_has_the_imports_made_and_nothing_of_one_process(
-    launcher: Launcher, output: IO[bytes], directory: Path
+    fork_server: ForkServer, output: IO[bytes], directory: Path
 ) -> None:
-    first = launcher.launch(["it_is", "wait"], {"SOMETHING": "first"}, output)
-    second = launcher.launch(["it_is", "0"], {}, output)
+    first = fork_server.launch(["it_is", "wait"], {"SOMETHING": "first"}, output)
+    second = fork_server.launch(["it_is", "0"], {}, output)
     assert second.wait(30) == 0
     one, other = sorted(said(directory, 2), key=lambda it: it["pid"] != first.pid)
     assert one["imported"] == other["imported"]
@@ -199,23 +199,23 @@ def test_what_is_forked_has_the_imports_made_and_nothing_of_one_process(
         "_pytest.unittest",
         "anyio.pytest_plugin",
     ]
-    assert one["parent"] == other["parent"] == launcher.pid
+    assert one["parent"] == other["parent"] == fork_server.pid
     assert other["variable"] is None
     assert other["open"] == ["0", "1", "2", "3"]
     first.kill()
     assert first.wait(30) == -signal.SIGKILL
 
 
-def test_how_those_ended_that_outlived_their_launcher_nobody_knows(
-    launcher: Launcher, output: IO[bytes], directory: Path
+def test_exit_codes_of_processes_that_outlive_the_fork_server_are_unknown(
+    fork_server: ForkServer, output: IO[bytes], directory: Path
 ) -> None:
-    process = launcher.launch(["it_is", "wait"], {}, output)
+    process = fork_server.launch(["it_is", "wait"], {}, output)
     said(directory)
-    os.kill(launcher.pid, signal.SIGKILL)
-    with pytest.raises(LauncherGoneError):
-        launcher.launch(["it_is", "0"], {}, output)
-    with pytest.raises(LauncherGoneError):
-        launcher.is_ready(0.0)
+    os.kill(fork_server.pid, signal.SIGKILL)
+    with pytest.raises(ForkServerGoneError):
+        fork_server.launch(["it_is", "0"], {}, output)
+    with pytest.raises(ForkServerGoneError):
+        fork_server.is_ready(0.0)
     assert process.poll() is None
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.1)
@@ -223,17 +223,17 @@ def test_how_those_ended_that_outlived_their_launcher_nobody_knows(
     assert process.wait(30) == UNKNOWN
 
 
-def test_it_is_deaf_to_those_who_ask_its_group_to_leave(launcher: Launcher, output: IO[bytes]) -> None:
+def test_it_is_deaf_to_those_who_ask_its_group_to_leave(fork_server: ForkServer, output: IO[bytes]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        os.killpg(launcher.pid, number)
-    assert launcher.launch(["it_is", "3"], {}, output).wait(30) == 3
+        os.killpg(fork_server.pid, number)
+    assert fork_server.launch(["it_is", "3"], {}, output).wait(30) == 3
 
 
 OWNER = """
 import time
-from doteval.supervision.fork_server import Launcher
-launcher = Launcher()
-print(launcher.pid, flush=True)
+from doteval.supervision.fork_server import ForkServer
+fork_server = ForkServer()
+print(fork_server.pid, flush=True)
 time.sleep(60)
 """
 
@@ -247,19 +247,19 @@ def test_it_ends_with_its_owner(directory: Path) -> None:
 
 
 def test_it_can_be_closed_in_the_middle_of_its_imports(directory: Path) -> None:
-    launcher = Launcher()
-    launcher.close()
-    assert not Path(f"/proc/{launcher.pid}").exists()
+    fork_server = ForkServer()
+    fork_server.close()
+    assert not Path(f"/proc/{fork_server.pid}").exists()
 
 
 def test_it_forks_nothing_beside_threads_that_came_with_the_interpreter(directory: Path) -> None:
     (directory / "sitecustomize.py").write_text(
         "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
     )
-    with begin_launcher({"PYTHONPATH": os.pathsep.join([str(directory), os.environ["PYTHONPATH"]])}) as launcher:
-        assert launcher is not None
-        with pytest.raises(LauncherGoneError):
-            wait_until(lambda: launcher.is_ready(1.0))
+    with start_fork_server({"PYTHONPATH": os.pathsep.join([str(directory), os.environ["PYTHONPATH"]])}) as fork_server:
+        assert fork_server is not None
+        with pytest.raises(ForkServerGoneError):
+            wait_until(lambda: fork_server.is_ready(1.0))
 
 
 @pytest.mark.parametrize("lacking", [(subprocess, "Popen"), (os, "pidfd_open")], ids=lambda it: str(it[1]))
@@ -270,8 +270,8 @@ def test_a_command_goes_on_without_one_that_cannot_be_had(
         raise BlockingIOError(errno.EAGAIN, "no")
 
     monkeypatch.setattr(*lacking, refuse)
-    with begin_launcher() as launcher:
-        assert launcher is None
+    with start_fork_server() as fork_server:
+        assert fork_server is None
 
 
 def test_a_machine_with_no_room_for_another_process_says_so(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:

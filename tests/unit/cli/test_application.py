@@ -13,7 +13,7 @@ import pytest
 
 import doteval
 from doteval.cli.application import EXIT_CODES, GROUPS
-from doteval.cli.options import local_launcher
+from doteval.cli.options import local_fork_server
 from doteval.core import exit_codes
 from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError, CodeMismatchError, DotEvalError, StoreError, UsageError
@@ -229,8 +229,8 @@ def test_worker_needs_a_broker(doteval_: CommandLine) -> None:
     assert "--broker" in ran.err
 
 
-class EarlyLauncher:
-    """A launcher that was begun before the settings were read, as far as a command asks for it."""
+class EarlyForkServer:
+    """A fork server that was begun before the settings were read, as far as a command asks for it."""
 
     closed = False
 
@@ -239,7 +239,7 @@ class EarlyLauncher:
 
 
 def test_what_was_begun_for_local_worker_processes_is_ended_where_settings_name_a_broker() -> None:
-    unused, used = EarlyLauncher(), EarlyLauncher()
-    assert local_launcher(unused, Broker("redis://elsewhere"), {"--workers": None}) is None
-    assert local_launcher(used, None, {"--workers": 3}) is used
+    unused, used = EarlyForkServer(), EarlyForkServer()
+    assert local_fork_server(unused, Broker("redis://elsewhere"), {"--workers": None}) is None
+    assert local_fork_server(used, None, {"--workers": 3}) is used
     assert (unused.closed, used.closed) == (True, False)

@@ -111,7 +111,7 @@ def test_until_results_tell_so_many_are_published_that_all_hands_are_full(
 def test_until_results_tell_rows_that_run_side_by_side_travel_together(
     store: Store, queue: FakeQueue, asked: bool, concurrency: int, rows: int, expected: int
 ) -> None:
-    queue.is_asked = asked
+    queue.is_pull_based = asked
     evaluation = begin(store, rows)
     worker(store, "a", concurrency=concurrency)
     worker(store, "b", concurrency=concurrency * 2)
@@ -168,7 +168,7 @@ def test_rows_that_run_side_by_side_travel_together(
 def test_rows_one_at_a_time_travel_for_a_second(
     store: Store, queue: FakeQueue, asked: bool, seconds: float, expected: int
 ) -> None:
-    queue.is_asked = asked
+    queue.is_pull_based = asked
     evaluation = begin(store, 2_000)
     for name in ("a", "b"):
         worker(store, name, concurrency=1)
@@ -178,7 +178,7 @@ def test_rows_one_at_a_time_travel_for_a_second(
 
 
 def test_rows_travel_in_small_groups_where_the_broker_sends_them_unasked(store: Store, queue: FakeQueue) -> None:
-    queue.is_asked = False
+    queue.is_pull_based = False
     evaluation = begin(store, 2_000)
     worker(store, concurrency=100)
     finish(store, evaluation, 0, 9, seconds=0.1)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from doteval.broker.fair_queues import Priority, lanes_of
+from doteval.broker.fair_queues import Priority, fair_queues_of
 from doteval.coordination import dispatcher as dispatcher_module
 from doteval.coordination.dispatcher import Dispatcher
 from doteval.core.experiments import Evaluation, EvaluationSpec
@@ -17,7 +17,7 @@ from tests.support.fake_queue import FakeQueue
 
 
 def lane_of(queue: FakeQueue, evaluation: Evaluation) -> set[int]:
-    return queue.lanes_of(evaluation.uid)
+    return queue.fair_queues_of(evaluation.uid)
 
 
 def test_experiments_get_lanes_of_their_own_and_evaluations_of_one_share_it(
@@ -73,13 +73,13 @@ def test_a_priority_has_lanes_of_its_own_and_is_kept(
     queue.take()
     dispatcher.restart(evaluation)
     assert dispatcher.publish(evaluation) == 2
-    assert lane_of(queue, evaluation) <= set(lanes_of(priority))
+    assert lane_of(queue, evaluation) <= set(fair_queues_of(priority))
 
 
 def test_when_all_lanes_are_taken_the_one_with_the_fewest_experiments_is_chosen(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue
 ) -> None:
-    lanes = lanes_of(Priority.NORMAL)
+    lanes = fair_queues_of(Priority.NORMAL)
     evaluations = [begin(store, 10, name=str(number)) for number in range(len(lanes) + 1)]
     for evaluation in evaluations:
         dispatcher.restart(evaluation)
@@ -95,6 +95,6 @@ def test_experiments_are_on_lanes_of_their_queue(store: Store, dispatcher: Dispa
     for evaluation in evaluations:
         dispatcher.restart(evaluation)
         dispatcher.publish(evaluation)
-    first, second, third = (queue.lanes_of(evaluation.uid) for evaluation in evaluations)
+    first, second, third = (queue.fair_queues_of(evaluation.uid) for evaluation in evaluations)
     assert first == second
     assert third.isdisjoint(first)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from doteval.core.results import Row
-from doteval.supervision.hang_detector import PATIENCE, StuckRows, under_way
-from doteval.supervision.inflight_journal import FlightLog, NotedRows
+from doteval.supervision.hang_detector import PATIENCE, HangDetector, under_way
+from doteval.supervision.inflight_journal import InflightJournal, JournalledRows
 
 
 class Clock:
@@ -25,11 +25,11 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "1.flights"
 
 
-def begin(flights: FlightLog, row: int = 2) -> NotedRows:
+def begin(flights: InflightJournal, row: int = 2) -> JournalledRows:
     return flights.note(1, [Row(row, "key", {})])
 
 
-def call(flights: FlightLog, row: int = 2) -> NotedRows:
+def call(flights: InflightJournal, row: int = 2) -> JournalledRows:
     """A row begins, and is called with a limit of ten seconds."""
     noted = begin(flights, row)
     noted.called(10.0)
@@ -38,7 +38,7 @@ def call(flights: FlightLog, row: int = 2) -> NotedRows:
 
 def test_a_call_is_over_its_time_when_it_has_been_seen_so_for_a_while(log: Path) -> None:
     clock = Clock()
-    stuck, flights = StuckRows(clock=clock), FlightLog(log)
+    stuck, flights = HangDetector(clock=clock), InflightJournal(log)
     call(flights)
     for ahead, expected in ((9.0, False), (10.5, False), (10.5 + PATIENCE, True)):
         clock.ahead = ahead
@@ -47,7 +47,7 @@ def test_a_call_is_over_its_time_when_it_has_been_seen_so_for_a_while(log: Path)
 
 def test_a_machine_that_stood_still_ends_no_row(log: Path) -> None:
     clock = Clock()
-    stuck, flights = StuckRows(clock=clock), FlightLog(log)
+    stuck, flights = HangDetector(clock=clock), InflightJournal(log)
     noted = call(flights)
     clock.ahead = 3600.0
     assert not stuck.are_in(1, log)
@@ -59,7 +59,7 @@ def test_a_machine_that_stood_still_ends_no_row(log: Path) -> None:
 
 def test_rows_without_a_limit_and_other_processes_are_never_over_their_time(log: Path, tmp_path: Path) -> None:
     clock = Clock()
-    stuck, flights = StuckRows(clock=clock), FlightLog(log)
+    stuck, flights = HangDetector(clock=clock), InflightJournal(log)
     begin(flights)
     for ahead in (1e6, 2e6):
         clock.ahead = ahead
@@ -69,7 +69,7 @@ def test_rows_without_a_limit_and_other_processes_are_never_over_their_time(log:
 
 def test_the_next_call_of_a_process_has_its_own_time(log: Path) -> None:
     clock = Clock()
-    stuck, flights = StuckRows(clock=clock), FlightLog(log)
+    stuck, flights = HangDetector(clock=clock), InflightJournal(log)
     first = call(flights)
     clock.ahead = 11.0
     assert not stuck.are_in(1, log)

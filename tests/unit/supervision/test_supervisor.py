@@ -30,7 +30,7 @@ OPTIONS = WorkerOptions(
 REPORT = """
 import json, os, signal, sys, time
 def report(text):
-    directory = json.loads(os.environ["DOTEVAL_WORKER"])["flight_logs"]
+    directory = json.loads(os.environ["DOTEVAL_WORKER"])["journals"]
     with open(f"{directory}/{os.getpid()}.start", "w") as file:
         file.write(text)
 """
