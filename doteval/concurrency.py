@@ -1,8 +1,7 @@
-"""How many rows of an evaluation are in flight at once: the strategies that `@foreach(concurrency=)` takes.
+"""The strategies that `@foreach(concurrency=)` takes: how many rows of an evaluation are in flight at once.
 
-A number is enough in most cases: ``concurrency=20`` is ``SlidingWindow(20)``. Where nothing is said, an async
-evaluation has ten rows in flight in each process, and a sync one runs one row after the other. All of
-them count per process.
+A number is enough in most cases: ``concurrency=20`` is ``SlidingWindow(20)``. By default an async evaluation has ten
+rows in flight, and a sync one runs one row after the other. All numbers are per process.
 """
 
 from __future__ import annotations
@@ -12,25 +11,25 @@ from typing import TypeAlias
 
 from doteval.errors import UsageError
 
-# Rows in flight of an async evaluation where nothing else is said.
+# Rows in flight of an async evaluation that does not set its concurrency.
 ASYNC_CONCURRENCY = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Sequential:
-    """One row after the other."""
+    """Runs one row after the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class AsyncSequential:
-    """One row after the other, for async evaluations. The same as `Sequential`."""
+    """Runs one row after the other. The same as `Sequential`, for files that name it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlidingWindow:
-    """Up to `max_concurrency` rows at once; the next begins as one ends.
+    """Runs up to `max_concurrency` rows at once; the next one begins as one ends.
 
-    Sync evaluations run in as many threads. Raises UsageError if it is below 1.
+    Sync evaluations run in as many threads. Raises UsageError if `max_concurrency` is below 1.
     """
 
     max_concurrency: int = ASYNC_CONCURRENCY
@@ -41,18 +40,18 @@ class SlidingWindow:
 
 @dataclass(frozen=True, slots=True)
 class Adaptive:
-    """As many rows at once as make the evaluation faster.
+    """Runs as many rows at once as make the evaluation faster.
 
-    The number grows by half as long as that brings more rows a second, holds where it does not, and is cut
-    when connections fail or a rate limit is hit.
+    The number grows by half as long as that brings more rows a second, stays where it does not, and is reduced when
+    connections fail or a rate limit is hit.
 
-    `adaptation_interval`: seconds between two decisions. `increase_threshold`: the rate must be this many
-    times the one before to grow further. `decrease_threshold`: below this many times, it shrinks again.
-    `stability_window`: decisions without a change after which it tries to grow once more.
-    `error_backoff_factor`: what it is multiplied with when the infrastructure failed. `throughput_window`:
-    rows that a rate is taken over, at least.
+    `adaptation_interval`: seconds between two decisions. `increase_threshold`: the number grows if the rate is
+    more than this many times the last one. `decrease_threshold`: it shrinks if the rate is less than this many times
+    the last one. `stability_window`: decisions without a change after which it grows once more.
+    `error_backoff_factor`: multiplies the number when a connection or server has failed. `throughput_window`: rows that
+    a rate is measured over, at least.
 
-    Raises UsageError for numbers that make no sense.
+    Raises UsageError if the numbers contradict each other or are out of range.
     """
 
     initial_concurrency: int = 5
@@ -81,10 +80,10 @@ class Adaptive:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Groups of `batch_size` rows: a group begins when the last one has ended.
+    """Runs groups of `batch_size` rows; a group begins when the one before has ended.
 
-    The rows of a group run at once if the evaluation is async, one after the other if it is sync. An
-    evaluation that takes lists is something else: see `doteval.batch`. Raises UsageError for a size below 1.
+    The rows of a group run at once if the evaluation is async, one after the other if it is sync. For evaluations
+    that take lists of rows see `doteval.batch`. Raises UsageError if `batch_size` is below 1.
     """
 
     batch_size: int = 10
@@ -97,16 +96,19 @@ Strategy: TypeAlias = Sequential | AsyncSequential | SlidingWindow | Adaptive | 
 
 
 def as_strategy(given: object) -> Strategy:
-    """What `concurrency=` was given, as a strategy: a number is a `SlidingWindow`.
+    """The strategy for the value of `concurrency=`: a number is a `SlidingWindow`.
 
-    Raises UsageError for anything that is none.
+    Raises UsageError for anything that is neither a number nor a strategy.
+
+    >>> as_strategy(20)
+    SlidingWindow(max_concurrency=20)
     """
     if isinstance(given, Strategy):
         return given
     if isinstance(given, int) and not isinstance(given, bool):
         return SlidingWindow(given)
     raise UsageError(
-        f"concurrency is a {type(given).__name__}, which is no concurrency strategy",
+        f"concurrency is a {type(given).__name__}, which is not a concurrency strategy",
         remedy="Give a number, or one of doteval.concurrency: Sequential(), SlidingWindow(20), Adaptive(), Batch(50).",
     )
 

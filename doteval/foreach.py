@@ -1,8 +1,7 @@
-"""`@foreach` and `@batch`: mark a function as an evaluation over the rows of a dataset.
+"""The decorators `@foreach` and `@batch` make a function an evaluation over the rows of a dataset.
 
-The decorated function stays a plain function that can be called with values. What changes is its
-signature: the parameters that a row fills are hidden from it, so that pytest takes only the rest
-for fixtures.
+The decorated function stays a plain function that can be called with values. Only its signature changes: it hides
+the parameters that a row fills, so that pytest takes only the others for fixtures.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ _ATTRIBUTE = "__foreach__"
 
 @dataclass(frozen=True, slots=True)
 class ForEachSpec:
-    """What `@foreach` was told.
+    """The arguments of `@foreach` or `@batch`.
 
-    `columns` are the parameters that a row fills; `dataset` is anything that
-    `doteval.datasets.open_dataset` takes. `retries` and `concurrency` override the command line for
-    this evaluation; `batch_size` is set by `@batch` only, whose function takes lists.
+    `columns`: the parameters that a row fills. `dataset`: anything that `doteval.datasets.open_dataset` takes.
+    `retries`, `concurrency`, `storage`: override the command line for this evaluation. `batch_size`: the most rows of a
+    call, None if the function takes one row and not lists.
     """
 
     columns: tuple[str, ...]
@@ -46,9 +45,12 @@ def spec_of(function: object) -> ForEachSpec | None:
 
 
 def parse_columns(column_spec: str) -> tuple[str, ...]:
-    """``"text, expected"`` → ``("text", "expected")``.
+    """Split a column spec into column names.
 
     Raises ColumnError for an empty spec, a name that is no identifier, or a name given twice.
+
+    >>> parse_columns("text, expected")
+    ('text', 'expected')
     """
     columns = tuple(part.strip() for part in column_spec.split(","))
     for column in columns:
@@ -65,8 +67,8 @@ def parse_columns(column_spec: str) -> tuple[str, ...]:
 class ForEach:
     """Makes `@foreach` decorators that share settings.
 
-    ``foreach = ForEach(retries=..., concurrency=..., storage=...)`` and then ``@foreach(spec,
-    dataset)``, or ``@foreach.NAME(split)`` for a registered dataset, whose columns are its own.
+    After ``foreach = ForEach(retries=..., concurrency=..., storage=...)``, use ``@foreach(column_spec, dataset)``, or
+    ``@foreach.NAME(split)`` for a registered dataset, which names its columns itself.
     """
 
     def __init__(self, *, retries: Any = None, concurrency: Any = None, storage: Any = None) -> None:
@@ -83,13 +85,18 @@ class ForEach:
         concurrency: Any = None,
         storage: Any = None,
     ) -> Callable[[Function], Function]:
-        """Mark a function: it runs once for each row of `dataset`, whose columns fill its parameters.
+        """Make a function an evaluation: it runs once for each row of `dataset`, whose columns fill its parameters.
 
-        `retries`: how often connection errors are tried again, or a tenacity object that says when.
-        `concurrency`: how many rows are in flight, or a strategy of `doteval.concurrency`. `storage`: the
-        URL of a result store of its own.
+        `retries`: how often connection errors are retried, or a tenacity object. `concurrency`: how many rows are
+        in flight, or a strategy of `doteval.concurrency`. `storage`: the URL of the evaluation's own result store.
 
-        Raises ColumnError if the function has no parameter for a column, UsageError for settings that are none.
+        Raises ColumnError if the function has no parameter for a column, UsageError if a setting is invalid.
+
+        >>> @foreach("text,expected", [("good", "positive")])
+        ... def eval_sentiment(text, expected):
+        ...     return text, expected
+        >>> eval_sentiment("bad", "negative")
+        ('bad', 'negative')
         """
         return self._decorator(parse_columns(column_spec), dataset, retries, concurrency, storage)
 
@@ -137,12 +144,12 @@ def batch(
     concurrency: Any = None,
     storage: Any = None,
 ) -> Callable[[Function], Function]:
-    """Mark a function that takes up to `batch_size` rows at a time.
+    """Make a function an evaluation that takes up to `batch_size` rows at a time.
 
-    Each column arrives as a list, and the function returns as many results, in the same order. Fixtures
-    of function scope are made for each batch, and `concurrency` counts batches.
+    Each column arrives as a list, and the function returns as many results, in the same order. Function-scoped
+    fixtures are made for each batch, and `concurrency` counts batches.
 
-    Raises ColumnError if the function has no parameter for a column, UsageError for settings that are none.
+    Raises ColumnError if the function has no parameter for a column, UsageError if a setting is invalid.
     """
     if batch_size < 1:
         raise ColumnError(f"batch_size must be at least 1, not {batch_size}")
@@ -165,7 +172,7 @@ def _mark(function: Function, spec: ForEachSpec) -> Function:
             f"column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}",
             remedy="Give the function a parameter of that name, or change the column spec.",
         )
-    # pytest must not take **kwargs, or a column, for a fixture.
+    # pytest takes every parameter in the signature for a fixture.
     marked.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[parameter for parameter in parameters if parameter.name not in spec.columns]
     )

@@ -1,4 +1,4 @@
-"""pytest's hooks, and nothing else: what they do lives in `execution` and the `local_` modules."""
+"""The pytest plugin: its hooks call `doteval.pytest_runtime` and `doteval.local`, and its fixtures are for authors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["async_openai_client", "model_providers", "openai_client"]
 
 loop_key = pytest.StashKey[LoopThread]()
 _screen_key = pytest.StashKey[Screen | None]()
-# A LocalExperiment, and what it came to; its module is imported when there is an evaluation to run.
+# A LocalExperiment and its results. Its module is imported only when there is an evaluation to run.
 _local_key = pytest.StashKey[Any]()
 _reports_key = pytest.StashKey[list[Any]]()
 _applied_thresholds_key = pytest.StashKey[set[Any]]()
@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
 
 
-@pytest.hookimpl(trylast=True)  # when there is a terminal reporter
+@pytest.hookimpl(trylast=True)  # after the terminal reporter is registered
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
@@ -59,7 +59,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     evaluations = [item for item in session.items if isinstance(item, EvaluationItem)]
     if not evaluations or is_embedded(config):
         return
-    # Imported here, so that pytest runs without evaluations do not wait for the store's libraries.
+    # Imported here, so that pytest runs without evaluations do not wait for the store's libraries to load.
     from doteval.local.session import LocalExperiment
 
     local = LocalExperiment(
@@ -113,7 +113,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    # pytest itself collects files that the command line names.
+    # pytest itself collects files that are named on the command line.
     is_pytests = parent.session.isinitpath(file_path) or any(
         file_path.match(pattern) for pattern in parent.config.getini("python_files")
     )

@@ -1,7 +1,7 @@
-"""Async fixtures, with no plugin: they run on the process's one event loop.
+"""Runs the async fixtures of evaluations on the process's one event loop.
 
-While one of an evaluation's is set up, its definition holds a sync function in place of the async one, so
-that neither pytest nor plugins for async tests (pytest-asyncio, anyio) find anything to do.
+While such a fixture is set up, its definition holds a sync function in place of the async one, so that pytest and
+plugins for async tests (pytest-asyncio, anyio) leave it alone.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from doteval.runner.event_loop import LoopThread
 
 @contextlib.contextmanager
 def on_loop(definition: Any, request: pytest.FixtureRequest, loop: LoopThread) -> Iterator[None]:
-    """Have a fixture set up on the loop inside the block, if it is async and an evaluation's.
+    """Inside the block, a fixture of an evaluation is set up on the loop if it is async.
 
-    Those of tests are left to pytest and its plugins.
+    Async fixtures of tests are left to pytest and its plugins.
     """
     function = definition.func
     if not isinstance(request._pyfuncitem, EvaluationItem | RowItem) or not _is_async(function):
         yield
         return
     resolved = internals.resolve_fixture_function(definition, request)
-    definition.func = _served(resolved, definition.argname, loop, _lock_of(request))
+    definition.func = _as_sync(resolved, definition.argname, loop, _lock_of(request))
     try:
         yield
     finally:
@@ -42,10 +42,10 @@ def _is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
-def _served(
+def _as_sync(
     function: Callable[..., Any], name: str, loop: LoopThread, lock: threading.RLock | None
 ) -> Callable[..., Any]:
-    """A sync fixture function that does the same, on the loop."""
+    """A sync fixture function that runs an async one on the loop."""
     if not inspect.isasyncgenfunction(function):
 
         def value(**arguments: Any) -> Any:
@@ -77,6 +77,6 @@ async def _last(generator: AsyncGenerator[Any, None], name: str) -> None:
 
 
 def _lock_of(request: Any) -> threading.RLock | None:
-    """The lock that is held while a row is set up and torn down: a row on the loop may look fixtures up."""
+    """The lock that is held while a row is set up. It is released meanwhile: a row on the loop may look fixtures up."""
     item = request._pyfuncitem
     return item.context.lock if isinstance(item, RowItem) else None

@@ -1,4 +1,4 @@
-"""pytest embedded in another program: the submitter, to collect; a worker process, to run rows."""
+"""Embeds a pytest session in another program: a submitter collects in it, a worker process runs rows in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from doteval.pytest_runtime.items import EvaluationItem
 
 @dataclass(frozen=True)
 class Collected:
-    """What pytest found. `root` is its root directory: paths of evaluations are below it."""
+    """The evaluations that pytest has collected, and its root directory, which their paths are relative to."""
 
     items: list[EvaluationItem]
     root: Path
@@ -34,24 +34,25 @@ def with_collected(
 ) -> None:
     """Collect evaluations below `paths` (files, directories, ``file::node``) and call `body` with them.
 
-    The pytest session lasts as long as `body`; its fixtures are torn down afterwards. What `body`
-    raises is raised here. A process can do this once: a second collection loses conftest fixtures.
-    `root` is pytest's root directory; None leaves it to pytest.
+    The pytest session lasts as long as `body`; its fixtures are torn down afterwards. A process can do this only once,
+    since a second collection loses the fixtures of conftest files.
 
-    Raises EvaluationFileError if a path does not exist, a file cannot be collected, or there is no
-    evaluation.
+    `keyword`: pytest's -k. `root`: pytest's root directory; None leaves it to pytest.
+
+    Raises what `body` raises, and EvaluationFileError if a path does not exist, a file cannot be collected, or there is
+    no evaluation.
     """
     for path in paths:
         file = Path(path.partition("::")[0])
         if not file.exists():
             raise EvaluationFileError(
-                f"no such file or directory: {file}", remedy="Check the path; it is relative to where you are."
+                f"no such file or directory: {file}", remedy="Check the path; it is relative to the current directory."
             )
     embedded = EmbeddedPytest(paths, body)
     arguments = [*paths, "--capture=no", "-p", "no:cacheprovider"]
-    # What plugins say of their settings is for `pytest`, not for every worker process to repeat. And that plugins are
-    # imported already is no error, whatever the user makes of warnings: doteval is one, and what forks worker processes
-    # imports for all of them.
+    # Plugins' warnings about their settings belong to `pytest`; every worker process would repeat them. And plugins
+    # that are imported already are no error, even if the user's settings make warnings errors: doteval itself is a
+    # plugin, and the fork server imports the others before it forks.
     for category in ("PytestDeprecationWarning", "PytestAssertRewriteWarning"):
         arguments += ["-W", f"ignore::pytest.{category}"]
     if keyword:
@@ -69,12 +70,12 @@ def with_collected(
 
 
 def is_embedded(config: pytest.Config) -> bool:
-    """Whether this pytest belongs to `with_collected`, and not to a user's command line."""
+    """Whether this pytest session was started by `with_collected`, and not by a user's command line."""
     return any(isinstance(plugin, EmbeddedPytest) for plugin in config.pluginmanager.get_plugins())
 
 
 class EmbeddedPytest:
-    """The plugin that takes the place of pytest's loop over tests, and keeps its terminal quiet."""
+    """A plugin that replaces pytest's loop over tests and captures what pytest prints."""
 
     def __init__(self, paths: Sequence[str], body: Callable[[Collected], None]) -> None:
         self._paths = paths
@@ -85,11 +86,12 @@ class EmbeddedPytest:
         self.called = False
 
     def output(self) -> str:
+        """The last lines that pytest has printed."""
         return "\n".join(self._terminal.getvalue().splitlines()[-20:])
 
     @pytest.hookimpl(wrapper=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> Generator[None, Any, Any]:
-        # Before pytest-xdist looks, if it is there: the user's addopts may ask it to share out the work.
+        # The user's addopts may start pytest-xdist; this runs before it reads the option.
         if hasattr(config.option, "numprocesses"):
             config.option.numprocesses = 0
         return (yield)
@@ -106,7 +108,7 @@ class EmbeddedPytest:
             return (yield)
         except pytest.UsageError as error:
             self.raised = EvaluationFileError(
-                str(error).splitlines()[0], remedy="List what there is with: pytest --collect-only FILE"
+                str(error).splitlines()[0], remedy="List the evaluations with: pytest --collect-only FILE"
             )
             raise
 
@@ -117,7 +119,7 @@ class EmbeddedPytest:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self.called = True
-        # What is there now stays: the garbage collector need not look through it again and again.
+        # All objects so far stay, so the garbage collector need not visit them again.
         gc.freeze()
         try:
             self._check(session)
@@ -125,7 +127,7 @@ class EmbeddedPytest:
             self._body(Collected(items, session.config.rootpath, session.config))
         except BaseException as error:  # noqa: BLE001 - pytest would print it; `with_collected` raises it again
             self.raised = error
-        # pytest looks for garbage twice before it ends.
+        # pytest collects garbage twice before it ends, which would visit all of them.
         gc.freeze()
         return True
 
@@ -133,7 +135,7 @@ class EmbeddedPytest:
         if self._failed:
             raise EvaluationFileError(
                 f"{self._failed[0].nodeid or self._paths[0]} cannot be collected:\n{_reason(self._failed[0])}",
-                remedy="Mend the file; `pytest --collect-only` shows the whole traceback.",
+                remedy="Correct the file; `pytest --collect-only` shows the whole traceback.",
             )
         if not any(isinstance(item, EvaluationItem) for item in session.items):
             raise EvaluationFileError(

@@ -24,14 +24,14 @@ class EvaluationSetup:
 
     def __init__(self) -> None:
         self.item: EvaluationItem | None = None
-        # What was set up last: `item`, or one whose set-up failed half-way.
+        # The evaluation that was set up last: `item`, or one whose set-up failed half-way.
         self._last: EvaluationItem | None = None
         self._lock = threading.RLock()
         self._free: list[RowContext] = []
         self._shared: PreparedCall | None = None
 
     def adopt(self, item: EvaluationItem) -> None:
-        """Take an evaluation that pytest itself has set up."""
+        """Take over an evaluation that pytest itself has set up."""
         self.item = self._last = item
         self._free = []
         self._shared = None
@@ -40,16 +40,16 @@ class EvaluationSetup:
             self._shared = PreparedCall(item.obj, {name: item.funcargs[name] for name in wanted})
 
     def enter(self, item: EvaluationItem) -> None:
-        """Set up an evaluation as pytest would, and tear down what it does not share with the last.
+        """Set up an evaluation as pytest would, and tear down what it does not share with the last one.
 
-        Raises LoadFailedError if a fixture raises or skips, or a mark says to skip.
+        Raises LoadFailedError if a fixture raises or skips, or a mark skips the evaluation.
         """
         if item is self.item:
             return
         try:
             self._leave(item)
         except BaseException as error:
-            # The rows that used it are stored, and the next evaluation has no part in it.
+            # The rows that used the fixture are stored, and the next evaluation does not use it.
             if ends_command(error):
                 raise
             logger.exception("a fixture that is no longer needed could not be torn down")
@@ -64,12 +64,12 @@ class EvaluationSetup:
         self.adopt(item)
 
     def close(self) -> None:
-        """Tear down everything, session fixtures last. Raises what teardowns raise."""
+        """Tear down everything, session fixtures last. Raises what the teardowns raise."""
         self._leave(None)
 
     @property
     def shared_call(self) -> PreparedCall | None:
-        """What to call for every row, if no row has fixtures of its own."""
+        """What to call for every row, None if each row has fixtures of its own."""
         return self._shared
 
     def take_context(self) -> RowContext:
@@ -93,8 +93,8 @@ class EvaluationSetup:
 def load_session_fixtures(items: list[EvaluationItem]) -> list[LoadFailedError]:
     """Load the session fixtures of evaluations before any row arrives.
 
-    Of a parametrized session fixture the first parameter is loaded. What cannot be loaded is
-    returned, not raised: other evaluations may still do.
+    A parametrized session fixture is loaded with its first parameter. Failures are returned and not raised, since
+    other evaluations may still run.
     """
     failures = []
     loaded: set[Any] = set()

@@ -1,4 +1,4 @@
-"""Which code an evaluation consists of: its file, the conftest files above it, and what they import.
+"""Hashes the code that an evaluation consists of: its file, the conftest files above it, and what they import.
 
 Only files below pytest's root directory count, and none of an installed package.
 """
@@ -19,15 +19,15 @@ from doteval.core.run_config import RunConfig
 from doteval.pytest_runtime.items import EvaluationItem, queue_of
 from doteval.runner.concurrency_windows import window_for
 
-# Not the user's, even where a checkout of doteval lies below the root directory.
+# A checkout of doteval may lie below the root directory; it is no user code even then.
 _OWN_PACKAGE = Path(__file__).parents[1]
 
 
 def fingerprint(item: EvaluationItem) -> dict[str, str]:
-    """The hash of every file of the user's that the evaluation consists of, by path below the root.
+    """The hash of every user file that the evaluation consists of, by its path below the root directory.
 
-    Imports are followed as they are written, in functions too, to modules that are imported by now.
-    Submitter and worker process ask right after collection, so that both come to the same files.
+    Imports are followed as they are written, also inside functions, to modules that are imported by now. Submitter and
+    worker process both call this right after collection, so that they find the same files.
     """
     root = item.config.rootpath
     found: dict[Path, None] = {}
@@ -44,8 +44,11 @@ def fingerprint(item: EvaluationItem) -> dict[str, str]:
 def differing_files(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
     """The files whose content differs, or that only one side has.
 
-    The two sides may have different root directories, one inside the other: paths are compared below
-    the inner one, and a file outside of it is one that only one side has.
+    The two sides may have different root directories, one inside the other. Paths are then compared below the inner
+    one, and a file outside of it is one that only one side has.
+
+    >>> differing_files({"project/eval_a.py": "1", "project/b.py": "2"}, {"eval_a.py": "1", "b.py": "3"})
+    ['b.py']
     """
     folder_of_theirs, folder_of_ours = _folders(theirs, ours)
     mine = _below(ours, folder_of_ours)
@@ -54,9 +57,9 @@ def differing_files(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[
 
 
 def _folders(theirs: Mapping[str, str], ours: Mapping[str, str]) -> tuple[str, str]:
-    """The folders of the inner root directory in (theirs, ours): at least one of the two is empty.
+    """The folders of the inner root directory in (theirs, ours), of which at least one is empty.
 
-    Where several would do, as `conftest.py` is in many folders, the one with the most common paths.
+    If several fit, since `conftest.py` is in many folders, it is the one with the most paths in common.
     """
     candidates = [("", "")]
     candidates += [(folder, "") for folder in sorted(_inner_folders(theirs, ours))]
@@ -69,7 +72,7 @@ def _inner_folders(outer: Mapping[str, str], inner: Mapping[str, str]) -> set[st
 
 
 def _below(files: Mapping[str, str], folder: str) -> dict[str, str]:
-    # What is outside keeps apart from what has the same name inside.
+    # Files outside of the folder are kept apart from files of the same name inside.
     up = "../" * folder.count("/")
     return {path.removeprefix(folder) if path.startswith(folder) else up + path: value for path, value in files.items()}
 
@@ -110,7 +113,7 @@ def _package_of(path: Path) -> str:
 
 @functools.cache
 def _imported_names(path: Path, package: str) -> tuple[str, ...]:
-    # The packages that the file lies in run before it.
+    # Importing a file imports the packages that it lies in.
     names = [package] if package else []
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
@@ -122,7 +125,7 @@ def _imported_names(path: Path, package: str) -> tuple[str, ...]:
                 base = ".".join([*parents, base] if base else parents)
             names.append(base)
             names.extend(f"{base}.{alias.name}" for alias in node.names)
-    # An import of a.b.c runs a and a.b as well.
+    # An import of a.b.c also imports a and a.b.
     return tuple({".".join(name.split(".")[:length]) for name in names for length in range(1, name.count(".") + 2)})
 
 

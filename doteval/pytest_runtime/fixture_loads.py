@@ -1,4 +1,4 @@
-"""Watching session fixtures load: how often, how long, and what they say of themselves."""
+"""Observes how session fixtures load: how often, for how long, and what their `get_stats()` returns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Stats = Mapping[str, Any] | str
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One load of a session fixture in this process. `seconds` leaves out the fixtures it requests."""
+    """One load of a session fixture in this process. `seconds` is without the fixtures that it requests."""
 
     fixture: str
     node: str
@@ -30,7 +30,7 @@ class Load:
     error: str | None = None
 
     def stats(self) -> Stats | None:
-        """What the value's `get_stats()` says now, None if it has none or says nothing usable."""
+        """What the value's `get_stats()` returns now, None if there is none or it returns no text or mapping."""
         get_stats = getattr(self.value, "get_stats", None)
         if not callable(get_stats):
             return None
@@ -42,10 +42,10 @@ class Load:
 
 
 class LoadObserver(Protocol):
-    """Is told of the loads of session fixtures, on the thread that loads them.
+    """Is notified of loads of session fixtures, on the thread that loads them.
 
-    And, by `used`, what a fixture that rows share has used while it was set up for nobody in particular: before a
-    worker process had rows to run, or by pytest itself.
+    `used` reports usage of a shared fixture that was set up for no evaluation in particular: before a worker process
+    had rows to run, or by pytest itself.
     """
 
     def loaded(self, load: Load) -> None: ...
@@ -55,7 +55,7 @@ class LoadObserver(Protocol):
 
 
 class LoadTimer:
-    """A pytest plugin that times session fixtures and tells an observer."""
+    """A pytest plugin that times loads of session fixtures and notifies an observer."""
 
     def __init__(self, observer: LoadObserver) -> None:
         self._observer = observer
@@ -94,7 +94,7 @@ class LoadTimer:
             raise
         load = Load(fixturedef.argname, fixturedef.baseid, time.perf_counter() - start, evaluation, value)
         self._observer.loaded(load)
-        # Finalizers are called last first, so this one sees the value before its teardown does.
+        # Finalizers are called last first, so this one sees the value before its teardown.
         request.addfinalizer(lambda: self._observer.unloading(load))
         return value
 

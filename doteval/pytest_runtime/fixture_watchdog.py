@@ -1,7 +1,7 @@
-"""A watch over teardowns: one that never ends would keep its process for ever, and nothing can end it.
+"""Notices a fixture teardown that does not end, which would keep its process alive for ever.
 
-What waits in C code (for a socket, a process, another thread) cannot be interrupted outside of the main
-thread, so all that is left is to say which fixture it is, and to leave without it.
+A teardown that waits in C code (for a socket, a process, another thread) cannot be interrupted outside of the main
+thread. The process can only name the fixture and exit without it.
 """
 
 from __future__ import annotations
@@ -16,28 +16,26 @@ from doteval.pytest_runtime import pytest_internals as internals
 
 
 class FixtureWatchdog:
-    """Looks at the thread that tears fixtures down; between two looks it costs nothing.
+    """Samples the stack of the thread that tears fixtures down; it costs nothing between two samples.
 
-    `patience` is how many seconds one fixture may take; `clock` gives seconds that only ever grow.
+    `limit`: seconds that the teardown of one fixture may take. `clock`: monotonic seconds.
     """
 
-    def __init__(
-        self, thread: threading.Thread, patience: float, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, thread: threading.Thread, limit: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._thread = thread
-        self._patience = patience
+        self._limit = limit
         self._clock = clock
         self._closing: str | None = None
-        # The frame itself and not its id, which the next teardown might have too.
+        # The frame itself and not its id, which the next teardown might reuse.
         self._seen: FrameType | str | None = None
         self._since = 0.0
 
     def closing(self, what: str = "the end of the pytest session") -> None:
-        """Say that from now on the thread has nothing to do but to tear down and to end; `what` it does first."""
+        """From now on the thread has nothing to do but to end, so all of it counts. `what` names it for people."""
         self._closing = what
 
     def overdue(self) -> str | None:
-        """What has been torn down for too long, for people; None if all is well. To be asked now and then."""
+        """What has taken longer than the limit, for people; None if nothing has. Call it every few seconds."""
         thread_id = self._thread.ident
         frame = None if thread_id is None else sys._current_frames().get(thread_id)
         found = internals.teardown_under_way(frame)
@@ -51,4 +49,4 @@ class FixtureWatchdog:
         if seen is None or seen is not self._seen:
             self._seen, self._since = seen, self._clock()
             return None
-        return what if self._clock() - self._since >= self._patience else None
+        return what if self._clock() - self._since >= self._limit else None

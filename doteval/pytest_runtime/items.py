@@ -25,9 +25,10 @@ MARK = "doteval"
 
 _MARK_ARGUMENTS = ("queue",)
 
-# Frames shown of the error behind one of ours, counted from where it was raised.
+# Frames shown of an error that caused a DotEvalError, counted from where it was raised.
 _FRAMES = 4
 
+# Fixtures of pytest that change the whole process.
 _EXCLUSIVE = frozenset(
     {
         "capfd",
@@ -45,14 +46,14 @@ _EXCLUSIVE = frozenset(
 class EvaluationItem(pytest.Function):
     """An evaluation: one eval function with one set of parameters.
 
-    Its set-up loads what is wider than a row and leaves function-scoped fixtures to the rows. What
-    it does when pytest runs it is set by `evaluate`.
+    Its set-up loads the fixtures that rows share and leaves function-scoped ones to the rows. `evaluate` is called
+    when pytest runs the item.
     """
 
     evaluate: Callable[[EvaluationItem], None] | None = None
     loading = False
 
-    # Asked for several times a row, and pytest looks the function up each time.
+    # Read several times a row, and pytest looks the function up each time.
     @functools.cached_property
     def spec(self) -> ForEachSpec:
         spec = spec_of(self.obj)
@@ -67,7 +68,7 @@ class EvaluationItem(pytest.Function):
 
     @property
     def evaluation_path(self) -> str:
-        """The file below the root directory, with forward slashes."""
+        """The path of the file below the root directory, with forward slashes."""
         try:
             return self.path.relative_to(self.config.rootpath).as_posix()
         except ValueError:
@@ -75,10 +76,11 @@ class EvaluationItem(pytest.Function):
 
     @property
     def is_async(self) -> bool:
+        """Whether the eval function is a coroutine function."""
         return inspect.iscoroutinefunction(self.obj)
 
     def wide_fixture_names(self) -> list[str]:
-        """The fixtures of this evaluation that rows share, in the order in which pytest loads them."""
+        """The fixtures that the rows of this evaluation share, in the order in which pytest loads them."""
         definitions = internals.fixture_info(self).name2fixturedefs
         return [
             name
@@ -91,7 +93,7 @@ class EvaluationItem(pytest.Function):
         ]
 
     def exclusive_fixture_names(self) -> list[str]:
-        """The fixtures of pytest that change the whole process, so that only one row at a time can use them."""
+        """The requested fixtures that change the whole process, so that only one row at a time can use them."""
         definitions = internals.fixture_info(self).name2fixturedefs
         return [
             name
@@ -125,7 +127,7 @@ class EvaluationItem(pytest.Function):
         error = excinfo.value
         if not isinstance(error, DotEvalError):
             return super().repr_failure(excinfo)
-        # Our own errors say what to do; where in doteval they were raised is of no use.
+        # A DotEvalError says what to do; the place in doteval that raised it does not help the user.
         cause = error.__cause__
         if cause is None:
             return str(error)
@@ -143,9 +145,11 @@ def evaluation_items(
     obj: object,
     found: pytest.Item | pytest.Collector | list[pytest.Item | pytest.Collector] | None,
 ) -> Any:
-    """What pytest should collect for a name: evaluations in place of functions that `@foreach` marked.
+    """What pytest should collect for a name: evaluations in place of functions that `@foreach` decorates.
 
-    `found` is what pytest and other plugins would collect.
+    `found`: what pytest and other plugins would collect.
+
+    Raises CollectError if a `doteval` mark cannot be used.
     """
     if inspect.isclass(obj):
         if found is None and name.startswith(CLASS_PREFIX) and _has_evaluations(obj):
@@ -164,6 +168,7 @@ def evaluation_items(
 
 
 def is_evaluation_file(path: Path) -> bool:
+    """Whether the file's name is that of a file with evaluations."""
     return fnmatch.fnmatch(path.name, FILE_PATTERN)
 
 

@@ -1,7 +1,7 @@
-"""The private names of pytest that the row runner stands on, each behind a function of our own.
+"""Wraps the private names of pytest that the row runner needs, each in a function or class of its own.
 
-`tests/unit/pytest_runtime/test_pytest_internals.py` holds a test for each, against the range of pytest versions
-that pyproject.toml pins.
+`tests/unit/pytest_runtime/test_pytest_internals.py` tests each of them against the range of pytest versions that
+pyproject.toml pins.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ __all__ = [
 class RowSetupState(SetupState):
     """A set-up state that lets any number of rows overlap.
 
-    pytest's own keeps one stack, so only one item can be set up at a time. Here the stack is for
-    what is wider than a row; a row carries its own finalizers.
+    pytest's own state has one stack, so only one item can be set up at a time. Here the stack is for wider fixtures,
+    and each row has its own finalizers.
     """
 
     def is_node_active(self, node: pytest.Item | pytest.Collector) -> bool:  # type: ignore[override]
@@ -75,7 +75,7 @@ class RowSetupState(SetupState):
 
 
 class RowRequest(TopRequest):  # type: ignore[misc] # final for typing only
-    """The `request` of a row: look-ups during the call take the lock that guards set-up."""
+    """The `request` of a row: look-ups during the call take the lock that protects set-up."""
 
     def __init__(self, item: pytest.Function, lock: Any) -> None:
         super().__init__(item, _ispytest=True)
@@ -90,10 +90,9 @@ class RowRequest(TopRequest):  # type: ignore[misc] # final for typing only
 
 
 class LoadedFixture(FixtureDef[object]):
-    """A view of a wide fixture that is loaded: gives the value, and forgets who used it.
+    """A view of a wide fixture that is loaded: it returns the value and drops finalizers.
 
-    Otherwise each row would leave a finalizer behind in every wide fixture that its function
-    fixtures request.
+    Without it, each row would leave a finalizer behind in every wide fixture that its function fixtures request.
     """
 
     def execute(self, request: SubRequest) -> object:  # noqa: ARG002
@@ -105,7 +104,7 @@ class LoadedFixture(FixtureDef[object]):
 
 
 def import_plugins() -> None:
-    """Import what pytest imports when it begins: its own plugins."""
+    """Import pytest's own plugins, which it imports when it starts."""
     for name in default_plugins:
         importlib.import_module(f"_pytest.{name}")
 
@@ -123,16 +122,17 @@ def set_up_session(session: pytest.Session) -> None:
 
 
 def generate_functions(collector: pytest.Module | pytest.Class, name: str, obj: object) -> Iterator[pytest.Function]:
-    """The items of a function: one for each of its parameter sets."""
+    """The items of a function, one for each of its parameter sets."""
     return collector._genfunctions(name, obj)
 
 
 def fixture_info(item: pytest.Function) -> FuncFixtureInfo:
+    """Which fixtures the item requests, and their definitions."""
     return item._fixtureinfo
 
 
 def scope_of(definition: FixtureDef[Any], item: pytest.Function) -> Scope:
-    """The scope that a fixture has for this item: `parametrize(scope=...)` overrides its own."""
+    """The scope of a fixture for this item: `parametrize(scope=...)` overrides the fixture's own."""
     callspec = getattr(item, "callspec", None)
     scope: Scope = definition._scope
     return scope if callspec is None else callspec._arg2scope.get(definition.argname, scope)
@@ -141,8 +141,7 @@ def scope_of(definition: FixtureDef[Any], item: pytest.Function) -> Scope:
 def is_per_row(definition: FixtureDef[Any], item: pytest.Function) -> bool:
     """Whether each row has an instance of its own.
 
-    So it is for function scope, and for class scope outside of a class, where pytest falls back to
-    the function.
+    That holds for function scope, and for class scope outside of a class, where pytest falls back to the function.
     """
     scope = scope_of(definition, item)
     return scope is Scope.Function or (scope is Scope.Class and item.cls is None)
@@ -154,12 +153,12 @@ def is_constant(definition: FixtureDef[Any]) -> bool:
 
 
 def is_pytests(definition: FixtureDef[Any]) -> bool:
-    """Whether the fixture is one that pytest brings."""
+    """Whether the fixture is one of pytest's own."""
     return definition.func.__module__.startswith("_pytest.")
 
 
 def fresh_copy(definition: FixtureDef[Any]) -> FixtureDef[Any]:
-    """A fixture definition that loads anew, whatever the original has cached."""
+    """A copy of a fixture definition that loads anew, whatever the original has cached."""
     fresh = copy.copy(definition)
     fresh.cached_result = None
     fresh._finalizers = []  # type: ignore[misc]
@@ -167,7 +166,7 @@ def fresh_copy(definition: FixtureDef[Any]) -> FixtureDef[Any]:
 
 
 def loaded_view(definition: FixtureDef[Any]) -> FixtureDef[Any]:
-    """The definition as rows see it: a `LoadedFixture` if it has a value, else itself."""
+    """A `LoadedFixture` for a definition that has a value, else the definition itself."""
     if definition.cached_result is None or definition.cached_result[2] is not None:
         return definition
     view = copy.copy(definition)
@@ -176,22 +175,22 @@ def loaded_view(definition: FixtureDef[Any]) -> FixtureDef[Any]:
 
 
 def fixture_definitions(item: pytest.Function, name: str) -> Sequence[FixtureDef[Any]] | None:
-    """The definitions of a name that the item can see, for look-ups that were not declared."""
+    """The definitions of a fixture name that the item can see, for names that it does not declare."""
     return item.session._fixturemanager.getfixturedefs(name, item)
 
 
 def renew_request(item: pytest.Function) -> None:
-    """Forget which fixtures the item has looked up."""
+    """Forget the fixtures that the item has looked up."""
     item._initrequest()
 
 
 def prepare_stash(item: pytest.Item) -> None:
-    """What pytest's own run protocol leaves on an item and `tmp_path` reads at teardown."""
+    """Put on the item what pytest's run protocol would, and what `tmp_path` reads at teardown."""
     item.stash[tmppath_result_key] = {}
 
 
 def teardown_under_way(frame: FrameType | None) -> tuple[FrameType, FixtureDef[Any]] | None:
-    """The fixture that a thread is tearing down, and the call that does it; `frame` is where the thread is."""
+    """The frame that tears a fixture down and the fixture, None if none does. `frame` is the thread's innermost."""
     while frame is not None:
         if frame.f_code is FixtureDef.finish.__code__:
             return frame, frame.f_locals["self"]
@@ -200,14 +199,14 @@ def teardown_under_way(frame: FrameType | None) -> tuple[FrameType, FixtureDef[A
 
 
 def skipped(reason: str) -> BaseException:
-    """What to raise to have pytest report the item as skipped, at the item's own line."""
+    """The exception that makes pytest report the item as skipped, at the item's own line."""
     return pytest.skip.Exception(reason, _use_item_location=True)
 
 
 def start_log_capture(item: pytest.Item) -> Callable[[], object]:
-    """What `caplog` reads: the log of this item alone. Returns what ends it.
+    """Start to capture the item's log for `caplog`, as pytest does for items that it runs itself.
 
-    pytest starts it for each item that it runs itself.
+    Returns a function that ends the capture.
     """
     handler = LogCaptureHandler()
     plugin = item.config.pluginmanager.get_plugin("logging-plugin")

@@ -1,4 +1,4 @@
-"""Calling an eval function, with one row or with a batch, and turning whatever happens into outcomes."""
+"""Calls eval functions, with one row or with a batch, and turns what they return or raise into outcomes."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ _REMEDY = "Return Result(score, prompt=...), or the score of an evaluator."
 
 
 def call(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Outcome:
-    """Call a sync eval function. Raises only, on the main thread, KeyboardInterrupt and pytest.exit."""
+    """Call a sync eval function. Raises only KeyboardInterrupt and pytest.exit, on the main thread."""
     return _outcome(perform(function, arguments, policy))
 
 
 async def call_async(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Outcome:
-    """Call an async eval function. Raises only CancelledError, if its own task is cancelled."""
+    """Call an async eval function. Raises only CancelledError, if the task that runs it is cancelled."""
     return _outcome(await perform_async(function, arguments, policy))
 
 
 def call_batch(
     function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy, rows: int
 ) -> list[Outcome]:
-    """Call a sync eval function with lists of `rows` values. One outcome for each, in the same order.
+    """Call a sync eval function with lists of `rows` values. Returns an outcome for each row, in the same order.
 
-    Each has the time of the whole call; the usage is the first one's, so that it counts once. What the
-    call raises, and a list of results of another length, fails all of them. Raises as `call` does.
+    Each outcome has the time of the whole call; only the first has its usage, so that it counts once. If the
+    call raises, or returns a list of another length, all rows fail. Raises the same as `call`.
     """
     return _outcomes(perform(function, arguments, policy), rows)
 
@@ -56,17 +56,17 @@ def call_batch(
 async def call_batch_async(
     function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy, rows: int
 ) -> list[Outcome]:
-    """`call_batch` for an async eval function. Raises as `call_async` does."""
+    """`call_batch` for an async eval function. Raises the same as `call_async`."""
     return _outcomes(await perform_async(function, arguments, policy), rows)
 
 
 def failed_before_call(error: BaseException, where: str) -> Outcome:
-    """The outcome of a row whose fixtures could not be set up."""
+    """The outcome of a row that was not called because of an error; `where` the error happened."""
     return _failed(error, Performed(time.time(), 0.0), prefix=f"{where}: ")
 
 
 def with_teardown_errors(outcome: Outcome, errors: list[BaseException]) -> Outcome:
-    """The same outcome, telling of teardowns that raised. What was computed is kept."""
+    """The same outcome with the errors of teardowns added. Its scores are kept."""
     if not errors:
         return outcome
     error = describe(errors[0], prefix="at the teardown of a fixture: ")
@@ -76,7 +76,7 @@ def with_teardown_errors(outcome: Outcome, errors: list[BaseException]) -> Outco
 
 
 def with_usage(outcome: Outcome, used: Sequence[Usage]) -> Outcome:
-    """The same outcome, with what the row's own fixtures used."""
+    """The same outcome with the usage of the row's own fixtures added."""
     return replace(outcome, usage=together([*outcome.usage, *used])) if used else outcome
 
 
@@ -96,8 +96,8 @@ def _outcomes(performed: Performed, rows: int) -> list[Outcome]:
     elif error is None and len(returned) != rows:
         error = InvalidResultError(
             f"the eval function returned {len(returned)} results for a batch of {rows} rows",
-            remedy="Return one Result (or score) for each row, in the same order: which row they belong to is not "
-            "known otherwise, so that all rows of the batch have failed.",
+            remedy="Return one Result (or score) for each row, in the same order. All rows of this batch have failed, "
+            "since nothing says which result belongs to which row.",
         )
     if error is not None:
         outcomes = [_failed(error, performed)] * rows

@@ -1,6 +1,6 @@
-"""Windows: how many calls may be in flight now. One for each concurrency strategy.
+"""Windows decide how many calls may be in flight now, one class for each concurrency strategy.
 
-A window belongs to the thread that begins the calls. It is asked before each, and told of each that ends.
+A window belongs to the thread that begins the calls, which asks it before each call and reports each end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from doteval.concurrency import ASYNC_CONCURRENCY, Adaptive, Batch, SlidingWindo
 
 
 class Window(Protocol):
-    """`size` is how many calls may be in flight now, `most` how many may ever be."""
+    """Limits the calls in flight: to `size` now, and to `most` at any time."""
 
     @property
     def size(self) -> int: ...
@@ -23,17 +23,17 @@ class Window(Protocol):
     def most(self) -> int: ...
 
     def admits(self, in_flight: int) -> bool:
-        """Whether one more call may begin, with so many in flight."""
+        """Whether one more call may begin while `in_flight` calls are in flight."""
 
     def begun(self) -> None:
-        """A call has begun."""
+        """Note that a call has begun."""
 
     def ended(self, *, infrastructure_failed: bool) -> None:
-        """A call has ended."""
+        """Note that a call has ended, and whether a connection or server failed it."""
 
 
 class FixedWindow:
-    """The same number of calls all the time."""
+    """Admits the same number of calls all the time."""
 
     def __init__(self, size: int) -> None:
         self.size = self.most = size
@@ -49,7 +49,7 @@ class FixedWindow:
 
 
 class GroupWindow:
-    """So many calls, then none before all of them have ended."""
+    """Admits `size` calls, and then none before all of them have ended."""
 
     def __init__(self, size: int) -> None:
         self.size = self.most = size
@@ -68,7 +68,10 @@ class GroupWindow:
 
 
 class AdaptiveRowWindow:
-    """Climbs the hill of calls a second: see `doteval.concurrency.Adaptive`."""
+    """Finds the number of calls that gives the most calls a second, by hill climbing.
+
+    The parameters are those of `doteval.concurrency.Adaptive`.
+    """
 
     def __init__(self, strategy: Adaptive, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._strategy = strategy
@@ -90,7 +93,7 @@ class AdaptiveRowWindow:
     def ended(self, *, infrastructure_failed: bool) -> None:
         self._ended += 1
         self._failed = self._failed or infrastructure_failed
-        # Calls that were in flight before the last change say nothing of it: so many must have ended.
+        # Calls that were in flight before the last change say nothing of it, so they must have ended first.
         if self._ended < max(self.size, self._strategy.throughput_window) and not self._failed:
             return
         now = self._clock()
@@ -102,7 +105,7 @@ class AdaptiveRowWindow:
         strategy, before = self._strategy, self._rate
         self._rate = rate
         if self._failed:
-            # The rate with failures is no measure for the next.
+            # A rate with failures cannot be compared with the next one.
             self._rate = None
             self._resize(math.floor(self.size * strategy.error_backoff_factor))
         elif before is None or rate > before * strategy.increase_threshold or self._held >= strategy.stability_window:
@@ -117,13 +120,16 @@ class AdaptiveRowWindow:
         self.size = max(self._strategy.min_concurrency, min(size, self._strategy.max_concurrency))
 
 
-def window_for(own: object, told: int | Adaptive | None, *, is_async: bool) -> Window:
+def window_for(own: object, from_command: int | Adaptive | None, *, is_async: bool) -> Window:
     """The window of an evaluation.
 
-    `own` is what its decorator says, `told` what the command says: the first that is not None counts.
-    `told` as `Adaptive` leaves sync evaluations alone, since their code need not bear threads.
+    `own`: the concurrency of its decorator. `from_command`: that of the command, used if `own` is None. If it is
+    `Adaptive`, sync evaluations still run one row at a time, since their code may not be thread-safe.
 
-    Raises UsageError if `own` is no strategy.
+    Raises UsageError if `own` is not a strategy.
+
+    >>> window_for(20, None, is_async=True).size
+    20
     """
     if own is not None:
         strategy = as_strategy(own)
@@ -134,8 +140,8 @@ def window_for(own: object, told: int | Adaptive | None, *, is_async: bool) -> W
         if isinstance(strategy, Batch) and is_async:
             return GroupWindow(strategy.batch_size)
         return FixedWindow(1)
-    if isinstance(told, int):
-        return FixedWindow(told)
+    if isinstance(from_command, int):
+        return FixedWindow(from_command)
     if not is_async:
         return FixedWindow(1)
-    return FixedWindow(ASYNC_CONCURRENCY) if told is None else AdaptiveRowWindow(told)
+    return FixedWindow(ASYNC_CONCURRENCY) if from_command is None else AdaptiveRowWindow(from_command)

@@ -1,4 +1,4 @@
-"""Telling failures apart: whose fault was it, and is trying again worth it?"""
+"""Classifies errors of rows: who caused them, and whether a retry may help."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 from doteval.core.results import ErrorClass, RowError
 from doteval.errors import RowTimeoutError
 
-# Frames kept of a traceback, counted from where the exception was raised.
+# Frames of a traceback that are kept, counted from where the exception was raised.
 _FRAMES = 8
 _TRACEBACK_CHARACTERS = 8_000
 _MESSAGE_CHARACTERS = 4_000
 
-# By name, so that no client library has to be imported to recognise its errors: the modules whose
-# exceptions mean that a connection failed, and the class names that do.
+# Client libraries and the names of their exceptions that mean that a connection failed. They are names, so that no
+# library has to be imported to recognise its errors.
 _CLIENT_MODULES = ("openai", "anthropic", "httpx", "httpx2", "httpcore", "aiohttp", "requests", "urllib3")
 _CONNECTION_NAMES = frozenset(
     {
@@ -42,8 +42,11 @@ _RETRIED_HTTP_STATUSES = frozenset({408, 409, 425, 429})
 def classify(error: BaseException) -> ErrorClass:
     """The class of an exception that a row raised.
 
-    Connection errors, rate limits and server errors are the infrastructure's; a row timeout is a
-    class of its own; everything else is the evaluation's.
+    Connection errors, rate limits and server errors are INFRASTRUCTURE, a row timeout is TIMEOUT, and everything
+    else is EVALUATION.
+
+    >>> classify(ConnectionResetError()).name
+    'INFRASTRUCTURE'
     """
     if isinstance(error, RowTimeoutError):
         return ErrorClass.TIMEOUT
@@ -59,7 +62,7 @@ def classify(error: BaseException) -> ErrorClass:
 
 
 def describe(error: BaseException, *, prefix: str = "") -> RowError:
-    """The exception as the store keeps it, with the frames nearest to where it was raised."""
+    """The exception in the form that the store keeps, with the frames nearest to where it was raised."""
     return RowError(
         type=type(error).__qualname__,
         message=(prefix + _message(error))[:_MESSAGE_CHARACTERS],
@@ -69,9 +72,9 @@ def describe(error: BaseException, *, prefix: str = "") -> RowError:
 
 
 def ends_command(error: BaseException) -> bool:
-    """Whether an exception means that the whole command shall end: Ctrl-C, or pytest.exit.
+    """Whether an exception ends the whole command: Ctrl-C or pytest.exit, on the main thread.
 
-    Ctrl-C reaches the main thread only; what is raised elsewhere is the row's own doing.
+    On other threads the row has raised it itself, since Ctrl-C reaches only the main thread.
     """
     return (
         isinstance(error, KeyboardInterrupt | pytest.exit.Exception)
@@ -80,10 +83,12 @@ def ends_command(error: BaseException) -> bool:
 
 
 def is_skip(error: BaseException) -> bool:
+    """Whether an exception means that the row is skipped."""
     return isinstance(error, pytest.skip.Exception)
 
 
 def skip_reason(error: BaseException) -> RowError:
+    """The reason of a skipped row, in the form that the store keeps."""
     return RowError(type="Skipped", message=_message(error))
 
 
@@ -106,7 +111,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def _http_status(error: BaseException) -> int | None:
-    """The status that a server answered with: aiohttp's and openai's errors have it, others' responses do."""
+    """The HTTP status of the reply: errors of aiohttp and openai have it, those of others have a response with it."""
     for holder in (error, getattr(error, "response", None)):
         for name in ("status_code", "status"):
             status = getattr(holder, name, None)

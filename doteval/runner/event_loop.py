@@ -1,4 +1,4 @@
-"""The one asyncio loop of a process, on a thread of its own."""
+"""Runs the process's one asyncio loop on a thread of its own."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from doteval.runner.timeouts import Expired
 
 Value = TypeVar("Value")
 
-# A thread that waits can only be interrupted in between: see `deadlines`.
+# A waiting thread can be interrupted only between two waits: see `timeouts`.
 _WAIT_SECONDS = 0.5
 
 
 class LoopThread:
     """Runs an event loop beside the thread that sets up fixtures.
 
-    Async fixtures and async eval functions share it, so what a session fixture binds to the loop
-    stays usable in every row.
+    Async fixtures and async eval functions share the loop, so what a session fixture binds to it stays usable in
+    every row.
     """
 
     def __init__(self) -> None:
@@ -32,18 +32,17 @@ class LoopThread:
         self._stopping = False
 
     def start(self) -> None:
-        """Start the thread, unless it runs already."""
+        """Start the thread if it does not run yet."""
         if not self._started:
             self._started = True
             self._thread.start()
 
     def wait_for(self, coroutine: Coroutine[Any, Any, Value], released: threading.RLock | None = None) -> Value:
-        """Run a coroutine on the loop and wait for it.
+        """Run a coroutine on the loop and wait for what it returns.
 
-        `released`, which this thread may hold, is free to others meanwhile: the loop may be about to
-        take it.
+        `released`: a lock that this thread may hold and that is free meanwhile, since the loop may need it.
 
-        Raises RuntimeError on the loop's own thread, which would wait for itself.
+        Raises what the coroutine raises, and RuntimeError on the loop's own thread, which would wait for itself.
         """
         if threading.current_thread() is self._thread:
             coroutine.close()
@@ -75,7 +74,7 @@ class LoopThread:
         self.loop.call_soon_threadsafe(callback, *arguments)
 
     def close(self) -> None:
-        """Cancel what is left, let it finish, and end the thread."""
+        """Cancel the tasks that are left, let them finish, and end the thread."""
         if self.loop.is_closed():
             return
         if self._started:
@@ -96,9 +95,8 @@ class LoopThread:
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
         while not self._stopping:
-            # asyncio gives SystemExit to the task that raised it, and then to us as well. A row that
-            # stops the loop must not stop the others either.
-            # The watch over the loop may hit us between two rows.
+            # asyncio also raises a task's SystemExit here, and a row may stop the loop: neither must stop the
+            # other rows. And the loop watchdog may interrupt this thread between two rows.
             with contextlib.suppress(SystemExit, KeyboardInterrupt, Expired):
                 self.loop.run_forever()
 
@@ -107,26 +105,26 @@ def _wait_outside(future: Future[Any], lock: threading.RLock) -> None:
     """Wait for a future without the lock, which this thread holds."""
     done = threading.Condition(lock)
 
-    def tell(_: Future[Any]) -> None:
+    def notify(_: Future[Any]) -> None:
         with done:
             done.notify_all()
 
-    future.add_done_callback(tell)
-    with _cancelled_with_us(future):
+    future.add_done_callback(notify)
+    with _cancelled_on_interrupt(future):
         while not done.wait_for(future.done, _WAIT_SECONDS):
             pass
 
 
 def _result(future: Future[Value]) -> Value:
-    with _cancelled_with_us(future):
+    with _cancelled_on_interrupt(future):
         while not future.done():
             wait([future], _WAIT_SECONDS)
     return future.result()
 
 
 @contextlib.contextmanager
-def _cancelled_with_us(future: Future[Any]) -> Iterator[None]:
-    """Whoever is interrupted while waiting wants it no more."""
+def _cancelled_on_interrupt(future: Future[Any]) -> Iterator[None]:
+    """Cancel the future if this thread is interrupted while it waits, since nobody needs the value any more."""
     try:
         yield
     except BaseException:

@@ -1,4 +1,4 @@
-"""Trying a call: timing it, ending it at its deadline, and trying connection errors again."""
+"""Times a call, ends it at its timeout, and retries connection errors with back-off."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _LONGEST_PAUSE = 60.0
 class CallPolicy:
     """How a row is called.
 
-    `retries`: how often a connection error is tried again; `delay`: seconds before the first of
-    them, doubled and jittered from there; `timeout`: seconds that a row may take, with its retries,
-    None for ever. `retrying`: a tenacity object that says when to try again in place of the first two.
+    `retries`: how often a connection error is retried. `delay`: seconds before the first retry, doubled and
+    jittered from there. `timeout`: seconds that a row may take, with its retries; None is no limit. `retrying`: a
+    tenacity object that replaces `retries` and `delay`.
     """
 
     retries: int = 0
@@ -39,12 +39,16 @@ class CallPolicy:
 
     @classmethod
     def from_config(cls, config: RunConfig) -> CallPolicy:
+        """The policy that a run's configuration asks for."""
         return cls(config.max_retries, config.retry_delay, config.row_timeout)
 
     def with_retries(self, own: object) -> CallPolicy:
-        """The policy of an evaluation: `own` is what its decorator says of retries, None for nothing.
+        """The policy of an evaluation whose decorator sets `retries` to `own`, None if it does not.
 
-        Raises UsageError if that is neither a number nor a tenacity object.
+        Raises UsageError if `own` is neither a number nor a tenacity object.
+
+        >>> CallPolicy(retries=3).with_retries(0).retries
+        0
         """
         if own is None:
             return self
@@ -54,13 +58,13 @@ class CallPolicy:
             return replace(self, retries=own)
         raise UsageError(
             f"retries is {own!r}" if isinstance(own, int | float) else f"retries is a {type(own).__name__}",
-            remedy="Give the number of tries more, or tenacity's Retrying(...) or AsyncRetrying(...).",
+            remedy="Give the number of retries, or tenacity's Retrying(...) or AsyncRetrying(...).",
         )
 
 
 @row_value
 class Performed:
-    """What a call came to: what it returned or what it raised. Times: epoch seconds, and seconds."""
+    """What a call returned or raised, and when: `started_at` in epoch seconds, `seconds` with its retries."""
 
     started_at: float
     seconds: float
@@ -70,13 +74,13 @@ class Performed:
 
 
 def perform(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Performed:
-    """Call a sync function. Raises only, on the main thread, KeyboardInterrupt and pytest.exit."""
+    """Call a sync function. Raises only KeyboardInterrupt and pytest.exit, on the main thread."""
     started_at, start = time.time(), time.perf_counter()
     returned, raised = None, None
     with metering() as meter:
         try:
             if policy.timeout is None and policy.retrying is None:
-                # Nothing between us and the row, in most cases.
+                # The usual case, with as little as possible around the call.
                 returned = _first_call(function, arguments, policy)
             else:
                 returned = within(policy.timeout, functools.partial(_tried, function, arguments, policy))
@@ -88,7 +92,7 @@ def perform(function: Callable[..., Any], arguments: Mapping[str, Any], policy: 
 
 
 async def perform_async(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Performed:
-    """Call an async function. Raises only CancelledError, if its own task is cancelled."""
+    """Call an async function. Raises only CancelledError, if the task that runs it is cancelled."""
     started_at, start = time.time(), time.perf_counter()
     returned, raised = None, None
     with metering() as meter:
@@ -131,10 +135,10 @@ async def _within_async(function: Callable[..., Any], arguments: Mapping[str, An
         async with deadline:
             return await _tried_async(function, arguments, policy)
     except Expired as expired:
-        # It never awaited, and the watch over the loop ended it.
+        # It never awaited, and the loop watchdog has interrupted it.
         raise timed_out(policy.timeout) from expired.__context__
     except TimeoutError as error:
-        # The evaluation's own TimeoutErrors are not ours.
+        # A TimeoutError that the evaluation raises itself is not the row's timeout.
         if not deadline.expired():
             raise
         raise timed_out(policy.timeout) from error
@@ -163,7 +167,7 @@ async def _tried_async(function: Callable[..., Any], arguments: Mapping[str, Any
 
 
 def _is_cancelled(error: BaseException) -> bool:
-    # CancelledError that a row raised by itself is the row's; only a real cancellation ends the task.
+    # A row may raise CancelledError itself; only a real cancellation ends the task.
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
@@ -173,19 +177,19 @@ def _is_retried(error: BaseException, policy: CallPolicy) -> bool:
 
 
 def _retry_options(policy: CallPolicy) -> dict[str, Any]:
-    # The first attempt is the call that has failed already: made without tenacity, which would cost
-    # every row more than its set-up does.
+    # The first attempt is the call that has failed already. It was made without tenacity, which would cost every row
+    # more than its set-up does.
     return {
         "stop": tenacity.stop_after_attempt(1 + policy.retries),
         "wait": tenacity.wait_exponential(multiplier=policy.delay, max=_LONGEST_PAUSE)
         + tenacity.wait_random(0, policy.delay),
         "retry": tenacity.retry_if_exception(lambda error: classify(error) is ErrorClass.INFRASTRUCTURE),
-        # The row keeps the original error, not tenacity's.
+        # The row's error is the original one, not tenacity's RetryError.
         "reraise": True,
     }
 
 
-# tenacity keeps what it counts on the object, by thread: rows that overlap need one each.
+# tenacity counts on the object, by thread, so rows that overlap need an object each.
 
 
 def _sync_retrying(given: tenacity.BaseRetrying) -> tenacity.BaseRetrying:
@@ -194,7 +198,7 @@ def _sync_retrying(given: tenacity.BaseRetrying) -> tenacity.BaseRetrying:
     if any(isinstance(part, async_retry_base) for part in (given.retry, given.stop, given.wait)):
         raise UsageError(
             "retries is asynchronous, and the evaluation is not",
-            remedy="Use the conditions of tenacity itself, not those of tenacity.asyncio.",
+            remedy="Use the conditions of tenacity, not those of tenacity.asyncio.",
         )
     return tenacity.Retrying(**_settings(given))
 
@@ -206,6 +210,6 @@ def _async_retrying(given: tenacity.BaseRetrying) -> tenacity.BaseRetrying:
 
 
 def _settings(given: tenacity.BaseRetrying) -> dict[str, Any]:
-    """What says when to try again; not how to sleep, which differs between sync and async."""
+    """What a tenacity object says of when to retry; not how it sleeps, which differs between sync and async."""
     names = ("stop", "wait", "retry", "before", "after", "before_sleep", "retry_error_cls", "retry_error_callback")
     return {**{name: getattr(given, name) for name in names}, "reraise": True}

@@ -1,8 +1,8 @@
-"""Deadlines of sync calls: a row that takes too long is interrupted, and the others go on.
+"""Interrupts sync calls that exceed their timeout, so that the other rows go on.
 
-On the main thread an alarm signal interrupts whatever happens, waiting for the network included. Elsewhere
-(threads, worker processes) an exception is set in the thread, which Python raises as soon as the thread
-executes Python code again: a call that is stuck in C code ends late.
+On the main thread an alarm signal interrupts everything, including waits for the network. On other threads, such as
+those of worker processes, an exception is set in the thread, which Python raises when the thread next executes Python
+code: a call that is stuck in C code ends late.
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ from doteval.errors import RowTimeoutError
 
 Value = TypeVar("Value")
 
-# A row that swallows the interruption (`except:`) is interrupted again after so many seconds.
+# A row that swallows the interruption (`except:`) is interrupted again after this many seconds.
 _AGAIN_SECONDS = 1.0
 
 
-# Not an Exception: it must get past every `except Exception` of the row.
+# A BaseException, since it must get past every `except Exception` of the row.
 class Expired(BaseException):
-    """Raised in the middle of a row whose time is over."""
+    """Raised inside a row that has reached its timeout."""
 
 
 def within(seconds: float | None, function: Callable[[], Value], *, what: str = "the row") -> Value:
-    """Call a function, for at most `seconds` (None: as long as it takes). `what` it does, the error says.
+    """Call a function and interrupt it after `seconds` (None: never). `what` names it in the error.
 
-    Raises RowTimeoutError if it took longer, else what the function raises.
+    Raises RowTimeoutError if it took longer, and what the function raises.
+
+    >>> within(1.0, lambda: 42)
+    42
     """
     if seconds is None:
         return function()
@@ -41,16 +44,17 @@ def within(seconds: float | None, function: Callable[[], Value], *, what: str = 
 
 
 def interrupt(thread_id: int) -> None:
-    """Have `Expired` raised in a thread, as soon as it executes Python code."""
+    """Raise `Expired` in another thread, as soon as it executes Python code."""
     _raise_in(thread_id, Expired)
 
 
 def timed_out(seconds: float, what: str = "the row") -> RowTimeoutError:
+    """The error of a call that took longer than `seconds`."""
     return RowTimeoutError(f"{what} took longer than {seconds:g} s")
 
 
 def _has_alarm() -> bool:
-    # The alarm may be somebody else's: pytest-timeout has one for each test.
+    # Another library may use the alarm: pytest-timeout sets one for each test.
     return (
         threading.current_thread() is threading.main_thread()
         and hasattr(signal, "setitimer")
@@ -90,26 +94,26 @@ def _with_watchdog(seconds: float, function: Callable[[], Value]) -> Value:
                     _raise_in(thread, Expired)
             pause = _AGAIN_SECONDS
 
-    watchdog = threading.Thread(target=watch, name="doteval-deadline", daemon=True)
+    watchdog = threading.Thread(target=watch, name="doteval-timeout", daemon=True)
     try:
         try:
-            # Time may be over before the thread has told that it began: it hits in here then.
+            # With a very short timeout, `Expired` may be raised in here already.
             watchdog.start()
             return function()
         finally:
             _call_off(thread, lock, over)
     except Expired:
-        # It may have hit on the way into the call above; the next comes in a second at the earliest. A watch that
-        # nobody calls off would interrupt whatever this thread does next, and the thread that gets its id after it.
+        # It may have been raised on the way into the call above; the next one comes in a second at the earliest. A
+        # watchdog that is not called off would interrupt what this thread does next, and a later thread of its id.
         _call_off(thread, lock, over)
         raise
 
 
 def _call_off(thread: int, lock: threading.Lock, over: threading.Event) -> None:
-    """End the watch over this thread."""
+    """End the watchdog of this thread."""
     with lock:
         over.set()
-        # One that was set and not raised yet would hit whatever comes next.
+        # An exception that is set but not raised yet would interrupt what comes next.
         _raise_in(thread, None)
 
 

@@ -139,7 +139,7 @@ class WorkerProcess:
             (
                 (BEAT_SECONDS, self._beat),
                 (BEAT_SECONDS, self._watch_memory),
-                (BEAT_SECONDS, self._watch_teardowns),
+                (BEAT_SECONDS, self._check_fixture_watchdog),
                 (DISPATCH_SECONDS, self._dispatch),
                 (max(BEAT_SECONDS, self._options.visibility_timeout / 4), self._renew),
             ),
@@ -429,7 +429,7 @@ class WorkerProcess:
         if self._stored:
             self._recycle_if_due(self._recycling.after_beat())
 
-    def _watch_teardowns(self) -> None:
+    def _check_fixture_watchdog(self) -> None:
         """Leave without a teardown that does not end, once everything that was computed is stored."""
         if is_orphaned(self._options.parent) and not self._ready.is_set():
             # The service is gone, and nobody else would ever end what does not load.

@@ -198,7 +198,7 @@ def test_counts():
 def test_settings_that_are_none_are_errors_where_they_are_written(evaluate: Evaluate) -> None:
     result = evaluate('@foreach("i", [(1,)], concurrency="many")\ndef eval_it(i): ...')
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*concurrency is a str, which is no concurrency strategy*", "*SlidingWindow(20)*"])
+    result.stdout.fnmatch_lines(["*concurrency is a str, which is not a concurrency strategy*", "*SlidingWindow(20)*"])
     result = evaluate('@foreach("i", [(1,)], retries=-1)\ndef eval_it(i): ...')
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*retries is -1*", "*tenacity*"])

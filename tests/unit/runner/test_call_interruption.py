@@ -138,7 +138,7 @@ def test_no_watch_outlives_its_call_however_early_it_strikes() -> None:
     thread.start()
     thread.join()
     sys.setswitchinterval(before)
-    left = [watch for watch in threading.enumerate() if watch.name == "doteval-deadline"]
+    left = [watch for watch in threading.enumerate() if watch.name == "doteval-timeout"]
     for watch in left:
         # Called off, they end at once. One that was not would strike again and again.
         watch.join(10)

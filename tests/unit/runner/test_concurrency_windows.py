@@ -93,7 +93,7 @@ def test_the_decorator_goes_before_the_command(
 
 @pytest.mark.parametrize("given", ["10", 1.5, True, object(), SlidingWindow])
 def test_what_is_no_strategy_is_said(given: object) -> None:
-    with pytest.raises(UsageError, match="no concurrency strategy"):
+    with pytest.raises(UsageError, match="not a concurrency strategy"):
         as_strategy(given)
 
 
