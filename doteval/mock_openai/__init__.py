@@ -1,10 +1,12 @@
-"""A small server that speaks OpenAI's HTTP API, for tests, benchmarks and the demo: no key, no network, no cost.
+"""A small server with OpenAI's HTTP API, for tests, benchmarks and first steps: it needs no key and costs nothing.
 
-``python -m doteval.mock_openai --port 8000 --latency 0.1`` serves until it is stopped;
-`MockOpenAI` is the same server for the time of a ``with`` block, in a process of its own.
+Entry: `MockOpenAI` runs the server in its own process for the time of a ``with`` block;
+``python -m doteval.mock_openai --port 8000 --latency 0.1`` serves until it is stopped.
 
-Replies follow from the request alone (`replies`), tokens are counted as words, and on request the
-server is slow, rate limited or broken (`faults`).
+A reply depends on the request alone (`replies`), tokens are counted as words, and on request the server is slow, rate
+limited or broken (`faults`). `server` is the HTTP side.
+
+Imports `doteval.errors` only.
 """
 
 from doteval.mock_openai.process import MockOpenAI

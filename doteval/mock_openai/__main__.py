@@ -1,4 +1,4 @@
-"""``python -m doteval.mock_openai``: serve until stopped. The first line printed is the base URL."""
+"""``python -m doteval.mock_openai`` serves until it is stopped. The first line it prints is the base URL."""
 
 from __future__ import annotations
 
@@ -25,17 +25,26 @@ def _parse(arguments: Sequence[str]) -> tuple[MockSettings, int | None]:
     )
     default = MockSettings()
     parser.add_argument("--host", default=default.host)
-    parser.add_argument("--port", type=int, default=default.port, help="0 takes a free one (default)")
-    parser.add_argument("--latency", type=float, default=default.latency, help="seconds to a reply")
+    parser.add_argument("--port", type=int, default=default.port, help="0 (the default) picks a free port")
+    parser.add_argument("--latency", type=float, default=default.latency, help="seconds until a reply")
     parser.add_argument(
-        "--latency-sigma", type=float, default=default.latency_sigma, help="lognormal latency around that median"
+        "--latency-sigma",
+        type=float,
+        default=default.latency_sigma,
+        help="sigma of a lognormal latency",
     )
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--rate-limit", type=float, default=default.rate_limit, help="requests per second, 0 for none")
     parser.add_argument(
-        "--rate-limit-headers", type=int, default=default.rate_limit_headers, help="0: keep what is left of it secret"
+        "--rate-limit-headers", type=int, default=default.rate_limit_headers, help="0 to send no rate limit headers"
     )
-    parser.add_argument("--fault", action="append", default=[], dest="faults", help="may be given several times")
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        dest="faults",
+        help="a fault for every request; may be given several times",
+    )
     parser.add_argument("--reply", default=default.reply, help="auto, echo, or the text of every reply")
     parser.add_argument("--parent", type=int, help="stop when the process with this id is no longer the parent")
     options = vars(parser.parse_args(arguments))
@@ -54,7 +63,7 @@ async def _serve(settings: MockSettings, parent: int | None) -> None:
     async with serving(settings) as base_url:
         sys.stdout.write(f"{base_url}\n")
         sys.stdout.flush()
-        # A process that is killed tells its children nothing; they get another parent.
+        # A killed process cannot stop its children, but they get another parent.
         while parent is None or os.getppid() == parent:
             try:
                 await asyncio.wait_for(stopped.wait(), None if parent is None else _PARENT_CHECK_SECONDS)

@@ -1,4 +1,4 @@
-"""What goes wrong on request.
+"""Faults that a request can ask for.
 
 A fault is written ``NAME[:VALUE][xTIMES][@SHARE]``:
 
@@ -7,17 +7,17 @@ A fault is written ``NAME[:VALUE][xTIMES][@SHARE]``:
 ``retry-after:2``  the seconds that Retry-After names (1 if not given)
 ``delay:0.5``      the reply comes that many seconds later
 ``hangup``         the connection is closed in the middle of the reply
-``malformed``      status 200 with a body that is cut short, so no JSON
+``malformed``      status 200 with a truncated body, which is not JSON
 =================  =====================================================================
 
 ``x2`` limits a fault to the first two requests with the same prompt, ``@0.1`` to a tenth of the
-requests, chosen by a hash of the seed, the prompt and the number of the request with that prompt:
-the same requests fail in whatever order they arrive.
+requests, chosen by a hash of the seed, the prompt and the number of the request with that prompt, so
+that the same requests fail in any order of arrival.
 
-Faults come from the command line (``--fault``, for every request), from the header
-``x-mock-fault`` (several with commas), and from markers in the prompt, ``[[status:500x1]]``.
-Markers may also state a reply: ``[[reply:any text]]``, ``[[cached:3]]`` prompt tokens and
-``[[reasoning:5]]`` tokens in the usage.
+Faults are given on the command line (``--fault``, for every request), in the header
+``x-mock-fault`` (several separated by commas), and by markers in the prompt, ``[[status:500x1]]``.
+Markers also set the reply, ``[[reply:any text]]``, and the usage, ``[[cached:3]]`` prompt tokens and
+``[[reasoning:5]]`` tokens.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MARKER = re.compile(r"\[\[(.+?)\]\]", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: `times` is the last request of a prompt that it hits, `share` the part of all requests."""
+    """One fault. It hits the first `times` requests of each prompt (None: all), and of these the part `share`."""
 
     name: str
     value: float = 0.0
@@ -56,7 +56,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Effects:
-    """What the faults and markers of one request come to. Times in seconds."""
+    """The combined effect of the faults and markers of one request. Times are in seconds."""
 
     status: int = 200
     retry_after: float = 1.0
@@ -68,6 +68,7 @@ class Effects:
     reasoning_tokens: int = 0
 
     def apply(self, fault: Fault) -> None:
+        """Add the effect of a fault."""
         match fault.name:
             case "status":
                 self.status = int(fault.value)
@@ -82,10 +83,16 @@ class Effects:
 
 
 def parse_fault(text: str) -> Fault:
-    """``"status:429x2@0.5"`` → a `Fault`. Raises ValueError for anything else."""
+    """Parse a fault. Raises ValueError for a text that is not one.
+
+    >>> parse_fault("status:429x2@0.5")
+    Fault(name='status', value=429.0, times=2, share=0.5)
+    """
     found = _FAULT.fullmatch(text.strip())
     if found is None or (found["name"] in _NEEDS_VALUE) is not (found["value"] is not None):
-        raise ValueError(f"{text!r} is no fault: status:N, retry-after:S, delay:S, hangup, malformed; [xTIMES][@SHARE]")
+        raise ValueError(
+            f"{text!r} is not a fault: use status:N, retry-after:S, delay:S, hangup or malformed, with [xTIMES][@SHARE]"
+        )
     return Fault(
         found["name"],
         float(found["value"] or 0.0),
@@ -97,7 +104,10 @@ def parse_fault(text: str) -> Fault:
 def effects_of(
     faults: Iterable[Fault], header: str | None, prompt: str, prompt_key: bytes, nth: int, seed: int
 ) -> Effects:
-    """All that is asked of one request. Raises ValueError for a header or a marker that asks for nothing known."""
+    """The effects for one request. Raises ValueError for an unknown fault in a header or a marker.
+
+    `nth`: the number of the request with this prompt, from 1.
+    """
     effects = Effects()
     asked = list(faults)
     if header:

@@ -1,4 +1,4 @@
-"""The mock server in a process of its own."""
+"""Runs the mock server in its own process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MockOpenAI:
     """Runs the mock server while a ``with`` block lasts; takes the settings of `MockSettings`.
 
     ``with MockOpenAI(latency=0.1) as server: OpenAI(base_url=server.base_url, api_key="any")``.
-    The server stops with the block, and by itself within a second when this process dies.
+    The server stops with the block, or within a second of the death of this process.
     """
 
     def __init__(self, *, start_timeout: float = 30.0, stop_timeout: float = 5.0, **settings: Any) -> None:
@@ -49,21 +49,21 @@ class MockOpenAI:
     def start(self) -> None:
         """Start the server and wait for its URL.
 
-        Raises ResourceError if it ends instead, or does not come up in time.
+        Raises ResourceError if it exits, or is not up within `start_timeout` seconds.
         """
         if self._process is not None:
             return
-        # doteval need not be installed, and the child need not start in this directory.
+        # doteval may be uninstalled, imported from a checkout that is not the current directory.
         here = str(Path(__file__).parents[2])
         path = os.pathsep.join(part for part in (here, os.environ.get("PYTHONPATH")) if part)
-        with tempfile.TemporaryFile() as complaints:
+        with tempfile.TemporaryFile() as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "doteval.mock_openai", *self._arguments()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=complaints,
+                stderr=stderr,
                 env={**os.environ, "PYTHONPATH": path},
-                # Ctrl-C is for this process, which may still need the server to finish its rows.
+                # Ctrl-C must not end the server, which this process may need to finish its rows.
                 start_new_session=True,
             )
             assert self._process.stdout is not None
@@ -71,9 +71,9 @@ class MockOpenAI:
             line = self._process.stdout.readline().decode().strip() if ready else ""
             if not line:
                 self.stop()
-                complaints.seek(0)
-                said = complaints.read().decode(errors="replace").strip()
-                raise ResourceError(f"the mock server did not start: {said or 'it gave no URL in time'}")
+                stderr.seek(0)
+                message = stderr.read().decode(errors="replace").strip()
+                raise ResourceError(f"the mock server did not start: {message or 'it printed no URL in time'}")
             self._base_url = line
 
     def _arguments(self) -> list[str]:
@@ -86,7 +86,7 @@ class MockOpenAI:
         return arguments
 
     def stop(self) -> None:
-        """Stop the server and wait for its end. Safe to call twice."""
+        """Stop the server and wait until it has ended. A second call does nothing."""
         process, self._process, self._base_url = self._process, None, None
         if process is None:
             return
@@ -104,16 +104,16 @@ class MockOpenAI:
 
         ``requests`` (to the three endpoints), ``replies`` (complete ones), ``rejected`` (error
         statuses), of them ``rate_limited``, ``hangups``, ``malformed``; ``prompt_tokens``,
-        ``completion_tokens``, ``cached_tokens``, ``reasoning_tokens`` as complete replies told
+        ``completion_tokens``, ``cached_tokens``, ``reasoning_tokens`` as complete replies reported
         them in their usage; the same by model under ``models``; ``distinct_prompts``,
-        ``in_flight`` (now), ``in_flight_max`` (requests at once) and ``connections`` (accepted);
+        ``in_flight`` (now), ``in_flight_max`` (most at once) and ``connections`` (accepted);
         ``seconds`` from the first request's arrival to the latest one's end.
         """
         stats: dict[str, Any] = json.loads(self._call("GET"))
         return stats
 
     def reset(self) -> None:
-        """Set the counters back to zero, and forget which prompts were seen."""
+        """Set the counters to zero, and forget which prompts were seen."""
         self._call("DELETE")
 
     def _call(self, method: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Requests read and replies made: pure functions, no HTTP.
+"""Reads requests and makes replies, as pure functions without HTTP.
 
 Tokens are counted as the whitespace-separated words of a text; the roles and the framing of
 messages count nothing.
@@ -32,7 +32,7 @@ EMBEDDING_DIMENSIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a request says: all of its text, and the last thing that the user said."""
+    """The prompt of a request: `text` is all of it, `last` the last user message."""
 
     model: str
     text: str
@@ -55,25 +55,34 @@ class Tokens:
 
 
 def count_tokens(text: str) -> int:
+    """The number of words.
+
+    >>> count_tokens("two words")
+    2
+    """
     return len(text.split())
 
 
 def sentiment_of(text: str) -> str:
-    """``positive``, ``negative`` or ``neutral``, by a small word list; a negation turns the next two words over."""
+    """``positive``, ``negative`` or ``neutral``, by a small word list; a negation inverts the next two words.
+
+    >>> sentiment_of("not bad at all")
+    'positive'
+    """
     balance = 0
-    turned = 0
+    inverted = 0
     for word in _WORD.findall(text.lower()):
         weight = (word in POSITIVE) - (word in NEGATIVE)
-        balance += -weight if turned else weight
-        turned = 2 if word in _NEGATIONS else max(0, turned - 1)
+        balance += -weight if inverted else weight
+        inverted = 2 if word in _NEGATIONS else max(0, inverted - 1)
     return "positive" if balance > 0 else "negative" if balance < 0 else "neutral"
 
 
 def reply_text(rule: str, prompt: Prompt) -> str:
-    """The reply's text by a rule of `MockSettings.reply`.
+    """The text of the reply by a rule of `MockSettings.reply`.
 
-    ``auto`` answers a prompt that speaks of sentiment with the sentiment of the last user message,
-    and any other with ``mock reply DIGEST``, the same for the same prompt.
+    ``auto`` answers a prompt that contains "sentiment" with the sentiment of the last user message, and any other with
+    ``mock reply DIGEST``, the same for the same prompt.
     """
     match rule:
         case "auto":
@@ -97,21 +106,21 @@ def _text_of(content: Any) -> str:
 
 
 def read_prompt(body: Mapping[str, Any], field: str) -> Prompt:
-    """The prompt of a request whose text is in `field`: ``messages`` or ``input``.
+    """The prompt of a request body, whose text is in `field`: ``messages`` or ``input``.
 
-    Raises ValueError, whose message fits an error reply, for a body without a model or a prompt.
+    Raises ValueError, with a message for an error reply, if the body has no model or no prompt.
     """
-    model, said = body.get("model"), body.get(field)
+    model, given = body.get("model"), body.get(field)
     if not isinstance(model, str) or not model:
         raise ValueError("you must provide a model parameter")
     instructions = _text_of(body.get("instructions"))
-    if isinstance(said, str):
-        return Prompt(model, f"{instructions}\n{said}" if instructions else said, said)
-    if not isinstance(said, list) or not said:
+    if isinstance(given, str):
+        return Prompt(model, f"{instructions}\n{given}" if instructions else given, given)
+    if not isinstance(given, list) or not given:
         raise ValueError(f"missing required parameter: {field!r}")
     texts = [instructions] if instructions else []
     last = ""
-    for message in said:
+    for message in given:
         if isinstance(message, dict):
             texts.append(_text_of(message.get("content")))
             if message.get("role") == "user":
@@ -122,6 +131,7 @@ def read_prompt(body: Mapping[str, Any], field: str) -> Prompt:
 
 
 def chat_usage(tokens: Tokens) -> dict[str, Any]:
+    """The usage object of a chat completion."""
     return {
         "prompt_tokens": tokens.prompt,
         "completion_tokens": tokens.completion,
@@ -132,6 +142,7 @@ def chat_usage(tokens: Tokens) -> dict[str, Any]:
 
 
 def chat_completion(serial: int, model: str, text: str, tokens: Tokens, finish: str) -> dict[str, Any]:
+    """The body of a chat completion."""
     return {
         "id": f"chatcmpl-mock-{serial}",
         "object": "chat.completion",
@@ -152,7 +163,7 @@ def chat_completion(serial: int, model: str, text: str, tokens: Tokens, finish: 
 def chat_chunks(
     serial: int, model: str, text: str, tokens: Tokens, finish: str, include_usage: bool
 ) -> Iterator[dict[str, Any]]:
-    """The events of a streamed chat completion: role, words, finish, and the usage if it was asked for."""
+    """The events of a streamed chat completion: role, words, finish reason, and the usage if it was asked for."""
     head = {
         "id": f"chatcmpl-mock-{serial}",
         "object": "chat.completion.chunk",
@@ -173,6 +184,7 @@ def chat_chunks(
 
 
 def response(serial: int, model: str, text: str, tokens: Tokens, finish: str) -> dict[str, Any]:
+    """The body of a reply of the Responses API."""
     return {
         "id": f"resp_mock_{serial}",
         "object": "response",
@@ -226,7 +238,7 @@ def response_events(whole: Mapping[str, Any], text: str) -> Iterator[dict[str, A
 
 
 def embeddings(model: str, texts: Sequence[str], tokens: Tokens, dimensions: int, encoding: str) -> dict[str, Any]:
-    """Vectors that follow from the texts, with components in [-1, 1]."""
+    """The body of an embeddings reply: vectors derived from the texts, with components in [-1, 1]."""
     data: list[dict[str, Any]] = []
     for index, text in enumerate(texts):
         stream = hashlib.shake_128(text.encode("utf-8", "surrogatepass")).digest(2 * dimensions)
@@ -242,6 +254,7 @@ def embeddings(model: str, texts: Sequence[str], tokens: Tokens, dimensions: int
 
 
 def error_body(status: int, message: str) -> dict[str, Any]:
+    """The body of an error reply."""
     kind = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     code = {401: "invalid_api_key", 429: "rate_limit_exceeded"}.get(status)
     return {"error": {"message": message, "type": kind.get(status, "server_error"), "param": None, "code": code}}

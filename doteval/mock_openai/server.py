@@ -1,4 +1,4 @@
-"""The HTTP side of the mock server: one handler on aiohttp's low-level server, because routing costs."""
+"""The HTTP side of the mock server: one handler on aiohttp's low-level server, because routing takes time."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _FIELDS = {"/v1/chat/completions": "messages", "/v1/responses": "input", "/v1/em
 MODELS = ("gpt-3.5-turbo", "gpt-4o", "gpt-4o-mini", "text-embedding-3-small")
 
 
-class _Bucket:
-    """A token bucket of one second's requests."""
+class _TokenBucket:
+    """A token bucket of one second's requests. `rate` is a second."""
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
@@ -34,7 +34,7 @@ class _Bucket:
         self._at = time.monotonic()
 
     def take(self) -> float:
-        """0 if a request may pass, else the seconds until one may."""
+        """Take a token; returns 0.0, or the seconds until there is one."""
         now = time.monotonic()
         self._level = min(self.size, self._level + (now - self._at) * self.rate)
         self._at = now
@@ -44,6 +44,7 @@ class _Bucket:
         return 0.0
 
     def headers(self) -> dict[str, str]:
+        """The rate limit headers of a reply."""
         return {
             "x-ratelimit-limit-requests": f"{self.size:g}",
             "x-ratelimit-remaining-requests": str(int(self._level)),
@@ -52,19 +53,19 @@ class _Bucket:
 
 
 class MockServer(web.Server):
-    """Serves the API, and its own counters under ``/stats`` (DELETE sets them back to zero)."""
+    """Serves the API, and its counters under ``/stats`` (DELETE sets them to zero)."""
 
     def __init__(self, settings: MockSettings) -> None:
         super().__init__(self._serve, access_log=None)
         self._settings = settings
         self._faults = tuple(parse_fault(fault) for fault in settings.faults)
         self._random = random.Random(settings.seed)  # noqa: S311 - latencies, not secrets
-        self._bucket = _Bucket(settings.rate_limit) if settings.rate_limit else None
+        self._bucket = _TokenBucket(settings.rate_limit) if settings.rate_limit else None
         self._serial = 0
         self._in_flight = 0
-        self._zero()
+        self._reset()
 
-    def _zero(self) -> None:
+    def _reset(self) -> None:
         self._counters: Counter[str] = Counter()
         self._tokens: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._prompts: Counter[bytes] = Counter()
@@ -73,7 +74,7 @@ class MockServer(web.Server):
         self._last_at = 0.0
 
     def stats(self) -> dict[str, Any]:
-        """Counters since the start or the last reset; `MockOpenAI.stats` says what each means."""
+        """Counters since the start or the last reset; `MockOpenAI.stats` describes them."""
         total: Counter[str] = Counter()
         for counts in self._tokens.values():
             total.update(counts)
@@ -119,7 +120,7 @@ class MockServer(web.Server):
             case "GET", "/stats":
                 return _json(self.stats())
             case "DELETE", "/stats":
-                self._zero()
+                self._reset()
                 return _json({})
             case "GET", "/v1/models":
                 listed = [{"id": model, "object": "model", "created": 0, "owned_by": "mock"} for model in MODELS]
@@ -128,7 +129,7 @@ class MockServer(web.Server):
                 return _json(replies.error_body(404, f"no such path: {path}"), 404)
 
     async def _answer(self, request: web.BaseRequest, path: str, field: str) -> web.StreamResponse:
-        # Not request.read(), which refuses what is over a megabyte.
+        # request.read() refuses bodies of more than a megabyte.
         raw = await request.content.read()
         try:
             body = orjson.loads(raw)
@@ -158,7 +159,7 @@ class MockServer(web.Server):
         if pause > 0:
             await asyncio.sleep(pause)
         if effects.status >= 400:
-            return self._reject(effects.status, "asked for by a fault", headers, retry_after=effects.retry_after)
+            return self._reject(effects.status, "a fault sets this status", headers, retry_after=effects.retry_after)
         return await self._reply(request, path, body, prompt, effects, headers)
 
     def _latency(self) -> float:
@@ -208,8 +209,8 @@ class MockServer(web.Server):
             include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
             chunks = replies.chat_chunks(self._serial, prompt.model, text, tokens, finish, include_usage)
             events = [*(b"data: %b\n\n" % orjson.dumps(chunk) for chunk in chunks), b"data: [DONE]\n\n"]
-            told = tokens if include_usage else Tokens()
-            return await self._send_stream(request, events, prompt.model, told, effects, headers)
+            reported = tokens if include_usage else Tokens()
+            return await self._send_stream(request, events, prompt.model, reported, effects, headers)
         payload = replies.chat_completion(self._serial, prompt.model, text, tokens, finish)
         return await self._send_whole(request, payload, prompt.model, tokens, effects, headers)
 
@@ -283,14 +284,14 @@ class MockServer(web.Server):
         self._counters["rejected"] += 1
         head = dict(headers or {})
         if status in (429, 503):
-            # Whole seconds by the standard; the second header is OpenAI's for what is shorter.
+            # RFC 9110 allows whole seconds only; OpenAI's second header is finer.
             head["Retry-After"] = str(math.ceil(retry_after))
             head["retry-after-ms"] = str(math.ceil(retry_after * 1000))
         return _json(replies.error_body(status, message), status, head)
 
 
 def _cut(text: str, limit: object) -> tuple[str, str]:
-    """The text within a limit of tokens, and the finish reason."""
+    """The text cut to a limit of tokens, and the finish reason."""
     if not isinstance(limit, int):
         return text, "stop"
     words = text.split()
@@ -303,7 +304,7 @@ def _json(payload: Mapping[str, Any], status: int = 200, headers: Mapping[str, s
 
 @contextlib.asynccontextmanager
 async def serving(settings: MockSettings) -> AsyncIterator[str]:
-    """Serve inside the block; gives the base URL (``http://host:port/v1``). Raises OSError if the port is taken."""
+    """Serve inside the block; yields the base URL (``http://host:port/v1``). Raises OSError if the port is taken."""
     runner = web.ServerRunner(MockServer(settings), shutdown_timeout=1.0)
     await runner.setup()
     try:

@@ -1,4 +1,4 @@
-"""How one mock server behaves."""
+"""The settings of a mock server."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ from doteval.mock_openai.faults import parse_fault
 
 @dataclass(frozen=True, slots=True)
 class MockSettings:
-    """The settings of a mock server; the command line has a flag for each.
+    """The behaviour of a mock server; the command line has a flag for each setting.
 
-    `latency` is the time to a reply in seconds. With `latency_sigma` above 0 it is the median of a
-    lognormal distribution with that sigma, drawn from a generator with `seed`.
+    `port`: 0 picks a free one.
 
-    `rate_limit` is in requests per second, 0 for none: a bucket of one second's requests, beyond
-    which replies are 429 with Retry-After and the ``x-ratelimit-*-requests`` headers.
-    With `rate_limit_headers` 0 it keeps those to itself: clients then know its limit from rejections only.
+    `latency`: seconds until a reply. With `latency_sigma` above 0 it is the median of a lognormal distribution with
+    that sigma, drawn with `seed`.
 
-    `faults` hit every request; see `doteval.mock_openai.faults` for how they are written.
+    `rate_limit`: requests a second, 0 for none. The server has a token bucket of one second's requests; when it is
+    empty, replies are 429 with Retry-After. All replies have the ``x-ratelimit-*-requests`` headers; with
+    `rate_limit_headers` 0 none has, so that clients learn the limit from rejections only.
 
-    `reply` is the rule for the reply's text: ``auto`` (see `replies.reply_text`), ``echo`` (the
-    last user message), or any other text, which is then every reply.
+    `faults`: hit every request; `doteval.mock_openai.faults` describes their notation.
 
-    Port 0 takes a free one. Raises ValueError for a value that makes no sense.
+    `reply`: the rule for the text of replies: ``auto`` (see `replies.reply_text`), ``echo`` (the last user message), or
+    any other text, which is then every reply.
+
+    Raises ValueError for a negative number and a text that is not a fault.
+
+    >>> MockSettings(latency=0.1, faults=("status:429@0.5",)).port
+    0
     """
 
     host: str = "127.0.0.1"

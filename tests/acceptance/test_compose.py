@@ -195,7 +195,7 @@ def start_postgres(stack: Compose, password: str) -> str:
     maintenance = f"postgresql://doteval:{password}@{server.address}/postgres"
 
     def up() -> bool:
-        assert server.process.poll() is None, server.said()
+        assert server.process.poll() is None, server.logs()
         try:
             with psycopg.connect(maintenance, autocommit=True, connect_timeout=2) as connection:
                 connection.execute("CREATE DATABASE doteval")
@@ -217,7 +217,7 @@ def get(url: str, auth: str | None = None) -> Any:
 
 def is_healthy(stack: Compose, service: str, container: Any) -> bool:
     """Run the compose file's own health check, in the container."""
-    assert container.process.poll() is None, container.said()
+    assert container.process.poll() is None, container.logs()
     test = stack._services[service]["healthcheck"]["test"]
     assert test[0] == "CMD"
     return bool(container.run(test[1:]).returncode == 0)
@@ -322,7 +322,7 @@ def test_the_stack_works(stack: Compose) -> None:
     assert [worker.stop(60) for worker in workers] == [0, 0]
     for container in (redis, mock, flower, prometheus, *workers):
         for password in PASSWORDS.values():
-            assert password not in container.said()
+            assert password not in container.logs()
 
 
 def _ready(address: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Collection
 import pytest
 from celery import Celery
 
-from tests.support.project import Project, leftover_processes, stand_still, wait_until
+from tests.support.project import Project, leftover_processes, suspend, wait_until
 
 EVALUATION = """
 import asyncio
@@ -149,7 +149,7 @@ def test_a_killed_worker_loses_nothing(remote: Project, victim: str) -> None:
         remote.run("submit", "eval_it.py", "--experiment", "far", "--detach")
         wait_until(lambda: remote.done() >= 30, what="30 rows")
         killed = [worker.info.pid for worker in remote.workers()][: 1 if victim == "process" else None]
-        stand_still(killed)
+        suspend(killed)
         in_flight = begun_in(remote, killed) - stored_by(remote, killed)
         for pid in [service.pid, *killed] if victim == "service" else killed:
             os.kill(pid, signal.SIGKILL)

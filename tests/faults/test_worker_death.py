@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.fault_evaluation import check, freeze, reached, ready, some_moment, write_evaluation
 from tests.support.fault_services import Broker, on_both_brokers
-from tests.support.processes import kernel_words
+from tests.support.processes import stat_fields
 from tests.support.project import Project, leftover_processes, wait_until
 
 
@@ -73,7 +73,7 @@ def test_a_killed_fork_server(project: Project, broker: Broker, seed: int) -> No
 
 
 def parent_of(pid: int) -> int:
-    return int(kernel_words(Path(f"/proc/{pid}"))[1])
+    return int(stat_fields(Path(f"/proc/{pid}"))[1])
 
 
 def test_sigterm_during_a_long_row(project: Project, broker: Broker) -> None:

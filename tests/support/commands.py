@@ -1,9 +1,9 @@
-"""Commands in processes of their own that are there at once: forked from one that has imported the libraries.
+"""Starts commands fast, by forking a process that has imported the libraries.
 
-What `python -m MODULE` does in its first second is to import SQLModel and its like, and the tests start a thousand
-commands. Everything else is as in a process that begins from nothing: doteval's own modules are imported anew, and
-directory, environment, arguments and streams are the command's own. Those that tell something of the start itself
-(`python -c`, other interpreters, terminals, limits) begin from nothing.
+`python -m MODULE` spends its first second importing SQLModel and other libraries, and the tests start a thousand
+commands. Everything else is as in a new process: doteval's own modules are imported anew, and directory, environment,
+arguments and streams are the command's own. Tests of the start itself (`python -c`, other interpreters, terminals,
+limits) start new processes.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from typing import IO, Any
 import pytest
 
 _SERVER = Path(__file__).with_name("fork_server.py")
-_TOLD = struct.Struct("!ci")
+_NOTICE = struct.Struct("!ci")
 
 
 class Command:
-    """A running command, with the names of `subprocess.Popen`."""
+    """A running command, with the interface of `subprocess.Popen`."""
 
-    def __init__(self, name: str, line: socket.socket) -> None:
+    def __init__(self, name: str, connection: socket.socket) -> None:
         self._name = name
-        self._line = line
-        self.pid = self._told(b"+")
+        self._socket = connection
+        self.pid = self._receive(b"+")
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
@@ -44,13 +44,13 @@ class Command:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end. Raises subprocess.TimeoutExpired if it goes on after `timeout` seconds."""
+        """Wait until it ends. Raises subprocess.TimeoutExpired after `timeout` seconds."""
         if self.returncode is None:
-            if not select.select([self._line], [], [], timeout)[0]:
+            if not select.select([self._socket], [], [], timeout)[0]:
                 assert timeout is not None
                 raise subprocess.TimeoutExpired(self._name, timeout)
-            self.returncode = self._told(b"-")
-            self._line.close()
+            self.returncode = self._receive(b"-")
+            self._socket.close()
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -63,29 +63,29 @@ class Command:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def _told(self, expected: bytes) -> int:
-        data = self._line.recv(_TOLD.size, socket.MSG_WAITALL)
-        what, number = _TOLD.unpack(data) if len(data) == _TOLD.size else (b"", 0)
+    def _receive(self, expected: bytes) -> int:
+        data = self._socket.recv(_NOTICE.size, socket.MSG_WAITALL)
+        what, number = _NOTICE.unpack(data) if len(data) == _NOTICE.size else (b"", 0)
         if what != expected:
-            raise RuntimeError(f"{self._name} could not be started; stderr tells why")
+            raise RuntimeError(f"{self._name} could not be started; stderr has the reason")
         return int(number)
 
 
 class Commands:
-    """Starts ``python -m MODULE`` where the libraries are there already."""
+    """Starts ``python -m MODULE`` in forks of the fork server."""
 
     def __init__(self) -> None:
-        self._control, its = socket.socketpair()
-        with its:
+        self._control, theirs = socket.socketpair()
+        with theirs:
             self._server = subprocess.Popen(
-                # -P: modules of this directory are named after libraries.
-                [sys.executable, "-P", str(_SERVER), str(its.fileno())],
+                # -P: modules of tests/support have the names of libraries.
+                [sys.executable, "-P", str(_SERVER), str(theirs.fileno())],
                 cwd="/",
-                # Each command has its own.
+                # Each command has its own PYTHONPATH.
                 env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=[its.fileno()],
+                pass_fds=[theirs.fileno()],
             )
 
     def start(
@@ -99,7 +99,7 @@ class Commands:
         stderr: IO[Any],
         session: bool = False,
     ) -> Command:
-        """Start ``python -m MODULE ARGUMENTS``, with nothing to read, in a `session` of its own if so wished."""
+        """Start ``python -m MODULE ARGUMENTS``, with an empty stdin; `session`: in its own session."""
         asked = {
             "module": module,
             "arguments": list(arguments),
@@ -107,10 +107,10 @@ class Commands:
             "environment": dict(environment),
             "session": session,
         }
-        ours, its = socket.socketpair()
-        with its, Path(os.devnull).open() as stdin:
+        ours, theirs = socket.socketpair()
+        with theirs, Path(os.devnull).open() as stdin:
             streams = [stream.fileno() for stream in (stdin, stdout, stderr)]
-            socket.send_fds(self._control, [b"+"], [its.fileno(), *streams])
+            socket.send_fds(self._control, [b"+"], [theirs.fileno(), *streams])
         ours.sendall(json.dumps(asked).encode())
         ours.shutdown(socket.SHUT_WR)
         return Command(" ".join([module, *arguments]), ours)
@@ -124,7 +124,7 @@ class Commands:
         environment: Mapping[str, str],
         timeout: float,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end. Raises subprocess.TimeoutExpired, and ends it, if it takes too long."""
+        """Run a command to its end. Kills it after `timeout` seconds, and raises subprocess.TimeoutExpired."""
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
             command = self.start(
                 module, arguments, directory=directory, environment=environment, stdout=stdout, stderr=stderr
@@ -144,13 +144,13 @@ class Commands:
 
 def _text(written: IO[bytes]) -> str:
     written.seek(0)
-    # As subprocess reads it.
+    # As subprocess decodes it.
     return written.read().decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
 @pytest.fixture(scope="session")
 def commands() -> Iterator[Commands]:
-    """Starts commands, for tests that do not ask how a process begins."""
+    """Starts commands, for tests that do not depend on how a process starts."""
     service = Commands()
     yield service
     service.close()

@@ -1,8 +1,8 @@
-"""Containers by hand: what Docker would make of a compose file, without Docker.
+"""Runs the services of a compose file as Docker would, without Docker.
 
-Each service gets a network, mount and process namespace of its own, a root file system that is read-only
-where the file says so, its volumes at their places, its user, and exactly its command and environment.
-The programs are this machine's, unless an image names a root directory of its own. Needs root.
+Each service gets its own network, mount and process namespace, a root file system that is read-only where the file says
+so, its volumes, its user, and exactly its command and environment. The programs are those of this machine, unless the
+image names a root directory. Needs root.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.support.project import wait_until
 
 ROOT = Path(__file__).parents[2]
 
-# $1 is a directory to build in; what comes after "--" is run. The rest comes in variables.
+# $1 is the directory to build in; the words after "--" are the command. The rest comes in variables.
 _MAKE_ROOT = r"""
 set -eu
 mount -t tmpfs tmpfs "$1"
@@ -38,12 +38,12 @@ mount -t proc proc root/proc
 mount --rbind /dev root/dev
 mount -t tmpfs -o mode=1777 tmpfs root/tmp
 mount --bind "$HOSTS" root/etc/hosts
-# Python may be installed where only root may look.
+# Python may be installed below /root, which only root may read.
 chmod o+x root/root
 mkdir -p "root$DIRECTORY"
 echo "$VOLUMES" | while read -r mode source target; do
     [ -n "$mode" ] || continue
-    # A package of this machine may keep such a directory for its own user.
+    # A package of this machine may have made the directory readable by its own user only.
     parent="root$(dirname "$target")"
     mkdir -p "$parent"
     chmod o+x "$parent"
@@ -58,7 +58,7 @@ exec chroot root "$@"
 
 @dataclass(frozen=True)
 class Image:
-    """What an image adds to the compose file's words. `user` is a number; `root` is where its files are."""
+    """What an image adds to the compose file. `user` is a user id; `root` is the directory with the image's files."""
 
     user: int
     directory: str = "/"
@@ -69,7 +69,7 @@ class Image:
 
 
 def own_image() -> Image:
-    """What workers/Dockerfile says of the image."""
+    """The image that workers/Dockerfile describes."""
     last = (ROOT / "workers" / "Dockerfile").read_text().rpartition("\nFROM ")[2]
     user, directory, entrypoint = (
         re.search(rf"^{word} (.+)$", last, re.MULTILINE) for word in ("USER", "WORKDIR", "ENTRYPOINT")
@@ -78,13 +78,15 @@ def own_image() -> Image:
     assert directory
     assert entrypoint
     environment = dict(re.findall(r"(\w+)=(\S+)", " ".join(re.findall(r"^ENV (.+)$", last, re.MULTILINE))))
-    # The image's environment of packages is this one's.
+    # The packages are those of this machine's environment.
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.defpath}"
     return Image(int(user[1]), directory[1], tuple(json.loads(entrypoint[1])), environment)
 
 
 @dataclass
 class Container:
+    """A running service. `address`: its IP address; `output`: the file with its output."""
+
     name: str
     address: str
     process: subprocess.Popen[bytes]
@@ -93,7 +95,7 @@ class Container:
 
     @property
     def pid(self) -> int:
-        """The id of the container's process 1, as this machine knows it."""
+        """The id of the container's process 1 outside of the container."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return int(wait_until(lambda: children.read_text().split(), what=f"process 1 of {self.name}")[0])
 
@@ -103,7 +105,7 @@ class Container:
         return subprocess.run([*enter, *self.runner, *command], capture_output=True, text=True, timeout=60, check=False)
 
     def stop(self, seconds: float) -> int:
-        """Stop it as Docker does. Returns its exit code."""
+        """Stop it as Docker does: SIGTERM, and SIGKILL after `seconds`. Returns its exit code."""
         if self.process.poll() is None:
             os.kill(self.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -112,12 +114,13 @@ class Container:
             self.process.kill()
         return self.process.wait()
 
-    def said(self) -> str:
+    def logs(self) -> str:
+        """What it has printed."""
         return self.output.read_text(errors="replace")
 
 
 class Compose:
-    """A network, and containers on it. `services` is what ``docker compose config`` says of each."""
+    """A network, and containers on it. `services` has the form of ``docker compose config``."""
 
     def __init__(self, directory: Path, services: Mapping[str, Any], images: Mapping[str, Image]) -> None:
         self._directory = directory
@@ -126,7 +129,7 @@ class Compose:
         self._bridge = f"dv{secrets.token_hex(3)}"
         self._subnet = f"10.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}"
         self._containers: list[Container] = []
-        # Not below pytest's directory, which is for its user alone.
+        # Not below pytest's directory, which only its owner may read.
         self.volumes = Path(tempfile.mkdtemp(prefix="volumes-"))
         self.volumes.chmod(0o711)
         self._hosts = directory / "hosts"
@@ -146,12 +149,9 @@ class Compose:
         shutil.rmtree(self.volumes)
 
     def start(self, service: str, *arguments: str, name: str | None = None, program: Sequence[str] = ()) -> Container:
-        """Start a service; `arguments` take the place of its command, as in ``docker compose run``.
-
-        `program` takes the place of the image's entrypoint where that is Docker's own.
-        """
-        said = self._services[service]
-        image = self._images[said["image"].partition(":")[0]]
+        """Start a service. `arguments` replace its command, as in ``docker compose run``; `program` the entrypoint."""
+        config = self._services[service]
+        image = self._images[config["image"].partition(":")[0]]
         address = f"{self._subnet}.{len(self._containers) + 2}"
         namespace = self._namespace(address)
         _ip("netns", "add", namespace)
@@ -164,24 +164,24 @@ class Compose:
         _ip("-netns", namespace, "address", "add", f"{address}/24", "dev", inside)
         with self._hosts.open("a") as hosts:
             hosts.write(f"{address} {name or service}\n")
-        environment = {**image.environment, **(said.get("environment") or {})}
+        environment = {**image.environment, **(config.get("environment") or {})}
         command = [
-            *(program or said.get("entrypoint") or image.entrypoint),
-            *(arguments or said.get("command") or image.command),
+            *(program or config.get("entrypoint") or image.entrypoint),
+            *(arguments or config.get("command") or image.command),
         ]
         runner = [
             *("env", "-i", *(f"{key}={value}" for key, value in environment.items())),
             *("setpriv", f"--reuid={image.user}", f"--regid={image.user}", "--clear-groups", "--no-new-privs"),
             *("--inh-caps=-all", "--bounding-set=-all"),
         ]
-        here = self._directory / namespace
-        here.mkdir()
+        root = self._directory / namespace
+        root.mkdir()
         output = self._directory / f"{namespace}-{service}.log"
         with output.open("wb") as log:
             process = subprocess.Popen(
                 [
                     *("ip", "netns", "exec", namespace, "unshare", "--mount", "--pid", "--fork", "--kill-child"),
-                    *("sh", "-c", _MAKE_ROOT, "sh", str(here), "--"),
+                    *("sh", "-c", _MAKE_ROOT, "sh", str(root), "--"),
                     *runner,
                     *("sh", "-c", 'cd "$0" && exec "$@"', image.directory, *command),
                 ],
@@ -190,8 +190,8 @@ class Compose:
                     "HOSTS": str(self._hosts),
                     "ROOT": str(image.root),
                     "DIRECTORY": image.directory,
-                    "VOLUMES": self._mounts(said, image),
-                    "READ_ONLY": "yes" if said.get("read_only") else "no",
+                    "VOLUMES": self._mounts(config, image),
+                    "READ_ONLY": "yes" if config.get("read_only") else "no",
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -203,30 +203,30 @@ class Compose:
         return container
 
     def run(self, service: str, *arguments: str, program: Sequence[str] = ()) -> str:
-        """Run a service to its end; fails unless it exits with 0. Returns what it said."""
+        """Run a service to its end; fails unless it exits with 0. Returns its output."""
         container = self.start(service, *arguments, program=program)
         code = container.process.wait(120)
-        assert code == 0, f"{service} exited with {code}\n{container.said()}"
-        return container.said()
+        assert code == 0, f"{service} exited with {code}\n{container.logs()}"
+        return container.logs()
 
     def volume(self, name: str, user: int) -> Path:
-        """The directory of a named volume, made for `user` if it is new."""
+        """The directory of a named volume, owned by `user` if it is new."""
         directory = self.volumes / name
         if not directory.exists():
             directory.mkdir(parents=True)
             shutil.chown(directory, user, user)
         return directory
 
-    def _mounts(self, said: Mapping[str, Any], image: Image) -> str:
+    def _mounts(self, config: Mapping[str, Any], image: Image) -> str:
         lines = []
-        for mount in said.get("volumes") or ():
+        for mount in config.get("volumes") or ():
             named = mount["type"] == "volume"
             source = self.volume(mount["source"], image.user) if named else mount["source"]
             lines.append(f"{'ro' if mount.get('read_only') else 'rw'} {source} {mount['target']}")
         return "\n".join(lines)
 
     def _namespace(self, address: str) -> str:
-        # A network interface's name has 15 characters at most.
+        # The name of a network interface has at most 15 characters.
         return f"{self._bridge}x{address.rpartition('.')[2]}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.support.project import Process, Project, stand_still, wait_until
+from tests.support.project import Process, Project, suspend, wait_until
 
 ROWS = 240
 CONCURRENCY = 10
@@ -93,7 +93,7 @@ def freeze(project: Project, pids: Collection[int]) -> int:
     Those are what is in flight in them: rows that run, and rows that have ended while their results are on their way to
     the store. Nothing moves any more, so a kill that follows finds exactly these.
     """
-    stand_still(pids)
+    suspend(pids)
     stored = {f"begin {record.row.values['text']}" for record in project.records("x")["eval_steady"]}
     begun = {event.what for event in project.events() if event.pid in pids and event.what.startswith("begin ")}
     return len(begun - stored)

@@ -1,8 +1,9 @@
-"""A process that has imported the libraries of doteval's commands, and becomes a command with each fork.
+"""Imports the libraries of doteval's commands, and forks a process for each command.
 
-Run as a script by `tests.support.commands`, with the number of a socket. Each message there brings four descriptors:
-a line to the one who asks, and the command's stdin, stdout and stderr. What is asked for comes on the line, as JSON;
-back go "+" and the command's process id once it begins, and "-" and its exit code once it has ended.
+`tests.support.commands` runs this as a script, with the number of a control socket. Each message on it brings four
+descriptors: a socket for this command, and the command's stdin, stdout and stderr. The request is read from the
+command's socket as JSON; the answers are "+" with the process id once the command begins, and "-" with its exit code
+once it has ended.
 """
 
 from __future__ import annotations
@@ -19,66 +20,66 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-# None of doteval's own modules: each command imports them anew, as pytest demands of a plugin that it rewrites.
+# No modules of doteval: pytest rewrites the assertions of its plugins, which must therefore not be imported before.
 _LIBRARIES = (
     *("alembic.command", "celery", "click", "kombu", "orjson", "psycopg", "pydantic_settings", "pytest", "redis"),
     *("rich.console", "rich.table", "sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.sqlite", "sqlmodel"),
     *("tenacity",),
 )
-_TOLD = struct.Struct("!ci")
+_NOTICE = struct.Struct("!ci")
 
 
 def _serve(control: socket.socket) -> dict[str, Any]:
-    """Fork for each request until nobody can ask any more; returns in each fork, with what it shall be."""
+    """Fork for each request until the control socket is closed. Returns in each fork, with the request."""
     running: dict[int, tuple[int, socket.socket]] = {}
     while True:
         for descriptor in select.select([control.fileno(), *running], [], [])[0]:
             if descriptor in running:
-                pid, line = running.pop(descriptor)
+                pid, connection = running.pop(descriptor)
                 os.close(descriptor)
-                _tell(line, b"-", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-                line.close()
+                _send(connection, b"-", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                connection.close()
                 continue
-            message, given, _, _ = socket.recv_fds(control, 1, 4)
+            message, descriptors, _, _ = socket.recv_fds(control, 1, 4)
             if not message:
                 sys.exit()
-            line = socket.socket(fileno=given[0])
+            connection = socket.socket(fileno=descriptors[0])
             pid = os.fork()
             if pid == 0:
                 control.close()
                 for watched, (_, other) in running.items():
                     os.close(watched)
                     other.close()
-                return _become(line, given[1:])
-            for stream in given[1:]:
+                return _take_over(connection, descriptors[1:])
+            for stream in descriptors[1:]:
                 os.close(stream)
-            running[os.pidfd_open(pid)] = pid, line
+            running[os.pidfd_open(pid)] = pid, connection
 
 
-def _become(line: socket.socket, streams: list[int]) -> dict[str, Any]:
-    """Take over what was asked for: directory, environment, streams, and a session of its own if so wished."""
-    with line, line.makefile("rb") as lines:
-        asked: dict[str, Any] = json.load(lines)
-        if asked["session"]:
+def _take_over(connection: socket.socket, streams: list[int]) -> dict[str, Any]:
+    """Apply a request to this process: session, directory, environment and streams."""
+    with connection, connection.makefile("rb") as lines:
+        request: dict[str, Any] = json.load(lines)
+        if request["session"]:
             os.setsid()
-        os.chdir(asked["directory"])
+        os.chdir(request["directory"])
         os.environ.clear()
-        os.environ.update(asked["environment"])
+        os.environ.update(request["environment"])
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        _tell(line, b"+", os.getpid())
-    return asked
+        _send(connection, b"+", os.getpid())
+    return request
 
 
-def _tell(line: socket.socket, what: bytes, number: int) -> None:
-    # Nobody may wait for it any more.
+def _send(connection: socket.socket, what: bytes, number: int) -> None:
+    # The test that started the command may have ended.
     with contextlib.suppress(ConnectionError):
-        line.sendall(_TOLD.pack(what, number))
+        connection.sendall(_NOTICE.pack(what, number))
 
 
 def _run(module: str, arguments: list[str]) -> NoReturn:
-    """Go on as ``python -m MODULE ARGUMENTS``."""
+    """Run ``python -m MODULE ARGUMENTS`` in this process."""
     sys.path[:0] = [str(Path.cwd()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     # runpy puts the module's own path first.
     sys.argv = ["-m", *arguments]

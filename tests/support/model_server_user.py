@@ -1,6 +1,6 @@
-"""A process that uses a server, as a worker process does. One command a line on standard input, one JSON line back.
+"""Uses a model server as a worker process does. It reads one command a line and answers each with a line of JSON.
 
-``python server_user.py SETTINGS``: SETTINGS are what `ServerProvider.setup` takes, as JSON, and ``spec``.
+``python -m tests.support.model_server_user SETTINGS``: SETTINGS are the arguments of `ServerProvider.setup`, as JSON.
 """
 
 from __future__ import annotations

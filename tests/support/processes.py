@@ -1,24 +1,24 @@
-"""What Linux says of processes."""
+"""Reads the state of processes from /proc."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def kernel_words(process: Path) -> list[str]:
-    """Of a process or thread, by its directory in /proc: its state, its parent, ..."""
-    # After the name, which may hold spaces.
+def stat_fields(process: Path) -> list[str]:
+    """The fields of /proc/PID/stat that follow the name: state, parent and so on. `process` is a directory in /proc."""
+    # The name may contain spaces.
     return (process / "stat").read_text().rpartition(")")[2].split()
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process has not ended; one that has, and that nobody has waited for, does not count."""
+    """Whether a process runs. A zombie does not."""
     try:
-        return kernel_words(Path(f"/proc/{pid}"))[0] != "Z"
+        return stat_fields(Path(f"/proc/{pid}"))[0] != "Z"
     except OSError:
         return False
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether all threads of a process stand still, after SIGSTOP."""
-    return all(kernel_words(thread)[0] == "T" for thread in Path(f"/proc/{pid}/task").iterdir())
+    """Whether all threads of a process are stopped, after SIGSTOP."""
+    return all(stat_fields(thread)[0] == "T" for thread in Path(f"/proc/{pid}/task").iterdir())

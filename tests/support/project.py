@@ -1,4 +1,4 @@
-"""A user's directory, and the doteval command in it."""
+"""A user's project directory, and doteval commands that run in it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from doteval.store import Store, WorkerState
 from tests.support.commands import Command, Commands
 from tests.support.processes import is_stopped
 
-# What the eval files of these tests may say to tell what happened in which process.
+# The beginning of each eval file of these tests: tell() logs what happened in which process.
 _EVENTS = """
 import os
 _LOG = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -30,8 +30,8 @@ def tell(event):
     os.write(_LOG, f"{{os.getpid()}} {{event}}\\n".encode())
 """
 
-# The plugins that our own tests bring, which users need not have, and which take half a second to import.
-_WITHOUT_OURS = " ".join(f"-p no:{name}" for name in ("hypothesispytest", "asyncio", "xdist", "xdist.looponfail"))
+# Plugins that only our own tests need, and which take half a second to import.
+_TEST_PLUGINS = ("hypothesispytest", "asyncio", "xdist", "xdist.looponfail")
 
 Process = Command | subprocess.Popen[bytes]
 
@@ -44,7 +44,7 @@ class Event:
 
 @dataclass
 class Project:
-    """A directory with eval files. Commands run in it with `environment` added to ours."""
+    """A directory with eval files. Commands run in it with `environment` added to that of the tests."""
 
     path: Path
     commands: Commands
@@ -52,7 +52,7 @@ class Project:
 
     @classmethod
     def begin(cls, path: Path, commands: Commands) -> Project:
-        """A project of its own, whatever lies in the directories above."""
+        """A project that ignores pytest settings in the directories above."""
         (path / "pytest.ini").write_text("[pytest]\n")
         return cls(path, commands)
 
@@ -61,7 +61,7 @@ class Project:
         return self.path / "events.log"
 
     def write(self, name: str, text: str) -> Path:
-        """Write a file of the user's; it may call ``tell("event")``."""
+        """Write a user's file. A Python file may call ``tell("event")``."""
         file = self.path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         if name.endswith(".py"):
@@ -70,7 +70,7 @@ class Project:
         return file
 
     def events(self) -> list[Event]:
-        """What the eval files told, in order."""
+        """The logged events, in order."""
         if not self.log.exists():
             return []
         lines = (line.split(" ", 1) for line in self.log.read_text().splitlines())
@@ -80,7 +80,7 @@ class Project:
         return Counter(event.what for event in self.events())
 
     def run(self, *arguments: str, timeout: float = 90, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-        """Run ``doteval ARGUMENTS`` to its end; fails unless it exits with `check` (None: whatever)."""
+        """Run ``doteval ARGUMENTS`` to its end; fails unless it exits with `check` (None: any code)."""
         done = self.commands.run(
             "doteval", arguments, directory=self.path, environment=self._environment(), timeout=timeout
         )
@@ -89,15 +89,12 @@ class Project:
         return done
 
     def json(self, *arguments: str) -> Any:
-        """What ``doteval ARGUMENTS --json`` prints."""
+        """The JSON that ``doteval ARGUMENTS --json`` prints."""
         return json.loads(self.run(*arguments, "--json").stdout)
 
     @contextmanager
     def started(self, *arguments: str, program: Sequence[str] | None = None) -> Iterator[Process]:
-        """A doteval command, or another program, in the background and in a session of its own.
-
-        It is ended at the end of the block.
-        """
+        """Run a doteval command, or another program, in the background and in its own session, until the block ends."""
         process: Process
         with (self.path / "output.log").open("a") as output:
             if program is None:
@@ -132,7 +129,7 @@ class Project:
                     process.wait()
 
     def output(self) -> str:
-        """What the commands in the background have printed."""
+        """The output of all background commands so far."""
         return (self.path / "output.log").read_text()
 
     @contextmanager
@@ -156,45 +153,50 @@ class Project:
             return store.workers.all()
 
     def done(self) -> int:
-        """How many rows of all experiments have ended, 0 before there is a store."""
+        """How many rows of all experiments are finished, 0 before there is a store."""
         if "DOTEVAL_STORAGE" not in self.environment and not (self.path / ".doteval" / "doteval.db").exists():
             return 0
         with self.store() as store:
             return sum(overview.counts.finished for overview in store.experiments.overviews())
 
     def _environment(self) -> Mapping[str, str]:
-        return {**os.environ, "COLUMNS": "200", "PYTEST_ADDOPTS": _WITHOUT_OURS, **self.environment}
+        return {
+            **os.environ,
+            "COLUMNS": "200",
+            "PYTEST_ADDOPTS": " ".join(f"-p no:{name}" for name in _TEST_PLUGINS),
+            **self.environment,
+        }
 
 
 @pytest.fixture
 def project(tmp_path: Path, commands: Commands) -> Project:
-    """A user's directory, with no eval files yet."""
+    """An empty project."""
     return Project.begin(tmp_path, commands)
 
 
-def stand_still(pids: Collection[int]) -> None:
-    """Stop processes, until SIGCONT or SIGKILL: once this returns, none of their threads moves."""
+def suspend(pids: Collection[int]) -> None:
+    """Stop processes with SIGSTOP. Once this returns, none of their threads runs until SIGCONT or SIGKILL."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: all(is_stopped(pid) for pid in pids), what="the processes' standstill")
+    wait_until(lambda: all(is_stopped(pid) for pid in pids), what="the stop of all threads")
 
 
 def wait_until(condition: Callable[[], Any], *, seconds: float = 30, what: str = "the condition") -> Any:
-    """Wait until the condition is true; returns what it gave. Fails after `seconds`."""
+    """Wait until the condition is true; returns its value. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
-        asked_at = time.monotonic()
+        checked_at = time.monotonic()
         value = condition()
         if value:
             return value
         now = time.monotonic()
         assert now < deadline, f"{what} did not come true within {seconds:g} s"
-        # To look at the store costs milliseconds, which what is waited for may need. But its moment must not be missed.
-        time.sleep(min(0.1, max(0.02, 4 * (now - asked_at))))
+        # A condition that reads the store takes milliseconds of processor time, so poll it less often, but soon enough.
+        time.sleep(min(0.1, max(0.02, 4 * (now - checked_at))))
 
 
 def leftover_processes(path: Path) -> list[int]:
-    """The ids of processes whose working directory is `path`: none may be left behind."""
+    """The ids of processes whose working directory is `path`. Commands must leave none."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -1,4 +1,4 @@
-"""The mock server as the real `openai` client sees it."""
+"""The mock server, used through the real `openai` client."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ def test_sentiment_of_the_last_user_message(text: str, expected: str, client: Op
     assert sentiment_of(text) == expected
 
 
-def test_max_tokens_cuts_the_reply(client: OpenAI) -> None:
+def test_max_tokens_truncates_the_reply(client: OpenAI) -> None:
     completion = ask(client, "[[reply:one two three]]", max_tokens=2)
     assert completion.choices[0].message.content == "one two"
     assert completion.choices[0].finish_reason == "length"
     assert completion.usage.completion_tokens == 2
 
 
-def test_content_parts_are_read(client: OpenAI) -> None:
+def test_text_is_read_from_content_parts(client: OpenAI) -> None:
     completion = client.chat.completions.create(
         model="gpt-4o",
         messages=[{"role": "user", "content": [{"type": "text", "text": "[[reply:seen]]"}]}],
@@ -99,7 +99,7 @@ def test_content_parts_are_read(client: OpenAI) -> None:
     assert completion.choices[0].message.content == "seen"
 
 
-def test_streams_words_and_then_the_usage(client: OpenAI, mock_openai: MockOpenAI) -> None:
+def test_a_stream_sends_words_and_then_the_usage(client: OpenAI, mock_openai: MockOpenAI) -> None:
     stream = ask(client, "[[reply:one two  three]]", stream=True, stream_options={"include_usage": True})
     chunks = list(stream)
     words = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
@@ -109,14 +109,14 @@ def test_streams_words_and_then_the_usage(client: OpenAI, mock_openai: MockOpenA
     assert mock_openai.stats()["completion_tokens"] == 3
 
 
-def test_a_stream_tells_usage_only_when_asked(client: OpenAI, mock_openai: MockOpenAI) -> None:
+def test_a_stream_reports_usage_only_when_asked(client: OpenAI, mock_openai: MockOpenAI) -> None:
     chunks = list(ask(client, "hello", stream=True))
     assert all(chunk.usage is None for chunk in chunks)
     assert mock_openai.stats()["completion_tokens"] == 0
     assert mock_openai.stats()["replies"] == 1
 
 
-def test_responses(client: OpenAI, mock_openai: MockOpenAI) -> None:
+def test_responses_api(client: OpenAI, mock_openai: MockOpenAI) -> None:
     answer = client.responses.create(model="gpt-4o", instructions=SYSTEM, input="what a great day")
     assert answer.output_text == "positive"
     assert answer.usage is not None
@@ -128,7 +128,7 @@ def test_responses(client: OpenAI, mock_openai: MockOpenAI) -> None:
     assert mock_openai.stats()["completion_tokens"] == 2
 
 
-def test_streamed_responses(client: OpenAI) -> None:
+def test_streamed_responses_api(client: OpenAI) -> None:
     events = list(client.responses.create(model="gpt-4o", input="[[reply:one two]] [[reasoning:1]]", stream=True))
     assert [event.delta for event in events if event.type == "response.output_text.delta"] == ["one", " two"]
     last = events[-1]
@@ -156,17 +156,17 @@ def test_models_and_unknown_paths(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("body", [{"messages": []}, {"model": "m"}, {"model": "m", "messages": []}, {"model": 3}])
-def test_a_body_without_model_or_prompt(body: dict[str, Any], client: OpenAI) -> None:
+def test_a_body_without_model_or_prompt_is_rejected(body: dict[str, Any], client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError):
         client.post("/chat/completions", body=body, cast_to=object)
 
 
-def test_a_marker_that_asks_for_nothing_known(client: OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="no fault"):
+def test_an_unknown_marker_is_rejected(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="not a fault"):
         ask(client, "[[explode]]")
 
 
-def test_a_long_prompt(client: OpenAI) -> None:
+def test_a_prompt_of_megabytes(client: OpenAI) -> None:
     assert ask(client, "word " * 500_000).usage.prompt_tokens == 500_000
 
 
@@ -185,7 +185,7 @@ def test_error_statuses(
     assert (stats["requests"], stats["rejected"], stats["replies"], stats["prompt_tokens"]) == (2, 2, 0, 0)
 
 
-def test_429_names_the_time_to_wait(client: OpenAI) -> None:
+def test_a_429_has_retry_after(client: OpenAI) -> None:
     with pytest.raises(openai.RateLimitError) as raised:
         ask(client, "[[status:429]] [[retry-after:1.5]]")
     assert raised.value.response.headers["retry-after"] == "2"
@@ -193,8 +193,8 @@ def test_429_names_the_time_to_wait(client: OpenAI) -> None:
 
 
 def test_the_client_retries_until_a_fault_is_over(client: OpenAI, mock_openai: MockOpenAI) -> None:
-    patient = client.with_options(max_retries=2)
-    completion = ask(patient, "[[status:503x2]] [[retry-after:0.01]] [[reply:at last]]")
+    retrying = client.with_options(max_retries=2)
+    completion = ask(retrying, "[[status:503x2]] [[retry-after:0.01]] [[reply:at last]]")
     assert completion.choices[0].message.content == "at last"
     stats = mock_openai.stats()
     assert (stats["requests"], stats["rejected"], stats["replies"]) == (3, 2, 1)
@@ -218,7 +218,7 @@ def test_malformed_json(client: OpenAI, mock_openai: MockOpenAI) -> None:
     assert (stats["malformed"], stats["replies"]) == (2, 0)
 
 
-def test_a_slow_reply(client: OpenAI) -> None:
+def test_a_delayed_reply(client: OpenAI) -> None:
     begun = time.monotonic()
     ask(client, "[[delay:0.3]]")
     assert time.monotonic() - begun >= 0.3
@@ -241,7 +241,7 @@ def ask_many(server: MockOpenAI, prompts: list[str]) -> list[Any]:
     return asyncio.run(main())
 
 
-def test_many_at_once_with_the_async_client() -> None:
+def test_many_concurrent_requests() -> None:
     with MockOpenAI(latency=0.2) as server:
         begun = time.monotonic()
         completions = ask_many(server, [f"[[reply:{number}]]" for number in range(50)])
@@ -253,25 +253,25 @@ def test_many_at_once_with_the_async_client() -> None:
         assert 25 < stats["connections"] <= 51
 
 
-def test_the_rate_limit_is_enforced_and_told() -> None:
+def test_the_rate_limit_is_enforced_and_reported_in_headers() -> None:
     with MockOpenAI(rate_limit=5) as server:
         outcomes = ask_many(server, ["hello"] * 20)
-        refused = [outcome for outcome in outcomes if isinstance(outcome, openai.RateLimitError)]
+        rejected = [outcome for outcome in outcomes if isinstance(outcome, openai.RateLimitError)]
         stats = server.stats()
-        assert len(refused) == stats["rejected"] == stats["rate_limited"]
-        assert 20 - len(refused) == stats["replies"]
-        # Five at the start, and one more for each fifth of a second that the twenty took.
-        assert 10 <= len(refused) <= 15
-        headers = refused[-1].response.headers
+        assert len(rejected) == stats["rejected"] == stats["rate_limited"]
+        assert 20 - len(rejected) == stats["replies"]
+        # Five pass at the start, and one more for each 0.2 s that the twenty requests took.
+        assert 10 <= len(rejected) <= 15
+        headers = rejected[-1].response.headers
         assert headers["x-ratelimit-limit-requests"] == "5"
         assert headers["x-ratelimit-remaining-requests"] == "0"
         assert headers["x-ratelimit-reset-requests"].endswith("ms")
         assert 0 < int(headers["retry-after-ms"]) <= 200
-        with OpenAI(base_url=server.base_url, api_key="any", max_retries=3) as patient:
-            assert ask(patient, "hello").choices[0].message.content
+        with OpenAI(base_url=server.base_url, api_key="any", max_retries=3) as retrying:
+            assert ask(retrying, "hello").choices[0].message.content
 
 
-def test_a_share_of_the_requests_fails_the_same_ones_each_time() -> None:
+def test_a_share_of_the_requests_fails_and_always_the_same_ones() -> None:
     failed = []
     prompts = [f"prompt {number}" for number in range(200)]
     for order in (1, -1):
@@ -282,7 +282,7 @@ def test_a_share_of_the_requests_fails_the_same_ones_each_time() -> None:
     assert 25 <= sum(failed[0]) <= 75
 
 
-def test_lognormal_latency_has_the_median_and_the_seed_that_it_was_given() -> None:
+def test_lognormal_latency_follows_median_sigma_and_seed() -> None:
     from doteval.mock_openai.server import MockServer
     from doteval.mock_openai.settings import MockSettings
 
@@ -310,8 +310,8 @@ def test_parse_fault(text: str, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("text", ["status", "hangup:1", "status:x", "", "status:429y2"])
-def test_no_fault(text: str) -> None:
-    with pytest.raises(ValueError, match="no fault"):
+def test_parse_fault_rejects_other_texts(text: str) -> None:
+    with pytest.raises(ValueError, match="not a fault"):
         parse_fault(text)
 
 
@@ -321,7 +321,7 @@ def test_fixed_and_echoed_replies() -> None:
             assert ask(client, "hello there").choices[0].message.content == expected
 
 
-def test_wrong_settings_and_a_taken_port(mock_openai: MockOpenAI) -> None:
+def test_wrong_settings_and_a_taken_port_raise(mock_openai: MockOpenAI) -> None:
     with pytest.raises(ValueError, match="latency"):
         MockOpenAI(latency=-1)
     with pytest.raises(TypeError):
@@ -352,7 +352,7 @@ sys.stdin.read()
 """
 
 
-def test_does_not_linger_when_its_parent_is_killed() -> None:
+def test_the_server_ends_when_its_parent_is_killed() -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     server = psutil.Process(int(parent.stdout.readline()))
@@ -362,7 +362,7 @@ def test_does_not_linger_when_its_parent_is_killed() -> None:
     assert gone
 
 
-def test_starts_in_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_starts_in_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with MockOpenAI() as server:
         assert server.stats()["requests"] == 0
