@@ -12,7 +12,7 @@ from pathlib import Path
 
 from doteval.analysis.summary import Summary, summarize
 from doteval.coordination.budget_guard import BudgetGate, gate_of, used_up
-from doteval.coordination.claims import wait_for_turn
+from doteval.coordination.claims import wait_for_claim
 from doteval.coordination.ingest import take_in
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.metering import Place
@@ -91,7 +91,7 @@ class LocalEvaluation:
         self._lock = threading.Lock()
         self._refused: BaseException | None = None
         known = self._store.evaluations.find(local.experiment, spec)
-        wait_for_turn(local, known or self._begin(spec), told)
+        wait_for_claim(local.store, known or self._begin(spec), local.claim, on_message=told)
         try:
             # Only now: what another process runs is not to be touched.
             self._evaluation = self._begin(spec)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import socket
 import threading
-from collections.abc import Callable
 
-from doteval import __version__
+from doteval.coordination.claims import has_ended
 from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.heartbeat import Heartbeat
 from doteval.core.experiments import Evaluation
@@ -23,7 +23,9 @@ class LocalStore:
         self.store = Store.open(storage)
         self.experiment = self.store.experiments.begin(experiment)
         self._worker_id = self.store.workers.begin(
-            WorkerInfo(service, socket.gethostname(), os.getpid(), (), 1, {"doteval": __version__})
+            WorkerInfo(
+                service, socket.gethostname(), os.getpid(), (), 1, {"doteval": importlib.metadata.version("doteval")}
+            )
         )
         self.writer = GroupWriter(self.store, self._worker_id)
         self.loads = LoadRecorder(self.store, self._worker_id)
@@ -33,10 +35,10 @@ class LocalStore:
         self._heartbeat = Heartbeat([(BEAT_SECONDS, self._beat)])
         self._heartbeat.start()
 
-    def claim(self, evaluation: Evaluation, *, is_gone: Callable[[WorkerState], bool]) -> WorkerState | None:
+    def claim(self, evaluation: Evaluation) -> WorkerState | None:
         """Have this process hold all rows of an evaluation, unless another holds some, which is returned."""
         with self._telling:
-            other = self.store.workers.claim(self._worker_id, evaluation, is_gone=is_gone)
+            other = self.store.workers.claim(self._worker_id, evaluation, is_gone=has_ended)
             if other is None:
                 self._holding = [HeldRange.whole(evaluation.uid)]
             return other

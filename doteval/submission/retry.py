@@ -123,7 +123,7 @@ def _run(
         broker = broker_for(stack, options.broker)
         publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue or DEFAULT_QUEUE)))
         publisher.connect()
-        wait_for_other_brokers(store, evaluations, watcher.note, private=broker.is_private)
+        wait_for_other_brokers(store, evaluations, on_message=watcher.note, private=broker.is_private)
         evaluations = [
             _placed(store, store.evaluations.by_uid(each.uid), options.queue, broker.private) for each in evaluations
         ]

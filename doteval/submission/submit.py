@@ -105,7 +105,8 @@ def _submit_collected(
         processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
         experiment = store.experiments.begin(options.target.experiment or ephemeral_name())
         _check_budget(store, experiment, collected, options)
-        wait_for_other_brokers(store, _known(store, experiment, collected), watcher.note, private=broker.is_private)
+        known = _known(store, experiment, collected)
+        wait_for_other_brokers(store, known, on_message=watcher.note, private=broker.is_private)
         before = {each.uid: each.status for each in store.evaluations.of(experiment)}
         at_work = _at_work(store, experiment)
         # Stored with the evaluations, so that worker processes elsewhere know.
