@@ -18,10 +18,10 @@ from doteval.broker.fair_queues import FAIR_QUEUES, Priority, fair_queues_of, pr
 from doteval.broker.messages import RowTask
 from doteval.concurrency import ASYNC_CONCURRENCY
 from doteval.coordination.budget_guard import used_up
-from doteval.coordination.task_sizing import MOST_ROWS, TaskSize, most_unknown, tapered, task_size
+from doteval.coordination.lost_rows import LostRows, have_reported, without_held
+from doteval.coordination.task_sizing import TaskSize, most_unknown, tapered, task_size
 from doteval.core.experiments import Evaluation, EvaluationStatus
-from doteval.core.liveness import HELD_ROWS_FRESH_SECONDS, OBSERVATION_GAP_SECONDS, QUEUE_DRAINED_SECONDS
-from doteval.store import LOADING, LoadFailure, RowRange, Store, WorkerState, held_by
+from doteval.store import LOADING, LoadFailure, Store, WorkerState, held_by
 
 # Messages that may wait in the queue: enough for any number of worker processes, and a bound for
 # the broker's memory (1.8 KB a message) however large the dataset is.
@@ -89,10 +89,7 @@ class Dispatcher:
         self._publisher = publisher
         self._options = options or DispatchOptions()
         self._clock = clock
-        # By evaluation: the cursor at the last look for lost rows.
-        self._seen: dict[int, int] = {}
-        # By evaluation: when its queue was first seen drained since the cursor moved, and when last.
-        self._drained: dict[int, tuple[float, float]] = {}
+        self._lost_rows = LostRows(store, self._concerned, clock)
         # By evaluation: when its budget was first seen used up.
         self._used_up: dict[int, float] = {}
 
@@ -224,11 +221,11 @@ class Dispatcher:
         if not self._store.evaluations.advance_published(evaluation.id, cursor, moved):
             return 0, True
         live = self._concerned(evaluation)
-        if cursor >= _ROUND and not _is_heard(live):
+        if cursor >= _ROUND and not have_reported(live):
             # Rows that were published before may be in hands that cannot tell. If not, they are found
             # when the queue has drained once more.
             return 0, False
-        free = _without(ranges, held_by(live, evaluation.uid))
+        free = without_held(ranges, held_by(live, evaluation.uid))
         self._publisher.publish(
             (RowTask(evaluation.uid, each.first, each.last) for each in free),
             experiment=evaluation.experiment.name,
@@ -257,48 +254,17 @@ class Dispatcher:
         )
 
     def _publish_lost(self, evaluation: Evaluation) -> None:
-        """Publish rows again that were lost: nothing has waited for some time, and rows are pending
-        that no live worker holds."""
+        """Publish all pending rows again if some were lost."""
         cursor = self._store.evaluations.published(evaluation.id)
-        # While rows are being published, perhaps by another process, nothing can be said of lost ones: workers may not
-        # have told yet that they hold them.
-        moved = self._seen.get(evaluation.id, cursor) != cursor
-        self._seen[evaluation.id] = cursor
-        if moved or self._queued(evaluation, cursor) or not self._may_have_lost_rows(evaluation):
-            self._drained.pop(evaluation.id, None)
-            return
-        now = self._clock()
-        since, last = self._drained.get(evaluation.id, (now, now))
-        if now - last > OBSERVATION_GAP_SECONDS:
-            # Nobody could look, because the store or the broker was away, and nor could workers tell.
-            since = now
-        if now - since < QUEUE_DRAINED_SECONDS:
-            self._drained[evaluation.id] = (since, now)
-            return
-        self._drained.pop(evaluation.id)
-        if self._has_lost_rows(evaluation) and self._begin_round(evaluation, cursor):
+        lost = self._lost_rows.detect(evaluation, cursor, lambda: self._queued(evaluation, cursor))
+        if lost and self._begin_round(evaluation, cursor):
             self.publish(evaluation)
-            self._seen[evaluation.id] = self._store.evaluations.published(evaluation.id)
+            self._lost_rows.published(evaluation, self._store.evaluations.published(evaluation.id))
 
     def _begin_round(self, evaluation: Evaluation, cursor: int, lane: int | None = None) -> bool:
         """Put the cursor back to the first row, on another lane if one is given, unless it has moved meanwhile."""
         begun = cursor - cursor % _ROUND + _ROUND + _digit(_lane(cursor) if lane is None else lane)
         return self._store.evaluations.advance_published(evaluation.id, cursor, begun)
-
-    def _may_have_lost_rows(self, evaluation: Evaluation) -> bool:
-        """Whether more rows are pending than live worker processes hold; those that are not read yet count as well."""
-        live = self._concerned(evaluation)
-        if not _is_heard(live):
-            return False
-        in_hands = self._store.rows.count_pending(evaluation.id, held_by(live, evaluation.uid))
-        # After those in hands, of which some end meanwhile.
-        return self._store.evaluations.by_uid(evaluation.uid).counts.pending > in_hands
-
-    def _has_lost_rows(self, evaluation: Evaluation) -> bool:
-        """Whether rows are pending that no live worker process holds: all that are done are read for it."""
-        held = held_by(self._concerned(evaluation), evaluation.uid)
-        ranges = self._store.rows.pending_ranges(evaluation.id, MOST_ROWS)
-        return any(_without([each], held) for each in ranges)
 
     def _serving(self, evaluation: Evaluation) -> list[WorkerState]:
         """The live worker processes that take row tasks from the evaluation's queue."""
@@ -354,33 +320,9 @@ def published_up_to(cursor: int) -> int:
     return cursor % _INDEXES
 
 
-def _is_heard(live: Sequence[WorkerState]) -> bool:
-    """Whether all live worker processes have told of late what they hold.
-
-    They cannot while the store takes no writes, which it may do and still be read.
-    """
-    return all(worker.age <= HELD_ROWS_FRESH_SECONDS for worker in live)
-
-
 def _lane(cursor: int) -> int:
     return max(0, cursor % _ROUND // _INDEXES - 1)
 
 
 def _digit(lane: int) -> int:
     return (lane + 1) * _INDEXES
-
-
-def _without(ranges: Sequence[RowRange], held: Sequence[RowRange]) -> list[RowRange]:
-    """The ranges, or parts of them, that are not among those `held`, which are in order."""
-    free: list[RowRange] = []
-    for each in ranges:
-        first = each.first
-        for taken in held:
-            if taken.last < first or taken.first > each.last:
-                continue
-            if taken.first > first:
-                free.append(RowRange(first, taken.first - 1))
-            first = taken.last + 1
-        if first <= each.last:
-            free.append(RowRange(first, each.last))
-    return free

@@ -61,6 +61,7 @@ def test_worker_processes_are_asked_to_leave_before_the_watcher_is_told_of_the_e
     evaluation = begin(store, 10)
     finish(store, evaluation, 0, 9)
     supervisor = Mock(spec=Supervisor)
+    supervisor.hopeless_start.return_value = None
     told: list[tuple[Store, EvaluationStatus, int]] = []
 
     class Told(NoWatcher):
