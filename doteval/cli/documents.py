@@ -32,7 +32,7 @@ from doteval.store import (
 
 if TYPE_CHECKING:
     from doteval.submission.doctor import Finding
-    from doteval.submission.status import Standing
+    from doteval.submission.status import EvaluationProgress
 
 Document = dict[str, Any]
 
@@ -93,7 +93,7 @@ def finding(found: Finding) -> Document:
     }
 
 
-def standing(found: Standing) -> Document:
+def evaluation_progress(found: EvaluationProgress) -> Document:
     return {
         **evaluation(found.evaluation),
         "queue": found.evaluation.config.queue,

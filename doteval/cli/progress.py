@@ -24,7 +24,7 @@ _OTHER_LINES = 6
 class ProgressDisplay:
     """Shows the progress of evaluations, which its methods report to it. Use it as a context manager.
 
-    It is a `doteval.submission.follow.Watcher`. An evaluation that ends leaves one line and loses its bar.
+    It is a `doteval.submission.follow.ProgressObserver`. An evaluation that ends leaves one line and loses its bar.
     When all have ended, `at_the_end` is called with them and their store.
     """
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from doteval.core.broker_url import Broker
     from doteval.store import Store, WorkerState
-    from doteval.submission.status import ExperimentStanding
+    from doteval.submission.status import ExperimentStatus
 
 # Failed rows of each evaluation, and dead worker processes, that are shown.
 _SHOWN = 5
@@ -35,7 +35,7 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
     """
     from doteval.cli import documents, terminal
     from doteval.settings import load_settings
-    from doteval.submission.status import look
+    from doteval.submission.status import experiment_status
 
     settings = load_settings(broker=broker, queue=queue)
     with existing_store(storage) as store:
@@ -44,7 +44,7 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
         if queue is None:
             queues = [each.queue or queues[0] for each in store.evaluations.of(experiment) if not each.is_private]
         queued, trouble = (None, None) if settings.message_broker is None else _ask(settings.message_broker, queues)
-        standing = look(store, experiment, queue=settings.queues[0], queued=queued)
+        status = experiment_status(store, experiment, queue=settings.queues[0], queued=queued)
         if as_json:
             documents.write(
                 {
@@ -52,26 +52,26 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
                     "storage": store.url,
                     "evaluations": [
                         {
-                            **documents.standing(found),
+                            **documents.evaluation_progress(found),
                             "last_errors": [
                                 documents.attempt(each)
                                 for each in store.attempts.last_failures(found.evaluation.id, _SHOWN)
                             ],
                         }
-                        for found in standing.evaluations
+                        for found in status.evaluations
                     ],
-                    "workers": [documents.worker(found) for found in standing.live],
-                    "dead_workers": [documents.worker(found) for found in standing.dead],
+                    "workers": [documents.worker(found) for found in status.live],
+                    "dead_workers": [documents.worker(found) for found in status.dead],
                     "messages_queued": None if queued is None else sum(queued.values()),
                     "messages_by_queue": queued,
                 }
             )
             return
         console = terminal.console()
-        if not standing.evaluations:
+        if not status.evaluations:
             console.print(terminal.plain(f"The experiment {name!r} has no evaluations yet"))
             return
-        _print(console, store, standing)
+        _print(console, store, status)
         if trouble:
             console.print(terminal.plain(trouble), style="yellow")
 
@@ -91,14 +91,14 @@ def _ask(broker: Broker, queues: Sequence[str]) -> tuple[Mapping[str, int] | Non
         publisher.close()
 
 
-def _print(console: Console, store: Store, standing: ExperimentStanding) -> None:
+def _print(console: Console, store: Store, status: ExperimentStatus) -> None:
     from doteval.cli import terminal
     from doteval.cli.records import failure_line
 
     columns = ("evaluation", "status", "rows", "done", "failed", "skipped", "pending", "in flight")
     table = terminal.table(*columns, left=2)
-    called = terminal.names([found.evaluation for found in standing.evaluations])
-    for found in standing.evaluations:
+    called = terminal.names([found.evaluation for found in status.evaluations])
+    for found in status.evaluations:
         evaluation, counts = found.evaluation, found.evaluation.counts
         table.add_row(
             called[evaluation.id],
@@ -111,7 +111,7 @@ def _print(console: Console, store: Store, standing: ExperimentStanding) -> None
             terminal.count(found.held),
         )
     console.print(table)
-    for found in standing.evaluations:
+    for found in status.evaluations:
         name = called[found.evaluation.id]
         if found.evaluation.reason:
             console.print(terminal.plain(f"{name}: {found.evaluation.reason}"), style="yellow")
@@ -122,13 +122,13 @@ def _print(console: Console, store: Store, standing: ExperimentStanding) -> None
             console.print(terminal.plain(f"The last errors of {name}:"))
         for attempt in failures:
             console.print(terminal.plain(failure_line(attempt)))
-    console.print(f"\n{_workers(standing.live)}")
-    for worker in standing.dead[-_SHOWN:]:
+    console.print(f"\n{_workers(status.live)}")
+    for worker in status.dead[-_SHOWN:]:
         console.print(terminal.plain(_death(worker)), style="yellow")
-    if len(standing.dead) > _SHOWN:
-        console.print(f"and {len(standing.dead) - _SHOWN} more that died before")
-    for queue, waiting in (standing.queued or {}).items():
-        where = "the queue" if len(standing.queued or {}) == 1 else f"the queue {queue!r}"
+    if len(status.dead) > _SHOWN:
+        console.print(f"and {len(status.dead) - _SHOWN} more that died before")
+    for queue, waiting in (status.queued or {}).items():
+        where = "the queue" if len(status.queued or {}) == 1 else f"the queue {queue!r}"
         console.print(terminal.plain(f"{terminal.few(waiting, 'message')} in {where}"))
 
 

@@ -34,35 +34,35 @@ def used_up(store: Store, experiment: Experiment, budget: Budget) -> str | None:
     return budget.used_up_by(store.usage.spent(experiment), lambda: store.usage.unpriced_models(experiment))
 
 
-def gate_of(
+def budget_guard_for(
     store: Store,
     experiment: Experiment,
     budget: Budget,
     writer: GroupWriter,
     refuse: Callable[[str], BaseException],
     *,
-    patiently: Callable[[Callable[[Store], Spent]], Spent] | None = None,
+    read_store: Callable[[Callable[[Store], Spent]], Spent] | None = None,
     leaving: threading.Event | None = None,
     left: Callable[[], BaseException] = InterruptedError,
-) -> BudgetGate:
+) -> BudgetGuard:
     """The gate of an experiment for a process whose results go through `writer`.
 
-    `refuse` makes the exception out of the reason; `patiently` asks the store as soon as it is there.
+    `refuse` makes the exception out of the reason; `read_store` asks the store as soon as it is there.
     """
 
     def spent() -> Spent:
         def read(where: Store) -> Spent:
             return where.usage.spent(experiment)
 
-        return read(store) if patiently is None else patiently(read)
+        return read(store) if read_store is None else read_store(read)
 
     def refused(so_far: Spent) -> BaseException:
         return refuse(budget.used_up_by(so_far, lambda: store.usage.unpriced_models(experiment)) or "")
 
-    return BudgetGate(budget, spent, writer.flush, refused, leaving=leaving, left=left)
+    return BudgetGuard(budget, spent, writer.flush, refused, leaving=leaving, left=left)
 
 
-class BudgetGate:
+class BudgetGuard:
     """Lets calls of an experiment begin while its budget is not used up. A `doteval.runner.admission.AdmissionCheck`.
 
     `spent` asks the store what was spent; `flush` waits up to so many seconds until all results of this process

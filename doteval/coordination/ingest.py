@@ -26,13 +26,13 @@ _CHUNK_CHARACTERS = 1_000_000
 _CHUNK_SECONDS = 0.25
 
 
-class Patient(Protocol):
+class OutageRetry(Protocol):
     """Does something that needs the store, now or when it can be done."""
 
     def __call__(self, action: Callable[[], Value], /) -> Value: ...
 
 
-def at_once(action: Callable[[], Value]) -> Value:
+def run_once(action: Callable[[], Value]) -> Value:
     """Do it now; raises what it raises."""
     return action()
 
@@ -53,26 +53,26 @@ class Chunk:
         return self.rows[-1].index
 
 
-def take_in(
+def ingest_dataset(
     store: Store,
     evaluation: Evaluation,
     dataset: Dataset,
     *,
     samples: int | None = None,
     allow_changed: bool = False,
-    patient: Patient = at_once,
+    retry: OutageRetry = run_once,
 ) -> Iterator[Chunk]:
     """Stream the first `samples` rows of a dataset (all of them for None) into the store.
 
     Yields each chunk when it is stored. Memory is bounded by a chunk, whatever the dataset's size.
     Rows that an earlier submission stored are compared by key, and not stored again. What needs the store
-    goes through `patient`, which may do it again.
+    goes through `retry`, which may do it again.
 
     Raises DatasetError if the dataset is empty or cannot be read, UnstorableValueError for a value
     without a JSON form, ChangedError if a row is not the one stored at its place, unless
     `allow_changed`: then it is replaced, and its result is dropped.
     """
-    known = patient(lambda: store.rows.dataset_state(evaluation.id))
+    known = retry(lambda: store.rows.dataset_state(evaluation.id))
     if known.complete and known.fingerprint is not None and known.fingerprint == dataset.fingerprint:
         return
     count = 0
@@ -81,7 +81,7 @@ def take_in(
         count += len(rows)
         # Rows that were there before are no reason to call the dataset incomplete again.
         so_far = count if count > known.rows else None
-        new = patient(functools.partial(_store_chunk, store, evaluation, rows, so_far, allow_changed))
+        new = retry(functools.partial(_store_chunk, store, evaluation, rows, so_far, allow_changed))
         yield Chunk(rows, new)
         # The next ones take their place in memory.
         del rows
@@ -91,11 +91,11 @@ def take_in(
     if whole and count < known.rows:
         if not allow_changed:
             raise _changed(evaluation, f"it has {count} rows, and had {known.rows}")
-        patient(lambda: store.rows.truncate(evaluation.id, count))
+        retry(lambda: store.rows.truncate(evaluation.id, count))
     # A fingerprint in the store says that the whole dataset is there and need not be read again.
     total = count if whole else max(count, known.rows)
     fingerprint = dataset.fingerprint if whole else None
-    patient(lambda: store.rows.set_total(evaluation.id, total, complete=True, fingerprint=fingerprint))
+    retry(lambda: store.rows.set_total(evaluation.id, total, complete=True, fingerprint=fingerprint))
 
 
 def _chunks(records: Iterator[Any], evaluation: Evaluation) -> Iterator[list[Row]]:

@@ -16,15 +16,15 @@ _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 
 
-def patiently(
+def retry_through_outage(
     action: Callable[[], Value],
     *,
     leaving: threading.Event,
-    told: Callable[[str], None],
+    on_message: Callable[[str], None],
 ) -> Value:
     """Do what needs the store or the broker; if one is away, try again until it is back.
 
-    `told` is called once, with what is wrong. Raises the last BrokerError or StoreError when `leaving` is
+    `on_message` is called once, with what is wrong. Raises the last BrokerError or StoreError when `leaving` is
     set, and other errors at once: a schema of another version does not come right by waiting.
     """
 
@@ -33,7 +33,7 @@ def patiently(
     except (BrokerError, StoreError) as error:
         if not _may_pass(error) or leaving.is_set():
             raise
-        told(f"{error.message}; trying again")
+        on_message(f"{error.message}; trying again")
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_may_pass),
         wait=tenacity.wait_exponential_jitter(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE),

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from doteval.analysis.summary import Summary, summarize
-from doteval.coordination.budget_guard import BudgetGate, gate_of, used_up
+from doteval.coordination.budget_guard import BudgetGuard, budget_guard_for, used_up
 from doteval.coordination.claims import wait_for_claim
-from doteval.coordination.ingest import take_in
+from doteval.coordination.ingest import ingest_dataset
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.metering import Place
 from doteval.core.results import Outcome, Row, RowStatus, Usage
@@ -21,7 +21,7 @@ from doteval.datasets import Dataset, open_dataset
 from doteval.errors import BudgetError, ChangedError, DotEvalError
 from doteval.local.options import LocalOptions
 from doteval.local.progress import ProgressLine, Screen
-from doteval.local.store_session import LocalStore
+from doteval.local.store_session import StoreSession
 from doteval.runner.assignments import Assignment, EvaluationFixtures, Runnable
 from doteval.runner.event_loop import LoopThread
 from doteval.runner.retries import CallPolicy
@@ -70,7 +70,7 @@ class LocalEvaluation:
 
     def __init__(
         self,
-        local: LocalStore,
+        local: StoreSession,
         runnable: Runnable,
         spec: EvaluationSpec,
         setup: EvaluationFixtures,
@@ -104,7 +104,7 @@ class LocalEvaluation:
     def run(self, base: Path) -> LocalReport:
         """Run the rows that have no result yet, and the failed ones again.
 
-        `base` is where the paths of datasets begin. Raises what `open_dataset`, `take_in` and the store
+        `base` is where the paths of datasets begin. Raises what `open_dataset`, `ingest_dataset` and the store
         raise, and KeyboardInterrupt, after what is done is stored; what rows raise is stored with them.
         """
         try:
@@ -130,7 +130,7 @@ class LocalEvaluation:
             self._recorder(progress),
             ended.append,
             name=self._evaluation.uid,
-            check=self._gate(),
+            check=self._budget_guard(),
             record_lost_usage=self.spend,
         )
         try:
@@ -180,9 +180,11 @@ class LocalEvaluation:
         first = next(self._store.results.records(self._evaluation.id, status=RowStatus.SKIPPED, limit=1), None)
         return "" if first is None or first.outcome.error is None else first.outcome.error.message
 
-    def _gate(self) -> BudgetGate | None:
+    def _budget_guard(self) -> BudgetGuard | None:
         budget = self._options.config.budget
-        return gate_of(self._store, self._local.experiment, budget, self._local.writer, BudgetError) if budget else None
+        if not budget:
+            return None
+        return budget_guard_for(self._store, self._local.experiment, budget, self._local.writer, BudgetError)
 
     def _recorder(self, progress: ProgressLine | None) -> Callable[[Row, Outcome], None]:
         evaluation_id, put = self._evaluation.id, self._local.writer.put
@@ -220,7 +222,9 @@ class LocalEvaluation:
         rows, target = self._store.rows, self._options.target
         evaluation, samples, epochs = self._evaluation, target.samples, target.epochs
         seen = -1
-        for chunk in take_in(self._store, evaluation, dataset, samples=samples, allow_changed=target.allow_changed):
+        for chunk in ingest_dataset(
+            self._store, evaluation, dataset, samples=samples, allow_changed=target.allow_changed
+        ):
             if not chunk.new:
                 yield from rows.pending(evaluation.id, chunk.first, chunk.last)
             elif epochs == 1:

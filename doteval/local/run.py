@@ -20,7 +20,7 @@ from doteval.foreach import ForEachSpec, spec_of
 from doteval.local.evaluation import LocalEvaluation, LocalReport
 from doteval.local.options import LocalOptions
 from doteval.local.progress import Screen, is_terminal
-from doteval.local.store_session import LocalStore
+from doteval.local.store_session import StoreSession
 from doteval.runner.assignments import PreparedCall, RowFixtures
 from doteval.runner.event_loop import LoopThread
 from doteval.settings import load_settings
@@ -77,7 +77,7 @@ def run(
     )
     config = RunConfig(max_retries=retries, row_timeout=row_timeout, batch_size=evaluation.spec.batch_size)
     options = LocalOptions(target, config, concurrency=settings.concurrency)
-    local = LocalStore(target.storage, name, service="run")
+    local = StoreSession(target.storage, name, service="run")
     loop = LoopThread()
     try:
         report = LocalEvaluation(

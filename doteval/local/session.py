@@ -15,7 +15,7 @@ from doteval.core.results import Usage
 from doteval.local.evaluation import LocalEvaluation, LocalReport
 from doteval.local.options import LocalOptions
 from doteval.local.progress import Screen
-from doteval.local.store_session import LocalStore
+from doteval.local.store_session import StoreSession
 from doteval.pytest_runtime.evaluation_setup import EvaluationSetup
 from doteval.pytest_runtime.fingerprint import specify
 from doteval.pytest_runtime.fixture_loads import Load
@@ -51,8 +51,8 @@ class LocalExperiment:
         self._loop = loop
         self._screen = screen
         self._name = options.target.experiment or ephemeral_name()
-        self._opened: dict[str | None, LocalStore] = {}
-        self._loaded_for: dict[int, LocalStore] = {}
+        self._opened: dict[str | None, StoreSession] = {}
+        self._loaded_for: dict[int, StoreSession] = {}
         self.reports: list[StoredReport] = []
         # The thresholds that applied to some evaluation.
         self.applied_thresholds: set[Threshold] = set()
@@ -128,12 +128,12 @@ class LocalExperiment:
         if failures:
             pytest.fail("\n".join(failures), pytrace=False)
 
-    def _of_load(self, load: Load) -> LocalStore:
+    def _of_load(self, load: Load) -> StoreSession:
         return self._open(load.evaluation.spec.storage if load.evaluation is not None else None)
 
-    def _open(self, own: str | None) -> LocalStore:
+    def _open(self, own: str | None) -> StoreSession:
         """The store of an evaluation: `own` is the one that its decorator names."""
         storage = own or self._options.target.storage
         if storage not in self._opened:
-            self._opened[storage] = LocalStore(storage, self._name, service=_SERVICE)
+            self._opened[storage] = StoreSession(storage, self._name, service=_SERVICE)
         return self._opened[storage]

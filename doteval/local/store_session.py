@@ -15,7 +15,7 @@ from doteval.core.liveness import BEAT_SECONDS
 from doteval.store import GroupWriter, HeldRange, Store, WorkerInfo, WorkerState
 
 
-class LocalStore:
+class StoreSession:
     """An open store with one experiment in it. This process is known there as a worker named `service`, and heard of
     every second."""
 

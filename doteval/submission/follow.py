@@ -1,4 +1,4 @@
-"""Following evaluations to their end: looking at the store, telling a watcher, bringing rows forward."""
+"""Following evaluations to their end: looking at the store, telling a observer, bringing rows forward."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from doteval.broker.embedded_redis import EmbeddedRedis
 from doteval.coordination.dispatcher import Dispatcher
-from doteval.coordination.outage_retry import patiently
+from doteval.coordination.outage_retry import retry_through_outage
 from doteval.core.broker_url import Broker
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import QUEUE_UNSERVED_SECONDS
@@ -32,7 +32,7 @@ _SLOWER = 1.1
 _SETTLE_SECONDS = 1.0
 
 
-class Watcher(Protocol):
+class ProgressObserver(Protocol):
     """Is told how a submission goes on."""
 
     def began(self, experiment: Experiment, evaluations: Sequence[Evaluation], workers: int) -> None:
@@ -49,7 +49,7 @@ class Watcher(Protocol):
 
 
 class Following:
-    """Looks at the store now and then, tells the watcher, and brings pending rows forward.
+    """Looks at the store now and then, tells the observer, and brings pending rows forward.
 
     A `supervisor` starts the local worker processes, None where others do.
     """
@@ -59,14 +59,14 @@ class Following:
         store: Store,
         dispatcher: Dispatcher,
         evaluations: list[Evaluation],
-        watcher: Watcher,
+        observer: ProgressObserver,
         supervisor: Supervisor | None = None,
     ) -> None:
         self._supervisor = supervisor
         self._store = store
         self._dispatcher = dispatcher
         self._evaluations = evaluations
-        self._watcher = watcher
+        self._observer = observer
         self._next_look = 0.0
         self._next_settle = time.monotonic() + _SETTLE_SECONDS
         self._begun: set[str] = set()
@@ -75,14 +75,14 @@ class Following:
         # Ctrl-C ends the waiting.
         self._never = threading.Event()
 
-    def patiently(self, action: Callable[[], Value]) -> Value:
+    def through_outage(self, action: Callable[[], Value]) -> Value:
         """Do what needs the store or the broker, as soon as they are there."""
-        return patiently(action, leaving=self._never, told=self._watcher.note)
+        return retry_through_outage(action, leaving=self._never, on_message=self._observer.note)
 
     def current(self) -> list[Evaluation]:
         """The evaluations as they stand now."""
         by_uid = self._store.evaluations.by_uid
-        return self.patiently(lambda: [by_uid(evaluation.uid) for evaluation in self._evaluations])
+        return self.through_outage(lambda: [by_uid(evaluation.uid) for evaluation in self._evaluations])
 
     def publish(self, evaluation: Evaluation) -> bool:
         """Publish what is pending of an evaluation and has room in the queue. False: it runs no more."""
@@ -95,16 +95,16 @@ class Following:
                 self._dispatcher.publish(current)
             return current.status is EvaluationStatus.RUNNING
 
-        return self.patiently(publish)
+        return self.through_outage(publish)
 
     def look(self) -> None:
-        """Tell the watcher how it stands, unless it was told a moment ago.
+        """Tell the observer how it stands, unless it was told a moment ago.
 
         Raises WorkerError if no local worker process can start.
         """
         self._check_workers()
         if time.monotonic() >= self._next_look:
-            self._watcher.moved(self.current())
+            self._observer.moved(self.current())
             self._next_look = time.monotonic() + _LOOK_SECONDS
 
     def to_the_end(self) -> None:
@@ -116,7 +116,7 @@ class Following:
         while True:
             self._check_workers()
             current = self.current()
-            self._watcher.moved(current)
+            self._observer.moved(current)
             all_done = all(
                 evaluation.counts.total is not None and not evaluation.counts.pending
                 for evaluation in current
@@ -126,17 +126,17 @@ class Following:
             begun = {each.uid for each in current if each.counts.finished} - self._begun
             self._begun |= begun
             if all_done or begun or time.monotonic() >= self._next_settle:
-                current = self.patiently(lambda: [self._dispatcher.settle(each) for each in self._evaluations])
-                self.patiently(lambda: self._tell_if_alone(QUEUE_UNSERVED_SECONDS))
+                current = self.through_outage(lambda: [self._dispatcher.settle(each) for each in self._evaluations])
+                self.through_outage(lambda: self._tell_if_alone(QUEUE_UNSERVED_SECONDS))
                 self._next_settle = time.monotonic() + _SETTLE_SECONDS
             if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
-                self._watcher.moved(current)
+                self._observer.moved(current)
                 break
             time.sleep(max(_FIRST_LOOK_SECONDS, min(pause, pace.seconds_from_end(current) / 2)))
             pause = min(_LOOK_SECONDS, pause * _SLOWER)
         if self._supervisor is not None:
             self._supervisor.dismiss()
-        self._watcher.ended(self._store, current)
+        self._observer.ended(self._store, current)
 
     def _check_workers(self) -> None:
         why = None if self._supervisor is None else self._supervisor.hopeless_start()
@@ -152,8 +152,8 @@ class Following:
         raise WorkerError(why, remedy="Look for the cause in what they printed, and submit again.")
 
     def tell_if_alone(self) -> None:
-        """Tell the watcher of queues that rows are to travel on and that no worker process serves now."""
-        self.patiently(lambda: self._tell_if_alone(0.0))
+        """Tell the observer of queues that rows are to travel on and that no worker process serves now."""
+        self.through_outage(lambda: self._tell_if_alone(0.0))
 
     def _tell_if_alone(self, patience: float) -> None:
         served = {queue for worker in self._store.workers.live() for queue in worker.info.queues}
@@ -169,7 +169,7 @@ class Following:
         for queue in wanted:
             if queue not in served and now - self._alone_since.setdefault(queue, now) >= patience:
                 self._alone_since[queue] = float("inf")
-                self._watcher.note(
+                self._observer.note(
                     f"no worker process listens on the queue {queue!r}; start one with: {worker_command_for(queue)}"
                 )
 
@@ -218,7 +218,7 @@ def local_workers(
     options: WorkerOptions,
     processes: int,
     store: Store,
-    watcher: Watcher,
+    observer: ProgressObserver,
     devices: Sequence[str] = (),
     fork_server: ForkServer | None = None,
 ) -> Iterator[Supervisor]:
@@ -226,7 +226,7 @@ def local_workers(
 
     They finish their rows in flight then.
     """
-    note = watcher.note
+    note = observer.note
     supervisor = Supervisor(options, processes, store, told=note, output=note, devices=devices, fork_server=fork_server)
     try:
         yield supervisor

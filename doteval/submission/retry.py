@@ -22,7 +22,7 @@ from doteval.core.run_config import RunConfig
 from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, UsageError
 from doteval.settings import load_settings
 from doteval.store import Store
-from doteval.submission.follow import Following, Watcher, broker_for, local_workers, queues_of
+from doteval.submission.follow import Following, ProgressObserver, broker_for, local_workers, queues_of
 from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for
@@ -56,7 +56,7 @@ def retry(
     options: RetryOptions,
     store: Store,
     evaluations: Sequence[Evaluation],
-    watcher: Watcher,
+    observer: ProgressObserver,
     fork_server: ForkServer | None = None,
 ) -> int:
     """Run failed rows of an experiment's evaluations again, those only that the options choose.
@@ -93,7 +93,7 @@ def retry(
         if reason is not None:
             raise budget_error(evaluation.experiment.name, reason, pending=0)
     if options.broker is not None:
-        return _run(store, failing, options, watcher)
+        return _run(store, failing, options, observer)
     # Imported here: pytest takes time that a retry by workers elsewhere need not wait.
     from doteval.pytest_runtime.embedded_session import with_collected
 
@@ -103,7 +103,7 @@ def retry(
 
     def body(collected: Collected) -> None:
         _check_code(collected, failing)
-        retried.append(_run(store, failing, options, watcher, paths=nodes, root=str(root), fork_server=fork_server))
+        retried.append(_run(store, failing, options, observer, paths=nodes, root=str(root), fork_server=fork_server))
 
     with_collected(nodes, body, root=str(root))
     return retried[0]
@@ -113,7 +113,7 @@ def _run(
     store: Store,
     evaluations: list[Evaluation],
     options: RetryOptions,
-    watcher: Watcher,
+    observer: ProgressObserver,
     *,
     paths: tuple[str, ...] = (),
     root: str | None = None,
@@ -123,7 +123,7 @@ def _run(
         broker = broker_for(stack, options.broker)
         publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue or DEFAULT_QUEUE)))
         publisher.connect()
-        wait_for_other_brokers(store, evaluations, on_message=watcher.note, private=broker.is_private)
+        wait_for_other_brokers(store, evaluations, on_message=observer.note, private=broker.is_private)
         evaluations = [
             _placed(store, store.evaluations.by_uid(each.uid), options.queue, broker.private) for each in evaluations
         ]
@@ -153,10 +153,10 @@ def _run(
                 client_config=replace(load_settings().client_config(), broker=broker.url),
             )
             supervisor = stack.enter_context(
-                local_workers(worker_options, processes, store, watcher, options.devices, fork_server)
+                local_workers(worker_options, processes, store, observer, options.devices, fork_server)
             )
-        following = Following(store, dispatcher, evaluations, watcher, supervisor)
-        watcher.began(evaluations[0].experiment, following.current(), processes)
+        following = Following(store, dispatcher, evaluations, observer, supervisor)
+        observer.began(evaluations[0].experiment, following.current(), processes)
         if supervisor is not None:
             supervisor.start()
         for evaluation in evaluations:

@@ -14,7 +14,7 @@ from doteval.store import Store, WorkerState, held_by
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class EvaluationProgress:
     """Where the pending rows of an evaluation are; samples count.
 
     `held` by live worker processes, `orphaned` by dead ones, `published` and held by nobody (they wait in the
@@ -30,21 +30,21 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class ExperimentStanding:
+class ExperimentStatus:
     """`live` and `dead` are worker processes; the dead ones died while the experiment was there.
 
     `queued` is how many messages wait in each queue, of all experiments, None if that is not known.
     """
 
-    evaluations: list[Standing]
+    evaluations: list[EvaluationProgress]
     live: list[WorkerState]
     dead: list[WorkerState]
     queued: Mapping[str, int] | None
 
 
-def look(
+def experiment_status(
     store: Store, experiment: Experiment, *, queue: str = DEFAULT_QUEUE, queued: Mapping[str, int] | None = None
-) -> ExperimentStanding:
+) -> ExperimentStatus:
     """How an experiment stands now, by what the store says, and `queued` messages in each of the broker's queues.
 
     `queue` is that of evaluations that do not say which is theirs.
@@ -52,8 +52,8 @@ def look(
     live = store.workers.live()
     dead = [worker for worker in store.workers.all() if _has_died(worker) and worker.beat_at >= experiment.created_at]
     evaluations = store.evaluations.of(experiment)
-    return ExperimentStanding(
-        [_look(store, each, live, dead, queue, queued) for each in evaluations], live, dead, queued
+    return ExperimentStatus(
+        [_progress(store, each, live, dead, queue, queued) for each in evaluations], live, dead, queued
     )
 
 
@@ -64,31 +64,31 @@ def _has_died(worker: WorkerState) -> bool:
     return worker.reason is not None and worker.reason.startswith(("was killed", "left with exit code", "was stuck"))
 
 
-def _look(
+def _progress(
     store: Store,
     evaluation: Evaluation,
     live: Sequence[WorkerState],
     dead: Sequence[WorkerState],
     otherwise: str,
     queued: Mapping[str, int] | None,
-) -> Standing:
+) -> EvaluationProgress:
     queue = evaluation.queue or otherwise
     held = _count(store, evaluation, live)
     orphaned = _count(store, evaluation, dead)
     cursor = published_up_to(store.evaluations.published(evaluation.id))
     unpublished = store.rows.count_pending_from(evaluation.id, cursor)
     published = max(0, evaluation.counts.pending - unpublished - held - orphaned)
-    standing = Standing(evaluation, held, orphaned, published, unpublished, ())
+    progress = EvaluationProgress(evaluation, held, orphaned, published, unpublished, ())
     holders = sum(any(part.evaluation_uid == evaluation.uid for part in worker.holding) for worker in dead)
     # What pytest runs in its own process is on no queue.
     served = any(queue in each.info.queues for each in live) if evaluation.config.submitted else bool(live)
     spent = store.usage.spent(evaluation.experiment) if evaluation.config.budget else Spent()
     waiting = None if queued is None else queued.get(queue)
     start = _start(queue, bool(live), private=evaluation.is_private)
-    plan = _plan(standing, start, served, holders, waiting, spent)
+    plan = _plan(progress, start, served, holders, waiting, spent)
     if evaluation.status is EvaluationStatus.RUNNING and not store.rows.dataset_state(evaluation.id).complete:
         plan.append("its dataset is still being read; if its submitter has died, submit it again to go on")
-    return Standing(evaluation, held, orphaned, published, unpublished, tuple(plan))
+    return EvaluationProgress(evaluation, held, orphaned, published, unpublished, tuple(plan))
 
 
 def _count(store: Store, evaluation: Evaluation, workers: Sequence[WorkerState]) -> int:
@@ -104,8 +104,10 @@ def _start(queue: str, anybody: bool, *, private: bool) -> str:
     return f"{who}: start one with `{worker_command_for(queue)}`, or submit again"
 
 
-def _plan(standing: Standing, start: str, served: bool, holders: int, queued: int | None, spent: Spent) -> list[str]:
-    evaluation = standing.evaluation
+def _plan(
+    progress: EvaluationProgress, start: str, served: bool, holders: int, queued: int | None, spent: Spent
+) -> list[str]:
+    evaluation = progress.evaluation
     pending = evaluation.counts.pending
     budget = evaluation.config.budget
     reason = budget.used_up_by(spent)
@@ -115,15 +117,15 @@ def _plan(standing: Standing, start: str, served: bool, holders: int, queued: in
     elif evaluation.status is EvaluationStatus.RUNNING:
         if pending and not served:
             plan.append(start)
-        if standing.orphaned:
+        if progress.orphaned:
             whose = "a dead worker process" if holders == 1 else f"{holders} dead worker processes"
-            plan.append(f"{_rows(standing.orphaned)} of {whose} will be published again")
-        if standing.published:
-            lost = queued == 0 and not standing.held
+            plan.append(f"{_rows(progress.orphaned)} of {whose} will be published again")
+        if progress.published:
+            lost = queued == 0 and not progress.held
             what = "no message carries any more: they will be published again" if lost else "wait for a worker process"
-            plan.append(f"{_rows(standing.published)} {what}")
-        if standing.unpublished:
-            plan.append(f"{_rows(standing.unpublished)} will be published as the queue has room")
+            plan.append(f"{_rows(progress.published)} {what}")
+        if progress.unpublished:
+            plan.append(f"{_rows(progress.unpublished)} will be published as the queue has room")
     elif pending:
         more = " with a larger budget" if evaluation.stopped_at_budget else ""
         plan.append(f"{_rows(pending)} pending: submit again{more} to go on")

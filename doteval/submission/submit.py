@@ -12,7 +12,7 @@ from doteval.broker.publisher import Publisher
 from doteval.coordination.budget_guard import used_up
 from doteval.coordination.claims import wait_for_other_brokers
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
-from doteval.coordination.ingest import take_in
+from doteval.coordination.ingest import ingest_dataset
 from doteval.core.broker_url import Broker
 from doteval.core.budgets import budget_error, check_prices
 from doteval.core.client_config import ClientConfig
@@ -25,7 +25,7 @@ from doteval.pytest_runtime.embedded_session import Collected, with_collected
 from doteval.pytest_runtime.fingerprint import specify
 from doteval.pytest_runtime.items import EvaluationItem
 from doteval.store import Store
-from doteval.submission.follow import Following, Watcher, broker_for, local_workers, queues_of
+from doteval.submission.follow import Following, ProgressObserver, broker_for, local_workers, queues_of
 from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for
@@ -67,7 +67,7 @@ class Submission:
     storage: str = field(repr=False)
 
 
-def submit(options: SubmitOptions, watcher: Watcher, fork_server: ForkServer | None = None) -> Submission:
+def submit(options: SubmitOptions, observer: ProgressObserver, fork_server: ForkServer | None = None) -> Submission:
     """Evaluate on worker processes; what an earlier submission has done is not done again.
 
     A `fork_server` starts the local ones, if there are to be any.
@@ -88,14 +88,14 @@ def submit(options: SubmitOptions, watcher: Watcher, fork_server: ForkServer | N
     finished: list[Submission] = []
 
     def body(collected: Collected) -> None:
-        finished.append(_submit_collected(collected, options, watcher, fork_server))
+        finished.append(_submit_collected(collected, options, observer, fork_server))
 
     with_collected(options.paths, body, keyword=options.keyword)
     return finished[0]
 
 
 def _submit_collected(
-    collected: Collected, options: SubmitOptions, watcher: Watcher, fork_server: ForkServer | None
+    collected: Collected, options: SubmitOptions, observer: ProgressObserver, fork_server: ForkServer | None
 ) -> Submission:
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store.open(_storage(collected, options))))
@@ -106,7 +106,7 @@ def _submit_collected(
         experiment = store.experiments.begin(options.target.experiment or ephemeral_name())
         _check_budget(store, experiment, collected, options)
         known = _known(store, experiment, collected)
-        wait_for_other_brokers(store, known, on_message=watcher.note, private=broker.is_private)
+        wait_for_other_brokers(store, known, on_message=observer.note, private=broker.is_private)
         before = {each.uid: each.status for each in store.evaluations.of(experiment)}
         at_work = _at_work(store, experiment)
         # Stored with the evaluations, so that worker processes elsewhere know.
@@ -120,12 +120,12 @@ def _submit_collected(
             )
             for item in collected.items
         ]
-        watcher.began(experiment, evaluations, processes)
+        observer.began(experiment, evaluations, processes)
         supervisor: Supervisor | None = None
         if processes:
             worker_options = _worker_options(options, store, broker, queues_of(evaluations, options.queue))
             supervisor = stack.enter_context(
-                local_workers(worker_options, processes, store, watcher, options.devices, fork_server)
+                local_workers(worker_options, processes, store, observer, options.devices, fork_server)
             )
             # Before the first rows are read, which may take longer than to load models. What was completed may stay so.
             if any(before.get(each.uid) is not EvaluationStatus.COMPLETED for each in evaluations):
@@ -133,7 +133,7 @@ def _submit_collected(
         slots = rows_in_flight(processes, options.concurrency)
         queues = {each.uid: each.queue or options.queue for each in evaluations}
         dispatcher = Dispatcher(store, publisher, DispatchOptions(options.rows_per_task, slots, queues))
-        following = Following(store, dispatcher, evaluations, watcher, supervisor)
+        following = Following(store, dispatcher, evaluations, observer, supervisor)
         for evaluation in evaluations:
             store.rows.retry_failed(evaluation.id)
             if evaluation.uid not in at_work:
@@ -174,13 +174,13 @@ def _send_rows(
 ) -> None:
     """Stream the dataset of an evaluation into the store, and publish its rows as they come."""
     dataset = open_dataset(item.spec.dataset, columns=item.spec.columns, base=item.path.parent)
-    chunks = take_in(
+    chunks = ingest_dataset(
         store,
         evaluation,
         dataset,
         samples=options.target.samples,
         allow_changed=options.target.allow_changed,
-        patient=following.patiently,
+        retry=following.through_outage,
     )
     next_publish = 0.0
     for chunk in chunks:

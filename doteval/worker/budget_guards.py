@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from doteval.coordination.budget_guard import BudgetGate, gate_of
+from doteval.coordination.budget_guard import BudgetGuard, budget_guard_for
 from doteval.core.budgets import Budget
 from doteval.core.experiments import Evaluation
 from doteval.store import GroupWriter, Store
@@ -32,9 +32,9 @@ class Gates:
         self._writer = writer
         self._patiently = patiently
         self._leaving = leaving
-        self._gates: dict[tuple[int, Budget], BudgetGate] = {}
+        self._gates: dict[tuple[int, Budget], BudgetGuard] = {}
 
-    def of(self, evaluation: Evaluation) -> BudgetGate | None:
+    def of(self, evaluation: Evaluation) -> BudgetGuard | None:
         """What lets rows of an evaluation begin, None if it has no budget."""
         experiment, budget = evaluation.experiment, evaluation.config.budget
         if not budget:
@@ -45,13 +45,13 @@ class Gates:
         if len(self._gates) >= _MOST_GATES:
             # They can be made again at any time.
             self._gates.clear()
-        gate = gate_of(
+        gate = budget_guard_for(
             self._store,
             experiment,
             budget,
             self._writer,
             EndedError,
-            patiently=self._patiently,
+            read_store=self._patiently,
             leaving=self._leaving,
             left=functools.partial(GiveBackError, "leaving"),
         )

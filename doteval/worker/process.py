@@ -22,7 +22,7 @@ from doteval.broker.publisher import Publisher
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.heartbeat import Heartbeat
-from doteval.coordination.outage_retry import patiently
+from doteval.coordination.outage_retry import retry_through_outage
 from doteval.core.client_config import configure_clients
 from doteval.core.exit_codes import RECYCLED, UNEXPECTED
 from doteval.core.experiments import Evaluation, EvaluationStatus
@@ -331,7 +331,7 @@ class WorkerProcess:
         store = self._store
         assert store is not None
         try:
-            return patiently(lambda: read(store), leaving=self._leaving, told=logger.warning)
+            return retry_through_outage(lambda: read(store), leaving=self._leaving, on_message=logger.warning)
         except StoreError as error:
             raise GiveBackError(error.message) from error
 

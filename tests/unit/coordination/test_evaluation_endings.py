@@ -17,7 +17,7 @@ from tests.support.dispatcher import begin, begin_on, fail_load, finish, rows, w
 from tests.support.fake_queue import FakeQueue
 
 
-class NoWatcher:
+class NoObserver:
     """Does not look."""
 
     def began(self, experiment: Experiment, evaluations: Sequence[Evaluation], workers: int) -> None: ...
@@ -45,7 +45,7 @@ def test_where_nothing_is_pending_nothing_is_looked_for(
     # It would read all rows that are done, for every chunk of a dataset that is read again.
     evaluation = begin(store, 20, complete=False)
     finish(store, evaluation, 0, 19)
-    following = Following(store, dispatcher, [evaluation], NoWatcher())
+    following = Following(store, dispatcher, [evaluation], NoObserver())
 
     def look(*_: object, **__: object) -> None:
         raise AssertionError("it looked for pending rows")
@@ -64,7 +64,7 @@ def test_worker_processes_are_asked_to_leave_before_the_watcher_is_told_of_the_e
     supervisor.hopeless_start.return_value = None
     told: list[tuple[Store, EvaluationStatus, int]] = []
 
-    class Told(NoWatcher):
+    class Told(NoObserver):
         def ended(self, store: Store, evaluations: Sequence[Evaluation]) -> None:
             supervisor.dismiss.assert_called_once_with()
             supervisor.stop.assert_not_called()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from doteval.coordination import ingest
-from doteval.coordination.ingest import Chunk, take_in
+from doteval.coordination.ingest import Chunk, ingest_dataset
 from doteval.core.experiments import Evaluation, EvaluationSpec
 from doteval.core.results import Outcome, Row, RowStatus, Score
 from doteval.datasets import open_dataset
@@ -37,7 +37,7 @@ def records(count: int, version: str = "a") -> list[tuple[str, int]]:
 
 
 def take(store: Store, evaluation: Evaluation, source: Any, **options: Any) -> list[Chunk]:
-    return list(take_in(store, evaluation, open_dataset(source), **options))
+    return list(ingest_dataset(store, evaluation, open_dataset(source), **options))
 
 
 def stored(store: Store, evaluation: Evaluation) -> list[tuple[Any, ...]]:
@@ -77,7 +77,7 @@ class Versioned:
 
 def test_rows_are_stored_in_order_and_yielded_when_they_are(store: Store, evaluation: Evaluation) -> None:
     seen = 0
-    for chunk in take_in(store, evaluation, open_dataset(records(2500))):
+    for chunk in ingest_dataset(store, evaluation, open_dataset(records(2500))):
         assert (chunk.first, chunk.new) == (seen, True)
         seen = chunk.last + 1
         assert len(stored(store, evaluation)) == seen
@@ -121,7 +121,7 @@ def test_memory_is_bounded_however_many_rows_a_generator_gives(evaluation: Evalu
 
     store: Any = SimpleNamespace(rows=Rows())
     generated = ((str(index), index) for index in range(200_000))
-    chunks = take_in(store, evaluation, open_dataset(generated))
+    chunks = ingest_dataset(store, evaluation, open_dataset(generated))
     try:
         for chunk in chunks:
             # Traced from there on only: it makes everything slow.
@@ -187,7 +187,7 @@ def test_a_dataset_that_says_it_is_the_same_is_not_read(store: Store, evaluation
 @pytest.mark.usefixtures("chunks_of_1000")
 def test_one_that_was_not_read_to_its_end_is_read_again(store: Store, evaluation: Evaluation) -> None:
     dataset = Versioned(records(3000), "v1")
-    chunks = take_in(store, evaluation, open_dataset(dataset))
+    chunks = ingest_dataset(store, evaluation, open_dataset(dataset))
     next(chunks)
     chunks.close()  # type: ignore[attr-defined]
     assert not store.rows.dataset_state(evaluation.id).complete
@@ -346,7 +346,7 @@ def test_what_needs_the_store_goes_through_patient(store: Store, evaluation: Eva
         action()
         return action()
 
-    take(store, evaluation, records(1500), patient=twice)
+    take(store, evaluation, records(1500), retry=twice)
     # What is there, the rows, and how many they are.
     assert len(calls) == 3
     assert stored(store, evaluation) == records(1500)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from doteval.coordination.budget_guard import BudgetGate
+from doteval.coordination.budget_guard import BudgetGuard
 from doteval.core.budgets import Budget, Spent, budget_error, check_prices
 from doteval.core.run_config import RunConfig
 from doteval.errors import UsageError
@@ -79,7 +79,7 @@ class World:
         self.asked = 0
         self.unstored = [0] * processes
         self.gates = [
-            BudgetGate(
+            BudgetGuard(
                 budget, self.spent, self.flush(number), lambda spent: StoppedError(spent), clock=lambda: self.now
             )
             for number in range(processes)
@@ -162,7 +162,7 @@ def test_what_cannot_be_asked_is_a_refusal() -> None:
     def spent() -> Spent:
         raise trouble
 
-    assert BudgetGate(Budget(1), spent, lambda _: True, lambda _: StoppedError()).refusal() is trouble
+    assert BudgetGuard(Budget(1), spent, lambda _: True, lambda _: StoppedError()).refusal() is trouble
 
 
 def test_leaving_ends_the_waiting_for_rows_to_be_stored() -> None:
@@ -174,7 +174,7 @@ def test_leaving_ends_the_waiting_for_rows_to_be_stored() -> None:
         leaving.set()
         return False
 
-    gate = BudgetGate(
+    gate = BudgetGuard(
         Budget(1),
         Spent,
         flush,
@@ -201,7 +201,7 @@ def test_an_answer_to_one_is_an_answer_to_all_who_asked_before() -> None:
         finally:
             clock_read.release()
 
-    gate = BudgetGate(Budget(5), spent, lambda _: True, lambda _: StoppedError(), clock=clock)
+    gate = BudgetGuard(Budget(5), spent, lambda _: True, lambda _: StoppedError(), clock=clock)
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(gate.refusal) for _ in range(8)]
         # By each to note when it asked, and by the first when it puts the question to the store.

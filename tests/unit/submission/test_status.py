@@ -14,7 +14,7 @@ from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
 from doteval.core.run_config import RunConfig
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
 from doteval.store.tables import WORKER
-from doteval.submission.status import Standing, look
+from doteval.submission.status import EvaluationProgress, experiment_status
 from tests.support.cli import CommandLine
 from tests.support.fake_queue import FakeQueue
 
@@ -53,12 +53,12 @@ def silence(store: Store, worker_id: int) -> None:
         connection.execute(update(WORKER).where(WORKER.c.id == worker_id).values(beat_at=WORKER.c.beat_at - 60))
 
 
-def only(store: Store, queued: int | None = None) -> Standing:
+def only(store: Store, queued: int | None = None) -> EvaluationProgress:
     """As its evaluations stand, with `queued` messages in their queue."""
-    (standing,) = look(
+    (progress,) = experiment_status(
         store, store.experiments.find("x"), queued=None if queued is None else {"doteval": queued}
     ).evaluations
-    return standing
+    return progress
 
 
 def test_every_pending_row_is_somewhere(store: Store, evaluation: Evaluation) -> None:
@@ -69,10 +69,10 @@ def test_every_pending_row_is_somewhere(store: Store, evaluation: Evaluation) ->
     hold(store, alive, evaluation, (5, 14), (10, 19))
     hold(store, dead, evaluation, (20, 42))
     silence(store, dead)
-    standing = only(store, queued=2)
-    assert (standing.held, standing.orphaned, standing.published, standing.unpublished) == (10, 23, 17, 40)
-    assert standing.held + standing.orphaned + standing.published + standing.unpublished == 90
-    assert standing.plan == (
+    progress = only(store, queued=2)
+    assert (progress.held, progress.orphaned, progress.published, progress.unpublished) == (10, 23, 17, 40)
+    assert progress.held + progress.orphaned + progress.published + progress.unpublished == 90
+    assert progress.plan == (
         "23 rows of a dead worker process will be published again",
         "17 rows wait for a worker process",
         "40 rows will be published as the queue has room",
@@ -111,7 +111,7 @@ def test_deaths_are_those_of_the_experiments_time(store: Store, evaluation: Eval
     store.workers.end(orderly, reason="left")
     store.workers.end_process("host", 2, reason="was killed by SIGKILL")
     silence(store, earlier)
-    found = look(store, store.experiments.find("x"))
+    found = experiment_status(store, store.experiments.find("x"))
     assert [each.id for each in found.dead] == [killed]
     assert found.live == []
 
@@ -163,7 +163,7 @@ def test_each_evaluation_waits_for_workers_of_its_queue(store: Store, evaluation
     store.rows.add(gpu.id, rows(10))
     store.rows.set_total(gpu.id, 10, complete=True, fingerprint=None)
     worker(store, 1)
-    found = look(store, store.experiments.find("x"), queued={"doteval": 0, "gpu": 1}).evaluations
+    found = experiment_status(store, store.experiments.find("x"), queued={"doteval": 0, "gpu": 1}).evaluations
     assert not any("no worker process" in sentence for sentence in found[0].plan)
     assert found[1].plan[0] == (
         "no worker process serves the queue 'gpu': start one with `doteval worker PATH --queue gpu`, or submit again"
