@@ -1,6 +1,9 @@
 """doteval: distributed evaluation of language models and other expensive models.
 
-Public names only; everything else is reached through its own module.
+This module holds the names that evaluation files use: `foreach` and `batch` make a function an evaluation,
+`Result` and `Score` are what it returns, `run` runs it in a script. Evaluators, metrics, datasets and
+concurrency strategies are in `doteval.evaluators`, `doteval.metrics`, `doteval.datasets` and
+`doteval.concurrency`.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        # It brings the store's libraries along, which evaluation files need not wait for.
+        # Imported on first use: it imports the libraries of the result store, for which evaluation files need not wait.
         if name == "run":
             from doteval.local.run import run
 

@@ -16,22 +16,25 @@
     │   └── StoreVersionError           4   the schema is newer (or older) than this doteval
     ├── WorkerError                     5   a worker process cannot do its work
     │   └── CodeMismatchError           5   its files differ from the submitter's
-    ├── BudgetError                     6   the experiment has spent what it may, and rows are pending
-    ├── InvalidResultError              -   an eval function returned something else than a result
+    ├── BudgetError                     6   the budget of the experiment is used up, and rows are pending
+    ├── InvalidResultError              -   an eval function returned something other than a result
     ├── RowTimeoutError                 -   a row took longer than --row-timeout
     └── ResourceError                   -   a shared resource (client, model) cannot be set up
 
-The last three belong to one row, or to one resource: they are stored with the row and never end a
-command. Exit code 1 is for thresholds that were missed, 130 for Ctrl-C.
+The last three concern one row or one resource: they are stored with the row and never end a command.
+Exit code 1 is for thresholds that were missed, 130 for Ctrl-C.
 
-A message says what happened and where; ``remedy`` says what to do next.
+The message of an error says what happened and where; its `remedy` says what to do next.
 """
 
 from __future__ import annotations
 
 
 class DotEvalError(Exception):
-    """The root. `exit_code` is what the command line exits with, `remedy` what to do next."""
+    """The base of all errors of doteval.
+
+    `exit_code` is the exit code of a command that ends with this error; `remedy` tells the user what to do next.
+    """
 
     exit_code = 1
 
@@ -105,13 +108,13 @@ class CodeMismatchError(WorkerError):
 
 
 class BudgetError(DotEvalError):
-    """The experiment has spent what it may, and rows are pending."""
+    """The budget of the experiment is used up, and rows are pending."""
 
     exit_code = 6
 
 
 class InvalidResultError(DotEvalError):
-    """An eval function returned something else than a `Result` or a `Score`."""
+    """An eval function returned something other than a `Result` or a `Score`."""
 
 
 class RowTimeoutError(DotEvalError):

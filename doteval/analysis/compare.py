@@ -1,4 +1,4 @@
-"""How experiments differ, row by row. Pure functions over records."""
+"""Compares experiments row by row."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from doteval.metrics import Interval
 from doteval.metrics.intervals import Z, as_number, mean_interval
 
 Key = tuple[str, int, int]
-"""A row's key, its sample, and which of the equal rows of a dataset it is."""
+"""A row's key, its sample, and its number among the rows with the same key."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExperimentRecords:
-    """The records of an experiment, by the name of the evaluation. Each iterable is read once."""
+    """The records of an experiment by the name of the evaluation. Each iterable is read once."""
 
     name: str
     evaluations: Mapping[str, Iterable[Record]]
@@ -27,7 +27,7 @@ class ExperimentRecords:
 
 @dataclass(frozen=True, slots=True)
 class ChangedRow:
-    """A row whose score differs. A value of False may stand for a failed row: `failed` says which did."""
+    """A row whose score differs. `failed` says on which side the row failed, where its value counts as False."""
 
     index: int
     key: str
@@ -41,10 +41,10 @@ class ChangedRow:
 class ScoreComparison:
     """One score in two experiments, over the `n` results that both have.
 
-    `before` and `after` are the means over these, `difference` is after - before with its 95% interval;
-    all three are None for scores that are no numbers. `p_value` is McNemar's, for true/false scores with
-    one sample a row. `improved` and `worsened` count results whose score rose or fell, `changed` all that
-    differ; `rows` has as many of these as were asked for, by index.
+    `before` and `after` are the means of these results; `difference` is after - before, and `interval` its 95%
+    interval. They are None for scores that are not numbers. `p_value` is that of McNemar's test, for true/false
+    scores with one sample a row. `improved` and `worsened` count the results whose score rose or fell, `changed`
+    counts all that differ. `rows` holds the changed rows in the order of the dataset, as many as were asked for.
     """
 
     score: str
@@ -62,7 +62,7 @@ class ScoreComparison:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationComparison:
-    """One evaluation in two experiments. `only_before` and `only_after` count results without a counterpart."""
+    """One evaluation in two experiments. `only_before` and `only_after` count the results that only one of them has."""
 
     evaluation: str
     baseline: str
@@ -77,8 +77,8 @@ class EvaluationComparison:
 class Comparison:
     """Experiments against a baseline.
 
-    `evaluations` has one entry for each evaluation and experiment; `missing` names the evaluations
-    that an experiment, or the baseline, has not: (experiment, evaluation).
+    `evaluations` has one entry for each evaluation and experiment. `missing` holds pairs (experiment, evaluation)
+    for the evaluations that an experiment, or the baseline, does not have.
     """
 
     baseline: str
@@ -89,7 +89,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """What a comparison needs of a record: everything else, the responses above all, is let go."""
+    """The part of a record that a comparison needs. The rest, above all the responses, is not kept in memory."""
 
     index: int
     failed: bool
@@ -102,18 +102,18 @@ def compare(
     errors_as: ErrorsAs = "false",
     rows: int = 100,
 ) -> Comparison:
-    """Each of the other experiments against the baseline.
+    """Compare each of the other experiments with the baseline.
 
-    Results are matched by evaluation, row key and sample; rows that a dataset holds more than once are
-    matched in their order. A failed row counts as False for the scores that its counterpart or its
-    evaluation has, or is left out with ``errors_as="excluded"``; skipped rows are left out. At most `rows` changed rows
-    are kept for each score, all are counted.
+    Results are matched by evaluation, row key and sample; equal rows of a dataset are matched in their order. A
+    failed row counts as False for the scores that its counterpart or its evaluation has, or is left out with
+    ``errors_as="excluded"``; skipped rows are left out. All changed rows are counted, and at most `rows` of them
+    are kept for each score.
 
-    Intervals of the paired difference: of true/false scores, Bonett and Price's adjusted Wald interval
-    (Adjusted Wald confidence interval for a difference of binomial proportions based on paired data,
-    Journal of Educational and Behavioral Statistics 37, 2012); of numbers, and of rows with several
-    samples, whose differences are first averaged, a seeded paired bootstrap of up to 2,000 rows and the
-    normal approximation beyond. The p-value is McNemar's, exact (Q. McNemar, Psychometrika 12, 1947).
+    The interval of the difference of true/false scores is Bonett and Price's adjusted Wald interval (Adjusted Wald
+    confidence interval for a difference of binomial proportions based on paired data, Journal of Educational and
+    Behavioral Statistics 37, 2012). That of numbers is a seeded paired bootstrap interval up to 2,000 rows, and the
+    normal approximation beyond; so is that of rows with several samples, whose differences are averaged first. The
+    p-value is that of McNemar's exact test (Q. McNemar, Psychometrika 12, 1947).
     """
     before = {name: _judged(records, errors_as) for name, records in baseline.evaluations.items()}
     compared: list[EvaluationComparison] = []
@@ -136,7 +136,7 @@ def _judged(records: Iterable[Record], errors_as: ErrorsAs) -> dict[Key, _Judged
     found: dict[Key, _Judged] = {}
     for record in records:
         row, outcome = record.row, record.outcome
-        # Counted for every record, so that a skipped one does not shift those after it.
+        # Skipped records are counted too, so that they do not shift the numbers of equal rows after them.
         occurrence = seen[row.key, row.sample]
         seen[row.key, row.sample] += 1
         if outcome.status in kept:
@@ -170,8 +170,7 @@ def _score(
     changed: list[ChangedRow] = []
     for key in matched:
         left, right = before[key], after[key]
-        # A row that failed has no scores, and counts as False for each; a row that is done and has
-        # not got this one has nothing to compare.
+        # A failed row counts as False for each score. A row that is done but lacks this score is not compared.
         if (name in left.scores or left.failed) and (name in right.scores or right.failed):
             pair = (left.scores.get(name, False), right.scores.get(name, False))
             pairs.append(pair)
@@ -205,13 +204,13 @@ def _by_index(row: ChangedRow) -> tuple[int, int]:
 
 
 def _same(left: Any, right: Any) -> bool:
-    # NaN stays NaN; arrays and the like compare as what they print.
+    # NaN equals NaN here. Arrays have no single truth value, so their printed forms are compared.
     same = left == right
     return same if isinstance(same, bool) else repr(left) == repr(right)
 
 
 def _figures(pairs: Sequence[tuple[Any, Any]]) -> list[tuple[float, float]] | None:
-    """The pairs as numbers, None if there are none or some value is no number."""
+    """The pairs as numbers; None if there are no pairs or some value is not a number."""
     try:
         return [(as_number(left), as_number(right)) for left, right in pairs] or None
     except TypeError:
@@ -234,7 +233,13 @@ def _certainty(
 
 
 def mcnemar(improved: int, worsened: int) -> float:
-    """The exact two-sided p-value that as many rows improve as worsen; 1.0 if none changed."""
+    """The p-value of McNemar's exact two-sided test; 1.0 if no row changed.
+
+    >>> mcnemar(0, 0)
+    1.0
+    >>> mcnemar(3, 0)
+    0.25
+    """
     if improved + worsened == 0:
         return 1.0
     from scipy.stats import binomtest
@@ -243,8 +248,8 @@ def mcnemar(improved: int, worsened: int) -> float:
 
 
 def _bonett_price(improved: int, worsened: int, n: int) -> Interval:
-    # One is added to both kinds of change and two to the rows (Laplace), which keeps the interval
-    # honest where few rows changed or none did.
+    # Laplace's correction adds one to both kinds of change and two to the rows. Without it, the interval is
+    # too narrow if few rows changed or none did.
     rose, fell = (improved + 1) / (n + 2), (worsened + 1) / (n + 2)
     margin = Z * math.sqrt((rose + fell - (rose - fell) ** 2) / (n + 2))
     centre = rose - fell

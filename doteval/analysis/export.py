@@ -1,4 +1,4 @@
-"""Records as CSV, JSON lines or Parquet, for other programs. Streaming: memory does not grow with the records."""
+"""Writes records as CSV, JSON lines or Parquet, in memory that does not grow with their number."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Named = tuple[str, Record]
 """A record with the name of its evaluation."""
 
 # Rows of a Parquet file that are in memory at a time.
-_BATCH = 1_024
+_BATCH_ROWS = 1_024
 
 _FIXED = ("evaluation", "row", "key", "sample", "status")
 _AFTER = (
@@ -36,7 +36,7 @@ _AFTER = (
     "seconds",
     "worker",
 )
-# Types that columns have even where no record has a value.
+# The types of these columns, even if no record has a value in them.
 _KINDS: Mapping[str, type] = {
     "row": int,
     "sample": int,
@@ -50,9 +50,9 @@ _KINDS: Mapping[str, type] = {
 
 
 def to_document(evaluation: str, record: Record) -> dict[str, Any]:
-    """A record with everything that is known of it, nested: what a line of JSON holds.
+    """Everything that is known of a record, as one nested document: a line of the JSON lines format.
 
-    Times: `started_at` in seconds since 1970 (UTC), `seconds` of duration. `usage` has an entry a model.
+    `started_at` is in seconds since 1970 (UTC), `seconds` is the duration. `usage` has one entry for each model.
     """
     row, outcome = record.row, record.outcome
     return {
@@ -80,8 +80,8 @@ def to_document(evaluation: str, record: Record) -> dict[str, Any]:
 def to_cells(evaluation: str, record: Record) -> dict[str, Any]:
     """A record as one line of a table.
 
-    The row's values are ``row.COLUMN`` and the scores ``score.NAME``; usage is added up over models.
-    Bools, numbers and text stay as they are, all else is JSON text (see `doteval.core.json_codec`).
+    The row's values are in the columns ``row.COLUMN``, the scores in ``score.NAME``; usage is the sum over all
+    models. Bools, numbers and text stay as they are, anything else becomes JSON text (`doteval.core.json_codec`).
     """
     row, outcome = record.row, record.outcome
     costs = [usage.cost for usage in outcome.usage if usage.cost is not None]
@@ -109,9 +109,9 @@ def to_cells(evaluation: str, record: Record) -> dict[str, Any]:
 
 
 def write_jsonl(file: IO[bytes], records: Iterable[Named]) -> int:
-    """Write one JSON document a line, see `to_document`; returns the number of records.
+    """Write one JSON document a line, as `to_document` makes it. Returns the number of records.
 
-    What JSON lacks is written as `doteval.core.json_codec` does, and `doteval.core.json_codec.decode` reads it back.
+    Values that JSON lacks are encoded by `doteval.core.json_codec`, whose `decode` reads them back.
     """
     count = 0
     for evaluation, record in records:
@@ -121,10 +121,10 @@ def write_jsonl(file: IO[bytes], records: Iterable[Named]) -> int:
 
 
 def write_csv(file: IO[bytes], records: Iterable[Named]) -> int:
-    """Write CSV (RFC 4180, UTF-8) with a header, see `to_cells`; returns the number of records.
+    """Write CSV (RFC 4180, UTF-8) with a header, one line a record as `to_cells` makes it. Returns their number.
 
-    None is an empty cell. The records are put aside in a temporary file first, since the columns are
-    known when all have been seen.
+    None is an empty cell. The records go to a temporary file first, since the columns are known only after the
+    last record.
     """
     with _spooled(records) as spool:
         names = spool.names()
@@ -137,10 +137,11 @@ def write_csv(file: IO[bytes], records: Iterable[Named]) -> int:
 
 
 def write_parquet(file: IO[bytes], records: Iterable[Named]) -> int:
-    """Write a Parquet file, see `to_cells`; returns the number of records.
+    """Write a Parquet file with the columns of `to_cells`. Returns the number of records.
 
-    A column of bools, of integers or of numbers keeps its type; any other is text. Raises UsageError if
-    pyarrow is not installed.
+    A column keeps its type if all of its values are bools, integers or numbers; any other column is text.
+
+    Raises UsageError if pyarrow is not installed.
     """
     try:
         import pyarrow
@@ -173,18 +174,20 @@ FORMATS: Mapping[str, Callable[[IO[bytes], Iterable[Named]], int]] = {
 
 
 def export(records: Iterable[Named], path: Path, format: str | None = None) -> int:  # noqa: A002
-    """Write records to a file in a format of `FORMATS`, by default the one that the file's name ends with.
+    """Write records to a file and return their number.
 
-    The file appears when it is complete, and replaces one of that name. Returns the number of records.
-    Raises UsageError for an unknown format, or if the file cannot be written.
+    `format` is one of `FORMATS`, by default the suffix of the file's name. The file appears when it is complete and
+    replaces an existing one.
+
+    Raises UsageError if the format is unknown or the file cannot be written.
     """
     chosen = format or path.suffix.removeprefix(".").lower()
     write = FORMATS.get(chosen)
     if write is None:
         raise UsageError(
-            f"{chosen!r} is no format to export to"
+            f"{chosen!r} is not an export format"
             if chosen
-            else f"{path.name!r} does not say which format to export to",
+            else f"the name {path.name!r} does not tell the export format",
             remedy=f"The formats are {', '.join(FORMATS)}.",
         )
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
@@ -200,7 +203,7 @@ def export(records: Iterable[Named], path: Path, format: str | None = None) -> i
 
 
 class _Spool:
-    """Lines of a table that wait in a temporary file until all columns are known."""
+    """The lines of a table, in a temporary file until all columns are known."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.count = 0
@@ -218,7 +221,7 @@ class _Spool:
         return map(json.loads, self._file)
 
     def names(self) -> list[str]:
-        """The columns: who, the row's values, the scores, and what came of it."""
+        """The columns in order: what identifies the row, its values, its scores, and the rest of its result."""
         values = [name for name in self._kinds if name.startswith("row.")]
         scores = [name for name in self._kinds if name.startswith("score.")]
         return [*_FIXED, *values, *scores, *_AFTER]
@@ -244,7 +247,7 @@ def _spooled(records: Iterable[Named]) -> Iterator[_Spool]:
 
 
 class _Lines:
-    """What the csv module writes to: its text goes to a binary file as UTF-8."""
+    """A text file for the csv module, which writes UTF-8 to a binary file."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -257,7 +260,7 @@ def _batches(lines: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     batch: list[dict[str, Any]] = []
     for cells in lines:
         batch.append(cells)
-        if len(batch) == _BATCH:
+        if len(batch) == _BATCH_ROWS:
             yield batch
             batch = []
     if batch:
@@ -268,10 +271,10 @@ def _cell(value: Any) -> Any:
     if value is None or type(value) in (bool, float):
         return value
     if type(value) is str:
-        # A lone surrogate has no UTF-8; a question mark is better than no export.
+        # A lone surrogate cannot be encoded as UTF-8. It becomes a question mark, so that the export goes on.
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if type(value) is int:
-        # What does not fit 64 bits is text.
+        # Parquet's integers have 64 bits; larger ones become text.
         return value if -(2**63) <= value < 2**63 else str(value)
     return encode(value)
 

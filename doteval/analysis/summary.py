@@ -1,4 +1,4 @@
-"""What an evaluation came to: the metrics of its scores, with intervals. Pure functions over values."""
+"""Summarizes an evaluation: the metrics of its scores, with intervals."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _PLAIN = frozenset({bool, int, float, str, tuple, list, type(None)})
 
 @dataclass(frozen=True, slots=True)
 class ScoreColumn:
-    """All values of one score: those of the rows that are done. `metrics` are names.
+    """All values of one score in the rows that are done. `metrics` are the names of its metrics.
 
-    With several samples a row, `rows` says which row each value belongs to, and `failed_rows` the row
-    of each failed sample: metrics over samples (pass_at_k) need it, and intervals are then taken over
-    rows. None means one sample a row.
+    If rows have several samples, `rows` holds the row of each value and `failed_rows` the row of each failed
+    sample. Metrics over samples (`pass_at_k`) need them, and intervals are then computed over rows. With one
+    sample a row, `rows` is None.
     """
 
     name: str
@@ -37,9 +37,9 @@ class ScoreColumn:
 class MetricValue:
     """One metric of one score.
 
-    `n` is the number of scores that went into `value`. `interval` is the 95% interval, None where none
-    is defined. `without_failed` is the figure over the rows that are done. `value` is None if there is
-    none, and `note` says why.
+    `n` is the number of scores that `value` is computed from. `interval` is the 95% interval, None where none
+    is defined. `without_failed` is the value over only the rows that are done. If there is no value, `value` is
+    None and `note` says why.
     """
 
     name: str
@@ -52,14 +52,14 @@ class MetricValue:
 
 @dataclass(frozen=True, slots=True)
 class ScoreSummary:
-    """The metrics of one score. `failed` rows without this score counted as False, 0 if they were left out."""
+    """The metrics of one score. `failed` is the number of failed rows that count as False; 0 if they are left out."""
 
     name: str
     metrics: tuple[MetricValue, ...]
     failed: int
 
     def __getitem__(self, metric: str) -> float | None:
-        """The value of a metric. Raises KeyError for a metric that the score has not."""
+        """The value of a metric. Raises KeyError if the score does not have the metric."""
         for value in self.metrics:
             if value.name == metric:
                 return value.value
@@ -68,14 +68,14 @@ class ScoreSummary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What an evaluation came to. `summary["exact_match"]["accuracy"]` is a number."""
+    """The scores of an evaluation with their metrics. `summary["exact_match"]["accuracy"]` is a number."""
 
     counts: Counts
     scores: tuple[ScoreSummary, ...]
     errors_as: ErrorsAs = "false"
 
     def __getitem__(self, score: str) -> ScoreSummary:
-        """The summary of a score. Raises KeyError for a score that there is not."""
+        """The summary of a score. Raises KeyError if there is no such score."""
         for summary in self.scores:
             if summary.name == score:
                 return summary
@@ -85,20 +85,23 @@ class Summary:
         return iter(self.scores)
 
     def to_dict(self) -> dict[str, dict[str, float | None]]:
-        """Values by score and metric, in plain dicts."""
+        """The values by score and metric, as plain dicts."""
         return {score.name: {metric.name: metric.value for metric in score.metrics} for score in self.scores}
 
 
 def summarize(columns: Sequence[ScoreColumn], counts: Counts, *, errors_as: ErrorsAs = "false") -> Summary:
-    """Every metric of every score, with its 95% interval where one is defined.
+    """Compute every metric of every score, with its 95% interval where one is defined.
 
-    A failed row counts as False for each score, or is left out with `errors_as="excluded"`; skipped
-    and pending rows never count. Intervals: Wilson's for true/false values, whatever their number; a
-    seeded bootstrap for numbers, up to 2,000 of them, and the normal approximation of the mean
-    beyond; other metrics are resampled up to 500 scores and have none beyond. Where rows have several
-    samples, intervals of means are over the rows' means, since samples of a row are not independent
-    (Miller, Adding Error Bars to Evals, 2024, arXiv:2411.00640, section 2.2), and other metrics of single
-    samples have none. Never raises for a metric that is not installed or fails: a note says so.
+    A failed row counts as False for each score, or is left out with `errors_as="excluded"`; skipped and pending
+    rows never count.
+
+    Intervals: true/false values have Wilson's interval. The mean of numbers has a seeded bootstrap interval up to
+    2,000 numbers, and the normal approximation beyond. Other metrics are resampled up to 500 scores, and have no
+    interval beyond. If rows have several samples, the interval of a mean is that of the rows' means, since the
+    samples of a row are not independent (Miller, Adding Error Bars to Evals, 2024, arXiv:2411.00640, section 2.2);
+    other metrics of single samples then have none.
+
+    A metric that is not installed, or that raises, does not raise here: its `note` says what happened.
     """
     return Summary(counts, tuple(_score(column, counts, errors_as) for column in columns), errors_as)
 
@@ -122,10 +125,10 @@ class _Scores:
         values = self.values + [False] * failed
         if self.rows is None:
             return _Scores(values, None)
-        # Where the store cannot say which rows failed, each stands alone.
+        # Where the store cannot say to which rows the failed samples belong, each is counted as a row of its own.
         known = list(failed_rows[:failed])
-        strangers: list[Hashable] = [("failed", index) for index in range(failed - len(known))]
-        return _Scores(values, [*self.rows, *known, *strangers])
+        unknown: list[Hashable] = [("failed", index) for index in range(failed - len(known))]
+        return _Scores(values, [*self.rows, *known, *unknown])
 
     @property
     def by_row(self) -> list[list[Any]]:
@@ -152,7 +155,7 @@ def _metric(name: str, done: _Scores, every: _Scores) -> MetricValue:
         return MetricValue(name, None, n, note=error.message)
     if n == 0:
         return MetricValue(name, None, n, note="no scores")
-    # Metrics are the users' code: one that fails must not hide the others, or the rows.
+    # Metrics are user code: one that raises must not hide the other metrics or the rows.
     try:
         value = _value(metric, every)
     except Exception as error:  # noqa: BLE001
@@ -174,7 +177,7 @@ def _value(metric: NamedMetric, scores: _Scores) -> float:
     calculation = metric.calculation
     found = calculation.value(scores.by_row if calculation.per_row else scores.values)
     if found is None or isinstance(found, Interval):
-        # A metric whose result is the interval itself: its figure is the mean, which it surrounds.
+        # ci95 returns the interval itself; its value is the mean, which is inside of the interval.
         found = mean()(scores.values)
     return float(found)
 
@@ -193,13 +196,13 @@ def _interval(metric: NamedMetric, scores: _Scores) -> Interval | None:
 
 
 def _failure(metric: NamedMetric, error: Exception) -> str:
-    # Only doteval's own metrics are known to keep what the rows hold out of their messages.
+    # Messages of other metrics may contain row contents, which must not be shown.
     own = metric.calculation.value.__module__.startswith("doteval.metrics.")
     return f"{metric.name} {error}" if own else f"{metric.name} raised {type(error).__name__}"
 
 
 def _plain(values: list[Any]) -> list[Any]:
-    """The values with numpy's scalars as Python's: the same list where there are none."""
+    """The values with numpy scalars converted to Python numbers; the same list if there are none."""
     if set(map(type, values)) <= _PLAIN:
         return values
     return [value.item() if type(value).__module__ == "numpy" and value.ndim == 0 else value for value in values]

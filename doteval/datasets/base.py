@@ -1,4 +1,4 @@
-"""What a dataset is: to those who write one, and to those who read its rows."""
+"""The interface of datasets, for authors of datasets and for the code that reads rows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from doteval.errors import DatasetError, DotEvalError
 
 
 class Dataset(ABC):
-    """Rows, and what is known of them before they are read.
+    """Rows, and what is known about them before they are read.
 
-    What `open_dataset` returns, and the base of datasets that packages bring. Those set `columns`, in
-    the order of what `__iter__` yields, and may set `name`, `splits` and `num_rows`;
-    ``@foreach.NAME(split)`` makes an instance. Deriving from it is not needed: any class with
-    `columns` and `__iter__` will do.
+    `open_dataset` returns a Dataset, and packages may derive their datasets from it. Such a class sets `columns`, in
+    the order of the values that `__iter__` yields, and may set `name`, `splits` and `num_rows`;
+    ``@foreach.NAME(split)`` makes an instance. A class need not derive from Dataset: `columns` and `__iter__` suffice.
 
-    `columns` is None where only the rows tell, `num_rows` and `length` where only reading tells. With
-    `reiterable` False, the rows can be read once.
+    `columns` is None if they are known only from the rows; `num_rows` and `length` are None if the number is known only
+    after reading. If `reiterable` is False, the rows can be read only once.
     """
 
     name: str = ""
@@ -28,29 +27,28 @@ class Dataset(ABC):
     num_rows: int | None = None
     reiterable: bool = True
 
-    # What messages call it.
+    # How messages refer to the dataset.
     description: str = "the dataset"
 
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
-        """Yield the rows: tuples or lists by position, dicts by column, or the values of one column."""
+        """Yield the rows: tuples or lists by position, dicts by column, or the values of the only column."""
 
-    # Cached properties and not properties, so that a class that derives from this one may set them.
+    # Cached properties, unlike properties, can be set by derived classes.
     @functools.cached_property
     def length(self) -> int | None:
-        """The number of rows, None if only reading tells."""
+        """The number of rows; None if it is known only after reading."""
         return self.num_rows
 
     @functools.cached_property
     def fingerprint(self) -> str | None:
-        """What tells this dataset from another version of itself, where that is cheap to know; else None."""
+        """A value that changes with the content of the dataset; None if computing it would be expensive."""
         return None
 
     def rows(self) -> Iterator[Any]:
-        """All rows, one at a time.
+        """Yield all rows, one at a time.
 
-        Raises DatasetError if the dataset cannot be read, after how many rows, with the original
-        error as its cause.
+        Raises DatasetError if reading fails. The message says after how many rows; the cause is the original error.
         """
         count = 0
         try:
@@ -67,9 +65,9 @@ class Dataset(ABC):
 
 
 class IterableDataset(Dataset):
-    """Rows of any iterable: a list, a generator, a registered dataset, a Hugging Face dataset.
+    """The rows of an iterable: a list, a generator, a registered dataset, a Hugging Face dataset.
 
-    `again` makes the iterable anew, for one that can be iterated only once.
+    `again` makes a new iterable, if `source` can be iterated only once.
     """
 
     def __init__(
@@ -99,7 +97,7 @@ class IterableDataset(Dataset):
             return iter(source)
         if self._again is None:
             raise DatasetError(
-                f"{self.description} can be read only once, and has been",
-                remedy="Pass the function that makes it, not what it returned: @foreach(columns, rows), not rows().",
+                f"{self.description} can be read only once, and has been read already",
+                remedy="Pass the function that makes it instead of its result: @foreach(columns, rows), not rows().",
             )
         return iter(self._again())

@@ -15,19 +15,19 @@ from doteval.datasets.base import Dataset
 from doteval.errors import DatasetError
 
 # Rows of a Parquet file that are in memory at a time.
-_BATCH = 1_024
+_BATCH_ROWS = 1_024
 
-# A file is hashed in parts of so many bytes, so many at a time, and each read in blocks.
-_PART = 1 << 25
+# A file is hashed in parts of 32 MiB, four at a time, each of which is read in blocks of 1 MiB.
+_PART_BYTES = 1 << 25
 _HASHERS = 4
-_BLOCK = 1 << 20
+_BLOCK_BYTES = 1 << 20
 
-# The csv module refuses longer cells; what models write is often longer than its default of 128 KiB.
-_LONGEST_CELL = 2**31 - 1
+# By default the csv module refuses cells of more than 128 KiB, and responses of models are often longer.
+_LONGEST_CELL_BYTES = 2**31 - 1
 
 
 class FileDataset(Dataset):
-    """Rows of a file. The fingerprint is a hash of its content."""
+    """The rows of a file. The fingerprint is a hash of its content."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,8 +35,8 @@ class FileDataset(Dataset):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        # Parts side by side: whoever submits gigabytes again should not wait for one processor.
-        starts = range(0, max(1, self.path.stat().st_size), _PART)
+        # Parts are hashed in parallel, so that submitting gigabytes again does not wait for one processor.
+        starts = range(0, max(1, self.path.stat().st_size), _PART_BYTES)
         whole = hashlib.blake2b(digest_size=16)
         with ThreadPoolExecutor(_HASHERS) as pool:
             for part in pool.map(self._hash_part, starts):
@@ -47,14 +47,14 @@ class FileDataset(Dataset):
         digest = hashlib.blake2b(digest_size=16)
         with self.path.open("rb", buffering=0) as file:
             file.seek(start)
-            left = _PART
-            while left and (block := file.read(min(_BLOCK, left))):
+            left = _PART_BYTES
+            while left and (block := file.read(min(_BLOCK_BYTES, left))):
                 digest.update(block)
                 left -= len(block)
         return digest.digest()
 
     def _open(self) -> TextIO:
-        # utf-8-sig: spreadsheets put a byte order mark in front, which would become part of a name.
+        # utf-8-sig removes the byte order mark that spreadsheets write, which would become part of a column's name.
         return self.path.open(encoding="utf-8-sig", newline="")
 
     def _broken(self, line: int, problem: str, remedy: str | None = None) -> DatasetError:
@@ -62,7 +62,7 @@ class FileDataset(Dataset):
 
 
 class CsvDataset(FileDataset):
-    """Rows of a CSV or TSV file as dicts by column. Values stay text; a short row lacks its last columns."""
+    """The rows of a CSV or TSV file as dicts by column. Values stay text; a short row lacks its last columns."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -86,7 +86,7 @@ class CsvDataset(FileDataset):
             yield dict(zip(columns, cells, strict=False))
 
     def _cells(self) -> Iterator[tuple[int, list[str]]]:
-        csv.field_size_limit(_LONGEST_CELL)
+        csv.field_size_limit(_LONGEST_CELL_BYTES)
         with self._open() as file:
             reader = csv.reader(file, delimiter=self._delimiter)
             try:
@@ -94,7 +94,7 @@ class CsvDataset(FileDataset):
                     if cells:
                         yield reader.line_num, cells
             except csv.Error as error:
-                raise self._broken(reader.line_num, f"no CSV: {error}") from error
+                raise self._broken(reader.line_num, f"not CSV: {error}") from error
             except UnicodeDecodeError:
                 raise self._broken(
                     reader.line_num + 1, "the text is not UTF-8", "Save the file with the encoding UTF-8."
@@ -102,7 +102,7 @@ class CsvDataset(FileDataset):
 
 
 class JsonLinesDataset(FileDataset):
-    """Rows of a file with one JSON value a line. Empty lines are skipped."""
+    """The rows of a file with one JSON value a line. Empty lines are skipped."""
 
     def __iter__(self) -> Iterator[Any]:
         with self.path.open("rb") as file:
@@ -112,12 +112,12 @@ class JsonLinesDataset(FileDataset):
                     yield self._parsed(text, number)
 
     def _parsed(self, text: bytes, number: int) -> Any:
-        # The standard library's: orjson reads integers beyond 64 bits as floats, and refuses NaN. Its
-        # errors hold the line itself, so they are not chained.
+        # The parser is the standard library's: orjson reads integers beyond 64 bits as floats and refuses NaN.
+        # Its errors contain the line, which must not be shown, so they are not chained.
         try:
             return json.loads(text.decode())
         except json.JSONDecodeError as error:
-            problem = f"no JSON: {error.msg} at column {error.colno}"
+            problem = f"not JSON: {error.msg} at column {error.colno}"
         except UnicodeDecodeError:
             problem = "the text is not UTF-8"
         except RecursionError:
@@ -126,14 +126,14 @@ class JsonLinesDataset(FileDataset):
 
 
 class JsonDataset(FileDataset):
-    """Rows of a file that is one JSON array. The whole file is read into memory."""
+    """The rows of a file that is one JSON array. The whole file is read into memory."""
 
     @functools.cached_property
     def _array(self) -> list[Any]:
         try:
             value = json.loads(self.path.read_bytes().decode("utf-8-sig"))
         except json.JSONDecodeError as error:
-            raise self._broken(error.lineno, f"no JSON: {error.msg} at column {error.colno}") from None
+            raise self._broken(error.lineno, f"not JSON: {error.msg} at column {error.colno}") from None
         except UnicodeDecodeError:
             raise DatasetError(f"{self.path.name} is not UTF-8", remedy="Save it with the encoding UTF-8.") from None
         except RecursionError:
@@ -155,7 +155,7 @@ class JsonDataset(FileDataset):
 
 
 class ParquetDataset(FileDataset):
-    """Rows of a Parquet file as dicts by column. Needs pyarrow."""
+    """The rows of a Parquet file as dicts by column. Needs pyarrow."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -165,7 +165,7 @@ class ParquetDataset(FileDataset):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         with self._file() as file:
-            for batch in file.iter_batches(batch_size=_BATCH):
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
                 yield from batch.to_pylist()
 
     def _file(self) -> Any:
@@ -180,7 +180,7 @@ class ParquetDataset(FileDataset):
         try:
             return parquet.ParquetFile(self.path)
         except pyarrow.ArrowInvalid as error:
-            raise DatasetError(f"{self.path.name} is no Parquet file") from error
+            raise DatasetError(f"{self.path.name} is not a Parquet file") from error
 
 
 FORMATS: Mapping[str, Callable[[Path], FileDataset]] = {
@@ -194,23 +194,23 @@ FORMATS: Mapping[str, Callable[[Path], FileDataset]] = {
 
 
 def open_file(path: Path, base: Path | None = None) -> FileDataset:
-    """The dataset in a file. A relative path is looked for in `base`, then in the current directory.
+    """The dataset in a file. A relative path is looked up in `base`, then in the current directory.
 
-    Raises DatasetError if there is no such file, or its kind is not known.
+    Raises DatasetError if there is no such file, or if its suffix is not one of `FORMATS`.
     """
     make = FORMATS.get(path.suffix.lower())
     if make is None:
         raise DatasetError(
-            f"{str(path)!r} is no dataset: the kind of file is not known by its name",
-            remedy=f"Files end with one of {', '.join(FORMATS)}. Rows can be passed as a list.",
+            f"{str(path)!r} is not a dataset: its suffix is not a known format",
+            remedy=f"The suffixes are {', '.join(FORMATS)}. Rows can also be passed as a list.",
         )
     path = path.expanduser()
-    places = [place / path for place in (base, Path.cwd()) if place is not None]
-    for candidate in places:
+    candidates = [directory / path for directory in (base, Path.cwd()) if directory is not None]
+    for candidate in candidates:
         if candidate.is_file():
             return make(candidate)
-    looked = dict.fromkeys(str(candidate) for candidate in places)
+    looked_up = dict.fromkeys(map(str, candidates))
     raise DatasetError(
         f"there is no file {str(path)!r}",
-        remedy=f"Looked for {' and '.join(looked)}. Paths are relative to the evaluation file.",
+        remedy=f"Looked for {' and '.join(looked_up)}. Paths are relative to the evaluation file.",
     )

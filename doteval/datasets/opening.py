@@ -1,4 +1,4 @@
-"""`open_dataset`: whatever `@foreach` was given becomes rows to read."""
+"""`open_dataset` makes a dataset of whatever `@foreach` was given."""
 
 from __future__ import annotations
 
@@ -12,22 +12,28 @@ from doteval.datasets.base import Dataset, IterableDataset
 from doteval.datasets.files import FileDataset, open_file
 from doteval.errors import ColumnError, DatasetError
 
-# A function that returns a function that returns ...: more than this is a mistake.
-_DEEPEST = 8
+# A function may return a function that returns a dataset. Deeper nesting than this is a mistake.
+_MOST_NESTED_FUNCTIONS = 8
 
 
 def open_dataset(source: Any, *, columns: tuple[str, ...] | None = None, base: Path | None = None) -> Dataset:
-    """A dataset from anything that `@foreach` takes.
+    """Make a dataset of anything that `@foreach` takes.
 
-    `source`: a sequence; a generator or other iterator, which can be read once; a function that
-    returns a dataset, called now, and again for a second reading; the path of a .csv, .tsv, .jsonl,
-    .json or .parquet file, relative to `base` or the current directory; a registered dataset, or any
-    object with `columns` and `__iter__`; a Hugging Face dataset, streaming or not; a pandas or polars
-    data frame. `columns` are checked against those of the dataset, where it names its own and its rows
-    are dicts or a file's.
+    `source` may be:
 
-    Raises DatasetError if `source` is none of these or cannot be read, ColumnError, with the nearest
-    names, if it lacks a column.
+    - a sequence, or a generator or other iterator, which can be read only once
+    - a function that returns a dataset; it is called now, and again if the rows are read a second time
+    - the path of a .csv, .tsv, .jsonl, .json or .parquet file, relative to `base` or the current directory
+    - a registered dataset, or any object with `columns` and `__iter__`
+    - a Hugging Face dataset, streaming or not; a pandas or polars data frame
+
+    `columns` are checked against the columns of the dataset if it names them and its rows are dicts or from a file.
+
+    >>> list(open_dataset([("2 + 2", "4")], columns=("question", "answer")).rows())
+    [('2 + 2', '4')]
+
+    Raises DatasetError if `source` is none of these or cannot be read; ColumnError, which suggests similar names, if
+    the dataset lacks a column.
     """
     opened = _open(source, base, 0)
     if columns and opened.columns is not None and _by_name(source, opened):
@@ -60,7 +66,7 @@ def _open(source: Any, base: Path | None, depth: int) -> Dataset:
             f"the dataset is a {type(source).__name__}, which is asynchronous",
             remedy="Use a plain generator, or read the rows into a list first.",
         )
-    if callable(source) and depth < _DEEPEST:
+    if callable(source) and depth < _MOST_NESTED_FUNCTIONS:
         return _open_callable(source, base, depth)
     raise _not_a_dataset(source)
 
@@ -78,7 +84,7 @@ def _open_iterable(source: Iterable[Any]) -> Dataset:
 
 
 def _open_indexed(source: Any) -> Dataset:
-    # Datasets of PyTorch have no __iter__; their end is their length, not an IndexError.
+    # PyTorch datasets have no __iter__, and end at their length, not with an IndexError.
     class Rows:
         def __iter__(self) -> Iterator[Any]:
             return (source[index] for index in range(len(source)))
@@ -130,7 +136,7 @@ def _open_frame(source: Any) -> Dataset:
 
 
 def _is_hugging_face(source: Any) -> bool:
-    # Not imported to find out: it takes seconds.
+    # Recognized without importing the library, which takes seconds.
     return hasattr(source, "column_names") and hasattr(source, "features") and isinstance(source, Iterable)
 
 
@@ -147,7 +153,7 @@ def _open_hugging_face(source: Any) -> Dataset:
 
 
 def _by_name(source: Any, opened: Dataset) -> bool:
-    # Rows of other datasets may be tuples, which map by position under whatever names.
+    # The rows of other datasets may be tuples, which fill the parameters by position, whatever the columns' names.
     return not isinstance(opened, IterableDataset) or _is_frame(source) or _is_hugging_face(source)
 
 
@@ -176,10 +182,10 @@ def _not_a_dataset(source: Any) -> DatasetError:
                 remedy=f"Choose one: dataset[{splits[0]!r}].",
             )
         return DatasetError(
-            f"the dataset is a {kind}, whose order of columns and rows is not known",
+            f"the dataset is a {kind}, which does not tell rows from columns",
             remedy="Pass a list with one dict or tuple for each row.",
         )
     return DatasetError(
-        f"a {kind} is no dataset",
+        f"a {kind} is not a dataset",
         remedy="Pass a list, a generator, a function that returns one, a data frame, or the path of a file.",
     )

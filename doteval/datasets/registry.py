@@ -1,4 +1,4 @@
-"""Datasets by name: ``@foreach.NAME(split)``."""
+"""Datasets by name, for ``@foreach.NAME(split)``."""
 
 from __future__ import annotations
 
@@ -11,35 +11,34 @@ plugins = Plugins("doteval.datasets", "dataset")
 
 
 class UnknownDatasetError(NotFoundError, AttributeError):
-    """No dataset of that name.
+    """There is no dataset with that name.
 
-    An AttributeError too, because ``foreach.NAME`` looks one up: `hasattr` and whatever else inspects
-    objects must get the answer that they understand.
+    It is an AttributeError too, since ``foreach.NAME`` looks a dataset up and `hasattr` has to return False then.
     """
 
 
 def register(name: str, dataset_class: Any) -> None:
     """Give a dataset class a name in this process: ``@foreach.NAME(...)`` makes an instance.
 
-    The class has `columns`, takes what the user puts in the brackets, and yields rows.
+    The class has `columns`, takes the arguments in the brackets, and yields rows.
     """
     plugins.register(name, dataset_class)
 
 
 def registered(name: str) -> Any:
-    """The dataset class of that name: registered, announced by a package, or calling itself so.
+    """The dataset class with that name: registered here, announced by an installed package, or with that `name`.
 
-    Raises UnknownDatasetError (a NotFoundError) with the nearest names, UsageError if a package's
-    dataset cannot be imported.
+    Raises UnknownDatasetError (a NotFoundError), which suggests similar names, if there is none; UsageError if the
+    package of the dataset cannot be imported.
     """
     if name in plugins:
         return plugins.get(name)
-    # The name that users write is the class's own, which a package need not repeat as its entry point.
+    # A package's entry point may have another name than the class, whose own name users write.
     for announced in plugins.names():
         try:
             dataset_class = plugins.get(announced)
         except DotEvalError:
-            # Another dataset's package is broken: asking for that one says so.
+            # The package of another dataset is broken. A user who asks for that dataset sees the error.
             continue
         if getattr(dataset_class, "name", None) == name:
             return dataset_class
@@ -47,22 +46,22 @@ def registered(name: str) -> Any:
 
 
 def available() -> tuple[str, ...]:
-    """The names of all datasets, sorted: registered here and announced by packages."""
+    """The names of all datasets, sorted: registered here or announced by installed packages."""
     return plugins.names()
 
 
 def list_available() -> list[str]:
-    """The same as `available`, as earlier releases of doteval have it."""
+    """The same names as `available`, as a list, for files written for doteval 0.22."""
     return list(available())
 
 
 def get_dataset_info(name: str) -> dict[str, Any]:
-    """What a dataset's class says of itself: name, splits, columns and num_rows. Makes no instance.
+    """The name, splits, columns and num_rows of a dataset, read from its class without making an instance.
 
-    Raises as `registered` does.
+    Raises what `registered` raises.
     """
     dataset_class = registered(name)
-    # A property or a method is known only of an instance.
+    # On the class, a property or method is not the value itself.
     columns = getattr(dataset_class, "columns", ())
     return {
         "name": name,

@@ -1,4 +1,4 @@
-"""One record of a dataset becomes values by column."""
+"""Turns one record of a dataset into values by column."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 def row_values(columns: tuple[str, ...], record: Any) -> dict[str, Any]:
     """The values of one row by column.
 
-    A tuple or list maps by position, and what is beyond the columns is ignored. A dict (any mapping)
-    maps by key, and what it lacks is None. Anything else is the value of the only column.
+    A tuple or list maps by position, and further values are ignored. A dict or other mapping maps by key, and a missing
+    key gives None. Anything else is the value of the only column.
 
-    Raises ValueError, which says the record's shape and never its content, if it is too short, or no
-    tuple, list or dict where there are several columns.
+    >>> row_values(("text", "label"), ("hello", 1, "ignored"))
+    {'text': 'hello', 'label': 1}
+
+    Raises ValueError if the record is too short, or if there are several columns and it is not a tuple, list or dict.
+    The message describes the shape of the record and never contains its content.
     """
     if isinstance(record, (tuple, list)):
         if len(record) < len(columns):
@@ -22,7 +25,7 @@ def row_values(columns: tuple[str, ...], record: Any) -> dict[str, Any]:
                 f"and the columns {', '.join(columns)} need {len(columns)}"
             )
         return dict(zip(columns, record, strict=False))
-    # After those, since to ask whether something is a mapping takes longer, and this is asked of each row.
+    # Checked after tuples and lists: the check for a mapping is slower, and this runs for each row.
     if isinstance(record, Mapping):
         return {column: record.get(column) for column in columns}
     if len(columns) == 1:

@@ -1,7 +1,8 @@
 """Evaluators: each judges one row and returns a `Score`.
 
-`@evaluator` makes one. Packages bring more under the entry point group ``doteval.evaluators``; they are
-imported from here like the built-in ones: ``from doteval.evaluators import NAME``.
+The decorator `evaluator` makes one of a function. Installed packages add evaluators under the entry point group
+``doteval.evaluators``; they are imported from here like the built-in ones, with ``from doteval.evaluators import
+NAME``. May import `doteval.metrics`, `doteval.core` and `doteval.errors`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`@evaluator`: a function that judges one row, made to return a `Score`."""
+"""The decorator `evaluator` makes a function that judges one row return a `Score`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Judge = TypeVar("Judge", bound=Callable[..., Any])
 
 
 class Decorator(Protocol):
-    """What ``evaluator(metrics=...)`` gives: an async function becomes an async evaluator."""
+    """What ``evaluator(metrics=...)`` returns. It makes an async evaluator of an async function."""
 
     @overload
     def __call__(self, function: AsyncFunction, /) -> AsyncEvaluator: ...
@@ -46,13 +46,20 @@ def evaluator(
 def evaluator(function: Callable[..., Any] | None = None, /, *, metrics: Any = None) -> Any:
     """Make an evaluator of a function, sync or async, that returns the value of a score.
 
-    The evaluator returns a `Score` that is named like the function, or as the call's ``name=`` says,
-    and keeps the call's arguments as its metadata. `metrics` is a metric, its name, or several of
-    them; without it, ``accuracy()``. A function may return a `Score` itself, another evaluator's for
-    one: its metadata is added to the arguments, and its metrics stand if no `metrics` are given here.
+    The evaluator returns a `Score` with the name of the function, or with that given as ``name=``. Its metadata are
+    the arguments of the call. `metrics` is a metric, the name of one, or several of these; by default
+    ``accuracy()``. The function may also return a `Score`, such as that of another evaluator: its metadata are
+    added to the arguments, and its metrics are kept if none are given here.
 
-    Works bare (``@evaluator``), called (``@evaluator()``), and on methods. Raises UsageError if the
-    function has a parameter called `name`.
+    The decorator works bare (``@evaluator``), called (``@evaluator()``), and on methods.
+
+    >>> @evaluator
+    ... def is_short(text):
+    ...     return len(text) < 10
+    >>> is_short("hello").value
+    True
+
+    Raises UsageError if the function has a parameter called `name`.
     """
     if function is not None:
         return _evaluator(function, None)
@@ -70,7 +77,7 @@ def _evaluator(function: Callable[..., Any], metrics: tuple[Any, ...] | None) ->
     if "name" in signature.parameters:
         raise UsageError(
             f"the evaluator {function.__qualname__} has a parameter called 'name'",
-            remedy="Rename it: every evaluator takes name=, which names its score.",
+            remedy="Rename it: every evaluator takes name=, the name of its score.",
         )
     function_name: str = getattr(function, "__name__", type(function).__name__)
 
@@ -97,7 +104,7 @@ def _evaluator(function: Callable[..., Any], metrics: tuple[Any, ...] | None) ->
     def judge(*args: Any, name: str | None = None, **kwargs: Any) -> Any:
         value = function(*args, **kwargs)
         if inspect.isawaitable(value):
-            # A plain function in front of an async one: what it returns is still to come.
+            # A plain function that calls an async one: its value has to be awaited.
             return _score_later(value, lambda found: score(found, name, args, kwargs))
         return score(value, name, args, kwargs)
 
@@ -121,11 +128,11 @@ def _named(judge: Judge, signature: inspect.Signature) -> Judge:
 
 def _arguments(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     given = signature.bind(*args, **kwargs).arguments
-    return {name: _keepable(value) for name, value in given.items() if name != "self"}
+    return {name: _storable(value) for name, value in given.items() if name != "self"}
 
 
-def _keepable(value: Any) -> Any:
-    # Arguments are kept to explain a score. One that has no stored form must not fail the row.
+def _storable(value: Any) -> Any:
+    # Arguments are kept to explain a score. One that cannot be stored must not make the row fail.
     if type(value) in _SIMPLE:
         return value
     try:
@@ -136,25 +143,25 @@ def _keepable(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    # numpy's scalars as Python's, so that True is True wherever the score is looked at.
+    # numpy scalars become Python values: `numpy.True_ is True` is false.
     if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
         return value.item()
     return value
 
 
 def register(name: str, made: Callable[..., Any]) -> None:
-    """Give an evaluator a name in this process: ``from doteval.evaluators import NAME`` finds it."""
+    """Give an evaluator a name in this process, so that ``from doteval.evaluators import NAME`` finds it."""
     plugins.register(name, made)
 
 
 def available() -> tuple[str, ...]:
-    """The names of all evaluators: built in, registered, announced by packages."""
+    """The names of all evaluators, sorted: built in, registered here, or announced by installed packages."""
     return plugins.names()
 
 
 def find(name: str) -> Evaluator:
-    """The evaluator of that name.
+    """The evaluator with that name.
 
-    Raises NotFoundError with the nearest names, or UsageError if its package cannot be imported.
+    Raises NotFoundError, which suggests similar names, if there is none; UsageError if its package cannot be imported.
     """
     return cast("Evaluator", plugins.get(name))

@@ -1,9 +1,9 @@
-"""`ast_evaluation`: whether a model called the right function with the right arguments.
+"""The evaluator `ast_evaluation` checks whether a model called the right function with the right arguments.
 
-The rules are those of the Berkeley Function Calling Leaderboard's AST evaluation (Patil et al.,
-Gorilla: Large Language Model Connected with Massive APIs, 2023, arXiv:2305.15334, and
-https://gorilla.cs.berkeley.edu/leaderboard.html): the function's name, then that no required argument
-is missing and none is unknown, then each argument's type and value.
+It follows the rules of the AST evaluation of the Berkeley Function Calling Leaderboard (Patil et al., Gorilla: Large
+Language Model Connected with Massive APIs, 2023, arXiv:2305.15334, and
+https://gorilla.cs.berkeley.edu/leaderboard.html): the name of the function has to be right, no required argument may
+be missing and none may be unknown, and each argument has to have the right type and value.
 """
 
 from __future__ import annotations
@@ -20,26 +20,30 @@ from doteval.metrics import accuracy
 
 Call = tuple[str, Mapping[str, Any]]
 
-# What the leaderboard disregards in text, beside case.
-_DISREGARDED = re.compile(r"[ ,./\-_*^]")
+# The leaderboard ignores these characters in text, and the case of letters.
+_IGNORED = re.compile(r"[ ,./\-_*^]")
 
 
 @evaluator(metrics=accuracy())
 def ast_evaluation(result: Any, expected: Any, schema: Any) -> Score:
     """Whether the function calls in `result` are the expected ones.
 
-    `result`: a Python call expression, ``"f(x=1)"`` or ``"[f(x=1), g(y=2)]"``, or the call as a dict,
+    `result`: a Python call expression, ``"f(x=1)"`` or ``"[f(x=1), g(y=2)]"``, or a call as a dict,
     ``{"f": {"x": 1}}``, or a list of these. Nothing in it is executed.
 
-    `expected`: a call as a dict, or a list of such, one for each call in any order. The value of an
-    argument may be a list or set of alternatives; ``""`` as the value or among them means that the
-    argument may be left out. In text, case, spaces and ``,./-_*^`` are disregarded.
+    `expected`: a call as a dict, or a list of calls in any order. The value of an argument may be a list or set of
+    alternatives; ``""`` as the value or as an alternative means that the argument may be left out. In text, case,
+    spaces and the characters ``,./-_*^`` are ignored.
 
     `schema`: the description of a function, or a list of them: ``{"name", "parameters": {"properties",
-    "required"}}``, or the same below ``"function"``. Types are JSON Schema's, and float, dict, tuple,
-    any; a type that is not one of these is not checked.
+    "required"}}``, or the same below ``"function"``. The types are those of JSON Schema and float, dict, tuple, any;
+    any other type is not checked.
 
-    The metadata has the `reason` why it is False.
+    If the value is False, the metadata has the `reason`.
+
+    >>> schema = {"name": "add", "parameters": {"properties": {"x": {"type": "integer"}}, "required": ["x"]}}
+    >>> ast_evaluation("add(x=1)", {"add": {"x": [1]}}, schema).value
+    True
     """
     reason = _compare(result, expected, schema)
     return Score("ast_evaluation", reason is None, (), {} if reason is None else {"reason": reason})
@@ -50,7 +54,7 @@ def _compare(result: Any, expected: Any, schema: Any) -> str | None:
     try:
         calls = _calls(result, schemas)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return "the result is no function call"
+        return "the result is not a function call"
     answers = [(name, arguments) for one in _listed(expected) for name, arguments in one.items()]
     if not calls or not answers:
         return "there is no function call to compare"
@@ -110,16 +114,16 @@ def _calls(result: Any, schemas: Mapping[str, Mapping[str, Any]]) -> list[Call]:
             arguments = result["arguments"]
             return [(str(result["name"]), json.loads(arguments) if isinstance(arguments, str) else arguments)]
         if not all(isinstance(arguments, Mapping) for arguments in result.values()):
-            raise ValueError("no function call")
+            raise ValueError("not a function call")
         return list(result.items())
     if isinstance(result, Iterable):
         return [call for one in result for call in _calls(one, schemas)]
-    raise ValueError("no function call")
+    raise ValueError("not a function call")
 
 
 def _parsed_call(node: ast.expr, schemas: Mapping[str, Mapping[str, Any]]) -> Call:
     if not isinstance(node, ast.Call):
-        raise ValueError("no function call")  # noqa: TRY004 - the caller tells no kinds of bad text apart
+        raise ValueError("not a function call")  # noqa: TRY004 - the caller treats all bad text alike
     name = ast.unparse(node.func)
     described = schemas.get(name, {}).get("parameters") or {}
     arguments = dict(zip(described.get("properties") or (), map(ast.literal_eval, node.args), strict=False))
@@ -158,7 +162,7 @@ def _alternatives(wanted: Any) -> list[Any]:
 
 
 def _matches(value: Any, wanted: Any) -> bool:
-    # A list is a list of alternatives, and also the one list that an array may be.
+    # A list is either a list of alternatives or the one array that is expected.
     if isinstance(wanted, (list, set, frozenset, tuple)) and any(_same(value, one) for one in wanted):
         return True
     return _same(value, wanted)
@@ -179,4 +183,4 @@ def _same(value: Any, wanted: Any) -> bool:
 
 
 def _plain(text: str) -> str:
-    return _DISREGARDED.sub("", text).lower().replace("'", '"')
+    return _IGNORED.sub("", text).lower().replace("'", '"')

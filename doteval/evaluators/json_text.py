@@ -17,21 +17,23 @@ if TYPE_CHECKING:
 
 @evaluator(metrics=accuracy())
 def valid_json(text: str | bytes | None, schema: Mapping[str, Any] | bool | None = None) -> Score:
-    """Whether the text is JSON, and meets the JSON Schema if one is given.
+    """Whether the text is JSON, and valid under the JSON Schema if one is given.
 
-    The schema's ``$schema`` says which draft it is of, the newest without it. References to schemas
-    elsewhere are not fetched. The metadata has the `reason` why it is False; a schema that is not
-    valid is one too.
+    The draft is that of the schema's ``$schema``, by default the newest. References to other schemas are not
+    fetched. If the value is False, the metadata has the `reason`, which may be that the schema itself is not valid.
+
+    >>> valid_json('{"a": 1}').value
+    True
     """
     if not isinstance(text, (str, bytes)):
-        return _judged(f"{type(text).__name__} is no text")
+        return _judged(f"{type(text).__name__} is not text")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return _judged(f"no JSON: {error}")
+        return _judged(f"not JSON: {error}")
     if schema is None:
         return _judged(None)
-    # Imported here: the schema library is half of this package's import time.
+    # Imported here, since the schema library takes half of the import time of this package.
     import jsonschema
     import referencing.exceptions
 
@@ -48,8 +50,11 @@ def valid_json(text: str | bytes | None, schema: Mapping[str, Any] | bool | None
 def json_match(result: Any, expected: Any) -> bool:
     """Whether both are the same JSON value. Text is parsed, anything else is compared as it is.
 
-    The order of an object's members does not matter, 1 equals 1.0, and true does not equal 1. Text
-    that is no JSON matches nothing.
+    The order of an object's members does not matter, 1 equals 1.0, and true does not equal 1. Text that is not JSON
+    matches nothing.
+
+    >>> json_match('{"a": 1, "b": 2}', {"b": 2, "a": 1.0}).value
+    True
     """
     try:
         return _equal(_parsed(result), _parsed(expected))
@@ -69,7 +74,7 @@ def _validator(schema_text: str) -> Validator:
     schema = json.loads(schema_text)
     validator_class = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     validator_class.check_schema(schema)
-    # An empty registry, so that a reference never makes a request.
+    # With an empty registry, a reference to another schema never makes a request.
     return validator_class(schema, registry=Registry())
 
 

@@ -1,4 +1,4 @@
-"""`llm_judge`: a model judges what another model wrote."""
+"""The evaluator `llm_judge` has a model judge what another model wrote."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ def llm_judge(
 ) -> Callable[..., Any]:
     """Make an evaluator that asks a model whether a response meets the criteria.
 
-    `client` is any client of the OpenAI kind, that is, with ``chat.completions.create(model=, messages=)``.
-    With a sync client the evaluator returns a `Score`, with an async one it must be awaited. Best made
-    in a fixture, once, beside the client::
+    `client` is any client with the method ``chat.completions.create(model=, messages=)`` of the OpenAI package. With
+    a sync client the evaluator returns a `Score`; with an async one it must be awaited. Make it once, in a fixture::
 
         @pytest.fixture(scope="session")
         def judge(client):
@@ -38,13 +37,14 @@ def llm_judge(
 
         score = judge(response, question=question, expected=expected)
 
-    `verdicts` maps the words that the judge may conclude with to the score's values; the value is a
-    bool by default, and may be a number (``{"bad": 0, "fair": 0.5, "good": 1}``). `metrics` as for
-    `evaluator`. `options` go along with the request: temperature, seed, max_tokens and so on.
+    `verdicts` maps the words with which the judge may conclude to the values of the score, by default yes and no to
+    bools. Numbers are possible too: ``{"bad": 0, "fair": 0.5, "good": 1}``. `metrics` is as for `evaluator`.
+    `options` are further arguments of the request, such as temperature, seed and max_tokens.
 
-    The metadata keeps the judge's model and its whole reply. Raises InvalidResultError if the reply
-    has no verdict, which fails the row, and what the client raises. Raises UsageError at once if there
-    are less than two verdicts.
+    The metadata of the score are the judge's model and its whole reply. The evaluator raises InvalidResultError, so
+    that the row fails, if the reply has no verdict, and raises what the client raises.
+
+    Raises UsageError if there are fewer than two verdicts.
     """
     if len(verdicts) < 2:
         raise UsageError(f"llm_judge needs at least two verdicts, not {len(verdicts)}")

@@ -1,4 +1,4 @@
-"""Evaluators of text: equal, contained, matching, chosen."""
+"""Evaluators of text: equality, containment, patterns, and multiple choice."""
 
 from __future__ import annotations
 
@@ -15,13 +15,21 @@ from doteval.metrics import accuracy
 
 @evaluator(metrics=accuracy())
 def exact_match(result: Any, expected: Any) -> bool:
-    """Whether `result == expected`: nothing is trimmed, folded or converted."""
+    """Whether `result == expected`. Nothing is trimmed, case-folded or converted.
+
+    >>> exact_match("Paris", "paris").value
+    False
+    """
     return bool(result == expected)
 
 
 @evaluator(metrics=accuracy())
 def contains(result: str | None, expected: str | Iterable[str], *, ignore_case: bool = False) -> bool:
-    """Whether the text contains `expected`, or every one of several. None contains nothing."""
+    """Whether the text contains `expected`, or each of several strings. None contains nothing.
+
+    >>> contains("The capital is Paris.", "Paris").value
+    True
+    """
     if result is None:
         return False
     wanted = [expected] if isinstance(expected, str) else list(expected)
@@ -32,7 +40,10 @@ def contains(result: str | None, expected: str | Iterable[str], *, ignore_case: 
 
 @evaluator(metrics=accuracy())
 def regex_match(result: str | None, pattern: str | re.Pattern[str], *, full: bool = False) -> bool:
-    """Whether the pattern is found in the text, or with `full` matches all of it. None has no match.
+    """Whether the pattern is found in the text, or matches all of it if `full`. None has no match.
+
+    >>> regex_match("Answer: 42", r"[0-9]+").value
+    True
 
     Raises re.error if the pattern is not valid.
     """
@@ -43,12 +54,15 @@ def regex_match(result: str | None, pattern: str | re.Pattern[str], *, full: boo
 
 @evaluator(metrics=accuracy())
 def choice_match(result: str | None, expected: str, choices: Sequence[str] = tuple(ascii_uppercase[:10])) -> Score:
-    """Whether the choice that the text makes is `expected`, one of `choices`; case does not matter.
+    """Whether the text chooses `expected`, which is one of `choices`. Case does not matter.
 
-    Taken for the choice is, in this order: the whole text; what stands in ``\\boxed{}``; what follows
-    the last "answer", "choice" or "option"; the only choice that is in brackets or bold; the only one
-    that begins a line, as in ``B) Paris``; the only one of more than one letter that is in the text at
-    all. Nothing, or more than one choice, is no match. The metadata has what was `chosen`.
+    The text may choose in these ways, of which the first that occurs counts: the whole text is a choice; a choice is
+    in ``\\boxed{}``; a choice follows the last "answer", "choice" or "option"; only one choice is in brackets or
+    bold; only one choice begins a line, as in ``B) Paris``; only one choice of more than one letter is in the text.
+    Without a choice, or with several, the value is False. The metadata has the choice as `chosen`.
+
+    >>> choice_match("The answer is (B).", "B").value
+    True
     """
     names = {choice.casefold(): choice for choice in choices}
     chosen = None if result is None else names.get(_chosen(result, tuple(names.values())) or "")
@@ -57,7 +71,7 @@ def choice_match(result: str | None, expected: str, choices: Sequence[str] = tup
 
 
 def _chosen(text: str, choices: tuple[str, ...]) -> str | None:
-    """The choice that the text makes, in lower case."""
+    """The choice in the text, in lower case; None if there is none, or more than one."""
     whole = text.casefold().strip().strip("()[]{}*_`'\". :")
     if whole in {choice.casefold() for choice in choices}:
         return whole
@@ -72,7 +86,7 @@ def _chosen(text: str, choices: tuple[str, ...]) -> str | None:
 
 
 class _ChoicePatterns(NamedTuple):
-    """Where a choice may stand: the last one counts, or it must be the only one."""
+    """Patterns that find choices: in `last`, the last match counts; in `only`, all matches have to agree."""
 
     last: tuple[re.Pattern[str], ...]
     only: tuple[re.Pattern[str], ...]
@@ -80,7 +94,7 @@ class _ChoicePatterns(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def _choice_patterns(choices: tuple[str, ...]) -> _ChoicePatterns:
-    # Longest first, so that "not true" is not taken for "true".
+    # Longest first, so that "not true" is not read as "true".
     ordered = sorted(choices, key=len, reverse=True)
     words = "|".join(re.escape(choice) for choice in ordered if len(choice) > 1)
     letters = "|".join(re.escape(choice) for choice in ordered if len(choice) == 1)

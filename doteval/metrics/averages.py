@@ -1,4 +1,4 @@
-"""Metrics of bools and numbers: how much, how spread, how sure."""
+"""Metrics of bools and numbers: their mean, their spread, and the uncertainty of the mean."""
 
 from __future__ import annotations
 
@@ -16,33 +16,52 @@ def accuracy() -> Calculation:
     """The share of rows that are right: the mean of the scores, 0.0 for no scores.
 
     A pair (predicted, expected) is right if both are equal; a number between 0 and 1 is partly right.
+
+    >>> accuracy()([True, False, ("a", "a"), 0.5])
+    0.625
     """
     return Calculation(lambda scores: _mean(scores) if scores else 0.0, interval=mean_interval, average=True)
 
 
 @metric
 def mean() -> Calculation:
-    """The arithmetic mean; NaN for no scores."""
+    """The arithmetic mean; NaN for no scores.
+
+    >>> mean()([1, 2, 6])
+    3.0
+    """
     return Calculation(_mean, interval=mean_interval, average=True)
 
 
 @metric
 def std() -> Calculation:
-    """The sample standard deviation, with n - 1 in the denominator (Bessel); NaN below two scores."""
+    """The sample standard deviation, with n - 1 in the denominator (Bessel); NaN for fewer than two scores.
+
+    >>> std()([2, 4, 6])
+    2.0
+    """
     return Calculation(_std)
 
 
 @metric
 def stderr() -> Calculation:
-    """The standard error of the mean: s / √n, s as in `std`; NaN below two scores."""
+    """The standard error of the mean, s / √n with s as in `std`; NaN for fewer than two scores.
+
+    >>> stderr()([2, 4, 6, 8, 8, 8, 8, 8, 2]) == std()([2, 4, 6, 8, 8, 8, 8, 8, 2]) / 3
+    True
+    """
     return Calculation(_stderr, interval=lambda _scores: None)
 
 
 @metric
 def ci95() -> Calculation:
-    """The 95% interval of the mean: see `doteval.metrics.intervals.mean_interval`.
+    """The 95% interval of the mean, as `doteval.metrics.intervals.mean_interval` computes it, or None.
 
-    Calling it gives the Interval, or None. In a summary the value is the mean.
+    In a summary, the value of this metric is the mean.
+
+    >>> low, high = ci95()([True] * 81 + [False] * 182)
+    >>> f"{low:.4f} {high:.4f}"
+    '0.2553 0.3662'
     """
     return Calculation(mean_interval, interval=mean_interval, average=True)
 
@@ -50,7 +69,7 @@ def ci95() -> Calculation:
 def _mean(scores: Sequence[Any]) -> float:
     if not scores:
         return math.nan
-    # fsum: the same total in whichever order the rows came back.
+    # fsum gives the same sum in any order, and rows complete in any order.
     return math.fsum(_numbers(scores)) / len(scores)
 
 
@@ -59,7 +78,7 @@ def _std(scores: Sequence[Any]) -> float:
         return math.nan
     n = len(scores)
     if set(map(type, scores)) <= {bool}:
-        # Of a share p: √(p (1 - p) n / (n - 1)), the same figure from a count alone.
+        # For a share p this is √(p (1 - p) n / (n - 1)), which needs only a count.
         right = scores.count(True)
         return math.sqrt(right * (n - right) / (n * (n - 1)))
     numbers = _numbers(scores)
@@ -72,7 +91,7 @@ def _stderr(scores: Sequence[Any]) -> float:
 
 
 def _numbers(scores: Sequence[Any]) -> Sequence[float]:
-    # Bools and floats add up as they are; a million of them must not cost a call each.
+    # Bools, integers and floats can be summed as they are, without a call for each of a million scores.
     if set(map(type, scores)) <= {bool, float, int}:
         return scores
     return [as_number(score) for score in scores]

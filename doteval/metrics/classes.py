@@ -10,8 +10,8 @@ from doteval.metrics.base import Calculation
 from doteval.metrics.intervals import LEVEL, RESAMPLES, SEED, Interval
 from doteval.metrics.registry import metric
 
-# Counts of one class: (true positives, false positives, false negatives) → a figure. Works on
-# numbers and on numpy arrays, one entry a resample.
+# A function of the counts of one class (true positives, false positives, false negatives). It works on
+# numbers and on numpy arrays with one entry for each resample.
 Figure = Callable[[Any, Any, Any], Any]
 
 Pair = tuple[Hashable, Hashable]
@@ -19,19 +19,26 @@ Pair = tuple[Hashable, Hashable]
 
 @metric
 def precision(positive: Hashable | None = None) -> Calculation:
-    """TP / (TP + FP): how many of the predictions of a class are right.
+    """TP / (TP + FP): the share of the predictions of a class that are right.
 
-    Of the class `positive`; else of True (or 1) where all classes are true or false; else the mean over all classes
-    (macro average). A class that is never predicted counts as 0. Manning, Raghavan and Schütze,
-    Introduction to Information Retrieval, 2008, sections 8.3 and 13.6. Scores are pairs (predicted,
-    expected); a False, which stands for a failed row, is no prediction and left out.
+    The class is `positive`. Without it, the class is True (or 1) if all classes are true or false, and otherwise the
+    result is the mean over all classes (macro average). A class that is never predicted counts as 0. Scores are pairs
+    (predicted, expected); a False, which stands for a failed row, is left out. See Manning, Raghavan and Schütze,
+    Introduction to Information Retrieval, 2008, sections 8.3 and 13.6.
+
+    >>> precision("cat")([("cat", "cat"), ("cat", "dog"), ("dog", "dog")])
+    0.5
     """
     return _of_classes(lambda tp, fp, _fn: _ratio(tp, tp + fp), positive)
 
 
 @metric
 def recall(positive: Hashable | None = None) -> Calculation:
-    """TP / (TP + FN): how many rows of a class are found. Classes and sources as for `precision`."""
+    """TP / (TP + FN): the share of the rows of a class that are found. The class is chosen as in `precision`.
+
+    >>> recall("dog")([("cat", "cat"), ("cat", "dog"), ("dog", "dog")])
+    0.5
+    """
     return _of_classes(lambda tp, _fp, fn: _ratio(tp, tp + fn), positive)
 
 
@@ -39,8 +46,11 @@ def recall(positive: Hashable | None = None) -> Calculation:
 def f1(positive: Hashable | None = None) -> Calculation:
     """2 TP / (2 TP + FP + FN): the harmonic mean of precision and recall.
 
-    C. J. van Rijsbergen, Information Retrieval, 1979, chapter 7, with α = 1/2. Classes as for
-    `precision`; the macro average is the mean of the classes' F1.
+    The class is chosen as in `precision`; the macro average is the mean of the F1 of all classes. See C. J. van
+    Rijsbergen, Information Retrieval, 1979, chapter 7, with α = 1/2.
+
+    >>> f1("cat")([("cat", "cat"), ("cat", "cat"), ("cat", "dog"), ("dog", "cat")])  # doctest: +ELLIPSIS
+    0.666...
     """
     return _of_classes(lambda tp, fp, fn: _ratio(2 * tp, 2 * tp + fp + fn), positive)
 
@@ -57,8 +67,8 @@ def _of_classes(figure: Figure, positive: Hashable | None) -> Calculation:
             return None
         import numpy
 
-        # Drawing n pairs with replacement is drawing how often each distinct pair comes up: the
-        # percentile bootstrap (Efron 1979) at a cost that does not grow with n.
+        # Percentile bootstrap (Efron 1979). Drawing n pairs with replacement is the same as drawing how often each
+        # distinct pair occurs, which costs the same for any n.
         counts = numpy.array(list(cells.values()))
         drawn = numpy.random.default_rng(SEED).multinomial(n, counts / n, size=RESAMPLES)
         figures = _figure(figure, list(cells), list(drawn.T), positive)

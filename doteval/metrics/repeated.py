@@ -12,36 +12,38 @@ from doteval.metrics.registry import metric
 
 @metric
 def pass_at_k(k: int) -> Calculation:
-    """How likely at least one of `k` samples of a row is right, averaged over the rows.
+    """The probability that at least one of `k` samples of a row is right, averaged over the rows.
 
-    The unbiased estimator of Chen et al., Evaluating Large Language Models Trained on Code, 2021
-    (arXiv:2107.03374), section 2.1: with n samples of which c are right, 1 - C(n-c, k) / C(n, k),
-    as the product of 1 - k / i for i from n-c+1 to n. Every row needs at least `k` samples.
+    This is the unbiased estimator of Chen et al., Evaluating Large Language Models Trained on Code, 2021
+    (arXiv:2107.03374), section 2.1: with n samples of which c are right, 1 - C(n-c, k) / C(n, k), computed as
+    the product of 1 - k / i for i from n-c+1 to n. The metric takes one sequence of scores for each row.
 
-    Takes one sequence of scores for each row. Raises ValueError for a row with fewer samples, or if
-    `k` is below 1.
+    >>> pass_at_k(1)([[True, False], [False, False]])
+    0.25
+
+    Raises ValueError if `k` is below 1, or if a row has fewer than `k` samples.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
 
-    def of_rows(rows: Sequence[Sequence[Any]]) -> list[float]:
+    def estimates(rows: Sequence[Sequence[Any]]) -> list[float]:
         return [_pass_at_k(len(row), sum(as_number(score) == 1.0 for score in row), k) for row in rows]
 
     def value(rows: Sequence[Sequence[Any]]) -> float:
-        figures = of_rows(rows)
-        if not figures:
+        values = estimates(rows)
+        if not values:
             raise ValueError("needs at least one row")
-        return sum(figures) / len(figures)
+        return sum(values) / len(values)
 
     def interval(rows: Sequence[Sequence[Any]]) -> Interval | None:
-        return mean_interval(of_rows(rows))
+        return mean_interval(estimates(rows))
 
     return Calculation(value, interval=interval, per_row=True)
 
 
 def _pass_at_k(n: int, right: int, k: int) -> float:
     if n < k:
-        raise ValueError(f"pass@{k} needs {k} samples of each row, and a row has {n}: ask for --epochs {k} or more")
+        raise ValueError(f"pass@{k} needs {k} samples of each row, but a row has {n}: use --epochs {k} or more")
     if n - right < k:
         return 1.0
     product = 1.0

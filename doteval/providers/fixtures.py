@@ -1,4 +1,4 @@
-"""The session fixture of model providers. A fixture of the same name in the user's files wins."""
+"""The session fixture `model_providers`. A fixture of the same name in the user's files overrides it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def model_providers() -> Iterator[ModelProviders]:
-    """Model providers by name. What is set up through them is torn down at the end of the session at the latest."""
+    """Model providers by name. The models that they set up are torn down at the end of the session at the latest."""
     from doteval.providers.shared_models import ModelProviders
 
     providers = ModelProviders()

@@ -1,4 +1,4 @@
-"""What a model provider is, and what it gives."""
+"""The interface of model providers, and the handle of a model that one has set up."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from doteval.errors import ResourceError
 
 
 class ModelManager(Protocol):
-    """Ends what it has set up."""
+    """Tears down the models that it has set up."""
 
     async def teardown(self, resource_id: str) -> None:
-        """Free what the model holds."""
+        """Free the resources of the model."""
         ...
 
 
 class ModelProvider(Protocol):
-    """Sets models up. Met structurally; a class may also inherit from it."""
+    """Sets models up. Any class with this method is a provider; inheriting from this class is optional."""
 
     async def setup(self, spec: str, **config: Any) -> ModelHandle:
-        """A model, ready to use. `spec` names it; what `config` holds is the provider's to say.
+        """Set up a model that is ready to use. `spec` names it; each provider documents its `config`.
 
-        Raises ResourceError if it cannot be set up.
+        Raises ResourceError if the model cannot be set up.
         """
         ...
 
 
 class ModelHandle:
-    """A model that was set up: ``handle.model`` is what evaluations use.
+    """A model that was set up: evaluations use ``handle.model``.
 
-    `resource_id` tells it from others of its manager, which is asked to end it.
+    `manager` tears the model down, which it knows by `resource_id`.
     """
 
     def __init__(self, resource_id: str, model: Any, manager: ModelManager) -> None:
@@ -42,18 +42,18 @@ class ModelHandle:
 
     @property
     def model(self) -> Any:
-        """What evaluations use. Raises ResourceError after `teardown`."""
+        """The model. Raises ResourceError after `teardown`."""
         if self._ended:
             raise ResourceError(
                 f"the model {self.resource_id} has been torn down",
-                remedy="Tear it down after the rows that use it: in its fixture, behind the yield.",
+                remedy="Tear it down after the rows that use it: in its fixture, after the yield.",
             )
         return self._model
 
     async def teardown(self) -> None:
-        """Give the model back. It happens once, however often this is called; all callers wait for it.
+        """Tear the model down. Only the first call does it; all callers wait until it is done.
 
-        Raises what the manager raises, to the first caller.
+        Raises what the manager raises, in the first call.
         """
         async with self._ending:
             if self._ended:
@@ -62,11 +62,11 @@ class ModelHandle:
             try:
                 await self.manager.teardown(self.resource_id)
             finally:
-                # The memory of a model is free when nobody knows it any more.
+                # The memory of a model is freed when the last reference to it is gone.
                 self._model = None
 
     def get_stats(self) -> Any:
-        """What the model's `get_stats()` says, an empty dict if it has none or is torn down."""
+        """The result of the model's `get_stats()`; an empty dict if it has no such method or is torn down."""
         get_stats = getattr(self._model, "get_stats", None)
         return get_stats() if callable(get_stats) else {}
 

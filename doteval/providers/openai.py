@@ -1,4 +1,4 @@
-"""The provider ``openai``: a model behind an API like OpenAI's, wherever it runs."""
+"""The provider ``openai``: models behind an API like that of OpenAI, wherever they run."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _numbers = itertools.count(1)
 
 
 class EndpointModel:
-    """A model by its name, and a client that reaches it.
+    """The name of a model, and a client for its API.
 
-    `client` is an `openai.AsyncOpenAI` with the cache, limits and usage of all clients of doteval.
+    `client` is an `openai.AsyncOpenAI` with the cache, rate limits and usage that all clients of doteval share.
     """
 
     def __init__(self, name: str, client: MeteredAsyncOpenAI) -> None:
@@ -33,11 +33,11 @@ class EndpointModel:
 
     @property
     def base_url(self) -> str:
-        """Where the API is, ``http://host:port/v1``, with no slash at its end."""
+        """The URL of the API, such as ``http://host:port/v1``, without a slash at the end."""
         return str(self._client.base_url).rstrip("/")
 
     async def chat(self, messages: str | Iterable[Any], **parameters: Any) -> ChatCompletion:
-        """``client.chat.completions.create`` with this model; a text is the one message of the user.
+        """Call ``client.chat.completions.create`` with this model. A text becomes one message of the user.
 
         Raises what the `openai` package raises.
         """
@@ -48,20 +48,20 @@ class EndpointModel:
         return reply
 
     def get_stats(self) -> dict[str, Any]:
-        """Totals of all clients of this process with these settings."""
+        """The totals of all clients of this process that have the same settings."""
         return self._client.get_stats()
 
 
 class OpenAIProvider:
-    """``setup("a-model")``: `config` is what `doteval.clients.openai.async_openai_client` takes.
+    """Makes clients for models: ``setup("a-model")``. ``handle.model`` is an `EndpointModel`.
 
-    ``handle.model`` is an `EndpointModel`.
+    `config` are the arguments of `doteval.clients.openai.async_openai_client`.
     """
 
     async def setup(self, spec: str, **config: Any) -> ModelHandle:
-        """A client for the model named `spec`. No request is made.
+        """Make a client for the model named `spec`. No request is made.
 
-        Raises ResourceError if there is neither a key nor an endpoint of the user's own.
+        Raises ResourceError if there is neither an API key nor a `base_url`.
         """
         own_endpoint = config.get("base_url") or os.environ.get("OPENAI_BASE_URL")
         if not config.get("api_key") and not os.environ.get("OPENAI_API_KEY"):
@@ -71,7 +71,7 @@ class OpenAIProvider:
                     remedy="Set OPENAI_API_KEY, or give setup() a base_url (or set OPENAI_BASE_URL) for a server that "
                     "needs no key.",
                 )
-            # A server of one's own often wants no key, but the SDK does.
+            # The user's own server often needs no key, but the SDK requires one.
             config = {**config, "api_key": "unused"}
         model = EndpointModel(spec, async_openai_client(**config))
         return ModelHandle(f"openai:{spec}:{next(_numbers)}", model, _ClientManager(model))
@@ -82,5 +82,5 @@ class _ClientManager:
         self._model = model
 
     async def teardown(self, resource_id: str) -> None:  # noqa: ARG002 - the signature is ModelManager's
-        # Its connections stay with the process's pool for these settings.
+        # The connections stay in the process's pool for these settings.
         await self._model.client.close()

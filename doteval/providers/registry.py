@@ -1,4 +1,4 @@
-"""Model providers by name: built in, registered here, or announced by an installed package."""
+"""Model providers by name: built in, registered in this process, or announced by an installed package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ plugins = Plugins("doteval.model_providers", "model provider")
 
 
 def register(name: str, provider: ModelProvider | Callable[[], ModelProvider]) -> None:
-    """Give a provider a name in this process; a class or a function is called when the name is first used."""
+    """Give a provider a name in this process. A class or a function is called when the name is first used."""
     plugins.register(name, provider)
 
 
@@ -24,10 +24,10 @@ def available() -> tuple[str, ...]:
 
 
 def model_provider(name: str) -> ModelProvider:
-    """A provider of that name; a new one of those that are classes or functions.
+    """The provider with that name. A class or function makes a new provider each time.
 
-    Raises NotFoundError, which names the nearest names, or UsageError for one that cannot be loaded or
-    is no model provider.
+    Raises NotFoundError, which suggests similar names, if there is none; UsageError if it cannot be loaded or is not a
+    model provider.
     """
     found = plugins.get(name)
     provider: Any = found
@@ -37,11 +37,11 @@ def model_provider(name: str) -> ModelProvider:
         except Exception as error:
             raise UsageError(
                 f"the model provider {name!r} cannot be made: {type(error).__name__}: {error}",
-                remedy="It has to be a model provider, or a class or function that takes no arguments and gives one.",
+                remedy="It has to be a model provider, or a class or function without arguments that returns one.",
             ) from error
     if not callable(getattr(provider, "setup", None)):
         raise UsageError(
-            f"the model provider {name!r} is no model provider: {type(provider).__name__} has no setup()",
+            f"the model provider {name!r} is not one: {type(provider).__name__} has no setup()",
             remedy="It needs a method: async def setup(self, spec, **config), which returns a ModelHandle.",
         )
     made: ModelProvider = provider

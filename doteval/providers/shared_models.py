@@ -1,8 +1,8 @@
-"""Equal models are one model: set up once in a worker process, and ended at the end of its session.
+"""Sets up equal models only once in a worker process, and tears them down with its session.
 
-Each `setup` gives a handle of the caller's own to the one model. When the last handle is torn down, the
-model stays: the next row may want it again. It makes room when another model is set up, and ends with
-the session at the latest.
+Each call of `setup` returns a handle of its own to the shared model. The model stays when the last handle is torn
+down, since the next row may need it again. It is torn down when another model is set up, which may need its memory,
+or at the end of the session.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from doteval.providers.registry import available, model_provider
 
 logger = logging.getLogger("doteval.providers")
 
-# A teardown that hangs must not keep the others from theirs.
+# A teardown that hangs must not prevent those of other models.
 _TEARDOWN_SECONDS = 120.0
 
 
 @dataclass(eq=False)
 class _Resource:
-    """One model, being set up or set up. `config` is kept so that the ids in `key` stay its own."""
+    """A model that is set up, or is being set up.
+
+    It keeps `config` alive, so that no other object gets one of the ids in `key`.
+    """
 
     key: object
     name: str
@@ -46,8 +49,8 @@ class _Resource:
 class ModelProviders:
     """The model providers of a session, by name: ``await model_providers["openai"].setup("a-model")``.
 
-    Names can be tested with ``in`` and iterated over. `find` gives the provider of a name, and `names`
-    tells those that there are.
+    Names can be tested with ``in`` and iterated over. `find` returns the provider with a name, and `names` returns
+    all names.
     """
 
     def __init__(
@@ -73,9 +76,9 @@ class ModelProviders:
         return len(self._names())
 
     def __getitem__(self, name: str) -> SharedProvider:
-        """The provider of a name; it is made when it is first asked for.
+        """The provider with a name, which is made on first use.
 
-        Raises NotFoundError, which names the nearest names, or UsageError if it cannot be loaded.
+        Raises NotFoundError, which suggests similar names, if there is none; UsageError if it cannot be loaded.
         """
         if name not in self:
             raise NotFoundError(f"no model provider named {name!r}", remedy=did_you_mean(name, self._names()))
@@ -85,17 +88,18 @@ class ModelProviders:
             return self._providers[name]
 
     def get_stats(self) -> dict[str, Any]:
-        """What each model says of itself, by provider and spec."""
+        """The statistics of each model, by provider and spec."""
         with self._lock:
             resources = [resource for resource in self._resources.values() if _is_set_up(resource)]
         return {f"{each.name} {each.spec}": each.handle.result().get_stats() for each in resources}
 
     def close(self) -> None:
-        """Tear everything down, last things first, also when some of it fails. Not for an event loop's thread.
+        """Tear down all models, the last one first, even if some teardowns fail.
 
-        What a model was set up on is where it is torn down: its event loop, if that still runs.
+        Each model is torn down on the event loop on which it was set up, if that loop still runs. Do not call this
+        in the thread of an event loop.
 
-        Raises ResourceError that tells of every teardown that failed.
+        Raises ResourceError, which lists every teardown that failed.
         """
         with self._lock:
             self._closed = True
@@ -111,12 +115,12 @@ class ModelProviders:
         key = (provider.name, spec, _frozen(config))
         with self._lock:
             if self._closed:
-                raise ResourceError("the session is over: no model can be set up any more")
+                raise ResourceError("the session has ended: no model can be set up any more")
             resource = self._resources.get(key)
             if resource is None:
                 loop = asyncio.get_running_loop()
                 resource = self._resources[key] = _Resource(key, provider.name, spec, config, loop)
-                # Not in the caller's task: others may wait for it when the caller has been cancelled.
+                # A task of its own: if the caller is cancelled, others may still wait for the model.
                 resource.handle.set_running_or_notify_cancel()
                 resource.task = loop.create_task(self._set_up(resource, provider.own))
             resource.leases += 1
@@ -140,16 +144,16 @@ class ModelProviders:
                 if self._resources.get(resource.key) is resource:
                     del self._resources[resource.key]
             if isinstance(error, Exception):
-                # It is raised to everybody who waits.
+                # All callers that wait for the model raise it.
                 resource.handle.set_exception(error)
             else:
-                resource.handle.set_exception(ResourceError(f"setting up {resource.describe()} was broken off"))
+                resource.handle.set_exception(ResourceError(f"setting up {resource.describe()} was interrupted"))
                 raise
         else:
             resource.handle.set_result(handle)
 
     async def _make_room(self) -> None:
-        """Tear down what nobody uses now: two large models may not fit."""
+        """Tear down the models that no handle uses: two large models may not fit into memory."""
         with self._lock:
             idle = [resource for resource in self._resources.values() if not resource.leases and _is_set_up(resource)]
             for resource in idle:
@@ -158,7 +162,7 @@ class ModelProviders:
             await self._end(resource)
 
     async def _end(self, resource: _Resource) -> None:
-        """Tear a model down; what goes wrong is kept for `close` to tell."""
+        """Tear a model down. An error is kept, and `close` reports it."""
         if resource.task is not None and not resource.task.done():
             resource.task.cancel()
             await asyncio.wait([resource.task])
@@ -173,7 +177,7 @@ class ModelProviders:
 
 
 class SharedProvider:
-    """A model provider whose equal models are one model. `own` is the provider itself."""
+    """A model provider that sets up equal models only once. `own` is the provider that does it."""
 
     def __init__(self, providers: ModelProviders, name: str, own: ModelProvider) -> None:
         self.name = name
@@ -181,15 +185,15 @@ class SharedProvider:
         self._providers = providers
 
     async def setup(self, spec: str, **config: Any) -> ModelHandle:
-        """A handle of the caller's own to the model of `spec` and `config`, which is set up if it is not there yet.
+        """Return a new handle to the model of `spec` and `config`, which is set up if that has not happened yet.
 
-        Raises what the provider's own `setup` raises, and ResourceError after the session's end.
+        Raises what the provider's own `setup` raises; ResourceError after the end of the session.
         """
         return await self._providers._lease(self, spec, config)
 
 
 class _Lease:
-    """The manager of a caller's handle: it gives the model back, but does not end it."""
+    """The manager of one handle to a shared model. Its teardown releases the model, which stays set up."""
 
     def __init__(self, providers: ModelProviders, resource: _Resource) -> None:
         self._providers = providers
@@ -213,7 +217,7 @@ def _run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None
 
 
 def _frozen(value: Any) -> object:
-    """The value as part of a key: equal only for values of the same kind, whose parts are."""
+    """The value as part of a key. Keys are equal only for values of the same type with equal parts."""
     if isinstance(value, Mapping):
         return "mapping", frozenset((name, _frozen(member)) for name, member in value.items())
     if isinstance(value, list | tuple):

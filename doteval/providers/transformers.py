@@ -1,4 +1,4 @@
-"""The provider ``transformers``: a pipeline of Hugging Face's transformers in the worker process itself."""
+"""The provider ``transformers``: pipelines of Hugging Face transformers in the worker process itself."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _EXTRA = "pip install 'doteval[transformers]'"
 
 
 class PipelineModel:
-    """A pipeline that rows may share: one call at a time, since pipelines and tokenizers are not made for threads.
+    """A pipeline that rows share. It runs one call at a time, since pipelines and tokenizers are not thread-safe.
 
-    Call it from plain evaluations, ``model("text", max_new_tokens=20)``, and await `call` in async ones.
-    Calls and their seconds are added to the row's usage; tokens are not counted.
+    Sync evaluations call it, ``model("text", max_new_tokens=20)``; async ones await `call`. Calls and their seconds are
+    added to the usage of the row; tokens are not counted.
     """
 
     def __init__(self, name: str, pipeline: Any) -> None:
@@ -38,7 +38,7 @@ class PipelineModel:
         self._seconds = 0.0
 
     def __call__(self, inputs: Any, **parameters: Any) -> Any:
-        """What the pipeline gives for `inputs`: a text, or a list of them to go through together."""
+        """Run the pipeline on `inputs`, which is a text or a list of texts for one batch."""
         asked = time.perf_counter()
         with self._lock:
             start = time.perf_counter()
@@ -55,19 +55,19 @@ class PipelineModel:
         return result
 
     async def call(self, inputs: Any, **parameters: Any) -> Any:
-        """The same in a thread, so that other rows go on meanwhile."""
+        """Run the pipeline in a thread, so that other rows continue meanwhile."""
         return await asyncio.to_thread(self, inputs, **parameters)
 
     def get_stats(self) -> dict[str, Any]:
-        """``calls``, the ``seconds`` they took, and the ``device``."""
+        """The number of ``calls``, the ``seconds`` that they took, and the ``device``."""
         return {"calls": self._calls, "seconds": round(self._seconds, 3), "device": self._device}
 
 
 class TransformersProvider:
-    """``setup("a-model", task="text-generation")``: `config` is what `transformers.pipeline` takes.
+    """Loads pipelines: ``setup("a-model", task="text-generation")``. ``handle.model`` is a `PipelineModel`.
 
-    `spec` is a name on the hub or a directory. ``handle.model`` is a `PipelineModel`. Without `device` or
-    `device_map` it is the first GPU that CUDA_VISIBLE_DEVICES leaves, else the CPU.
+    `spec` is a name on the hub or a directory, and `config` are the arguments of `transformers.pipeline`. Without
+    `device` or `device_map`, the model goes to the first GPU that CUDA_VISIBLE_DEVICES allows, else to the CPU.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class TransformersProvider:
         return ModelHandle(resource_id, model, self)
 
     async def teardown(self, resource_id: str) -> None:
-        """Forget a pipeline, and give the GPU's memory back. What others still hold of it stays."""
+        """Drop a pipeline and free the memory of the GPU, except for what other references keep alive."""
         model = self._models.pop(resource_id)
         model.pipeline = None
         del model
@@ -92,9 +92,12 @@ class TransformersProvider:
 
 
 def default_device(environment: Mapping[str, str], cuda_devices: int) -> str:
-    """Where a model goes by itself. `cuda_devices` is how many torch sees, by CUDA_VISIBLE_DEVICES if it is set.
+    """The device of a model for which none was given. `cuda_devices` is the number of devices that torch sees.
 
-    torch numbers the devices that are visible from 0, whichever they are.
+    torch numbers the visible devices from 0, whichever of the machine's devices they are.
+
+    >>> default_device({"CUDA_VISIBLE_DEVICES": "-1"}, 2)
+    'cpu'
     """
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     hidden = visible is not None and visible.strip() in ("", "-1", "NoDevFiles")
@@ -128,7 +131,7 @@ def _cuda_devices() -> int:
     try:
         torch = importlib.import_module("torch")
     except ImportError:
-        # The pipeline says what it needs better than we could.
+        # Without torch, the error of the pipeline says what is missing.
         return 0
     return int(torch.cuda.device_count())
 

@@ -1,4 +1,4 @@
-"""Where the processes of one user on one machine agree about a server: a private directory for each command."""
+"""The private directory of a server, in which all processes of one user on a machine find its keeper."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ _SOCKET_PATH_LIMIT = 103
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What a keeper is told. Times are seconds; `health` is the path of a URL, `directory` where the server runs.
+    """The settings of a server and its keeper. Timeouts are in seconds.
 
-    `environment` is added to the environment of the process that is first. `hang_timeout` None: a server that does
-    not answer any more is left alone.
+    `health` is the path of the health URL, `directory` the server's working directory. `environment` is added to the
+    environment of the process that starts the server. With `hang_timeout` None, a server that stops answering is not
+    restarted.
     """
 
     command: tuple[str, ...]
@@ -41,12 +42,12 @@ class ServerSettings:
 
     @property
     def key(self) -> str:
-        """A digest of what makes two servers the same: command, environment, directory and health path."""
+        """A digest of the settings that identify a server: command, environment, directory and health path."""
         identity = [self.command, sorted(self.environment.items()), self.directory, self.health]
         return hashlib.blake2b(json.dumps(identity).encode(), digest_size=10).hexdigest()
 
     def to_json(self, port: int | None = None) -> str:
-        """What the keeper reads. `port` is the one to try first; None is the command's own."""
+        """The settings as the keeper reads them. `port` is tried first; by default it follows from the key."""
         first_port = port or ports.FIRST_PORT + int(self.key, 16) % ports.PORTS
         return json.dumps(
             {
@@ -64,7 +65,7 @@ class ServerSettings:
 
 
 class ServerDirectory:
-    """The directory of one server, of mode 0700: no other user of the machine can reach what is in it."""
+    """The directory of one server. Its mode is 0700, so that no other user of the machine can access its files."""
 
     def __init__(self, key: str) -> None:
         parent = _parent()
@@ -78,18 +79,18 @@ class ServerDirectory:
 
     @property
     def output(self) -> Path:
-        """What the server printed."""
+        """The file with the output of the server."""
         return self.path / files.OUTPUT
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of who connects. Waits for a keeper that is about to leave."""
+        """Hold the lock that a connecting process holds. Waits for a keeper that is about to exit."""
         with (self.path / files.LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def status(self) -> dict[str, Any] | None:
-        """What the keeper wrote last; None if it has left in order, or there was none."""
+        """The status that the keeper wrote last; None if it has exited regularly, or there was none."""
         try:
             status: dict[str, Any] = json.loads((self.path / files.STATUS).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -97,18 +98,17 @@ class ServerDirectory:
         return status
 
     def kill_remains(self) -> None:
-        """Kill the process group of a server whose keeper was killed.
+        """Kill the process group of a server whose keeper was killed. The caller has to know that the keeper is gone.
 
-        Only for who knows that the keeper is gone. Where /proc does not tell when a process started, a server
-        whose leader may be another process is left alone.
+        On a machine without /proc nothing is killed, since the process group may belong to another program by now.
         """
         status = self.status()
         group = status["pid"] if status else 0
         if not status or not group or status["started"] is None:
             return
         started = processes.started_at(group)
-        # An id is not given again while a process group has it. So either the leader is the server, or it is
-        # gone and the group is what it left, or the id is that of another process: then the group is gone.
+        # A pid is not reused while a process group has that id. So either the leader is the server; or it is gone and
+        # the group is what it left behind; or the pid belongs to another process, and then the group is gone.
         if started in (status["started"], None):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
@@ -116,24 +116,24 @@ class ServerDirectory:
 
 
 def _parent() -> Path:
-    """The directory that all processes of the user find.
+    """The directory of all servers of this user, which every process finds.
 
     Raises ResourceError if its path is too long for a socket.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    places = [Path(runtime) / "doteval-servers"] if runtime and Path(runtime).is_dir() else []
-    places += [Path(place) / f"doteval-servers-{os.getuid()}" for place in (tempfile.gettempdir(), "/tmp")]  # noqa: S108
-    for place in places:
-        if len(os.fsencode(place / ("x" * 20) / files.SOCKET)) <= _SOCKET_PATH_LIMIT:
-            return place
+    candidates = [Path(runtime) / "doteval-servers"] if runtime and Path(runtime).is_dir() else []
+    candidates += [Path(parent) / f"doteval-servers-{os.getuid()}" for parent in (tempfile.gettempdir(), "/tmp")]  # noqa: S108
+    for candidate in candidates:
+        if len(os.fsencode(candidate / ("x" * 20) / files.SOCKET)) <= _SOCKET_PATH_LIMIT:
+            return candidate
     raise ResourceError(
-        f"the path {places[0]} is too long for a socket",
-        remedy="Set XDG_RUNTIME_DIR to a directory of your own with a short path.",
+        f"the path {candidates[0]} is too long for a socket",
+        remedy="Set XDG_RUNTIME_DIR to a directory of your own whose path is short.",
     )
 
 
 def _make_private(directory: Path) -> None:
-    """Make the directory, or make sure that it is ours alone. Raises ResourceError if it cannot be."""
+    """Make the directory, or check that only this user has access to it. Raises ResourceError if that fails."""
     remedy = "Remove it, or set XDG_RUNTIME_DIR to a directory of your own."
     try:
         with contextlib.suppress(FileExistsError):
@@ -142,6 +142,6 @@ def _make_private(directory: Path) -> None:
     except OSError as error:
         raise ResourceError(f"the directory {directory} cannot be made: {error.strerror}", remedy=remedy) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise ResourceError(f"{directory} is not a directory of yours", remedy=remedy)
+        raise ResourceError(f"{directory} does not belong to you, or is not a directory", remedy=remedy)
     if stat.S_IMODE(found.st_mode) & 0o077:
         raise ResourceError(f"others have access to the directory {directory}", remedy=f"chmod 700 it, or: {remedy}")

@@ -1,4 +1,4 @@
-"""The providers "openai", against the mock server, and "transformers", with a tiny model made here."""
+"""The provider ``openai`` with the mock server, and ``transformers`` with a stand-in and a tiny real model."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_openai_requests_are_cached_counted_and_tried_again(
     assert stats["requests"] == 3
 
 
-def test_an_endpoint_of_ones_own_needs_no_key_and_no_endpoint_is_an_error(
+def test_without_an_api_key_a_base_url_is_required(
     providers: ModelProviders, mock_openai: MockOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def ask(**config: Any) -> str:
@@ -95,13 +95,13 @@ def test_an_endpoint_of_ones_own_needs_no_key_and_no_endpoint_is_an_error(
     ("visible", "devices", "expected"),
     [(None, 0, "cpu"), (None, 2, "cuda:0"), ("3", 1, "cuda:0"), ("1,2", 2, "cuda:0"), ("", 2, "cpu"), ("-1", 2, "cpu")],
 )
-def test_where_a_pipeline_goes(visible: str | None, devices: int, expected: str) -> None:
+def test_the_default_device_of_a_pipeline(visible: str | None, devices: int, expected: str) -> None:
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     assert default_device(environment, devices) == expected
 
 
 class StandIn:
-    """A pipeline, as far as the provider knows one. No two threads may be in it at once."""
+    """A pipeline with the interface that the provider uses. It fails if two threads call it at once."""
 
     def __init__(self, model: str, **settings: Any) -> None:
         if model == "missing":
@@ -153,7 +153,7 @@ def test_a_pipeline_is_shared_by_rows_one_at_a_time(providers: ModelProviders) -
 
 
 @pytest.mark.usefixtures("transformers")
-def test_a_pipelines_memory_is_free_after_its_teardown() -> None:
+def test_the_memory_of_a_pipeline_is_freed_by_its_teardown() -> None:
     providers = ModelProviders()
 
     async def set_up() -> tuple[Any, weakref.ref[Any]]:
@@ -169,7 +169,7 @@ def test_a_pipelines_memory_is_free_after_its_teardown() -> None:
 
 
 @pytest.mark.usefixtures("transformers")
-def test_a_model_that_does_not_load_is_named(providers: ModelProviders) -> None:
+def test_the_error_names_a_model_that_cannot_be_loaded(providers: ModelProviders) -> None:
     with pytest.raises(ResourceError) as raised:
         asyncio.run(providers["transformers"].setup("missing"))
     assert raised.value.message == (
@@ -177,7 +177,7 @@ def test_a_model_that_does_not_load_is_named(providers: ModelProviders) -> None:
     )
 
 
-def test_without_the_package_the_remedy_is_told(providers: ModelProviders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_says_how_to_install_the_package(providers: ModelProviders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ResourceError, match=r"not installed[\s\S]*pip install 'doteval\[transformers\]'"):
         asyncio.run(providers["transformers"].setup("tiny"))
@@ -228,7 +228,7 @@ json.dump(answer, sys.stdout)
     reason="a real pipeline needs transformers and torch: pip install 'doteval[transformers]'",
 )
 def test_a_real_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tiny model with random weights, loaded from its directory. In processes of their own: torch is large."""
+    """A tiny model with random weights is loaded from its directory, in a process of its own since torch is large."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     subprocess.run([sys.executable, "-c", MAKE_MODEL, str(tmp_path)], check=True, timeout=300)
     ran = subprocess.run(

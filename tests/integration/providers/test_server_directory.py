@@ -1,4 +1,4 @@
-"""The directory of a server: it is ours alone, tells what is left of an earlier one, and stays small."""
+"""The directory of a server: it is private, identifies what is left of a killed server, and stays small."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from doteval.providers.server.provider import ServerProvider
 pytestmark = pytest.mark.usefixtures("runtime")
 
 
-def test_a_directory_that_others_could_have_made_is_not_used(runtime: Path) -> None:
+def test_a_directory_that_others_can_access_is_refused(runtime: Path) -> None:
     place = runtime / "doteval-servers"
     place.symlink_to(tempfile.gettempdir())
-    with pytest.raises(ResourceError, match="is not a directory of yours"):
+    with pytest.raises(ResourceError, match="does not belong to you"):
         ServerDirectory("key")
     place.unlink()
     place.mkdir(mode=0o755)
@@ -35,7 +35,7 @@ def test_a_directory_that_others_could_have_made_is_not_used(runtime: Path) -> N
         ServerDirectory("key")
 
 
-def test_a_path_too_long_for_a_socket_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_path_too_long_for_a_socket_is_avoided(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     long = tmp_path / ("x" * 100)
     long.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
@@ -43,7 +43,7 @@ def test_a_path_too_long_for_a_socket_is_not_used(monkeypatch: pytest.MonkeyPatc
     assert directory._parent() == Path(f"/tmp/doteval-servers-{os.getuid()}")
 
 
-def test_remains_are_killed_only_if_they_are_the_servers(runtime: Path) -> None:
+def test_a_process_group_is_killed_only_if_it_is_that_of_the_server(runtime: Path) -> None:
     place = ServerDirectory("key")
     process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     known = {"pid": process.pid, "started": "1"}
@@ -54,11 +54,11 @@ def test_remains_are_killed_only_if_they_are_the_servers(runtime: Path) -> None:
     (place.path / files.STATUS).write_text(json.dumps({**known, "started": processes.started_at(process.pid)}))
     place.kill_remains()
     assert process.wait(10) == -signal.SIGKILL
-    # Without anything there, nothing happens.
+    # If nothing is left, nothing happens.
     place.kill_remains()
 
 
-def test_the_log_of_a_server_that_talks_a_lot_stays_small(runtime: Path, tmp_path: Path) -> None:
+def test_the_log_of_a_server_with_much_output_stays_small(runtime: Path, tmp_path: Path) -> None:
     chatter = """
     import runpy, sys, threading
     def talk():

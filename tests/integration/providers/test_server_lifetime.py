@@ -1,4 +1,4 @@
-"""A server lives as long as one of the processes that use it, whatever dies or hangs in between."""
+"""A server runs as long as one process uses it, even if processes die or hang in between."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ def test_two_processes_share_a_server_and_the_last_one_stops_it(user: MakeUser, 
     assert is_alive(server)
     assert second("chat").startswith("mock reply")
     assert second("close") is None
-    # Its teardown waits for the end of the server.
+    # The teardown has waited for the end of the server.
     assert not is_alive(server)
     assert [path.name for path in place.iterdir()] == [files.LOCK]
 
 
-def back(user: User) -> list[Any]:
-    """The status once the server is ready: it may answer before its keeper has looked, and told."""
+def status_when_ready(user: User) -> list[Any]:
+    """The status once it is ready: the server may answer requests before its keeper has reported that."""
     status: list[Any] = wait_until(lambda: (status := user("status"))[0] == "ready" and status)
     return status
 
 
-def test_a_server_that_dies_comes_back_where_it_was(user: MakeUser) -> None:
+def test_a_server_that_dies_is_restarted_on_the_same_port(user: MakeUser) -> None:
     first, second = user(), user()
     url = first("setup")
     assert second("setup") == url
@@ -67,15 +67,15 @@ def test_a_server_that_dies_comes_back_where_it_was(user: MakeUser) -> None:
     os.kill(server, signal.SIGKILL)
     assert first("chat").startswith("mock reply")
     assert second("chat").startswith("mock reply")
-    assert back(first) == back(second)
-    state, again, restarts = back(first)
+    assert status_when_ready(first) == status_when_ready(second)
+    state, again, restarts = status_when_ready(first)
     assert (state, restarts) == ("ready", 1)
     assert again != server
     assert first("client").rstrip("/") == url
 
 
-def test_a_server_that_dies_again_and_again_is_given_up(user: MakeUser, tmp_path: Path) -> None:
-    """It works the first two times, and then ends with a complaint."""
+def test_a_server_that_keeps_dying_fails_for_good(user: MakeUser, tmp_path: Path) -> None:
+    """It starts twice, and then exits with an error."""
     script = """
     import pathlib, runpy, sys
     count = pathlib.Path("count")
@@ -96,27 +96,27 @@ def test_a_server_that_dies_again_and_again_is_given_up(user: MakeUser, tmp_path
     assert "no memory left on the device" in error
     assert (tmp_path / "count").read_text() == "xxxx"
     assert len(error.splitlines()) < 25
-    # The next row need not wait for a connection that cannot be.
+    # The next row fails at once, without waiting for a connection.
     assert "was restarted 3 times" in one("client")["error"]
     assert one("close") is None
 
 
-def test_a_server_that_hangs_is_started_again(user: MakeUser) -> None:
+def test_a_server_that_hangs_is_restarted(user: MakeUser) -> None:
     one = user(hang_timeout=0.5, stop_timeout=0.5)
     url = one("setup")
     server = one.pid
-    # It takes connections from now on, as the kernel does that, and never answers.
+    # From now on it accepts connections, which the kernel does, and never answers.
     os.kill(server, signal.SIGSTOP)
     assert one("chat").startswith("mock reply")
-    state, again, restarts = back(one)
+    state, again, restarts = status_when_ready(one)
     assert (state, restarts) == ("ready", 1)
     assert again != server
     assert not is_alive(server)
     assert one("client").rstrip("/") == url
 
 
-def test_a_server_that_hangs_again_and_again_is_given_up(user: MakeUser, tmp_path: Path) -> None:
-    """It answers that it is well, once each time, and never again."""
+def test_a_server_that_keeps_hanging_fails_for_good(user: MakeUser, tmp_path: Path) -> None:
+    """After each start it answers one health check and then hangs."""
     script = """
     import http.server, sys, time
     class Well(http.server.BaseHTTPRequestHandler):
@@ -140,7 +140,7 @@ def test_a_server_that_hangs_again_and_again_is_given_up(user: MakeUser, tmp_pat
     assert (tmp_path / "starts").read_text() == "xxx"
 
 
-def test_a_user_that_is_killed_leaves_the_server_to_the_others_and_the_last_takes_it_along(user: MakeUser) -> None:
+def test_the_server_survives_a_killed_user_and_ends_with_the_last_one(user: MakeUser) -> None:
     first, second = user(), user()
     first("setup")
     second("setup")
@@ -152,8 +152,8 @@ def test_a_user_that_is_killed_leaves_the_server_to_the_others_and_the_last_take
     wait_until(lambda: not is_alive(server), seconds=5)
 
 
-def test_a_keeper_that_is_killed_is_replaced_and_the_server_is_where_it_was(user: MakeUser, runtime: Path) -> None:
-    """As by the end of the systemd service whose worker process was first."""
+def test_a_killed_keeper_is_replaced_and_the_server_keeps_its_port(user: MakeUser, runtime: Path) -> None:
+    """This happens when the systemd service ends whose worker process started the keeper."""
     users = [user() for _ in range(3)]
     urls = {each("setup") for each in users}
     assert len(urls) == 1
@@ -162,10 +162,10 @@ def test_a_keeper_that_is_killed_is_replaced_and_the_server_is_where_it_was(user
         (status,) = runtime.glob(f"doteval-servers/*/{files.STATUS}")
         os.kill(json.loads(status.read_text())["keeper"], signal.SIGKILL)
         assert {each("chat")[:10] for each in users} == {"mock reply"}
-        # It was killed when the keeper's end was seen, by whoever saw it: its end may take a moment.
+        # The first user that noticed the keeper's end killed the server, which may take a moment.
         wait_until(lambda: not is_alive(server), seconds=5)  # noqa: B023 - called here only
         assert len({each.pid for each in users}) == 1
-        assert [back(each)[::2] for each in users] == [["ready", restarts]] * 3
+        assert [status_when_ready(each)[::2] for each in users] == [["ready", restarts]] * 3
     assert {each("client").rstrip("/") for each in users} == urls
 
 
@@ -182,7 +182,7 @@ def child_of(tmp_path: Path) -> int:
 
 
 @pytest.mark.parametrize("how", ["closed", "user killed", "keeper killed", "server killed"])
-def test_the_whole_process_group_goes(user: MakeUser, tmp_path: Path, runtime: Path, how: str) -> None:
+def test_the_whole_process_group_ends(user: MakeUser, tmp_path: Path, runtime: Path, how: str) -> None:
     one = user(command=[sys.executable, "-c", WITH_CHILD, "--port", "{port}"], max_restarts=0)
     one("setup")
     server, child = one.pid, child_of(tmp_path)
@@ -204,7 +204,7 @@ def test_the_whole_process_group_goes(user: MakeUser, tmp_path: Path, runtime: P
         assert "was ended by signal 9" in one("chat")["error"]
 
 
-def test_keeper_and_users_killed_at_once_leave_nothing_that_the_next_user_meets(
+def test_the_next_user_kills_what_is_left_if_keeper_and_users_are_killed_at_once(
     user: MakeUser, tmp_path: Path, runtime: Path
 ) -> None:
     settings = {"command": [sys.executable, "-c", WITH_CHILD, "--port", "{port}"]}
@@ -212,11 +212,11 @@ def test_keeper_and_users_killed_at_once_leave_nothing_that_the_next_user_meets(
     one("setup")
     server, child = one.pid, child_of(tmp_path)
     (status,) = runtime.glob(f"doteval-servers/*/{files.STATUS}")
-    watcher = json.loads(status.read_text())["keeper"]
-    # None of the two may do anything for the other.
+    keeper = json.loads(status.read_text())["keeper"]
+    # Neither of the two may react to the death of the other.
     os.kill(one.process.pid, signal.SIGSTOP)
     wait_until(lambda: is_stopped(one.process.pid), seconds=5)
-    os.kill(watcher, signal.SIGKILL)
+    os.kill(keeper, signal.SIGKILL)
     os.kill(one.process.pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(server), seconds=5)
     assert is_alive(child)
@@ -227,7 +227,7 @@ def test_keeper_and_users_killed_at_once_leave_nothing_that_the_next_user_meets(
     assert another("chat").startswith("mock reply")
 
 
-def test_a_server_that_does_not_want_to_go_is_killed(user: MakeUser) -> None:
+def test_a_server_that_ignores_sigterm_is_killed(user: MakeUser) -> None:
     script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + textwrap.dedent(
         """
         import asyncio, runpy
@@ -246,15 +246,15 @@ def test_a_server_that_does_not_want_to_go_is_killed(user: MakeUser) -> None:
     assert not is_alive(server)
 
 
-def test_who_comes_while_the_last_one_leaves_gets_a_server(user: MakeUser) -> None:
-    """Whatever the moment: the old server is gone before the new one starts, or stays."""
+def test_a_user_that_connects_while_the_last_one_leaves_gets_a_server(user: MakeUser) -> None:
+    """At any moment, either the old server ends before the new one starts, or it stays."""
     one = user()
     one("setup")
     for moment in range(0, 8, 2):
         server = one.pid
         two = user()
         two.ask("setup")
-        # The other needs about half a second to come up.
+        # The other process takes about half a second to start.
         time.sleep(0.1 * moment)
         assert one("close") is None
         assert two.answer().startswith("http://127.0.0.1:")
@@ -265,7 +265,7 @@ def test_who_comes_while_the_last_one_leaves_gets_a_server(user: MakeUser) -> No
 
 
 def test_a_fork_does_not_hold_the_server(tmp_path: Path) -> None:
-    """As the processes of a prefork pool, or of multiprocessing, would."""
+    """Such as the processes of a prefork pool or of multiprocessing."""
     script = """
     import asyncio, json, os, sys, time
     from doteval.providers.server.provider import ServerProvider
@@ -292,9 +292,9 @@ def test_a_fork_does_not_hold_the_server(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_waiting_for_a_server_ends_with_the_teardown(user: MakeUser, tmp_path: Path) -> None:
-    """A row that waits for a restart must not hold the session's end back."""
-    # Comes back only when it may.
+def test_the_teardown_ends_the_wait_for_a_restart(user: MakeUser, tmp_path: Path) -> None:
+    """A row that waits for a restart must not delay the end of the session."""
+    # The second start never becomes ready.
     script = """
     import os, pathlib, runpy, time
     if pathlib.Path("started").exists():

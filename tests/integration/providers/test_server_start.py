@@ -1,4 +1,4 @@
-"""The start of a server: commands that fail, whose environment it has, and which settings make another one."""
+"""The start of a server: failing commands, its environment, and which settings identify it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def failing(command: list[str], **settings: Any) -> str:
     return message
 
 
-def test_a_command_that_ends_at_once() -> None:
+def test_a_command_that_exits_at_once() -> None:
     script = """
     import sys
     for number in range(1000):
@@ -62,19 +62,19 @@ def test_a_server_that_never_answers() -> None:
     assert "loading" in message
 
 
-def test_a_health_url_that_is_not_well_is_waited_for() -> None:
-    """Without /health the mock answers with 404."""
+def test_a_health_url_that_answers_with_an_error_is_not_ready() -> None:
+    """The mock server has no /health and answers with 404."""
     message = failing(MOCK, start_timeout=3.0)
     assert "/health within 3 s" in message
 
 
 @pytest.mark.parametrize("command", ["vllm serve m", [], ["vllm", 8000], ["vllm", "--port", "8000"]])
-def test_a_command_that_cannot_be_one(command: Any) -> None:
+def test_invalid_commands_are_refused(command: Any) -> None:
     with pytest.raises(UsageError, match=r"list of strings|where the port goes"):
         asyncio.run(ServerProvider().setup("m", command=command))
 
 
-def test_who_gives_up_leaves_no_server(tmp_path: Path) -> None:
+def test_a_cancelled_setup_leaves_no_server(tmp_path: Path) -> None:
     async def give_up() -> None:
         command = ["sh", "-c", "echo $$ > started; exec sleep 1000 # {port}"]
         waiting = asyncio.create_task(ServerProvider().setup("m", command=command, directory=tmp_path))
@@ -100,7 +100,7 @@ def test_another_command_or_environment_is_another_server(tmp_path: Path) -> Non
         urls = [handle.model.base_url for handle in handles]
         assert len(set(urls)) == 3
         assert urls[3] == urls[0]
-        # Only {port} is filled in: other braces belong to the command.
+        # Only {port} is replaced; other braces are part of the command.
         reply = await handles[1].model.chat("hello")
         assert reply.choices[0].message.content == "{word} of " + urls[1].rpartition(":")[2].removesuffix("/v1")
         for handle in handles:
@@ -111,7 +111,9 @@ def test_another_command_or_environment_is_another_server(tmp_path: Path) -> Non
     asyncio.run(compare())
 
 
-def test_a_server_does_not_know_where_results_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_of_a_server_has_no_settings_of_doteval(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("DOTEVAL_BROKER", "redis://:secret@host")
     monkeypatch.setenv("HF_HOME", "/models")
     message = failing(["sh", "-c", "env | grep -E 'DOTEVAL_|HF_HOME|OWN'; exit 1 # {port}"], environment={"OWN": "x"})
@@ -120,10 +122,8 @@ def test_a_server_does_not_know_where_results_are_kept(monkeypatch: pytest.Monke
     assert "secret" not in message
 
 
-def test_replies_of_another_server_on_the_same_port_are_not_its(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """And those of the same command are, whatever the port."""
+def test_the_cache_tells_servers_on_the_same_port_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The replies of the same command are reused, on any port."""
     configure_clients(ClientConfig(cache=CacheMode.ON, cache_path=str(tmp_path / "cache.db")))
     monkeypatch.setattr(ports, "PORTS", 1)
 
@@ -141,11 +141,11 @@ def test_replies_of_another_server_on_the_same_port_are_not_its(
     finally:
         configure_clients(ClientConfig())
     assert [text for text, _ in replies] == ["red", "blue", "red"]
-    # Without which it would show nothing.
+    # The port was the same each time, so the test compares what it should.
     assert len({port for _, port in replies}) == 1
 
 
-def test_a_port_that_is_taken_is_left_alone(tmp_path: Path) -> None:
+def test_a_port_in_use_is_avoided(tmp_path: Path) -> None:
     async def port_of() -> int:
         handle = await ServerProvider().setup("m", command=MOCK, health="/v1/models", directory=tmp_path)
         port = int(handle.model.status.port)

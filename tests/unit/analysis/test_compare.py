@@ -1,4 +1,4 @@
-"""Comparisons: which results are matched, how much they differ, how sure that is, which rows changed."""
+"""Comparisons: which results are matched, how much they differ with which interval, and which rows changed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_interval_is_bonett_and_prices():
     assert found.p_value == pytest.approx(2 * (1 + 7) / 2**7)
 
 
-def test_the_interval_of_a_difference_holds_the_true_one_about_as_often_as_it_says():
+def test_the_interval_contains_the_true_difference_in_about_95_percent():
     source = random.Random(5)
     covered = 0
     for _ in range(300):
@@ -81,7 +81,7 @@ def test_the_interval_of_a_difference_holds_the_true_one_about_as_often_as_it_sa
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
-def test_swapping_the_experiments_turns_the_signs(pairs):
+def test_swapping_the_experiments_reverses_the_signs(pairs):
     before, after = zip(*pairs, strict=True)
     forth, back = two(before, after), two(after, before)
     assert forth.difference == -back.difference
@@ -94,7 +94,7 @@ def test_swapping_the_experiments_turns_the_signs(pairs):
 def test_nothing_changed():
     found = two([True] * 5, [True] * 5)
     assert (found.difference, found.changed, found.p_value, found.rows) == (0.0, 0, 1.0, ())
-    # Five equal rows do not prove that there is no difference.
+    # Five equal rows are no proof that there is no difference.
     assert found.interval.low < -0.1 < 0.1 < found.interval.high
 
 
@@ -104,7 +104,7 @@ def test_numbers_are_compared_by_their_paired_differences():
     found = two(before, after)
     assert found.difference == pytest.approx(2.0)
     assert found.interval == mean_interval([right - left for left, right in zip(before, after, strict=True)])
-    # Paired: the rows' own spread, of 0 to 29, is not in it.
+    # Since the rows are paired, their own spread of 0 to 29 does not widen the interval.
     assert found.interval.high - found.interval.low < 1.0
     assert found.p_value is None
 
@@ -116,7 +116,7 @@ def test_labels_have_changed_rows_and_no_difference():
     assert (found.rows[0].before, found.rows[0].after) == ("b", "c")
 
 
-def test_rows_are_matched_by_key_and_not_by_place():
+def test_rows_are_matched_by_key_and_not_by_position():
     before = ExperimentRecords("base", {"e": [record(0, True, key="x"), record(1, False, key="y")]})
     after = ExperimentRecords("new", {"e": [record(0, False, key="y"), record(1, True, key="x"), record(2, True)]})
     found = compare(before, after).evaluations[0]
@@ -132,14 +132,14 @@ def test_equal_rows_of_a_dataset_are_matched_in_their_order():
     assert [(row.index, row.before, row.after) for row in found.scores[0].rows] == [(0, True, False), (1, False, True)]
 
 
-def test_failed_rows_count_as_false_or_not_at_all():
+def test_failed_rows_count_as_false_or_are_left_out():
     before = ExperimentRecords("base", {"e": [record(0, True), record(1, True), record(2, False)]})
     after = ExperimentRecords(
         "new", {"e": [record(0, True), record(1, status=RowStatus.FAILED), record(2, status=RowStatus.FAILED)]}
     )
     found = compare(before, after).evaluations[0].scores[0]
     assert (found.n, found.after, found.worsened) == (3, pytest.approx(1 / 3), 1)
-    # Row 2 was wrong and now fails: the figure is the same, and still it changed.
+    # Row 2 was wrong and now fails: its value is False both times, but it has changed.
     assert [(row.index, row.after, row.failed) for row in found.rows] == [
         (1, False, (False, True)),
         (2, False, (False, True)),
@@ -212,7 +212,7 @@ def test_changed_rows_are_counted_beyond_the_limit():
     assert [row.index for row in found.rows] == [0, 1, 2]
 
 
-def test_nothing_in_common():
+def test_experiments_without_common_rows():
     base = ExperimentRecords("base", {"e": [record(0, True)]})
     new = ExperimentRecords("new", {"e": [record(1, True)]})
     found = compare(base, new).evaluations[0]

@@ -1,4 +1,4 @@
-"""Exports: what is in each format, that it is read back, that a file is whole or not there."""
+"""Exports: the content of each format, reading it back, and that a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class TestParquet:
 
 class TestFiles:
     @pytest.mark.parametrize("name", ["r.csv", "r.JSONL"])
-    def test_the_name_says_the_format(self, tmp_path, name):
+    def test_the_suffix_determines_the_format(self, tmp_path, name):
         path = tmp_path / name
         assert export(RECORDS, path) == 2
         assert path.read_bytes() == written(FORMATS[path.suffix[1:].lower()])[1]
@@ -193,14 +193,14 @@ class TestFiles:
         assert (tmp_path / "out.txt").read_bytes() == written(write_csv)[1]
 
     @pytest.mark.parametrize(
-        ("name", "problem"), [("r.xlsx", "'xlsx' is no format"), ("r", "does not say which format")]
+        ("name", "problem"), [("r.xlsx", "'xlsx' is not an export format"), ("r", "does not tell the export format")]
     )
     def test_unknown_formats(self, tmp_path, name, problem):
         with pytest.raises(UsageError, match=problem) as raised:
             export(RECORDS, tmp_path / name)
         assert raised.value.remedy == "The formats are csv, jsonl, parquet."
 
-    def test_an_error_leaves_the_file_that_was_there(self, tmp_path):
+    def test_an_error_keeps_the_existing_file(self, tmp_path):
         path = tmp_path / "r.jsonl"
         path.write_text("before")
 
@@ -213,7 +213,7 @@ class TestFiles:
         assert path.read_text() == "before"
         assert list(tmp_path.iterdir()) == [path]
 
-    def test_a_place_that_cannot_be_written(self, tmp_path):
+    def test_a_directory_that_cannot_be_written(self, tmp_path):
         with pytest.raises(UsageError, match=r"cannot be written: No such file or directory"):
             export(RECORDS, tmp_path / "no" / "such" / "r.csv")
 

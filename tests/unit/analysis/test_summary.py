@@ -21,7 +21,7 @@ def only(values, counts=None, metrics=("accuracy",), errors_as="false", **more):
     return summary.scores[0].metrics[0]
 
 
-def test_failed_rows_count_as_false_and_are_shown_apart():
+def test_failed_rows_count_as_false_and_are_counted_apart():
     found = only([True, False, True], Counts(4, 3, failed=1))
     assert found.value == 0.5
     assert found.n == 4
@@ -59,7 +59,7 @@ def test_a_score_without_values():
     assert (found.value, found.without_failed, found.n) == (0.0, None, 3)
 
 
-def test_looking_figures_up():
+def test_values_are_looked_up_by_score_and_metric():
     summary = summarize([ScoreColumn("right", ("accuracy", "nope"), [True, False])], Counts(2, 2))
     assert summary["right"]["accuracy"] == 0.5
     assert summary["right"]["nope"] is None
@@ -71,13 +71,13 @@ def test_looking_figures_up():
         summary["right"]["mean"]
 
 
-def test_a_metric_that_is_not_installed_is_said_so():
+def test_a_note_says_that_a_metric_is_not_installed():
     found = only([True], metrics=("of_another_package",))
     assert found.value is None
     assert found.note == "metric of_another_package is not installed"
 
 
-def test_a_metric_that_fails_is_said_so_without_what_the_rows_hold():
+def test_a_note_says_that_a_metric_fails_without_row_contents():
     @metric
     def explodes():
         def calculate(scores):
@@ -90,7 +90,7 @@ def test_a_metric_that_fails_is_said_so_without_what_the_rows_hold():
     assert found.note == "explodes raised ValueError"
 
 
-def test_labels_have_no_accuracy_and_the_others_still_come():
+def test_labels_have_no_accuracy_and_other_metrics_still_have_values():
     summary = summarize(
         [ScoreColumn("label", ("accuracy",), ["crimson", "blue"]), ScoreColumn("right", ("accuracy",), [True, True])],
         Counts(2, 2),
@@ -127,12 +127,12 @@ def test_pass_at_k_over_the_samples_of_each_row():
     assert "needs 2 samples" in found.note  # without the failed sample, row 1 has one
 
 
-def test_pass_at_k_without_samples_says_what_to_do():
+def test_the_note_of_pass_at_k_without_samples_names_the_option():
     assert "--epochs 5" in only([True, False], metrics=("pass_at_k(k=5)",)).note
 
 
-def test_samples_of_a_row_are_not_taken_for_independent():
-    # Ten samples of each of four rows that always agree: four facts, not forty.
+def test_samples_of_a_row_are_not_treated_as_independent():
+    # Ten samples of each of four rows, which always agree, are four observations and not forty.
     values = [row < 2 for row in range(4) for _ in range(10)]
     rows = [row for row in range(4) for _ in range(10)]
     found = only(values, rows=rows)
@@ -148,12 +148,12 @@ def test_one_sample_a_row_changes_nothing():
     assert only(values, rows=[4, 5, 6]) == only(values)
 
 
-def test_failed_rows_that_the_store_does_not_name_stand_alone():
+def test_failed_samples_of_unknown_rows_count_as_rows_of_their_own():
     found = only([True, True], Counts(3, 2, 1), rows=[0, 0])
     assert found.value == pytest.approx(2 / 3)
 
 
-def test_scalars_of_numpy():
+def test_numpy_scalars():
     numpy = pytest.importorskip("numpy")
     found = only([numpy.bool_(True), numpy.bool_(False)])
     assert found.value == 0.5

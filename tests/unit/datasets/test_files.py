@@ -1,4 +1,4 @@
-"""Datasets in files: CSV, JSON Lines, JSON and Parquet, where they are looked for, and their fingerprints."""
+"""Datasets in files: CSV, JSON Lines, JSON and Parquet, how paths are resolved, and fingerprints."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TestCsv:
         path = self.write(tmp_path / "d.TSV", "a\tb\n1\t2,3\n", encoding="utf-8-sig")
         assert list(open_dataset(path).rows()) == [{"a": "1", "b": "2,3"}]
 
-    def test_a_column_that_is_not_there(self, tmp_path):
+    def test_a_missing_column(self, tmp_path):
         path = self.write(tmp_path / "d.csv", "question,answer\n1,2\n")
         with pytest.raises(ColumnError, match=r"d.csv has no column 'anwser'") as raised:
             open_dataset(path, columns=("question", "anwser"))
@@ -49,7 +49,7 @@ class TestCsv:
         assert open_dataset(path, columns=("answer",)).columns == ("question", "answer")
 
     @pytest.mark.parametrize(("text", "problem"), [("", "d.csv is empty"), ("a,b,a\n", "'a' twice")])
-    def test_headers_that_cannot_be_used(self, tmp_path, text, problem):
+    def test_headers_that_are_refused(self, tmp_path, text, problem):
         with pytest.raises(DatasetError, match=problem):
             open_dataset(self.write(tmp_path / "d.csv", text))
 
@@ -63,7 +63,7 @@ class TestCsv:
         assert len(next(open_dataset(path).rows())["a"]) == 500_000
 
     @given(st.lists(st.tuples(TEXT, TEXT), max_size=10))
-    def test_what_the_csv_module_writes_is_read_back(self, tmp_path_factory, rows):
+    def test_the_output_of_the_csv_module_is_read_back(self, tmp_path_factory, rows):
         text = io.StringIO()
         csv.writer(text, quoting=csv.QUOTE_ALL).writerows([("a", "b"), *rows])
         path = self.write(tmp_path_factory.mktemp("csv") / "d.csv", text.getvalue())
@@ -80,18 +80,18 @@ class TestJsonLines:
         assert rows[4] == {"a": 123456789012345678901234}
         assert open_dataset(path).columns is None
 
-    def test_a_bad_line_is_named_without_its_content(self, tmp_path):
+    def test_an_error_names_the_line_and_not_its_content(self, tmp_path):
         path = tmp_path / "d.ndjson"
         path.write_text('{"a": 1}\n\n{"a": secret}\n')
         reading = open_dataset(path).rows()
         assert next(reading) == {"a": 1}
-        with pytest.raises(DatasetError, match=r"d.ndjson, line 3: no JSON: .* column 7") as raised:
+        with pytest.raises(DatasetError, match=r"d.ndjson, line 3: not JSON: .* column 7") as raised:
             next(reading)
         assert "secret" not in str(raised.value)
         assert raised.value.__cause__ is None
 
     @pytest.mark.parametrize(("line", "problem"), [(b'"caf\xe9"', "not UTF-8"), (b"[" * 200_000, "nested too deeply")])
-    def test_lines_that_cannot_be_read(self, tmp_path, line, problem):
+    def test_lines_that_are_refused(self, tmp_path, line, problem):
         path = tmp_path / "d.jsonl"
         path.write_bytes(line)
         with pytest.raises(DatasetError, match=f"line 1: .*{problem}"):
@@ -121,9 +121,13 @@ class TestJson:
 
     @pytest.mark.parametrize(
         ("text", "problem"),
-        [('{"rows": []}', "an object, not an array"), ("5", "one value, not"), ("[1,\n2,]", "d.json, line 2: no JSON")],
+        [
+            ('{"rows": []}', "an object, not an array"),
+            ("5", "one value, not"),
+            ("[1,\n2,]", "d.json, line 2: not JSON"),
+        ],
     )
-    def test_what_is_no_array(self, tmp_path, text, problem):
+    def test_json_that_is_not_an_array_is_refused(self, tmp_path, text, problem):
         path = tmp_path / "d.json"
         path.write_text(text)
         with pytest.raises(DatasetError, match=problem):
@@ -143,13 +147,13 @@ class TestParquet:
         with pytest.raises(ColumnError, match="no column 'c'"):
             open_dataset(tmp_path / "d.parquet", columns=("c",))
 
-    def test_a_file_that_is_none(self, tmp_path):
+    def test_a_file_that_is_not_parquet(self, tmp_path):
         pytest.importorskip("pyarrow")
         (tmp_path / "d.parquet").write_text("no")
-        with pytest.raises(DatasetError, match="is no Parquet file"):
+        with pytest.raises(DatasetError, match="is not a Parquet file"):
             open_dataset(tmp_path / "d.parquet")
 
-    def test_without_pyarrow(self, tmp_path, monkeypatch):
+    def test_parquet_without_pyarrow(self, tmp_path, monkeypatch):
         (tmp_path / "d.parquet").write_bytes(b"PAR1")
         real = builtins.__import__
 
@@ -165,7 +169,7 @@ class TestParquet:
 
 
 class TestPaths:
-    def test_beside_the_evaluation_file_first_then_here(self, tmp_path, monkeypatch):
+    def test_a_path_is_relative_to_the_evaluation_file_then_to_the_current_directory(self, tmp_path, monkeypatch):
         beside, here = tmp_path / "beside", tmp_path / "here"
         for place in (beside, here):
             place.mkdir()
@@ -182,26 +186,26 @@ class TestPaths:
             open_dataset("gone.csv", base=tmp_path)
         assert str(tmp_path / "gone.csv") in raised.value.remedy
 
-    def test_a_directory_is_no_file(self, tmp_path):
+    def test_a_directory_is_refused(self, tmp_path):
         (tmp_path / "d.csv").mkdir()
         with pytest.raises(DatasetError, match="no file"):
             open_dataset("d.csv", base=tmp_path)
 
-    def test_an_unknown_kind(self):
-        with pytest.raises(DatasetError, match=r"'data.xlsx' is no dataset") as raised:
+    def test_an_unknown_suffix(self):
+        with pytest.raises(DatasetError, match=r"'data.xlsx' is not a dataset") as raised:
             open_dataset("data.xlsx")
         assert ".csv" in raised.value.remedy
 
-    def test_the_fingerprint_is_of_the_content(self, tmp_path):
+    def test_the_fingerprint_depends_on_the_content(self, tmp_path):
         for name, text in (("a.csv", "x\n1\n"), ("b.csv", "x\n1\n"), ("c.csv", "x\n2\n")):
             (tmp_path / name).write_text(text)
         a, b, c = (open_dataset(tmp_path / name).fingerprint for name in ("a.csv", "b.csv", "c.csv"))
         assert a == b != c
         assert a.startswith("blake2b-parts:")
 
-    def test_the_fingerprint_is_of_every_part_and_of_their_order(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(files, "_PART", 8)
-        monkeypatch.setattr(files, "_BLOCK", 3)
+    def test_the_fingerprint_depends_on_every_part_and_their_order(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(files, "_PART_BYTES", 8)
+        monkeypatch.setattr(files, "_BLOCK_BYTES", 3)
         start = "x\n" + "a" * 6 + "\n"
         texts = [
             start + end for end in ("bbbbbbb\nccccccc\n", "ccccccc\nbbbbbbb\n", "bbbbbbb\nccccccd\n", "bbbbbbb\n", "")

@@ -1,4 +1,4 @@
-"""Datasets that are objects: everything that @foreach takes, and how one record becomes values by column."""
+"""Datasets that are objects of any kind that `@foreach` takes, and how a record becomes values by column."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TestRowValues:
         ("record", "shape"),
         [(("secret",), "tuple of 1"), ([], "list of 0"), ("secret", "a str"), (7, "an? int")],
     )
-    def test_too_short_names_the_shape_and_not_the_content(self, record, shape):
+    def test_the_error_of_a_short_row_tells_its_shape_and_not_its_content(self, record, shape):
         with pytest.raises(ValueError, match=shape) as raised:
             row_values(("x", "y"), record)
         assert "x, y need" in str(raised.value)
@@ -65,10 +65,10 @@ class TestInMemory:
         assert (dataset.length, dataset.columns, dataset.fingerprint, dataset.reiterable) == (2, None, None, True)
 
     @pytest.mark.parametrize("source", [[], (), range(0)])
-    def test_an_empty_one(self, source):
+    def test_an_empty_sequence(self, source):
         assert list(open_dataset(source).rows()) == []
 
-    def test_a_generator_is_read_once_and_lazily(self):
+    def test_a_generator_is_read_lazily_and_only_once(self):
         taken = []
 
         def rows():
@@ -83,7 +83,7 @@ class TestInMemory:
         with pytest.raises(DatasetError, match="only once"):
             list(dataset.rows())
 
-    def test_a_generator_function_is_read_again_by_calling_it_again(self):
+    def test_a_generator_function_is_called_again_for_a_second_reading(self):
         calls = []
 
         def rows():
@@ -149,12 +149,12 @@ class TestInMemory:
     @pytest.mark.parametrize(
         ("source", "problem"), [({"a": [1]}, "dict"), (b"ab", "bytes"), (None, "None"), (5, "int")]
     )
-    def test_what_is_no_dataset(self, source, problem):
+    def test_objects_that_are_not_datasets(self, source, problem):
         with pytest.raises(DatasetError, match=problem) as raised:
             open_dataset(source)
         assert raised.value.remedy
 
-    def test_asynchronous_ones_are_refused_with_a_remedy(self):
+    def test_asynchronous_generators_are_refused_with_a_remedy(self):
         async def rows():
             yield 1
 
@@ -166,7 +166,7 @@ class TestInMemory:
                 open_dataset(source)
             assert "plain" in raised.value.remedy
 
-    def test_an_opened_dataset_stays_as_it_is(self):
+    def test_opening_an_opened_dataset_returns_it(self):
         dataset = open_dataset(ROWS)
         assert open_dataset(dataset) is dataset
 
@@ -183,7 +183,7 @@ class TestFrames:
         with pytest.raises(ColumnError, match="the data frame has no column 'txt'"):
             open_dataset(frame, columns=("txt",))
 
-    def test_polars_by_its_shape(self):
+    def test_a_frame_with_the_interface_of_polars(self):
         class Frame:
             columns = ("a", "b")
 
@@ -197,7 +197,7 @@ class TestFrames:
 
 
 class HuggingFace:
-    """The shape of datasets.Dataset, which is not installed for the tests."""
+    """The interface of datasets.Dataset; the package is not installed for the tests."""
 
     features = {"text": "string", "label": "int64"}  # noqa: RUF012
     column_names = ["text", "label"]  # noqa: RUF012
@@ -212,7 +212,7 @@ class HuggingFace:
 
 
 class StreamingHuggingFace:
-    """The shape of datasets.IterableDataset before its features are known."""
+    """The interface of datasets.IterableDataset before its features are known."""
 
     features = None
     column_names = None

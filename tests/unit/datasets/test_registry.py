@@ -1,4 +1,4 @@
-"""Datasets by name: registered here, or announced by a package."""
+"""Datasets by name: registered in this process, or announced by an installed package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Squares(Dataset):
     def __init__(self, split, limit=3):
         self.split = split
         self.num_rows = limit
-        # A dataset's own attributes may be called like anything.
+        # The attributes of a dataset may have any names.
         self.length = "mine"
         self.fingerprint = "squares-v1"
         self.rows = [(n, n * n) for n in range(limit)]
@@ -45,7 +45,7 @@ class TestRegistry:
         assert (dataset.columns, dataset.length, dataset.fingerprint) == (("n", "square"), 2, "squares-v1")
         assert list(dataset.rows()) == [(0, 0), (1, 1)]
 
-    def test_information_without_an_instance(self, clean_registry):
+    def test_information_is_read_without_an_instance(self, clean_registry):
         register("squares", Squares)
         assert get_dataset_info("squares") == {
             "name": "squares",
@@ -73,7 +73,7 @@ class TestRegistry:
     def test_a_package_announces_one(self, clean_registry, monkeypatch):
         self.announce(monkeypatch, clean_registry, ("squared", f"{__name__}:Squares"), ("broken", "no_such_module:X"))
         assert available() == ("broken", "squared")
-        # By the entry point's name, and by the name that the class gives itself.
+        # By the name of the entry point, and by the name of the class.
         assert registered("squared").name == "squares"
         assert registered("squares").name == "squares"
         with pytest.raises(UsageError, match="no_such_module cannot be loaded"):

@@ -1,4 +1,4 @@
-"""Function calls of a model compared with those that are expected."""
+"""Function calls of a model are compared with the expected ones."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ class TestAstEvaluation:
             ("calculate(x=5, y='3')", "the argument y is str, not float"),
             ("calculate(x=5, y=4)", "the argument y has another value"),
             ("calculate(x=5, y=3, label='product')", "the argument label has another value"),
-            ("calculate(x=5, y=3); calculate(x=5, y=3)", "the result is no function call"),
+            ("calculate(x=5, y=3); calculate(x=5, y=3)", "the result is not a function call"),
             ("[calculate(x=5, y=3), calculate(x=5, y=3)]", "2 function calls where 1 are expected"),
-            ("calculate(**{'x': 5, 'y': 3})", "the result is no function call"),
-            ("calculate(x=__import__('os'), y=3)", "the result is no function call"),
-            ("calculate", "the result is no function call"),
-            ("I would call calculate", "the result is no function call"),
-            ({"calculate": 5}, "the result is no function call"),
-            (None, "the result is no function call"),
-            (7, "the result is no function call"),
+            ("calculate(**{'x': 5, 'y': 3})", "the result is not a function call"),
+            ("calculate(x=__import__('os'), y=3)", "the result is not a function call"),
+            ("calculate", "the result is not a function call"),
+            ("I would call calculate", "the result is not a function call"),
+            ({"calculate": 5}, "the result is not a function call"),
+            (None, "the result is not a function call"),
+            (7, "the result is not a function call"),
             ({}, "there is no function call to compare"),
         ],
     )
@@ -75,7 +75,7 @@ class TestAstEvaluation:
         assert called({"pick": {"color": "green"}}, {"pick": {"color": {"red", "blue"}}}, schema).value is False
         assert called({"pick": {"color": "Red"}}, {"pick": {"color": "red"}}, schema).value is True
 
-    def test_an_expected_argument_without_the_empty_alternative_is_needed(self):
+    def test_an_expected_argument_without_the_empty_alternative_is_required(self):
         schema = {"name": "greet", "parameters": {"properties": {"name": {"type": "string"}, "age": {"type": "any"}}}}
         assert called({"greet": {"name": "Al"}}, {"greet": {"name": "Al", "age": ""}}, schema).value is True
         assert called({"greet": {"name": "Al"}}, {"greet": {"name": "Al", "age": 30}}, schema).value is False
@@ -91,7 +91,7 @@ class TestAstEvaluation:
         assert called("plot(points=[1, 2], style={'color': 'green'})", expected, schema).value is False
         assert called("plot(points=[1, 2], style={'width': 2})", expected, schema).value is False
         assert called("plot(points=[1, 2], style={'color': 'red', 'more': 1})", expected, schema).value is False
-        # The value itself, not in a list of alternatives, is understood too.
+        # The value may also be given without a list of alternatives.
         plain = {"plot": {"points": [1, 2], "style": {"color": "red"}}}
         assert called("plot(points=(1, 2), style={'color': 'red'})", plain, schema).value is True
 
@@ -104,13 +104,13 @@ class TestAstEvaluation:
         assert ast_evaluation("[log(n=10)]", expected, schemas).value is False
 
     @pytest.mark.parametrize(("expected", "schema"), [([], [CALCULATE]), ([{"calculate": {"x": 1}}], [])])
-    def test_nothing_to_compare_with(self, expected, schema):
+    def test_a_missing_expectation_or_schema_gives_false(self, expected, schema):
         assert ast_evaluation("calculate(x=1, y=2)", expected, schema).value is False
 
-    def test_a_method_like_name(self):
+    def test_a_name_with_a_dot(self):
         schema = {"name": "math.log", "parameters": {"properties": {"n": {"type": "integer"}}}}
         assert called("math.log(8)", {"math.log": {"n": 8}}, schema).value is True
 
     @given(st.text())
-    def test_any_text_gets_a_verdict(self, text):
+    def test_any_text_gives_a_score(self, text):
         assert called(text, self.EXPECTED).value is False

@@ -1,4 +1,4 @@
-"""Built-in evaluators of values, numbers, JSON and text: what each says of an answer."""
+"""The scores of the built-in evaluators of values, numbers, JSON and text."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class TestNumericMatch:
         assert numeric_match(expected, result).value is True
 
     @pytest.mark.parametrize("nothing", [math.nan, "nan", None, "", " ", "$5", "50%", "abc", "- 42", "1.2.3", [1]])
-    def test_what_is_no_number_matches_nothing(self, nothing):
+    def test_a_value_that_is_not_a_number_matches_nothing(self, nothing):
         assert numeric_match(nothing, nothing).value is False
         assert numeric_match(nothing, 5).value is False
 
@@ -102,13 +102,13 @@ class TestValidJson:
         assert valid_json(text).value is True
 
     @pytest.mark.parametrize("text", ["", "{", "{'a': 1}", "undefined", '{"a": 1,}', None, {"a": 1}, "[" * 100_000])
-    def test_no_json(self, text):
+    def test_text_that_is_not_json(self, text):
         score = valid_json(text)
         assert score.value is False
         assert score.metadata["reason"]
 
     @given(JSON)
-    def test_whatever_the_standard_library_writes_is_json(self, value):
+    def test_the_output_of_the_standard_library_is_json(self, value):
         assert valid_json(json.dumps(value)).value is True
 
     SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}  # noqa: RUF012
@@ -121,12 +121,12 @@ class TestValidJson:
         assert "$.name" in valid_json('{"name": 1}', self.SCHEMA).metadata["reason"]
         assert valid_json("{", self.SCHEMA).value is False
 
-    def test_the_schemas_draft_counts(self):
+    def test_the_draft_of_the_schema_is_respected(self):
         old = {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1, "exclusiveMinimum": True}
         assert valid_json("1", old).value is False
         assert valid_json("2", old).value is True
 
-    def test_a_schema_that_is_not_valid_says_so(self):
+    def test_an_invalid_schema_is_reported(self):
         score = valid_json("{}", {"type": "no such type"})
         assert score.value is False
         assert score.metadata["reason"].startswith("the schema is not valid")

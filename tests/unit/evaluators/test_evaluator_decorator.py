@@ -1,4 +1,4 @@
-"""What `@evaluator` makes of a function, and how evaluators are found by name."""
+"""The decorator `evaluator`, and how evaluators are found by name."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TestEvaluatorDecorator:
             ([], ()),
         ],
     )
-    def test_metrics_made_or_not_or_by_name(self, metrics, names):
+    def test_metrics_are_given_as_metrics_factories_or_names(self, metrics, names):
         score = evaluator(metrics=metrics)(lambda answer: answer)(1)
         assert score.metric_names == names
 
@@ -63,7 +63,7 @@ class TestEvaluatorDecorator:
         score = asyncio.run(later(3, name="soon"))
         assert (score.name, score.value, score.metadata) == ("soon", 3, {"answer": 3})
 
-    def test_a_plain_function_in_front_of_an_async_one(self):
+    def test_a_plain_function_that_calls_an_async_one(self):
         async def later(answer):
             return answer
 
@@ -80,7 +80,7 @@ class TestEvaluatorDecorator:
         score = Judge().below(2)
         assert (score.name, score.value, score.metadata) == ("below", True, {"answer": 2})
 
-    def test_another_evaluators_score_is_taken_over(self):
+    def test_the_score_of_another_evaluator_is_kept(self):
         @evaluator
         def trimmed(answer, expected):
             return exact_match(answer.strip(), expected)
@@ -94,7 +94,7 @@ class TestEvaluatorDecorator:
         assert trimmed(" a ", "a").metric_names == ("accuracy",)
         assert averaged("a", "a").metric_names == ("mean",)
 
-    def test_arguments_that_cannot_be_stored_do_not_fail_the_row(self):
+    def test_arguments_that_cannot_be_stored_do_not_make_the_row_fail(self):
         class Client:
             pass
 
@@ -124,7 +124,7 @@ class TestEvaluatorDecorator:
         assert type(evaluator(lambda answer: numpy.bool_(True))(1).value) is bool
         assert type(evaluator(lambda answer: numpy.float32(0.5))(1).value) is float
 
-    def test_errors_of_the_function_are_the_rows(self):
+    def test_errors_of_the_function_are_raised_in_the_row(self):
         @evaluator
         def fails(answer):
             raise KeyError("no")
@@ -139,19 +139,19 @@ class TestRegistry:
         assert names | {"choice_match", "json_match", "close_to", "llm_judge"} <= set(available())
         assert find("exact_match") is exact_match
 
-    def test_a_registered_one_is_imported_from_here(self):
+    def test_a_registered_evaluator_can_be_imported(self):
         mine = evaluator(lambda answer: True)
         register("mine", mine)
         assert doteval.evaluators.mine is mine
         assert "mine" in dir(doteval.evaluators)
 
-    def test_an_unknown_one(self):
+    def test_an_unknown_evaluator(self):
         with pytest.raises(AttributeError, match=r"no evaluator 'nonexistent'; there are: .*exact_match"):
             doteval.evaluators.nonexistent  # noqa: B018
         with pytest.raises(NotFoundError, match="Did you mean 'exact_match'"):
             find("exact_mach")
 
-    def test_a_package_announces_one(self, monkeypatch):
+    def test_a_package_announces_an_evaluator(self, monkeypatch):
         point = importlib.metadata.EntryPoint("always", "operator:truth", "doteval.evaluators")
         monkeypatch.setattr("doteval.core.plugins.entry_points", lambda group: [point])
         evaluators_base.plugins.refresh()

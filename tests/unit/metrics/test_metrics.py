@@ -1,4 +1,4 @@
-"""Metrics: figures against published values and independent calculations; names that survive storage."""
+"""Metrics: their values against published ones and independent calculations, and names that are resolved again."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_accuracy_is_the_share_of_true():
     assert accuracy()([True, False, True, True]) == 0.75
 
 
-def test_accuracy_of_nothing_is_zero():
+def test_accuracy_of_no_scores_is_zero():
     assert accuracy()([]) == 0.0
 
 
@@ -53,7 +53,7 @@ def test_accuracy_counts_equal_pairs_and_a_failed_row_as_wrong():
 
 
 @pytest.mark.parametrize("value", ["yes", "1", None, b"1", {}])
-def test_accuracy_refuses_what_is_no_number(value):
+def test_accuracy_refuses_values_that_are_not_numbers(value):
     with pytest.raises(TypeError, match=r"needs true/false values, numbers or pairs"):
         accuracy()([True, value])
 
@@ -83,7 +83,7 @@ def test_too_few_scores_give_nan(made):
     assert math.isnan(std()([1.0]))
 
 
-def test_wilson_is_the_published_interval():
+def test_wilson_gives_the_published_intervals():
     # Newcombe, Statistics in Medicine 17, 1998, table I, method 3: 81 of 263 and 1 of 29.
     assert list(wilson(81, 263)) == pytest.approx([0.2553, 0.3662], abs=5e-5)
     assert list(wilson(1, 29)) == pytest.approx([0.0061, 0.1718], abs=5e-5)
@@ -91,7 +91,7 @@ def test_wilson_is_the_published_interval():
 
 
 @given(st.integers(1, 10_000_000), st.data())
-def test_wilson_is_the_one_of_scipy(n, data):
+def test_wilson_agrees_with_scipy(n, data):
     successes = data.draw(st.integers(0, n))
     assert list(wilson(successes, n)) == pytest.approx(
         list(binomtest(successes, n).proportion_ci(0.95, "wilson")), rel=1e-9, abs=1e-12
@@ -99,7 +99,7 @@ def test_wilson_is_the_one_of_scipy(n, data):
 
 
 @given(st.integers(1, 500), st.data())
-def test_wilson_surrounds_the_share_and_stays_in_bounds(n, data):
+def test_wilson_contains_the_share_and_is_within_0_and_1(n, data):
     successes = data.draw(st.integers(0, n))
     found = wilson(successes, n)
     assert 0.0 <= found.low <= successes / n <= found.high <= 1.0
@@ -125,7 +125,7 @@ def test_the_bootstrap_agrees_with_the_normal_interval_for_many_numbers():
     assert large.high - large.low == pytest.approx(2 * margin, rel=1e-6)
 
 
-def test_the_bootstrap_covers_the_true_mean_about_as_often_as_it_says():
+def test_the_bootstrap_interval_contains_the_true_mean_in_about_95_percent():
     source = random.Random(11)
     samples = [[source.expovariate(1.0) for _ in range(30)] for _ in range(150)]
     covered = sum(found.low <= 1.0 <= found.high for found in map(mean_interval, samples))
@@ -134,7 +134,7 @@ def test_the_bootstrap_covers_the_true_mean_about_as_often_as_it_says():
 
 
 @pytest.mark.parametrize("numbers", [[], [1.0], [2.5, 2.5, 2.5], [1.0, math.nan], [1.0, math.inf]])
-def test_no_interval_where_nothing_is_known_of_the_spread(numbers):
+def test_there_is_no_interval_if_the_spread_is_unknown(numbers):
     assert mean_interval([*numbers]) is None
 
 
@@ -171,18 +171,18 @@ def test_a_class_that_is_never_predicted_counts_as_zero():
     assert f1("c")(PAIRS) == 0.0
 
 
-def test_failed_rows_are_no_prediction():
+def test_failed_rows_are_left_out_of_class_metrics():
     assert precision("a")([*PAIRS, False]) == precision("a")(PAIRS)
 
 
-def test_classes_need_pairs():
+def test_class_metrics_need_pairs():
     with pytest.raises(TypeError, match="needs pairs"):
         f1()([True, False])
     with pytest.raises(ValueError, match="at least one pair"):
         f1()([False])
 
 
-def test_the_interval_of_a_class_figure_is_that_of_resampled_pairs():
+def test_the_interval_of_a_class_metric_is_that_of_resampled_pairs():
     found = precision("a").calculation.interval(PAIRS * 10)
     assert found.method == "bootstrap"
     assert found.low < 0.75 < found.high
@@ -237,7 +237,7 @@ def test_a_metric_has_the_name_of_its_factory_and_its_settings():
         resolve("share_above(")
 
 
-def test_a_metric_named_like_a_built_in_one_is_told_apart():
+def test_a_metric_named_like_a_built_in_one_has_its_module_in_its_name():
     def make():
         def accuracy():
             return lambda scores: -1.0
@@ -287,7 +287,7 @@ def test_a_package_announces_a_metric(announce):
     assert resolve("middle")([1, 2, 9]) == 2
 
 
-def test_a_package_that_cannot_be_imported_is_named(announce):
+def test_the_error_names_a_package_that_cannot_be_imported(announce):
     announce("broken", "no_such_module:metric")
     assert "broken" in available()
     with pytest.raises(UsageError, match="'broken' of the package no_such_module cannot be loaded: ModuleNotFound"):

@@ -1,4 +1,4 @@
-"""Model providers by name, handles, and one model for equal specs, with providers that only tell what happens."""
+"""Model providers by name, handles, and one model for equal specs, with providers that record their calls."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from doteval.providers.registry import available, model_provider, plugins, regis
 from doteval.providers.shared_models import ModelProviders
 
 
-class Telling:
-    """A provider that notes what it is asked to do. Specs that begin with "bad" fail."""
+class RecordingProvider:
+    """A provider that records its calls. Specs that begin with "bad" fail."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
         self.begun = asyncio.Event()
-        self.gate: asyncio.Event | None = None
+        self.may_go_on: asyncio.Event | None = None
 
     async def setup(self, spec: str, **config: Any) -> ModelHandle:
         self.events.append(f"+{spec}")
         self.begun.set()
-        if self.gate is not None:
-            await self.gate.wait()
+        if self.may_go_on is not None:
+            await self.may_go_on.wait()
         if spec.startswith("bad"):
             raise ValueError(f"{spec} does not load")
         return ModelHandle(spec, {"spec": spec, **config}, self)
@@ -40,34 +40,34 @@ class Telling:
             raise OSError("it is stuck")
 
 
-def providers_of(provider: Telling) -> ModelProviders:
-    return ModelProviders({"telling": provider, "other": provider}.__getitem__, lambda: ("other", "telling"))
+def providers_of(provider: RecordingProvider) -> ModelProviders:
+    return ModelProviders({"recording": provider, "other": provider}.__getitem__, lambda: ("other", "recording"))
 
 
 async def end(providers: ModelProviders) -> None:
     await asyncio.to_thread(providers.close)
 
 
-class Lagging:
-    """A manager whose teardown waits to be let go."""
+class SlowManager:
+    """A manager whose teardown waits for an event."""
 
     def __init__(self) -> None:
         self.torn_down: list[str] = []
-        self.gate = asyncio.Event()
+        self.may_go_on = asyncio.Event()
 
     async def teardown(self, resource_id: str) -> None:
-        await self.gate.wait()
+        await self.may_go_on.wait()
         self.torn_down.append(resource_id)
 
 
 @pytest.mark.asyncio
 async def test_a_handle_is_torn_down_once_and_all_callers_wait() -> None:
-    manager = Lagging()
+    manager = SlowManager()
     handle = ModelHandle("one", object(), manager)
     callers = [asyncio.create_task(handle.teardown()) for _ in range(3)]
     done, _ = await asyncio.wait(callers, timeout=0.05)
     assert not done
-    manager.gate.set()
+    manager.may_go_on.set()
     await asyncio.gather(*callers)
     await handle.teardown()
     assert manager.torn_down == ["one"]
@@ -83,129 +83,129 @@ def test_the_public_names() -> None:
 
 @pytest.mark.asyncio
 async def test_equal_specs_are_one_model() -> None:
-    telling = Telling()
-    providers = providers_of(telling)
-    provider = providers["telling"]
+    recording = RecordingProvider()
+    providers = providers_of(recording)
+    provider = providers["recording"]
     given: dict[str, Any] = {"options": {"a": [1, 2], "b": {3}}}
     first, second = await asyncio.gather(provider.setup("m", **given), provider.setup("m", **given))
-    third = await providers["telling"].setup("m", options={"b": {3}, "a": [1, 2]})
+    third = await providers["recording"].setup("m", options={"b": {3}, "a": [1, 2]})
     assert first.model is second.model is third.model
     assert first.resource_id == second.resource_id == "m"
-    assert telling.events == ["+m"]
+    assert recording.events == ["+m"]
     for another in ({"options": 1}, {"options": True}, {"options": 1.0}, {"options": {"a": (1, 2), "b": {3}}}):
         assert (await provider.setup("m", **another)).model == {"spec": "m", **another}
     assert (await providers["other"].setup("m", **given)).model is not first.model
-    assert telling.events == ["+m"] * 6
+    assert recording.events == ["+m"] * 6
     await end(providers)
-    assert telling.events == ["+m"] * 6 + ["-m"] * 6
+    assert recording.events == ["+m"] * 6 + ["-m"] * 6
 
 
 @pytest.mark.asyncio
-async def test_a_handle_given_back_leaves_the_model_to_others_and_to_the_next_row() -> None:
-    telling = Telling()
-    provider = providers_of(telling)["telling"]
+async def test_a_model_stays_set_up_when_one_of_its_handles_is_torn_down() -> None:
+    recording = RecordingProvider()
+    provider = providers_of(recording)["recording"]
     first, second = await provider.setup("m"), await provider.setup("m")
     await first.teardown()
     await first.teardown()
     assert second.model == {"spec": "m"}
     await second.teardown()
     third = await provider.setup("m")
-    assert telling.events == ["+m"]
+    assert recording.events == ["+m"]
     assert third.model == {"spec": "m"}
 
 
 @pytest.mark.asyncio
-async def test_a_model_that_nobody_uses_makes_room_for_another() -> None:
-    telling = Telling()
-    provider = providers_of(telling)["telling"]
+async def test_an_unused_model_is_torn_down_when_another_is_set_up() -> None:
+    recording = RecordingProvider()
+    provider = providers_of(recording)["recording"]
     used, unused = await provider.setup("used"), await provider.setup("unused")
     await unused.teardown()
     await provider.setup("next")
-    assert telling.events == ["+used", "+unused", "-unused", "+next"]
+    assert recording.events == ["+used", "+unused", "-unused", "+next"]
     assert used.model == {"spec": "used"}
 
 
 @pytest.mark.asyncio
-async def test_everything_is_torn_down_though_some_of_it_fails() -> None:
-    telling = Telling()
-    providers = providers_of(telling)
+async def test_all_models_are_torn_down_even_if_some_teardowns_fail() -> None:
+    recording = RecordingProvider()
+    providers = providers_of(recording)
     for spec in ("a", "stuck 1", "b", "stuck 2", "c"):
-        await providers["telling"].setup(spec)
+        await providers["recording"].setup(spec)
     with pytest.raises(ResourceError) as raised:
         await end(providers)
-    assert telling.events[5:] == ["-c", "-stuck 2", "-b", "-stuck 1", "-a"]
+    assert recording.events[5:] == ["-c", "-stuck 2", "-b", "-stuck 1", "-a"]
     assert [line.strip() for line in raised.value.message.splitlines()[1:]] == [
-        "telling 'stuck 2': OSError: it is stuck",
-        "telling 'stuck 1': OSError: it is stuck",
+        "recording 'stuck 2': OSError: it is stuck",
+        "recording 'stuck 1': OSError: it is stuck",
     ]
-    with pytest.raises(ResourceError, match="the session is over"):
-        await providers["telling"].setup("d")
+    with pytest.raises(ResourceError, match="the session has ended"):
+        await providers["recording"].setup("d")
     await end(providers)
-    assert len(telling.events) == 10
+    assert len(recording.events) == 10
 
 
 @pytest.mark.asyncio
-async def test_a_set_up_that_fails_fails_for_all_who_wait_and_is_tried_again_later() -> None:
-    telling = Telling()
-    provider = providers_of(telling)["telling"]
+async def test_a_setup_that_fails_raises_in_all_callers_and_is_tried_again_later() -> None:
+    recording = RecordingProvider()
+    provider = providers_of(recording)["recording"]
     results = await asyncio.gather(provider.setup("bad"), provider.setup("bad"), return_exceptions=True)
     assert [str(result) for result in results] == ["bad does not load"] * 2
-    assert telling.events == ["+bad"]
+    assert recording.events == ["+bad"]
     with pytest.raises(ValueError, match="bad does not load"):
         await provider.setup("bad")
-    assert telling.events == ["+bad", "+bad"]
+    assert recording.events == ["+bad", "+bad"]
 
 
 @pytest.mark.asyncio
-async def test_a_caller_who_gives_up_takes_nothing_from_the_others() -> None:
-    telling = Telling()
-    telling.gate = asyncio.Event()
-    providers = providers_of(telling)
-    impatient = asyncio.create_task(providers["telling"].setup("m"))
-    patient = asyncio.create_task(providers["telling"].setup("m"))
+async def test_a_cancelled_caller_does_not_cancel_the_setup_of_the_others() -> None:
+    recording = RecordingProvider()
+    recording.may_go_on = asyncio.Event()
+    providers = providers_of(recording)
+    cancelled = asyncio.create_task(providers["recording"].setup("m"))
+    waiting = asyncio.create_task(providers["recording"].setup("m"))
     await asyncio.sleep(0)
-    impatient.cancel()
+    cancelled.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await impatient
-    telling.gate.set()
-    assert (await patient).model == {"spec": "m"}
+        await cancelled
+    recording.may_go_on.set()
+    assert (await waiting).model == {"spec": "m"}
     await end(providers)
-    assert telling.events == ["+m", "-m"]
+    assert recording.events == ["+m", "-m"]
 
 
 @pytest.mark.asyncio
-async def test_the_end_of_the_session_breaks_a_set_up_off() -> None:
-    telling = Telling()
-    telling.gate = asyncio.Event()
-    providers = providers_of(telling)
-    waiting = asyncio.create_task(providers["telling"].setup("m"))
-    await telling.begun.wait()
+async def test_the_end_of_the_session_interrupts_a_setup() -> None:
+    recording = RecordingProvider()
+    recording.may_go_on = asyncio.Event()
+    providers = providers_of(recording)
+    waiting = asyncio.create_task(providers["recording"].setup("m"))
+    await recording.begun.wait()
     await end(providers)
-    with pytest.raises(ResourceError, match="broken off"):
+    with pytest.raises(ResourceError, match="was interrupted"):
         await waiting
-    assert telling.events == ["+m"]
+    assert recording.events == ["+m"]
 
 
 @pytest.mark.parametrize("still", ["open", "closed"])
-def test_models_of_a_loop_that_does_not_run_any_more_are_torn_down(still: str) -> None:
-    telling = Telling()
-    providers = providers_of(telling)
+def test_models_of_a_loop_that_has_stopped_are_torn_down(still: str) -> None:
+    recording = RecordingProvider()
+    providers = providers_of(recording)
     loop = asyncio.new_event_loop()
-    loop.run_until_complete(providers["telling"].setup("m"))
+    loop.run_until_complete(providers["recording"].setup("m"))
     if still == "closed":
         loop.close()
     providers.close()
-    assert telling.events == ["+m", "-m"]
+    assert recording.events == ["+m", "-m"]
     loop.close()
 
 
 def test_rows_on_two_loops_share_a_model() -> None:
-    telling = Telling()
-    providers = providers_of(telling)
+    recording = RecordingProvider()
+    providers = providers_of(recording)
     models: list[Any] = []
 
     async def use() -> None:
-        models.append((await providers["telling"].setup("m")).model)
+        models.append((await providers["recording"].setup("m")).model)
 
     threads = [threading.Thread(target=asyncio.run, args=(use(),)) for _ in range(2)]
     for thread in threads:
@@ -213,12 +213,12 @@ def test_rows_on_two_loops_share_a_model() -> None:
         thread.join()
     assert models[0] is models[1]
     providers.close()
-    assert telling.events == ["+m", "-m"]
+    assert recording.events == ["+m", "-m"]
 
 
 @pytest.mark.asyncio
 async def test_statistics_by_model() -> None:
-    class Counting(Telling):
+    class Counting(RecordingProvider):
         async def setup(self, spec: str, **config: Any) -> ModelHandle:
             class Model:
                 def get_stats(self) -> dict[str, int]:
@@ -227,9 +227,9 @@ async def test_statistics_by_model() -> None:
             return ModelHandle(spec, Model(), self)
 
     providers = providers_of(Counting())
-    handle = await providers["telling"].setup("abc")
+    handle = await providers["recording"].setup("abc")
     assert handle.get_stats() == {"calls": 3}
-    assert providers.get_stats() == {"telling abc": {"calls": 3}}
+    assert providers.get_stats() == {"recording abc": {"calls": 3}}
 
 
 def test_names() -> None:
@@ -245,7 +245,7 @@ def test_names() -> None:
 
 @pytest.fixture
 def announced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Says what installed packages announce: modules and names by the provider's name."""
+    """Announces providers as installed packages would, given as ``module:name`` by the provider's name."""
 
     def announce(**points: str) -> None:
         entries = [EntryPoint(name, value, "doteval.model_providers") for name, value in points.items()]
@@ -258,15 +258,15 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return announce
 
 
-def test_a_packages_provider_and_a_broken_one_beside_it(announced: Callable[..., None]) -> None:
+def test_a_provider_of_a_package_works_beside_a_broken_one(announced: Callable[..., None]) -> None:
     here = "tests.unit.providers.test_shared_models"
-    announced(told=f"{here}:Telling", broken="no_such_module:Provider", nothing=f"{here}:NOT_A_PROVIDER")
+    announced(recording=f"{here}:RecordingProvider", broken="no_such_module:Provider", nothing=f"{here}:NOT_A_PROVIDER")
     providers = ModelProviders()
-    assert {"told", "broken", "nothing", "openai"} <= set(providers)
+    assert {"recording", "broken", "nothing", "openai"} <= set(providers)
     for name, problem in (("broken", "cannot be loaded: ModuleNotFoundError"), ("nothing", "str has no setup")):
         with pytest.raises(UsageError, match=problem):
             providers[name]
-    assert asyncio.run(providers["told"].setup("m")).model == {"spec": "m"}
+    assert asyncio.run(providers["recording"].setup("m")).model == {"spec": "m"}
 
 
 NOT_A_PROVIDER = "a text"
@@ -274,14 +274,14 @@ NOT_A_PROVIDER = "a text"
 
 def test_a_registered_provider_may_be_an_object_a_class_or_a_function(announced: Callable[..., None]) -> None:
     announced()
-    telling = Telling()
-    for given in (telling, Telling, lambda: telling):
+    recording = RecordingProvider()
+    for given in (recording, RecordingProvider, lambda: recording):
         register("mine", given)
         assert callable(model_provider("mine").setup)
-    assert model_provider("mine") is telling
+    assert model_provider("mine") is recording
 
-    def needs_more(url: str) -> Telling:
-        return Telling()
+    def needs_more(url: str) -> RecordingProvider:
+        return RecordingProvider()
 
     register("mine", needs_more)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"'mine' cannot be made: TypeError.*url"):

@@ -20,7 +20,7 @@ _WATCH_SECONDS = 5.0
 
 
 class ServerState(StrEnum):
-    """What users of a server are told about it."""
+    """The state of a server, as the keeper reports it to the users."""
 
     STARTING = "starting"
     READY = "ready"
@@ -63,7 +63,7 @@ class ServerLifecycle:
         self.next_check = 0.0
 
     def status(self) -> dict[str, Any]:
-        """What users are told: the state, port, process group, number of restarts, their last cause, the failure."""
+        """The state, port and process group, the number of restarts and the cause of the last, and the failure."""
         return {
             "state": self._state if self.failure is None else ServerState.FAILED,
             "port": self._server.port,
