@@ -18,7 +18,7 @@ from tests.support.commands import Commands
 Evaluate = Callable[..., pytest.RunResult]
 Records = Callable[..., list[Record]]
 
-# Plugins that most tests have no use for, and that take a second to import.
+# Plugins that most tests do not need; importing them takes a second.
 ALONE = tuple(
     argument
     for name in ("hypothesispytest", "asyncio", "anyio", "xdist", "xdist.looponfail")
@@ -28,7 +28,7 @@ ALONE = tuple(
 
 @pytest.fixture
 def run_pytest(pytester: pytest.Pytester, commands: Commands) -> Evaluate:
-    """What `pytester.runpytest_subprocess` does, without half of the plugins and of the time to start."""
+    """Run pytest like `pytester.runpytest_subprocess`, but without half of the plugins and in half of the time."""
 
     def run(*arguments: str, timeout: float = 60, plugins: tuple[str, ...] = ALONE) -> pytest.RunResult:
         temporary = tempfile.mkdtemp(prefix="runpytest-", dir=pytester.path)
@@ -89,7 +89,7 @@ def records(pytester: pytest.Pytester) -> Records:
 
 
 def count(result: pytest.RunResult, word: str) -> int:
-    """How often a word was printed, as a word of its own."""
+    """How often pytest printed a word as a whole word."""
     return len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", result.stdout.str()))
 
 

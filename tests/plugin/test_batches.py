@@ -7,7 +7,7 @@ import pytest
 from tests.plugin.conftest import Evaluate, Records
 
 
-def test_batches_take_lists_and_give_a_result_for_each_row(evaluate: Evaluate, records: Records) -> None:
+def test_batches_take_lists_and_return_a_result_for_each_row(evaluate: Evaluate, records: Records) -> None:
     result = evaluate(
         """
 made = []
@@ -71,7 +71,7 @@ def test_fixtures_are_made_for_each_batch():
     assert [record.outcome.error.type for record in raised] == ["LookupError"] * 2
 
 
-def test_a_short_row_does_not_harm_its_batch_and_a_resumed_one_has_the_failed_rows_only(
+def test_a_short_row_fails_alone_and_a_resumed_batch_has_only_failed_rows(
     evaluate: Evaluate, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = """

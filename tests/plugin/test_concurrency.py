@@ -1,11 +1,11 @@
-"""Concurrency strategies and retries, as `@foreach` and the command line have them."""
+"""Concurrency strategies and retries, set by `@foreach` and by the command line."""
 
 from __future__ import annotations
 
 from tests.plugin.conftest import Evaluate, Records
 
 
-def test_each_strategy_has_as_many_rows_in_flight_as_it_says(evaluate: Evaluate) -> None:
+def test_each_strategy_keeps_its_number_of_rows_in_flight(evaluate: Evaluate) -> None:
     result = evaluate(
         """
 import threading, time
@@ -33,8 +33,8 @@ def leave(name, i):
     return Score("ok", True, ["accuracy"])
 
 def pauses(name, i):
-    # Until as many rows as may be at once are, however slow the machine is; then a while for those that may not.
-    # The adaptive one begins with two, and says itself how it goes on.
+    # Waits until as many rows are in flight as the strategy allows, and then a little for rows beyond that.
+    # Adaptive begins with two and decides itself how to go on.
     size, deadline = AT_ONCE.get(name, 2 if i < 2 else 1), time.monotonic() + 10
     while len(began[name]) < min(len(rows), (i // size + 1) * size) and time.monotonic() < deadline:
         yield 0.001
@@ -80,7 +80,7 @@ def test_groups_wait_for_each_other():
     result.assert_outcomes(passed=12)
 
 
-def test_the_command_line_sets_the_concurrency_of_those_that_set_none(evaluate: Evaluate) -> None:
+def test_the_command_line_sets_the_concurrency_of_evaluations_without_one(evaluate: Evaluate) -> None:
     source = """
 from collections import Counter
 from doteval.concurrency import Sequential
@@ -106,7 +106,7 @@ def test_peaks():
     evaluate(source, "--experiment", "auto", "--concurrent").stdout.re_match_lines([r".*peaks ([5-9]|10) 1$"])
 
 
-def test_connection_errors_are_tried_again_and_the_row_keeps_the_original_error(
+def test_connection_errors_are_retried_and_the_row_keeps_the_original_error(
     evaluate: Evaluate, records: Records
 ) -> None:
     result = evaluate(
@@ -195,7 +195,7 @@ def test_counts():
     assert outcome("eval_batch") == ("done", "")
 
 
-def test_settings_that_are_none_are_errors_where_they_are_written(evaluate: Evaluate) -> None:
+def test_invalid_settings_are_errors_at_the_line_of_the_decorator(evaluate: Evaluate) -> None:
     result = evaluate('@foreach("i", [(1,)], concurrency="many")\ndef eval_it(i): ...')
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*concurrency is a str, which is not a concurrency strategy*", "*SlidingWindow(20)*"])

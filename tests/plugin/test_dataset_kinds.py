@@ -1,4 +1,4 @@
-"""Whatever `@foreach` takes for a dataset, through pytest."""
+"""Every kind of dataset that `@foreach` takes, in pytest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_every_kind_of_dataset(evaluate: Evaluate, records: Records, pytester: p
     (data / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (data / "rows.json").write_text(json.dumps(ROWS))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), data / "rows.parquet")
-    # Paths are relative to the evaluation file, wherever pytest is called.
+    # Paths are relative to the evaluation file, not to the current directory.
     folder = pytester.mkdir("evals")
     data.rename(folder / "data")
     result = evaluate(
@@ -109,10 +109,10 @@ def eval_odd_rows(a, b):
     assert odd[2].outcome.scores[0].value == (None, 2)
 
 
-def test_datasets_of_packages_and_names_that_are_none(
+def test_datasets_of_packages_and_unknown_names(
     evaluate: Evaluate, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A package as pip would have installed it.
+    # A package as pip installs it.
     site = pytester.mkdir("site")
     (site / "shop.py").write_text(
         "class Shop:\n    name = 'shop'\n    columns = ['text']\n    splits = ['all']\n"

@@ -1,4 +1,4 @@
-"""The live line: there on a terminal, nowhere else, and gone at the end."""
+"""The live progress line is shown only on a terminal, and cleared at the end."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ def on_terminal(pytester: pytest.Pytester, *arguments: str) -> str:
         try:
             output += os.read(ours, 65536)
         except OSError:
-            # Its end of the terminal is closed.
+            # Reading fails when pytest has closed its end of the terminal.
             break
     process.wait(30)
     os.close(ours)
     return output.decode()
 
 
-def test_a_terminal_shows_a_line_that_is_gone_at_the_end(pytester: pytest.Pytester) -> None:
+def test_a_terminal_shows_a_line_that_is_cleared_at_the_end(pytester: pytest.Pytester) -> None:
     output = on_terminal(pytester)
     drawn = re.findall(r"\x1bE(eval_slow: .*?)\x1b\[K", output)
     assert drawn, output
     pattern = r"eval_slow: \d+/60 rows  \d+(\.\d)? rows/s  (1 error  )?right 0\.\d{3}  0:0\d left"
     assert re.fullmatch(pattern, drawn[-1]), drawn
-    # Five a second at most, the last clears, and pytest's own line is whole.
+    # At most five updates a second; the last one clears the line, and pytest's own line is whole.
     assert len(drawn) <= 8
     assert re.search(r"\x1b7\x1bE\x1b\[K\x1b8[^E]*\.", output)
     assert "row output" not in output
@@ -67,7 +67,7 @@ def test_a_terminal_shows_a_line_that_is_gone_at_the_end(pytester: pytest.Pytest
 
 
 @pytest.mark.parametrize("argument", ["-q", "-s"])
-def test_it_is_quiet_where_it_would_be_in_the_way(pytester: pytest.Pytester, argument: str) -> None:
+def test_quiet_and_uncaptured_runs_show_no_line(pytester: pytest.Pytester, argument: str) -> None:
     output = on_terminal(pytester, argument)
     assert "\x1bE" not in output
     assert re.search(r"eval_slow +right\.accuracy", output)
@@ -84,7 +84,7 @@ def outcome(value: object, status: RowStatus = RowStatus.DONE) -> Outcome:
     return Outcome(status, 0.0, 0.0, () if status is RowStatus.FAILED else (Score("score", value),))
 
 
-def test_the_line_counts_and_is_drawn_five_times_a_second_at_most() -> None:
+def test_the_line_counts_and_is_updated_at_most_five_times_a_second() -> None:
     file, clock = io.StringIO(), FakeTime()
     line = ProgressLine(Screen(file), "eval_x", 2000, clock=clock)
     for index in range(1000):
@@ -97,7 +97,7 @@ def test_the_line_counts_and_is_drawn_five_times_a_second_at_most() -> None:
     assert file.getvalue().endswith("\x1b7\x1bE\x1b[K\x1b8")
 
 
-def test_a_label_is_no_running_score_and_an_unknown_length_no_time_left() -> None:
+def test_labels_have_no_running_score_and_unknown_lengths_no_time_left() -> None:
     clock = FakeTime()
     line = ProgressLine(Screen(io.StringIO()), "eval_x", None, clock=clock)
     line.row(outcome("a label"))

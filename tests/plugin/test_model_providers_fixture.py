@@ -1,4 +1,4 @@
-"""The fixture `model_providers` in eval files."""
+"""The fixture `model_providers` in evaluation files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 from tests.plugin.conftest import Evaluate, Records
 
-TELLING = """
+PRINTING_PROVIDER = """
 from doteval import ModelHandle
 from doteval.providers.registry import register
 
-class Telling:
+class PrintingProvider:
     async def setup(self, spec, **config):
         print(f"\\n+{spec}")
         return ModelHandle(spec, Model(spec), self)
@@ -33,11 +33,11 @@ class Model:
     def get_stats(self):
         return {"letters": len(self.spec)}
 
-register("telling", Telling)
+register("telling", PrintingProvider)
 """
 
 STANDARD = (
-    TELLING
+    PRINTING_PROVIDER
     + """
 @pytest.fixture
 async def model(request, model_providers):
@@ -55,21 +55,21 @@ async def eval_standard(number, model):
 )
 
 
-def told(result: pytest.RunResult) -> list[str]:
+def loads_of(result: pytest.RunResult) -> list[str]:
     return re.findall(r"(?<!\S)[+-](?:one|two|three|stuck)$", result.stdout.str(), re.MULTILINE)
 
 
-def test_a_model_for_each_row_is_loaded_once_and_makes_room_for_the_next(evaluate: Evaluate, records: Records) -> None:
+def test_each_model_is_loaded_once_and_unloaded_for_the_next(evaluate: Evaluate, records: Records) -> None:
     result = evaluate(STANDARD)
     result.assert_outcomes(passed=2)
-    assert told(result) == ["+one", "-one", "+two", "-two"]
+    assert loads_of(result) == ["+one", "-one", "+two", "-two"]
     statuses = [record.outcome.status.value for record in records("eval_standard[one]")]
     assert (statuses.count("done"), statuses.count("failed")) == (19, 1)
 
 
 def test_everything_is_torn_down_when_a_teardown_fails(evaluate: Evaluate) -> None:
     result = evaluate(
-        TELLING
+        PRINTING_PROVIDER
         + """
 @pytest.fixture(scope="session")
 async def models(model_providers):
@@ -81,11 +81,11 @@ def eval_them(number, models):
 """
     )
     result.assert_outcomes(passed=1, errors=1)
-    assert told(result) == ["+one", "+stuck", "+three", "-three", "-stuck", "-one"]
+    assert loads_of(result) == ["+one", "+stuck", "+three", "-three", "-stuck", "-one"]
     result.stdout.fnmatch_lines(["*telling 'stuck': OSError: it is stuck*"])
 
 
-def test_a_fixture_of_the_users_wins_and_a_test_may_ask_too(evaluate: Evaluate) -> None:
+def test_a_users_fixture_overrides_it_and_tests_may_request_it(evaluate: Evaluate) -> None:
     result = evaluate(
         """
 def test_names(model_providers):
@@ -103,7 +103,7 @@ def eval_mine(number, model_providers):
     result.assert_outcomes(passed=2)
 
 
-def test_an_unknown_name_and_the_nearest(evaluate: Evaluate) -> None:
+def test_an_unknown_name_gets_the_nearest_as_advice(evaluate: Evaluate) -> None:
     result = evaluate(
         """
 @pytest.fixture(scope="session")
@@ -148,10 +148,10 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.usefixtures("runtime")
-def test_a_server_for_the_length_of_a_pytest_session(evaluate: Evaluate, records: Records) -> None:
+def test_a_server_lives_as_long_as_the_pytest_session(evaluate: Evaluate, records: Records) -> None:
     result = evaluate(SERVED)
     result.assert_outcomes(passed=1)
     assert [record.outcome.scores[0].value for record in records("eval_served")] == [True, True]
     (pid,) = set(re.findall(r"^server (\d+)$", result.stdout.str(), re.MULTILINE))
-    # It left before pytest did.
+    # It ended before pytest did.
     assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()

@@ -1,4 +1,4 @@
-"""The options of plain pytest: how many rows, how often, and what an evaluation must reach."""
+"""The options of plain pytest: rows, epochs, thresholds, error limits and stores."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def rows_of(result: pytest.RunResult) -> list[int]:
     return [int(found) for found in re.findall(r"<(\d+)>", result.stdout.str())]
 
 
-def test_samples_are_the_first_rows_in_all_and_a_larger_number_goes_on(evaluate: Evaluate, records: Records) -> None:
+def test_samples_limit_the_rows_and_a_larger_number_goes_on(evaluate: Evaluate, records: Records) -> None:
     first = evaluate(COUNTED, "--samples", "5")
     assert rows_of(first) == [0, 1, 2, 3, 4]
     first.stdout.fnmatch_lines(["eval_rows: 1 × RuntimeError: the first time (first in row 3)"])
     assert [record.outcome.status for record in records("eval_rows")] == ["done"] * 3 + ["failed", "done"]
 
-    # The failed row runs again, with those that are new.
+    # The failed row runs again, together with the new ones.
     second = evaluate(None, "--samples", "8")
     assert rows_of(second) == [3, 5, 6, 7]
     second.stdout.fnmatch_lines(["eval_rows: resumed, 4 of 8 rows were done"])
@@ -109,7 +109,7 @@ def test_a_missed_threshold_fails_the_evaluation_in_the_report_of_pytest(
     assert 'failures="1"' in junit
     assert "right.accuracy is 0.6, under 0.65" in junit
 
-    # With parameters or without, first failure only, and what failed before.
+    # With parameters and without, with -x, and with --last-failed.
     result = evaluate(None, "-x", "--fail-under", "eval_two[small]:right.accuracy=0.8", plain=True)
     result.assert_outcomes(passed=1, failed=1)
     result = evaluate(None, "--lf", "--fail-under", "eval_two[small]:right.accuracy=0.8", plain=True)
@@ -118,7 +118,7 @@ def test_a_missed_threshold_fails_the_evaluation_in_the_report_of_pytest(
     result.assert_outcomes(passed=1)
 
 
-def test_a_threshold_that_applies_to_no_evaluation_is_missed(evaluate: Evaluate) -> None:
+def test_a_threshold_that_applies_to_no_evaluation_counts_as_missed(evaluate: Evaluate) -> None:
     result = evaluate(GATED, "--fail-under", "rihgt.accuracy=0.1")
     result.assert_outcomes(passed=4)
     assert result.ret == 1
@@ -177,12 +177,12 @@ async def eval_async(i):
 def test_bad_values_are_usage_errors(
     pytester: pytest.Pytester, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # In this process: nothing is collected, since pytest stops at the command line.
+    # Runs in this process: pytest stops at the command line and collects nothing.
     assert pytest.main([*arguments, *ALONE, str(pytester.path)]) == pytest.ExitCode.USAGE_ERROR
     pytest.LineMatcher(capsys.readouterr().err.splitlines()).fnmatch_lines([f"*{said}*"])
 
 
-def test_an_evaluation_may_have_a_store_of_its_own(evaluate: Evaluate, pytester: pytest.Pytester) -> None:
+def test_an_evaluation_may_have_its_own_store(evaluate: Evaluate, pytester: pytest.Pytester) -> None:
     result = evaluate(
         """
 @foreach("i", [(1,)], storage="sqlite://own/results.db")

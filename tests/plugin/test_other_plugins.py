@@ -1,4 +1,4 @@
-"""Other plugins: those for async tests find nothing to do, and pytest-xdist evaluates nothing twice."""
+"""Other plugins: those for async tests leave evaluations alone, and pytest-xdist evaluates nothing twice."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def anyio_backend():
 
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
-def test_pytest_asyncio_and_anyio_are_installed_in_peace(evaluate: Evaluate, mode: str) -> None:
+def test_pytest_asyncio_and_anyio_leave_evaluations_alone(evaluate: Evaluate, mode: str) -> None:
     result = evaluate(
         ASYNC,
         f"--asyncio-mode={mode}",

@@ -1,4 +1,4 @@
-"""The same files give the same records under plain pytest and on worker processes."""
+"""The same files give the same records in plain pytest and on worker processes."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def eval_file(text):
 
 
 def stored(folder: pytest.Pytester, experiment: str) -> dict[str, Any]:
-    """All records of an experiment by evaluation, without times, worker and where in our code it was."""
+    """All records of an experiment by evaluation, without times, workers and frames of doteval."""
     with Store.open(str(folder.path / ".doteval" / "doteval.db"), create=False) as store:
         found = store.evaluations.of(store.experiments.find(experiment))
         return {
@@ -141,7 +141,7 @@ def stored(folder: pytest.Pytester, experiment: str) -> dict[str, Any]:
 def _without_times(record: Record) -> Record:
     error = record.outcome.error
     if error is not None:
-        # The frames of the eval file, and the error itself: what called it differs.
+        # Only the frames of the evaluation file and the error: its callers differ.
         error = replace(error, traceback=error.traceback.splitlines()[-1] if error.traceback else "")
     return replace(record, worker=None, outcome=replace(record.outcome, started_at=0.0, seconds=0.0, error=error))
 
@@ -161,7 +161,7 @@ def test_plain_pytest_and_submit_store_the_same(pytester: pytest.Pytester, run_p
         timeout=120,
     )
     ours, theirs = stored(pytester, "here"), stored(pytester, "there")
-    # An evaluation that is skipped by a mark has no rows here, and rows that nobody ran there.
+    # An evaluation that a mark skips has no rows in plain pytest, and pending rows after submit.
     theirs.pop("evals/eval_parameters.py::eval_skipped", None)
     assert ours.keys() == theirs.keys(), submitted.stdout + submitted.stderr
     for name in ours:

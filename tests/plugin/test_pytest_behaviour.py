@@ -1,4 +1,4 @@
-"""Evaluations behave in pytest as tests do: selection, marks, parameters, reports."""
+"""Evaluations behave like tests in pytest: selection, marks, parameters, reports."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EvalGroup:
     def eval_method(self, i):
         return Score("ok", True, ["accuracy"])
 """
-GATE = ("--fail-under", "eval_bad:ok.accuracy=0.5")
+THRESHOLD = ("--fail-under", "eval_bad:ok.accuracy=0.5")
 
 
 def test_selection_and_verbosity(evaluate: Evaluate, pytester: pytest.Pytester) -> None:
@@ -52,14 +52,14 @@ def test_selection_and_verbosity(evaluate: Evaluate, pytester: pytest.Pytester) 
     evaluate(None, "-m", "doteval", "--strict-markers", "--durations=2", plain=True).assert_outcomes(
         passed=3, deselected=1
     )
-    evaluate(None, *GATE, "-x", "-p", "no:terminal", plain=True)
+    evaluate(None, *THRESHOLD, "-x", "-p", "no:terminal", plain=True)
 
     quiet = evaluate(None, "-q", "-m", "not doteval", plain=True)
     quiet.assert_outcomes(passed=1, deselected=3)
     assert "experiment" not in quiet.stdout.str()
 
-    # What rows print is captured, and shown with an evaluation that fails.
-    verbose = evaluate(None, "-v", *GATE, "--experiment", "named", plain=True)
+    # Output of rows is captured, and shown with an evaluation that fails.
+    verbose = evaluate(None, "-v", *THRESHOLD, "--experiment", "named", plain=True)
     verbose.assert_outcomes(passed=3, failed=1)
     verbose.stdout.re_match_lines(
         [r"eval_it\.py::eval_good PASSED +\[ 25%\]", r"eval_it\.py::eval_bad FAILED +\[ 50%\]"]
@@ -70,7 +70,7 @@ def test_selection_and_verbosity(evaluate: Evaluate, pytester: pytest.Pytester) 
     assert "a word from a row" in evaluate(None, "-s", plain=True).stdout.str()
 
 
-def test_a_run_without_a_name_is_an_experiment_of_its_own(evaluate: Evaluate) -> None:
+def test_a_run_without_a_name_makes_a_new_experiment(evaluate: Evaluate) -> None:
     names = set()
     for _ in range(2):
         result = evaluate('@foreach("i", [(1,)])\ndef eval_it(i):\n    return Score("ok", True)', plain=True)
@@ -239,11 +239,11 @@ def eval_plain(text):
     assert records("eval_indirect[two]")[0].outcome.prompt == "TWO"
     assert records("eval_of_fixture[gpu]")[0].outcome.prompt == "gpu"
     assert records("EvalClass::eval_method[tiny]")[0].outcome.prompt == 1
-    # Reordered by parameter, as pytest does: each is loaded once.
+    # pytest orders the items by parameter, so that each is loaded once.
     assert re.findall(r"(?:up|down):\w+", result.stdout.str()) == ["up:one", "down:one", "up:two", "down:two"]
 
 
-def test_errors_of_an_evaluation_are_said_without_our_traceback(evaluate: Evaluate) -> None:
+def test_errors_of_an_evaluation_have_no_traceback_of_doteval(evaluate: Evaluate) -> None:
     result = evaluate(
         """
 def broken():
@@ -293,7 +293,7 @@ def eval_fine(i):
     assert "local_evaluation.py" not in result.stdout.str()
 
 
-def test_an_interruption_keeps_what_is_done_and_tears_down(
+def test_an_interruption_keeps_done_rows_and_tears_down(
     evaluate: Evaluate, records: Records, pytester: pytest.Pytester
 ) -> None:
     result = evaluate(
@@ -391,7 +391,7 @@ def eval_it(i):
     assert all(re.search(r"eval_it +ok\.accuracy +1 .* 200 +0 +0", output) for output in outputs), outputs
 
 
-def test_no_trace_is_left_where_nothing_is_evaluated(pytester: pytest.Pytester, run_pytest: Evaluate) -> None:
+def test_nothing_is_written_when_nothing_is_evaluated(pytester: pytest.Pytester, run_pytest: Evaluate) -> None:
     pytester.makepyfile("import pytest\n@pytest.fixture(scope='session')\ndef s(): yield 1\ndef test_it(s): pass")
     result = run_pytest()
     result.assert_outcomes(passed=1)

@@ -1,4 +1,4 @@
-"""What the earlier doteval got wrong and is not tested elsewhere.
+"""Errors of the earlier doteval that are not tested elsewhere.
 
 Fixtures torn down before the rows ran, session fixtures made anew for each evaluation, and tests below
 evaluations that saw zeros: see test_scopes and test_tutorial. Duplicates from two processes: see test_manners.
@@ -23,9 +23,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("rows", [300, 3000])
-def test_progress_and_summary_read_results_once_however_many_there_are(
-    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_and_summary_read_results_once(rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     statements: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
@@ -38,7 +36,7 @@ def test_progress_and_summary_read_results_once_however_many_there_are(
     terminal = Terminal()
     monkeypatch.setattr(run_module.sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    # Each row draws, so that a progress line that asked the store would be seen to.
+    # Each row updates the progress line, so that a line that reads the store would show here.
     monkeypatch.setattr("doteval.local.progress._DRAW_SECONDS", 0.0)
     monkeypatch.setattr(Screen, "width", 80)
     sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
@@ -49,8 +47,8 @@ def test_progress_and_summary_read_results_once_however_many_there_are(
     assert results.summary()["ok"]["accuracy"] == 1.0
     assert terminal.getvalue().count("eval_it") >= rows
     reading = [each for each in statements if each.startswith("SELECT") and "FROM score" in each]
-    # They are a page: where it ends, the first score of a row, all of these together, and that there is no second one.
+    # The reads of one page: its end, the first score of a row, all scores together, and that there is no second page.
     assert len(reading) == 4
     assert sum("group_concat" in each for each in reading) == 1
-    # A transaction for some rows, at worst for each: a number that does not grow with the rows before.
+    # One transaction for several rows, at worst for each: the number does not grow with the rows before.
     assert len(statements) < 12 * rows + 100

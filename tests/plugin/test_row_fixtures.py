@@ -100,7 +100,7 @@ def test_after(caplog, capsys):
 
 
 @pytest.mark.parametrize("capture", ["-s", "--capture=fd"])
-def test_each_row_has_its_own(evaluate: Evaluate, pytester: pytest.Pytester, capture: str) -> None:
+def test_each_row_has_its_own_fixtures_of_pytest(evaluate: Evaluate, pytester: pytest.Pytester, capture: str) -> None:
     thresholds = [f"--fail-under={name}:ok.accuracy=1" for name in ("eval_capsys", "eval_monkeypatch")]
     result = evaluate(
         SOURCE, capture, "--junitxml=junit.xml", "-o", "junit_family=xunit1", *thresholds, "--max-errors=0"

@@ -33,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_results_have_a_summary_and_are_a_sequence_of_records(capfd: pytest.CaptureFixture[str]) -> None:
+def test_results_are_a_sequence_of_records_with_a_summary(capfd: pytest.CaptureFixture[str]) -> None:
     @foreach("question, answer", ROWS)
     def eval_math(question: str, answer: str, model: Model) -> Result:
         return Result(exact_match(model.solve(question), answer), prompt=question)
@@ -47,7 +47,7 @@ def test_results_have_a_summary_and_are_a_sequence_of_records(capfd: pytest.Capt
     assert results[-1].outcome.scores[0].value is False
     assert [record.row.index for record in results[1:]] == [1, 2]
     assert results.summary()["exact_match"]["accuracy"] == pytest.approx(2 / 3)
-    # As the releases that users know had it.
+    # As in doteval 0.22.
     assert results.summary()["metrics"] == {"exact_match": {"accuracy": pytest.approx(2 / 3)}}
     assert (results.summary()["total"], results.summary()["errors"]) == (3, 0)
     assert "exact_match.accuracy 0.6667" in repr(results)
@@ -55,7 +55,7 @@ def test_results_have_a_summary_and_are_a_sequence_of_records(capfd: pytest.Capt
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_same_name_goes_on_and_runs_failed_rows_again() -> None:
+def test_the_same_name_resumes_and_runs_failed_rows_again() -> None:
     broken = True
     seen: list[str] = []
 
@@ -78,7 +78,7 @@ def test_the_same_name_goes_on_and_runs_failed_rows_again() -> None:
     assert run(eval_math).experiment != run(eval_math).experiment
 
 
-def test_async_functions_overlap_inside_a_running_loop_too() -> None:
+def test_async_rows_overlap_even_inside_a_running_loop() -> None:
     in_flight, peak = 0, 0
     threads = set(threading.enumerate())
 
@@ -117,7 +117,7 @@ def test_batches_epochs_and_defaults() -> None:
     assert run(eval_batch, scale=3).summary()["length"]["mean"] == 3.0
 
 
-def test_what_does_not_fit_is_said() -> None:
+def test_missing_and_unknown_fixtures_are_errors() -> None:
     @foreach("i", [1])
     def eval_it(i: int, model: Model) -> Score:
         return Score("ok", True)
@@ -126,15 +126,15 @@ def test_what_does_not_fit_is_said() -> None:
         run(eval_it)
     with pytest.raises(UsageError, match="eval_it has no parameter modle"):
         run(eval_it, model=Model(), modle=Model())
-    with pytest.raises(UsageError, match="test_what_does_not_fit_is_said is not an evaluation"):
-        run(test_what_does_not_fit_is_said)
+    with pytest.raises(UsageError, match="test_missing_and_unknown_fixtures_are_errors is not an evaluation"):
+        run(test_missing_and_unknown_fixtures_are_errors)
     with pytest.raises(UsageError, match="samples must be at least 1, not 0"):
         run(eval_it, samples=0, model=Model())
     with pytest.raises(DatasetError, match="empty"):
         run(foreach("i", [])(lambda i: Score("ok", True)))
 
 
-def test_a_function_that_has_changed_is_noticed() -> None:
+def test_a_changed_function_is_refused() -> None:
     def define(value: bool) -> Any:
         source = f"def eval_it(i):\n    return Score('ok', {value}, ['accuracy'])"
         scope: dict[str, Any] = {"Score": Score}
@@ -182,5 +182,5 @@ def eval_sync(text):
     assert shown(2) == "[True, False]"
     assert "eval_sync" in shown(3)
     assert "exact_match.accuracy 1, 2 rows, 0 errors" in shown(3)
-    # All rows were done: the model, which is none, was not called.
+    # All rows were done, so the model, which cannot be called, was not called.
     assert shown(4) == "2"

@@ -1,4 +1,4 @@
-"""Fixtures of every scope are created and torn down exactly where pytest says, for rows too."""
+"""Fixtures of every scope are created and torn down where pytest's rules say, for rows too."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def eval_rows(i, of_row, of_session):
     assert events(result) == ["+session", "+module", *row, "-module", "-session"]
 
 
-def test_wide_fixtures_are_shared_by_evaluations_and_tests_below_them(evaluate: Evaluate) -> None:
+def test_wide_fixtures_are_shared_by_evaluations_and_tests(evaluate: Evaluate) -> None:
     result = evaluate(
         FIXTURES
         + """
@@ -134,7 +134,7 @@ def eval_it(i, of_module, of_session):
 
 
 @pytest.mark.parametrize(("kind", "concurrent"), [("async", 50), ("sync", 8)])
-def test_function_fixtures_stay_one_a_row_while_rows_overlap(evaluate: Evaluate, kind: str, concurrent: int) -> None:
+def test_overlapping_rows_have_function_fixtures_of_their_own(evaluate: Evaluate, kind: str, concurrent: int) -> None:
     pause, define = ("await asyncio.sleep(0.001)", "async def") if kind == "async" else ("time.sleep(0.001)", "def")
     result = evaluate(
         f"""
@@ -165,7 +165,7 @@ def own(inner, tmp_path, request):
         assert id(inner) not in owners
         owners[id(inner)] = i
         peak[0] = max(peak[0], len(owners))
-    # The first rows wait for each other: the window must open as wide as it was told.
+    # The first rows wait for each other, so a window that opens less wide than it should fails the test.
     while peak[0] < {concurrent}:
         {pause}
     {pause}
@@ -181,7 +181,7 @@ def own(inner, tmp_path, request):
     result.stdout.re_match_lines([r"eval_overlap +ok\.accuracy +1 .* 400 +0 +0"])
 
 
-def test_fixtures_looked_up_during_the_call_are_the_rows_own(evaluate: Evaluate) -> None:
+def test_fixtures_looked_up_during_the_call_belong_to_the_row(evaluate: Evaluate) -> None:
     result = evaluate(
         """
 @pytest.fixture

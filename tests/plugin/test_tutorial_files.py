@@ -1,4 +1,4 @@
-"""The files of the tutorial "Share expensive resources", as they are, do what it says of them."""
+"""The unchanged files of the tutorial "Share expensive resources" do what the tutorial says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not TUTORIAL.is_dir(), reason="the tutorial is n
 
 @pytest.fixture
 def tutorial(pytester: pytest.Pytester, run_pytest: Evaluate):  # type: ignore[no-untyped-def]
-    """Run pytest as the tutorial does: on one of its files, verbosely, with what is printed shown."""
+    """Run pytest as the tutorial does: on one of its files, verbosely and without capture."""
 
     def run(name: str, *arguments: str) -> pytest.RunResult:
         file = name.partition("::")[0]
@@ -42,7 +42,7 @@ def test_fixture_scopes(tutorial: Evaluate) -> None:
     assert output.count("Cleaning up function-scoped model") == 3
     assert output.count("Creating session-scoped model...") == 1
     assert re.search(r"Cleaning up session model: Model loaded at [\d.]+, used 3 times", output)
-    # Each model is gone before the next is made, and loading takes 2 s: three times, and once.
+    # Each model is unloaded before the next is loaded; a load takes 2 s and happens three times, or once.
     order = re.findall(r"(Creating|Cleaning up) function", output)
     assert order == ["Creating", "Cleaning up"] * 3
     assert 8 <= seconds_of(result) < 16
@@ -59,7 +59,7 @@ def test_model_pooling_with_a_server(
     result = tutorial("eval_model_pooling.py")
     result.assert_outcomes(passed=2)
     output = result.stdout.str()
-    # Six rows, four texts, and the connection check.
+    # Six rows with four texts, and the connection check.
     assert mock_openai.stats()["requests"] == 5
     assert output.count("Creating shared OpenAI client...") == 1
     result.stdout.fnmatch_lines(
@@ -119,7 +119,7 @@ def test_fixture_performance(tutorial: Evaluate, node: str, loads: int, used: li
 
 
 def test_the_scopes_of_the_article_hold_for_evaluations(pytester: pytest.Pytester, run_pytest: Evaluate) -> None:
-    # The article's tests turned into evaluations of two rows each.
+    # The tests of the article, written as evaluations of two rows each.
     text = (TUTORIAL / "test_app.py").read_text()
     text = text.replace("def test_", "def eval_").replace(
         "@pytest.mark.parametrize('option', ['first', 'second'])", "@foreach('option', ['first', 'second'])"

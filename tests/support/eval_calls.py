@@ -1,4 +1,4 @@
-"""Eval functions to be called, and the policy that calls them once."""
+"""Eval functions for tests of calls, and the policy without retries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Run = Callable[..., Outcome]
 
 
 def raising(*errors: BaseException) -> Callable[[], Any]:
-    """A function that raises these, one a call, and then returns a score. It counts its calls."""
+    """A function that raises these errors, one for each call, and then returns a score. It counts its calls."""
     left = list(errors)
 
     def function() -> Score:

@@ -1,4 +1,4 @@
-"""Which private names a file of doteval takes from pytest."""
+"""Lists the private names of pytest that a file of doteval uses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def private_names(path: Path) -> Iterator[str]:
-    """What a file takes from `_pytest`, and the attributes and arguments with an underscore that are not its own."""
+    """Yield what a file imports from `_pytest`, and the private attributes and arguments that it does not define."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     own = {
         node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)

@@ -1,4 +1,4 @@
-"""A scheduler on the evaluations of an embedded session, and what its assignments reported."""
+"""Runs a scheduler on the evaluations of an embedded session, and keeps what its assignments report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from doteval.pytest_runtime.evaluation_setup import EvaluationSetup
 from doteval.runner.assignments import Assignment
 from doteval.runner.scheduler import Scheduler
 
-# Seconds after which a test that waits for ever is ended, so that it fails and does not hang.
+# Seconds after which a test that hangs is ended, so that it fails.
 TIMEOUT_SECONDS = 20.0
 
 HEADER = """
@@ -52,7 +52,7 @@ def own():
     return source
 
 
-# Rows that say that they ran.
+# Rows that note in `events` that they ran.
 SIMPLE = four_kinds("events.append(x)")
 
 
@@ -73,12 +73,13 @@ class Reported:
         self.outcomes[row.index] = outcome
         self.recorded[row.index] += 1
 
-    def ended(self, cut: BaseException | None) -> None:
-        self.ends.append(cut)
+    def ended(self, error: BaseException | None) -> None:
+        self.ends.append(error)
         self.over.set()
 
     @property
     def ended_by(self) -> BaseException | None:
+        """The error that ended the assignment early, None if there was none."""
         assert len(self.ends) == 1, "an assignment ends exactly once"
         return self.ends[0]
 
@@ -94,7 +95,7 @@ class Reported:
 
 
 class Bench:
-    """A scheduler on the evaluations of one session; they are in `items`, by name, and their module is `module`."""
+    """A scheduler on the evaluations of one session: `items` has them by name, and `module` is their module."""
 
     def __init__(self, collected: Collected, **settings: Any) -> None:
         self.items = {item.evaluation_name: item for item in collected.items}
@@ -117,7 +118,7 @@ class Bench:
         return reported
 
     def serve(self) -> None:
-        """Serve on this thread until what was assigned so far has ended, then close the setup."""
+        """Serve on this thread until what was assigned so far has ended, then tear everything down."""
         waited = list(self.reported)
 
         def wait() -> None:
@@ -125,10 +126,10 @@ class Bench:
                 self.scheduler.wind_down()
 
         threading.Thread(target=wait, daemon=True).start()
-        self.serve_until_left()
+        self.serve_until_wound_down()
 
-    def serve_until_left(self) -> None:
-        """Serve on this thread until somebody winds the scheduler down, then close the setup."""
+    def serve_until_wound_down(self) -> None:
+        """Serve on this thread until the scheduler winds down, then tear everything down."""
         watchdog = threading.Timer(TIMEOUT_SECONDS, self.scheduler.post, [give_up])
         watchdog.start()
         try:
@@ -138,7 +139,7 @@ class Bench:
         self.setup.close()
 
     def run(self, name: str, given: int | Iterator[Row] = 1) -> Reported:
-        """Have one assignment worked off on this thread, as plain pytest does. The setup stays open."""
+        """Run one assignment on this thread, as plain pytest does. Shared fixtures stay loaded."""
         assignment, reported = self.assignment(name, given)
         self.reported.append(reported)
         self.setup.enter(self.items[name])
@@ -152,5 +153,5 @@ class Bench:
 
 
 def give_up() -> None:
-    """Posted to a scheduler: ends whatever it waits for."""
+    """Ends what a scheduler waits for, when it is posted to it."""
     raise TimeoutError("waited in vain")

@@ -1,4 +1,4 @@
-"""@foreach and @batch: what they mark, what they hide from pytest, what they refuse."""
+"""@foreach and @batch: the specs they attach, the parameters they hide from pytest, and their errors."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class TestColumns:
         assert parse_columns(text) == columns
 
     @pytest.mark.parametrize("text", ["", "a,", "a b", "1a", "a,,b", "a-b"])
-    def test_what_is_no_parameter_name(self, text):
+    def test_a_column_must_be_an_identifier(self, text):
         with pytest.raises(ColumnError, match="not a parameter name"):
             parse_columns(text)
 
-    def test_twice(self):
+    def test_a_column_named_twice(self):
         with pytest.raises(ColumnError, match="twice"):
             parse_columns("a,b,a")
 
@@ -60,7 +60,7 @@ class TestForeach:
 
         assert parameters(eval_case) == ["model", "client", "rest"]
 
-    def test_the_decorated_function_itself_is_left_alone(self):
+    def test_the_decorated_function_itself_is_not_changed(self):
         def eval_case(text, model):
             pass
 
@@ -93,7 +93,7 @@ class TestForeach:
         assert EvalThings().eval_case(1, "m") == (1, "m")
 
     @pytest.mark.parametrize("asynchronous", [False, True])
-    def test_callables_that_are_no_functions(self, asynchronous):
+    def test_callables_that_are_not_functions(self, asynchronous):
         def plain(n, extra):
             return n + extra
 
@@ -130,7 +130,7 @@ class TestForeach:
         assert "secret" not in repr(spec_of(foreach("n", ["secret"])(lambda n: n)))
 
     @pytest.mark.parametrize("thing", [None, 1, len, object()])
-    def test_what_is_not_marked(self, thing):
+    def test_other_objects_have_no_spec(self, thing):
         assert spec_of(thing) is None
 
 
@@ -160,7 +160,7 @@ class TestRegisteredDatasets:
     def colours(self):
         register("colours", Colours)
 
-    def test_its_columns_are_used(self):
+    def test_the_columns_of_the_dataset_are_used(self):
         @foreach.colours("test", shade="dark", retries=3)
         def eval_colour(name, code, model):
             pass
@@ -183,7 +183,7 @@ class TestRegisteredDatasets:
             foreach.colors("test")
         assert raised.value.remedy == "Did you mean 'colours'?"
 
-    def test_looking_around_does_no_harm(self):
+    def test_unknown_attributes_are_missing(self):
         assert not hasattr(foreach, "__wrapped__")
         assert not hasattr(foreach, "no_such_dataset")
         assert getattr(foreach, "no_such_dataset", None) is None

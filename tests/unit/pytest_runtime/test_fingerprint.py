@@ -1,4 +1,4 @@
-"""Which files an evaluation consists of, and whether two machines have the same."""
+"""Fingerprints: which files an evaluation consists of, and whether two machines have the same files."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def prints(collected: Collected) -> dict[str, str]:
     return fingerprint(item)
 
 
-def test_the_file_itself_and_nothing_beside_it(in_session: InSession) -> None:
+def test_the_evaluation_file_counts_and_its_neighbours_do_not(in_session: InSession) -> None:
     files = {"eval_it.py": EVAL, "eval_other.py": "", "helpers.py": "", "data.csv": "x\n1\n"}
     assert list(in_session(prints, files, "eval_it.py")) == ["eval_it.py"]
 
 
-def test_imports_are_followed_to_the_end_and_in_functions_too(in_session: InSession) -> None:
+def test_imports_are_followed_transitively_and_in_functions(in_session: InSession) -> None:
     files = {
         "eval_it.py": "import first\n" + EVAL + "\ndef late():\n    from third import value\n",
         "first.py": "from second import *\nimport json",
@@ -54,7 +54,9 @@ DEEP = {"package/__init__.py", "package/inner/__init__.py", "package/inner/deep.
         ("from package.inner.deep import up", DEEP),
     ],
 )
-def test_packages_with_what_their_init_imports(in_session: InSession, statement: str, expected: set[str]) -> None:
+def test_a_package_counts_with_the_imports_of_its_init(
+    in_session: InSession, statement: str, expected: set[str]
+) -> None:
     files = {
         "eval_it.py": statement + "\n" + EVAL,
         "package/__init__.py": "",
@@ -89,12 +91,12 @@ def test_relative_imports(in_session: InSession, statement: str, expected: set[s
         "project/evals/sub/near.py": "",
         "project/evals/eval_it.py": statement + "\n" + EVAL,
     }
-    # The packages that it lies in are imported with it.
+    # Importing a module imports the packages that it lies in.
     always = {"project/__init__.py", "project/evals/__init__.py", "project/evals/eval_it.py"}
     assert in_session(prints, files).keys() == always | {f"project/{path}" for path in expected}
 
 
-def test_every_conftest_up_to_the_root_with_its_imports_and_no_other(in_session: InSession) -> None:
+def test_every_conftest_up_to_the_root_counts_with_its_imports(in_session: InSession) -> None:
     files = {
         "pyproject.toml": "[tool.pytest.ini_options]\n",
         "conftest.py": "import models",
@@ -108,12 +110,12 @@ def test_every_conftest_up_to_the_root_with_its_imports_and_no_other(in_session:
     assert list(found) == ["conftest.py", "evals/conftest.py", "evals/eval_it.py", "models.py"]
 
 
-def test_the_root_conftest_counts_from_inside_too(in_session: InSession) -> None:
+def test_the_root_conftest_counts_when_pytest_starts_in_a_subfolder(in_session: InSession) -> None:
     files = {"pyproject.toml": "[tool.pytest.ini_options]\n", "conftest.py": "", "evals/eval_it.py": EVAL}
     assert list(in_session(prints, files, "evals/eval_it.py")) == ["conftest.py", "evals/eval_it.py"]
 
 
-def test_doteval_itself_does_not_count_where_it_lies_below_the_root(
+def test_doteval_itself_does_not_count_below_the_root(
     in_session: InSession, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("doteval.pytest_runtime.fingerprint._OWN_PACKAGE", pytester.path / "own")
@@ -142,7 +144,7 @@ def test_files_outside_of_the_root_do_not_count(
     assert list(in_session(prints, files)) == ["evals/eval_it.py"]
 
 
-def test_a_hash_is_of_the_content_alone(in_session: InSession) -> None:
+def test_the_hash_depends_only_on_the_content(in_session: InSession) -> None:
     before = in_session(prints, {"one/eval_it.py": "import helping\n" + EVAL, "one/helping.py": "a = 1"}, "one")
     same = in_session(prints, {"two/eval_it.py": "import helping\n" + EVAL, "two/helping.py": "a = 1"}, "two")
     other = in_session(prints, {"three/eval_it.py": "import helping\n" + EVAL, "three/helping.py": "a = 2"}, "three")
@@ -153,7 +155,7 @@ def test_a_hash_is_of_the_content_alone(in_session: InSession) -> None:
     assert values[0][1] != values[2][1]
 
 
-def test_it_does_not_depend_on_what_was_collected_before(in_session: InSession) -> None:
+def test_earlier_collections_do_not_change_the_fingerprint(in_session: InSession) -> None:
     def of_third(collected: Collected) -> dict[str, str]:
         (item,) = (item for item in collected.items if item.path.name == "eval_3.py")
         return fingerprint(item)
@@ -171,7 +173,7 @@ def test_it_does_not_depend_on_what_was_collected_before(in_session: InSession) 
     assert dict(found.pop()).keys() == {"eval_3.py", "shared1.py", "base.py"}
 
 
-def test_evaluations_of_a_class_and_parameters_share_it(in_session: InSession) -> None:
+def test_evaluations_of_a_class_and_parameters_share_a_fingerprint(in_session: InSession) -> None:
     source = """
 import pytest
 from doteval import Score, foreach
@@ -188,7 +190,7 @@ class EvalA:
     assert specs[0].fingerprint == specs[1].fingerprint
 
 
-def test_how_many_rows_run_at_once_goes_with_it(in_session: InSession) -> None:
+def test_the_specification_has_the_concurrency(in_session: InSession) -> None:
     source = """
 from doteval import Score, foreach
 from doteval.concurrency import Adaptive
@@ -206,8 +208,8 @@ def eval_its_own(x): ...
 async def eval_adaptive(x): ...
 """
     specs = in_session(lambda collected: [specify(item) for item in collected.items], {"eval_it.py": source})
-    told = [(spec.config.concurrency, spec.config.concurrency_is_own) for spec in specs]
-    assert told == [(1, False), (10, False), (7, True), (3, True)]
+    concurrency = [(spec.config.concurrency, spec.config.concurrency_is_own) for spec in specs]
+    assert concurrency == [(1, False), (10, False), (7, True), (3, True)]
 
 
 # Comparing.
@@ -218,30 +220,30 @@ def test_the_same_files_do_not_differ() -> None:
     assert differing_files(files, dict(reversed(files.items()))) == []
 
 
-def test_what_differs_is_named() -> None:
+def test_differing_files_are_named() -> None:
     theirs = {"eval_it.py": "1", "same.py": "1", "theirs.py": "1", "changed.py": "1"}
     ours = {"eval_it.py": "1", "same.py": "1", "ours.py": "1", "changed.py": "2"}
     assert differing_files(theirs, ours) == ["changed.py", "ours.py", "theirs.py"]
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_root_directories_may_lie_inside_one_another(turned: bool) -> None:
+@pytest.mark.parametrize("swapped", [False, True])
+def test_root_directories_may_lie_inside_one_another(swapped: bool) -> None:
     outer = {"project/evals/conftest.py": "1", "project/evals/eval_it.py": "2", "project/evals/lib/x.py": "3"}
     inner = {"conftest.py": "1", "eval_it.py": "2", "lib/x.py": "3"}
-    pair = (inner, outer) if turned else (outer, inner)
+    pair = (inner, outer) if swapped else (outer, inner)
     assert differing_files(*pair) == []
     inner["lib/x.py"] = "4"
     assert differing_files(*pair) == ["lib/x.py"]
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_file_above_the_inner_root_is_one_that_only_one_side_has(turned: bool) -> None:
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_file_above_the_inner_root_is_one_that_only_one_side_has(swapped: bool) -> None:
     outer = {"conftest.py": "0", "evals/conftest.py": "1", "evals/eval_it.py": "2"}
     inner = {"conftest.py": "1", "eval_it.py": "2"}
-    assert differing_files(*((inner, outer) if turned else (outer, inner))) == ["../conftest.py"]
+    assert differing_files(*((inner, outer) if swapped else (outer, inner))) == ["../conftest.py"]
 
 
-def test_files_of_the_same_name_in_several_folders_are_told_apart() -> None:
+def test_files_of_the_same_name_in_several_folders_are_distinguished() -> None:
     outer = {"evals/a/eval_it.py": "1", "evals/a/util.py": "2", "evals/b/util.py": "3"}
     inner = {"a/eval_it.py": "1", "a/util.py": "2", "b/util.py": "3"}
     assert differing_files(outer, inner) == []

@@ -1,4 +1,4 @@
-"""The watch over teardowns: each fixture has its own time, and only one that is stuck is overdue."""
+"""The fixture watchdog: each teardown has the whole limit, and only a stuck one is reported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from doteval.pytest_runtime.fixture_watchdog import FixtureWatchdog
 
 
 class Definition:
-    """What the watch reads of a fixture definition."""
+    """The attributes of a fixture definition that the watchdog reads."""
 
     def __init__(self, argname: str) -> None:
         self.argname = argname
@@ -19,7 +19,7 @@ class Definition:
 
 
 class Bench:
-    """A thread that waits, a clock that the test moves, and what the thread is said to tear down."""
+    """A waiting thread, a clock that the test moves, and the teardown that the thread seems to run."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -28,11 +28,11 @@ class Bench:
         self.thread = threading.Thread(target=self.end.wait, daemon=True)
         self.thread.start()
         monkeypatch.setattr(pytest_internals, "teardown_under_way", lambda _: self.tearing_down)
-        self.watch = FixtureWatchdog(self.thread, 10.0, clock=lambda: self.now)
+        self.watchdog = FixtureWatchdog(self.thread, 10.0, clock=lambda: self.now)
 
     def after(self, seconds: float) -> str | None:
         self.now += seconds
-        return self.watch.overdue()
+        return self.watchdog.overdue()
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_teardown_that_takes_too_long_is_named(bench: Bench) -> None:
     assert bench.after(0.2) == "the teardown of the fixture 'model' (session)"
 
 
-def test_each_teardown_has_its_own_time_even_of_the_same_fixture(bench: Bench) -> None:
+def test_each_teardown_has_the_whole_limit_even_of_the_same_fixture(bench: Bench) -> None:
     for _ in range(5):
         bench.tearing_down = object(), Definition("model")
         assert bench.after(1.0) is None
@@ -57,8 +57,8 @@ def test_each_teardown_has_its_own_time_even_of_the_same_fixture(bench: Bench) -
     assert bench.after(100.0) is None
 
 
-def test_what_comes_after_the_fixtures_has_its_time_too(bench: Bench) -> None:
-    bench.watch.closing()
+def test_the_end_of_the_session_has_the_limit_too(bench: Bench) -> None:
+    bench.watchdog.closing()
     assert bench.after(0.0) is None
     assert bench.after(11.0) == "the end of the pytest session"
     bench.end.set()
@@ -66,12 +66,12 @@ def test_what_comes_after_the_fixtures_has_its_time_too(bench: Bench) -> None:
     assert bench.after(100.0) is None
 
 
-def test_a_load_that_nobody_waits_for_has_its_time_and_the_end_after_it_its_own(bench: Bench) -> None:
-    bench.watch.closing("the load")
+def test_an_abandoned_load_and_the_end_after_it_have_the_limit_each(bench: Bench) -> None:
+    bench.watchdog.closing("the load")
     assert bench.after(0.0) is None
     assert bench.after(9.0) is None
-    bench.watch.closing()
+    bench.watchdog.closing()
     assert bench.after(2.0) is None
-    bench.watch.closing("the load")
+    bench.watchdog.closing("the load")
     assert bench.after(0.0) is None
     assert bench.after(11.0) == "the load"

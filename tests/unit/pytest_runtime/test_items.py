@@ -1,4 +1,4 @@
-"""What pytest collects as evaluations, and what they are called."""
+"""Which functions pytest collects as evaluations, and the names they get."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def facts(collected: Collected) -> dict[str, EvaluationItem]:
     return {item.evaluation_name: item for item in collected.items}
 
 
-def test_functions_named_eval_below_foreach_in_files_named_eval(in_session: InSession) -> None:
+def test_functions_named_eval_with_foreach_in_files_named_eval_are_collected(in_session: InSession) -> None:
     source = (
         HEADER
         + f"""
@@ -52,12 +52,12 @@ eval_value = 3
     ]
 
 
-def test_a_file_that_is_named_is_collected_whatever_its_name(in_session: InSession) -> None:
+def test_a_file_on_the_command_line_is_collected_whatever_its_name(in_session: InSession) -> None:
     files = {"mine.py": HEADER + f"{ROWS}\ndef eval_it(x): ...\n", "eval_other.py": ""}
     assert in_session(names, files, "mine.py") == ["eval_it"]
 
 
-def test_an_evaluation_in_a_test_file_is_one_too(in_session: InSession) -> None:
+def test_evaluations_in_test_files_are_collected(in_session: InSession) -> None:
     source = HEADER + f"{ROWS}\ndef eval_it(x): ...\n\ndef test_it(): ...\n"
 
     def body(collected: Collected) -> list[str]:
@@ -66,7 +66,7 @@ def test_an_evaluation_in_a_test_file_is_one_too(in_session: InSession) -> None:
     assert in_session(body, {"test_it.py": source}) == ["EvaluationItem", "Function"]
 
 
-def test_pytests_own_patterns_do_not_make_tests_of_evaluations(in_session: InSession) -> None:
+def test_pytests_own_patterns_collect_no_evaluation_as_a_test(in_session: InSession) -> None:
     ini = "[pytest]\npython_files = eval_*.py test_*.py\npython_functions = eval_* test_*\n"
     source = HEADER + f"{ROWS}\ndef eval_it(x): ...\n\ndef test_it(): ...\n"
 
@@ -126,7 +126,7 @@ class EvalDerived(EvalBase):
 )
 
 
-def test_classes_named_eval_or_test_with_their_bases_and_inner_ones(in_session: InSession) -> None:
+def test_classes_named_eval_or_test_are_collected_with_bases_and_inner_classes(in_session: InSession) -> None:
     assert sorted(in_session(names, {"eval_it.py": CLASSES})) == sorted(
         [
             "EvalA::eval_it",
@@ -247,7 +247,7 @@ class EvalA:
 )
 
 
-def test_rows_share_a_call_only_if_they_have_nothing_of_their_own(in_session: InSession) -> None:
+def test_rows_share_a_call_only_if_they_have_no_fixtures_of_their_own(in_session: InSession) -> None:
     def body(collected: Collected) -> dict[str, bool]:
         return {item.evaluation_name: item.has_row_fixtures() for item in collected.items}
 
@@ -264,7 +264,7 @@ def test_rows_share_a_call_only_if_they_have_nothing_of_their_own(in_session: In
     }
 
 
-def test_which_fixtures_are_shared_and_which_let_one_row_run_at_a_time(in_session: InSession) -> None:
+def test_shared_fixtures_and_exclusive_fixtures(in_session: InSession) -> None:
     def body(collected: Collected) -> dict[str, tuple[list[str], list[str]]]:
         return {
             item.evaluation_name: (item.wide_fixture_names(), item.exclusive_fixture_names())
@@ -279,18 +279,18 @@ def test_which_fixtures_are_shared_and_which_let_one_row_run_at_a_time(in_sessio
     assert found["eval_captured"][1] == ["capsys", "caplog", "monkeypatch"]
 
 
-def test_an_autouse_fixture_of_a_row_counts(in_session: InSession) -> None:
+def test_an_autouse_fixture_of_a_row_counts_as_its_own(in_session: InSession) -> None:
     source = HEADER + f"@pytest.fixture(autouse=True)\ndef each(): ...\n\n{ROWS}\ndef eval_it(x): ...\n"
     assert in_session(lambda collected: collected.items[0].has_row_fixtures(), {"eval_it.py": source})
 
 
-def test_async_is_seen(in_session: InSession) -> None:
+def test_async_functions_are_recognised(in_session: InSession) -> None:
     found = in_session(facts, {"eval_it.py": SHARING})
     assert found["eval_wide"].is_async
     assert not found["eval_own"].is_async
 
 
-# What cannot be collected.
+# Collection errors.
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_async_is_seen(in_session: InSession) -> None:
     ],
     ids=["import", "syntax", "none", "node", "column"],
 )
-def test_what_cannot_be_collected_is_said(
+def test_collection_errors_say_what_is_wrong(
     in_session: InSession, files: dict[str, str], arguments: list[str], message: str
 ) -> None:
     with pytest.raises(EvaluationFileError, match=message) as raised:

@@ -1,6 +1,6 @@
-"""Each private name of pytest that the row runner stands on, and what it takes for granted of it.
+"""Tests each private name of pytest that the row runner relies on.
 
-A new version of pytest that changes one fails here, and says which.
+If a new version of pytest changes one, a test fails and names it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from tests.unit.conftest import InSession
 COVERED: set[str] = set()
 
 
-def stands_on(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Says which private names a test is for, and names them when it fails."""
+def relies_on(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Declare the private names that a test is for, and name them when it fails."""
     COVERED.update(names)
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
@@ -42,10 +42,10 @@ def stands_on(*names: str) -> Callable[[Callable[..., None]], Callable[..., None
         def run(*args: Any, **kwargs: Any) -> None:
             try:
                 test(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it says what has changed
+            except Exception as error:  # noqa: BLE001 - any error shows what has changed
                 pytest.fail(
                     f"pytest {pytest.__version__} has changed {' or '.join(names)}, "
-                    f"which doteval.pytest_runtime stands on: {type(error).__name__}: {error}\n"
+                    f"which doteval.pytest_runtime relies on: {type(error).__name__}: {error}\n"
                     "Adapt pytest_internals.py, or leave this version out of the "
                     "range in pyproject.toml."
                 )
@@ -112,7 +112,7 @@ def row_of(item: EvaluationItem, info: Any = None) -> RowItem:
 def test_every_private_name_has_a_test() -> None:
     folder = Path(doteval.pytest_runtime.__file__).parent
     used = {name for path in folder.rglob("*.py") for name in private_names(path)}
-    # This one is Python's own, and documented.
+    # Not pytest's: this name is Python's own, and documented.
     assert used - {"_current_frames"} == COVERED
 
 
@@ -126,14 +126,14 @@ def test_pytest_is_of_the_pinned_range() -> None:
     assert any(each.operator == "<" for each in pinned.specifier), "private names need an upper bound"
 
 
-@stands_on("_setupstate", "SetupState")
-def test_the_session_has_one_set_up_state_that_is_ours_to_replace(inside: Inside) -> None:
+@relies_on("_setupstate", "SetupState")
+def test_the_session_has_one_set_up_state_that_can_be_replaced(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         ours = item.session._setupstate
         assert type(ours) is internals.RowSetupState
         assert isinstance(ours, internals.SetupState)
         assert type(ours).__mro__[1].__module__ == "_pytest.runner"
-        # pytest's own hooks ask the session for it each time.
+        # pytest's own hooks read it from the session each time.
         item.ihook.pytest_runtest_setup(item=item)
         assert list(ours.stack) == item.listchain()
         assert ours.is_node_active(item)
@@ -148,7 +148,7 @@ def test_the_session_has_one_set_up_state_that_is_ours_to_replace(inside: Inside
     inside(body)
 
 
-@stands_on("SetupState")
+@relies_on("SetupState")
 def test_a_session_can_be_set_up_alone_and_a_failed_set_up_is_kept(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         internals.set_up_session(item.session)
@@ -156,7 +156,7 @@ def test_a_session_can_be_set_up_alone_and_a_failed_set_up_is_kept(inside: Insid
         assert list(state.stack) == [item.session]
         internals.set_up_session(item.session)
         definition_of(item, "of_session").func = lambda: 1 / 0
-        # A stage that is entered again gets the same error, in no time.
+        # A second set-up raises the same error at once.
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
                 state.setup(item)
@@ -165,7 +165,7 @@ def test_a_session_can_be_set_up_alone_and_a_failed_set_up_is_kept(inside: Insid
     inside(body)
 
 
-@stands_on("_initrequest", "_request", "_pyfuncitem")
+@relies_on("_initrequest", "_request", "_pyfuncitem")
 def test_an_item_has_one_request_which_can_be_renewed(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         before = item._request
@@ -175,14 +175,14 @@ def test_an_item_has_one_request_which_can_be_renewed(inside: Inside) -> None:
         assert item._request is not before
         assert item.funcargs == {}
         row = row_of(item)
-        # Called by pytest itself while the row is made.
+        # pytest itself calls it while the row is made.
         assert row.row_finalizers == []
 
     inside(body)
 
 
-@stands_on("SubRequest", "FixtureDef")
-def test_fixtures_get_a_request_that_knows_the_item_and_fill_their_definition(inside: Inside) -> None:
+@relies_on("SubRequest", "FixtureDef")
+def test_fixtures_get_a_request_with_the_item_and_fill_their_definition(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         internals.set_up_session(item.session)
         definition: Any = definition_of(item, "of_session")
@@ -190,13 +190,13 @@ def test_fixtures_get_a_request_that_knows_the_item_and_fill_their_definition(in
         assert (definition.argname, definition.baseid, definition.argnames) == ("of_session", "eval_it.py", ())
         assert definition.cached_result is None
         original = definition.func
-        # Async fixtures are given a sync function while they are set up.
+        # Async fixtures hold a sync function while they are set up.
         definition.func = lambda: "value"
         item.loading = True
         value = item._request.getfixturevalue("of_session")
         definition.func = original
         assert value == "value"
-        # mypy takes the attribute for the None of above.
+        # mypy still takes the attribute for None.
         cached: Any = vars(definition)["cached_result"]
         assert (cached[0], cached[2]) == ("value", None)
         assert issubclass(internals.SubRequest, pytest.FixtureRequest)
@@ -206,8 +206,8 @@ def test_fixtures_get_a_request_that_knows_the_item_and_fill_their_definition(in
     inside(body)
 
 
-@stands_on("FixtureDef")
-def test_an_error_is_kept_as_the_third_of_what_is_cached(inside: Inside) -> None:
+@relies_on("FixtureDef")
+def test_an_error_is_cached_as_the_third_part(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         internals.set_up_session(item.session)
         definition = definition_of(item, "of_session")
@@ -221,8 +221,8 @@ def test_an_error_is_kept_as_the_third_of_what_is_cached(inside: Inside) -> None
     inside(body)
 
 
-@stands_on("_finalizers", "FixtureDef")
-def test_a_copy_of_a_definition_is_loaded_and_torn_down_alone(inside: Inside) -> None:
+@relies_on("_finalizers", "FixtureDef")
+def test_a_copy_of_a_definition_is_loaded_and_torn_down_separately(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         definition = definition_of(item, "of_function")
         definition.cached_result, definition._finalizers[:] = ("original", None, None), [lambda: None]
@@ -232,15 +232,15 @@ def test_a_copy_of_a_definition_is_loaded_and_torn_down_alone(inside: Inside) ->
         assert fresh._finalizers == []
         fresh.addfinalizer(lambda: None)
         assert len(fresh._finalizers) == len(definition._finalizers) == 1
-        # Nothing else in a definition changes when it is loaded.
+        # Loading changes nothing else in a definition.
         mutable = {name for name, value in vars(fresh).items() if isinstance(value, list | dict | set)}
         assert mutable == {"_finalizers"}
 
     inside(body)
 
 
-@stands_on("FixtureDef")
-def test_the_fixture_that_a_thread_is_tearing_down_is_found_from_outside(inside: Inside) -> None:
+@relies_on("FixtureDef")
+def test_the_fixture_that_a_thread_is_tearing_down_is_found_on_its_stack(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         definition = definition_of(item, "of_session")
         definition.cached_result = ("value", None, None)
@@ -256,8 +256,8 @@ def test_the_fixture_that_a_thread_is_tearing_down_is_found_from_outside(inside:
     inside(body)
 
 
-@stands_on("FixtureDef")
-def test_a_view_gives_the_value_and_forgets_who_used_it(inside: Inside) -> None:
+@relies_on("FixtureDef")
+def test_a_loaded_view_returns_the_value_and_keeps_no_finalizers(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         definition = definition_of(item, "of_module")
         assert internals.loaded_view(definition) is definition
@@ -266,7 +266,7 @@ def test_a_view_gives_the_value_and_forgets_who_used_it(inside: Inside) -> None:
         assert view.execute(None) == "value"  # type: ignore[arg-type]
         view.addfinalizer(lambda: None)
         assert definition._finalizers == []
-        # Nothing but these two is asked of a definition that has a value.
+        # pytest calls only these two methods of a definition that has a value.
         assert {name for name in vars(internals.LoadedFixture) if not name.startswith("__")} == {
             "execute",
             "addfinalizer",
@@ -275,8 +275,8 @@ def test_a_view_gives_the_value_and_forgets_who_used_it(inside: Inside) -> None:
     inside(body)
 
 
-@stands_on("_get_active_fixturedef", "_fixture_defs", "TopRequest", "_ispytest")
-def test_look_ups_of_a_row_pass_our_request_and_take_the_lock(inside: Inside) -> None:
+@relies_on("_get_active_fixturedef", "_fixture_defs", "TopRequest", "_ispytest")
+def test_look_ups_of_a_row_go_through_row_request_and_take_the_lock(inside: Inside) -> None:
     class Lock:
         taken = 0
 
@@ -295,13 +295,13 @@ def test_look_ups_of_a_row_pass_our_request_and_take_the_lock(inside: Inside) ->
         assert lock.taken == 1
         assert request._fixture_defs["of_session"].cached_result == (value, None, None)
         assert request.getfixturevalue("of_session") is value
-        # What a row has looked up already takes no lock.
+        # A fixture that the row has looked up already takes no lock.
         assert lock.taken == 1
 
     inside(body)
 
 
-@stands_on("_fixtureinfo", "FuncFixtureInfo")
+@relies_on("_fixtureinfo", "FuncFixtureInfo")
 def test_fixture_info_has_four_parts_and_is_looked_up_by_get(inside: Inside) -> None:
     class Own(dict[str, Any]):
         asked: list[str] = []  # noqa: RUF012
@@ -314,7 +314,7 @@ def test_fixture_info_has_four_parts_and_is_looked_up_by_get(inside: Inside) -> 
         shared = internals.fixture_info(item)
         assert shared.argnames == ("n", "m", "of_function", "tmp_path", "caplog", "request")
         assert {"of_session", "of_module", "tmp_path_factory"} <= set(shared.names_closure)
-        # A column is no fixture.
+        # A column is not a fixture.
         assert "x" not in shared.names_closure
         info = internals.FuncFixtureInfo(
             argnames=shared.argnames,
@@ -332,8 +332,8 @@ def test_fixture_info_has_four_parts_and_is_looked_up_by_get(inside: Inside) -> 
     inside(body)
 
 
-@stands_on("_scope", "_arg2scope", "Scope")
-def test_scopes_and_the_ones_that_parametrize_overrides(inside: Inside) -> None:
+@relies_on("_scope", "_arg2scope", "Scope")
+def test_scopes_and_their_overrides_by_parametrize(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         scopes = {
             name: internals.scope_of(definition_of(item, name), item)
@@ -355,8 +355,8 @@ def test_scopes_and_the_ones_that_parametrize_overrides(inside: Inside) -> None:
     inside(body)
 
 
-@stands_on("get_direct_param_fixture_func")
-def test_a_value_of_parametrize_is_a_fixture_of_one_known_function(inside: Inside) -> None:
+@relies_on("get_direct_param_fixture_func")
+def test_a_value_of_parametrize_is_a_fixture_with_a_known_function(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         constant = {name: internals.is_constant(definition_of(item, name)) for name in ("n", "m", "of_function")}
         assert constant == {"n": True, "m": True, "of_function": False}
@@ -364,7 +364,7 @@ def test_a_value_of_parametrize_is_a_fixture_of_one_known_function(inside: Insid
     inside(body)
 
 
-@stands_on("_genfunctions")
+@relies_on("_genfunctions")
 def test_functions_are_generated_with_their_parameters(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         parent = item.parent
@@ -377,8 +377,8 @@ def test_functions_are_generated_with_their_parameters(inside: Inside) -> None:
     inside(body)
 
 
-@stands_on("_fixturemanager")
-def test_names_that_were_not_declared_can_be_looked_up(inside: Inside) -> None:
+@relies_on("_fixturemanager")
+def test_undeclared_names_can_be_looked_up(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         (found,) = internals.fixture_definitions(item, "of_session") or ()
         assert found is definition_of(item, "of_session")
@@ -387,8 +387,8 @@ def test_names_that_were_not_declared_can_be_looked_up(inside: Inside) -> None:
     inside(body)
 
 
-@stands_on("resolve_fixture_function")
-def test_a_fixture_of_a_class_is_bound_to_the_rows_instance(in_session: InSession) -> None:
+@relies_on("resolve_fixture_function")
+def test_a_fixture_method_is_bound_to_the_rows_instance(in_session: InSession) -> None:
     source = """
 import pytest
 from doteval import Score, foreach
@@ -412,8 +412,8 @@ class EvalA:
     in_session(body, {"eval_it.py": source})
 
 
-@stands_on("tmppath_result_key")
-def test_tmp_path_reads_how_the_phases_went_from_the_stash(inside: Inside) -> None:
+@relies_on("tmppath_result_key")
+def test_tmp_path_reads_the_results_of_the_phases_from_the_stash(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         item.session._setupstate.setup(item)
         for prepared in (True, False):
@@ -422,7 +422,7 @@ def test_tmp_path_reads_how_the_phases_went_from_the_stash(inside: Inside) -> No
                 internals.prepare_stash(row)
                 assert row.stash[tmppath_result_key] == {}
             assert row._request.getfixturevalue("tmp_path").is_dir()
-            # The reason for `prepare_stash`: without it the teardown fails.
+            # Without `prepare_stash` the teardown fails.
             with contextlib.nullcontext() if prepared else pytest.raises(KeyError):
                 while row.row_finalizers:
                     row.row_finalizers.pop()()
@@ -431,7 +431,7 @@ def test_tmp_path_reads_how_the_phases_went_from_the_stash(inside: Inside) -> No
     inside(body)
 
 
-@stands_on("LogCaptureHandler", "caplog_handler_key", "caplog_records_key", "catching_logs")
+@relies_on("LogCaptureHandler", "caplog_handler_key", "caplog_records_key", "catching_logs")
 def test_caplog_reads_the_log_of_the_item_from_the_stash(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         item.session._setupstate.setup(item)
@@ -451,7 +451,7 @@ def test_caplog_reads_the_log_of_the_item_from_the_stash(inside: Inside) -> None
     inside(body)
 
 
-@stands_on("_use_item_location")
+@relies_on("_use_item_location")
 def test_a_skip_may_be_reported_at_the_items_line() -> None:
     skip = internals.skipped("why")
     assert isinstance(skip, pytest.skip.Exception)
@@ -459,8 +459,8 @@ def test_a_skip_may_be_reported_at_the_items_line() -> None:
     assert skip._use_item_location is True
 
 
-@stands_on("FixtureDef")
-def test_fixtures_that_pytest_brings_are_known_by_their_module(inside: Inside) -> None:
+@relies_on("FixtureDef")
+def test_pytests_own_fixtures_are_known_by_their_module(inside: Inside) -> None:
     def body(item: EvaluationItem) -> None:
         assert internals.is_pytests(definition_of(item, "caplog"))
         assert not internals.is_pytests(definition_of(item, "of_session"))
@@ -468,8 +468,8 @@ def test_fixtures_that_pytest_brings_are_known_by_their_module(inside: Inside) -
     inside(body)
 
 
-@stands_on("default_plugins")
-def test_what_pytest_imports_when_it_begins_can_be_imported_before() -> None:
+@relies_on("default_plugins")
+def test_pytests_own_plugins_can_be_imported_before_it_starts() -> None:
     code = """
 import sys
 from doteval.pytest_runtime.pytest_internals import import_plugins

@@ -1,4 +1,4 @@
-"""Gates before calls: what one refuses does not begin, whatever kind of call it is, and nothing is left behind."""
+"""Admission checks: a refused call of any kind does not begin, and leaves no fixture behind."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SOURCE = "ran = []\n" + four_kinds("ran.append(1)", "ran.append(1)")
 
 
 class ClosedError(Exception):
-    """What the gate here refuses with."""
+    """The refusal of the check in these tests."""
 
 
 class Turnstile:
-    """Lets so many calls begin. `open_at_once` says that it need not be asked as long as it does."""
+    """An admission check that admits `calls` calls. `open_at_once`: `admits_now` is true all the time."""
 
     def __init__(self, calls: int, *, open_at_once: bool = False) -> None:
         self._left = calls
@@ -40,7 +40,7 @@ class Turnstile:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_what_the_gate_refuses_does_not_begin(on_bench: OnBench, kind: str, concurrency: int) -> None:
+def test_refused_calls_do_not_begin(on_bench: OnBench, kind: str, concurrency: int) -> None:
     def body(bench: Bench) -> None:
         check = Turnstile(7)
         reported, other = bench.assign(kind, 30, check=check), bench.assign(kind, 5)
@@ -48,7 +48,7 @@ def test_what_the_gate_refuses_does_not_begin(on_bench: OnBench, kind: str, conc
         assert len(bench.module.ran) == 12
         assert sorted(reported.recorded.values()) == [1] * 7
         assert isinstance(reported.ended_by, ClosedError)
-        # Others of the same evaluation are not its business.
+        # The check belongs to one assignment, not to the evaluation.
         assert sorted(other.recorded) == list(range(5))
         assert other.ended_by is None
         assert len(bench.module.made) == len(bench.module.torn)
@@ -58,7 +58,7 @@ def test_what_the_gate_refuses_does_not_begin(on_bench: OnBench, kind: str, conc
     on_bench(SOURCE, body, concurrency=concurrency)
 
 
-def test_a_gate_that_is_open_is_not_asked_on_the_loop(on_bench: OnBench) -> None:
+def test_a_check_that_admits_now_is_not_asked_on_the_loop(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
         check = Turnstile(0, open_at_once=True)
         reported = bench.assign("eval_async", 20, check=check)
@@ -70,7 +70,7 @@ def test_a_gate_that_is_open_is_not_asked_on_the_loop(on_bench: OnBench) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_set_up_for_what_is_known_to_be_refused(on_bench: OnBench, kind: str) -> None:
+def test_nothing_is_set_up_after_a_known_refusal(on_bench: OnBench, kind: str) -> None:
     def body(bench: Bench) -> None:
         check = Turnstile(0)
         assert isinstance(check.refusal(), ClosedError)

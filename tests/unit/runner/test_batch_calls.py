@@ -1,4 +1,4 @@
-"""A call for several rows at once: an outcome for each of them."""
+"""A batch call has an outcome for each of its rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_batch(request: pytest.FixtureRequest) -> RunBatch:
     return run_async
 
 
-def test_a_batch_has_an_outcome_for_each_row_and_its_usage_once(run_batch: RunBatch) -> None:
+def test_a_batch_has_an_outcome_for_each_row_and_counts_usage_once(run_batch: RunBatch) -> None:
     def function(x: list[int]) -> Any:
         meter = current_meter()
         assert meter is not None
@@ -43,12 +43,12 @@ def test_a_batch_has_an_outcome_for_each_row_and_its_usage_once(run_batch: RunBa
 
 
 @pytest.mark.parametrize("returned", [None, SCORE, [SCORE], [SCORE] * 3, {0: SCORE, 1: SCORE}])
-def test_a_batch_of_another_length_or_kind_fails_all_rows(run_batch: RunBatch, returned: Any) -> None:
+def test_a_return_value_of_another_length_or_kind_fails_all_rows(run_batch: RunBatch, returned: Any) -> None:
     outcomes = run_batch(lambda x: returned, 2)
     assert [outcome.error and outcome.error.type for outcome in outcomes] == ["InvalidResultError"] * 2
 
 
-def test_what_a_batch_raises_fails_all_rows(run_batch: RunBatch) -> None:
+def test_an_error_in_a_batch_fails_all_rows(run_batch: RunBatch) -> None:
     def function(x: list[int]) -> Any:
         raise ValueError("no")
 

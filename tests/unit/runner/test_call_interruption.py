@@ -1,4 +1,4 @@
-"""Sync calls that take too long are interrupted, on the main thread and on others."""
+"""Sync calls that exceed their timeout are interrupted, on the main thread and on others."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def spin() -> None:
 
 
 @both
-def test_what_takes_too_long_is_interrupted(on: Callable[[Callable[[], object]], object]) -> None:
+def test_a_call_that_takes_too_long_is_interrupted(on: Callable[[Callable[[], object]], object]) -> None:
     begun = time.monotonic()
     with pytest.raises(RowTimeoutError, match=r"the row took longer than 0\.05 s"):
         on(lambda: within(0.05, spin))
@@ -47,7 +47,7 @@ def test_what_takes_too_long_is_interrupted(on: Callable[[Callable[[], object]],
 
 
 @both
-def test_what_is_in_time_is_left_alone(on: Callable[[Callable[[], object]], object]) -> None:
+def test_a_call_in_time_is_left_alone(on: Callable[[Callable[[], object]], object]) -> None:
     assert on(lambda: within(30, lambda: 7)) == 7
     assert on(lambda: within(None, lambda: 8)) == 8
     with pytest.raises(LookupError, match="its own"):
@@ -74,21 +74,21 @@ def test_a_call_that_swallows_the_interruption_is_interrupted_again(
                 if swallowed == 2:
                     raise
 
-    # On a busy machine its time may be over before it has begun: there was nothing to swallow then.
+    # On a busy machine the timeout may pass before the call has begun; then there was nothing to swallow.
     while not begun:
         with pytest.raises(RowTimeoutError):
             on(lambda: within(0.01, stubborn))
     assert swallowed == 2
 
 
-def test_a_call_of_the_system_is_interrupted_on_the_main_thread() -> None:
+def test_a_system_call_is_interrupted_on_the_main_thread() -> None:
     begun = time.monotonic()
     with pytest.raises(RowTimeoutError):
         within(0.05, lambda: time.sleep(30))
     assert time.monotonic() - begun < 5
 
 
-def test_the_alarm_is_left_as_it_was_and_somebody_elses_is_not_touched() -> None:
+def test_the_alarm_is_restored_and_one_in_use_is_not_touched() -> None:
     rung = threading.Event()
     before = signal.signal(signal.SIGALRM, lambda *_: rung.set())
     try:
@@ -104,8 +104,8 @@ def test_the_alarm_is_left_as_it_was_and_somebody_elses_is_not_touched() -> None
         signal.signal(signal.SIGALRM, before)
 
 
-def test_threads_that_end_as_their_time_does_take_no_harm() -> None:
-    # The deadline falls on the end of the call: one or the other, and nothing afterwards.
+def test_calls_that_end_at_their_timeout_are_interrupted_or_not_at_all() -> None:
+    # The timeout falls on the end of the call: either may win, and nothing is raised afterwards.
     def call() -> str:
         try:
             within(0.005, lambda: time.sleep(0.005))
@@ -123,13 +123,13 @@ def test_threads_that_end_as_their_time_does_take_no_harm() -> None:
     assert len(outcomes) == 200
 
 
-def test_no_watch_outlives_its_call_however_early_it_strikes() -> None:
-    # As in worker processes: the watch gets the processor while the call has not begun.
+def test_no_watchdog_outlives_its_call_however_early_it_interrupts() -> None:
+    # As in worker processes, the watchdog gets the processor before the call has begun.
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)
 
     def call() -> None:
-        # Over before it has begun.
+        # The timeout passes before the call begins.
         for _ in range(500):
             with pytest.raises(RowTimeoutError):
                 within(0.00005, spin)
@@ -140,7 +140,7 @@ def test_no_watch_outlives_its_call_however_early_it_strikes() -> None:
     sys.setswitchinterval(before)
     left = [watch for watch in threading.enumerate() if watch.name == "doteval-timeout"]
     for watch in left:
-        # Called off, they end at once. One that was not would strike again and again.
+        # Watchdogs that are called off end at once. Another would interrupt again and again.
         watch.join(10)
     assert not any(watch.is_alive() for watch in left)
 

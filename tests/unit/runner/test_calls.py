@@ -1,4 +1,4 @@
-"""Whatever an eval function returns or raises becomes one outcome of one row."""
+"""What an eval function returns or raises becomes the outcome of its row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from doteval.core.results import ErrorClass, Outcome, Result, RowStatus, Score, 
 from doteval.runner.calls import call, call_async, failed_before_call, with_teardown_errors
 from tests.support.eval_calls import NEVER, SCORE, Run, raising
 
-# What is returned.
+# Returned values.
 
 
 def test_a_score(run: Run) -> None:
@@ -28,7 +28,7 @@ def test_a_score(run: Run) -> None:
     assert outcome.error is None
 
 
-def test_a_result_with_all_it_carries(run: Run) -> None:
+def test_a_result_with_all_its_fields(run: Run) -> None:
     other = Score("length", 3)
     outcome = run(
         lambda text: Result(SCORE, other, prompt=text, model_response={"a": 1}, metadata={"k": "v"}), text="hello"
@@ -38,7 +38,7 @@ def test_a_result_with_all_it_carries(run: Run) -> None:
     assert (outcome.prompt, outcome.model_response, outcome.metadata) == ("hello", {"a": 1}, {"k": "v"})
 
 
-def test_a_result_with_an_error_has_failed_and_keeps_the_rest(run: Run) -> None:
+def test_a_result_with_an_error_fails_and_keeps_the_rest(run: Run) -> None:
     outcome = run(lambda: Result(SCORE, prompt="p", error="no answer"))
     assert outcome.status is RowStatus.FAILED
     assert outcome.error is not None
@@ -53,7 +53,7 @@ def test_a_result_without_scores_is_done(run: Run) -> None:
 
 
 @pytest.mark.parametrize("returned", [None, True, 1.0, "text", [SCORE], (SCORE,), {"ok": True}, Result, object()])
-def test_anything_else_has_failed_and_is_named_by_type(run: Run, returned: object) -> None:
+def test_anything_else_fails_and_is_named_by_type(run: Run, returned: object) -> None:
     outcome = run(lambda: returned)
     assert outcome.status is RowStatus.FAILED
     assert outcome.error is not None
@@ -73,7 +73,7 @@ def test_times_are_those_of_the_call(run: Run) -> None:
     assert before <= outcome.started_at <= time.time() - 0.05
 
 
-# What is raised.
+# Raised errors.
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_times_are_those_of_the_call(run: Run) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_a_row_raises_is_its_own(run: Run, error: BaseException) -> None:
+def test_an_error_of_a_row_fails_the_row(run: Run, error: BaseException) -> None:
     outcome = run(raising(error))
     assert outcome.status is RowStatus.FAILED
     assert outcome.error is not None
@@ -101,19 +101,19 @@ def test_what_a_row_raises_is_its_own(run: Run, error: BaseException) -> None:
     assert outcome.scores == ()
 
 
-def test_stop_iteration_does_not_end_whoever_iterates() -> None:
-    # In a coroutine Python itself makes a RuntimeError of it.
+def test_stop_iteration_does_not_end_an_iterating_caller() -> None:
+    # Only sync: in a coroutine, Python makes it a RuntimeError.
     outcomes = [call(raising(StopIteration("x")), {}, NEVER) for _ in range(2)]
     assert [outcome.error and outcome.error.type for outcome in outcomes] == ["StopIteration"] * 2
 
 
-def test_the_name_of_a_nested_error_class_is_whole(run: Run) -> None:
+def test_a_nested_error_class_has_its_qualified_name(run: Run) -> None:
     class OwnError(Exception):
         pass
 
     error = run(raising(OwnError("x"))).error
     assert error is not None
-    assert error.type.endswith("test_the_name_of_a_nested_error_class_is_whole.<locals>.OwnError")
+    assert error.type.endswith("test_a_nested_error_class_has_its_qualified_name.<locals>.OwnError")
 
 
 def test_pytest_skip_skips_the_row(run: Run) -> None:
@@ -138,7 +138,7 @@ def test_ctrl_c_and_pytest_exit_end_the_command(error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), pytest.exit.Exception("enough")], ids=["Ctrl-C", "exit"])
-def test_away_from_the_main_thread_they_are_the_rows_own(error: BaseException) -> None:
+def test_on_another_thread_they_fail_the_row(error: BaseException) -> None:
     with ThreadPoolExecutor(1) as pool:
         outcome = pool.submit(call, raising(error), {}, NEVER).result()
     assert outcome.status is RowStatus.FAILED
@@ -153,7 +153,7 @@ class UnprintableError(Exception):
     __repr__ = __str__
 
 
-def test_an_exception_that_cannot_be_shown(run: Run) -> None:
+def test_an_exception_whose_str_raises(run: Run) -> None:
     outcome = run(raising(UnprintableError()))
     assert outcome.error is not None
     assert outcome.error.type == "UnprintableError"
@@ -173,7 +173,7 @@ def test_an_exception_that_cannot_be_formatted_shows_its_frames(run: Run) -> Non
     assert "raise left.pop(0)" in error.traceback
 
 
-def test_an_exception_without_a_message_shows_what_it_is(run: Run) -> None:
+def test_an_exception_without_a_message_shows_its_repr(run: Run) -> None:
     error = run(raising(KeyError())).error
     assert error is not None
     assert error.message == "KeyError()"
@@ -187,7 +187,7 @@ def test_endless_recursion(run: Run) -> None:
     assert outcome.error is not None
     assert outcome.error.type == "RecursionError"
     assert len(outcome.error.traceback.splitlines()) < 60
-    # And the next row has the whole stack again.
+    # The next row has the whole stack again.
     assert run(lambda: SCORE).status is RowStatus.DONE
 
 
@@ -203,7 +203,7 @@ def test_long_messages_and_tracebacks_are_cut(run: Run) -> None:
     assert len(error.traceback) <= 8_000
 
 
-def test_the_traceback_keeps_what_caused_the_error(run: Run) -> None:
+def test_the_traceback_keeps_the_cause_of_the_error(run: Run) -> None:
     def function() -> Any:
         try:
             raise LookupError("below")
@@ -216,10 +216,10 @@ def test_the_traceback_keeps_what_caused_the_error(run: Run) -> None:
     assert "direct cause" in error.traceback
 
 
-# What the row used.
+# Usage.
 
 
-def test_the_meter_reads_what_the_row_used(run: Run) -> None:
+def test_the_usage_of_the_row_is_in_its_outcome(run: Run) -> None:
     def function(fails: bool) -> Any:
         meter = current_meter()
         assert meter is not None
@@ -234,7 +234,7 @@ def test_the_meter_reads_what_the_row_used(run: Run) -> None:
     assert current_meter() is None
 
 
-def test_rows_that_overlap_have_meters_of_their_own() -> None:
+def test_overlapping_rows_have_separate_meters() -> None:
     async def row(n: int) -> Any:
         for _ in range(n):
             meter = current_meter()
@@ -249,7 +249,7 @@ def test_rows_that_overlap_have_meters_of_their_own() -> None:
     assert [outcome.usage[0].requests for outcome in asyncio.run(main())] == list(range(1, 20))
 
 
-def test_a_row_may_use_threads_of_its_own(run: Run) -> None:
+def test_usage_in_threads_of_a_row_counts(run: Run) -> None:
     def function() -> Any:
         meter = current_meter()
         assert meter is not None
@@ -266,7 +266,7 @@ def test_a_row_may_use_threads_of_its_own(run: Run) -> None:
 # Before and after the call.
 
 
-def test_a_failure_before_the_call_says_where() -> None:
+def test_a_failure_before_the_call_says_where_it_happened() -> None:
     outcome = failed_before_call(RuntimeError("no GPU"), "at the set-up of a fixture")
     assert outcome.status is RowStatus.FAILED
     assert outcome.error is not None
@@ -274,14 +274,14 @@ def test_a_failure_before_the_call_says_where() -> None:
     assert failed_before_call(pytest.skip.Exception("x"), "anywhere").status is RowStatus.SKIPPED
 
 
-def test_teardown_errors_are_told_and_lose_nothing() -> None:
+def test_teardown_errors_are_added_and_lose_nothing() -> None:
     done = call(lambda: SCORE, {}, NEVER)
     assert with_teardown_errors(done, []) is done
-    told = with_teardown_errors(done, [RuntimeError("no teardown"), ValueError("nor this")])
-    assert told.status is RowStatus.DONE
-    assert told.scores == (SCORE,)
-    assert told.error is not None
-    assert told.error.message == "at the teardown of a fixture: no teardown"
+    with_errors = with_teardown_errors(done, [RuntimeError("no teardown"), ValueError("nor this")])
+    assert with_errors.status is RowStatus.DONE
+    assert with_errors.scores == (SCORE,)
+    assert with_errors.error is not None
+    assert with_errors.error.message == "at the teardown of a fixture: no teardown"
 
     failed = with_teardown_errors(call(raising(ValueError("the row")), {}, NEVER), [RuntimeError("no teardown")])
     assert failed.error is not None

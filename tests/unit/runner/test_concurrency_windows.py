@@ -1,4 +1,4 @@
-"""Concurrency strategies as windows: what they let begin, on a clock that the tests move."""
+"""Concurrency strategies as windows: which calls they admit, on a clock that the tests move."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.support.clock import Clock
 def work(
     window: AdaptiveRowWindow, clock: Clock, *, seconds: float, most_at_once: int, failing: float = 0.0
 ) -> list[int]:
-    """Run a window against a server that serves so many calls at once, each in 0.1 s. The sizes it had."""
+    """Run a window against a server that serves `most_at_once` calls at once, each in 0.1 s. Returns its sizes."""
     sizes = []
     until = clock.now + seconds
     count = 0
     while clock.now < until:
-        # A call more than the server serves makes all wait longer.
+        # More calls than the server serves make all of them wait longer.
         clock.now += 0.1 * max(1.0, window.size / most_at_once) / window.size
         count += 1
         window.ended(infrastructure_failed=failing > 0 and count % round(1 / failing) == 0)
@@ -26,17 +26,17 @@ def work(
     return sizes
 
 
-def test_adaptive_grows_until_it_pays_no_longer() -> None:
+def test_adaptive_grows_while_that_makes_it_faster() -> None:
     clock = Clock()
     window = AdaptiveRowWindow(Adaptive(adaptation_interval=1.0), clock=clock)
     sizes = work(window, clock, seconds=60, most_at_once=32)
     assert sizes[0] == 5
     assert window.size >= 32
-    # A plateau is tried now and then, and not climbed to the top.
+    # It tries a little more now and then, but does not go on to its maximum.
     assert work(window, clock, seconds=20, most_at_once=10_000)[-1] == 100
 
 
-def test_adaptive_is_cut_to_half_by_failures_of_the_infrastructure_once_an_interval() -> None:
+def test_infrastructure_failures_halve_adaptive_once_an_interval() -> None:
     clock = Clock()
     window = AdaptiveRowWindow(Adaptive(initial_concurrency=40, adaptation_interval=1.0), clock=clock)
     sizes = work(window, clock, seconds=3.5, most_at_once=1000, failing=0.2)
@@ -55,7 +55,7 @@ def test_adaptive_stays_within_its_bounds() -> None:
     assert not window.admits(window.size)
 
 
-def test_a_group_begins_when_the_last_has_ended() -> None:
+def test_a_group_begins_when_the_one_before_has_ended() -> None:
     window = GroupWindow(3)
     for in_flight in range(3):
         assert window.admits(in_flight)
@@ -83,7 +83,7 @@ def test_a_group_begins_when_the_last_has_ended() -> None:
         (Adaptive(), 7, False, AdaptiveRowWindow, 5),
     ],
 )
-def test_the_decorator_goes_before_the_command(
+def test_the_decorator_overrides_the_command(
     own: object, from_command: int | Adaptive | None, is_async: bool, kind: type, size: int
 ) -> None:
     window = window_for(own, from_command, is_async=is_async)
@@ -92,12 +92,12 @@ def test_the_decorator_goes_before_the_command(
 
 
 @pytest.mark.parametrize("given", ["10", 1.5, True, object(), SlidingWindow])
-def test_what_is_no_strategy_is_said(given: object) -> None:
+def test_a_value_that_is_not_a_strategy_is_refused(given: object) -> None:
     with pytest.raises(UsageError, match="not a concurrency strategy"):
         as_strategy(given)
 
 
-def test_numbers_that_make_no_sense_are_refused() -> None:
+def test_contradictory_numbers_are_refused() -> None:
     with pytest.raises(UsageError, match="max_concurrency must be at least 1, not 0"):
         as_strategy(0)
     with pytest.raises(UsageError, match="batch_size must be at least 1"):

@@ -1,4 +1,4 @@
-"""Whose fault a failure was: of the real exception classes of the clients, which the code under test never imports."""
+"""Classes of errors, of the real exceptions of the client libraries, which the code under test never imports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from doteval.runner.error_classes import classify, describe, is_skip, skip_reaso
 INFRASTRUCTURE, EVALUATION = ErrorClass.INFRASTRUCTURE, ErrorClass.EVALUATION
 REQUEST = httpx2.Request("POST", "http://server/v1/chat/completions")
 
-# Whether trying again may help: by HTTP status.
+# Whether a retry may help, by HTTP status.
 STATUSES = {
     400: EVALUATION,
     401: EVALUATION,
@@ -78,7 +78,7 @@ def aiohttp_status(status: int) -> Exception:
 
 @pytest.mark.parametrize("made_by", [openai_status, httpx_status, requests_status, aiohttp_status])
 @pytest.mark.parametrize(("status", "expected"), STATUSES.items())
-def test_a_status_says_whether_trying_again_may_help(made_by: Any, status: int, expected: ErrorClass) -> None:
+def test_the_status_decides_whether_a_retry_may_help(made_by: Any, status: int, expected: ErrorClass) -> None:
     assert classify(made_by(status)) is expected
 
 
@@ -130,27 +130,27 @@ def name(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize("error", CONNECTIONS, ids=name)
-def test_connections_that_failed_are_the_infrastructures(error: BaseException) -> None:
+def test_failed_connections_are_infrastructure_errors(error: BaseException) -> None:
     assert classify(error) is INFRASTRUCTURE
 
 
 @pytest.mark.parametrize("error", MISTAKES, ids=name)
-def test_everything_else_is_the_evaluations(error: BaseException) -> None:
+def test_everything_else_is_an_evaluation_error(error: BaseException) -> None:
     assert classify(error) is EVALUATION
 
 
-def test_a_row_timeout_is_a_class_of_its_own() -> None:
+def test_a_row_timeout_has_its_own_class() -> None:
     assert classify(RowTimeoutError("x")) is ErrorClass.TIMEOUT
 
 
-def test_a_class_derived_from_a_clients_is_taken_for_it() -> None:
+def test_a_subclass_of_a_clients_error_counts_as_that_error() -> None:
     class OwnError(httpx2.ConnectError):
         pass
 
     assert classify(OwnError("x")) is INFRASTRUCTURE
 
 
-def test_names_and_statuses_count_only_where_a_client_has_them() -> None:
+def test_names_and_statuses_count_only_on_errors_of_clients() -> None:
     class RateLimitError(Exception):
         status_code = 429
 
@@ -182,7 +182,7 @@ def test_an_error_that_was_never_raised_has_no_traceback() -> None:
     assert describe(ValueError("x")).traceback == ""
 
 
-def test_a_skip_is_told_from_a_failure() -> None:
+def test_a_skip_is_no_failure() -> None:
     assert is_skip(pytest.skip.Exception("why"))
     assert not is_skip(pytest.fail.Exception("why"))
     assert (skip_reason(pytest.skip.Exception("why")).type, skip_reason(pytest.skip.Exception("why")).message) == (

@@ -1,4 +1,4 @@
-"""The one event loop of a process: it outlives what runs on it, and ends when it is closed."""
+"""The one event loop of a process survives what runs on it, and ends when it is closed."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def test_a_coroutine_runs_on_the_loops_thread(loop: LoopThread) -> None:
 @pytest.mark.parametrize(
     "error", [ValueError("x"), SystemExit(1), KeyboardInterrupt()], ids=lambda error: type(error).__name__
 )
-def test_what_a_coroutine_raises_is_raised_and_the_loop_goes_on(loop: LoopThread, error: BaseException) -> None:
+def test_an_error_of_a_coroutine_is_raised_and_the_loop_goes_on(loop: LoopThread, error: BaseException) -> None:
     for _ in range(2):
         with pytest.raises(type(error)):
             loop.wait_for(raising(error))
     assert loop.wait_for(value()) == 1
 
 
-def test_a_task_of_a_tasks_that_exits_reaches_whoever_awaits_it(loop: LoopThread) -> None:
+def test_system_exit_in_a_nested_task_reaches_the_task_that_awaits_it(loop: LoopThread) -> None:
     async def outer() -> str:
         try:
             await asyncio.create_task(raising(SystemExit("inner")))
@@ -57,7 +57,7 @@ def test_a_task_of_a_tasks_that_exits_reaches_whoever_awaits_it(loop: LoopThread
     assert loop.wait_for(outer()) == "inner"
 
 
-def test_who_stops_the_loop_stops_nobody(loop: LoopThread) -> None:
+def test_a_stopped_loop_goes_on(loop: LoopThread) -> None:
     async def stop() -> int:
         asyncio.get_running_loop().stop()
         return await value()
@@ -66,7 +66,7 @@ def test_who_stops_the_loop_stops_nobody(loop: LoopThread) -> None:
     assert loop.wait_for(value()) == 1
 
 
-def test_waiting_on_its_own_thread_is_refused_and_not_waited_for(loop: LoopThread) -> None:
+def test_waiting_on_the_loops_own_thread_is_refused(loop: LoopThread) -> None:
     async def wait_here() -> Any:
         return loop.wait_for(value())
 
@@ -74,11 +74,11 @@ def test_waiting_on_its_own_thread_is_refused_and_not_waited_for(loop: LoopThrea
         loop.wait_for(wait_here())
 
 
-def test_a_lock_is_free_while_it_is_waited_for_and_held_again_after(loop: LoopThread) -> None:
+def test_the_lock_is_free_during_the_wait_and_held_again_after_it(loop: LoopThread) -> None:
     lock = threading.RLock()
 
     async def take() -> bool:
-        # On the loop's own thread: it would wait for ever if the waiting one kept it.
+        # Runs on the loop's thread, and would wait for ever if the waiting thread kept the lock.
         with lock:
             return True
 
@@ -91,7 +91,7 @@ def test_a_lock_is_free_while_it_is_waited_for_and_held_again_after(loop: LoopTh
         assert taken == [False]
 
 
-def test_closing_cancels_what_is_left_and_lets_it_finish() -> None:
+def test_closing_cancels_tasks_and_lets_them_finish() -> None:
     loop = LoopThread()
     events: list[str] = []
 
@@ -117,7 +117,7 @@ def test_closing_cancels_what_is_left_and_lets_it_finish() -> None:
     assert loop.loop.is_closed()
 
 
-def test_a_task_that_exits_while_it_is_cancelled_does_not_keep_the_loop_from_closing() -> None:
+def test_the_loop_closes_although_a_cancelled_task_raises_system_exit() -> None:
     loop = LoopThread()
     started = threading.Event()
 
@@ -138,7 +138,7 @@ def test_a_task_that_exits_while_it_is_cancelled_does_not_keep_the_loop_from_clo
     assert loop.loop.is_closed()
 
 
-def test_one_that_was_never_used_closes_at_once() -> None:
+def test_an_unused_loop_closes_at_once() -> None:
     loop = LoopThread()
     loop.close()
     assert loop.loop.is_closed()

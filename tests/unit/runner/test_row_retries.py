@@ -1,4 +1,4 @@
-"""Calls that are tried again: after which errors, how often, and what is kept of the tries."""
+"""Retries of calls: after which errors, how often, and which error and usage the row keeps."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.support.eval_calls import NEVER, SCORE, Run, raising
 RETRYING = CallPolicy(retries=2, delay=0.0)
 
 
-def test_a_connection_error_is_tried_again(run: Run) -> None:
+def test_a_connection_error_is_retried(run: Run) -> None:
     function = raising(ConnectionResetError("1"), TimeoutError("2"))
     outcome = run(function, RETRYING)
     assert outcome.status is RowStatus.DONE
     assert function.calls == 3  # type: ignore[attr-defined]
 
 
-def test_after_the_last_try_the_row_keeps_the_original_error(run: Run) -> None:
+def test_after_the_last_retry_the_row_keeps_the_original_error(run: Run) -> None:
     function = raising(*(ConnectionResetError(f"number {number}") for number in range(9)))
     outcome = run(function, RETRYING)
     assert function.calls == 3  # type: ignore[attr-defined]
@@ -33,13 +33,13 @@ def test_after_the_last_try_the_row_keeps_the_original_error(run: Run) -> None:
     assert "raise left.pop(0)" in outcome.error.traceback
 
 
-def test_the_evaluations_own_errors_are_not_tried_again(run: Run) -> None:
+def test_errors_of_the_evaluation_are_not_retried(run: Run) -> None:
     function = raising(ValueError("no"))
     assert run(function, RETRYING).status is RowStatus.FAILED
     assert function.calls == 1  # type: ignore[attr-defined]
 
 
-def test_one_in_a_later_try_ends_the_tries(run: Run) -> None:
+def test_an_evaluation_error_in_a_retry_ends_the_retries(run: Run) -> None:
     function = raising(ConnectionError("1"), ValueError("2"))
     outcome = run(function, RETRYING)
     assert function.calls == 2  # type: ignore[attr-defined]
@@ -47,29 +47,29 @@ def test_one_in_a_later_try_ends_the_tries(run: Run) -> None:
     assert outcome.error.type == "ValueError"
 
 
-def test_without_retries_nothing_is_tried_again(run: Run) -> None:
+def test_no_retries_by_default(run: Run) -> None:
     function = raising(ConnectionError("1"))
     assert run(function).status is RowStatus.FAILED
     assert function.calls == 1  # type: ignore[attr-defined]
 
 
-def test_every_try_is_waited_for_the_first_one_too(run: Run) -> None:
+def test_every_retry_is_delayed_even_the_first(run: Run) -> None:
     delay = 0.05
     outcome = run(raising(ConnectionError("1"), ConnectionError("2")), CallPolicy(retries=2, delay=delay))
     assert outcome.status is RowStatus.DONE
     assert outcome.seconds >= delay + 2 * delay
 
 
-def test_a_skip_in_a_later_try_skips(run: Run) -> None:
+def test_a_skip_in_a_retry_skips_the_row(run: Run) -> None:
     assert run(raising(ConnectionError("1"), pytest.skip.Exception("x")), RETRYING).status is RowStatus.SKIPPED
 
 
-def test_ctrl_c_in_a_later_try_ends_the_command() -> None:
+def test_ctrl_c_in_a_retry_ends_the_command() -> None:
     with pytest.raises(KeyboardInterrupt):
         call(raising(ConnectionError("1"), KeyboardInterrupt()), {}, RETRYING)
 
 
-def test_usage_of_all_tries_counts(run: Run) -> None:
+def test_usage_of_all_attempts_counts(run: Run) -> None:
     errors = [ConnectionError("1"), ConnectionError("2")]
 
     def function() -> Any:
@@ -84,7 +84,7 @@ def test_usage_of_all_tries_counts(run: Run) -> None:
 
 
 @pytest.mark.parametrize("retrying", [tenacity.Retrying, tenacity.AsyncRetrying])
-def test_retries_of_ones_own(run: Run, retrying: Any) -> None:
+def test_a_tenacity_object_replaces_the_retries(run: Run, retrying: Any) -> None:
     own = retrying(stop=tenacity.stop_after_attempt(3), retry=tenacity.retry_if_exception_type(LookupError))
     policy = NEVER.with_retries(own)
     assert run(raising(KeyError("1"), IndexError("2")), policy).status is RowStatus.DONE
@@ -95,6 +95,6 @@ def test_retries_of_ones_own(run: Run, retrying: Any) -> None:
 
 
 @pytest.mark.parametrize("own", [-1, 1.5, True, "3", object()])
-def test_retries_that_are_none_are_refused(own: object) -> None:
+def test_invalid_retries_are_refused(own: object) -> None:
     with pytest.raises(UsageError, match="retries is"):
         NEVER.with_retries(own)

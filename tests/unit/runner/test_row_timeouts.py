@@ -1,4 +1,4 @@
-"""Rows that take too long and rows that are cancelled: whose error it is, and that no other row is hit."""
+"""Rows that take too long or are cancelled: which error they get, and that no other row is affected."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_an_async_row_that_takes_too_long() -> None:
     outcome = awaited(forever, SHORT)
     expect_timeout(outcome)
     assert outcome.error is not None
-    # Where it hung.
+    # The traceback shows where it hung.
     assert "asyncio.Event().wait()" in outcome.error.traceback
 
 
@@ -54,7 +54,7 @@ def test_a_sync_row_that_takes_too_long_on_the_main_thread_and_on_another() -> N
     expect_timeout(call(spin, {}, SHORT))
     with ThreadPoolExecutor(1) as pool:
         expect_timeout(pool.submit(call, spin, {}, SHORT).result())
-        # Nothing is left that hits the next row.
+        # Nothing is left that interrupts the next row.
         assert pool.submit(call, lambda: SCORE, {}, SHORT).result().status is RowStatus.DONE
 
 
@@ -62,14 +62,14 @@ def test_a_row_in_time_is_not_touched(run: Run) -> None:
     assert run(lambda: SCORE, CallPolicy(timeout=30)).status is RowStatus.DONE
 
 
-def test_a_timeout_error_of_the_rows_own_is_its_own(run: Run) -> None:
+def test_a_timeout_error_that_the_row_raises_is_no_row_timeout(run: Run) -> None:
     outcome = run(raising(TimeoutError("the server's")), CallPolicy(timeout=30))
     assert outcome.error is not None
     assert (outcome.error.type, outcome.error.message) == ("TimeoutError", "the server's")
     assert outcome.error.error_class is ErrorClass.INFRASTRUCTURE
 
 
-def test_a_deadline_of_the_rows_own_is_its_own() -> None:
+def test_a_timeout_inside_the_row_is_no_row_timeout() -> None:
     async def row() -> Any:
         async with asyncio.timeout(0.01):
             await forever()
@@ -79,7 +79,7 @@ def test_a_deadline_of_the_rows_own_is_its_own() -> None:
     assert outcome.error.type == "TimeoutError"
 
 
-def test_a_row_timeout_is_not_tried_again_and_covers_the_tries(run: Run) -> None:
+def test_a_row_timeout_is_not_retried_and_includes_the_retries(run: Run) -> None:
     function = raising(*(ConnectionError(str(number)) for number in range(1000)))
     expect_timeout(run(function, CallPolicy(retries=1000, delay=0.04, timeout=0.1)))
     assert function.calls < 5  # type: ignore[attr-defined]
@@ -88,7 +88,7 @@ def test_a_row_timeout_is_not_tried_again_and_covers_the_tries(run: Run) -> None
 # Cancelled rows.
 
 
-def test_a_task_that_is_cancelled_is_cancelled() -> None:
+def test_cancelling_the_task_raises_cancelled_error() -> None:
     async def main() -> None:
         task = asyncio.ensure_future(call_async(forever, {}, CallPolicy(retries=3, timeout=30)))
         await asyncio.sleep(0)
@@ -99,7 +99,7 @@ def test_a_task_that_is_cancelled_is_cancelled() -> None:
     asyncio.run(main())
 
 
-def test_a_cancelled_error_from_elsewhere_is_the_rows_failure() -> None:
+def test_a_cancelled_error_from_elsewhere_fails_the_row() -> None:
     async def row() -> Any:
         other = asyncio.ensure_future(forever())
         await asyncio.sleep(0)

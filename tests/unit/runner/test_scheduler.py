@@ -1,4 +1,4 @@
-"""The scheduler: how many rows are in flight, in which order they begin, and what they leave behind."""
+"""The scheduler: how many rows are in flight, in which order they begin, and which memory they leave behind."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from doteval.runner.calls import CallPolicy
 from tests.support.scheduler_bench import KINDS, SIMPLE, TIMEOUT_SECONDS, Bench, four_kinds, rows
 from tests.unit.conftest import OnBench
 
-# How many at once.
+# Concurrency.
 
-# The first rows wait for each other: the window must open as wide as it was reported.
+# The first rows wait for each other, so that a window that opens less wide than it should fails the test.
 TOGETHER = """
 in_flight, peak, wanted = [0], [0], [0]
 
@@ -67,7 +67,7 @@ def test_the_window_is_reached_and_never_exceeded(on_bench: OnBench, kind: str, 
     on_bench(TOGETHER, body, concurrency=limit)
 
 
-def test_where_nothing_is_said_sync_is_one_and_async_ten(on_bench: OnBench) -> None:
+def test_the_default_concurrency_is_one_for_sync_and_ten_for_async(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
         assert [bench.scheduler.rows_at_once(bench.items[kind]) for kind in KINDS] == [10, 10, 1, 1]
         bench.module.wanted[0] = 10
@@ -86,7 +86,7 @@ in_flight, peak = [0], [0]
 async def eval_it(x):
     in_flight[0] += 1
     peak[0] = max(peak[0], in_flight[0])
-    # Each row as long as the last: more at once are more a second.
+    # Each row takes the same time, so more rows at once are more rows a second.
     await asyncio.sleep(0.002)
     in_flight[0] -= 1
     return OK
@@ -102,7 +102,7 @@ async def eval_it(x):
     on_bench(source, body, concurrency=strategy)
 
 
-def test_the_next_tasks_fill_the_room_beside_a_slow_row(on_bench: OnBench) -> None:
+def test_rows_of_later_tasks_run_beside_a_slow_row(on_bench: OnBench) -> None:
     source = """
 @foreach("x", [(1,)])
 async def eval_it(x):
@@ -123,7 +123,7 @@ async def eval_it(x):
     on_bench(source, body, concurrency=2)
 
 
-def test_an_assignment_ends_while_rows_of_the_next_are_lined_up_behind_slow_ones(on_bench: OnBench) -> None:
+def test_an_assignment_ends_while_rows_of_the_next_wait_behind_slow_ones(on_bench: OnBench) -> None:
     source = """
 release = threading.Event()
 
@@ -151,7 +151,7 @@ async def eval_it(x):
     on_bench(source, body, concurrency=5)
 
 
-def test_sync_rows_and_their_fixtures_run_on_the_serving_thread(on_bench: OnBench) -> None:
+def test_sync_rows_and_their_fixtures_run_on_the_schedulers_thread(on_bench: OnBench) -> None:
     source = """
 @pytest.fixture(scope="session")
 def wide():
@@ -177,7 +177,7 @@ def eval_it(x, own):
     on_bench(source, body)
 
 
-def test_a_row_that_runs_alone_has_no_other_beside_it(on_bench: OnBench) -> None:
+def test_no_row_runs_beside_a_row_that_is_to_run_alone(on_bench: OnBench) -> None:
     source = """
 @foreach("x", [(1,)])
 async def eval_it(x):
@@ -202,9 +202,9 @@ async def eval_it(x):
     on_bench(source, body, concurrency=4)
 
 
-# In which order.
+# Order.
 
-TURNS = """
+TWO_MODELS = """
 @pytest.fixture(scope="module", params=["p", "q"])
 def model(request):
     events.append(f"+{request.param}")
@@ -220,19 +220,19 @@ async def eval_it(x, model):
 
 
 @pytest.mark.parametrize(
-    ("turn", "expected"),
+    ("seconds", "expected"),
     [
-        # As long as its turn lasts, an evaluation goes on with later assignments, without another set-up.
+        # During its time slice, an evaluation goes on with later assignments, without another set-up.
         (60.0, [("p", 6), ("q", 6)]),
-        # Once it is over, the next evaluation begins, in the middle of an assignment.
+        # After it, the next evaluation begins, in the middle of an assignment.
         (0.0, [("p", 1), ("q", 1), ("p", 1), ("q", 1)]),
     ],
 )
-def test_evaluations_take_turns(
-    on_bench: OnBench, monkeypatch: pytest.MonkeyPatch, turn: float, expected: list[tuple[str, int]]
+def test_evaluations_share_the_process_in_time_slices(
+    on_bench: OnBench, monkeypatch: pytest.MonkeyPatch, seconds: float, expected: list[tuple[str, int]]
 ) -> None:
-    monkeypatch.setattr("doteval.runner.time_slices._SLICE_SECONDS", turn)
-    # However long set-up takes here.
+    monkeypatch.setattr("doteval.runner.time_slices._SLICE_SECONDS", seconds)
+    # The time of the set-up does not count here.
     monkeypatch.setattr("doteval.runner.time_slices._SLICE_PER_SETUP", 0.0)
 
     def body(bench: Bench) -> None:
@@ -241,16 +241,16 @@ def test_evaluations_take_turns(
         bench.serve()
         events = bench.module.events
         places = [index for index, event in enumerate(events) if event[0] in "+-"]
-        turns = [
+        slices = [
             (events[start][1], Counter(events[start + 1 : end]))
             for start, end in zip(places[::2], places[1::2], strict=True)
         ]
-        assert [(model, sum(rows.values())) for model, rows in turns][: len(expected)] == expected
-        assert all(event.startswith(model) for model, rows in turns for event in rows)
-        ran = sum((rows for _, rows in turns), Counter())
+        assert [(model, sum(rows.values())) for model, rows in slices][: len(expected)] == expected
+        assert all(event.startswith(model) for model, rows in slices for event in rows)
+        ran = sum((rows for _, rows in slices), Counter())
         assert ran == Counter([f"{model}{x}" for model in "pq" for x in range(3)] * 2)
 
-    on_bench(TURNS, body, concurrency=1)
+    on_bench(TWO_MODELS, body, concurrency=1)
 
 
 @pytest.mark.parametrize("kind", ["eval_sync", "eval_sync_own"])
@@ -265,7 +265,7 @@ def test_sync_rows_run_in_order(on_bench: OnBench, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_are_noted_before_they_begin_and_crossed_out_before_they_are_recorded(
+def test_rows_enter_the_journal_before_they_begin_and_leave_it_before_they_are_recorded(
     on_bench: OnBench, kind: str
 ) -> None:
     def body(bench: Bench) -> None:
@@ -274,7 +274,7 @@ def test_rows_are_noted_before_they_begin_and_crossed_out_before_they_are_record
         def record(row: Row, _: object) -> None:
             log.append(("recorded", row.index))
 
-        bench.assign(kind, 20, note=functools.partial(Noting, log), record=record)
+        bench.assign(kind, 20, note=functools.partial(ListEntry, log), record=record)
         bench.serve()
         for index in range(20):
             assert [what for what, of in log if of == index] == ["noted", "completed", "recorded"]
@@ -283,10 +283,10 @@ def test_rows_are_noted_before_they_begin_and_crossed_out_before_they_are_record
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_calls_with_a_time_limit_are_noted(on_bench: OnBench, kind: str) -> None:
+def test_the_journal_has_calls_with_a_timeout(on_bench: OnBench, kind: str) -> None:
     def body(bench: Bench) -> None:
         log: list[tuple[str, int]] = []
-        bench.assign(kind, 20, note=functools.partial(Noting, log), policy=CallPolicy(timeout=60.0))
+        bench.assign(kind, 20, note=functools.partial(ListEntry, log), policy=CallPolicy(timeout=60.0))
         bench.serve()
         for index in range(20):
             assert [what for what, of in log if of == index] == ["noted", "called", "returned", "completed"]
@@ -294,8 +294,8 @@ def test_calls_with_a_time_limit_are_noted(on_bench: OnBench, kind: str) -> None
     on_bench(SIMPLE, body, concurrency=3)
 
 
-class Noting:
-    """Writes into a list what is noted of a row."""
+class ListEntry:
+    """A journal entry that writes into a list."""
 
     def __init__(self, log: list[tuple[str, int]], begun: Sequence[Row]) -> None:
         (row,) = begun
@@ -317,7 +317,7 @@ class Noting:
         self._log.append((what, self._index))
 
 
-def test_what_is_posted_runs_on_the_serving_thread_between_rows(on_bench: OnBench) -> None:
+def test_posted_functions_run_on_the_schedulers_thread_between_rows(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
         events = bench.module.events
         seen: list[tuple[int, int]] = []
@@ -333,7 +333,7 @@ def test_what_is_posted_runs_on_the_serving_thread_between_rows(on_bench: OnBenc
 
 
 @pytest.mark.parametrize("kind", ["eval_it", "eval_async"])
-def test_rows_leave_nothing_behind_in_what_they_share(on_bench: OnBench, kind: str) -> None:
+def test_rows_leave_nothing_behind_in_shared_fixtures(on_bench: OnBench, kind: str) -> None:
     source = """
 @pytest.fixture(scope="session")
 def of_session():

@@ -1,4 +1,4 @@
-"""The scheduler when datasets, fixtures, rows and records raise: what ends, and what goes on."""
+"""The scheduler when datasets, fixtures, rows or the recording raise: what ends, and what goes on."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ PLAIN = four_kinds("pass")
 @pytest.mark.parametrize(
     "error", [ValueError("broken"), pytest.skip.Exception("no dataset"), SystemExit()], ids=["error", "skip", "exit"]
 )
-def test_rows_that_raise_end_their_assignment_only(on_bench: OnBench, kind: str, error: BaseException) -> None:
+def test_a_dataset_that_raises_ends_only_its_assignment(on_bench: OnBench, kind: str, error: BaseException) -> None:
     def broken() -> Iterator[Row]:
         yield from rows(5)
         raise error
 
     def body(bench: Bench) -> None:
-        cut, after = bench.assign(kind, broken()), bench.assign(kind, 5)
+        broken_one, after = bench.assign(kind, broken()), bench.assign(kind, 5)
         bench.serve()
-        assert cut.recorded == after.recorded == Counter(range(5))
-        assert cut.ended_by is error
+        assert broken_one.recorded == after.recorded == Counter(range(5))
+        assert broken_one.ended_by is error
         assert after.ended_by is None
 
     on_bench(PLAIN, body, concurrency=3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_record_that_raises_ends_its_assignment_only(on_bench: OnBench, kind: str) -> None:
+def test_a_recording_that_raises_ends_only_its_assignment(on_bench: OnBench, kind: str) -> None:
     def body(bench: Bench) -> None:
         recorded: list[int] = []
 
@@ -48,10 +48,10 @@ def test_a_record_that_raises_ends_its_assignment_only(on_bench: OnBench, kind: 
             if row.index == 2:
                 raise OSError("the disk is full")
 
-        cut, after = bench.assign(kind, 1000, record=record), bench.assign(kind, 5)
+        broken_one, after = bench.assign(kind, 1000, record=record), bench.assign(kind, 5)
         bench.serve()
-        assert isinstance(cut.ended_by, OSError)
-        # What was in flight by then, and no more.
+        assert isinstance(broken_one.ended_by, OSError)
+        # No more rows than were in flight by then.
         assert len(recorded) < 50
         assert after.recorded == Counter(range(5))
         assert after.ended_by is None
@@ -60,7 +60,7 @@ def test_a_record_that_raises_ends_its_assignment_only(on_bench: OnBench, kind: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_that_is_too_short_fails_and_is_not_called(on_bench: OnBench, kind: str) -> None:
+def test_a_row_with_too_few_values_fails_without_a_call(on_bench: OnBench, kind: str) -> None:
     def short() -> Iterator[Row]:
         yield Row(0, "k", {"x": 0})
         yield Row(1, "k", {})
@@ -76,7 +76,7 @@ def test_a_row_that_is_too_short_fails_and_is_not_called(on_bench: OnBench, kind
     on_bench(four_kinds("events.append(x)"), body, concurrency=3)
 
 
-# Fixtures that rows share.
+# Shared fixtures.
 
 FAILING = """
 @pytest.fixture(scope="session", params=["good", "bad", "skips"])
@@ -116,7 +116,7 @@ def eval_skipped(x):
 
 
 @pytest.mark.parametrize("kind", ["eval_it", "eval_own"])
-def test_a_load_that_fails_ends_exactly_the_assignments_of_that_evaluation(on_bench: OnBench, kind: str) -> None:
+def test_a_failed_load_ends_exactly_the_assignments_of_its_evaluation(on_bench: OnBench, kind: str) -> None:
     def body(bench: Bench) -> None:
         names = ["good", "bad", "good", "bad", "bad", "skips", "skips", "bad", "good"]
         reported = [(name, bench.assign(f"{kind}[{name}]", 3)) for name in names]
@@ -135,7 +135,7 @@ def test_a_load_that_fails_ends_exactly_the_assignments_of_that_evaluation(on_be
 
 
 @pytest.mark.parametrize("kind", ["eval_it[bad]", "eval_own[bad]"])
-def test_a_task_that_comes_after_a_load_has_failed_fails_the_same_way(on_bench: OnBench, kind: str) -> None:
+def test_a_task_that_comes_after_a_failed_load_fails_the_same_way(on_bench: OnBench, kind: str) -> None:
     def body(bench: Bench) -> None:
         reported: list[Reported] = []
 
@@ -143,8 +143,8 @@ def test_a_task_that_comes_after_a_load_has_failed_fails_the_same_way(on_bench: 
             assignment, each = bench.assignment(kind, 3)
             reported.append(each)
 
-            def ended(cut: BaseException | None) -> None:
-                each.ended(cut)
+            def ended(error: BaseException | None) -> None:
+                each.ended(error)
                 if len(reported) < 5:
                     assign_again()
                 else:
@@ -154,19 +154,17 @@ def test_a_task_that_comes_after_a_load_has_failed_fails_the_same_way(on_bench: 
             bench.scheduler.assign(assignment)
 
         assign_again()
-        bench.serve_until_left()
+        bench.serve_until_wound_down()
         assert [isinstance(each.ended_by, LoadFailedError) for each in reported] == [True] * 5
         assert not any(each.recorded for each in reported)
-        # And the model is not loaded for each.
+        # The model is not loaded again for each.
         assert bench.module.events == ["bad"]
 
     on_bench(FAILING, body)
 
 
 @pytest.mark.parametrize(("name", "skipped"), [("eval_leaves", False), ("eval_skipped", True)])
-def test_system_exit_in_a_fixture_and_a_mark_that_skips_are_failed_loads(
-    on_bench: OnBench, name: str, skipped: bool
-) -> None:
+def test_system_exit_in_a_fixture_and_a_skip_mark_are_failed_loads(on_bench: OnBench, name: str, skipped: bool) -> None:
     def body(bench: Bench) -> None:
         reported = [bench.assign(name), bench.assign("eval_it[good]"), bench.assign(name)]
         bench.serve()
@@ -179,7 +177,7 @@ def test_system_exit_in_a_fixture_and_a_mark_that_skips_are_failed_loads(
     on_bench(FAILING, body)
 
 
-def test_loading_ahead_tells_what_failed_and_loads_nothing_twice(on_bench: OnBench) -> None:
+def test_load_session_fixtures_returns_failures_and_loads_nothing_twice(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
         failures = load_session_fixtures([bench.items["eval_it[bad]"], bench.items["eval_own[bad]"]])
         assert [failure.item.evaluation_name for failure in failures] == ["eval_it[bad]"]
@@ -192,7 +190,7 @@ def test_loading_ahead_tells_what_failed_and_loads_nothing_twice(on_bench: OnBen
     on_bench(FAILING, body)
 
 
-def test_settings_of_an_evaluation_that_are_none_end_its_assignments(on_bench: OnBench) -> None:
+def test_invalid_settings_of_an_evaluation_end_its_assignments(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
         object.__setattr__(bench.items["eval_async"].spec, "retries", "often")
         bad = [bench.assign("eval_async"), bench.assign("eval_async")]
@@ -205,7 +203,7 @@ def test_settings_of_an_evaluation_that_are_none_end_its_assignments(on_bench: O
     on_bench(PLAIN, body)
 
 
-def test_a_teardown_between_evaluations_that_raises_stops_nothing(on_bench: OnBench) -> None:
+def test_a_teardown_that_raises_between_evaluations_stops_nothing(on_bench: OnBench) -> None:
     source = """
 @pytest.fixture(scope="class")
 def model(request):
@@ -228,7 +226,7 @@ class EvalQ(EvalP):
 
     def body(bench: Bench) -> None:
         reported = [bench.assign("EvalP::eval_it", 2), bench.assign("EvalQ::eval_it", 2)]
-        # At the end it is raised, so that whoever serves can tell.
+        # The last teardown raises, so that the caller learns of it.
         with pytest.raises(RuntimeError, match="no teardown of EvalQ"):
             bench.serve()
         assert [each.statuses for each in reported] == [["done"] * 2] * 2
@@ -243,11 +241,11 @@ class EvalQ(EvalP):
     assert "no teardown of EvalP" in messages[0]
 
 
-# Fixtures that rows have of their own.
+# Fixtures of rows.
 
 
 @pytest.mark.parametrize("kind", ["eval_it", "eval_async"])
-def test_what_fixtures_of_a_row_raise_is_the_rows(on_bench: OnBench, kind: str) -> None:
+def test_errors_of_row_fixtures_belong_to_the_row(on_bench: OnBench, kind: str) -> None:
     source = """
 made, torn = [], []
 
@@ -286,7 +284,7 @@ async def eval_async(x, own):
         reported = bench.assign(kind, 8)
         bench.serve()
         assert reported.statuses == ["done", "failed", "failed", "skipped", "done", "done", "done", "done"]
-        # They do not hide one another: an error in a teardown leaves the row done.
+        # Errors do not hide one another, and an error in a teardown leaves the row done.
         for index, (where, what) in {
             1: ("at the set-up of a fixture", "no set-up"),
             2: ("at the set-up of a fixture", "nor now"),
@@ -303,11 +301,11 @@ async def eval_async(x, own):
     on_bench(source, body, concurrency=1)
 
 
-def test_an_async_fixture_and_a_row_that_looks_one_up_do_not_wait_for_each_other(on_bench: OnBench) -> None:
+def test_an_async_fixture_and_a_row_that_looks_one_up_do_not_deadlock(on_bench: OnBench) -> None:
     source = """
 @pytest.fixture
 async def slow():
-    # While it is set up, rows that are in flight ask for `late`.
+    # While it is set up, rows in flight look up `late`.
     for _ in range(20):
         await asyncio.sleep(0)
     yield
@@ -335,7 +333,7 @@ async def eval_it(x, slow, request):
     on_bench(source, body, concurrency=8)
 
 
-def test_an_async_fixture_cannot_be_looked_up_on_the_loop_and_says_so(on_bench: OnBench) -> None:
+def test_looking_an_async_fixture_up_on_the_loop_fails_with_advice(on_bench: OnBench) -> None:
     source = """
 @pytest.fixture
 async def late():
@@ -365,7 +363,7 @@ def eval_sync(x, request):
 # Rows.
 
 
-def test_away_from_the_main_thread_an_interrupt_is_the_rows_own(on_bench: OnBench) -> None:
+def test_keyboard_interrupt_on_another_thread_fails_only_the_row(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
         reported = [bench.assign(kind, 4) for kind in KINDS]
         with ThreadPoolExecutor(1) as pool:
@@ -377,7 +375,7 @@ def test_away_from_the_main_thread_an_interrupt_is_the_rows_own(on_bench: OnBenc
     on_bench(four_kinds('if x == 1: raise KeyboardInterrupt\nif x == 2: pytest.exit("enough")'), body)
 
 
-def test_a_task_of_a_row_that_exits_does_not_take_the_loop_with_it(on_bench: OnBench) -> None:
+def test_system_exit_in_a_task_of_a_row_does_not_stop_the_loop(on_bench: OnBench) -> None:
     source = """
 async def leave():
     raise SystemExit(1)
@@ -401,7 +399,7 @@ async def eval_it(x):
     on_bench(source, body, concurrency=4)
 
 
-def test_an_async_fixture_that_exits_fails_the_row(on_bench: OnBench) -> None:
+def test_system_exit_in_an_async_fixture_fails_the_row(on_bench: OnBench) -> None:
     source = """
 @pytest.fixture
 async def own():
@@ -423,7 +421,7 @@ async def eval_it(x, own):
 
 
 @pytest.mark.parametrize("kind", ["eval_async", "eval_async_own"])
-def test_a_row_that_cancels_its_own_task_has_failed(on_bench: OnBench, kind: str) -> None:
+def test_a_row_that_cancels_its_own_task_fails(on_bench: OnBench, kind: str) -> None:
     source = four_kinds("if x == 1: asyncio.current_task().cancel()\nawait asyncio.sleep(0)", "pass")
 
     def body(bench: Bench) -> None:

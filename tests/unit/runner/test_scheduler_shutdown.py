@@ -1,4 +1,4 @@
-"""How the scheduler leaves: it winds down, interrupted, or serving breaks."""
+"""How the scheduler ends: it winds down, is interrupted, or breaks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from doteval.runner.assignments import WindingDownError
 from tests.support.scheduler_bench import KINDS, SIMPLE, TIMEOUT_SECONDS, Bench, Reported, four_kinds, give_up, rows
 from tests.unit.conftest import OnBench
 
-# Rows that are in flight until `release`; `begun` is called as each begins.
+# Rows stay in flight until `release`; `begun` is called as each begins.
 HELD = """
 release = threading.Event()
 """ + four_kinds(
@@ -33,18 +33,18 @@ release.wait(20)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_winding_down_ends_what_is_in_flight_and_begins_nothing(on_bench: OnBench, kind: str) -> None:
+def test_winding_down_finishes_rows_in_flight_and_begins_none(on_bench: OnBench, kind: str) -> None:
     def body(bench: Bench) -> None:
         def begun() -> None:
             with bench.module.lock:
                 if len(bench.module.events) == 3:
                     bench.scheduler.wind_down()
-                    # Behind it: the rows are released when the scheduler knows that it leaves.
+                    # Posted after it, so that the rows are released when the scheduler winds down already.
                     bench.scheduler.post(bench.module.release.set)
 
         bench.module.begun = begun
         reported = [bench.assign(kind, 10) for _ in range(3)]
-        bench.serve_until_left()
+        bench.serve_until_wound_down()
         assert len(bench.module.events) == 3
         assert reported[0].recorded == Counter(bench.module.events)
         assert set(reported[0].statuses) == {"done"}
@@ -60,18 +60,18 @@ def test_winding_down_in_the_middle_of_sync_rows(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
         bench.module.wind_down = bench.scheduler.wind_down
         reported = bench.assign("eval_sync", 10)
-        bench.serve_until_left()
+        bench.serve_until_wound_down()
         assert reported.recorded == Counter(range(4))
         assert isinstance(reported.ended_by, WindingDownError)
 
     on_bench(four_kinds("if x == 3: wind_down()"), body)
 
 
-def test_who_assigns_too_late_is_told_so(on_bench: OnBench) -> None:
+def test_an_assignment_that_comes_too_late_ends_at_once(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
         bench.scheduler.wind_down()
         meanwhile = bench.assign("eval_sync")
-        bench.serve_until_left()
+        bench.serve_until_wound_down()
         after = bench.assign("eval_sync")
         for reported in (meanwhile, after):
             assert isinstance(reported.ended_by, WindingDownError)
@@ -80,7 +80,7 @@ def test_who_assigns_too_late_is_told_so(on_bench: OnBench) -> None:
     on_bench(SIMPLE, body)
 
 
-def test_nobody_waits_for_ever_who_assigns_while_it_leaves(on_bench: OnBench) -> None:
+def test_assignments_made_during_the_shutdown_all_end(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
         left = threading.Event()
 
@@ -94,7 +94,7 @@ def test_nobody_waits_for_ever_who_assigns_while_it_leaves(on_bench: OnBench) ->
             assigning = [pool.submit(keep_assigning) for _ in range(2)]
             try:
                 bench.scheduler.wind_down()
-                bench.serve_until_left()
+                bench.serve_until_wound_down()
             finally:
                 left.set()
             for each in (reported for future in assigning for reported in future.result(TIMEOUT_SECONDS)):
@@ -105,7 +105,7 @@ def test_nobody_waits_for_ever_who_assigns_while_it_leaves(on_bench: OnBench) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ctrl_c_while_working_off_tears_down_what_is_in_flight(on_bench: OnBench, kind: str) -> None:
+def test_ctrl_c_tears_down_the_rows_in_flight(on_bench: OnBench, kind: str) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
@@ -123,7 +123,7 @@ def test_ctrl_c_while_working_off_tears_down_what_is_in_flight(on_bench: OnBench
             bench.run(kind, 100)
         (reported,) = bench.reported
         if kind.startswith("eval_async"):
-            # They are cancelled: pending, and neither done nor failed.
+            # They are cancelled, so they stay pending.
             assert not reported.recorded
         else:
             assert set(reported.statuses) <= {"done"}
@@ -134,7 +134,7 @@ def test_ctrl_c_while_working_off_tears_down_what_is_in_flight(on_bench: OnBench
     on_bench(HELD, body, concurrency=3)
 
 
-def test_ctrl_c_before_a_row_that_was_handed_to_the_loop_has_begun(on_bench: OnBench) -> None:
+def test_ctrl_c_before_a_row_has_begun_on_the_loop(on_bench: OnBench) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
@@ -142,7 +142,7 @@ def test_ctrl_c_before_a_row_that_was_handed_to_the_loop_has_begun(on_bench: OnB
         free = threading.Event()
 
         def drawn() -> Iterator[Row]:
-            # The loop is busy: it hears of the row, and that it is cancelled, at the same time.
+            # The loop is busy, so it gets the row and its cancellation at the same time.
             bench.loop.soon(free.wait, TIMEOUT_SECONDS)
             bench.scheduler.post(interrupt)
             threading.Timer(0.1, free.set).start()
@@ -157,7 +157,7 @@ def test_ctrl_c_before_a_row_that_was_handed_to_the_loop_has_begun(on_bench: OnB
     on_bench(HELD, body)
 
 
-def test_ctrl_c_in_a_row_tears_it_down_and_ends_working_off(on_bench: OnBench) -> None:
+def test_ctrl_c_in_a_row_tears_it_down_and_ends_the_run(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
         with pytest.raises(KeyboardInterrupt):
             bench.run("eval_sync_own", 10)
@@ -168,12 +168,12 @@ def test_ctrl_c_in_a_row_tears_it_down_and_ends_working_off(on_bench: OnBench) -
     on_bench(four_kinds("if x == 2: raise KeyboardInterrupt"), body)
 
 
-def test_when_serving_breaks_whoever_waits_hears_of_it(on_bench: OnBench) -> None:
+def test_an_error_of_the_scheduler_ends_all_assignments(on_bench: OnBench) -> None:
     def body(bench: Bench) -> None:
         bench.module.begun = lambda: bench.scheduler.post(give_up)
         flying, waiting = bench.assign("eval_async"), bench.assign("eval_sync")
         with pytest.raises(TimeoutError, match="in vain"):
-            bench.serve_until_left()
+            bench.serve_until_wound_down()
         after = bench.assign("eval_sync")
         bench.module.release.set()
         assert isinstance(flying.ended_by, TimeoutError)
