@@ -16,8 +16,8 @@ from doteval.local.xdist import give_name, given_name, hand_over, take_over
 from doteval.providers.fixtures import model_providers
 from doteval.pytest_runtime.async_fixtures import on_loop
 from doteval.pytest_runtime.embedded_session import is_embedded
-from doteval.pytest_runtime.fixture_loads import LoadTimer
 from doteval.pytest_runtime.items import EvaluationItem, evaluation_items, is_evaluation_file
+from doteval.pytest_runtime.load_timer import LoadTimer
 from doteval.pytest_runtime.pytest_internals import use_row_setup_state
 from doteval.runner.event_loop import LoopThread
 

@@ -10,8 +10,8 @@ from doteval.core.metering import together
 from doteval.core.results import Usage
 from doteval.errors import StoreError, UnstorableValueError
 from doteval.pytest_runtime.evaluation_setup import fixture_definitions
-from doteval.pytest_runtime.fixture_loads import Load, Stats
 from doteval.pytest_runtime.items import EvaluationItem
+from doteval.pytest_runtime.load_timer import Load, Stats
 from doteval.runner.assignments import LoadFailedError
 from doteval.store import CODE, Store
 

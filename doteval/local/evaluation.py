@@ -24,7 +24,7 @@ from doteval.local.progress import ProgressLine, Screen
 from doteval.local.store_session import StoreSession
 from doteval.runner.assignments import Assignment, EvaluationFixtures, Runnable
 from doteval.runner.event_loop import LoopThread
-from doteval.runner.retries import CallPolicy
+from doteval.runner.row_retries import CallPolicy
 from doteval.runner.scheduler import Scheduler
 from doteval.store import ErrorCount, LostUsage, NewResult, Store
 

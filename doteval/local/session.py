@@ -18,8 +18,8 @@ from doteval.local.progress import Screen
 from doteval.local.store_session import StoreSession
 from doteval.pytest_runtime.evaluation_setup import EvaluationSetup
 from doteval.pytest_runtime.fingerprint import specify
-from doteval.pytest_runtime.fixture_loads import Load
 from doteval.pytest_runtime.items import EvaluationItem
+from doteval.pytest_runtime.load_timer import Load
 from doteval.pytest_runtime.pytest_internals import skipped
 from doteval.runner.event_loop import LoopThread
 

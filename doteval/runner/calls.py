@@ -11,7 +11,7 @@ from doteval.core.metering import together
 from doteval.core.results import Outcome, Result, RowError, RowStatus, Score, Usage
 from doteval.errors import InvalidResultError
 from doteval.runner.error_classes import describe, is_skip, skip_reason
-from doteval.runner.retries import (
+from doteval.runner.row_retries import (
     CallPolicy,
     Performed,
     perform,

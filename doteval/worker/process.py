@@ -43,9 +43,9 @@ from doteval.monitoring import process_figures
 from doteval.pytest_plugin import loop_key
 from doteval.pytest_runtime.embedded_session import Collected, with_collected
 from doteval.pytest_runtime.evaluation_setup import EvaluationSetup, load_session_fixtures
-from doteval.pytest_runtime.fixture_loads import LoadTimer
 from doteval.pytest_runtime.fixture_watchdog import FixtureWatchdog
 from doteval.pytest_runtime.items import EvaluationItem, served_items
+from doteval.pytest_runtime.load_timer import LoadTimer
 from doteval.runner.assignments import Assignment, LoadFailedError, WindingDownError
 from doteval.runner.calls import CallPolicy
 from doteval.runner.scheduler import Scheduler
