@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they open."""
+"""Options that several commands share, and the store that they open."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def storage_option(command: Command) -> Command:
 
 
 def json_option(command: Command) -> Command:
-    return click.option("--json", "as_json", is_flag=True, help="Write JSON for scripts, and nothing else, to stdout.")(
+    return click.option("--json", "as_json", is_flag=True, help="Write JSON for scripts to stdout, and nothing else.")(
         command
     )
 
@@ -50,9 +50,10 @@ def errors_as_option(command: Command) -> Command:
 
 
 def run_options(*declarations: type, names: Collection[str] | None = None) -> Callable[[Command], Command]:
-    """The options of `doteval submit` that dataclasses declare (see `doteval.core.options`); `names`: only those.
+    """Return a decorator that adds the options which dataclasses declare (see `doteval.core.options`).
 
-    Help texts are shown in the order of the declarations.
+    names: add only these; None adds all options of `doteval submit`. The help shows them in the order of the
+        declarations.
     """
 
     def add(command: Command) -> Command:
@@ -98,9 +99,9 @@ budget_options = run_options(RunConfig, names=("max_requests", "max_tokens", "ma
 
 
 def chosen(evaluations: Sequence[Evaluation], text: str | None, experiment: str) -> list[Evaluation]:
-    """The evaluations whose ``file::name`` contains a text; all of them for None.
+    """Return the evaluations whose ``file::name`` contains a text; all of them for None.
 
-    Raises NotFoundError, which names those that there are, if none does.
+    Raises NotFoundError if none does; the message lists the evaluations.
     """
     found = [each for each in evaluations if text is None or text in each.spec.nodeid]
     if evaluations and not found:
@@ -120,12 +121,15 @@ def devices_option(command: Command) -> Command:
     return click.option(
         "--devices",
         metavar="LIST",
-        help="CUDA_VISIBLE_DEVICES of each worker process in turn, as in 0,1,2,3.",
+        help="CUDA_VISIBLE_DEVICES of the worker processes, one each, as in 0,1,2,3.",
     )(command)
 
 
 def placement_options(*, queue: str) -> Callable[[Command], Command]:
-    """The options that say where rows are run, and how many at a time; `queue` is the default of that one."""
+    """Return a decorator for the options that say where rows run, and how many at once.
+
+    queue: the default of ``--queue``, as the help shows it.
+    """
 
     def add(command: Command) -> Command:
         for option in reversed(
@@ -138,13 +142,13 @@ def placement_options(*, queue: str) -> Callable[[Command], Command]:
                 click.option(
                     "--queue",
                     metavar="NAME",
-                    help=f"Queue of evaluations whose mark doteval names none.  [default: {queue}]",
+                    help=f"Queue of evaluations whose doteval mark names none.  [default: {queue}]",
                 ),
                 click.option(
                     "--workers",
                     type=click.IntRange(min=1),
                     metavar="N",
-                    help="Local worker processes.  [default: one a device, or a core]",
+                    help="Local worker processes.  [default: one per device, or per core]",
                 ),
                 devices_option,
                 click.option(
@@ -162,9 +166,9 @@ def placement_options(*, queue: str) -> Callable[[Command], Command]:
 
 
 def early_fork_server(broker: str | None) -> ForkServer | None:
-    """What starts local worker processes until the command ends; None where option or environment name a broker.
+    """Start the fork server of local worker processes, or return None if option or environment name a broker.
 
-    To be begun before all else, since a command without a broker waits for its imports more than for its own.
+    It ends with the command. Commands call this first: the imports of the fork server take longer than their own.
     """
     if broker is not None or os.environ.get("DOTEVAL_BROKER"):
         return None
@@ -176,9 +180,9 @@ def early_fork_server(broker: str | None) -> ForkServer | None:
 def local_fork_server(
     early: ForkServer | None, broker: Broker | None, given: Mapping[str, object]
 ) -> ForkServer | None:
-    """The fork server that was begun early, unless the settings name a `broker` after all: then it is ended.
+    """Return the fork server that was started early, or end it if the settings name a `broker` after all.
 
-    Raises click's UsageError if an option for local worker processes is given although there is one.
+    Raises click.UsageError if there is a broker and an option for local worker processes is given.
     """
     if broker is None:
         return early
@@ -187,15 +191,15 @@ def local_fork_server(
     for option, value in given.items():
         if value is not None:
             raise click.UsageError(
-                f"{option} is for local worker processes, and with a broker the rows go to those that `doteval worker` "
-                "started. Leave one of the two out."
+                f"{option} is for local worker processes. With a broker, the worker processes of `doteval worker` run "
+                "the rows. Leave one of the two out."
             )
     return None
 
 
 @contextmanager
 def existing_store(storage: str | None) -> Iterator[Store]:
-    """The result store of the settings, which must exist.
+    """Open the result store of the settings, which must exist.
 
     Raises NotFoundError or StoreError if it does not.
     """

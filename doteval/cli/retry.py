@@ -22,7 +22,7 @@ from doteval.cli.options import (
 if TYPE_CHECKING:
     from doteval.analysis.summary import ErrorsAs
 
-# What users say, and the class of errors that it means.
+# The class of errors that each value of --only selects.
 CLASSES = {
     "infrastructure": "infrastructure",
     "evaluation": "evaluation",
@@ -37,12 +37,12 @@ CLASSES = {
     "--only",
     type=click.Choice(list(CLASSES)),
     multiple=True,
-    help="Only rows that failed for this kind of reason; may be given more than once.",
+    help="Only rows that failed with this class of error; repeatable.",
 )
 @evaluation_option
 @click.option("--row", type=click.IntRange(min=0), metavar="N", help="Only the row with this index.")
 @storage_option
-@placement_options(queue="where they were")
+@placement_options(queue="the queue of the rows before")
 @budget_options
 @errors_as_option
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
@@ -65,9 +65,9 @@ def command(
 ) -> None:
     """Run failed rows of the experiment NAME again, and no others.
 
-    Neither the dataset nor the name of its file is needed. The old errors stay until new results are in,
-    and afterwards among the attempts that `doteval show NAME --row N` shows. What was pending because the
-    experiment was cancelled is run too.
+    It needs neither the dataset nor the name of its file. The old errors stay until new results arrive, and
+    after that among the attempts that `doteval show NAME --row N` shows. Rows that were pending because the
+    experiment was cancelled run too.
 
     \b
     doteval retry first
@@ -103,14 +103,14 @@ def command(
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
         evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
-        ending = FinalReport(console, errors_as)
+        report = FinalReport(console, errors_as)
         try:
-            with ProgressDisplay(console, at_the_end=ending.read) as follower:
-                rows = retry(options, store, evaluations, follower, fork_server)
+            with ProgressDisplay(console, at_the_end=report.read) as display:
+                rows = retry(options, store, evaluations, display, fork_server)
         except KeyboardInterrupt:
             again = f"doteval retry {shlex.quote(name)}"
             terminal.console(stderr=True).print(
-                terminal.plain(f"\nStopped. What is done is stored. To go on: {again}, or submit it again")
+                terminal.plain(f"\nStopped. Finished rows are stored. To continue: {again}, or submit it again")
             )
             raise
         if not rows:
@@ -119,4 +119,4 @@ def command(
             published = terminal.few(rows, "row")
             console.print(terminal.plain(f"Published {published}. To follow: doteval watch {shlex.quote(name)}"))
         else:
-            ending.print(store, experiment)
+            report.print(store, experiment)

@@ -1,4 +1,4 @@
-"""`doteval status`: how far an experiment is, and what is being done about what is not well."""
+"""`doteval status`: how far an experiment is, and what happens next."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from doteval.store import Store, WorkerState
     from doteval.submission.status import ExperimentStatus
 
-# Failed rows of each evaluation, and dead worker processes, that are shown.
+# The command shows so many failed rows of each evaluation, and so many dead worker processes.
 _SHOWN = 5
 
 
 @click.command("status")
 @click.argument("name")
 @storage_option
-@click.option("--broker", metavar="URL", help="Also ask this message broker how much waits in the queue.")
-@click.option("--queue", metavar="NAME", help="That queue.  [default: those of its evaluations]")
+@click.option("--broker", metavar="URL", help="Also count the messages that wait on this broker.")
+@click.option("--queue", metavar="NAME", help="Queue to count.  [default: those of its evaluations]")
 @json_option
 def command(name: str, storage: str | None, broker: str | None, queue: str | None, as_json: bool) -> None:
-    """Say how far the experiment NAME is.
+    """Show how far the experiment NAME is.
 
-    Where its rows are, which worker processes live and which have died, the last errors, and what is
-    being done about them.
+    Shows where its rows are, which worker processes are live and which have died, the most recent errors,
+    and what happens next.
     """
     from doteval.cli import documents, terminal
     from doteval.settings import load_settings
@@ -77,7 +77,7 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
 
 
 def _ask(broker: Broker, queues: Sequence[str]) -> tuple[Mapping[str, int] | None, str | None]:
-    """How many messages wait in each queue, or why that is not known."""
+    """Return the number of messages in each queue, or the reason why it is unknown."""
     from doteval.broker.publisher import Publisher
     from doteval.core.queues_and_devices import DEFAULT_QUEUE
     from doteval.errors import BrokerError
@@ -119,7 +119,7 @@ def _print(console: Console, store: Store, status: ExperimentStatus) -> None:
             console.print(terminal.plain(f"{name}: {sentence}"))
         failures = store.attempts.last_failures(found.evaluation.id, _SHOWN)
         if failures:
-            console.print(terminal.plain(f"The last errors of {name}:"))
+            console.print(terminal.plain(f"The most recent errors of {name}:"))
         for attempt in failures:
             console.print(terminal.plain(failure_line(attempt)))
     console.print(f"\n{_workers(status.live)}")

@@ -36,7 +36,7 @@ def _rows_per_task(ctx: click.Context, param: click.Parameter, value: str | None
 @click.option(
     "--priority",
     type=click.Choice(["high", "normal", "low"]),
-    help="Whose rows workers take first, where experiments share them.  [default: normal]",
+    help="Whose rows workers take first when experiments share them.  [default: normal]",
 )
 def command(
     paths: tuple[str, ...],
@@ -54,8 +54,8 @@ def command(
 ) -> None:
     """Evaluate the files, directories or single evaluations at PATH on worker processes.
 
-    The same experiment name goes on where it stopped: rows that are done are not run again, rows
-    that failed are. Ctrl-C stops following; local workers finish their rows in flight first.
+    The same experiment name continues where it stopped: rows that are done are not run again, rows
+    that failed are. Ctrl-C stops the command; local workers first finish their rows in flight.
 
     \b
     doteval submit eval_x.py --experiment first
@@ -104,20 +104,20 @@ def command(
         client_config=client_config,
     )
     console = terminal.console()
-    ending = FinalReport(console, errors_as)
+    report = FinalReport(console, errors_as)
     try:
-        with ProgressDisplay(console, at_the_end=ending.read) as follower:
-            submission = submit(options, follower, fork_server)
+        with ProgressDisplay(console, at_the_end=report.read) as display:
+            submission = submit(options, display, fork_server)
     except KeyboardInterrupt:
         terminal.console(stderr=True).print(
-            terminal.plain(f"\nStopped. What is done is stored. To go on: {_again(paths, name)}")
+            terminal.plain(f"\nStopped. Finished rows are stored. To continue: {_again(paths, name)}")
         )
         raise
     if detach:
         console.print(terminal.plain(f"Published. To follow: doteval watch {shlex.quote(name)}"))
         return
     with Store.open(submission.storage, create=False) as store:
-        ending.print(store, submission.experiment)
+        report.print(store, submission.experiment)
 
 
 def _again(paths: tuple[str, ...], experiment: str) -> str:

@@ -12,7 +12,9 @@ Port = click.IntRange(0, 65535)
 
 @click.command("worker")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--broker", metavar="URL", help="Message broker that row tasks come from; it must be named somewhere.")
+@click.option(
+    "--broker", metavar="URL", help="Message broker that row tasks come from; required here or in the settings."
+)
 @storage_option
 @cache_option
 @click.option(
@@ -20,9 +22,9 @@ Port = click.IntRange(0, 65535)
     "queues",
     metavar="NAME",
     multiple=True,
-    help="Queue that row tasks come from; several with commas, or by giving it again.  [default: doteval]",
+    help="Queue that row tasks come from; repeatable, or several with commas.  [default: doteval]",
 )
-@click.option("--processes", type=Count, metavar="N", help="Worker processes.  [default: one a device, or a core]")
+@click.option("--processes", type=Count, metavar="N", help="Worker processes.  [default: one per device, or per core]")
 @devices_option
 @click.option(
     "--concurrency",
@@ -36,7 +38,7 @@ Port = click.IntRange(0, 65535)
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
     default="INFO",
     show_default=True,
-    help="Least important lines that are logged.",
+    help="Lowest level that is logged.",
 )
 @click.option(
     "--log-format",
@@ -50,9 +52,11 @@ Port = click.IntRange(0, 65535)
     "--max-rows-per-process",
     type=Count,
     metavar="N",
-    help="A worker process that has stored so many rows makes room for a fresh one.",
+    help="Replace a worker process that has stored this many rows.",
 )
-@click.option("--max-memory-per-process", type=Count, metavar="MB", help="The same for one that uses so much memory.")
+@click.option(
+    "--max-memory-per-process", type=Count, metavar="MB", help="Replace a worker process that uses this much memory."
+)
 def command(
     paths: tuple[str, ...],
     broker: str | None,

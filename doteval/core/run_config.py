@@ -26,7 +26,7 @@ _VERSION = "version"
 _CACHE_FLAGS = (
     FlagChoice("--cache", "on", "Share replies to repeatable requests"),
     FlagChoice("--no-cache", "off", "Share no replies, whatever clients ask for"),
-    FlagChoice("--refresh-cache", "refresh", "Share replies, but ask anew for those from before this command"),
+    FlagChoice("--refresh-cache", "refresh", "Share replies, but ask again for those from before this command"),
 )
 
 
@@ -37,7 +37,7 @@ class RunTarget:
     experiment: str | None = option(
         None,
         TextValue(),
-        "Begin this experiment, or go on with it",
+        "Begin or continue this experiment",
         metavar="NAME",
         shown_default="a new one",
     )
@@ -52,7 +52,7 @@ class RunTarget:
         shown_default=".doteval/doteval.db",
     )
     epochs: int = option(1, CountValue(1), "Run every row N times", metavar="N", shown_default="1")
-    allow_changed: bool = option(False, FlagValue(), "Go on even if code or dataset have changed since")
+    allow_changed: bool = option(False, FlagValue(), "Continue even if code or dataset have changed since")
 
     @classmethod
     def from_options(cls, values: Mapping[str, Any]) -> Self:
