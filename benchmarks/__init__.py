@@ -1,11 +1,11 @@
-"""How fast doteval is, beside its peers: ``make bench``.
+"""Measures how fast doteval is beside other runners: ``make bench``.
 
-`subjects` holds one module for each question, `evaluations` the files that doteval evaluates for them, `peers`
-the same work written for others. README.md has the method and the figures.
+`subjects` has one module for each question, `evaluations` the files that doteval evaluates for them, and `peers` the
+same work written for other runners. README.md describes the method and shows the figures.
 """
 
 import os
 
-# Users' Pythons keep what they have compiled. Where that is forbidden, each process of doteval would compile again what
-# it imports from this checkout, and pytest rewrite plugins again, while peers' packages were compiled by pip.
+# Python normally keeps compiled modules. If the environment forbids that, every process of doteval compiles again what
+# it imports from this checkout, and pytest rewrites plugins again, while pip has compiled the packages of peers.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

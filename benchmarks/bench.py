@@ -1,4 +1,4 @@
-"""What every subject needs: where to work, how often, and where figures go."""
+"""`Bench` runs commands and compares ways of doing the same work; every subject gets one."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ Way = Callable[[], float]
 
 @dataclass(slots=True)
 class Bench:
-    """`repeat`: how often each way is measured. `scale`: the share of the rows, 1.0 for the published figures.
+    """Measures ways of doing the same work and collects the figures in `report`.
 
-    `slower`: how many times slower the machine is than the one that the aims were set for. What rows take of a server
-    or of the processor is so many times as long then, and aims of rates and seconds follow; ratios are to hold.
+    `repeat` is how often each way is measured, `scale` the share of the rows, 1.0 for the published figures. `peers`
+    says whether other runners are measured too. `slower` is how many times slower this machine is than the one for
+    which the aims were set: rows then take that many times as long on the server or the processor, and aims for rates
+    and seconds are adapted, while aims for ratios stay.
     """
 
     repeat: int = 3
@@ -38,15 +40,15 @@ class Bench:
         return max(10, int(full * self.scale))
 
     def seconds(self, at_full_speed: float) -> float:
-        """What takes so many seconds on a machine of full speed takes so many here."""
+        """The seconds that work takes on this machine if it takes `at_full_speed` seconds on the reference machine."""
         return at_full_speed * self.slower
 
     def rate(self, at_full_speed: float) -> float:
-        """What makes so many a second on a machine of full speed makes so many here."""
+        """The rate on this machine if it is `at_full_speed` a second on the reference machine."""
         return at_full_speed / self.slower
 
     def compare(self, work: str, unit: str, ways: Mapping[str, Way], *, repeat: int | None = None) -> dict[str, Figure]:
-        """Measure every way in turn, and all of them again: what disturbs the machine meets all alike."""
+        """Measure all ways in turn, `repeat` times, so that a disturbance of the machine affects all of them alike."""
         values: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(repeat or self.repeat):
             for way, measure in ways.items():
@@ -57,21 +59,21 @@ class Bench:
         return measured([python_of("doteval"), "-m", "doteval", *arguments], directory, environment)
 
     def pytest(self, directory: Path, *arguments: str, **environment: str) -> Measured:
-        """pytest in doteval's environment."""
+        """Run pytest in the environment of doteval."""
         return measured([python_of("doteval"), "-m", "pytest", "-q", *arguments], directory, environment)
 
     def peer(self, name: str, directory: Path, *arguments: str, **environment: str) -> Measured:
-        """Python in a peer's environment."""
+        """Run Python in the environment of a peer."""
         return measured([python_of(name), *arguments], directory, environment)
 
     def two_peers(self, name: str, file: str, **environment: str) -> list[Measured]:
-        """A script in two processes of a peer's environment at once, each in a directory of its own."""
+        """Run a script in two processes of a peer's environment at once, each in a directory of its own."""
 
         def one(_: int) -> Measured:
             with project(PEERS / file) as directory:
                 return self.peer(name, directory, file, **environment)
 
-        # Made before both need it.
+        # Make the environment before both processes need it.
         python_of(name)
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(one, range(2)))
@@ -79,10 +81,10 @@ class Bench:
 
 @contextmanager
 def project(*files: Path) -> Iterator[Path]:
-    """A fresh directory with copies of these files, which is gone afterwards."""
+    """A new directory with copies of these files. It is deleted afterwards."""
     with tempfile.TemporaryDirectory(prefix="bench") as name:
         directory = Path(name)
-        # The root directory for pytest.
+        # Makes this the root directory of pytest.
         (directory / "pytest.ini").write_text("[pytest]\n")
         for file in files:
             shutil.copy(file, directory / file.name)

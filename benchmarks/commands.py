@@ -1,4 +1,4 @@
-"""Run a command and know what it took."""
+"""Runs a command and measures its time, processor time and memory."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_LOOK_SECONDS = 0.1
+_SAMPLE_SECONDS = 0.1
 
 
 class CommandFailedError(Exception):
-    """A command that was to be measured failed; the message is the end of its output."""
+    """A measured command failed. The message has the end of its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """`seconds` of wall time, `cpu` seconds of the command and all that it started, `peak` memory in MB.
+    """What a command took: `seconds` of wall time, and `cpu` seconds of it and all processes that it started.
 
-    `peak` is the resident memory of the command's own process; `largest` that of the largest process that it
-    started. `output` is what it printed.
+    `peak` is the peak resident memory of the command's own process in MB, `largest` that of the largest process that
+    it started. `output` is what it printed.
     """
 
     seconds: float
@@ -35,7 +35,7 @@ class Measured:
 def measured(
     command: Sequence[str], directory: Path, environment: Mapping[str, str] | None = None, *, timeout: float = 1800
 ) -> Measured:
-    """Run the command in the directory. Raises CommandFailedError if it does not end with exit code 0."""
+    """Run a command in a directory. Raises CommandFailedError if its exit code is not 0."""
     log = directory / "output.txt"
     with log.open("wb") as output:
         before = processor_seconds()
@@ -62,13 +62,13 @@ def measured(
 
 
 def processor_seconds() -> float:
-    """What all commands that have ended took of the processor so far, with all that they started and waited for."""
+    """The processor seconds of all commands that have ended so far, and of the processes that they waited for."""
     times = os.times()
     return times.children_user + times.children_system
 
 
 class _Peaks(threading.Thread):
-    """Looks at the memory of a process and of those that it started. The system keeps each one's peak."""
+    """Reads the peak memory of a process and of its descendants, which the kernel records, several times a second."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -77,13 +77,13 @@ class _Peaks(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        while not self._ended.wait(_LOOK_SECONDS):
+        while not self._ended.wait(_SAMPLE_SECONDS):
             try:
                 self.own = max(self.own, peak_of(self._pid))
                 for child in descendants(self._pid):
                     self.largest = max(self.largest, peak_of(child))
             except OSError:
-                # One of them has just ended.
+                # A process has just ended.
                 continue
 
     def stop(self) -> None:
@@ -92,14 +92,14 @@ class _Peaks(threading.Thread):
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """The processes that a process has started, and those that these have."""
-    # The kernel's own lists: psutil reads about every process of the machine, which takes ten times as long.
+    """The child processes of a process, their children, and so on."""
+    # Read from the kernel's lists of children: psutil reads every process of the machine and takes ten times as long.
     try:
         found = [
             int(child) for each in Path(f"/proc/{pid}/task").glob("*/children") for child in each.read_text().split()
         ]
     except OSError:
-        # It, or one of its threads, has just ended; the others are seen the next time.
+        # The process, or one of its threads, has just ended; the others are read next time.
         return
     for child in found:
         yield child
@@ -107,7 +107,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def peak_of(pid: int) -> float:
-    """The most resident memory that a process has had so far, in MB."""
+    """The peak resident memory of a process so far, in MB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

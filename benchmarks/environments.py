@@ -1,6 +1,6 @@
-"""Virtual environments of doteval and of each peer, made once and kept.
+"""The virtual environments of doteval and of each peer, which are made once and kept.
 
-doteval has one of its own too: what only tests need (pytest plugins above all) would slow it down.
+doteval has one too, since the packages that only tests need, above all pytest plugins, would slow it down.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PEERS = tuple(name for name in _PACKAGES if name != "doteval")
 
 
 def python_of(name: str) -> str:
-    """The interpreter of an environment, which is made if it is not there."""
+    """The interpreter of an environment, which is made if it does not exist."""
     directory = DIRECTORY / name
     python, installed = directory / "bin" / "python", directory / ".installed"
     if not installed.exists():
@@ -47,7 +47,7 @@ def version_of(name: str, package: str) -> str:
 
 
 def versions() -> list[str]:
-    """Each runner that has an environment, with its version."""
+    """The runners that have an environment, with their versions."""
     there = [name for name in _PACKAGES if (DIRECTORY / name / ".installed").exists()]
     packages = [(name, name.partition("-0.")[0]) for name in there]
     return [f"{package} {version_of(name, package)}" for name, package in packages]

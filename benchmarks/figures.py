@@ -1,4 +1,4 @@
-"""What was measured: figures, targets, and how both are shown."""
+"""Figures, targets, and the report that prints and stores them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.environments import versions
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One quantity, measured one or more times. `work` is what was done, `way` who did it and how."""
+    """One quantity, measured one or more times. `work` is what was done, `way` is how and by which runner."""
 
     work: str
     way: str
@@ -35,7 +35,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whether `value` is at least (or at most) what is aimed at."""
+    """A measured `value` and its `aim`, which is a lower bound if `at_least`, else an upper bound."""
 
     work: str
     what: str
@@ -90,9 +90,9 @@ class Report:
         self.console.print(aims)
 
     def write(self, path: Path, repeat: int, slower: float) -> None:
-        """All of it as JSON, each way measured so many times, with the date, the machine and the runners' versions.
+        """Write figures and targets as JSON, with the date, the machine and the versions of the runners.
 
-        `slower` is that of `Bench`.
+        `repeat` and `slower` are those of `Bench`.
         """
         content: dict[str, Any] = {
             "date": datetime.now(tz=UTC).date().isoformat(),
@@ -120,12 +120,12 @@ class Report:
 
 
 def shown(value: float) -> str:
-    """A figure with as many digits as mean something."""
+    """A figure with three significant digits, or as a whole number from 100 on."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3g}"
 
 
 def _processor() -> str:
-    """What Linux calls it; elsewhere its kind only."""
+    """The model of the processor on Linux; elsewhere only its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""How much of the processor each thread takes of a command and of all that it starts.
+"""Measures the processor time of each thread of a command and of the processes that it starts.
 
-The system counts it by thread, to 10 ms, for as long as the thread lives: it is read ten times a second, and what a
-thread took after the last look is missing. Names of threads are Python's own, by py-spy.
+The kernel counts it by thread, with a resolution of 10 ms, as long as the thread lives. It is read ten times a second;
+what a thread takes after the last reading is missing. py-spy reads the names of Python threads.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from benchmarks.commands import CommandFailedError, descendants
 
 PY_SPY = str(Path(sys.executable).parent / "py-spy")
 
-_LOOK_SECONDS = 0.1
-# Seconds after which threads are named, for which their process stops for a moment; later ones remain nameless.
+_SAMPLE_SECONDS = 0.1
+# Seconds after which the names of threads are read, which stops their process for a moment. Threads that start later
+# have no name.
 _NAMING_AT = (2.0, 8.0)
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(slots=True)
 class Thread:
-    """`user` and `system` are seconds of the processor, `yielded` and `displaced` how often it left it for another."""
+    """`user` and `system` are processor seconds; `yielded` and `displaced` count voluntary and involuntary switches."""
 
     name: str = ""
     user: float = 0.0
@@ -55,7 +56,7 @@ class Process:
 class ProcessorTime:
     """What a command took: `seconds` of wall time, and its processes, the busiest first.
 
-    `busy` is the share of all the machine's processors that was in use midway, in the middle half of that time.
+    `busy` is the share of all processors of the machine that was in use in the middle half of that time.
     """
 
     seconds: float
@@ -66,9 +67,9 @@ class ProcessorTime:
 def processor_time(
     command: Sequence[str], directory: Path, environment: Mapping[str, str], *, beside: Sequence[int] = ()
 ) -> ProcessorTime:
-    """Run a command; processes `beside` it are looked at, too, such as a server that it asks.
+    """Run a command and measure it, and the processes in `beside`, such as a server that it uses.
 
-    Raises CommandFailedError if it does not end with exit code 0.
+    Raises CommandFailedError if its exit code is not 0.
     """
     processes: dict[int, Process] = {}
     namings = list(_NAMING_AT)
@@ -76,12 +77,12 @@ def processor_time(
     running = subprocess.Popen(command, cwd=directory, env={**os.environ, **environment})
     while running.poll() is None:
         for pid in [running.pid, *descendants(running.pid), *beside]:
-            _look(pid, processes)
+            _sample(pid, processes)
         if namings and idle[-1][0] - idle[0][0] > namings[0]:
             del namings[0]
             for pid, process in processes.items():
                 _name_threads(pid, process)
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_SAMPLE_SECONDS)
         idle.append((time.perf_counter(), _idle_seconds()))
     if running.returncode != 0:
         raise CommandFailedError(f"{' '.join(command)} ended with {running.returncode}")
@@ -92,19 +93,19 @@ def processor_time(
 
 
 def _idle_seconds() -> float:
-    """For how long the processors have had nothing to do, together, since the machine began."""
+    """The idle seconds of all processors together since the machine was started."""
     fields = Path("/proc/stat").read_text().split(maxsplit=6)
     return (int(fields[4]) + int(fields[5])) / _TICKS
 
 
-def _look(pid: int, processes: dict[int, Process]) -> None:
+def _sample(pid: int, processes: dict[int, Process]) -> None:
     try:
         name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         process = processes.setdefault(pid, Process(name))
-        # A process that was forked or has replaced its program says later what it is.
+        # The name changes when a forked process executes another program.
         process.name = name or process.name
         for task in Path(f"/proc/{pid}/task").iterdir():
-            # After the name in brackets, which may contain anything: user and system time are the 12th and 13th.
+            # User and system time are the 12th and 13th field after the name in brackets, which may contain anything.
             times = (task / "stat").read_text().rpartition(")")[2].split()
             thread = process.threads[int(task.name)]
             thread.user, thread.system = int(times[11]) / _TICKS, int(times[12]) / _TICKS
@@ -114,14 +115,14 @@ def _look(pid: int, processes: dict[int, Process]) -> None:
                 elif line.startswith("nonvoluntary_ctxt_switches"):
                     thread.displaced = int(line.split()[1])
     except OSError:
-        # It has just ended: what was seen before stays.
+        # The process has just ended; its last reading is kept.
         return
 
 
 def _name_threads(pid: int, process: Process) -> None:
     found = subprocess.run([PY_SPY, "dump", "--json", "--pid", str(pid)], capture_output=True, check=False)
     if found.returncode != 0:
-        # Not Python, or it has ended.
+        # The process is not Python, or has ended.
         return
     for thread in json.loads(found.stdout):
         if thread["os_thread_id"] in process.threads:

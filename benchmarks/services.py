@@ -1,4 +1,4 @@
-"""A Redis and a worker service of doteval's, for subjects that want them warm."""
+"""A worker service that is ready, for subjects that measure without its start."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from benchmarks.environments import python_of
 from doteval.store import Store
 
-# Far more than any of these evaluations takes to load.
+# Far longer than any of these evaluations takes to load.
 _START_SECONDS = 60
 
 
 @contextmanager
 def worker_service(directory: Path, environment: Mapping[str, str], *, processes: int = 2) -> Iterator[None]:
-    """``doteval worker`` on the directory; its processes are ready when the block begins.
+    """Run ``doteval worker`` in a directory. Its processes are ready when the block begins.
 
-    `environment` names the broker and the store, as all settings of doteval can be given.
+    `environment` has the broker and the result store, as ``DOTEVAL_`` variables.
     """
     command = [python_of("doteval"), "-m", "doteval", "worker", ".", "--processes", str(processes)]
     log = directory / "worker.log"
@@ -36,7 +36,9 @@ def worker_service(directory: Path, environment: Mapping[str, str], *, processes
         with Store.open(environment["DOTEVAL_STORAGE"]) as store:
             while sum(worker.state == "ready" for worker in store.workers.all()) < processes:
                 if service.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"the worker service ended, or does not get ready:\n{log.read_text()[-2000:]}")
+                    raise RuntimeError(
+                        f"the worker service exited, or did not become ready:\n{log.read_text()[-2000:]}"
+                    )
                 time.sleep(0.05)
         yield
     finally:

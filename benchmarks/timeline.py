@@ -1,4 +1,4 @@
-"""When things happened, as the result store has it: all clocks are this machine's."""
+"""Reads from the result store when rows began and ended. All times are from the clock of this machine."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ WHERE experiment.name = :name AND result.started_at >= :since AND result.started
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Seconds since the epoch: the evaluation's row in the store, its rows' beginnings and ends, its completion.
+    """The times of an evaluation and its rows, in seconds since the epoch.
 
-    `rows` is how many results there are, and `own` the seconds that they took one after the other.
+    `rows` is the number of results, and `own` the sum of their durations in seconds.
     """
 
     created: float
@@ -35,13 +35,13 @@ class Timeline:
 
 
 def timeline(storage: str, experiment: str, *, since: float = 0.0, until: float = math.inf) -> Timeline:
-    """The times of an experiment's results, of those whose rows began after `since` and ended before `until`."""
+    """The times of the results of an experiment whose rows began after `since` and ended before `until`."""
     with _connected(storage) as connection:
         return Timeline(*connection.execute(text(_QUERY), {"name": experiment, "since": since, "until": until}).one())
 
 
 def loads_of(storage: str, fixture: str) -> int:
-    """How often a session fixture was loaded, by all worker processes that this store has seen."""
+    """How often a session fixture was loaded by all worker processes together."""
     with _connected(storage) as connection:
         query = text("SELECT count(*) FROM resource_load WHERE fixture = :fixture")
         return int(connection.execute(query, {"fixture": fixture}).scalar_one())

@@ -1,4 +1,4 @@
-"""Start the mock server, and submit the examples of this folder with it in reach: ``make demo``."""
+"""Starts the mock server and submits the examples in this folder, which use it: ``make demo``."""
 
 import os
 import subprocess

@@ -1,7 +1,7 @@
-"""The same reviews, judged by a chat model behind an OpenAI-compatible server.
+"""Does a chat model classify short product reviews as people do?
 
-Async rows on one pooled client a worker process. The answers to repeated texts come from a cache
-that the worker process's rows share.
+The model is behind an OpenAI-compatible API. The async rows of a worker process share one client, and a cache that
+answers repeated texts.
 """
 
 import pytest

@@ -1,6 +1,6 @@
-"""Does a sentiment lexicon judge short product reviews as people do?
+"""Does a sentiment lexicon classify short product reviews as people do?
 
-A real model, VADER, loaded once in every worker process, over the reviews in ``reviews.csv``.
+The model VADER is loaded once in every worker process and classifies the reviews in ``reviews.csv``.
 """
 
 import pytest
@@ -10,7 +10,7 @@ from doteval.evaluators import exact_match
 
 
 class Lexicon:
-    """VADER with the thresholds that its authors recommend, and a count of its calls."""
+    """VADER with the thresholds that its authors recommend, which counts its calls."""
 
     def __init__(self):
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer

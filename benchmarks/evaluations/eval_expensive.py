@@ -1,4 +1,4 @@
-"""A model that takes long to load and then the processor for every row."""
+"""A model that takes long to load, and whose rows keep the processor busy."""
 
 import os
 import time

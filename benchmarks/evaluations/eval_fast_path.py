@@ -1,4 +1,4 @@
-"""One call to a model for each row, by the fast path."""
+"""One call to a model in each row, through the fast path."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A row with four fixtures, one of them made anew for each row."""
+"""Rows with four fixtures, one of them function-scoped."""
 
 import os
 

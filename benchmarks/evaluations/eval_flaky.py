@@ -1,4 +1,4 @@
-"""Rows that do nothing, of which one in ten fails for as long as the file `broken` is there."""
+"""Rows that do nothing. One in ten fails as long as the file `broken` exists."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rows of a kilobyte that do nothing. `rows.jsonl` beside this file is written by who measures."""
+"""Rows of a kilobyte that do nothing. The subject writes `rows.jsonl` beside this file."""
 
 from doteval import Score, foreach
 

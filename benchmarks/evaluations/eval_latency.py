@@ -1,4 +1,4 @@
-"""One call to a model for each row, as the openai client has it."""
+"""One call to a model in each row, with the methods of the openai client."""
 
 import os
 

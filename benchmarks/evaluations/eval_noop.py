@@ -1,4 +1,4 @@
-"""Rows that do nothing: what is left is the cost of the runner."""
+"""Rows that do nothing, to measure the cost of the runner."""
 
 import os
 

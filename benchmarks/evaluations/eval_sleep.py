@@ -1,4 +1,4 @@
-"""Rows that take a tenth of a second and nothing of the processor."""
+"""Rows that wait for 0.1 s."""
 
 import asyncio
 import os

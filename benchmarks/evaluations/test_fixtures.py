@@ -1,4 +1,4 @@
-"""The same rows as pytest's own items."""
+"""The rows of `eval_fixtures` as items of pytest."""
 
 import os
 

@@ -1,1 +1,1 @@
-"""The work of the subjects, written for others as their documentation has it. Nothing here imports doteval."""
+"""The work of the subjects for other runners, written as their documentation shows. Nothing here imports doteval."""

@@ -1,4 +1,4 @@
-"""One call for each row, for dotevals: 0.26 has a sliding window, 0.28 leaves the bound to the author."""
+"""One call in each row, for dotevals. 0.26 has a sliding window; in 0.28 the author limits the concurrency."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The load and the rows of eval_expensive.py, and nothing else: what a process takes for its half of them."""
+"""Only the load and the rows of eval_expensive.py, in one process."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""One request for each row with aiohttp alone, and the reply's JSON: the least that Python can do."""
+"""One request in each row with aiohttp alone, whose reply is parsed as JSON: the least that Python needs."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""One call for each row with AsyncOpenAI, so many at a time: what one would write by hand."""
+"""One call in each row with AsyncOpenAI and limited concurrency, as written by hand."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""One call for each row, for inspect-ai with its OpenAI provider."""
+"""One call in each row, for inspect-ai with its OpenAI provider."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""One call for each row, for pydantic-evals."""
+"""One call in each row, for pydantic-evals."""
 
 import os
 from dataclasses import dataclass

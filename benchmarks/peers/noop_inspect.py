@@ -1,4 +1,4 @@
-"""Rows that do nothing, for inspect-ai, with its log as it comes."""
+"""Rows that do nothing, for inspect-ai with its default log."""
 
 import os
 

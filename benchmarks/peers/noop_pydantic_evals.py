@@ -1,4 +1,4 @@
-"""Rows that do nothing, for pydantic-evals: in memory, nothing is stored."""
+"""Rows that do nothing, for pydantic-evals, which keeps results in memory only."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A no-op task for each row: what Celery itself takes. The queue is empty when all have been done."""
+"""One no-op task for each row, to measure Celery alone. The queue is empty when all tasks are done."""
 
 import os
 

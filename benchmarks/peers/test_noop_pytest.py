@@ -1,4 +1,4 @@
-"""Rows that do nothing, as pytest's own items."""
+"""Rows that do nothing, as items of pytest."""
 
 import os
 

@@ -1,1 +1,1 @@
-"""One module for each question that is measured; ``measure(bench)`` answers it."""
+"""The questions that are measured. Each is a module whose function ``measure(bench)`` answers it."""

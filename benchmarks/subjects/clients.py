@@ -1,6 +1,6 @@
-"""CPU of a call in the process that makes it: the SDK as it is, our client, and the fast path.
+"""The processor time of a call in the process that makes it: plain SDK, doteval's client, and the fast path.
 
-The mock server has a process of its own; 50 calls are in flight.
+The mock server is a process of its own; 50 calls are in flight.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Call = Callable[[int], Awaitable[Any]]
 
 
 async def measured(call: Call, calls: int, in_flight: int) -> tuple[float, float]:
-    """Milliseconds of CPU a call, and calls a second."""
+    """The milliseconds of processor time of a call, and the calls a second."""
     numbers = iter(range(calls))
 
     async def row() -> None:
@@ -45,7 +45,7 @@ async def measured(call: Call, calls: int, in_flight: int) -> tuple[float, float
 
 
 def calls_of(base_url: str) -> tuple[dict[str, Call], list[AsyncOpenAI]]:
-    """The ways to call, and the clients to close."""
+    """The ways to make a call, and the clients to close afterwards."""
     given: dict[str, Any] = {"base_url": base_url, "api_key": "unused"}
     plain = AsyncOpenAI(**given)
     aiohttp = AsyncOpenAI(**given, http_client=DefaultAioHttpClient())
@@ -68,7 +68,7 @@ async def _measure(bench: Bench, base_url: str, calls: int) -> None:
     cpus: dict[str, list[float]] = {}
     rates: dict[str, list[float]] = {}
     for _ in range(bench.repeat):
-        # In turn, so that whatever else the machine does hits all of them.
+        # In turn, so that a disturbance of the machine affects all of them alike.
         ways, clients = calls_of(base_url)
         for name, call in ways.items():
             cpu, rate = await measured(call, calls, IN_FLIGHT)

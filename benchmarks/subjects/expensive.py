@@ -1,9 +1,9 @@
 """A model that takes 5 s to load and 20 ms of a processor a row, on two worker processes.
 
-Beside it the least that two processors can do: load once in each process, then half of the rows in each; and what two
-plain processes take that do this and nothing else, since a virtual machine is not given all of its processors. What
-is compared is the whole command, which starts everything, and a worker service's load with what comes after it, from
-submitted to completed.
+It is compared with the least that two processors need, which is one load in each process and then half of the rows in
+each; and with two plain processes that do only this, since a virtual machine does not always get all of its processors.
+Measured are the whole command, which starts everything, and a running worker service: its load, plus the time from
+submission to completion.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def measure(bench: Bench) -> None:
             with worker_service(directory, elsewhere):
                 bench.doteval(directory, "submit", "eval_expensive.py", "--experiment", "x", **elsewhere)
             times = timeline(storage, "x")
-            # The service had loaded before.
+            # The service had loaded the model before the submission.
             warm.append(load + times.completed - times.created)
     plain = bench.report.add(work, "two plain processes", "s", bare)
     started = bench.report.add(work, "doteval submit, the whole command", "s", whole)

@@ -1,6 +1,6 @@
-"""A small experiment behind a million rows: when its first result comes, and its share of all results.
+"""A small experiment behind a million rows: the time of its first result, and its share of all results.
 
-Rows of 0.1 s on a worker service of two processes that has begun with the million, and goes on with them.
+Rows take 0.1 s on a worker service of two processes, which runs the million rows before and meanwhile.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How long until the first row's result, with a worker service that waits, and from nothing.
+"""The time until the first row's result, with a ready worker service and with everything to be started.
 
-From the command's start, which includes the interpreter's and all imports; and from the moment when the experiment
-is in the store. And how long such a tiny submission takes in all, to its summary.
+It is measured from the start of the command, which includes the interpreter's start and all imports, and from the
+moment when the experiment is in the store. The whole command for such a small submission is measured too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def measure(bench: Bench) -> None:
             storage = f"sqlite:///{directory / 'own.db'}"
             given = {"DOTEVAL_BROKER": server.url, "DOTEVAL_STORAGE": storage, "ROWS": "100"}
             with worker_service(directory, given):
-                # The first one makes sure that what is loaded lazily is.
+                # The first submission makes the service import what it imports lazily.
                 for name in ("first", "second"):
                     began = time.time()
                     bench.doteval(directory, "submit", "eval_noop.py", "--experiment", name, **given)

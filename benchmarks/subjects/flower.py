@@ -1,7 +1,6 @@
-"""Memory of Flower while 200,000 row tasks pass: `doteval flower`, with events as worker processes send them.
+"""The memory of `doteval flower` while it receives the events of 200,000 row tasks.
 
-They are sent as fast as Flower takes them, which its own count of events tells. The figures are peaks of the resident
-memory of its process.
+Events are sent as fast as Flower takes them, by its own count. The figures are peaks of its resident memory.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from doteval.core.broker_url import Broker
 
 WORK = "doteval flower, 200,000 row tasks"
 _AT_ONCE = 1_000
-# What Flower counts, in its metrics.
+# Series of Flower's own metrics.
 _ONLINE = r"flower_worker_online\{.*\}"
 _SUCCEEDED = r'flower_events_total\{.*type="task-succeeded".*\}'
 
@@ -49,11 +48,11 @@ def measure(bench: Bench) -> None:
 
 
 def _send(broker: str, tasks: int, port: int) -> Iterator[int]:
-    """Send what a worker process says of so many row tasks. Yields how many Flower has heard of, now and then."""
+    """Send the events of so many row tasks. Yields, now and then, the number of tasks that Flower has counted."""
     app = celery_app(Broker(broker), "doteval")
     with app.connection_for_write() as connection:
         dispatcher = app.events.Dispatcher(connection, hostname="worker-1@host")
-        # It answers before it listens, and what is sent until then nobody hears.
+        # Flower answers requests before it receives events, and events until then are lost.
         _wait_for(port, _ONLINE, 1, lambda: dispatcher.send("worker-online"))
         yield 0
         for first in range(0, tasks, _AT_ONCE):
@@ -69,7 +68,7 @@ def _send(broker: str, tasks: int, port: int) -> Iterator[int]:
 
 
 def _counted(port: int, series: str) -> int:
-    """What Flower's own counts come to, of the series that match; 0 while it does not answer."""
+    """The sum of Flower's series that match; 0 while it does not answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as reply:
             text = reply.read().decode()
@@ -79,11 +78,11 @@ def _counted(port: int, series: str) -> int:
     return int(sum(float(number) for number in found))
 
 
-def _wait_for(port: int, series: str, count: int, before_each_look: Callable[[], object] = lambda: None) -> None:
-    """Until Flower has counted so many, and no more."""
+def _wait_for(port: int, series: str, count: int, before_each_try: Callable[[], object] = lambda: None) -> None:
+    """Wait until Flower has counted exactly `count`."""
     deadline = time.monotonic() + 120
     while True:
-        before_each_look()
+        before_each_try()
         if _counted(port, series) == count:
             return
         if time.monotonic() > deadline:

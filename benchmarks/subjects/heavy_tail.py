@@ -1,8 +1,8 @@
-"""Latencies with a heavy tail: do slow rows hold up others?
+"""Latencies with a heavy tail: do slow rows delay others?
 
-Lognormal, median 0.1 s and p99 2 s, 100 at a time. The ideal is one sliding window over all processes: the next row
-begins as soon as any row ends. It is computed from the same latencies, which the server draws in the order of its
-requests from a generator with a known seed.
+Latencies are lognormal with a median of 0.1 s and a p99 of 2 s, 100 rows at a time. The ideal is one sliding window
+over all processes, where the next row begins as soon as any row ends. It is computed from the same latencies, which the
+server draws in the order of its requests from a generator with a known seed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from benchmarks.figures import shown
 from benchmarks.subjects.latency import rate_of_submit
 
 MEDIAN, P99 = 0.1, 2.0
-# Of a lognormal distribution: ln(p99 / median) is sigma times the normal distribution's 99% quantile.
+# In a lognormal distribution, ln(p99 / median) is sigma times the 99% quantile of the normal distribution.
 SIGMA = math.log(P99 / MEDIAN) / 2.3263
 SEED = 7
 CONCURRENCY = 100
 
 
 def ideal_rate(rows: int) -> float:
-    """Rows a second of a sliding window that nothing holds up."""
+    """The rows a second of an ideal sliding window."""
     draw = random.Random(SEED)
     ends: list[float] = []
     last = 0.0
@@ -38,7 +38,7 @@ def ideal_rate(rows: int) -> float:
 
 def measure(bench: Bench) -> None:
     rows = bench.rows(10_000)
-    # The shape of the latencies stays.
+    # Both are scaled, so that the distribution keeps its shape.
     median, p99 = bench.seconds(MEDIAN), bench.seconds(P99)
     work = f"lognormal latency, median {shown(median)} s, p99 {shown(p99)} s, {CONCURRENCY} at a time"
     ideal = bench.rate(ideal_rate(rows))

@@ -1,7 +1,7 @@
 """Rows that wait 0.1 s for a model server, 100 and 200 at a time.
 
-Rates are the server's: requests by the seconds from the first one's arrival to the last one's end, so that
-start-up counts for nobody. The mock server is a process of its own, fresh for each measurement.
+Rates are measured by the server, as requests divided by the seconds from the first arrival to the last end, so that
+start-up counts for no runner. The mock server is a process of its own, started anew for each measurement.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Command = Callable[[dict[str, str]], object]
 
 
 def rate(bench: Bench, rows: int, command: Command, **server: float) -> float:
-    """Requests a second that a server sees while `command`, which gets its address by the environment, goes on."""
+    """The requests a second that a server receives while `command` runs, which gets its URL in the environment."""
     with MockOpenAI(**{"latency": bench.seconds(LATENCY), **server}) as mock:
         command({"OPENAI_BASE_URL": mock.base_url, "OPENAI_API_KEY": "unused", "ROWS": str(rows)})
         stats = mock.stats()
@@ -73,7 +73,7 @@ def measure(bench: Bench) -> None:
         }
         peers: dict[str, Callable[[], float]] = {}
         if bench.peers:
-            # They take so long that fewer rows must do; no rate rises with rows.
+            # Peers get fewer rows, since they take long. None has a higher rate with more rows.
             peers = {
                 f"{name}, {fewer:,} rows": partial(rate_of_peer, bench, environment, file, fewer, concurrency)
                 for name, environment, file, fewer in (

@@ -1,7 +1,7 @@
-"""Rows that do nothing, in one process: ``pytest eval_noop.py``, beside what others need for theirs.
+"""Rows that do nothing, in one process: ``pytest eval_noop.py`` beside the same in other runners.
 
-Rates are rows by the wall time of the whole command, start-up and summary included; each way has as many rows as
-keep it busy for some ten seconds.
+Rates are rows divided by the wall time of the whole command, with start-up and summary. Each way has so many rows that
+it takes some ten seconds.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ WORK = "no-op rows, one process"
 
 @dataclass(slots=True)
 class Details:
-    """Of the repeated measurements: peaks of memory in MB, and rows a second without the command's start-up."""
+    """Peaks of memory in MB and rates without start-up, of the repeated measurements."""
 
     peaks: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
 
 
 def rate_of_doteval(bench: Bench, rows: int, details: Details | None = None) -> float:
-    """Rows a second of ``pytest`` with SQLite."""
+    """The rows a second of ``pytest`` with SQLite."""
     with project(EVALUATIONS / "eval_noop.py") as directory:
         storage = f"sqlite:///{directory / 'own.db'}"
         arguments = ("eval_noop.py", "--experiment", "noop", "--storage", storage)

@@ -1,8 +1,8 @@
-"""A million rows of a kilobyte: memory of the submitter and of Redis, and whether time grows in proportion.
+"""A million rows of a kilobyte: the memory of the submitter and of Redis, and whether time grows in proportion.
 
-Two worker processes, PostgreSQL, and a Redis of its own whose peak is read at the end. Afterwards what people do
-with a finished experiment: ``status``, ``show``, and submitting it again. The rows are in a file: of one that is the
-same only the hash is looked at again, while a generator is read again.
+There are two worker processes, PostgreSQL, and a Redis whose peak is read at the end. Then commands on the finished
+experiment are measured: ``status``, ``show``, and submitting it again. The rows are in a file: when it is submitted
+again, only its hash is computed, while a generator would be read again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def write_rows(path: Path, rows: int) -> None:
 
 
 def _measure(bench: Bench, rows: int) -> float:
-    """Measure with so many rows. Returns rows a second, from the evaluation's beginning to its completion."""
+    """Measure with so many rows. Returns the rows a second from the start of the evaluation to its completion."""
     report = bench.report
     submit = ("submit", "eval_kilobyte.py", "--experiment", "many")
     with (

@@ -1,8 +1,8 @@
-"""`doteval retry` of the failed tenth of 10,000 rows that do nothing: what it costs beyond the rows' own time.
+"""`doteval retry` of the failed tenth of 10,000 rows that do nothing: its cost beyond the rows' own time.
 
-The whole command, with the interpreter's start; and where its time goes: until the first row began, from there to the
-end of the last one, and from there to the command's own end. A retry that finds nothing to run is its start-up and its
-query. With a worker service that waits, and with Redis and worker processes to be started.
+The whole command is measured, with the interpreter's start, and its parts: until the first row begins, from there to
+the end of the last row, and from there to the end of the command. A retry that finds nothing to run costs its start-up
+and its query. Each is measured with a ready worker service, and with Redis and worker processes to be started.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROCESSES = 2
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Seconds: of the whole command beyond the rows' own time, and of its parts, which are the whole together."""
+    """Seconds of the whole command beyond the rows' own time, and of its parts."""
 
     beyond: float
     until_first: float

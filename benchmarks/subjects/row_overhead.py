@@ -1,7 +1,7 @@
-"""A row with four fixtures, one of them made anew for each row, beside the same as pytest's own item.
+"""A row with four fixtures, one of them function-scoped, beside the same as an item of pytest.
 
-The cost of one row or item is the slope: the difference of two commands by the difference of their rows, so that
-start-up counts for neither.
+The cost of one row or item is the difference between two commands divided by the difference of their rows, so that
+start-up does not count.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ def measure(bench: Bench) -> None:
     few, many = bench.rows(2_000), bench.rows(12_000)
 
     def cost(file: str, *arguments: str) -> float:
-        """Milliseconds for each row beyond the first few."""
+        """The milliseconds of one row."""
         seconds = []
         for rows in (few, many):
             with project(EVALUATIONS / file, EVALUATIONS / "fixtures.py") as directory:
-                # Without the evaluations' plugin, pytest is what it is by itself.
+                # The plain pytest runs without the plugin of doteval.
                 seconds.append(bench.pytest(directory, file, *arguments, ROWS=str(rows)).seconds)
         return (seconds[1] - seconds[0]) / (many - few) * 1000
 

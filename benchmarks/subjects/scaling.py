@@ -1,9 +1,9 @@
-"""What 100 million rows on 1,000 worker processes would take: calculated from points measured here.
+"""Calculates what 100 million rows on 1,000 worker processes would need, from values measured on this machine.
 
-Measured: tasks a second of one publisher, bytes of a queued task in Redis, results a second into PostgreSQL in
-groups of several sizes by several writers, and bytes that a row and its result take in the store. Calculated from
-them, with the constants of doteval's own code: what a fleet asks of each part, and which part is short first. The
-calculation is checked where it can be, against a submission on two worker processes.
+Measured are the tasks a second of one publisher, the bytes of a queued task in Redis, the results a second that several
+writers store in PostgreSQL in groups of several sizes, and the bytes of a row and its result in the store. From these
+and the constants of doteval follow the load on each part of a deployment and the part that is the first to be
+overloaded. The calculation is checked against a submission on two worker processes.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from doteval.supervision.worker_config import slots_for
 WORK = "calculated: 100 million rows, 1,000 worker processes"
 ROWS, PROCESSES = 100_000_000, 1_000
 SLOTS = slots_for(None)
-# Of a real reply: half a kilobyte of prompt and as much of response.
+# As long as in a real call: half a kilobyte of prompt, and as much of response.
 TEXT = "lorem ipsum dolor sit " * 24
 
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """What was measured on this machine."""
+    """The values measured on this machine."""
 
     tasks_published: float
     bytes_queued: float
@@ -51,7 +51,7 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Rows that take `seconds` each, `in_flight` at once in each of the worker processes."""
+    """Worker processes that have `in_flight` rows at a time, each of which takes `seconds`."""
 
     seconds: float
     in_flight: int
@@ -102,7 +102,7 @@ def measured_points(bench: Bench) -> Points:
 
 
 def _stored(group: int, count: int) -> tuple[float, float]:
-    """Results a second by two writers in groups of that size, and bytes a row."""
+    """The results a second that two writers store in groups of that size, and the bytes of a row."""
     outcome = Outcome(
         RowStatus.DONE,
         time.time(),
@@ -138,11 +138,11 @@ def _stored(group: int, count: int) -> tuple[float, float]:
 
 
 def calculate(bench: Bench, points: Points, fleet: Fleet) -> None:
-    """What the fleet asks of each part of a deployment whose database is this machine's.
+    """Calculate the load of the fleet on each part of a deployment whose database is as fast as this machine's.
 
-    A writer commits what has come while it committed the group before: the slower the database, the larger the
-    groups, and the longer a result waits for its commit. With a group of g rows the store is busy for
-    rows/s × (cost of a row + cost of a transaction / g); it keeps up where that is 1.
+    A writer commits the results that have arrived during the previous commit: the slower the database, the larger the
+    groups, and the longer a result waits for its commit. With groups of g rows the store is busy for a share of
+    rows/s × (cost of a row + cost of a transaction / g); it keeps up as long as that is at most 1.
     """
     way = f"{fleet.in_flight} in flight of {fleet.seconds:g} s"
     rows, tasks = fleet.rows_a_second, fleet.rows_a_second / fleet.rows_a_task

@@ -1,9 +1,9 @@
 """Rows that do nothing, on two worker processes with a private Redis, beside raw Celery.
 
-doteval's rates are rows by the wall time of the whole command, with the start of Redis and of the worker
-processes. Raw Celery has one task a row and warm workers: from the start of the publisher to the empty queue.
-Two `pytest` at once, which know nothing of each other and share nothing, show what the machine has for two processes;
-and what each way takes of the processor, how near it is to a machine whose processors are busy all the time.
+The rates of doteval are rows divided by the wall time of the whole command, with the start of Redis and of the worker
+processes. Raw Celery has one task a row and workers that are ready; it is measured from the start of the publisher to
+the empty queue. Two independent `pytest` commands at once show what the machine can do with two processes. For each
+way, the processor time shows how much of two processors it uses.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def rate_of_doteval_on_postgres(bench: Bench, rows: int) -> float:
 
 
 def rate_of_two_pytests(bench: Bench, rows: int) -> float:
-    """Half of the rows each; all of them by the time of the slower one."""
+    """Two commands with half of the rows each. The rate is that of all rows in the time of the slower command."""
     with ThreadPoolExecutor(2) as pool:
         rates = pool.map(lambda _: rate_of_doteval(bench, rows // 2), range(2))
         return 2 * min(rates)
@@ -72,7 +72,7 @@ def rate_of_raw_celery(rows: int) -> float:
 
 @contextmanager
 def raw_workers(directory: Path, broker: str, *, processes: int) -> Iterator[None]:
-    """Celery's own worker, on threads as doteval's; ready when the block begins."""
+    """Workers of plain Celery, with threads like those of doteval. They are ready when the block begins."""
     command = [python_of("doteval"), "-m", "celery", "-A", "raw_celery", "worker", "--pool", "threads", "-c", "12"]
     command += ["--without-gossip", "--without-mingle", "--task-events", "--loglevel", "INFO"]
     logs = [directory / f"worker-{number}.log" for number in range(processes)]
@@ -100,7 +100,7 @@ def raw_workers(directory: Path, broker: str, *, processes: int) -> Iterator[Non
 
 
 def wait_until_empty(broker: str) -> None:
-    """Until nothing is queued or unacknowledged."""
+    """Wait until no task is queued or unacknowledged."""
     path = broker.removeprefix("redis+socket://").partition("?")[0]
     with redis.Redis(unix_socket_path=path) as client:
         while client.llen("celery") or client.hlen("unacked"):
@@ -108,7 +108,7 @@ def wait_until_empty(broker: str) -> None:
 
 
 def with_processor(way: Way, seconds: list[float]) -> Way:
-    """The way, which notes what it takes of the processor each time."""
+    """The way, with its processor seconds appended to `seconds` each time."""
 
     def measured() -> float:
         before = processor_seconds()
@@ -130,9 +130,9 @@ def measure(bench: Bench) -> None:
         f"two pytest with doteval at once, {rows // 2:,} rows each": partial(rate_of_two_pytests, bench, rows),
         f"raw Celery, {raw:,} rows, nothing stored": partial(rate_of_raw_celery, raw),
     }
-    # Made before anything is counted.
+    # Make the environment before anything is measured.
     python_of("doteval")
-    # Of the others something runs on that no command has waited for: a server, workers.
+    # In the other ways, processes run that no command waits for, such as servers, and their time is not counted.
     processor: dict[str, list[float]] = {way: [] for way in ways if "pytest" in way or way == submit}
     counted = {way: with_processor(measure, processor[way]) for way, measure in ways.items() if way in processor}
     found = bench.compare(WORK, "rows/s", ways | counted)
