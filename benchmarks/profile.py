@@ -74,9 +74,7 @@ def main() -> None:
 
 def show_processor_time(taken: ProcessorTime) -> None:
     total = sum(process.seconds for process in taken.processes)
-    title = (
-        f"{total:.1f} processor seconds in {taken.seconds:.1f} s; all processors {taken.busy:.0%} busy midway"
-    )
+    title = f"{total:.1f} processor seconds in {taken.seconds:.1f} s; all processors {taken.busy:.0%} busy midway"
     table = Table(title=title, title_justify="left", box=None)
     for name in ("seconds", "user", "system", "yielded", "displaced", "thread"):
         table.add_column(name, justify="left" if name == "thread" else "right")

@@ -47,11 +47,11 @@ def forget_limits() -> Iterator[None]:
 
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A runtime directory of the test's own. No keeper and no server is left at the end."""
+    """A runtime directory for one test. At the end, no keeper and no server may be left."""
     directory = Path(tempfile.mkdtemp(prefix="dv"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    # What tells the processes of this test from all others.
+    # By this variable the processes of this test are recognized.
     monkeypatch.setenv("DOTEVALTEST", str(directory))
     yield directory
     left = wait_until(lambda: not relatives(directory), seconds=10, fail=False)

@@ -19,11 +19,11 @@ MOCK = [sys.executable, "-m", "doteval.mock_openai", "--port", "{port}"]
 
 def relatives(directory: Path) -> list[int]:
     """All processes that this test started, found by a variable in their initial environment."""
-    mark = f"DOTEVALTEST={directory}".encode()
+    variable = f"DOTEVALTEST={directory}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and int(entry.name) != os.getpid() and mark in (entry / "environ").read_bytes():
+            if entry.name.isdigit() and int(entry.name) != os.getpid() and variable in (entry / "environ").read_bytes():
                 found.append(int(entry.name))
     return found
 

@@ -1,4 +1,4 @@
-"""What the repository promises: locks with hashes, a wheel with everything, no place named that packages come from."""
+"""Packaging: locks with hashes, a complete wheel, declared dependencies, and no names of package registries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-build.lock"]
-# Written apart, or this file would name them.
+# Written in parts, so that this file does not contain the names itself.
 HOSTS = re.compile(
     "|".join(("pypi" + r"\.org", "python" + "hosted", "index" + "-url[= ]+[\"']?http", "extra" + "-index"))
 )
@@ -93,7 +93,7 @@ def test_every_import_is_declared() -> None:
 
 
 def imported(path: Path) -> set[str]:
-    """The top-level names of all modules that a file imports, wherever in it."""
+    """The top-level names of all modules that a file imports anywhere."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -104,13 +104,13 @@ def imported(path: Path) -> set[str]:
 
 
 def normalized(requirement: str) -> str:
-    """The name of a requirement's package, as the locks write it."""
+    """The package name of a requirement, in the form that locks use."""
     found = re.match(r"[A-Za-z0-9._-]+", requirement)
     assert found is not None
     return re.sub(r"[-_.]+", "-", found[0]).lower()
 
 
-def test_the_wheel_holds_what_it_should(tmp_path: Path) -> None:
+def test_the_wheel_contains_doteval_and_nothing_else(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],
         check=True,
@@ -118,21 +118,21 @@ def test_the_wheel_holds_what_it_should(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        held = set(archive.namelist())
-        metadata = {name.rpartition("/")[2]: archive.read(name).decode() for name in held if ".dist-info/" in name}
+        contained = set(archive.namelist())
+        metadata = {name.rpartition("/")[2]: archive.read(name).decode() for name in contained if ".dist-info/" in name}
     expected = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "doteval").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {name for name in held if ".dist-info/" not in name} == expected
-    assert any(re.fullmatch(r"doteval/store/migrations/versions/.*0001.*\.py", name) for name in held)
-    assert "doteval/py.typed" in held
+    assert {name for name in contained if ".dist-info/" not in name} == expected
+    assert any(re.fullmatch(r"doteval/store/migrations/versions/.*0001.*\.py", name) for name in contained)
+    assert "doteval/py.typed" in contained
     assert "doteval = doteval.cli:main" in metadata["entry_points.txt"]
     assert "License-Expression: MIT" in metadata["METADATA"]
 
 
-def test_make_help_names_every_target_that_is_described() -> None:
+def test_make_help_lists_every_target_with_a_description() -> None:
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert {"help", "install", "demo", "test", "check", "lock", "format", "clean"} <= set(targets)
