@@ -14,6 +14,7 @@ import pytest
 
 from doteval.clients.shared_state import close_shared
 from doteval.store import Store
+from tests.support.commands import Commands
 from tests.support.model_servers import ROOT, MakeUser, User, relatives, wait_until
 
 
@@ -63,12 +64,20 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert left, shown
 
 
+@pytest.fixture(scope="session")
+def user_commands() -> Iterator[Commands]:
+    """Starts processes that have imported the OpenAI library, which takes a second."""
+    service = Commands("doteval.providers.shared_models", "openai")
+    yield service
+    service.close()
+
+
 @pytest.fixture
-def user(tmp_path: Path, runtime: Path) -> Iterator[MakeUser]:
+def user(tmp_path: Path, runtime: Path, user_commands: Commands) -> Iterator[MakeUser]:
     users: list[User] = []
 
     def make(**settings: Any) -> User:
-        users.append(User(tmp_path, **settings))
+        users.append(User(tmp_path, user_commands, **settings))
         return users[-1]
 
     yield make

@@ -8,13 +8,8 @@ limits) start new processes.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import select
-import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -24,62 +19,20 @@ from typing import IO, Any
 
 import pytest
 
+from tests.support.fork_server import Command, ask
+
 _SERVER = Path(__file__).with_name("fork_server.py")
-_NOTICE = struct.Struct("!ci")
-
-
-class Command:
-    """A running command, with the interface of `subprocess.Popen`."""
-
-    def __init__(self, name: str, connection: socket.socket) -> None:
-        self._name = name
-        self._socket = connection
-        self.pid = self._receive(b"+")
-        self.returncode: int | None = None
-
-    def poll(self) -> int | None:
-        """The exit code (-n if signal n ended it), None while it runs."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.wait(0)
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait until it ends. Raises subprocess.TimeoutExpired after `timeout` seconds."""
-        if self.returncode is None:
-            if not select.select([self._socket], [], [], timeout)[0]:
-                assert timeout is not None
-                raise subprocess.TimeoutExpired(self._name, timeout)
-            self.returncode = self._receive(b"-")
-            self._socket.close()
-        return self.returncode
-
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
-
-    def _receive(self, expected: bytes) -> int:
-        data = self._socket.recv(_NOTICE.size, socket.MSG_WAITALL)
-        what, number = _NOTICE.unpack(data) if len(data) == _NOTICE.size else (b"", 0)
-        if what != expected:
-            raise RuntimeError(f"{self._name} could not be started; stderr has the reason")
-        return int(number)
 
 
 class Commands:
-    """Starts ``python -m MODULE`` in forks of the fork server."""
+    """Starts ``python -m MODULE`` in forks of a fork server that has imported the modules `more`, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, *more: str) -> None:
         self._control, theirs = socket.socketpair()
         with theirs:
             self._server = subprocess.Popen(
                 # -P: modules of tests/support have the names of libraries.
-                [sys.executable, "-P", str(_SERVER), str(theirs.fileno())],
+                [sys.executable, "-P", str(_SERVER), str(theirs.fileno()), *more],
                 cwd="/",
                 # Each command has its own PYTHONPATH.
                 env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
@@ -97,23 +50,20 @@ class Commands:
         environment: Mapping[str, str],
         stdout: IO[Any],
         stderr: IO[Any],
+        stdin: IO[Any] | None = None,
         session: bool = False,
     ) -> Command:
-        """Start ``python -m MODULE ARGUMENTS``, with an empty stdin; `session`: in its own session."""
-        asked = {
-            "module": module,
-            "arguments": list(arguments),
-            "directory": str(directory),
-            "environment": dict(environment),
-            "session": session,
-        }
-        ours, theirs = socket.socketpair()
-        with theirs, Path(os.devnull).open() as stdin:
-            streams = [stream.fileno() for stream in (stdin, stdout, stderr)]
-            socket.send_fds(self._control, [b"+"], [theirs.fileno(), *streams])
-        ours.sendall(json.dumps(asked).encode())
-        ours.shutdown(socket.SHUT_WR)
-        return Command(" ".join([module, *arguments]), ours)
+        """Start ``python -m MODULE ARGUMENTS``, with an empty stdin by default; `session`: in its own session."""
+        with Path(os.devnull).open() as nothing:
+            return ask(
+                self._control,
+                module,
+                arguments,
+                directory=directory,
+                environment=environment,
+                streams=[stream.fileno() for stream in (stdin or nothing, stdout, stderr)],
+                session=session,
+            )
 
     def run(
         self,

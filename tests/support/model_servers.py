@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import select
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.support.commands import Commands
 
 ROOT = Path(__file__).parents[2]
 MOCK = [sys.executable, "-m", "doteval.mock_openai", "--port", "{port}"]
@@ -41,27 +42,31 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 30, fail: bool 
 class User:
     """A process that uses a model server; see `model_server_user`."""
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    def __init__(self, directory: Path, commands: Commands, **settings: Any) -> None:
         given = {"spec": "m", "command": MOCK, "health": "/v1/models", "max_retries": 1, **settings}
         given["directory"] = str(directory)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.model_server_user", json.dumps(given)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        reads, writes = os.pipe()
+        self._asks = os.fdopen(writes, "w", buffering=1)
+        reads_answers, writes_answers = os.pipe()
+        self._answers = os.fdopen(reads_answers)
+        with os.fdopen(reads) as stdin, os.fdopen(writes_answers, "w") as stdout:
+            self.process = commands.start(
+                "tests.support.model_server_user",
+                [json.dumps(given)],
+                directory=ROOT,
+                environment=os.environ,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=sys.__stderr__,
+            )
 
     def ask(self, command: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{command}\n")
-        self.process.stdin.flush()
+        self._asks.write(f"{command}\n")
 
     def answer(self, seconds: float = 60) -> Any:
-        assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
+        ready, _, _ = select.select([self._answers], [], [], seconds)
         assert ready, "no answer"
-        return json.loads(self.process.stdout.readline())
+        return json.loads(self._answers.readline())
 
     def __call__(self, command: str) -> Any:
         self.ask(command)
@@ -77,8 +82,7 @@ class User:
         self.process.wait()
 
     def end(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        self._asks.close()
         self.process.wait(30)
 
 

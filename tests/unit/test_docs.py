@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import textwrap
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from doteval.cli.application import EXIT_CODES, application
 from doteval.settings import Settings
+from tests.support.commands import Commands
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -20,7 +22,7 @@ PAGES = sorted(
 CLI = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
-def commands() -> dict[str, click.Command]:
+def all_commands() -> dict[str, click.Command]:
     return dict(commands_of(application, ""))
 
 
@@ -42,7 +44,7 @@ def section(title: str) -> str:
     return found[0]
 
 
-@pytest.mark.parametrize(("name", "command"), commands().items())
+@pytest.mark.parametrize(("name", "command"), all_commands().items())
 def test_every_option_is_documented_and_no_other(name: str, command: click.Command) -> None:
     options = {text for param in command.params if isinstance(param, click.Option) for text in param.opts}
     documented = set(re.findall(r"`(--?[a-z][a-z-]*)", section(name)))
@@ -70,7 +72,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_options_in_commands_exist(page: Path) -> None:
-    known = commands()
+    known = all_commands()
     for block in re.findall(r"^```\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
         for line in block.splitlines():
             if found := re.match(r"doteval ((?:db )?\w+)(.*?)(?:  +#.*)?$", line):
@@ -105,7 +107,9 @@ def python_blocks() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("name", "block"), python_blocks(), ids=[name for name, _ in python_blocks()])
-def test_code_works(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, name: str, block: str) -> None:
+def test_code_works(
+    pytester: pytest.Pytester, commands: Commands, monkeypatch: pytest.MonkeyPatch, name: str, block: str
+) -> None:
     """Each block is a file; its evaluations run, and no row fails but for want of an API."""
     for variable in (
         *(f"DOTEVAL_{field.upper()}" for field in Settings.model_fields),
@@ -116,8 +120,14 @@ def test_code_works(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, 
     pytester.makefile(".csv", questions="question,answer\n2 + 2,4\n", reviews="text,label\nI love it,positive\n")
     pytester.makepyfile(eval_block=textwrap.dedent(block))
     evaluations = len(re.findall(r"^(?:async )?def eval_", block, re.MULTILINE))
-    ran = pytester.runpytest_subprocess("eval_block.py", "--experiment", "documented")
-    assert ran.ret == (0 if evaluations else 5), ran.stdout.str()
+    ran = commands.run(
+        "pytest",
+        ["eval_block.py", "--experiment", "documented"],
+        directory=pytester.path,
+        environment=os.environ,
+        timeout=60,
+    )
+    assert ran.returncode == (0 if evaluations else 5), ran.stdout
     if evaluations and "openai" not in block:
         from doteval.store import Store
 
