@@ -1,7 +1,9 @@
-"""The limits that keep the repository readable: so far the number of files and their sizes."""
+"""The limits that keep the repository readable: sizes of modules, and no circles of imports."""
 
 from __future__ import annotations
 
+import ast
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -12,8 +14,17 @@ MOST_FILES_IN_ROOT = 8
 MOST_LINES_OF_A_MODULE = 500
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def test_the_root_of_the_package_holds_few_files() -> None:
@@ -23,3 +34,73 @@ def test_the_root_of_the_package_holds_few_files() -> None:
 def test_no_module_is_too_long() -> None:
     lines = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in CODE}
     assert {name: count for name, count in lines.items() if count > MOST_LINES_OF_A_MODULE} == {}
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    modules = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+    graph = {name: imported_modules(path, set(modules)) - {name} for name, path in modules.items()}
+    assert circles(graph) == []
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """The modules of doteval that a file imports, wherever in it, without those for type checkers only."""
+    package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
+    found: set[str] = set()
+    for node in runtime_nodes(parsed(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *filter(None, [node.module])])
+            for alias in node.names:
+                submodule = f"{base}.{alias.name}"
+                found.add(submodule if submodule in known else base)
+    return found & known
+
+
+def runtime_nodes(node: ast.AST) -> list[ast.AST]:
+    """All nodes below a node, without the bodies of ``if TYPE_CHECKING``."""
+    nodes: list[ast.AST] = []
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            below: list[ast.AST] = list(child.orelse) if not isinstance(child.test, ast.UnaryOp) else list(child.body)
+            for each in below:
+                nodes += [each, *runtime_nodes(each)]
+        else:
+            nodes += [child, *runtime_nodes(child)]
+    return nodes
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of modules that import each other, by Tarjan's algorithm for strongly connected components."""
+    index: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        index[name] = lowest[name] = len(index)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in index:
+                visit(other)
+                lowest[name] = min(lowest[name], lowest[other])
+            elif other in stack:
+                lowest[name] = min(lowest[name], index[other])
+        if lowest[name] == index[name]:
+            group = stack[stack.index(name) :]
+            del stack[stack.index(name) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for name in graph:
+        if name not in index:
+            visit(name)
+    return sorted(found)
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert circles({"a": {"b"}, "b": set()}) == []
