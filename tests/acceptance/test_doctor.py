@@ -1,4 +1,4 @@
-"""`doteval doctor`: what is well, what is not, and what to do about it."""
+"""`doteval doctor` reports what works, what does not, and how to fix it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ def eval_it(i):
 
 
 def examine(project: Project, code: int, *arguments: str) -> dict[str, dict[str, Any]]:
+    """The findings of ``doteval doctor`` by name; fails unless it exits with `code`."""
     document = json.loads(project.run("doctor", *arguments, "--json", check=code).stdout)
     assert document["well"] is (code == 0)
     assert all(finding["remedy"] for finding in document["findings"] if not finding["well"])
     return {finding["name"]: finding for finding in document["findings"]}
 
 
-def test_a_fresh_machine_is_well_and_stays_untouched(project: Project) -> None:
+def test_a_new_project_passes_and_is_not_changed(project: Project) -> None:
     project.write("eval_it.py", EVALUATION)
     done = project.run("doctor", ".")
     assert {line.split()[0] for line in done.stdout.splitlines()} == {"OK"}
@@ -38,7 +39,7 @@ def test_a_fresh_machine_is_well_and_stays_untouched(project: Project) -> None:
     assert "the newest" in found["schema"]["text"]
 
 
-def test_what_is_broken_is_named_with_a_remedy(project: Project) -> None:
+def test_broken_things_are_named_with_a_remedy(project: Project) -> None:
     project.write("eval_it.py", "import no_such_module\n")
     (project.path / "results.db").write_text("not a database, however long one looks at it" * 50)
     found = examine(project, 1, "eval_it.py", "--storage", "results.db", "--broker", "redis://:hush-hush@127.0.0.1:1/0")
@@ -48,7 +49,7 @@ def test_what_is_broken_is_named_with_a_remedy(project: Project) -> None:
     assert "hush-hush" not in str(found)
 
 
-def test_a_store_of_a_newer_doteval_says_so(project: Project) -> None:
+def test_a_store_of_a_newer_doteval_is_reported(project: Project) -> None:
     project.write("eval_it.py", EVALUATION)
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
     with sqlite3.connect(project.path / ".doteval" / "doteval.db") as connection:
@@ -57,7 +58,7 @@ def test_a_store_of_a_newer_doteval_says_so(project: Project) -> None:
     assert "newer" in found["schema"]["text"]
 
 
-def test_a_queue_without_workers_and_a_redis_that_throws_away(project: Project, redis_url: str) -> None:
+def test_a_queue_without_workers_and_a_redis_that_evicts_keys_are_reported(project: Project, redis_url: str) -> None:
     project.environment["DOTEVAL_BROKER"] = redis_url
     project.write("eval_it.py", EVALUATION)
     project.run("submit", "eval_it.py", "--experiment", "x", "--detach")
@@ -81,8 +82,8 @@ def test_a_queue_without_workers_and_a_redis_that_throws_away(project: Project, 
     assert "noeviction" in found["redis memory"]["remedy"]
 
 
-def test_a_worker_process_whose_clock_is_wrong_is_named(project: Project, redis_url: str, postgres_url: str) -> None:
-    """PostgreSQL's clock is the one that all share; that of a SQLite file is each process's own."""
+def test_a_worker_process_with_a_wrong_clock_is_named(project: Project, redis_url: str, postgres_url: str) -> None:
+    """On PostgreSQL, with whose clock all processes compare. On SQLite each would compare with its own clock."""
     project.environment |= {"DOTEVAL_BROKER": redis_url, "DOTEVAL_STORAGE": postgres_url}
     project.write("eval_it.py", EVALUATION)
     project.write(
@@ -90,17 +91,17 @@ def test_a_worker_process_whose_clock_is_wrong_is_named(project: Project, redis_
         """
         import time
         if "AHEAD" in os.environ:
-            right = time.time
-            time.time = lambda: right() + float(os.environ["AHEAD"])
+            actual_time = time.time
+            time.time = lambda: actual_time() + float(os.environ["AHEAD"])
         """,
     )
     project.environment["AHEAD"] = "-40"
 
-    def told() -> bool:
+    def clock_is_reported() -> bool:
         return any(worker.state == "ready" and worker.clock_offset is not None for worker in project.workers())
 
     with project.started("worker", ".", "--processes", "1"):
-        wait_until(told, what="a ready worker process")
+        wait_until(clock_is_reported, what="a ready worker process")
         del project.environment["AHEAD"]
         clocks = examine(project, 1)["worker clocks"]
     assert re.fullmatch(r"worker-1@\S+ is (3\d|4\d)\.\d s behind the store's", clocks["text"])

@@ -1,4 +1,4 @@
-"""Budgets of experiments: the figures are the server's, and what goes beyond a budget was in flight when it ended."""
+"""Budgets of experiments: usage equals what the server counted, and only calls in flight exceed a budget."""
 
 from __future__ import annotations
 
@@ -35,38 +35,38 @@ async def eval_it(number, async_openai_client):
 
 SYNC = ASYNC.replace("async def", "def").replace("await ", "").replace("async_openai", "openai")
 
-# With a fixture that is made anew for every row.
-OWN = ASYNC.replace("async_openai_client)", "async_openai_client, tmp_path)", 1)
+# With a function-scoped fixture.
+WITH_FUNCTION_FIXTURE = ASYNC.replace("async_openai_client)", "async_openai_client, tmp_path)", 1)
 
 
-# Models are called by fixtures too: of the session, of the module, and of each row.
+# Session, module and function fixtures call the model, and so does the row.
 FIXTURES = """
 import pytest
 from doteval import Result, foreach
 from doteval.evaluators import exact_match
 
-def say(client, text):
+def ask(client, text):
     client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
 
 @pytest.fixture(scope="session")
 def warm(openai_client):
-    say(openai_client, "one")
+    ask(openai_client, "one")
     return openai_client
 
 @pytest.fixture(scope="module")
 def primed(warm):
-    say(warm, "one two")
+    ask(warm, "one two")
     return warm
 
 @pytest.fixture
 def own(primed):
-    say(primed, "one two three")
+    ask(primed, "one two three")
     yield primed
-    say(primed, "one two three four")
+    ask(primed, "one two three four")
 
 @foreach("number", [(number,) for number in range(20)])
 def eval_it(number, own):
-    say(own, f"number {number}")
+    ask(own, f"number {number}")
     return Result(exact_match(1, 1), prompt=number)
 """
 
@@ -79,13 +79,13 @@ def server(project: Project) -> Iterator[MockOpenAI]:
 
 
 def sent(server: MockOpenAI) -> tuple[int, int]:
-    """Requests, and tokens in and out, by the server's count."""
+    """Requests, and prompt and completion tokens, as the server counted them."""
     stats = server.stats()
     return stats["requests"], stats["prompt_tokens"] + stats["completion_tokens"]
 
 
 def spent(project: Project) -> tuple[int, int]:
-    """The same by ours."""
+    """The same as `doteval usage` reports them."""
     (model,) = project.json("usage", "x")["models"]
     return model["spent"]["attempts"], model["spent"]["prompt_tokens"] + model["spent"]["completion_tokens"]
 
@@ -96,15 +96,15 @@ def shown(project: Project) -> dict[str, Any]:
 
 
 def assert_whole(project: Project) -> None:
-    """Every row has one result, and each was right."""
+    """Every row has exactly one result, and it is done."""
     records = project.records("x")["eval_it"]
     assert Counter(record.row.index for record in records) == Counter(range(ROWS))
     assert {record.outcome.status for record in records} == {"done"}
     assert shown(project)["status"] == "completed"
 
 
-@pytest.mark.parametrize("source", [SYNC, OWN], ids=["sync", "own fixtures"])
-def test_rows_of_all_kinds_stop_at_the_budget(project: Project, server: MockOpenAI, source: str) -> None:
+@pytest.mark.parametrize("source", [SYNC, WITH_FUNCTION_FIXTURE], ids=["sync", "function fixture"])
+def test_sync_rows_and_rows_with_fixtures_stop_at_the_budget(project: Project, server: MockOpenAI, source: str) -> None:
     project.write("eval_it.py", source)
     project.run("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-requests", "100", check=6)
     requests, _ = sent(server)
@@ -113,7 +113,7 @@ def test_rows_of_all_kinds_stop_at_the_budget(project: Project, server: MockOpen
     assert shown(project)["rows"]["pending"] == ROWS - requests
 
 
-def test_local_workers_stop_at_the_budget_and_go_on_with_a_larger_one(project: Project, server: MockOpenAI) -> None:
+def test_local_workers_stop_at_the_budget_and_continue_with_a_larger_one(project: Project, server: MockOpenAI) -> None:
     project.write("eval_it.py", ASYNC)
     submit = ("submit", "eval_it.py", "--experiment", "x", *LOCAL)
     done = project.run(*submit, "--max-requests", "100", check=6)
@@ -141,7 +141,7 @@ def test_local_workers_stop_at_the_budget_and_go_on_with_a_larger_one(project: P
     assert sent(server)[0] == ROWS
     assert spent(project) == sent(server)
     assert_whole(project)
-    # Nothing is left to be done, so no budget is in the way.
+    # No rows are left, so the smaller budget does not matter.
     project.run(*submit, "--max-requests", "10")
 
 
@@ -176,14 +176,14 @@ def test_a_service_stops_at_the_budget_with_row_tasks_in_its_queue(
     assert_whole(project)
 
 
-def test_rows_that_are_run_again_are_spent_again(project: Project, server: MockOpenAI) -> None:
+def test_rows_that_run_again_count_again(project: Project, server: MockOpenAI) -> None:
     project.write("eval_it.py", ASYNC)
     (project.path / "broken").touch()
     project.run("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-requests", "301")
     failed = shown(project)["rows"]["failed"]
     assert failed == ROWS / 4
     (project.path / "broken").unlink()
-    # The budget that it was submitted with stays, and so far all of it but one was spent.
+    # The budget of the submission still holds, and one request of it is left.
     project.run("retry", "x", *LOCAL, check=6)
     assert 301 <= sent(server)[0] < 301 + IN_FLIGHT
     assert "the budget is used up" in project.run("retry", "x", *LOCAL, check=6).stderr
@@ -195,7 +195,7 @@ def test_rows_that_are_run_again_are_spent_again(project: Project, server: MockO
     assert_whole(project)
 
 
-def test_a_budget_in_dollars_goes_by_the_price_table(project: Project, server: MockOpenAI) -> None:
+def test_a_budget_in_dollars_uses_the_price_table(project: Project, server: MockOpenAI) -> None:
     project.write("eval_it.py", ASYNC)
     submit = ("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-cost", "0.5")
     done = project.run(*submit, check=2)
@@ -218,7 +218,7 @@ def test_a_budget_in_dollars_goes_by_the_price_table(project: Project, server: M
     assert f"the budget is used up: ${cost:.4f} of $0.5000" in done.stderr
 
 
-def test_calls_of_fixtures_are_spent(project: Project, server: MockOpenAI) -> None:
+def test_calls_of_fixtures_count(project: Project, server: MockOpenAI) -> None:
     project.write("eval_it.py", FIXTURES)
     submit = ("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
     project.run(*submit, "--max-requests", "10", check=6)
@@ -230,7 +230,7 @@ def test_calls_of_fixtures_are_spent(project: Project, server: MockOpenAI) -> No
     project.run(*submit)
     assert sent(server)[0] == 20 * 3 + 2
     assert spent(project) == sent(server)
-    # Rows pay for fixtures of their own; what they share was set up for the evaluation.
+    # Calls of function fixtures are attributed to their row; those of shared fixtures to the evaluation.
     assert [usage.attempts for record in project.records("x")["eval_it"] for usage in record.outcome.usage] == [3] * 20
     ((evaluation,), (worker,)) = (project.json("usage", "x", "--by", by)[f"{by}s"] for by in ("evaluation", "worker"))
     for group in (evaluation, worker):
@@ -238,7 +238,7 @@ def test_calls_of_fixtures_are_spent(project: Project, server: MockOpenAI) -> No
         assert (model["kept"]["attempts"], model["spent"]["attempts"]) == (60, 62)
 
 
-def test_of_two_experiments_the_first_pays_for_fixtures_that_both_use(
+def test_calls_of_shared_fixtures_count_for_the_first_of_two_experiments(
     project: Project, server: MockOpenAI, redis_url: str
 ) -> None:
     project.environment["DOTEVAL_BROKER"] = redis_url
@@ -283,7 +283,7 @@ def test_plain_pytest_stops_at_the_budget(project: Project, server: MockOpenAI) 
     assert_whole(project)
 
 
-def test_calls_of_fixtures_are_spent_in_plain_pytest_too(project: Project, server: MockOpenAI) -> None:
+def test_calls_of_fixtures_count_in_plain_pytest_too(project: Project, server: MockOpenAI) -> None:
     project.write("eval_it.py", FIXTURES)
     assert run_pytest(project).returncode == 0
     assert sent(server)[0] == 20 * 3 + 2

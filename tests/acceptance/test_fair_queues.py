@@ -1,4 +1,4 @@
-"""Experiments share the worker processes: a small one does not wait behind a large one."""
+"""Experiments share worker processes fairly: a small one does not wait behind a large one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from doteval.core.results import Record
 from tests.acceptance.test_worker_service import ready
 from tests.support.project import Project, wait_until
 
-# Rows of a tenth of a second; with two processes 200 a second, so that the large one takes minutes.
+# Rows take 0.1 s; two processes run 200 of them a second, so the large experiment takes minutes.
 EVALUATION = """
 import asyncio
 from doteval import Result, Score, foreach
@@ -23,7 +23,7 @@ async def {name}(number):
 
 @pytest.fixture
 def busy(project: Project, broker_url: str) -> Project:
-    """Two worker processes that work on a large experiment, whose row tasks wait in the broker."""
+    """A project with a large and a small evaluation."""
     project.environment["DOTEVAL_BROKER"] = broker_url
     project.write("eval_large.py", EVALUATION.format(rows=20_000, name="eval_large", seconds=0.1))
     project.write("eval_small.py", EVALUATION.format(rows=200, name="eval_small", seconds=0.1))
@@ -44,7 +44,7 @@ def test_a_small_experiment_gets_its_share_at_once(busy: Project) -> None:
     with busy.started("worker", ".", "--processes", "2"):
         wait_until(lambda: ready(busy, 2), what="two ready worker processes")
         busy.run("submit", "eval_large.py", "--experiment", "large", "--detach")
-        wait_until(lambda: busy.done() >= 300, what="300 rows of the large one")
+        wait_until(lambda: busy.done() >= 300, what="300 rows of the large experiment")
         busy.run("submit", "eval_small.py", "--experiment", "small", timeout=60)
         large = busy.json("status", "large")["evaluations"][0]["rows"]
         busy.run("cancel", "large")
@@ -52,19 +52,20 @@ def test_a_small_experiment_gets_its_share_at_once(busy: Project) -> None:
     large_ends = ends(records(busy, "large"))
     with busy.store() as store:
         (evaluation,) = store.evaluations.of(store.experiments.find("small"))
-    # Since it was known: of some 19,000 rows that were there before it.
+    # Rows of the large experiment that ended after the small one was created and before its first row ended; some
+    # 19,000 were queued before it.
     ahead = [end for end in large_ends if evaluation.created_at.timestamp() <= end < small[0]]
     assert len(ahead) < 500
     assert large["pending"] > 10_000
-    # Half of what is done meanwhile would be its share, but for smaller row tasks and a late start.
+    # Its fair share is half, less what smaller row tasks and the late start cost.
     others = [end for end in large_ends if small[0] <= end <= small[-1]]
     assert len(small) / (len(small) + len(others)) > 0.2, len(others)
 
 
 @pytest.mark.parametrize(("priority", "first"), [("high", True), ("low", False)])
-def test_priority_decides_who_comes_first(project: Project, broker_url: str, priority: str, first: bool) -> None:
+def test_a_higher_priority_runs_first(project: Project, broker_url: str, priority: str, first: bool) -> None:
     project.environment["DOTEVAL_BROKER"] = broker_url
-    # All rows of one fit into its turn of two seconds, on a slow machine too.
+    # All rows of one experiment fit into its time slice of two seconds, on a slow machine too.
     project.write("eval_one.py", EVALUATION.format(rows=60, name="eval_one", seconds=0.01))
     project.write("eval_two.py", EVALUATION.format(rows=60, name="eval_two", seconds=0.01))
     one = ("submit", "eval_one.py", "--experiment", "one", "--detach", "--rows-per-task", "1")
@@ -76,5 +77,5 @@ def test_priority_decides_who_comes_first(project: Project, broker_url: str, pri
         project.run("watch", "two")
     order = [event.what for event in project.events()]
     ahead = "eval_two" if first else "eval_one"
-    # A worker process holds a few row tasks of the others before it looks again.
+    # A worker process may hold a few row tasks of the other experiment before it fetches again.
     assert order[:55].count(ahead) >= 40, order

@@ -1,4 +1,4 @@
-"""The workflows for GitHub Actions: without mistakes that a linter finds, and their commands do what they say."""
+"""The workflows for GitHub Actions pass a linter, and their commands work."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def eval_model(x):
 
 
 @pytest.mark.parametrize("path", [ROOT / ".github" / "workflows" / "ci.yml", EXAMPLE], ids=lambda path: path.name)
-def test_a_workflow_has_no_mistakes(path: Path) -> None:
+def test_a_workflow_passes_actionlint(path: Path) -> None:
     program = Path(sys.executable).parent / "actionlint"
     ran = subprocess.run([program, "-shellcheck=", path], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def step(name: str) -> str:
-    """What a step of the example runs."""
+    """The shell commands of a step of the example."""
     found = re.search(
         rf"      - name: {name}\n(?:        .*\n)*?        run: (.*\n(?:          .*\n)*)", EXAMPLE.read_text()
     )
@@ -53,7 +53,7 @@ def test_the_example_checks_thresholds_and_writes_a_summary(project: Project, wr
     }
 
     def run(name: str) -> int:
-        # As GitHub runs it.
+        # GitHub uses the same command line.
         return subprocess.run(
             ["bash", "-e", "-c", step(name)], cwd=project.path, env=environment, check=False
         ).returncode

@@ -1,4 +1,4 @@
-"""A model server under ``doteval submit``: one for all worker processes, and gone with them."""
+"""A model server under ``doteval submit``: all worker processes share one, which ends with them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def eval_it(number, served):
 
 @pytest.fixture(autouse=True)
 def runtime(project: Project) -> Iterator[Path]:
-    """A runtime directory with a path that is short enough for sockets, and the servers' own."""
+    """A runtime directory for the model servers, with a path short enough for sockets."""
     directory = Path(tempfile.mkdtemp(prefix="dv"))
     project.environment["XDG_RUNTIME_DIR"] = str(directory)
     yield directory
@@ -51,17 +51,17 @@ def runtime(project: Project) -> Iterator[Path]:
 
 
 def servers(project: Project) -> list[int]:
-    """The servers that rows talked to, in order."""
-    told = [event.what.split() for event in project.events()]
-    return list(dict.fromkeys(int(words[1]) for words in told if words[0] == "server"))
+    """The process ids of the servers that rows called, in order."""
+    events = [event.what.split() for event in project.events()]
+    return list(dict.fromkeys(int(words[1]) for words in events if words[0] == "server"))
 
 
 def nothing_left(project: Project, runtime: Path) -> bool:
-    keepers = [pid for place in runtime.glob("doteval-servers/*") for pid in leftover_processes(place)]
+    keepers = [pid for directory in runtime.glob("doteval-servers/*") for pid in leftover_processes(directory)]
     return not keepers and not leftover_processes(project.path)
 
 
-def test_two_worker_processes_share_a_server_that_leaves_with_them(project: Project, runtime: Path) -> None:
+def test_two_worker_processes_share_a_server_that_ends_with_them(project: Project, runtime: Path) -> None:
     project.write("eval_it.py", EVALUATION.replace("ROWS", "60"))
     project.run("submit", "eval_it.py", "--experiment", "one", "--workers", "2")
     assert project.counts()["setup"] == 2
@@ -78,7 +78,7 @@ def test_two_worker_processes_share_a_server_that_leaves_with_them(project: Proj
     assert len(stats["servers"]) == 1
 
 
-def test_rows_outlast_a_server_that_is_killed_and_a_worker_process_too(project: Project, runtime: Path) -> None:
+def test_rows_survive_a_killed_server_and_a_killed_worker_process(project: Project, runtime: Path) -> None:
     project.write("eval_it.py", EVALUATION.replace("ROWS", "400"))
     with project.started("submit", "eval_it.py", "--experiment", "one", "--workers", "2", "--concurrency", "4") as ran:
         wait_until(lambda: servers(project) and project.done() > 20, what="some rows")

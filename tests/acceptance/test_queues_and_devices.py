@@ -1,4 +1,4 @@
-"""Evaluations go to the workers that serve their queue, and worker processes see the device that is theirs."""
+"""Evaluations run on workers of their queue, and each worker process sees its own device."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ async def eval_it(number):
 
 
 @pytest.fixture
-def placed(project: Project, redis_url: str) -> Project:
-    """A project with an evaluation for the queue gpu and one for whatever queue is told."""
+def two_queues(project: Project, redis_url: str) -> Project:
+    """A project with an evaluation for the queue gpu and one for the default queue."""
     project.environment["DOTEVAL_BROKER"] = redis_url
     project.write("eval_it.py", EVALUATIONS.format(seconds=0.02))
     (project.path / "conftest.py").write_text(
@@ -78,7 +78,7 @@ def ready(project: Project, service: str, processes: int = 1) -> bool:
 
 
 def pids(project: Project, what: str) -> set[int]:
-    """In which processes something happened."""
+    """The processes in which an event happened."""
     return {event.pid for event in project.events() if event.what == what}
 
 
@@ -87,22 +87,22 @@ def pid_of(project: Project, service: str) -> int:
     return pid
 
 
-def test_rows_go_to_workers_of_their_queue_and_fixtures_with_them(placed: Project) -> None:
+def test_rows_and_their_fixtures_run_on_workers_of_their_queue(two_queues: Project) -> None:
     gpu = ("worker", ".", "--queue", "gpu", "--processes", "1", "--name", "gpu")
     other = ("worker", ".", "--processes", "1", "--name", "other")
-    with placed.started(*gpu), placed.started(*other):
-        wait_until(lambda: ready(placed, "gpu") and ready(placed, "other"), what="two ready services")
-        placed.run("submit", "eval_it.py", "--experiment", "x")
-        at_gpu, at_other = pid_of(placed, "gpu"), pid_of(placed, "other")
-        status = placed.json("status", "x")
-        placed.run("drain", "gpu")
-    assert placed.counts() == {
+    with two_queues.started(*gpu), two_queues.started(*other):
+        wait_until(lambda: ready(two_queues, "gpu") and ready(two_queues, "other"), what="two ready services")
+        two_queues.run("submit", "eval_it.py", "--experiment", "x")
+        at_gpu, at_other = pid_of(two_queues, "gpu"), pid_of(two_queues, "other")
+        status = two_queues.json("status", "x")
+        two_queues.run("drain", "gpu")
+    assert two_queues.counts() == {
         "large": 40, "small": 40, "+gpu_model": 1, "-gpu_model": 1, "+small_model": 1
     }  # fmt: skip
-    assert pids(placed, "large") == pids(placed, "+gpu_model") == {at_gpu}
-    assert pids(placed, "small") == pids(placed, "+small_model") == {at_other}
-    # That of conftest.py is everybody's.
-    assert sorted(map(int, (placed.path / "always.log").read_text().split())) == sorted([at_gpu, at_other])
+    assert pids(two_queues, "large") == pids(two_queues, "+gpu_model") == {at_gpu}
+    assert pids(two_queues, "small") == pids(two_queues, "+small_model") == {at_other}
+    # The autouse fixture of conftest.py runs in every process.
+    assert sorted(map(int, (two_queues.path / "always.log").read_text().split())) == sorted([at_gpu, at_other])
     assert {found["name"]: found["queue"] for found in status["evaluations"]} == {
         "eval_large": "gpu",
         "eval_small": "doteval",
@@ -110,19 +110,22 @@ def test_rows_go_to_workers_of_their_queue_and_fixtures_with_them(placed: Projec
     assert {found["pid"]: found["queues"] for found in status["workers"]} == {at_gpu: ["gpu"], at_other: ["doteval"]}
     assert {found["device"] for found in status["workers"]} == {os.environ.get("CUDA_VISIBLE_DEVICES")}
     assert status["messages_by_queue"] == {"gpu": 0, "doteval": 0}
-    loads = {load["fixture"]: load["loads"] for load in placed.json("usage", "x")["fixtures"]}
+    loads = {load["fixture"]: load["loads"] for load in two_queues.json("usage", "x")["fixtures"]}
     assert (loads["gpu_model"], loads["small_model"]) == (1, 1)
 
 
 @pytest.mark.parametrize("queues", [("--queue", "gpu,doteval"), ("--queue", "gpu", "--queue", "doteval")])
-def test_a_worker_may_serve_several_queues(placed: Project, queues: tuple[str, ...]) -> None:
-    with placed.started("worker", ".", *queues, "--processes", "1"):
-        placed.run("submit", "eval_it.py", "--experiment", "x")
-        assert placed.json("status", "x")["workers"][0]["queues"] == ["gpu", "doteval"]
-    assert {name: len(found) for name, found in placed.records("x").items()} == {"eval_large": 40, "eval_small": 40}
+def test_a_worker_may_serve_several_queues(two_queues: Project, queues: tuple[str, ...]) -> None:
+    with two_queues.started("worker", ".", *queues, "--processes", "1"):
+        two_queues.run("submit", "eval_it.py", "--experiment", "x")
+        assert two_queues.json("status", "x")["workers"][0]["queues"] == ["gpu", "doteval"]
+    assert {name: len(found) for name, found in two_queues.records("x").items()} == {
+        "eval_large": 40,
+        "eval_small": 40,
+    }
 
 
-def test_without_a_broker_all_queues_are_served_and_devices_dealt(project: Project) -> None:
+def test_local_workers_serve_all_queues_and_get_one_device_each(project: Project) -> None:
     project.environment["CUDA_VISIBLE_DEVICES"] = "7"
     project.write("eval_it.py", EVALUATIONS.format(seconds=0.02))
     project.write("eval_devices.py", DEVICES)
@@ -134,76 +137,79 @@ def test_without_a_broker_all_queues_are_served_and_devices_dealt(project: Proje
         "eval_it": 60,
     }
     assert {worker.info.device for worker in project.workers()} == {"1", "3"}
-    # With the name of the private broker behind it.
+    # The name of the private broker follows each queue.
     served = [[queue.split("@") for queue in worker.info.queues] for worker in project.workers()]
     assert {frozenset(name for name, _ in queues) for queues in served} == {frozenset({"gpu", "cpu"})}
     assert len({private for queues in served for _, private in queues}) == 1
     assert {record.outcome.metadata["device"] for record in records["eval_it"]} == {"1", "3"}
 
 
-def test_nobody_publishes_for_queues_that_he_does_not_serve(placed: Project, redis_url: str) -> None:
-    """The submitter is dead and the rows of both evaluations are lost from the broker."""
-    placed.run("submit", "eval_it.py", "--experiment", "x", "--detach")
+def test_lost_rows_are_published_only_by_workers_of_their_queue(two_queues: Project, redis_url: str) -> None:
+    """The submitter has ended, and the broker has lost the row tasks of both evaluations."""
+    two_queues.run("submit", "eval_it.py", "--experiment", "x", "--detach")
     with redis.Redis.from_url(redis_url) as broker:
         assert broker.llen("gpu") > 0
         broker.flushdb()
-        with placed.started("worker", ".", "--processes", "1", "--name", "other"):
-            # Found again by the worker that serves its queue, and run to its end; eval_large waits.
-            wait_until(lambda: placed.counts()["small"] == 40, what="the rows of eval_small", seconds=60)
+        with two_queues.started("worker", ".", "--processes", "1", "--name", "other"):
+            # The worker of its queue publishes and runs the rows of eval_small; those of eval_large wait.
+            wait_until(lambda: two_queues.counts()["small"] == 40, what="the rows of eval_small", seconds=60)
             wait_until(
-                lambda: placed.json("status", "x")["evaluations"][1]["status"] == "completed", what="a completed one"
+                lambda: two_queues.json("status", "x")["evaluations"][1]["status"] == "completed",
+                what="the completion of eval_small",
             )
-            large, _ = placed.json("status", "x")["evaluations"]
+            large, _ = two_queues.json("status", "x")["evaluations"]
             assert (large["status"], large["rows"]["pending"]) == ("running", 40)
             assert "doteval worker PATH --queue gpu" in large["plan"][0]
-            assert placed.counts()["+gpu_model"] == placed.counts()["large"] == 0
+            assert two_queues.counts()["+gpu_model"] == two_queues.counts()["large"] == 0
             assert not any(broker.exists(name) for name in fair_queue_names("gpu"))
-            with placed.started("worker", ".", "--queue", "gpu", "--processes", "1", "--name", "gpu"):
-                placed.run("watch", "x")
-                assert pids(placed, "large") == {pid_of(placed, "gpu")}
-    assert placed.counts()["large"] == placed.counts()["small"] == 40
+            with two_queues.started("worker", ".", "--queue", "gpu", "--processes", "1", "--name", "gpu"):
+                two_queues.run("watch", "x")
+                assert pids(two_queues, "large") == {pid_of(two_queues, "gpu")}
+    assert two_queues.counts()["large"] == two_queues.counts()["small"] == 40
 
 
-def test_a_queue_that_nobody_serves_is_told_of(placed: Project) -> None:
-    with placed.started("worker", ".", "--processes", "1", "--name", "other"):
-        wait_until(lambda: ready(placed, "other"), what="a ready worker process")
-        submitted = placed.run("submit", "eval_it.py", "--experiment", "x", "--detach")
+def test_a_queue_without_workers_is_reported(two_queues: Project) -> None:
+    with two_queues.started("worker", ".", "--processes", "1", "--name", "other"):
+        wait_until(lambda: ready(two_queues, "other"), what="a ready worker process")
+        submitted = two_queues.run("submit", "eval_it.py", "--experiment", "x", "--detach")
         assert "no worker process listens on the queue 'gpu'" in submitted.stdout + submitted.stderr
         assert "doteval worker PATH --queue gpu" in submitted.stdout + submitted.stderr
         assert "queue 'doteval'" not in submitted.stdout + submitted.stderr
-        doctor = placed.run("doctor", ".", check=1).stdout
+        doctor = two_queues.run("doctor", ".", check=1).stdout
         assert "workers on 'gpu': 0 live" in doctor
         assert "doteval worker PATH --queue gpu" in doctor
 
 
-def test_retry_goes_where_the_rows_were(placed: Project) -> None:
+def test_retry_uses_the_queue_of_the_rows(two_queues: Project) -> None:
     text = EVALUATIONS.format(seconds=0.01)
-    placed.write("eval_it.py", text.replace('tell("small")', "assert os.path.exists('mended') or number"))
-    with placed.started("worker", ".", "--queue", "gpu,lab", "--processes", "1"):
-        placed.run("submit", "eval_it.py", "--experiment", "x", "--queue", "lab")
-        before = placed.json("status", "x")["evaluations"]
-        (placed.path / "mended").touch()
-        placed.run("retry", "x")
-        after = placed.json("status", "x")["evaluations"]
+    two_queues.write("eval_it.py", text.replace('tell("small")', "assert os.path.exists('mended') or number"))
+    with two_queues.started("worker", ".", "--queue", "gpu,lab", "--processes", "1"):
+        two_queues.run("submit", "eval_it.py", "--experiment", "x", "--queue", "lab")
+        before = two_queues.json("status", "x")["evaluations"]
+        (two_queues.path / "mended").touch()
+        two_queues.run("retry", "x")
+        after = two_queues.json("status", "x")["evaluations"]
     assert [(each["rows"]["failed"], each["queue"]) for each in before] == [(0, "gpu"), (1, "lab")]
     assert [(each["rows"]["failed"], each["queue"]) for each in after] == [(0, "gpu"), (0, "lab")]
 
 
-# By its name "prefork" Celery cannot tell the pool from its default, in whose place ours is used.
+# Not "prefork": that is Celery's default pool, which doteval replaces by its own.
 @pytest.mark.parametrize("pool", ["threads", "processes"])
-def test_a_plain_celery_worker_takes_whole_queues(placed: Project, pool: str) -> None:
-    placed.environment["DOTEVAL_PATH"] = "."
+def test_a_plain_celery_worker_serves_all_priorities_of_a_queue(two_queues: Project, pool: str) -> None:
+    two_queues.environment["DOTEVAL_PATH"] = "."
     program = [sys.executable, "-m", "celery", "-A", "workers", "worker", "-n", "plain@%h", "-Q", "gpu"]
-    with placed.started(program=[*program, "--pool", pool, "--concurrency", "2"]):
-        wait_until(lambda: any(worker.state == "ready" for worker in placed.workers()), what="a ready worker process")
+    with two_queues.started(program=[*program, "--pool", pool, "--concurrency", "2"]):
+        wait_until(
+            lambda: any(worker.state == "ready" for worker in two_queues.workers()), what="a ready worker process"
+        )
         # Of low priority: on a lane that -Q does not name.
-        placed.run("submit", "eval_it.py::eval_large", "--experiment", "x", "--priority", "low")
-        assert {worker.info.queues for worker in placed.workers()} == {("gpu",)}
-    assert len(placed.records("x")["eval_large"]) == 40
-    assert placed.counts()["+small_model"] == 0
+        two_queues.run("submit", "eval_it.py::eval_large", "--experiment", "x", "--priority", "low")
+        assert {worker.info.queues for worker in two_queues.workers()} == {("gpu",)}
+    assert len(two_queues.records("x")["eval_large"]) == 40
+    assert two_queues.counts()["+small_model"] == 0
 
 
-def test_each_process_keeps_its_device(project: Project, redis_url: str) -> None:
+def test_each_worker_process_keeps_its_device(project: Project, redis_url: str) -> None:
     project.environment["DOTEVAL_BROKER"] = redis_url
     project.write("eval_it.py", DEVICES)
     with project.started(
@@ -220,7 +226,7 @@ def test_each_process_keeps_its_device(project: Project, redis_url: str) -> None
     for worker in project.workers():
         devices[worker.info.service].add(worker.info.device)
     assert sorted(map(sorted, devices.values())) == [["5"], ["GPU-0a1b"]]
-    # One was killed, and all together stored more rows than two processes may.
+    # One was killed, and together they stored more rows than two processes are allowed to.
     assert len(project.workers()) >= 4
     assert {worker["device"] for worker in workers} <= {"5", "GPU-0a1b"}
     by_pid = {worker.info.pid: worker.info.device for worker in project.workers()}

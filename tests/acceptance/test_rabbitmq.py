@@ -1,4 +1,4 @@
-"""What RabbitMQ has and Redis has not. That it keeps the same promises is shown where the promises are."""
+"""Behaviour specific to RabbitMQ. Tests of common behaviour run on both brokers, in their own files."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ async def eval_long(i):
 
 
 @pytest.mark.faults
-def test_a_row_longer_than_rabbitmq_waits_for_an_acknowledgement_runs_once(
+def test_a_row_longer_than_the_consumer_timeout_runs_once(
     project: Project, rabbitmq_service: RabbitService, rabbitmq_url: str
 ) -> None:
-    """It closes the channel of whoever holds a message too long, which ends the worker process in order."""
+    """RabbitMQ closes the channel of a consumer that holds a message too long, so the worker process exits cleanly."""
     rabbitmq_service.evaluate(
         "application:set_env(rabbit, consumer_timeout, 3000), application:set_env(rabbit, channel_tick_interval, 1000)."
     )
@@ -44,15 +44,15 @@ def test_a_row_longer_than_rabbitmq_waits_for_an_acknowledgement_runs_once(
     assert "delivery acknowledgement on channel 1 timed out" in project.output()
     assert [record.outcome.status for record in project.records("x")["eval_long"]] == ["done"] * 8
     assert project.counts() == {f"begin {i}": 1 for i in range(8)}
-    # Another took its place.
+    # A second worker process replaced it.
     assert len(project.workers()) == 2
     queues = rabbitmq_service.control("list_queues", "-p", rabbitmq_url.rpartition("/")[2], "name").split()
     assert "doteval~high" in queues
-    # Celery's own, for tasks with a time, which row tasks never have.
+    # Celery's queues for tasks with an ETA, which row tasks never have.
     assert not any(name.startswith("celery_delayed") for name in queues)
 
 
-def test_the_depth_of_quorum_queues_is_told(project: Project, rabbitmq_url: str) -> None:
+def test_the_depth_of_quorum_queues_is_counted(project: Project, rabbitmq_url: str) -> None:
     project.environment["DOTEVAL_BROKER"] = rabbitmq_url
     project.write("eval_it.py", EVALUATION)
     project.run("submit", "eval_it.py", "--experiment", "far", "--detach", "--rows-per-task", "10")

@@ -1,4 +1,4 @@
-"""`doteval retry` and `doteval cancel`: with local workers and with a service elsewhere."""
+"""`doteval retry` and `doteval cancel`, with local workers and with a worker service."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from doteval.core.results import RowStatus
 from tests.support.project import Project, leftover_processes, wait_until
 
-# Rows fail in one of two ways as long as a file is there.
+# Some rows fail in one of two ways while the file "broken" exists.
 FAILING = """
 from pathlib import Path
 from doteval import Score, foreach
@@ -50,7 +50,7 @@ def errors(project: Project) -> dict[str, int]:
 
 @pytest.fixture
 def failed(project: Project) -> Project:
-    """A project whose experiment "x" has ten rows that failed in each of the two ways."""
+    """A project whose experiment "x" has ten failed rows of each error class."""
     project.write("eval_it.py", FAILING)
     (project.path / "broken").touch()
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
@@ -60,7 +60,7 @@ def failed(project: Project) -> Project:
     return project
 
 
-def test_only_what_was_chosen_is_run_again_without_dataset_or_file(failed: Project) -> None:
+def test_retry_runs_only_the_selected_rows(failed: Project) -> None:
     failed.run("retry", "x", "--only", "infrastructure", "--workers", "1")
     assert rows_run(failed) == set(range(1, 100, 10))
     assert errors(failed) == {"evaluation": 10}
@@ -79,7 +79,7 @@ def test_only_what_was_chosen_is_run_again_without_dataset_or_file(failed: Proje
     assert leftover_processes(failed.path) == []
 
 
-def test_errors_of_rows_that_fail_again_are_the_new_ones(failed: Project) -> None:
+def test_rows_that_fail_again_show_the_new_error(failed: Project) -> None:
     (failed.path / "broken").touch()
     failed.run("retry", "x", "--only", "evaluation", "--workers", "1")
     assert errors(failed) == {"infrastructure": 10, "evaluation": 10}
@@ -90,7 +90,7 @@ def test_errors_of_rows_that_fail_again_are_the_new_ones(failed: Project) -> Non
     assert all(attempt.error is not None and attempt.worker is not None for attempt in attempts)
 
 
-def test_changed_code_is_not_retried_in_silence(failed: Project) -> None:
+def test_retry_refuses_changed_code(failed: Project) -> None:
     failed.write("eval_it.py", FAILING + "# mended\n")
     done = failed.run("retry", "x", check=2)
     assert "eval_it.py has changed" in done.stderr
@@ -101,14 +101,14 @@ def test_changed_code_is_not_retried_in_silence(failed: Project) -> None:
     assert rows_run(failed) == {*range(1, 100, 10), *range(2, 100, 10)}
 
 
-def test_a_file_that_is_gone_is_named(failed: Project) -> None:
+def test_retry_names_a_missing_file(failed: Project) -> None:
     (failed.path / "eval_it.py").unlink()
     done = failed.run("retry", "x", check=2)
     assert "eval_it.py" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_from_another_directory_and_with_a_conftest_above(project: Project) -> None:
+def test_retry_from_another_directory_with_a_conftest_above(project: Project) -> None:
     project.write("conftest.py", "import pytest\n@pytest.fixture(scope='session')\ndef high():\n    return 1\n")
     project.write("evals/deep/eval_it.py", FAILING.replace("eval_it(i)", "eval_it(i, high)"))
     (project.path / "broken").touch()
@@ -120,10 +120,8 @@ def test_from_another_directory_and_with_a_conftest_above(project: Project) -> N
     assert other.json("show", "x")["evaluations"][0]["rows"]["failed"] == 0
 
 
-def test_of_ten_thousand_rows_a_waiting_service_runs_the_thousand_that_failed(
-    project: Project, broker_url: str
-) -> None:
-    """How long that takes is measured by the benchmark retry_rows."""
+def test_a_service_runs_the_thousand_failed_of_ten_thousand_rows(project: Project, broker_url: str) -> None:
+    """The benchmark retry_rows measures how long this takes."""
     project.environment["DOTEVAL_BROKER"] = broker_url
     project.write(
         "eval_it.py",
@@ -154,7 +152,7 @@ def test_of_ten_thousand_rows_a_waiting_service_runs_the_thousand_that_failed(
 
 
 @pytest.mark.parametrize("broker", [None, "redis", "rabbitmq"])
-def test_cancel_begins_no_further_rows_and_a_submission_goes_on(
+def test_cancel_starts_no_further_rows_and_submitting_again_continues(
     project: Project, broker: str | None, request: pytest.FixtureRequest
 ) -> None:
     project.write("eval_it.py", SLOW)
@@ -166,21 +164,22 @@ def test_cancel_begins_no_further_rows_and_a_submission_goes_on(
     with serving:
         with project.started(*arguments, *local) as submitter:
             wait_until(lambda: project.done() >= 20, what="20 rows")
-            said = project.run("cancel", "x", "--reason", "too dear")
+            done = project.run("cancel", "x", "--reason", "too expensive")
             cancelled_at = time.time()
             assert submitter.wait(20) == 0
-        assert re.fullmatch(r"Cancelled 1 evaluation; \d+ rows pending. To continue: submit it again\n", said.stdout)
-        # Two beats and a bit, in which a worker process must have noticed: between two rows none is in flight either.
-        wait_until(lambda: time.time() > cancelled_at + 2.5, what="two beats")
+        assert re.fullmatch(r"Cancelled 1 evaluation; \d+ rows pending. To continue: submit it again\n", done.stdout)
+        # A worker process notices within two heartbeats. Waiting for rows in flight alone is not enough: there are none
+        # between two rows.
+        wait_until(lambda: time.time() > cancelled_at + 2.5, what="two heartbeats")
         wait_until(lambda: len(begun(project)) == project.counts()["end"], what="the end of the rows in flight")
         time_of_last = max(begun(project))
-        # Were it going on, it would show.
+        # A row that started after all would show up by then.
         wait_until(lambda: time.time() > cancelled_at + 4, what="four seconds")
         assert max(begun(project)) == time_of_last < cancelled_at + 2.5
         ran = project.counts()["end"]
         assert ran == project.done() < 400
         (evaluation,) = project.json("status", "x")["evaluations"]
-        assert (evaluation["status"], evaluation["reason"]) == ("cancelled", "too dear")
+        assert (evaluation["status"], evaluation["reason"]) == ("cancelled", "too expensive")
         assert evaluation["rows"]["pending"] == 400 - ran
         assert project.run("cancel", "x").stdout == "Nothing was running\n"
 
@@ -191,5 +190,5 @@ def test_cancel_begins_no_further_rows_and_a_submission_goes_on(
 
 
 def begun(project: Project) -> list[float]:
-    """When rows began."""
+    """The times at which rows began."""
     return [float(event.what.split()[1]) for event in project.events() if event.what.startswith("begin")]

@@ -1,4 +1,4 @@
-"""Who can write to the broker can start evaluations that workers have, and nothing else; logs tell ids only."""
+"""Messages on the broker can start only evaluations that workers have, and logs contain only ids."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def eval_it(text, number):
 
 
 class Bomb:
-    """Unpickling it makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,7 +47,7 @@ class Bomb:
 
 
 def allow(client: redis.Redis, user: str, password: str) -> None:
-    """A user with a password who may do everything."""
+    """Create a user with a password and all rights."""
     client.acl_setuser(user, enabled=True, passwords=[f"+{password}"], categories=["+@all"], keys=["*"], channels=["*"])
 
 
@@ -57,14 +57,14 @@ def send(broker: str, body: object, *, serializer: str, headers: dict[str, Any])
         producer.publish(body, routing_key="doteval", exchange="", headers=headers)
 
 
-def test_messages_that_are_none_of_ours_are_refused_and_logged(project: Project, redis_url: str) -> None:
+def test_foreign_messages_are_refused_and_logged(project: Project, redis_url: str) -> None:
     project.environment["DOTEVAL_BROKER"] = redis_url
     project.write("eval_it.py", EVALUATION)
-    trace = project.path / "unpickled"
+    unpickled = project.path / "unpickled"
     task = {"lang": "py", "task": TASK_NAME, "id": "1", "argsrepr": "", "kwargsrepr": "", "root_id": "1"}
     with project.started("worker", ".", "--processes", "1"):
         wait_until(lambda: any(worker.state == "ready" for worker in project.workers()), what="a ready worker process")
-        send(redis_url, [[Bomb(trace)], {}, {}], serializer="pickle", headers=task)
+        send(redis_url, [[Bomb(unpickled)], {}, {}], serializer="pickle", headers=task)
         send(redis_url, [["private body"], {}, {}], serializer="json", headers={**task, "task": "os.system", "id": "2"})
         send(redis_url, {"neither": "private body"}, serializer="json", headers={})
         send(redis_url, [["../../etc/passwd", "a", None], {}, {}], serializer="json", headers={**task, "id": "3"})
@@ -76,24 +76,24 @@ def test_messages_that_are_none_of_ours_are_refused_and_logged(project: Project,
         (worker,) = project.workers()
         assert worker.left_at is None, worker.reason
         wait_until(lambda: "no such evaluation" in project.output(), what="the dropped row task in the log")
-    assert not trace.exists()
+    assert not unpickled.exists()
     assert len(project.records("x")["eval_it"]) == 40
     assert "private body" not in project.output()
     assert project.output().count("a message was refused") == 3
 
 
-def test_a_service_logs_one_json_object_a_line_with_ids_and_without_contents(project: Project, redis_url: str) -> None:
+def test_a_service_logs_json_lines_with_ids_and_without_contents(project: Project, redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         client.acl_setuser(
             "logger", enabled=True, passwords=["+hush-hush"], categories=["+@all"], keys=["*"], channels=["*"]
         )
-    place = urlsplit(redis_url)
-    project.environment["DOTEVAL_BROKER"] = f"redis://logger:hush-hush@{place.netloc}/0"
+    parts = urlsplit(redis_url)
+    project.environment["DOTEVAL_BROKER"] = f"redis://logger:hush-hush@{parts.netloc}/0"
     project.write("eval_it.py", EVALUATION)
     with project.started("worker", ".", "--processes", "1", "--name", "judges"):
         project.run("submit", "eval_it.py", "--experiment", "a 'name'")
         os.kill(project.workers()[0].info.pid, 9)
-        wait_until(lambda: "SIGKILL" in project.output(), what="the death in the log")
+        wait_until(lambda: "SIGKILL" in project.output(), what="the killed process in the log")
     lines = [json.loads(line) for line in project.output().splitlines()]
     assert all({"time", "level", "event"} <= line.keys() for line in lines)
     ended = [line for line in lines if line["event"].startswith("row task ended")]
@@ -105,7 +105,7 @@ def test_a_service_logs_one_json_object_a_line_with_ids_and_without_contents(pro
     assert "hush-hush" not in project.output()
 
 
-def test_text_for_people_on_request(project: Project, redis_url: str) -> None:
+def test_the_log_is_plain_text_on_request(project: Project, redis_url: str) -> None:
     project.environment |= {"DOTEVAL_BROKER": redis_url, "DOTEVAL_LOG_FORMAT": "text"}
     project.write("eval_it.py", EVALUATION)
     with project.started("worker", ".", "--processes", "1"):
@@ -117,7 +117,7 @@ def test_text_for_people_on_request(project: Project, redis_url: str) -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    """A self-signed certificate for 127.0.0.1, and its key."""
     made, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(made)]
@@ -137,9 +137,9 @@ Connect = Callable[[], socket.socket]
 def tls_in_front(
     connect: Connect, certificate: tuple[Path, Path], *, greet: Callable[[socket.socket], None] | None = None
 ) -> Iterator[int]:
-    """A TLS end in front of a server: those of the tests have no TLS of their own.
+    """Terminate TLS in front of a server, because the servers of the tests have no TLS. Yields the port.
 
-    `connect` reaches the server; `greet` is what the protocol says before the handshake.
+    `connect` reaches the server; `greet` does what the protocol does before the handshake.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
@@ -180,9 +180,9 @@ def tls_in_front(
 
 
 def test_redis_with_tls_and_a_password(project: Project, redis_url: str, certificate: tuple[Path, Path]) -> None:
-    place = urlsplit(redis_url)
-    assert place.port is not None
-    connect = functools.partial(socket.create_connection, ("127.0.0.1", place.port))
+    parts = urlsplit(redis_url)
+    assert parts.port is not None
+    connect = functools.partial(socket.create_connection, ("127.0.0.1", parts.port))
     with redis.Redis.from_url(redis_url) as client:
         client.acl_setuser(
             "worker", enabled=True, passwords=["+p@ss/w:rd"], categories=["+@all"], keys=["*"], channels=["*"]
@@ -207,7 +207,7 @@ def test_redis_with_tls_and_a_password(project: Project, redis_url: str, certifi
 
 
 def ask_for_tls(connection: socket.socket) -> None:
-    """What PostgreSQL's clients say first: a message of eight bytes that asks for TLS, answered by one letter."""
+    """Read what PostgreSQL's clients send first, eight bytes that ask for TLS, and answer with one letter."""
     if connection.recv(8, socket.MSG_WAITALL) != struct.pack("!II", 8, 80877103):
         raise ConnectionError("a client that does not ask for TLS")
     connection.sendall(b"S")
@@ -226,7 +226,7 @@ def connection_to(postgres_url: str) -> socket.socket:
 
 @pytest.fixture
 def signed(tmp_path: Path) -> tuple[Path, tuple[Path, Path]]:
-    """An authority, and a certificate for 127.0.0.1 that it has signed, with its key."""
+    """A certificate authority, and a certificate for 127.0.0.1 that it has signed, with its key."""
     authority, authority_key = tmp_path / "ca.pem", tmp_path / "ca-key.pem"
     made, key, request = tmp_path / "server.pem", tmp_path / "server-key.pem", tmp_path / "server.csr"
     new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
@@ -261,17 +261,17 @@ def test_postgresql_with_tls(
     project.environment["DOTEVAL_BROKER"] = redis_url
     project.write("eval_it.py", EVALUATION)
     with tls_in_front(functools.partial(connection_to, postgres_url), server, greet=ask_for_tls) as port:
-        place = f"postgresql://{user}@127.0.0.1:{port}/{url.database}?sslmode=verify-full"
-        project.environment["DOTEVAL_STORAGE"] = f"{place}&sslrootcert={authority}"
+        url_with_tls = f"postgresql://{user}@127.0.0.1:{port}/{url.database}?sslmode=verify-full"
+        project.environment["DOTEVAL_STORAGE"] = f"{url_with_tls}&sslrootcert={authority}"
         with project.started("worker", ".", "--processes", "1"):
             project.run("submit", "eval_it.py", "--experiment", "x")
             found = project.json("doctor")["findings"]
             assert all(finding["well"] for finding in found), found
         assert len(project.records("x")["eval_it"]) == 40
         assert user not in project.output()
-        # Another authority; and a name that the certificate is not for.
-        wrong_authority = f"{place}&sslrootcert={certificate[0]}"
-        wrong_name = f"{place}&sslrootcert={authority}".replace("@127.0.0.1:", "@localhost:")
+        # A different authority, and a host name that the certificate does not name.
+        wrong_authority = f"{url_with_tls}&sslrootcert={certificate[0]}"
+        wrong_name = f"{url_with_tls}&sslrootcert={authority}".replace("@127.0.0.1:", "@localhost:")
         for storage, reason in ((wrong_authority, "certificate verify failed"), (wrong_name, "does not match")):
             for command in (["submit", "eval_it.py", "--experiment", "y"], ["worker", ".", "--processes", "1"]):
                 refused = project.run(*command, "--storage", storage, check=4)

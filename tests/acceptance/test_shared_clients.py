@@ -1,4 +1,4 @@
-"""Cache, limits and usage over worker processes: the figures are the server's, and the key is nowhere."""
+"""Cache, rate limits and usage of several worker processes agree with the server, and the API key is stored nowhere."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def assert_same_tokens(usage: dict[str, Any], server: MockOpenAI) -> None:
     assert usage["attempts"] == sent["requests"]
 
 
-def test_usage_is_what_the_server_sent_with_retries_and_cache_hits(project: Project, server: MockOpenAI) -> None:
-    # 40 prompts, of which every fourth is rejected at first, every fifth breaks off.
+def test_usage_equals_what_the_server_counted_with_retries_and_cache_hits(project: Project, server: MockOpenAI) -> None:
+    # 40 prompts: the first request of every fourth fails with 500, that of every fifth hangs up.
     markers = "'[[status:500x1]]' * (number % 4 == 0) + '[[hangupx1]]' * (number % 5 == 0)"
     prompt = f'f"number {{number % 40}} {{{markers}}}"'
     project.write("eval_it.py", evaluation(prompt))
@@ -78,10 +78,10 @@ def test_usage_is_what_the_server_sent_with_retries_and_cache_hits(project: Proj
     assert (usage["requests"], usage["cache_misses"], usage["cache_hits"]) == (200, 40, 160)
     assert usage["hit_rate"] == 0.8
     assert usage["latency"]["p50"] > 0.015
-    # What a row took is in its record: those that waited for another's reply took nothing.
-    attempts = [sum(used.attempts for used in record.outcome.usage) for record in project.records("one")["eval_it"]]
-    assert sum(attempts) == usage["attempts"]
-    assert Counter(attempts) == {0: 160, 1: 24, 2: 16}
+    # A record holds the tries of its row; rows that waited for another row's reply have none.
+    tries = [sum(used.attempts for used in record.outcome.usage) for record in project.records("one")["eval_it"]]
+    assert sum(tries) == usage["attempts"]
+    assert Counter(tries) == {0: 160, 1: 24, 2: 16}
 
     server.reset()
     project.run("submit", "eval_it.py", "--experiment", "two", "--workers", "2", "--cache", "--epochs", "1")
@@ -96,7 +96,7 @@ def test_usage_is_what_the_server_sent_with_retries_and_cache_hits(project: Proj
     assert sum(worker["models"][0]["spent"]["requests"] for worker in by_worker) == 50
 
 
-def test_a_submission_decides_about_the_cache_of_workers_that_were_started_before(
+def test_a_submission_sets_the_cache_mode_of_running_workers(
     project: Project, server: MockOpenAI, redis_url: str
 ) -> None:
     project.environment["DOTEVAL_BROKER"] = redis_url
@@ -114,12 +114,12 @@ def test_a_submission_decides_about_the_cache_of_workers_that_were_started_befor
         assert requests("first") == 40
         assert requests("shared", "--cache") == 10
         assert requests("shared again", "--cache") == 0
-        assert requests("anew", "--refresh-cache") == 10
-        assert requests("as its client wants", file="eval_cached.py") == 0
-        assert requests("against its wish", "--no-cache", file="eval_cached.py") == 40
+        assert requests("refreshed", "--refresh-cache") == 10
+        assert requests("by the client", file="eval_cached.py") == 0
+        assert requests("overridden", "--no-cache", file="eval_cached.py") == 40
 
 
-def test_what_all_rows_ask_at_once_is_asked_once(project: Project, redis_url: str) -> None:
+def test_equal_requests_of_all_processes_are_made_once(project: Project, redis_url: str) -> None:
     with MockOpenAI(latency=1.0) as server:
         project.environment |= {
             "OPENAI_BASE_URL": server.base_url,
@@ -129,7 +129,7 @@ def test_what_all_rows_ask_at_once_is_asked_once(project: Project, redis_url: st
         project.write("eval_it.py", evaluation('f"{number % 2}"', rows=100))
         with project.started("worker", ".", "--processes", "2"):
             wait_until(lambda: sum(worker.state == "ready" for worker in project.workers()) >= 2, what="two workers")
-            # More row tasks than one process takes at once, and no reply before the other has taken some.
+            # More row tasks than one process fetches at once, and no reply before the other process has fetched some.
             project.run("submit", "eval_it.py", "--experiment", "one", "--cache", "--rows-per-task", "5")
         assert (server.stats()["requests"], server.stats()["distinct_prompts"]) == (2, 2)
         usage = spent(project, "one")
@@ -138,8 +138,8 @@ def test_what_all_rows_ask_at_once_is_asked_once(project: Project, redis_url: st
     assert len({record.worker for record in project.records("one")["eval_it"]}) == 2
 
 
-def test_the_key_is_nowhere(project: Project, server: MockOpenAI, redis_url: str) -> None:
-    """With the broker's Redis, whose every key and value is looked at, and with the private one and its files."""
+def test_the_api_key_is_stored_nowhere(project: Project, server: MockOpenAI, redis_url: str) -> None:
+    """Searches every key and value of the broker's Redis, and all files, those of the private Redis too."""
     rejected = '"[[status:429x1]] [[retry-after:0.01]] " * (number < 4)'
     project.write("eval_it.py", evaluation(f"{rejected} + str(number)", rows=60))
     done = [project.run("submit", "eval_it.py", "--experiment", "local", "--workers", "2", "--cache")]
@@ -168,7 +168,7 @@ def test_the_key_is_nowhere(project: Project, server: MockOpenAI, redis_url: str
     files = [file for file in project.path.rglob("*") if file.is_file()]
     assert {"doteval.db", "cache.db", "output.log"} <= {file.name for file in files}
     assert [file for file in files if secret in file.read_bytes()] == []
-    # What the search would find, it finds.
+    # The search does find a planted key.
     (project.path / "planted").write_bytes(b"x" * 99 + secret)
     assert [file.name for file in files_with(project.path, secret)] == ["planted"]
 
@@ -177,7 +177,7 @@ def files_with(directory: Path, content: bytes) -> list[Path]:
     return [file for file in directory.rglob("*") if file.is_file() and content in file.read_bytes()]
 
 
-def test_a_limit_of_the_server_is_kept_by_all_processes(project: Project) -> None:
+def test_all_processes_keep_the_rate_limit_of_the_server(project: Project) -> None:
     with MockOpenAI(rate_limit=60, latency=0.05) as server:
         project.environment |= {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": SECRET}
         project.write("eval_it.py", evaluation('f"{number}"', rows=500))
@@ -185,14 +185,14 @@ def test_a_limit_of_the_server_is_kept_by_all_processes(project: Project) -> Non
         stats = server.stats()
         usage = spent(project, "one")
         assert_same_tokens(usage, server)
-        # Before replies tell of the limit, each that is in flight may meet it: once.
+        # Until replies report the limit, each request in flight may be rejected once.
         assert stats["rejected"] <= 2 * 20
         assert usage["waited"] > 10
     assert all(record.outcome.status == "done" for record in project.records("one")["eval_it"])
 
 
-def test_what_a_killed_worker_process_spent_is_known(project: Project, server: MockOpenAI, redis_url: str) -> None:
-    """Rows that had their reply, but were not stored, when their process was killed."""
+def test_usage_of_a_killed_worker_process_is_counted(project: Project, server: MockOpenAI, redis_url: str) -> None:
+    """Its rows had their replies but were not stored when it was killed."""
     project.environment["DOTEVAL_BROKER"] = redis_url
     afterwards = """
     while number >= 40 and not Path("go").exists():
@@ -202,7 +202,7 @@ def test_what_a_killed_worker_process_spent_is_known(project: Project, server: M
     project.write("eval_it.py", f"import asyncio\nfrom pathlib import Path\n{source}")
 
     def waiting(pid: int) -> int:
-        """How many rows of a process have had their reply and wait, at least."""
+        """How many rows of a process have their reply and are waiting."""
         rows = {event.what for event in project.events() if event.pid == pid}
         return len(rows)
 
@@ -210,7 +210,7 @@ def test_what_a_killed_worker_process_spent_is_known(project: Project, server: M
         wait_until(lambda: sum(worker.state == "ready" for worker in project.workers()) >= 2, what="two workers")
         project.run("submit", "eval_it.py", "--experiment", "one", "--detach")
         pids = [worker.info.pid for worker in project.workers()]
-        # All rows in flight there have their reply.
+        # All rows in flight in this process have their reply.
         pid = wait_until(lambda: next((pid for pid in pids if waiting(pid) == 5), None), what="a process that waits")
         os.kill(pid, signal.SIGKILL)
         (project.path / "go").touch()

@@ -1,4 +1,4 @@
-"""`doteval submit` from an eval file to stored results, with every fixture counted."""
+"""`doteval submit` from an eval file to stored results, with counts of every fixture."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def eval_counted(text, label, model, of_row):
 """
 
 
-def test_fixtures_are_loaded_once_a_worker_process_and_torn_down_after_its_last_row(project: Project) -> None:
-    # One of them could be done with all rows before the other is there.
+def test_each_worker_process_sets_fixtures_up_once_and_tears_them_down_after_its_last_row(project: Project) -> None:
+    # Each worker process waits for the other, which might otherwise find no rows left.
     both = f"""tell("+model")
     while open({str(project.log)!r}).read().count("+model") < 2:
         time.sleep(0.01)"""
@@ -90,7 +90,7 @@ def test_fixtures_are_loaded_once_a_worker_process_and_torn_down_after_its_last_
     assert leftover_processes(project.path) == []
 
 
-def test_submitting_again_runs_only_what_failed(project: Project) -> None:
+def test_submitting_again_runs_only_failed_rows(project: Project) -> None:
     project.write("eval_it.py", EVALUATIONS)
     project.run("submit", "eval_it.py", "--experiment", "first", "--workers", "2")
     before = project.counts()
@@ -100,25 +100,25 @@ def test_submitting_again_runs_only_what_failed(project: Project) -> None:
 
 
 @pytest.mark.parametrize("moment", [0, 20, 90, 180])
-def test_a_killed_submitter_is_finished_by_the_same_command(project: Project, moment: int) -> None:
+def test_the_same_command_finishes_after_a_killed_submitter(project: Project, moment: int) -> None:
     project.write("eval_it.py", EVALUATIONS)
     with project.started("submit", "eval_it.py", "--experiment", "first", "--workers", "2") as submitter:
         wait_until(lambda: project.done() >= moment and (project.path / ".doteval").exists(), what=f"{moment} rows")
         submitter.send_signal(signal.SIGKILL)
         submitter.wait()
-    # Its worker processes notice that it is gone, finish their rows in flight, and leave.
-    wait_until(lambda: leftover_processes(project.path) == [], what="the worker processes' leaving")
+    # Its worker processes notice that it is gone, finish their rows in flight, and exit.
+    wait_until(lambda: leftover_processes(project.path) == [], what="the exit of the worker processes")
     stored = project.done()
     before = project.counts()
     project.run("submit", "eval_it.py", "--experiment", "first", "--workers", "2")
     records = project.records("first")["eval_counted"]
     assert [record.row.index for record in records] == list(range(200))
     again = sum(count for what, count in (project.counts() - before).items() if what.startswith("row "))
-    # Row 13 failed, and runs again if it had run.
+    # Row 13 failed, so it runs again if it had run before.
     assert 200 - stored <= again <= 200 - stored + 1
 
 
-def test_ctrl_c_stops_following_and_says_how_to_go_on(project: Project) -> None:
+def test_ctrl_c_stops_and_says_how_to_continue(project: Project) -> None:
     project.write("eval_it.py", EVALUATIONS)
     with project.started("submit", "eval_it.py", "--experiment", "first", "--workers", "2") as submitter:
         wait_until(lambda: project.done() >= 20, what="20 rows")
@@ -134,7 +134,7 @@ def test_ctrl_c_stops_following_and_says_how_to_go_on(project: Project) -> None:
 
 
 @pytest.mark.parametrize("concurrency", ["50", "8"])
-def test_async_and_threaded_rows_overlap_with_fixtures_of_their_own(project: Project, concurrency: str) -> None:
+def test_async_and_threaded_rows_overlap_with_their_own_fixtures(project: Project, concurrency: str) -> None:
     define, wait = ("async def", "await asyncio.sleep(0.001)") if concurrency == "50" else ("def", "time.sleep(0.001)")
     project.write(
         "eval_it.py",
@@ -211,7 +211,7 @@ def test_many_files_with_conftest_classes_parameters_and_nodes(project: Project)
 
 
 @pytest.mark.parametrize("options", ["-n 2", "--dist loadfile -n 2", "-p no:xdist -p no:xdist.looponfail"])
-def test_whatever_users_tell_xdist_worker_processes_evaluate(project: Project, options: str) -> None:
+def test_worker_processes_ignore_xdist_options(project: Project, options: str) -> None:
     project.write("eval_it.py", EVALUATIONS.replace("range(200)", "range(4)"))
     project.environment["PYTEST_ADDOPTS"] = options
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
@@ -220,7 +220,7 @@ def test_whatever_users_tell_xdist_worker_processes_evaluate(project: Project, o
 
 
 @pytest.mark.parametrize("settings", ["filterwarnings = error", "addopts = -W error"])
-def test_where_warnings_are_errors_plugins_may_be_imported_already(project: Project, settings: str) -> None:
+def test_worker_processes_start_where_warnings_are_errors(project: Project, settings: str) -> None:
     project.write("pytest.ini", f"[pytest]\n{settings}\n")
     project.write("eval_it.py", EVALUATIONS.replace("range(200)", "range(4)"))
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")

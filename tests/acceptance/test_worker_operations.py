@@ -1,4 +1,4 @@
-"""Worker services as whoever runs them sees them: health, figures, recycling, draining, process 1."""
+"""Operating a worker service: health, metrics, recycling, draining, running as process 1."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def served(project: Project, redis_url: str) -> Project:
 
 
 def address(project: Project, path: str) -> str:
-    """Where a service listens, as it says."""
+    """The address that a service prints."""
     found = wait_until(lambda: re.search(rf"listening on (http://\S+){path}", project.output()), what="an address")
     return str(found[1])
 
@@ -43,7 +43,7 @@ def get(url: str) -> tuple[int, str]:
 
 
 def figures(text: str) -> dict[str, float]:
-    """Prometheus's text by name and labels."""
+    """The values of Prometheus's text format by name and labels."""
     lines = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
     return {name: float(value) for name, _, value in lines}
 
@@ -59,7 +59,7 @@ def test_health_and_readiness(served: Project) -> None:
         alive = json.loads(text)
         assert (status, alive["service"]) == (200, "worker")
         assert set(alive) >= {"doteval", "python"}
-        # It loads a model: alive, and not ready.
+        # It is loading a model: alive, but not ready.
         assert get(f"{base}/ready")[0] == 503
         wait_until(lambda: get(f"{base}/ready")[0] == 200, what="a ready service")
         (process,) = json.loads(get(f"{base}/ready")[1])["processes"]
@@ -72,7 +72,7 @@ def test_health_and_readiness(served: Project) -> None:
         assert service.wait(30) == 0
 
 
-def test_a_taken_port_is_told(served: Project) -> None:
+def test_a_taken_port_is_reported(served: Project) -> None:
     with served.started("worker", ".", "--processes", "1", "--health-port", "0"):
         port = address(served, "/health").rpartition(":")[2]
         refused = served.run("worker", ".", "--health-port", port, check=2)
@@ -80,7 +80,7 @@ def test_a_taken_port_is_told(served: Project) -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_figures_of_a_service_are_those_of_the_store(served: Project) -> None:
+def test_metrics_of_a_service_agree_with_the_store(served: Project) -> None:
     served.write("eval_it.py", FAILING)
     with served.started("worker", ".", "--processes", "2", "--metrics-port", "0"):
         base = address(served, "/metrics")
@@ -93,19 +93,19 @@ def test_figures_of_a_service_are_those_of_the_store(served: Project) -> None:
         assert found['doteval_worker_rows_total{status="done"}'] == counts["done"] == 298
         assert found['doteval_worker_rows_total{status="failed"}'] == counts["failed"] == 2
         assert found['doteval_worker_errors_total{class="evaluation"}'] == 2
-        wait_until(lambda: figures(get(f"{base}/metrics")[1])["doteval_worker_rows_in_flight"] == 0, what="a beat")
+        wait_until(lambda: figures(get(f"{base}/metrics")[1])["doteval_worker_rows_in_flight"] == 0, what="a heartbeat")
         assert found["doteval_worker_row_seconds_count"] == 300
         seconds = sum(record.outcome.seconds for record in served.records("one")["eval_remote"])
         assert found["doteval_worker_row_seconds_sum"] == pytest.approx(seconds)
         assert 1 <= found["doteval_worker_commit_seconds_count"] <= 300
-        # What a process counted stays when it is gone.
+        # Counts of a process stay after it has ended.
         victim = served.workers()[0].info.pid
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: len(served.workers()) == 3, what="the next worker process")
         assert figures(get(f"{base}/metrics")[1])['doteval_worker_rows_total{status="done"}'] == 298
 
 
-def test_rows_in_flight_are_counted_while_they_run(served: Project) -> None:
+def test_rows_in_flight_are_counted(served: Project) -> None:
     served.write("eval_it.py", SLOW)
     with served.started("worker", ".", "--processes", "1", "--metrics-port", "0", "--concurrency", "7"):
         base = address(served, "/metrics")
@@ -118,7 +118,7 @@ def test_rows_in_flight_are_counted_while_they_run(served: Project) -> None:
         wait_until(in_flight, what="seven rows in flight")
 
 
-def test_figures_of_the_store(served: Project) -> None:
+def test_metrics_of_the_store(served: Project) -> None:
     served.write("eval_it.py", FAILING)
     with served.started("worker", ".", "--processes", "1"):
         served.run("submit", "eval_it.py", "--experiment", "one")
@@ -159,8 +159,8 @@ async def eval_calls(number, async_openai_client):
 """
 
 
-def test_figures_of_calls_to_models_are_those_of_the_store(served: Project) -> None:
-    """Tokens, cost, cache hits and time spent waiting for limits: of the service and of the store's exporter."""
+def test_metrics_of_model_calls_agree_with_the_store(served: Project) -> None:
+    """Tokens, cost, cache hits and time waited for rate limits, from the service and from the store's exporter."""
     served.write("eval_calls.py", CALLS)
     served.write("prices.toml", '[models."m"]\nprompt = 100.0\ncompletion = 1000.0\n')
     served.environment["DOTEVAL_PRICES"] = "prices.toml"
@@ -195,7 +195,7 @@ def test_figures_of_calls_to_models_are_those_of_the_store(served: Project) -> N
         assert stored[f"doteval_{of_store}"] == pytest.approx(used[name]), name
 
 
-def test_processes_that_stored_many_rows_make_room(served: Project) -> None:
+def test_worker_processes_are_recycled_after_many_rows(served: Project) -> None:
     with served.started("worker", ".", "--processes", "1", "--max-rows-per-process", "100"):
         served.run("submit", "eval_it.py", "--experiment", "one")
         counts = served.counts()
@@ -206,7 +206,7 @@ def test_processes_that_stored_many_rows_make_room(served: Project) -> None:
     assert served.counts()["-model"] == served.counts()["+model"] == len(served.workers())
 
 
-def test_processes_that_use_much_memory_make_room(served: Project) -> None:
+def test_worker_processes_are_recycled_when_they_use_much_memory(served: Project) -> None:
     served.write("eval_it.py", SLOW)
     with served.started("worker", ".", "--processes", "1", "--max-memory-per-process", "1"):
         served.run("submit", "eval_it.py", "--experiment", "one", "--samples", "100")
@@ -217,7 +217,7 @@ def test_processes_that_use_much_memory_make_room(served: Project) -> None:
     assert len(workers) >= 2
 
 
-def test_a_drained_service_leaves_and_others_go_on(served: Project, broker_url: str) -> None:
+def test_a_drained_service_exits_and_others_continue(served: Project, broker_url: str) -> None:
     served.environment["DOTEVAL_BROKER"] = broker_url
     served.write("eval_it.py", SLOW)
     with (
@@ -241,7 +241,7 @@ ORPHANS = EVALUATION.replace(
     """    tell("begin")
     if text == "text 5":
         import subprocess
-        # Its parent leaves at once, so that process 1 inherits it.
+        # Its parent exits at once, so process 1 becomes its parent.
         subprocess.run(["sh", "-c", "sleep 0.1 & echo $! > orphan.pid"], check=True)
 """,
 )

@@ -1,4 +1,4 @@
-"""`doteval worker` and plain Celery workers, elsewhere than the submitter."""
+"""`doteval worker` and plain Celery workers, apart from the submitter."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def eval_remote(text, label, model):
 """
 
 
-# So slow that a test can reach in while it runs.
+# Slow enough for a test to act while rows run.
 SLOW = EVALUATION.replace("asyncio.sleep(0.02)", "asyncio.sleep(0.5)")
 
 
@@ -42,7 +42,7 @@ SLOW = EVALUATION.replace("asyncio.sleep(0.02)", "asyncio.sleep(0.5)")
     params=[("redis", None), ("redis", "postgres"), ("rabbitmq", None)], ids=lambda param: "-".join(filter(None, param))
 )
 def remote(request: pytest.FixtureRequest, project: Project) -> Project:
-    """A project whose broker is elsewhere, one of either kind, and whose store is one of either."""
+    """A project with a Redis or RabbitMQ broker, and SQLite or PostgreSQL as its store."""
     broker, store = request.param
     project.environment["DOTEVAL_BROKER"] = request.getfixturevalue(f"{broker}_url")
     if store is not None:
@@ -55,7 +55,7 @@ def ready(project: Project, processes: int) -> bool:
     return sum(worker.state == "ready" for worker in project.workers()) >= processes
 
 
-def test_a_service_serves_submissions_and_leaves_in_order(remote: Project) -> None:
+def test_a_service_runs_submissions_and_exits_cleanly(remote: Project) -> None:
     with remote.started("worker", ".", "--processes", "2") as service:
         wait_until(lambda: ready(remote, 2), what="two ready worker processes")
         remote.run("submit", "eval_it.py", "--experiment", "one")
@@ -75,14 +75,14 @@ def test_a_worker_process_has_no_more_rows_in_hand_than_it_soon_runs(project: Pr
     project.write("eval_it.py", SLOW)
     project.run("submit", "eval_it.py", "--experiment", "slow", "--detach", "--rows-per-task", "5")
     with project.started("worker", ".", "--processes", "1", "--concurrency", "10"):
-        wait_until(lambda: project.counts()["end"] >= 30, what="some rows that have ended")
+        wait_until(lambda: project.counts()["end"] >= 30, what="30 ended rows")
         held = [each for worker in project.workers() for each in worker.holding]
         project.run("cancel", "slow")
-    # Twenty rows, what was asked for before these were known, and what is not stored yet. It could hold 60.
+    # Rows for the next seconds, those fetched before their duration was known, and those not stored yet: 60 would fit.
     assert 2 <= len(held) <= 9
 
 
-def test_detached_submissions_go_on_and_can_be_followed(remote: Project) -> None:
+def test_detached_submissions_run_and_can_be_watched(remote: Project) -> None:
     detached = remote.run("submit", "eval_it.py", "--experiment", "far", "--detach")
     assert "doteval watch far" in detached.stdout
     assert remote.json("status", "far")["evaluations"][0]["rows"]["pending"] == 300
@@ -94,7 +94,7 @@ def test_detached_submissions_go_on_and_can_be_followed(remote: Project) -> None
         assert len(status["workers"]) == 1
 
 
-def test_sigterm_lets_rows_in_flight_end_and_gives_the_others_back(remote: Project) -> None:
+def test_sigterm_finishes_rows_in_flight_and_returns_the_others(remote: Project) -> None:
     remote.write("eval_it.py", SLOW)
     with remote.started("worker", ".", "--processes", "1") as service:
         wait_until(lambda: ready(remote, 1), what="a ready worker process")
@@ -114,7 +114,7 @@ def test_sigterm_lets_rows_in_flight_end_and_gives_the_others_back(remote: Proje
 
 
 @pytest.mark.parametrize("pool", [(), ("--pool", "solo")])
-def test_a_plain_celery_worker_serves_too(project: Project, broker_url: str, pool: tuple[str, ...]) -> None:
+def test_a_plain_celery_worker_runs_rows(project: Project, broker_url: str, pool: tuple[str, ...]) -> None:
     project.environment |= {"DOTEVAL_BROKER": broker_url, "DOTEVAL_PATH": "."}
     project.write("eval_it.py", EVALUATION)
     program = [sys.executable, "-m", "celery", "-A", "workers", "worker", "-n", "plain@%h", *pool]
@@ -139,7 +139,7 @@ def stored_by(project: Project, pids: Collection[int]) -> int:
     return sum(record.worker in workers for record in project.records("far")["eval_remote"])
 
 
-# With SQLite, over both brokers: tests/faults/test_worker_death.py.
+# tests/faults/test_worker_death.py tests the same with SQLite on both brokers.
 @pytest.mark.parametrize("remote", [("redis", "postgres")], indirect=True, ids=["postgres"])
 @pytest.mark.parametrize("victim", ["process", "service"])
 def test_a_killed_worker_loses_nothing(remote: Project, victim: str) -> None:
@@ -162,11 +162,11 @@ def test_a_killed_worker_loses_nothing(remote: Project, victim: str) -> None:
             remote.run("watch", "far")
     records = remote.records("far")["eval_remote"]
     assert [record.row.index for record in records] == list(range(300))
-    # Only what was in flight in the killed processes may have run twice: what ran, and what was not stored yet.
+    # Only rows in flight in the killed processes may run twice: those running, and those not stored yet.
     assert remote.counts()["begin"] <= 300 + in_flight
 
 
-def test_a_worker_with_other_files_says_which(project: Project, redis_url: str) -> None:
+def test_a_worker_with_different_files_names_them(project: Project, redis_url: str) -> None:
     project.environment["DOTEVAL_BROKER"] = redis_url
     project.environment["DOTEVAL_STORAGE"] = str(project.path / "results.db")
     project.write("here/eval_it.py", EVALUATION + "from helper import one\n")
