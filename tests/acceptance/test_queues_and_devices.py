@@ -202,7 +202,7 @@ def test_a_plain_celery_worker_serves_all_priorities_of_a_queue(two_queues: Proj
         wait_until(
             lambda: any(worker.state == "ready" for worker in two_queues.workers()), what="a ready worker process"
         )
-        # Of low priority: on a lane that -Q does not name.
+        # Low priority has a fair queue of its own, which -Q does not name.
         two_queues.run("submit", "eval_it.py::eval_large", "--experiment", "x", "--priority", "low")
         assert {worker.info.queues for worker in two_queues.workers()} == {("gpu",)}
     assert len(two_queues.records("x")["eval_large"]) == 40

@@ -70,7 +70,7 @@ def test_a_service_runs_submissions_and_exits_cleanly(remote: Project) -> None:
     assert leftover_processes(remote.path) == []
 
 
-def test_a_worker_process_has_no_more_rows_in_hand_than_it_soon_runs(project: Project, redis_url: str) -> None:
+def test_a_worker_process_prefetches_no_more_rows_than_it_soon_runs(project: Project, redis_url: str) -> None:
     project.environment["DOTEVAL_BROKER"] = redis_url
     project.write("eval_it.py", SLOW)
     project.run("submit", "eval_it.py", "--experiment", "slow", "--detach", "--rows-per-task", "5")
