@@ -18,7 +18,7 @@ from doteval.store import Store
 Paths = dict[str, Callable[[], Reply]]
 
 
-class FailedStart(Protocol):
+class StartFailure(Protocol):
     """A worker process that cannot start: `tries` in succession have failed, the last for `reason`."""
 
     @property
@@ -33,7 +33,7 @@ class Processes(Protocol):
     """The worker processes of a service: a part of `doteval.supervision.supervisor.Supervisor`."""
 
     def pids(self) -> list[int]: ...
-    def failed_starts(self) -> Sequence[FailedStart]: ...
+    def failed_starts(self) -> Sequence[StartFailure]: ...
 
 
 class Health:
