@@ -14,7 +14,7 @@ from doteval.local.options import add_options, check_options, local_options
 from doteval.local.progress import Screen, tell, terminal_screen
 from doteval.local.xdist import give_name, given_name, hand_over, take_over
 from doteval.providers.fixtures import model_providers
-from doteval.pytest_runtime.async_fixtures import on_loop
+from doteval.pytest_runtime.async_fixtures import loop_key, on_loop
 from doteval.pytest_runtime.embedded_session import is_embedded
 from doteval.pytest_runtime.items import EvaluationItem, evaluation_items, is_evaluation_file
 from doteval.pytest_runtime.load_timer import LoadTimer
@@ -23,7 +23,6 @@ from doteval.runner.event_loop import LoopThread
 
 __all__ = ["async_openai_client", "model_providers", "openai_client"]
 
-loop_key = pytest.StashKey[LoopThread]()
 _screen_key = pytest.StashKey[Screen | None]()
 # A LocalExperiment and its results. Its module is imported only when there is an evaluation to run.
 _local_key = pytest.StashKey[Any]()

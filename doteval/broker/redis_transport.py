@@ -101,6 +101,6 @@ class ResilientAMQP(AMQP):  # type: ignore[misc] # Celery has no types
     Connection = ResilientConnection
 
 
-def ask_while(wanted: Callable[[], bool]) -> None:
+def fetch_while(wanted: Callable[[], bool]) -> None:
     """Have this process ask for a message only while one is wanted. It is asked again at each turn of Celery's loop."""
     ResilientChannel.wants_more = staticmethod(wanted)

@@ -19,6 +19,9 @@ from doteval.pytest_runtime.items import EvaluationItem
 from doteval.pytest_runtime.row_context import RowItem
 from doteval.runner.event_loop import LoopThread
 
+# The event loop of a pytest session, in `config.stash`.
+loop_key = pytest.StashKey[LoopThread]()
+
 
 @contextlib.contextmanager
 def on_loop(definition: Any, request: pytest.FixtureRequest, loop: LoopThread) -> Iterator[None]:

@@ -1,8 +1,19 @@
-"""What a worker process does. ``celery -A workers worker`` starts one; services do it by `fork_server` and `__main__`.
+"""A worker process: receives row tasks from the broker, runs their rows, and stores the results.
 
-`tasks` is the row task, `process` the worker process behind it, `lifecycle` ties it to Celery's signals. Of the
-process, `matching` knows its evaluations, `hands` the row tasks in hand, `flights` the rows in flight, `gates` the
-budgets; `landing` is where rows arrive, and `refusals` says why some are not run.
+A worker service starts ``python -m doteval.worker``; operators start the same with ``celery -A workers worker``.
+`tasks` holds the Celery application and its one task; `lifecycle` has Celery's signals start and end the
+`process.WorkerProcess`, which holds the embedded pytest session. What happens to a row task:
+
+- `celery_consumer` and `prefetch` decide when a message is fetched; `priority_pool` sorts messages that a broker sends
+  by itself.
+- `row_task_runner.RowTaskRunner` runs it: `code_match` finds the evaluation, `budget_guards` admits its calls, and
+  `completion` waits until all rows are stored.
+- `held_tasks` notes it meanwhile and detects redelivered ones; `journals` survive the process if it dies.
+- `heartbeat_duties` reports all this to the store, renews leases, and stands in for a submitter that has left.
+
+`context` holds what these share, `recycling` the limits after which a fresh process takes over, `log_setup` the logs,
+`remote_control` the commands over the broker, and `fork_server_main` runs in the fork server. The layer above
+`supervision`, `coordination` and `pytest_runtime`; it may import everything but `cli`, `submission` and `local`.
 """
 
 from typing import TYPE_CHECKING
@@ -14,7 +25,7 @@ __all__ = ["app"]
 
 
 def __getattr__(name: str) -> object:
-    # The app is made from the options of one process, which a fork server does not know when it imports the rest.
+    # The app is made from the options of one process. The fork server, which imports this package, has none.
     if name == "app":
         from doteval.worker.tasks import app
 

@@ -1,8 +1,8 @@
 """``python -m doteval.worker NODENAME LOGLEVEL`` starts a worker process of a service.
 
-``celery -A workers worker`` starts the same without a service.
+``celery -A workers worker`` starts the same process without a service.
 
-Celery's own command line imports Flower, which adds a command to it, and an interactive shell: a sixth of all that a
+This does not go through Celery's command line, which imports Flower and an interactive shell: a sixth of all that a
 worker process imports.
 """
 
@@ -18,7 +18,7 @@ from doteval.worker.tasks import app
 
 
 def main() -> None:
-    """Be a worker process until it is asked to leave."""
+    """Run a worker process until it is asked to leave."""
     name, level = sys.argv[1:]
     worker = app.Worker(
         hostname=host_format(default_nodename(name)),
@@ -30,7 +30,7 @@ def main() -> None:
         without_mingle=True,
     )
     worker.start()
-    # What is left goes with the process, and need not be looked through for garbage.
+    # The process ends now, so collecting garbage would be wasted time.
     gc.freeze()
     sys.exit(worker.exitcode)
 

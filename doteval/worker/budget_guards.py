@@ -1,4 +1,4 @@
-"""Gates: what lets rows of experiments with a budget begin."""
+"""Keeps one budget guard for each experiment with a budget whose rows this process runs."""
 
 from __future__ import annotations
 
@@ -13,46 +13,49 @@ from doteval.core.experiments import Evaluation
 from doteval.store import GroupWriter, Store
 from doteval.worker.errors import EndedError, GiveBackError
 
-# How many are kept.
-_MOST_GATES = 100
+_MOST_GUARDS = 100
 
 
-class Gates:
-    """The gates of this process. Evaluations of one experiment, with one budget, ask the same one."""
+class BudgetGuards:
+    """The budget guards of this process. Evaluations of one experiment with the same budget share a guard.
+
+    read_store: reads from the store, and retries while it is unavailable.
+    leaving: set when the process leaves; a guard then waits no longer.
+    """
 
     def __init__(
         self,
         store: Store,
         writer: GroupWriter,
         *,
-        patiently: Callable[[Callable[[Store], Any]], Any],
+        read_store: Callable[[Callable[[Store], Any]], Any],
         leaving: threading.Event,
     ) -> None:
         self._store = store
         self._writer = writer
-        self._patiently = patiently
+        self._read_store = read_store
         self._leaving = leaving
-        self._gates: dict[tuple[int, Budget], BudgetGuard] = {}
+        self._guards: dict[tuple[int, Budget], BudgetGuard] = {}
 
     def of(self, evaluation: Evaluation) -> BudgetGuard | None:
-        """What lets rows of an evaluation begin, None if it has no budget."""
+        """The guard that admits calls of an evaluation, None if its experiment has no budget."""
         experiment, budget = evaluation.experiment, evaluation.config.budget
         if not budget:
             return None
-        known = self._gates.get((experiment.id, budget))
+        known = self._guards.get((experiment.id, budget))
         if known is not None:
             return known
-        if len(self._gates) >= _MOST_GATES:
-            # They can be made again at any time.
-            self._gates.clear()
-        gate = budget_guard_for(
+        if len(self._guards) >= _MOST_GUARDS:
+            # A guard can be made again at any time.
+            self._guards.clear()
+        guard = budget_guard_for(
             self._store,
             experiment,
             budget,
             self._writer,
             EndedError,
-            read_store=self._patiently,
+            read_store=self._read_store,
             leaving=self._leaving,
             left=functools.partial(GiveBackError, "leaving"),
         )
-        return self._gates.setdefault((experiment.id, budget), gate)
+        return self._guards.setdefault((experiment.id, budget), guard)

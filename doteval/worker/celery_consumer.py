@@ -1,4 +1,4 @@
-"""Celery's consumer of messages, without what row tasks have no use for, and with events in groups."""
+"""Celery's consumer of messages, without delayed delivery and with task events sent in groups."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import Any
 from celery.worker import state
 from celery.worker.consumer import Consumer
 
-# Seconds for which the first event of row tasks waits for others. Celery publishes them at each turn of its loop, which
-# takes as long as all else that it does for a task.
-_EVENTS_WAIT = 0.1
+# The first event of row tasks waits so long for others. Celery publishes events at each turn of its loop, which takes
+# as much time as everything else that it does for a task.
+_EVENT_DELAY_SECONDS = 0.1
 
 
 class RowTaskConsumer(Consumer):  # type: ignore[misc] # Celery has no types
-    """On quorum queues Celery's own makes 28 queues more, for tasks that wait for their time: row tasks never do."""
+    """Celery's consumer for row tasks.
 
-    # Until when events wait that have come. By the clock: when a connection is lost, Celery forgets its timers.
+    It declares no queues for delayed delivery: on quorum queues Celery 5.7 makes 28 of them, and row tasks have no ETA.
+    """
+
+    # When the waiting events are published, as a time: Celery loses its timers with a lost connection.
     _events_wait_until = 0.0
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc] # Celery has no types
@@ -25,19 +28,19 @@ class RowTaskConsumer(Consumer):  # type: ignore[misc] # Celery has no types
         )
 
     def on_send_event_buffered(self) -> None:
-        """An event of a task has come, on whichever thread, and waits to be published."""
+        """Have an event of a task published soon. Celery calls this on any thread."""
         if state.should_stop is not None:
-            # The loop turns no more, while rows in flight end.
+            # While the last rows in flight end, the loop does not turn any more.
             self._flush_events()
         elif self.hub is not None and time.monotonic() >= self._events_wait_until:
-            self._events_wait_until = time.monotonic() + _EVENTS_WAIT
-            # Timers are for the thread of the loop only.
+            self._events_wait_until = time.monotonic() + _EVENT_DELAY_SECONDS
+            # Only the thread of the loop may set timers.
             self.hub.call_soon(self._publish_events_later)
 
     def on_close(self) -> Any:
-        """The consumer stops, perhaps for good."""
+        """Publish the waiting events before the consumer stops, perhaps for good."""
         self._flush_events()
         return super().on_close()
 
     def _publish_events_later(self) -> None:
-        self.hub.call_later(_EVENTS_WAIT, self._flush_events)
+        self.hub.call_later(_EVENT_DELAY_SECONDS, self._flush_events)

@@ -1,4 +1,4 @@
-"""CodeMatch: which of the evaluations that this process has collected a row task is for, if its files are the same."""
+"""Finds the collected evaluation that a row task is for, and checks that its files are those of the submitter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from doteval.pytest_runtime.items import EvaluationItem
 
 
 class CodeMatch:
-    """The evaluations below `paths`, once `add` has been called with them."""
+    """The evaluations that this process has collected below `paths`; `add` adds them."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
@@ -20,18 +20,21 @@ class CodeMatch:
         self._matched: dict[str, tuple[Evaluation, EvaluationItem]] = {}
 
     def add(self, items: Sequence[EvaluationItem]) -> None:
-        """Add what was collected, before fixtures import more files than collection did."""
+        """Add the collected evaluations, before fixtures import more files than the collection did."""
         for item in items:
             self._items.setdefault(item.evaluation_name, []).append(item)
             self._fingerprints[item] = fingerprint(item)
 
     def known(self, uid: str) -> Evaluation | None:
-        """An evaluation that was matched before, None if it was not."""
+        """The evaluation with this uid, None if it has not been matched yet."""
         matched = self._matched.get(uid)
         return None if matched is None else matched[0]
 
     def match(self, evaluation: Evaluation) -> EvaluationItem:
-        """Our own item for an evaluation. Raises CodeMismatchError if our files are others."""
+        """The item that this process has collected for an evaluation.
+
+        Raises CodeMismatchError: if there is none, or if the files differ from the submitter's.
+        """
         known = self._matched.get(evaluation.uid)
         if known is not None and known[0].spec.fingerprint == evaluation.spec.fingerprint:
             return known[1]
@@ -58,5 +61,5 @@ class CodeMatch:
 
 
 def _same_path(ours: str, theirs: str) -> bool:
-    """Whether two paths mean the same file, below root directories of which one may hold the other."""
+    """Whether two paths mean the same file; one of their root directories may lie inside the other."""
     return ours == theirs or ours.endswith("/" + theirs) or theirs.endswith("/" + ours)

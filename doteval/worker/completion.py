@@ -1,4 +1,4 @@
-"""Landing: where the rows of one row task arrive when they have ended."""
+"""The completion of one row task: its rows are recorded as they end, and it is complete when all are stored."""
 
 from __future__ import annotations
 
@@ -12,71 +12,78 @@ from doteval.core.metering import Place
 from doteval.core.results import Outcome, Row, RowStatus
 from doteval.store import GroupWriter, NewResult, new_execution
 from doteval.supervision.usage_journal import UsageJournal
-from doteval.worker.prefetch import Lot
+from doteval.worker.prefetch import PrefetchedRows
 
 
-class Landing:
-    """Where the rows of one row task arrive: counts them, and knows when all are stored."""
+class RowTaskCompletion:
+    """Counts the rows of one row task that have completed, and waits until all are stored. Safe to use from any thread.
+
+    on_stored: called on the writer's thread for every outcome whose result is stored.
+    usage_journal: None if no supervisor would read it.
+    parts: the number of assignments that the rows are divided into.
+    """
 
     def __init__(
         self,
         evaluation: Evaluation,
         writer: GroupWriter,
         on_stored: Callable[[Outcome], None],
-        spending: UsageJournal | None,
-        lot: Lot,
+        usage_journal: UsageJournal | None,
+        prefetched: PrefetchedRows,
         *,
         parts: int,
     ) -> None:
         self._evaluation_id = evaluation.id
         self._evaluation_uid = evaluation.uid
-        self._spending = spending
-        self._lot = lot
+        self._usage_journal = usage_journal
+        self._prefetched = prefetched
         self._parts = parts
         self._writer = writer
         self._on_stored = on_stored
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._complete = threading.Event()
         self._unstored = 0
         self._cut: BaseException | None = None
         self._rows = 0
-        # How many of them are not done.
-        self._others: Counter[RowStatus] = Counter()
+        self._not_done: Counter[RowStatus] = Counter()
         self._tokens = 0
 
     def record(self, row: Row, outcome: Outcome) -> None:
-        last = self._lot.ended()
+        """A row has completed: hand its result to the writer."""
+        last = self._prefetched.row_completed()
         with self._lock:
             self._unstored += 1
             self._rows += 1
             if outcome.status is not RowStatus.DONE:
-                self._others[outcome.status] += 1
+                self._not_done[outcome.status] += 1
             for usage in outcome.usage:
                 self._tokens += usage.prompt_tokens + usage.completion_tokens
         execution = new_execution()
-        if self._spending is not None and outcome.usage:
-            # Under this name its usage counts once, though the process may die before it knows that it is stored.
-            self._spending.ended(self._place_of(row), execution)
+        if self._usage_journal is not None and outcome.usage:
+            # The store counts the usage of one execution once, also if the process dies before it knows of the commit.
+            self._usage_journal.ended(self._place_of(row), execution)
         new = NewResult(self._evaluation_id, row, outcome, execution)
         self._writer.put(new, functools.partial(self._stored, row, outcome), last=last)
 
     def ended(self, cut: BaseException | None) -> None:
+        """One assignment has ended; `cut` is what ended it before its last row, None if nothing did."""
         with self._lock:
             self._parts -= 1
             self._cut = self._cut or cut
-            self._look()
+            self._check()
 
     def wait(self) -> BaseException | None:
-        """Wait until every row has ended and is stored. Returns what cut the assignment short."""
-        self._over.wait()
+        """Wait until every row has completed and is stored. Returns what cut the task short, None if nothing did."""
+        self._complete.wait()
         return self._cut
 
     def summary(self) -> str:
+        """The counts that Flower shows as the result of the row task: "12 rows, 2 failed, 5 k tokens"."""
         parts = [f"{self._rows} rows"]
         parts += [
-            f"{self._others[status]} {status}"
+            f"{self._not_done[status]} {status}"
             for status in (RowStatus.FAILED, RowStatus.SKIPPED)
-            if self._others[status]
+            if self._not_done[status]
         ]
         if self._tokens:
             parts.append(f"{_thousands(self._tokens)} tokens")
@@ -88,16 +95,16 @@ class Landing:
     def _stored(self, row: Row, outcome: Outcome, error: BaseException | None) -> None:
         if error is None:
             self._on_stored(outcome)
-            if self._spending is not None and outcome.usage:
-                self._spending.stored(self._place_of(row))
+            if self._usage_journal is not None and outcome.usage:
+                self._usage_journal.stored(self._place_of(row))
         with self._lock:
             self._unstored -= 1
             self._cut = self._cut or error
-            self._look()
+            self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if not self._parts and not self._unstored:
-            self._over.set()
+            self._complete.set()
 
 
 def _thousands(count: int) -> str:

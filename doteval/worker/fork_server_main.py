@@ -1,7 +1,7 @@
 """The code that runs in the fork server: ``python -m doteval.worker.fork_server_main CHANNEL``.
 
-It has one thread, opens neither store nor broker, and imports nothing of a user's: what it forks begins as clean as
-what the system would start, with the imports made.
+The fork server has one thread, opens neither store nor broker, and imports no file of a user. So a forked process is
+like one that the system starts, except that its imports are done.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
 
-# What a worker process imports before its first row, whatever its evaluations are: not
-# `doteval.worker.tasks`, which makes the
-# Celery app from the options of one process.
+# What every worker process imports before its first row. Not `doteval.worker.tasks`, which makes the Celery app from
+# the options of one process.
 _MODULES = (
-    # A plugin of pytest that comes with openai.
+    # A pytest plugin that is installed with openai.
     "anyio.pytest_plugin",
     "celery.app.control",
     "celery.app.events",
@@ -47,19 +46,24 @@ _MODULES = (
     "doteval.worker.log_setup",
     "doteval.worker.process",
 )
-_ASKED_TO_LEAVE = {signal.SIGINT, signal.SIGTERM}
+_LEAVE_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A process to start: what would be after ``python -m``, variables of its environment, and where it prints."""
+    """A process to start.
+
+    command: the module and its arguments, as after ``python -m``.
+    environment: variables to add.
+    output: the descriptor that it prints to, None for that of the fork server.
+    """
 
     command: list[str]
     environment: dict[str, str]
     output: int | None
 
     def fork(self) -> int:
-        """The id of the process that is to be it; 0 there."""
+        """Fork the process. Returns its pid, and 0 in the process itself."""
         pid = -1
         try:
             pid = os.fork()
@@ -69,10 +73,10 @@ class Start:
         return pid
 
     def begin(self) -> None:
-        """Be that process, from here to its end."""
+        """Run the command in this process, which was forked for it, to its end."""
         os.setsid()
-        # What has come since the fork is done now.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED_TO_LEAVE)
+        # Signals that arrived since the fork are handled now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _LEAVE_SIGNALS)
         os.environ.update(self.environment)
         if self.output is not None:
             os.dup2(self.output, 1)
@@ -84,10 +88,10 @@ class Start:
 
 
 def main() -> None:
-    """Import, say so, and serve until the process at the other end is gone."""
-    # Who asks a whole group to leave means the worker processes, whose ends are still to be told.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED_TO_LEAVE)
-    # Nearly all that imports make is there to stay.
+    """Import the modules, report that, and fork processes until the other end of the channel is closed."""
+    # A signal to the whole process group is meant for the worker processes, whose ends are still to be reported.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _LEAVE_SIGNALS)
+    # Nearly all objects that imports make stay for good.
     gc.disable()
     for name in _MODULES:
         importlib.import_module(name)
@@ -96,7 +100,7 @@ def main() -> None:
     import_plugins()
     gc.freeze()
     if len(list(Path("/proc/self/task").iterdir())) > 1:
-        # Of threads that something started with the interpreter a fork has none, but perhaps their locks: not this way.
+        # Something has started threads. A fork would have their locks, perhaps held, but not the threads: do not fork.
         return
     start = serve(Connection(int(sys.argv[1])))
     if start is not None:
@@ -104,8 +108,8 @@ def main() -> None:
 
 
 def serve(channel: Connection) -> Start | None:
-    """Fork for each request. Returns what to start in the fork, and None when nobody asks any more."""
-    # By the descriptor that tells of their ends.
+    """Fork for each request. Returns the request in the forked process, None in the server at its end."""
+    # By pidfd, which is readable once the process has ended: its pid.
     children: dict[int, int] = {}
     with channel, selectors.DefaultSelector() as selector:
         selector.register(channel, selectors.EVENT_READ)
@@ -136,7 +140,7 @@ def serve(channel: Connection) -> Start | None:
 
 
 def _ended(descriptor: int, children: dict[int, int]) -> tuple[int, int]:
-    """The id of a child that has ended, and how."""
+    """The pid of a child that has ended, and its exit code."""
     pid = children.pop(descriptor)
     os.close(descriptor)
     _, status = os.waitpid(pid, 0)

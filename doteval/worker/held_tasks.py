@@ -1,4 +1,4 @@
-"""HeldTasks: the row tasks that this process has in hand, and whether those that come again are in another's."""
+"""Tracks the row tasks that this process holds and detects redelivered ones."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from doteval.worker.errors import GiveBackError
 
 
 class HeldTasks:
-    """The hands of the worker process `worker_id`. `patiently` reads from the store as soon as it is there.
+    """The row tasks that the worker process `worker_id` has received and not acknowledged.
 
-    `on_empty` is called when they hold nothing more.
+    read_store: reads from the store, and retries while it is unavailable.
+    leaving: set when the process leaves.
+    on_empty: called when the process holds no row task any more.
     """
 
     def __init__(
         self,
         worker_id: int,
         *,
-        patiently: Callable[[Callable[[Store], Any]], Any],
+        read_store: Callable[[Callable[[Store], Any]], Any],
         leaving: threading.Event,
         on_empty: Callable[[], None],
     ) -> None:
         self._worker_id = worker_id
-        self._patiently = patiently
+        self._read_store = read_store
         self._leaving = leaving
         self._on_empty = on_empty
         self._held: dict[object, HeldRange] = {}
@@ -37,7 +39,7 @@ class HeldTasks:
 
     @contextlib.contextmanager
     def hold(self, task: RowTask, lease: str | None) -> Iterator[None]:
-        """Have a row task in hand. `lease` is the tag by which the broker knows its message."""
+        """Hold a row task inside the block. `lease` is the broker's tag of its message, None if it has none."""
         held = object()
         self._held[held] = HeldRange(task.evaluation_uid, task.first, task.last)
         if lease is not None:
@@ -52,18 +54,20 @@ class HeldTasks:
                 self._on_empty()
 
     def ranges(self) -> list[HeldRange]:
-        """The rows of the row tasks in hand."""
+        """The rows of the held row tasks."""
         return list(self._held.values())
 
     def leases(self) -> list[str]:
-        """The tags of their messages, those that have one."""
+        """The tags of the held messages that have one."""
         return list(self._leases)
 
-    def are_good(self, task: RowTask) -> bool:
-        """Whether this process, or another live one, holds the rows of a message that came again.
+    def is_held(self, task: RowTask) -> bool:
+        """Whether this process, or another live one, holds the rows of a redelivered message.
 
-        A broker that loses a connection hands out everything again that was sent on it, although the
-        worker process may be well and working on it.
+        A broker that loses a connection delivers again everything that was sent on it, although the worker process
+        may be alive and running the rows. Waits until every other process has reported after this call began.
+
+        Raises GiveBackError: if this process leaves meanwhile.
         """
         mine = HeldRange(task.evaluation_uid, task.first, task.last)
         if mine in self._held.values():
@@ -73,10 +77,9 @@ class HeldTasks:
         def others(store: Store) -> list[WorkerState]:
             return [worker for worker in store.workers.live() if worker.id != self._worker_id]
 
-        # What the others hold is known when each of them has told it since.
-        live = self._patiently(others)
+        live = self._read_store(others)
         while any(worker.age > time.monotonic() - asked for worker in live):
             if self._leaving.wait(BEAT_SECONDS / 4):
                 raise GiveBackError("leaving")
-            live = self._patiently(others)
+            live = self._read_store(others)
         return any(mine in worker.holding and worker.state == "ready" for worker in live)

@@ -1,4 +1,4 @@
-"""Row logs: where a worker process notes its rows in flight and what they have used, for when it dies."""
+"""Opens the journals that the supervisor reads when this process dies: rows in flight, and their usage."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from doteval.supervision.usage_journal import UsageJournal, usage_journal_path
 
 
 def open_journals(directory: str | None) -> tuple[InflightJournal | None, UsageJournal | None]:
-    """The logs of this process in a directory; none where no directory is given, since nobody would read them.
+    """Make the journals of this process in a directory. Without a supervisor there is none, and nobody would read them.
 
-    Raises WorkerError if they cannot be made there.
+    Raises WorkerError: if they cannot be written.
     """
     if directory is None:
         return None, None

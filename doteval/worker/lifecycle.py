@@ -1,4 +1,4 @@
-"""When a worker process begins and ends, told by Celery's signals.
+"""Starts and ends the worker process with Celery's signals.
 
 threads and solo pools    worker_init … worker_shutting_down … worker_shutdown
 prefork pool              worker_process_init … worker_process_shutdown, in every child
@@ -18,7 +18,7 @@ from celery import signals
 from celery.concurrency.prefork import TaskPool as PreforkPool
 
 from doteval.broker.celery_app import consume_whole_queues
-from doteval.broker.redis_transport import ask_while
+from doteval.broker.redis_transport import fetch_while
 from doteval.core.exit_codes import UNEXPECTED
 from doteval.errors import DotEvalError, UsageError
 from doteval.supervision.start_reports import StartReport, write_start_report
@@ -28,13 +28,13 @@ from doteval.worker.process import WorkerProcess, current_process, set_current_p
 
 logger = logging.getLogger("doteval.worker")
 
-_NO_QUEUE = UsageError("this worker process would take row tasks from no queue", remedy="Name one with -Q.")
+_NO_QUEUE = UsageError("this worker process has no queue to take row tasks from", remedy="Name one with -Q.")
 
 
 def connect(options: WorkerOptions) -> None:
-    """Tie the worker process to Celery's signals."""
+    """Have Celery's signals start and end the worker process of this OS process."""
 
-    # Celery's own option -Q may name other queues. The children of a prefork pool inherit what is found here.
+    # Celery's option -Q may name other queues. `on_worker_init` finds them; prefork children inherit them.
     queues = options.queues
 
     def begin(hostname: str) -> None:
@@ -43,7 +43,7 @@ def connect(options: WorkerOptions) -> None:
             return
         process = WorkerProcess(replace(options, queues=queues), hostname)
 
-        # Celery is not listening yet. What is asked of it until then is done once it does.
+        # Celery does not handle signals yet. The process remembers them, and leaves once Celery does.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: process.leave_soon())
         try:
@@ -55,7 +55,7 @@ def connect(options: WorkerOptions) -> None:
             # Celery would catch SystemExit in a signal handler and go on without fixtures.
             os._exit(error.exit_code)
         if process.is_leaving:
-            process.finish("was asked to leave while it began")
+            process.finish("was asked to leave while it started")
             os._exit(0)
         write_start_report(options.journals, StartReport(ready=True))
         set_current_process(process)
@@ -80,8 +80,8 @@ def connect(options: WorkerOptions) -> None:
         if sender.hub is not None:
             _wake_by_signals(sender.hub)
             if process is not None:
-                process.prefetch.wake = functools.partial(sender.hub.call_soon, _look_again)
-                ask_while(process.prefetch.wants_more)
+                process.prefetch.wake = functools.partial(sender.hub.call_soon, _check_again)
+                fetch_while(process.prefetch.wants_more)
         if process is not None and process.is_leaving:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -102,9 +102,9 @@ def connect(options: WorkerOptions) -> None:
 
 
 def _or_leave(options: WorkerOptions) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """End this process if it cannot begin for a reason that nobody foresaw.
+    """Make a decorator that ends this process if a signal handler raises an unexpected error.
 
-    Celery would log the reason and go on, with a process that takes row tasks and can run none.
+    Celery would log the error and go on, with a process that receives row tasks and can run none.
     """
 
     def guard(begin: Callable[..., None]) -> Callable[..., None]:
@@ -123,12 +123,12 @@ def _or_leave(options: WorkerOptions) -> Callable[[Callable[..., None]], Callabl
     return guard
 
 
-def _look_again() -> None:
-    """Nothing: Celery's event loop, once awake, looks whether to ask for a message."""
+def _check_again() -> None:
+    """Do nothing. The call wakes Celery's event loop, which then checks whether to fetch a message."""
 
 
 def _wake_by_signals(hub: Any) -> None:
-    """Have a signal end the wait of Celery's event loop: it would notice only after up to a second."""
+    """Have a signal end the wait of Celery's event loop, which otherwise notices it after up to a second."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)

@@ -1,4 +1,4 @@
-"""How a worker process logs: one line an event on standard error, ids and counts only."""
+"""Sets up the logs of a worker process: one line per event on standard error, with ids and counts only."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from doteval.errors import DotEvalError
 
 
 def connect(log_format: LogFormat) -> None:
-    """Set logging up in Celery's place, which would print the arguments of failed tasks."""
+    """Set logging up in place of Celery, which would print the arguments of failed tasks."""
 
     def set_up(loglevel: int, **_: Any) -> None:
         root = logging.getLogger()
         root.handlers[:] = [handler(log_format)]
         root.setLevel(loglevel)
-        # Celery would log the arguments of every message, and a traceback for one that is given back.
+        # Celery logs the arguments of every message, and a traceback for every row task that is given back.
         logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
         logging.getLogger("celery.app.trace").setLevel(logging.CRITICAL)
-        # It would quote the body of a message that is none of ours; `refused` says that there was one.
+        # Celery quotes the body of a message that is not a row task; `_refused` only says that there was one.
         logging.getLogger("celery.worker.consumer.consumer").addFilter(_refused)
 
     signals.setup_logging.connect(set_up, weak=False)
-    # What is said before Celery sets logging up.
+    # For messages before Celery sends `setup_logging`.
     logging.getLogger().handlers[:] = [handler(log_format)]
     if resolve(log_format) == "json":
         logging.captureWarnings(True)
-    # Celery warns root of pickle, which is not accepted here.
+    # Celery warns the user root about pickle, which is not accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
 
 
 def say_why_not(error: DotEvalError, log_format: LogFormat) -> None:
-    """Say why this process cannot begin."""
+    """Print why this process cannot start."""
     text = f"doteval worker: {error}"
     print(line(text, level="error") if resolve(log_format) == "json" else text, file=sys.stderr, flush=True)  # noqa: T201
 
 
-# The beginnings of what Celery says of messages that it will not or cannot read; what follows quotes them.
+# How Celery 5.7 begins the log lines about messages that it cannot read; the rest of such a line quotes the message.
 _QUOTING = (
     "Can't decode message body",
     "Received and deleted unknown message",

@@ -1,10 +1,11 @@
-"""Prefetch: the rows that a worker process has in hand, and whether it should ask for another row task.
+"""Decides when to fetch the next row task, so that a process holds as few rows as keep it busy.
 
-What is in one process's hands no other can run, and is run again if it dies: so it asks for the next row task
-only when its rows would soon run out. RabbitMQ sends messages without being asked; with Redis each is asked for.
+No other process can run the rows that one process holds, and they run again if it dies. So a process fetches the next
+row task only when its rows would soon run out. That is possible with a pull-based broker (Redis); RabbitMQ sends
+messages by itself.
 
-Only rows of the evaluation that runs count. Those of others wait for its turn to end, and would they keep its own
-out, turns would be short and set-ups many.
+Only rows of the evaluation that runs now count. Rows of other evaluations wait until its time slice ends. If they
+counted, they would keep out its own rows, and the process would change evaluations, and set up fixtures, more often.
 """
 
 from __future__ import annotations
@@ -15,76 +16,89 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-# Rows for so many seconds are in hand, by how fast they ended lately: many times what asking for a row task takes.
-_SECONDS = 0.25
-# And so many for each one that runs.
-_EACH = 2
+# A process holds rows for so many seconds, at the rate at which they completed lately. Fetching a row task takes a
+# small part of that.
+_AHEAD_SECONDS = 0.25
+# It holds at least so many rows for each one that runs.
+_ROWS_PER_RUNNING_ROW = 2
 
 
 def _nobody() -> None:
     """Nobody waits to be woken."""
 
 
-class Lot:
-    """The rows of one row task. May be used by any thread."""
+class PrefetchedRows:
+    """The rows of one row task that have not completed. Safe to use from any thread."""
 
     def __init__(self, prefetch: Prefetch, evaluation: str, rows: int) -> None:
         self._prefetch = prefetch
         self._evaluation = evaluation
         self._rows = 0
-        self.holds(rows)
+        self.resize(rows)
 
-    def holds(self, rows: int, at_once: int | None = None) -> None:
-        """So many they are, it turns out. `at_once` says how many of their evaluation may run at the same time now."""
+    def resize(self, rows: int, at_once: int | None = None) -> None:
+        """Set the number of rows, once it is known. `at_once`: rows of the evaluation that may run at the same time."""
         self._prefetch.add(self._evaluation, rows - self._rows, at_once)
         self._rows = rows
 
-    def ended(self) -> bool:
-        """One of them has ended. Returns whether it was the last one."""
+    def row_completed(self) -> bool:
+        """Count a row that has completed. Returns whether it was the last one."""
         self._rows -= 1
-        self._prefetch.take(self._evaluation)
+        self._prefetch.remove(self._evaluation)
         return self._rows <= 0
 
 
 class Prefetch:
-    """`wake` is called, on any thread, when more is wanted after all. `clock` gives seconds that only ever grow."""
+    """Counts the rows that this process holds. Safe to use from any thread.
+
+    wake: called, on any thread, when another row task is wanted after `wants_more` has refused one.
+    clock: returns seconds that never decrease.
+
+    >>> prefetch = Prefetch()
+    >>> with prefetch.rows("evaluation", 2) as rows:
+    ...     rows.resize(2, at_once=1)
+    ...     prefetch.wants_more()
+    False
+    >>> prefetch.wants_more()
+    True
+    """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.wake: Callable[[], object] = _nobody
         self._clock = clock
         self._lock = threading.Lock()
-        # By evaluation: rows in hand, and rows that may run at the same time.
+        # By evaluation: rows held, and rows that may run at the same time.
         self._rows: Counter[str] = Counter()
         self._at_once: dict[str, int] = {}
-        # The one that runs: of which a row was the last to end, or to come before any had ended.
+        # The evaluation that runs: that of the last row that completed, or else of the first rows that came.
         self._running = ""
         self._refused = False
-        # When ended rows were last looked at, how many have ended since, and how many a second did before.
+        # When the rate was last measured, the rows that completed since, and the rate in rows per second.
         self._since = clock()
-        self._ended = 0
+        self._completed = 0
         self._rate = 0.0
 
     @contextlib.contextmanager
-    def lot(self, evaluation: str, rows: int) -> Iterator[Lot]:
-        """Have the rows of a row task in hand, `rows` of them at most."""
-        lot = Lot(self, evaluation, rows)
+    def rows(self, evaluation: str, rows: int) -> Iterator[PrefetchedRows]:
+        """Hold the rows of a row task inside the block; `rows` is their number at most."""
+        prefetched = PrefetchedRows(self, evaluation, rows)
         try:
-            yield lot
+            yield prefetched
         finally:
-            # Those that never began.
-            lot.holds(0)
+            # Rows that never began.
+            prefetched.resize(0)
 
     def wants_more(self) -> bool:
-        """Whether to ask for another row task. If not, `wake` is called when it is time."""
+        """Whether to fetch another row task now. If not, `wake` is called when it is time."""
         with self._lock:
             seconds = self._clock() - self._since
-            if seconds >= _SECONDS:
-                self._rate, self._since, self._ended = self._ended / seconds, self._since + seconds, 0
-            self._refused = self._is_enough()
+            if seconds >= _AHEAD_SECONDS:
+                self._rate, self._since, self._completed = self._completed / seconds, self._since + seconds, 0
+            self._refused = self._has_enough()
             return not self._refused
 
     def add(self, evaluation: str, rows: int, at_once: int | None = None) -> None:
-        """Count so many rows of an evaluation more, or less."""
+        """Count `rows` more rows of an evaluation, or fewer if negative."""
         with self._lock:
             self._rows[evaluation] += rows
             if at_once is not None:
@@ -99,22 +113,22 @@ class Prefetch:
         if wake:
             self.wake()
 
-    def take(self, evaluation: str) -> None:
-        """Count one row less of an evaluation, which has ended."""
+    def remove(self, evaluation: str) -> None:
+        """Count a row of an evaluation that has completed."""
         with self._lock:
             self._running = evaluation
             self._rows[evaluation] -= 1
-            self._ended += 1
+            self._completed += 1
             wake = self._is_time()
         if wake:
             self.wake()
 
-    def _is_enough(self) -> bool:
+    def _has_enough(self) -> bool:
         at_once = self._at_once.get(self._running, 1)
-        return self._rows[self._running] >= max(_EACH * at_once, int(self._rate * _SECONDS))
+        return self._rows[self._running] >= max(_ROWS_PER_RUNNING_ROW * at_once, int(self._rate * _AHEAD_SECONDS))
 
     def _is_time(self) -> bool:
-        if not self._refused or self._is_enough():
+        if not self._refused or self._has_enough():
             return False
         self._refused = False
         return True

@@ -1,8 +1,8 @@
-"""Row tasks by priority where the broker sends messages of all lanes at once.
+"""Runs row tasks by priority where the broker sends the messages of all fair queues at once.
 
-Redis is asked for messages, in the order of `doteval.broker.fair_queues.FairQueueCycle`. RabbitMQ sends them: a worker
-process gets as many of every lane as its Celery concurrency says, whatever else waits. So it runs a few less
-at once, and begins with the most urgent of those that it has in hand.
+With Redis a worker process fetches messages in the order of `doteval.broker.fair_queues.FairQueueCycle`. RabbitMQ sends
+them: a worker process receives as many messages of every fair queue as its Celery concurrency allows. So it runs a few
+less at once, and begins with the most urgent ones that it has received.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from kombu.utils.json import loads
 from doteval.broker.fair_queues import urgency
 from doteval.broker.messages import TASK_NAME, RowTask
 
-# Messages of each lane that a worker process has beyond those that it runs. When one ends, the next of its
-# lane is here already, and none of a less urgent lane comes in between.
+# Messages of each fair queue that a worker process receives beyond those that it runs. When one ends, the next of its
+# queue is here already, and none of a less urgent queue comes in between.
 SPARE = 2
 
 
-# By arrival: row tasks that came and have not ended, those included that no thread has begun.
-_in_hand: dict[int, RowTask] = {}
+# By arrival: row tasks that were received and have not ended.
+_received: dict[int, RowTask] = {}
 
 
-def in_hand() -> list[RowTask]:
-    """The row tasks that this process was sent and has not ended, whether they have begun or not.
+def received_tasks() -> list[RowTask]:
+    """The row tasks that this process has received and not ended, also those that wait for a thread.
 
-    None are known where another pool is used: with Redis a process holds none but those that it runs.
+    Empty with another pool: with Redis a process receives only row tasks that it runs at once.
     """
-    return list(_in_hand.values())
+    return list(_received.values())
 
 
 class PriorityPool(TaskPool):  # type: ignore[misc] # Celery has no types
-    """Celery's pool of threads, whose next task is the most urgent one that waits, and of these the first."""
+    """Celery's pool of threads, but the next task is the most urgent one that waits, and of these the first."""
 
     def __init__(self, limit: int | None = None, *arguments: Any, **options: Any) -> None:
         super().__init__(max(1, (limit or 1) - SPARE), *arguments, **options)
@@ -45,20 +45,20 @@ class PriorityPool(TaskPool):  # type: ignore[misc] # Celery has no types
         self._arrivals = itertools.count()
 
     def on_apply(self, target: Any, args: Any = None, *more: Any, **options: Any) -> ApplyResult:
-        # What Celery says of a task: its name, its id, the request, the message's body, ...
+        """Queue a task. Celery passes the task's name, its id, the request, the message's body, ..."""
         name, _, request, body, *_ = args
         arrival = next(self._arrivals)
         if name == TASK_NAME:
-            _in_hand[arrival] = RowTask(*loads(body)[0])  # type: ignore[no-untyped-call] # kombu has no types
+            _received[arrival] = RowTask(*loads(body)[0])  # type: ignore[no-untyped-call] # kombu has no types
 
         def call() -> Any:
             try:
                 return apply_target(target, args, *more, **options)
             finally:
-                _in_hand.pop(arrival, None)
+                _received.pop(arrival, None)
 
         self._waiting.put((urgency(request["delivery_info"]["routing_key"]), arrival, call))
-        # One for each that waits; which one it is, is decided when a thread is free.
+        # One call for each task that waits. Which task it runs is decided when a thread is free.
         return ApplyResult(self.executor.submit(self._run_next))
 
     def _run_next(self) -> Any:

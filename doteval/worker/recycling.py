@@ -1,4 +1,4 @@
-"""Recycling: when a worker process should make room for a fresh one."""
+"""Decides when a worker process makes room for a fresh one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ _MEGABYTE = 1_000_000
 
 
 class Recycling:
-    """Limits of one worker process: rows that it stored, and memory in megabytes. None is no limit."""
+    """The limits of one worker process.
+
+    max_rows: rows that it stores; max_memory: megabytes that it uses. None is no limit.
+
+    >>> Recycling(100, None).after_row(100)
+    'recycled after 100 rows'
+    """
 
     def __init__(self, max_rows: int | None, max_memory: int | None) -> None:
         self._max_rows = max_rows
@@ -29,7 +35,7 @@ class Recycling:
 
 
 def memory_used() -> int:
-    """The memory of this process in bytes: what is resident now, or, where that is not told, at most."""
+    """The resident memory of this process in bytes; where the system has no /proc, the most that it ever was."""
     try:
         return int(_STATM.read_text().split()[1]) * resource.getpagesize()
     except OSError:

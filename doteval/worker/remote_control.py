@@ -1,4 +1,4 @@
-"""What a worker process does when it is told to over the broker."""
+"""Remote-control commands that a worker process answers over the broker."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from doteval.supervision.worker_config import WorkerOptions
 
 
 def connect(options: WorkerOptions) -> None:
-    """Answer to the words of `doteval.broker.remote_control`."""
+    """Register the commands of `doteval.broker.remote_control` with Celery."""
 
     def drain(_state: Any) -> dict[str, str]:
-        # The service, or it would start another in place of this process.
+        # The signal goes to the service: it would replace this process if only this one left.
         os.kill(os.getpid() if options.supervisor is None else options.supervisor, signal.SIGTERM)
         return {"ok": "leaving"}
 

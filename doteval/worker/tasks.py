@@ -1,4 +1,4 @@
-"""The row task, as Celery calls it."""
+"""The Celery application of a worker process, with the task that runs rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _options() -> WorkerOptions:
     given = WorkerOptions.from_environment()
     if given is not None:
         return given
-    # Plain Celery: everything comes from DOTEVAL_* and [tool.doteval].
+    # Celery was started by hand: everything comes from DOTEVAL_* and [tool.doteval].
     settings = load_settings()
     return WorkerOptions(
         paths=tuple(os.environ.get("DOTEVAL_PATH", ".").split(os.pathsep)),
@@ -54,24 +54,25 @@ lifecycle.connect(options)
 remote_control.connect(options)
 
 
-# The store is the result. Left to itself, Celery looks through all installed packages for a backend, once a thread.
+# Results are in the store. Without this, Celery searches all installed packages for a result backend, once a thread.
 @app.task(name=TASK_NAME, bind=True, backend=DisabledBackend(app=app))  # type: ignore[untyped-decorator] # Celery has no types
 def run_rows(task: Any, evaluation_uid: str, first: int, last: int) -> str:
-    """Run the pending rows of a range. Returns counts, which Flower shows."""
+    """Run the pending rows of a range. Returns counts, which Flower shows as the result."""
     process = current_process()
     if process is None:
-        raise Reject("this worker process has not begun", requeue=True)
+        raise Reject("this worker process has not started", requeue=True)
+    row_task = RowTask(evaluation_uid, first, last)
     try:
-        # The broker's own name for this message; None where it has none.
+        # The broker's tag of this message; None where it has none.
         lease = (task.request.properties or {}).get("delivery_tag")
         redelivered = bool((task.request.delivery_info or {}).get("redelivered"))
-        ended = process.run_rows(RowTask(evaluation_uid, first, last), lease, redelivered=redelivered)
-        logger.info("row task ended: %s", ended, extra=process.ids(evaluation_uid, first, last))
+        ended = process.run_rows(row_task, lease, redelivered=redelivered)
+        logger.info("row task ended: %s", ended, extra=process.runner.log_ids(row_task))
         return ended
     except GiveBackError as error:
-        logger.info("row task given back: %s", error, extra=process.ids(evaluation_uid, first, last))
+        logger.info("row task given back: %s", error, extra=process.runner.log_ids(row_task))
         raise Reject(str(error), requeue=True) from error
     except Exception:
-        # The rows stay pending, and are published again when the queue has drained.
-        logger.exception("row task could not be run", extra=process.ids(evaluation_uid, first, last))
+        # The rows stay pending; a dispatcher publishes them again when the queue has drained.
+        logger.exception("row task could not be run", extra=process.runner.log_ids(row_task))
         raise

@@ -12,7 +12,7 @@ from kombu import Connection, Consumer
 from doteval.broker.celery_app import celery_app, declared_queues
 from doteval.broker.messages import RowTask
 from doteval.broker.publisher import Publisher
-from doteval.broker.redis_transport import ResilientChannel, ResilientTransport, ask_while
+from doteval.broker.redis_transport import ResilientChannel, ResilientTransport, fetch_while
 from doteval.core.broker_url import Broker
 
 
@@ -59,7 +59,7 @@ def test_no_message_is_asked_for_that_is_not_wanted(redis_url: str, monkeypatch:
     publisher.publish([RowTask("u", 0, 0)], experiment="x", evaluation="eval_a")
     came: list[Any] = []
     wanted = False
-    ask_while(lambda: wanted)
+    fetch_while(lambda: wanted)
     with celery_app(Broker(redis_url), "q").connection_for_read() as connection, connection.channel() as channel:
         queue, *_ = declared_queues("q", Broker(redis_url))
         with Consumer(channel, queue, callbacks=[lambda _, message: came.append(message)], accept=["json"]):

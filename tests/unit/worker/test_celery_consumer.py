@@ -12,7 +12,7 @@ from doteval.worker.celery_consumer import RowTaskConsumer
 
 
 class Loop:
-    """What the consumer needs of Celery's loop."""
+    """The part of Celery's loop that the consumer uses."""
 
     def __init__(self) -> None:
         self.soon: list[Callable[[], None]] = []
@@ -57,7 +57,7 @@ def test_events_wait_for_others(celery: Any) -> None:
     assert celery.event_dispatcher.flushed == 1
 
 
-def test_events_are_published_though_celery_forgot_its_timers(celery: Any) -> None:
+def test_events_are_published_although_celery_lost_its_timers(celery: Any) -> None:
     celery.on_send_event_buffered()
     celery.hub.turn()
     # As when a connection is lost.
@@ -70,7 +70,7 @@ def test_events_are_published_though_celery_forgot_its_timers(celery: Any) -> No
     assert len(celery.hub.later) == 1
 
 
-def test_what_waits_is_published_at_the_end(celery: Any) -> None:
+def test_waiting_events_are_published_at_the_end(celery: Any) -> None:
     celery.on_send_event_buffered()
     celery.on_close()
     assert celery.event_dispatcher.flushed == 1
@@ -78,12 +78,12 @@ def test_what_waits_is_published_at_the_end(celery: Any) -> None:
     celery.on_close()
 
 
-def test_while_the_process_leaves_they_do_not_wait(celery: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_do_not_wait_while_the_process_leaves(celery: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(celery_consumer.state, "should_stop", 0)
     celery.on_send_event_buffered()
     assert (celery.hub.soon, celery.event_dispatcher.flushed) == ([], 1)
 
 
-def test_without_a_loop_nothing_is_lined_up(celery: Any) -> None:
+def test_an_event_without_a_loop_is_ignored(celery: Any) -> None:
     celery.hub = None
     celery.on_send_event_buffered()

@@ -1,0 +1,74 @@
+"""What the parts of one worker process share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from doteval.broker.publisher import Publisher
+from doteval.coordination.dispatcher import Dispatcher
+from doteval.coordination.fixture_load_recorder import LoadRecorder
+from doteval.coordination.outage_retry import retry_through_outage
+from doteval.errors import StoreError
+from doteval.runner.scheduler import Scheduler
+from doteval.store import GroupWriter, Store
+from doteval.supervision.inflight_journal import InflightJournal
+from doteval.supervision.usage_journal import UsageJournal
+from doteval.supervision.worker_config import WorkerOptions
+from doteval.worker.code_match import CodeMatch
+from doteval.worker.errors import GiveBackError
+
+Value = TypeVar("Value")
+
+logger = logging.getLogger("doteval.worker")
+
+
+@dataclass(slots=True, eq=False)
+class WorkerContext:
+    """The connections, journals and state of one worker process.
+
+    leaving: set as soon as the process begins no further row.
+    scheduler: None until the evaluation files are collected.
+    state: what the heartbeat reports: loading, ready or draining.
+    """
+
+    options: WorkerOptions
+    store: Store
+    worker_id: int
+    loads: LoadRecorder
+    writer: GroupWriter
+    publisher: Publisher
+    dispatcher: Dispatcher
+    code_match: CodeMatch
+    inflight_journal: InflightJournal | None
+    usage_journal: UsageJournal | None
+    leaving: threading.Event
+    scheduler: Scheduler | None = None
+    state: str = "loading"
+
+    def read_store(self, read: Callable[[Store], Value]) -> Value:
+        """Read from the store, and retry while it is unavailable.
+
+        Raises GiveBackError: when this process leaves before the store answers.
+        """
+        try:
+            return retry_through_outage(lambda: read(self.store), leaving=self.leaving, on_message=logger.warning)
+        except StoreError as error:
+            raise GiveBackError(error.message) from error
+
+    def wind_down(self) -> None:
+        """Begin no further row. Safe in a signal handler."""
+        self.leaving.set()
+        self.state = "draining"
+        if self.scheduler is not None:
+            self.scheduler.wind_down()
+
+
+def ask_to_leave() -> None:
+    """Have Celery shut this process down in order, as an operator would."""
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,115 @@
+"""What a worker process does on every heartbeat, beside running rows."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+
+from doteval.core.exit_codes import UNEXPECTED
+from doteval.core.liveness import BEAT_SECONDS, DISPATCH_SECONDS, is_orphaned
+from doteval.errors import RowTimeoutError, StoreError
+from doteval.monitoring import process_figures
+from doteval.pytest_runtime.fixture_watchdog import FixtureWatchdog
+from doteval.store import HeldRange
+from doteval.worker.context import WorkerContext
+from doteval.worker.held_tasks import HeldTasks
+from doteval.worker.priority_pool import received_tasks
+from doteval.worker.row_task_runner import RowTaskRunner
+
+logger = logging.getLogger("doteval.worker")
+
+
+class HeartbeatDuties:
+    """The duties of a worker process's heartbeat; all of them run on its thread.
+
+    loaded: set once the session fixtures are loaded.
+    check_memory: called on every beat; recycles the process if it uses too much memory.
+    """
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        runner: RowTaskRunner,
+        held_tasks: HeldTasks,
+        watchdog: FixtureWatchdog,
+        *,
+        teardown_seconds: float,
+        loaded: threading.Event,
+        check_memory: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._runner = runner
+        self._held_tasks = held_tasks
+        self._watchdog = watchdog
+        self._teardown_seconds = teardown_seconds
+        self._loaded = loaded
+        self._check_memory = check_memory
+
+    def schedule(self) -> tuple[tuple[float, Callable[[], None]], ...]:
+        """Each duty with the seconds between two times that it is done."""
+        return (
+            (BEAT_SECONDS, self.beat),
+            (BEAT_SECONDS, self._check_memory),
+            (BEAT_SECONDS, self.end_overdue_teardown),
+            (DISPATCH_SECONDS, self.dispatch),
+            (max(BEAT_SECONDS, self._context.options.visibility_timeout / 4), self.renew_leases),
+        )
+
+    def beat(self) -> None:
+        """Report to the store that this process lives and which rows it holds."""
+        context = self._context
+        # Tasks that wait for a thread are held too: no other process has them.
+        waiting = [HeldRange(task.evaluation_uid, task.first, task.last) for task in received_tasks()]
+        holding = dict.fromkeys([*self._held_tasks.ranges(), *waiting])
+        context.store.workers.beat(context.worker_id, state=context.state, holding=list(holding))
+        if context.scheduler is not None:
+            context.scheduler.post(context.loads.snapshot)
+            begun = 0 if context.inflight_journal is None else context.inflight_journal.in_flight
+            process_figures.tell_in_flight(min(begun, context.scheduler.rows_at_once()))
+            self._runner.withdraw_ended(context.scheduler)
+
+    def end_overdue_teardown(self) -> None:
+        """End this process if a fixture's teardown takes too long, once all results so far are stored."""
+        context = self._context
+        if is_orphaned(context.options.parent) and not self._loaded.is_set():
+            # The service is gone, so nobody else would end a load that hangs.
+            self._watchdog.closing("the load of the session fixtures")
+        what = self._watchdog.overdue()
+        if what is None:
+            return
+        why = f"{what} has not ended within {self._teardown_seconds:g} s"
+        if context.scheduler is not None:
+            context.scheduler.give_up_teardowns(RowTimeoutError(why))
+        if not context.writer.flush(timeout=BEAT_SECONDS):
+            # The store is away. The next beat tries again: the results are worth the wait.
+            return
+        logger.error("%s; this worker process leaves without it, and all results so far are stored", why)
+        if context.inflight_journal is not None:
+            context.inflight_journal.complete_all()
+        try:
+            context.store.workers.end(context.worker_id, reason=f"was stuck: {why}")
+        except StoreError as error:
+            logger.warning("the end of this worker process cannot be recorded: %s", error.message)
+        # No thread can end another, and an orderly exit would wait for the one that tears down.
+        os._exit(UNEXPECTED)
+
+    def renew_leases(self) -> None:
+        """Renew the leases of the messages that this process holds, so that the broker does not deliver them again."""
+        self._context.publisher.renew(self._held_tasks.leases())
+
+    def dispatch(self) -> None:
+        """Publish lost rows and end evaluations in place of a submitter that has left."""
+        context = self._context
+        if context.state != "ready":
+            return
+        for evaluation in context.store.evaluations.running():
+            # Plain pytest runs the others in its own process.
+            if not evaluation.config.submitted:
+                continue
+            if context.dispatcher.queue_of(evaluation) in context.options.queues:
+                context.dispatcher.settle(evaluation)
+            else:
+                # The workers of its queue publish its rows, but they may have left after the last one.
+                context.dispatcher.conclude(evaluation)

@@ -1,0 +1,238 @@
+"""Runs one row task: finds its evaluation and pending rows, has the scheduler run them, and waits for the results."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+
+from doteval.broker.messages import RowTask
+from doteval.core.experiments import Evaluation, EvaluationStatus
+from doteval.core.log_format import IDS
+from doteval.core.metering import Meter, Place, set_up_place
+from doteval.core.results import Outcome, Row, Usage
+from doteval.errors import CodeMismatchError, NotFoundError, StoreError
+from doteval.pytest_runtime.items import EvaluationItem
+from doteval.runner.admission import AdmissionCheck
+from doteval.runner.assignments import Assignment, LoadFailedError, WindingDownError
+from doteval.runner.calls import CallPolicy
+from doteval.runner.scheduler import Scheduler
+from doteval.store import LostUsage
+from doteval.worker.budget_guards import BudgetGuards
+from doteval.worker.completion import RowTaskCompletion
+from doteval.worker.context import WorkerContext, ask_to_leave
+from doteval.worker.errors import EndedError, GiveBackError
+from doteval.worker.held_tasks import HeldTasks
+from doteval.worker.prefetch import Prefetch, PrefetchedRows
+
+# Seconds for which a running evaluation that the store returned is used for further row tasks.
+_EVALUATION_FRESH_SECONDS = 0.25
+
+logger = logging.getLogger("doteval.worker")
+
+
+class RowTaskRunner:
+    """Runs row tasks, several at a time on threads of Celery's pool.
+
+    held_tasks: where row tasks are noted while they run.
+    prefetch: counts their rows.
+    on_stored: called on the writer's thread for every outcome whose result is stored.
+    """
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        held_tasks: HeldTasks,
+        prefetch: Prefetch,
+        on_stored: Callable[[Outcome], None],
+    ) -> None:
+        self._context = context
+        self._held_tasks = held_tasks
+        self._prefetch = prefetch
+        self._on_stored = on_stored
+        self._budget_guards = BudgetGuards(
+            context.store, context.writer, read_store=context.read_store, leaving=context.leaving
+        )
+        # By assignment: the uid of its evaluation.
+        self._assigned: dict[Assignment, str] = {}
+        # By uid: the end of freshness, and the evaluation.
+        self._recent: dict[str, tuple[float, Evaluation]] = {}
+
+    def run(self, task: RowTask, lease: str | None = None, *, redelivered: bool = False) -> str:
+        """Run the pending rows of a row task. Returns counts, once the results are stored.
+
+        lease: the tag of the message, which is renewed until then.
+        redelivered: such a message is dropped if a live worker process holds its rows.
+
+        Raises GiveBackError: if this process leaves before all rows ran.
+        """
+        if redelivered and self._held_tasks.is_held(task):
+            return "dropped: a live worker process holds these rows"
+        with (
+            self._held_tasks.hold(task, lease),
+            self._prefetch.rows(task.evaluation_uid, task.last - task.first + 1) as prefetched,
+        ):
+            return self._run_held(task, prefetched)
+
+    def log_ids(self, task: RowTask) -> dict[str, dict[str, object]]:
+        """The ids that log lines about a row task carry."""
+        ids: dict[str, object] = {
+            "evaluation_id": task.evaluation_uid,
+            "first_row": task.first,
+            "last_row": task.last,
+        }
+        known = self._context.code_match.known(task.evaluation_uid)
+        if known is not None:
+            ids |= {"experiment": known.experiment.name, "evaluation": known.spec.nodeid}
+        return {IDS: ids}
+
+    def withdraw_ended(self, scheduler: Scheduler) -> None:
+        """Begin no further row of evaluations that were cancelled or deleted since their rows were assigned."""
+        assigned = self._assigned.copy()
+        if not assigned:
+            return
+        statuses = self._context.store.evaluations.statuses(set(assigned.values()))
+        for assignment, uid in assigned.items():
+            status = statuses.get(uid)
+            if status is not EvaluationStatus.RUNNING and not assignment.withdrawn:
+                why = "was deleted" if status is None else f"is {status}"
+                scheduler.withdraw(assignment, EndedError(f"the evaluation {why}"))
+
+    def _run_held(self, task: RowTask, prefetched: PrefetchedRows) -> str:
+        context = self._context
+        assert context.scheduler is not None
+        try:
+            evaluation = self._evaluation(task.evaluation_uid)
+        except NotFoundError:
+            return f"dropped: the store {context.store.url} has no such evaluation"
+        if evaluation.status in (EvaluationStatus.CANCELLED, EvaluationStatus.FAILED):
+            return f"dropped: the evaluation is {evaluation.status}"
+        try:
+            item = context.code_match.match(evaluation)
+        except CodeMismatchError as error:
+            context.loads.refused(evaluation.id, error.message)
+            raise self._give_back(evaluation, error) from error
+        self._charge_set_up(evaluation, item)
+        guard = self._budget_guards.of(evaluation)
+        if guard is not None and (refusal := guard.refusal()) is not None:
+            if isinstance(refusal, EndedError):
+                return f"dropped: {refusal}"
+            raise refusal
+        rows = context.read_store(lambda store: store.rows.pending(evaluation.id, task.first, task.last))
+        if not rows:
+            return "0 rows: all done before"
+        prefetched.resize(len(rows), context.scheduler.rows_at_once(item))
+        suspects = context.read_store(lambda store: store.crashes.suspects(evaluation.id, task.first, task.last))
+        # A row that may have killed a process runs alone, so that no other row is blamed for it.
+        parts = [
+            (part, alone)
+            for part, alone in (
+                ([row for row in rows if (row.index, row.sample) not in suspects], False),
+                ([row for row in rows if (row.index, row.sample) in suspects], True),
+            )
+            if part
+        ]
+        completion = RowTaskCompletion(
+            evaluation, context.writer, self._on_stored, context.usage_journal, prefetched, parts=len(parts)
+        )
+        assignments = [
+            self._assignment(evaluation, item, part, completion, guard, alone=alone) for part, alone in parts
+        ]
+        self._assigned.update(dict.fromkeys(assignments, evaluation.uid))
+        try:
+            for assignment in assignments:
+                context.scheduler.assign(assignment)
+            cut = completion.wait()
+        finally:
+            for assignment in assignments:
+                del self._assigned[assignment]
+        return self._summary(evaluation, completion, cut)
+
+    def _assignment(
+        self,
+        evaluation: Evaluation,
+        item: EvaluationItem,
+        rows: list[Row],
+        completion: RowTaskCompletion,
+        guard: AdmissionCheck | None,
+        *,
+        alone: bool,
+    ) -> Assignment:
+        journal = self._context.inflight_journal
+        return Assignment(
+            item,
+            iter(rows),
+            completion.record,
+            completion.ended,
+            note=None if journal is None else functools.partial(journal.note, evaluation.id),
+            alone=alone,
+            policy=CallPolicy.from_config(evaluation.config),
+            name=evaluation.uid,
+            check=guard,
+            cache=evaluation.config.cache,
+            record_lost_usage=self._record_lost_usage,
+        )
+
+    def _summary(self, evaluation: Evaluation, completion: RowTaskCompletion, cut: BaseException | None) -> str:
+        """The counts of a row task that has ended; `cut` is what ended it before its last row.
+
+        Raises GiveBackError: if another process shall run the rest.
+        """
+        if isinstance(cut, EndedError):
+            return f"dropped: {cut}; {completion.summary()} before"
+        if isinstance(cut, LoadFailedError):
+            self._context.loads.failed_for(evaluation.id, cut)
+            raise self._give_back(evaluation, cut) from cut
+        if isinstance(cut, WindingDownError):
+            raise GiveBackError(f"leaving; {completion.summary()}") from cut
+        if cut is not None:
+            raise cut
+        return completion.summary()
+
+    def _give_back(self, evaluation: Evaluation, error: Exception) -> GiveBackError:
+        """The error to raise for a row task that this process cannot run; the process leaves.
+
+        If no worker process can run it, the evaluation ends here instead, and the redelivered task is dropped.
+        """
+        settled = self._context.dispatcher.settle(evaluation)
+        if settled.status is EvaluationStatus.RUNNING:
+            self._context.wind_down()
+            ask_to_leave()
+        return GiveBackError(str(error))
+
+    def _evaluation(self, uid: str) -> Evaluation:
+        """An evaluation as it was at most a moment ago. The heartbeat also notices when one ends.
+
+        Raises NotFoundError: if there is none.
+        """
+        recent = self._recent.get(uid)
+        if recent is not None and time.monotonic() < recent[0]:
+            return recent[1]
+        evaluation = self._context.read_store(lambda store: store.evaluations.by_uid(uid))
+        if evaluation.status is EvaluationStatus.RUNNING:
+            self._recent[uid] = time.monotonic() + _EVALUATION_FRESH_SECONDS, evaluation
+        return evaluation
+
+    def _charge_set_up(self, evaluation: Evaluation, item: EvaluationItem) -> None:
+        """Charge the usage of fixtures that were loaded before any row to the first evaluation that requests them."""
+        meter = Meter(set_up_place(evaluation.uid))
+        for usage in self._context.loads.take_unpaid(item):
+            meter.add(usage)
+        if meter.place is not None:
+            self._record_lost_usage(meter.place, meter.reading())
+
+    def _record_lost_usage(self, place: Place, used: tuple[Usage, ...]) -> None:
+        """Store usage that belongs to no result. If that fails, the supervisor stores it from the usage journal."""
+        if not used:
+            return
+        try:
+            lost = LostUsage(place.evaluation, place.index, place.sample, used)
+            self._context.store.usage.add_lost([lost], socket.gethostname(), os.getpid())
+        except StoreError as error:
+            logger.warning("the usage of the fixtures' set-up is not stored yet: %s", error.message)
+        else:
+            if self._context.usage_journal is not None:
+                self._context.usage_journal.stored(place)
