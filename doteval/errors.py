@@ -9,7 +9,7 @@
     │   ├── DatasetError                2   the dataset is empty or cannot be read
     │   ├── UnstorableValueError        2   a value of a row has no JSON form
     │   ├── NotFoundError               2   no such experiment, evaluation or dataset
-    │   └── ChangedError                2   dataset or code differ from what the experiment began with
+    │   └── ChangedError                2   dataset or code have changed since the experiment began
     ├── BrokerError                     3   the message broker cannot be reached or used
     ├── StoreError                      4   the result store cannot be reached or used
     │   ├── StoreReadOnlyError          4
@@ -74,7 +74,7 @@ class NotFoundError(UsageError):
 
 
 class ChangedError(UsageError):
-    """The dataset or the code differ from what the experiment began with."""
+    """The dataset or the code have changed since the experiment began."""
 
 
 class BrokerError(DotEvalError):

@@ -1,14 +1,14 @@
 """The keeper: a small process that starts one model server, watches it, restarts it and stops it.
 
-The first process that wants the server runs ``python -I -S keeper/__main__.py DIRECTORY``, with the settings as
+The first process that needs the server runs ``python -I -S keeper/__main__.py DIRECTORY``, with the settings as
 JSON on standard input. The keeper detaches itself and is a child of none of the server's users. It imports only
 the standard library and the modules of this package, so that it is up in a few hundredths of a second and stays
 small. For that reason the modules here import each other relatively: in the keeper process this package is the
 top-level package ``keeper``, and `doteval` is not imported at all.
 
-**Who uses the server** holds a connection to the Unix socket in DIRECTORY. The kernel closes the connection when
-a user's process ends, however it ends, so counting users does not depend on process ids. When the last user has
-left and no process is connecting, the keeper stops the server and exits.
+**Users.** Each process that uses the server holds a connection to the Unix socket in DIRECTORY. The kernel closes the
+connection when that process ends, however it ends, so counting users does not depend on process ids. When the last
+user has left and no process is connecting, the keeper stops the server and exits.
 
 **Connecting.** A process that connects holds a lock on the file ``lock`` until the keeper has sent its first
 line. The keeper exits only while it holds that lock, and keeps it until the server is gone. Therefore no user

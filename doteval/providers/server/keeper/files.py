@@ -5,6 +5,6 @@ from __future__ import annotations
 LOCK = "lock"
 SOCKET = "keeper.sock"
 STATUS = "status.json"
-# What the server printed, and what the keeper itself printed, which is a traceback if anything.
+# The output of the server, and the traceback of a keeper that fails.
 OUTPUT = "output.log"
 ERRORS = "keeper.log"

@@ -72,7 +72,7 @@ class Keeper:
         self._end()
 
     def _serve_once(self, seconds: float) -> None:
-        """Wait at most so many seconds for events, and handle those that there are."""
+        """Wait for events, at most for `seconds`, and handle them."""
         for key, _ in self._selector.select(seconds):
             # An event handled before this one may have closed its file.
             if key.fd in self._selector.get_map():

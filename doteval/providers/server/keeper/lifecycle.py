@@ -31,8 +31,8 @@ class ServerState(StrEnum):
 class ServerLifecycle:
     """Starts one server and restarts it when it dies or hangs.
 
-    `on_change` is called after each change of the status. `wait` waits for at most so many seconds, and
-    serves users meanwhile. `failure` says why the server has failed for good; it is None before that.
+    `on_change` is called after each change of the status. `wait` takes a number of seconds, waits no
+    longer than that, and serves users meanwhile. `failure` says why the server has failed for good; it is None before that.
     """
 
     def __init__(
