@@ -1,4 +1,4 @@
-"""The limits that keep the repository readable: sizes of modules, and no circles of imports."""
+"""The limits that keep the repository readable: sizes of modules and classes, and no circles of imports."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ CODE = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "workers").rglob("*.py")])
 
 MOST_FILES_IN_ROOT = 8
 MOST_LINES_OF_A_MODULE = 500
+# A class has fewer lines than this.
+LINES_OF_A_CLASS = 300
 
 
 @cache
@@ -34,6 +36,18 @@ def test_the_root_of_the_package_holds_few_files() -> None:
 def test_no_module_is_too_long() -> None:
     lines = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in CODE}
     assert {name: count for name, count in lines.items() if count > MOST_LINES_OF_A_MODULE} == {}
+
+
+def test_no_class_is_too_long() -> None:
+    too_long = {}
+    for path in CODE:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ClassDef):
+                assert node.end_lineno is not None
+                lines = node.end_lineno - node.lineno + 1
+                if lines >= LINES_OF_A_CLASS:
+                    too_long[f"{name_of(path)}: {node.name}"] = lines
+    assert too_long == {}
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:

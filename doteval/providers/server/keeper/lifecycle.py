@@ -32,7 +32,7 @@ class ServerLifecycle:
     """Starts one server and restarts it when it dies or hangs.
 
     `on_change` is called after each change of the status. `wait` takes a number of seconds, waits no
-    longer than that, and serves users meanwhile. `failure` says why the server has failed for good; it is None before that.
+    longer than that, and serves users meanwhile. `failure` says why the server has failed for good, else it is None.
     """
 
     def __init__(
