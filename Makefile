@@ -11,12 +11,16 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-in
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Test processes side by side: most tests wait for processes of their own.
 JOBS ?= 4
+# Of `make test-rest`, whose tests wait more: for servers that start, and for faults to be noticed.
+REST_JOBS ?= 6
+# The marks of tests that `make test` leaves out.
+REST := faults or browser or variant or slow
 # More arguments for pytest: make test ARGS="-k cli -x"
 ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install venv demo test soak bench profile check format lock wheel clean
+.PHONY: help install venv demo test test-rest test-all soak bench profile check format lock wheel clean
 
 help: ## Show this help
 	@if [ -t 1 ]; then bold=$$(printf '\033[1m'); cyan=$$(printf '\033[36m'); off=$$(printf '\033[0m'); fi; \
@@ -48,8 +52,18 @@ $(BIN)/python:
 demo: $(INSTALLED) ## Evaluate two real datasets on two worker processes, with a private Redis
 	@$(BIN)/python examples/demo.py
 
-test: $(INSTALLED) ## Run the tests (ARGS="-k words" for some of them)
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
+# With ARGS, `make test-all` may find its tests in one half only; pytest ends with 5 if there are none.
+HALF_MAY_BE_EMPTY = $(if $(and $(HALF),$(ARGS)),|| [ $$? = 5 ])
+
+test: $(INSTALLED) ## Test every behaviour once, with Redis and SQLite (ARGS="-k words" for some tests)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "not ($(REST))" \
+	    --ignore tests/faults --ignore tests/browser $(ARGS) $(HALF_MAY_BE_EMPTY)
+
+test-rest: $(INSTALLED) ## Test the rest: faults, RabbitMQ, PostgreSQL, a browser, second forms, soak
+	@$(BIN)/python -m pytest --numprocesses $(REST_JOBS) --dist worksteal -m "$(REST)" $(ARGS) $(HALF_MAY_BE_EMPTY)
+
+test-all: $(INSTALLED) ## Run both, all tests there are
+	@failed=0; for half in test test-rest; do $(MAKE) --no-print-directory $$half HALF=1 || failed=1; done; exit $$failed
 
 MINUTES ?= 10
 soak: $(INSTALLED) ## Break things at random for MINUTES=10 while a large evaluation goes on (SEED=n repeats one)

@@ -1,4 +1,15 @@
-"""What every test can ask for: a fresh project, real services, and pytest's own test bench."""
+"""What every test can ask for: a fresh project, real services, and pytest's own test bench.
+
+It also decides which tests `make test` runs, by their marks; see CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+
+from tests.support.marks import COLLECTED, ItemsByTest
 
 pytest_plugins = [
     "pytester",
@@ -11,3 +22,33 @@ pytest_plugins = [
     # Last: it imports from the others, which are imported as plugins first.
     "tests.support.project",
 ]
+
+# A test that asks for one of these is a variant. One of several cases of a test gets the mark from its parameter.
+_VARIANT_SERVERS = {"postgres_server", "rabbitmq_service"}
+# Tests that mostly wait, for a minute and more. They start first, so that the run does not wait for them at its end.
+_LONGEST = ("test_every_invariant_holds", "test_a_row_longer_than", "test_the_image_is_built", "test_the_stack_works")
+
+
+# The marks must be there before pytest selects by them.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    collected: ItemsByTest = defaultdict(list)
+    for item in items:
+        if _VARIANT_SERVERS & set(_fixtures(item)):
+            item.add_marker(pytest.mark.variant)
+        collected[item.nodeid.partition("[")[0]].append(item)
+    config.stash[COLLECTED] = collected
+    items.sort(key=_order)
+
+
+def _order(item: pytest.Item) -> tuple[bool, bool, bool]:
+    # An xdist worker takes neighbours, so that few start a RabbitMQ, which takes ten seconds of processor time.
+    return not item.name.startswith(_LONGEST), not _is_on("rabbitmq", item), not _is_on("postgres", item)
+
+
+def _is_on(server: str, item: pytest.Item) -> bool:
+    return server in item.name or any(fixture.startswith(server) for fixture in _fixtures(item))
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return item.fixturenames if isinstance(item, pytest.Function) else []

@@ -108,6 +108,7 @@ def test_the_dockerfile_copies_existing_files() -> None:
     assert all((ROOT / source).exists() for source in sources)
 
 
+@pytest.mark.slow("needs promtool, of Debian's package prometheus")
 def test_alert_rules_pass_their_tests() -> None:
     if shutil.which("promtool") is None:
         _absent("promtool, of Debian's package prometheus, is not installed")

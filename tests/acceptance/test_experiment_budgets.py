@@ -103,7 +103,15 @@ def assert_whole(project: Project) -> None:
     assert shown(project)["status"] == "completed"
 
 
-@pytest.mark.parametrize("source", [SYNC, WITH_FUNCTION_FIXTURE], ids=["sync", "function fixture"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(SYNC, id="sync"),
+        pytest.param(
+            WITH_FUNCTION_FIXTURE, id="function fixture", marks=pytest.mark.slow("the test of calls in fixtures")
+        ),
+    ],
+)
 def test_sync_rows_and_rows_with_fixtures_stop_at_the_budget(project: Project, server: MockOpenAI, source: str) -> None:
     project.write("eval_it.py", source)
     project.run("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-requests", "100", check=6)
@@ -145,7 +153,13 @@ def test_local_workers_stop_at_the_budget_and_continue_with_a_larger_one(project
     project.run(*submit, "--max-requests", "10")
 
 
-@pytest.mark.parametrize("detach", [False, True], ids=["followed", "detached"])
+@pytest.mark.parametrize(
+    "detach",
+    [
+        pytest.param(False, id="followed", marks=pytest.mark.slow("the detached submission")),
+        pytest.param(True, id="detached"),
+    ],
+)
 def test_a_service_stops_at_the_budget_with_row_tasks_in_its_queue(
     project: Project, server: MockOpenAI, redis_url: str, detach: bool
 ) -> None:

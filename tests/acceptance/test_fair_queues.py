@@ -62,7 +62,9 @@ def test_a_small_experiment_gets_its_share_at_once(busy: Project) -> None:
     assert len(small) / (len(small) + len(others)) > 0.2, len(others)
 
 
-@pytest.mark.parametrize(("priority", "first"), [("high", True), ("low", False)])
+@pytest.mark.parametrize(
+    ("priority", "first"), [("high", True), pytest.param("low", False, marks=pytest.mark.slow("the high priority"))]
+)
 def test_a_higher_priority_runs_first(project: Project, broker_url: str, priority: str, first: bool) -> None:
     project.environment["DOTEVAL_BROKER"] = broker_url
     # All rows of one experiment fit into its time slice of two seconds, on a slow machine too.

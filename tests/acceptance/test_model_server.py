@@ -78,6 +78,7 @@ def test_two_worker_processes_share_a_server_that_ends_with_them(project: Projec
     assert len(stats["servers"]) == 1
 
 
+@pytest.mark.faults
 def test_rows_survive_a_killed_server_and_a_killed_worker_process(project: Project, runtime: Path) -> None:
     project.write("eval_it.py", EVALUATION.replace("ROWS", "400"))
     with project.started("submit", "eval_it.py", "--experiment", "one", "--workers", "2", "--concurrency", "4") as ran:

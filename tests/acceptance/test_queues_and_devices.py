@@ -114,7 +114,13 @@ def test_rows_and_their_fixtures_run_on_workers_of_their_queue(two_queues: Proje
     assert (loads["gpu_model"], loads["small_model"]) == (1, 1)
 
 
-@pytest.mark.parametrize("queues", [("--queue", "gpu,doteval"), ("--queue", "gpu", "--queue", "doteval")])
+@pytest.mark.parametrize(
+    "queues",
+    [
+        ("--queue", "gpu,doteval"),
+        pytest.param(("--queue", "gpu", "--queue", "doteval"), marks=pytest.mark.slow("the option given once")),
+    ],
+)
 def test_a_worker_may_serve_several_queues(two_queues: Project, queues: tuple[str, ...]) -> None:
     with two_queues.started("worker", ".", *queues, "--processes", "1"):
         two_queues.run("submit", "eval_it.py", "--experiment", "x")
@@ -194,7 +200,7 @@ def test_retry_uses_the_queue_of_the_rows(two_queues: Project) -> None:
 
 
 # Not "prefork": that is Celery's default pool, which doteval replaces by its own.
-@pytest.mark.parametrize("pool", ["threads", "processes"])
+@pytest.mark.parametrize("pool", ["threads", pytest.param("processes", marks=pytest.mark.slow("the pool of threads"))])
 def test_a_plain_celery_worker_serves_all_priorities_of_a_queue(two_queues: Project, pool: str) -> None:
     two_queues.environment["DOTEVAL_PATH"] = "."
     program = [sys.executable, "-m", "celery", "-A", "workers", "worker", "-n", "plain@%h", "-Q", "gpu"]

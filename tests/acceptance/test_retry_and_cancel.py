@@ -151,7 +151,14 @@ def test_a_service_runs_the_thousand_failed_of_ten_thousand_rows(project: Projec
     assert sorted(map(int, (project.path / "ran").read_text().split())) == list(range(1, 10_000, 10))
 
 
-@pytest.mark.parametrize("broker", [None, "redis", "rabbitmq"])
+@pytest.mark.parametrize(
+    "broker",
+    [
+        None,
+        pytest.param("redis", marks=pytest.mark.slow("the embedded broker is a Redis, too")),
+        pytest.param("rabbitmq", marks=pytest.mark.variant),
+    ],
+)
 def test_cancel_starts_no_further_rows_and_submitting_again_continues(
     project: Project, broker: str | None, request: pytest.FixtureRequest
 ) -> None:

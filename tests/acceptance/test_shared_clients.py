@@ -177,6 +177,7 @@ def files_with(directory: Path, content: bytes) -> list[Path]:
     return [file for file in directory.rglob("*") if file.is_file() and content in file.read_bytes()]
 
 
+@pytest.mark.slow("tests/integration/clients/test_rate_limits.py, without worker processes")
 def test_all_processes_keep_the_rate_limit_of_the_server(project: Project) -> None:
     with MockOpenAI(rate_limit=60, latency=0.05) as server:
         project.environment |= {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": SECRET}
@@ -191,6 +192,7 @@ def test_all_processes_keep_the_rate_limit_of_the_server(project: Project) -> No
     assert all(record.outcome.status == "done" for record in project.records("one")["eval_it"])
 
 
+@pytest.mark.faults
 def test_usage_of_a_killed_worker_process_is_counted(project: Project, server: MockOpenAI, redis_url: str) -> None:
     """Its rows had their replies but were not stored when it was killed."""
     project.environment["DOTEVAL_BROKER"] = redis_url

@@ -99,7 +99,9 @@ def test_submitting_again_runs_only_failed_rows(project: Project) -> None:
     assert {what for what in again if what.startswith("row ")} == {"row text 13"}
 
 
-@pytest.mark.parametrize("moment", [0, 20, 90, 180])
+@pytest.mark.parametrize(
+    "moment", [20, *(pytest.param(moment, marks=pytest.mark.slow("another moment")) for moment in (0, 90, 180))]
+)
 def test_the_same_command_finishes_after_a_killed_submitter(project: Project, moment: int) -> None:
     project.write("eval_it.py", EVALUATIONS)
     with project.started("submit", "eval_it.py", "--experiment", "first", "--workers", "2") as submitter:

@@ -12,7 +12,10 @@ from tests.support.project import Project
 
 TUTORIAL = Path(__file__).parents[3] / "shared" / "tutorial"
 
-pytestmark = pytest.mark.skipif(not TUTORIAL.is_dir(), reason="the tutorial's files are not beside this checkout")
+pytestmark = [
+    pytest.mark.skipif(not TUTORIAL.is_dir(), reason="the tutorial's files are not beside this checkout"),
+    pytest.mark.slow("the same files under pytest: tests/plugin/test_tutorial_files.py"),
+]
 
 
 def submitted(project: Project, name: str, workers: int = 1) -> str:

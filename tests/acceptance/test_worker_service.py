@@ -39,7 +39,12 @@ SLOW = EVALUATION.replace("asyncio.sleep(0.02)", "asyncio.sleep(0.5)")
 
 
 @pytest.fixture(
-    params=[("redis", None), ("redis", "postgres"), ("rabbitmq", None)], ids=lambda param: "-".join(filter(None, param))
+    params=[
+        ("redis", None),
+        pytest.param(("redis", "postgres"), marks=pytest.mark.variant),
+        pytest.param(("rabbitmq", None), marks=pytest.mark.variant),
+    ],
+    ids=lambda param: "-".join(filter(None, param)),
 )
 def remote(request: pytest.FixtureRequest, project: Project) -> Project:
     """A project with a Redis or RabbitMQ broker, and SQLite or PostgreSQL as its store."""
@@ -113,7 +118,7 @@ def test_sigterm_finishes_rows_in_flight_and_returns_the_others(remote: Project)
     assert remote.counts()["begin"] == 300
 
 
-@pytest.mark.parametrize("pool", [(), ("--pool", "solo")])
+@pytest.mark.parametrize("pool", [(), pytest.param(("--pool", "solo"), marks=pytest.mark.slow("the default pool"))])
 def test_a_plain_celery_worker_runs_rows(project: Project, broker_url: str, pool: tuple[str, ...]) -> None:
     project.environment |= {"DOTEVAL_BROKER": broker_url, "DOTEVAL_PATH": "."}
     project.write("eval_it.py", EVALUATION)
@@ -139,7 +144,7 @@ def stored_by(project: Project, pids: Collection[int]) -> int:
     return sum(record.worker in workers for record in project.records("far")["eval_remote"])
 
 
-# tests/faults/test_worker_death.py tests the same with SQLite on both brokers.
+@pytest.mark.slow("tests/faults/test_worker_death.py, with SQLite on both brokers")
 @pytest.mark.parametrize("remote", [("redis", "postgres")], indirect=True, ids=["postgres"])
 @pytest.mark.parametrize("victim", ["process", "service"])
 def test_a_killed_worker_loses_nothing(remote: Project, victim: str) -> None:

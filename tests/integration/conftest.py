@@ -18,7 +18,7 @@ from tests.support.commands import Commands
 from tests.support.model_servers import ROOT, MakeUser, User, relatives, wait_until
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.variant)])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a result store that does not exist yet."""
     if request.param == "postgresql":

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+import pytest
 
 from doteval.core.broker_url import Broker
 from doteval.supervision import fork_server
@@ -11,7 +14,9 @@ from doteval.supervision.supervisor import worker_command
 from doteval.supervision.worker_config import WorkerOptions
 from tests.support.commands import Commands
 from tests.support.fork_server import WORKER_MODULES
+from tests.support.marks import COLLECTED, LEFT_OUT
 
+ROOT = Path(__file__).parents[2]
 OPTIONS = WorkerOptions(paths=(), storage=None, broker=Broker("redis://host"))
 
 
@@ -27,3 +32,33 @@ def test_commands_begin_without_modules_that_must_be_imported_anew(commands: Com
     shown = commands.run("shown", [], directory=tmp_path, environment=os.environ, timeout=60)
     assert not {"anyio", "doteval", "prometheus_client"} & set(shown.stdout.split())
     assert "sqlmodel" in shown.stdout.split()
+
+
+def test_every_behaviour_is_in_make_test_or_says_why_not(request: pytest.FixtureRequest) -> None:
+    """`make test` has one case of each test at least, unless all of them need another server or break something."""
+    unexplained = []
+    for name, cases in request.config.stash[COLLECTED].items():
+        marks = [{mark.name for mark in case.iter_markers()} & LEFT_OUT for case in cases]
+        fixtures = [set(getattr(case, "fixturenames", ())) for case in cases]
+        needs_server = all({"postgres_server", "rabbitmq_service"} & each for each in fixtures)
+        is_left_out_by_kind = all({"faults", "browser"} & each for each in marks)
+        reasons = [mark for mark in cases[0].iter_markers("slow") if all(mark in case.iter_markers() for case in cases)]
+        if all(marks) and not (needs_server or is_left_out_by_kind or any(mark.args for mark in reasons)):
+            unexplained.append(name)
+    assert unexplained == []
+
+
+def test_a_test_that_is_slow_says_what_comes_closest(request: pytest.FixtureRequest) -> None:
+    slow = [
+        (case.nodeid, mark)
+        for cases in request.config.stash[COLLECTED].values()
+        for case in cases
+        for mark in case.iter_markers("slow")
+    ]
+    assert [name for name, mark in slow if [type(argument) for argument in mark.args] != [str]] == []
+
+
+def test_the_makefile_leaves_out_the_same() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (left_out,) = re.findall(r"^REST := (.+)$", makefile, re.MULTILINE)
+    assert set(left_out.split(" or ")) == LEFT_OUT

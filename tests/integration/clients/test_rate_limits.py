@@ -73,8 +73,14 @@ def _is_kept(reached: float, rejected: float, rate: float) -> bool:
     return reached >= 0.95 * rate and rejected < 0.01
 
 
-@pytest.mark.parametrize("headers", [1, 0], ids=["reported in headers", "learned from rejections"])
-@pytest.mark.parametrize(("workers", "rate"), [(1, 40), (4, 40)])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param(1, id="reported in headers"),
+        pytest.param(0, id="learned from rejections", marks=pytest.mark.slow("a limit that is reported in headers")),
+    ],
+)
+@pytest.mark.parametrize(("workers", "rate"), [pytest.param(1, 40, marks=pytest.mark.slow("four processes")), (4, 40)])
 def test_the_rate_is_used_with_hardly_a_rejection(headers: int, workers: int, rate: float, redis_url: str) -> None:
     with (
         MockOpenAI(rate_limit=rate, latency=0.1, rate_limit_headers=headers) as server,
@@ -89,6 +95,7 @@ def test_the_rate_is_used_with_hardly_a_rejection(headers: int, workers: int, ra
     assert _is_kept(*seen[-1], rate), seen
 
 
+@pytest.mark.slow("the same bucket with the limit of a server")
 def test_user_limits_hold_for_all_processes(redis_url: str) -> None:
     with MockOpenAI() as server, contextlib.ExitStack() as stack:
         for number in range(3):
@@ -97,6 +104,7 @@ def test_user_limits_hold_for_all_processes(redis_url: str) -> None:
     assert 18 <= reached <= 21
 
 
+@pytest.mark.slow("the same bucket with a limit on requests")
 def test_tokens_are_limited(redis_url: str) -> None:
     with MockOpenAI(reply="one two three four five six seven") as server, contextlib.ExitStack() as stack:
         for number in range(2):

@@ -59,6 +59,7 @@ def status_when_ready(user: User) -> list[Any]:
     return status
 
 
+@pytest.mark.faults
 def test_a_server_that_dies_is_restarted_on_the_same_port(user: MakeUser) -> None:
     first, second = user(), user()
     url = first("setup")
@@ -74,6 +75,7 @@ def test_a_server_that_dies_is_restarted_on_the_same_port(user: MakeUser) -> Non
     assert first("client").rstrip("/") == url
 
 
+@pytest.mark.faults
 def test_a_server_that_keeps_dying_fails_for_good(user: MakeUser, tmp_path: Path) -> None:
     """It starts twice, and then exits with an error."""
     script = """
@@ -101,6 +103,7 @@ def test_a_server_that_keeps_dying_fails_for_good(user: MakeUser, tmp_path: Path
     assert one("close") is None
 
 
+@pytest.mark.faults
 def test_a_server_that_hangs_is_restarted(user: MakeUser) -> None:
     one = user(hang_timeout=0.5, stop_timeout=0.5)
     url = one("setup")
@@ -115,6 +118,7 @@ def test_a_server_that_hangs_is_restarted(user: MakeUser) -> None:
     assert one("client").rstrip("/") == url
 
 
+@pytest.mark.faults
 def test_a_server_that_keeps_hanging_fails_for_good(user: MakeUser, tmp_path: Path) -> None:
     """After each start it answers one health check and then hangs."""
     script = """
@@ -140,6 +144,7 @@ def test_a_server_that_keeps_hanging_fails_for_good(user: MakeUser, tmp_path: Pa
     assert (tmp_path / "starts").read_text() == "xxx"
 
 
+@pytest.mark.faults
 def test_the_server_survives_a_killed_user_and_ends_with_the_last_one(user: MakeUser) -> None:
     first, second = user(), user()
     first("setup")
@@ -152,6 +157,7 @@ def test_the_server_survives_a_killed_user_and_ends_with_the_last_one(user: Make
     wait_until(lambda: not is_alive(server), seconds=5)
 
 
+@pytest.mark.faults
 def test_a_killed_keeper_is_replaced_and_the_server_keeps_its_port(user: MakeUser, runtime: Path) -> None:
     """This happens when the systemd service ends whose worker process started the keeper."""
     users = [user() for _ in range(3)]
@@ -181,7 +187,10 @@ def child_of(tmp_path: Path) -> int:
     return int((tmp_path / "child").read_text())
 
 
-@pytest.mark.parametrize("how", ["closed", "user killed", "keeper killed", "server killed"])
+@pytest.mark.parametrize(
+    "how",
+    ["closed", *(pytest.param(f"{who} killed", marks=pytest.mark.faults) for who in ("user", "keeper", "server"))],
+)
 def test_the_whole_process_group_ends(user: MakeUser, tmp_path: Path, runtime: Path, how: str) -> None:
     one = user(command=[sys.executable, "-c", WITH_CHILD, "--port", "{port}"], max_restarts=0)
     one("setup")
@@ -204,6 +213,7 @@ def test_the_whole_process_group_ends(user: MakeUser, tmp_path: Path, runtime: P
         assert "was ended by signal 9" in one("chat")["error"]
 
 
+@pytest.mark.faults
 def test_the_next_user_kills_what_is_left_if_keeper_and_users_are_killed_at_once(
     user: MakeUser, tmp_path: Path, runtime: Path
 ) -> None:
@@ -227,6 +237,7 @@ def test_the_next_user_kills_what_is_left_if_keeper_and_users_are_killed_at_once
     assert another("chat").startswith("mock reply")
 
 
+@pytest.mark.faults
 def test_a_server_that_ignores_sigterm_is_killed(user: MakeUser) -> None:
     script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + textwrap.dedent(
         """
@@ -246,6 +257,7 @@ def test_a_server_that_ignores_sigterm_is_killed(user: MakeUser) -> None:
     assert not is_alive(server)
 
 
+@pytest.mark.faults
 def test_a_user_that_connects_while_the_last_one_leaves_gets_a_server(user: MakeUser) -> None:
     """At any moment, either the old server ends before the new one starts, or it stays."""
     one = user()
@@ -264,6 +276,7 @@ def test_a_user_that_connects_while_the_last_one_leaves_gets_a_server(user: Make
         one = two
 
 
+@pytest.mark.faults
 def test_a_fork_does_not_hold_the_server(tmp_path: Path) -> None:
     """Such as the processes of a prefork pool or of multiprocessing."""
     script = """
@@ -292,6 +305,7 @@ def test_a_fork_does_not_hold_the_server(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.faults
 def test_the_teardown_ends_the_wait_for_a_restart(user: MakeUser, tmp_path: Path) -> None:
     """A row that waits for a restart must not delay the end of the session."""
     # The second start never becomes ready.

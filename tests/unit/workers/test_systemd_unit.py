@@ -44,12 +44,14 @@ def analyze(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["systemd-analyze", *words], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow("needs systemd-analyze, of Debian's package systemd")
 def test_systemd_accepts_it(installed: Path) -> None:
     ran = analyze("verify", str(installed))
     about_it = [line for line in ran.stderr.splitlines() if UNIT.name in line]
     assert about_it == [], ran.stderr
 
 
+@pytest.mark.slow("needs systemd-analyze, of Debian's package systemd")
 def test_it_is_confined(installed: Path) -> None:
     ran = analyze("security", "--offline=true", "--no-pager", str(installed))
     exposure = re.search(r"Overall exposure level for \S+: ([0-9.]+)", ran.stdout)
