@@ -12,7 +12,7 @@ from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatu
 from doteval.core.results import Outcome, Row, RowStatus, Usage
 from doteval.core.run_config import RunConfig
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
-from doteval.submission.status import look
+from doteval.submission.status import experiment_status
 from tests.support.clock import Clock
 from tests.support.fake_queue import FakeQueue
 
@@ -152,5 +152,5 @@ def test_status_says_what_is_spent_and_what_comes_next(
     evaluation = begin(store, Budget(10))
     finish(store, evaluation, 0, 9)
     end(store, evaluation)
-    (found,) = look(store, evaluation.experiment).evaluations
+    (found,) = experiment_status(store, evaluation.experiment).evaluations
     assert found.plan == plan

@@ -10,7 +10,7 @@ import pytest
 
 from doteval.broker.messages import RowTask
 from doteval.coordination.heartbeat import Heartbeat
-from doteval.worker.held_tasks import Hands
+from doteval.worker.held_tasks import HeldTasks
 
 LONG = 3600.0
 Begin = Callable[..., Heartbeat]
@@ -69,11 +69,11 @@ def test_a_duty_that_fails_is_done_again(begin: Begin) -> None:
     assert all(tried.acquire(timeout=10) for _ in range(2))
 
 
-def test_hands_tell_when_they_are_empty() -> None:
-    told: list[None] = []
-    hands = Hands(1, patiently=lambda read: None, leaving=threading.Event(), on_empty=lambda: told.append(None))
-    with hands.hold(RowTask("u", 0, 9), "a"):
-        with hands.hold(RowTask("u", 10, 19), "b"):
+def test_on_empty_is_called_when_no_row_task_is_held() -> None:
+    calls: list[None] = []
+    held = HeldTasks(1, read_store=lambda read: None, leaving=threading.Event(), on_empty=lambda: calls.append(None))
+    with held.hold(RowTask("u", 0, 9), "a"):
+        with held.hold(RowTask("u", 10, 19), "b"):
             pass
-        assert not told
-    assert len(told) == 1
+        assert not calls
+    assert len(calls) == 1
