@@ -111,7 +111,7 @@ class EvaluationItem(pytest.Function):
         self.load(self.wide_fixture_names())
 
     def load(self, names: Iterable[str]) -> None:
-        """Set up fixtures by name. Raises whatever they raise."""
+        """Set up fixtures by name. Raises what they raise."""
         self.loading = True
         try:
             for name in names:

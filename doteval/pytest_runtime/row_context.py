@@ -132,7 +132,7 @@ class RowContext:
             settings["callobj"] = template.obj
         row: RowItem = RowItem.from_parent(template.parent, name=template.name, **settings)
         row.own_markers[:] = template.own_markers
-        # What a row says with record_property belongs to the evaluation, which pytest reports.
+        # pytest reports the evaluation, so that record_property in a row must write to it.
         row.user_properties = template.user_properties
         row.context = self
         return row

@@ -1,4 +1,4 @@
-"""What a scheduler is given to run, and what it needs to know of evaluations and their fixtures."""
+"""Assignments of rows to a scheduler, and the protocols through which it reaches evaluations and fixtures."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class Scheduler:
         finally:
             with self._closing_lock:
                 self._closed = True
-            # What came in before the scheduler was closed.
+            # Assignments may have come in before the scheduler was closed.
             self._drain_inbox()
 
     def run(self, assignment: Assignment) -> None:
@@ -128,7 +128,7 @@ class Scheduler:
         window = self._calls.window if item is None or item is current else self._window_of(item)
         return window.size * ((item.spec.batch_size if item is not None else None) or 1)
 
-    # What follows runs on the scheduler's thread.
+    # The methods below run on the scheduler's thread.
 
     def _work_until(self, over: Callable[[], bool]) -> None:
         self._fill()

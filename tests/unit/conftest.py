@@ -1,4 +1,4 @@
-"""What unit tests share: embedded pytest sessions, a dispatcher on its own store, eval functions, the command line."""
+"""Fixtures of the unit tests: embedded pytest sessions, a dispatcher on its own store, eval functions, the CLI."""
 
 from __future__ import annotations
 
