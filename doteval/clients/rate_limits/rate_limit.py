@@ -3,7 +3,7 @@
 Two token buckets, of requests and of tokens, mirror the server's own. A server that reports in headers what is left
 sets their rate and level. The rate of one that only rejects is learned: after a 429 a little less than what it
 accepted, then slowly more until the next 429. `RedisRateLimits` runs the same algorithm in Lua (``rate_limit.lua``) for
-all worker processes; tests/integration/clients/test_rate_limit_lua.py compares the two step by step.
+all worker processes; a test compares the two step by step (test_rate_limit_lua).
 """
 
 from __future__ import annotations

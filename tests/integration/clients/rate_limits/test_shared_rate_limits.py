@@ -14,7 +14,7 @@ import pytest
 
 from doteval.mock_openai import MockOpenAI
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 WORKER = """
 import asyncio, itertools, sys

@@ -22,7 +22,7 @@ from doteval.clients.cache.sqlite import SQLiteStorage
 from doteval.core.liveness import LEASE_SECONDS
 from doteval.errors import ResourceError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 Open = Callable[..., ReplyCache]
 
 
