@@ -20,6 +20,7 @@ def command(name: str, evaluation: str | None, reason: str | None, storage: str 
     """
     from doteval.cli import terminal
     from doteval.core.experiments import EvaluationStatus
+    from doteval.core.states import EvaluationEnd
 
     with existing_store(storage) as store:
         found = chosen(store.evaluations.of(store.experiments.find(name)), evaluation, name)
@@ -28,7 +29,11 @@ def command(name: str, evaluation: str | None, reason: str | None, storage: str 
             each
             for each in found
             if store.evaluations.set_status(
-                each.id, EvaluationStatus.CANCELLED, why, only_from=EvaluationStatus.RUNNING
+                each.id,
+                EvaluationStatus.CANCELLED,
+                why,
+                end_cause=EvaluationEnd.CANCELLED_BY_USER,
+                only_from=EvaluationStatus.RUNNING,
             )
         ]
         if not cancelled:

@@ -65,7 +65,7 @@ def raise_unless_completed(experiment: Experiment, evaluations: list[Evaluation]
             "; ".join(f"{evaluation.spec.nodeid} failed: {evaluation.reason}" for evaluation in failed),
             remedy="Fix what the reason names and submit again. Rows that are done are not run again.",
         )
-    stopped = [evaluation for evaluation in evaluations if evaluation.stopped_at_budget]
+    stopped = [stop for evaluation in evaluations if (stop := evaluation.budget_stop) is not None]
     if stopped:
-        pending = sum(evaluation.counts.pending for evaluation in stopped)
-        raise budget_error(experiment.name, stopped[-1].reason or "", pending=pending)
+        pending = sum(evaluation.counts.pending for evaluation in evaluations if evaluation.stopped_at_budget)
+        raise budget_error(experiment.name, stopped[-1], pending=pending)

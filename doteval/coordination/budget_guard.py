@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from doteval.core.budgets import Budget, Spent
+from doteval.core.budgets import Budget, BudgetStop, Spent
 from doteval.core.experiments import Experiment
 from doteval.store import GroupWriter, Store
 
@@ -27,7 +27,7 @@ _MARGIN_AT_FIRST = 100
 _FLUSH_SECONDS = 0.5
 
 
-def used_up(store: Store, experiment: Experiment, budget: Budget) -> str | None:
+def used_up(store: Store, experiment: Experiment, budget: Budget) -> BudgetStop | None:
     """Why an experiment may begin no further row within a budget, None if it may. Costs a query, whatever its size."""
     if not budget:
         return None
@@ -57,7 +57,8 @@ def budget_guard_for(
         return read(store) if read_store is None else read_store(read)
 
     def refused(so_far: Spent) -> BaseException:
-        return refuse(budget.used_up_by(so_far, lambda: store.usage.unpriced_models(experiment)) or "")
+        stop = budget.used_up_by(so_far, lambda: store.usage.unpriced_models(experiment))
+        return refuse("" if stop is None else stop.message)
 
     return BudgetGuard(budget, spent, writer.flush, refused, leaving=leaving, left=left)
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.liveness import LATE_AFTER_SECONDS
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
-from doteval.store import DRAINING, HeldRange, Store, WorkerState
+from doteval.core.states import WorkerEnd, WorkerPhase
+from doteval.store import HeldRange, Store, WorkerState
 
 _LOOK_SECONDS = 0.5
 
@@ -83,7 +84,7 @@ def _end_killed(store: Store, evaluations: Sequence[Evaluation]) -> None:
     whole = {HeldRange.whole(evaluation.uid) for evaluation in evaluations}
     for worker in store.workers.live():
         if whole.intersection(worker.holding) and has_ended(worker):
-            store.workers.end(worker.id, reason="was killed, or ended without a word")
+            store.workers.end(worker.id, WorkerEnd.LOST, reason="was killed, or ended without recording why")
 
 
 def _wait_while(
@@ -107,5 +108,5 @@ def _serving(store: Store, evaluation: Evaluation) -> WorkerState | None:
     if evaluation.status is not EvaluationStatus.RUNNING:
         return None
     queue = evaluation.queue or DEFAULT_QUEUE
-    live = store.workers.live()
-    return next((worker for worker in live if queue in worker.info.queues and worker.state != DRAINING), None)
+    serving = (worker for worker in store.workers.live() if queue in worker.info.queues)
+    return next((worker for worker in serving if worker.state is not WorkerPhase.DRAINING), None)

@@ -20,8 +20,10 @@ from doteval.concurrency import ASYNC_CONCURRENCY
 from doteval.coordination.budget_guard import used_up
 from doteval.coordination.lost_rows import LostRows, have_reported, without_held
 from doteval.coordination.task_sizing import TaskSize, most_unknown, tapered, task_size
+from doteval.core.budgets import BudgetStop
 from doteval.core.experiments import Evaluation, EvaluationStatus
-from doteval.store import LOADING, LoadFailure, Store, WorkerState, held_by
+from doteval.core.states import EvaluationEnd, LoadFailureKind, WorkerPhase
+from doteval.store import LoadFailure, Store, WorkerState, held_by
 
 # Messages that may wait in the queue: enough for any number of worker processes, and a bound for
 # the broker's memory (1.8 KB a message) however large the dataset is.
@@ -102,7 +104,7 @@ class Dispatcher:
 
         Nothing is published while the evaluation's budget is used up.
         """
-        if self._used_up_reason(evaluation):
+        if self._budget_stop(evaluation):
             return 0
         cursor = self._store.evaluations.published(evaluation.id)
         size, most = self._size(evaluation, cursor)
@@ -140,10 +142,13 @@ class Dispatcher:
         if current.status is not EvaluationStatus.RUNNING:
             return current
         if verdict := self._load_verdict(current):
-            self._store.evaluations.set_status(current.id, verdict[0], verdict[1], only_from=EvaluationStatus.RUNNING)
+            status, cause, reason = verdict
+            self._store.evaluations.set_status(
+                current.id, status, reason, end_cause=cause, only_from=EvaluationStatus.RUNNING
+            )
             return self._store.evaluations.by_uid(evaluation.uid)
-        if reason := self._used_up_reason(current):
-            return self._stop(current, reason)
+        if stop := self._budget_stop(current):
+            return self._stop(current, stop)
         self._used_up.pop(current.id, None)
         # To find that nothing is pending among rows that are done, all of them would be read.
         if current.counts.pending:
@@ -164,11 +169,11 @@ class Dispatcher:
         """How many messages wait where those of the evaluation do."""
         return self._publisher.queued(_lane(cursor), queue=self.queue_of(evaluation))
 
-    def _used_up_reason(self, evaluation: Evaluation) -> str | None:
+    def _budget_stop(self, evaluation: Evaluation) -> BudgetStop | None:
         """Why no further row of it may begin by its budget, None if one may."""
         return used_up(self._store, evaluation.experiment, evaluation.config.budget)
 
-    def _stop(self, evaluation: Evaluation, reason: str) -> Evaluation:
+    def _stop(self, evaluation: Evaluation, stop: BudgetStop) -> Evaluation:
         """End an evaluation whose budget is used up, once its dataset is read and its rows in flight have ended."""
         since = self._used_up.setdefault(evaluation.id, self._clock())
         waited = self._clock() - since
@@ -181,7 +186,11 @@ class Dispatcher:
             return evaluation
         self._used_up.pop(evaluation.id)
         self._store.evaluations.set_status(
-            evaluation.id, EvaluationStatus.CANCELLED, reason, only_from=EvaluationStatus.RUNNING
+            evaluation.id,
+            EvaluationStatus.CANCELLED,
+            stop.message,
+            end_cause=stop.cause,
+            only_from=EvaluationStatus.RUNNING,
         )
         return self._store.evaluations.by_uid(evaluation.uid)
 
@@ -280,7 +289,7 @@ class Dispatcher:
             if queue in worker.info.queues or any(held.evaluation_uid == evaluation.uid for held in worker.holding)
         ]
 
-    def _load_verdict(self, evaluation: Evaluation) -> tuple[EvaluationStatus, str] | None:
+    def _load_verdict(self, evaluation: Evaluation) -> tuple[EvaluationStatus, EvaluationEnd, str] | None:
         """How the evaluation ends if no live worker process can load its fixtures, else None.
 
         One that could not leaves, and another takes its place: were that one always waited for, processes that
@@ -298,9 +307,10 @@ class Dispatcher:
         if not self._store.results.writers(evaluation.id).isdisjoint({worker.id for worker in live} - failed_on):
             return None
         last = failures[-1]
-        if last.skipped:
-            return EvaluationStatus.COMPLETED, f"skipped: {last.error.removeprefix('Skipped: ')}"
-        return EvaluationStatus.FAILED, f"{last.fixture} failed on every worker process: {last.error}"
+        if last.kind is LoadFailureKind.SKIPPED:
+            return EvaluationStatus.COMPLETED, EvaluationEnd.SKIPPED, f"skipped: {last.error}"
+        reason = f"{last.fixture} failed on every worker process: {last.error}"
+        return EvaluationStatus.FAILED, EvaluationEnd.FIXTURES_FAILED, reason
 
 
 def _follows_failures(worker: WorkerState, failures: Sequence[LoadFailure]) -> bool:
@@ -311,7 +321,7 @@ def _follows_failures(worker: WorkerState, failures: Sequence[LoadFailure]) -> b
     predecessor had other files may have the right ones: these get a second chance.
     """
     before = [each for each in failures if each.service == worker.info.service and each.failed_at <= worker.started_at]
-    once = worker.state == LOADING and bool(before) and not before[-1].of_code
+    once = worker.state is WorkerPhase.LOADING and bool(before) and before[-1].kind is not LoadFailureKind.OTHER_CODE
     return len(before) >= (1 if once else 2)
 
 

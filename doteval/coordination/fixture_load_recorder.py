@@ -8,12 +8,13 @@ import time
 
 from doteval.core.metering import together
 from doteval.core.results import Usage
+from doteval.core.states import LoadFailureKind
 from doteval.errors import StoreError, UnstorableValueError
 from doteval.pytest_runtime.evaluation_setup import fixture_definitions
 from doteval.pytest_runtime.items import EvaluationItem
 from doteval.pytest_runtime.load_timer import Load, Stats
 from doteval.runner.assignments import LoadFailedError
-from doteval.store import CODE, Store
+from doteval.store import EVALUATION_FILES, Store
 
 logger = logging.getLogger("doteval.worker")
 
@@ -87,7 +88,9 @@ class LoadRecorder:
                 "fixtures",
                 error.item.evaluation_path,
                 0.0,
-                error=f"{type(cause).__name__}: {cause}",
+                # A skip is no error, and its type no news.
+                error=str(cause) if error.skipped else f"{type(cause).__name__}: {cause}",
+                failure=LoadFailureKind.SKIPPED if error.skipped else LoadFailureKind.ERROR,
                 evaluation_id=evaluation_id,
             )
 
@@ -95,7 +98,15 @@ class LoadRecorder:
         """This process will not run an evaluation: its files are not the submitter's."""
         if evaluation_id not in self._failed_for:
             self._failed_for.add(evaluation_id)
-            self._store.loads.begin(self._worker_id, CODE, "", 0.0, error=message, evaluation_id=evaluation_id)
+            self._store.loads.begin(
+                self._worker_id,
+                EVALUATION_FILES,
+                "",
+                0.0,
+                error=message,
+                failure=LoadFailureKind.OTHER_CODE,
+                evaluation_id=evaluation_id,
+            )
 
 
 def _unstorable(error: UnstorableValueError) -> Stats:

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from doteval.core.states import EvaluationEnd
 from doteval.errors import BudgetError, UsageError
-
-# What the reason begins with where an evaluation stopped at its budget.
-_REASON = "the budget "
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,14 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetStop:
+    """Why an experiment may begin no further row: the cause, and a message for people."""
+
+    cause: EvaluationEnd
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """What may be spent before no further row is begun; None means any amount."""
 
@@ -52,7 +58,7 @@ class Budget:
         """What is left of each bound that there is."""
         return tuple(left for left, _ in self._bounds(spent))
 
-    def used_up_by(self, spent: Spent, unpriced_models: Callable[[], Sequence[str]] = list) -> str | None:
+    def used_up_by(self, spent: Spent, unpriced_models: Callable[[], Sequence[str]] = list) -> BudgetStop | None:
         """Why no further row may begin, None if one may.
 
         A budget in dollars cannot be kept once tokens without a price were spent, and so counts as used up;
@@ -60,9 +66,12 @@ class Budget:
         """
         if self.cost is not None and spent.unpriced:
             whose = f" for {', '.join(unpriced_models()) or 'a model'}"
-            return f"{_REASON}of {_money(self.cost)} cannot be kept: no price is known{whose}"
+            message = f"the budget of {_money(self.cost)} cannot be kept: no price is known{whose}"
+            return BudgetStop(EvaluationEnd.BUDGET_UNPRICED, message)
         used_up = [text for left, text in self._bounds(spent) if left <= 0]
-        return f"{_REASON}is used up: {', '.join(used_up)}" if used_up else None
+        if not used_up:
+            return None
+        return BudgetStop(EvaluationEnd.BUDGET_USED_UP, f"the budget is used up: {', '.join(used_up)}")
 
     def compare(self, spent: Spent) -> str:
         """What is spent of each bound that there is: ``103 of 100 requests, $0.2000 of $1.00``."""
@@ -77,13 +86,13 @@ class Budget:
             yield self.cost - spent.cost, f"{_money(spent.cost)} of {_money(self.cost)}"
 
 
-def budget_error(experiment: str, reason: str, *, pending: int) -> BudgetError:
-    """The error that tells the user of an experiment whose budget is used up, for `reason`, with so many rows left."""
+def budget_error(experiment: str, stop: BudgetStop, *, pending: int) -> BudgetError:
+    """The error for the user of an experiment that `stop` has ended with `pending` rows left."""
     rows = f"; {pending:,} {'row is' if pending == 1 else 'rows are'} pending" if pending else ""
     return BudgetError(
-        f"experiment {experiment!r}: {reason}{rows}",
+        f"experiment {experiment!r}: {stop.message}{rows}",
         remedy="To go on, submit it again with a larger budget, or without one."
-        if "no price" not in reason
+        if stop.cause is not EvaluationEnd.BUDGET_UNPRICED
         else "Put the prices into the table that `prices` in [tool.doteval] names, and begin another experiment; or go "
         "on with --max-tokens instead of --max-cost.",
     )

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from doteval.core.budgets import BudgetStop
 from doteval.core.run_config import RunConfig
+from doteval.core.states import EvaluationEnd
 
 
 class EvaluationStatus(StrEnum):
@@ -67,7 +69,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An evaluation in the store. `uid` names it in messages: two stores never share one."""
+    """An evaluation in the store. `uid` names it in messages: two stores never share one.
+
+    `end_cause` is why it ended otherwise than with all of its rows, and `reason` says so to people.
+    """
 
     id: int
     uid: str
@@ -78,6 +83,7 @@ class Evaluation:
     counts: Counts
     created_at: datetime
     finished_at: datetime | None = None
+    end_cause: EvaluationEnd | None = None
 
     @property
     def name(self) -> str:
@@ -95,7 +101,14 @@ class Evaluation:
     @property
     def stopped_at_budget(self) -> bool:
         """Whether it stopped because its budget was used up."""
-        return self.status is EvaluationStatus.CANCELLED and (self.reason or "").startswith("the budget ")
+        return self.end_cause is not None and self.end_cause.is_of_budget
+
+    @property
+    def budget_stop(self) -> BudgetStop | None:
+        """The budget's reason for its end, None if it did not stop at its budget."""
+        if self.end_cause is None or not self.end_cause.is_of_budget:
+            return None
+        return BudgetStop(self.end_cause, self.reason or "")
 
     @property
     def queue(self) -> str | None:

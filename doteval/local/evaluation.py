@@ -14,11 +14,13 @@ from doteval.analysis.summary import Summary, summarize
 from doteval.coordination.budget_guard import BudgetGuard, budget_guard_for, used_up
 from doteval.coordination.claims import wait_for_claim
 from doteval.coordination.ingest import ingest_dataset
+from doteval.core.budgets import BudgetStop
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.metering import Place
 from doteval.core.results import Outcome, Row, RowStatus, Usage
+from doteval.core.states import EvaluationEnd
 from doteval.datasets import Dataset, open_dataset
-from doteval.errors import BudgetError, ChangedError, DotEvalError
+from doteval.errors import BudgetError, ChangedError, DotEvalError, UsageError
 from doteval.local.options import LocalOptions
 from doteval.local.progress import ProgressLine, Screen
 from doteval.local.store_session import StoreSession
@@ -242,15 +244,23 @@ class LocalEvaluation:
         evaluations, evaluation_id = self._store.evaluations, self._evaluation.id
         if isinstance(cut, BudgetError) and evaluations.counts(evaluation_id).pending:
             # Rows that were in flight have spent more since it was refused.
-            reason = used_up(self._store, self._local.experiment, self._options.config.budget) or cut.message
-            evaluations.set_status(evaluation_id, EvaluationStatus.CANCELLED, reason)
+            stop = used_up(self._store, self._local.experiment, self._options.config.budget)
+            stop = stop or BudgetStop(EvaluationEnd.BUDGET_USED_UP, cut.message)
+            evaluations.set_status(evaluation_id, EvaluationStatus.CANCELLED, stop.message, end_cause=stop.cause)
         elif cut is not None and not isinstance(cut, ChangedError | BudgetError):
             reason = cut.message if isinstance(cut, DotEvalError) else str(cut)
-            evaluations.set_status(evaluation_id, EvaluationStatus.FAILED, reason)
+            cause = EvaluationEnd.ERROR
+            if isinstance(cut, TooManyErrorsError):
+                cause = EvaluationEnd.TOO_MANY_ERRORS
+            elif isinstance(cut, UsageError):
+                cause = EvaluationEnd.DATASET_REFUSED
+            evaluations.set_status(evaluation_id, EvaluationStatus.FAILED, reason, end_cause=cause)
         elif not evaluations.counts(evaluation_id).pending:
             # A dataset that has changed takes nothing from what is there.
             evaluations.set_status(evaluation_id, EvaluationStatus.COMPLETED)
 
     def _interrupted(self) -> None:
         self._local.writer.flush()
-        self._store.evaluations.set_status(self._evaluation.id, EvaluationStatus.CANCELLED, "interrupted")
+        self._store.evaluations.set_status(
+            self._evaluation.id, EvaluationStatus.CANCELLED, "interrupted", end_cause=EvaluationEnd.INTERRUPTED
+        )

@@ -12,6 +12,7 @@ from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.heartbeat import Heartbeat
 from doteval.core.experiments import Evaluation
 from doteval.core.liveness import BEAT_SECONDS
+from doteval.core.states import WorkerPhase
 from doteval.store import GroupWriter, HeldRange, Store, WorkerInfo, WorkerState
 
 
@@ -56,4 +57,4 @@ class StoreSession:
 
     def _beat(self) -> None:
         with self._telling:
-            self.store.workers.beat(self._worker_id, state="ready", holding=self._holding)
+            self.store.workers.beat(self._worker_id, state=WorkerPhase.READY, holding=self._holding)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from doteval.core.states import WorkerPhase
 from doteval.monitoring.endpoint import Endpoint, Reply, figures_of, json_reply
 from doteval.monitoring.process_figures import collected
 from doteval.store import Store
@@ -57,7 +58,7 @@ class Health:
         here = socket.gethostname()
         live = [each for each in self._store.workers.live() if each.info.hostname == here and each.info.pid in own]
         states = [{"name": each.info.service, "pid": each.info.pid, "state": each.state} for each in live]
-        ready = any(each.state == "ready" for each in live)
+        ready = any(each.state is WorkerPhase.READY for each in live)
         failed = [
             {"name": each.name, "tries": each.tries, "reason": each.reason} for each in self._processes.failed_starts()
         ]

@@ -7,19 +7,17 @@ everybody reads it from here. SQLite by default, PostgreSQL for more than one ma
 from doteval.store.attempts import Attempt
 from doteval.store.crashes import CrashedRow, TimedOutRow
 from doteval.store.experiments import ExperimentOverview
-from doteval.store.fixture_loads import CODE, LoadFailure
+from doteval.store.fixture_loads import EVALUATION_FILES, LoadFailure
 from doteval.store.group_writer import GroupWriter
 from doteval.store.result_rows import NewResult, new_execution
 from doteval.store.results import ErrorCount
 from doteval.store.rows import DatasetState, RowRange
 from doteval.store.store import Store
 from doteval.store.usage import LoadUsage, LostUsage, ModelUsage, UsageGroup, UsageReport, WorkerUsage
-from doteval.store.workers import DRAINING, LOADING, HeldRange, WorkerInfo, WorkerState, held_by
+from doteval.store.workers import HeldRange, WorkerInfo, WorkerState, held_by
 
 __all__ = [
-    "CODE",
-    "DRAINING",
-    "LOADING",
+    "EVALUATION_FILES",
     "Attempt",
     "CrashedRow",
     "DatasetState",

@@ -11,6 +11,7 @@ from sqlalchemy import Row, Select, bindparam, func, or_, select, update
 from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.core.json_codec import decode, encode
 from doteval.core.run_config import RunConfig
+from doteval.core.states import EvaluationEnd
 from doteval.errors import ChangedError, NotFoundError
 from doteval.store.counters import remove_results
 from doteval.store.engine import Database, database_time, insert_into
@@ -78,7 +79,12 @@ class Evaluations:
                 update(EVALUATION)
                 .where(EVALUATION.c.id == stored.id)
                 .values(
-                    **described, epochs=epochs, status=EvaluationStatus.RUNNING.value, reason=None, finished_at=None
+                    **described,
+                    epochs=epochs,
+                    status=EvaluationStatus.RUNNING.value,
+                    reason=None,
+                    end_cause=None,
+                    finished_at=None,
                 )
             )
             forgive_failures(connection, stored.id)
@@ -150,15 +156,26 @@ class Evaluations:
         status: EvaluationStatus,
         reason: str | None = None,
         *,
+        end_cause: EvaluationEnd | None = None,
         only_from: EvaluationStatus | None = None,
     ) -> bool:
-        """Set the status; with `only_from`, only if it is that one now. True if it was set."""
+        """Set the status; with `only_from`, only if it is that one now. True if it was set.
+
+        `end_cause` is why the evaluation ends otherwise than with all of its rows; `reason` says so to people.
+        """
         change = update(EVALUATION).where(EVALUATION.c.id == evaluation_id)
         if only_from is not None:
             change = change.where(EVALUATION.c.status == only_from.value)
         finished = None if status is EvaluationStatus.RUNNING else database_time()
         with self._database.write() as connection:
-            done = connection.execute(change.values(status=status.value, reason=reason, finished_at=finished))
+            done = connection.execute(
+                change.values(
+                    status=status.value,
+                    reason=reason,
+                    end_cause=None if end_cause is None else end_cause.value,
+                    finished_at=finished,
+                )
+            )
             if status is EvaluationStatus.RUNNING:
                 forgive_failures(connection, evaluation_id)
             return done.rowcount > 0
@@ -190,7 +207,12 @@ class Evaluations:
             if _counts(line).pending:
                 return False
             change = update(EVALUATION).where(EVALUATION.c.id == evaluation_id)
-            done = {"status": EvaluationStatus.COMPLETED.value, "reason": None, "finished_at": database_time()}
+            done = {
+                "status": EvaluationStatus.COMPLETED.value,
+                "reason": None,
+                "end_cause": None,
+                "finished_at": database_time(),
+            }
             connection.execute(change.values(done))
             return True
 
@@ -268,6 +290,7 @@ def _evaluation(line: Row[Any]) -> Evaluation:
         ),
         status=EvaluationStatus(line.status),
         reason=line.reason,
+        end_cause=None if line.end_cause is None else EvaluationEnd(line.end_cause),
         counts=_counts(line),
         created_at=moment(line.created_at),
         finished_at=None if line.finished_at is None else moment(line.finished_at),

@@ -10,17 +10,18 @@ from typing import Any
 from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, insert, select, update
 
 from doteval.core.json_codec import encode
+from doteval.core.states import LoadFailureKind
 from doteval.store.engine import Database, database_time
 from doteval.store.experiments import moment
 from doteval.store.tables import RESOURCE_LOAD, WORKER
 
-# What takes the place of a fixture where a worker process has other files than the submitter.
-CODE = "(evaluation files)"
+# What takes the place of a fixture's name where a worker process has other files than the submitter.
+EVALUATION_FILES = "(evaluation files)"
 
 
 @dataclass(frozen=True, slots=True)
 class LoadFailure:
-    """Why a worker process cannot run an evaluation. `error` is ``Type: message``.
+    """Why a worker process cannot run an evaluation. `error` is for people: ``Type: message``, or why to skip.
 
     `service` is the name of the worker process, which the one that takes its place has too.
     """
@@ -28,18 +29,9 @@ class LoadFailure:
     worker_id: int
     fixture: str
     error: str
+    kind: LoadFailureKind
     service: str
     failed_at: datetime
-
-    @property
-    def skipped(self) -> bool:
-        """Whether the fixture, or a mark, said to skip."""
-        return self.error.startswith("Skipped: ")
-
-    @property
-    def of_code(self) -> bool:
-        """Whether its files are not the submitter's. Those of the process that takes its place may be."""
-        return self.fixture == CODE
 
 
 class Loads:
@@ -56,6 +48,7 @@ class Loads:
         seconds: float,
         *,
         error: str | None = None,
+        failure: LoadFailureKind = LoadFailureKind.ERROR,
         evaluation_id: int | None = None,
     ) -> int:
         """Say that a session fixture was set up, or why it was not. `seconds` is what that took.
@@ -71,6 +64,7 @@ class Loads:
             "loaded_at": database_time(),
             "seconds": seconds,
             "error": error,
+            "failure": None if error is None else failure.value,
         }
         with self._database.write() as connection:
             statement = insert(RESOURCE_LOAD).values(line).returning(RESOURCE_LOAD.c.id)
@@ -80,7 +74,17 @@ class Loads:
         """Which worker processes said that they cannot run an evaluation, since it was asked for last; oldest first."""
         with self._database.read() as connection:
             found = connection.execute(_FAILURES, {"evaluation": evaluation_id})
-            return [LoadFailure(*line[:4], moment(line.loaded_at)) for line in found]
+            return [
+                LoadFailure(
+                    line.worker_id,
+                    line.fixture,
+                    line.error,
+                    LoadFailureKind(line.failure or LoadFailureKind.ERROR),
+                    line.service,
+                    moment(line.loaded_at),
+                )
+                for line in found
+            ]
 
     def snapshot(self, load_id: int, stats: Mapping[str, Any] | str) -> None:
         """Keep what the fixture's ``get_stats()`` says now; a later one takes its place.
@@ -125,6 +129,7 @@ _FAILURES = (
         RESOURCE_LOAD.c.worker_id,
         RESOURCE_LOAD.c.fixture,
         RESOURCE_LOAD.c.error,
+        RESOURCE_LOAD.c.failure,
         WORKER.c.service,
         RESOURCE_LOAD.c.loaded_at,
     )

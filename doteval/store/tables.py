@@ -68,6 +68,7 @@ class EvaluationTable(SQLModel, table=True):
     epochs: int
     status: str = Field(sa_type=Text)
     reason: str | None = Field(sa_type=SafeText)
+    end_cause: str | None = Field(sa_type=Text)
     created_at: float
     finished_at: float | None
     published: int = Field(sa_type=BigInteger)
@@ -243,6 +244,8 @@ class WorkerTable(SQLModel, table=True):
     clock_offset: float | None
     left_at: float | None
     reason: str | None = Field(sa_type=SafeText)
+    end_cause: str | None = Field(sa_type=Text)
+    exit_code: int | None
 
 
 class ResourceLoadTable(SQLModel, table=True):
@@ -262,6 +265,7 @@ class ResourceLoadTable(SQLModel, table=True):
     loaded_at: float
     seconds: float
     error: str | None = Field(sa_type=SafeText)
+    failure: str | None = Field(sa_type=Text)
     stats: str | None = Field(sa_type=Text)
     torn_down_at: float | None
     teardown_seconds: float | None

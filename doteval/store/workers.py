@@ -13,12 +13,12 @@ from sqlalchemy import Connection, Row, Select, bindparam, insert, select, updat
 from doteval.core.experiments import Evaluation
 from doteval.core.json_codec import decode, encode
 from doteval.core.liveness import DEAD_AFTER_SECONDS
+from doteval.core.states import WorkerEnd, WorkerPhase
 from doteval.store.engine import Database, database_time
 from doteval.store.experiments import moment
 from doteval.store.rows import RowRange
 from doteval.store.tables import WORKER
 
-LOADING, DRAINING, LEFT = "loading", "draining", "left"
 # The greatest index that a row may have.
 LAST_INDEX = (1 << 40) - 1
 
@@ -62,14 +62,14 @@ class HeldRange:
 class WorkerState:
     """A worker process as the store knows it.
 
-    `state` is loading, ready, draining or left; `age` is the time since it was last heard of, in seconds by
-    the database's clock; `clock_offset` is how many seconds its own clock is ahead of that one, None before its
-    first beat; `reason` says why it left.
+    `age` is the time since it was last heard of, in seconds by the database's clock; `clock_offset` is how many
+    seconds its own clock is ahead of that one, None before its first beat. `end_cause` is how it ended, `reason` says
+    so to people, and `exit_code` is what its supervisor saw: -9 after SIGKILL.
     """
 
     id: int
     info: WorkerInfo
-    state: str
+    state: WorkerPhase
     started_at: datetime
     beat_at: datetime
     left_at: datetime | None
@@ -77,6 +77,8 @@ class WorkerState:
     holding: tuple[HeldRange, ...]
     age: float
     clock_offset: float | None = None
+    end_cause: WorkerEnd | None = None
+    exit_code: int | None = None
 
 
 def held_by(workers: Iterable[WorkerState], evaluation_uid: str) -> list[RowRange]:
@@ -101,7 +103,7 @@ class Workers:
             "device": info.device,
             "concurrency": info.concurrency,
             "versions": encode(dict(info.versions or {})),
-            "state": LOADING,
+            "state": WorkerPhase.LOADING.value,
             "holding": "[]",
             "started_at": database_time(),
             "beat_at": database_time(),
@@ -109,12 +111,12 @@ class Workers:
         with self._database.write() as connection:
             return int(connection.execute(insert(WORKER).values(line).returning(WORKER.c.id)).scalar_one())
 
-    def beat(self, worker_id: int, *, state: str, holding: Sequence[HeldRange]) -> None:
+    def beat(self, worker_id: int, *, state: WorkerPhase, holding: Sequence[HeldRange]) -> None:
         """Say that the worker process lives, what it is doing, and which rows it holds."""
         held = _encoded(holding)
         with self._database.write() as connection:
             # Our clock is read when the transaction has begun, for which SQLite may let us wait.
-            connection.execute(_BEAT, {"worker": worker_id, "says": state, "holds": held, "now": time.time()})
+            connection.execute(_BEAT, {"worker": worker_id, "says": str(state), "holds": held, "now": time.time()})
 
     def claim(
         self, worker_id: int, evaluation: Evaluation, *, is_gone: Callable[[WorkerState], bool]
@@ -138,19 +140,23 @@ class Workers:
             )
         return None
 
-    def end(self, worker_id: int, *, reason: str) -> None:
-        """Say that the worker process leaves. It holds nothing any more; the first reason stays."""
+    def end(self, worker_id: int, cause: WorkerEnd = WorkerEnd.LEFT, *, reason: str) -> None:
+        """Say that the worker process leaves. It holds nothing any more; the first cause and reason stay."""
         with self._database.write() as connection:
-            connection.execute(_leaving(reason).where(WORKER.c.id == worker_id))
+            connection.execute(_leaving(cause, reason).where(WORKER.c.id == worker_id))
 
-    def end_process(self, hostname: str, pid: int, *, reason: str) -> int | None:
+    def end_process(
+        self, hostname: str, pid: int, cause: WorkerEnd, *, reason: str, exit_code: int | None = None
+    ) -> int | None:
         """Say that the process of that id on that host is gone: for its supervisor. Returns the worker's id.
 
         None if no worker of that process is known to live.
         """
         with self._database.write() as connection:
             ended = connection.execute(
-                _leaving(reason).where(WORKER.c.hostname == hostname, WORKER.c.pid == pid).returning(WORKER.c.id)
+                _leaving(cause, reason, exit_code)
+                .where(WORKER.c.hostname == hostname, WORKER.c.pid == pid)
+                .returning(WORKER.c.id)
             ).all()
         return max((int(line.id) for line in ended), default=None)
 
@@ -189,11 +195,18 @@ def _encoded(holding: Sequence[HeldRange]) -> str:
     return encode([[part.evaluation_uid, part.first, part.last] for part in holding])
 
 
-def _leaving(reason: str) -> Any:
+def _leaving(cause: WorkerEnd, reason: str, exit_code: int | None = None) -> Any:
     return (
         update(WORKER)
         .where(WORKER.c.left_at.is_(None))
-        .values(state=LEFT, left_at=database_time(), reason=reason, holding="[]")
+        .values(
+            state=WorkerPhase.LEFT.value,
+            left_at=database_time(),
+            end_cause=cause.value,
+            reason=reason,
+            exit_code=exit_code,
+            holding="[]",
+        )
     )
 
 
@@ -209,11 +222,13 @@ def _state(line: Row[*tuple[Any, ...]]) -> WorkerState:
             decode(line.versions),
             line.device,
         ),
-        state=line.state,
+        state=WorkerPhase(line.state),
         started_at=moment(line.started_at),
         beat_at=moment(line.beat_at),
         left_at=None if line.left_at is None else moment(line.left_at),
         reason=line.reason,
+        end_cause=None if line.end_cause is None else WorkerEnd(line.end_cause),
+        exit_code=line.exit_code,
         holding=tuple(HeldRange(*part) for part in decode(line.holding)),
         age=max(0.0, line.age),
         clock_offset=line.clock_offset,

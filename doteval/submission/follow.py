@@ -16,6 +16,7 @@ from doteval.core.broker_url import Broker
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import QUEUE_UNSERVED_SECONDS
 from doteval.core.queues_and_devices import worker_command_for
+from doteval.core.states import EvaluationEnd
 from doteval.errors import StoreError, WorkerError
 from doteval.store import Store
 from doteval.supervision.fork_server import ForkServer
@@ -147,7 +148,11 @@ class Following:
         with contextlib.suppress(StoreError):
             for each in self._evaluations:
                 self._store.evaluations.set_status(
-                    each.id, EvaluationStatus.FAILED, reason, only_from=EvaluationStatus.RUNNING
+                    each.id,
+                    EvaluationStatus.FAILED,
+                    reason,
+                    end_cause=EvaluationEnd.WORKERS_CANNOT_START,
+                    only_from=EvaluationStatus.RUNNING,
                 )
         raise WorkerError(why, remedy="Look for the cause in what they printed, and submit again.")
 

@@ -89,9 +89,9 @@ def retry(
         return 0
     for evaluation in failing:
         _check_complete(store, evaluation)
-        reason = used_up(store, evaluation.experiment, options.budget or evaluation.config.budget)
-        if reason is not None:
-            raise budget_error(evaluation.experiment.name, reason, pending=0)
+        stop = used_up(store, evaluation.experiment, options.budget or evaluation.config.budget)
+        if stop is not None:
+            raise budget_error(evaluation.experiment.name, stop, pending=0)
     if options.broker is not None:
         return _run(store, failing, options, observer)
     # Imported here: pytest takes time that a retry by workers elsewhere need not wait.

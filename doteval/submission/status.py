@@ -60,8 +60,8 @@ def experiment_status(
 def _has_died(worker: WorkerState) -> bool:
     if worker.left_at is None:
         return worker.age > DEAD_AFTER_SECONDS
-    # What its supervisor saw of it. Those that leave in order say so themselves, and the first reason stays.
-    return worker.reason is not None and worker.reason.startswith(("was killed", "left with exit code", "was stuck"))
+    # What its supervisor saw of it. Those that leave in order say so themselves, and the first cause stays.
+    return worker.end_cause is not None and worker.end_cause.is_crash
 
 
 def _progress(
@@ -110,10 +110,10 @@ def _plan(
     evaluation = progress.evaluation
     pending = evaluation.counts.pending
     budget = evaluation.config.budget
-    reason = budget.used_up_by(spent)
+    stop = budget.used_up_by(spent)
     plan = [f"the experiment has spent {budget.compare(spent)}"] if budget else []
-    if evaluation.status is EvaluationStatus.RUNNING and reason and pending:
-        plan.append(f"no further row begins, since {reason}; rows in flight end")
+    if evaluation.status is EvaluationStatus.RUNNING and stop and pending:
+        plan.append(f"no further row begins, since {stop.message}; rows in flight end")
     elif evaluation.status is EvaluationStatus.RUNNING:
         if pending and not served:
             plan.append(start)

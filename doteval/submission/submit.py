@@ -19,6 +19,7 @@ from doteval.core.client_config import ClientConfig
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment, ephemeral_name
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.core.run_config import RunConfig, RunTarget
+from doteval.core.states import EvaluationEnd
 from doteval.datasets import open_dataset
 from doteval.errors import UsageError
 from doteval.pytest_runtime.embedded_session import Collected, with_collected
@@ -144,7 +145,8 @@ def _submit_collected(
             except UsageError as error:
                 # It is not at work: a dataset that cannot be taken in ends it as it was, or as failed.
                 status = before.get(evaluation.uid, EvaluationStatus.FAILED)
-                store.evaluations.set_status(evaluation.id, status, error.message)
+                cause = None if status is EvaluationStatus.RUNNING else EvaluationEnd.DATASET_REFUSED
+                store.evaluations.set_status(evaluation.id, status, error.message, end_cause=cause)
                 raise
         if options.detach:
             following.tell_if_alone()
@@ -210,8 +212,8 @@ def _storage(collected: Collected, options: SubmitOptions) -> str | None:
 
 def _check_budget(store: Store, experiment: Experiment, collected: Collected, options: SubmitOptions) -> None:
     """Raise BudgetError if rows are to be run and the budget is used up."""
-    reason = used_up(store, experiment, options.config.budget)
-    if reason is None:
+    stop = used_up(store, experiment, options.config.budget)
+    if stop is None:
         return
     known = {(each.spec.path, each.name): each for each in store.evaluations.of(experiment)}
     wanted = [known.get((item.evaluation_path, item.evaluation_name)) for item in collected.items]
@@ -219,7 +221,7 @@ def _check_budget(store: Store, experiment: Experiment, collected: Collected, op
     if pending or any(
         each is None or each.counts.failed or not store.rows.dataset_state(each.id).complete for each in wanted
     ):
-        raise budget_error(experiment.name, reason, pending=pending)
+        raise budget_error(experiment.name, stop, pending=pending)
 
 
 def _at_work(store: Store, experiment: Experiment) -> set[str]:

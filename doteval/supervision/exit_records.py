@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from doteval.core.states import WorkerEnd
 from doteval.errors import StoreError
 from doteval.store import CrashedRow, LostUsage, Store, TimedOutRow
 from doteval.supervision.fork_server import UNKNOWN, Process
@@ -32,6 +33,8 @@ class _ExitRecord:
     """How a process ended, the rows that it took along, those that were its end, and what it had spent."""
 
     pid: int
+    cause: WorkerEnd
+    exit_code: int | None
     how: str
     taken: list[CrashedRow]
     timed_out: list[TimedOutRow]
@@ -63,13 +66,14 @@ class ExitRecords:
         `stuck` says that it was killed for a row that was over its time. If no other call was under way, that one
         was it; else those in calls are suspects, which run alone from then on.
         """
-        how = _how(process.returncode)
+        code = None if process.returncode == UNKNOWN else process.returncode
+        cause, how = _ending(code)
         log = self.inflight_journal(process.pid)
         # One that left in order has none in flight.
         taken = read_inflight_journal(log)
         timed_out: list[InflightRow] = []
         if stuck:
-            how, taken = _STUCK, under_way(log)
+            cause, how, taken = WorkerEnd.STUCK, _STUCK, under_way(log)
             if len({entry.called_at for entry in taken}) == 1:
                 taken, timed_out = [], taken
         log.unlink(missing_ok=True)
@@ -83,6 +87,8 @@ class ExitRecords:
         self._unrecorded.append(
             _ExitRecord(
                 process.pid,
+                cause,
+                code,
                 how,
                 [CrashedRow(entry.evaluation_id, entry.row_index, entry.sample) for entry in taken],
                 [
@@ -121,17 +127,26 @@ class ExitRecords:
         if death.timed_out:
             self._store.crashes.time_out(death.timed_out)
         if death.taken:
-            reason = f"{death.how}{_MEMORY_HINT}" if death.how.endswith(signal.SIGKILL.name) else death.how
+            reason = (
+                f"{death.how}{_MEMORY_HINT}"
+                if death.cause is WorkerEnd.KILLED and death.exit_code == -signal.SIGKILL
+                else death.how
+            )
             given_up = self._store.crashes.record(death.taken, reason=reason, worker_id=None)
             for row in given_up:
                 self._told(f"row {row.row_index} is given up: too many processes died with it in flight")
-        self._store.workers.end_process(socket.gethostname(), death.pid, reason=death.how)
+        self._store.workers.end_process(
+            socket.gethostname(), death.pid, death.cause, reason=death.how, exit_code=death.exit_code
+        )
 
 
-def _how(code: int | None) -> str:
-    if code is None or code == UNKNOWN:
-        return "ended, nobody knows how"
-    return f"was killed by {_signal_name(-code)}" if code < 0 else f"left with exit code {code}"
+def _ending(code: int | None) -> tuple[WorkerEnd, str]:
+    """How a process ended that has this exit code, and the same for people."""
+    if code is None:
+        return WorkerEnd.LOST, "ended, nobody knows how"
+    if code < 0:
+        return WorkerEnd.KILLED, f"was killed by {_signal_name(-code)}"
+    return WorkerEnd.EXITED, f"left with exit code {code}"
 
 
 def _signal_name(number: int) -> str:

@@ -14,6 +14,7 @@ from doteval.broker.publisher import Publisher
 from doteval.coordination.dispatcher import Dispatcher
 from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.outage_retry import retry_through_outage
+from doteval.core.states import WorkerPhase
 from doteval.errors import StoreError
 from doteval.runner.scheduler import Scheduler
 from doteval.store import GroupWriter, Store
@@ -49,7 +50,7 @@ class WorkerContext:
     usage_journal: UsageJournal | None
     leaving: threading.Event
     scheduler: Scheduler | None = None
-    state: str = "loading"
+    state: WorkerPhase = WorkerPhase.LOADING
 
     def read_store(self, read: Callable[[Store], Value]) -> Value:
         """Read from the store, and retry while it is unavailable.
@@ -64,7 +65,7 @@ class WorkerContext:
     def wind_down(self) -> None:
         """Begin no further row. Safe in a signal handler."""
         self.leaving.set()
-        self.state = "draining"
+        self.state = WorkerPhase.DRAINING
         if self.scheduler is not None:
             self.scheduler.wind_down()
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from doteval.core.exit_codes import UNEXPECTED
 from doteval.core.liveness import BEAT_SECONDS, DISPATCH_SECONDS, is_orphaned
+from doteval.core.states import WorkerEnd, WorkerPhase
 from doteval.errors import RowTimeoutError, StoreError
 from doteval.monitoring import process_figures
 from doteval.pytest_runtime.fixture_watchdog import FixtureWatchdog
@@ -89,7 +90,7 @@ class HeartbeatDuties:
         if context.inflight_journal is not None:
             context.inflight_journal.complete_all()
         try:
-            context.store.workers.end(context.worker_id, reason=f"was stuck: {why}")
+            context.store.workers.end(context.worker_id, WorkerEnd.STUCK, reason=f"was stuck: {why}")
         except StoreError as error:
             logger.warning("the end of this worker process cannot be recorded: %s", error.message)
         # No thread can end another, and an orderly exit would wait for the one that tears down.
@@ -102,7 +103,7 @@ class HeartbeatDuties:
     def dispatch(self) -> None:
         """Publish lost rows and end evaluations in place of a submitter that has left."""
         context = self._context
-        if context.state != "ready":
+        if context.state is not WorkerPhase.READY:
             return
         for evaluation in context.store.evaluations.running():
             # Plain pytest runs the others in its own process.

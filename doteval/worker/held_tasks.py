@@ -10,6 +10,7 @@ from typing import Any
 
 from doteval.broker.messages import RowTask
 from doteval.core.liveness import BEAT_SECONDS
+from doteval.core.states import WorkerPhase
 from doteval.store import HeldRange, Store, WorkerState
 from doteval.worker.errors import GiveBackError
 
@@ -82,4 +83,4 @@ class HeldTasks:
             if self._leaving.wait(BEAT_SECONDS / 4):
                 raise GiveBackError("leaving")
             live = self._read_store(others)
-        return any(mine in worker.holding and worker.state == "ready" for worker in live)
+        return any(mine in worker.holding and worker.state is WorkerPhase.READY for worker in live)

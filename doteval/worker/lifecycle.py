@@ -20,6 +20,7 @@ from celery.concurrency.prefork import TaskPool as PreforkPool
 from doteval.broker.celery_app import consume_whole_queues
 from doteval.broker.redis_transport import fetch_while
 from doteval.core.exit_codes import UNEXPECTED
+from doteval.core.states import WorkerEnd
 from doteval.errors import DotEvalError, UsageError
 from doteval.supervision.start_reports import StartReport, write_start_report
 from doteval.supervision.worker_config import WorkerOptions
@@ -51,11 +52,11 @@ def connect(options: WorkerOptions) -> None:
         except DotEvalError as error:
             log_setup.say_why_not(error, options.log_format)
             write_start_report(options.journals, StartReport(failure=str(error)))
-            process.finish(f"could not start: {error.message}")
+            process.finish(WorkerEnd.FAILED_TO_START, f"could not start: {error.message}")
             # Celery would catch SystemExit in a signal handler and go on without fixtures.
             os._exit(error.exit_code)
         if process.is_leaving:
-            process.finish("was asked to leave while it started")
+            process.finish(WorkerEnd.LEFT, "was asked to leave while it started")
             os._exit(0)
         write_start_report(options.journals, StartReport(ready=True))
         set_current_process(process)
@@ -91,7 +92,8 @@ def connect(options: WorkerOptions) -> None:
 
     def on_shutdown(**_: Any) -> None:
         if (process := current_process()) is not None:
-            process.finish(process.recycled or "left")
+            cause = WorkerEnd.RECYCLED if process.recycled else WorkerEnd.LEFT
+            process.finish(cause, process.recycled or "left")
 
     signals.worker_init.connect(on_worker_init, weak=False)
     signals.worker_process_init.connect(on_child_init, weak=False)

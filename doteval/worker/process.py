@@ -23,6 +23,7 @@ from doteval.core.exit_codes import RECYCLED
 from doteval.core.metering import observe_usage
 from doteval.core.queues_and_devices import DEVICES_VARIABLE
 from doteval.core.results import Outcome
+from doteval.core.states import WorkerEnd, WorkerPhase
 from doteval.errors import DotEvalError, EvaluationFileError, StoreError
 from doteval.monitoring import process_figures
 from doteval.pytest_runtime.async_fixtures import loop_key
@@ -107,7 +108,7 @@ class WorkerProcess:
         if self._failure is not None:
             raise self._failure
         if not self._leaving.is_set():
-            context.state = "ready"
+            context.state = WorkerPhase.READY
         duties.beat()
 
     @property
@@ -131,7 +132,7 @@ class WorkerProcess:
         if self._context is not None:
             self._context.wind_down()
 
-    def finish(self, reason: str) -> None:
+    def finish(self, cause: WorkerEnd, reason: str) -> None:
         """Let the rows in flight end and be stored, tear the session fixtures down, and record why the process left."""
         if self._finished:
             return
@@ -146,7 +147,7 @@ class WorkerProcess:
         context.writer.close()
         context.publisher.close()
         try:
-            context.store.workers.end(context.worker_id, reason=reason)
+            context.store.workers.end(context.worker_id, cause, reason=reason)
         except StoreError as error:
             # Others notice by the missing heartbeat.
             logger.warning("the end of this worker process cannot be recorded: %s", error.message)

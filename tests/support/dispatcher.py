@@ -9,6 +9,7 @@ from doteval.broker.messages import RowTask
 from doteval.core.experiments import Evaluation, EvaluationSpec
 from doteval.core.results import Outcome, Row, RowStatus, Score
 from doteval.core.run_config import RunConfig
+from doteval.core.states import LoadFailureKind
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
 
 SPEC = EvaluationSpec("evals/eval_it.py", "eval_it", ("x",), {"evals/eval_it.py": "1"})
@@ -86,5 +87,11 @@ def covered(tasks: list[RowTask]) -> Counter[int]:
     return Counter(index for task in tasks for index in range(task.first, task.last + 1))
 
 
-def fail_load(store: Store, worker_id: int, evaluation: Evaluation, error: str = "RuntimeError: no GPU") -> None:
-    store.loads.begin(worker_id, "model", "", 0.0, error=error, evaluation_id=evaluation.id)
+def fail_load(
+    store: Store,
+    worker_id: int,
+    evaluation: Evaluation,
+    error: str = "RuntimeError: no GPU",
+    failure: LoadFailureKind = LoadFailureKind.ERROR,
+) -> None:
+    store.loads.begin(worker_id, "model", "", 0.0, error=error, failure=failure, evaluation_id=evaluation.id)

@@ -26,6 +26,7 @@ from doteval.broker.messages import RowTask
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.results import ErrorClass, Outcome, Row, RowStatus
+from doteval.core.states import WorkerEnd
 from doteval.store import HeldRange, Store, WorkerInfo
 from tests.support.store_workload import SPEC, counted, done, failed, results, rows
 
@@ -249,7 +250,7 @@ class Machine(RuleBasedStateMachine):
         """A worker process dies, and another takes its place. The broker may hand out its messages again."""
         worker = data.draw(st.sampled_from(self.workers), label="worker")
         self.workers.remove(worker)
-        self.store.workers.end_process("host", worker.pid, reason="was killed")
+        self.store.workers.end_process("host", worker.pid, WorkerEnd.KILLED, reason="was killed", exit_code=-9)
         if come_back:
             self.messages.waiting += [task for task, _ in worker.held]
         self.begin_worker()

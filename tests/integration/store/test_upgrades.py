@@ -13,6 +13,7 @@ from sqlalchemy import text
 from doteval.core.client_config import CacheChoice, CacheMode
 from doteval.core.json_codec import encode
 from doteval.core.run_config import RunConfig
+from doteval.core.states import EvaluationEnd, LoadFailureKind, WorkerEnd
 from doteval.errors import StoreVersionError
 from doteval.store import Store, migrations
 from doteval.store.engine import Database
@@ -125,6 +126,80 @@ def test_0006_turns_free_entries_into_a_run_configuration(
         assert store.evaluations.by_uid("u1").config == expected
         store.evaluations.reconfigure(1, lambda config: config)
         assert store.evaluations.by_uid("u1").config == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "expected"),
+    [
+        ("running", None, None),
+        ("completed", None, None),
+        ("completed", "skipped: no key", EvaluationEnd.SKIPPED),
+        ("cancelled", "the budget is used up: 1 of 1 requests", EvaluationEnd.BUDGET_USED_UP),
+        ("cancelled", "the budget of $1.00 cannot be kept: no price is known for m", EvaluationEnd.BUDGET_UNPRICED),
+        ("cancelled", "interrupted", EvaluationEnd.INTERRUPTED),
+        ("cancelled", "too slow", EvaluationEnd.CANCELLED_BY_USER),
+        ("failed", "model failed on every worker process: OSError: no disk", EvaluationEnd.FIXTURES_FAILED),
+        ("failed", "more than 5 rows have failed", EvaluationEnd.TOO_MANY_ERRORS),
+        ("failed", "the dataset has no column x", EvaluationEnd.ERROR),
+    ],
+)
+def test_0006_reads_why_an_evaluation_ended_one_last_time(
+    store_url: str, old_store: Database, status: str, reason: str | None, expected: EvaluationEnd | None
+) -> None:
+    with closing(old_store):
+        insert_evaluation(old_store, 1, status=status, reason=reason)
+        migrations.upgrade(old_store)
+    with Store.open(store_url) as store:
+        evaluation = store.evaluations.by_uid("u1")
+        assert (evaluation.status, evaluation.reason, evaluation.end_cause) == (status, reason, expected)
+
+
+WORKER_ENDS = {
+    "left": WorkerEnd.LEFT,
+    "was asked to leave while it began": WorkerEnd.LEFT,
+    "recycled after 5 rows": WorkerEnd.RECYCLED,
+    "could not start: no such file": WorkerEnd.FAILED_TO_START,
+    "left with exit code 3": WorkerEnd.EXITED,
+    "was killed by SIGKILL": WorkerEnd.KILLED,
+    "was killed: a row was over its time and could not be interrupted": WorkerEnd.STUCK,
+    "was stuck: the teardown of model": WorkerEnd.STUCK,
+    "was killed, or ended without a word": WorkerEnd.LOST,
+    "ended, nobody knows how": WorkerEnd.LOST,
+}
+
+
+def test_0006_reads_how_worker_processes_ended_one_last_time(store_url: str, old_store: Database) -> None:
+    facts = {"service": "w", "hostname": "h", "queues": "[]", "concurrency": 1, "versions": "{}", "holding": "[]"}
+    times = {"started_at": 0.0, "beat_at": 0.0}
+    with closing(old_store):
+        for number, reason in enumerate(WORKER_ENDS):
+            insert(old_store, "worker", pid=number, state="left", left_at=1.0, reason=reason, **facts, **times)
+        insert(old_store, "worker", pid=99, state="ready", **facts, **times)
+        migrations.upgrade(old_store)
+    with Store.open(store_url) as store:
+        *ended, live = store.workers.all()
+        assert {worker.reason: worker.end_cause for worker in ended} == WORKER_ENDS
+        assert (live.end_cause, live.exit_code) == (None, None)
+
+
+def test_0006_reads_why_fixtures_failed_one_last_time(store_url: str, old_store: Database) -> None:
+    failures = (
+        ("fixtures", "OSError: no disk", LoadFailureKind.ERROR),
+        ("fixtures", "Skipped: no key", LoadFailureKind.SKIPPED),
+        ("(evaluation files)", "the files differ", LoadFailureKind.OTHER_CODE),
+    )
+    with closing(old_store):
+        insert_evaluation(old_store, 1)
+        facts = {"service": "w", "hostname": "h", "queues": "[]", "concurrency": 1, "versions": "{}", "holding": "[]"}
+        insert(old_store, "worker", id=1, pid=1, state="ready", started_at=0.0, beat_at=0.0, **facts)
+        load = {"worker_id": 1, "evaluation_id": 1, "scope_node": "", "loaded_at": 0.0, "seconds": 0.0}
+        for fixture, error, _ in failures:
+            insert(old_store, "resource_load", fixture=fixture, error=error, **load)
+        insert(old_store, "resource_load", fixture="model", **load)
+        migrations.upgrade(old_store)
+    with Store.open(store_url) as store:
+        found = [(each.fixture, each.error, each.kind) for each in store.loads.failures(1)]
+        assert found == [(fixture, error.removeprefix("Skipped: "), kind) for fixture, error, kind in failures]
 
 
 def test_an_evaluation_that_a_newer_release_has_configured_is_refused(store: Store) -> None:

@@ -7,6 +7,7 @@ import time
 import pytest
 from sqlalchemy import update
 
+from doteval.core.states import WorkerEnd
 from doteval.store import HeldRange, Store, WorkerInfo, WorkerState
 from doteval.store.engine import database_time
 from doteval.store.tables import WORKER
@@ -34,11 +35,12 @@ def test_a_worker_from_its_beginning_to_its_end(store: Store) -> None:
     assert state.beat_at >= state.started_at
 
     store.workers.end(worker, reason="SIGTERM \ud800")
-    store.workers.end(worker, reason="another")
+    store.workers.end(worker, WorkerEnd.STUCK, reason="another")
     store.workers.beat(worker, state="ready", holding=held)
     assert store.workers.live() == []
     (state,) = store.workers.all()
     assert (state.state, state.reason, state.holding) == ("left", "SIGTERM \ud800", ())
+    assert (state.end_cause, state.exit_code) == (WorkerEnd.LEFT, None)
     assert state.left_at is not None
 
 
@@ -55,13 +57,14 @@ def test_a_worker_that_is_silent_is_not_live(store: Store) -> None:
 def test_a_supervisor_ends_the_worker_of_a_process(store: Store) -> None:
     first = store.workers.begin(WorkerInfo("w", "a", 10))
     elsewhere = store.workers.begin(WorkerInfo("w", "b", 10))
-    assert store.workers.end_process("a", 10, reason="killed by signal 9") == first
-    assert store.workers.end_process("a", 10, reason="again") is None
+    assert store.workers.end_process("a", 10, WorkerEnd.KILLED, reason="killed by signal 9", exit_code=-9) == first
+    assert store.workers.end_process("a", 10, WorkerEnd.LOST, reason="again") is None
     assert [state.id for state in store.workers.live()] == [elsewhere]
-    assert store.workers.all()[0].reason == "killed by signal 9"
+    ended = store.workers.all()[0]
+    assert (ended.reason, ended.end_cause, ended.exit_code) == ("killed by signal 9", WorkerEnd.KILLED, -9)
     # The system gives process ids out again.
     again = store.workers.begin(WorkerInfo("w", "a", 10))
-    assert store.workers.end_process("a", 10, reason="killed") == again
+    assert store.workers.end_process("a", 10, WorkerEnd.KILLED, reason="killed") == again
 
 
 def test_workers_that_begin_at_once_get_ids_of_their_own(store: Store) -> None:

@@ -11,6 +11,7 @@ from doteval.core.budgets import Budget
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.results import Outcome, Row, RowStatus, Usage
 from doteval.core.run_config import RunConfig
+from doteval.core.states import EvaluationEnd
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
 from doteval.submission.status import experiment_status
 from tests.support.clock import Clock
@@ -137,7 +138,9 @@ def test_a_model_without_a_price_is_named(store: Store, dispatcher: Dispatcher, 
             ),
         ),
         (
-            lambda store, evaluation: store.evaluations.set_status(evaluation.id, EvaluationStatus.CANCELLED, REASON),
+            lambda store, evaluation: store.evaluations.set_status(
+                evaluation.id, EvaluationStatus.CANCELLED, REASON, end_cause=EvaluationEnd.BUDGET_USED_UP
+            ),
             (
                 "the experiment has spent 10 of 10 requests",
                 "20 rows pending: submit again with a larger budget to go on",

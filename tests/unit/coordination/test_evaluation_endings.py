@@ -10,7 +10,8 @@ import pytest
 from doteval.coordination.dispatcher import Dispatcher
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.results import Outcome, RowStatus
-from doteval.store import CODE, NewResult, Store
+from doteval.core.states import LoadFailureKind
+from doteval.store import EVALUATION_FILES, NewResult, Store
 from doteval.submission.follow import Following
 from doteval.supervision.supervisor import Supervisor
 from tests.support.dispatcher import begin, begin_on, fail_load, finish, rows, worker
@@ -115,7 +116,7 @@ def test_an_evaluation_whose_fixtures_skip_everywhere_is_completed_as_skipped(
     store: Store, dispatcher: Dispatcher
 ) -> None:
     evaluation = begin(store, 10)
-    fail_load(store, worker(store), evaluation, "Skipped: no GPU here")
+    fail_load(store, worker(store), evaluation, "no GPU here", LoadFailureKind.SKIPPED)
     settled = dispatcher.settle(evaluation)
     assert (settled.status, settled.reason) == (EvaluationStatus.COMPLETED, "skipped: no GPU here")
 
@@ -163,7 +164,15 @@ def test_who_follows_one_that_had_other_files_may_have_the_right_ones(store: Sto
     evaluation = begin(store, 10)
     for expected in (EvaluationStatus.RUNNING, EvaluationStatus.FAILED):
         refusing = worker(store, "a")
-        store.loads.begin(refusing, CODE, "", 0.0, error="the files differ", evaluation_id=evaluation.id)
+        store.loads.begin(
+            refusing,
+            EVALUATION_FILES,
+            "",
+            0.0,
+            error="the files differ",
+            failure=LoadFailureKind.OTHER_CODE,
+            evaluation_id=evaluation.id,
+        )
         store.workers.end(refusing, reason="left")
         following = worker(store, "a", state="loading")
         assert dispatcher.settle(evaluation).status is expected

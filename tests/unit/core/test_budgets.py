@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from doteval.coordination.budget_guard import BudgetGuard
-from doteval.core.budgets import Budget, Spent, budget_error, check_prices
+from doteval.core.budgets import Budget, BudgetStop, Spent, budget_error, check_prices
 from doteval.core.run_config import RunConfig
+from doteval.core.states import EvaluationEnd
 from doteval.errors import UsageError
 
 
@@ -36,7 +37,8 @@ from doteval.errors import UsageError
     ],
 )
 def test_when_a_budget_is_used_up(budget: Budget, spent: Spent, reason: str | None) -> None:
-    assert budget.used_up_by(spent, lambda: ["a", "b"]) == reason
+    stop = budget.used_up_by(spent, lambda: ["a", "b"])
+    assert (None if stop is None else stop.message) == reason
 
 
 def test_a_budget_survives_the_run_configuration() -> None:
@@ -58,10 +60,13 @@ def test_dollars_need_prices() -> None:
 
 
 def test_the_remedy_fits_the_reason() -> None:
-    used_up = budget_error("x", "the budget is used up: 1 of 1 requests", pending=1)
+    used_up = budget_error(
+        "x", BudgetStop(EvaluationEnd.BUDGET_USED_UP, "the budget is used up: 1 of 1 requests"), pending=1
+    )
     assert used_up.message == "experiment 'x': the budget is used up: 1 of 1 requests; 1 row is pending"
     assert "larger budget" in str(used_up.remedy)
-    unpriced = budget_error("x", "the budget of $1.00 cannot be kept: no price is known for m", pending=0)
+    stop = BudgetStop(EvaluationEnd.BUDGET_UNPRICED, "the budget of $1.00 cannot be kept: no price is known for m")
+    unpriced = budget_error("x", stop, pending=0)
     assert unpriced.message.endswith("known for m")
     assert "price" in str(unpriced.remedy)
 

@@ -12,6 +12,7 @@ from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
 from doteval.core.run_config import RunConfig
+from doteval.core.states import WorkerEnd
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
 from doteval.store.tables import WORKER
 from doteval.submission.status import EvaluationProgress, experiment_status
@@ -109,7 +110,7 @@ def test_a_dataset_that_is_not_read_to_its_end_is_said(store: Store, evaluation:
 def test_deaths_are_those_of_the_experiments_time(store: Store, evaluation: Evaluation) -> None:
     orderly, killed, earlier = worker(store, 1), worker(store, 2), worker(store, 3)
     store.workers.end(orderly, reason="left")
-    store.workers.end_process("host", 2, reason="was killed by SIGKILL")
+    store.workers.end_process("host", 2, WorkerEnd.KILLED, reason="was killed by SIGKILL")
     silence(store, earlier)
     found = experiment_status(store, store.experiments.find("x"))
     assert [each.id for each in found.dead] == [killed]
@@ -129,7 +130,7 @@ def test_status_prints_it(
     error = RowError("ConnectionError", "the other\nside", ErrorClass.INFRASTRUCTURE)
     outcome = Outcome(RowStatus.FAILED, 1e9, 0.1, error=error)
     store.results.write([NewResult(evaluation.id, row, outcome) for row in rows(7, 10)], killed)
-    store.workers.end_process("host", 2, reason="was killed by SIGKILL")
+    store.workers.end_process("host", 2, WorkerEnd.KILLED, reason="was killed by SIGKILL")
     hold(store, worker(store, 1), evaluation, (20, 29))
     doteval_ = CommandLine(capsys)
     ran = doteval_("status", "x", "--storage", str(tmp_path / "results.db"))

@@ -1,0 +1,73 @@
+"""How evaluations, worker processes and loads of fixtures end, as the columns of the store hold it.
+
+Each has a text for people beside it; programs read only these enums.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class EvaluationEnd(StrEnum):
+    """Why an evaluation has ended otherwise than with all of its rows, or was never run."""
+
+    BUDGET_USED_UP = "budget_used_up"
+    BUDGET_UNPRICED = "budget_unpriced"
+    """Its budget is in dollars, and tokens were used that have no price."""
+    CANCELLED_BY_USER = "cancelled_by_user"
+    INTERRUPTED = "interrupted"
+    """The process that ran its rows was stopped by Ctrl-C or a signal."""
+    SKIPPED = "skipped"
+    """A fixture or a mark said to skip it."""
+    FIXTURES_FAILED = "fixtures_failed"
+    """No worker process could load its fixtures."""
+    WORKERS_CANNOT_START = "workers_cannot_start"
+    TOO_MANY_ERRORS = "too_many_errors"
+    DATASET_REFUSED = "dataset_refused"
+    ERROR = "error"
+
+    @property
+    def is_of_budget(self) -> bool:
+        return self in (EvaluationEnd.BUDGET_USED_UP, EvaluationEnd.BUDGET_UNPRICED)
+
+
+class WorkerPhase(StrEnum):
+    """What a worker process is doing."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    LEFT = "left"
+
+
+class WorkerEnd(StrEnum):
+    """How a worker process ended."""
+
+    LEFT = "left"
+    """In order: it was asked to, or its work was done."""
+    RECYCLED = "recycled"
+    """In order, at its limit of rows or memory, to make room for a fresh process."""
+    FAILED_TO_START = "failed_to_start"
+    EXITED = "exited"
+    """With an exit code, and without saying why."""
+    KILLED = "killed"
+    """By a signal."""
+    STUCK = "stuck"
+    """Ended because a row or a teardown was over its time and could not be interrupted."""
+    LOST = "lost"
+    """Nobody knows how."""
+
+    @property
+    def is_crash(self) -> bool:
+        """Whether it ended without finishing the rows that it held."""
+        return self in (WorkerEnd.EXITED, WorkerEnd.KILLED, WorkerEnd.STUCK, WorkerEnd.LOST)
+
+
+class LoadFailureKind(StrEnum):
+    """Why a worker process cannot run an evaluation."""
+
+    ERROR = "error"
+    SKIPPED = "skipped"
+    """A fixture or a mark said to skip."""
+    OTHER_CODE = "other_code"
+    """Its files are not the submitter's."""
