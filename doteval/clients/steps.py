@@ -85,8 +85,8 @@ class ApiCall:
     @property
     def evaluation(self) -> str:
         """The evaluation of the row that makes the call, "" outside of rows."""
-        place = self.meter and self.meter.place
-        return place.evaluation if place else ""
+        scope = self.meter and self.meter.scope
+        return scope.evaluation if scope else ""
 
 
 Step = Callable[[ApiCall], Awaitable[Response]]

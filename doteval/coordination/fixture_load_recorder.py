@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 
-from doteval.core.metering import together
+from doteval.core.metering import sum_by_model
 from doteval.core.results import Usage
 from doteval.core.states import LoadFailureKind
 from doteval.errors import StoreError, UnstorableValueError
@@ -60,7 +60,7 @@ class LoadRecorder:
         with self._lock:
             taken = [usage for definition, usage in self._unpaid if definition in mine]
             self._unpaid = [each for each in self._unpaid if each[0] not in mine]
-        return together(each for usage in taken for each in usage)
+        return sum_by_model(each for usage in taken for each in usage)
 
     def snapshot(self) -> None:
         """Store what every loaded fixture says of itself now. The rows go on if that is not possible."""

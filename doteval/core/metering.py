@@ -1,8 +1,7 @@
-"""Who pays: usage that happens while a row runs is added to that row.
+"""Attributes API usage to the row that is running, through a context variable.
 
-The row runner opens a meter around each row; clients add to the meter of the code that calls them.
-A context variable carries it, so that rows that overlap on one event loop, or run in threads, keep
-their usage apart.
+The row runner opens a meter around each row; clients add to the meter of the code that calls them. Since a context
+variable carries it, rows that overlap on one event loop, or run in threads, keep their usage apart.
 """
 
 from __future__ import annotations
@@ -21,8 +20,12 @@ Returned = TypeVar("Returned")
 
 
 @row_value
-class Place:
-    """Which row is running: of which evaluation (any name that all worker processes use), its index and sample."""
+class UsageScope:
+    """What usage is attributed to: a row, by its evaluation, index and sample.
+
+    evaluation: a name that is the same in every worker process.
+    index: -1 for usage of no row, as while fixtures are set up that rows share.
+    """
 
     evaluation: str
     index: int
@@ -32,20 +35,30 @@ class Place:
 _set_ups = itertools.count()
 
 
-def set_up_place(evaluation: str) -> Place:
-    """A place for what is used to set fixtures up that an evaluation's rows share: no row, and no two the same."""
-    return Place(evaluation, -1, next(_set_ups))
+def setup_usage_scope(evaluation: str) -> UsageScope:
+    """A new scope for setting up the fixtures that the rows of an evaluation share.
+
+    >>> setup_usage_scope("e") == setup_usage_scope("e")
+    False
+    """
+    return UsageScope(evaluation, -1, next(_set_ups))
 
 
 class Meter:
-    """Adds up usage by model. Safe to use from threads that a row starts.
+    """Adds up usage by model. Threads that a row starts may use it too.
 
-    `place` is the row that it is for, None if nobody said so. `cache` is what the row's submission says of the
-    cache of replies, None for nothing.
+    scope: what the usage is attributed to, None if that is not known.
+    cache: what the row's submission says of the reply cache, None for nothing.
+
+    >>> meter = Meter()
+    >>> meter.add(Usage("m", requests=1))
+    >>> meter.add(Usage("m", requests=2))
+    >>> [(usage.model, usage.requests) for usage in meter.reading()]
+    [('m', 3)]
     """
 
-    def __init__(self, place: Place | None = None, cache: CacheChoice | None = None) -> None:
-        self.place = place
+    def __init__(self, scope: UsageScope | None = None, cache: CacheChoice | None = None) -> None:
+        self.scope = scope
         self.cache = cache
         self._lock = threading.Lock()
         self._by_model: dict[str, Usage] = {}
@@ -54,11 +67,11 @@ class Meter:
         with self._lock:
             known = self._by_model.get(usage.model)
             self._by_model[usage.model] = usage if known is None else known + usage
-        if _observer is not None and self.place is not None:
-            _observer(self.place, usage)
+        if _observer is not None and self.scope is not None:
+            _observer(self.scope, usage)
 
     def reading(self) -> tuple[Usage, ...]:
-        """What has been added so far, one entry a model."""
+        """The usage that was added so far, one entry a model."""
         with self._lock:
             return tuple(self._by_model.values())
 
@@ -66,11 +79,11 @@ class Meter:
 _current: ContextVar[Meter | None] = ContextVar("doteval_meter", default=None)
 
 
-_observer: Callable[[Place, Usage], None] | None = None
+_observer: Callable[[UsageScope, Usage], None] | None = None
 
 
-def observe_usage(observer: Callable[[Place, Usage], None] | None) -> None:
-    """Have all usage of rows in this process told to `observer` at once, from any thread. None: no more."""
+def observe_usage(observer: Callable[[UsageScope, Usage], None] | None) -> None:
+    """Call `observer` with all usage of rows in this process at once, from any thread; with None call nothing."""
     global _observer
     _observer = observer
 
@@ -80,8 +93,13 @@ def current_meter() -> Meter | None:
     return _current.get()
 
 
-class metering:  # noqa: N801 (it reads as the function that it could be, were it not for every row)
-    """Have a meter, a new one unless one is given, for what is called inside the block."""
+class metering:  # noqa: N801 (reads as a function; a class enters and leaves faster, and each row does so)
+    """Make `meter`, or a new meter, the current one inside the block.
+
+    >>> with metering() as meter:
+    ...     current_meter() is meter
+    True
+    """
 
     __slots__ = ("_meter", "_token")
 
@@ -96,29 +114,23 @@ class metering:  # noqa: N801 (it reads as the function that it could be, were i
         _current.reset(self._token)
 
 
-def together(usages: Iterable[Usage]) -> tuple[Usage, ...]:
-    """The sums of usages, one a model."""
+def sum_by_model(usages: Iterable[Usage]) -> tuple[Usage, ...]:
+    """The sums of usages, one entry a model."""
     meter = Meter()
     for usage in usages:
         meter.add(usage)
     return meter.reading()
 
 
-def current_place() -> Place | None:
-    """The row that is running, None outside of rows."""
-    meter = _current.get()
-    return None if meter is None else meter.place
-
-
-def placed(
-    function: Callable[..., Returned], place: Place, cache: CacheChoice | None = None
+def with_usage_scope(
+    function: Callable[..., Returned], scope: UsageScope, cache: CacheChoice | None = None
 ) -> Callable[..., Returned]:
-    """A function that tells the meter it is called under which row it is for, and then calls `function`."""
+    """A function that sets scope and cache choice of the meter that it is called under, and then calls `function`."""
 
     def call(**arguments: Any) -> Returned:
         meter = _current.get()
         if meter is not None:
-            meter.place, meter.cache = place, cache
+            meter.scope, meter.cache = scope, cache
         return function(**arguments)
 
     return call

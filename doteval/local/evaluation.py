@@ -16,7 +16,7 @@ from doteval.coordination.claims import wait_for_claim
 from doteval.coordination.ingest import ingest_dataset
 from doteval.core.budgets import BudgetStop
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
-from doteval.core.metering import Place
+from doteval.core.metering import UsageScope
 from doteval.core.results import Outcome, Row, RowStatus, Usage
 from doteval.core.states import EvaluationEnd
 from doteval.datasets import Dataset, open_dataset
@@ -167,10 +167,10 @@ class LocalEvaluation:
     def uid(self) -> str:
         return self._evaluation.uid
 
-    def spend(self, place: Place, used: tuple[Usage, ...]) -> None:
+    def spend(self, scope: UsageScope, used: tuple[Usage, ...]) -> None:
         """Store what was used for none of its results. Raises StoreError."""
         if used:
-            lost = LostUsage(place.evaluation, place.index, place.sample, used)
+            lost = LostUsage(scope.evaluation, scope.index, scope.sample, used)
             self._store.usage.add_lost([lost], socket.gethostname(), os.getpid())
 
     def report_so_far(self) -> LocalReport:

@@ -10,7 +10,7 @@ import pytest
 from doteval.analysis.thresholds import Threshold, check_threshold
 from doteval.core.client_config import configure_clients
 from doteval.core.experiments import ephemeral_name
-from doteval.core.metering import set_up_place
+from doteval.core.metering import setup_usage_scope
 from doteval.core.results import Usage
 from doteval.local.evaluation import LocalEvaluation, LocalReport
 from doteval.local.options import LocalOptions
@@ -77,7 +77,7 @@ class LocalExperiment:
             told=self._told,
             screen=self._screen,
         )
-        evaluation.spend(set_up_place(evaluation.uid), local.loads.take_unpaid(item))
+        evaluation.spend(setup_usage_scope(evaluation.uid), local.loads.take_unpaid(item))
         try:
             report = evaluation.run(item.path.parent)
         except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from doteval.core.client_config import CacheChoice
-from doteval.core.metering import Meter, Place
+from doteval.core.metering import Meter, UsageScope
 from doteval.core.results import Outcome, Row, Usage
 from doteval.foreach import ForEachSpec
 from doteval.runner.admission import AdmissionCheck
@@ -116,7 +116,7 @@ class Assignment:
     name: str = ""
     check: AdmissionCheck | None = None
     cache: CacheChoice | None = None
-    record_lost_usage: Callable[[Place, tuple[Usage, ...]], None] | None = None
+    record_lost_usage: Callable[[UsageScope, tuple[Usage, ...]], None] | None = None
     in_flight: int = field(default=0, init=False)
     withdrawn: bool = field(default=False, init=False)
     # No further row is taken from `rows`.
@@ -156,12 +156,12 @@ class Assignment:
                     break
         return rows
 
-    def place_of(self, rows: Sequence[Row]) -> Place:
+    def usage_scope_of(self, rows: Sequence[Row]) -> UsageScope:
         """Where the usage of a call counts: at its first row."""
-        return Place(self.name, rows[0].index, rows[0].sample)
+        return UsageScope(self.name, rows[0].index, rows[0].sample)
 
     def report_lost_usage(self, meter: Meter) -> None:
         """Report what the meter has counted as usage that belongs to no result."""
         used = meter.reading()
-        if used and self.record_lost_usage is not None and meter.place is not None:
-            self.record_lost_usage(meter.place, used)
+        if used and self.record_lost_usage is not None and meter.scope is not None:
+            self.record_lost_usage(meter.scope, used)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from doteval.core.metering import Meter, metering, placed
+from doteval.core.metering import Meter, metering, with_usage_scope
 from doteval.core.results import ErrorClass, Outcome, Row
 from doteval.runner.admission import Admission
 from doteval.runner.assignments import Assignment, EvaluationFixtures, PreparedCall, Runnable
@@ -110,7 +110,7 @@ class CallRunner:
             self._call(InflightCall(assignment, rows, None, entry), shared)
             return
         context = self._setup.take_context()
-        meter = Meter(assignment.place_of(rows), assignment.cache)
+        meter = Meter(assignment.usage_scope_of(rows), assignment.cache)
         inflight = InflightCall(assignment, rows, context, entry, meter)
         try:
             with metering(meter):
@@ -132,7 +132,7 @@ class CallRunner:
             policy = assignment.policy.with_retries(assignment.item.spec.retries)
         batch = assignment.item.spec.batch_size is not None
         arguments = {**prepared.fixtures, **_values(inflight.rows, batch=batch)}
-        function = placed(prepared.function, assignment.place_of(inflight.rows), assignment.cache)
+        function = with_usage_scope(prepared.function, assignment.usage_scope_of(inflight.rows), assignment.cache)
         if self._executor is not None:
             assignment.in_flight += 1
             self.in_flight += 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from doteval.core.metering import together
+from doteval.core.metering import sum_by_model
 from doteval.core.results import Outcome, Result, RowError, RowStatus, Score, Usage
 from doteval.errors import InvalidResultError
 from doteval.runner.error_classes import describe, is_skip, skip_reason
@@ -77,7 +77,7 @@ def with_teardown_errors(outcome: Outcome, errors: list[BaseException]) -> Outco
 
 def with_usage(outcome: Outcome, used: Sequence[Usage]) -> Outcome:
     """The same outcome with the usage of the row's own fixtures added."""
-    return replace(outcome, usage=together([*outcome.usage, *used])) if used else outcome
+    return replace(outcome, usage=sum_by_model([*outcome.usage, *used])) if used else outcome
 
 
 def _outcome(performed: Performed) -> Outcome:

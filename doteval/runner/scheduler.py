@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from doteval.concurrency import Adaptive
-from doteval.core.metering import Meter, metering, set_up_place
+from doteval.core.metering import Meter, metering, setup_usage_scope
 from doteval.errors import UsageError
 from doteval.runner.admission import Admission
 from doteval.runner.assignments import Assignment, EvaluationFixtures, LoadFailedError, Runnable, WindingDownError
@@ -180,7 +180,7 @@ class Scheduler:
         # Even if the set-up fails, the last evaluation is no longer set up.
         self._current = None
         began = time.monotonic()
-        meter = Meter(set_up_place(assignment.name), assignment.cache)
+        meter = Meter(setup_usage_scope(assignment.name), assignment.cache)
         try:
             with metering(meter):
                 self._setup.enter(item)

@@ -12,7 +12,7 @@ from doteval.core.budgets import Spent
 from doteval.core.results import RowStatus
 from doteval.store.engine import insert_into
 from doteval.store.statements import Prepared
-from doteval.store.tables import ATTEMPT, RESULT, SCORE, TALLY, USAGE
+from doteval.store.tables import ATTEMPT, COUNTERS, RESULT, SCORE, USAGE
 
 _COUNTED = (RowStatus.DONE.value, RowStatus.FAILED.value, RowStatus.SKIPPED.value)
 
@@ -35,17 +35,17 @@ _CHANGED = (*_COUNTED, *_columns(_NOTHING))
 
 
 def _addition(dialect: str) -> Insert:
-    line = insert_into(dialect, TALLY)
+    line = insert_into(dialect, COUNTERS)
     return line.on_conflict_do_update(
         index_elements=["evaluation_id", "worker_id"],
-        set_={name: TALLY.c[name] + line.excluded[name] for name in _CHANGED},
+        set_={name: COUNTERS.c[name] + line.excluded[name] for name in _CHANGED},
     )
 
 
 _ADDITION = Prepared(_addition, "evaluation_id", "worker_id", *_CHANGED)
 
 
-def add_to_tally(
+def add_to_counters(
     connection: Connection,
     evaluation_id: int,
     worker_id: int | None,
@@ -74,13 +74,13 @@ def count_spent_again(connection: Connection, evaluation_id: int, worker_id: int
     # The line must be there to be changed.
     nothing = dict.fromkeys(_CHANGED, 0)
     connection.execute(
-        insert_into(connection.dialect.name, TALLY)
+        insert_into(connection.dialect.name, COUNTERS)
         .values(evaluation_id=evaluation_id, worker_id=who, **nothing)
         .on_conflict_do_nothing(index_elements=["evaluation_id", "worker_id"])
     )
     connection.execute(
-        update(TALLY)
-        .where(TALLY.c.evaluation_id == evaluation_id, TALLY.c.worker_id == who)
+        update(COUNTERS)
+        .where(COUNTERS.c.evaluation_id == evaluation_id, COUNTERS.c.worker_id == who)
         .values(_columns(Spent(int(requests), int(tokens_spent), float(cost), int(unpriced))))
     )
 
@@ -98,5 +98,5 @@ def remove_results(connection: Connection, evaluation_id: int, which: Callable[[
         .returning(RESULT.c.status, RESULT.c.retry)
     ).all()
     taken = Counter(line.status for line in gone if not line.retry)
-    add_to_tally(connection, evaluation_id, None, Counter({status: -count for status, count in taken.items()}))
+    add_to_counters(connection, evaluation_id, None, Counter({status: -count for status, count in taken.items()}))
     return len(gone)

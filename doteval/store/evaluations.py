@@ -17,7 +17,7 @@ from doteval.store.counters import remove_results
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.experiments import moment
 from doteval.store.fixture_loads import forgive_failures
-from doteval.store.tables import EVALUATION, EXPERIMENT, TALLY
+from doteval.store.tables import COUNTERS, EVALUATION, EXPERIMENT
 
 
 class Evaluations:
@@ -247,13 +247,16 @@ class Evaluations:
         return NotFoundError(f"there is no evaluation {evaluation_id} in {self._database.location.shown}")
 
 
-_TALLIED = ("done", "failed", "skipped")
+_COUNTED_STATUSES = ("done", "failed", "skipped")
 
 
 def _query() -> Select[Any]:
     sums = (
-        select(func.sum(TALLY.c[name])).where(TALLY.c.evaluation_id == EVALUATION.c.id).scalar_subquery().label(name)
-        for name in _TALLIED
+        select(func.sum(COUNTERS.c[name]))
+        .where(COUNTERS.c.evaluation_id == EVALUATION.c.id)
+        .scalar_subquery()
+        .label(name)
+        for name in _COUNTED_STATUSES
     )
     return select(
         *EVALUATION.c,
@@ -273,7 +276,7 @@ _PUBLISHED = select(EVALUATION.c.published).where(EVALUATION.c.id == bindparam("
 
 def _counts(line: Row[Any]) -> Counts:
     total = None if line.row_count is None else line.row_count * line.epochs
-    return Counts(total, *(int(getattr(line, name) or 0) for name in _TALLIED))
+    return Counts(total, *(int(getattr(line, name) or 0) for name in _COUNTED_STATUSES))
 
 
 def _evaluation(line: Row[Any]) -> Evaluation:

@@ -16,13 +16,13 @@ from doteval.errors import NotFoundError, UsageError
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.tables import (
     ATTEMPT,
+    COUNTERS,
     EVALUATION,
     EXPERIMENT,
     RESOURCE_LOAD,
     RESULT,
     ROW,
     SCORE,
-    TALLY,
     USAGE,
 )
 
@@ -79,14 +79,14 @@ class Experiments:
     def overviews(self, contains: str | None = None) -> list[ExperimentOverview]:
         """All experiments, or those whose name contains a text (in upper or lower case), newest first."""
         total = EVALUATION.c.row_count * EVALUATION.c.epochs
-        tallied = (
+        counted = (
             select(
-                TALLY.c.evaluation_id,
-                func.sum(TALLY.c.done).label("done"),
-                func.sum(TALLY.c.failed).label("failed"),
-                func.sum(TALLY.c.skipped).label("skipped"),
+                COUNTERS.c.evaluation_id,
+                func.sum(COUNTERS.c.done).label("done"),
+                func.sum(COUNTERS.c.failed).label("failed"),
+                func.sum(COUNTERS.c.skipped).label("skipped"),
             )
-            .group_by(TALLY.c.evaluation_id)
+            .group_by(COUNTERS.c.evaluation_id)
             .subquery()
         )
         query = (
@@ -95,12 +95,12 @@ class Experiments:
                 func.count(EVALUATION.c.id).label("evaluations"),
                 func.count(total).label("known"),
                 func.sum(total).label("total"),
-                *(func.coalesce(func.sum(tallied.c[name]), 0).label(name) for name in ("done", "failed", "skipped")),
+                *(func.coalesce(func.sum(counted.c[name]), 0).label(name) for name in ("done", "failed", "skipped")),
                 *(_any_with(status).label(f"any_{status.value}") for status in EvaluationStatus),
             )
             .select_from(
                 EXPERIMENT.outerjoin(EVALUATION, EVALUATION.c.experiment_id == EXPERIMENT.c.id).outerjoin(
-                    tallied, tallied.c.evaluation_id == EVALUATION.c.id
+                    counted, counted.c.evaluation_id == EVALUATION.c.id
                 )
             )
             .group_by(*EXPERIMENT.c)
@@ -138,7 +138,7 @@ class Experiments:
         with self._database.write() as connection:
             ids = _evaluation_ids(connection, experiment.id)
             self._database.hold(connection, ids, alone=True)
-            for table in (SCORE, RESULT, ATTEMPT, USAGE, TALLY, ROW):
+            for table in (SCORE, RESULT, ATTEMPT, USAGE, COUNTERS, ROW):
                 connection.execute(delete(table).where(table.c.evaluation_id.in_(ids)))
             connection.execute(
                 update(RESOURCE_LOAD).where(RESOURCE_LOAD.c.evaluation_id.in_(ids)).values(evaluation_id=None)

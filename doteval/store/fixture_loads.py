@@ -34,8 +34,8 @@ class LoadFailure:
     failed_at: datetime
 
 
-class Loads:
-    """Loads of session fixtures."""
+class FixtureLoads:
+    """Reads and writes the loads of session fixtures."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

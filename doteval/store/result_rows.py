@@ -37,7 +37,7 @@ from doteval.core.json_codec import encode, escape_text
 from doteval.core.results import Outcome, Row, Usage
 from doteval.errors import UnstorableValueError
 from doteval.store.bulk_insert import BulkInsert, among, among_given, numbers_given
-from doteval.store.counters import add_to_tally, count_spent_again
+from doteval.store.counters import add_to_counters, count_spent_again
 from doteval.store.engine import Database, insert_into
 from doteval.store.statements import Prepared, PreparedQuery
 from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE
@@ -206,7 +206,7 @@ def write_usage(
     """Write the usage of an execution whose result never came; nothing changes if it came after all."""
     lines = _usage_lines(key, new_execution() if execution is None else execution, usage)
     spent = _write_usage(connection, key[0], lines, worker_id)
-    add_to_tally(connection, key[0], worker_id, Counter(), spent)
+    add_to_counters(connection, key[0], worker_id, Counter(), spent)
 
 
 def _write_usage(connection: Connection, evaluation_id: int, lines: Sequence[Line], worker_id: int | None) -> Spent:
@@ -271,7 +271,7 @@ def _write_evaluation(
     spent = _write_usage(connection, evaluation_id, lines, worker_id)
     kept = _insert_results(connection, evaluation_id, results, worker_id)
     _INSERT_SCORE.run(connection, [score for result in kept for score in result.scores])
-    add_to_tally(connection, evaluation_id, worker_id, Counter(result.status for result in kept), spent)
+    add_to_counters(connection, evaluation_id, worker_id, Counter(result.status for result in kept), spent)
     return len(kept)
 
 

@@ -18,7 +18,7 @@ from doteval.store.driver_errors import RefusedError
 from doteval.store.engine import Database
 from doteval.store.result_rows import EncodedResult, NewResult, encode_result, write_results
 from doteval.store.score_columns import read_score_columns
-from doteval.store.tables import RESULT, ROW, SCORE, TALLY, USAGE, WORKER
+from doteval.store.tables import COUNTERS, RESULT, ROW, SCORE, USAGE, WORKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ _MESSAGE_SHOWN = 200
 _LATEST_ROWS = 200
 
 
-class Results:
+class StoredResults:
     """The results of rows."""
 
     def __init__(self, database: Database) -> None:
@@ -109,7 +109,7 @@ class Results:
 
     def writers(self, evaluation_id: int) -> set[int]:
         """The ids of the worker processes that have stored results of an evaluation."""
-        query = select(TALLY.c.worker_id).where(TALLY.c.evaluation_id == evaluation_id)
+        query = select(COUNTERS.c.worker_id).where(COUNTERS.c.evaluation_id == evaluation_id)
         with self._database.read() as connection:
             return set(connection.scalars(query))
 

@@ -28,7 +28,7 @@ from doteval.core.json_codec import decode, encode_columns, escape_text, unescap
 from doteval.core.results import ErrorClass, Row, RowStatus
 from doteval.errors import NotFoundError, UnstorableValueError
 from doteval.store.bulk_insert import BulkInsert, among
-from doteval.store.counters import add_to_tally, remove_results
+from doteval.store.counters import add_to_counters, remove_results
 from doteval.store.engine import Database, insert_into
 from doteval.store.statements import Prepared, PreparedQuery
 from doteval.store.tables import EVALUATION, RESULT, ROW
@@ -205,7 +205,7 @@ class Rows:
             count = connection.execute(
                 update(RESULT).where(*_failed(evaluation_id, classes, index)).values(retry=true())
             ).rowcount
-            add_to_tally(connection, evaluation_id, None, Counter({RowStatus.FAILED.value: -count}))
+            add_to_counters(connection, evaluation_id, None, Counter({RowStatus.FAILED.value: -count}))
         return count
 
     def count_failed(

@@ -15,9 +15,9 @@ from doteval.store.crashes import Crashes
 from doteval.store.engine import Database, database_time
 from doteval.store.evaluations import Evaluations
 from doteval.store.experiments import Experiments
-from doteval.store.fixture_loads import Loads
+from doteval.store.fixture_loads import FixtureLoads
 from doteval.store.migrations import VERSIONS, current_version, prepare, upgrade
-from doteval.store.results import Results
+from doteval.store.results import StoredResults
 from doteval.store.rows import Rows
 from doteval.store.tables import EXPERIMENT
 from doteval.store.url import Location, locate
@@ -33,11 +33,11 @@ class Store:
         self.experiments = Experiments(database)
         self.evaluations = Evaluations(database)
         self.rows = Rows(database)
-        self.results = Results(database)
+        self.results = StoredResults(database)
         self.attempts = Attempts(database)
         self.crashes = Crashes(database)
         self.workers = Workers(database)
-        self.loads = Loads(database)
+        self.loads = FixtureLoads(database)
         self.usage = UsageReports(database)
 
     @classmethod

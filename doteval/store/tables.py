@@ -198,7 +198,7 @@ class UsageTable(SQLModel, table=True):
     latency: str = Field(sa_type=Text)
 
 
-class TallyTable(SQLModel, table=True):
+class CounterTable(SQLModel, table=True):
     """How many results each worker process stored, and what it spent: figures without a scan, and without
     workers in each other's way.
 
@@ -207,7 +207,7 @@ class TallyTable(SQLModel, table=True):
     the worker's usage; `unpriced` are tokens without a cost.
     """
 
-    __tablename__ = "tally"
+    __tablename__ = "counters"
 
     evaluation_id: int = Field(primary_key=True)
     worker_id: int = Field(primary_key=True)
@@ -283,8 +283,8 @@ RESULT = table_of(ResultTable)
 SCORE = table_of(ScoreTable)
 ATTEMPT = table_of(AttemptTable)
 USAGE = table_of(UsageTable)
-TALLY = table_of(TallyTable)
+COUNTERS = table_of(CounterTable)
 WORKER = table_of(WorkerTable)
 RESOURCE_LOAD = table_of(ResourceLoadTable)
 
-ALL = (EXPERIMENT, EVALUATION, ROW, RESULT, SCORE, ATTEMPT, USAGE, TALLY, WORKER, RESOURCE_LOAD)
+ALL = (EXPERIMENT, EVALUATION, ROW, RESULT, SCORE, ATTEMPT, USAGE, COUNTERS, WORKER, RESOURCE_LOAD)

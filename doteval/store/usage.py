@@ -17,7 +17,7 @@ from doteval.store.bulk_insert import among
 from doteval.store.counters import NOBODY
 from doteval.store.engine import Database
 from doteval.store.result_rows import write_usage
-from doteval.store.tables import EVALUATION, RESOURCE_LOAD, RESULT, TALLY, USAGE, WORKER
+from doteval.store.tables import COUNTERS, EVALUATION, RESOURCE_LOAD, RESULT, USAGE, WORKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,8 @@ class UsageReports:
         """What the experiment has spent. It costs one line a worker process, however many results there are."""
         names = ("attempts", "tokens", "cost", "unpriced")
         query = (
-            select(*(func.coalesce(func.sum(TALLY.c[name]), 0) for name in names))
-            .select_from(TALLY.join(EVALUATION, EVALUATION.c.id == TALLY.c.evaluation_id))
+            select(*(func.coalesce(func.sum(COUNTERS.c[name]), 0) for name in names))
+            .select_from(COUNTERS.join(EVALUATION, EVALUATION.c.id == COUNTERS.c.evaluation_id))
             .where(EVALUATION.c.experiment_id == experiment.id)
         )
         with self._database.read() as connection:
@@ -155,9 +155,9 @@ class UsageReports:
     def by_worker(self, experiment: Experiment) -> list[WorkerUsage]:
         """The same by worker process, in the order in which these began."""
         stored = (
-            select(TALLY.c.worker_id, func.sum(TALLY.c.done + TALLY.c.failed + TALLY.c.skipped))
-            .where(TALLY.c.evaluation_id.in_(_evaluations(experiment)), TALLY.c.worker_id != NOBODY)
-            .group_by(TALLY.c.worker_id)
+            select(COUNTERS.c.worker_id, func.sum(COUNTERS.c.done + COUNTERS.c.failed + COUNTERS.c.skipped))
+            .where(COUNTERS.c.evaluation_id.in_(_evaluations(experiment)), COUNTERS.c.worker_id != NOBODY)
+            .group_by(COUNTERS.c.worker_id)
         )
         query = select(WORKER.c.id, WORKER.c.service, WORKER.c.hostname, WORKER.c.pid)
         loads: dict[int, list[Any]] = {}
@@ -210,7 +210,7 @@ def _evaluations(experiment: Experiment) -> Select[tuple[int]]:
 def _loads(connection: Connection, experiment: Experiment) -> Sequence[Any]:
     """The loads of the worker processes that wrote results or loaded for an experiment, in their order."""
     ids = _evaluations(experiment)
-    wrote = select(TALLY.c.worker_id).where(TALLY.c.evaluation_id.in_(ids))
+    wrote = select(COUNTERS.c.worker_id).where(COUNTERS.c.evaluation_id.in_(ids))
     loaded = select(RESOURCE_LOAD.c.worker_id).where(RESOURCE_LOAD.c.evaluation_id.in_(ids))
     served = or_(RESOURCE_LOAD.c.worker_id.in_(wrote), RESOURCE_LOAD.c.worker_id.in_(loaded))
     return connection.execute(select(RESOURCE_LOAD).where(served).order_by(RESOURCE_LOAD.c.id)).all()

@@ -79,7 +79,7 @@ class ExitRecords:
         log.unlink(missing_ok=True)
         spending = usage_journal_path(process.pid, self.directory)
         lost = [
-            LostUsage(each.place.evaluation, each.place.index, each.place.sample, each.usage, each.execution)
+            LostUsage(each.scope.evaluation, each.scope.index, each.scope.sample, each.usage, each.execution)
             for each in read_usage_journal(spending)
         ]
         spending.unlink(missing_ok=True)

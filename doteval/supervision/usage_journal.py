@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from doteval.core.histogram import Latency
-from doteval.core.metering import Meter, Place
+from doteval.core.metering import Meter, UsageScope
 from doteval.core.results import Usage
 
 # How large the file is. When it is full it is written anew, with what is still open: after a thousand rows or so.
@@ -31,7 +31,7 @@ _NUMBERS = tuple(field.name for field in fields(Usage) if field.name not in ("mo
 class Spending:
     """What one execution of a row had used. `execution` is what its result is stored under, None if it had none yet."""
 
-    place: Place
+    scope: UsageScope
     usage: tuple[Usage, ...]
     execution: int | None = None
 
@@ -47,34 +47,34 @@ class UsageJournal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._open: dict[Place, list[bytes]] = {}
+        self._open: dict[UsageScope, list[bytes]] = {}
         self._map = _mapped(path, b"", _BYTES)
         self._used = 0
 
-    def spent(self, place: Place, usage: Usage) -> None:
+    def spent(self, scope: UsageScope, usage: Usage) -> None:
         """A row has used something."""
         numbers = {name: value for name in _NUMBERS if (value := getattr(usage, name))}
-        self._note(place, ["spent", *_key(place), usage.model, numbers, usage.latency.to_text()])
+        self._note(scope, ["spent", *_key(scope), usage.model, numbers, usage.latency.to_text()])
 
-    def ended(self, place: Place, execution: int) -> None:
+    def ended(self, scope: UsageScope, execution: int) -> None:
         """The result of the row is about to be stored under that execution."""
-        self._note(place, ["ended", *_key(place), execution])
+        self._note(scope, ["ended", *_key(scope), execution])
 
-    def stored(self, place: Place) -> None:
+    def stored(self, scope: UsageScope) -> None:
         """The result of the row is stored, with its usage."""
         with self._lock:
-            if self._open.pop(place, None) is not None:
-                self._write(_line(["stored", *_key(place)]))
+            if self._open.pop(scope, None) is not None:
+                self._write(_line(["stored", *_key(scope)]))
 
     def close(self) -> None:
         with self._lock:
             self._map.close()
 
-    def _note(self, place: Place, note: list[Any]) -> None:
+    def _note(self, scope: UsageScope, note: list[Any]) -> None:
         line = _line(note)
         with self._lock:
             self._write(line)
-            self._open.setdefault(place, []).append(line)
+            self._open.setdefault(scope, []).append(line)
 
     def _write(self, line: bytes) -> None:
         if self._used + len(line) > len(self._map):
@@ -108,21 +108,21 @@ def _mapped(path: Path, lines: bytes, size: int) -> mmap.mmap:
 
 def read_usage_journal(path: Path) -> list[Spending]:
     """What was spent on rows whose results nobody stored; nothing if there is no log."""
-    found: dict[Place, tuple[Meter, list[int]]] = {}
+    found: dict[UsageScope, tuple[Meter, list[int]]] = {}
     for what, evaluation, index, sample, *rest in _notes(path):
-        place = Place(evaluation, index, sample)
+        scope = UsageScope(evaluation, index, sample)
         if what == "stored":
-            found.pop(place, None)
+            found.pop(scope, None)
             continue
-        meter, executions = found.setdefault(place, (Meter(), []))
+        meter, executions = found.setdefault(scope, (Meter(), []))
         if what == "ended":
             executions.append(rest[0])
         else:
             model, numbers, latency = rest
             meter.add(_usage(model, numbers, latency))
     return [
-        Spending(place, meter.reading(), executions[-1] if executions else None)
-        for place, (meter, executions) in found.items()
+        Spending(scope, meter.reading(), executions[-1] if executions else None)
+        for scope, (meter, executions) in found.items()
     ]
 
 
@@ -143,5 +143,5 @@ def _notes(path: Path) -> Iterator[list[Any]]:
             return
 
 
-def _key(place: Place) -> tuple[str, int, int]:
-    return place.evaluation, place.index, place.sample
+def _key(scope: UsageScope) -> tuple[str, int, int]:
+    return scope.evaluation, scope.index, scope.sample

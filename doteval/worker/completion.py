@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from doteval.core.experiments import Evaluation
-from doteval.core.metering import Place
+from doteval.core.metering import UsageScope
 from doteval.core.results import Outcome, Row, RowStatus
 from doteval.store import GroupWriter, NewResult, new_execution
 from doteval.supervision.usage_journal import UsageJournal
@@ -61,7 +61,7 @@ class RowTaskCompletion:
         execution = new_execution()
         if self._usage_journal is not None and outcome.usage:
             # The store counts the usage of one execution once, also if the process dies before it knows of the commit.
-            self._usage_journal.ended(self._place_of(row), execution)
+            self._usage_journal.ended(self._usage_scope_of(row), execution)
         new = NewResult(self._evaluation_id, row, outcome, execution)
         self._writer.put(new, functools.partial(self._stored, row, outcome), last=last)
 
@@ -89,14 +89,14 @@ class RowTaskCompletion:
             parts.append(f"{_thousands(self._tokens)} tokens")
         return ", ".join(parts)
 
-    def _place_of(self, row: Row) -> Place:
-        return Place(self._evaluation_uid, row.index, row.sample)
+    def _usage_scope_of(self, row: Row) -> UsageScope:
+        return UsageScope(self._evaluation_uid, row.index, row.sample)
 
     def _stored(self, row: Row, outcome: Outcome, error: BaseException | None) -> None:
         if error is None:
             self._on_stored(outcome)
             if self._usage_journal is not None and outcome.usage:
-                self._usage_journal.stored(self._place_of(row))
+                self._usage_journal.stored(self._usage_scope_of(row))
         with self._lock:
             self._unstored -= 1
             self._cut = self._cut or error

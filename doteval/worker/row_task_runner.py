@@ -12,7 +12,7 @@ from collections.abc import Callable
 from doteval.broker.messages import RowTask
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.log_format import IDS
-from doteval.core.metering import Meter, Place, set_up_place
+from doteval.core.metering import Meter, UsageScope, setup_usage_scope
 from doteval.core.results import Outcome, Row, Usage
 from doteval.errors import CodeMismatchError, NotFoundError, StoreError
 from doteval.pytest_runtime.items import EvaluationItem
@@ -218,21 +218,21 @@ class RowTaskRunner:
 
     def _charge_set_up(self, evaluation: Evaluation, item: EvaluationItem) -> None:
         """Charge the usage of fixtures that were loaded before any row to the first evaluation that requests them."""
-        meter = Meter(set_up_place(evaluation.uid))
+        meter = Meter(setup_usage_scope(evaluation.uid))
         for usage in self._context.loads.take_unpaid(item):
             meter.add(usage)
-        if meter.place is not None:
-            self._record_lost_usage(meter.place, meter.reading())
+        if meter.scope is not None:
+            self._record_lost_usage(meter.scope, meter.reading())
 
-    def _record_lost_usage(self, place: Place, used: tuple[Usage, ...]) -> None:
+    def _record_lost_usage(self, scope: UsageScope, used: tuple[Usage, ...]) -> None:
         """Store usage that belongs to no result. If that fails, the supervisor stores it from the usage journal."""
         if not used:
             return
         try:
-            lost = LostUsage(place.evaluation, place.index, place.sample, used)
+            lost = LostUsage(scope.evaluation, scope.index, scope.sample, used)
             self._context.store.usage.add_lost([lost], socket.gethostname(), os.getpid())
         except StoreError as error:
             logger.warning("the usage of the fixtures' set-up is not stored yet: %s", error.message)
         else:
             if self._context.usage_journal is not None:
-                self._context.usage_journal.stored(place)
+                self._context.usage_journal.stored(scope)

@@ -62,12 +62,12 @@ def deadlock(postgres: PostgresServer, let_results_come: Callable[[], None]) -> 
     with psycopg.connect(postgres.url) as other, psycopg.connect(postgres.url, autocommit=True) as looking:
         other.execute("SET deadlock_timeout = '60s'")
         # What a transaction with results changes last.
-        other.execute("LOCK TABLE tally IN EXCLUSIVE MODE")
+        other.execute("LOCK TABLE counters IN EXCLUSIVE MODE")
         let_results_come()
 
         def waits() -> bool:
             found = looking.execute(
-                "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'tally'::regclass"
+                "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'counters'::regclass"
             ).fetchone()
             return found is not None
 

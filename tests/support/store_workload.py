@@ -60,7 +60,7 @@ def sample(row: Row, number: int) -> Row:
 
 
 def counted(store: Store, evaluation: Evaluation) -> Counts:
-    """The counts as a scan of the results finds them, which the tally must agree with."""
+    """The counts as a scan of the results finds them, which the counters must agree with."""
     query = (
         select(RESULT.c.status, func.count().label("results"))
         .where(RESULT.c.evaluation_id == evaluation.id, RESULT.c.retry.is_(False))

@@ -48,7 +48,7 @@ def is_cacheable(call: ApiCall) -> bool:
 
 def cache_key(call: ApiCall) -> bytes:
     """The key of a request: a digest of 32 bytes, which reveals nothing of it."""
-    request, place = call.request, call.meter and call.meter.place
+    request, scope = call.request, call.meter and call.meter.scope
     url = request.url
     parameters = sorted(
         (name, value)
@@ -56,7 +56,7 @@ def cache_key(call: ApiCall) -> bytes:
         if not any(secret in name.lower() for secret in _SECRETS)
     )
     headers = [request.headers.get(name, "") for name in _API_HEADERS]
-    sample = place.sample if place else 0
+    sample = scope.sample if scope else 0
     server = request.headers.get(SERVER_HEADER)
     where = [server] if server else [url.scheme, url.host, url.port]
     parts = [request.method, *where, url.path, parameters, headers, sample]

@@ -1,4 +1,4 @@
-"""The counts never drift: any interleaving of what changes results leaves tally, scan and a model alike."""
+"""The counts never drift: any interleaving of what changes results leaves counters, a scan and a model alike."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ from sqlalchemy import bindparam, insert, select
 from doteval.errors import StoreError
 from doteval.store import Store
 from doteval.store.statements import Prepared
-from doteval.store.tables import TALLY
+from doteval.store.tables import COUNTERS
 
 NAMES = ("evaluation_id", "worker_id", "done", "failed", "skipped", "attempts", "tokens", "unpriced", "cost")
-INSERT = Prepared(lambda _: insert(TALLY), *NAMES)
+INSERT = Prepared(lambda _: insert(COUNTERS), *NAMES)
 SELECT = Prepared(
-    lambda _: select(TALLY.c.worker_id, TALLY.c.cost).where(TALLY.c.evaluation_id == bindparam("evaluation"))
+    lambda _: select(COUNTERS.c.worker_id, COUNTERS.c.cost).where(COUNTERS.c.evaluation_id == bindparam("evaluation"))
 )
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from doteval.core.histogram import Latency
-from doteval.core.metering import Place, metering, observe_usage
+from doteval.core.metering import UsageScope, metering, observe_usage
 from doteval.core.results import Usage
 from doteval.supervision import usage_journal
 from doteval.supervision.usage_journal import Spending, UsageJournal, read_usage_journal
 
-ONE, TWO = Place("a", 1, 0), Place("b", 1, 2)
+ONE, TWO = UsageScope("a", 1, 0), UsageScope("b", 1, 2)
 USED = Usage("m", 1, 2, 0, 1, 10, 5, 2, 1, 0.25, 1.5, 0.5, Latency.of(0.1))
 
 
@@ -35,7 +35,7 @@ def test_what_is_not_stored_is_lost(log: UsageJournal, tmp_path: Path) -> None:
     assert read_usage_journal(path) == [Spending(TWO, (Usage("other", 1),))]
     log.spent(ONE, USED)
     assert read_usage_journal(path)[1] == Spending(ONE, (USED,))
-    log.stored(Place("never", 0))
+    log.stored(UsageScope("never", 0))
     assert len(read_usage_journal(path)) == 2
 
 
@@ -54,9 +54,9 @@ def test_it_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     small = UsageJournal(tmp_path / "2.spending")
     small.spent(TWO, USED)
     for index in range(1000):
-        small.spent(Place("a", index), USED)
-        small.ended(Place("a", index), index)
-        small.stored(Place("a", index))
+        small.spent(UsageScope("a", index), USED)
+        small.ended(UsageScope("a", index), index)
+        small.stored(UsageScope("a", index))
     path = tmp_path / "2.spending"
     assert path.stat().st_size < 6000
     assert read_usage_journal(path) == [Spending(TWO, (USED,))]
@@ -67,13 +67,13 @@ def test_it_has_room_for_all_that_is_open(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(usage_journal, "_BYTES", 500)
     path = tmp_path / "2.spending"
     log = UsageJournal(path)
-    places = [Place("a" * length, length) for length in range(1, 2000, 50)]
-    for place in places:
-        log.spent(place, USED)
-        log.ended(place, place.index)
-    assert read_usage_journal(path) == [Spending(place, (USED,), place.index) for place in places]
-    for place in places:
-        log.stored(place)
+    scopes = [UsageScope("a" * length, length) for length in range(1, 2000, 50)]
+    for scope in scopes:
+        log.spent(scope, USED)
+        log.ended(scope, scope.index)
+    assert read_usage_journal(path) == [Spending(scope, (USED,), scope.index) for scope in scopes]
+    for scope in scopes:
+        log.stored(scope)
     assert read_usage_journal(path) == []
     log.close()
 
@@ -86,7 +86,7 @@ def test_a_killed_process_leaves_it(tmp_path: Path) -> None:
             observe_usage(UsageJournal(path).spent)
             with metering() as meter:
                 meter.add(Usage("outside of rows", 1))
-                meter.place = ONE
+                meter.scope = ONE
                 meter.add(USED)
                 os.kill(os.getpid(), signal.SIGKILL)
         finally:

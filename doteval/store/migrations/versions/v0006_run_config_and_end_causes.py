@@ -25,6 +25,7 @@ def upgrade() -> None:
     for line in connection.execute(sa.select(_EVALUATION)).all():
         changed = encode(_run_config(decode(line.run_config)))
         connection.execute(sa.update(_EVALUATION).where(_EVALUATION.c.id == line.id).values(run_config=changed))
+    op.rename_table("tally", "counters")
     op.add_column("evaluation", sa.Column("end_cause", sa.Text(), nullable=True))
     op.add_column("worker", sa.Column("end_cause", sa.Text(), nullable=True))
     op.add_column("worker", sa.Column("exit_code", sa.Integer(), nullable=True))

@@ -15,7 +15,7 @@ import pytest
 from doteval.clients.openai import async_openai_client, instrument, openai_client
 from doteval.clients.shared_state import close_shared
 from doteval.core.client_config import CacheChoice, CacheMode, ClientConfig, configure_clients
-from doteval.core.metering import Place, metering
+from doteval.core.metering import UsageScope, metering
 from doteval.core.results import Usage
 from doteval.mock_openai import MockOpenAI
 from doteval.settings import Settings
@@ -73,7 +73,7 @@ def test_the_key_covers_everything_that_changes_the_answer(configure: Configure,
             list(reply)
     for sample in (0, 1, 2, 1):
         with metering() as meter:
-            meter.place = Place("evaluation", 7, sample)
+            meter.scope = UsageScope("evaluation", 7, sample)
             ask(client)
     assert mock_openai.stats()["requests"] == len(differing) + 2
 

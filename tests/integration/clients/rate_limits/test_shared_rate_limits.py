@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[4]
 
 WORKER = """
 import asyncio, itertools, sys
-from doteval.core.metering import Place, metering
+from doteval.core.metering import UsageScope, metering
 from doteval.clients.openai import async_openai_client
 from doteval.core.client_config import ClientConfig, configure_clients
 
@@ -29,7 +29,7 @@ numbers = itertools.count()
 async def row(client):
     for number in numbers:
         with metering() as meter:
-            meter.place = Place(evaluation, number)
+            meter.scope = UsageScope(evaluation, number)
             await client.chat.completions.create(
                 model=MODEL, messages=[{"role": "user", "content": f"{evaluation} {number}"}]
             )
