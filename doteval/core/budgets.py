@@ -1,6 +1,6 @@
-"""What an experiment may spend, and what it has spent: requests, tokens, US dollars.
+"""Limits what an experiment may spend: requests, tokens and US dollars.
 
-Everything counts, also work that was done twice, as ``spent`` of `doteval usage` does. A budget belongs to
+All usage counts, also that of work that was done twice, as ``spent`` of `doteval usage` does. A budget belongs to
 the experiment as a whole; it is stored in the run configuration of each evaluation, as the last command gave it.
 """
 
@@ -15,10 +15,12 @@ from doteval.errors import BudgetError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What was spent.
+    """What an experiment has spent.
 
-    `requests` are those that went out to a server, each try counted; `tokens` those of prompts and completions;
-    `cost` is in US dollars, of the models that have a price; `unpriced` are the tokens of those that have none.
+    requests: requests sent to a server; each try counts.
+    tokens: tokens of prompts and completions.
+    cost: US dollars, for the models that have a price.
+    unpriced: tokens of the models that have no price.
     """
 
     requests: int = 0
@@ -45,7 +47,11 @@ class BudgetStop:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What may be spent before no further row is begun; None means any amount."""
+    """What an experiment may spend before it begins no further row; None means any amount.
+
+    >>> Budget(requests=100).used_up_by(Spent(requests=100)).message
+    'the budget is used up: 100 of 100 requests'
+    """
 
     requests: int | None = None
     tokens: int | None = None
@@ -55,29 +61,29 @@ class Budget:
         return self != Budget()
 
     def left(self, spent: Spent) -> tuple[float, ...]:
-        """What is left of each bound that there is."""
-        return tuple(left for left, _ in self._bounds(spent))
+        """The rest of each limit that is set."""
+        return tuple(left for left, _ in self._limits(spent))
 
     def used_up_by(self, spent: Spent, unpriced_models: Callable[[], Sequence[str]] = list) -> BudgetStop | None:
         """Why no further row may begin, None if one may.
 
-        A budget in dollars cannot be kept once tokens without a price were spent, and so counts as used up;
-        `unpriced_models` names whose they are, and is asked only then.
+        A budget in dollars cannot be kept once tokens without a price were spent, so it counts as used up then.
+        `unpriced_models` is called only in that case; it names the models of these tokens.
         """
         if self.cost is not None and spent.unpriced:
             whose = f" for {', '.join(unpriced_models()) or 'a model'}"
             message = f"the budget of {_money(self.cost)} cannot be kept: no price is known{whose}"
             return BudgetStop(EvaluationEnd.BUDGET_UNPRICED, message)
-        used_up = [text for left, text in self._bounds(spent) if left <= 0]
+        used_up = [text for left, text in self._limits(spent) if left <= 0]
         if not used_up:
             return None
         return BudgetStop(EvaluationEnd.BUDGET_USED_UP, f"the budget is used up: {', '.join(used_up)}")
 
     def compare(self, spent: Spent) -> str:
-        """What is spent of each bound that there is: ``103 of 100 requests, $0.2000 of $1.00``."""
-        return ", ".join(text for _, text in self._bounds(spent))
+        """The spent part of each limit that is set: ``103 of 100 requests, $0.2000 of $1.00``."""
+        return ", ".join(text for _, text in self._limits(spent))
 
-    def _bounds(self, spent: Spent) -> Iterator[tuple[float, str]]:
+    def _limits(self, spent: Spent) -> Iterator[tuple[float, str]]:
         if self.requests is not None:
             yield self.requests - spent.requests, f"{spent.requests:,} of {self.requests:,} requests"
         if self.tokens is not None:
@@ -87,7 +93,7 @@ class Budget:
 
 
 def budget_error(experiment: str, stop: BudgetStop, *, pending: int) -> BudgetError:
-    """The error for the user of an experiment that `stop` has ended with `pending` rows left."""
+    """The error that tells the user that `stop` has ended an experiment with `pending` rows left."""
     rows = f"; {pending:,} {'row is' if pending == 1 else 'rows are'} pending" if pending else ""
     return BudgetError(
         f"experiment {experiment!r}: {stop.message}{rows}",
@@ -99,7 +105,7 @@ def budget_error(experiment: str, stop: BudgetStop, *, pending: int) -> BudgetEr
 
 
 def check_prices(budget: Budget, prices: str | None) -> None:
-    """Raise UsageError for a budget in dollars where no price table is named."""
+    """Raises UsageError: the budget is in dollars, and no price table is named."""
     if budget.cost is not None and prices is None:
         raise UsageError(
             "--max-cost needs to know what tokens cost, and no price table is named",

@@ -1,6 +1,6 @@
-"""What worker processes share, and where: the settings that commands hand on to clients.
+"""The settings of API clients: where worker processes share replies and rate limits, and what tokens cost.
 
-Whoever starts rows says it once in its process, with `configure_clients`; clients ask `client_config`.
+A process that runs rows sets them once, with `configure_clients`; clients read them with `client_config`.
 """
 
 from __future__ import annotations
@@ -13,42 +13,48 @@ from typing import Any, Literal
 DEFAULT_CACHE_PATH = ".doteval/cache.db"
 
 Caching = bool | Literal["always"] | None
-"""True: replies to requests that are the same by their parameters (temperature 0, a seed, embeddings) are
-shared; "always": all successful replies; False: none; None: as the settings say (``--cache``), else none."""
+"""Which replies a client shares. True: those to repeatable requests (temperature 0, a seed, embeddings); "always": all
+successful replies; False: none; None: what the settings say (``--cache``), else none."""
 
 
 class CacheMode(StrEnum):
-    """Whether replies are looked up and kept."""
+    """Which clients use the reply cache."""
 
     ASK = "ask"
-    """By the clients that were made with ``cache=True``."""
+    """Clients that were made with ``cache=True``."""
     ON = "on"
-    """By all clients that were not made with ``cache=False``."""
+    """All clients that were not made with ``cache=False``."""
     OFF = "off"
-    """By none."""
+    """No clients."""
     REFRESH = "refresh"
-    """As with `ON`, but replies from before now are asked for anew."""
+    """The same as `ON`, but older replies are replaced by new ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheChoice:
-    """What a command says of the cache. Replies from before `since`, in seconds since the epoch, are asked for anew.
+    """What a command says about the reply cache.
 
-    What a submission says is stored in the run configuration of its evaluations, and counts more for their rows than
-    what the worker service was told.
+    since: replies that are older are not used, in seconds since the epoch.
+
+    The choice of a submission is stored in the run configuration of its evaluations. For their rows it overrides the
+    choice of the worker service.
     """
 
     mode: CacheMode
     since: float = 0.0
 
     def is_wanted_by(self, wish: Caching) -> bool:
-        """Whether a client that was made with ``cache=wish`` shares replies."""
+        """Whether a client that was made with ``cache=wish`` shares replies.
+
+        >>> CacheChoice(CacheMode.ON).is_wanted_by(None), CacheChoice(CacheMode.ASK).is_wanted_by(None)
+        (True, False)
+        """
         if self.mode is CacheMode.ASK:
             return bool(wish)
         return self.mode is not CacheMode.OFF and wish is not False
 
     def to_json(self) -> dict[str, Any]:
-        """The form in which an evaluation's run configuration is stored."""
+        """The stored form: plain values."""
         return {"mode": self.mode.value, "since": self.since}
 
     @classmethod
@@ -59,12 +65,14 @@ class CacheChoice:
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """Where the shared state lives.
+    """Where API clients keep shared state, and for how long.
 
-    `broker` is the URL of a Redis for limits, None to keep limits within the process. `cache_path` is the
-    SQLite file of the cache; None keeps it in the broker's Redis. `refresh_since` are seconds since the
-    epoch, from which on replies count with `CacheMode.REFRESH`. `cache_seconds` is how long a reply is
-    kept, `cache_bytes` how many bytes of replies at most. `prices` names a price table.
+    broker: the URL of a Redis for rate limits; None keeps limits within the process.
+    cache_path: the SQLite file of the reply cache; None keeps replies in the broker's Redis.
+    refresh_since: with `CacheMode.REFRESH`, older replies do not count, in seconds since the epoch.
+    cache_seconds: how long a reply is kept.
+    cache_bytes: how many bytes of replies are kept.
+    prices: the path of a price table.
     """
 
     broker: str | None = None
@@ -77,25 +85,25 @@ class ClientConfig:
 
     @property
     def choice(self) -> CacheChoice:
-        """Whether replies are shared where a submission says nothing."""
+        """The cache choice for evaluations whose submission makes none."""
         return CacheChoice(self.cache, self.refresh_since if self.cache is CacheMode.REFRESH else 0.0)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> ClientConfig:
-        """What `dataclasses.asdict` made of one. Raises TypeError, KeyError or ValueError for anything else."""
+        """The configuration from its `dataclasses.asdict`. Raises TypeError, KeyError or ValueError otherwise."""
         given = {field.name: values[field.name] for field in fields(cls)}
         return cls(**{**given, "cache": CacheMode(given["cache"])})
 
 
-_shared = ClientConfig()
+_current = ClientConfig()
 
 
 def configure_clients(settings: ClientConfig) -> None:
-    """Say what clients of this process share, before they are made."""
-    global _shared
-    _shared = settings
+    """Set the configuration of all clients that this process makes from now on."""
+    global _current
+    _current = settings
 
 
 def client_config() -> ClientConfig:
-    """What clients of this process share."""
-    return _shared
+    """The configuration for clients of this process."""
+    return _current

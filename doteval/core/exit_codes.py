@@ -1,4 +1,4 @@
-"""Exit codes of commands and worker processes for what is no `DotEvalError`.
+"""Exit codes of commands and worker processes for ends that are not a `DotEvalError`.
 
 Errors name their own in `doteval.errors`: `WorkerError`, for example, is 5 if no worker process of a submission can
 start.

@@ -1,4 +1,4 @@
-"""Experiments and evaluations as the store knows them."""
+"""Experiments and evaluations, as the store holds them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Experiment:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSpec:
-    """What identifies an evaluation before it is stored.
+    """What identifies an evaluation, and how its rows are run.
 
-    `path` is the file's path below the pytest root directory, with forward slashes; `name` is the
-    function with its class and parameters (``EvalA::eval_b[gpt-large]``). `fingerprint` maps the
-    path of every file of the user's that the evaluation consists of to a hash of its content.
+    path: the file's path below the pytest root directory, with forward slashes.
+    name: the function with its class and parameters (``EvalA::eval_b[gpt-large]``).
+    fingerprint: for every file of the user that the evaluation consists of, its path and a hash of its content.
     """
 
     path: str
@@ -51,7 +51,11 @@ class EvaluationSpec:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many rows stand where. `total` is None while the dataset is still being read."""
+    """The number of rows by status; samples count. `total` is None while the dataset is still being read.
+
+    >>> Counts(total=10, done=6, failed=1).pending
+    3
+    """
 
     total: int | None = None
     done: int = 0
@@ -69,9 +73,11 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An evaluation in the store. `uid` names it in messages: two stores never share one.
+    """An evaluation in the store.
 
-    `end_cause` is why it ended otherwise than with all of its rows, and `reason` says so to people.
+    uid: its name in messages; no two stores share one.
+    end_cause: why it ended otherwise than with all of its rows.
+    reason: the same for people.
     """
 
     id: int
@@ -95,7 +101,7 @@ class Evaluation:
 
     @property
     def is_private(self) -> bool:
-        """Whether only the private broker of its submission carries its row tasks."""
+        """Whether its row tasks travel by the private broker of its submission."""
         return self.config.private_broker is not None
 
     @property
@@ -122,11 +128,15 @@ class Evaluation:
 
 
 def private_queue(name: str, private: str | None) -> str:
-    """What a queue is called everywhere: its name, unless it is one of a private broker."""
+    """The name of a queue in messages and in the store.
+
+    >>> private_queue("gpu", None), private_queue("gpu", "p1")
+    ('gpu', 'gpu@p1')
+    """
     return name if private is None else f"{name}@{private}"
 
 
 def ephemeral_name(now: datetime | None = None) -> str:
-    """The name of an experiment that the user gave none: ``YYYYMMDD_HHMMSS_xxxxxxxx``."""
+    """A name for an experiment that the user did not name: ``YYYYMMDD_HHMMSS_xxxxxxxx``."""
     moment = now or datetime.now(UTC).astimezone()
     return f"{moment:%Y%m%d_%H%M%S}_{secrets.token_hex(4)}"

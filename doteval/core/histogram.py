@@ -1,7 +1,7 @@
-"""How long replies took: a histogram that can be added up over rows, worker processes and machines.
+"""Histograms of reply times that can be added up over rows, worker processes and machines.
 
-The buckets are log-spaced, eight to a doubling from one millisecond up. So a percentile is right
-within 4.5 %, whatever its size, and the percentiles of a sum are those of all its replies together.
+Buckets are spaced logarithmically, eight to a doubling, from one millisecond up. So a percentile is exact within 4.5 %,
+whatever its size, and the percentiles of a sum are those of all its replies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Counts of replies by bucket. Bucket ``b`` ends at ``0.001 · 2^(b/8)`` seconds; what is faster is in bucket 0."""
+    """Counts replies by bucket.
+
+    Bucket ``b`` ends at ``0.001 · 2^(b/8)`` seconds; faster replies are in bucket 0.
+
+    >>> round((Latency.of(0.5) + Latency.of(2.0)).quantile(0.5), 1)
+    0.5
+    """
 
     counts: tuple[tuple[int, int], ...] = ()
 
@@ -35,11 +41,11 @@ class Latency:
 
     @classmethod
     def from_text(cls, text: str) -> Latency:
-        """What `to_text` wrote. Raises ValueError for anything else."""
+        """The histogram from the text that `to_text` wrote. Raises ValueError for anything else."""
         return cls(tuple((int(bucket), int(count)) for bucket, _, count in (p.partition(":") for p in text.split())))
 
     def to_text(self) -> str:
-        """``bucket:count`` with spaces between: most rows have one reply, and so few different texts."""
+        """The text ``bucket:count bucket:count``. Most rows have one reply, so the store holds few different texts."""
         return " ".join([f"{bucket}:{count}" for bucket, count in self.counts])
 
     def __add__(self, other: Latency) -> Latency:
@@ -53,9 +59,9 @@ class Latency:
         return sum(count for _, count in self.counts)
 
     def quantile(self, share: float) -> float | None:
-        """The seconds within which that share (0 to 1) of the replies came; None without replies.
+        """The seconds within which `share` (0 to 1) of the replies came; None without replies.
 
-        The nearest-rank quantile, as the geometric middle of its bucket.
+        It is the nearest-rank quantile, given as the geometric middle of its bucket.
         """
         if not self.counts:
             return None
@@ -71,7 +77,7 @@ NO_LATENCY = Latency()
 
 
 def merged(parts: Iterable[tuple[Latency, int]]) -> Latency:
-    """The sum of histograms, each so many times."""
+    """The sum of histograms, each multiplied by its number."""
     counts: dict[int, int] = {}
     for latency, times in parts:
         for bucket, count in latency.counts:

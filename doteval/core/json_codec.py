@@ -1,11 +1,10 @@
-"""Values as JSON text, and back: what the store keeps of rows, prompts, responses and scores.
+"""Encodes values as JSON text and decodes them: the store's form of rows, prompts, responses and scores.
 
-Plain JSON stays plain JSON. What JSON lacks is a tagged object, ``{"$type": ..., "value": ...}``:
-bytes, tuples, sets, dates and times, Decimal, complex, enums, dataclass instances, paths, UUIDs,
-numpy scalars and arrays, floats that are not finite, ints beyond 64 bits, mappings whose keys are
-not text, and text with lone surrogates. Decoding runs no code of the user's and imports nothing:
-dataclasses and enums come back as themselves only if their module is already imported, and as a
-mapping that keeps the type's name otherwise.
+Plain JSON stays plain JSON. Other values become a tagged object, ``{"$type": ..., "value": ...}``: bytes, tuples, sets,
+dates and times, Decimal, complex, enums, dataclass instances, paths, UUIDs, numpy scalars and arrays, floats that are
+not finite, ints beyond 64 bits, mappings whose keys are not text, and text with lone surrogates. Decoding runs no code
+of the user and imports nothing: a dataclass instance or an enum member is restored only if its module is imported
+already, and becomes a mapping with the type's name otherwise.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from doteval.errors import UnstorableValueError
 
 TAG = "$type"
 
-# Below the nesting at which orjson gives up (254); a tag takes up to three levels.
+# orjson refuses more than 254 levels, and a tag takes up to three.
 _DEEPEST = 80
 
 _EXACT = frozenset({str, int, bool, type(None)})
@@ -40,50 +39,55 @@ _TEXT = frozenset({str})
 
 
 def encode(value: Any) -> str:
-    """A value as JSON text. The same value gives the same text.
+    """Encode a value as JSON text. Equal values give equal texts.
 
-    Raises UnstorableValueError, which names the place inside the value and the type, never the content.
+    Raises UnstorableValueError: the value cannot be stored. It names the place inside the value and the type, never
+        the content.
+
+    >>> encode({"pair": (1, 2)})
+    '{"pair":{"$type":"tuple","value":[1,2]}}'
     """
     if _is_plain(value):
         try:
             return orjson.dumps(value).decode()
         except (orjson.JSONEncodeError, RecursionError):
-            # A huge int, a lone surrogate or deep nesting: the slow way handles it, or says where it is.
+            # A huge int, a lone surrogate or deep nesting: `_tagged` handles it, or raises an error that names it.
             pass
     return orjson.dumps(_tagged(value, (), 0)).decode()
 
 
 def encode_columns(values: Mapping[str, Any]) -> str:
-    """The values of one row by column, as JSON text; raises UnstorableValueError naming the column."""
+    """Encode the values of one row by column. Raises UnstorableValueError: it names the column."""
     return encode(values if type(values) is dict else dict(values))
 
 
 def decode(text: str) -> Any:
-    """The value that `encode` was given.
+    """Decode the text that `encode` returned. Raises ValueError: the text is not JSON.
 
-    Raises ValueError if the text is no JSON.
+    >>> decode(encode({"pair": (1, 2)}))
+    {'pair': (1, 2)}
     """
     value = orjson.loads(text)
     return _untagged(value) if '"$type"' in text else value
 
 
 def content_key(encoded: str) -> str:
-    """A key for encoded content: 32 hexadecimal characters of BLAKE2b."""
+    """Hash encoded content: 32 hexadecimal characters of BLAKE2b."""
     return blake2b(encoded.encode(), digest_size=16).hexdigest()
 
 
-# Text that a database would refuse (NUL, lone surrogates), made harmless and reversible: SUB, then a name.
+# Characters that a database refuses (NUL, lone surrogates) are replaced by SUB and a name, which can be undone.
 _HARMFUL = re.compile("[\x00\x1a\ud800-\udfff]")
 _ESCAPED = re.compile("\x1a(0|s|u[0-9a-f]{4})")
 
 
 def escape_text(text: str) -> str:
-    """Text without NUL and lone surrogates; `unescape_text` gives the original back."""
+    """Replace NUL and lone surrogates in a text; `unescape_text` restores it."""
     return _HARMFUL.sub(_escape, text) if _HARMFUL.search(text) else text
 
 
 def unescape_text(text: str) -> str:
-    """The text that `escape_text` was given."""
+    """Restore the text that `escape_text` was given."""
     return _ESCAPED.sub(_unescape, text) if "\x1a" in text else text
 
 
@@ -102,7 +106,7 @@ def _unescape(match: re.Match[str]) -> str:
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:
-    # Types are compared in bulk: this runs for every row, and most rows are flat.
+    # Types are compared in bulk, since this runs for every row, and most rows are flat.
     kind = type(value)
     if kind in _EXACT:
         return True
@@ -230,7 +234,7 @@ def _type_name(kind: type) -> str:
 
 
 def _where(place: _Place) -> str:
-    """``['meta'][3]``. Keys that are no names of their own could be content: only their type is told."""
+    """The place as ``['meta'][3]``. Other keys than text and numbers could be content: only their type is named."""
     if not place:
         return "(the whole value)"
     steps = (f"[{step!r}]" if isinstance(step, (str, int)) else f"[<{type(step).__name__}>]" for step in place)
@@ -263,7 +267,7 @@ def _restore_datetime(tagged: Mapping[str, Any]) -> datetime:
     try:
         return moment.astimezone(ZoneInfo(zone))
     except ZoneInfoNotFoundError:
-        # This machine lacks the zone; the moment itself is exact either way.
+        # This machine lacks the time zone; the moment itself is exact either way.
         return moment
 
 
@@ -277,7 +281,7 @@ def _restore_numpy(tagged: Mapping[str, Any]) -> Any:
 
 
 def _known_type(name: str) -> type[Any] | None:
-    """The type of that name, if its module is imported already."""
+    """The type of this name, None unless its module is imported already."""
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
     for step in path.split("."):
@@ -292,7 +296,7 @@ def _restore_enum(tagged: Mapping[str, Any]) -> Any:
         try:
             return kind(value)
         except ValueError:
-            # The enum has lost this member since.
+            # The member was removed from the enum since.
             pass
     return {TAG: tagged["name"], "value": value}
 
@@ -301,7 +305,7 @@ def _restore_dataclass(tagged: Mapping[str, Any]) -> Any:
     kind = _known_type(tagged["name"])
     fields = {name: _untagged(member) for name, member in tagged["value"].items()}
     if dataclasses.is_dataclass(kind) and {field.name for field in dataclasses.fields(kind)} == set(fields):
-        # Without __init__: stored data must not run code, and the fields are what it left.
+        # Without __init__: stored data must not run code, and the fields are stored as __init__ left them.
         instance = kind.__new__(kind)
         for name, member in fields.items():
             object.__setattr__(instance, name, member)

@@ -1,7 +1,7 @@
-"""Log lines: readable on a terminal, one JSON object a line elsewhere. Ids and counts only.
+"""Formats log lines: text on a terminal, one JSON object a line elsewhere. They hold ids and counts only.
 
-What an exception says is shown only if it is doteval's own, whose messages hold neither the content of rows
-nor secrets. Of others the type and the places are shown; rows that fail keep the rest in the result store.
+The message of an exception is logged only if it is one of doteval's own, which hold neither row contents nor secrets.
+Of other exceptions the type and the stack are logged; the result store keeps their messages with the failed rows.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ LogFormat = Literal["auto", "json", "text"]
 IDS = "doteval_ids"
 
 _TEXT = "%(asctime)s %(levelname)s %(processName)s[%(process)d] %(name)s: %(message)s"
-# The password of a URL in whatever a library logs.
+# A password in a URL that a library logs.
 _PASSWORD = re.compile(r"(?P<before>\w+://[^\s:/@'\"]*:)[^\s@'\"]+@")
 
 
 def resolve(chosen: LogFormat, stream: TextIO | None = None) -> Literal["json", "text"]:
-    """The format that a choice means: "auto" is text on a terminal, and JSON elsewhere."""
+    """The format for a choice: "auto" means text on a terminal and JSON elsewhere."""
     if chosen != "auto":
         return chosen
     return "text" if (stream or sys.stderr).isatty() else "json"
 
 
 def handler(log_format: LogFormat) -> logging.Handler:
-    """A handler that writes to standard error in a format."""
+    """A handler that writes to standard error in the given format."""
     made = logging.StreamHandler(sys.stderr)
     made.setFormatter(JsonLines() if resolve(log_format) == "json" else TextLines(_TEXT))
     return made
 
 
 def line(event: str, *, level: str = "info", ids: Mapping[str, Any] | None = None, logger: str = "doteval") -> str:
-    """One event as a JSON line, without its end."""
+    """One event as a JSON line, without the newline."""
     return _line(datetime.now(UTC), level, logger, event, dict(ids or {}))
 
 
 class TextLines(logging.Formatter):
-    """Lines for people."""
+    """Formats lines for people."""
 
     def format(self, record: logging.LogRecord) -> str:
         return _without_passwords(super().format(record))
@@ -57,7 +57,7 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, process, event, ids, and of an exception its type and places."""
+    """Formats one JSON object a line: time, level, logger, process, event, ids, and an exception's type and stack."""
 
     def format(self, record: logging.LogRecord) -> str:
         more: dict[str, Any] = {"process": record.process, **getattr(record, IDS, {})}
@@ -70,7 +70,7 @@ class JsonLines(logging.Formatter):
 
 def _line(time: datetime, level: str, logger: str, event: str, more: dict[str, Any]) -> str:
     document = {"time": time.isoformat(timespec="milliseconds"), "level": level, "logger": logger, "event": event}
-    # ensure_ascii: also a lone surrogate in a name must get through.
+    # ensure_ascii: a lone surrogate in a name would not encode as UTF-8.
     return _without_passwords(json.dumps({**document, **more}, default=repr, ensure_ascii=True))
 
 

@@ -63,8 +63,10 @@ OptionValue = TextValue | CountValue | AmountValue | FlagValue | tuple[FlagChoic
 class Option:
     """One option of a command line.
 
-    `help` is a sentence without its stop; `shown_default` is what the help says of the default, None for nothing.
-    An option whose value is several `FlagChoice` has one flag for each of them, with help of its own.
+    help: a sentence without its full stop.
+    shown_default: the default as the help shows it, None to show none.
+
+    An option whose value is several `FlagChoice` has one flag for each of them, each with its own help.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Names that users and installed packages give to evaluators, metrics and datasets.
+"""Looks up evaluators, metrics and datasets by name, from this process and from installed packages.
 
-A package announces what it brings under an entry point group, ``doteval.evaluators`` for one. The
-names are read from the package's metadata; its code is imported when a name is first used.
+A package announces its objects in an entry point group, such as ``doteval.evaluators``. Their names are read from the
+package's metadata; its code is imported when a name is first used.
 """
 
 from __future__ import annotations
@@ -15,10 +15,17 @@ from doteval.errors import NotFoundError, UsageError
 
 
 class Plugins:
-    """What goes by a name: registered in this process, or announced by an installed package.
+    """A registry of named objects, which this process registers or an installed package announces.
 
-    `group` is the entry point group, `kind` the word for one of them in messages. What is
-    registered here comes before what a package announces.
+    group: the entry point group.
+    kind: the word for one of the objects in messages.
+
+    An object that this process registers takes precedence.
+
+    >>> plugins = Plugins("doteval.examples", "example")
+    >>> plugins.register("one", 1)
+    >>> plugins.get("one"), "two" in plugins
+    (1, False)
     """
 
     def __init__(self, group: str, kind: str) -> None:
@@ -28,7 +35,7 @@ class Plugins:
         self._announced: dict[str, EntryPoint] | None = None
 
     def register(self, name: str, value: Any) -> None:
-        """Give `value` a name in this process; a name given before is taken over."""
+        """Register `value` under a name in this process, in place of an earlier one."""
         self._registered[name] = value
 
     def names(self) -> tuple[str, ...]:
@@ -39,10 +46,10 @@ class Plugins:
         return name in self._registered or name in self._entry_points()
 
     def get(self, name: str) -> Any:
-        """What goes by `name`; a package's code is imported now.
+        """The object of this name. It imports the package that announces it.
 
-        Raises NotFoundError, which names the nearest names, or UsageError if a package's code
-        cannot be imported.
+        Raises NotFoundError: no object has the name; it gives the nearest names.
+        Raises UsageError: the package's code cannot be imported.
         """
         if name in self._registered:
             return self._registered[name]
@@ -61,7 +68,7 @@ class Plugins:
         return value
 
     def refresh(self) -> None:
-        """Look for installed packages again."""
+        """Read the entry points of installed packages again."""
         self._announced = None
 
     def _entry_points(self) -> dict[str, EntryPoint]:
@@ -71,7 +78,11 @@ class Plugins:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A remedy for a name that does not exist: the nearest names, or all of them."""
+    """The remedy for a name that does not exist: the nearest names, or all of them.
+
+    >>> did_you_mean("meen", ["mean", "max"])
+    "Did you mean 'mean'?"
+    """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3)
     if near:

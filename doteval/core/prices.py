@@ -1,12 +1,11 @@
-"""What tokens cost, by a table of the user's own: none comes with doteval, since prices change.
+"""Computes what tokens cost, from a price table of the user. doteval has none of its own, since prices change.
 
-The table is a TOML or JSON file, named by ``prices`` in the settings, with US dollars for a million
-tokens::
+The table is a TOML or JSON file, which ``prices`` in the settings names, with US dollars for a million tokens::
 
     [models."a-model"]
     prompt = 2.5
     completion = 10.0
-    cached = 1.25      # prompt tokens that the provider had cached; as `prompt` if it is not given
+    cached = 1.25      # prompt tokens that the provider had cached; the price of `prompt` if it is missing
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from doteval.errors import UsageError
 
 _MILLION = 1_000_000
 _NAMES = ("prompt", "completion", "cached")
-# Replies and requests may name a dated version of a model that has one price.
+# Replies and requests may name a dated version of a model, and all versions have one price.
 _DATE = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
 _REMEDY = (
     'Write, for each model, [models."NAME"] with prompt, completion and, if there is one, cached: dollars a million.'
@@ -41,13 +40,13 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """Prices by model. An empty table knows none."""
+    """Prices by model."""
 
     prices: Mapping[str, Price] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> PriceTable:
-        """The table of a file, JSON or TOML by its ending. Raises UsageError for a file that is no price table."""
+        """Read a table from a JSON or TOML file. Raises UsageError: the file is not a price table."""
         try:
             text = path.read_text(encoding="utf-8")
             document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -61,9 +60,14 @@ class PriceTable:
         return cls({model: _price(path, model, given) for model, given in models.items()})
 
     def cost(self, model: str, *, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> float | None:
-        """US dollars, or None for a model that has no price.
+        """The cost in US dollars, None for a model that has no price.
 
-        `prompt_tokens` include the cached ones, `completion_tokens` those of reasoning.
+        prompt_tokens: includes cached tokens.
+        completion_tokens: includes reasoning tokens.
+
+        >>> table = PriceTable({"m": Price(prompt=2.0, completion=8.0, cached=1.0)})
+        >>> table.cost("m", prompt_tokens=1_000_000, completion_tokens=0, cached_tokens=500_000)
+        1.5
         """
         price = self.prices.get(model) or self.prices.get(_DATE.sub("", model))
         if price is None:

@@ -1,7 +1,7 @@
-"""Placement: which worker processes run an evaluation, and which device each of them sees.
+"""Reads the names of queues and devices, which decide where an evaluation runs.
 
-An evaluation travels on a queue, and a worker process serves one or several. A device is what
-``CUDA_VISIBLE_DEVICES`` names.
+The row tasks of an evaluation travel on one queue; a worker process serves one or several queues, and sees one device,
+which ``CUDA_VISIBLE_DEVICES`` names.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from doteval.errors import UsageError
 
 DEFAULT_QUEUE = "doteval"
 
-# What CUDA reads when it is first used in a process.
+# CUDA reads it when a process first uses it.
 DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
-# "~" parts the name of a queue from that of its lane, and AMQP allows 255 bytes for both.
+# "~" separates the name of a queue from that of its fair queue, and AMQP allows 255 bytes for both.
 _QUEUE = re.compile(r"[^\s,~\x00-\x1f\x7f]{1,200}")
-# A device has a number, or a UUID, as `nvidia-smi -L` lists them; parts of one begin with MIG.
+# A device has a number or a UUID, as `nvidia-smi -L` lists them; a part of a device begins with MIG.
 _DEVICE = re.compile(r"[0-9]{1,4}|(?:GPU|MIG)-[0-9A-Za-z/-]{1,120}")
 _SHOWN = 40
 
 
 def check_queue(name: object) -> str:
-    """The name of a queue. Raises UsageError if it cannot be one."""
+    """Return the name of a queue. Raises UsageError: it cannot be one."""
     if not isinstance(name, str) or not _QUEUE.fullmatch(name):
         raise UsageError(
             f"{_short(name)} is no name of a queue",
@@ -34,12 +34,20 @@ def check_queue(name: object) -> str:
 
 
 def split_queues(text: str) -> tuple[str, ...]:
-    """``"gpu, doteval"`` → ``("gpu", "doteval")``. Raises UsageError if a name is none, or is there twice."""
+    """Read a list of queues. Raises UsageError: a name cannot be one, or appears twice.
+
+    >>> split_queues("gpu, doteval")
+    ('gpu', 'doteval')
+    """
     return _different([check_queue(part.strip()) for part in text.split(",")], "queue")
 
 
 def split_devices(text: str) -> tuple[str, ...]:
-    """``"0, 1"`` → ``("0", "1")``. Raises UsageError if one is no device, or is there twice."""
+    """Read a list of devices. Raises UsageError: a name cannot be one, or appears twice.
+
+    >>> split_devices("0, 1")
+    ('0', '1')
+    """
     devices = [part.strip() for part in text.split(",")]
     for device in devices:
         if not _DEVICE.fullmatch(device):
@@ -51,12 +59,16 @@ def split_devices(text: str) -> tuple[str, ...]:
 
 
 def device_of(devices: Sequence[str], number: int) -> str | None:
-    """The device of worker process `number`, counted from 1: they are dealt in turn. None if there are none."""
+    """The device of worker process `number`, counted from 1; None if there are no devices.
+
+    >>> [device_of(["0", "1"], number) for number in (1, 2, 3)]
+    ['0', '1', '0']
+    """
     return devices[(number - 1) % len(devices)] if devices else None
 
 
 def worker_command_for(queue: str) -> str:
-    """What people type to start a worker that serves a queue."""
+    """The command that starts a worker service for a queue."""
     return "doteval worker PATH" if queue == DEFAULT_QUEUE else f"doteval worker PATH --queue {queue}"
 
 

@@ -1,4 +1,4 @@
-"""URLs for people's eyes: passwords never appear in messages, tables or logs."""
+"""Hides passwords in URLs, so that messages, tables and logs never show them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 HIDDEN = "***"
 
-# Celery takes several broker URLs parted by ";", and a password may hold a ";" of its own.
+# Celery takes several broker URLs separated by ";", and a password may hold a ";" of its own.
 _BETWEEN_URLS = re.compile(r";(?=[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
 _SECRET_PARAMETER = re.compile(
     r"(?P<name>[^?&=]*(?:password|passwd|pwd|secret|token|api_?key)[^?&=]*)=[^&]*", re.IGNORECASE
@@ -14,10 +14,13 @@ _SECRET_PARAMETER = re.compile(
 
 
 def hide_password(url: str) -> str:
-    """The URL with its password replaced by ``***``, and so secret query parameters.
+    """Replace the password and secret query parameters of a URL by ``***``. Several URLs may be joined by ";".
 
-    Written for URLs that no parser accepts as well: a password may hold any character, so what
-    lies between the first ":" and the last "@" is hidden. Several URLs may be joined by ";".
+    It also works on URLs that no parser accepts. Since a password may hold any character, everything between the first
+    ":" and the last "@" is hidden.
+
+    >>> hide_password("redis://:p@ss@host:6379/0")
+    'redis://:***@host:6379/0'
     """
     return ";".join(_hide_one(part) for part in _BETWEEN_URLS.split(url))
 

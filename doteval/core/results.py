@@ -1,4 +1,4 @@
-"""What one row produced: values that never change, no behaviour beyond checking themselves."""
+"""What one row produces: scores, results, errors and usage. The values never change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from doteval.errors import InvalidResultError
 
 
 class RowStatus(StrEnum):
-    """Where a row stands. A row without a result is pending."""
+    """The status of a row. A row without a result is pending."""
 
     PENDING = "pending"
     DONE = "done"
@@ -22,7 +22,7 @@ class RowStatus(StrEnum):
 
 
 class ErrorClass(StrEnum):
-    """Whose failure it was: the infrastructure's may be retried, the evaluation's need a change."""
+    """What failed: failures of the infrastructure may be retried, those of the evaluation need a change."""
 
     EVALUATION = "evaluation"
     INFRASTRUCTURE = "infrastructure"
@@ -32,10 +32,14 @@ class ErrorClass(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What an evaluator says of one row.
+    """The judgement of an evaluator on one row.
 
-    `value` is a bool, a number or a label; `metrics` are the metrics (or their names) that aggregate
-    it over all rows; `metadata` is anything the evaluator wants kept.
+    value: a bool, a number or a label.
+    metrics: the metrics, or their names, that aggregate the value over all rows.
+    metadata: whatever else the evaluator wants to keep.
+
+    >>> Score("length", 12, ["mean"]).metric_names
+    ('mean',)
     """
 
     name: str
@@ -45,7 +49,7 @@ class Score:
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """The names of the metrics, as the store keeps them."""
+        """The names of the metrics, as they are stored."""
         return tuple(
             metric if isinstance(metric, str) else str(getattr(metric, "name", metric.__name__))
             for metric in self.metrics
@@ -55,10 +59,13 @@ class Score:
 class Result:
     """What an eval function returns for one row.
 
-    Any number of scores, and for the record the prompt, the model's response, an error message of
-    the author's own, and metadata. A result that carries an error counts as failed.
+    It holds any number of scores and, for the record, the prompt, the model's response, an error message of the
+    author's own, and metadata. A row whose result has an error counts as failed.
 
-    Raises InvalidResultError if a positional argument is not a `Score`.
+    Raises InvalidResultError: a positional argument is not a `Score`, or two scores have one name.
+
+    >>> Result(Score("short", True), prompt="Say hi").scores[0].value
+    True
     """
 
     __slots__ = ("error", "metadata", "model_response", "prompt", "scores")
@@ -113,12 +120,14 @@ class RowError:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the calls to one model cost.
+    """What the calls to one model used.
 
-    `requests` are calls of a client's methods, `attempts` what went out to the server: none for a cache
-    hit, more than one with retries. Tokens are counts; `cost` is in US dollars, None if the model has no
-    price. `seconds` were spent on attempts, `waited` seconds waiting for limits; `latency` tells of the
-    replies how long each took.
+    requests: calls of a client's methods.
+    attempts: tries sent to the server; none for a cache hit, several if a request was repeated.
+    cost: US dollars, None if the model has no price.
+    seconds: time spent on tries.
+    waited: seconds spent waiting for rate limits.
+    latency: how long each reply took.
     """
 
     model: str
@@ -137,7 +146,7 @@ class Usage:
 
     @property
     def hit_rate(self) -> float | None:
-        """The share of look-ups in the cache that were hits, None without any."""
+        """The share of cache look-ups that were hits, from 0 to 1; None without look-ups."""
         lookups = self.cache_hits + self.cache_misses
         return self.cache_hits / lookups if lookups else None
 
@@ -162,7 +171,11 @@ class Usage:
 
 @row_value
 class Outcome:
-    """One execution of one row, before it is stored. Times: epoch seconds, and seconds."""
+    """One execution of one row, before it is stored.
+
+    started_at: seconds since the epoch.
+    seconds: how long it took.
+    """
 
     status: RowStatus
     started_at: float
@@ -177,9 +190,12 @@ class Outcome:
 
 @row_value
 class Row:
-    """One record of a dataset in the store: its position, its key (a hash of its content), its values by column.
+    """One record of a dataset.
 
-    `encoded` is the JSON form of the values, where it is at hand.
+    index: its position in the dataset.
+    key: a hash of its content.
+    values: its values by column.
+    encoded: the JSON form of the values, if the caller has it already.
     """
 
     index: int
@@ -191,9 +207,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A stored result with the row it belongs to.
+    """A stored result with its row.
 
-    `result`, `error` and `item_id` give the same under the names of doteval 0.22.
+    `result`, `error` and `item_id` are the names that doteval 0.22 uses.
     """
 
     row: Row
@@ -207,7 +223,7 @@ class Record:
 
     @property
     def error(self) -> str | None:
-        """The message of the row's error; None if there is none."""
+        """The message of the row's error, None without an error."""
         return self.outcome.error.message if self.outcome.error else None
 
     @property
