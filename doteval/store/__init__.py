@@ -1,7 +1,11 @@
 """The result store: the SQL database that is the only source of truth.
 
-Everything that doteval knows of experiments, rows, results, worker processes and usage is here, and
-everybody reads it from here. SQLite by default, PostgreSQL for more than one machine.
+It holds everything that doteval knows of experiments, rows, results, worker processes and usage: SQLite by default,
+PostgreSQL for several machines. Begin with `Store.open` in `doteval.store.store`; each noun has a module with its
+queries, `doteval.store.tables` has the tables and `doteval.store.migrations` their versions. `GroupWriter` writes
+results.
+
+It may import `doteval.analysis`, `doteval.core` and `doteval.errors`, not the broker or the runner.
 """
 
 from doteval.store.attempts import Attempt

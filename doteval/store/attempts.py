@@ -1,4 +1,4 @@
-"""What went wrong, row by row: the errors of failed rows by class and by time, and every attempt of a row."""
+"""Reads the attempts of a row, and the errors of failed rows by class and by time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from doteval.store.tables import ATTEMPT, RESULT, WORKER
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One execution of a row that came to a result.
+    """One execution of a row that ended with a result.
 
-    `started_at` is by the worker's clock, `seconds` what it took, `worker` ``hostname:pid`` or None.
-    `replaced` tells that a later one took its place, `to_be_retried` that one shall.
+    started_at: by the worker's clock.
+    worker: ``hostname:pid``, None if it is not known.
+    replaced: whether the result of a later attempt replaced its own.
+    to_be_retried: whether the row is pending again.
     """
 
     index: int
@@ -34,13 +36,13 @@ class Attempt:
 
 
 class Attempts:
-    """Executions of rows, those too whose result was replaced by a retry."""
+    """Reads executions of rows, including those whose result a retry has replaced."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def of_row(self, evaluation_id: int, index: int) -> list[Attempt]:
-        """Every attempt of a row that has ended, by sample, the oldest first; the last is its result."""
+        """Every attempt of a row that has ended, by sample, the oldest first. The last one is the result."""
         with self._database.read() as connection:
             earlier = connection.execute(
                 _query(ATTEMPT, evaluation_id, ATTEMPT.c.row_index == index).order_by(ATTEMPT.c.sample, ATTEMPT.c.id)
@@ -50,11 +52,11 @@ class Attempts:
             ).all()
         found = [_attempt(line, replaced=True) for line in earlier]
         found += [_attempt(line, to_be_retried=line.retry) for line in results]
-        # Sorting keeps the order of those that are equal.
+        # The sort is stable, so the attempts of a sample stay in order.
         return sorted(found, key=lambda attempt: attempt.sample)
 
     def classes(self, evaluation_id: int) -> dict[ErrorClass, int]:
-        """How many rows failed with an error of each class, those to be retried included; the most frequent first."""
+        """The number of failed rows by error class, the most frequent first. It includes rows to be retried."""
         known = func.coalesce(RESULT.c.error_class, ErrorClass.EVALUATION.value).label("error_class")
         query = select(known, func.count().label("rows")).where(*_failed(evaluation_id)).group_by(known)
         with self._database.read() as connection:
@@ -62,7 +64,7 @@ class Attempts:
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     def last_failures(self, evaluation_id: int, limit: int) -> list[Attempt]:
-        """The failed rows that ended last, the newest first, at most `limit`. Without tracebacks."""
+        """The last `limit` failed rows, the newest first, without tracebacks."""
         ended = RESULT.c.started_at + RESULT.c.seconds
         query = (
             _query(RESULT, evaluation_id, *_failed(evaluation_id)[1:], traceback=False)
@@ -77,7 +79,7 @@ class Attempts:
 def _failed(evaluation_id: int) -> list[ColumnElement[bool]]:
     return [
         RESULT.c.evaluation_id == evaluation_id,
-        # Said twice, so that both databases see that the index of the rows not done serves.
+        # The condition is given twice, so that both databases use the partial index of rows that are not done.
         RESULT.c.status != RowStatus.DONE.value,
         RESULT.c.status == RowStatus.FAILED.value,
     ]

@@ -1,4 +1,4 @@
-"""A copy of a result store while others use it."""
+"""Copies a result store while other processes use it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _SHOWN_LINES = 3
 def back_up(location: Location, target: Path) -> None:
     """Copy the store at a location into the file `target`, which must not exist.
 
-    Of SQLite the copy is another SQLite file, of PostgreSQL an archive for ``pg_restore``. The copy
-    is of one moment, whatever is written meanwhile.
+    The copy of an SQLite store is another SQLite file, that of a PostgreSQL store an archive for ``pg_restore``. It
+    shows one moment, whatever is written meanwhile.
 
-    Raises UsageError if `target` exists or cannot be written; StoreError if the store cannot be read, or
-    pg_dump is not there.
+    Raises UsageError: `target` exists or cannot be written.
+    Raises StoreError: the store cannot be read, or pg_dump is missing.
     """
     if target.exists():
         raise UsageError(f"{target} exists already", remedy="Give a name that is free, or move the file away.")
-    # Beside it first: a name that exists is a copy that is whole.
+    # It is written under another name and then renamed, so that `target` is never half a copy.
     part = target.with_name(f"{target.name}.part")
     try:
-        # Private: results may hold what not everyone should read.
+        # Only this user may read it, since results may be confidential.
         os.close(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
     except OSError as error:
         raise UsageError(f"{part} cannot be written: {error.strerror}", remedy="Check the path.") from None
@@ -63,7 +63,7 @@ def _dump_postgres(location: Location, target: Path) -> None:
             "pg_dump, which copies PostgreSQL databases, is not on PATH",
             remedy="Install PostgreSQL's client programs of the server's version, or run it where the server is.",
         )
-    # The password goes by the environment: everyone can read a command line.
+    # The password goes into the environment, since every user can read a command line.
     password = location.url.password
     environment = {**os.environ, **({"PGPASSWORD": str(password)} if password else {})}
     plain = location.url.set(drivername="postgresql", password=None).render_as_string()

@@ -1,8 +1,8 @@
-"""Bulk inserts of ready-made lines, by the driver.
+"""Inserts many rows at once, on the driver.
 
-SQLAlchemy turns every line into a mapping and back; here lines are tuples in the order of the columns,
-with values that the driver takes as they are. That is twice as fast. SQLite gets statements of up to 1,024 lines;
-PostgreSQL gets each column as one array, in a single round trip.
+SQLAlchemy turns every row into a mapping and back. Here rows are tuples in the order of the columns, with values that
+the driver accepts, which is twice as fast. SQLite gets statements of up to 1,024 rows; PostgreSQL gets each column as
+one array, in a single round trip.
 """
 
 from __future__ import annotations
@@ -31,20 +31,19 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from doteval.store.statements import POSTGRES, cursor_of
 
 _NUMBERS = postgresql.ARRAY(BigInteger)
-# Lines of one statement to SQLite, which is made once for each size. The driver gives Python's lock away for each
-# statement, and waits for it afterwards while rows run: line by line, a transaction stays open many times as long as it
-# works, and nobody else can write.
+# Rows in one statement for SQLite, which is compiled once for each size. For each statement the driver releases the GIL
+# and waits to get it back while evaluation code runs. Row by row, a transaction would stay open for many times its
+# work, and nobody else could write.
 _BLOCKS = (1024, 256, 64, 16, 4, 1)
-# SQLite takes 32,766.
+# SQLite allows 32,766.
 _MOST_PARAMETERS = 32_000
 
 
 class BulkInsert:
-    """An INSERT into the columns of a table that skips lines whose key is there already.
+    """An INSERT into the columns of a table that skips rows whose key exists.
 
-    `returning` names columns of the lines that were inserted, in no particular order. SQLite, where
-    nobody else can write during a transaction, is not asked for them: there, look before you insert, since
-    with `returning` a key that is there already is an error.
+    returning: columns to return of the inserted rows, in no particular order. On SQLite, where nobody else can write
+        during a transaction, they are not queried, and a key that exists is an error: look before you insert.
     """
 
     def __init__(self, table: Table, columns: Sequence[str], *, returning: Sequence[str] = ()) -> None:
@@ -54,7 +53,7 @@ class BulkInsert:
         head = f"INSERT INTO {name} ({', '.join(self.columns)})"
         types = [table.c[column].type.dialect_impl(POSTGRES).compile(POSTGRES) for column in self.columns]
         arrays = ", ".join(f"%b::{kind}[]" for kind in types)
-        # The statements are made of names of our own tables and types only.
+        # The statements consist of names of doteval's own tables and types only.
         line = f"({', '.join('?' * len(self.columns))})"
         end = "" if self._returning else " ON CONFLICT DO NOTHING"
         self._sqlite = {
@@ -67,7 +66,7 @@ class BulkInsert:
             self._postgres += f" RETURNING {', '.join(self._returning)}"
 
     def run(self, connection: Connection, lines: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Insert the lines. Returns the `returning` columns of those that were inserted."""
+        """Insert rows. Returns the `returning` columns of the inserted ones."""
         if not lines:
             return []
         _, returned = self._insert(connection, lines)
@@ -77,7 +76,7 @@ class BulkInsert:
         return returned
 
     def count(self, connection: Connection, lines: Sequence[tuple[Any, ...]]) -> int:
-        """Insert the lines. Returns how many were inserted; for statements without `returning`."""
+        """Insert rows. Returns the number of inserted ones. Not for statements with `returning`."""
         return self._insert(connection, lines)[0] if lines else 0
 
     def _insert(self, connection: Connection, lines: Sequence[tuple[Any, ...]]) -> tuple[int, list[tuple[Any, ...]]]:
@@ -85,7 +84,7 @@ class BulkInsert:
         try:
             if connection.dialect.name == "sqlite":
                 return self._insert_in_blocks(cursor, lines), []
-            # %b: in binary. As text, every quote and backslash of every value would be looked for in Python.
+            # %b sends values in binary. In text, psycopg would search every value for quotes and backslashes.
             cursor.execute(self._postgres, tuple(list(column) for column in zip(*lines, strict=True)))
             return cursor.rowcount, list(cursor.fetchall()) if self._returning else []
         finally:
@@ -102,21 +101,21 @@ class BulkInsert:
 
 
 def among(connection: Connection, column: Column[Any], numbers: Iterable[int]) -> ColumnElement[bool]:
-    """Whether a column is one of any number of integers.
+    """The condition that a column is one of any number of integers.
 
-    They go as one parameter: an IN with hundreds of them is a new statement to render and to parse each time.
+    They are one parameter: an IN with hundreds of them would be a new statement to compile and parse each time.
     """
     dialect = connection.dialect.name
     return among_given(dialect, column, literal(numbers_given(dialect, numbers)))
 
 
 def among_given(dialect: str, column: Column[Any], numbers: BindParameter[Any]) -> ColumnElement[bool]:
-    """`among` for a statement that is made once: the parameter gets what `numbers_given` makes of them."""
+    """`among` for a compiled statement, whose parameter gets the value of `numbers_given`."""
     if dialect == "sqlite":
         return column.in_(select(func.json_each(numbers).table_valued("value").c.value))
     return column == any_(type_coerce(numbers, _NUMBERS))
 
 
 def numbers_given(dialect: str, numbers: Iterable[int]) -> Any:
-    """Integers as the value of such a parameter."""
+    """Integers as the value of the parameter of `among_given`."""
     return orjson.dumps(list(numbers)).decode() if dialect == "sqlite" else list(numbers)

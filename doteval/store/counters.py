@@ -1,4 +1,4 @@
-"""The counts that go with results and usage: what changes these changes them in the same transaction."""
+"""Counters of results and usage, which are updated in the transactions that change these."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from doteval.store.tables import ATTEMPT, COUNTERS, RESULT, SCORE, USAGE
 
 _COUNTED = (RowStatus.DONE.value, RowStatus.FAILED.value, RowStatus.SKIPPED.value)
 
-# Stands for no worker: what is written without one, and what is taken away again.
+# The worker id of changes that no worker process made, and of everything that is subtracted.
 NOBODY = 0
 
 _NOTHING = Spent()
@@ -52,7 +52,7 @@ def add_to_counters(
     changes: Counter[str],
     spent: Spent = _NOTHING,
 ) -> None:
-    """Add to (or, with negative numbers, take from) the counts by status, and add what was spent."""
+    """Add `changes` (which may be negative) to the counters by status, and `spent` to those of usage."""
     if not any(changes.values()) and spent == _NOTHING:
         return
     added = {status: changes[status] for status in _COUNTED} | _columns(spent)
@@ -61,7 +61,7 @@ def add_to_counters(
 
 
 def count_spent_again(connection: Connection, evaluation_id: int, worker_id: int | None) -> None:
-    """Count what a worker process spent for an evaluation from its usage: a scan, for where adding up does not do."""
+    """Recount what a worker process spent for an evaluation. It scans the usage, so use it after conflicts only."""
     who = NOBODY if worker_id is None else worker_id
     tokens = USAGE.c.prompt_tokens + USAGE.c.completion_tokens
     query = select(
@@ -71,7 +71,7 @@ def count_spent_again(connection: Connection, evaluation_id: int, worker_id: int
         func.coalesce(func.sum(case((USAGE.c.cost.is_(None), tokens), else_=0)), 0),
     ).where(USAGE.c.evaluation_id == evaluation_id, func.coalesce(USAGE.c.worker_id, NOBODY) == who)
     requests, tokens_spent, cost, unpriced = connection.execute(query).one()
-    # The line must be there to be changed.
+    # The row must exist before it can be updated.
     nothing = dict.fromkeys(_CHANGED, 0)
     connection.execute(
         insert_into(connection.dialect.name, COUNTERS)
@@ -86,9 +86,9 @@ def count_spent_again(connection: Connection, evaluation_id: int, worker_id: int
 
 
 def remove_results(connection: Connection, evaluation_id: int, which: Callable[[Table], ColumnElement[bool]]) -> int:
-    """Remove results with their scores and earlier attempts, and take them from the counts.
+    """Remove results with their scores and earlier attempts, and subtract them from the counters.
 
-    Usage stays: it was spent. Returns how many results there were.
+    Usage stays, since it was spent. Returns the number of removed results.
     """
     for table in (SCORE, ATTEMPT):
         connection.execute(delete(table).where(table.c.evaluation_id == evaluation_id, which(table)))

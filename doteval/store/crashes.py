@@ -1,4 +1,4 @@
-"""Crashes in the store: rows that were in flight when their worker process died."""
+"""Records crashes: the rows that were in flight when their worker process ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW
 
 @dataclass(frozen=True, slots=True)
 class CrashedRow:
-    """A row and sample that were in flight when a worker process died."""
+    """A row and sample that was in flight when a worker process ended."""
 
     evaluation_id: int
     row_index: int
@@ -30,9 +30,10 @@ class CrashedRow:
 
 @dataclass(frozen=True, slots=True)
 class TimedOutRow:
-    """A row and sample that were over their time, and could only be ended together with their worker process.
+    """A row and sample that exceeded its timeout and could not be interrupted, so that its process was killed.
 
-    `started_at` is in seconds since the epoch; `seconds` is how long it had taken by then.
+    started_at: in seconds since the epoch.
+    seconds: how long it had run when it was killed.
     """
 
     evaluation_id: int
@@ -43,17 +44,19 @@ class TimedOutRow:
 
 
 class Crashes:
-    """The crashes that rows took part in, and the rows that were ended together with their process."""
+    """Records the crashes of rows, and gives up rows that crashed too often."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def record(self, rows: Iterable[CrashedRow], *, reason: str, worker_id: int | None) -> list[CrashedRow]:
-        """Note that a worker process died with these rows in flight; give up on those that did so too often.
+        """Record that a worker process ended with these rows in flight, and give up those that crashed too often.
 
-        How often that is, the evaluation's `RunConfig.max_crashes` says. Crashes before a retry do not count:
-        whoever retries a row gives it all its chances again. A row that is given up gets a failed result of the
-        crash class, which says `reason`. Rows that have a result by now, or that were removed, are left alone.
+        A row is given up after `RunConfig.max_crashes` crashes since its last retry: it gets a failed result of the
+        crash class. Rows that have a result by now, or that were removed, stay as they are.
+
+        reason: how the process ended, for people.
+
         Returns the rows that were given up.
         """
         given_up: list[CrashedRow] = []
@@ -63,16 +66,16 @@ class Crashes:
                 most = _most_crashes(connection, evaluation_id)
                 waiting = [row for row in crashed if _is_pending(connection, row)]
                 for row in waiting:
-                    stands = _standing_execution(connection, row)
-                    connection.execute(insert(ATTEMPT).values(_attempt(row, stands, reason, worker_id)))
-                hopeless = [row for row in waiting if _crashes(connection, row) >= most]
-                results = [encode_result(_given_up(connection, row, reason, most)) for row in hopeless]
+                    execution = _execution_to_retry(connection, row)
+                    connection.execute(insert(ATTEMPT).values(_attempt(row, execution, reason, worker_id)))
+                given_up_now = [row for row in waiting if _crashes(connection, row) >= most]
+                results = [encode_result(_given_up(connection, row, reason, most)) for row in given_up_now]
                 write_results(self._database, connection, results, worker_id)
-                given_up.extend(hopeless)
+                given_up.extend(given_up_now)
         return given_up
 
     def time_out(self, rows: Iterable[TimedOutRow]) -> None:
-        """Store rows as failed, with an error of the timeout class. Those that have a result by now are left alone."""
+        """Store rows as failed with an error of the timeout class. Rows that have a result by now stay as they are."""
         with self._database.write() as connection:
             for evaluation_id, ended in _by_evaluation(rows).items():
                 self._database.hold(connection, [evaluation_id], alone=True)
@@ -81,7 +84,7 @@ class Crashes:
                 write_results(self._database, connection, results, None)
 
     def suspects(self, evaluation_id: int, first: int, last: int) -> Counter[tuple[int, int]]:
-        """How often rows of a range, both ends included, took part in a crash ever, by (row index, sample)."""
+        """The number of crashes of the rows from `first` to `last` (included), by row index and sample."""
         with self._database.read() as connection:
             found = connection.execute(_SUSPECTS, {"evaluation": evaluation_id, "first": first, "last": last})
             return Counter({(index, sample): count for index, sample, count in found})
@@ -89,7 +92,7 @@ class Crashes:
 
 AnyRow = TypeVar("AnyRow", CrashedRow, TimedOutRow)
 
-# Made once: worker processes ask for every row task.
+# Built once: worker processes run it for every row task.
 _SUSPECTS = (
     select(ATTEMPT.c.row_index, ATTEMPT.c.sample, func.count())
     .where(
@@ -128,8 +131,8 @@ def _is_pending(connection: Connection, row: CrashedRow | TimedOutRow) -> bool:
     return exists is not None and retry is not False
 
 
-def _standing_execution(connection: Connection, row: CrashedRow) -> int:
-    """The execution of the failed result that a retry is to replace, 0 if there is no result."""
+def _execution_to_retry(connection: Connection, row: CrashedRow) -> int:
+    """The execution of the failed result that a retry is to replace, 0 without a result."""
     execution = connection.scalar(
         select(RESULT.c.execution).where(
             RESULT.c.evaluation_id == row.evaluation_id,
@@ -141,7 +144,7 @@ def _standing_execution(connection: Connection, row: CrashedRow) -> int:
 
 
 def _crashes(connection: Connection, row: CrashedRow) -> int:
-    """How many crashes the row took part in since it was retried last."""
+    """The number of crashes of a row since its last retry."""
     count = connection.scalar(
         select(func.count())
         .select_from(ATTEMPT)
@@ -150,20 +153,20 @@ def _crashes(connection: Connection, row: CrashedRow) -> int:
             ATTEMPT.c.row_index == row.row_index,
             ATTEMPT.c.sample == row.sample,
             ATTEMPT.c.error_class == ErrorClass.CRASH.value,
-            ATTEMPT.c.execution == _standing_execution(connection, row),
+            ATTEMPT.c.execution == _execution_to_retry(connection, row),
         )
     )
     return int(count or 0)
 
 
-def _attempt(row: CrashedRow, stands: int, reason: str, worker_id: int | None) -> dict[str, object]:
+def _attempt(row: CrashedRow, execution: int, reason: str, worker_id: int | None) -> dict[str, object]:
     return {
         "evaluation_id": row.evaluation_id,
         "row_index": row.row_index,
         "sample": row.sample,
         "status": RowStatus.FAILED.value,
-        # A crash has no execution of its own that anybody knows; this tells those before a retry from those after.
-        "execution": stands,
+        # The execution that crashed is unknown. That of the stored result separates crashes before and after a retry.
+        "execution": execution,
         "worker_id": worker_id,
         "started_at": time.time(),
         "seconds": 0.0,

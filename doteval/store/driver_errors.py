@@ -1,4 +1,4 @@
-"""What a driver raises, made into an error that says what to do. Never with values in it."""
+"""Turns errors of database drivers into errors with a remedy. Their messages never hold values."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from doteval.store.url import Location
 
 
 class RefusedError(StoreError):
-    """The database understood a statement and will not have it: trying again will not help."""
+    """The database refused a statement, so that trying again cannot help."""
 
 
-# By the beginning of SQLite's name of the error: what it means, and what to do.
+# The meaning and the remedy of SQLite's errors, by the beginning of their name.
 _SQLITE = {
     "SQLITE_FULL": ("its disk is full", "Free some space; nothing that was stored is lost."),
     "SQLITE_BUSY": ("it stayed locked by another process", "Look for a process that keeps a transaction open."),
@@ -28,7 +28,7 @@ _SQLITE = {
     "SQLITE_NOMEM": ("there is not enough memory", "Free some memory."),
 }
 
-# By the class of PostgreSQL's error, which is the beginning of its code.
+# The meaning and the remedy of PostgreSQL's errors, by the class, which is the beginning of the code.
 _POSTGRES = {
     "08": ("the connection was lost or refused", "Check that PostgreSQL runs and can be reached from here."),
     "25": ("the connection's transaction is in a wrong state", "Try again."),
@@ -45,9 +45,9 @@ _READ_ONLY_CODES = ("25006", "42501")
 
 
 def store_error(error: Exception, location: Location) -> StoreError:
-    """The `StoreError` for what SQLAlchemy or a driver raised at that location.
+    """The `StoreError` for an error of SQLAlchemy or of a driver.
 
-    A `StoreReadOnlyError` if only writing is impossible, a `RefusedError` if the statement is to blame.
+    It is a `StoreReadOnlyError` if only writing is impossible, and a `RefusedError` if the statement was refused.
     """
     original: Any = getattr(error, "orig", None) or error
     where = f"the result store {location.shown}"
@@ -68,7 +68,7 @@ def store_error(error: Exception, location: Location) -> StoreError:
         reason, remedy = known
         return StoreError(f"{where} cannot be used: {reason} ({name or code})", remedy=remedy)
     if location.path is None and not code and _is_about_the_connection(original):
-        # The client's own words about the connection: hosts and ports, but nothing that was sent.
+        # The client's message about the connection names hosts and ports, but nothing that was sent.
         words = str(original).strip().splitlines()
         return StoreError(
             f"{where} cannot be reached: {words[0] if words else 'the connection was lost'}",
@@ -78,7 +78,7 @@ def store_error(error: Exception, location: Location) -> StoreError:
 
 
 def _is_about_the_connection(error: Any) -> bool:
-    # Imported here: it takes time that commands on SQLite need not wait.
+    # Imported here, since the import takes time that commands on SQLite need not spend.
     import psycopg
 
     return isinstance(error, psycopg.OperationalError)

@@ -1,8 +1,8 @@
-"""The connection to the database: SQLite and PostgreSQL made alike.
+"""Connects to the database and hides the differences between SQLite and PostgreSQL.
 
-`Database.read` and `Database.write` are the only ways in. Both turn what drivers raise into
-`StoreError`, whose message holds no values. SQLite writers take the write lock when they begin
-(``BEGIN IMMEDIATE``): waiting at the start is safe, upgrading a read transaction is not.
+Every query goes through `Database.read` or `Database.write`. Both turn the errors of drivers into `StoreError`, whose
+message holds no values. A transaction that writes takes SQLite's write lock when it begins (``BEGIN IMMEDIATE``):
+waiting at the start is safe, upgrading a read transaction is not.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from doteval.store.driver_errors import store_error
 from doteval.store.statements import Prepared
 from doteval.store.url import Location
 
-# Seconds that a writer waits for the write lock of SQLite, and between two looks whether it is free: the first time, by
-# which each is longer than the one before, and at most. With groups of 300 rows a turn takes milliseconds.
-SQLITE_WAIT = 30.0
-_LOOK_SECONDS = 0.001
-_LONGEST_LOOK_SECONDS = 0.005
-_POSTGRES_CONNECT_WAIT = 10
-# Connections to SQLite that are kept for the next transaction as they are: to give one back to SQLAlchemy's pool and to
-# get it again takes a quarter of what the store takes for a lone result.
+# Seconds that a writer waits for SQLite's write lock before it fails.
+SQLITE_WAIT_SECONDS = 30.0
+# It polls the lock: the pause grows by the first number to the second. A transaction of 300 rows takes milliseconds.
+_POLL_SECONDS = 0.001
+_LONGEST_POLL_SECONDS = 0.005
+_POSTGRES_CONNECT_SECONDS = 10
+# Connections to SQLite that stay open for the next transaction. Giving one back to SQLAlchemy's pool and taking it
+# again costs a quarter of the time that the store needs for a single result.
 _MOST_IDLE = 5
 
 
-class database_time(FunctionElement[float]):  # noqa: N801 (it reads as the SQL function that it is)
-    """Seconds since the epoch by the database's clock: the only clock that all worker processes share."""
+class database_time(FunctionElement[float]):  # noqa: N801 (an SQL function)
+    """The SQL for seconds since the epoch on the database's clock, the only clock that all worker processes share."""
 
     type = Float()
     inherit_cache = True
@@ -69,19 +69,18 @@ def _postgres_time(*_: Any, **__: Any) -> str:
 
 
 class Database:
-    """A database behind a connection pool. Safe to use from threads, and after a fork."""
+    """A database behind a connection pool. Threads may share it, and forked processes may go on using it."""
 
     def __init__(self, location: Location) -> None:
         self.location = location
         self.engine = _sqlite_engine(location) if location.path is not None else _postgres_engine(location)
-        # Those that nobody uses, by whether they write. No lock: to take one from the end of a list is one step of the
-        # interpreter, and so is to put one back.
+        # Idle connections, by whether they write. A lock is not needed, since list.append and list.pop are atomic.
         self._idle: dict[bool, list[Connection]] = {False: [], True: []}
         _open.add(self)
 
     @property
     def dialect(self) -> str:
-        """What SQLAlchemy calls it: sqlite, postgresql."""
+        """SQLAlchemy's name of the database: sqlite or postgresql."""
         return self.engine.dialect.name
 
     @property
@@ -89,11 +88,11 @@ class Database:
         return self.dialect == "sqlite"
 
     def read(self) -> AbstractContextManager[Connection]:
-        """A connection for one or a few queries. Keep it short: an open reader holds back SQLite's checkpoints."""
+        """Open a transaction for a few queries. Keep it short, since an open reader delays SQLite's checkpoints."""
         return self._transaction(writes=False)
 
     def write(self) -> AbstractContextManager[Connection]:
-        """A transaction: committed at the end, rolled back on any exception."""
+        """Open a transaction that is committed at the end and rolled back on any exception."""
         return self._transaction(writes=True)
 
     @contextmanager
@@ -110,21 +109,23 @@ class Database:
             except BaseException:
                 connection.close()
                 raise
-            # To PostgreSQL it may be lost meanwhile, for which the pool looks when it gives one out.
+            # A connection to PostgreSQL may be lost while idle; the pool checks it before it hands it out.
             if self.is_sqlite and len(idle) < _MOST_IDLE:
                 idle.append(connection)
             else:
                 connection.close()
 
     def hold(self, connection: Connection, evaluation_ids: Sequence[int], *, alone: bool) -> None:
-        """Keep whole-evaluation changes and the writing of results apart until this transaction ends.
+        """Lock evaluations until the transaction ends.
 
-        Writers of results share; `alone` waits for them and keeps them out. SQLite has one writer anyway.
+        alone: take the lock exclusively, for changes to a whole evaluation; else share it, as writers of results do.
+
+        It does nothing on SQLite, which has one writer at a time anyway.
         """
         if self.is_sqlite:
             return
         lock = _LOCK_ALONE if alone else _LOCK_SHARED
-        # Always in the same order, so that two transactions cannot wait for each other.
+        # Always in the same order, so that two transactions cannot deadlock.
         for evaluation_id in sorted(set(evaluation_ids)):
             lock.run(connection, evaluation=evaluation_id)
 
@@ -135,14 +136,14 @@ class Database:
         self.engine.dispose()
 
     def forget_connections(self) -> None:
-        """Leave all connections to the process that this one was forked from."""
+        """Forget all connections after a fork; they belong to the parent process."""
         for idle in self._idle.values():
             idle.clear()
         self.engine.dispose(close=False)
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """What SQLAlchemy and drivers raise inside becomes a `StoreError`."""
+        """Turn errors of SQLAlchemy and of drivers inside the block into a `StoreError`."""
         try:
             yield
         except (SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error) as error:
@@ -150,7 +151,7 @@ class Database:
 
 
 def insert_into(dialect: str, table: Table) -> sqlite.Insert:
-    """An INSERT that knows ON CONFLICT: the two dialects spell it alike."""
+    """An INSERT that supports ON CONFLICT, which both dialects spell alike."""
     return sqlite.insert(table) if dialect == "sqlite" else cast(sqlite.Insert, postgresql.insert(table))
 
 
@@ -158,14 +159,14 @@ _open: WeakSet[Database] = WeakSet()
 
 
 def _forget_connections() -> None:
-    # A child of a fork must not use its parent's connections, nor close them.
+    # A forked child must neither use nor close the connections of its parent.
     for database in list(_open):
         database.forget_connections()
 
 
 os.register_at_fork(after_in_child=_forget_connections)
 
-# The first of the two keys of our advisory locks, to stay clear of other users of the database.
+# The first of the two keys of doteval's advisory locks, so that they do not collide with those of other applications.
 _LOCK_SPACE = 0x646F7465
 
 
@@ -177,7 +178,7 @@ def _lock(function: Callable[..., ColumnElement[Any]]) -> Prepared:
 _LOCK_ALONE = _lock(func.pg_advisory_xact_lock)
 _LOCK_SHARED = _lock(func.pg_advisory_xact_lock_shared)
 
-# For RETURNING, upserts and json_each.
+# The first version with RETURNING, upserts and json_each.
 _OLDEST_SQLITE = (3, 38)
 
 
@@ -192,15 +193,15 @@ def _sqlite_engine(location: Location) -> Engine:
     engine = create_engine(
         location.url,
         hide_parameters=True,
-        creator=lambda: sqlite3.connect(_uri(path), uri=True, timeout=SQLITE_WAIT, check_same_thread=False),
+        creator=lambda: sqlite3.connect(_uri(path), uri=True, timeout=SQLITE_WAIT_SECONDS, check_same_thread=False),
         max_overflow=20,
-        # The one that was used last has its pages and statements at hand.
+        # The connection that was used last has pages and statements cached.
         pool_use_lifo=True,
     )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _: object) -> None:
-        # sqlite3's own idea of when to begin a transaction would take the lock too late.
+        # By itself sqlite3 would begin transactions, and take the lock, too late.
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -210,62 +211,62 @@ def _sqlite_engine(location: Location) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("doteval_writes")
-        # By the driver: what SQLAlchemy does around a statement takes longer than this one.
+        # Through the driver: SQLAlchemy's overhead would be longer than the statement.
         driver = cast(sqlite3.Connection, connection.connection.dbapi_connection)
         if writes:
             _begin_to_write(driver, connection.connection.info)
         else:
-            _set_wait(driver, connection.connection.info, SQLITE_WAIT)
+            _set_wait(driver, connection.connection.info, SQLITE_WAIT_SECONDS)
             driver.execute("BEGIN")
 
     return engine
 
 
 def _begin_to_write(connection: sqlite3.Connection, info: dict[str, Any]) -> None:
-    """Begin a transaction that writes, as soon as nobody else does.
+    """Begin a transaction that writes as soon as the write lock is free.
 
-    SQLite itself looks at longer and longer intervals, up to a tenth of a second: of two processes that write all the
-    time one waits while the other has its turn again and again.
+    SQLite's own busy handler polls at growing intervals, up to 100 ms. Of two processes that write all the time, one
+    would starve.
     """
-    deadline, pause = time.monotonic() + SQLITE_WAIT, 0.0
+    deadline, pause = time.monotonic() + SQLITE_WAIT_SECONDS, 0.0
     _set_wait(connection, info, 0.0)
     while True:
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            # The lowest byte says what it is, the others why.
+            # The lowest byte is the primary error code.
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
         else:
             break
-        pause = min(pause + _LOOK_SECONDS, _LONGEST_LOOK_SECONDS)
+        pause = min(pause + _POLL_SECONDS, _LONGEST_POLL_SECONDS)
         time.sleep(pause)
     if not _has_log(connection, info):
-        # Its end is to wait for those who read.
-        _set_wait(connection, info, SQLITE_WAIT)
+        # Without a write-ahead log the commit has to wait for readers.
+        _set_wait(connection, info, SQLITE_WAIT_SECONDS)
 
 
 def _set_wait(connection: sqlite3.Connection, info: dict[str, Any], seconds: float) -> None:
-    """Say how long SQLite itself waits for a lock; only if that is new, since even this gives Python's lock away."""
-    if info.get("wait", SQLITE_WAIT) != seconds:
+    """Set how long SQLite itself waits for a lock. A PRAGMA that changes nothing is skipped: each releases the GIL."""
+    if info.get("wait", SQLITE_WAIT_SECONDS) != seconds:
         connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
         info["wait"] = seconds
 
 
 def _has_log(connection: sqlite3.Connection, info: dict[str, Any]) -> bool:
-    """Whether the database has a write-ahead log, which not every file system allows."""
+    """Whether the database has a write-ahead log. Some file systems do not support it."""
     if "log" not in info and connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
         info["log"] = True
     return "log" in info
 
 
 def _uri(path: Path) -> str:
-    """How SQLite is to open the file: to read only, where it or its directory cannot be written."""
+    """The URI of the file: read-only if the file or its directory cannot be written."""
     uri = path.as_uri()
     directory = _writable(path.parent)
     if not path.exists() or (_writable(path) and directory):
         return uri
-    # Beside a file with a write-ahead log SQLite wants to make another file. It need not if nobody writes.
+    # For a write-ahead log SQLite creates another file in the directory, unless it is told that nobody writes.
     logged = path.with_name(f"{path.name}-shm").exists()
     return f"{uri}?mode=ro" if directory or logged else f"{uri}?mode=ro&immutable=1"
 
@@ -276,7 +277,7 @@ def _writable(path: Path) -> bool:
 
 def _postgres_engine(location: Location) -> Engine:
     options: dict[str, Any] = (
-        {} if "connect_timeout" in location.url.query else {"connect_timeout": _POSTGRES_CONNECT_WAIT}
+        {} if "connect_timeout" in location.url.query else {"connect_timeout": _POSTGRES_CONNECT_SECONDS}
     )
     return create_engine(
         location.url,

@@ -1,4 +1,4 @@
-"""Evaluations in the store: identity, status, progress, and the publish cursor."""
+"""Reads and writes evaluations: identity, run configuration, status, progress, and the publish cursor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from doteval.store.tables import COUNTERS, EVALUATION, EXPERIMENT
 
 
 class Evaluations:
-    """Evaluations of experiments: identity, status, progress."""
+    """Reads and writes evaluations."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -29,14 +29,15 @@ class Evaluations:
     def begin(
         self, experiment: Experiment, spec: EvaluationSpec, *, epochs: int = 1, allow_changed: bool = False
     ) -> Evaluation:
-        """The evaluation of that path and name, created if there is none, and set to running.
+        """Create an evaluation, or find the one of the same path and name, and set it to running.
 
-        Processes that race get the same one. Its columns and code must be those that it began with, and
-        it must not repeat rows less often than it did. With `allow_changed` they are replaced instead, and
-        the results of repetitions beyond the new `epochs` are removed. Worker processes that could not load
-        its fixtures are asked again.
+        Processes that race get the same evaluation. Worker processes that could not load its fixtures try again.
 
-        Raises ChangedError, which names the files that differ; NotFoundError if the experiment is gone.
+        allow_changed: accept other columns and code than before, and fewer epochs; results of samples beyond the new
+            `epochs` are removed.
+
+        Raises ChangedError: columns or code changed, or epochs decreased; it names the files that differ.
+        Raises NotFoundError: the experiment was deleted.
         """
         same = (
             EVALUATION.c.experiment_id == experiment.id,
@@ -91,9 +92,9 @@ class Evaluations:
         return self.by_uid(stored.uid)
 
     def by_uid(self, uid: str) -> Evaluation:
-        """The evaluation that a message names.
+        """The evaluation with the uid of a row task.
 
-        Raises NotFoundError if it was deleted, or belongs to another store.
+        Raises NotFoundError: it was deleted, or belongs to another store.
         """
         with self._database.read() as connection:
             line = connection.execute(_BY_UID, {"uid": uid}).one_or_none()
@@ -111,7 +112,7 @@ class Evaluations:
             return [_evaluation(line) for line in connection.execute(query)]
 
     def find(self, experiment: Experiment, spec: EvaluationSpec) -> Evaluation | None:
-        """The evaluation of that path and name, as it stands; None if `begin` would create it."""
+        """The evaluation of the same path and name as it is now, None if `begin` would create it."""
         query = _query().where(
             EVALUATION.c.experiment_id == experiment.id, EVALUATION.c.path == spec.path, EVALUATION.c.name == spec.name
         )
@@ -120,12 +121,12 @@ class Evaluations:
         return None if line is None else _evaluation(line)
 
     def running(self) -> list[Evaluation]:
-        """The evaluations of all experiments that are running, oldest first."""
+        """The running evaluations of all experiments, the oldest first."""
         with self._database.read() as connection:
             return [_evaluation(line) for line in connection.execute(_RUNNING)]
 
     def current(self, seconds: float) -> list[Evaluation]:
-        """The evaluations of all experiments that are running, or ended in the last `seconds`; oldest first."""
+        """The evaluations of all experiments that are running or ended in the last `seconds`, the oldest first."""
         query = (
             _query()
             .where(
@@ -140,9 +141,9 @@ class Evaluations:
             return [_evaluation(line) for line in connection.execute(query)]
 
     def counts(self, evaluation_id: int) -> Counts:
-        """How many rows stand where. It costs one line a worker process, however many results there are.
+        """The number of rows by status. It reads one table row a worker process, however many results there are.
 
-        Raises NotFoundError if there is no such evaluation.
+        Raises NotFoundError: there is no such evaluation.
         """
         with self._database.read() as connection:
             line = connection.execute(_BY_ID, {"evaluation": evaluation_id}).one_or_none()
@@ -159,9 +160,10 @@ class Evaluations:
         end_cause: EvaluationEnd | None = None,
         only_from: EvaluationStatus | None = None,
     ) -> bool:
-        """Set the status; with `only_from`, only if it is that one now. True if it was set.
+        """Set the status. Returns whether it was set.
 
-        `end_cause` is why the evaluation ends otherwise than with all of its rows; `reason` says so to people.
+        end_cause: why the evaluation ends otherwise than with all of its rows; `reason` says so to people.
+        only_from: set it only if the status is this one now.
         """
         change = update(EVALUATION).where(EVALUATION.c.id == evaluation_id)
         if only_from is not None:
@@ -181,9 +183,9 @@ class Evaluations:
             return done.rowcount > 0
 
     def reconfigure(self, evaluation_id: int, change: Callable[[RunConfig], RunConfig]) -> None:
-        """Replace an evaluation's run configuration by what `change` makes of it, while nobody else changes it.
+        """Replace the run configuration of an evaluation by what `change` returns for it, as one atomic step.
 
-        Raises NotFoundError if there is no such evaluation.
+        Raises NotFoundError: there is no such evaluation.
         """
         mine = EVALUATION.c.id == evaluation_id
         with self._database.write() as connection:
@@ -195,9 +197,9 @@ class Evaluations:
             connection.execute(update(EVALUATION).where(mine).values(run_config=encode(changed.to_json())))
 
     def complete(self, evaluation_id: int) -> bool:
-        """Complete an evaluation that is running, if its whole dataset is in the store and every row has a result.
+        """Complete a running evaluation if its whole dataset is in the store and every row has a result.
 
-        True if it was completed. Nobody makes a row pending in between.
+        Returns whether it was completed. A lock keeps rows from becoming pending in between.
         """
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
@@ -217,15 +219,15 @@ class Evaluations:
             return True
 
     def statuses(self, uids: Iterable[str]) -> dict[str, EvaluationStatus]:
-        """The statuses of evaluations by uid. One that was deleted is not among them."""
+        """The statuses of evaluations by uid. Deleted evaluations are left out."""
         with self._database.read() as connection:
             found = connection.execute(_STATUSES, {"uids": list(uids)})
             return {line.uid: EvaluationStatus(line.status) for line in found}
 
     def published(self, evaluation_id: int) -> int:
-        """The row index up to which row tasks were published (exclusive).
+        """The publish cursor: row tasks were published up to this row index, which is not included.
 
-        Raises NotFoundError if there is no such evaluation.
+        Raises NotFoundError: there is no such evaluation.
         """
         with self._database.read() as connection:
             cursor = connection.scalar(_PUBLISHED, {"evaluation": evaluation_id})
@@ -234,7 +236,7 @@ class Evaluations:
         return int(cursor)
 
     def advance_published(self, evaluation_id: int, old: int, new: int) -> bool:
-        """Move the publish cursor, if it still stands at `old`. False: another process moved it."""
+        """Move the publish cursor if it is still at `old`. False if another process has moved it."""
         with self._database.write() as connection:
             moved = connection.execute(
                 update(EVALUATION)
@@ -266,7 +268,7 @@ def _query() -> Select[Any]:
     ).join(EXPERIMENT, EXPERIMENT.c.id == EVALUATION.c.experiment_id)
 
 
-# Made once: while rows run, these are asked for several times a second, and to make one takes longer than to run it.
+# Built once: these run several times a second, and building one takes longer than running it.
 _BY_UID = _query().where(EVALUATION.c.uid == bindparam("uid"))
 _BY_ID = _query().where(EVALUATION.c.id == bindparam("evaluation"))
 _RUNNING = _query().where(EVALUATION.c.status == EvaluationStatus.RUNNING.value).order_by(EVALUATION.c.id)

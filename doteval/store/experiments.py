@@ -1,4 +1,4 @@
-"""Experiments in the store."""
+"""Reads, creates, renames and deletes experiments."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from doteval.store.tables import (
 
 @dataclass(frozen=True, slots=True)
 class ExperimentOverview:
-    """One line of a list of experiments.
+    """An experiment in a list.
 
-    `counts` are summed over its evaluations; the total is None while that of one of them is unknown. `status`
-    is the one that matters most: running, failed, cancelled, completed; None without evaluations.
+    counts: sums over its evaluations; the total is None while that of any of them is unknown.
+    status: the first that an evaluation has of running, failed, cancelled and completed; None without evaluations.
     """
 
     experiment: Experiment
@@ -42,13 +42,13 @@ class ExperimentOverview:
 
 
 class Experiments:
-    """Experiments by name."""
+    """Reads and writes experiments by name."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def begin(self, name: str) -> Experiment:
-        """The experiment of that name, created if there is none. Processes that race get the same one."""
+        """Create an experiment, or find the one of this name. Processes that race get the same one."""
         found = self._by_name(name)
         if found is not None:
             return found
@@ -61,9 +61,9 @@ class Experiments:
         return self.find(name)
 
     def find(self, name: str) -> Experiment:
-        """The experiment of that name.
+        """The experiment of this name.
 
-        Raises NotFoundError, which names the nearest ones.
+        Raises NotFoundError: there is none; it gives the nearest names.
         """
         found = self._by_name(name)
         if found is not None:
@@ -77,7 +77,7 @@ class Experiments:
         )
 
     def overviews(self, contains: str | None = None) -> list[ExperimentOverview]:
-        """All experiments, or those whose name contains a text (in upper or lower case), newest first."""
+        """All experiments, or those whose name contains a text in any case, the newest first."""
         total = EVALUATION.c.row_count * EVALUATION.c.epochs
         counted = (
             select(
@@ -112,9 +112,10 @@ class Experiments:
         return [_overview(line) for line in lines if wanted in line.name.casefold()]
 
     def rename(self, name: str, new: str) -> Experiment:
-        """Give an experiment another name.
+        """Rename an experiment.
 
-        Raises NotFoundError if there is none of the name, UsageError if the new name is taken.
+        Raises NotFoundError: there is none of this name.
+        Raises UsageError: another experiment has the new name.
         """
         experiment = self.find(name)
         taken = UsageError(
@@ -130,9 +131,9 @@ class Experiments:
         return self.find(new)
 
     def delete(self, name: str) -> None:
-        """Delete an experiment and everything below it: evaluations, rows, results, usage.
+        """Delete an experiment with its evaluations, rows, results and usage.
 
-        Raises NotFoundError if there is none of the name.
+        Raises NotFoundError: there is none of this name.
         """
         experiment = self.find(name)
         with self._database.write() as connection:
@@ -153,12 +154,12 @@ class Experiments:
 
 
 def experiment_of(line: Row[*tuple[Any, ...]]) -> Experiment:
-    """The value for a line of the table."""
+    """The experiment of a table row."""
     return Experiment(line.id, line.name, moment(line.created_at))
 
 
 def moment(seconds: float) -> datetime:
-    """A time of the database as a UTC datetime."""
+    """Seconds since the epoch as a UTC datetime."""
     return datetime.fromtimestamp(seconds, UTC)
 
 

@@ -1,4 +1,4 @@
-"""Loads of session fixtures: one set-up in one worker process, and the statistics that it gave."""
+"""Records the loads of session fixtures: each set-up in a worker process, and its statistics."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from doteval.store.engine import Database, database_time
 from doteval.store.experiments import moment
 from doteval.store.tables import RESOURCE_LOAD, WORKER
 
-# What takes the place of a fixture's name where a worker process has other files than the submitter.
+# Recorded as the fixture where a worker process has other files than the submitter.
 EVALUATION_FILES = "(evaluation files)"
 
 
 @dataclass(frozen=True, slots=True)
 class LoadFailure:
-    """Why a worker process cannot run an evaluation. `error` is for people: ``Type: message``, or why to skip.
+    """Why a worker process cannot run an evaluation.
 
-    `service` is the name of the worker process, which the one that takes its place has too.
+    error: for people: ``Type: message``, or why to skip.
+    service: the name of the worker process, which its successor has too.
     """
 
     worker_id: int
@@ -71,7 +72,7 @@ class FixtureLoads:
             return int(connection.execute(statement).scalar_one())
 
     def failures(self, evaluation_id: int) -> list[LoadFailure]:
-        """Which worker processes said that they cannot run an evaluation, since it was asked for last; oldest first."""
+        """Failures to load an evaluation since it was begun or retried last, the oldest first."""
         with self._database.read() as connection:
             found = connection.execute(_FAILURES, {"evaluation": evaluation_id})
             return [
@@ -87,17 +88,17 @@ class FixtureLoads:
             ]
 
     def snapshot(self, load_id: int, stats: Mapping[str, Any] | str) -> None:
-        """Keep what the fixture's ``get_stats()`` says now; a later one takes its place.
+        """Store the current ``get_stats()`` of a fixture in place of the last one.
 
-        Raises UnstorableValueError.
+        Raises UnstorableValueError: the statistics cannot be stored.
         """
         with self._database.write() as connection:
             connection.execute(update(RESOURCE_LOAD).where(RESOURCE_LOAD.c.id == load_id).values(stats=_encoded(stats)))
 
     def end(self, load_id: int, stats: Mapping[str, Any] | str | None, seconds: float) -> None:
-        """Say that the fixture was torn down, in `seconds`. `stats` None keeps the last snapshot.
+        """Record that a fixture was torn down in `seconds`. `stats` None keeps the last snapshot.
 
-        Raises UnstorableValueError.
+        Raises UnstorableValueError: the statistics cannot be stored.
         """
         changes: dict[str, Any] = {"torn_down_at": database_time(), "teardown_seconds": seconds}
         if stats is not None:
@@ -107,7 +108,7 @@ class FixtureLoads:
 
 
 def forgive_failures(connection: Connection, evaluation_id: int) -> None:
-    """Let failures until now count no more: somebody asks for the evaluation again, and may have mended what failed."""
+    """Make earlier failures count no more, since a user who begins the evaluation again may have fixed their cause."""
     connection.execute(
         update(RESOURCE_LOAD)
         .where(*_counting_failures(evaluation_id))
@@ -123,7 +124,7 @@ def _counting_failures(evaluation_id: int | BindParameter[int]) -> tuple[ColumnE
     )
 
 
-# Made once: while rows run, it is asked for every second.
+# Built once: it runs every second while rows run.
 _FAILURES = (
     select(
         RESOURCE_LOAD.c.worker_id,

@@ -1,13 +1,13 @@
-"""Group commit: the results of many rows in one transaction, on one thread.
+"""Group commit: one thread writes the results of many rows in one transaction.
 
 ::
 
     put ──▶ waiting ──▶ group ──▶ one transaction ──▶ on_stored of each
      ▲ blocks while too many wait      │
-     └─────────────────────────────────┘ a store that cannot be used is tried again for ever
+     └─────────────────────────────────┘ retries for ever while the store is unavailable
 
-Unless results are rare, the first of a group waits a moment for others: a transaction costs as much as some thirty
-results.
+Unless results are rare, the first of a group waits a moment for others, since a transaction costs as much as about
+thirty results.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ OnCommit = Callable[[float], None]
 
 _LOG = logging.getLogger(__name__)
 
-_LONGEST_PAUSE = 5.0
-# Seconds that the first result of a group waits for others, if so many a second are coming; if fewer, it waits longer,
-# but not with the last one of its row task, whose place in the broker it would keep. Of rare results each is stored
-# at once: what is not stored yet is run again if the process dies.
-_LINGER = 0.05
-_MANY_A_SECOND = 150
-_LONG_LINGER = 0.25
-_SOME_A_SECOND = 12
-# Seconds over which that is looked at, at least: rows that began together end together, and are no stream for it.
+_LONGEST_PAUSE_SECONDS = 5.0
+# How long the first result of a group waits for others, at a rate of results. At the lower rate it waits longer, except
+# for the last result of a row task, which would keep the task unacknowledged. Rare results are stored at once, since a
+# result that is not stored yet is computed again if the process dies.
+_LINGER_SECONDS = 0.05
+_FREQUENT_PER_SECOND = 150
+_LONG_LINGER_SECONDS = 0.25
+_OCCASIONAL_PER_SECOND = 12
+# The rate is measured over at least so long: rows that begin together end together, which is no lasting rate.
 _RATE_SECONDS = 0.25
 
 
@@ -52,11 +52,14 @@ class _Entry:
 
 
 class GroupWriter:
-    """Writes results in groups: everything that waits, up to `group`, in one transaction.
+    """Writes results in groups: all that wait, up to `group`, in one transaction.
 
-    A result that cannot be stored becomes a failed one that says why, and harms no other. While the store
-    cannot be used (locked, disk full, connection lost) the writer tries again with growing pauses, and
-    keeps everything; `healthy` and `last_error` tell. `on_commit` is called with the seconds that a group took.
+    A result that cannot be stored is replaced by a failed one that says why; the others of its group are stored. While
+    the store is unavailable (locked, disk full, connection lost), the writer retries with back-off and keeps every
+    result; `healthy` and `last_error` report it.
+
+    waiting: how many results may wait before `put` blocks.
+    on_commit: called with the seconds that each transaction took.
     """
 
     def __init__(
@@ -74,27 +77,27 @@ class GroupWriter:
         self._most_waiting = waiting
         self._on_commit = on_commit
         self._waiting: deque[_Entry] = deque()
-        # One lock, and who waits for what: results for the writer, room for more, results that are settled.
+        # One lock with a condition for each thing to wait for: new results, room for more, results that are settled.
         lock = threading.Lock()
         self._arrived = threading.Condition(lock)
         self._room = threading.Condition(lock)
-        self._landed = threading.Condition(lock)
+        self._settled_some = threading.Condition(lock)
         self._put = 0
-        # Up to which of them somebody waits in `flush`, and which was the last one of a row task.
-        self._hurry = 0
+        # Two counts of results: those that a `flush` waits for, and those up to the last one of a row task.
+        self._awaited = 0
         self._last_of_task = 0
-        # How many results had been put at a moment a while ago, and how long a group waits at the rate since then.
+        # A time and the number of results put by then, and how long a group waits at the rate since that time.
         self._mark = time.monotonic(), 0
         self._linger = 0.0
         self._settled = 0
         self._closed = False
         self._unheard: BaseException | None = None
-        self._death: BaseException | None = None
+        self._fatal_error: BaseException | None = None
         self._last_error: str | None = None
-        # For the writer's thread only.
+        # Used by the writer's thread only.
         self._attempts = Retrying(
-            retry=retry_if_exception(_passes),
-            wait=wait_random_exponential(multiplier=0.1, max=_LONGEST_PAUSE),
+            retry=retry_if_exception(_can_pass),
+            wait=wait_random_exponential(multiplier=0.1, max=_LONGEST_PAUSE_SECONDS),
             before_sleep=self._note,
             reraise=True,
         )
@@ -113,21 +116,22 @@ class GroupWriter:
 
     @property
     def waiting(self) -> int:
-        """How many results were put and are not settled yet."""
+        """The number of results that are put and not settled yet."""
         return self._put - self._settled
 
     def put(self, result: NewResult, on_stored: OnStored | None = None, *, last: bool = False) -> None:
-        """Hand over a result. Blocks while too many wait.
+        """Give the writer a result to store. Blocks while too many wait.
 
-        `on_stored` is called on the writer's thread: with None when the result is committed, or with
-        what prevented that for good. `last`: it is the last one of its row task, which waits for nothing else.
+        on_stored: called on the writer's thread, with None when the result is committed, or with the error that
+            prevents it for good.
+        last: whether it is the last result that its row task waits for.
 
-        Raises RuntimeError after `close`, or if the writer's thread has died.
+        Raises RuntimeError: the writer is closed, or its thread has died.
         """
         with self._arrived:
             if len(self._waiting) >= self._most_waiting and threading.current_thread() is not self._thread:
                 self._room.wait_for(
-                    lambda: len(self._waiting) < self._most_waiting or self._closed or self._death is not None
+                    lambda: len(self._waiting) < self._most_waiting or self._closed or self._fatal_error is not None
                 )
             self._check_alive()
             if self._closed:
@@ -136,19 +140,20 @@ class GroupWriter:
             self._put += 1
             if last:
                 self._last_of_task = self._put
-            # The writer sleeps until there is something, and then until a group is full or time is up.
-            if len(self._waiting) in (1, self._group) or (last and self._linger > _LINGER):
+            # The writer sleeps until the first result, and then until a group is full or its waiting time is over.
+            if len(self._waiting) in (1, self._group) or (last and self._linger > _LINGER_SECONDS):
                 self._arrived.notify()
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything that was put before is stored, at most `timeout` seconds. False: not yet.
+        """Wait until all results put before are stored, or until `timeout` seconds are over. True if they are stored.
 
-        Raises what prevented a result that was put without `on_stored`, RuntimeError if the thread has died.
+        Raises RuntimeError: the writer's thread has died. Raises the error of a result that was put without `on_stored`
+        and could not be stored.
         """
-        with self._landed:
-            goal = self._hurry = self._put
+        with self._settled_some:
+            goal = self._awaited = self._put
             self._arrived.notify()
-            self._landed.wait_for(lambda: self._settled >= goal or self._death is not None, timeout)
+            self._settled_some.wait_for(lambda: self._settled >= goal or self._fatal_error is not None, timeout)
             self._check_alive()
             if self._unheard is not None:
                 failure, self._unheard = self._unheard, None
@@ -156,9 +161,9 @@ class GroupWriter:
             return self._settled >= goal
 
     def close(self, timeout: float | None = None) -> bool:
-        """Take no more results, store what waits, and end the thread. False: it was not done in `timeout` seconds.
+        """Accept no more results, store those that wait, and end the thread. False if `timeout` seconds were too few.
 
-        Raises what `flush` raises.
+        Raises the errors of `flush`.
         """
         with self._arrived:
             self._closed = True
@@ -170,8 +175,8 @@ class GroupWriter:
             self._thread.join(timeout)
 
     def _check_alive(self) -> None:
-        if self._death is not None:
-            raise RuntimeError("the writer of results has died") from self._death
+        if self._fatal_error is not None:
+            raise RuntimeError("the writer of results has died") from self._fatal_error
 
     def _work(self) -> None:
         group: list[_Entry] = []
@@ -187,19 +192,19 @@ class GroupWriter:
                     return
                 self._store_group(group)
                 self._settle(group)
-        except BaseException as death:  # noqa: BLE001 (the waiting ones must hear of it, whatever it is)
-            with self._landed:
-                self._death = death
-                self._last_error = f"the writer of results has died: {type(death).__name__}"
+        except BaseException as error:  # noqa: BLE001 (callers that wait must be told)
+            with self._settled_some:
+                self._fatal_error = error
+                self._last_error = f"the writer of results has died: {type(error).__name__}"
                 group += self._waiting
                 self._waiting.clear()
                 for entry in group:
-                    entry.failure = entry.failure or death
+                    entry.failure = entry.failure or error
                 self._room.notify_all()
             self._settle(group)
 
     def _linger_now(self) -> float:
-        """Seconds that the next group waits, as fast as results have come lately."""
+        """Seconds that the next group waits, by the recent rate of results."""
         since, before = self._mark
         seconds = time.monotonic() - since
         if seconds >= _RATE_SECONDS:
@@ -208,8 +213,8 @@ class GroupWriter:
         return self._linger
 
     def _is_time(self) -> bool:
-        """Whether what waits is to be stored at once: a full group, or somebody waits for it."""
-        awaited = self._hurry if self._linger <= _LINGER else max(self._hurry, self._last_of_task)
+        """Whether to store the waiting results at once: the group is full, or a caller waits for them."""
+        awaited = self._awaited if self._linger <= _LINGER_SECONDS else max(self._awaited, self._last_of_task)
         return len(self._waiting) >= self._group or self._closed or self._settled < awaited
 
     def _settle(self, group: Sequence[_Entry]) -> None:
@@ -218,22 +223,22 @@ class GroupWriter:
                 try:
                     entry.on_stored(entry.failure)
                 except BaseException:  # noqa: BLE001 (logged)
-                    # The results are settled, and the callbacks of the others must be called.
+                    # The results are settled, and the other callbacks must still be called.
                     _LOG.exception("a callback of the writer of results failed")
-        with self._landed:
+        with self._settled_some:
             for entry in group:
                 if entry.on_stored is None and entry.failure is not None:
                     self._unheard = entry.failure
             self._settled += len(group)
-            self._landed.notify_all()
+            self._settled_some.notify_all()
 
     def _store_group(self, group: Sequence[_Entry]) -> None:
-        """Store a group, and note at its entries what failed for good."""
+        """Store a group. An entry that cannot be stored for good gets the error as its `failure`."""
         try:
             self._write([_encode(entry.result) for entry in group])
         except Exception as error:  # noqa: BLE001 (given to its callback)
             if len(group) > 1:
-                # One of them is to blame: each on its own, then.
+                # One of them is the cause, so each is stored by itself.
                 for entry in group:
                     self._store_group([entry])
                 return
@@ -253,19 +258,23 @@ class GroupWriter:
         error = state.outcome.exception() if state.outcome is not None else None
         message = error.message if isinstance(error, StoreError) else str(error)
         if self._last_error is None:
-            _LOG.warning("results wait, since %s", message)
+            _LOG.warning("results wait, because %s", message)
         self._last_error = message
 
 
 def linger_at(results: int, seconds: float) -> float:
-    """Seconds that a group waits where so many results came in so many `seconds`; 0 if each is stored at once."""
-    if results >= _MANY_A_SECOND * seconds:
-        return _LINGER
-    return _LONG_LINGER if results >= _SOME_A_SECOND * seconds else 0.0
+    """Seconds that a group waits after `results` came in `seconds`; 0 if each result is stored at once.
+
+    >>> [linger_at(results, 1.0) for results in (200, 50, 5)]
+    [0.05, 0.25, 0.0]
+    """
+    if results >= _FREQUENT_PER_SECOND * seconds:
+        return _LINGER_SECONDS
+    return _LONG_LINGER_SECONDS if results >= _OCCASIONAL_PER_SECOND * seconds else 0.0
 
 
-def _passes(error: BaseException) -> bool:
-    """Whether trying again can help."""
+def _can_pass(error: BaseException) -> bool:
+    """Whether the error can pass, so that a retry can help."""
     return isinstance(error, StoreError) and not isinstance(error, RefusedError)
 
 
@@ -277,7 +286,7 @@ def _encode(result: NewResult) -> EncodedResult:
 
 
 def _failed(result: NewResult, error: Exception) -> NewResult:
-    """The result of a row whose outcome cannot be stored: what it used and how long it took stay."""
+    """A failed result in place of one that cannot be stored, with its usage and times."""
     outcome = result.outcome
     failed = Outcome(
         status=RowStatus.FAILED,

@@ -1,6 +1,6 @@
-"""How results get into the tables: made into lines first, then written in one transaction.
+"""Writes results: it encodes them as table rows first, and then writes them in one transaction.
 
-The hot path of the store: tens of thousands of results a second go through here.
+This is the hot path of the store, for tens of thousands of results a second.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE
 
 @row_value
 class NewResult:
-    """What an execution of a row came to, on its way into the store; `execution` names it, None for a new name."""
+    """The outcome of an execution, to be stored. `execution` names the execution, None for a new name."""
 
     evaluation_id: int
     row: Row
@@ -81,7 +81,7 @@ _INSERT_SCORE = BulkInsert(SCORE, (*_KEY, "position", "name", "metrics", "value"
 _INSERT_USAGE = BulkInsert(USAGE, (*_KEY, "execution", "position", *_USAGE, "worker_id"))
 
 _usage_values = attrgetter(*_USAGE[1:-1])
-# Where the lines of usage have what is spent.
+# The positions of what was spent in a row of the usage table.
 _ATTEMPTS, _PROMPT, _COMPLETION, _COST = (
     _INSERT_USAGE.columns.index(name) for name in ("attempts", "prompt_tokens", "completion_tokens", "cost")
 )
@@ -89,7 +89,7 @@ _ATTEMPTS, _PROMPT, _COMPLETION, _COST = (
 _EXISTS = Prepared(lambda _: select(EVALUATION.c.id).where(EVALUATION.c.id == bindparam("evaluation")))
 
 
-# The key of a row as it is stored, as an encoded result has it too.
+# The stored form of a row's key, which an encoded result has too.
 _ROW_KEY = type_coerce(ROW.c.key, Text)
 
 
@@ -98,14 +98,14 @@ def _rows_and_results(dialect: str) -> CompoundSelect[Any]:
         indexes = among_given(dialect, table.c.row_index, bindparam("indexes"))
         return and_(table.c.evaluation_id == bindparam("evaluation"), indexes)
 
-    # Not joined: PostgreSQL, which knows little of new tables, would read all results for it.
+    # No join: without statistics of a new table PostgreSQL would read all results for it.
     return union_all(
         select(ROW.c.row_index, _ROW_KEY.label("key"), null().label("sample"), null().label("retry")).where(those(ROW)),
         select(RESULT.c.row_index, null(), RESULT.c.sample, RESULT.c.retry).where(those(RESULT)),
     )
 
 
-# Of the rows whose `indexes` are given, the keys, and then the samples that have a result.
+# For the rows with the given `indexes`: their keys, and then the samples that have a result.
 _ROWS_AND_RESULTS = PreparedQuery(_rows_and_results)
 
 
@@ -119,23 +119,23 @@ def _insert_lone(dialect: str) -> ClauseElement:
     return into.returning(RESULT.c.row_index)
 
 
-# A result whose row is there with the `key`, unless the row has one: nearly every one that comes alone, without asking.
+# Inserts a result if its row exists with this `key` and has none. A result that comes alone needs no query before it.
 _INSERT_LONE = Prepared(_insert_lone)
 
 
-# Not the shared generator: an evaluation that seeds that one would give each execution of a row the same name.
+# Not the shared generator: an evaluation that seeds it would give each execution of a row the same name.
 _executions = random.Random()  # noqa: S311
 os.register_at_fork(after_in_child=_executions.seed)
 
 
 def new_execution() -> int:
-    """A name for an execution of a row, under which its usage counts once."""
+    """A new name for an execution of a row. Usage that is written twice under one name counts once."""
     return _executions.getrandbits(63)
 
 
 @row_value
 class EncodedResult:
-    """A new result as lines of the tables, which lack only the worker's id."""
+    """A new result as table rows, which lack only the worker's id."""
 
     key: Key
     row_key: str
@@ -146,9 +146,9 @@ class EncodedResult:
 
 
 def encode_result(new: NewResult) -> EncodedResult:
-    """A result as lines of the tables.
+    """Encode a result as table rows.
 
-    Raises UnstorableValueError, which names what cannot be stored: the prompt, a score's value …
+    Raises UnstorableValueError: a value cannot be stored. It says which: the prompt, the value of a score, and so on.
     """
     outcome, row, error = new.outcome, new.row, new.outcome.error
     key = (new.evaluation_id, row.index, row.sample)
@@ -203,18 +203,18 @@ def write_usage(
     usage: Iterable[Usage],
     worker_id: int | None,
 ) -> None:
-    """Write the usage of an execution whose result never came; nothing changes if it came after all."""
+    """Write the usage of an execution that has no result. If a result came after all, nothing changes."""
     lines = _usage_lines(key, new_execution() if execution is None else execution, usage)
     spent = _write_usage(connection, key[0], lines, worker_id)
     add_to_counters(connection, key[0], worker_id, Counter(), spent)
 
 
 def _write_usage(connection: Connection, evaluation_id: int, lines: Sequence[Line], worker_id: int | None) -> Spent:
-    """Write lines of usage of an evaluation. Returns what they add to what the worker process has spent."""
+    """Write usage of an evaluation. Returns what it adds to the spending of the worker process."""
     if not lines:
         return Spent()
     if _INSERT_USAGE.count(connection, [(*line, worker_id) for line in lines]) < len(lines):
-        # Some had been written before, by a transaction of which nobody knew that it was committed.
+        # Some rows exist: an earlier transaction was committed, but the connection was lost before it said so.
         count_spent_again(connection, evaluation_id, worker_id)
         return Spent()
     requests = tokens = unpriced = 0
@@ -246,12 +246,12 @@ def _names(names: tuple[str, ...]) -> str:
 def write_results(
     database: Database, connection: Connection, results: Sequence[EncodedResult], worker_id: int | None
 ) -> int:
-    """Write results within a transaction; see `Results.write`."""
+    """Write results within a transaction; see `StoredResults.write`."""
     by_evaluation: dict[int, list[EncodedResult]] = defaultdict(list)
     for result in results:
         by_evaluation[result.key[0]].append(result)
     database.hold(connection, list(by_evaluation), alone=False)
-    # In order, so that two writers cannot wait for each other.
+    # In order, so that two writers cannot deadlock.
     return sum(
         _write_evaluation(connection, evaluation_id, by_evaluation[evaluation_id], worker_id)
         for evaluation_id in sorted(by_evaluation)
@@ -266,7 +266,7 @@ def _write_evaluation(
 ) -> int:
     lines = [line for result in results for line in result.usage]
     if lines and not _EXISTS.run(connection, evaluation=evaluation_id):
-        # It was deleted, and what was spent for it has no place any more.
+        # The evaluation was deleted, so its usage belongs to nothing.
         return 0
     spent = _write_usage(connection, evaluation_id, lines, worker_id)
     kept = _insert_results(connection, evaluation_id, results, worker_id)
@@ -278,7 +278,7 @@ def _write_evaluation(
 def _insert_results(
     connection: Connection, evaluation_id: int, results: Sequence[EncodedResult], worker_id: int | None
 ) -> Sequence[EncodedResult]:
-    """Insert the lines of results. Returns those that became the result of their row."""
+    """Insert results. Returns those that became the result of their row."""
     if len(results) == 1:
         line = dict(zip(_RESULT, (*results[0].result, worker_id), strict=True))
         if _INSERT_LONE.run(connection, **line, key=results[0].row_key):
@@ -297,9 +297,10 @@ def _key(evaluation_id: int, index: int, sample: int) -> Key:
 def _wanted(
     connection: Connection, evaluation_id: int, results: Sequence[EncodedResult]
 ) -> tuple[dict[Key, EncodedResult], dict[Key, bool]]:
-    """The first result of each row and sample, without those whose row was removed or has other content now.
+    """Find out which results to insert.
 
-    And the keys that have a result in the store, with whether it is to be retried.
+    Returns the first result of each row and sample, except those whose row was removed or has other content now; and
+    the keys that have a result in the store, with whether that one is to be retried.
     """
     indexes = numbers_given(connection.dialect.name, sorted({result.key[1] for result in results}))
     keys: dict[int, str] = {}
@@ -317,7 +318,7 @@ def _wanted(
 
 
 def _take_retried(connection: Connection, evaluation_id: int, keys: Iterable[Key]) -> set[Key]:
-    """Move results that are to be retried to the earlier attempts. Returns which were still there to move."""
+    """Move results that are to be retried to the attempts. Returns those that this transaction moved."""
     by_sample: dict[int, list[int]] = defaultdict(list)
     for _, index, sample in keys:
         by_sample[sample].append(index)
@@ -336,7 +337,7 @@ def _take_retried_sample(connection: Connection, evaluation_id: int, sample: int
             among(connection, table.c.row_index, indexes),
         )
 
-    # FOR UPDATE, in order, waits for another writer of the same row, and then sees that its result is gone.
+    # FOR UPDATE, in order, waits for another writer of the same row, and then finds its result gone.
     query = select(RESULT).where(of(RESULT, indexes), RESULT.c.retry == true())
     old = connection.execute(query.order_by(RESULT.c.row_index).with_for_update()).mappings().all()
     if not old:

@@ -1,4 +1,4 @@
-"""Results in the store: the first one of a row and sample wins, and everything counts once."""
+"""Reads and writes results. The first result of a row and sample wins, so that everything counts once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ from doteval.store.tables import COUNTERS, RESULT, ROW, SCORE, USAGE, WORKER
 
 @dataclass(frozen=True, slots=True)
 class ErrorCount:
-    """Failed rows that failed alike: `message` is cut at 200 characters, `example` is the index of one of them."""
+    """The number of failed rows with the same error.
+
+    message: cut at 200 characters.
+    example: the index of one of the rows.
+    """
 
     type: str
     message: str
@@ -38,20 +42,22 @@ _LATEST_ROWS = 200
 
 
 class StoredResults:
-    """The results of rows."""
+    """Reads and writes the results of rows."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def write(self, results: Sequence[NewResult], worker_id: int | None) -> int:
-        """Store results in one transaction, with their scores, usage and counts.
+        """Store results with their scores, usage and counters in one transaction.
 
-        The first result of a row and sample wins, except over a failed one that is to be retried: that
-        one moves to the earlier attempts. A result for a row that was removed or got other content since
-        has nowhere to go. Usage is kept for every execution, since it was spent.
+        The first result of a row and sample wins, unless it is a failed one that is to be retried, which becomes an
+        attempt. A result is dropped if its row was removed or has other content now. Usage of every execution is
+        kept, since it was spent.
 
-        Returns how many became the result of their row. Raises UnstorableValueError before anything is
-        written, StoreError if the transaction failed.
+        Returns the number of results that became the result of their row.
+
+        Raises UnstorableValueError: a value cannot be stored; nothing was written.
+        Raises StoreError: the transaction failed.
         """
         return self.write_encoded([encode_result(result) for result in results], worker_id)
 
@@ -92,17 +98,17 @@ class StoredResults:
             left = None if left is None else left - size
 
     def score_columns(self, evaluation_id: int) -> list[ScoreColumn]:
-        """The scores of the rows that are done, by name, in the order in which they first appear."""
+        """The scores of done rows by name, in the order in which the names first appear."""
         try:
             with self._database.read() as connection:
                 return read_score_columns(connection, evaluation_id)
         except RefusedError:
-            # A page of values of hundreds of kilobytes each is more than a database puts together.
+            # With values of hundreds of kilobytes, a page exceeds the longest text that a database can aggregate.
             with self._database.read() as connection:
-                return read_score_columns(connection, evaluation_id, together=False)
+                return read_score_columns(connection, evaluation_id, aggregate=False)
 
     def mean_seconds(self, evaluation_id: int) -> float | None:
-        """How long a row takes, by at most 200 rows with the highest indexes; None if none has ended."""
+        """The mean seconds of a row, over the 200 rows with the highest indexes; None if no row has a result."""
         with self._database.read() as connection:
             mean = connection.scalar(_MEAN_SECONDS, {"evaluation": evaluation_id})
         return None if mean is None else float(mean)
@@ -114,7 +120,7 @@ class StoredResults:
             return set(connection.scalars(query))
 
     def errors(self, evaluation_id: int, limit: int) -> list[ErrorCount]:
-        """The errors of failed rows, those to be retried included, grouped; the most frequent first."""
+        """The errors of failed rows with their counts, the most frequent first. It includes rows to be retried."""
         message = func.substr(
             func.coalesce(RESULT.c.error_message, ""), 1, _MESSAGE_SHOWN, type_=RESULT.c.error_message.type
         )
@@ -192,7 +198,7 @@ def _scores(connection: Connection, evaluation_id: int, lines: Sequence[Any]) ->
     return scores
 
 
-# Made once: while rows run, it is asked for every second.
+# Built once: it runs every second while rows run.
 _LATEST = (
     select(RESULT.c.seconds)
     .where(RESULT.c.evaluation_id == bindparam("evaluation"))
@@ -202,7 +208,7 @@ _LATEST = (
 )
 _MEAN_SECONDS = select(func.avg(_LATEST.c.seconds))
 
-# The latency, which is the last one, is text here.
+# Without the latency, the last field, which is text in the table.
 _USAGE_FIELDS = tuple(Usage.__dataclass_fields__)[:-1]
 
 

@@ -1,4 +1,4 @@
-"""Rows in the store: what the submitter writes, and what is still pending."""
+"""Writes the rows of datasets and finds those that are pending."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from doteval.store.engine import Database, insert_into
 from doteval.store.statements import Prepared, PreparedQuery
 from doteval.store.tables import EVALUATION, RESULT, ROW
 
-# A range of pending rows may have gaps of finished ones, but no more than this many times its size.
+# A range of pending rows may have gaps of finished rows, but spans at most this many times its size.
 _WIDEST = 20
 
-# Indexes in one query of pending ranges: enough to be fast, little enough to keep in memory.
+# Row indexes in one query for pending ranges: few enough for memory, and enough to make the query's overhead small.
 _PAGE = 5000
 
 _COLUMNS = ("evaluation_id", "row_index", "key", "content")
@@ -55,8 +55,9 @@ class RowRange:
 class DatasetState:
     """How far a dataset has been read into the store.
 
-    `rows` is what `set_total` said, or before that the number of rows so far; `complete` tells whether
-    the dataset was read to its end; `fingerprint` is the one of the whole dataset, if known.
+    rows: the number that `set_total` set, before that the number of rows so far.
+    complete: whether the dataset was read to its end.
+    fingerprint: that of the whole dataset, None if it is not known.
     """
 
     rows: int
@@ -65,21 +66,22 @@ class DatasetState:
 
 
 class Rows:
-    """The rows of evaluations, and which are pending."""
+    """Reads and writes the rows of evaluations."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add(self, evaluation_id: int, rows: Sequence[Row], *, so_far: int | None = None) -> None:
-        """Add rows. One whose index is there already is left as it is (two submitters may race).
+        """Add rows. A row whose index exists is left as it is, since two submitters may race.
 
-        `so_far` says, as `set_total` does, how many rows the evaluation has with them, of a dataset that is being read.
+        so_far: the number of rows with these, of a dataset that is being read; it is set as by `set_total`.
 
-        Raises UnstorableValueError, which names the row and the column; NotFoundError if there is no such evaluation.
+        Raises UnstorableValueError: a value cannot be stored; it names the row and the column.
+        Raises NotFoundError: there is no such evaluation.
         """
         if not rows:
             return
-        # The key as its column's type has it elsewhere; JSON text needs no such care.
+        # The bulk insert bypasses the column type that escapes the key. JSON text needs no escaping.
         lines = [(evaluation_id, row.index, escape_text(row.key), _content(row)) for row in rows]
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=False)
@@ -97,9 +99,10 @@ class Rows:
             return dict(connection.execute(query).all())
 
     def replace(self, evaluation_id: int, rows: Sequence[Row]) -> None:
-        """Give rows new content, and make them pending: their results belonged to the old content.
+        """Replace the content of rows and remove their results, which belonged to the old content.
 
-        Raises UnstorableValueError, which names the row and the column; NotFoundError if there is no such evaluation.
+        Raises UnstorableValueError: a value cannot be stored; it names the row and the column.
+        Raises NotFoundError: there is no such evaluation.
         """
         if not rows:
             return
@@ -117,14 +120,14 @@ class Rows:
             remove_results(connection, evaluation_id, lambda table: among(connection, table.c.row_index, indexes))
 
     def truncate(self, evaluation_id: int, length: int) -> None:
-        """Remove the rows from index `length` on, with their results: the dataset became shorter."""
+        """Remove the rows from index `length` on with their results, after the dataset has become shorter."""
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
             connection.execute(delete(ROW).where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index >= length))
             remove_results(connection, evaluation_id, lambda table: table.c.row_index >= length)
 
     def set_total(self, evaluation_id: int, rows: int, *, complete: bool, fingerprint: str | None) -> None:
-        """Say how many rows the evaluation has; `complete` tells whether that is the whole dataset.
+        """Set the number of rows of an evaluation; `complete` is whether that is the whole dataset.
 
         Raises NotFoundError if there is no such evaluation.
         """
@@ -167,11 +170,10 @@ class Rows:
     def pending_ranges(
         self, evaluation_id: int, rows_per_range: int, *, first: int = 0, limit: int | None = None
     ) -> Iterator[RowRange]:
-        """The pending rows from index `first` on, in ranges, in order of their index.
+        """The pending rows from index `first` on as ranges, in order of their index; at most `limit` ranges.
 
-        Each has at most `rows_per_range` pending rows (samples count; one index is never split) and spans
-        at most 20 times as many indexes. At most `limit` ranges. Memory stays bounded, and no query
-        stays open between ranges.
+        Each range has at most `rows_per_range` pending rows and spans at most 20 times as many indexes. Samples count,
+        and those of one row are never split. Memory is bounded, and no query stays open between ranges.
 
         Raises NotFoundError if there is no such evaluation.
         """
@@ -195,10 +197,12 @@ class Rows:
     def retry_failed(
         self, evaluation_id: int, *, classes: Collection[ErrorClass] | None = None, index: int | None = None
     ) -> int:
-        """Make failed rows pending again. Their errors stay visible until a new result is in.
+        """Make failed rows pending again. Their errors stay visible until a new result is stored.
 
-        With `classes`, only rows that failed with an error of these; with `index`, only that row's samples.
-        Returns how many there were.
+        classes: only rows that failed with an error of these classes.
+        index: only the samples of this row.
+
+        Returns the number of rows.
         """
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
@@ -211,13 +215,13 @@ class Rows:
     def count_failed(
         self, evaluation_id: int, *, classes: Collection[ErrorClass] | None = None, index: int | None = None
     ) -> int:
-        """How many rows `retry_failed` would make pending."""
+        """The number of rows that `retry_failed` would make pending."""
         query = select(func.count()).select_from(RESULT).where(*_failed(evaluation_id, classes, index))
         with self._database.read() as connection:
             return int(connection.execute(query).scalar_one())
 
     def count_pending(self, evaluation_id: int, ranges: Iterable[RowRange]) -> int:
-        """How many rows of the ranges, which may overlap, are pending; samples count.
+        """The number of pending rows in ranges, which may overlap; samples count.
 
         Raises NotFoundError if there is no such evaluation.
         """
@@ -231,7 +235,7 @@ class Rows:
         return count
 
     def count_pending_from(self, evaluation_id: int, first: int) -> int:
-        """How many of the rows from index `first` on are pending; samples count. Takes as long as they have results.
+        """The number of pending rows from index `first` on; samples count. It takes longer the more results they have.
 
         Raises NotFoundError if there is no such evaluation.
         """
@@ -242,7 +246,7 @@ class Rows:
         return max(0, int(count))
 
     def _pending_indexes(self, evaluation_id: int, first: int) -> Iterator[tuple[int, int]]:
-        """Indexes with pending samples, and how many."""
+        """The indexes with pending samples, and the number of these."""
         with self._database.read() as connection:
             epochs = self._epochs(connection, evaluation_id)
         while untouched := self._untouched(evaluation_id, first):
@@ -251,9 +255,9 @@ class Rows:
         yield from self._pending_among_others(evaluation_id, first, epochs)
 
     def _untouched(self, evaluation_id: int, first: int) -> range:
-        """The indexes of a page of rows from `first` on, if none of them has ever had a result; else nothing.
+        """The indexes of a page of rows from `first` on if none of them has a result, else an empty range.
 
-        They need not be read: of an evaluation that begins, all rows are such.
+        At the beginning of an evaluation this is every row, and saves reading them.
         """
         within = {"evaluation": evaluation_id, "first": first, "last": first + _PAGE - 1}
         with self._database.read() as connection:
@@ -275,12 +279,12 @@ class Rows:
     def _set_total(
         self, connection: Connection, evaluation_id: int, rows: int, *, complete: bool, fingerprint: str | None
     ) -> None:
-        told = connection.execute(
+        updated = connection.execute(
             update(EVALUATION)
             .where(EVALUATION.c.id == evaluation_id)
             .values(row_count=rows, dataset_complete=complete, dataset_fingerprint=fingerprint)
         )
-        if told.rowcount == 0:
+        if updated.rowcount == 0:
             raise self._gone(evaluation_id)
 
     def _epochs(self, connection: Connection, evaluation_id: int) -> int:
@@ -294,10 +298,10 @@ class Rows:
 
 
 def _failed(evaluation_id: int, classes: Collection[ErrorClass] | None, index: int | None) -> list[ColumnElement[bool]]:
-    """Failed results that are not yet to be replaced."""
+    """The conditions for failed results that are not marked for a retry."""
     conditions = [
         RESULT.c.evaluation_id == evaluation_id,
-        # Said twice, so that both databases see that the index of the rows not done serves.
+        # The condition is given twice, so that both databases use the partial index of rows that are not done.
         RESULT.c.status != RowStatus.DONE.value,
         RESULT.c.status == RowStatus.FAILED.value,
         RESULT.c.retry == false(),
@@ -327,12 +331,12 @@ def _within(table: Table) -> tuple[ColumnElement[bool], ...]:
 
 @functools.cache
 def _unfinished(epochs: int, dialect: str) -> Select[tuple[int, int]]:
-    """The first page of the pending rows from "start" on, and how many samples of each."""
+    """The query for the first page of pending rows from "start" on, with the number of pending samples of each."""
     start = bindparam("start", type_=ROW.c.row_index.type)
     samples: ColumnElement[int]
     if epochs == 1:
-        # Of a new table PostgreSQL knows little, and goes through all results unless it is told the range twice.
-        # SQLite looks each row up; told twice, it would take the range.
+        # Without statistics of a new table, PostgreSQL would scan all results unless the range is given for them too.
+        # SQLite looks each row up, and would scan the range if it were given.
         within = () if dialect == "sqlite" else (RESULT.c.row_index >= start,)
         samples, unfinished = literal(1), ~exists().where(*_finished(), *within)
     else:
@@ -346,12 +350,12 @@ def _unfinished(epochs: int, dialect: str) -> Select[tuple[int, int]]:
     )
 
 
-# How many rows there are, and whether they have gaps or any of them a result.
+# The number of rows, and whether they have gaps or any of them has a result.
 _UNTOUCHED = select(
     func.count(),
     or_(func.max(ROW.c.row_index) >= bindparam("first") + func.count(), exists().where(*_within(RESULT))),
 ).where(*_within(ROW))
-# Made once: the submitter asks once a second, worker processes for every row task.
+# Built once: the submitter runs them once a second, worker processes for every row task.
 _EPOCHS = select(EVALUATION.c.epochs).where(EVALUATION.c.id == bindparam("evaluation"))
 _SO_FAR = select(func.max(ROW.c.row_index) + 1).where(ROW.c.evaluation_id == EVALUATION.c.id).scalar_subquery()
 _DATASET_STATE = select(
@@ -366,7 +370,7 @@ _COUNT_PENDING = Prepared(
         - select(func.count()).select_from(RESULT).where(*_within(RESULT), RESULT.c.retry == false()).scalar_subquery()
     ).where(EVALUATION.c.id == bindparam("evaluation"))
 )
-# The indexes of rows have no gaps: they need not be counted.
+# The indexes of rows have no gaps, so the rows need not be counted.
 _COUNT_PENDING_FROM = select(
     EVALUATION.c.epochs * (func.coalesce(EVALUATION.c.row_count, _SO_FAR, 0) - bindparam("first"))
     - select(func.count())
@@ -392,7 +396,7 @@ _PENDING = PreparedQuery(
 
 
 def _merged(ranges: Iterable[RowRange]) -> list[RowRange]:
-    """The same rows in ranges that do not overlap, in order."""
+    """The same rows as ranges that do not overlap, in order."""
     apart: list[RowRange] = []
     for each in sorted(ranges, key=lambda each: (each.first, each.last)):
         if apart and each.first <= apart[-1].last:

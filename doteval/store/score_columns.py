@@ -1,8 +1,8 @@
-"""All values of the scores of an evaluation, in columns.
+"""Reads all scores of an evaluation as columns of values.
 
-For a million lines one by one Python takes seconds. So the database puts the values of a page of rows together, as one
-text in JSON, wherever its lines are alike: where the first score of each row has one name and one set of metrics, and
-the second, and so on. Other pages are read line by line.
+Reading a million table rows one by one takes seconds in Python. So the database aggregates the values of a page of rows
+into one JSON text, if the page is uniform: the first scores of its rows have one name and one set of metrics, and so
+have the second scores, and so on. Other pages are read row by row.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from doteval.core.json_codec import decode, unescape_text
 from doteval.core.results import RowStatus
 from doteval.store.tables import EVALUATION, RESULT, SCORE
 
-# Results in a page: enough to be fast, little enough to keep in memory.
+# Results in a page: few enough for memory, and enough to make the query's overhead small.
 _PAGE = 5000
 
 
@@ -46,7 +46,7 @@ class _Column:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Scores of one name and one set of metrics, in the order of their rows; no `rows` if nobody asks for them."""
+    """Scores with one name and one set of metrics, in the order of their rows. `rows` is empty if it is not needed."""
 
     name: str
     metrics: str
@@ -54,24 +54,24 @@ class _Part:
     rows: list[int]
 
 
-def read_score_columns(connection: Connection, evaluation_id: int, *, together: bool = True) -> list[ScoreColumn]:
-    """The scores of the rows that are done, by name, in the order in which they first appear.
+def read_score_columns(connection: Connection, evaluation_id: int, *, aggregate: bool = True) -> list[ScoreColumn]:
+    """The scores of done rows by name, in the order in which the names first appear.
 
-    Without `together` all pages are read line by line: what a database puts together has to be less than a gigabyte.
+    aggregate: whether the database may aggregate pages. A page that exceeds a gigabyte must be read row by row.
     """
     of = {"evaluation": evaluation_id}
     epochs = connection.scalar(_EPOCHS, of) or 1
-    # Which rows the values belong to matters where rows have several samples, and costs memory.
+    # The row of each value costs memory; only reducers of several samples need it.
     with_rows = epochs > 1
-    # Where all rows are done, to look it up for each would take as long as all else.
+    # If all rows are done, checking each of them would double the time.
     only_done = bool(connection.scalar(_ANY_UNDONE, of))
     last = connection.scalar(_LAST, of)
     rows_at_once = max(1, _PAGE // epochs)
     columns: dict[str, _Column] = {}
     for first in range(0, 0 if last is None else last + 1, rows_at_once):
         page = {**of, "first": first, "end": first + rows_at_once}
-        parts = _parts_together(connection, page, only_done, with_rows) if together else None
-        for part in _parts_by_line(connection, page, only_done) if parts is None else parts:
+        parts = _aggregated_parts(connection, page, only_done, with_rows) if aggregate else None
+        for part in _parts_by_row(connection, page, only_done) if parts is None else parts:
             column = columns.setdefault(part.name, _Column())
             column.metrics[part.metrics] = None
             column.values += part.values
@@ -90,33 +90,33 @@ def read_score_columns(connection: Connection, evaluation_id: int, *, together: 
     ]
 
 
-def _parts_together(
+def _aggregated_parts(
     connection: Connection, page: Mapping[str, int], only_done: bool, with_rows: bool
 ) -> list[_Part] | None:
-    """The scores of a page of rows by their position; None if there is one whose lines are not alike."""
+    """The scores of a page by position, None if the page is not uniform."""
     parts: list[_Part] = []
     for position in count():
         at = {**page, "position": position}
         first = connection.execute(_first(only_done), at).one_or_none()
         if first is None:
             break
-        line = connection.execute(_together(only_done, with_rows), {**at, **first._mapping}).one()
+        line = connection.execute(_aggregated(only_done, with_rows), {**at, **first._mapping}).one()
         if line.others:
             return None
         rows = decode(f"[{line.rows}]") if with_rows else []
         parts.append(_Part(first.name, first.metrics, decode(f"[{line.values}]"), rows))
-    # One name at two positions: line by line its values come in the order of the rows.
+    # If one name is at two positions, reading row by row keeps its values in the order of the rows.
     return parts if len({part.name for part in parts}) == len(parts) else None
 
 
-def _parts_by_line(connection: Connection, page: Mapping[str, int], only_done: bool) -> Sequence[_Part]:
-    lines = connection.execute(_by_line(only_done), page)
+def _parts_by_row(connection: Connection, page: Mapping[str, int], only_done: bool) -> Sequence[_Part]:
+    lines = connection.execute(_by_row(only_done), page)
     return [_Part(name, metrics, [decode(value)], [index]) for name, metrics, value, index in lines]
 
 
 @functools.cache
 def _first(only_done: bool) -> Select[Any]:
-    """The name and the metrics of the first score at a position."""
+    """The query for the name and the metrics of the first score at a position."""
     at_position = SCORE.c.position == bindparam("position")
     return (
         select(_NAME, SCORE.c.metrics)
@@ -127,8 +127,8 @@ def _first(only_done: bool) -> Select[Any]:
 
 
 @functools.cache
-def _together(only_done: bool, with_rows: bool) -> Select[Any]:
-    """How many scores at a position have another name or other metrics, and all their values in one text."""
+def _aggregated(only_done: bool, with_rows: bool) -> Select[Any]:
+    """The query for all values at a position in one text, and the number of scores with other name or metrics."""
     lines = (
         select(_NAME, SCORE.c.metrics, SCORE.c.value, SCORE.c.row_index)
         .where(*_of_page(only_done), SCORE.c.position == bindparam("position"))
@@ -144,7 +144,7 @@ def _together(only_done: bool, with_rows: bool) -> Select[Any]:
 
 
 @functools.cache
-def _by_line(only_done: bool) -> Select[Any]:
+def _by_row(only_done: bool) -> Select[Any]:
     return (
         select(_NAME, SCORE.c.metrics, SCORE.c.value, SCORE.c.row_index)
         .where(*_of_page(only_done))
@@ -162,7 +162,7 @@ def _of_page(only_done: bool) -> list[ColumnElement[bool]]:
     return [*page, ~of_undone] if only_done else page
 
 
-# As it is stored: made readable for each of a million lines it took up to half of the time.
+# The stored form. Restoring the name in each of a million table rows took up to half of the time.
 _NAME = type_coerce(SCORE.c.name, Text).label("name")
 _EPOCHS = select(EVALUATION.c.epochs).where(EVALUATION.c.id == bindparam("evaluation"))
 _LAST = select(func.max(SCORE.c.row_index)).where(SCORE.c.evaluation_id == bindparam("evaluation"))

@@ -1,4 +1,4 @@
-"""The result store: one database, and a room for each noun in it."""
+"""Opens a result store. Its attributes hold the queries, one for each noun."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ from doteval.store.workers import Workers
 
 
 class Store:
-    """The result store. Open one with `Store.open`; it may be shared by threads."""
+    """A result store, open. Threads may share it.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory, Store.open(f"{directory}/results.db") as store:
+    ...     store.experiments.begin("first").name
+    'first'
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -44,10 +50,11 @@ class Store:
     def open(cls, url: str | None = None, *, create: bool = True) -> Store:
         """Open the store at a URL or path (see `locate`), and bring its schema up to date.
 
-        With `create` False a missing SQLite file is an error, for commands that only look.
+        create: whether to create a missing SQLite file. Commands that only read do not.
 
-        Raises StoreError if it cannot be reached, StoreVersionError if its schema is one that this
-        doteval cannot use, NotFoundError if it does not exist and is not to be created.
+        Raises StoreError: it cannot be reached.
+        Raises StoreVersionError: this doteval cannot use its schema.
+        Raises NotFoundError: it does not exist, and `create` is False.
         """
         location = locate(url)
         if create:
@@ -66,7 +73,7 @@ class Store:
     def upgrade(url: str | None = None) -> tuple[str | None, str]:
         """Bring the schema of the store at a URL to the newest version, for ``doteval db upgrade``.
 
-        Returns the versions before and after. Raises what `open` raises.
+        Returns the version before and the version after. Raises the errors of `open`.
         """
         location = locate(url)
         _check_exists(location)
@@ -78,9 +85,10 @@ class Store:
 
     @staticmethod
     def versions(url: str | None = None) -> tuple[str | None, str]:
-        """The schema version of the store at a URL (None: it has no tables yet), and the newest one.
+        """The schema version of the store at a URL (None if it has no tables yet), and the newest version.
 
-        Raises NotFoundError if there is no such file, StoreError if the store cannot be reached.
+        Raises NotFoundError: there is no such file.
+        Raises StoreError: the store cannot be reached.
         """
         location = locate(url)
         _check_exists(location)
@@ -94,7 +102,7 @@ class Store:
     def back_up(url: str | None, target: Path) -> None:
         """Copy the store at a URL into the file `target`; see `doteval.store.backup`.
 
-        Raises NotFoundError if there is no such file, and what `back_up` there raises.
+        Raises NotFoundError: there is no such file; and the errors of `doteval.store.backup.back_up`.
         """
         location = locate(url)
         _check_exists(location)
@@ -108,18 +116,21 @@ class Store:
         return now - (before + time.time()) / 2
 
     def check_writable(self) -> None:
-        """Raise StoreReadOnlyError or StoreError if nothing can be written now. Changes nothing."""
+        """Check that the store can be written, without changing it.
+
+        Raises StoreReadOnlyError or StoreError: it cannot be written now.
+        """
         with self._database.write() as connection:
             connection.execute(update(EXPERIMENT).where(EXPERIMENT.c.id == -1).values(name=EXPERIMENT.c.name))
 
     @property
     def url(self) -> str:
-        """Where it is, for messages: without its password."""
+        """The URL without its password, for messages."""
         return self._database.location.shown
 
     @property
     def raw_url(self) -> str:
-        """Where it is, for worker processes: with its password. Never show it."""
+        """The URL with its password, for worker processes. Never show it."""
         return self._database.location.raw
 
     def close(self) -> None:

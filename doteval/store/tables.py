@@ -1,8 +1,8 @@
 """The tables of the result store.
 
-Columns that hold JSON are text (``doteval.core.json_codec`` writes them): PostgreSQL's jsonb refuses NUL.
-Times are seconds since the epoch, by the database's clock. `result` and `score` have no foreign keys
-to `row`: they are written tens of thousands of times a second, and `results.write` checks the row anyway.
+Columns with JSON are text, written by `doteval.core.json_codec`, since PostgreSQL's jsonb refuses NUL. Times are
+seconds since the epoch by the database's clock. `result` and `score` have no foreign keys to `row`: they get tens of
+thousands of rows a second, and the writer checks that the row exists anyway.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from doteval.core.json_codec import escape_text, unescape_text
 
 
 class SafeText(TypeDecorator[str]):
-    """Text that survives NUL bytes and lone surrogates, which databases refuse."""
+    """Text that may hold NUL and lone surrogates, which databases refuse; they are escaped."""
 
     impl = Text
     cache_ok = True
@@ -30,7 +30,7 @@ class SafeText(TypeDecorator[str]):
 
 
 class _LongId(TypeDecorator[int]):
-    """A counted key of 64 bits. SQLite counts only in a column declared INTEGER (which has 64 bits)."""
+    """An autoincrement key of 64 bits. SQLite needs a column declared INTEGER for that, which has 64 bits there."""
 
     impl = BigInteger
     cache_ok = True
@@ -43,7 +43,7 @@ class ExperimentTable(SQLModel, table=True):
     """A named set of evaluations."""
 
     __tablename__ = "experiment"
-    # Ids of deleted experiments are never given out again: a late message must not hit another one.
+    # The id of a deleted experiment is never used again, so that a late message cannot reach another one.
     __table_args__ = {"sqlite_autoincrement": True}
 
     id: int | None = Field(default=None, primary_key=True)
@@ -52,7 +52,7 @@ class ExperimentTable(SQLModel, table=True):
 
 
 class EvaluationTable(SQLModel, table=True):
-    """One evaluation function with one set of parameters, its dataset's state and its publish cursor."""
+    """One evaluation function with one set of parameters, the state of its dataset and its publish cursor."""
 
     __tablename__ = "evaluation"
     __table_args__ = (UniqueConstraint("experiment_id", "path", "name"), {"sqlite_autoincrement": True})
@@ -89,15 +89,15 @@ class RowTable(SQLModel, table=True):
 
 
 class ResultTable(SQLModel, table=True):
-    """What one row and sample came to: the first execution that was stored, or the one after a retry.
+    """The result of one row and sample: the first that was stored, or the one after a retry.
 
-    `retry` marks a failed result that is to be replaced: the row counts as pending, the error stays
-    visible. `execution` names the execution, so that usage can tell kept work from redone work.
+    retry: marks a failed result that is to be replaced. The row counts as pending, and its error stays visible.
+    execution: names the execution, so that its usage can be told from that of repeated work.
     """
 
     __tablename__ = "result"
     __table_args__ = (
-        # Small: nearly all rows are done. It finds the failures, and tells the scores of done rows apart.
+        # A small index, since nearly all rows are done. It finds failures, and filters the scores of done rows.
         Index(
             "result_not_done",
             "evaluation_id",
@@ -128,7 +128,7 @@ class ResultTable(SQLModel, table=True):
 
 
 class ScoreTable(SQLModel, table=True):
-    """One score of one result, in the order that the evaluation gave them."""
+    """One score of one result; `position` is its place in the result."""
 
     __tablename__ = "score"
     __table_args__ = {"sqlite_with_rowid": False}
@@ -144,9 +144,9 @@ class ScoreTable(SQLModel, table=True):
 
 
 class AttemptTable(SQLModel, table=True):
-    """A failed result that a retry replaced, with its scores as JSON; or a crash that the row took part in.
+    """A failed result that a retry has replaced, with its scores as JSON; or a crash with the row in flight.
 
-    `execution` of a crash is that of the result that stood when it happened, 0 if there was none.
+    execution: for a crash, that of the result that the row had then, 0 without a result.
     """
 
     __tablename__ = "attempt"
@@ -172,7 +172,7 @@ class AttemptTable(SQLModel, table=True):
 
 
 class UsageTable(SQLModel, table=True):
-    """What one execution of one row used of one model, kept or redone. Writing it twice changes nothing."""
+    """The usage of one model by one execution of one row. Writing it twice changes nothing."""
 
     __tablename__ = "usage"
     __table_args__ = {"sqlite_with_rowid": False}
@@ -199,12 +199,12 @@ class UsageTable(SQLModel, table=True):
 
 
 class CounterTable(SQLModel, table=True):
-    """How many results each worker process stored, and what it spent: figures without a scan, and without
-    workers in each other's way.
+    """The number of results that each worker process stored, and what it spent.
 
-    `worker_id` 0 stands for writes by no worker, and takes what retries and replaced rows take away,
-    so a single line may be negative: only sums mean something. Of what was spent, each line is the sum over
-    the worker's usage; `unpriced` are tokens without a cost.
+    One row a worker process avoids scans by readers and lock contention between writers. `worker_id` 0 stands for
+    writes without a worker process, and for what retries and replaced rows subtract, so that a single row may be
+    negative: only sums are meaningful. The columns of usage are sums over the usage of the worker process; `unpriced`
+    are tokens without a price.
     """
 
     __tablename__ = "counters"
@@ -221,9 +221,9 @@ class CounterTable(SQLModel, table=True):
 
 
 class WorkerTable(SQLModel, table=True):
-    """One worker process: what it is, and when it was last heard of.
+    """One worker process with its last heartbeat.
 
-    `clock_offset` is how many seconds its clock was ahead of the database's then.
+    clock_offset: seconds by which its clock was ahead of the database's at that heartbeat.
     """
 
     __tablename__ = "worker"
@@ -249,9 +249,9 @@ class WorkerTable(SQLModel, table=True):
 
 
 class ResourceLoadTable(SQLModel, table=True):
-    """One set-up of a session fixture in a worker process, and the statistics that it gave.
+    """One set-up of a session fixture in a worker process, with its statistics.
 
-    `torn_down_at` of one that failed is when somebody asked for its evaluation again: it counts no more.
+    torn_down_at: for a failed set-up, when the evaluation was begun again; the failure counts no more.
     """
 
     __tablename__ = "resource_load"
@@ -272,7 +272,7 @@ class ResourceLoadTable(SQLModel, table=True):
 
 
 def table_of(model: type[SQLModel]) -> Table:
-    """The Core table of a model, for bulk statements."""
+    """The table of a model for SQLAlchemy Core."""
     return cast(Table, cast(Any, model).__table__)
 
 

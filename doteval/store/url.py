@@ -1,4 +1,4 @@
-"""Where a result store is: what users write, made into a database URL."""
+"""Reads the URL or path that a user gives for a result store."""
 
 from __future__ import annotations
 
@@ -18,38 +18,41 @@ _FORMS = "Give a file (sqlite://results.db) or a PostgreSQL database (postgresql
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A database and, if it is SQLite, the absolute path of its file."""
+    """A database by its URL and, for SQLite, the absolute path of its file."""
 
     url: URL
     path: Path | None = None
 
     @property
     def raw(self) -> str:
-        """The URL with its password, for worker processes; `locate` gives the same location for it."""
+        """The URL with its password, for worker processes. `locate` turns it into the same location."""
         return self._written(self.url, hide_password=False)
 
     @property
     def shown(self) -> str:
-        """The URL for messages: passwords hidden."""
+        """The URL with passwords hidden, for messages."""
         hidden = {key: "***" if "password" in key else value for key, value in self.url.query.items()}
         return self._written(self.url.set(query=hidden), hide_password=True)
 
     def _written(self, url: URL, *, hide_password: bool) -> str:
         if self.path is not None:
             return f"sqlite:///{self.path}"
-        # Without the driver, which is ours to choose.
+        # Without the driver, which doteval chooses.
         return url.set(drivername="postgresql").render_as_string(hide_password=hide_password)
 
 
 def locate(url: str | None) -> Location:
     """The location that a user means.
 
-    None is ``.doteval/doteval.db``; a bare path or ``sqlite://path`` a file; ``postgresql://…`` a
-    database, through psycopg. ``sqlite:///a/b.db`` is the absolute path ``/a/b.db``, as it always was
-    in doteval, and ``sqlite:///b.db`` the file ``b.db`` here, as in SQLAlchemy: nobody keeps a store in
-    the root directory.
+    None is ``.doteval/doteval.db``; a bare path or ``sqlite://path`` is a file; ``postgresql://…`` is a database that
+    psycopg connects to. ``sqlite:///a/b.db`` is the absolute path ``/a/b.db``, as in earlier releases of doteval, and
+    ``sqlite:///b.db`` is the file ``b.db`` in this directory, as in SQLAlchemy, since nobody keeps a store in the root
+    directory.
 
-    Raises StoreError for anything else.
+    Raises StoreError: it is none of these.
+
+    >>> locate("postgresql://me:secret@host/name").shown
+    'postgresql://me:***@host/name'
     """
     if url is None:
         return _file(DEFAULT_PATH)
@@ -71,6 +74,6 @@ def locate(url: str | None) -> Location:
 def _file(path: Path) -> Location:
     if path.name in ("", ":memory:"):
         raise StoreError("the result store needs a file: worker processes share it", remedy=_FORMS)
-    # Through os.path: it also folds "//a/../b".
+    # os.path.abspath also normalizes "//a/../b".
     absolute = Path(os.path.abspath(path.expanduser()).replace("//", "/"))  # noqa: PTH100
     return Location(URL.create("sqlite", database=str(absolute)), absolute)

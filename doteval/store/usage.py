@@ -1,4 +1,4 @@
-"""What an experiment used: loads of session fixtures, and calls to models, kept and spent."""
+"""Reports the usage of an experiment: loads of session fixtures, and calls to models."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from doteval.store.tables import COUNTERS, EVALUATION, RESOURCE_LOAD, RESULT, US
 
 @dataclass(frozen=True, slots=True)
 class LoadUsage:
-    """One session fixture over all worker processes.
+    """The loads of one session fixture in all worker processes.
 
-    `load_seconds` is the sum over its `loads`; `torn_down` how many of them were torn down. `stats` puts
-    together what they said: numbers are added up, lists united, of anything else the last stays; text
-    instead of a mapping is under "text".
+    load_seconds: the sum over its loads.
+    torn_down: how many of them were torn down.
+    stats: the merged statistics of its loads: numbers are added, lists are united, of other values the last one stays.
+        Statistics that are a text are under "text".
     """
 
     fixture: str
@@ -39,7 +40,7 @@ class LoadUsage:
 
 @dataclass(frozen=True, slots=True)
 class ModelUsage:
-    """One model: `usage` by the executions whose results were kept, `spent` by all of them."""
+    """The usage of one model: `usage` of the executions whose results were kept, `spent` of all executions."""
 
     usage: Usage
     spent: Usage
@@ -55,10 +56,11 @@ class UsageGroup:
 
 @dataclass(frozen=True, slots=True)
 class WorkerUsage:
-    """What one worker process did for an experiment.
+    """The work of one worker process for an experiment.
 
-    `rows` is how many results it has stored, those that were replaced since among them. `loads` are all of its
-    session fixtures, which may have served other experiments too. `name` is "" for usage that belongs to no worker.
+    name: "" for usage that belongs to no worker process.
+    rows: how many results it stored, including those that were replaced since.
+    loads: all of its session fixtures, which may have served other experiments too.
     """
 
     name: str
@@ -68,15 +70,16 @@ class WorkerUsage:
 
     @property
     def spent(self) -> Usage:
-        """What it spent on all models together."""
+        """The sum over all models."""
         return sum((model.spent for model in self.models), Usage(""))
 
 
 @dataclass(frozen=True, slots=True)
 class LostUsage:
-    """What was used for no result: by an execution of a row whose worker process died, or to set fixtures up.
+    """Usage without a result: of an execution whose worker process ended, or of setting up fixtures.
 
-    `execution` None: it had no name yet. Fixtures that rows share are set up for no row: `row_index` is -1.
+    row_index: -1 for fixtures that rows share.
+    execution: None if the execution had no name yet.
     """
 
     evaluation_uid: str
@@ -88,27 +91,27 @@ class LostUsage:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """What one experiment used: session fixtures in the order of their first load, models by name."""
+    """The usage of one experiment: session fixtures in the order of their first load, models by name."""
 
     loads: list[LoadUsage]
     models: list[ModelUsage]
 
 
 class UsageReports:
-    """What experiments used."""
+    """Reads the usage of experiments, and records usage without a result."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def report(self, experiment: Experiment) -> UsageReport:
-        """What the experiment used. Its loads are those of the worker processes that wrote results or loaded for it."""
+        """The usage of an experiment, with the loads of worker processes that wrote results or loaded for it."""
         with self._database.read() as connection:
             models = _grouped(connection, experiment, literal(0)).get(0, [])
             loads = _loads(connection, experiment)
         return UsageReport(_load_usage(loads), models)
 
     def spent(self, experiment: Experiment) -> Spent:
-        """What the experiment has spent. It costs one line a worker process, however many results there are."""
+        """What an experiment has spent. It reads one table row a worker process, however many results there are."""
         names = ("attempts", "tokens", "cost", "unpriced")
         query = (
             select(*(func.coalesce(func.sum(COUNTERS.c[name]), 0) for name in names))
@@ -117,11 +120,11 @@ class UsageReports:
         )
         with self._database.read() as connection:
             attempts, tokens, cost, unpriced = connection.execute(query).one()
-        # PostgreSQL adds 64-bit integers up to a Decimal.
+        # In PostgreSQL the sum of 64-bit integers is a Decimal.
         return Spent(int(attempts), int(tokens), float(cost), int(unpriced))
 
     def unpriced_models(self, experiment: Experiment) -> list[str]:
-        """The models of which the experiment used tokens that have no price, by name. It scans the usage."""
+        """The names of the models without a price whose tokens an experiment used. It scans the usage."""
         query = (
             select(USAGE.c.model)
             .join(EVALUATION, EVALUATION.c.id == USAGE.c.evaluation_id)
@@ -137,10 +140,9 @@ class UsageReports:
             return list(connection.scalars(query))
 
     def add_lost(self, lost: Iterable[LostUsage], hostname: str, pid: int) -> None:
-        """Keep what a worker process has used for no result that it stored.
+        """Record usage of a worker process that led to no stored result, so that it counts as spent.
 
-        It is spent, and nothing that was kept. Evaluations that were deleted are left out; telling it twice
-        changes nothing where the execution is known.
+        Usage of deleted evaluations is dropped. Recording it twice changes nothing if the execution has a name.
         """
         worker = select(func.max(WORKER.c.id)).where(WORKER.c.hostname == hostname, WORKER.c.pid == pid)
         with self._database.write() as connection:
@@ -153,7 +155,7 @@ class UsageReports:
                     write_usage(connection, key, each.execution, each.usage, worker_id)
 
     def by_worker(self, experiment: Experiment) -> list[WorkerUsage]:
-        """The same by worker process, in the order in which these began."""
+        """The usage of an experiment by worker process, in the order in which these began."""
         stored = (
             select(COUNTERS.c.worker_id, func.sum(COUNTERS.c.done + COUNTERS.c.failed + COUNTERS.c.skipped))
             .where(COUNTERS.c.evaluation_id.in_(_evaluations(experiment)), COUNTERS.c.worker_id != NOBODY)
@@ -179,7 +181,7 @@ class UsageReports:
         ]
 
     def by_evaluation(self, experiment: Experiment) -> list[UsageGroup]:
-        """The same calls to models by evaluation."""
+        """The usage of an experiment by evaluation."""
         query = select(EVALUATION.c.id, EVALUATION.c.path, EVALUATION.c.name)
         with self._database.read() as connection:
             found = _grouped(connection, experiment, USAGE.c.evaluation_id)
@@ -208,7 +210,7 @@ def _evaluations(experiment: Experiment) -> Select[tuple[int]]:
 
 
 def _loads(connection: Connection, experiment: Experiment) -> Sequence[Any]:
-    """The loads of the worker processes that wrote results or loaded for an experiment, in their order."""
+    """The loads of the worker processes that wrote results or loaded for an experiment, in order."""
     ids = _evaluations(experiment)
     wrote = select(COUNTERS.c.worker_id).where(COUNTERS.c.evaluation_id.in_(ids))
     loaded = select(RESOURCE_LOAD.c.worker_id).where(RESOURCE_LOAD.c.evaluation_id.in_(ids))
@@ -217,43 +219,43 @@ def _loads(connection: Connection, experiment: Experiment) -> Sequence[Any]:
 
 
 def _grouped(connection: Connection, experiment: Experiment, group: ColumnElement[Any]) -> dict[Any, list[ModelUsage]]:
-    """The usage of an experiment by whatever `group` says, and by model."""
+    """The usage of an experiment, grouped by `group` and by model."""
     mine = USAGE.c.evaluation_id.in_(_evaluations(experiment))
     spent = _sums(connection, group, mine)
     kept = _sums(connection, group, mine, _KEPT)
     found: dict[Any, list[ModelUsage]] = {}
-    for place, model in sorted(spent):
-        usage = kept.get((place, model), Usage(model))
-        found.setdefault(place, []).append(ModelUsage(usage, spent[place, model]))
+    for key, model in sorted(spent):
+        usage = kept.get((key, model), Usage(model))
+        found.setdefault(key, []).append(ModelUsage(usage, spent[key, model]))
     return found
 
 
 def _sums(
     connection: Connection, group: ColumnElement[Any], *conditions: ColumnElement[bool]
 ) -> dict[tuple[Any, str], Usage]:
-    place = group.label("place")
+    key = group.label("key")
     sums = (func.sum(USAGE.c[name]).label(name) for name in _SUMMED)
-    # By the number of the column: PostgreSQL takes two bound parameters for two different things.
+    # By column number: PostgreSQL does not see that two bound parameters are the same expression.
     by = (text("1"), text("2"))
-    query = select(place, USAGE.c.model, *sums).where(*conditions).group_by(*by)
-    # Few different texts: nearly all rows have one reply in one of a hundred buckets.
+    query = select(key, USAGE.c.model, *sums).where(*conditions).group_by(*by)
+    # There are few different texts, since nearly all rows have one reply, in one of a hundred buckets.
     replies = (
-        select(place, USAGE.c.model, USAGE.c.latency, func.count().label("times"))
+        select(key, USAGE.c.model, USAGE.c.latency, func.count().label("times"))
         .where(*conditions, USAGE.c.latency != "")
         .group_by(*by, text("3"))
     )
     latencies: dict[tuple[Any, str], list[tuple[Latency, int]]] = {}
     for line in connection.execute(replies):
-        latencies.setdefault((line.place, line.model), []).append((Latency.from_text(line.latency), line.times))
-    # PostgreSQL adds 64-bit integers up to a Decimal.
+        latencies.setdefault((line.key, line.model), []).append((Latency.from_text(line.latency), line.times))
+    # In PostgreSQL the sum of 64-bit integers is a Decimal.
     return {
-        (line.place, line.model): Usage(
+        (line.key, line.model): Usage(
             line.model,
             **{name: int(getattr(line, name)) for name in _SUMMED if name not in ("cost", "seconds", "waited")},
             cost=line.cost,
             seconds=line.seconds,
             waited=line.waited,
-            latency=merged(latencies.get((line.place, line.model), [])),
+            latency=merged(latencies.get((line.key, line.model), [])),
         )
         for line in connection.execute(query)
     }

@@ -1,4 +1,4 @@
-"""Worker processes in the store: who they are, whether they live, what they hold."""
+"""Records worker processes: what they are, their heartbeats, and the rows that they hold."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from doteval.store.experiments import moment
 from doteval.store.rows import RowRange
 from doteval.store.tables import WORKER
 
-# The greatest index that a row may have.
+# The largest index of a row.
 LAST_INDEX = (1 << 40) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What a worker process says of itself.
+    """The description that a worker process gives of itself.
 
-    `concurrency` is its rows in flight at most; `device` what its CUDA_VISIBLE_DEVICES says, None if it is not set.
+    concurrency: its maximum of rows in flight.
+    device: its CUDA_VISIBLE_DEVICES, None if that is not set.
     """
 
     service: str
@@ -41,7 +42,7 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True)
 class HeldRange:
-    """Rows that a worker process has taken from the queue and not finished: `first` to `last`, both included."""
+    """Rows `first` to `last` (included) that a worker process has received and not finished."""
 
     evaluation_uid: str
     first: int
@@ -49,12 +50,12 @@ class HeldRange:
 
     @classmethod
     def whole(cls, evaluation_uid: str) -> HeldRange:
-        """All rows of an evaluation, however many it will have: of a process that runs them by itself."""
+        """All rows of an evaluation, for a process that runs them without a queue."""
         return cls(evaluation_uid, 0, LAST_INDEX)
 
     @property
     def rows(self) -> int:
-        """How many these are; 0 where that is all of an evaluation, which nobody has counted."""
+        """The number of rows; 0 for a whole evaluation, whose rows are not counted."""
         return 0 if self.last == LAST_INDEX else self.last - self.first + 1
 
 
@@ -62,9 +63,10 @@ class HeldRange:
 class WorkerState:
     """A worker process as the store knows it.
 
-    `age` is the time since it was last heard of, in seconds by the database's clock; `clock_offset` is how many
-    seconds its own clock is ahead of that one, None before its first beat. `end_cause` is how it ended, `reason` says
-    so to people, and `exit_code` is what its supervisor saw: -9 after SIGKILL.
+    age: seconds since its last heartbeat, by the database's clock.
+    clock_offset: seconds by which its clock is ahead of the database's, None before its first heartbeat.
+    end_cause: how it ended; `reason` says so to people.
+    exit_code: as its supervisor saw it, -9 after SIGKILL; None if no supervisor did.
     """
 
     id: int
@@ -82,19 +84,19 @@ class WorkerState:
 
 
 def held_by(workers: Iterable[WorkerState], evaluation_uid: str) -> list[RowRange]:
-    """The rows of an evaluation that worker processes hold, in order; ranges may overlap."""
+    """The rows of an evaluation that worker processes hold, in order. The ranges may overlap."""
     held = (each for worker in workers for each in worker.holding if each.evaluation_uid == evaluation_uid)
     return sorted((RowRange(each.first, each.last) for each in held), key=lambda each: (each.first, each.last))
 
 
 class Workers:
-    """Worker processes and their heartbeats."""
+    """Reads and writes worker processes and their heartbeats."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def begin(self, info: WorkerInfo) -> int:
-        """Register a worker process, as loading. Returns its id."""
+        """Register a worker process that is loading. Returns its id."""
         line = {
             "service": info.service,
             "hostname": info.hostname,
@@ -112,19 +114,22 @@ class Workers:
             return int(connection.execute(insert(WORKER).values(line).returning(WORKER.c.id)).scalar_one())
 
     def beat(self, worker_id: int, *, state: WorkerPhase, holding: Sequence[HeldRange]) -> None:
-        """Say that the worker process lives, what it is doing, and which rows it holds."""
+        """Store a heartbeat with the state of the worker process and the rows that it holds."""
         held = _encoded(holding)
         with self._database.write() as connection:
-            # Our clock is read when the transaction has begun, for which SQLite may let us wait.
+            # The clock is read after the transaction has begun, since that may have to wait on SQLite.
             connection.execute(_BEAT, {"worker": worker_id, "says": str(state), "holds": held, "now": time.time()})
 
     def claim(
         self, worker_id: int, evaluation: Evaluation, *, is_gone: Callable[[WorkerState], bool]
     ) -> WorkerState | None:
-        """Have a worker process hold all rows of an evaluation, unless another holds some.
+        """Claim all rows of an evaluation for a worker process, unless another process holds some.
 
-        Of two that ask at the same moment one gets it. Returns the other, None if there is none. One that `is_gone`
-        holds nothing, whatever it said.
+        Of two processes that ask at the same moment, one gets the claim.
+
+        is_gone: whether a process that looks alive has ended in fact, so that its rows are free.
+
+        Returns the other process, None if the claim succeeded.
         """
         mine = HeldRange.whole(evaluation.uid)
         with self._database.write() as connection:
@@ -141,16 +146,16 @@ class Workers:
         return None
 
     def end(self, worker_id: int, cause: WorkerEnd = WorkerEnd.LEFT, *, reason: str) -> None:
-        """Say that the worker process leaves. It holds nothing any more; the first cause and reason stay."""
+        """Record that a worker process leaves and holds no rows any more. The first cause and reason stay."""
         with self._database.write() as connection:
             connection.execute(_leaving(cause, reason).where(WORKER.c.id == worker_id))
 
     def end_process(
         self, hostname: str, pid: int, cause: WorkerEnd, *, reason: str, exit_code: int | None = None
     ) -> int | None:
-        """Say that the process of that id on that host is gone: for its supervisor. Returns the worker's id.
+        """Record that the process `pid` of a host has ended, as its supervisor saw it.
 
-        None if no worker of that process is known to live.
+        Returns the worker's id, None if no live worker process has this pid.
         """
         with self._database.write() as connection:
             ended = connection.execute(
@@ -161,12 +166,12 @@ class Workers:
         return max((int(line.id) for line in ended), default=None)
 
     def live(self, max_age: float = DEAD_AFTER_SECONDS) -> list[WorkerState]:
-        """The worker processes that have not left and were heard of in the last `max_age` seconds."""
+        """The worker processes that have not left and sent a heartbeat in the last `max_age` seconds."""
         with self._database.read() as connection:
             return _found(connection, _LIVE, max_age=max_age)
 
     def all(self) -> list[WorkerState]:
-        """All worker processes that ever were, in the order in which they began."""
+        """All worker processes ever, in the order in which they began."""
         with self._database.read() as connection:
             return _found(connection, _ALL)
 
@@ -175,7 +180,7 @@ def _found(connection: Connection, query: Select[Any], **parameters: float) -> l
     return [_state(line) for line in connection.execute(query, parameters)]
 
 
-# Made once: while rows run, these are asked for several times a second.
+# Built once: these run several times a second while rows run.
 _AGE = database_time() - WORKER.c.beat_at
 _ALL = select(*WORKER.c, _AGE.label("age")).order_by(WORKER.c.id)
 _LIVE = _ALL.where(WORKER.c.left_at.is_(None), bindparam("max_age", type_=WORKER.c.beat_at.type) >= _AGE)

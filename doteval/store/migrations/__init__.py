@@ -1,8 +1,8 @@
-"""Schema versions of the result store, and how a database gets to the newest.
+"""Creates and upgrades the schema of a result store.
 
-A new database gets the newest schema at once. An older SQLite file is brought forward when it is
-opened, after a copy of it was made; an older PostgreSQL database is not, since others may be using it:
-that is for ``doteval db upgrade``. A database of a newer doteval is left alone.
+A new database gets the newest schema at once. An older SQLite file is copied and upgraded when it is opened. An older
+PostgreSQL database is upgraded only by ``doteval db upgrade``, since others may be using it. A database of a newer
+doteval is refused. Begin with `prepare`. To add a version, add a module to ``versions/`` and its number to `VERSIONS`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, exists, insp
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from doteval.errors import StoreError, StoreVersionError
-from doteval.store.engine import SQLITE_WAIT, Database
+from doteval.store.engine import SQLITE_WAIT_SECONDS, Database
 from doteval.store.tables import ALL, EXPERIMENT
 
-# Not Alembic's own name: the database may hold the tables of another application that uses it.
+# Not Alembic's default name: the database may hold the tables of another application that uses Alembic.
 VERSION_TABLE = "doteval_version"
 
 # Every schema version in order; the last one is what this doteval uses.
@@ -27,7 +27,7 @@ VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 
 _HERE = Path(__file__).parent
 
-# "dotevals", as a key for the lock under which PostgreSQL's schema is made.
+# The key of the advisory lock under which the schema is created in PostgreSQL: the bytes of "dotevals".
 _SCHEMA_LOCK = 0x646F746576616C73
 
 
@@ -44,10 +44,10 @@ class Schema:
 
 
 def prepare(database: Database, schema: Schema | None = None) -> None:
-    """Make the schema of a new database, and bring an older SQLite file forward.
+    """Create the schema of a new database, or upgrade an older SQLite file.
 
-    Raises StoreVersionError if the database is newer, or an older PostgreSQL database; StoreError if tables
-    of something else are in the way, or it cannot be reached.
+    Raises StoreVersionError: the database is newer, or it is an older PostgreSQL database.
+    Raises StoreError: tables of another application have the same names, or the database cannot be reached.
     """
     schema = schema or Schema()
     with database.read() as connection:
@@ -65,11 +65,11 @@ def prepare(database: Database, schema: Schema | None = None) -> None:
 
 
 def upgrade(database: Database, schema: Schema | None = None) -> tuple[str | None, str]:
-    """Bring the schema to the newest version. Returns the version before (None: a new database) and after.
+    """Bring the schema to the newest version. Returns the version before (None for a new database) and after.
 
-    Of an SQLite file that holds experiments a copy is made first, next to it.
+    An SQLite file that holds experiments is copied first; the copy is next to it.
 
-    Raises what `prepare` raises, except for older databases.
+    Raises the errors of `prepare`, except that for older databases.
     """
     schema = schema or Schema()
     if database.is_sqlite:
@@ -77,7 +77,7 @@ def upgrade(database: Database, schema: Schema | None = None) -> tuple[str | Non
     with database.write() as connection:
         if not database.is_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
-        # Again, now that nobody else can be at it.
+        # Read again, since nobody else can change it now.
         version = _version(connection)
         _check_known(database, schema, version)
         if version == schema.newest:
@@ -94,7 +94,7 @@ def upgrade(database: Database, schema: Schema | None = None) -> tuple[str | Non
 
 
 def current_version(database: Database) -> str | None:
-    """The schema version of a database, None if it has no tables of ours."""
+    """The schema version of a database, None if it has no tables of doteval."""
     with database.read() as connection:
         return _version(connection)
 
@@ -125,7 +125,7 @@ def _check_free(database: Database, connection: Connection) -> None:
 
 
 def _create(connection: Connection, schema: Schema) -> None:
-    """The tables of a new database as the code has them; a test compares them with what migrations make."""
+    """Create the tables as the code defines them. A test compares them with the result of the migrations."""
     ALL[0].metadata.create_all(connection, tables=ALL)
     version = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32), primary_key=True))
     version.create(connection)
@@ -133,8 +133,8 @@ def _create(connection: Connection, schema: Schema) -> None:
 
 
 def migrate(connection: Connection, schema: Schema) -> None:
-    """Bring a database of any version, or an empty one, to the newest by the migrations."""
-    # Imported here: a new store, or one that is up to date, does not wait for Alembic's import.
+    """Run the migrations on a database of any version, or on an empty one."""
+    # Imported here, since a store that is new or up to date does not need Alembic.
     from alembic import command
     from alembic.config import Config
 
@@ -147,21 +147,21 @@ def migrate(connection: Connection, schema: Schema) -> None:
 
 
 def _use_write_ahead_log(database: Database) -> None:
-    """Readers and the writer do not wait for each other then. The file remembers it."""
+    """Turn on the write-ahead log, so that readers and the writer do not wait for each other. The file keeps it."""
 
     def switch() -> None:
         with closing(database.engine.raw_connection()) as connection:
             connection.cursor().execute("PRAGMA journal_mode = WAL")
 
-    # SQLite does not wait by itself here if another process is just doing the same.
-    attempts = Retrying(
+    # SQLite's busy handler does not cover this if another process does the same.
+    retrying = Retrying(
         retry=retry_if_exception_type(sqlite3.OperationalError),
-        stop=stop_after_delay(SQLITE_WAIT),
+        stop=stop_after_delay(SQLITE_WAIT_SECONDS),
         wait=wait_random(0.01, 0.1),
         reraise=True,
     )
     with database.translated():
-        attempts(switch)
+        retrying(switch)
 
 
 def _copy(database: Database, version: str) -> Path:

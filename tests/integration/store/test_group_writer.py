@@ -338,7 +338,7 @@ def test_a_locked_file_holds_results_back_until_it_is_free(
     with _locked(sqlite_store) as unlock:
         writer = GroupWriter(sqlite_store, None)
         with monkeypatch.context() as impatient:
-            impatient.setattr(engine, "SQLITE_WAIT", 0.02)
+            impatient.setattr(engine, "SQLITE_WAIT_SECONDS", 0.02)
             for result in results(evaluation, rows(10)):
                 writer.put(result, heard)
             _until(writer, healthy=False)
@@ -383,7 +383,7 @@ def test_sqlite_waits_by_itself_where_doteval_does_not(sqlite_store: Store, log:
         with database.read() as connection:
             waits.append(wait(connection))
     database.close()
-    itself = engine.SQLITE_WAIT * 1000
+    itself = engine.SQLITE_WAIT_SECONDS * 1000
     assert waits == ([0, itself, 0, itself] if log == "wal" else [itself] * 4)
 
 

@@ -40,9 +40,9 @@ def write(store: Store, given: list[list[Score]], *, epochs: int = 1) -> Evaluat
     return evaluation
 
 
-def columns(store: Store, evaluation: Evaluation, *, together: bool = True) -> list[ScoreColumn]:
+def columns(store: Store, evaluation: Evaluation, *, aggregate: bool = True) -> list[ScoreColumn]:
     with store._database.read() as connection:
-        return read_score_columns(connection, evaluation.id, together=together)
+        return read_score_columns(connection, evaluation.id, aggregate=aggregate)
 
 
 def values_by_name(given: list[list[Score]]) -> dict[str, list[Any]]:
@@ -65,32 +65,32 @@ def test_values_are_in_the_order_of_rows_however_they_are_read(
     found = columns(store, evaluation)
     assert {column.name: column.values for column in found} == values_by_name(given)
     assert list(values_by_name(given)) == [column.name for column in found]
-    assert found == columns(store, evaluation, together=False)
+    assert found == columns(store, evaluation, aggregate=False)
 
 
 @pytest.mark.parametrize("together", [True, False])
 def test_values_of_several_samples_say_their_rows(
-    store: Store, together: bool, monkeypatch: pytest.MonkeyPatch
+    store: Store, aggregate: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_PAGE", 6)
     evaluation = write(store, ALIKE[:5], epochs=2)
     late = rows(6)[5]
     store.rows.add(evaluation.id, [late])
     store.results.write([NewResult(evaluation.id, sample(late, 1), failed())], None)
-    numbers, flags = columns(store, evaluation, together=together)
+    numbers, flags = columns(store, evaluation, aggregate=aggregate)
     assert numbers.rows == flags.rows == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert numbers.values == [0, 0, 0.5, 0.5, 1, 1, 1.5, 1.5, 2, 2]
     assert numbers.failed_rows == (5,)
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_scores_of_rows_that_are_not_done_are_left_out(store: Store, together: bool) -> None:
+def test_scores_of_rows_that_are_not_done_are_left_out(store: Store, aggregate: bool) -> None:
     evaluation = write(store, ALIKE[:3])
     late = rows(4)[3]
     store.rows.add(evaluation.id, [late])
     outcome: Outcome = replace(failed(), scores=(Score("a", 9, ("mean",)),))
     store.results.write([NewResult(evaluation.id, late, outcome)], None)
-    assert columns(store, evaluation, together=together)[0].values == [0, 0.5, 1]
+    assert columns(store, evaluation, aggregate=aggregate)[0].values == [0, 0.5, 1]
 
 
 def test_what_the_database_cannot_put_together_is_read_line_by_line(

@@ -1,1 +1,1 @@
-"""One module a schema version. A version that was released is never changed again."""
+"""One module for each schema version. A version that was released is never changed."""
