@@ -38,7 +38,8 @@ class LoadRecorder:
         self._loaded[id(load)] = (load_id, load)
 
     def load_failed(self, load: Load) -> None:
-        self._store.loads.begin(self._worker_id, load.fixture, load.node, load.seconds, error=load.error)
+        kind = LoadFailureKind.SKIPPED if load.skipped else LoadFailureKind.ERROR
+        self._store.loads.begin(self._worker_id, load.fixture, load.node, load.seconds, error=load.error, failure=kind)
 
     def unloading(self, load: Load) -> None:
         load_id, _ = self._loaded.pop(id(load))

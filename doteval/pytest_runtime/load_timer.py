@@ -13,7 +13,7 @@ from doteval.core.metering import current_meter, metering
 from doteval.core.results import Usage
 from doteval.pytest_runtime.items import EvaluationItem
 from doteval.pytest_runtime.row_context import RowItem
-from doteval.runner.error_classes import describe
+from doteval.runner.error_classes import describe, is_skip
 
 Stats = Mapping[str, Any] | str
 
@@ -28,6 +28,7 @@ class Load:
     evaluation: EvaluationItem | None
     value: Any = None
     error: str | None = None
+    skipped: bool = False
 
     def stats(self) -> Stats | None:
         """What the value's `get_stats()` returns now, None if there is none or it returns no text or mapping."""
@@ -89,6 +90,7 @@ class LoadTimer:
                     time.perf_counter() - start,
                     evaluation,
                     error=f"{description.type}: {description.message}",
+                    skipped=is_skip(error),
                 )
             )
             raise
