@@ -1,4 +1,4 @@
-"""What the tests of the store put into it, and what several processes do to it at once."""
+"""Test data for a store, and work that several threads or processes do on it at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What went wrong, row by row: classes, the last failures, every attempt of a row, and retries of some only."""
+"""Failed rows: their classes, the last failures, every attempt of a row, and retries of some rows."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_failures_are_counted_by_class_the_most_frequent_first(store: Store) -> 
         (None, 11, set()),
     ],
 )
-def test_only_some_failed_rows_become_pending(
+def test_a_retry_of_some_failed_rows(
     store: Store, classes: list[ErrorClass] | None, index: int | None, expected: set[int]
 ) -> None:
     evaluation_id = fill(store)
@@ -67,7 +67,7 @@ def test_only_some_failed_rows_become_pending(
     assert sum(error.count for error in store.results.errors(evaluation_id, 10)) == 10
 
 
-def test_the_last_failures_come_newest_first_with_where_they_were(store: Store) -> None:
+def test_the_last_failures_come_newest_first_with_their_worker(store: Store) -> None:
     evaluation_id = fill(store)
     last = store.attempts.last_failures(evaluation_id, 3)
     assert [attempt.index for attempt in last] == [9, 8, 7]

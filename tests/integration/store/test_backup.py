@@ -1,4 +1,4 @@
-"""Schema versions told, upgrades asked for, and copies that can be opened again."""
+"""Schema versions, upgrades and backups of a store."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_copy_overwrites_nothing(store: Store, store_url: str, tmp_path: Path,
         Store.back_up(store_url, tmp_path / "nowhere" / "copy")
 
 
-def test_what_pg_dump_says_is_told_without_the_password(tmp_path: Path, postgres_programs: Path) -> None:
+def test_an_error_of_pg_dump_is_shown_without_the_password(tmp_path: Path, postgres_programs: Path) -> None:
     with pytest.raises(StoreError) as refused:
         Store.back_up("postgresql://someone:hush-hush@127.0.0.1:1/nothing", tmp_path / "copy")
     assert "127.0.0.1" in refused.value.message
@@ -112,7 +112,7 @@ def test_what_pg_dump_says_is_told_without_the_password(tmp_path: Path, postgres
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_pg_dump_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_a_missing_pg_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StoreError, match="pg_dump"):
         Store.back_up("postgresql://someone@127.0.0.1:1/nothing", tmp_path / "copy")

@@ -1,4 +1,4 @@
-"""The counts never drift: any interleaving of what changes results leaves counters, a scan and a model alike."""
+"""The counters never drift: after any interleaving of changes, counters, a scan and a model agree."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _operation: st.SearchStrategy[tuple[Any, ...]] = st.one_of(
 
 @dataclass
 class _Model:
-    """What the store should hold, in the plainest way."""
+    """A simple model of what the store should hold."""
 
     store: Store
     evaluation: Evaluation
@@ -53,10 +53,10 @@ class _Model:
     def write(self, worker: int, new: list[tuple[int, int, str, bool]]) -> None:
         kept = 0
         for index, sample, status, present in new:
-            place = (index, sample)
-            if present and index in self.versions and (place not in self.statuses or place in self.retried):
-                self.statuses[place] = status
-                self.retried.discard(place)
+            key = (index, sample)
+            if present and index in self.versions and (key not in self.statuses or key in self.retried):
+                self.statuses[key] = status
+                self.retried.discard(key)
                 kept += 1
         results = [
             NewResult(self.evaluation.id, self.row(index, sample, present=present), _OUTCOMES[status]())
@@ -65,7 +65,7 @@ class _Model:
         assert self.store.results.write(results, worker or None) == kept
 
     def retry(self) -> None:
-        failed = {place for place, status in self.statuses.items() if status == "failed"} - self.retried
+        failed = {key for key, status in self.statuses.items() if status == "failed"} - self.retried
         self.retried |= failed
         assert self.store.rows.retry_failed(self.evaluation.id) == len(failed)
 
@@ -74,12 +74,12 @@ class _Model:
         for index in indexes:
             self.versions[index] += 1
         self.store.rows.replace(self.evaluation.id, [self.row(index) for index in indexes])
-        self._forget(lambda place: place[0] in indexes)
+        self._forget(lambda key: key[0] in indexes)
 
     def truncate(self, length: int) -> None:
         self.versions = {index: version for index, version in self.versions.items() if index < length}
         self.store.rows.truncate(self.evaluation.id, length)
-        self._forget(lambda place: place[0] >= length)
+        self._forget(lambda key: key[0] >= length)
 
     def grow(self) -> None:
         for index in range(_ROWS):
@@ -90,17 +90,17 @@ class _Model:
         self.epochs = 1
         self.store.evaluations.begin(self.evaluation.experiment, SPEC, epochs=1, allow_changed=True)
         self.store.evaluations.begin(self.evaluation.experiment, SPEC, epochs=_EPOCHS)
-        self._forget(lambda place: place[1] >= 1)
+        self._forget(lambda key: key[1] >= 1)
 
     def _forget(self, gone: Callable[[tuple[int, int]], bool]) -> None:
-        self.statuses = {place: status for place, status in self.statuses.items() if not gone(place)}
-        self.retried = {place for place in self.retried if not gone(place)}
+        self.statuses = {key: status for key, status in self.statuses.items() if not gone(key)}
+        self.retried = {key for key in self.retried if not gone(key)}
 
     def check(self) -> None:
-        standing = [status for place, status in self.statuses.items() if place not in self.retried]
-        expected = Counts(None, **{status: standing.count(status) for status in _OUTCOMES})
+        settled = [status for key, status in self.statuses.items() if key not in self.retried]
+        expected = Counts(None, **{status: settled.count(status) for status in _OUTCOMES})
         assert self.store.evaluations.counts(self.evaluation.id) == counted(self.store, self.evaluation) == expected
-        finished = {place for place in self.statuses if place not in self.retried}
+        finished = {key for key in self.statuses if key not in self.retried}
         pending = [
             (index, sample)
             for index in sorted(self.versions)
@@ -119,7 +119,7 @@ class _Model:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=st.lists(_operation, min_size=1, max_size=14))
-def test_counts_agree_with_the_results_after_anything(store: Store, operations: list[tuple[Any, ...]]) -> None:
+def test_counters_agree_with_the_results_after_any_operations(store: Store, operations: list[tuple[Any, ...]]) -> None:
     model = _Model(store, begin(store, name=uuid4().hex, epochs=_EPOCHS))
     model.grow()
     for name, *arguments in operations:

@@ -1,4 +1,4 @@
-"""Rows that were in flight when their worker process died: how often they may, and that a retry begins anew."""
+"""Crashes of rows: how many a row may have, and that a retry resets their number."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.support.store_workload import SPEC, begin, done, failed, results, row
 
 
 def crash(store: Store, evaluation: Evaluation, *indexes: int) -> list[int]:
-    """A worker process dies with these rows in flight. Returns the rows that are given up."""
+    """Kill a worker process with these rows in flight. Returns the rows that are given up."""
     taken = [CrashedRow(evaluation.id, index, 0) for index in indexes]
     given_up = store.crashes.record(taken, reason="was killed by SIGSEGV", worker_id=None)
     return [row.row_index for row in given_up]
 
 
-def test_a_row_is_given_up_after_so_many_crashes_and_no_other(store: Store) -> None:
+def test_only_a_row_with_too_many_crashes_is_given_up(store: Store) -> None:
     evaluation = begin(store, 3)
     assert crash(store, evaluation, 0, 1) == []
     assert crash(store, evaluation, 1, 2) == [1]
@@ -30,12 +30,12 @@ def test_a_row_is_given_up_after_so_many_crashes_and_no_other(store: Store) -> N
     assert store.crashes.suspects(evaluation.id, 0, 2) == {(0, 0): 1, (1, 0): 2, (2, 0): 1}
 
 
-def test_rows_that_were_ended_with_their_process_have_timed_out_and_what_was_stored_stays(store: Store) -> None:
+def test_rows_killed_with_their_process_time_out_and_stored_results_stay(store: Store) -> None:
     evaluation = begin(store, 3)
     store.results.write(results(evaluation, rows(1)), None)
     ended = [TimedOutRow(evaluation.id, index, 0, started_at=1e9, seconds=5.5) for index in (0, 1)]
     for _ in range(2):
-        # Who could not know whether it was stored does it again.
+        # A writer that does not know whether the row was stored writes it again.
         store.crashes.time_out(ended)
     first, second = store.results.records(evaluation.id)
     assert (first.outcome.status, second.outcome.status) == (RowStatus.DONE, RowStatus.FAILED)
@@ -46,20 +46,20 @@ def test_rows_that_were_ended_with_their_process_have_timed_out_and_what_was_sto
     assert store.rows.count_failed(evaluation.id, classes=[ErrorClass.TIMEOUT]) == 1
 
 
-def test_how_many_the_evaluation_says(store: Store) -> None:
+def test_the_evaluation_sets_the_number_of_crashes(store: Store) -> None:
     spec = replace(SPEC, config=RunConfig(max_crashes=4))
     evaluation = store.evaluations.begin(store.experiments.begin("x"), spec)
     store.rows.add(evaluation.id, rows(1))
     assert [crash(store, evaluation, 0) for _ in range(4)] == [[], [], [], [0]]
 
 
-def test_a_retry_gives_a_row_all_its_chances_again_every_time(store: Store) -> None:
+def test_each_retry_resets_the_number_of_crashes(store: Store) -> None:
     evaluation = begin(store, 2)
     for _ in range(3):
         assert crash(store, evaluation, 0) == []
         assert crash(store, evaluation, 0) == [0]
         assert store.rows.retry_failed(evaluation.id) == 1
-    # What had happened stays to be seen, and the row still runs alone.
+    # The crashes stay visible, and the row still runs alone.
     assert [attempt.replaced for attempt in store.attempts.of_row(evaluation.id, 0)] == [True] * 8 + [False]
     assert store.crashes.suspects(evaluation.id, 0, 1)[0, 0] == 8
     assert crash(store, evaluation, 0) == []
@@ -71,7 +71,7 @@ def test_crashes_before_and_after_another_kind_of_failure_are_not_added_up(store
     evaluation = begin(store, 1)
     assert crash(store, evaluation, 0) == []
     store.results.write(results(evaluation, rows(1), failed()), None)
-    # It has ended: a death that is told late changes nothing.
+    # The row has a result: a crash that is reported late changes nothing.
     assert crash(store, evaluation, 0) == []
     store.rows.retry_failed(evaluation.id)
     assert crash(store, evaluation, 0) == []

@@ -1,4 +1,4 @@
-"""Evaluations in the store: identity, changes, status, the publish cursor."""
+"""Evaluations in the store: identity, changes, status and the publish cursor."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_status_and_reason(store: Store) -> None:
     assert (again.status, again.reason, again.finished_at) == (EvaluationStatus.RUNNING, None, None)
 
 
-def test_only_one_of_many_changes_a_status_from_what_it_is(store: Store) -> None:
+def test_only_one_of_many_callers_changes_a_status(store: Store) -> None:
     evaluation = begin(store)
 
     def complete(_: int) -> bool:
@@ -120,7 +120,7 @@ def test_evaluations_of_an_experiment_in_order(store: Store) -> None:
     assert [evaluation.name for evaluation in store.evaluations.of(experiment)] == names
 
 
-def test_what_is_not_there(store: Store) -> None:
+def test_evaluations_that_do_not_exist(store: Store) -> None:
     with pytest.raises(NotFoundError, match="cafe"):
         store.evaluations.by_uid("cafe")
     for ask in (store.evaluations.counts, store.evaluations.published, store.rows.dataset_state):

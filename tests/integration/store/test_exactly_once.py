@@ -31,7 +31,7 @@ from doteval.store import HeldRange, Store, WorkerInfo
 from tests.support.store_workload import SPEC, counted, done, failed, results, rows
 
 QUEUE = "doteval"
-# Longer than a dispatcher waits before it takes rows for lost, in steps that it does not take for a gap.
+# Longer than the dispatcher waits until rows count as lost, in steps short enough not to count as a gap.
 TICKS = (1.0, 1.0, 1.0, 1.0, 1.0)
 Key = tuple[int, int]
 
@@ -39,7 +39,7 @@ _numbers = count()
 
 
 class Messages:
-    """A broker's queue: what waits can be taken one by one."""
+    """A broker's queue, whose messages are received one by one."""
 
     def __init__(self) -> None:
         self.queue = QUEUE
@@ -68,7 +68,7 @@ class Messages:
 
 @dataclass
 class Worker:
-    """A live worker process: the row tasks that it holds, each with the rows that it has still to run."""
+    """A live worker process with its held tasks, each with the rows that are left to run."""
 
     id: int
     pid: int
@@ -77,7 +77,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Known:
-    """What the model knows of a row and sample that has a result."""
+    """The result of a row and sample in the model."""
 
     status: RowStatus
     error_class: ErrorClass | None = None
@@ -132,7 +132,7 @@ class Machine(RuleBasedStateMachine):
     def status(self) -> EvaluationStatus:
         return self.store.evaluations.statuses([self.evaluation.uid])[self.evaluation.uid]
 
-    # What submitters do
+    # Submitters
 
     @rule(dispatcher=st.integers(0, 1), ticks=st.sampled_from([(), TICKS]))
     def settle(self, dispatcher: int, ticks: tuple[float, ...]) -> None:
@@ -184,12 +184,12 @@ class Machine(RuleBasedStateMachine):
             self.model[key] = replace(self.model[key], to_be_retried=True)
         return len(chosen)
 
-    # What the broker does
+    # The broker
 
     @precondition(lambda self: self.messages.waiting)
     @rule(data=st.data())
     def deliver(self, data: st.DataObject) -> None:
-        """A worker process takes a row task, and reads which rows of it are pending."""
+        """A worker process receives a row task, and reads its pending rows."""
         worker = data.draw(st.sampled_from(self.workers), label="worker")
         task = self.messages.waiting.pop(data.draw(st.integers(0, len(self.messages.waiting) - 1), label="message"))
         self.take(worker, task)
@@ -203,7 +203,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: any(worker.held for worker in self.workers))
     @rule(data=st.data())
     def deliver_again(self, data: st.DataObject) -> None:
-        """The broker hands out a message again whose worker process is at work on it."""
+        """The broker redelivers a message that a worker process is working on."""
         task, _ = data.draw(st.sampled_from([held for worker in self.workers for held in worker.held]), label="task")
         self.messages.waiting.append(task)
 
@@ -211,12 +211,12 @@ class Machine(RuleBasedStateMachine):
     def lose_all_messages(self) -> None:
         self.messages.waiting.clear()
 
-    # What worker processes do
+    # Worker processes
 
     @precondition(lambda self: any(worker.held for worker in self.workers))
     @rule(data=st.data(), outcome=st.sampled_from(["done", "failed", "unreachable"]), most=st.integers(1, 4))
     def run(self, data: st.DataObject, outcome: str, most: int) -> None:
-        """A worker process runs the next rows of a task and stores what came of them, in one group."""
+        """A worker process runs the next rows of a task and stores their results in one group."""
         worker = data.draw(st.sampled_from([each for each in self.workers if each.held]), label="worker")
         position = data.draw(st.integers(0, len(worker.held) - 1), label="task")
         self.run_rows(worker, position, _OUTCOMES[outcome], most)
@@ -239,7 +239,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def withdraw(self) -> None:
-        """Worker processes notice that the evaluation runs no more."""
+        """Worker processes notice that the evaluation no longer runs."""
         if self.status() is not EvaluationStatus.RUNNING:
             for worker in self.workers:
                 worker.held.clear()
@@ -247,7 +247,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data(), come_back=st.booleans())
     def crash(self, data: st.DataObject, come_back: bool) -> None:
-        """A worker process dies, and another takes its place. The broker may hand out its messages again."""
+        """A worker process is killed and another one starts. The broker may redeliver its messages."""
         worker = data.draw(st.sampled_from(self.workers), label="worker")
         self.workers.remove(worker)
         self.store.workers.end_process("host", worker.pid, WorkerEnd.KILLED, reason="was killed", exit_code=-9)
@@ -255,7 +255,7 @@ class Machine(RuleBasedStateMachine):
             self.messages.waiting += [task for task, _ in worker.held]
         self.begin_worker()
 
-    # What must be true all the time, and in the end
+    # Invariants, and the end
 
     @invariant()
     def the_store_is_as_the_model_says(self) -> None:
@@ -285,7 +285,7 @@ class Machine(RuleBasedStateMachine):
                 self.store.workers.end(worker.id, reason="the test has ended")
 
     def bring_to_the_end(self) -> None:
-        """The rest, as it would be: somebody resumes what was cancelled, worker processes work, no more goes wrong."""
+        """Finish the evaluation: it is resumed if it was cancelled, and its rows run without further faults."""
         if self.status() is EvaluationStatus.CANCELLED:
             self.resume()
         for _ in range(40):

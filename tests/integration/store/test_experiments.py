@@ -1,4 +1,4 @@
-"""Experiments in the store: names, races, lists, renaming, deleting."""
+"""Experiments in the store: names, races, lists, renaming and deleting."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_any_name_can_be_found_again(store: Store, name: str) -> None:
     assert [overview.experiment.name for overview in store.experiments.overviews()] == [name]
 
 
-def test_names_that_look_alike_stay_apart(store: Store) -> None:
+def test_similar_names_are_different_experiments(store: Store) -> None:
     names = ["a\x00", "a", "\x1a0", "a\x1a0", "\x00", "A"]
     assert len({store.experiments.begin(name).id for name in names}) == len(names)
 
@@ -45,7 +45,7 @@ def test_threads_that_begin_the_same_experiment_get_the_same_one(store: Store) -
     assert len({experiment.id for experiment in in_threads(lambda _: store.experiments.begin("one"))}) == 1
 
 
-def test_processes_that_open_a_new_store_and_begin_the_same_get_the_same(store_url: str) -> None:
+def test_processes_that_create_store_and_experiment_get_the_same_one(store_url: str) -> None:
     assert len(set(in_processes(open_and_begin, [(store_url,)] * 4))) == 1
 
 
@@ -97,7 +97,7 @@ def test_rename(store: Store) -> None:
         store.experiments.rename("nobody", "else")
 
 
-def test_delete_leaves_nothing_but_the_workers_and_what_they_loaded(store: Store) -> None:
+def test_delete_leaves_only_workers_and_their_loads(store: Store) -> None:
     evaluation = begin(store, 3)
     worker = store.workers.begin(WorkerInfo("w", "host", 1))
     store.loads.begin(worker, "model", "", 2.0, evaluation_id=evaluation.id)
@@ -114,7 +114,7 @@ def test_delete_leaves_nothing_but_the_workers_and_what_they_loaded(store: Store
         store.experiments.delete(evaluation.experiment.name)
 
 
-def test_a_late_result_for_a_deleted_experiment_hits_no_other_one(store: Store) -> None:
+def test_a_late_result_for_a_deleted_experiment_reaches_no_other(store: Store) -> None:
     old = begin(store, 2)
     store.experiments.delete(old.experiment.name)
     new = begin(store, 2)

@@ -1,4 +1,4 @@
-"""The group writer: groups, back pressure, poison, and stores that cannot be used for a while."""
+"""The group writer: groups, back-pressure, results that cannot be stored, and stores that are unavailable."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from doteval.store.group_writer import linger_at
 from doteval.store.result_rows import EncodedResult
 from tests.support.store_workload import begin, counted, done, in_threads, results, rows
 
-_PATIENCE = 60.0
+_WAIT_SECONDS = 60.0
 
 
 class Heard:
-    """Remembers what the writer said of each result, and in what state the store was then."""
+    """A callback that records the error of each result, and the number of stored results at that time."""
 
     def __init__(self, count: Callable[[], int] = lambda: 0) -> None:
         self._count = count
@@ -44,11 +44,11 @@ class Heard:
 
     def wait(self, count: int) -> None:
         with self._said:
-            assert self._said.wait_for(lambda: len(self.failures) >= count, _PATIENCE)
+            assert self._said.wait_for(lambda: len(self.failures) >= count, _WAIT_SECONDS)
 
 
-class Gate:
-    """Stands before the store's door: keeps the writer waiting, and counts the groups that go through."""
+class WriteBarrier:
+    """Holds the writer back before it writes, and counts the groups that it writes."""
 
     def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open = threading.Event()
@@ -58,7 +58,7 @@ class Gate:
 
         def guarded(group: Sequence[EncodedResult], worker_id: int | None) -> int:
             self.reached.set()
-            assert self.open.wait(_PATIENCE)
+            assert self.open.wait(_WAIT_SECONDS)
             self.groups.append(len(group))
             return write(group, worker_id)
 
@@ -71,7 +71,7 @@ def _finished(store: Store, evaluation: Evaluation) -> int:
 
 def _until(writer: GroupWriter, healthy: bool) -> None:
     waited = threading.Event()
-    for _ in range(int(_PATIENCE / 0.01)):
+    for _ in range(int(_WAIT_SECONDS / 0.01)):
         if writer.healthy is healthy:
             return
         waited.wait(0.01)
@@ -80,7 +80,7 @@ def _until(writer: GroupWriter, healthy: bool) -> None:
 
 @contextmanager
 def _locked(store: Store) -> Iterator[Callable[[], None]]:
-    """The file of a SQLite store locked for writers, until what is given is called."""
+    """Lock the file of an SQLite store for writers, until the yielded function is called."""
     path = store._database.location.path
     assert path is not None
     other = sqlite3.connect(path, isolation_level=None)
@@ -104,20 +104,20 @@ def test_a_result_is_committed_when_its_callback_is_called(store: Store) -> None
     assert (writer.healthy, writer.last_error, writer.waiting) == (True, None, 0)
 
 
-def test_what_waits_is_written_in_one_group(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_results_are_written_in_one_group(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = begin(store, 31)
-    gate = Gate(store, monkeypatch)
+    barrier = WriteBarrier(store, monkeypatch)
     writer = GroupWriter(store, None, group=20)
     first, *others = results(evaluation, rows(31))
     writer.put(first)
-    assert gate.reached.wait(_PATIENCE)
+    assert barrier.reached.wait(_WAIT_SECONDS)
     for result in others:
         writer.put(result)
     assert writer.waiting == 31
     assert not writer.flush(timeout=0.01)
-    gate.open.set()
+    barrier.open.set()
     assert writer.flush()
-    assert gate.groups == [1, 20, 10]
+    assert barrier.groups == [1, 20, 10]
     assert _finished(store, evaluation) == 31
     assert writer.close()
 
@@ -130,15 +130,13 @@ def test_how_long_a_group_waits_for_others(count: int, seconds: float, linger: f
     assert linger_at(count, seconds) == pytest.approx(linger)
 
 
-def test_the_last_of_a_row_task_and_those_before_it_wait_for_no_others(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_last_result_of_a_row_task_is_stored_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = begin(store, 5)
     monkeypatch.setattr(writer_module, "_RATE_SECONDS", 0.0)
-    # Longer than anybody waits: whoever is stored before is stored for another reason.
-    monkeypatch.setattr(writer_module, "linger_at", lambda *_: _PATIENCE * 10)
-    gate = Gate(store, monkeypatch)
-    gate.open.set()
+    # Longer than any wait of the test: a result that is stored before has another reason for it.
+    monkeypatch.setattr(writer_module, "linger_at", lambda *_: _WAIT_SECONDS * 10)
+    barrier = WriteBarrier(store, monkeypatch)
+    barrier.open.set()
     heard = Heard()
     writer = GroupWriter(store, None)
     first, second, third, fourth, fifth = results(evaluation, rows(5))
@@ -149,14 +147,14 @@ def test_the_last_of_a_row_task_and_those_before_it_wait_for_no_others(
     writer.put(fourth, heard, last=True)
     heard.wait(4)
     writer.put(fifth, heard)
-    assert gate.groups == [3, 1]
+    assert barrier.groups == [3, 1]
     assert writer.close()
-    assert gate.groups == [3, 1, 1]
+    assert barrier.groups == [3, 1, 1]
 
 
 def test_put_blocks_while_too_many_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = begin(store, 10)
-    gate = Gate(store, monkeypatch)
+    barrier = WriteBarrier(store, monkeypatch)
     writer = GroupWriter(store, None, waiting=3)
     put: list[int] = []
 
@@ -167,13 +165,13 @@ def test_put_blocks_while_too_many_wait(store: Store, monkeypatch: pytest.Monkey
 
     producer = threading.Thread(target=put_all)
     producer.start()
-    assert gate.reached.wait(_PATIENCE)
+    assert barrier.reached.wait(_WAIT_SECONDS)
     producer.join(0.2)
-    # The first group is at the gate with at most three; three more wait.
+    # The first group is at the barrier with at most three results; three more wait.
     assert producer.is_alive()
     assert len(put) <= 6
-    gate.open.set()
-    producer.join(_PATIENCE)
+    barrier.open.set()
+    producer.join(_WAIT_SECONDS)
     assert len(put) == 10
     assert writer.close()
     assert _finished(store, evaluation) == 10
@@ -195,7 +193,7 @@ def test_many_threads_put(store: Store) -> None:
 
 def test_a_value_that_cannot_be_stored_fails_its_row_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = begin(store, 4)
-    gate = Gate(store, monkeypatch)
+    barrier = WriteBarrier(store, monkeypatch)
     heard = Heard()
     writer = GroupWriter(store, None)
     used = (Usage("m", 1),)
@@ -207,7 +205,7 @@ def test_a_value_that_cannot_be_stored_fails_its_row_only(store: Store, monkeypa
     ]
     for row, outcome in zip(rows(4), outcomes, strict=True):
         writer.put(NewResult(evaluation.id, row, outcome), heard)
-    gate.open.set()
+    barrier.open.set()
     assert writer.close()
     assert heard.failures == [None] * 4
     assert store.evaluations.counts(evaluation.id) == Counts(4, done=2, failed=2)
@@ -220,16 +218,16 @@ def test_a_value_that_cannot_be_stored_fails_its_row_only(store: Store, monkeypa
     assert second.error.type == "TypeError"
 
 
-def test_what_the_database_refuses_reaches_its_callback_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_database_reaches_only_its_callback(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = begin(store, 5)
-    gate = Gate(store, monkeypatch)
+    barrier = WriteBarrier(store, monkeypatch)
     good, bad = Heard(), Heard()
     writer = GroupWriter(store, None)
     for row in rows(5):
         tokens = 2**80 if row.index == 3 else 1
         outcome = done(usage=(Usage("m", prompt_tokens=tokens),))
         writer.put(NewResult(evaluation.id, row, outcome), bad if row.index == 3 else good)
-    gate.open.set()
+    barrier.open.set()
     assert writer.close()
     assert good.failures == [None] * 4
     (failure,) = bad.failures
@@ -238,7 +236,7 @@ def test_what_the_database_refuses_reaches_its_callback_only(store: Store, monke
     assert writer.healthy
 
 
-def test_a_failure_that_nobody_listens_to_comes_out_of_flush(store: Store) -> None:
+def test_flush_raises_a_failure_without_a_callback(store: Store) -> None:
     evaluation = begin(store, 1)
     writer = GroupWriter(store, None)
     writer.put(NewResult(evaluation.id, rows(1)[0], done(usage=(Usage("m", prompt_tokens=2**80),))))
@@ -247,7 +245,7 @@ def test_a_failure_that_nobody_listens_to_comes_out_of_flush(store: Store) -> No
     assert writer.close()
 
 
-def test_a_closed_writer_takes_nothing(store: Store) -> None:
+def test_a_closed_writer_accepts_no_result(store: Store) -> None:
     evaluation = begin(store, 1)
     writer = GroupWriter(store, None)
     assert writer.close()
@@ -256,7 +254,7 @@ def test_a_closed_writer_takes_nothing(store: Store) -> None:
         writer.put(results(evaluation, rows(1))[0])
 
 
-def test_a_callback_that_fails_is_logged_and_harms_no_other(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_callback_is_logged_and_the_others_are_called(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     evaluation = begin(store, 2)
     heard = Heard()
 
@@ -273,12 +271,12 @@ def test_a_callback_that_fails_is_logged_and_harms_no_other(store: Store, caplog
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_writer_that_dies_tells_everybody(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fatal_error_reaches_every_caller(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = begin(store, 3)
-    gate = threading.Event()
+    released = threading.Event()
 
     def die(*_: Any) -> int:
-        assert gate.wait(_PATIENCE)
+        assert released.wait(_WAIT_SECONDS)
         raise SystemExit("out of here")
 
     monkeypatch.setattr(store.results, "write_encoded", die)
@@ -286,7 +284,7 @@ def test_a_writer_that_dies_tells_everybody(store: Store, monkeypatch: pytest.Mo
     writer = GroupWriter(store, None, group=1)
     for result in results(evaluation, rows(3)):
         writer.put(result, heard)
-    gate.set()
+    released.set()
     heard.wait(3)
     assert all(isinstance(failure, SystemExit) for failure in heard.failures)
     assert not writer.healthy
@@ -297,7 +295,7 @@ def test_a_writer_that_dies_tells_everybody(store: Store, monkeypatch: pytest.Mo
 
 @contextmanager
 def _pragma(store: Store, name: str, value: int) -> Iterator[None]:
-    """A setting of SQLite on every connection, those included that are kept: with each transaction."""
+    """Set a PRAGMA of SQLite with each transaction, and so on idle connections too."""
 
     def on_begin(connection: Connection) -> None:
         connection.exec_driver_sql(f"PRAGMA {name} = {value}")
@@ -337,8 +335,8 @@ def test_a_locked_file_holds_results_back_until_it_is_free(
     heard = Heard()
     with _locked(sqlite_store) as unlock:
         writer = GroupWriter(sqlite_store, None)
-        with monkeypatch.context() as impatient:
-            impatient.setattr(engine, "SQLITE_WAIT_SECONDS", 0.02)
+        with monkeypatch.context() as shorter_wait:
+            shorter_wait.setattr(engine, "SQLITE_WAIT_SECONDS", 0.02)
             for result in results(evaluation, rows(10)):
                 writer.put(result, heard)
             _until(writer, healthy=False)
@@ -347,7 +345,7 @@ def test_a_locked_file_holds_results_back_until_it_is_free(
         _goes_on(sqlite_store, evaluation, writer, heard, 10)
 
 
-def test_who_waits_for_the_lock_has_it_once_it_is_free(sqlite_store: Store) -> None:
+def test_a_waiting_writer_gets_the_lock_once_it_is_free(sqlite_store: Store) -> None:
     begun = threading.Event()
 
     def write() -> None:
@@ -359,13 +357,13 @@ def test_who_waits_for_the_lock_has_it_once_it_is_free(sqlite_store: Store) -> N
         writing.start()
         assert not begun.wait(0.2)
         unlock()
-        assert begun.wait(_PATIENCE)
-        writing.join(_PATIENCE)
+        assert begun.wait(_WAIT_SECONDS)
+        writing.join(_WAIT_SECONDS)
 
 
 @pytest.mark.parametrize("log", ["wal", "delete"])
-def test_sqlite_waits_by_itself_where_doteval_does_not(sqlite_store: Store, log: str) -> None:
-    """For those who change the file while it is read, and, without a write-ahead log, for those who read it."""
+def test_sqlite_waits_where_doteval_does_not_poll(sqlite_store: Store, log: str) -> None:
+    """Writers wait for readers, and without a write-ahead log readers wait for writers."""
 
     def wait(connection: Connection) -> Any:
         return connection.exec_driver_sql("PRAGMA busy_timeout").scalar()

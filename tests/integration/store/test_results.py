@@ -1,4 +1,4 @@
-"""Results in the store: the first one wins, retries replace, nothing is counted twice."""
+"""Results in the store: the first one wins, retries replace failed ones, and nothing counts twice."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_a_change_of_rows_waits_for_results_that_are_being_written(store: Store,
         changing.join(0.2)
         assert changing.is_alive()
     changing.join(60)
-    # Had it not waited, it would have missed these results, and they would be there for ever.
+    # If it had not waited, it would have missed these results, which would stay in the store.
     with store._database.read() as connection:
         assert connection.execute(select(RESULT)).all() == []
         assert connection.execute(select(SCORE)).all() == []

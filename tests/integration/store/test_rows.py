@@ -1,4 +1,4 @@
-"""Rows in the store: reading a dataset in, what is pending, retries, changed datasets."""
+"""Rows in the store: adding, pending rows, retries and changed datasets."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_rows_of_an_evaluation_that_is_gone(store: Store) -> None:
         store.rows.count_pending_from(77, 0)
 
 
-def test_the_state_of_the_dataset(store: Store) -> None:
+def test_the_state_of_a_dataset(store: Store) -> None:
     evaluation = begin(store)
     assert store.rows.dataset_state(evaluation.id) == DatasetState(0, complete=False, fingerprint=None)
     store.rows.add(evaluation.id, rows(7))
@@ -142,7 +142,7 @@ def test_ranges_cover_what_is_pending_in_order(store: Store) -> None:
     assert [row.index for row in store.rows.pending(evaluation.id, ranges[2].first, ranges[2].last)] == held[2]
 
 
-def test_a_range_spans_no_more_than_twenty_times_its_rows(store: Store) -> None:
+def test_a_range_spans_at_most_twenty_times_its_rows(store: Store) -> None:
     evaluation = begin(store, 100)
     keep = {0, 39, 40, 99}
     store.results.write(results(evaluation, [row for row in rows(100) if row.index not in keep]), None)
@@ -157,7 +157,7 @@ def test_ranges_from_an_index_and_only_so_many(store: Store) -> None:
     assert list(store.rows.pending_ranges(evaluation.id, 10, first=50)) == []
 
 
-def test_what_is_not_there_is_in_no_range(store: Store) -> None:
+def test_missing_rows_are_in_no_range(store: Store) -> None:
     evaluation = begin(store)
     store.rows.add(evaluation.id, [*rows(5), *rows(5, first=7)])
     assert list(store.rows.pending_ranges(evaluation.id, 4)) == [RowRange(0, 3), RowRange(4, 9), RowRange(10, 11)]
@@ -181,7 +181,7 @@ def test_many_ranges_stream_and_may_change_on_the_way(store: Store) -> None:
     evaluation = begin(store, 12_000)
     ranges = store.rows.pending_ranges(evaluation.id, 100)
     seen = list(islice(ranges, 3))
-    # Nothing holds the store while a range is being published, and what is finished meanwhile is left out.
+    # No query stays open while a range is published, and rows that are finished meanwhile are left out.
     store.results.write(results(evaluation, rows(1000, first=11_000)), None)
     seen += ranges
     assert seen == [RowRange(first, first + 99) for first in range(0, 11_000, 100)]
@@ -228,7 +228,7 @@ def test_replaced_rows_lose_their_results(store: Store) -> None:
     store.rows.replace(evaluation.id, [])
 
 
-def test_a_shorter_dataset_takes_rows_and_results_away(store: Store) -> None:
+def test_a_shorter_dataset_removes_rows_and_results(store: Store) -> None:
     evaluation = begin(store, 6)
     store.results.write(results(evaluation, rows(5)) + results(evaluation, rows(1, first=5), failed()), 2)
     store.rows.retry_failed(evaluation.id)

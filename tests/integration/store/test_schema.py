@@ -1,4 +1,4 @@
-"""Opening a store: addresses, schema versions, and everything that can be in the way."""
+"""Opening a store: URLs, schema versions, and everything that can prevent it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from doteval.store.url import locate
 from tests.support.store_workload import begin, in_processes, open_and_begin, results, rows
 
 _NEXT = '''
-"""A version to come."""
+"""A future version."""
 import sqlalchemy as sa
 from alembic import op
 
@@ -55,14 +55,14 @@ def _version(store: Store) -> str:
         return str(connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one())
 
 
-def test_the_migrations_make_exactly_the_tables_that_the_code_uses(store_url: str) -> None:
+def test_the_migrations_create_the_tables_of_the_code(store_url: str) -> None:
     with closing(Database(locate(store_url))) as database, database.write() as connection:
         migrations.migrate(connection, Schema())
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         assert compare_metadata(context, SQLModel.metadata) == []
 
 
-def test_a_new_database_is_what_migrations_make(store_url: str) -> None:
+def test_a_new_database_equals_a_migrated_one(store_url: str) -> None:
     with closing(Database(locate(store_url))) as database:
         with database.write() as connection:
             migrations.migrate(connection, Schema())
@@ -77,7 +77,7 @@ def test_a_new_database_is_what_migrations_make(store_url: str) -> None:
 
 
 def _shape(database: Database) -> list[Any]:
-    """What a catalogue says of tables. A column that came later is at the end, with a default for what was there."""
+    """The tables in the database's catalogue. A column that a migration added is last, and has a default."""
 
     def described(facts: Mapping[str, Any]) -> str:
         options = facts.get("dialect_options", {})
@@ -122,11 +122,11 @@ def test_opening_again_finds_everything(store_url: str) -> None:
             assert store.evaluations.by_uid(evaluation.uid).counts == Counts(3, done=2)
 
 
-def test_many_processes_may_open_a_new_store_at_once(store_url: str) -> None:
+def test_many_processes_open_a_new_store_at_once(store_url: str) -> None:
     assert len(set(in_processes(open_and_begin, [(store_url,)] * 6))) == 1
 
 
-def test_a_newer_schema_is_left_alone(store_url: str, next_schema: Schema) -> None:
+def test_a_newer_schema_is_refused(store_url: str, next_schema: Schema) -> None:
     with Store.open(store_url) as store:
         migrations.upgrade(store._database, next_schema)
     with pytest.raises(StoreVersionError, match="9999, which is newer") as raised:
@@ -136,7 +136,7 @@ def test_a_newer_schema_is_left_alone(store_url: str, next_schema: Schema) -> No
         Store.upgrade(store_url)
 
 
-def test_an_older_sqlite_file_is_copied_and_brought_forward(tmp_path: Path, next_schema: Schema) -> None:
+def test_an_older_sqlite_file_is_copied_and_upgraded(tmp_path: Path, next_schema: Schema) -> None:
     path = tmp_path / "results.db"
     with Store.open(str(path)) as store:
         evaluation = begin(store, 3)
@@ -182,7 +182,7 @@ def test_upgrading_what_is_up_to_date(store_url: str) -> None:
     assert Store.upgrade(store_url) == (VERSIONS[-1], VERSIONS[-1])
 
 
-def test_tables_of_something_else_are_left_alone(store_url: str) -> None:
+def test_tables_of_another_application_are_left_alone(store_url: str) -> None:
     Store.open(store_url).close()
     with Store.open(store_url) as store, store._database.write() as connection:
         connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
@@ -197,7 +197,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
         Store.open(str(path))
 
 
-def test_a_missing_file_is_not_made_for_those_who_only_look(tmp_path: Path) -> None:
+def test_commands_that_only_read_create_no_file(tmp_path: Path) -> None:
     path = tmp_path / "a" / "results.db"
     for look in (lambda: Store.open(str(path), create=False), lambda: Store.upgrade(str(path))):
         with pytest.raises(NotFoundError, match=r"there is no result store .*results\.db"):
@@ -218,7 +218,7 @@ def test_a_directory_instead_of_a_file(tmp_path: Path) -> None:
 
 @contextmanager
 def _without_privileges() -> Iterator[None]:
-    """As a user whom permissions bind: root may write everything."""
+    """Run as a user without root's permissions, which may write everything."""
     if os.geteuid() != 0:
         yield
         return
@@ -293,7 +293,7 @@ def test_passwords_are_for_worker_processes_only(postgres_url: str) -> None:
         assert store.raw_url.startswith("postgresql://")
 
 
-def test_the_default_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with Store.open() as store:
         begin(store, 1)
@@ -311,7 +311,7 @@ def test_the_file_keeps_a_write_ahead_log(tmp_path: Path) -> None:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_a_child_of_a_fork_makes_its_own_connections(store: Store) -> None:
+def test_a_forked_child_opens_its_own_connections(store: Store) -> None:
     evaluation = begin(store, 2)
     child = os.fork()
     if child == 0:

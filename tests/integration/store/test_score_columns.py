@@ -1,4 +1,4 @@
-"""The scores of an evaluation in columns: put together by the database or line by line, they are the same."""
+"""Columns of scores are the same whether the database aggregates them or they are read row by row."""
 
 from __future__ import annotations
 
@@ -93,14 +93,12 @@ def test_scores_of_rows_that_are_not_done_are_left_out(store: Store, aggregate: 
     assert columns(store, evaluation, aggregate=aggregate)[0].values == [0, 0.5, 1]
 
 
-def test_what_the_database_cannot_put_together_is_read_line_by_line(
-    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_values_too_long_to_aggregate_are_read_row_by_row(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = write(sqlite_store, ALIKE)
     expected = sqlite_store.results.score_columns(evaluation.id)
     with sqlite_store._database.read() as connection:
         driver = connection.connection.dbapi_connection
-        # A gigabyte, in small: all the values of a page are longer than each of them.
+        # A small limit in place of a gigabyte: the values of a page exceed it, and none of them does.
         driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 20)  # type: ignore[union-attr]
     try:
         with pytest.raises(StoreError):

@@ -1,4 +1,4 @@
-"""What an experiment has spent, as a sum that is kept: it agrees with the usage, however that came."""
+"""The counters of spending agree with the usage, however it was written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _worker(store: Store, pid: int) -> int:
 
 
 def _reported(store: Store, name: str = "an experiment") -> Spent:
-    """The same by a scan of the usage."""
+    """The spending by a scan of the usage."""
     models = [model.spent for model in store.usage.report(store.experiments.find(name)).models]
     return Spent(
         sum(spent.attempts for spent in models),
@@ -56,7 +56,7 @@ def test_redone_rows_and_all_evaluations_of_the_experiment_count(store: Store) -
     assert store.usage.unpriced_models(other.experiment) == []
 
 
-def test_what_was_spent_stays_spent_when_rows_are_replaced(store: Store) -> None:
+def test_spending_stays_when_rows_are_replaced(store: Store) -> None:
     evaluation = begin(store, 3)
     store.results.write(results(evaluation, rows(3), done(usage=(PRICED,))), None)
     store.rows.replace(evaluation.id, rows(1, version="b"))
@@ -64,8 +64,8 @@ def test_what_was_spent_stays_spent_when_rows_are_replaced(store: Store) -> None
     assert store.usage.spent(evaluation.experiment) == Spent(6, 330, 0.75)
 
 
-def test_a_group_that_is_written_twice_is_spent_once(store: Store) -> None:
-    """As after a commit of which the connection's loss hid the news, also together with results that are new."""
+def test_a_group_that_is_written_twice_counts_once(store: Store) -> None:
+    """As after a commit whose confirmation was lost with the connection, also together with new results."""
     evaluation = begin(store, 4)
     worker = _worker(store, 1)
     new = [
@@ -78,7 +78,7 @@ def test_a_group_that_is_written_twice_is_spent_once(store: Store) -> None:
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_what_a_dead_process_had_spent_counts_once(store: Store, stored: bool) -> None:
+def test_usage_of_a_killed_process_counts_once(store: Store, stored: bool) -> None:
     evaluation = begin(store, 1)
     worker = _worker(store, 7)
     if stored:
@@ -102,7 +102,7 @@ def test_many_writers_at_once(store: Store) -> None:
     assert store.usage.spent(evaluation.experiment) == _reported(store) == Spent(640, 35_200, 80.0)
 
 
-def test_older_stores_learn_what_was_spent(store_url: str, tmp_path: Path) -> None:
+def test_0005_sums_the_usage_of_older_stores(store_url: str, tmp_path: Path) -> None:
     directory = tmp_path / "versions"
     directory.mkdir()
     older = VERSIONS[: VERSIONS.index("0005")]

@@ -1,4 +1,4 @@
-"""Statements that go to the driver as they are: the same on both databases, and no less safe than SQLAlchemy's."""
+"""Compiled statements behave alike on both databases and are as safe as SQLAlchemy's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def line(worker: int, cost: float) -> dict[str, float]:
     return {**dict.fromkeys(NAMES, 0), "evaluation_id": 1, "worker_id": worker, "cost": cost}
 
 
-def test_what_goes_in_comes_out(store: Store) -> None:
+def test_values_come_back_as_inserted(store: Store) -> None:
     with store._database.write() as connection:
         assert INSERT.run(connection, **line(7, 0.25)) == []
         assert INSERT.run(connection, **line(8, 1.5)) == []
@@ -40,19 +40,19 @@ def add(store: Store, lines: Iterable[dict[str, float]]) -> None:
             INSERT.run(connection, **each)
 
 
-def test_they_belong_to_the_transaction(store: Store) -> None:
+def test_statements_belong_to_the_transaction(store: Store) -> None:
     with pytest.raises(ZeroDivisionError):
         add(store, (line(number, 1 / (8 - number)) for number in (7, 8)))
     with store._database.read() as connection:
         assert SELECT.run(connection, evaluation=1) == []
 
 
-def test_what_the_driver_raises_is_a_store_error_without_values(store: Store) -> None:
+def test_an_error_of_the_driver_becomes_a_store_error_without_values(store: Store) -> None:
     for _ in range(2):
         with pytest.raises(StoreError, match="refused a statement") as raised:
             add(store, [line(7, 0.25), line(7, 123456.5)])
         assert "123456" not in f"{raised.value} {raised.value.remedy}"
-    # The connection is as good as before, and nothing is left of the transaction.
+    # The connection still works, and the transaction was rolled back.
     add(store, [line(7, 0.25)])
     with store._database.read() as connection:
         assert SELECT.run(connection, evaluation=1) == [(7, 0.25)]

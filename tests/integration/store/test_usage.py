@@ -20,7 +20,7 @@ def test_nothing_used(store: Store) -> None:
     assert store.usage.report(begin(store, 1).experiment) == UsageReport([], [])
 
 
-def test_redone_work_is_spent_but_not_kept(store: Store) -> None:
+def test_repeated_work_is_spent_but_not_kept(store: Store) -> None:
     evaluation = begin(store, 2)
     one = Usage("gpt", 1, 2, 0, 1, 100, 10, 5, 3, 0.5, 1.0)
     store.results.write(results(evaluation, rows(1), done(usage=(one, Usage("judge", 1)))), None)
@@ -65,12 +65,12 @@ def test_latencies_add_up_and_so_does_waiting(store: Store) -> None:
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_what_a_dead_process_had_spent_counts_once(store: Store, stored: bool) -> None:
+def test_usage_of_a_killed_process_counts_once(store: Store, stored: bool) -> None:
     evaluation = begin(store, 1)
     worker = _worker(store, 7)
     used = Usage("m", 1, 1, prompt_tokens=5, latency=Latency.of(0.2))
     if stored:
-        # It died between the commit and its note.
+        # It was killed between the commit and the note in its journal.
         (new,) = results(evaluation, rows(1), done(usage=(used,)))
         store.results.write([replace(new, execution=123)], worker)
     lost = [LostUsage(evaluation.uid, 0, 0, (used,), 123), LostUsage("deleted since", 0, 0, (used,), 9)]
@@ -105,7 +105,7 @@ def test_usage_by_worker_process_and_by_evaluation(store: Store) -> None:
     assert by_evaluation[1].name.endswith("::eval_two")
 
 
-def test_loads_are_put_together_over_workers(store: Store) -> None:
+def test_loads_are_merged_over_workers(store: Store) -> None:
     evaluation = begin(store, 2)
     first, second = _worker(store, 1), _worker(store, 2)
     store.results.write(results(evaluation, rows(2)), first)
@@ -137,7 +137,7 @@ def test_loads_are_put_together_over_workers(store: Store) -> None:
             },
             errors=[],
         ),
-        # What was never loaded is not torn down.
+        # A fixture that was never loaded is not torn down.
         LoadUsage("judge\x00", loads=1, load_seconds=0.5, torn_down=0, stats={}, errors=["OSError: \ud800"]),
     ]
 
@@ -164,7 +164,7 @@ def test_loads_and_rows_by_worker_process(store: Store) -> None:
     ]
 
 
-def test_the_last_snapshot_stays_if_the_teardown_says_nothing(store: Store) -> None:
+def test_the_last_snapshot_stays_if_the_teardown_gives_none(store: Store) -> None:
     evaluation = begin(store)
     load = store.loads.begin(_worker(store, 1), "model", "", 1.0, evaluation_id=evaluation.id)
     store.loads.snapshot(load, {"calls": 1})

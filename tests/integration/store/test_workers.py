@@ -1,4 +1,4 @@
-"""Worker processes in the store: who lives, what they hold, why they left."""
+"""Worker processes in the store: which live, the rows that they hold, and how they ended."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_worker_from_its_beginning_to_its_end(store: Store) -> None:
     assert state.left_at is not None
 
 
-def test_a_worker_that_is_silent_is_not_live(store: Store) -> None:
+def test_a_worker_without_heartbeats_is_not_live(store: Store) -> None:
     silent, live = store.workers.begin(INFO), store.workers.begin(INFO)
     _age(store, silent, 20.0)
     assert [state.id for state in store.workers.live()] == [live]
@@ -62,16 +62,16 @@ def test_a_supervisor_ends_the_worker_of_a_process(store: Store) -> None:
     assert [state.id for state in store.workers.live()] == [elsewhere]
     ended = store.workers.all()[0]
     assert (ended.reason, ended.end_cause, ended.exit_code) == ("killed by signal 9", WorkerEnd.KILLED, -9)
-    # The system gives process ids out again.
+    # The system reuses process ids.
     again = store.workers.begin(WorkerInfo("w", "a", 10))
     assert store.workers.end_process("a", 10, WorkerEnd.KILLED, reason="killed") == again
 
 
-def test_workers_that_begin_at_once_get_ids_of_their_own(store: Store) -> None:
+def test_workers_that_begin_at_once_get_different_ids(store: Store) -> None:
     assert len(set(in_threads(lambda _: store.workers.begin(INFO)))) == 8
 
 
-def test_one_of_several_that_claim_an_evaluation_at_once_gets_it(store: Store) -> None:
+def test_one_of_several_concurrent_claims_succeeds(store: Store) -> None:
     evaluation = begin(store, 3)
     workers = [store.workers.begin(INFO) for _ in range(8)]
     found = in_threads(lambda number: store.workers.claim(workers[number], evaluation, is_gone=_never))
@@ -79,7 +79,7 @@ def test_one_of_several_that_claim_an_evaluation_at_once_gets_it(store: Store) -
     assert {other.id for other in found if other is not None} == {winner}
     held = {state.id: state.holding for state in store.workers.live() if state.holding}
     assert held == {winner: (HeldRange.whole(evaluation.uid),)}
-    # Another evaluation is another's; this one is free when the winner is gone, has left, or holds it no more.
+    # Another evaluation can be claimed; this one can when the winner has died, has left, or released it.
     others = [worker for worker in workers if worker != winner]
     assert store.workers.claim(others[2], begin(store, 3, name="another"), is_gone=_never) is None
     assert store.workers.claim(others[0], evaluation, is_gone=lambda worker: worker.id == winner) is None
@@ -96,7 +96,7 @@ def _never(_worker: WorkerState) -> bool:
     return False
 
 
-def test_a_worker_tells_how_far_its_clock_is_from_the_databases(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_measures_the_clock_offset(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = store.workers.begin(INFO)
     assert store.workers.live()[0].clock_offset is None
     for ahead in (0.0, 90.0, -90.0):

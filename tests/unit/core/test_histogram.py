@@ -23,7 +23,7 @@ def test_a_quantile_is_the_nearest_rank_within_half_a_bucket(times: list[float],
 
 
 @given(st.lists(seconds), st.lists(seconds))
-def test_a_sum_is_that_of_all_replies_whoever_measured_them(left: list[float], right: list[float]) -> None:
+def test_a_sum_is_the_histogram_of_all_replies(left: list[float], right: list[float]) -> None:
     of_left, of_right = (merged((Latency.of(time), 1) for time in times) for times in (left, right))
     together = merged((Latency.of(time), 1) for time in left + right)
     assert of_left + of_right == together
@@ -37,10 +37,10 @@ def test_no_replies_have_no_quantile() -> None:
 
 
 @pytest.mark.parametrize("text", ["1", "a:b", "1:2,3"])
-def test_a_text_that_is_none(text: str) -> None:
+def test_a_text_that_is_no_histogram(text: str) -> None:
     with pytest.raises(ValueError):
         Latency.from_text(text)
 
 
-def test_what_is_faster_than_a_millisecond_is_in_the_first_bucket() -> None:
+def test_replies_faster_than_a_millisecond_are_in_the_first_bucket() -> None:
     assert Latency.of(0.0) == Latency.of(0.001) == Latency(((0, 1),))

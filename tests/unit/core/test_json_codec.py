@@ -1,4 +1,4 @@
-"""Values as JSON text, and back: everything that rows hold, and nothing that runs code."""
+"""Encoding and decoding of values: all that rows hold comes back, and stored data runs no code."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_any_value_comes_back(value: Any) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=())), st.text(st.sampled_from("\x00\x1a0su8dcf\ud800\udfff")))
-def test_any_text_can_be_made_harmless(text: str, tricky: str) -> None:
+def test_any_text_can_be_escaped(text: str, tricky: str) -> None:
     for given_text in (text, tricky, text + tricky):
         escaped = escape_text(given_text)
         assert "\x00" not in escaped
@@ -178,7 +178,7 @@ def test_any_text_can_be_made_harmless(text: str, tricky: str) -> None:
     assert unescape_text("cut \x1a") == "cut \x1a"
 
 
-def test_containers_of_other_kinds_become_the_plain_ones() -> None:
+def test_subclasses_of_containers_become_plain_containers() -> None:
     assert same(decode(encode(OrderedDict(b=1, a=2))), {"b": 1, "a": 2})
     assert same(decode(encode(Counter("aab"))), {"a": 2, "b": 1})
     assert same(decode(encode(defaultdict(list, a=[1]))), {"a": [1]})
@@ -213,7 +213,7 @@ def test_a_key_is_blake2b_of_the_text() -> None:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_what_cannot_be_stored_is_named_by_place_and_type_only(value: Any, place: str, kind: str) -> None:
+def test_an_error_names_place_and_type_of_a_value_only(value: Any, place: str, kind: str) -> None:
     with pytest.raises(UnstorableValueError) as raised:
         encode(value)
     assert f"a value of type {kind} {place} cannot be stored" in raised.value.message
@@ -226,7 +226,7 @@ def test_arrays_of_objects_cannot_be_stored() -> None:
         encode_columns({"a": numpy.array([object()])})
 
 
-def test_what_contains_itself_is_refused() -> None:
+def test_a_value_that_contains_itself_is_refused() -> None:
     circle: list[Any] = []
     circle.append(circle)
     with pytest.raises(UnstorableValueError, match=r"at \['a'\]\[0\]\[0\]\[0\]… is nested more than 80 levels deep"):
@@ -234,7 +234,7 @@ def test_what_contains_itself_is_refused() -> None:
 
 
 @pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: (value,), lambda value: {"$type": value}, Point])
-def test_the_deepest_value_that_is_taken_comes_back(wrap: Any) -> None:
+def test_the_deepest_accepted_value_comes_back(wrap: Any) -> None:
     value: Any = 1
     depth = 0
     while depth < 200:
@@ -248,7 +248,7 @@ def test_the_deepest_value_that_is_taken_comes_back(wrap: Any) -> None:
     assert 50 <= depth < 200
 
 
-def test_types_that_are_not_known_here_leave_their_name() -> None:
+def test_unknown_types_leave_their_name() -> None:
     assert decode(
         '{"$type":"dataclass","name":"no.such.module:Thing","value":{"x":{"$type":"tuple","value":[1]}}}'
     ) == {
@@ -279,7 +279,7 @@ def test_stored_data_runs_no_code() -> None:
     }
 
 
-def test_a_type_that_has_changed_since_gives_a_mapping() -> None:
+def test_a_changed_type_gives_a_mapping() -> None:
     name = f"{__name__}:Point"
     assert decode(encode(Point(1)).replace('"y"', '"z"')) == {"$type": name, "x": 1, "z": None}
     assert decode(encode(Colour.RED).replace('"red"', '"mauve"')) == {"$type": f"{__name__}:Colour", "value": "mauve"}
@@ -294,6 +294,6 @@ def test_local_types_give_a_mapping() -> None:
     assert "Local" in decode(encode(Local(1)))["$type"]
 
 
-def test_text_that_is_no_json() -> None:
+def test_text_that_is_not_json() -> None:
     with pytest.raises(ValueError, match=r"unexpected end of data|expected"):
         decode("{")

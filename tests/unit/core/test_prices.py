@@ -1,4 +1,4 @@
-"""Price tables: what they say a reply costs, and what is wrong with one."""
+"""Price tables: the cost of a reply, and errors in a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_cost(tmp_path: Path) -> None:
     assert table.cost("embed", prompt_tokens=1000, completion_tokens=0, cached_tokens=1000) == pytest.approx(0.0001)
 
 
-def test_a_dated_model_has_the_price_of_the_model_and_an_unknown_one_none(tmp_path: Path) -> None:
+def test_a_dated_model_has_the_price_of_its_model_and_an_unknown_model_none(tmp_path: Path) -> None:
     file = tmp_path / "prices.json"
     file.write_text(json.dumps({"models": {"small": {"prompt": 1.0, "completion": 1.0}}}))
     table = PriceTable.read(file)

@@ -1,4 +1,4 @@
-"""Queues and devices: what may be said, what it comes to, and who is meant."""
+"""Queues and devices: their names, the marks of evaluations, and which evaluations a worker serves."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def eval_plain(i):
         (("lab", "doteval"), ["eval_lab", "eval_plain"]),
     ],
 )
-def test_who_is_meant_for_a_worker(pytester: pytest.Pytester, queues: tuple[str, ...], meant: list[str]) -> None:
+def test_evaluations_that_a_worker_serves(pytester: pytest.Pytester, queues: tuple[str, ...], meant: list[str]) -> None:
     items = list(collect(pytester, ITEMS).values())
     assert [item.evaluation_name for item in served_items(items, queues)] == meant
 
@@ -147,7 +147,7 @@ def test_queues_are_split_at_commas() -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a,b", "gpu~1", "a\n", "q" * 201, None, 7, b"gpu"])
-def test_what_is_no_queue(name: object) -> None:
+def test_names_that_no_queue_can_have(name: object) -> None:
     with pytest.raises(UsageError, match="is no name of a queue") as raised:
         check_queue(name)
     assert len(str(raised.value)) < 300
@@ -161,14 +161,14 @@ def test_devices_are_dealt_in_turn() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0,", "-1", "cuda:0", "0;1", "0 1", "٣", "GPU", "1.5", "0,1,0", "9" * 500])
-def test_what_are_no_devices(text: str) -> None:
+def test_lists_that_name_no_devices(text: str) -> None:
     with pytest.raises(UsageError) as raised:
         split_devices(text)
     assert raised.value.remedy
     assert len(str(raised.value)) < 300
 
 
-def test_settings_say_where_a_wrong_list_was_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_error_names_where_a_wrong_list_was_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_settings().queues == ("doteval",)
     assert load_settings(queue="gpu,lab").queues == ("gpu", "lab")
@@ -192,7 +192,7 @@ def test_settings_say_where_a_wrong_list_was_set(monkeypatch: pytest.MonkeyPatch
         (("submit", ".", "--broker", "redis://:hush@h", "--devices", "0"), "--devices is for local worker processes"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_screen(
+def test_an_error_fits_on_one_screen(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""No password is ever shown."""
+"""URLs are shown without their passwords."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from doteval.core.redaction import hide_password
         ("results.db", "results.db"),
     ],
 )
-def test_hides_the_password_and_nothing_else(url: str, shown: str) -> None:
+def test_only_the_password_is_hidden(url: str, shown: str) -> None:
     assert hide_password(url) == shown
 
 
 @given(password=st.text(min_size=1).filter(lambda text: "://" not in text))
-def test_whatever_the_password_is_made_of(password: str) -> None:
+def test_any_password_is_hidden(password: str) -> None:
     assert hide_password(f"redis://ann:{password}@host:1/0") == "redis://ann:***@host:1/0"

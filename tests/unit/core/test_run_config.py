@@ -37,7 +37,7 @@ FULL = RunConfig(
 
 @pytest.fixture(scope="module")
 def shown_help() -> dict[RunCommand, str]:
-    """What the two commands print when they are asked for help, in one line each."""
+    """The help of the two commands, each as one line."""
     commands = {RunCommand.SUBMIT: ("doteval", "submit", "--help"), RunCommand.PYTEST: ("pytest", "--help")}
     printed = {
         command: subprocess.run(

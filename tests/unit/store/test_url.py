@@ -1,4 +1,4 @@
-"""What users write for a result store, and which database that is."""
+"""The database for the URL or path that a user gives."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_postgresql(scheme: str) -> None:
 @pytest.mark.parametrize(
     "url", ["mysql://host/x", "sqlite://", "sqlite://:memory:", ":memory:", "", "postgresql://host:port/x"]
 )
-def test_what_is_no_store(url: str) -> None:
+def test_urls_that_name_no_store(url: str) -> None:
     with pytest.raises(StoreError) as raised:
         locate(url)
     assert raised.value.remedy
