@@ -117,4 +117,4 @@ def command(
         client_config=settings.client_config(),
     )
     as_json = resolve(settings.log_format) == "json"
-    serve(options, told=lambda text: click.echo(line(text, ids={"service": name}) if as_json else text, err=True))
+    serve(options, on_message=lambda text: click.echo(line(text, ids={"service": name}) if as_json else text, err=True))

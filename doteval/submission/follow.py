@@ -136,7 +136,7 @@ class Following:
             time.sleep(max(_FIRST_LOOK_SECONDS, min(pause, pace.seconds_from_end(current) / 2)))
             pause = min(_LOOK_SECONDS, pause * _SLOWER)
         if self._supervisor is not None:
-            self._supervisor.dismiss()
+            self._supervisor.drain()
         self._observer.ended(self._store, current)
 
     def _check_workers(self) -> None:
@@ -232,7 +232,9 @@ def local_workers(
     They finish their rows in flight then.
     """
     note = observer.note
-    supervisor = Supervisor(options, processes, store, told=note, output=note, devices=devices, fork_server=fork_server)
+    supervisor = Supervisor(
+        options, processes, store, on_message=note, output=note, devices=devices, fork_server=fork_server
+    )
     try:
         yield supervisor
     finally:

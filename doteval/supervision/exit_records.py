@@ -1,4 +1,4 @@
-"""ExitRecords of worker processes: how each ended, which rows it took along, and what they had cost."""
+"""Records how worker processes ended: the reason, the rows that were in flight, and their usage."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from doteval.core.states import WorkerEnd
 from doteval.errors import StoreError
 from doteval.store import CrashedRow, LostUsage, Store, TimedOutRow
 from doteval.supervision.fork_server import UNKNOWN, Process
-from doteval.supervision.hang_detector import under_way
+from doteval.supervision.hang_detector import rows_in_calls
 from doteval.supervision.inflight_journal import InflightRow, inflight_journal_path, read_inflight_journal
 from doteval.supervision.usage_journal import read_usage_journal, usage_journal_path
 
-# What the kernel does when memory runs out looks like this, and people may not know.
+# The kernel's out-of-memory killer leaves no other trace, and users may not know it.
 _MEMORY_HINT = (
     " (signal 9), which is what the kernel does when memory runs out: look at the memory of the machine or container, "
     "and try fewer worker processes or a lower --concurrency"
@@ -30,7 +30,7 @@ _STUCK = "was killed: a row was over its time and could not be interrupted"
 
 @dataclass(frozen=True, slots=True)
 class _ExitRecord:
-    """How a process ended, the rows that it took along, those that were its end, and what it had spent."""
+    """How a process ended: the rows in flight, those whose time limit ended it, and the usage that is not stored."""
 
     pid: int
     cause: WorkerEnd
@@ -44,45 +44,46 @@ class _ExitRecord:
 class ExitRecords:
     """Records in the store how worker processes ended.
 
-    A death that cannot be recorded now, because the store is away, is kept and tried again. `told` is
-    called with a line for people about rows that are given up, because they were in flight in as many
-    processes that died as their evaluation allows.
+    A record that cannot be written because the store is unavailable is kept, and `catch_up` tries it again.
+
+    on_message: called with a line for the user about each row that is given up, because it was in flight in as many
+        processes that died as its evaluation allows.
     """
 
-    def __init__(self, store: Store, told: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, on_message: Callable[[str], None]) -> None:
         self._store = store
-        self._told = told
+        self._on_message = on_message
         self._unrecorded: deque[_ExitRecord] = deque()
-        # Only this user may read it, or lay false notes there.
-        self.directory = Path(tempfile.mkdtemp(prefix="doteval-flights-"))
+        # Of mode 0700: no other user may read the journals or forge them.
+        self.directory = Path(tempfile.mkdtemp(prefix="doteval-journals-"))
 
     def inflight_journal(self, pid: int) -> Path:
-        """Where a process notes its rows in flight."""
+        """The path of a process's in-flight journal."""
         return inflight_journal_path(pid, self.directory)
 
     def record(self, process: Process, *, stuck: bool = False) -> str:
-        """Record the end of a process that has ended. Returns how it ended, for people.
+        """Record the end of a process that has ended. Returns how it ended, as text for the user.
 
-        `stuck` says that it was killed for a row that was over its time. If no other call was under way, that one
-        was it; else those in calls are suspects, which run alone from then on.
+        stuck: whether it was killed because a row exceeded its time limit. If no other call was running, that row has
+            timed out; otherwise all rows in calls are suspects, which run alone from then on.
         """
         code = None if process.returncode == UNKNOWN else process.returncode
         cause, how = _ending(code)
         log = self.inflight_journal(process.pid)
-        # One that left in order has none in flight.
+        # A process that left in order has none.
         taken = read_inflight_journal(log)
         timed_out: list[InflightRow] = []
         if stuck:
-            cause, how, taken = WorkerEnd.STUCK, _STUCK, under_way(log)
+            cause, how, taken = WorkerEnd.STUCK, _STUCK, rows_in_calls(log)
             if len({entry.called_at for entry in taken}) == 1:
                 taken, timed_out = [], taken
         log.unlink(missing_ok=True)
-        spending = usage_journal_path(process.pid, self.directory)
+        usage_journal = usage_journal_path(process.pid, self.directory)
         lost = [
             LostUsage(each.scope.evaluation, each.scope.index, each.scope.sample, each.usage, each.execution)
-            for each in read_usage_journal(spending)
+            for each in read_usage_journal(usage_journal)
         ]
-        spending.unlink(missing_ok=True)
+        usage_journal.unlink(missing_ok=True)
         now, monotonic = time.time(), time.monotonic()
         self._unrecorded.append(
             _ExitRecord(
@@ -108,7 +109,7 @@ class ExitRecords:
         return how
 
     def catch_up(self) -> bool:
-        """Record what could not be recorded before. Returns whether nothing is left."""
+        """Write the records that could not be written before. Returns whether none is left."""
         while self._unrecorded:
             try:
                 self._record(self._unrecorded[0])
@@ -120,23 +121,23 @@ class ExitRecords:
     def close(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _record(self, death: _ExitRecord) -> None:
-        if death.lost:
-            self._store.usage.add_lost(death.lost, socket.gethostname(), death.pid)
-        # First the crashes: once the process counts as gone, its rows are published again.
-        if death.timed_out:
-            self._store.crashes.time_out(death.timed_out)
-        if death.taken:
+    def _record(self, record: _ExitRecord) -> None:
+        if record.lost:
+            self._store.usage.add_lost(record.lost, socket.gethostname(), record.pid)
+        # The crashes come first: once the process is recorded as ended, its rows are published again.
+        if record.timed_out:
+            self._store.crashes.time_out(record.timed_out)
+        if record.taken:
             reason = (
-                f"{death.how}{_MEMORY_HINT}"
-                if death.cause is WorkerEnd.KILLED and death.exit_code == -signal.SIGKILL
-                else death.how
+                f"{record.how}{_MEMORY_HINT}"
+                if record.cause is WorkerEnd.KILLED and record.exit_code == -signal.SIGKILL
+                else record.how
             )
-            given_up = self._store.crashes.record(death.taken, reason=reason, worker_id=None)
+            given_up = self._store.crashes.record(record.taken, reason=reason, worker_id=None)
             for row in given_up:
-                self._told(f"row {row.row_index} is given up: too many processes died with it in flight")
+                self._on_message(f"row {row.row_index} is given up: too many processes died with it in flight")
         self._store.workers.end_process(
-            socket.gethostname(), death.pid, death.cause, reason=death.how, exit_code=death.exit_code
+            socket.gethostname(), record.pid, record.cause, reason=record.how, exit_code=record.exit_code
         )
 
 

@@ -24,15 +24,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import send_handle
 from typing import IO, Any, Final, Protocol
 
-# What `returncode` is of a process that outlived its fork_server: no exit code is this.
+# The `returncode` of a process that outlived its fork server. No real exit code has this value.
 UNKNOWN: Final = 256
 _MODULE = "doteval.worker.fork_server_main"
-# Between two looks at whether a process has ended: its end may have been told to another thread, or by nobody.
-_LOOK_SECONDS = 0.05
+# Between two checks whether a process has ended: another thread may have received the message, or nobody sent one.
+_CHECK_SECONDS = 0.05
 
 
 class Process(Protocol):
-    """What is asked of a child process: a part of `subprocess.Popen`."""
+    """A child process: the part of `subprocess.Popen` that a supervisor uses."""
 
     @property
     def pid(self) -> int: ...
@@ -45,11 +45,16 @@ class Process(Protocol):
 
 
 class ForkServerGoneError(ConnectionError):
-    """The fork server has ended, and starts nothing any more."""
+    """The fork server has ended and starts no further process."""
 
 
 class ForkServer:
-    """Forks worker processes. It begins to import at once, and ends with this process, however that ends."""
+    """Forks worker processes. Safe to use from several threads.
+
+    It starts its imports at once, and ends with this process, however that ends.
+
+    environment: variables to add to those of this process.
+    """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         ours, theirs = socket.socketpair()
@@ -59,15 +64,15 @@ class ForkServer:
                 env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                # Ctrl-C is for the command only.
+                # Ctrl-C is meant for the command only.
                 start_new_session=True,
             )
         self._channel = Connection(ours.detach())
-        # Several threads ask for the ends of processes.
+        # Several threads wait for the ends of processes.
         self._lock = threading.RLock()
         self._ready = self._gone = False
         self._answers: deque[list[Any]] = deque()
-        # By process id: those that were started here and whose end has not been told.
+        # By pid: the processes that were started here and whose end has not been reported.
         self._running: dict[int, ForkedProcess] = {}
 
     @property
@@ -75,7 +80,7 @@ class ForkServer:
         return self._process.pid
 
     def is_ready(self, timeout: float) -> bool:
-        """Whether it has imported everything, within so many seconds. Raises ForkServerGoneError."""
+        """Whether the imports are done; waits up to `timeout` seconds. Raises ForkServerGoneError."""
         with self._lock:
             if not self._ready:
                 self._receive(timeout)
@@ -83,11 +88,15 @@ class ForkServer:
                 raise ForkServerGoneError("the fork server has ended")
             return self._ready
 
-    def launch(self, command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None) -> ForkedProcess:
-        """Start what is after ``python -m``, with variables added to the environment, in a session of its own.
+    def fork(self, command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None) -> ForkedProcess:
+        """Start a process in a session of its own.
 
-        It prints into `output`, None for where this process does. Raises ForkServerGoneError, and OSError if the system
-        has no room for another process.
+        command: the module and its arguments, as after ``python -m``.
+        environment: variables to add.
+        output: the file that it prints to, None for the output of this process.
+
+        Raises ForkServerGoneError: if the fork server has ended.
+        Raises OSError: if the system cannot start another process.
         """
         with self._lock:
             try:
@@ -103,16 +112,16 @@ class ForkServer:
             what, number = self._answers.popleft()
             if what == "failed":
                 raise OSError(number, os.strerror(number))
-            # Under the lock: its end may be told next.
+            # Still under the lock: the next message may report its end.
             forked = self._running[number] = ForkedProcess(self, number)
         return forked
 
     def listen(self, timeout: float) -> bool:
-        """Wait up to so many seconds for what it says next, and take in all that it has said. False: it is gone.
+        """Wait up to `timeout` seconds for a message, and read all that have come. Returns False if it has ended.
 
-        Nothing holds other threads up meanwhile; what one of them takes in, this one does not notice before its time.
+        Other threads are not blocked meanwhile. If one of them reads the message, this call waits for its full time.
         """
-        # The channel may be closed just now.
+        # Another thread may close the channel.
         with contextlib.suppress(OSError):
             if timeout and not self._gone:
                 wait([self._channel], timeout)
@@ -122,9 +131,9 @@ class ForkServer:
             return not self._gone
 
     def close(self) -> None:
-        """End it. What it has started notices, and leaves."""
+        """End the fork server. The processes that it has forked notice, and leave."""
         self._channel.close()
-        # It may be in the middle of its imports.
+        # It does not answer while it imports.
         self._process.kill()
         self._process.wait()
 
@@ -140,7 +149,7 @@ class ForkServer:
         if what == "ended":
             pid, code = said
             forked = self._running.pop(pid, None)
-            # None of one whose start was interrupted before it was known.
+            # None if its start was interrupted before its pid was known.
             if forked is not None:
                 forked.returncode = code
         elif what == "ready":
@@ -151,7 +160,7 @@ class ForkServer:
 
 
 class ForkedProcess:
-    """A process that a fork server has started."""
+    """A process that a fork server has forked."""
 
     def __init__(self, fork_server: ForkServer, pid: int) -> None:
         self.pid = pid
@@ -159,30 +168,30 @@ class ForkedProcess:
         self._fork_server = fork_server
 
     def poll(self) -> int | None:
-        """What it exited with, negative if by a signal; None while it runs."""
-        return self._look(0.0)
+        """The exit code, negative for a signal; None while the process runs."""
+        return self._check(0.0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end. Raises subprocess.TimeoutExpired."""
+        """Wait for the end of the process. Raises subprocess.TimeoutExpired."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while (code := self._look(_LOOK_SECONDS)) is None:
+        while (code := self._check(_CHECK_SECONDS)) is None:
             if deadline is not None and time.monotonic() >= deadline:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
         return code
 
     def send_signal(self, sig: int) -> None:
-        """Send a signal, unless it has ended."""
+        """Send a signal, unless the process has ended."""
         if self.poll() is None:
-            # It may end just now.
+            # It may have ended since.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, sig)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         self.send_signal(signal.SIGKILL)
 
-    def _look(self, timeout: float) -> int | None:
-        """How it ended, if it has within so many seconds."""
+    def _check(self, timeout: float) -> int | None:
+        """The exit code if the process ends within `timeout` seconds, None otherwise."""
         if self.returncode is None and not self._fork_server.listen(timeout) and self.returncode is None:
             if _has_ended(self.pid):
                 self.returncode = UNKNOWN
@@ -193,10 +202,10 @@ class ForkedProcess:
 
 @contextlib.contextmanager
 def start_fork_server(environment: Mapping[str, str] | None = None) -> Iterator[ForkServer | None]:
-    """A fork server for the length of a block; None where processes cannot be watched as it does, or none be had."""
+    """A fork server for the length of a block; None if the system has no pidfds or cannot start it."""
     fork_server = None
     if hasattr(os, "pidfd_open"):
-        # A kernel that lacks it, or no room for another process: of that, whoever starts worker processes will speak.
+        # The kernel may lack pidfds. If no process can be started at all, the supervisor reports it.
         with contextlib.suppress(OSError):
             os.close(os.pidfd_open(os.getpid()))
             fork_server = ForkServer(environment)
@@ -213,7 +222,7 @@ def _has_ended(pid: int) -> bool:
     except ProcessLookupError:
         return True
     try:
-        # Also of one that nobody has waited for yet.
+        # A pidfd is readable also for a zombie.
         return bool(select.select([descriptor], [], [], 0)[0])
     finally:
         os.close(descriptor)

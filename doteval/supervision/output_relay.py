@@ -1,7 +1,6 @@
-"""What child processes print, passed on line by line.
+"""Passes on what child processes print, line by line.
 
-Through a file and not a pipe: a print into a pipe whose reader was killed would raise in the middle
-of a row.
+It uses a file and not a pipe: a print into a pipe whose reader was killed would raise in the middle of a row.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-# Said by Celery at every warm shutdown, of no use to anybody.
+# Celery prints this at every warm shutdown, and it tells the user nothing.
 _DROPPED = ("worker: Warm shutdown",)
 # Lines that are kept to show why a process ended: enough for the end of a traceback.
 _KEPT_LINES = 10
@@ -21,9 +20,11 @@ _KEPT_LINES = 10
 class OutputFile:
     """A file that any number of processes append to, and that is read as it grows.
 
-    `file` is what to hand to them as standard output; `pass_on` calls `output` with every line that
-    has come since; `last_lines` are the last ones. The file has no name, and goes with the last process that has it
-    open.
+    file: the standard output for the child processes.
+    output: called by `pass_on` with every new line.
+    last_lines: the last lines that were passed on.
+
+    The file has no name, so it disappears with the last process that has it open.
     """
 
     def __init__(self, output: Callable[[str], None]) -> None:
@@ -38,7 +39,7 @@ class OutputFile:
         self.last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
     def pass_on(self) -> None:
-        """Pass on the whole lines that were printed since the last call."""
+        """Pass on the complete lines that were printed since the last call."""
         *lines, self._begun = (self._begun + self._reader.read()).split(b"\n")
         for line in lines:
             self._pass_on_line(line)

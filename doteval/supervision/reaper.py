@@ -1,4 +1,4 @@
-"""Reaping: what process 1 of a container owes the processes whose parents are gone."""
+"""Reaps zombie processes when running as PID 1 of a container."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ _LISTINGS = Path("/proc/self/task")
 
 
 def reap_orphans(own: Collection[int]) -> list[int]:
-    """Collect the exit codes of children that have ended and that nobody waits for. Returns their ids.
+    """Reap the children that have ended and that nothing waits for. Returns their pids.
 
-    `own` are children that somebody does wait for. Only process 1 inherits orphans; elsewhere, and where
-    /proc does not tell, this does nothing.
+    own: children that something does wait for.
+
+    Only PID 1 inherits orphans. In another process, or without /proc, this does nothing.
     """
     if os.getpid() != INIT:
         return []

@@ -1,4 +1,4 @@
-"""The worker service: what `doteval worker PATH` runs until it is asked to leave."""
+"""The worker service: what ``doteval worker PATH`` runs until it is asked to leave."""
 
 from __future__ import annotations
 
@@ -25,17 +25,19 @@ from doteval.supervision.reaper import reap_orphans
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, slots_for
 
-# Seconds between two looks, as process 1 of a container, at orphans that have ended.
+# Between two searches for zombies, as PID 1 of a container.
 _REAP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceOptions:
-    """What `doteval worker` was told. None means the default; `broker` must be named.
+    """The options of ``doteval worker``. None means the default; a `broker` must be named.
 
-    It takes row tasks from `queues`. Of `devices` each worker process sees one, and there are as many
-    `processes` unless another number is told. `health_port` and `metrics_port` on `address` tell how the
-    service is and what it did; memory is in megabytes.
+    queues: where row tasks come from.
+    devices: each worker process sees one of them.
+    processes: by default one for each device, or for each core if there are no devices.
+    address, health_port, metrics_port: where the service answers health checks and serves its metrics.
+    max_memory_per_process: megabytes.
     """
 
     paths: tuple[str, ...]
@@ -57,14 +59,16 @@ class ServiceOptions:
     client_config: ClientConfig = field(default_factory=ClientConfig)
 
 
-def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
+def serve(options: ServiceOptions, on_message: Callable[[str], None]) -> None:
     """Serve row tasks for the evaluation files below the paths, until SIGTERM or SIGINT.
 
-    Then the rows in flight finish and are stored, session fixtures are torn down, and it returns.
-    A worker process that dies is started again.
+    Then the rows in flight finish and are stored, session fixtures are torn down, and it returns. A worker process that
+    dies is restarted.
 
-    Raises UsageError, EvaluationFileError, BrokerError or StoreError if it cannot begin, and
-    WorkerError if worker processes had to be killed at the end.
+    on_message: called with each line meant for the operator.
+
+    Raises UsageError, EvaluationFileError, BrokerError or StoreError: if it cannot start.
+    Raises WorkerError: if worker processes had to be killed at the end.
     """
     if options.broker is None:
         raise UsageError(
@@ -79,8 +83,8 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
     publisher.close()
     processes = options.processes or len(options.devices) or os.cpu_count() or 1
     with contextlib.ExitStack() as stack:
-        # First of all: what is asked while the service begins is done once it has begun.
-        leaving = stack.enter_context(_asked_to_leave())
+        # This comes first: a signal during the start is obeyed once the service runs.
+        leaving = stack.enter_context(_leave_signals())
         store = stack.enter_context(contextlib.closing(Store.open(options.storage)))
         figures = stack.enter_context(figures_directory(wanted=options.metrics_port is not None))
         worker_options = _worker_options(options, options.broker, store, figures)
@@ -89,7 +93,7 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
             worker_options,
             processes,
             store,
-            told=told,
+            on_message=on_message,
             log_level=options.log_level,
             devices=options.devices,
             fork_server=fork_server,
@@ -105,14 +109,14 @@ def serve(options: ServiceOptions, told: Callable[[str], None]) -> None:
             )
         )
         supervisor.start()
-        told(f"{processes} worker processes on {_queues(options.queues)}; results go to {store.url}")
+        on_message(f"{processes} worker processes on {_queues(options.queues)}; results go to {store.url}")
         if options.devices:
-            told(_dealt(options.devices, processes))
+            on_message(_devices_line(options.devices, processes))
         for address in addresses:
-            told(f"listening on {address}")
+            on_message(f"listening on {address}")
         while not leaving.wait(_REAP_SECONDS):
             reap_orphans([*supervisor.pids(), *([fork_server.pid] if fork_server else [])])
-        told("leaving: rows in flight finish first")
+        on_message("leaving: rows in flight finish first")
         supervisor.stop()
 
 
@@ -138,15 +142,15 @@ def _queues(names: tuple[str, ...]) -> str:
     return f"the queue{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
 
 
-def _dealt(devices: tuple[str, ...], processes: int) -> str:
+def _devices_line(devices: tuple[str, ...], processes: int) -> str:
     unused = ", ".join(devices[processes:])
-    dealt = f"the devices {', '.join(devices[:processes])} are dealt to them in turn"
-    return f"{dealt}; nobody uses {unused}" if unused else dealt
+    dealt = f"each gets one of the devices {', '.join(devices[:processes])} in turn"
+    return f"{dealt}; no process uses {unused}" if unused else dealt
 
 
 @contextlib.contextmanager
-def _asked_to_leave() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set. Set by hand: process 1 has no default for them."""
+def _leave_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set. It needs handlers of its own: PID 1 has no default ones."""
     leaving = threading.Event()
 
     def leave(_number: int, _frame: FrameType | None) -> None:

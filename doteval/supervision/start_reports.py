@@ -1,4 +1,4 @@
-"""Start reports: a worker process tells its supervisor whether it became ready, in a file that outlives it.
+"""Start reports: a worker process reports to its supervisor whether it became ready, in a file that outlives it.
 
 The result store would not do: a process may be unable to start because it cannot open the store, and a process that
 was ready looks the same there as one that never was, once it has left.

@@ -1,4 +1,4 @@
-"""The supervisor: starts worker processes, starts them again when they die, ends them in order."""
+"""The supervisor: starts worker processes, restarts those that die, and ends them in order."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from doteval.errors import WorkerError
 from doteval.store import Store
 from doteval.supervision.exit_records import ExitRecords
 from doteval.supervision.fork_server import ForkServer, ForkServerGoneError, Process
-from doteval.supervision.hang_detector import LOOK_SECONDS, HangDetector
+from doteval.supervision.hang_detector import CHECK_SECONDS, HangDetector
 from doteval.supervision.output_relay import OutputFile
 from doteval.supervision.start_reports import read_start_report, take_start_report
 from doteval.supervision.worker_config import WorkerOptions
 
-# A process that leaves within this many seconds of its start has not worked: the next is started
-# later, each time twice as late.
-_SHORT_LIFE = 10.0
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 60.0
-_LOOK_SECONDS = 0.1
+# A process that leaves within so many seconds of its start has not worked. The pause before the next start doubles each
+# time.
+_SHORT_LIFE_SECONDS = 10.0
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 60.0
+_CHECK_SECONDS = 0.1
 # Starts in succession that may fail, of each worker process, before a submission gives up.
 _MOST_FAILED_STARTS = 3
 # Seconds of one wait for the fork server, between checks whether the supervisor is to stop.
@@ -37,9 +37,9 @@ Command = Callable[[WorkerOptions, int, str], list[str]]
 
 
 def worker_command(options: WorkerOptions, number: int, log_level: str) -> list[str]:
-    """The command line of worker process `number` of a service.
+    """Return the command line of worker process `number` of a service.
 
-    The options themselves go by the environment, and with them pool and concurrency: see `doteval.worker.tasks`.
+    The options are passed in the environment; `doteval.worker.tasks` takes pool and concurrency from them.
     """
     return [sys.executable, "-m", "doteval.worker", f"{options.service}-{number}@%h", log_level]
 
@@ -54,8 +54,8 @@ class FailedStart:
 
 
 @dataclass
-class _Place:
-    """One of the worker processes that should be there: the process, and when to start the next.
+class _Replica:
+    """One of the worker processes that should run: the current process, and when to start the next one.
 
     `failed_starts` is how many in succession ended before they were ready, `failure` why the last one did.
     """
@@ -73,11 +73,12 @@ class _Place:
 class Supervisor:
     """Keeps `processes` worker processes alive on one machine.
 
-    `told` is called with a line for people whenever a process has died; `output`, if given, with
-    every line that a worker process prints, else they print where this process does. Of `devices` each
-    worker process sees one: they are dealt in turn, and one that is started again gets the same. A `fork_server`
-    forks them; without one, or when it is gone, each is started by itself. `command` makes the command line
-    of a worker process; `clock` gives seconds that only ever grow.
+    on_message: called with a line for the user whenever a process has died.
+    output: called with every line that a worker process prints; None lets them print where this process does.
+    devices: each worker process sees one of them, in turn; a restarted process sees the same one.
+    fork_server: forks the worker processes; without one, or when it is gone, each is started by itself.
+    command: makes the command line of a worker process.
+    clock: returns seconds that never decrease.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Supervisor:
         processes: int,
         store: Store,
         *,
-        told: Callable[[str], None],
+        on_message: Callable[[str], None],
         output: Callable[[str], None] | None = None,
         log_level: str = "WARNING",
         devices: Sequence[str] = (),
@@ -94,51 +95,51 @@ class Supervisor:
         command: Command = worker_command,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._exit_records = ExitRecords(store, told)
+        self._exit_records = ExitRecords(store, on_message)
         self._options = replace(
             options, supervisor=os.getpid(), parent=os.getpid(), journals=str(self._exit_records.directory)
         )
-        self._told = told
+        self._on_message = on_message
         self._output = OutputFile(output) if output is not None else None
         self._log_level = log_level
         self._fork_server = fork_server
         self._command = command
         self._clock = clock
-        self._places = [_Place(number, device_of(devices, number)) for number in range(1, processes + 1)]
+        self._replicas = [_Replica(number, device_of(devices, number)) for number in range(1, processes + 1)]
         self._hang_detector = HangDetector(clock=clock)
-        self._next_watch = 0.0
-        # The processes that were killed for rows that were over their time, and those that were asked to leave.
+        self._next_hang_check = 0.0
+        # The processes that were killed because a row hung, and those that were asked to leave.
         self._stuck: set[int] = set()
         self._asked: set[int] = set()
         self._has_been_ready = False
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="doteval-supervisor", daemon=True)
+        self._thread = threading.Thread(target=self._supervise, name="doteval-supervisor", daemon=True)
 
     def start(self) -> None:
-        """Start a thread that starts all worker processes and keeps them alive, unless it is there."""
+        """Start the thread that starts all worker processes and keeps them alive; does nothing the second time."""
         if self._thread.ident is None:
             self._thread.start()
 
-    def dismiss(self) -> None:
-        """Start no worker process any more, and ask every one to finish its rows in flight and leave.
+    def drain(self) -> None:
+        """Start no further worker process, and ask each one to finish its rows in flight and leave.
 
-        Does not wait for them: `stop` does.
+        Does not wait for that; `stop` does.
         """
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
         for process in self._processes():
-            # To be asked twice is to be told to leave rows in flight behind.
+            # A second SIGTERM would make it abandon its rows in flight.
             if process.pid not in self._asked:
                 self._asked.add(process.pid)
                 process.send_signal(signal.SIGTERM)
 
-    def stop(self, *, patience: float = 600.0) -> None:
-        """Dismiss all worker processes, and wait for them.
+    def stop(self, *, timeout: float = 600.0) -> None:
+        """Drain all worker processes, and wait for their ends.
 
-        After `patience` seconds they are killed. Raises WorkerError if that was necessary.
+        Raises WorkerError: if some did not leave within `timeout` seconds and were killed.
         """
-        killed = self._end(patience)
+        killed = self._end(timeout)
         for process in self._processes():
             self._exit_records.record(process, stuck=process.pid in self._stuck)
         if self._output is not None:
@@ -146,25 +147,25 @@ class Supervisor:
         self._exit_records.close()
         if killed:
             raise WorkerError(
-                f"worker processes {', '.join(map(str, killed))} did not leave within {patience:g} s and were killed",
+                f"worker processes {', '.join(map(str, killed))} did not leave within {timeout:g} s and were killed",
                 remedy="Their rows are pending; submit the experiment again to run them.",
             )
 
     def _processes(self) -> list[Process]:
-        return [place.process for place in self._places if place.process is not None]
+        return [replica.process for replica in self._replicas if replica.process is not None]
 
-    def _end(self, patience: float) -> list[int]:
-        """Ask all processes to leave, and wait. Returns the ids of those that had to be killed."""
-        deadline = self._clock() + patience
+    def _end(self, timeout: float) -> list[int]:
+        """Ask all processes to leave, and wait. Returns the pids of those that had to be killed."""
+        deadline = self._clock() + timeout
         killed = []
         try:
-            self.dismiss()
+            self.drain()
             for process in self._processes():
                 if not self._has_left(process, max(0.0, deadline - self._clock())):
                     process.kill()
                     killed.append(process.pid)
         except KeyboardInterrupt:
-            # The second Ctrl-C: the user will not wait for rows in flight.
+            # A second Ctrl-C: the user does not want to wait for rows in flight.
             for process in self._processes():
                 process.kill()
             raise
@@ -173,33 +174,33 @@ class Supervisor:
                 process.wait()
         return killed
 
-    def _has_left(self, process: Process, patience: float) -> bool:
-        """Wait for a process to leave. A row that is over its time and cannot be interrupted would keep it for ever."""
+    def _has_left(self, process: Process, timeout: float) -> bool:
+        """Wait for a process to leave, and kill it if a row hangs. Returns whether it has ended."""
         while True:
             try:
-                process.wait(min(LOOK_SECONDS, patience))
+                process.wait(min(CHECK_SECONDS, timeout))
                 return True
             except subprocess.TimeoutExpired:
-                patience -= LOOK_SECONDS
-                if patience <= 0:
+                timeout -= CHECK_SECONDS
+                if timeout <= 0:
                     return False
-                self._end_if_stuck(process)
+                self._end_if_hung(process)
 
     def pids(self) -> list[int]:
-        """The process ids of those that are alive."""
+        """The pids of the worker processes that are alive."""
         return [process.pid for process in self._processes() if process.poll() is None]
 
     def exit_codes(self) -> list[int]:
-        """The exit codes of those that have ended."""
+        """The exit codes of worker processes that have ended and are not restarted yet."""
         codes = [process.poll() for process in self._processes()]
         return [code for code in codes if code is not None]
 
     def failed_starts(self) -> list[FailedStart]:
         """The worker processes whose last start failed, unless they are ready by now."""
         return [
-            FailedStart(f"{self._options.service}-{place.number}", place.failed_starts, place.failure)
-            for place in self._places
-            if place.failed_starts and not self._is_ready(place)
+            FailedStart(f"{self._options.service}-{replica.number}", replica.failed_starts, replica.failure)
+            for replica in self._replicas
+            if replica.failed_starts and not self._is_ready(replica)
         ]
 
     def hopeless_start(self) -> str | None:
@@ -208,10 +209,10 @@ class Supervisor:
         None while there is hope: until each of them has failed three times in succession, and for ever once one of
         them was ready.
         """
-        if self._has_been_ready or min(place.failed_starts for place in self._places) < _MOST_FAILED_STARTS:
+        if self._has_been_ready or min(replica.failed_starts for replica in self._replicas) < _MOST_FAILED_STARTS:
             return None
         failed = self.failed_starts()
-        if len(failed) < len(self._places):
+        if len(failed) < len(self._replicas):
             return None
         which = "the worker process" if len(failed) == 1 else f"none of {len(failed)} worker processes"
         became = "did not become" if len(failed) == 1 else "became"
@@ -220,14 +221,14 @@ class Supervisor:
         lines = self._output.last_lines if self._output is not None else ()
         return "\n  ".join([f"{why}\nThe last lines that were printed:", *lines]) if lines else why
 
-    def _is_ready(self, place: _Place) -> bool:
-        process = place.process
+    def _is_ready(self, replica: _Replica) -> bool:
+        process = replica.process
         if process is None or not read_start_report(self._exit_records.directory, process.pid).ready:
             return False
         self._has_been_ready = True
         return True
 
-    def _keep(self) -> None:
+    def _supervise(self) -> None:
         while not self._can_start():
             if self._stopping.is_set():
                 return
@@ -235,49 +236,49 @@ class Supervisor:
             if self._output is not None:
                 self._output.pass_on()
             self._exit_records.catch_up()
-            for place in self._places:
-                if place.process is not None and place.process.poll() is not None:
-                    self._bury(place)
-                if place.process is None and self._clock() >= place.start_at and not self._stopping.is_set():
-                    self._try_to_start(place)
-            if self._clock() >= self._next_watch:
-                self._next_watch = self._clock() + LOOK_SECONDS
-                for place in self._places:
-                    if place.process is not None:
-                        self._end_if_stuck(place.process)
-            self._stopping.wait(_LOOK_SECONDS)
+            for replica in self._replicas:
+                if replica.process is not None and replica.process.poll() is not None:
+                    self._record_exit(replica)
+                if replica.process is None and self._clock() >= replica.start_at and not self._stopping.is_set():
+                    self._try_to_start(replica)
+            if self._clock() >= self._next_hang_check:
+                self._next_hang_check = self._clock() + CHECK_SECONDS
+                for replica in self._replicas:
+                    if replica.process is not None:
+                        self._end_if_hung(replica.process)
+            self._stopping.wait(_CHECK_SECONDS)
 
     def _can_start(self) -> bool:
-        """Whether the fork server, if there is one, has made its imports; waits a moment for it."""
+        """Whether the fork server, if there is one, has done its imports; waits a moment for it."""
         try:
             return self._fork_server is None or self._fork_server.is_ready(_READY_SECONDS)
         except ForkServerGoneError:
             return True
 
-    def _end_if_stuck(self, process: Process) -> None:
-        if self._hang_detector.are_in(process.pid, self._exit_records.inflight_journal(process.pid)):
+    def _end_if_hung(self, process: Process) -> None:
+        if self._hang_detector.is_hung(process.pid, self._exit_records.inflight_journal(process.pid)):
             self._stuck.add(process.pid)
             process.kill()
 
-    def _try_to_start(self, place: _Place) -> None:
+    def _try_to_start(self, replica: _Replica) -> None:
         try:
-            self._start(place)
+            self._start(replica)
         except OSError as error:
-            # This machine has no process or memory to spare now; it may have later.
-            place.failure = f"it cannot be started: {error.strerror}"
-            place.failed_starts += 1
-            pause = self._pause(place, short=True)
-            self._told(f"a worker process cannot be started: {error.strerror}; the next attempt is in {pause:g} s")
+            # The machine lacks processes or memory now; it may have some later.
+            replica.failure = f"it cannot be started: {error.strerror}"
+            replica.failed_starts += 1
+            pause = self._pause(replica, short=True)
+            self._on_message(f"a worker process cannot be started: {error.strerror}; the next try is in {pause:g} s")
 
-    def _start(self, place: _Place) -> None:
-        command = self._command(self._options, place.number, self._log_level)
-        # In the environment it is set before anything is imported.
-        device = {} if place.device is None else {DEVICES_VARIABLE: place.device}
-        place.process = self._forked(command, device) or self._spawned(command, device)
-        place.started_at = self._clock()
+    def _start(self, replica: _Replica) -> None:
+        command = self._command(self._options, replica.number, self._log_level)
+        # The environment sets the device before anything is imported.
+        device = {} if replica.device is None else {DEVICES_VARIABLE: replica.device}
+        replica.process = self._forked(command, device) or self._spawned(command, device)
+        replica.started_at = self._clock()
 
     def _forked(self, command: list[str], device: dict[str, str]) -> Process | None:
-        """A worker process that the fork server has forked, None if there is no fork server any more."""
+        """Have the fork server fork a worker process. Returns None if there is no fork server any more."""
         if self._fork_server is None:
             return None
         options = replace(self._options, parent=self._fork_server.pid)
@@ -285,7 +286,7 @@ class Supervisor:
         interpreter, flag, *module = command
         assert (interpreter, flag) == (sys.executable, "-m")
         try:
-            return self._fork_server.launch(module, {**options.to_environment(), **device}, output)
+            return self._fork_server.fork(module, {**options.to_environment(), **device}, output)
         except ForkServerGoneError:
             self._fork_server = None
             return None
@@ -297,39 +298,39 @@ class Supervisor:
             stdin=subprocess.DEVNULL,
             stdout=self._output.file if self._output is not None else None,
             stderr=subprocess.STDOUT if self._output is not None else None,
-            # Ctrl-C reaches the supervisor only, which then ends its worker processes in order.
+            # Ctrl-C reaches only the supervisor, which then ends its worker processes in order.
             start_new_session=True,
         )
 
-    def _bury(self, place: _Place) -> None:
-        assert place.process is not None
-        process, place.process = place.process, None
+    def _record_exit(self, replica: _Replica) -> None:
+        assert replica.process is not None
+        process, replica.process = replica.process, None
         report = take_start_report(self._exit_records.directory, process.pid)
         if process.returncode == RECYCLED:
-            # It has done its share, and the next may begin at once.
+            # It reached a limit of its own, so the next one starts at once.
             self._exit_records.record(process)
-            place.short_lives, place.start_at = 0, self._clock()
+            replica.short_lives, replica.start_at = 0, self._clock()
             return
         stuck = process.pid in self._stuck
         self._stuck.discard(process.pid)
-        # One that left by itself refused its work, as the next may do too, however long its models load.
-        short = process.returncode == 0 or (self._clock() - place.started_at < _SHORT_LIFE and not stuck)
-        pause = self._pause(place, short=short or not report.ready)
+        # A process that left by itself refused its work. The next may do so too, however long it loads models.
+        short = process.returncode == 0 or (self._clock() - replica.started_at < _SHORT_LIFE_SECONDS and not stuck)
+        pause = self._pause(replica, short=short or not report.ready)
         how = self._exit_records.record(process, stuck=stuck)
         if report.ready:
             self._has_been_ready = True
-            place.failed_starts = 0
+            replica.failed_starts = 0
         else:
             if self._output is not None:
                 self._output.pass_on()
-            place.failure = report.failure or f"it {how}"
-            place.failed_starts += 1
-        self._told(f"worker process {process.pid} {how}; the next starts in {pause:g} s")
+            replica.failure = report.failure or f"it {how}"
+            replica.failed_starts += 1
+        self._on_message(f"worker process {process.pid} {how}; the next starts in {pause:g} s")
 
-    def _pause(self, place: _Place, *, short: bool) -> float:
+    def _pause(self, replica: _Replica, *, short: bool) -> float:
         """Set when the next process starts. Returns the seconds until then."""
-        place.short_lives = place.short_lives + 1 if short else 0
-        # The exponent is bounded too: a float has no 2**1024.
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(place.short_lives, 20))
-        place.start_at = self._clock() + pause
+        replica.short_lives = replica.short_lives + 1 if short else 0
+        # The exponent is bounded as well: 2.0**1024 overflows.
+        pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(replica.short_lives, 20))
+        replica.start_at = self._clock() + pause
         return pause

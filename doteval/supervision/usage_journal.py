@@ -1,9 +1,9 @@
-"""The spending log: what rows have used and is not in the result store yet, in a file that outlives the process.
+"""The usage journal: usage of rows that is not in the result store yet, in a file that outlives the process.
 
-A worker process notes the usage of a row with every reply, and crosses the row out when its result is stored. When
-the process dies, its supervisor reads what was spent for nothing, so that the usage in the store stays what the
-servers count. A note costs a write to mapped memory, no system call, for which Python's lock would be given away; it is
-in the file however the process dies, short of the machine's own death.
+A worker process notes the usage of a row with every reply, and that the row is stored once its result is. When the
+process dies, its supervisor stores the usage that is left, so that the store agrees with what the servers count. A note
+is a write to mapped memory, without a system call that would release the GIL. It is in the file however the process
+dies, unless the whole machine fails.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from doteval.core.histogram import Latency
 from doteval.core.metering import Meter, UsageScope
 from doteval.core.results import Usage
 
-# How large the file is. When it is full it is written anew, with what is still open: after a thousand rows or so.
+# The size of the file. A full file, after about a thousand rows, is replaced by one with the open notes only.
 _BYTES = 250_000
 _NUMBERS = tuple(field.name for field in fields(Usage) if field.name not in ("model", "latency"))
 
 
 @dataclass(frozen=True, slots=True)
-class Spending:
-    """What one execution of a row had used. `execution` is what its result is stored under, None if it had none yet."""
+class UnstoredUsage:
+    """The usage of one execution of a row.
+
+    execution: the number under which its result is stored, None if there was no result yet.
+    """
 
     scope: UsageScope
     usage: tuple[Usage, ...]
@@ -37,12 +40,12 @@ class Spending:
 
 
 def usage_journal_path(pid: int, directory: str | Path) -> Path:
-    """Where a process notes what its rows have used."""
-    return Path(directory) / f"{pid}.spending"
+    """The path of the usage journal of the process `pid`."""
+    return Path(directory) / f"{pid}.usage"
 
 
 class UsageJournal:
-    """Written by a worker process; safe to use from several threads."""
+    """The writer's side of the journal, in a worker process. Safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -52,16 +55,16 @@ class UsageJournal:
         self._used = 0
 
     def spent(self, scope: UsageScope, usage: Usage) -> None:
-        """A row has used something."""
+        """Note usage of a row."""
         numbers = {name: value for name in _NUMBERS if (value := getattr(usage, name))}
         self._note(scope, ["spent", *_key(scope), usage.model, numbers, usage.latency.to_text()])
 
     def ended(self, scope: UsageScope, execution: int) -> None:
-        """The result of the row is about to be stored under that execution."""
+        """Note that the result of the row is about to be stored under this execution."""
         self._note(scope, ["ended", *_key(scope), execution])
 
     def stored(self, scope: UsageScope) -> None:
-        """The result of the row is stored, with its usage."""
+        """Note that the result of the row is stored, with its usage."""
         with self._lock:
             if self._open.pop(scope, None) is not None:
                 self._write(_line(["stored", *_key(scope)]))
@@ -78,13 +81,13 @@ class UsageJournal:
 
     def _write(self, line: bytes) -> None:
         if self._used + len(line) > len(self._map):
-            self._begin_anew(len(line))
+            self._replace_file(len(line))
         end = self._used + len(line)
         self._map[self._used : end] = line
         self._used = end
 
-    def _begin_anew(self, room: int) -> None:
-        """Write what is open to a new file, which has that much room, at least."""
+    def _replace_file(self, room: int) -> None:
+        """Write the open notes to a new file that has room for at least `room` bytes more."""
         fresh = self._path.with_suffix(".fresh")
         lines = b"".join(line for lines in self._open.values() for line in lines)
         mapped = _mapped(fresh, lines, max(_BYTES, 2 * len(lines)) + room)
@@ -98,16 +101,16 @@ def _line(note: list[Any]) -> bytes:
 
 
 def _mapped(path: Path, lines: bytes, size: int) -> mmap.mmap:
-    """A new file with these lines, and zeros up to its size."""
+    """Make a file with these lines, and zeros up to its size."""
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b") as file:
-        # All of it now: a note for which a full disk has no room would end the process.
+        # The whole size is written now. A note in a hole of the file would end the process if the disk were full.
         file.write(lines.ljust(size, b"\0"))
         file.flush()
         return mmap.mmap(file.fileno(), size)
 
 
-def read_usage_journal(path: Path) -> list[Spending]:
-    """What was spent on rows whose results nobody stored; nothing if there is no log."""
+def read_usage_journal(path: Path) -> list[UnstoredUsage]:
+    """The usage of rows whose results are not stored; nothing if there is no journal."""
     found: dict[UsageScope, tuple[Meter, list[int]]] = {}
     for what, evaluation, index, sample, *rest in _notes(path):
         scope = UsageScope(evaluation, index, sample)
@@ -121,7 +124,7 @@ def read_usage_journal(path: Path) -> list[Spending]:
             model, numbers, latency = rest
             meter.add(_usage(model, numbers, latency))
     return [
-        Spending(scope, meter.reading(), executions[-1] if executions else None)
+        UnstoredUsage(scope, meter.reading(), executions[-1] if executions else None)
         for scope, (meter, executions) in found.items()
     ]
 
@@ -139,7 +142,7 @@ def _notes(path: Path) -> Iterator[list[Any]]:
         try:
             yield orjson.loads(line)
         except orjson.JSONDecodeError:
-            # The last line, cut short by the death of the process.
+            # The process died while it wrote the last line.
             return
 
 

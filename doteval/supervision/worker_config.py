@@ -1,4 +1,4 @@
-"""What a worker process is told: by the service that starts it, or by the environment."""
+"""The options of a worker process, which its service passes in the environment."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.errors import UsageError
 from doteval.monitoring import DIRECTORY_VARIABLE
 
-# One variable and not arguments: a URL may hold a password, and everyone can read arguments.
+# A variable and not arguments: a URL may hold a password, and every user can read arguments.
 VARIABLE = "DOTEVAL_WORKER"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """`paths` are evaluation files, directories or nodes; `slots` how many row tasks a process holds.
+    """The options of a worker process.
 
-    Row tasks come from `queues` of `broker`. `root` is pytest's root directory, None to leave it to pytest. `service`
-    names the service in tables and in Flower, and `supervisor` is its pid; `parent` is the pid of the process to leave
-    with. Both are None for a worker process that was started on its own. `visibility_timeout` is how many seconds a
-    broker waits for a silent worker process. `journals` is the directory where worker processes note their rows
-    in flight.
-    A process that has stored `max_rows` rows, or uses more than `max_memory` megabytes, makes room for a fresh one.
-    `log_format` is how log lines look; `figures` is the directory where worker processes count for
-    Prometheus. `client_config` is where its clients find the cache and the limits that they share.
+    paths: evaluation files, directories or nodes.
+    queues: where row tasks come from.
+    slots: how many row tasks the process holds at most.
+    root: pytest's root directory, None to leave it to pytest.
+    service: the name of the service in tables and in Flower.
+    supervisor: the pid of the service, None for a process that was started on its own.
+    parent: the pid of the process to leave with, None for a process that was started on its own.
+    visibility_timeout: seconds after which Redis delivers the messages of a silent process again.
+    journals: the directory for journals and start reports, None if no supervisor reads them.
+    max_rows, max_memory: rows stored, and megabytes used, after which a fresh process takes over.
+    figures: the directory for the counts of Prometheus' multiprocess mode.
+    client_config: where the clients find the cache and the rate limits that they share.
     """
 
     paths: tuple[str, ...]
@@ -55,19 +59,19 @@ class WorkerOptions:
 
     @property
     def queue_names(self) -> tuple[str, ...]:
-        """The names of the queues, as people gave them."""
+        """The names of the queues as the user gave them."""
         suffix = private_queue("", self.broker.private)
         return tuple(queue.removesuffix(suffix) for queue in self.queues)
 
     def to_environment(self) -> dict[str, str]:
-        told = {VARIABLE: json.dumps(asdict(self))}
-        return told if self.figures is None else {**told, DIRECTORY_VARIABLE: self.figures}
+        variables = {VARIABLE: json.dumps(asdict(self))}
+        return variables if self.figures is None else {**variables, DIRECTORY_VARIABLE: self.figures}
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> WorkerOptions | None:
-        """The options in the environment, None if there are none.
+        """Read the options from the environment; None if there are none.
 
-        Raises UsageError if they cannot be read.
+        Raises UsageError: if they cannot be read.
         """
         text = environment.get(VARIABLE)
         if text is None:
@@ -85,10 +89,10 @@ class WorkerOptions:
 
 
 def slots_for(concurrency: int | None) -> int:
-    """How many row tasks a worker process should hold so that a slow row never leaves it idle."""
+    """How many row tasks a worker process may hold, so that a slow row never leaves it idle."""
     return max(4, min(200, (concurrency or ASYNC_CONCURRENCY) + 2))
 
 
 def rows_in_flight(processes: int, concurrency: int | None) -> int:
-    """How many rows so many worker processes run at the same time; of 0, which others have started, as one does."""
+    """How many rows `processes` worker processes run at the same time; 0 (those of others) counts as one."""
     return max(1, processes) * (concurrency or ASYNC_CONCURRENCY)

@@ -1,4 +1,4 @@
-"""What a fork server forks is like what the system starts."""
+"""A process of the fork server is like one that the system starts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from doteval.supervision.fork_server import UNKNOWN, ForkServer, ForkServerGoneE
 from doteval.worker import fork_server_main as other_side
 from tests.support.model_servers import wait_until
 
-# Says what it is, and waits to be told how to end.
+# Prints what it is, and waits for an instruction how to end.
 MODULE = """
 import json, os, signal, sys, time
 names = ("celery.apps.worker", "doteval.worker.process", "doteval.worker.tasks")
@@ -76,11 +76,11 @@ def fork_server(directory: Path) -> Iterator[ForkServer]:
 
 @pytest.fixture(params=["forked", "spawned"])
 def begin(request: pytest.FixtureRequest, output: IO[bytes]) -> Iterator[Begin]:
-    """Starts ``python -m COMMAND`` either way."""
+    """Starts ``python -m COMMAND``, forked or spawned."""
     begun: list[Process] = []
 
     def forked(*command: str, environment: Mapping[str, str] | None = None) -> Process:
-        return request.getfixturevalue("fork_server").launch(command, environment or {}, output)  # type: ignore[no-any-return]
+        return request.getfixturevalue("fork_server").fork(command, environment or {}, output)  # type: ignore[no-any-return]
 
     def spawned(*command: str, environment: Mapping[str, str] | None = None) -> Process:
         return subprocess.Popen(
@@ -103,13 +103,13 @@ def begin(request: pytest.FixtureRequest, output: IO[bytes]) -> Iterator[Begin]:
 
 
 def said(directory: Path, processes: int = 1) -> list[dict[str, object]]:
-    """What so many processes have said that they are."""
+    """What so many processes have printed about themselves."""
     output = directory / "output"
     wait_until(lambda: output.read_text().count("\n") >= processes)
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
-def test_a_process_is_what_was_asked_for(begin: Begin, directory: Path) -> None:
+def test_a_process_has_its_command_environment_and_output(begin: Begin, directory: Path) -> None:
     process = begin("it_is", "7", "more", environment={"SOMETHING": "said"})
     assert process.wait(30) == process.poll() == process.returncode == 7
     (it,) = said(directory)
@@ -122,19 +122,19 @@ def test_a_process_is_what_was_asked_for(begin: Begin, directory: Path) -> None:
     assert it["blocked"] == []
     assert it["term"]
     assert it["int"]
-    # The last one lists them.
+    # The last process lists them.
     assert it["open"] == ["0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_ends_it_at_any_moment(begin: Begin, number: signal.Signals) -> None:
+def test_a_signal_ends_a_process_at_any_moment(begin: Begin, number: signal.Signals) -> None:
     process = begin("it_is", "wait")
     process.send_signal(number)
     assert process.wait(30) == -number
 
 
-def test_one_thread_waits_while_others_look(begin: Begin) -> None:
-    """As where a supervisor waits for its worker processes to leave, and its health is asked for."""
+def test_one_thread_waits_while_others_poll(begin: Begin) -> None:
+    # As when a supervisor waits for its worker processes to leave, and a health check arrives.
     over = threading.Event()
     processes: list[Process] = []
 
@@ -155,7 +155,7 @@ def test_one_thread_waits_while_others_look(begin: Begin) -> None:
             looker.result(30)
 
 
-def test_to_wait_holds_nobody_up_who_looks(begin: Begin, directory: Path) -> None:
+def test_a_wait_does_not_block_other_threads(begin: Begin, directory: Path) -> None:
     waited_for = begin("it_is", "wait")
     said(directory)
     other = begin("it_is", "wait")
@@ -167,13 +167,13 @@ def test_to_wait_holds_nobody_up_who_looks(begin: Begin, directory: Path) -> Non
         other.kill()
         assert other.wait(30) == -signal.SIGKILL
         assert not waiting.done()
-        # Far less than the other waits; how fast it is does not matter.
+        # Far less than the other thread waits.
         assert time.monotonic() - began < 30
         waited_for.kill()
         assert waiting.result(30) == -signal.SIGKILL
 
 
-def test_waiting_for_it_has_an_end(begin: Begin, directory: Path) -> None:
+def test_wait_has_a_timeout(begin: Begin, directory: Path) -> None:
     process = begin("it_is", "wait")
     said(directory)
     assert process.poll() is None
@@ -181,15 +181,15 @@ def test_waiting_for_it_has_an_end(begin: Begin, directory: Path) -> None:
         process.wait(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    # It has none any more.
+    # It has ended already, so this does nothing.
     process.kill()
 
 
-def test_what_is_forked_has_the_imports_made_and_nothing_of_one_process(
+def test_a_forked_process_has_the_imports_and_no_state_of_another(
     fork_server: ForkServer, output: IO[bytes], directory: Path
 ) -> None:
-    first = fork_server.launch(["it_is", "wait"], {"SOMETHING": "first"}, output)
-    second = fork_server.launch(["it_is", "0"], {}, output)
+    first = fork_server.fork(["it_is", "wait"], {"SOMETHING": "first"}, output)
+    second = fork_server.fork(["it_is", "0"], {}, output)
     assert second.wait(30) == 0
     one, other = sorted(said(directory, 2), key=lambda it: it["pid"] != first.pid)
     assert one["imported"] == other["imported"]
@@ -209,11 +209,11 @@ def test_what_is_forked_has_the_imports_made_and_nothing_of_one_process(
 def test_exit_codes_of_processes_that_outlive_the_fork_server_are_unknown(
     fork_server: ForkServer, output: IO[bytes], directory: Path
 ) -> None:
-    process = fork_server.launch(["it_is", "wait"], {}, output)
+    process = fork_server.fork(["it_is", "wait"], {}, output)
     said(directory)
     os.kill(fork_server.pid, signal.SIGKILL)
     with pytest.raises(ForkServerGoneError):
-        fork_server.launch(["it_is", "0"], {}, output)
+        fork_server.fork(["it_is", "0"], {}, output)
     with pytest.raises(ForkServerGoneError):
         fork_server.is_ready(0.0)
     assert process.poll() is None
@@ -223,10 +223,10 @@ def test_exit_codes_of_processes_that_outlive_the_fork_server_are_unknown(
     assert process.wait(30) == UNKNOWN
 
 
-def test_it_is_deaf_to_those_who_ask_its_group_to_leave(fork_server: ForkServer, output: IO[bytes]) -> None:
+def test_the_fork_server_ignores_signals_to_its_group(fork_server: ForkServer, output: IO[bytes]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         os.killpg(fork_server.pid, number)
-    assert fork_server.launch(["it_is", "3"], {}, output).wait(30) == 3
+    assert fork_server.fork(["it_is", "3"], {}, output).wait(30) == 3
 
 
 OWNER = """
@@ -238,7 +238,7 @@ time.sleep(60)
 """
 
 
-def test_it_ends_with_its_owner(directory: Path) -> None:
+def test_the_fork_server_ends_with_its_owner(directory: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         pid = int(owner.stdout.readline())
@@ -246,13 +246,13 @@ def test_it_ends_with_its_owner(directory: Path) -> None:
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
 
-def test_it_can_be_closed_in_the_middle_of_its_imports(directory: Path) -> None:
+def test_the_fork_server_can_be_closed_during_its_imports(directory: Path) -> None:
     fork_server = ForkServer()
     fork_server.close()
     assert not Path(f"/proc/{fork_server.pid}").exists()
 
 
-def test_it_forks_nothing_beside_threads_that_came_with_the_interpreter(directory: Path) -> None:
+def test_the_fork_server_does_not_fork_if_other_threads_run(directory: Path) -> None:
     (directory / "sitecustomize.py").write_text(
         "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
     )
@@ -263,9 +263,7 @@ def test_it_forks_nothing_beside_threads_that_came_with_the_interpreter(director
 
 
 @pytest.mark.parametrize("lacking", [(subprocess, "Popen"), (os, "pidfd_open")], ids=lambda it: str(it[1]))
-def test_a_command_goes_on_without_one_that_cannot_be_had(
-    monkeypatch: pytest.MonkeyPatch, lacking: tuple[object, str]
-) -> None:
+def test_a_command_goes_on_without_a_fork_server(monkeypatch: pytest.MonkeyPatch, lacking: tuple[object, str]) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError(errno.EAGAIN, "no")
 
@@ -274,7 +272,7 @@ def test_a_command_goes_on_without_one_that_cannot_be_had(
         assert fork_server is None
 
 
-def test_a_machine_with_no_room_for_another_process_says_so(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+def test_a_fork_that_fails_raises_os_error(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     def fork() -> int:
         raise BlockingIOError(errno.EAGAIN, "no")
 

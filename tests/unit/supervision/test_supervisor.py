@@ -1,4 +1,4 @@
-"""The supervisor, with stubs for worker processes and a clock that the test moves."""
+"""The supervisor restarts and ends worker processes; stubs stand in for them, and the test moves the clock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPTIONS = WorkerOptions(
     paths=("eval_it.py",), storage=None, broker=Broker("redis://:hunter2@host"), queues=("q",), slots=7
 )
 
-# Reports that it is ready, and leaves when it is asked to. Each line in one piece: several processes share the file.
+# Reports that it is ready, and leaves on SIGTERM. Each line in one piece: processes share the file.
 REPORT = """
 import json, os, signal, sys, time
 def report(text):
@@ -48,7 +48,7 @@ DEAF = OBEDIENT.replace("signal.signal(signal.SIGTERM, leave)", "signal.signal(s
 
 
 class Bench:
-    """A supervisor of stubs, and what it says."""
+    """A supervisor of stubs, and its messages."""
 
     def __init__(self, store: Store, script: str, processes: int, **settings: Any) -> None:
         self.clock = Clock()
@@ -59,7 +59,7 @@ class Bench:
             OPTIONS,
             processes,
             store,
-            told=self.said.append,
+            on_message=self.said.append,
             output=self.printed.append,
             command=self.command,
             clock=self.clock,
@@ -70,7 +70,7 @@ class Bench:
         return ["env", f"NUMBER={number}", sys.executable, "-S", "-c", self.script]
 
     def ready(self, count: int) -> None:
-        """Wait until so many processes have said that they are there, all in all."""
+        """Wait until so many processes have reported, in all."""
         wait_for(lambda: sum(line.startswith("ready") for line in self.printed) >= count)
 
     def pid(self) -> int:
@@ -87,7 +87,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_CHECK_SECONDS", 0.01)
 
 
 Start = Callable[..., Bench]
@@ -108,12 +108,12 @@ def start(store: Store) -> Iterator[Start]:
     for bench in benches:
         for pid in bench.supervisor.pids():
             os.kill(pid, signal.SIGKILL)
-        # One that the test has stopped has no thread any more.
+        # A supervisor that the test has stopped has no thread any more.
         if bench.supervisor._thread.is_alive():
             bench.supervisor.stop()
 
 
-def test_as_many_as_told_are_started_each_with_its_number(start: Start) -> None:
+def test_starts_the_given_number_of_processes_each_with_its_number(start: Start) -> None:
     bench = start(processes=3)
     bench.ready(3)
     assert sorted(bench.printed) == ["ready 1", "ready 2", "ready 3"]
@@ -124,7 +124,7 @@ def test_as_many_as_told_are_started_each_with_its_number(start: Start) -> None:
 SEEING = OBEDIENT.replace("os.environ['NUMBER']", "os.environ['NUMBER'] + ' ' + os.environ['CUDA_VISIBLE_DEVICES']")
 
 
-def test_devices_are_dealt_in_turn_and_kept(start: Start) -> None:
+def test_devices_are_assigned_in_turn_and_kept(start: Start) -> None:
     bench = start(SEEING, processes=3, devices=("4", "GPU-1"))
     bench.ready(3)
     assert sorted(bench.printed) == ["ready 1 4", "ready 2 GPU-1", "ready 3 4"]
@@ -135,7 +135,7 @@ def test_devices_are_dealt_in_turn_and_kept(start: Start) -> None:
     assert bench.printed[3:] == ["ready 2 GPU-1"]
 
 
-def test_one_that_was_killed_is_started_again_with_growing_pauses(start: Start) -> None:
+def test_a_killed_process_is_restarted_with_growing_pauses(start: Start) -> None:
     bench = start()
     for died, pause in enumerate([1, 2, 4, 8, 16, 32, 60, 60], start=1):
         bench.ready(died)
@@ -150,7 +150,7 @@ def test_one_that_was_killed_is_started_again_with_growing_pauses(start: Start) 
     bench.ready(9)
 
 
-def test_one_that_has_worked_for_a_while_is_replaced_soon(start: Start) -> None:
+def test_a_process_that_has_worked_for_a_while_is_replaced_soon(start: Start) -> None:
     bench = start()
     for died, lived in enumerate([0, 100, 100, 0], start=1):
         bench.ready(died)
@@ -161,7 +161,7 @@ def test_one_that_has_worked_for_a_while_is_replaced_soon(start: Start) -> None:
     assert [line.rpartition(" in ")[2] for line in bench.said] == ["1 s", "0.5 s", "0.5 s", "1 s"]
 
 
-def test_one_that_leaves_by_itself_has_refused_however_long_it_took(start: Start) -> None:
+def test_a_process_that_leaves_by_itself_has_refused_work(start: Start) -> None:
     bench = start()
     for died in (1, 2, 3):
         bench.ready(died)
@@ -174,7 +174,7 @@ def test_one_that_leaves_by_itself_has_refused_however_long_it_took(start: Start
     ]
 
 
-def test_the_others_are_left_alone(start: Start) -> None:
+def test_other_processes_are_not_restarted(start: Start) -> None:
     bench = start(processes=3)
     bench.ready(3)
     before = bench.supervisor.pids()
@@ -188,7 +188,7 @@ def test_the_others_are_left_alone(start: Start) -> None:
     assert sorted(bench.printed)[-2:] == ["ready 2", "ready 3"]
 
 
-def test_a_death_is_in_the_store_and_what_it_held_is_free(start: Start, store: Store) -> None:
+def test_an_exit_is_recorded_and_its_rows_are_released(start: Start, store: Store) -> None:
     bench = start()
     bench.ready(1)
     pid = bench.pid()
@@ -201,7 +201,7 @@ def test_a_death_is_in_the_store_and_what_it_held_is_free(start: Start, store: S
     assert store.workers.live() == []
 
 
-def test_a_store_that_is_away_keeps_nobody_from_living(
+def test_processes_are_restarted_while_the_store_is_unavailable(
     start: Start, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = start()
@@ -221,13 +221,13 @@ def test_a_store_that_is_away_keeps_nobody_from_living(
     wait_for(lambda: bench.said)
     bench.clock.now += 2
     bench.ready(2)
-    # It is told when the store is back.
+    # The exit is recorded once the store is back.
     assert len(store.workers.live()) == 1
     monkeypatch.setattr(store.workers, "end_process", end_process)
     wait_for(lambda: store.workers.live() == [])
 
 
-def test_a_process_that_cannot_be_started_now_is_tried_later(start: Start) -> None:
+def test_a_start_that_fails_is_tried_again_later(start: Start) -> None:
     bench = start()
     bench.ready(1)
     command = bench.supervisor._command
@@ -236,53 +236,53 @@ def test_a_process_that_cannot_be_started_now_is_tried_later(start: Start) -> No
     wait_for(lambda: len(bench.said) == 1)
     bench.clock.now += 1
     wait_for(lambda: len(bench.said) == 2)
-    assert "cannot be started: No such file or directory; the next attempt is in 2 s" in bench.said[1]
+    assert "cannot be started: No such file or directory; the next try is in 2 s" in bench.said[1]
     bench.supervisor._command = command
     bench.clock.now += 2
     bench.ready(2)
 
 
-def test_stop_waits_until_all_have_left_in_order(start: Start) -> None:
+def test_stop_waits_until_all_processes_have_left(start: Start) -> None:
     slow = OBEDIENT.replace('    os.write(1, b"leaving\\n")', '    time.sleep(0.3); os.write(1, b"leaving\\n")')
     bench = start(slow, processes=2)
     bench.ready(2)
     begin = time.monotonic()
     bench.supervisor.stop()
     assert time.monotonic() - begin >= 0.3
-    # To the last line, and nobody was started in their place.
+    # They print their last lines, and no process was started in their place.
     assert bench.printed.count("leaving") == 2
     assert bench.supervisor.pids() == []
     assert bench.supervisor.exit_codes() == [0, 0]
     assert bench.said == []
 
 
-def test_those_who_are_dismissed_are_asked_once_and_waited_for_later(start: Start, tmp_path: Path) -> None:
+def test_drained_processes_are_asked_once_and_awaited_by_stop(start: Start, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     waits = f"    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n    os._exit(0)"
     bench = start(OBEDIENT.replace("    os._exit(0)", waits), processes=2)
     bench.ready(2)
     pids = bench.supervisor.pids()
-    bench.supervisor.dismiss()
-    bench.supervisor.dismiss()
+    bench.supervisor.drain()
+    bench.supervisor.drain()
     assert bench.supervisor.pids() == pids
     gate.touch()
     bench.supervisor.stop()
-    # Each says so whenever it is asked. And nobody was started in their place.
+    # Each prints a line per signal. No process was started in their place.
     assert bench.printed.count("leaving") == 2
     assert bench.supervisor.exit_codes() == [0, 0]
 
 
-def test_those_that_do_not_leave_are_killed_and_that_is_said(start: Start) -> None:
+def test_processes_that_do_not_leave_are_killed_and_reported(start: Start) -> None:
     bench = start(DEAF, processes=2)
     bench.ready(2)
     pids = bench.supervisor.pids()
     with pytest.raises(WorkerError, match=r"did not leave within 0\.2 s") as raised:
-        bench.supervisor.stop(patience=0.2)
+        bench.supervisor.stop(timeout=0.2)
     assert all(str(pid) in raised.value.message for pid in pids)
     assert bench.supervisor.exit_codes() == [-signal.SIGKILL] * 2
 
 
-def test_stop_does_not_wait_for_one_that_is_to_be_started_later(start: Start) -> None:
+def test_stop_does_not_wait_for_a_pending_restart(start: Start) -> None:
     bench = start()
     bench.ready(1)
     os.kill(bench.pid(), signal.SIGKILL)
@@ -292,7 +292,7 @@ def test_stop_does_not_wait_for_one_that_is_to_be_started_later(start: Start) ->
     assert bench.supervisor.pids() == []
 
 
-def test_lines_are_passed_on_whole_and_in_order_from_both_streams(start: Start) -> None:
+def test_lines_of_both_streams_are_passed_on_complete_and_in_order(start: Start) -> None:
     script = OBEDIENT.replace(
         "while True:",
         """
@@ -312,8 +312,8 @@ while True:""",
     assert bench.printed[-1] == "no newline at the endleaving"
 
 
-def test_a_process_that_prints_much_is_not_held_up(start: Start) -> None:
-    # A pipe would be full, in the middle of a row.
+def test_a_process_that_prints_much_is_not_blocked(start: Start) -> None:
+    # A pipe would be full in the middle of a row.
     script = """
 import os, signal, time
 os.set_blocking(1, False)
@@ -330,7 +330,7 @@ while True:
     assert len(bench.printed[1]) == 1_000_000
 
 
-def test_processes_have_their_options_by_the_environment_and_a_session_of_their_own(start: Start) -> None:
+def test_processes_get_options_from_the_environment_and_a_session_of_their_own(start: Start) -> None:
     script = f"""
 import os, json
 options = json.loads(os.environ[{VARIABLE!r}])
@@ -347,7 +347,7 @@ def test_the_command_line_of_a_worker_process_holds_no_secret() -> None:
     assert command == [sys.executable, "-m", "doteval.worker", "worker-3@%h", "INFO"]
 
 
-# Cannot start, and says why; the second one cannot even say that.
+# Cannot start: the first one reports why, the second one does not.
 BROKEN = f"""{REPORT}
 print("no driver", os.environ["NUMBER"], flush=True)
 if os.environ["NUMBER"] == "1":
@@ -359,12 +359,12 @@ sys.exit(5)
 def fail_to_start(bench: Bench, times: int) -> None:
     """Wait until all worker processes have tried to start so many times."""
     for _ in range(times):
-        before, processes = len(bench.said), len(bench.supervisor._places)
+        before, processes = len(bench.said), len(bench.supervisor._replicas)
         bench.clock.now += 100
         wait_for(lambda before=before, all_=processes: len(bench.said) >= before + all_)  # type: ignore[misc]
 
 
-def test_worker_processes_that_cannot_start_are_tried_three_times_before_that_is_hopeless(start: Start) -> None:
+def test_a_start_is_hopeless_after_three_tries_of_each_process(start: Start) -> None:
     bench = start(BROKEN, processes=2)
     fail_to_start(bench, 2)
     assert bench.supervisor.hopeless_start() is None
@@ -378,8 +378,8 @@ def test_worker_processes_that_cannot_start_are_tried_three_times_before_that_is
     assert {line.strip() for line in lines} == {"no driver 1", "no driver 2"}
 
 
-def test_a_process_that_cannot_start_is_tried_later_each_time_however_long_it_took(start: Start) -> None:
-    # Each lives for longer than one that has worked would need to be replaced at once.
+def test_failed_starts_have_growing_pauses_however_long_they_took(start: Start) -> None:
+    # Each lives longer than _SHORT_LIFE_SECONDS.
     bench = start(OBEDIENT.replace("report('{\"ready\": true}')", ""))
     for died in (1, 2, 3):
         bench.ready(died)
@@ -390,7 +390,7 @@ def test_a_process_that_cannot_start_is_tried_later_each_time_however_long_it_to
     assert [line.rpartition(" in ")[2] for line in bench.said] == ["1 s", "2 s", "4 s"]
 
 
-def test_there_is_hope_once_one_process_was_ready(start: Start) -> None:
+def test_a_start_is_not_hopeless_once_one_process_was_ready(start: Start) -> None:
     bench = start(processes=2)
     bench.ready(2)
     bench.script = BROKEN
@@ -402,7 +402,7 @@ def test_there_is_hope_once_one_process_was_ready(start: Start) -> None:
     assert bench.supervisor.hopeless_start() is None
 
 
-def test_a_process_that_becomes_ready_at_last_has_no_failed_start(start: Start) -> None:
+def test_a_process_that_becomes_ready_has_no_failed_start(start: Start) -> None:
     bench = start(BROKEN)
     fail_to_start(bench, 3)
     assert bench.supervisor.hopeless_start() is not None
