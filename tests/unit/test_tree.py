@@ -1,8 +1,9 @@
-"""The limits that keep the repository readable: sizes of modules and classes, and no circles of imports."""
+"""The limits that keep the repository readable: sizes, no circles of imports, unique names of classes."""
 
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def test_no_class_is_too_long() -> None:
                 if lines >= LINES_OF_A_CLASS:
                     too_long[f"{name_of(path)}: {node.name}"] = lines
     assert too_long == {}
+
+
+def test_no_class_name_is_defined_twice() -> None:
+    places = defaultdict(list)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in parsed(path).body:
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(name_of(path))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
