@@ -12,7 +12,7 @@ Others judge it by the age of the last one, on the store's clock. The limits dep
 - `OBSERVATION_GAP_SECONDS` is more than two of the dispatcher's looks, which are `DISPATCH_SECONDS` apart. After a
   longer gap, while the store or the broker was away, a queue must be seen drained anew.
 - `QUEUE_UNSERVED_SECONDS` is less than `DEAD_AFTER_SECONDS`, and longer than a worker service takes to start: the user
-  is told of a queue without workers.
+  sees a note about a queue without workers.
 - `DEAD_AFTER_SECONDS` is several times the freshness of a report. Rows of a dead process are published again; if it was
   only slow, they run twice, and the first result wins.
 - A lease in the reply cache belongs to a process that renews it every `LEASE_RENEW_SECONDS`. `LEASE_SECONDS` allows
@@ -40,7 +40,7 @@ HELD_ROWS_FRESH_SECONDS: Final = 3.0
 QUEUE_DRAINED_SECONDS: Final = 3.0
 # Two looks at a queue that are further apart say nothing about the time in between.
 OBSERVATION_GAP_SECONDS: Final = 5.0
-# A user who waits is told of a queue that no worker process has served for so long.
+# A user who waits gets a note about a queue that no worker process has served for so long.
 QUEUE_UNSERVED_SECONDS: Final = 10.0
 # A process without a heartbeat for so long is dead.
 DEAD_AFTER_SECONDS: Final = 15.0

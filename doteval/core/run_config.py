@@ -137,9 +137,9 @@ class RunConfig:
     def with_budget(self, budget: Budget) -> Self:
         return replace(self, max_requests=budget.requests, max_tokens=budget.tokens, max_cost=budget.cost)
 
-    def concurrency_in(self, told: int | None) -> int | None:
-        """How many calls run at once in a process whose command says `told`, None if nobody has said so."""
-        return self.concurrency if self.concurrency_is_own else told or self.concurrency
+    def concurrency_in(self, of_process: int | None) -> int | None:
+        """How many calls run at once in a process with this concurrency of its own (None: it has none)."""
+        return self.concurrency if self.concurrency_is_own else of_process or self.concurrency
 
     def to_json(self) -> dict[str, Any]:
         """The stored form: plain values, with the version."""

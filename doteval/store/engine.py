@@ -266,7 +266,7 @@ def _uri(path: Path) -> str:
     directory = _writable(path.parent)
     if not path.exists() or (_writable(path) and directory):
         return uri
-    # For a write-ahead log SQLite creates another file in the directory, unless it is told that nobody writes.
+    # For a write-ahead log SQLite creates another file in the directory, unless `immutable` says that nobody writes.
     logged = path.with_name(f"{path.name}-shm").exists()
     return f"{uri}?mode=ro" if directory or logged else f"{uri}?mode=ro&immutable=1"
 

@@ -192,7 +192,7 @@ class GroupWriter:
                     return
                 self._store_group(group)
                 self._settle(group)
-        except BaseException as error:  # noqa: BLE001 (callers that wait must be told)
+        except BaseException as error:  # noqa: BLE001 (passed on to callers that wait)
             with self._settled_some:
                 self._fatal_error = error
                 self._last_error = f"the writer of results has died: {type(error).__name__}"

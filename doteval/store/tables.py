@@ -92,7 +92,7 @@ class ResultTable(SQLModel, table=True):
     """The result of one row and sample: the first that was stored, or the one after a retry.
 
     retry: marks a failed result that is to be replaced. The row counts as pending, and its error stays visible.
-    execution: names the execution, so that its usage can be told from that of repeated work.
+    execution: names the execution, which separates its usage from that of repeated work.
     """
 
     __tablename__ = "result"

@@ -320,7 +320,7 @@ def test_a_forked_child_opens_its_own_connections(store: Store) -> None:
         try:
             written = store.results.write(results(evaluation, rows(1)), None)
             os._exit(0 if written == 1 else 1)
-        except BaseException:  # noqa: BLE001 (told by the exit code)
+        except BaseException:  # noqa: BLE001 (reported by the exit code)
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert store.results.write(results(evaluation, rows(2)), None) == 1

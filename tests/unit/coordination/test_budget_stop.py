@@ -52,6 +52,7 @@ def test_nothing_is_published_once_the_experiment_has_spent_its_budget(
     assert dispatcher.publish(evaluation) == 0
     stopped = stop(dispatcher, clock, evaluation)
     assert (stopped.status, stopped.reason) == (EvaluationStatus.CANCELLED, REASON)
+    assert stopped.end_cause is EvaluationEnd.BUDGET_USED_UP
     assert stopped.stopped_at_budget
     assert queue.published == []
     assert dispatcher.publish(other) == 2

@@ -10,7 +10,7 @@ import pytest
 from doteval.coordination.dispatcher import Dispatcher
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.results import Outcome, RowStatus
-from doteval.core.states import LoadFailureKind
+from doteval.core.states import EvaluationEnd, LoadFailureKind
 from doteval.store import EVALUATION_FILES, NewResult, Store
 from doteval.submission.follow import Following
 from doteval.supervision.supervisor import Supervisor
@@ -92,6 +92,7 @@ def test_an_evaluation_that_no_live_worker_can_load_fails(store: Store, dispatch
     settled = dispatcher.settle(evaluation)
     assert settled.status is EvaluationStatus.FAILED
     assert settled.reason == "model failed on every worker process: RuntimeError: no GPU"
+    assert settled.end_cause is EvaluationEnd.FIXTURES_FAILED
 
 
 def test_a_worker_that_loads_or_has_left_or_listens_elsewhere_decides_nothing(
@@ -119,6 +120,7 @@ def test_an_evaluation_whose_fixtures_skip_everywhere_is_completed_as_skipped(
     fail_load(store, worker(store), evaluation, "no GPU here", LoadFailureKind.SKIPPED)
     settled = dispatcher.settle(evaluation)
     assert (settled.status, settled.reason) == (EvaluationStatus.COMPLETED, "skipped: no GPU here")
+    assert settled.end_cause is EvaluationEnd.SKIPPED
 
 
 def test_those_that_take_turns_in_loading_and_failing_do_not_go_on_for_ever(

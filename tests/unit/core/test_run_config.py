@@ -101,7 +101,7 @@ def test_values_of_options_become_a_configuration() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "told", "expected"),
+    ("config", "of_process", "expected"),
     [
         (RunConfig(), None, None),
         (RunConfig(), 5, 5),
@@ -111,6 +111,6 @@ def test_values_of_options_become_a_configuration() -> None:
     ],
 )
 def test_the_decorator_decides_how_many_calls_run_at_once_before_the_command_does(
-    config: RunConfig, told: int | None, expected: int | None
+    config: RunConfig, of_process: int | None, expected: int | None
 ) -> None:
-    assert config.concurrency_in(told) == expected
+    assert config.concurrency_in(of_process) == expected

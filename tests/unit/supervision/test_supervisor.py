@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from doteval.core.broker_url import Broker
+from doteval.core.states import WorkerEnd
 from doteval.errors import StoreError, WorkerError
 from doteval.store import Store, WorkerInfo
 from doteval.supervision import supervisor as module
@@ -198,6 +199,7 @@ def test_an_exit_is_recorded_and_its_rows_are_released(start: Start, store: Stor
     (worker,) = store.workers.all()
     assert worker.left_at is not None
     assert worker.reason == "was killed by SIGKILL"
+    assert (worker.end_cause, worker.exit_code) == (WorkerEnd.KILLED, -9)
     assert store.workers.live() == []
 
 
