@@ -58,7 +58,7 @@ def test_postgresql_ends_a_transaction_of_ours_in_a_deadlock(
 
 
 def deadlock(postgres: PostgresServer, let_results_come: Callable[[], None]) -> None:
-    """Have a transaction that stores results wait for us, and wait for it ourselves, with the greater patience."""
+    """Make a transaction that stores results and this one wait for each other. This one gives up later."""
     with psycopg.connect(postgres.url) as other, psycopg.connect(postgres.url, autocommit=True) as looking:
         other.execute("SET deadlock_timeout = '60s'")
         # What a transaction with results changes last.

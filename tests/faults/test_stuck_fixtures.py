@@ -161,7 +161,7 @@ def test_threads_that_rows_leave_behind(project: Project) -> None:
     project.write("eval_it.py", LEFT_BEHIND)
     begin = time.monotonic()
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
-    # Without the patience that a teardown has.
+    # Without waiting as long as a fixture's teardown may take.
     assert time.monotonic() - begin < 45
     assert counted(project, 20) == 0
 

@@ -213,7 +213,7 @@ def test_submissions_with_private_brokers_that_share_a_store_keep_their_rows_apa
         project.started("submit", "eval_two.py", "--experiment", "two", *ALONE) as second,
     ):
         wait_until(lambda: len([worker for worker in project.workers() if worker.state == "ready"]) == 2, what="both")
-        # While the rows of both are there to be published, by whoever thinks that they are theirs.
+        # While rows of both experiments are pending, either submitter could publish them.
         queues = [worker.info.queues for worker in project.workers()]
         let_go(project)
         assert (first.wait(60), second.wait(60)) == (0, 0), project.output()
@@ -230,8 +230,8 @@ def test_a_submission_with_a_private_broker_waits_for_another_of_the_same_experi
     with project.started("submit", "eval_it.py", "--experiment", "x", *ALONE) as first:
         reached(project, 10)
         with project.started("submit", "eval_it.py", "--experiment", "x", *ALONE) as second:
-            told = "eval_steady of the experiment 'x' is being run by local-1@"
-            wait_until(lambda: told in project.output(), what="the waiting of the second")
+            message = "eval_steady of the experiment 'x' is being run by local-1@"
+            wait_until(lambda: message in project.output(), what="the waiting of the second")
             let_go(project)
             assert second.wait(60) == 0, project.output()
         assert first.wait(60) == 0, project.output()

@@ -133,12 +133,12 @@ from doteval import Score, foreach
 async def eval_killed(i):
     tell(f"begin {i}")
     await asyncio.sleep(0.02)
-    if i == 7 and deaths() < DEATHS:
+    if i == 7 and kills_so_far() < KILLS:
         tell("death")
         os.kill(os.getpid(), signal.SIGKILL)
     return Score("ok", True, ["accuracy"])
 
-def deaths():
+def kills_so_far():
     return sum(line.endswith(" death") for line in open("events.log").read().splitlines())
 """
 
@@ -149,7 +149,7 @@ def test_a_row_killed_as_for_want_of_memory_says_so_and_a_retry_gives_it_all_its
     Real memory pressure needs a cgroup of the test's own, which only some machines grant; what doteval sees of it
     is the same: a process that is gone, by signal 9.
     """
-    project.write("eval_it.py", KILLED.replace("DEATHS", "3"))
+    project.write("eval_it.py", KILLED.replace("KILLS", "3"))
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--max-crashes", "2")
     records = project.records("x")["eval_killed"]
     assert len(records) == 30
