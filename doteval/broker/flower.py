@@ -1,4 +1,4 @@
-"""Flower, with the settings that suit row tasks."""
+"""Runs Flower with settings that suit row tasks."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from doteval.broker.celery_app import celery_app
 from doteval.core.broker_url import Broker
 from doteval.errors import UsageError
 
-# Flower keeps 5 KB of each task, and its memory gets holes while others come and go: with the newest 10,000 its
-# process took 330 MB when 200,000 had passed (`make bench ARGS=flower`), with 20,000 it took 400 MB.
+# Flower keeps 5 KB of each task, and its memory fragments as tasks come and go: with the newest 10,000 tasks its
+# process took 330 MB after 200,000 tasks (`make bench ARGS=flower`), with 20,000 it took 400 MB.
 MOST_TASKS = 10_000
-# Row tasks come with a range and the experiment as arguments, and with counts as their result.
+# The arguments of a row task show its range and its experiment, the result shows counts.
 COLUMNS = "name,args,state,received,runtime,result,worker,uuid"
-# How often what Flower knows is written to its file: what a kill of Flower can lose.
+# How often Flower writes its file. It loses as much when it is killed.
 _SAVE_MILLISECONDS = 60_000
-# Seconds after which a worker process that has left is no longer shown.
+# Flower stops showing a worker process so many seconds after it has left.
 _PURGE_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
 class FlowerOptions:
-    """What `doteval flower` was told.
+    """The options of ``doteval flower``.
 
-    `auth` is ``user:password``, None for no question asked; `state` the file in which Flower keeps what it
-    knows, None to forget it at the end. Raises UsageError for an address that others reach without `auth`.
+    auth: ``user:password``, None for no password.
+    state: the file in which Flower keeps its tasks, None to lose them when it ends.
+
+    Raises UsageError: for an address that other machines reach, without `auth`.
     """
 
     broker: Broker
@@ -58,7 +60,7 @@ class FlowerOptions:
 def serve_flower(options: FlowerOptions) -> None:
     """Run Flower in this process until SIGTERM or Ctrl-C."""
     if options.auth is not None:
-        # By the environment: everyone can read a command line.
+        # In the environment, since every user can read a command line.
         os.environ["FLOWER_BASIC_AUTH"] = options.auth
     celery_app(options.broker, options.queue).start(argv=["--quiet", "flower", *flower_arguments(options)])
 

@@ -1,4 +1,4 @@
-"""Looking at a broker: whether it keeps what it is given, and what its clock says."""
+"""Looks at a Redis broker: its version, its clock, and whether it keeps its messages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from doteval.errors import BrokerError
 
 @dataclass(frozen=True, slots=True)
 class RedisFacts:
-    """A Redis as it says itself. A setting is None where the server does not tell it, as managed ones may.
+    """What a Redis reports about itself.
 
-    `clock_offset` is by how many seconds its clock is ahead of this machine's.
+    clock_offset: seconds by which its clock is ahead of this machine's.
+    maxmemory_policy, appendonly: settings; None if the server does not report them, as managed ones may not.
     """
 
     version: str
@@ -28,9 +29,9 @@ class RedisFacts:
 
 
 def inspect_redis(broker: Broker, queue: str) -> RedisFacts | None:
-    """What a Redis says of itself; None if the broker is none.
+    """Ask a broker about itself. Returns None if it is not a Redis.
 
-    Raises BrokerError if it cannot be reached.
+    Raises BrokerError: if it cannot be reached.
     """
     if not broker.answers_redis_commands:
         return None
@@ -52,6 +53,6 @@ def _setting(client: Any, name: str) -> str | None:
     try:
         found = client.config_get(name)
     except redis.ResponseError:
-        # Managed servers don't let their clients ask.
+        # Managed servers forbid the command.
         return None
     return str(found[name]) if name in found else None

@@ -1,4 +1,4 @@
-"""Publishing row tasks."""
+"""Publishes row tasks, counts those that wait, and renews the leases of those that run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from doteval.broker.messages import TASK_NAME, RowTask
 from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError
 
-# Seconds until a broker that does not answer counts as unreachable.
+# A broker that does not answer within so many seconds counts as unreachable.
 _CONNECT_SECONDS = 5
 
 
 class Publisher:
     """Sends row tasks to queues of a broker, over one connection. Safe to use from several threads.
 
-    `queue` is the one that is meant where none is named. It connects when it must, and again after a failure.
+    It connects with the first request, and again after a failure. All methods that need the broker raise BrokerError
+    if it cannot be reached.
+
+    queue: the default queue.
+    visibility_timeout: seconds.
     """
 
     def __init__(self, broker: Broker, queue: str, visibility_timeout: int = VISIBILITY_TIMEOUT) -> None:
@@ -31,14 +35,14 @@ class Publisher:
         self._broker = broker
         self._app: Celery = celery_app(broker, queue, visibility_timeout)
         self._connection: Any = None
-        # For questions and leases, every second or two: to open one takes longer than to ask.
+        # Kept open for `queued` and `renew`, called every second or two: opening one takes longer than a request.
         self._channel: Any = None
-        # A connection serves one thread at a time.
+        # A kombu connection serves one thread at a time.
         self._lock = threading.Lock()
 
     @property
     def is_pull_based(self) -> bool:
-        """Whether worker processes ask for each message, when they want it; else they are sent what they may hold."""
+        """Whether worker processes fetch each message when they want it; else the broker sends what they may hold."""
         return self._broker.is_pull_based
 
     def connect(self) -> None:
@@ -55,7 +59,10 @@ class Publisher:
         fair_queue: int = 0,
         queue: str | None = None,
     ) -> int:
-        """Send row tasks on a lane; returns how many. Raises BrokerError if the broker cannot be reached."""
+        """Send row tasks to a fair queue of a queue. Returns how many.
+
+        experiment, evaluation: names that Flower shows.
+        """
         count = 0
         with self._lock:
             name = self._known(queue, fair_queue)
@@ -79,10 +86,7 @@ class Publisher:
         return count
 
     def queued(self, fair_queue: int | None = None, *, queue: str | None = None) -> int:
-        """How many messages wait on a lane of a queue, or on all of them, not counting those that workers hold.
-
-        Raises BrokerError if the broker cannot be reached.
-        """
+        """How many messages wait in a fair queue of a queue, or in all of them. Held messages do not count."""
         with self._lock:
             connection = self._connected()
             try:
@@ -92,7 +96,7 @@ class Publisher:
                 raise self._lost(error) from error
 
     def _known(self, queue: str | None, fair_queue: int) -> str:
-        """The broker's name of a lane, after which our app knows how to declare it."""
+        """The broker's name for a fair queue. The app knows afterwards how to declare it."""
         queues, name = self._app.amqp.queues, fair_queue_name(queue or self.queue, fair_queue)
         if name not in queues:
             for each in declared_queues(queue or self.queue, self._broker):
@@ -104,17 +108,18 @@ class Publisher:
             queue = self._app.amqp.queues[name](self._opened())
             return int(queue.queue_declare(passive=True).message_count)
         except (ChannelError, *self._connection.channel_errors):
-            # Nothing has been sent yet, so there is no queue, or on Redis nothing waits.
+            # There is no such queue: nothing was sent to it yet, or, on Redis, nothing waits in it.
             if not self._broker.is_pull_based:
-                # The broker has closed the channel over it.
+                # RabbitMQ closes the channel with this error.
                 self._channel = None
             return 0
 
     def renew(self, leases: Sequence[str]) -> None:
-        """Tell Redis that messages are still being worked on, so that it does not hand them out again.
+        """Renew the leases of messages that are still being worked on, so that Redis does not deliver them again.
 
-        `leases` are delivery tags. Other brokers notice by the connection and need no telling. Raises
-        BrokerError if the broker cannot be reached.
+        leases: delivery tags.
+
+        Does nothing for brokers without leases, which notice a dead worker process by its connection.
         """
         if not leases or not self._broker.has_leases:
             return
@@ -122,13 +127,14 @@ class Publisher:
             connection = self._connected()
             try:
                 channel = self._opened()
-                # kombu keeps the time of each delivery here, and restores what is older than the
-                # visibility timeout. XX: one that was acknowledged meanwhile must not come back.
+                # kombu keeps the time of each delivery here, and restores messages older than the visibility
+                # timeout. XX: a message that was acknowledged meanwhile must not come back.
                 channel.client.zadd(channel.unacked_index_key, dict.fromkeys(leases, time.time()), xx=True)
             except (OperationalError, OSError, *connection.connection_errors) as error:
                 raise self._lost(error) from error
 
     def close(self) -> None:
+        """Close the connection."""
         with self._lock:
             self._release()
 
@@ -136,18 +142,18 @@ class Publisher:
         if self._connection is None:
             connection: Any = None
             try:
-                # Set before it is connected, so that `_lost` releases it.
+                # Assigned before it is connected, so that `_lost` releases it.
                 connection = self._connection = self._app.connection_for_write()
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_SECONDS)
             except (ValueError, KeyError, ImportError) as error:
                 self._release()
-                # Without the error's text, which may quote a part of the password.
+                # The error's own text may quote a part of the password.
                 raise BrokerError(
                     f"the broker URL {self._broker} cannot be used ({type(error).__name__})",
                     remedy="It should look like redis://host:6379/0; in a password, write / as %2F and @ as %40.",
                 ) from None
             except (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
-                # The last are what RabbitMQ says when it refuses a password or a virtual host.
+                # RabbitMQ reports a refused password or virtual host as a channel error.
                 raise self._lost(error) from error
         return self._connection
 

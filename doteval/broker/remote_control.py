@@ -1,4 +1,4 @@
-"""Words to worker processes that are alive, over the broker."""
+"""Sends commands to live worker processes over the broker."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ _ANSWER_SECONDS = 5.0
 
 
 def ask_to_drain(broker: Broker, queue: str, names: Sequence[str]) -> list[str]:
-    """Ask worker processes, by the names that Celery knows them by, to leave with their whole service.
+    """Ask worker processes to leave, each with its whole service.
 
-    Returns the names of those that said they will. Raises BrokerError if the broker cannot be reached.
+    names: the names by which Celery knows them.
+
+    Returns the names of those that agreed.
+
+    Raises BrokerError: if the broker cannot be reached.
     """
     app = celery_app(broker, queue)
     try:
@@ -32,4 +36,4 @@ def ask_to_drain(broker: Broker, queue: str, names: Sequence[str]) -> list[str]:
         ) from error
     finally:
         app.close()
-    return sorted(name for answer in answers or () for name, said in answer.items() if "ok" in said)
+    return sorted(name for answer in answers or () for name, reply in answer.items() if "ok" in reply)

