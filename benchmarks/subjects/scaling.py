@@ -62,7 +62,7 @@ class Fleet:
 
     @property
     def rows_a_task(self) -> int:
-        return task_size(ROWS, self.seconds, slots=SLOTS, at_once=[self.in_flight] * PROCESSES, asked=True).rows
+        return task_size(ROWS, self.seconds, slots=SLOTS, at_once=[self.in_flight] * PROCESSES, pull_based=True).rows
 
 
 def measure(bench: Bench) -> None:

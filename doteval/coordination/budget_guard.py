@@ -1,8 +1,8 @@
-"""Budgets, asked of the result store: whether an experiment has spent what it may.
+"""The budget guard: asks the result store whether an experiment has spent its budget.
 
-Every call asks a gate before it begins. While much is left, the gate asks the store a few times a second. When
-what is left may soon be spent, it asks for every call, and only after the rows that have ended in this process
-are stored. So what is spent beyond the budget is spent by rows that were in flight when it was used up.
+Every call asks the guard before it begins. While much is left, the guard reads the store a few times a second. When
+the rest may soon be spent, it reads for every call, after the completed rows of this process are stored. So an
+experiment exceeds its budget only by the rows that were in flight when it was used up.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from doteval.core.budgets import Budget, BudgetStop, Spent
 from doteval.core.experiments import Experiment
 from doteval.store import GroupWriter, Store
 
-# Seconds for which an answer of the store is good while much is left.
+# Seconds for which what was read from the store is valid while much is left.
 _FRESH_SECONDS = 0.1
-# Little is left if so many times the most that was spent between two samples would use it up. Before so many samples
-# with spending in between, many times more: a process begins slowly.
+# Little is left if this many times the largest spend between two samples would use it up. The margin is larger until
+# enough samples with a spend in between were seen, since a process spends slowly at first.
 _MARGIN = 4
-_TELLING_SAMPLES = 10
+_MARGIN_SAMPLES = 10
 _MARGIN_AT_FIRST = 100
-# Seconds that a gate waits for rows to be stored, between two looks whether the process leaves.
+# Seconds that the guard waits for rows to be stored, between two checks whether the process leaves.
 _FLUSH_SECONDS = 0.5
 
 
 def used_up(store: Store, experiment: Experiment, budget: Budget) -> BudgetStop | None:
-    """Why an experiment may begin no further row within a budget, None if it may. Costs a query, whatever its size."""
+    """Why an experiment may begin no further row within a budget, None if it may. One query, whatever its size."""
     if not budget:
         return None
     return budget.used_up_by(store.usage.spent(experiment), lambda: store.usage.unpriced_models(experiment))
@@ -45,9 +45,11 @@ def budget_guard_for(
     leaving: threading.Event | None = None,
     left: Callable[[], BaseException] = InterruptedError,
 ) -> BudgetGuard:
-    """The gate of an experiment for a process whose results go through `writer`.
+    """The budget guard of an experiment, for a process whose results go through `writer`.
 
-    `refuse` makes the exception out of the reason; `read_store` asks the store as soon as it is there.
+    refuse: makes the exception from the reason
+    read_store: reads from the store, waiting for it if it is unavailable
+    leaving, left: see `BudgetGuard`
     """
 
     def spent() -> Spent:
@@ -66,9 +68,10 @@ def budget_guard_for(
 class BudgetGuard:
     """Lets calls of an experiment begin while its budget is not used up. A `doteval.runner.admission.AdmissionCheck`.
 
-    `spent` asks the store what was spent; `flush` waits up to so many seconds until all results of this process
-    are stored, and says whether they are. `refuse` makes the exception out of the spending at which the budget is
-    used up. When `leaving` is set, the gate waits no longer and refuses with what `left` makes.
+    spent: reads from the store what was spent
+    flush: waits up to so many seconds until all results of this process are stored; returns whether they are
+    refuse: makes the exception from the amounts at which the budget was used up
+    leaving: once set, the guard waits no longer, and refuses with the exception that `left` makes
     """
 
     def __init__(
@@ -93,24 +96,24 @@ class BudgetGuard:
         self._asked_at = -math.inf
         self._near = True
         self._sample: tuple[float, tuple[float, ...]] | None = None
-        # The most that was spent between two samples, of each bound.
+        # For each limit of the budget, the most that was spent between two samples.
         self._most = [0.0] * len(budget.left(Spent()))
-        self._telling = 0
+        self._samples = 0
         self._refusal: BaseException | None = None
 
     def admits_now(self) -> bool:
-        """Whether a call may begin without asking the store. Never waits."""
+        """Whether a call may begin without reading the store. Never waits."""
         return self._refusal is None and not self._near and self._clock() - self._asked_at < _FRESH_SECONDS
 
     def refuses_now(self) -> bool:
-        """Whether no call may begin any more. Never waits."""
+        """Whether no further call may begin. Never waits."""
         return self._refusal is not None
 
     def refusal(self) -> BaseException | None:
-        """Why no further call may begin, None if one may: the store is asked if need be."""
+        """Why no further call may begin, None if one may. Reads the store if necessary."""
         try:
             return self._ask()
-        except Exception as error:  # noqa: BLE001 - handed to whoever assigned the rows
+        except Exception as error:  # noqa: BLE001 - passed on to the code that assigned the rows
             return error
 
     def _ask(self) -> BaseException | None:
@@ -121,14 +124,14 @@ class BudgetGuard:
                     return self._left()
             oldest = self._clock() - (0.0 if near else _FRESH_SECONDS)
             with self._lock:
-                # Many ask at once: what was asked for after our own question was put is an answer to it.
+                # Many threads ask at once: what another one read after our call began is good for us as well.
                 if self._refusal is None and self._asked_at < oldest:
-                    self._look()
+                    self._read()
             if near or not self._near:
                 break
         return self._refusal
 
-    def _look(self) -> None:
+    def _read(self) -> None:
         now = self._clock()
         spent = self._spent()
         if self._budget.used_up_by(spent) is not None:
@@ -139,10 +142,10 @@ class BudgetGuard:
             self._sample = now, left
         elif now - self._sample[0] >= _FRESH_SECONDS:
             bursts = [before - after for before, after in zip(self._sample[1], left, strict=True)]
-            self._telling += any(bursts)
+            self._samples += any(bursts)
             self._most = [max(pair) for pair in zip(self._most, bursts, strict=True)]
             self._sample = now, left
-        # As long as nothing was spent nobody knows how fast that goes.
-        margin = _MARGIN if self._telling >= _TELLING_SAMPLES else _MARGIN_AT_FIRST
+        # As long as nothing was spent, the pace is unknown.
+        margin = _MARGIN if self._samples >= _MARGIN_SAMPLES else _MARGIN_AT_FIRST
         self._near = any(not most or rest <= margin * most for rest, most in zip(left, self._most, strict=True))
         self._asked_at = now

@@ -1,10 +1,9 @@
-"""Dispatch: what is pending in the result store goes to the queue, and evaluations come to their end.
+"""The dispatcher publishes pending rows of the result store as row tasks, and ends evaluations.
 
-The submitter does it while it follows, and worker processes do it in its place when it has left.
-Any number of processes may do it at once: a cursor in the store, moved by compare-and-swap, says
-up to which row tasks have been published, so that none is published twice. Publishing again from
-the first row begins a new round, which the cursor counts too: else one process could not tell that
-another has just done so.
+The submitter runs it while it follows; when the submitter has left, worker processes run it. Any number of processes
+may do so at once: a publish cursor in the store, moved by compare-and-swap, says up to which row row tasks have been
+published, so that none is published twice. Publishing from the first row again begins a new round. The cursor counts
+rounds as well, so that a process notices when another one has just begun a round.
 """
 
 from __future__ import annotations
@@ -25,23 +24,25 @@ from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.states import EvaluationEnd, LoadFailureKind, WorkerPhase
 from doteval.store import LoadFailure, Store, WorkerState, held_by
 
-# Messages that may wait in the queue: enough for any number of worker processes, and a bound for
-# the broker's memory (1.8 KB a message) however large the dataset is.
+# The most messages in a queue: enough for any number of worker processes, and a bound for the broker's memory
+# (1.8 KB a message) however large the dataset is.
 MOST_QUEUED = 5_000
-# Row tasks published at a time, between two looks at the cursor.
+# Row tasks published for one move of the cursor.
 _PUBLISHED_AT_ONCE = 200
-# The cursor in the store is one number of three digits: the round, the lane (from 1 on; 0 is none yet),
-# and the index of a row.
+# The publish cursor is one number of three digits: the round, the fair queue (from 1; 0 is none yet), and the index of
+# the first row that is not published.
 _INDEXES = 1 << 40
 _ROUND = _INDEXES * (FAIR_QUEUES + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class DispatchOptions:
-    """`rows_per_task`: None chooses by the number of rows and the rows that can be in flight (`slots`).
+    """How a dispatcher publishes.
 
-    `queues` are those of evaluations, by uid, whatever the store says: of a submitter who knows better. `total` is how
-    many rows are to be run, if that is not all of an evaluation.
+    rows_per_task: rows of a row task; None chooses by the number of rows and by `slots`
+    slots: rows that can be in flight in all worker processes
+    queues: the queue of an evaluation by its uid, in place of the one in the store
+    total: how many rows are to be run, if not all rows of an evaluation
     """
 
     rows_per_task: int | None = None
@@ -51,13 +52,13 @@ class DispatchOptions:
 
 
 class TaskQueue(Protocol):
-    """Where row tasks go: what a dispatcher needs of a `doteval.broker.publisher.Publisher`."""
+    """The queue that row tasks are published on: a part of `doteval.broker.publisher.Publisher`."""
 
     queue: str
 
     @property
     def is_pull_based(self) -> bool:
-        """Whether worker processes ask for each message, when they want it; else they are sent what they may hold."""
+        """Whether worker processes ask for each message; otherwise the broker sends as many as they may hold."""
         ...
 
     def publish(
@@ -73,10 +74,10 @@ class TaskQueue(Protocol):
 
 
 class Dispatcher:
-    """Publishes the pending rows of evaluations and notices when they are all done.
+    """Publishes the pending rows of evaluations, publishes lost rows again, and ends evaluations.
 
-    Each evaluation has its queue; the publisher's own is for those whose queue nobody knows. `clock` gives
-    seconds that only ever grow.
+    publisher: its own queue serves evaluations that name none
+    clock: seconds that only ever grow
     """
 
     def __init__(
@@ -91,18 +92,18 @@ class Dispatcher:
         self._publisher = publisher
         self._options = options or DispatchOptions()
         self._clock = clock
-        self._lost_rows = LostRows(store, self._concerned, clock)
+        self._lost_rows = LostRows(store, self._possible_holders, clock)
         # By evaluation: when its budget was first seen used up.
         self._used_up: dict[int, float] = {}
 
     def queue_of(self, evaluation: Evaluation) -> str:
-        """The queue that row tasks of an evaluation travel on."""
+        """The queue of an evaluation's row tasks."""
         return self._options.queues.get(evaluation.uid) or evaluation.queue or self._publisher.queue
 
     def publish(self, evaluation: Evaluation) -> int:
-        """Publish row tasks for pending rows beyond the cursor, as many as the queue has room for.
+        """Publish row tasks for pending rows beyond the cursor, as many as the queue has room for. Returns how many.
 
-        Nothing is published while the evaluation's budget is used up.
+        Publishes nothing while the budget of the evaluation is used up.
         """
         if self._budget_stop(evaluation):
             return 0
@@ -118,23 +119,23 @@ class Dispatcher:
         return published
 
     def restart(self, evaluation: Evaluation, *, was_completed: bool = False, priority: Priority | None = None) -> None:
-        """Publish from the first pending row again, if nothing of an earlier submission is queued.
+        """Publish from the first pending row again, unless messages of an earlier submission may be queued.
 
-        Otherwise what is pending is published when its lane has drained. Of an evaluation that
-        `was_completed` nothing can be queued, whatever else is. It gets the lane of its `priority` (None: the
-        one that it had) with the fewest other experiments on it.
+        In that case pending rows are published once their fair queue has drained. If the evaluation `was_completed`,
+        none of its messages can be queued. It gets the fair queue of its `priority` (None: the priority that it had)
+        with the fewest other experiments.
         """
         cursor = self._store.evaluations.published(evaluation.id)
         if not cursor:
-            # Nothing of it has been published ever: it stays the first round.
-            lane = self._choose_lane(evaluation, priority or Priority.NORMAL)
-            self._store.evaluations.advance_published(evaluation.id, cursor, _digit(lane))
+            # Nothing was ever published: this is still the first round.
+            fair_queue = self._choose_fair_queue(evaluation, priority or Priority.NORMAL)
+            self._store.evaluations.advance_published(evaluation.id, cursor, _as_digit(fair_queue))
         elif was_completed or not self._queued(evaluation, cursor):
-            lane = self._choose_lane(evaluation, priority or priority_of(_lane(cursor)))
-            self._begin_round(evaluation, cursor, lane)
+            fair_queue = self._choose_fair_queue(evaluation, priority or priority_of(_fair_queue(cursor)))
+            self._begin_round(evaluation, cursor, fair_queue)
 
     def settle(self, evaluation: Evaluation) -> Evaluation:
-        """Bring an evaluation forward: publish, publish again what was lost, complete it, or stop it at its budget.
+        """Publish rows of an evaluation, publish lost rows again, and end it if it is complete or over its budget.
 
         Returns the evaluation as it is now.
         """
@@ -150,7 +151,7 @@ class Dispatcher:
         if stop := self._budget_stop(current):
             return self._stop(current, stop)
         self._used_up.pop(current.id, None)
-        # To find that nothing is pending among rows that are done, all of them would be read.
+        # Without pending rows, the search for them would read all rows of the evaluation.
         if current.counts.pending:
             self.publish(current)
             self._publish_lost(current)
@@ -166,21 +167,21 @@ class Dispatcher:
         return self._store.evaluations.by_uid(evaluation.uid)
 
     def _queued(self, evaluation: Evaluation, cursor: int) -> int:
-        """How many messages wait where those of the evaluation do."""
-        return self._publisher.queued(_lane(cursor), queue=self.queue_of(evaluation))
+        """How many messages wait in the fair queue of the evaluation."""
+        return self._publisher.queued(_fair_queue(cursor), queue=self.queue_of(evaluation))
 
     def _budget_stop(self, evaluation: Evaluation) -> BudgetStop | None:
-        """Why no further row of it may begin by its budget, None if one may."""
+        """Why the budget lets no further row begin, None if it does."""
         return used_up(self._store, evaluation.experiment, evaluation.config.budget)
 
     def _stop(self, evaluation: Evaluation, stop: BudgetStop) -> Evaluation:
-        """End an evaluation whose budget is used up, once its dataset is read and its rows in flight have ended."""
+        """Cancel an evaluation whose budget is used up, once its dataset is read and its rows in flight have ended."""
         since = self._used_up.setdefault(evaluation.id, self._clock())
         waited = self._clock() - since
-        # Those that hold none of its rows must have said so since: before, they may have begun some.
+        # A worker's report counts only if it is newer than the end of the budget: before, it may have begun rows.
         free = all(
             worker.age < waited and not any(held.evaluation_uid == evaluation.uid for held in worker.holding)
-            for worker in self._concerned(evaluation)
+            for worker in self._possible_holders(evaluation)
         )
         if not free or not self._store.rows.dataset_state(evaluation.id).complete:
             return evaluation
@@ -195,19 +196,19 @@ class Dispatcher:
         return self._store.evaluations.by_uid(evaluation.uid)
 
     def _size(self, evaluation: Evaluation, cursor: int) -> tuple[TaskSize, int]:
-        """How large the row tasks of an evaluation are, and how many may be published now, whatever waits."""
+        """The size of an evaluation's row tasks, and how many of them may be published now, however many wait."""
         if self._options.rows_per_task is not None:
             return TaskSize(self._options.rows_per_task, self._options.rows_per_task), MOST_QUEUED
         seconds = self._store.results.mean_seconds(evaluation.id)
         slots = self._options.slots
-        told = [worker.info.concurrency for worker in self._serving(evaluation)]
-        at_once = [evaluation.config.concurrency_in(each) or ASYNC_CONCURRENCY for each in told]
+        limits = [worker.info.concurrency for worker in self._serving(evaluation)]
+        at_once = [evaluation.config.concurrency_in(each) or ASYNC_CONCURRENCY for each in limits]
         size = task_size(
             self._options.total or evaluation.counts.total,
             seconds,
             slots=slots,
             at_once=at_once,
-            asked=self._publisher.is_pull_based,
+            pull_based=self._publisher.is_pull_based,
             batch=evaluation.config.batch_size,
         )
         if seconds is not None:
@@ -216,7 +217,7 @@ class Dispatcher:
         return size, min(_PUBLISHED_AT_ONCE, most_unknown(size, slots=slots, at_once=at_once)) - published_before
 
     def _publish_some(self, evaluation: Evaluation, size: TaskSize, most: int) -> tuple[int, bool]:
-        """Publish up to `most` row tasks, or what is left. Returns how many, and whether there may be more."""
+        """Publish up to `most` row tasks. Returns how many, and whether there may be more."""
         cursor = self._store.evaluations.published(evaluation.id)
         ranges = list(self._store.rows.pending_ranges(evaluation.id, size.rows, first=cursor % _INDEXES, limit=most))
         if not ranges:
@@ -224,42 +225,42 @@ class Dispatcher:
         more = len(ranges) == most
         if not more and size.last < size.rows and self._store.rows.dataset_state(evaluation.id).complete:
             ranges = tapered(ranges, size, len(self._serving(evaluation)))
-        # First the cursor, then the messages: if this process dies in between, the rows are found
-        # when the queue has drained; the other way round they would run twice.
+        # The cursor moves before the messages are sent: if this process dies in between, the rows are found once the
+        # queue has drained. In the other order they would run twice.
         moved = cursor - cursor % _INDEXES + ranges[-1].last + 1
         if not self._store.evaluations.advance_published(evaluation.id, cursor, moved):
             return 0, True
-        live = self._concerned(evaluation)
+        live = self._possible_holders(evaluation)
         if cursor >= _ROUND and not have_reported(live):
-            # Rows that were published before may be in hands that cannot tell. If not, they are found
-            # when the queue has drained once more.
+            # A worker whose heartbeat is late may still hold these rows. If it does not, they are found once the queue
+            # has drained again.
             return 0, False
         free = without_held(ranges, held_by(live, evaluation.uid))
         self._publisher.publish(
             (RowTask(evaluation.uid, each.first, each.last) for each in free),
             experiment=evaluation.experiment.name,
             evaluation=evaluation.name,
-            fair_queue=_lane(cursor),
+            fair_queue=_fair_queue(cursor),
             queue=self.queue_of(evaluation),
         )
         return len(free), more
 
-    def _choose_lane(self, evaluation: Evaluation, priority: Priority) -> int:
-        """The lane of the queue that the experiment is on, else the one with the fewest other experiments."""
+    def _choose_fair_queue(self, evaluation: Evaluation, priority: Priority) -> int:
+        """The fair queue that the experiment uses already, else the one with the fewest other experiments."""
         queue = self.queue_of(evaluation)
-        experiments: dict[int, set[int]] = {lane: set() for lane in fair_queues_of(priority)}
+        experiments: dict[int, set[int]] = {fair_queue: set() for fair_queue in fair_queues_of(priority)}
         for other in self._store.evaluations.running():
             if other.id == evaluation.id or self.queue_of(other) != queue:
                 continue
             cursor = self._store.evaluations.published(other.id)
-            if cursor and _lane(cursor) in experiments:
-                experiments[_lane(cursor)].add(other.experiment.id)
-        mine = [lane for lane, others in experiments.items() if evaluation.experiment.id in others]
-        # Of an experiment that is over, messages may be left.
-        return (
-            mine[0]
-            if mine
-            else min(experiments, key=lambda lane: (len(experiments[lane]), self._publisher.queued(lane, queue=queue)))
+            if cursor and _fair_queue(cursor) in experiments:
+                experiments[_fair_queue(cursor)].add(other.experiment.id)
+        mine = [number for number, others in experiments.items() if evaluation.experiment.id in others]
+        if mine:
+            return mine[0]
+        # Messages of an experiment that has ended may be left in a fair queue.
+        return min(
+            experiments, key=lambda number: (len(experiments[number]), self._publisher.queued(number, queue=queue))
         )
 
     def _publish_lost(self, evaluation: Evaluation) -> None:
@@ -270,9 +271,9 @@ class Dispatcher:
             self.publish(evaluation)
             self._lost_rows.published(evaluation, self._store.evaluations.published(evaluation.id))
 
-    def _begin_round(self, evaluation: Evaluation, cursor: int, lane: int | None = None) -> bool:
-        """Put the cursor back to the first row, on another lane if one is given, unless it has moved meanwhile."""
-        begun = cursor - cursor % _ROUND + _ROUND + _digit(_lane(cursor) if lane is None else lane)
+    def _begin_round(self, evaluation: Evaluation, cursor: int, fair_queue: int | None = None) -> bool:
+        """Set the cursor back to the first row, on another fair queue if one is given. False if it moved meanwhile."""
+        begun = cursor - cursor % _ROUND + _ROUND + _as_digit(_fair_queue(cursor) if fair_queue is None else fair_queue)
         return self._store.evaluations.advance_published(evaluation.id, cursor, begun)
 
     def _serving(self, evaluation: Evaluation) -> list[WorkerState]:
@@ -280,8 +281,8 @@ class Dispatcher:
         queue = self.queue_of(evaluation)
         return [worker for worker in self._store.workers.live() if queue in worker.info.queues]
 
-    def _concerned(self, evaluation: Evaluation) -> list[WorkerState]:
-        """Those, and live ones that hold rows of it from the time when it was on another queue."""
+    def _possible_holders(self, evaluation: Evaluation) -> list[WorkerState]:
+        """The live worker processes that may hold rows of an evaluation, also from when it was on another queue."""
         queue = self.queue_of(evaluation)
         return [
             worker
@@ -292,8 +293,8 @@ class Dispatcher:
     def _load_verdict(self, evaluation: Evaluation) -> tuple[EvaluationStatus, EvaluationEnd, str] | None:
         """How the evaluation ends if no live worker process can load its fixtures, else None.
 
-        One that could not leaves, and another takes its place: were that one always waited for, processes that
-        take turns in loading for minutes and failing would go on for ever.
+        A process that cannot load them leaves and is replaced. The replacement is not always waited for: otherwise
+        processes that load for minutes and then fail would follow each other for ever.
         """
         failures = self._store.loads.failures(evaluation.id)
         if not failures:
@@ -303,7 +304,7 @@ class Dispatcher:
         hopeful = [worker for worker in live if worker.id not in failed_on and not _follows_failures(worker, failures)]
         if not live or hopeful:
             return None
-        # One that has stored results can load the fixtures, whatever happened to those before it.
+        # A process that has stored results can load the fixtures, whatever happened to its predecessors.
         if not self._store.results.writers(evaluation.id).isdisjoint({worker.id for worker in live} - failed_on):
             return None
         last = failures[-1]
@@ -314,11 +315,10 @@ class Dispatcher:
 
 
 def _follows_failures(worker: WorkerState, failures: Sequence[LoadFailure]) -> bool:
-    """Whether a worker process is in the place of others that could not load, and nothing speaks for it.
+    """Whether a worker process is expected to fail, because its predecessors in the service could not load.
 
-    One failure says enough of one that still loads: who comes after a single worker process that fails is not
-    waited for either. One that is ready may be about to load what is narrower than the session; and one whose
-    predecessor had other files may have the right ones: these get a second chance.
+    One failed predecessor is enough if the process is still loading. Two are needed if it is ready, since it may be
+    about to load fixtures narrower than the session, or if its predecessor had different files.
     """
     before = [each for each in failures if each.service == worker.info.service and each.failed_at <= worker.started_at]
     once = worker.state is WorkerPhase.LOADING and bool(before) and before[-1].kind is not LoadFailureKind.OTHER_CODE
@@ -326,13 +326,13 @@ def _follows_failures(worker: WorkerState, failures: Sequence[LoadFailure]) -> b
 
 
 def published_up_to(cursor: int) -> int:
-    """The index of the first row that is not published yet, of a publish cursor as the store keeps it."""
+    """The index of the first row that is not published, by a publish cursor of the store."""
     return cursor % _INDEXES
 
 
-def _lane(cursor: int) -> int:
+def _fair_queue(cursor: int) -> int:
     return max(0, cursor % _ROUND // _INDEXES - 1)
 
 
-def _digit(lane: int) -> int:
-    return (lane + 1) * _INDEXES
+def _as_digit(fair_queue: int) -> int:
+    return (fair_queue + 1) * _INDEXES

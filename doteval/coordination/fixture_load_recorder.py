@@ -1,4 +1,4 @@
-"""Records loads of session fixtures, and what they say of themselves, in the result store."""
+"""Records loads of session fixtures, and the statistics that they report, in the result store."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class LoadRecorder:
             self._unpaid.append((definition, usage))
 
     def take_unpaid(self, item: EvaluationItem) -> tuple[Usage, ...]:
-        """What the set-up of fixtures has used that this evaluation requests, and that nobody has paid for yet."""
+        """Take the usage of fixture set-ups that no evaluation has paid for, of fixtures that this one requests."""
         if not self._unpaid:
             return ()
         mine = fixture_definitions(item)
@@ -64,7 +64,7 @@ class LoadRecorder:
         return sum_by_model(each for usage in taken for each in usage)
 
     def snapshot(self) -> None:
-        """Store what every loaded fixture says of itself now. The rows go on if that is not possible."""
+        """Store the current statistics of every loaded fixture. If the store is unavailable, only logs a warning."""
         try:
             for load_id, load in self._loaded.values():
                 stats = load.stats()
@@ -80,7 +80,7 @@ class LoadRecorder:
             self._store.loads.snapshot(load_id, _unstorable(error))
 
     def failed_for(self, evaluation_id: int, error: LoadFailedError) -> None:
-        """This process cannot run an evaluation: its fixtures cannot be set up."""
+        """Record that this process cannot run an evaluation, whose fixtures cannot be set up."""
         if evaluation_id not in self._failed_for:
             self._failed_for.add(evaluation_id)
             cause = error.__cause__
@@ -96,7 +96,7 @@ class LoadRecorder:
             )
 
     def refused(self, evaluation_id: int, message: str) -> None:
-        """This process will not run an evaluation: its files are not the submitter's."""
+        """Record that this process will not run an evaluation, whose files differ from the submitter's."""
         if evaluation_id not in self._failed_for:
             self._failed_for.add(evaluation_id)
             self._store.loads.begin(

@@ -1,4 +1,4 @@
-"""The heartbeat: a process that runs rows tells the store that it lives and what it holds."""
+"""The heartbeat: a thread on which a process that runs rows reports to the store, among other duties."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from doteval.errors import DotEvalError
 
 logger = logging.getLogger("doteval.worker")
 
-# Within which a duty is done that was asked for: several that ask at the same time are one.
+# Seconds within which a requested duty is done: several requests in that time are one.
 _SOON_SECONDS = 0.1
 
 
 class Heartbeat:
-    """Does `duties`, pairs of a pause in seconds and an action, on a thread of its own.
+    """Does duties at intervals, on a thread of its own.
 
-    A store or broker that is away is logged once and tried again with the next turn. When
-    `parent` is no longer this process's parent, the process asks itself to leave.
+    An outage of the store or the broker is logged once; the duty is tried again at its next time.
+
+    duties: pairs of an interval in seconds and an action
+    parent: the pid of the process that started this one; if that one ends, this process sends itself SIGTERM
     """
 
     def __init__(self, duties: Sequence[tuple[float, Callable[[], None]]], *, parent: int | None = None) -> None:
         self._duties = duties
-        self._due = [time.monotonic() + pause for pause, _ in duties]
+        self._due = [time.monotonic() + interval for interval, _ in duties]
         self._parent = parent
-        self._away = ""
+        self._outage = ""
         self._lock = threading.Lock()
         self._stopping = False
         self._wake = threading.Event()
@@ -39,7 +41,7 @@ class Heartbeat:
         self._thread.start()
 
     def soon(self, action: Callable[[], None]) -> None:
-        """Do one of the duties in a moment, however long its pause is."""
+        """Do one of the duties within a tenth of a second, however long its interval is."""
         number = [each for _, each in self._duties].index(action)
         with self._lock:
             self._due[number] = min(self._due[number], time.monotonic() + _SOON_SECONDS)
@@ -53,13 +55,13 @@ class Heartbeat:
 
     def _keep_beating(self) -> None:
         while not self._stopping:
-            for number, (pause, action) in enumerate(self._duties):
-                if self._is_due(number, pause):
+            for number, (interval, action) in enumerate(self._duties):
+                if self._is_due(number, interval):
                     began = time.monotonic()
                     self._attempt(action)
-                    if time.monotonic() - began >= pause:
-                        # Not in a burst after a turn that took long.
-                        self._due[number] = time.monotonic() + pause
+                    if time.monotonic() - began >= interval:
+                        # No burst after a duty that took long.
+                        self._due[number] = time.monotonic() + interval
             if is_orphaned(self._parent):
                 logger.warning("the service that started this worker process is gone; leaving")
                 self._parent = None
@@ -67,24 +69,24 @@ class Heartbeat:
             self._wake.wait(max(0.0, min(self._due) - time.monotonic()))
             self._wake.clear()
 
-    def _is_due(self, number: int, pause: float) -> bool:
-        """Whether a duty is to be done now; if so, it is due again after its pause."""
+    def _is_due(self, number: int, interval: float) -> bool:
+        """Whether a duty is to be done now; if so, it is due again after its interval."""
         with self._lock:
             if time.monotonic() < self._due[number]:
                 return False
-            # Before it is done: who asks for it meanwhile means once more.
-            self._due[number] = time.monotonic() + pause
+            # Set before the duty is done, so that a request in the meantime means once more.
+            self._due[number] = time.monotonic() + interval
             return True
 
     def _attempt(self, action: Callable[[], None]) -> None:
         try:
             action()
         except DotEvalError as error:
-            if error.message != self._away:
+            if error.message != self._outage:
                 logger.warning("%s", error.message)
-            self._away = error.message
+            self._outage = error.message
         except Exception:
-            # Without a heart this process would count as dead and go on working.
+            # Without a heartbeat this process would count as dead, and go on working.
             logger.exception("an unexpected error in the heartbeat")
         else:
-            self._away = ""
+            self._outage = ""

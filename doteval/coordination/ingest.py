@@ -1,4 +1,4 @@
-"""Intake: a dataset's rows go into the result store, in bulk and in order."""
+"""Ingest: streams the rows of a dataset into the result store, in bulk and in order."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from doteval.store import Store
 
 Value = TypeVar("Value")
 
-# Rows that are stored in one transaction, and the characters and seconds after which fewer are: memory is
-# bounded, and workers need not wait for a slow dataset. In small transactions the submitter would wait for SQLite's
-# one write lock, which the workers want too, more than it writes.
+# Rows of one transaction, and the characters and seconds after which it holds fewer: they bound the memory, and
+# workers do not wait for a slow dataset. With smaller transactions the submitter would wait for SQLite's single write
+# lock, which the workers need too, longer than it writes.
 _CHUNK_ROWS = 4000
 _CHUNK_CHARACTERS = 1_000_000
 _CHUNK_SECONDS = 0.25
 
 
 class OutageRetry(Protocol):
-    """Does something that needs the store, now or when it can be done."""
+    """Does something that needs the store, again and again while the store is unavailable."""
 
     def __call__(self, action: Callable[[], Value], /) -> Value: ...
 
 
 def run_once(action: Callable[[], Value]) -> Value:
-    """Do it now; raises what it raises."""
+    """Do an action once; an `OutageRetry` that does not retry."""
     return action()
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive rows that are in the store now. `new` says that none of them was there before."""
+    """Consecutive rows that are stored now. `new` says that none of them was stored before."""
 
     rows: list[Row]
     new: bool
@@ -64,13 +64,13 @@ def ingest_dataset(
 ) -> Iterator[Chunk]:
     """Stream the first `samples` rows of a dataset (all of them for None) into the store.
 
-    Yields each chunk when it is stored. Memory is bounded by a chunk, whatever the dataset's size.
-    Rows that an earlier submission stored are compared by key, and not stored again. What needs the store
-    goes through `retry`, which may do it again.
+    Yields each chunk when it is stored; memory is bounded by one chunk. Rows that an earlier submission stored are
+    compared by key and not stored again. With `allow_changed`, rows that differ are replaced and lose their results.
+    Everything that needs the store goes through `retry`.
 
-    Raises DatasetError if the dataset is empty or cannot be read, UnstorableValueError for a value
-    without a JSON form, ChangedError if a row is not the one stored at its place, unless
-    `allow_changed`: then it is replaced, and its result is dropped.
+    Raises DatasetError: when the dataset is empty or cannot be read
+    Raises UnstorableValueError: when a value has no JSON form
+    Raises ChangedError: when a row differs from the stored one, without `allow_changed`
     """
     known = retry(lambda: store.rows.dataset_state(evaluation.id))
     if known.complete and known.fingerprint is not None and known.fingerprint == dataset.fingerprint:
@@ -79,11 +79,11 @@ def ingest_dataset(
     records = dataset.rows()
     for rows in _chunks(records if samples is None else itertools.islice(records, samples), evaluation):
         count += len(rows)
-        # Rows that were there before are no reason to call the dataset incomplete again.
+        # Rows that were stored before do not make the dataset incomplete again.
         so_far = count if count > known.rows else None
         new = retry(functools.partial(_store_chunk, store, evaluation, rows, so_far, allow_changed))
         yield Chunk(rows, new)
-        # The next ones take their place in memory.
+        # Frees them before the next ones are read.
         del rows
     if count == 0:
         raise DatasetError(f"the dataset of {evaluation.name} is empty", remedy="Give it at least one row.")
@@ -92,7 +92,7 @@ def ingest_dataset(
         if not allow_changed:
             raise _changed(evaluation, f"it has {count} rows, and had {known.rows}")
         retry(lambda: store.rows.truncate(evaluation.id, count))
-    # A fingerprint in the store says that the whole dataset is there and need not be read again.
+    # A stored fingerprint says that the whole dataset is stored and need not be read again.
     total = count if whole else max(count, known.rows)
     fingerprint = dataset.fingerprint if whole else None
     retry(lambda: store.rows.set_total(evaluation.id, total, complete=True, fingerprint=fingerprint))
@@ -119,7 +119,7 @@ def _row(index: int, record: Any, evaluation: Evaluation) -> Row:
     try:
         values = row_values(columns, record)
     except ValueError:
-        # Too short: stored with what it has, and failed when it is run.
+        # Too short: it is stored with the values that it has, and fails when it runs.
         values = dict(zip(columns, record if isinstance(record, list | tuple) else (record,), strict=False))
     try:
         encoded = encode_columns(values)
@@ -131,9 +131,9 @@ def _row(index: int, record: Any, evaluation: Evaluation) -> Row:
 def _store_chunk(
     store: Store, evaluation: Evaluation, rows: list[Row], so_far: int | None, allow_changed: bool
 ) -> bool:
-    """Store what is not there yet, and how many rows there are `so_far`. Returns whether all of it was new."""
+    """Store the rows that are not stored yet, and their count `so_far`. Returns whether all of them were new."""
     first, last = rows[0].index, rows[-1].index
-    # Asked for every chunk: an earlier submitter may have died between storing rows and counting them.
+    # Read for every chunk: an earlier submitter may have died between storing rows and counting them.
     stored = store.rows.keys(evaluation.id, first, last)
     changed = [row for row in rows if stored.get(row.index, row.key) != row.key]
     if changed:

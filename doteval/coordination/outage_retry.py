@@ -1,4 +1,4 @@
-"""Patience: what needs the store or the broker is tried again while they are away."""
+"""Retries an action with back-off while the store or the broker is unavailable."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from doteval.errors import BrokerError, StoreError, StoreVersionError
 
 Value = TypeVar("Value")
 
-_FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 5.0
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 5.0
 
 
 def retry_through_outage(
@@ -22,21 +22,23 @@ def retry_through_outage(
     leaving: threading.Event,
     on_message: Callable[[str], None],
 ) -> Value:
-    """Do what needs the store or the broker; if one is away, try again until it is back.
+    """Do what needs the store or the broker; while one of them is unavailable, try again with back-off.
 
-    `on_message` is called once, with what is wrong. Raises the last BrokerError or StoreError when `leaving` is
-    set, and other errors at once: a schema of another version does not come right by waiting.
+    leaving: once set, the last error is raised
+    on_message: called once, with what is wrong
+
+    Raises BrokerError or StoreError: when `leaving` is set
+    Raises StoreVersionError: at once, since a schema of another version does not change by waiting
     """
-
     try:
         return action()
     except (BrokerError, StoreError) as error:
-        if not _may_pass(error) or leaving.is_set():
+        if not _is_outage(error) or leaving.is_set():
             raise
         on_message(f"{error.message}; trying again")
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_may_pass),
-        wait=tenacity.wait_exponential_jitter(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE),
+        retry=tenacity.retry_if_exception(_is_outage),
+        wait=tenacity.wait_exponential_jitter(multiplier=_FIRST_PAUSE_SECONDS, max=_LONGEST_PAUSE_SECONDS),
         stop=tenacity.stop_when_event_set(leaving),
         sleep=tenacity.sleep_using_event(leaving),
         reraise=True,
@@ -44,5 +46,5 @@ def retry_through_outage(
     return retrying(action)
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_outage(error: BaseException) -> bool:
     return isinstance(error, BrokerError | StoreError) and not isinstance(error, StoreVersionError)
