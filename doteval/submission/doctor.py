@@ -1,4 +1,4 @@
-"""The doctor: looks at everything that a submission needs, and says what to do about what is not well."""
+"""`examine` checks everything that a submission needs, and says what to do about each problem."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from doteval.pytest_runtime.embedded_session import Collected, with_collected
 from doteval.pytest_runtime.items import queue_of
 from doteval.store import Store, WorkerState
 
-# Seconds by which clocks may differ before times in tables mislead people.
-_SKEW = 2.0
+# Seconds by which clocks may differ before times in tables mislead.
+_MOST_SKEW_SECONDS = 2.0
 _NTP = "Set the clocks by NTP on all machines."
 _COMPARED = ("doteval", "celery", "pytest")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: `text` is what was found, `remedy` what to do if it is not `well`."""
+    """The result of one check: `text` is what was found, `remedy` what to do if it is not `well`."""
 
     name: str
     well: bool
@@ -36,9 +36,9 @@ class Finding:
 def examine(
     paths: tuple[str, ...], *, storage: str | None, broker: Broker | None, queues: tuple[str, ...]
 ) -> Iterator[Finding]:
-    """Look at the broker, the result store, the worker processes and the evaluation files, in this order.
+    """Check the broker, the result store, the worker processes and the evaluation files, in this order.
 
-    Besides `queues` it looks for worker processes on those that marks of the evaluations name.
+    Worker processes are looked for on `queues`, and on the queues that marks of the evaluations name.
     """
     queued: dict[str, int] = {}
     if broker is None:
@@ -105,7 +105,7 @@ def _store(
     needs_workers: bool,
     queued: dict[str, int],
 ) -> Iterator[Finding]:
-    """Look at the store and what it says of worker processes; adds those that live to `live`."""
+    """Check the store and the worker processes in it. Adds the live ones to `live`."""
     try:
         found, newest = Store.versions(storage)
     except NotFoundError as error:
@@ -118,7 +118,7 @@ def _store(
         return
     try:
         if found is None or (found < newest and not (storage or "").startswith("postgres")):
-            # To open it would make tables or bring a SQLite file forward, and looking shall change nothing.
+            # Opening it would create tables or upgrade a SQLite file, and a check must change nothing.
             text = "no tables yet: the first evaluation makes them"
             older = f"version {found}; the next command that opens it copies the file and makes it {newest}"
             yield Finding("schema", True, text if found is None else older)
@@ -169,7 +169,9 @@ def _serving(name: str, queue: str, live: Sequence[WorkerState], *, needs_worker
 
 def _worker_clocks(live: list[WorkerState]) -> Finding:
     offsets = [(worker.info.service, worker.clock_offset) for worker in live if worker.clock_offset is not None]
-    wrong = [f"{service} is {_offset(offset)} the store's" for service, offset in offsets if abs(offset) > _SKEW]
+    wrong = [
+        f"{service} is {_offset(offset)} the store's" for service, offset in offsets if abs(offset) > _MOST_SKEW_SECONDS
+    ]
     text = "; ".join(wrong) if wrong else "worker processes agree with the store's"
     return Finding("worker clocks", not wrong, text, _NTP)
 
@@ -185,7 +187,7 @@ def _difference(worker: WorkerState) -> str:
 
 
 def _evaluations(paths: tuple[str, ...], named: set[str]) -> Finding:
-    """Whether the evaluation files can be collected; adds the queues that their marks name to `named`."""
+    """Check that the evaluation files can be collected. Adds the queues that their marks name to `named`."""
     if not paths:
         return Finding("evaluations", True, "not looked at: name a PATH")
     found: list[int] = []
@@ -203,7 +205,7 @@ def _evaluations(paths: tuple[str, ...], named: set[str]) -> Finding:
 
 def _clock(name: str, offset: float) -> Finding:
     text = f"{_offset(offset)} this machine's" if abs(offset) >= 0.1 else "agrees with this machine's"
-    return Finding(name, abs(offset) <= _SKEW, text, _NTP)
+    return Finding(name, abs(offset) <= _MOST_SKEW_SECONDS, text, _NTP)
 
 
 def _offset(seconds: float) -> str:

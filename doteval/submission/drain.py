@@ -1,4 +1,4 @@
-"""Draining: a worker service finishes the rows in flight, gives the others back, and leaves."""
+"""`drain` asks a worker service to finish its rows in flight, give the others back, and leave."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from doteval.errors import NotFoundError, WorkerError
 from doteval.store import Store, WorkerState
 
 _LOOK_SECONDS = 0.25
-# Celery's name of a worker process of a service: see doteval.supervision.supervisor.
+# The names that `doteval.supervision.supervisor` gives worker processes for Celery.
 _NAME = re.compile(r"(?P<service>.+)-\d+@(?P<host>.+)")
 
 
 def drain(store: Store, broker: Broker, queue: str, name: str, *, timeout: float) -> list[WorkerState]:
     """Drain the services of a name, and wait until they have left. Returns their worker processes.
 
-    `name` is a service's (``worker``), one on a host (``worker@host``), or a worker process's
-    (``worker-1@host``), whose whole service then leaves. `timeout` is in seconds.
+    name: of a service (``worker``), of a service on a host (``worker@host``), or of a worker process
+        (``worker-1@host``), whose whole service leaves
+    timeout: seconds
 
-    Raises NotFoundError if no live worker process has that name, BrokerError if the broker cannot be
-    reached, WorkerError if one does not answer or has not left in time.
+    Raises NotFoundError: when no live worker process has that name
+    Raises BrokerError: when the broker cannot be reached
+    Raises WorkerError: when no worker process answers, or one has not left in time
     """
     live = store.workers.live()
     named = [worker for worker in live if name in names_of(worker)]
@@ -46,7 +48,7 @@ def drain(store: Store, broker: Broker, queue: str, name: str, *, timeout: float
 
 
 def names_of(worker: WorkerState) -> set[str]:
-    """What a worker process may be called by."""
+    """The names that a worker process has for `drain`."""
     found = _NAME.fullmatch(worker.info.service)
     if found is None:
         return {worker.info.service}

@@ -1,4 +1,4 @@
-"""Following evaluations to their end: looking at the store, telling a observer, bringing rows forward."""
+"""Follows evaluations until they end: reads the store, reports progress, and has pending rows published."""
 
 from __future__ import annotations
 
@@ -25,34 +25,35 @@ from doteval.supervision.worker_config import WorkerOptions
 
 Value = TypeVar("Value")
 
-# Seconds between two looks at the store while following, at first and later: what is soon done is told at once. And
-# between two times that what is pending is brought forward. A look costs one query an evaluation, whatever its size.
+# Seconds between two looks at the store: few at first, so that the end of a short evaluation is reported at once, then
+# growing by a factor. A look costs one query for each evaluation, whatever its size.
 _FIRST_LOOK_SECONDS = 0.03
 _LOOK_SECONDS = 0.25
-_SLOWER = 1.1
+_LOOK_GROWTH = 1.1
+# Seconds between two runs of the dispatcher.
 _SETTLE_SECONDS = 1.0
 
 
 class ProgressObserver(Protocol):
-    """Is told how a submission goes on."""
+    """Receives the progress of a submission."""
 
     def began(self, experiment: Experiment, evaluations: Sequence[Evaluation], workers: int) -> None:
-        """The evaluations are in the store; `workers` local worker processes are being started."""
+        """Called once the evaluations are stored; `workers` local worker processes are being started."""
 
     def moved(self, evaluations: Sequence[Evaluation]) -> None:
-        """How the evaluations stand now; called several times a second."""
+        """Called several times a second, with the current state of the evaluations."""
 
     def ended(self, store: Store, evaluations: Sequence[Evaluation]) -> None:
-        """All have ended, as they stand in this store. Local worker processes leave meanwhile."""
+        """Called when all have ended. Local worker processes leave meanwhile."""
 
     def note(self, line: str) -> None:
-        """Something that the user should know."""
+        """Called with each line that the user should read."""
 
 
 class Following:
-    """Looks at the store now and then, tells the observer, and brings pending rows forward.
+    """Follows evaluations: reports their progress to an observer and runs the dispatcher.
 
-    A `supervisor` starts the local worker processes, None where others do.
+    supervisor: starts the local worker processes; None where others start them
     """
 
     def __init__(
@@ -71,22 +72,22 @@ class Following:
         self._next_look = 0.0
         self._next_settle = time.monotonic() + _SETTLE_SECONDS
         self._begun: set[str] = set()
-        # By queue: since when nobody serves it. Of those that were told of, for ever.
-        self._alone_since: dict[str, float] = {}
-        # Ctrl-C ends the waiting.
+        # By queue: since when no worker process serves it; infinity once the user was told.
+        self._unserved_since: dict[str, float] = {}
+        # Never set: Ctrl-C ends the wait.
         self._never = threading.Event()
 
     def through_outage(self, action: Callable[[], Value]) -> Value:
-        """Do what needs the store or the broker, as soon as they are there."""
+        """Do what needs the store or the broker, again and again while they are unavailable."""
         return retry_through_outage(action, leaving=self._never, on_message=self._observer.note)
 
     def current(self) -> list[Evaluation]:
-        """The evaluations as they stand now."""
+        """The evaluations as they are in the store now."""
         by_uid = self._store.evaluations.by_uid
         return self.through_outage(lambda: [by_uid(evaluation.uid) for evaluation in self._evaluations])
 
     def publish(self, evaluation: Evaluation) -> bool:
-        """Publish what is pending of an evaluation and has room in the queue. False: it runs no more."""
+        """Publish pending rows of an evaluation, as many as the queue has room for. False if it runs no more."""
 
         def publish() -> bool:
             current = self._store.evaluations.by_uid(evaluation.uid)
@@ -98,24 +99,24 @@ class Following:
 
         return self.through_outage(publish)
 
-    def look(self) -> None:
-        """Tell the observer how it stands, unless it was told a moment ago.
+    def report_progress(self) -> None:
+        """Report the current state to the observer, at most a few times a second.
 
-        Raises WorkerError if no local worker process can start.
+        Raises WorkerError: when no local worker process can start
         """
-        self._check_workers()
+        self._raise_if_no_worker_can_start()
         if time.monotonic() >= self._next_look:
             self._observer.moved(self.current())
             self._next_look = time.monotonic() + _LOOK_SECONDS
 
     def to_the_end(self) -> None:
-        """Follow until no evaluation is running any more. Local worker processes begin to leave then.
+        """Follow until no evaluation is running any more, then ask local worker processes to leave.
 
-        Raises WorkerError if none of them can start; the evaluations that still run are failed then.
+        Raises WorkerError: when none of them can start; the evaluations that still run have failed then
         """
         pause, pace = _FIRST_LOOK_SECONDS, Pace()
         while True:
-            self._check_workers()
+            self._raise_if_no_worker_can_start()
             current = self.current()
             self._observer.moved(current)
             all_done = all(
@@ -123,28 +124,28 @@ class Following:
                 for evaluation in current
                 if evaluation.status is EvaluationStatus.RUNNING
             )
-            # Once the first results tell how long rows take, the others are published.
+            # Once the first results tell how long rows take, the dispatcher publishes the rest.
             begun = {each.uid for each in current if each.counts.finished} - self._begun
             self._begun |= begun
             if all_done or begun or time.monotonic() >= self._next_settle:
                 current = self.through_outage(lambda: [self._dispatcher.settle(each) for each in self._evaluations])
-                self.through_outage(lambda: self._tell_if_alone(QUEUE_UNSERVED_SECONDS))
+                self.through_outage(lambda: self._note_unserved_queues(QUEUE_UNSERVED_SECONDS))
                 self._next_settle = time.monotonic() + _SETTLE_SECONDS
             if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
                 self._observer.moved(current)
                 break
             time.sleep(max(_FIRST_LOOK_SECONDS, min(pause, pace.seconds_from_end(current) / 2)))
-            pause = min(_LOOK_SECONDS, pause * _SLOWER)
+            pause = min(_LOOK_SECONDS, pause * _LOOK_GROWTH)
         if self._supervisor is not None:
             self._supervisor.drain()
         self._observer.ended(self._store, current)
 
-    def _check_workers(self) -> None:
+    def _raise_if_no_worker_can_start(self) -> None:
         why = None if self._supervisor is None else self._supervisor.hopeless_start()
         if why is None:
             return
         reason = why.partition("\n")[0]
-        # Not patiently: a full disk may be why neither worker processes nor the store can go on.
+        # No retry: a full disk may be what stops both the worker processes and the store.
         with contextlib.suppress(StoreError):
             for each in self._evaluations:
                 self._store.evaluations.set_status(
@@ -156,40 +157,40 @@ class Following:
                 )
         raise WorkerError(why, remedy="Look for the cause in what they printed, and submit again.")
 
-    def tell_if_alone(self) -> None:
-        """Tell the observer of queues that rows are to travel on and that no worker process serves now."""
-        self.through_outage(lambda: self._tell_if_alone(0.0))
+    def note_unserved_queues(self) -> None:
+        """Note for the user which queues of these evaluations no worker process serves now."""
+        self.through_outage(lambda: self._note_unserved_queues(0.0))
 
-    def _tell_if_alone(self, patience: float) -> None:
+    def _note_unserved_queues(self, after_seconds: float) -> None:
         served = {queue for worker in self._store.workers.live() for queue in worker.info.queues}
         wanted = dict.fromkeys(
             self._dispatcher.queue_of(each)
             for each in self.current()
-            # Those of a private broker nobody else can serve.
+            # A worker elsewhere cannot serve the queue of a private broker.
             if each.status is EvaluationStatus.RUNNING and not each.is_private
         )
         now = time.monotonic()
         for queue in served:
-            self._alone_since.pop(queue, None)
+            self._unserved_since.pop(queue, None)
         for queue in wanted:
-            if queue not in served and now - self._alone_since.setdefault(queue, now) >= patience:
-                self._alone_since[queue] = float("inf")
+            if queue not in served and now - self._unserved_since.setdefault(queue, now) >= after_seconds:
+                self._unserved_since[queue] = float("inf")
                 self._observer.note(
                     f"no worker process listens on the queue {queue!r}; start one with: {worker_command_for(queue)}"
                 )
 
 
 class Pace:
-    """How fast rows end, as looks tell: for the end to be seen when it comes. `clock` gives seconds."""
+    """Estimates when the last row completes, from the looks at the store, so that the end is noticed when it comes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # When rows were last seen to have ended, and how many; and seconds for each of them.
+        # When rows were last seen to have completed, and how many; and seconds for each of them.
         self._seen: tuple[float, int] | None = None
         self._per_row = math.inf
 
     def seconds_from_end(self, evaluations: Sequence[Evaluation]) -> float:
-        """Seconds to when all rows have ended, or since they ought to have, at the last pace; infinite if not known."""
+        """Seconds until all rows complete at the last pace, or since they should have; infinite if not known."""
         now = self._clock()
         finished = sum(each.counts.finished for each in evaluations)
         if self._seen is None or finished < self._seen[1]:
@@ -227,9 +228,9 @@ def local_workers(
     devices: Sequence[str] = (),
     fork_server: ForkServer | None = None,
 ) -> Iterator[Supervisor]:
-    """Worker processes of this machine, from when the supervisor is told to start them to the end of the block.
+    """A supervisor of local worker processes, which it stops at the end of the block, when rows in flight have ended.
 
-    They finish their rows in flight then.
+    It starts them only when its `start` is called.
     """
     note = observer.note
     supervisor = Supervisor(

@@ -1,4 +1,4 @@
-"""Retry: failed rows of an experiment become pending again, and are run."""
+"""`retry` makes failed rows of an experiment pending again and runs them."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RetryOptions:
-    """What `doteval retry` was told. None means the default, or all.
+    """The options of `doteval retry`; None means the default, or all.
 
-    `classes` are those of the errors, `row` is an index. `queue` is for evaluations that do not name their own;
-    None is the one that they were submitted to. Without `broker`, a private Redis and `workers` local worker
-    processes serve the rows; of `devices` each of them sees one.
-    An empty `budget` leaves the evaluations the ones that they were submitted with.
+    classes: classes of errors
+    row: the index of a row
+    broker: None starts a private Redis and `workers` local worker processes
+    queue: for evaluations that do not name their own; None is the queue that they were submitted to
+    devices: each local worker process sees one of them
+    budget: an empty one leaves the evaluations the budgets that they were submitted with
     """
 
     classes: frozenset[ErrorClass] | None = None
@@ -59,16 +61,19 @@ def retry(
     observer: ProgressObserver,
     fork_server: ForkServer | None = None,
 ) -> int:
-    """Run failed rows of an experiment's evaluations again, those only that the options choose.
+    """Run failed rows of an experiment's evaluations again, those that the options choose.
 
-    Their errors stay until a new result is in. Neither the dataset nor its file is needed. With a broker the
-    workers there run the rows; without one, local worker processes do, on the files that were submitted, and a
-    `fork_server` starts them.
-    Returns when all is done, or, with `detach`, when all is published: how many rows there were to run, with those
-    that an earlier retry left pending at the end of its budget. An evaluation that was cancelled goes on as well.
+    Their errors are kept until new results are stored. Neither the dataset nor its file is needed. With a broker its
+    workers run the rows; without one, local worker processes run them on the files that were submitted, started by a
+    `fork_server`. Evaluations that were cancelled go on as well.
 
-    Raises UsageError, EvaluationFileError, ChangedError, BrokerError and StoreError; BudgetError if the budget of
-    one of them is used up already.
+    Returns how many rows there were to run, with those that an earlier retry left pending at the end of its budget.
+    Returns when all of them have completed or, with `detach`, when all are published.
+
+    Raises UsageError, EvaluationFileError or ChangedError: when the options or the files need a change
+    Raises BrokerError or StoreError: when they cannot be used
+    Raises BudgetError: when the budget of an evaluation is used up already
+    Raises WorkerError: when no local worker process can start
     """
     if options.broker is None:
         check_prices(options.budget, load_settings().client_config().prices)
@@ -82,7 +87,7 @@ def retry(
         each
         for each in evaluations
         if store.rows.count_failed(each.id, classes=options.classes, index=options.row)
-        # An earlier retry that came to the end of its budget.
+        # An earlier retry used up its budget.
         or (everything and each.stopped_at_budget and each.counts.pending)
     ]
     if not failing:
@@ -94,7 +99,7 @@ def retry(
             raise budget_error(evaluation.experiment.name, stop, pending=0)
     if options.broker is not None:
         return _run(store, failing, options, observer)
-    # Imported here: pytest takes time that a retry by workers elsewhere need not wait.
+    # Imported here: a retry by workers elsewhere need not wait for pytest.
     from doteval.pytest_runtime.embedded_session import with_collected
 
     retried: list[int] = []
@@ -134,7 +139,7 @@ def _run(
                 store.evaluations.reconfigure(evaluation.id, lambda config: config.with_budget(options.budget))
             marked += store.rows.retry_failed(evaluation.id, classes=options.classes, index=options.row)
             marked += evaluation.counts.pending if evaluation.stopped_at_budget else 0
-            # After that: an evaluation that runs and has nothing pending would be completed.
+            # Only now: a running evaluation without pending rows would be completed.
             store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
         slots = rows_in_flight(processes, options.concurrency)
         queues = {each.uid: each.queue or DEFAULT_QUEUE for each in evaluations}
@@ -160,19 +165,19 @@ def _run(
         if supervisor is not None:
             supervisor.start()
         for evaluation in evaluations:
-            # Of one that runs, rows are on their way: what nobody runs is found when the queue has drained.
+            # Rows of a running evaluation are on their way; lost ones are found when the queue has drained.
             if evaluation.status is not EvaluationStatus.RUNNING:
                 dispatcher.restart(evaluation, was_completed=evaluation.status is EvaluationStatus.COMPLETED)
             following.publish(evaluation)
         if options.detach:
-            following.tell_if_alone()
+            following.note_unserved_queues()
         else:
             following.to_the_end()
         return marked
 
 
 def _placed(store: Store, evaluation: Evaluation, queue: str | None, private: str | None) -> Evaluation:
-    """The evaluation on the queue that it names itself, else on `queue`, else where it was before; of this broker."""
+    """The evaluation with this broker, on the queue that it names itself, else on `queue`, else on its old one."""
     known = evaluation.config.queue
     placed = (known if evaluation.config.queue_is_own else queue or known) or DEFAULT_QUEUE
     if (placed, private) == (known, evaluation.config.private_broker):
@@ -194,7 +199,7 @@ def _check_complete(store: Store, evaluation: Evaluation) -> None:
 
 
 def _common_root(evaluations: Sequence[Evaluation]) -> Path:
-    """The root directory that the evaluations were submitted from; here, if they don't say."""
+    """The root directory that the evaluations were submitted from; the current one if that is not known."""
     roots = {str(evaluation.config.root or Path.cwd()) for evaluation in evaluations}
     if len(roots) > 1:
         raise UsageError(
@@ -216,7 +221,7 @@ def _node(evaluation: Evaluation, root: Path) -> str:
 
 
 def _check_code(collected: Collected, evaluations: Sequence[Evaluation]) -> None:
-    """Raise ChangedError if the files are not those that the evaluations ran with: workers would refuse them."""
+    """Raise ChangedError if the files differ from those that the evaluations ran with: workers would refuse them."""
     from doteval.pytest_runtime.fingerprint import differing_files, fingerprint
 
     ours = {(item.evaluation_path, item.evaluation_name): item for item in collected.items}

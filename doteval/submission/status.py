@@ -1,4 +1,4 @@
-"""How an experiment stands: where its rows are, which worker processes live, and what happens next."""
+"""The status of an experiment: where its rows are, which worker processes live, and what happens next."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from doteval.store import Store, WorkerState, held_by
 
 @dataclass(frozen=True, slots=True)
 class EvaluationProgress:
-    """Where the pending rows of an evaluation are; samples count.
+    """Where the pending rows of an evaluation are; each sample counts.
 
-    `held` by live worker processes, `orphaned` by dead ones, `published` and held by nobody (they wait in the
-    queue, or are lost), and `unpublished`. `plan` says, in sentences, what is going to happen to them.
+    held: by live worker processes
+    orphaned: held by dead worker processes
+    published: held by no process; they wait in the queue, or are lost
+    plan: sentences that say what is going to happen to the rows
     """
 
     evaluation: Evaluation
@@ -31,9 +33,10 @@ class EvaluationProgress:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentStatus:
-    """`live` and `dead` are worker processes; the dead ones died while the experiment was there.
+    """The status of an experiment's evaluations and of the worker processes.
 
-    `queued` is how many messages wait in each queue, of all experiments, None if that is not known.
+    dead: worker processes that died since the experiment began
+    queued: how many messages of all experiments wait in each queue, None if that is not known
     """
 
     evaluations: list[EvaluationProgress]
@@ -45,9 +48,10 @@ class ExperimentStatus:
 def experiment_status(
     store: Store, experiment: Experiment, *, queue: str = DEFAULT_QUEUE, queued: Mapping[str, int] | None = None
 ) -> ExperimentStatus:
-    """How an experiment stands now, by what the store says, and `queued` messages in each of the broker's queues.
+    """Read the status of an experiment from the store.
 
-    `queue` is that of evaluations that do not say which is theirs.
+    queue: the queue of evaluations that name none
+    queued: how many messages wait in each of the broker's queues, None if that is not known
     """
     live = store.workers.live()
     dead = [worker for worker in store.workers.all() if _has_died(worker) and worker.beat_at >= experiment.created_at]
@@ -60,7 +64,7 @@ def experiment_status(
 def _has_died(worker: WorkerState) -> bool:
     if worker.left_at is None:
         return worker.age > DEAD_AFTER_SECONDS
-    # What its supervisor saw of it. Those that leave in order say so themselves, and the first cause stays.
+    # A supervisor saw it end. A process that leaves in order reports that itself, and the first cause is kept.
     return worker.end_cause is not None and worker.end_cause.is_crash
 
 
@@ -80,7 +84,7 @@ def _progress(
     published = max(0, evaluation.counts.pending - unpublished - held - orphaned)
     progress = EvaluationProgress(evaluation, held, orphaned, published, unpublished, ())
     holders = sum(any(part.evaluation_uid == evaluation.uid for part in worker.holding) for worker in dead)
-    # What pytest runs in its own process is on no queue.
+    # Rows that pytest runs in its own process are on no queue.
     served = any(queue in each.info.queues for each in live) if evaluation.config.submitted else bool(live)
     spent = store.usage.spent(evaluation.experiment) if evaluation.config.budget else Spent()
     waiting = None if queued is None else queued.get(queue)
@@ -97,7 +101,7 @@ def _count(store: Store, evaluation: Evaluation, workers: Sequence[WorkerState])
 
 
 def _start(queue: str, anybody: bool, *, private: bool) -> str:
-    """What to do about a queue that nobody serves."""
+    """What to do about a queue without worker processes."""
     if private:
         return "the worker processes of its submission are gone: submit it again"
     who = f"no worker process serves the queue {queue!r}" if anybody else "no worker process is there"

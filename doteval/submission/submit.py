@@ -1,4 +1,4 @@
-"""Submit: dataset → result store → row tasks → follow to the end."""
+"""`submit` streams datasets into the result store, publishes row tasks, and follows them to the end."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for
 
-# Between two looks for rows that an earlier submission left pending.
+# Seconds between two searches for rows that an earlier submission left pending.
 _PUBLISH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class SubmitOptions:
-    """What `doteval submit` was told. None means the default.
+    """The options of `doteval submit`; None means the default.
 
-    Without `broker`, a private Redis and `workers` local worker processes serve this submission.
-    `target` says which rows to run, and names the experiment; `config` how they are run. `rows_per_task` is how many
-    rows travel in one row task, None to choose. `queue` is for evaluations that name none. Of `devices` each local
-    worker process sees one.
+    target: the experiment, and which rows to run
+    config: how rows are run
+    broker: None starts a private Redis and `workers` local worker processes for this submission
+    queue: for evaluations that name none
+    devices: each local worker process sees one of them
+    rows_per_task: rows of a row task; None lets the dispatcher choose
     """
 
     paths: tuple[str, ...]
@@ -62,22 +64,23 @@ class SubmitOptions:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Where the results of a submission are. `storage` is the URL, with its password."""
+    """Where the results of a submission are. `storage` is the URL of the store, with its password."""
 
     experiment: Experiment
     storage: str = field(repr=False)
 
 
 def submit(options: SubmitOptions, observer: ProgressObserver, fork_server: ForkServer | None = None) -> Submission:
-    """Evaluate on worker processes; what an earlier submission has done is not done again.
+    """Evaluate on worker processes. Rows that an earlier submission completed are not run again.
 
-    A `fork_server` starts the local ones, if there are to be any.
+    Returns when all rows have completed or, with `detach`, when all are published. After KeyboardInterrupt local worker
+    processes finish their rows in flight; the others stay pending. A `fork_server` starts local worker processes.
 
-    Returns when all is done, or, with `detach`, when all is published. KeyboardInterrupt stops
-    following: local worker processes finish their rows in flight, the others stay pending.
-
-    Raises EvaluationFileError, ColumnError, DatasetError, UnstorableValueError, ChangedError,
-    UsageError, BrokerError and StoreError; BudgetError if the budget is used up already.
+    Raises EvaluationFileError, ColumnError, DatasetError, UnstorableValueError, ChangedError or UsageError: when the
+        files, the datasets or the options need a change
+    Raises BrokerError or StoreError: when they cannot be used
+    Raises BudgetError: when the budget is used up already
+    Raises WorkerError: when no local worker process can start
     """
     if options.broker is None:
         check_prices(options.config.budget, options.client_config.prices)
@@ -109,7 +112,7 @@ def _submit_collected(
         known = _known(store, experiment, collected)
         wait_for_other_brokers(store, known, on_message=observer.note, private=broker.is_private)
         before = {each.uid: each.status for each in store.evaluations.of(experiment)}
-        at_work = _at_work(store, experiment)
+        perhaps_running = _perhaps_running(store, experiment)
         # Stored with the evaluations, so that worker processes elsewhere know.
         config = replace(options.config, submitted=True, queue=options.queue, private_broker=broker.private)
         evaluations = [
@@ -128,7 +131,8 @@ def _submit_collected(
             supervisor = stack.enter_context(
                 local_workers(worker_options, processes, store, observer, options.devices, fork_server)
             )
-            # Before the first rows are read, which may take longer than to load models. What was completed may stay so.
+            # They start before the first rows are read, which may take longer than loading models. Evaluations that were
+            # completed may need none.
             if any(before.get(each.uid) is not EvaluationStatus.COMPLETED for each in evaluations):
                 supervisor.start()
         slots = rows_in_flight(processes, options.concurrency)
@@ -137,26 +141,26 @@ def _submit_collected(
         following = Following(store, dispatcher, evaluations, observer, supervisor)
         for evaluation in evaluations:
             store.rows.retry_failed(evaluation.id)
-            if evaluation.uid not in at_work:
+            if evaluation.uid not in perhaps_running:
                 dispatcher.restart(evaluation, priority=options.priority)
         for item, evaluation in zip(collected.items, evaluations, strict=True):
             try:
                 _send_rows(store, following, item, evaluation, options)
             except UsageError as error:
-                # It is not at work: a dataset that cannot be taken in ends it as it was, or as failed.
+                # None of its rows run. A dataset that cannot be ingested leaves it as it was, or fails it.
                 status = before.get(evaluation.uid, EvaluationStatus.FAILED)
                 cause = None if status is EvaluationStatus.RUNNING else EvaluationEnd.DATASET_REFUSED
                 store.evaluations.set_status(evaluation.id, status, error.message, end_cause=cause)
                 raise
         if options.detach:
-            following.tell_if_alone()
+            following.note_unserved_queues()
         else:
             following.to_the_end()
         return Submission(experiment, store.raw_url)
 
 
 def _worker_options(options: SubmitOptions, store: Store, broker: Broker, queues: tuple[str, ...]) -> WorkerOptions:
-    """What local worker processes are told."""
+    """The options of the local worker processes."""
     return WorkerOptions(
         paths=options.paths,
         storage=store.raw_url,
@@ -166,7 +170,7 @@ def _worker_options(options: SubmitOptions, store: Store, broker: Broker, queues
         slots=slots_for(options.concurrency),
         keyword=options.keyword,
         service="local",
-        # Limits are in the private Redis, which ends with this command; the cache stays in its file.
+        # Rate limits are kept in the private Redis, which ends with this command; the cache stays in its file.
         client_config=replace(options.client_config, broker=broker.url),
     )
 
@@ -186,13 +190,14 @@ def _send_rows(
     )
     next_publish = 0.0
     for chunk in chunks:
-        # What was there before is looked through for pending rows, which takes longer the more is done: now and then.
+        # Rows that were stored before are searched for pending ones only now and then, since that takes longer the more
+        # of them are done.
         if chunk.new or time.monotonic() >= next_publish:
             if not following.publish(evaluation):
-                # Cancelled: the rest of the dataset is for the submission that goes on.
+                # It was cancelled: the next submission reads the rest of the dataset.
                 break
             next_publish = time.monotonic() + _PUBLISH_SECONDS
-        following.look()
+        following.report_progress()
     following.publish(evaluation)
 
 
@@ -224,10 +229,10 @@ def _check_budget(store: Store, experiment: Experiment, collected: Collected, op
         raise budget_error(experiment.name, stop, pending=pending)
 
 
-def _at_work(store: Store, experiment: Experiment) -> set[str]:
-    """The evaluations that worker processes may be at work on, for a submitter that lives or died.
+def _perhaps_running(store: Store, experiment: Experiment) -> set[str]:
+    """The evaluations that worker processes may be running, for a submitter that lives or has died.
 
-    What they hold may not be in the store yet. Their lost rows are published when the queue has drained.
+    The rows they hold may not be in the store yet. Lost rows are published again when the queue has drained.
     """
     served = {queue for worker in store.workers.live() for queue in worker.info.queues}
     return {
@@ -238,6 +243,6 @@ def _at_work(store: Store, experiment: Experiment) -> set[str]:
 
 
 def _known(store: Store, experiment: Experiment, collected: Collected) -> list[Evaluation]:
-    """Those of the evaluations that the experiment has already."""
+    """The collected evaluations that the experiment has already."""
     wanted = {(item.evaluation_path, item.evaluation_name) for item in collected.items}
     return [each for each in store.evaluations.of(experiment) if (each.spec.path, each.name) in wanted]
