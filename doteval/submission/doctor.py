@@ -18,7 +18,7 @@ from doteval.pytest_runtime.items import queue_of
 from doteval.store import Store, WorkerState
 
 # Seconds by which clocks may differ before times in tables mislead.
-_MOST_SKEW_SECONDS = 2.0
+_SKEW_SECONDS = 2.0
 _NTP = "Set the clocks by NTP on all machines."
 _COMPARED = ("doteval", "celery", "pytest")
 
@@ -170,7 +170,7 @@ def _serving(name: str, queue: str, live: Sequence[WorkerState], *, needs_worker
 def _worker_clocks(live: list[WorkerState]) -> Finding:
     offsets = [(worker.info.service, worker.clock_offset) for worker in live if worker.clock_offset is not None]
     wrong = [
-        f"{service} is {_offset(offset)} the store's" for service, offset in offsets if abs(offset) > _MOST_SKEW_SECONDS
+        f"{service} is {_offset(offset)} the store's" for service, offset in offsets if abs(offset) > _SKEW_SECONDS
     ]
     text = "; ".join(wrong) if wrong else "worker processes agree with the store's"
     return Finding("worker clocks", not wrong, text, _NTP)
@@ -205,7 +205,7 @@ def _evaluations(paths: tuple[str, ...], named: set[str]) -> Finding:
 
 def _clock(name: str, offset: float) -> Finding:
     text = f"{_offset(offset)} this machine's" if abs(offset) >= 0.1 else "agrees with this machine's"
-    return Finding(name, abs(offset) <= _MOST_SKEW_SECONDS, text, _NTP)
+    return Finding(name, abs(offset) <= _SKEW_SECONDS, text, _NTP)
 
 
 def _offset(seconds: float) -> str:
