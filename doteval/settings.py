@@ -1,4 +1,4 @@
-"""What a command uses when its options don't say: defaults, then pyproject.toml, then the environment.
+"""The settings of a command: defaults, overridden by pyproject.toml, the environment and the command's options.
 
 The order, weakest first: the defaults below; the table ``[tool.doteval]`` of the nearest
 pyproject.toml, upwards from the current directory, that has one; the variables ``DOTEVAL_STORAGE``,
@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     )
     rows_per_task: Count | Literal["auto"] = Field("auto", description="Rows that travel in one row task.")
     visibility_timeout: Count = Field(
-        3600, description="Seconds after which Redis hands out a message again whose worker process is silent."
+        3600, description="Seconds after which Redis redelivers a message whose worker process is silent."
     )
     teardown_timeout: float = Field(
         60.0,
@@ -130,11 +130,11 @@ class Settings(BaseSettings):
 
     @property
     def dealt_devices(self) -> tuple[str, ...]:
-        """The devices that worker processes get in turn; none if nothing is said of them."""
+        """The devices that worker processes get in turn; empty if none are set."""
         return () if self.devices is None else split_devices(self.devices)
 
     def client_config(self) -> ClientConfig:
-        """What the worker processes of a command share. What is to be refreshed is what was there before now."""
+        """What the clients of a command share: cache and limits. A refresh replaces replies from before now."""
         in_redis = self.broker is not None and Broker(self.broker).holds_shared_state
         path = self.cache_path or (None if in_redis else DEFAULT_CACHE_PATH)
         return ClientConfig(
@@ -149,16 +149,16 @@ class Settings(BaseSettings):
         )
 
     def _now_of_cache(self, *, in_redis: bool) -> float:
-        """Now, by the clock that replies are dated with: Redis', since worker processes are anywhere."""
+        """The current time of the clock that dates replies: that of Redis, since worker processes run anywhere."""
         if self.broker is None or not in_redis:
             return time.time()
-        # Imported here: it takes time that other commands need not spend.
+        # Imported here, since other commands need not wait for it.
         from doteval.clients.redis_connection import redis_time
 
         try:
             return redis_time(self.broker)
         except ResourceError:
-            # Whoever needs the broker will say so, or wait for it.
+            # The first user of the broker reports that, or waits for it.
             return time.time()
 
 

@@ -26,7 +26,7 @@ def command(storage: str | None, broker: str | None, queue: str | None, address:
     from prometheus_client import CollectorRegistry
 
     from doteval.broker.publisher import Publisher
-    from doteval.monitoring.endpoint import Endpoint, Reply, figures_of
+    from doteval.monitoring.endpoint import Endpoint, HttpReply, metrics_reply
     from doteval.monitoring.store_figures import StoreFigures
     from doteval.settings import load_settings
 
@@ -41,7 +41,7 @@ def command(storage: str | None, broker: str | None, queue: str | None, address:
         # Blocked before the first reply, so that no signal is lost.
         leaving = (signal.SIGTERM, signal.SIGINT)
         signal.pthread_sigmask(signal.SIG_BLOCK, leaving)
-        paths = {"/metrics": lambda: figures_of(registry), "/health": lambda: Reply(200, b"ok\n")}
+        paths = {"/metrics": lambda: metrics_reply(registry), "/health": lambda: HttpReply(200, b"ok\n")}
         endpoint = stack.enter_context(Endpoint(address, port, paths))
         click.echo(f"Figures on http://{address}:{endpoint.port}/metrics for {store.url}", err=True)
         signal.sigwait(leaving)

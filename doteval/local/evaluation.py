@@ -1,4 +1,4 @@
-"""Evaluating one evaluation in this process: dataset → result store → rows → results → summary."""
+"""Runs one evaluation in this process: stores its dataset, runs the rows, stores results, summarizes them."""
 
 from __future__ import annotations
 
@@ -35,15 +35,17 @@ _ERRORS_SHOWN = 3
 
 
 class TooManyErrorsError(Exception):
-    """More rows have failed than --max-errors allows: no further row is begun."""
+    """More rows have failed than --max-errors allows, so no further row begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalReport:
-    """How one evaluation went.
+    """The outcome of one evaluation.
 
-    `resumed` is how many of its rows had a result before, `seconds` how long it took, `errors` its most
-    frequent errors, `stopped` whether it was stopped at --max-errors.
+    errors: its most frequent errors
+    resumed: how many of its rows had a result before
+    seconds: how long it took
+    stopped: whether it was stopped at --max-errors
     """
 
     evaluation: Evaluation
@@ -57,7 +59,7 @@ class LocalReport:
 def report_on(
     store: Store, evaluation: Evaluation, *, resumed: int, seconds: float, stopped: bool = False
 ) -> LocalReport:
-    """The report of an evaluation as it stands in the store."""
+    """The report of an evaluation, from what is stored now."""
     current = store.evaluations.by_uid(evaluation.uid)
     summary = summarize(store.results.score_columns(current.id), current.counts)
     errors = tuple(store.results.errors(current.id, _ERRORS_SHOWN)) if current.counts.failed else ()
@@ -65,25 +67,28 @@ def report_on(
 
 
 class LocalEvaluation:
-    """One evaluation, about to run. `setup` has set it up already.
+    """One evaluation that is about to run in this process.
 
-    To make one waits until no other process runs rows of the evaluation: `told` is called with a line about that.
+    The constructor waits until no other process runs rows of the evaluation.
+
+    setup: the fixtures of the evaluation, set up already
+    on_message: called with a line for the user if the constructor has to wait
     """
 
     def __init__(
         self,
-        local: StoreSession,
+        session: StoreSession,
         runnable: Runnable,
         spec: EvaluationSpec,
         setup: EvaluationFixtures,
         *,
         loop: LoopThread,
         options: LocalOptions,
-        told: Callable[[str], None],
+        on_message: Callable[[str], None],
         screen: Screen | None = None,
     ) -> None:
-        self._local = local
-        self._store = local.store
+        self._session = session
+        self._store = session.store
         self._runnable = runnable
         self._setup = setup
         self._loop = loop
@@ -92,27 +97,29 @@ class LocalEvaluation:
         self._failed = 0
         self._lock = threading.Lock()
         self._refused: BaseException | None = None
-        known = self._store.evaluations.find(local.experiment, spec)
-        wait_for_claim(local.store, known or self._begin(spec), local.claim, on_message=told)
+        known = self._store.evaluations.find(session.experiment, spec)
+        wait_for_claim(session.store, known or self._begin(spec), session.claim, on_message=on_message)
         try:
-            # Only now: what another process runs is not to be touched.
+            # Only now, since rows that another process runs must not change.
             self._evaluation = self._begin(spec)
             self._store.rows.retry_failed(self._evaluation.id)
             self._resumed = self._store.evaluations.counts(self._evaluation.id).finished
         except BaseException:
-            local.release()
+            session.release()
             raise
 
     def run(self, base: Path) -> LocalReport:
         """Run the rows that have no result yet, and the failed ones again.
 
-        `base` is where the paths of datasets begin. Raises what `open_dataset`, `ingest_dataset` and the store
-        raise, and KeyboardInterrupt, after what is done is stored; what rows raise is stored with them.
+        `base` is the directory that paths of datasets are relative to. Errors of rows are stored with them.
+
+        Raises what `open_dataset`, `ingest_dataset` and the store raise, and KeyboardInterrupt; completed rows are
+        stored by then.
         """
         try:
             return self._run(base)
         finally:
-            self._local.release()
+            self._session.release()
 
     def _run(self, base: Path) -> LocalReport:
         start = time.perf_counter()
@@ -143,7 +150,7 @@ class LocalEvaluation:
         finally:
             if progress is not None:
                 progress.close()
-        self._local.writer.flush()
+        self._session.writer.flush()
         cut = self._refused or ended[0]
         stopped = isinstance(cut, TooManyErrorsError)
         self._settle(cut)
@@ -160,7 +167,7 @@ class LocalEvaluation:
     def _begin(self, spec: EvaluationSpec) -> Evaluation:
         target = self._options.target
         return self._store.evaluations.begin(
-            self._local.experiment, spec, epochs=target.epochs, allow_changed=target.allow_changed
+            self._session.experiment, spec, epochs=target.epochs, allow_changed=target.allow_changed
         )
 
     @property
@@ -168,17 +175,17 @@ class LocalEvaluation:
         return self._evaluation.uid
 
     def spend(self, scope: UsageScope, used: tuple[Usage, ...]) -> None:
-        """Store what was used for none of its results. Raises StoreError."""
+        """Store usage that belongs to no result of the evaluation. Raises StoreError."""
         if used:
             lost = LostUsage(scope.evaluation, scope.index, scope.sample, used)
             self._store.usage.add_lost([lost], socket.gethostname(), os.getpid())
 
     def report_so_far(self) -> LocalReport:
-        """The report of what is done, where `run` did not come to its end."""
+        """The report of the completed rows, for when `run` was interrupted."""
         return report_on(self._store, self._evaluation, resumed=self._resumed, seconds=0.0)
 
     def skip_reason(self) -> str:
-        """Why the first row that was skipped was."""
+        """The reason of the first skipped row, empty if it has none."""
         first = next(self._store.results.records(self._evaluation.id, status=RowStatus.SKIPPED, limit=1), None)
         return "" if first is None or first.outcome.error is None else first.outcome.error.message
 
@@ -186,10 +193,10 @@ class LocalEvaluation:
         budget = self._options.config.budget
         if not budget:
             return None
-        return budget_guard_for(self._store, self._local.experiment, budget, self._local.writer, BudgetError)
+        return budget_guard_for(self._store, self._session.experiment, budget, self._session.writer, BudgetError)
 
     def _recorder(self, progress: ProgressLine | None) -> Callable[[Row, Outcome], None]:
-        evaluation_id, put = self._evaluation.id, self._local.writer.put
+        evaluation_id, put = self._evaluation.id, self._session.writer.put
 
         def record(row: Row, outcome: Outcome) -> None:
             put(NewResult(evaluation_id, row, outcome), self._stored)
@@ -234,7 +241,7 @@ class LocalEvaluation:
             else:
                 yield from (replace(row, sample=sample) for row in chunk.rows for sample in range(epochs))
             seen = chunk.last
-        # Rows that are in the store already, when the dataset need not be read again.
+        # Rows that are stored already, if the dataset need not be read again.
         for part in rows.pending_ranges(evaluation.id, _RANGE_ROWS, first=seen + 1):
             if samples is None or part.first < samples:
                 last = part.last if samples is None else min(part.last, samples - 1)
@@ -243,8 +250,8 @@ class LocalEvaluation:
     def _settle(self, cut: BaseException | None) -> None:
         evaluations, evaluation_id = self._store.evaluations, self._evaluation.id
         if isinstance(cut, BudgetError) and evaluations.counts(evaluation_id).pending:
-            # Rows that were in flight have spent more since it was refused.
-            stop = used_up(self._store, self._local.experiment, self._options.config.budget)
+            # Rows in flight have spent more since the first one was refused.
+            stop = used_up(self._store, self._session.experiment, self._options.config.budget)
             stop = stop or BudgetStop(EvaluationEnd.BUDGET_USED_UP, cut.message)
             evaluations.set_status(evaluation_id, EvaluationStatus.CANCELLED, stop.message, end_cause=stop.cause)
         elif cut is not None and not isinstance(cut, ChangedError | BudgetError):
@@ -256,11 +263,11 @@ class LocalEvaluation:
                 cause = EvaluationEnd.DATASET_REFUSED
             evaluations.set_status(evaluation_id, EvaluationStatus.FAILED, reason, end_cause=cause)
         elif not evaluations.counts(evaluation_id).pending:
-            # A dataset that has changed takes nothing from what is there.
+            # A dataset that has changed does not affect results that are stored.
             evaluations.set_status(evaluation_id, EvaluationStatus.COMPLETED)
 
     def _interrupted(self) -> None:
-        self._local.writer.flush()
+        self._session.writer.flush()
         self._store.evaluations.set_status(
             self._evaluation.id, EvaluationStatus.CANCELLED, "interrupted", end_cause=EvaluationEnd.INTERRUPTED
         )

@@ -34,9 +34,9 @@ _OPTIONS = [*options_of(RunTarget, RunCommand.PYTEST), *options_of(RunConfig, Ru
 
 @dataclass(frozen=True, slots=True)
 class LocalOptions:
-    """What pytest's command line said.
+    """The options of pytest's command line.
 
-    `max_errors` is how many rows of an evaluation may fail before it is stopped, None for any number.
+    max_errors: how many rows of an evaluation may fail before it is stopped, None for any number
     """
 
     target: RunTarget = field(default_factory=RunTarget)
@@ -103,9 +103,9 @@ def _beginning_small(text: str) -> str:
 
 
 def check_options(config: pytest.Config) -> None:
-    """Refuse what the parser could not: before anything is collected.
+    """Check what the parser could not, before anything is collected.
 
-    Raises pytest.UsageError.
+    Raises pytest.UsageError: when a threshold cannot be read
     """
     _thresholds(config)
 

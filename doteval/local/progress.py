@@ -1,6 +1,6 @@
-"""The live line of an evaluation that runs here: rows, rows a second, errors, the running score, time left.
+"""The progress line of an evaluation in this process: rows, rows a second, errors, the running score, time left.
 
-It is drawn on the line below the cursor, which stays where it is, so that pytest's own output needs not know.
+It is drawn below the cursor, which stays where it is, so that it does not disturb pytest's own output.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Screen:
 
 
 def terminal_screen(config: pytest.Config) -> Screen | None:
-    """The terminal of a pytest run; None where nobody watches, or where the rows' own output goes (-s, -q).
+    """The terminal of a pytest run; None if there is none, with -q, or with -s, where rows print on it.
 
-    To be called while pytest is being configured: later its capturing stands before the terminal.
+    To be called while pytest is being configured, before its capturing replaces standard output.
     """
     if (
         config.get_verbosity() < 0
@@ -60,7 +60,7 @@ def terminal_screen(config: pytest.Config) -> Screen | None:
 
 
 def tell(config: pytest.Config, line: str) -> None:
-    """Show a line at once, or, where pytest has no terminal (in a worker of pytest-xdist), among its warnings."""
+    """Show a line at once, or among the warnings where pytest has no terminal, as in workers of pytest-xdist."""
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if reporter is None:
         warnings.warn(line, pytest.PytestWarning, stacklevel=2)
@@ -72,12 +72,12 @@ def tell(config: pytest.Config, line: str) -> None:
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that obeys escape sequences."""
+    """Whether a stream is a terminal that understands escape sequences."""
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class ProgressLine:
-    """The line of one evaluation. `total` is how many rows it will have run, None if nobody knows.
+    """The progress line of one evaluation. `total` is how many rows it will run, None if that is not known.
 
     `row` may be called from any thread.
     """
@@ -100,7 +100,7 @@ class ProgressLine:
         self._drawn = False
 
     def row(self, outcome: Outcome) -> None:
-        """A row has ended."""
+        """Count a row that has completed, and draw the line if it is time."""
         with self._lock:
             self._count(outcome)
             now = self._clock()
@@ -109,7 +109,7 @@ class ProgressLine:
                 self._draw(now)
 
     def close(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         with self._lock:
             if self._drawn:
                 self._screen.write(f"{_BELOW}{_BACK}")
@@ -117,7 +117,7 @@ class ProgressLine:
             self._next = float("inf")
 
     def text(self, now: float) -> str:
-        """What the line says."""
+        """The text of the line."""
         seconds = max(now - self._began, 1e-9)
         rate = self._rows / seconds
         parts = [f"{self._name}: {self._rows:,}{'' if self._total is None else f'/{self._total:,}'} rows"]

@@ -16,7 +16,7 @@ from doteval.local.session import StoredReport
 
 _TEXT_COLUMNS = 2
 _MESSAGE_SHOWN = 100
-# What error messages may not do to a terminal.
+# Control characters, which error messages must not send to a terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -29,7 +29,7 @@ class _Cell:
 def write_report(
     terminal: pytest.TerminalReporter, stored: Sequence[StoredReport], missed: Sequence[Threshold]
 ) -> None:
-    """Write what the evaluations came to; nothing if none has run.
+    """Write the results of the evaluations; nothing if none has run.
 
     `missed` are the thresholds that applied to no evaluation.
     """

@@ -26,7 +26,7 @@ from doteval.runner.event_loop import LoopThread
 from doteval.settings import load_settings
 from doteval.store import Store
 
-# Where functions are said to be that are in no file: typed in, or in a notebook's cell.
+# The path of functions that are in no file: typed in, or in a cell of a notebook.
 INTERACTIVE = "(interactive)"
 
 
@@ -42,28 +42,32 @@ def run(
     row_timeout: float | None = None,
     allow_changed: bool = False,
     **fixtures: Any,
-) -> Results:
-    """Evaluate a function decorated with `@foreach` or `@batch`, here and now.
+) -> RunResults:
+    """Evaluate a function decorated with `@foreach` or `@batch` in this process.
 
     ::
 
         results = run(eval_math, model=my_model)
         results.summary()["exact_match"]["accuracy"]
 
-    `fixtures` are the values of the function's parameters that no column fills: pytest's fixtures and
-    `parametrize` play no part. With an `experiment` name, a second call goes on where the first one stopped;
-    without, it gets one of its own. `samples`: the first rows only; `storage`: where results are kept
-    (default ``.doteval/doteval.db``); `concurrency`: rows in flight; `epochs`: how often every row is run;
-    `retries`: tries more after connection errors; `row_timeout`: seconds that a row may take. Errors of
-    rows are results.
+    fixtures: the values of the parameters that no column fills; pytest's fixtures and `parametrize` play no part
+    experiment: a second call with the same name continues where the first one stopped; None makes a new name
+    samples: the first rows only
+    storage: where results are kept (default ``.doteval/doteval.db``)
+    concurrency: rows in flight
+    epochs: how often every row runs
+    retries: further attempts after connection errors
+    row_timeout: seconds that a row may take
+    allow_changed: go on although the function or the dataset has changed
 
-    It returns when all rows have ended, in a notebook too, where an event loop is running already: async
-    functions run on a loop of their own, in a thread. Clients that are bound to the notebook's loop (used
+    Returns when all rows have completed; errors of rows are results. In a notebook too, where an event loop is running
+    already, async functions run on a loop of their own in a thread. Clients that are bound to the notebook's loop (used
     in an ``await`` before) must be made anew for them.
 
-    Raises UsageError if the function is no evaluation, or `fixtures` are not its parameters; DatasetError,
-    UnstorableValueError, StoreError; ChangedError if the function or its dataset are not those that the
-    experiment began with, unless `allow_changed`.
+    Raises UsageError: when the function is no evaluation, or `fixtures` are not its parameters
+    Raises DatasetError or UnstorableValueError: when the dataset cannot be read or stored
+    Raises ChangedError: when the function or the dataset has changed since the experiment began
+    Raises StoreError: when the store cannot be used
     """
     evaluation = _Plain(eval_fn, fixtures)
     settings = load_settings(storage=storage, concurrency=concurrency)
@@ -77,30 +81,30 @@ def run(
     )
     config = RunConfig(max_retries=retries, row_timeout=row_timeout, batch_size=evaluation.spec.batch_size)
     options = LocalOptions(target, config, concurrency=settings.concurrency)
-    local = StoreSession(target.storage, name, service="run")
+    session = StoreSession(target.storage, name, service="run")
     loop = LoopThread()
     try:
         report = LocalEvaluation(
-            local,
+            session,
             evaluation,
             _specify(eval_fn, evaluation.spec, config),
             evaluation,
             loop=loop,
             options=options,
-            told=functools.partial(print, file=sys.stderr),
+            on_message=functools.partial(print, file=sys.stderr),
             screen=Screen(sys.stderr) if is_terminal(sys.stderr) else None,
         ).run(_folder(eval_fn))
     finally:
         loop.close()
-        local.close()
-    return Results(report, local.store.raw_url)
+        session.close()
+    return RunResults(report, session.store.raw_url)
 
 
-class Results(Sequence[Record]):
-    """What `run` came to: the records of the rows, in the order of the dataset, and their summary.
+class RunResults(Sequence[Record]):
+    """The results of `run`: a sequence of the rows' records, in the order of the dataset, and their summary.
 
-    ``for record in results``, ``results[0]``, ``len(results)``. Records are read from the store when they
-    are first asked for.
+    ``for record in results``, ``results[0]``, ``len(results)``. Records are read from the store when they are first
+    used.
     """
 
     def __init__(self, report: LocalReport, storage: str) -> None:
@@ -119,7 +123,7 @@ class Results(Sequence[Record]):
 
     @property
     def counts(self) -> Counts:
-        """How many rows stand where."""
+        """How many rows are done, failed, skipped and pending."""
         return self._report.evaluation.counts
 
     @functools.cached_property
@@ -179,7 +183,7 @@ class ResultsSummary(Mapping[str, Any]):
 class _Plain:
     """An evaluation without pytest: the function, called with the fixtures that the caller gave.
 
-    It is a `Runnable` and, since there is nothing to set up, its own `EvaluationFixtures`.
+    It is a `Runnable` and, since nothing is to be set up, its own `EvaluationFixtures`.
     """
 
     def __init__(self, function: Callable[..., Any], fixtures: Mapping[str, Any]) -> None:
@@ -223,7 +227,7 @@ def _specify(function: Callable[..., Any], spec: ForEachSpec, config: RunConfig)
         path=INTERACTIVE if file is None else _relative(file).as_posix(),
         name=function.__qualname__.replace(".<locals>", "").replace(".", "::"),
         columns=spec.columns,
-        # The function, not its file: cells of a notebook have none, and scripts hold much else.
+        # Of the function, not of its file: cells of a notebook have none, and scripts hold much else.
         fingerprint={function.__qualname__: _hash(function)},
         config=config,
     )
@@ -233,7 +237,7 @@ def _hash(function: Callable[..., Any]) -> str:
     try:
         text = inspect.getsource(function)
     except (OSError, TypeError):
-        # Typed in where Python keeps no source.
+        # Typed into an interpreter that keeps no source.
         text = _described(getattr(function, "__code__", None))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -252,7 +256,7 @@ def _file(function: Callable[..., Any]) -> Path | None:
 
 
 def _folder(function: Callable[..., Any]) -> Path:
-    """Where the paths of datasets begin: beside the file, or here."""
+    """The directory that paths of datasets are relative to: that of the file, or the current one."""
     file = _file(function)
     return Path.cwd() if file is None else file.parent
 

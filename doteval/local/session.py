@@ -1,4 +1,4 @@
-"""Evaluating here: what `pytest eval_x.py --experiment NAME` does with the evaluations it collects."""
+"""Runs the evaluations that `pytest eval_x.py --experiment NAME` collects, in this process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SERVICE = "pytest"
 
 @dataclass(frozen=True, slots=True)
 class StoredReport:
-    """A report, and where its evaluation is stored: for people, and with its password."""
+    """A report, and the URL of its store: `storage` is for display, `raw_url` has the password."""
 
     report: LocalReport
     storage: str
@@ -36,17 +36,17 @@ class StoredReport:
 
 
 class LocalExperiment:
-    """Runs evaluations in this process, one after the other, as pytest comes to them.
+    """Runs evaluations in this process, one after the other, as pytest reaches them.
 
-    A store is opened when it is first needed, so that a pytest run without evaluations leaves no
-    trace. `told` is called with lines for people. Is a `LoadObserver` too.
+    A store is opened when it is first needed, so that a pytest run without evaluations leaves no trace. `on_message` is
+    called with lines for the user. It is also the `LoadObserver` of session fixtures.
     """
 
     def __init__(
-        self, options: LocalOptions, loop: LoopThread, told: Callable[[str], None], screen: Screen | None = None
+        self, options: LocalOptions, loop: LoopThread, on_message: Callable[[str], None], screen: Screen | None = None
     ) -> None:
         self._options = options
-        self._told = told
+        self._on_message = on_message
         configure_clients(options.client_config)
         self._loop = loop
         self._screen = screen
@@ -60,38 +60,40 @@ class LocalExperiment:
     def evaluate(self, item: EvaluationItem) -> None:
         """Run the rows of an evaluation that have no result yet, and the failed ones again.
 
-        Rows that fail are stored as such. Raises what `LocalEvaluation.run` raises; fails like a test if a
-        threshold is missed, and skips if every row was.
+        Errors of rows are stored with them. Fails like a test if a threshold is not met, and skips if every row was
+        skipped.
+
+        Raises what `LocalEvaluation.run` raises.
         """
         options = self._options
-        local = self._open(item.spec.storage)
+        session = self._open(item.spec.storage)
         setup = EvaluationSetup()
         setup.adopt(item)
         evaluation = LocalEvaluation(
-            local,
+            session,
             item,
             specify(item, self._options.config),
             setup,
             loop=self._loop,
             options=options,
-            told=self._told,
+            on_message=self._on_message,
             screen=self._screen,
         )
-        evaluation.spend(setup_usage_scope(evaluation.uid), local.loads.take_unpaid(item))
+        evaluation.spend(setup_usage_scope(evaluation.uid), session.loads.take_unpaid(item))
         try:
             report = evaluation.run(item.path.parent)
         except KeyboardInterrupt:
-            self.reports.append(StoredReport(evaluation.report_so_far(), local.store.url, local.store.raw_url))
+            self.reports.append(StoredReport(evaluation.report_so_far(), session.store.url, session.store.raw_url))
             raise
-        self.reports.append(StoredReport(report, local.store.url, local.store.raw_url))
+        self.reports.append(StoredReport(report, session.store.url, session.store.raw_url))
         self._check_thresholds(report)
         counts = report.evaluation.counts
         if counts.skipped and not counts.done and not counts.failed:
             raise skipped(f"all {counts.skipped} rows were skipped: {evaluation.skip_reason()}")
 
     def loaded(self, load: Load) -> None:
-        local = self._loaded_for[id(load)] = self._of_load(load)
-        local.loads.loaded(load)
+        session = self._loaded_for[id(load)] = self._of_load(load)
+        session.loads.loaded(load)
 
     def load_failed(self, load: Load) -> None:
         self._of_load(load).loads.load_failed(load)
@@ -106,8 +108,8 @@ class LocalExperiment:
 
     def close(self) -> None:
         """Store what is left and close the stores."""
-        for local in self._opened.values():
-            local.close()
+        for session in self._opened.values():
+            session.close()
 
     def _check_thresholds(self, report: LocalReport) -> None:
         counts, most = report.evaluation.counts, self._options.max_errors

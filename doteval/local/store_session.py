@@ -1,4 +1,4 @@
-"""The result store of evaluations that run in this process, and what writes to it."""
+"""The result store of evaluations that run in this process, with a heartbeat and a group writer."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from doteval.store import GroupWriter, HeldRange, Store, WorkerInfo, WorkerState
 
 
 class StoreSession:
-    """An open store with one experiment in it. This process is known there as a worker named `service`, and heard of
-    every second."""
+    """An open store and one experiment in it.
+
+    This process is registered there as a worker named `service`, with a heartbeat every second.
+    """
 
     def __init__(self, storage: str | None, experiment: str, *, service: str) -> None:
         self.store = Store.open(storage)
@@ -31,30 +33,30 @@ class StoreSession:
         self.writer = GroupWriter(self.store, self._worker_id)
         self.loads = LoadRecorder(self.store, self._worker_id)
         self._holding: list[HeldRange] = []
-        # A beat must not tell what was held before a claim.
-        self._telling = threading.Lock()
+        # Otherwise a heartbeat could overwrite a claim with what was held before it.
+        self._reporting = threading.Lock()
         self._heartbeat = Heartbeat([(BEAT_SECONDS, self._beat)])
         self._heartbeat.start()
 
     def claim(self, evaluation: Evaluation) -> WorkerState | None:
-        """Have this process hold all rows of an evaluation, unless another holds some, which is returned."""
-        with self._telling:
+        """Have this process hold all rows of an evaluation; if another process holds some, return that one."""
+        with self._reporting:
             other = self.store.workers.claim(self._worker_id, evaluation, is_gone=has_ended)
             if other is None:
                 self._holding = [HeldRange.whole(evaluation.uid)]
             return other
 
     def release(self) -> None:
-        """Hold no rows any more, as the next beat tells."""
+        """Hold no rows any more; the next heartbeat reports that."""
         self._holding = []
 
     def close(self) -> None:
-        """Store what is left and close the store."""
+        """Store the results that are left, and close the store."""
         self._heartbeat.stop()
         self.writer.close()
         self.store.workers.end(self._worker_id, reason="left")
         self.store.close()
 
     def _beat(self) -> None:
-        with self._telling:
+        with self._reporting:
             self.store.workers.beat(self._worker_id, state=WorkerPhase.READY, holding=self._holding)

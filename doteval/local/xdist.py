@@ -1,6 +1,6 @@
-"""Evaluations under pytest-xdist: its workers evaluate, its controller names the experiment and reports.
+"""Evaluations under pytest-xdist: its workers run them, its controller names the experiment and reports.
 
-What travels between them are numbers and texts, which is all that xdist can carry.
+Only numbers and texts travel between them, since xdist can carry nothing else.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ _KEY = "doteval"
 
 
 def give_name(config: pytest.Config, workerinput: dict[str, Any]) -> None:
-    """In the controller: have all workers use one experiment, if the user gave no name."""
+    """In the controller: give all workers one experiment name, if the user gave none."""
     if config.getoption("experiment") is None:
         name = config.stash.setdefault(_name_key, ephemeral_name())
         workerinput[_KEY] = name
 
 
 def given_name(config: pytest.Config) -> str | None:
-    """In a worker: the name that the controller gave. None elsewhere."""
+    """In a worker: the experiment name from the controller. None elsewhere."""
     name = getattr(config, "workerinput", {}).get(_KEY)
     return name if isinstance(name, str) else None
 
 
-def hand_over(config: pytest.Config, local: Any) -> None:
-    """In a worker: tell the controller what `local` (a `LocalExperiment`) has evaluated. Nothing elsewhere."""
+def hand_over(config: pytest.Config, experiment: Any) -> None:
+    """In a worker: send the reports of `experiment`, a `LocalExperiment`, to the controller. Elsewhere: do nothing."""
     output = getattr(config, "workeroutput", None)
     if output is not None:
         output[_KEY] = {
             "reports": [
                 [each.raw_url, each.report.evaluation.uid, each.report.resumed, each.report.seconds]
-                for each in local.reports
+                for each in experiment.reports
             ],
-            "thresholds": [[each.target, each.minimum] for each in local.applied_thresholds],
+            "thresholds": [[each.target, each.minimum] for each in experiment.applied_thresholds],
         }
 
 
 def take_over(workeroutput: dict[str, Any], reports: list[Any], applied_thresholds: set[Any]) -> None:
-    """In the controller: add what a worker has handed over, as `StoredReport`s and the thresholds that applied."""
+    """In the controller: add the reports from a worker, as `StoredReport`s, and the thresholds that applied."""
     handed = workeroutput.get(_KEY)
     if not handed:
         return

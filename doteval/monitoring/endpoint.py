@@ -1,4 +1,4 @@
-"""A small HTTP server: a few paths, each with a function that gives the reply."""
+"""A small HTTP server: a few paths, each with a function that makes the reply."""
 
 from __future__ import annotations
 
@@ -20,30 +20,32 @@ logger = logging.getLogger("doteval.monitoring")
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """Status, body and type of the body."""
+class HttpReply:
+    """An HTTP reply: status, body and content type."""
 
     status: int
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
 
 
-def figures_of(registry: CollectorRegistry) -> Reply:
-    """All figures of a registry, as Prometheus reads them."""
-    return Reply(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+def metrics_reply(registry: CollectorRegistry) -> HttpReply:
+    """All metrics of a registry, in the text format of Prometheus."""
+    return HttpReply(200, generate_latest(registry), CONTENT_TYPE_LATEST)
 
 
-def json_reply(status: int, document: Any) -> Reply:
-    return Reply(status, json.dumps(document).encode() + b"\n", "application/json")
+def json_reply(status: int, document: Any) -> HttpReply:
+    return HttpReply(status, json.dumps(document).encode() + b"\n", "application/json")
 
 
 class Endpoint:
-    """Serves GET on `paths` from a thread, as a context manager. Port 0 takes a free one; `port` tells which.
+    """Serves GET requests for `paths` from a thread, as a context manager.
 
-    Raises UsageError on entering if the address and port cannot be had.
+    With port 0 the system chooses a free one, which `port` returns.
+
+    Raises UsageError: on entering, when the address and port cannot be used
     """
 
-    def __init__(self, address: str, port: int, paths: Mapping[str, Callable[[], Reply]]) -> None:
+    def __init__(self, address: str, port: int, paths: Mapping[str, Callable[[], HttpReply]]) -> None:
         self._address = address
         self._asked = port
         self._paths = paths
@@ -80,14 +82,14 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
 
-def _handler(paths: Mapping[str, Callable[[], Reply]]) -> type[BaseHTTPRequestHandler]:
+def _handler(paths: Mapping[str, Callable[[], HttpReply]]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        # One that connects and says nothing keeps a thread for so many seconds.
+        # Seconds that a connection without a request occupies a thread.
         timeout = 10
 
         def do_GET(self) -> None:
             make = paths.get(urlsplit(self.path).path)
-            reply = _made(make) if make is not None else Reply(404, " ".join(sorted(paths)).encode() + b"\n")
+            reply = _made(make) if make is not None else HttpReply(404, " ".join(sorted(paths)).encode() + b"\n")
             self.send_response(reply.status)
             self.send_header("Content-Type", reply.content_type)
             self.send_header("Content-Length", str(len(reply.body)))
@@ -100,12 +102,12 @@ def _handler(paths: Mapping[str, Callable[[], Reply]]) -> type[BaseHTTPRequestHa
     return Handler
 
 
-def _made(make: Callable[[], Reply]) -> Reply:
+def _made(make: Callable[[], HttpReply]) -> HttpReply:
     try:
         return make()
     except DotEvalError as error:
-        # Messages hold no passwords.
-        return Reply(503, f"{error.message}\n".encode())
+        # Messages of errors contain no passwords.
+        return HttpReply(503, f"{error.message}\n".encode())
     except Exception:
         logger.exception("an unexpected error while a reply was made")
-        return Reply(500, b"an unexpected error; see the log\n")
+        return HttpReply(500, b"an unexpected error; see the log\n")

@@ -1,8 +1,8 @@
-"""What worker processes count themselves, for Prometheus, and how a service puts it together.
+"""What worker processes count for Prometheus, and the sum over the processes of a service.
 
-Each worker process counts into files of its own in a directory that the service names by
-PROMETHEUS_MULTIPROC_DIR; the service adds them up when Prometheus asks. So the counts of a process
-that died stay in the sum, and rates are right. Without that variable nobody asks, and rows are not counted.
+Each worker process counts into files of its own in a directory that the service names by PROMETHEUS_MULTIPROC_DIR; the
+service adds them up when Prometheus asks. So the counts of a process that died stay in the sum, and rates are right.
+Without that variable nobody asks, and rows are not counted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from doteval.core.results import Outcome
 from doteval.monitoring import DIRECTORY_VARIABLE
 
-# Seen when Prometheus' client sees it: at the import.
+# Read at the import, as Prometheus' client does.
 _IS_ASKED = DIRECTORY_VARIABLE in os.environ
 
 _REGISTRY = CollectorRegistry()
@@ -48,7 +48,7 @@ _WAITED = Counter(
 
 
 def count_stored(outcome: Outcome) -> None:
-    """Count a row whose result is in the store."""
+    """Count a row whose result is stored."""
     if not _IS_ASKED:
         return
     _rows_that(outcome.status.value).inc()
@@ -65,7 +65,7 @@ def count_stored(outcome: Outcome) -> None:
         waited.inc(usage.waited)
 
 
-# To find a counter by its labels takes longer than to count.
+# Finding a counter by its labels takes longer than counting.
 
 
 @cache
@@ -86,17 +86,17 @@ def _counters_of(model: str) -> tuple[Counter, ...]:
 
 
 def count_commit(seconds: float) -> None:
-    """Count a group of results that took `seconds` into the store."""
+    """Count a group of results whose commit took `seconds`."""
     _COMMITS.observe(seconds)
 
 
-def tell_in_flight(rows: int) -> None:
-    """Say how many rows run now."""
+def set_rows_in_flight(rows: int) -> None:
+    """Set how many rows are in flight now."""
     _IN_FLIGHT.set(rows)
 
 
 def collected(directory: Path, live: Collection[int]) -> CollectorRegistry:
-    """The sum over the worker processes that have counted in a directory; `live` are the ids of those that live."""
+    """The sum over the worker processes that have counted in a directory. `live` are the pids of those that live."""
     for file in directory.glob("gauge_live*.db"):
         pid = file.stem.rpartition("_")[2]
         if pid.isdigit() and int(pid) not in live:

@@ -1,4 +1,4 @@
-"""What a worker service answers over HTTP: its health, and the figures of its worker processes."""
+"""The HTTP endpoints of a worker service: its health, and the metrics of its worker processes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 from doteval.core.states import WorkerPhase
-from doteval.monitoring.endpoint import Endpoint, Reply, figures_of, json_reply
+from doteval.monitoring.endpoint import Endpoint, HttpReply, json_reply, metrics_reply
 from doteval.monitoring.process_figures import collected
 from doteval.store import Store
 
-Paths = dict[str, Callable[[], Reply]]
+Paths = dict[str, Callable[[], HttpReply]]
 
 
 class StartFailure(Protocol):
@@ -38,19 +38,19 @@ class Processes(Protocol):
 
 
 class Health:
-    """Whether a service is alive, and whether it is ready for work."""
+    """Answers whether a service is alive, and whether it is ready for row tasks."""
 
     def __init__(self, name: str, processes: Processes, store: Store) -> None:
         self._name = name
         self._processes = processes
         self._store = store
 
-    def alive(self) -> Reply:
-        """200 as long as this process answers: it starts worker processes again by itself."""
+    def alive(self) -> HttpReply:
+        """200 as long as this process answers, since it restarts worker processes itself."""
         return json_reply(200, {"service": self._name, "processes": len(self._processes.pids()), **_versions()})
 
-    def ready(self) -> Reply:
-        """200 if a worker process takes row tasks, else 503, and why worker processes cannot start, if that is so.
+    def ready(self) -> HttpReply:
+        """200 if a worker process takes row tasks, else 503. `failed_starts` says why worker processes cannot start.
 
         Their states come from the store, which must be available for work.
         """
@@ -68,7 +68,7 @@ class Health:
 
 @contextlib.contextmanager
 def figures_directory(*, wanted: bool) -> Iterator[Path | None]:
-    """A directory for worker processes to count in; None if nobody wants to know."""
+    """A directory for worker processes to count in; None if metrics are not wanted."""
     if not wanted:
         yield None
         return
@@ -88,13 +88,13 @@ def service_endpoints(
 ) -> Iterator[list[str]]:
     """Serve ``/health`` and ``/ready`` on one port and ``/metrics`` on another; on one if they are the same.
 
-    Yields their addresses, for people. Raises UsageError if a port is taken.
+    Yields their addresses, for display. Raises UsageError: when a port is taken
     """
     by_port: dict[int, Paths] = {}
     if health_port is not None:
         by_port.setdefault(health_port, {}).update({"/health": health.alive, "/ready": health.ready})
     if metrics_port is not None and figures is not None:
-        by_port.setdefault(metrics_port, {})["/metrics"] = lambda: figures_of(collected(figures, processes.pids()))
+        by_port.setdefault(metrics_port, {})["/metrics"] = lambda: metrics_reply(collected(figures, processes.pids()))
     with contextlib.ExitStack() as stack:
         yield [
             f"http://{address}:{stack.enter_context(Endpoint(address, port, paths)).port}{path}"

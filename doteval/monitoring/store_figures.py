@@ -1,7 +1,7 @@
-"""What the result store and the queue say, for Prometheus.
+"""Metrics of the result store and the queues, for Prometheus.
 
-Everything here is read from the store when Prometheus asks: a restart loses nothing, and any number of
-exporters say the same. Only evaluations that run, or ended within `recent` seconds, have figures.
+All of them are read from the store when Prometheus asks: a restart loses nothing, and any number of exporters report
+the same. Only evaluations that run, or ended within `recent` seconds, are included.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.errors import BrokerError
 from doteval.store import Store, UsageReport
 
-# Usage is summed over every call to a model. To be asked often must not cost the store more than this
-# share of its time: a sum that took 1 s is kept for 20 s.
+# Usage is summed over every call to a model. Frequent requests must cost the store at most this share of its time: a sum
+# that took 1 s is kept for 20 s.
 _USAGE_SHARE = 1 / 20
-# Kinds of errors in one evaluation that are told apart when they are put into classes.
+# Most different errors of one evaluation that are counted by class.
 _MOST_ERRORS = 10_000
 _EVALUATION = ["experiment", "evaluation"]
 
 
 class Depth(Protocol):
-    """What is asked of a broker: see `doteval.broker.publisher.Publisher`."""
+    """Counts queued messages: a part of `doteval.broker.publisher.Publisher`."""
 
     def queued(self, *, queue: str) -> int: ...
 
 
 class StoreFigures(Collector):
-    """Reads the store, and the depth of queues if a broker is given. A broker that is away has none.
+    """Collects metrics from the store, and the depth of queues if a broker is given and available.
 
-    The queues are those of the evaluations, and `queues`.
-    `clock` gives seconds that only ever grow.
+    queues: queues to report in addition to those of the evaluations
+    recent: seconds for which evaluations that ended are included
+    clock: seconds that only ever grow
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class StoreFigures(Collector):
             counts = evaluation.counts
             numbers = {"done": counts.done, "failed": counts.failed, "skipped": counts.skipped}
             if counts.total is not None:
-                # What was cancelled waits for nobody, and nobody should be called for it.
+                # Pending rows of a cancelled evaluation wait for nothing, and must not raise an alert.
                 numbers["pending"] = counts.pending if evaluation.status is EvaluationStatus.RUNNING else 0
             for status, number in numbers.items():
                 rows.add_metric([*_labels(evaluation), status], number)
@@ -169,7 +170,7 @@ class StoreFigures(Collector):
                 depth.add_metric([queue], broker.queued(queue=queue))
             reached.add_metric([], 1)
         except BrokerError:
-            # No depth then: none is not the same as zero. The figures of the store are still right.
+            # No depth at all, which differs from zero. The metrics of the store are still right.
             reached.add_metric([], 0)
         yield from (depth, reached)
 

@@ -131,8 +131,8 @@ def _submit_collected(
             supervisor = stack.enter_context(
                 local_workers(worker_options, processes, store, observer, options.devices, fork_server)
             )
-            # Started before the first rows are read, which may take longer than loading models. Completed evaluations may
-            # need none.
+            # They start before the first rows are read, which may take longer than loading models. If everything was
+            # completed, they may not be needed.
             if any(before.get(each.uid) is not EvaluationStatus.COMPLETED for each in evaluations):
                 supervisor.start()
         slots = rows_in_flight(processes, options.concurrency)

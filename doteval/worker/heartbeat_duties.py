@@ -68,7 +68,7 @@ class HeartbeatDuties:
         if context.scheduler is not None:
             context.scheduler.post(context.loads.snapshot)
             begun = 0 if context.inflight_journal is None else context.inflight_journal.in_flight
-            process_figures.tell_in_flight(min(begun, context.scheduler.rows_at_once()))
+            process_figures.set_rows_in_flight(min(begun, context.scheduler.rows_at_once()))
             self._runner.withdraw_ended(context.scheduler)
 
     def end_overdue_teardown(self) -> None:
