@@ -20,8 +20,8 @@ from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.errors import BrokerError
 from doteval.store import Store, UsageReport
 
-# Usage is summed over every call to a model. Frequent requests must cost the store at most this share of its time: a sum
-# that took 1 s is kept for 20 s.
+# Usage is summed over every call to a model. Frequent requests must cost the store at most this share of its time: a
+# sum that took 1 s is kept for 20 s.
 _USAGE_SHARE = 1 / 20
 # Most different errors of one evaluation that are counted by class.
 _MOST_ERRORS = 10_000
