@@ -1,10 +1,10 @@
-"""A clock for tests of what happens in time."""
+"""A clock that tests move by hand."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """Seconds that pass when the test says so, and how often it was asked."""
+    """Returns the seconds that the test has set, and counts how often it was read (`asked`)."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now

@@ -1,4 +1,4 @@
-"""Evaluations in a store, and worker processes that say what they do, for tests of the dispatcher."""
+"""Evaluations in a store, and worker processes that report what they hold, for tests of the dispatcher."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from doteval.core.states import LoadFailureKind
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
 
 SPEC = EvaluationSpec("evals/eval_it.py", "eval_it", ("x",), {"evals/eval_it.py": "1"})
-# What a dispatcher waits until it takes rows for lost, and a bit.
+# Seconds, a little more than a queue must be drained before rows count as lost.
 DRAINED = 3.5
 
 
@@ -31,7 +31,7 @@ def begin(
 
 
 def begin_with(store: Store, count: int, config: RunConfig) -> Evaluation:
-    """An evaluation of which a submitter has told something."""
+    """An evaluation with a run configuration."""
     return begin(store, count, spec=replace(SPEC, config=config))
 
 

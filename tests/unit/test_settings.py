@@ -1,4 +1,4 @@
-"""Where settings come from, and which of them wins."""
+"""The sources of settings, and which one wins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from doteval.store.url import locate
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with no settings around it, as the current one."""
+    """Make a directory without settings around it the current one."""
     for name in Settings.model_fields:
         monkeypatch.delenv(f"DOTEVAL_{name.upper()}", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -80,7 +80,7 @@ def test_absolute_storage_stays(project: Path, storage: str) -> None:
 
 
 @pytest.mark.parametrize("storage", ["results.db", "sqlite://results.db"])
-def test_storage_of_the_environment_is_left_alone(monkeypatch: pytest.MonkeyPatch, storage: str) -> None:
+def test_storage_of_the_environment_is_not_changed(monkeypatch: pytest.MonkeyPatch, storage: str) -> None:
     monkeypatch.setenv("DOTEVAL_STORAGE", storage)
     assert load_settings().storage == storage
 
@@ -106,7 +106,7 @@ def test_unknown_key_names_the_nearest(project: Path) -> None:
         ("workers = 2", {}, {"workers": 0}, "--workers"),
     ],
 )
-def test_a_wrong_value_says_where_and_not_what(
+def test_the_error_of_a_wrong_value_names_its_source_and_hides_the_value(
     project: Path,
     monkeypatch: pytest.MonkeyPatch,
     lines: str,

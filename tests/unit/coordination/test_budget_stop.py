@@ -1,4 +1,4 @@
-"""How an evaluation stops at its budget: nothing more is published, rows in flight end first, and it is said."""
+"""An evaluation stops at its budget: nothing more is published, rows in flight end, and the reason is stored."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_nothing_is_published_once_the_experiment_has_spent_its_budget(
 
 
 @pytest.mark.parametrize("budget", [Budget(11), Budget(tokens=1101), Budget(cost=0.51), Budget()])
-def test_it_goes_on_while_something_is_left(
+def test_rows_are_published_while_some_budget_is_left(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock, budget: Budget
 ) -> None:
     evaluation = begin(store, budget)
@@ -73,14 +73,14 @@ def hold(store: Store, worker: int, evaluation: Evaluation, *ranges: tuple[int, 
     store.workers.beat(worker, state="ready", holding=held)
 
 
-def test_rows_in_flight_end_first_and_workers_must_have_said_so_since(
+def test_it_ends_when_workers_report_that_their_rows_in_flight_have_ended(
     store: Store, dispatcher: Dispatcher, clock: Clock
 ) -> None:
     evaluation = begin(store, Budget(10))
     worker = store.workers.begin(WorkerInfo("w", "host", 1, ("doteval",)))
     finish(store, evaluation, 0, 9)
     hold(store, worker, evaluation)
-    # What it said before the budget was used up is not enough: the clock has not moved.
+    # A report from before the budget was used up does not count: the clock has not moved.
     assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
     hold(store, worker, evaluation, (10, 19))
     clock.now += 1
@@ -92,7 +92,7 @@ def test_rows_in_flight_end_first_and_workers_must_have_said_so_since(
     assert stopped.counts.pending == 17
 
 
-def test_rows_in_flight_may_complete_it(store: Store, dispatcher: Dispatcher, clock: Clock) -> None:
+def test_rows_in_flight_may_complete_the_evaluation(store: Store, dispatcher: Dispatcher, clock: Clock) -> None:
     evaluation = begin(store, Budget(25))
     finish(store, evaluation, 0, 25)
     worker = store.workers.begin(WorkerInfo("w", "host", 1, ("doteval",)))
@@ -102,7 +102,7 @@ def test_rows_in_flight_may_complete_it(store: Store, dispatcher: Dispatcher, cl
     assert stop(dispatcher, clock, evaluation).status is EvaluationStatus.COMPLETED
 
 
-def test_the_dataset_is_read_to_its_end_first(store: Store, dispatcher: Dispatcher, clock: Clock) -> None:
+def test_it_ends_only_when_its_dataset_is_read(store: Store, dispatcher: Dispatcher, clock: Clock) -> None:
     evaluation = begin(store, Budget(10), complete=False)
     finish(store, evaluation, 0, 9)
     assert stop(dispatcher, clock, evaluation).status is EvaluationStatus.RUNNING
@@ -110,7 +110,7 @@ def test_the_dataset_is_read_to_its_end_first(store: Store, dispatcher: Dispatch
     assert stop(dispatcher, clock, evaluation).status is EvaluationStatus.CANCELLED
 
 
-def test_a_larger_budget_goes_on(store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock) -> None:
+def test_with_a_larger_budget_it_goes_on(store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock) -> None:
     evaluation = begin(store, Budget(10))
     finish(store, evaluation, 0, 9)
     assert stop(dispatcher, clock, evaluation).status is EvaluationStatus.CANCELLED
@@ -150,7 +150,7 @@ def test_a_model_without_a_price_is_named(store: Store, dispatcher: Dispatcher, 
     ],
     ids=["rows in flight", "stopped"],
 )
-def test_status_says_what_is_spent_and_what_comes_next(
+def test_status_shows_the_spent_amounts_and_what_comes_next(
     store: Store, end: Callable[[Store, Evaluation], None], plan: tuple[str, ...]
 ) -> None:
     evaluation = begin(store, Budget(10))

@@ -1,4 +1,4 @@
-"""The dispatcher on a real store: pending rows become row tasks, each once, as many and as large as they should be."""
+"""The dispatcher, on a real store, publishes each pending row once, in row tasks of the right number and size."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from tests.support.dispatcher import (
 from tests.support.fake_queue import FakeQueue
 
 
-def test_pending_rows_become_row_tasks_of_the_told_size(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
+def test_pending_rows_become_row_tasks_of_a_given_size(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
     evaluation = begin(store, 25)
     assert dispatcher.publish(evaluation) == 3
     assert spans(queue.take()) == [(0, 9), (10, 19), (20, 24)]
     assert {task.evaluation_uid for task in queue.published} == {evaluation.uid}
 
 
-def test_what_is_published_is_not_published_again(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
+def test_published_rows_are_not_published_again(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
     evaluation = begin(store, 25)
     dispatcher.publish(evaluation)
     assert dispatcher.publish(evaluation) == 0
@@ -52,7 +52,7 @@ def test_rows_are_published_as_they_come_in(store: Store, dispatcher: Dispatcher
     assert spans(queue.take()) == [(0, 9), (10, 19)]
 
 
-def test_rows_that_are_done_are_left_out(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
+def test_completed_rows_are_not_published(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
     evaluation = begin(store, 30)
     finish(store, evaluation, 0, 9)
     finish(store, evaluation, 25, 29)
@@ -66,7 +66,7 @@ def test_the_size_is_chosen_so_that_every_slot_gets_several_tasks(store: Store, 
     assert set(sizes(queue.take())) == {5}
 
 
-def test_until_results_tell_row_tasks_are_small_and_few(store: Store, queue: FakeQueue) -> None:
+def test_row_tasks_are_small_and_few_until_the_first_results(store: Store, queue: FakeQueue) -> None:
     evaluation = begin(store, 1000)
     dispatcher = Dispatcher(store, queue, DispatchOptions(slots=1))
     assert dispatcher.publish(evaluation) == 5
@@ -82,7 +82,7 @@ def test_until_results_tell_row_tasks_are_small_and_few(store: Store, queue: Fak
 @pytest.mark.parametrize(
     ("slots", "concurrencies", "expected"), [(30, [], 12), (30, [50, 0], 24), (10, [100] * 20, 200)]
 )
-def test_until_results_tell_so_many_are_published_that_all_hands_are_full(
+def test_until_the_first_results_enough_row_tasks_keep_every_worker_busy(
     store: Store, queue: FakeQueue, slots: int, concurrencies: list[int], expected: int
 ) -> None:
     evaluation = begin(store, 5_000)
@@ -99,16 +99,16 @@ def test_until_results_tell_so_many_are_published_that_all_hands_are_full(
     [
         # A quarter of those that run at once, by the process that runs fewer.
         (True, 100, 5_000, 25),
-        # Or as many as without.
+        # Or as many as otherwise.
         (True, 20, 5_000, 6),
         # Few rows are shared by all.
         (True, 100, 1_000, 15),
         (True, 100, 100, 1),
-        # Nobody says when they are sent.
+        # The broker pushes them.
         (False, 100, 5_000, 6),
     ],
 )
-def test_until_results_tell_rows_that_run_side_by_side_travel_together(
+def test_until_the_first_results_rows_that_run_side_by_side_travel_together(
     store: Store, queue: FakeQueue, asked: bool, concurrency: int, rows: int, expected: int
 ) -> None:
     queue.is_pull_based = asked
@@ -119,7 +119,7 @@ def test_until_results_tell_rows_that_run_side_by_side_travel_together(
     assert set(sizes(queue.take())[:5]) == {expected}
 
 
-def test_the_first_row_tasks_of_an_evaluation_queue_up_behind_those_of_another(store: Store, queue: FakeQueue) -> None:
+def test_the_first_row_tasks_of_an_evaluation_wait_behind_those_of_another(store: Store, queue: FakeQueue) -> None:
     first = begin(store, 5_000)
     finish(store, first, 0, 9)
     second = begin_on(store, None, 1_000)
@@ -136,7 +136,7 @@ def test_the_first_row_tasks_of_an_evaluation_queue_up_behind_those_of_another(s
         (100, 0.01, 100),
         # No more than keep a worker process busy for a moment.
         (200, 1.0, 50),
-        # As many as without.
+        # As many as otherwise.
         (0, 0.1, 10),
         (100, 10.0, 10),
     ],
@@ -160,7 +160,7 @@ def test_rows_that_run_side_by_side_travel_together(
         (True, 0.02, 50),
         # With as many in each of its slots one worker process could hold them all.
         (False, 0.02, 12),
-        # Slow rows travel in few, asked for or not.
+        # Slow rows travel in small row tasks, pulled or pushed.
         (True, 0.5, 10),
         (False, 0.5, 10),
     ],
@@ -177,7 +177,7 @@ def test_rows_one_at_a_time_travel_for_a_second(
     assert set(sizes(queue.take())[:10]) == {expected}
 
 
-def test_rows_travel_in_small_groups_where_the_broker_sends_them_unasked(store: Store, queue: FakeQueue) -> None:
+def test_row_tasks_are_small_where_the_broker_pushes_them(store: Store, queue: FakeQueue) -> None:
     queue.is_pull_based = False
     evaluation = begin(store, 2_000)
     worker(store, concurrency=100)
@@ -197,9 +197,9 @@ def test_few_rows_travel_in_several_groups_for_each_worker_process(store: Store,
 
 
 @pytest.mark.parametrize(
-    ("own", "told", "expected"),
+    ("own", "option", "expected"),
     [
-        # One row at a time, for a tenth of a second, unless the worker processes were told to run more.
+        # One row at a time, for a tenth of a second, unless an option of the worker processes says more.
         (False, 0, 10),
         (False, 50, 50),
         # What the decorator says.
@@ -207,17 +207,17 @@ def test_few_rows_travel_in_several_groups_for_each_worker_process(store: Store,
         (True, 50, 30),
     ],
 )
-def test_how_many_rows_run_at_once_says_the_evaluation_or_who_runs_it(
-    store: Store, queue: FakeQueue, own: bool, told: int, expected: int
+def test_rows_that_run_at_once_are_set_by_the_evaluation_or_the_worker(
+    store: Store, queue: FakeQueue, own: bool, option: int, expected: int
 ) -> None:
     evaluation = begin_with(store, 8_000, RunConfig(concurrency=30 if own else 1, concurrency_is_own=own))
-    worker(store, concurrency=told)
+    worker(store, concurrency=option)
     finish(store, evaluation, 0, 9, seconds=0.1)
     Dispatcher(store, queue, DispatchOptions(slots=2)).publish(evaluation)
     assert sizes(queue.take())[:100] == [expected] * 100
 
 
-def test_of_few_rows_that_are_to_be_run_every_slot_gets_several_tasks(store: Store, queue: FakeQueue) -> None:
+def test_every_slot_gets_several_row_tasks_when_few_rows_are_to_be_run(store: Store, queue: FakeQueue) -> None:
     evaluation = begin(store, 4_000)
     finish(store, evaluation, 0, 3_899)
     options = DispatchOptions(slots=5, total=100)
@@ -260,7 +260,7 @@ def test_the_last_row_tasks_of_rows_with_gaps_are_smaller_too(store: Store, queu
 
 
 @pytest.mark.parametrize(("seconds", "rows_per_task"), [(0.0001, None), (10.0, 10)])
-def test_the_last_row_tasks_are_no_smaller_where_rows_are_fast_or_their_number_was_told(
+def test_the_last_row_tasks_are_no_smaller_if_rows_are_fast_or_their_number_is_given(
     store: Store, queue: FakeQueue, seconds: float, rows_per_task: int | None
 ) -> None:
     evaluation = begin(store, 110)
@@ -279,7 +279,7 @@ def test_while_the_dataset_is_read_no_row_task_is_the_last(store: Store, queue: 
     assert sizes(queue.take()) == [10] * 10
 
 
-def test_the_queue_is_not_filled_beyond_its_bound(
+def test_the_queue_is_not_filled_beyond_its_limit(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatcher_module, "MOST_QUEUED", 7)
@@ -317,7 +317,7 @@ def test_several_dispatchers_at_once_publish_nothing_twice(
     assert covered(queue.published) == Counter(range(200))
 
 
-def test_what_a_live_worker_holds_is_left_out(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
+def test_rows_held_by_a_live_worker_are_not_published(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
     evaluation = begin(store, 40)
     hold(store, worker(store, "a"), evaluation, (5, 7), (18, 21))
     hold(store, worker(store, "b"), evaluation, (0, 1), (39, 39))
@@ -325,7 +325,7 @@ def test_what_a_live_worker_holds_is_left_out(store: Store, dispatcher: Dispatch
     assert covered(queue.published) == Counter({*range(2, 5), *range(8, 18), *range(22, 39)})
 
 
-def test_what_is_held_of_another_evaluation_or_by_one_that_left_is_not_left_out(
+def test_rows_held_of_another_evaluation_or_by_a_worker_that_left_are_published(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue
 ) -> None:
     other = begin(store, 10, name="other")
@@ -338,7 +338,7 @@ def test_what_is_held_of_another_evaluation_or_by_one_that_left_is_not_left_out(
     assert covered(queue.published) == Counter(range(10))
 
 
-def test_restart_publishes_what_is_pending_unless_something_waits(
+def test_restart_publishes_pending_rows_unless_messages_wait(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue
 ) -> None:
     evaluation = begin(store, 20)
@@ -351,7 +351,7 @@ def test_restart_publishes_what_is_pending_unless_something_waits(
     assert spans(queue.take()) == [(10, 19)]
 
 
-def test_a_broker_that_is_away_is_said(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
+def test_an_unavailable_broker_is_an_error(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
     evaluation = begin(store, 10)
     queue.unreachable = True
     with pytest.raises(BrokerError):

@@ -1,4 +1,4 @@
-"""How evaluations end: their rows are done, or no worker process can load what they need."""
+"""Evaluations end when their rows are done, or when no worker process can load their fixtures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.fake_queue import FakeQueue
 
 
 class NoObserver:
-    """Does not look."""
+    """Ignores what is reported."""
 
     def began(self, experiment: Experiment, evaluations: Sequence[Evaluation], workers: int) -> None: ...
     def moved(self, evaluations: Sequence[Evaluation]) -> None: ...
@@ -40,10 +40,10 @@ def test_an_evaluation_is_completed_when_its_whole_dataset_is_done(
     assert not queue.published
 
 
-def test_where_nothing_is_pending_nothing_is_looked_for(
+def test_without_pending_rows_none_are_searched_for(
     store: Store, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It would read all rows that are done, for every chunk of a dataset that is read again.
+    # The search would read all completed rows, for every chunk of a dataset that is read again.
     evaluation = begin(store, 20, complete=False)
     finish(store, evaluation, 0, 19)
     following = Following(store, dispatcher, [evaluation], NoObserver())
@@ -56,26 +56,24 @@ def test_where_nothing_is_pending_nothing_is_looked_for(
     assert following.publish(evaluation)
 
 
-def test_worker_processes_are_asked_to_leave_before_the_watcher_is_told_of_the_end(
-    store: Store, dispatcher: Dispatcher
-) -> None:
+def test_worker_processes_are_asked_to_leave_before_the_end_is_reported(store: Store, dispatcher: Dispatcher) -> None:
     evaluation = begin(store, 10)
     finish(store, evaluation, 0, 9)
     supervisor = Mock(spec=Supervisor)
     supervisor.hopeless_start.return_value = None
-    told: list[tuple[Store, EvaluationStatus, int]] = []
+    reported: list[tuple[Store, EvaluationStatus, int]] = []
 
-    class Told(NoObserver):
+    class Observer(NoObserver):
         def ended(self, store: Store, evaluations: Sequence[Evaluation]) -> None:
             supervisor.dismiss.assert_called_once_with()
             supervisor.stop.assert_not_called()
-            told.extend((store, each.status, each.counts.done) for each in evaluations)
+            reported.extend((store, each.status, each.counts.done) for each in evaluations)
 
-    Following(store, dispatcher, [evaluation], Told(), supervisor).to_the_end()
-    assert told == [(store, EvaluationStatus.COMPLETED, 10)]
+    Following(store, dispatcher, [evaluation], Observer(), supervisor).to_the_end()
+    assert reported == [(store, EvaluationStatus.COMPLETED, 10)]
 
 
-def test_an_evaluation_that_is_over_is_left_alone(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
+def test_an_evaluation_that_has_ended_is_not_changed(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
     evaluation = begin(store, 10)
     store.evaluations.set_status(evaluation.id, EvaluationStatus.CANCELLED, "by hand")
     settled = dispatcher.settle(evaluation)
@@ -105,7 +103,7 @@ def test_a_worker_that_loads_or_has_left_or_listens_elsewhere_decides_nothing(
     assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
     store.workers.end(loading, reason="was killed")
     store.workers.end(failing, reason="left")
-    # Nobody lives: the next worker process may have what it takes.
+    # No worker lives: the next one may be able to load them.
     assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
     worker(store, "c", queues=("another",))
     assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
@@ -123,16 +121,14 @@ def test_an_evaluation_whose_fixtures_skip_everywhere_is_completed_as_skipped(
     assert settled.end_cause is EvaluationEnd.SKIPPED
 
 
-def test_those_that_take_turns_in_loading_and_failing_do_not_go_on_for_ever(
-    store: Store, dispatcher: Dispatcher
-) -> None:
+def test_processes_that_load_and_fail_alternately_do_not_go_on_for_ever(store: Store, dispatcher: Dispatcher) -> None:
     evaluation = begin(store, 10)
     first, second = worker(store, "a"), worker(store, "b")
     fail_load(store, first, evaluation)
     store.workers.end(first, reason="left")
     worker(store, "a", state="loading")
     assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
-    # The other one fails, while the one that follows the first loads what the first could not load.
+    # The second process fails while the successor of the first loads what the first could not load.
     fail_load(store, second, evaluation)
     newcomer = worker(store, "c", state="loading")
     assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
@@ -140,7 +136,7 @@ def test_those_that_take_turns_in_loading_and_failing_do_not_go_on_for_ever(
     assert dispatcher.settle(evaluation).status is EvaluationStatus.FAILED
 
 
-def test_who_follows_a_failure_and_is_ready_has_a_second_chance_and_results_speak_for_it(
+def test_a_ready_process_after_a_failed_one_has_a_second_chance_and_its_results_count(
     store: Store, dispatcher: Dispatcher
 ) -> None:
     evaluation = begin(store, 10)
@@ -162,7 +158,7 @@ def test_who_follows_a_failure_and_is_ready_has_a_second_chance_and_results_spea
     assert dispatcher.settle(evaluation).status is EvaluationStatus.FAILED
 
 
-def test_who_follows_one_that_had_other_files_may_have_the_right_ones(store: Store, dispatcher: Dispatcher) -> None:
+def test_a_process_after_one_with_other_files_may_have_the_right_ones(store: Store, dispatcher: Dispatcher) -> None:
     evaluation = begin(store, 10)
     for expected in (EvaluationStatus.RUNNING, EvaluationStatus.FAILED):
         refusing = worker(store, "a")
@@ -181,7 +177,7 @@ def test_who_follows_one_that_had_other_files_may_have_the_right_ones(store: Sto
         store.workers.end(following, reason="left")
 
 
-def test_who_asks_again_may_have_mended_what_failed(store: Store, dispatcher: Dispatcher) -> None:
+def test_a_new_submission_may_have_mended_what_failed(store: Store, dispatcher: Dispatcher) -> None:
     evaluation = begin(store, 10)
     fail_load(store, worker(store), evaluation)
     assert dispatcher.settle(evaluation).status is EvaluationStatus.FAILED
@@ -195,14 +191,14 @@ def test_who_asks_again_may_have_mended_what_failed(store: Store, dispatcher: Di
     assert store.loads.failures(evaluation.id) == []
 
 
-def test_only_workers_of_its_queue_decide_that_nobody_can_load(store: Store, dispatcher: Dispatcher) -> None:
+def test_only_workers_of_its_queue_decide_that_no_worker_can_load(store: Store, dispatcher: Dispatcher) -> None:
     evaluation = begin_on(store, "gpu")
     worker(store, "other", queues=("doteval",))
     fail_load(store, worker(store, "gpu", queues=("gpu",)), evaluation)
     assert dispatcher.settle(evaluation).status is EvaluationStatus.FAILED
 
 
-def test_anybody_may_conclude_and_publishes_nothing(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
+def test_conclude_completes_and_publishes_nothing(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
     evaluation = begin_on(store, "gpu")
     assert dispatcher.conclude(evaluation).status is EvaluationStatus.RUNNING
     finish(store, evaluation, 0, 9)

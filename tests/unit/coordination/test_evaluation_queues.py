@@ -21,7 +21,7 @@ def test_row_tasks_go_to_the_queue_of_their_evaluation(store: Store, dispatcher:
     assert queue.queues_of(other.uid) == {"doteval"}
 
 
-def test_a_submitter_knows_the_queue_better(store: Store, queue: FakeQueue) -> None:
+def test_the_queue_that_a_submitter_gives_wins(store: Store, queue: FakeQueue) -> None:
     evaluation = begin_on(store, "gpu")
     Dispatcher(store, queue, DispatchOptions(queues={evaluation.uid: "mine"})).publish(evaluation)
     assert queue.queues_of(evaluation.uid) == {"mine"}
@@ -41,7 +41,7 @@ def test_lost_rows_go_to_the_same_queue_again_whatever_waits_elsewhere(
     assert covered(queue.take("gpu")) == Counter(range(10))
 
 
-def test_what_is_held_from_the_time_on_another_queue_is_left_out(
+def test_rows_held_from_the_time_on_another_queue_are_not_published(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock
 ) -> None:
     evaluation = begin_on(store, "gpu", 20)

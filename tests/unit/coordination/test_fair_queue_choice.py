@@ -1,4 +1,4 @@
-"""Experiments side by side: each has a lane of its own, and none holds another back."""
+"""Each experiment gets a fair queue of its own, and none delays another."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.support.dispatcher import DRAINED, begin, begin_on, rows, spans, work
 from tests.support.fake_queue import FakeQueue
 
 
-def lane_of(queue: FakeQueue, evaluation: Evaluation) -> set[int]:
+def fair_queues_used(queue: FakeQueue, evaluation: Evaluation) -> set[int]:
     return queue.fair_queues_of(evaluation.uid)
 
 
-def test_experiments_get_lanes_of_their_own_and_evaluations_of_one_share_it(
+def test_experiments_get_fair_queues_of_their_own_that_their_evaluations_share(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue
 ) -> None:
     large, small = begin(store, 30, name="large"), begin(store, 30, name="small")
@@ -30,11 +30,11 @@ def test_experiments_get_lanes_of_their_own_and_evaluations_of_one_share_it(
     for evaluation in (large, other, small):
         dispatcher.restart(evaluation)
         dispatcher.publish(evaluation)
-    assert lane_of(queue, large) == lane_of(queue, other)
-    assert lane_of(queue, small).isdisjoint(lane_of(queue, large))
+    assert fair_queues_used(queue, large) == fair_queues_used(queue, other)
+    assert fair_queues_used(queue, small).isdisjoint(fair_queues_used(queue, large))
 
 
-def test_a_full_lane_holds_no_other_experiment_back(
+def test_a_full_fair_queue_delays_no_other_experiment(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatcher_module, "MOST_QUEUED", 3)
@@ -45,7 +45,7 @@ def test_a_full_lane_holds_no_other_experiment_back(
     assert dispatcher.publish(small) == 3
 
 
-def test_lost_rows_are_found_while_another_experiment_keeps_its_lane_full(
+def test_lost_rows_are_found_while_another_experiment_keeps_its_fair_queue_full(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock
 ) -> None:
     large, small = begin(store, 100, name="large"), begin(store, 20, name="small")
@@ -64,7 +64,7 @@ def test_lost_rows_are_found_while_another_experiment_keeps_its_lane_full(
 
 
 @pytest.mark.parametrize("priority", list(Priority))
-def test_a_priority_has_lanes_of_its_own_and_is_kept(
+def test_a_priority_has_fair_queues_of_its_own_and_is_kept(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, priority: Priority
 ) -> None:
     evaluation = begin(store, 20)
@@ -73,24 +73,24 @@ def test_a_priority_has_lanes_of_its_own_and_is_kept(
     queue.take()
     dispatcher.restart(evaluation)
     assert dispatcher.publish(evaluation) == 2
-    assert lane_of(queue, evaluation) <= set(fair_queues_of(priority))
+    assert fair_queues_used(queue, evaluation) <= set(fair_queues_of(priority))
 
 
-def test_when_all_lanes_are_taken_the_one_with_the_fewest_experiments_is_chosen(
+def test_when_all_fair_queues_are_taken_the_one_with_the_fewest_experiments_is_chosen(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue
 ) -> None:
-    lanes = fair_queues_of(Priority.NORMAL)
-    evaluations = [begin(store, 10, name=str(number)) for number in range(len(lanes) + 1)]
+    fair_queues = fair_queues_of(Priority.NORMAL)
+    evaluations = [begin(store, 10, name=str(number)) for number in range(len(fair_queues) + 1)]
     for evaluation in evaluations:
         dispatcher.restart(evaluation)
         dispatcher.publish(evaluation)
-    used = Counter(lane for evaluation in evaluations for lane in lane_of(queue, evaluation))
-    assert set(used) == set(lanes)
+    used = Counter(fair_queue for evaluation in evaluations for fair_queue in fair_queues_used(queue, evaluation))
+    assert set(used) == set(fair_queues)
     assert max(used.values()) == 2
 
 
-def test_experiments_are_on_lanes_of_their_queue(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
-    """What is on other queues takes no lane away."""
+def test_experiments_have_fair_queues_of_their_queue(store: Store, dispatcher: Dispatcher, queue: FakeQueue) -> None:
+    """Experiments on other queues take no fair queue away."""
     evaluations = [begin_on(store, name, name=f"x{number}") for number, name in enumerate(["a", "b", "a"])]
     for evaluation in evaluations:
         dispatcher.restart(evaluation)

@@ -1,4 +1,4 @@
-"""The heartbeat: duties at their pauses, and soon when they are asked for."""
+"""The heartbeat does duties at their intervals, and soon when they are requested."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_duty_is_done_again_and_again(begin: Begin) -> None:
     assert all(done.acquire(timeout=10) for _ in range(3))
 
 
-def test_a_duty_that_is_asked_for_is_done_soon_and_no_other(begin: Begin) -> None:
+def test_a_requested_duty_is_done_soon_and_no_other(begin: Begin) -> None:
     done, others = threading.Semaphore(0), threading.Semaphore(0)
     heartbeat = begin((LONG, done.release), (LONG, others.release))
     heartbeat.soon(done.release)
@@ -43,7 +43,7 @@ def test_a_duty_that_is_asked_for_is_done_soon_and_no_other(begin: Begin) -> Non
     assert not others.acquire(blocking=False)
 
 
-def test_a_duty_that_is_asked_for_while_it_is_done_is_done_once_more(begin: Begin) -> None:
+def test_a_duty_that_is_requested_while_it_is_done_is_done_once_more(begin: Begin) -> None:
     began, go_on = threading.Semaphore(0), threading.Event()
 
     def duty() -> None:

@@ -1,4 +1,4 @@
-"""A dataset's rows in the store: in order, in bounded memory, and compared with what was there before."""
+"""Ingest stores the rows of a dataset in order, in bounded memory, and compares them with stored ones."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_rows_are_stored_in_order_and_yielded_when_they_are(store: Store, evalua
     assert store.evaluations.counts(evaluation.id).total == 2500
 
 
-def test_dicts_tuples_and_what_is_too_long_or_too_short(store: Store, evaluation: Evaluation) -> None:
+def test_rows_may_be_dicts_or_tuples_and_too_long_or_too_short(store: Store, evaluation: Evaluation) -> None:
     take(store, evaluation, [{"expected": 1, "text": "a", "more": 2}, {"text": "b"}, ("c", 3, "more"), ("d",), ()])
     rows = store.rows.pending(evaluation.id, 0, 9)
     assert [row.values for row in rows] == [
@@ -103,7 +103,7 @@ def test_dicts_tuples_and_what_is_too_long_or_too_short(store: Store, evaluation
 
 def test_memory_is_bounded_however_many_rows_a_generator_gives(evaluation: Evaluation) -> None:
     class Rows:
-        """Takes rows and forgets them, so that what is measured is the intake's own."""
+        """Takes rows and forgets them, so that only the memory of the ingest is measured."""
 
         count = 0
 
@@ -124,7 +124,7 @@ def test_memory_is_bounded_however_many_rows_a_generator_gives(evaluation: Evalu
     chunks = ingest_dataset(store, evaluation, open_dataset(generated))
     try:
         for chunk in chunks:
-            # Traced from there on only: it makes everything slow.
+            # Traced only from here on, since tracing is slow.
             if chunk.last == 179_999:
                 gc.collect()
                 tracemalloc.start()
@@ -152,11 +152,11 @@ def test_large_rows_are_stored_before_many_are_in_memory(
     assert [len(chunk.rows) for chunk in take(store, evaluation, rows)] == [3, 2]
 
 
-# Taken in again.
+# Ingested again.
 
 
 @pytest.mark.usefixtures("chunks_of_1000")
-def test_what_is_there_is_not_stored_again(store: Store, evaluation: Evaluation) -> None:
+def test_rows_that_are_stored_are_not_stored_again(store: Store, evaluation: Evaluation) -> None:
     take(store, evaluation, records(1500))
     finish(store, evaluation, 0, 499)
     again = take(store, evaluation, records(1500))
@@ -164,17 +164,17 @@ def test_what_is_there_is_not_stored_again(store: Store, evaluation: Evaluation)
     assert pending(store, evaluation) == list(range(500, 1500))
 
 
-def test_rows_that_were_stored_and_not_counted_are_not_taken_for_new(store: Store, evaluation: Evaluation) -> None:
+def test_rows_that_were_stored_and_not_counted_are_not_new(store: Store, evaluation: Evaluation) -> None:
     take(store, evaluation, records(10))
     finish(store, evaluation, 0, 9)
-    # As a submitter leaves it that dies between storing rows and counting them.
+    # The state that a submitter leaves if it dies between storing rows and counting them.
     store.rows.set_total(evaluation.id, 5, complete=False, fingerprint=None)
     assert [chunk.new for chunk in take(store, evaluation, records(10))] == [False]
     with pytest.raises(ChangedError, match="row 7 "):
         take(store, evaluation, [*records(7), *records(10, "b")[7:]])
 
 
-def test_a_dataset_that_says_it_is_the_same_is_not_read(store: Store, evaluation: Evaluation) -> None:
+def test_a_dataset_with_the_same_fingerprint_is_not_read(store: Store, evaluation: Evaluation) -> None:
     dataset = Versioned(records(10), "v1")
     take(store, evaluation, dataset)
     assert take(store, evaluation, dataset) == []
@@ -185,7 +185,7 @@ def test_a_dataset_that_says_it_is_the_same_is_not_read(store: Store, evaluation
 
 
 @pytest.mark.usefixtures("chunks_of_1000")
-def test_one_that_was_not_read_to_its_end_is_read_again(store: Store, evaluation: Evaluation) -> None:
+def test_a_dataset_that_was_not_read_to_its_end_is_read_again(store: Store, evaluation: Evaluation) -> None:
     dataset = Versioned(records(3000), "v1")
     chunks = ingest_dataset(store, evaluation, open_dataset(dataset))
     next(chunks)
@@ -195,7 +195,7 @@ def test_one_that_was_not_read_to_its_end_is_read_again(store: Store, evaluation
     assert stored(store, evaluation) == records(3000)
 
 
-def test_one_of_which_only_samples_were_read_is_read_again(store: Store, evaluation: Evaluation) -> None:
+def test_a_dataset_of_which_only_samples_were_read_is_read_again(store: Store, evaluation: Evaluation) -> None:
     dataset = Versioned(records(10), "v1")
     take(store, evaluation, dataset, samples=5)
     take(store, evaluation, dataset)
@@ -233,7 +233,7 @@ def test_samples_read_no_further(store: Store, evaluation: Evaluation) -> None:
 # Changed datasets.
 
 
-def test_a_changed_row_is_said_and_nothing_is_lost(store: Store, evaluation: Evaluation) -> None:
+def test_a_changed_row_is_an_error_and_nothing_is_lost(store: Store, evaluation: Evaluation) -> None:
     take(store, evaluation, records(1500))
     finish(store, evaluation, 0, 1499)
     changed = [*records(1200), ("other", 0), *records(1500)[1201:]]
@@ -255,7 +255,7 @@ def test_allowed_changes_replace_the_rows_and_drop_their_results_only(store: Sto
     assert stored(store, evaluation) == [("new 3", 3), ("new 7", 7)]
 
 
-def test_a_row_that_was_put_in_front_moves_all(store: Store, evaluation: Evaluation) -> None:
+def test_a_row_that_was_inserted_at_the_front_changes_all(store: Store, evaluation: Evaluation) -> None:
     take(store, evaluation, records(5))
     with pytest.raises(ChangedError, match="row 0 "):
         take(store, evaluation, [("first", -1), *records(5)])
@@ -271,7 +271,7 @@ def test_a_shorter_dataset_is_a_change(store: Store, evaluation: Evaluation) -> 
     assert (counts.total, counts.done) == (6, 6)
 
 
-def test_a_longer_dataset_is_taken_in_to_its_end(store: Store, evaluation: Evaluation) -> None:
+def test_a_longer_dataset_is_ingested_to_its_end(store: Store, evaluation: Evaluation) -> None:
     take(store, evaluation, records(10))
     finish(store, evaluation, 0, 9)
     take(store, evaluation, records(15))
@@ -285,7 +285,7 @@ def test_fewer_samples_are_no_change(store: Store, evaluation: Evaluation) -> No
     assert store.rows.dataset_state(evaluation.id).rows == 10
 
 
-# What cannot be taken in.
+# Datasets that cannot be ingested.
 
 
 class Unstorable:
@@ -294,14 +294,14 @@ class Unstorable:
 
 
 @pytest.mark.usefixtures("chunks_of_1000")
-def test_a_value_that_cannot_be_stored_is_said_by_row_and_column(store: Store, evaluation: Evaluation) -> None:
+def test_a_value_that_cannot_be_stored_is_named_by_row_and_column(store: Store, evaluation: Evaluation) -> None:
     with pytest.raises(UnstorableValueError) as raised:
         take(store, evaluation, [*records(1200), ("text", {"deep": [Unstorable()]})])
     for part in ("row 1200", "eval_it", "expected", "Unstorable"):
         assert part in raised.value.message
     assert "hunter2" not in str(raised.value)
     assert raised.value.remedy
-    # What came before is there; another submission goes on from it.
+    # The rows before it are stored; another submission goes on from there.
     assert len(stored(store, evaluation)) == 1000
     assert not store.rows.dataset_state(evaluation.id).complete
 
@@ -312,7 +312,7 @@ def test_an_empty_dataset_is_an_error(store: Store, evaluation: Evaluation, sour
         take(store, evaluation, source)
 
 
-def test_one_that_became_empty_is_an_error_and_loses_nothing(store: Store, evaluation: Evaluation) -> None:
+def test_a_dataset_that_became_empty_is_an_error_and_loses_nothing(store: Store, evaluation: Evaluation) -> None:
     take(store, evaluation, records(5))
     with pytest.raises(DatasetError, match="is empty"):
         take(store, evaluation, [], allow_changed=True)
@@ -330,7 +330,7 @@ def test_a_generator_that_fails_says_after_how_many_rows_and_can_be_mended(
     with pytest.raises(DatasetError, match="LookupError after 1500 rows") as raised:
         take(store, evaluation, broken)
     assert isinstance(raised.value.__cause__, LookupError)
-    # Whole chunks are there.
+    # Whole chunks are stored.
     assert stored(store, evaluation) == records(1000)
     assert not store.rows.dataset_state(evaluation.id).complete
     take(store, evaluation, records(2000))
@@ -338,7 +338,7 @@ def test_a_generator_that_fails_says_after_how_many_rows_and_can_be_mended(
     assert store.rows.dataset_state(evaluation.id).complete
 
 
-def test_what_needs_the_store_goes_through_patient(store: Store, evaluation: Evaluation) -> None:
+def test_everything_that_needs_the_store_goes_through_retry(store: Store, evaluation: Evaluation) -> None:
     calls = []
 
     def twice(action: Any) -> Any:
@@ -347,6 +347,6 @@ def test_what_needs_the_store_goes_through_patient(store: Store, evaluation: Eva
         return action()
 
     take(store, evaluation, records(1500), retry=twice)
-    # What is there, the rows, and how many they are.
+    # The state of the dataset, the rows, and their count.
     assert len(calls) == 3
     assert stored(store, evaluation) == records(1500)

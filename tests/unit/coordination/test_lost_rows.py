@@ -1,4 +1,4 @@
-"""The dispatcher finds row tasks that got lost, and publishes them again, once."""
+"""The dispatcher detects lost rows and publishes them again, once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_lost_rows_are_published_again_when_the_queue_has_drained(
     assert dispatcher.settle(evaluation).status is EvaluationStatus.COMPLETED
 
 
-def test_lost_rows_are_found_though_the_last_rows_were_done_before(
+def test_lost_rows_are_found_although_the_last_rows_are_done(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock
 ) -> None:
     evaluation = begin(store, 30)
@@ -60,7 +60,7 @@ def test_rows_may_be_lost_again_and_again(store: Store, dispatcher: Dispatcher, 
         assert covered(lost_again(store, dispatcher, queue, clock, evaluation)) == Counter(range(10))
 
 
-def test_a_crash_between_cursor_and_publish_heals(
+def test_rows_of_a_dispatcher_that_died_before_it_published_are_found(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock
 ) -> None:
     evaluation = begin(store, 20)
@@ -77,7 +77,7 @@ def test_a_crash_between_cursor_and_publish_heals(
     assert covered(lost_again(store, dispatcher, queue, clock, evaluation)) == Counter(range(20))
 
 
-def test_nothing_is_taken_for_lost_while_something_waits_or_is_held(
+def test_no_row_is_lost_while_messages_wait_or_rows_are_held(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock
 ) -> None:
     evaluation = begin(store, 20)
@@ -92,13 +92,13 @@ def test_nothing_is_taken_for_lost_while_something_waits_or_is_held(
         clock.now += DRAINED
         dispatcher.settle(evaluation)
     assert len(queue.published) == 2
-    # Only what nobody holds any more is lost, and the time counts from then on.
+    # Only rows that no process holds any more are lost, and the time counts from then on.
     clock.now += DRAINED
     hold(store, holder, evaluation, (0, 9))
     assert covered(lost_again(store, dispatcher, queue, clock, evaluation)) == Counter(range(10, 20))
 
 
-def test_rows_in_hands_are_told_from_lost_ones_by_their_number(
+def test_held_rows_are_distinguished_from_lost_ones_by_their_number(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluation = begin(store, 30)
@@ -106,7 +106,7 @@ def test_rows_in_hands_are_told_from_lost_ones_by_their_number(
     queue.take()
     finish(store, evaluation, 0, 14)
     holder = worker(store)
-    # Of one the broker has handed out the message twice.
+    # The broker has redelivered one of the messages.
     hold(store, holder, evaluation, (10, 19), (20, 29), (20, 29))
     read_from: list[int] = []
     original = type(store.rows).pending_ranges
@@ -119,7 +119,7 @@ def test_rows_in_hands_are_told_from_lost_ones_by_their_number(
     for _ in range(3):
         clock.now += DRAINED
         dispatcher.settle(evaluation)
-    # What is done has not been read once more.
+    # Completed rows were not read again.
     assert set(read_from) == {30}
     hold(store, holder, evaluation, (20, 29))
     assert covered(lost_again(store, dispatcher, queue, clock, evaluation)) == Counter(range(15, 20))
@@ -138,7 +138,7 @@ def test_rows_that_are_not_read_yet_are_not_lost(
     assert store.evaluations.published(evaluation.id) == cursor
 
 
-def test_the_time_counts_anew_when_something_waits_in_between(
+def test_the_time_counts_anew_after_messages_have_waited(
     store: Store, dispatcher: Dispatcher, queue: FakeQueue, clock: Clock
 ) -> None:
     evaluation = begin(store, 10)
@@ -166,7 +166,7 @@ def test_only_one_of_two_dispatchers_publishes_lost_rows(store: Store, queue: Fa
         dispatcher.settle(evaluation)
     clock.now += DRAINED
     first.settle(evaluation)
-    # A worker process takes them at once, and has not told yet that it holds them.
+    # A worker process takes them at once, and has not reported yet that it holds them.
     queue.take()
     second.settle(evaluation)
     assert covered(queue.published) == Counter([*range(20), *range(20)])

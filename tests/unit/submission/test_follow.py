@@ -1,4 +1,4 @@
-"""When a submitter looks again: soon before the end is due, and soon after, and seldom where nothing moves."""
+"""A submitter looks at the store often around the expected end, and seldom otherwise."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def evaluation(total: int | None, done: int) -> Evaluation:
     )
 
 
-def test_the_end_is_as_far_as_the_rows_that_are_left_take() -> None:
+def test_the_end_is_estimated_from_the_rows_that_are_left() -> None:
     clock = Clock()
     pace = Pace(clock)
     assert pace.seconds_from_end([evaluation(100, 0)]) == math.inf
@@ -36,7 +36,7 @@ def test_the_end_is_as_far_as_the_rows_that_are_left_take() -> None:
     assert pace.seconds_from_end([evaluation(100, 60)]) == pytest.approx(1)
 
 
-def test_results_that_come_in_groups_keep_their_pace_between_two_groups() -> None:
+def test_the_pace_holds_between_two_groups_of_results() -> None:
     clock = Clock()
     pace = Pace(clock)
     pace.seconds_from_end([evaluation(100, 0)])
@@ -44,13 +44,13 @@ def test_results_that_come_in_groups_keep_their_pace_between_two_groups() -> Non
     pace.seconds_from_end([evaluation(100, 50)])
     clock.now += 0.9
     assert pace.seconds_from_end([evaluation(100, 50)]) == pytest.approx(0.1)
-    # What is overdue may never come: looked for less and less often.
+    # An overdue end may never come, so looks become less frequent.
     for overdue in (0.1, 0.4, 6.0):
         clock.now = 1002 + overdue
         assert pace.seconds_from_end([evaluation(100, 50)]) == pytest.approx(overdue)
 
 
-def test_nothing_is_known_of_a_dataset_that_is_being_read_or_of_rows_that_run_again() -> None:
+def test_the_end_is_unknown_while_a_dataset_is_read_or_rows_run_again() -> None:
     clock = Clock()
     pace = Pace(clock)
     pace.seconds_from_end([evaluation(None, 0)])

@@ -1,4 +1,4 @@
-"""How an experiment stands: every pending row is somewhere, and what happens next is said."""
+"""The status of an experiment says where every pending row is, and what happens next."""
 
 from __future__ import annotations
 
@@ -49,24 +49,24 @@ def hold(store: Store, worker_id: int, evaluation: Evaluation, *ranges: tuple[in
 
 
 def silence(store: Store, worker_id: int) -> None:
-    """As if the worker process had not been heard of for a minute."""
+    """Make the last heartbeat of a worker process a minute old."""
     with store._database.write() as connection:
         connection.execute(update(WORKER).where(WORKER.c.id == worker_id).values(beat_at=WORKER.c.beat_at - 60))
 
 
 def only(store: Store, queued: int | None = None) -> EvaluationProgress:
-    """As its evaluations stand, with `queued` messages in their queue."""
+    """The progress of its only evaluation, with `queued` messages in its queue."""
     (progress,) = experiment_status(
         store, store.experiments.find("x"), queued=None if queued is None else {"doteval": queued}
     ).evaluations
     return progress
 
 
-def test_every_pending_row_is_somewhere(store: Store, evaluation: Evaluation) -> None:
+def test_every_pending_row_is_counted_once(store: Store, evaluation: Evaluation) -> None:
     with store._database.write() as connection:
         connection.exec_driver_sql("UPDATE experiment SET created_at = created_at - 3600")
     alive, dead = worker(store, 1), worker(store, 2)
-    # Half of the first range is done, and the ranges overlap, as after a message that came twice.
+    # Half of the first range is done, and the ranges overlap, as after a redelivery.
     hold(store, alive, evaluation, (5, 14), (10, 19))
     hold(store, dead, evaluation, (20, 42))
     silence(store, dead)
@@ -80,18 +80,18 @@ def test_every_pending_row_is_somewhere(store: Store, evaluation: Evaluation) ->
     )
 
 
-def test_lost_rows_are_told_from_queued_ones(store: Store, evaluation: Evaluation) -> None:
+def test_lost_rows_are_distinguished_from_queued_ones(store: Store, evaluation: Evaluation) -> None:
     hold(store, worker(store, 1), evaluation)
     assert "50 rows wait for a worker process" in only(store, queued=5).plan
     assert "50 rows wait for a worker process" in only(store).plan
     assert "50 rows no message carries any more: they will be published again" in only(store, queued=0).plan
 
 
-def test_without_worker_processes_it_says_what_to_do(store: Store, evaluation: Evaluation) -> None:
+def test_without_worker_processes_the_plan_says_what_to_do(store: Store, evaluation: Evaluation) -> None:
     assert "doteval worker" in only(store).plan[0]
 
 
-def test_what_is_cancelled_or_failed_waits_for_the_user(store: Store, evaluation: Evaluation) -> None:
+def test_cancelled_and_failed_evaluations_wait_for_the_user(store: Store, evaluation: Evaluation) -> None:
     error = RowError("ValueError", "no", ErrorClass.EVALUATION)
     outcome = Outcome(RowStatus.FAILED, 1e9, 0.1, error=error)
     store.results.write([NewResult(evaluation.id, row, outcome) for row in rows(3, 10)], None)
@@ -102,12 +102,12 @@ def test_what_is_cancelled_or_failed_waits_for_the_user(store: Store, evaluation
     )
 
 
-def test_a_dataset_that_is_not_read_to_its_end_is_said(store: Store, evaluation: Evaluation) -> None:
+def test_the_plan_names_a_dataset_that_is_not_read_to_its_end(store: Store, evaluation: Evaluation) -> None:
     store.rows.set_total(evaluation.id, 100, complete=False, fingerprint=None)
     assert "submit it again" in only(store).plan[-1]
 
 
-def test_deaths_are_those_of_the_experiments_time(store: Store, evaluation: Evaluation) -> None:
+def test_dead_workers_are_those_that_died_since_the_experiment_began(store: Store, evaluation: Evaluation) -> None:
     orderly, killed, earlier = worker(store, 1), worker(store, 2), worker(store, 3)
     store.workers.end(orderly, reason="left")
     store.workers.end_process("host", 2, WorkerEnd.KILLED, reason="was killed by SIGKILL")
@@ -117,7 +117,7 @@ def test_deaths_are_those_of_the_experiments_time(store: Store, evaluation: Eval
     assert found.live == []
 
 
-def test_status_prints_it(
+def test_the_status_command_prints_it(
     store: Store,
     evaluation: Evaluation,
     tmp_path: Path,
@@ -148,7 +148,7 @@ def test_status_prints_it(
     assert found["last_errors"][0]["error"]["class"] == "infrastructure"
 
 
-def test_status_says_that_the_broker_is_away(
+def test_the_status_command_says_that_the_broker_is_unavailable(
     store: Store, evaluation: Evaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broker = "redis://:hush@127.0.0.1:1/0"
