@@ -73,11 +73,11 @@ def task_size(
         last = rows
     else:
         seconds = max(seconds, _SHORTEST_ROW_SECONDS)
-        in_turn = int(min(MOST_ROWS, max(_FEWEST_ROWS, _TASK_SECONDS / seconds)))
-        rows, together = min(in_turn, _fair(total, slots)), 1
+        in_series = int(min(MOST_ROWS, max(_FEWEST_ROWS, _TASK_SECONDS / seconds)))
+        rows, together = min(in_series, _fair(total, slots)), 1
         if pull_based and at_once:
             # A process pulls no more row tasks than it needs, however many slots it has.
-            rows = max(rows, min(int(_TASK_SECONDS / seconds), in_turn, _fair(total, sum(at_once))))
+            rows = max(rows, min(int(_TASK_SECONDS / seconds), in_series, _fair(total, sum(at_once))))
             together = _side_by_side(total, seconds, at_once)
         rows = max(rows, together)
         last = max(1, together, min(rows, int(_LAST_SECONDS / seconds)))

@@ -72,7 +72,7 @@ class Following:
         self._next_look = 0.0
         self._next_settle = time.monotonic() + _SETTLE_SECONDS
         self._begun: set[str] = set()
-        # By queue: since when no worker process serves it; infinity once the user was told.
+        # By queue: since when no worker process serves it; infinity once the user knows.
         self._unserved_since: dict[str, float] = {}
         # Never set: Ctrl-C ends the wait.
         self._never = threading.Event()
