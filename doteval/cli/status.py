@@ -62,6 +62,7 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
                     ],
                     "workers": [documents.worker(found) for found in status.live],
                     "dead_workers": [documents.worker(found) for found in status.dead],
+                    "failed_starts": [documents.worker(found) for found in status.failed_starts],
                     "messages_queued": None if queued is None else sum(queued.values()),
                     "messages_by_queue": queued,
                 }
@@ -127,6 +128,8 @@ def _print(console: Console, store: Store, status: ExperimentStatus) -> None:
         console.print(terminal.plain(_death(worker)), style="yellow")
     if len(status.dead) > _SHOWN:
         console.print(f"and {len(status.dead) - _SHOWN} more that died before")
+    for worker in status.failed_starts[-_SHOWN:]:
+        console.print(terminal.plain(_failed_start(worker)), style="yellow")
     for queue, waiting in (status.queued or {}).items():
         where = "the queue" if len(status.queued or {}) == 1 else f"the queue {queue!r}"
         console.print(terminal.plain(f"{terminal.few(waiting, 'message')} in {where}"))
@@ -147,3 +150,8 @@ def _death(worker: WorkerState) -> str:
     info = worker.info
     how = worker.reason or f"was last heard of {worker.age:,.0f} s ago"
     return f"dead: {info.service} (process {info.pid} on {info.hostname}) {how}"
+
+
+def _failed_start(worker: WorkerState) -> str:
+    info = worker.info
+    return f"{info.service} (process {info.pid} on {info.hostname}) {worker.reason}"

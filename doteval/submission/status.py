@@ -10,6 +10,7 @@ from doteval.core.budgets import Spent
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import DEAD_AFTER_SECONDS
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, worker_command_for
+from doteval.core.states import WorkerEnd, WorkerPhase
 from doteval.store import Store, WorkerState, held_by
 
 
@@ -36,12 +37,14 @@ class ExperimentStatus:
     """The status of an experiment's evaluations and of the worker processes.
 
     dead: worker processes that died since the experiment began
+    failed_starts: the last try of each worker process of a service that cannot start
     queued: how many messages of all experiments wait in each queue, None if that is not known
     """
 
     evaluations: list[EvaluationProgress]
     live: list[WorkerState]
     dead: list[WorkerState]
+    failed_starts: list[WorkerState]
     queued: Mapping[str, int] | None
 
 
@@ -54,11 +57,22 @@ def experiment_status(
     queued: how many messages wait in each of the broker's queues, None if that is not known
     """
     live = store.workers.live()
-    dead = [worker for worker in store.workers.all() if _has_died(worker) and worker.beat_at >= experiment.created_at]
-    evaluations = store.evaluations.of(experiment)
-    return ExperimentStatus(
-        [_progress(store, each, live, dead, queue, queued) for each in evaluations], live, dead, queued
-    )
+    known = [worker for worker in store.workers.all() if worker.beat_at >= experiment.created_at]
+    dead = [worker for worker in known if _has_died(worker)]
+    evaluations = [_progress(store, each, live, dead, queue, queued) for each in store.evaluations.of(experiment)]
+    return ExperimentStatus(evaluations, live, dead, _failed_starts(known), queued)
+
+
+def _failed_starts(workers: Sequence[WorkerState]) -> list[WorkerState]:
+    """The last ones of the worker processes that could not start, without those whose successor became ready."""
+    failed: dict[tuple[str, str], WorkerState] = {}
+    for worker in workers:
+        place = worker.info.service, worker.info.hostname
+        if worker.end_cause is WorkerEnd.FAILED_TO_START:
+            failed[place] = worker
+        elif worker.state is not WorkerPhase.LOADING:
+            failed.pop(place, None)
+    return list(failed.values())
 
 
 def _has_died(worker: WorkerState) -> bool:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from doteval.core.states import WorkerEnd
 from doteval.errors import StoreError
-from doteval.store import CrashedRow, LostUsage, Store, TimedOutRow
+from doteval.store import CrashedRow, LostUsage, Store, TimedOutRow, WorkerInfo
 from doteval.supervision.fork_server import UNKNOWN, Process
 from doteval.supervision.hang_detector import rows_in_calls
 from doteval.supervision.inflight_journal import InflightRow, inflight_journal_path, read_inflight_journal
+from doteval.supervision.start_reports import StartReport
 from doteval.supervision.usage_journal import read_usage_journal, usage_journal_path
 
 # The kernel's out-of-memory killer leaves no other trace, and users may not know it.
@@ -30,12 +31,17 @@ _STUCK = "was killed: a row was over its time and could not be interrupted"
 
 @dataclass(frozen=True, slots=True)
 class _ExitRecord:
-    """How a process ended: the rows in flight, those whose time limit ended it, and the usage that is not stored."""
+    """How a process ended: the rows in flight, those whose time limit ended it, and the usage that is not stored.
+
+    `reason` is text for the user. `unregistered` describes a process that may have ended before it registered in the
+    store.
+    """
 
     pid: int
     cause: WorkerEnd
     exit_code: int | None
-    how: str
+    reason: str
+    unregistered: WorkerInfo | None
     taken: list[CrashedRow]
     timed_out: list[TimedOutRow]
     lost: list[LostUsage]
@@ -61,20 +67,34 @@ class ExitRecords:
         """The path of a process's in-flight journal."""
         return inflight_journal_path(pid, self.directory)
 
-    def record(self, process: Process, *, stuck: bool = False) -> str:
+    def record(
+        self,
+        process: Process,
+        *,
+        stuck: bool = False,
+        report: StartReport | None = None,
+        worker: WorkerInfo | None = None,
+    ) -> str:
         """Record the end of a process that has ended. Returns how it ended, as text for the user.
 
         stuck: whether it was killed because a row exceeded its time limit. If no other call was running, that row has
             timed out; otherwise all rows in calls are suspects, which run alone from then on.
+        report: how its start went; None if that does not matter
+        worker: registers the process in the store if it ended before it could do so itself
         """
         code = None if process.returncode == UNKNOWN else process.returncode
         cause, how = _ending(code)
+        reason = how
+        if report is not None and not report.ready and cause is WorkerEnd.EXITED:
+            first_line = (report.failure or f"it {how}").partition("\n")[0]
+            cause, reason = WorkerEnd.FAILED_TO_START, f"could not start: {first_line}"
         log = self.inflight_journal(process.pid)
         # A process that left in order has none.
         taken = read_inflight_journal(log)
         timed_out: list[InflightRow] = []
         if stuck:
-            cause, how, taken = WorkerEnd.STUCK, _STUCK, rows_in_calls(log)
+            cause, taken = WorkerEnd.STUCK, rows_in_calls(log)
+            how = reason = _STUCK
             if len({entry.called_at for entry in taken}) == 1:
                 taken, timed_out = [], taken
         log.unlink(missing_ok=True)
@@ -90,7 +110,8 @@ class ExitRecords:
                 process.pid,
                 cause,
                 code,
-                how,
+                reason,
+                worker if report is not None and not report.ready and not report.registered else None,
                 [CrashedRow(entry.evaluation_id, entry.row_index, entry.sample) for entry in taken],
                 [
                     TimedOutRow(
@@ -129,16 +150,20 @@ class ExitRecords:
             self._store.crashes.time_out(record.timed_out)
         if record.taken:
             reason = (
-                f"{record.how}{_MEMORY_HINT}"
+                f"{record.reason}{_MEMORY_HINT}"
                 if record.cause is WorkerEnd.KILLED and record.exit_code == -signal.SIGKILL
-                else record.how
+                else record.reason
             )
             given_up = self._store.crashes.record(record.taken, reason=reason, worker_id=None)
             for row in given_up:
                 self._on_message(f"row {row.row_index} is given up: too many processes died with it in flight")
-        self._store.workers.end_process(
-            socket.gethostname(), record.pid, record.cause, reason=record.how, exit_code=record.exit_code
+        ended = self._store.workers.end_process(
+            socket.gethostname(), record.pid, record.cause, reason=record.reason, exit_code=record.exit_code
         )
+        if ended is None and record.unregistered is not None:
+            # `doteval status` should say why it could not start.
+            worker_id = self._store.workers.begin(record.unregistered)
+            self._store.workers.end(worker_id, record.cause, reason=record.reason)
 
 
 def _ending(code: int | None) -> tuple[WorkerEnd, str]:

@@ -15,10 +15,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class StartReport:
-    """Whether a process became ready for row tasks; `failure` is why not, None if it did not say."""
+    """Whether a process became ready for row tasks.
+
+    `failure` is why not, None if it did not say; `registered` is whether it has recorded that in the store itself.
+    """
 
     ready: bool = False
     failure: str | None = None
+    registered: bool = False
 
 
 def write_start_report(directory: str | None, report: StartReport) -> None:

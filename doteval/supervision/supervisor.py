@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from doteval.core.exit_codes import RECYCLED
 from doteval.core.queues_and_devices import DEVICES_VARIABLE, device_of
 from doteval.errors import WorkerError
-from doteval.store import Store
+from doteval.store import Store, WorkerInfo
 from doteval.supervision.exit_records import ExitRecords
 from doteval.supervision.fork_server import ForkServer, ForkServerGoneError, Process
 from doteval.supervision.hang_detector import CHECK_SECONDS, HangDetector
@@ -316,7 +317,7 @@ class Supervisor:
         # A process that left by itself refused its work. The next may do so too, however long it loads models.
         short = process.returncode == 0 or (self._clock() - replica.started_at < _SHORT_LIFE_SECONDS and not stuck)
         pause = self._pause(replica, short=short or not report.ready)
-        how = self._exit_records.record(process, stuck=stuck)
+        how = self._exit_records.record(process, stuck=stuck, report=report, worker=self._described(replica, process))
         if report.ready:
             self._has_been_ready = True
             replica.failed_starts = 0
@@ -326,6 +327,12 @@ class Supervisor:
             replica.failure = report.failure or f"it {how}"
             replica.failed_starts += 1
         self._on_message(f"worker process {process.pid} {how}; the next starts in {pause:g} s")
+
+    def _described(self, replica: _Replica, process: Process) -> WorkerInfo:
+        """What a worker process registers in the store."""
+        host = socket.gethostname()
+        name = f"{self._options.service}-{replica.number}@{host}"
+        return WorkerInfo(name, host, process.pid, self._options.queues, self._options.concurrency or 0)
 
     def _pause(self, replica: _Replica, *, short: bool) -> float:
         """Set when the next process starts. Returns the seconds until then."""

@@ -51,7 +51,7 @@ def connect(options: WorkerOptions) -> None:
             process.start()
         except DotEvalError as error:
             log_setup.say_why_not(error, options.log_format)
-            write_start_report(options.journals, StartReport(failure=str(error)))
+            write_start_report(options.journals, StartReport(failure=str(error), registered=process.is_registered))
             process.finish(WorkerEnd.FAILED_TO_START, f"could not start: {error.message}")
             # Celery would catch SystemExit in a signal handler and go on without fixtures.
             os._exit(error.exit_code)

@@ -112,6 +112,11 @@ class WorkerProcess:
         duties.beat()
 
     @property
+    def is_registered(self) -> bool:
+        """Whether this process has registered in the store, which it leaves with `finish`."""
+        return self._context is not None
+
+    @property
     def is_leaving(self) -> bool:
         """Whether this process was asked to leave."""
         return self._leaving.is_set()

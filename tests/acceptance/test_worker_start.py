@@ -161,6 +161,14 @@ def test_a_worker_service_goes_on_trying_and_says_why(project: Project, redis_ur
         assert failed["name"] == "worker-1"
         assert "the driver is missing" in failed["reason"]
         assert process.poll() is None
+        with project.store() as store:
+            store.experiments.begin("x")
+        # The next try fails after the experiment began.
+        (status,) = wait_until(
+            lambda: project.json("status", "x")["failed_starts"], what="a failed start in the status", seconds=90
+        )
+        assert status["service"].startswith("worker-1@")
+        assert "could not start" in status["reason"]
         # Mended, it works.
         project.write("eval_it.py", EVALUATION)
         wait_until(lambda: ready()["ready"], what="a worker process that is ready", seconds=60)

@@ -12,7 +12,7 @@ from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
 from doteval.core.run_config import RunConfig
-from doteval.core.states import WorkerEnd
+from doteval.core.states import WorkerEnd, WorkerPhase
 from doteval.store import HeldRange, NewResult, Store, WorkerInfo
 from doteval.store.tables import WORKER
 from doteval.submission.status import EvaluationProgress, experiment_status
@@ -115,6 +115,22 @@ def test_dead_workers_are_those_that_died_since_the_experiment_began(store: Stor
     found = experiment_status(store, store.experiments.find("x"))
     assert [each.id for each in found.dead] == [killed]
     assert found.live == []
+
+
+def test_a_failed_start_is_shown_until_a_successor_is_ready(store: Store, evaluation: Evaluation) -> None:
+    def begin(pid: int) -> int:
+        return store.workers.begin(WorkerInfo("worker-1", "host", pid))
+
+    def shown() -> list[int]:
+        return [each.info.pid for each in experiment_status(store, evaluation.experiment).failed_starts]
+
+    for pid in (1, 2):
+        store.workers.end(begin(pid), WorkerEnd.FAILED_TO_START, reason="could not start: no driver")
+    assert shown() == [2]
+    third = begin(3)
+    assert shown() == [2]
+    store.workers.beat(third, state=WorkerPhase.READY, holding=[])
+    assert shown() == []
 
 
 def test_the_status_command_prints_it(

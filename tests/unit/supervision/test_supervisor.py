@@ -380,6 +380,17 @@ def test_a_start_is_hopeless_after_three_tries_of_each_process(start: Start) -> 
     assert {line.strip() for line in lines} == {"no driver 1", "no driver 2"}
 
 
+def test_failed_starts_are_recorded_although_the_processes_never_opened_the_store(start: Start, store: Store) -> None:
+    bench = start(BROKEN, processes=2)
+    fail_to_start(bench, 1)
+    found = {worker.info.service.partition("@")[0]: worker for worker in store.workers.all()}
+    assert {name: worker.reason for name, worker in found.items()} == {
+        "worker-1": "could not start: the driver is missing",
+        "worker-2": "could not start: it left with exit code 5",
+    }
+    assert {worker.end_cause for worker in found.values()} == {WorkerEnd.FAILED_TO_START}
+
+
 def test_failed_starts_have_growing_pauses_however_long_they_took(start: Start) -> None:
     # Each lives longer than _SHORT_LIFE_SECONDS.
     bench = start(OBEDIENT.replace("report('{\"ready\": true}')", ""))
