@@ -1,1 +1,1 @@
-"""What a long batch meets: real processes are killed, paused and cut off, and nothing may be lost."""
+"""Real processes are killed, paused and disconnected while an evaluation runs, and nothing may be lost."""

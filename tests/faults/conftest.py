@@ -12,7 +12,7 @@ import pytest
 from tests.support.fault_services import Broker, PostgresServer, RabbitServer, RedisServer
 from tests.support.project import Project
 
-# How many times each fault is tried, at other moments. `make soak` and the nightly tries use more.
+# How many times each fault is tried, each time at another moment. The nightly run uses more.
 SEEDS = range(int(os.environ.get("DOTEVAL_FAULT_SEEDS", "2")))
 
 

@@ -1,4 +1,4 @@
-"""`make soak MINUTES=10`: a large evaluation while a gremlin breaks things, then every invariant.
+"""`make soak MINUTES=10`: a large evaluation runs while things break at random; then every invariant is checked.
 
 Seeded: the same seed breaks the same things at the same times. Prints the seed and the counts. Exit
 code 1 if anything was lost, done twice or not done.
@@ -29,7 +29,7 @@ PROCESSES = 2
 
 
 class Gremlin:
-    """Breaks one thing after the other."""
+    """Breaks one thing after another, at random."""
 
     def __init__(self, seed: int, project: Project, broker: RedisServer, postgres: PostgresServer) -> None:
         self._random = random.Random(seed)
@@ -92,7 +92,7 @@ def _send(pid: int, which: signal.Signals) -> None:
     try:
         os.kill(pid, which)
     except ProcessLookupError:
-        # It has left since; the next strike finds another.
+        # The process has ended since; the next strike finds another.
         return
 
 
@@ -120,7 +120,7 @@ def _soak(project: Project, gremlin: Gremlin, minutes: float, rows: int, seed: i
     end = time.monotonic() + minutes * 60
     with project.started("worker", ".", "--processes", str(PROCESSES)):
         wait_until(lambda: len(project.workers()) >= PROCESSES, what="the worker processes")
-        # A row that is in flight at two kills is no poison here.
+        # A row may be in flight at two kills without being to blame.
         options = ("--experiment", "soak", "--max-crashes", "1000")
         with project.started("submit", "eval_it.py", *options) as submitter:
             while time.monotonic() < end and submitter.poll() is None:

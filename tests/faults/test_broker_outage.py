@@ -1,4 +1,4 @@
-"""The broker dies, forgets, hangs, fills up, hangs up: worker processes come back by themselves."""
+"""The broker dies, loses its data, hangs, fills up or closes connections; worker processes recover by themselves."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ FAULTS = [
 @pytest.mark.parametrize("fault", FAULTS)
 def test_broker_faults(project: Project, broker: Broker, fault: Callable[[Broker, int], None], seed: int) -> None:
     write_evaluation(project)
-    # So many row tasks that some wait in the broker.
+    # Enough row tasks that some wait in the broker.
     with submitted(project, 2, "--rows-per-task", "3") as submitter:
         reached(project, some_moment(seed))
         workers = {worker.info.pid for worker in project.workers()}
@@ -67,9 +67,9 @@ def test_broker_faults(project: Project, broker: Broker, fault: Callable[[Broker
         ended = time.monotonic()
         assert submitter.wait(90) == 0, project.output()
         print(f"completed {time.monotonic() - ended:.1f} s after the fault ended")
-        # Nobody had to start them again.
+        # No process was restarted.
         if fault is forget_everything and isinstance(broker, RabbitServer):
-            # It closes the channels of those whose queue is gone. That ends them in order, and others are started.
+            # RabbitMQ closes the channels whose queue is gone. That ends those processes in order; others start.
             ready(project, len(workers))
         else:
             assert {worker.info.pid for worker in project.workers() if worker.left_at is None} == workers
@@ -85,7 +85,7 @@ def test_a_row_longer_than_the_visibility_timeout_runs_once(project: Project, br
     check(project, "x", rows=6, in_flight=0)
 
 
-def test_a_straggler_holds_nobody_up(project: Project, broker: Broker) -> None:
+def test_a_slow_row_does_not_delay_others(project: Project, broker: Broker) -> None:
     project.write(
         "eval_it.py",
         """

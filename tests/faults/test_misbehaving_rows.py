@@ -1,4 +1,4 @@
-"""Rows and fixtures misbehave in every way that there is; each keeps it to itself."""
+"""Rows and fixtures misbehave in many ways, and none affects another row."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ FAILED = {
 }
 
 
-def test_whatever_a_row_does_belongs_to_that_row(project: Project) -> None:
+def test_a_misbehaving_row_affects_no_other_row(project: Project) -> None:
     project.write("eval_it.py", ROWS.replace("LARGE", str(20_000_000)))
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", timeout=120)
     for name, records in project.records("x").items():
@@ -144,7 +144,7 @@ def test_an_endless_loop_ends_at_the_row_timeout(project: Project, define: str) 
 
 
 STUCK = {
-    # It keeps Python's lock, so that no thread of the process can do anything.
+    # The call holds the GIL, so no thread of the process can run.
     "backtracking": r're.match("(a+)+$", "a" * 64 + "b")',
     "sleeping": "time.sleep(3600)",
 }
@@ -177,8 +177,8 @@ def test_a_row_stuck_in_c_code_ends_at_the_row_timeout_with_its_process(
     assert (error.type, error.error_class) == ("RowTimeoutError", "timeout")
     begun = sum(what.startswith("begin ") for what in project.counts().elements())
     print(f"lost: 0 of 10 rows; executed again: {begun - 10}; the stuck row was ended after {seconds:.1f} s")
-    # Those that had ended and could not be stored any more; async ones beside it, and itself once more, alone, so
-    # that no other is blamed.
+    # These may run again: rows that had ended but could not be stored, async rows beside it, and the row itself, alone,
+    # so that no other row is blamed.
     assert begun - 10 <= 10
     assert 1.0 < seconds < 10.0
     assert "was killed: a row was over its time and could not be interrupted" in done.stdout + done.stderr
@@ -259,7 +259,7 @@ from doteval import Score, foreach
 def model():
     tell("+model")
     mine = loads()
-    # Whenever one has failed, the next is loading.
+    # Whenever one process has failed, the next one is loading.
     while loads() == mine and not os.path.exists("mended"):
         time.sleep(0.05)
     if not os.path.exists("mended"):
@@ -278,7 +278,7 @@ def eval_it(i, model):
 def test_fixtures_that_fail_after_long_loads_in_turn_fail_the_evaluation_and_can_be_mended(
     project: Project, broker: RedisServer
 ) -> None:
-    """Each process loads for so long that another is loading whenever one has failed: nobody waits for them in turn."""
+    """Each process loads for so long that another one is loading whenever one has failed."""
     project.write("eval_it.py", SLOW_TO_FAIL)
     with project.started("worker", ".", "--processes", "2"):
         done = project.run("submit", "eval_it.py", "--experiment", "x", check=None)
@@ -289,10 +289,10 @@ def test_fixtures_that_fail_after_long_loads_in_turn_fail_the_evaluation_and_can
         with project.store() as store:
             (evaluation,) = store.evaluations.of(store.experiments.find("x"))
             failures = store.loads.failures(evaluation.id)
-        # Once each: that another, in the place of the first to fail, still loads, nobody waits for.
+        # One load each: the evaluation does not wait for a replacement that is still loading.
         before = [each for each in failures if evaluation.finished_at and each.failed_at <= evaluation.finished_at]
         assert len(before) == 2, project.output()
-        # What failed is mended, and the same service serves: nobody holds old failures against it.
+        # The cause is mended, and the same service runs the rows: old failures do not count.
         (project.path / "mended").touch()
         project.run("submit", "eval_it.py", "--experiment", "x")
     records = project.records("x")["eval_it"]

@@ -1,4 +1,4 @@
-"""The store goes away, locks, fills up: no result that was computed is thrown away."""
+"""The store is unavailable, locked or full, and no computed result is lost."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.support.project import Project, wait_until
 
 @contextlib.contextmanager
 def evaluating(project: Project, *, until: int, processes: int = 2, held: int | None = None) -> Iterator[None]:
-    """What is done inside happens to an evaluation of which so many rows are done. It ends as if nothing had been."""
+    """Run the block once `until` rows of an evaluation are done. The evaluation must then complete."""
     write_evaluation(project, held=held)
     with submitted(project, processes) as submitter:
         reached(project, until)
         yield
         assert submitter.wait(90) == 0, project.output()
-    # What was computed while the store was away was kept and stored: nothing ran twice.
+    # Results computed during the outage were kept and stored, so nothing ran twice.
     check(project, "x", in_flight=0)
 
 
@@ -39,13 +39,13 @@ def test_postgresql_restarts_in_the_middle_of_commits(
         postgres.start()
 
 
-def test_postgresql_ends_a_transaction_of_ours_in_a_deadlock(
+def test_postgresql_ends_a_doteval_transaction_in_a_deadlock(
     project: Project, broker: RedisServer, postgres: PostgresServer, seed: int
 ) -> None:
-    """Somebody locks our tables in the opposite order. The server ends the one that looks first: that is us."""
+    """Another session locks the tables in the opposite order, and the server ends the transaction of doteval."""
     with evaluating(project, until=some_moment(seed), held=ROWS // 2):
         for times in (1, 2, 3):
-            # There are results to be stored each time.
+            # Results wait to be stored each time.
             deadlock(postgres, lambda more=ROWS // 2 + 30 * times: let_go(project, more))
         let_go(project)
     with psycopg.connect(postgres.url) as connection:
@@ -61,7 +61,7 @@ def deadlock(postgres: PostgresServer, let_results_come: Callable[[], None]) -> 
     """Make a transaction that stores results and this one wait for each other. This one gives up later."""
     with psycopg.connect(postgres.url) as other, psycopg.connect(postgres.url, autocommit=True) as looking:
         other.execute("SET deadlock_timeout = '60s'")
-        # What a transaction with results changes last.
+        # The table that a transaction with results changes last.
         other.execute("LOCK TABLE counters IN EXCLUSIVE MODE")
         let_results_come()
 
@@ -72,15 +72,15 @@ def deadlock(postgres: PostgresServer, let_results_come: Callable[[], None]) -> 
             return found is not None
 
         wait_until(waits, what="a transaction that waits for us")
-        # What it has changed by then: this returns when the server has ended it.
+        # The table that it has changed by then. This returns once the server has ended the other transaction.
         other.execute("LOCK TABLE result IN EXCLUSIVE MODE")
         other.rollback()
 
 
-def test_postgresql_takes_no_writes_for_a_while(
+def test_postgresql_is_read_only_for_a_while(
     project: Project, broker: RedisServer, postgres: PostgresServer, seed: int
 ) -> None:
-    """As when its disk is nearly full, or when it is a standby until somebody promotes it."""
+    """As with a disk that is nearly full, or a standby that is not promoted yet."""
     with evaluating(project, until=some_moment(seed)), psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE")
         for state in ("on", "off"):

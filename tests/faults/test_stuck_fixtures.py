@@ -1,4 +1,4 @@
-"""Teardowns, and loads, that never end: results are kept, the fixture is named, and nobody waits for ever."""
+"""Teardowns and loads never end: results are kept, the fixture is named, and no process waits for ever."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.fault_services import RedisServer
 from tests.support.processes import is_alive
 from tests.support.project import Project, leftover_processes, wait_until
 
-# `time.sleep` cannot be interrupted outside of the main thread; the other two can.
+# `time.sleep` cannot be interrupted outside the main thread; the other two can.
 WAYS = {"sleep": "time.sleep(3600)", "loop": "while True: time.sleep(0.01)", "await": "await asyncio.sleep(3600)"}
 
 EVALUATION = """
@@ -43,7 +43,7 @@ def eval_after(i):
 
 
 def counted(project: Project, rows: int) -> int:
-    """Check that each row has one result, and say how many executions were for nothing."""
+    """Check that each row has one result. Returns the number of executions beyond one per row."""
     records = [record for each in project.records("x").values() for record in each]
     assert {record.outcome.status for record in records} == {"done"}
     begun = sum(count for what, count in project.counts().items() if what.startswith("begin "))
@@ -53,8 +53,7 @@ def counted(project: Project, rows: int) -> int:
     return begun - rows
 
 
-def test_a_session_fixture(project: Project) -> None:
-    """At the end of a submission."""
+def test_a_session_fixture_at_the_end_of_a_submission(project: Project) -> None:
     project.environment["DOTEVAL_TEARDOWN_TIMEOUT"] = "2"
     project.write("eval_it.py", EVALUATION.replace("SCOPE", "session").replace("HANG", WAYS["sleep"]))
     begin = time.monotonic()
@@ -95,8 +94,8 @@ async def eval_it(i):
 """
 
 
-def test_a_task_that_will_not_be_cancelled(project: Project) -> None:
-    """It is no fixture's, but the process waits for it as well."""
+def test_a_task_that_ignores_cancellation(project: Project) -> None:
+    """The task belongs to no fixture, but the process waits for it as well."""
     project.environment["DOTEVAL_TEARDOWN_TIMEOUT"] = "2"
     project.write("eval_it.py", STUBBORN)
     done = project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
@@ -105,7 +104,7 @@ def test_a_task_that_will_not_be_cancelled(project: Project) -> None:
 
 
 def test_a_module_fixture_in_the_middle(project: Project) -> None:
-    """The process that is to go on with another module is replaced by one that does."""
+    """The process that should go on with another module is replaced, and the new one does."""
     project.environment["DOTEVAL_TEARDOWN_TIMEOUT"] = "2"
     project.write("eval_a.py", EVALUATION.replace("SCOPE", "module").replace("HANG", WAYS["sleep"]))
     project.write("eval_b.py", AFTER)
@@ -116,7 +115,7 @@ def test_a_module_fixture_in_the_middle(project: Project) -> None:
 
 @pytest.mark.parametrize("define", ["def", "async def"])
 def test_a_function_fixture_under_a_row_timeout(project: Project, define: str) -> None:
-    """What can be interrupted is: the row keeps its result, with a note, and the process lives."""
+    """A teardown that can be interrupted is: the row keeps its result, with a note, and the process lives."""
     source = EVALUATION.replace("SCOPE", "function").replace("def sticky", f"{define} sticky")
     project.write("eval_it.py", source.replace("HANG", WAYS["loop" if define == "def" else "await"]))
     options = ("--workers", "1", "--row-timeout", "0.3")
@@ -130,14 +129,14 @@ def test_a_function_fixture_under_a_row_timeout(project: Project, define: str) -
 
 
 def test_a_function_fixture_that_cannot_be_interrupted(project: Project) -> None:
-    """Only one row's teardown hangs, as it waits in C code: its process is replaced, and rows beside it are kept."""
+    """One row's teardown hangs in C code: its process is replaced, and the results of rows beside it are kept."""
     project.environment["DOTEVAL_TEARDOWN_TIMEOUT"] = "2"
     source = EVALUATION.replace("SCOPE", "function").replace("\ndef eval_it", "\nasync def eval_it")
     hang = "if open('events.log').read().count('stuck') == 7: time.sleep(3600)"
     project.write("eval_it.py", source.replace("HANG", hang))
     done = project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--row-timeout", "1")
     assert "the teardown of the fixture 'sticky' (function) has not ended within 2 s" in done.stdout + done.stderr
-    # Those that had ended beside it were stored too.
+    # Rows that had ended beside it are stored too.
     assert counted(project, 20) == 0
     notes = [record.outcome.error.message for record in project.records("x")["eval_it"] if record.outcome.error]
     assert notes
@@ -151,7 +150,7 @@ from doteval import Score, foreach
 @foreach("i", [(i,) for i in range(20)])
 def eval_it(i):
     tell(f"begin {i}")
-    # Not a daemon: Python itself would wait for it before it ends.
+    # Not a daemon thread: Python would wait for it at exit.
     threading.Thread(target=time.sleep, args=(3600,)).start()
     return Score("ok", True, ["accuracy"])
 """
@@ -183,7 +182,7 @@ def eval_it(i, model):
 
 
 def test_a_load_that_never_ends_when_its_service_is_killed(project: Project, broker: RedisServer) -> None:
-    """Nobody else would ever end these processes."""
+    """The processes must end themselves, since nothing else would end them."""
     project.environment["DOTEVAL_TEARDOWN_TIMEOUT"] = "2"
     project.write("eval_it.py", LOADING)
     with project.started("worker", ".", "--processes", "2") as service:

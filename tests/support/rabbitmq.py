@@ -20,7 +20,7 @@ from kombu import Connection
 
 _START_SECONDS = 180.0
 _HOSTS_AT_ONCE = 12
-# Not what is on PATH, which wants to be root and becomes another user.
+# Not the script on PATH, which needs root and switches to another user.
 _PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 
 
@@ -43,13 +43,13 @@ class RabbitService:
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_MNESIA_BASE": str(self._data),
             "RABBITMQ_LOG_BASE": str(self._directory / "log"),
-            # There is no such file: parsing one takes a third of the server's start.
+            # The file does not exist: parsing one takes a third of the server's start.
             "RABBITMQ_CONFIG_FILE": str(self._directory / "none"),
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_LOG": "warning",
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._directory / "plugins"),
             "RABBITMQ_PID_FILE": str(self._directory / "pid"),
-            # Erlang's schedulers would spin on all cores while they wait.
+            # Erlang's schedulers busy-wait on all cores by default.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,7 +61,7 @@ class RabbitService:
         return self._directory / "data"
 
     def start(self) -> None:
-        """Start it, on what it kept if it ran before; returns when it answers."""
+        """Start the server, with the data that it kept if it ran before, and wait until it answers."""
         with (self._directory / "output").open("ab") as output:
             self._process = subprocess.Popen(
                 [_PROGRAMS / "rabbitmq-server"],
@@ -88,14 +88,14 @@ class RabbitService:
         return self._process is not None and self._process.poll() is None
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the server and all that it started."""
+        """Send a signal to the server and all its child processes."""
         assert self._process is not None
         os.killpg(self._process.pid, number)
         if number is signal.SIGKILL:
             self._process.wait()
 
     def forget(self) -> None:
-        """Remove what it wrote: the next start is on an empty disk."""
+        """Remove its data, so that the next start is on an empty disk."""
         shutil.rmtree(self._data)
         self._unused.clear()
 
@@ -117,18 +117,18 @@ class RabbitService:
         self._unused += names
 
     def evaluate(self, expression: str) -> None:
-        """Have the server evaluate an expression of Erlang's."""
+        """Have the server evaluate an Erlang expression."""
         self.control("eval", expression)
 
     def control(self, *words: str) -> str:
-        """Run rabbitmqctl. Returns what it says."""
+        """Run rabbitmqctl. Returns its output."""
         return subprocess.run(
             [_PROGRAMS / "rabbitmqctl", "--quiet", "--node", self._environment["RABBITMQ_NODENAME"], *words],
             env=self._environment,
             check=True,
             capture_output=True,
             text=True,
-            # It starts an Erlang machine: two seconds on an idle machine, over a minute on a busy one.
+            # It starts an Erlang VM: two seconds on an idle machine, over a minute on a busy one.
             timeout=_START_SECONDS,
         ).stdout
 

@@ -71,6 +71,6 @@ def redis_url(redis_service: RedisService) -> str:
 
 @pytest.fixture
 def redis_socket_url(redis_service: RedisService) -> str:
-    """The same server by its Unix socket, as `doteval submit` has it."""
+    """The URL of the same server by its Unix socket, as `doteval submit` uses it."""
     redis_service.flush()
     return redis_service.socket_url

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import doctest
-
 import pytest
 
-from doteval.core import broker_url
 from doteval.core.broker_url import Broker
 
 
@@ -54,7 +51,3 @@ def test_text_of_a_broker_hides_the_password() -> None:
 def test_only_a_broker_with_a_name_of_its_own_is_private() -> None:
     assert Broker("redis://host", private="a1").is_private
     assert not Broker("redis://host").is_private
-
-
-def test_examples_of_the_docstrings() -> None:
-    assert doctest.testmod(broker_url).failed == 0
