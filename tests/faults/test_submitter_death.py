@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections import Counter
 
@@ -87,13 +86,13 @@ def test_two_submitters_at_the_same_moment(project: Project, broker: RedisServer
     check(project, "x", in_flight=0)
 
 
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "eval_it.py", "--experiment", "x"]
+PYTEST = ("-q", "-p", "no:cacheprovider", "eval_it.py", "--experiment", "x")
 WAITS = "is being run by pytest (process {pid} on"
 
 
 def test_one_of_two_simultaneous_pytest_commands_runs_the_rows(project: Project) -> None:
     write_evaluation(project, rows=60, seconds=0.05, held=30)
-    with project.started(program=PYTEST) as first, project.started(program=PYTEST) as second:
+    with project.started(*PYTEST, module="pytest") as first, project.started(*PYTEST, module="pytest") as second:
         wait_until(
             lambda: any(WAITS.format(pid=each.pid) in project.output() for each in (first, second)),
             what="the waiting of one",
@@ -108,9 +107,9 @@ def test_one_of_two_simultaneous_pytest_commands_runs_the_rows(project: Project)
 def test_a_pytest_command_resumes_at_once_after_a_killed_one(project: Project) -> None:
     # When it is killed, the first rows are stored and the next ones are held, so only rows in flight may run twice.
     write_evaluation(project, rows=60, seconds=0.05, held=30)
-    with project.started(program=PYTEST) as first:
+    with project.started(*PYTEST, module="pytest") as first:
         reached(project, 30)
-        with project.started(program=PYTEST) as second:
+        with project.started(*PYTEST, module="pytest") as second:
             wait_until(lambda: WAITS.format(pid=first.pid) in project.output(), what="the second one's waiting")
             first.send_signal(signal.SIGKILL)
             first.wait()
@@ -126,7 +125,7 @@ def test_a_pytest_command_resumes_at_once_after_a_killed_one(project: Project) -
 def test_a_submission_resumes_at_once_after_a_killed_pytest_command(project: Project, broker: RedisServer) -> None:
     # When it is killed, the first rows are stored and the next ones are held, so only rows in flight may run twice.
     write_evaluation(project, rows=60, seconds=0.05, held=30)
-    with project.started(program=PYTEST) as first:
+    with project.started(*PYTEST, module="pytest") as first:
         reached(project, 30)
         first.send_signal(signal.SIGKILL)
         first.wait()
@@ -146,7 +145,7 @@ def test_pytest_leaves_rows_to_worker_processes_and_a_submitter_leaves_them_to_p
     write_evaluation(project, rows=60, seconds=0.05, held=30)
     with submitted(project, 1) as submitter:
         reached(project, 10)
-        with project.started(program=PYTEST) as waiting:
+        with project.started(*PYTEST, module="pytest") as waiting:
             wait_until(lambda: "is being run by" in project.output(), what="the waiting of pytest")
             let_go(project)
             assert waiting.wait(60) == 0, project.output()
@@ -155,7 +154,7 @@ def test_pytest_leaves_rows_to_worker_processes_and_a_submitter_leaves_them_to_p
         project.run("delete", "x", "--yes")
         project.log.unlink()
         (project.path / "go").unlink()
-        with project.started(program=PYTEST) as runner:
+        with project.started(*PYTEST, module="pytest") as runner:
             reached(project, 10)
             with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
                 wait_until(lambda: is_submitted(project), what="the submitter")

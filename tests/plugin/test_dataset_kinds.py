@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
 from tests.plugin.conftest import Evaluate, Records
@@ -14,6 +12,10 @@ ROWS = [{"text": "good", "label": "positive"}, {"text": "bad", "label": "negativ
 
 
 def test_every_kind_of_dataset(evaluate: Evaluate, records: Records, pytester: pytest.Pytester) -> None:
+    # Imported here, and not by every xdist worker at its start.
+    import pyarrow
+    import pyarrow.parquet
+
     data = pytester.mkdir("data")
     (data / "rows.csv").write_text("label,text,other\npositive,good,1\nnegative,bad,2\n")
     (data / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from doteval.core.results import Record
 from doteval.store import Store
 from tests.plugin.conftest import Evaluate
+from tests.support.commands import Commands
 
 CONFTEST = """
 import pytest
@@ -146,18 +146,20 @@ def _without_times(record: Record) -> Record:
     return replace(record, worker=None, outcome=replace(record.outcome, started_at=0.0, seconds=0.0, error=error))
 
 
-def test_plain_pytest_and_submit_store_the_same(pytester: pytest.Pytester, run_pytest: Evaluate) -> None:
+def test_plain_pytest_and_submit_store_the_same(
+    pytester: pytest.Pytester, run_pytest: Evaluate, commands: Commands
+) -> None:
     folder = pytester.mkdir("evals")
     for name, text in {**CORPUS, "conftest.py": CONFTEST, "rows.csv": "text\nx\ny\nz\n"}.items():
         (folder / name).write_text(text)
     pytester.makeini("[pytest]\n")
     here = run_pytest("evals", "--experiment", "here")
     assert here.parseoutcomes() == {"passed": 15, "skipped": 1}
-    submitted = subprocess.run(
-        [sys.executable, "-m", "doteval", "submit", "evals", "--experiment", "there", "--workers", "2"],
-        cwd=pytester.path,
-        capture_output=True,
-        text=True,
+    submitted = commands.run(
+        "doteval",
+        ["submit", "evals", "--experiment", "there", "--workers", "2"],
+        directory=pytester.path,
+        environment=os.environ,
         timeout=120,
     )
     ours, theirs = stored(pytester, "here"), stored(pytester, "there")

@@ -7,8 +7,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import nbclient
-import nbformat
 import pytest
 
 from doteval import Result, Score, batch, foreach, run
@@ -149,6 +147,10 @@ def test_a_changed_function_is_refused() -> None:
 
 
 def test_a_notebook(tmp_path: Path) -> None:
+    # Imported here, and not by every xdist worker at its start.
+    import nbclient
+    import nbformat
+
     cells = [
         """
 import asyncio

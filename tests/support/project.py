@@ -93,13 +93,18 @@ class Project:
         return json.loads(self.run(*arguments, "--json").stdout)
 
     @contextmanager
-    def started(self, *arguments: str, program: Sequence[str] | None = None) -> Iterator[Process]:
-        """Run a doteval command, or another program, in the background and in its own session, until the block ends."""
+    def started(
+        self, *arguments: str, module: str = "doteval", program: Sequence[str] | None = None
+    ) -> Iterator[Process]:
+        """Run a command in the background and in its own session, until the block ends.
+
+        The command is ``python -m MODULE ARGUMENTS``, with libraries imported, or else a `program` with its arguments.
+        """
         process: Process
         with (self.path / "output.log").open("a") as output:
             if program is None:
                 process = self.commands.start(
-                    "doteval",
+                    module,
                     arguments,
                     directory=self.path,
                     environment=self._environment(),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import subprocess
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,7 @@ from doteval.core.experiments import Counts, Evaluation, EvaluationSpec
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus, Score, Usage
 from doteval.store import NewResult, Store
 from doteval.store.tables import RESULT
+from tests.support.commands import Commands
 
 SPEC = EvaluationSpec("evals/eval_qa.py", "eval_qa", ("text", "expected"), {"evals/eval_qa.py": "1"})
 
@@ -77,32 +80,34 @@ def in_threads(work: Callable[[int], Any], count: int = 8) -> list[Any]:
         return list(pool.map(work, range(count)))
 
 
-def in_processes(work: Callable[..., Any], arguments: Sequence[Sequence[Any]]) -> list[Any]:
+def in_processes(commands: Commands, work: Callable[..., Any], arguments: Sequence[Sequence[Any]]) -> list[Any]:
     """Call a function of this module once for each list of arguments, each in a process of its own, all at once.
 
     Arguments and what comes back are JSON. Not with ProcessPoolExecutor, which may never end.
     """
-    call = (
-        "import json, sys; from tests.support import store_workload as here; "
-        "print(json.dumps(getattr(here, sys.argv[1])(*json.loads(sys.argv[2]))))"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", call, work.__name__, json.dumps(given)],
-            cwd=Path(__file__).parents[2],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for given in arguments
-    ]
-    try:
-        outputs = [process.communicate(timeout=120)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert [process.returncode for process in processes] == [0] * len(processes)
-    return [json.loads(output) for output in outputs]
+    with contextlib.ExitStack() as stack:
+        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in arguments]
+        processes = [
+            commands.start(
+                "tests.support.store_workload",
+                [work.__name__, json.dumps(given)],
+                directory=Path(__file__).parents[2],
+                environment=os.environ,
+                stdout=output,
+                stderr=sys.__stderr__,
+            )
+            for given, output in zip(arguments, outputs, strict=True)
+        ]
+        try:
+            codes = [process.wait(120) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        assert codes == [0] * len(processes)
+        for output in outputs:
+            output.seek(0)
+        return [json.load(output) for output in outputs]
 
 
 def open_and_begin(url: str) -> str:
@@ -119,3 +124,7 @@ def write_everything(url: str, uid: str, count: int, group: int, fails: bool) ->
         outcome = failed() if fails else done(usage=(Usage("m", requests=1),))
         new = results(evaluation, rows(count), outcome)
         return sum(store.results.write(new[at : at + group], None) for at in range(0, count, group))
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](*json.loads(sys.argv[2]))))

@@ -10,7 +10,7 @@ from doteval.core.results import Usage
 from doteval.errors import NotFoundError, UsageError
 from doteval.store import Store, WorkerInfo
 from doteval.store.tables import ALL, RESOURCE_LOAD, WORKER
-from tests.support.store_workload import begin, done, failed, in_processes, in_threads, open_and_begin, results, rows
+from tests.support.store_workload import begin, done, failed, in_threads, results, rows
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,6 @@ def test_similar_names_are_different_experiments(store: Store) -> None:
 
 def test_threads_that_begin_the_same_experiment_get_the_same_one(store: Store) -> None:
     assert len({experiment.id for experiment in in_threads(lambda _: store.experiments.begin("one"))}) == 1
-
-
-def test_processes_that_create_store_and_experiment_get_the_same_one(store_url: str) -> None:
-    assert len(set(in_processes(open_and_begin, [(store_url,)] * 4))) == 1
 
 
 def test_an_unknown_name_gets_the_nearest_ones(store: Store) -> None:

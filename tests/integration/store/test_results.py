@@ -17,6 +17,7 @@ from doteval.errors import UnstorableValueError
 from doteval.store import ErrorCount, NewResult, Store, WorkerInfo
 from doteval.store.result_rows import encode_result, write_results
 from doteval.store.tables import ATTEMPT, RESULT, SCORE
+from tests.support.commands import Commands
 from tests.support.store_workload import (
     begin,
     counted,
@@ -183,10 +184,10 @@ def test_threads_that_retry_the_same_rows_keep_each_once(store: Store) -> None:
     assert len(store.results.score_columns(evaluation.id)[0].values) == 100
 
 
-def test_processes_that_write_the_same_rows_keep_each_once(store: Store, store_url: str) -> None:
+def test_processes_that_write_the_same_rows_keep_each_once(store: Store, store_url: str, commands: Commands) -> None:
     evaluation = begin(store, 3000)
     work = [(store.raw_url, evaluation.uid, 3000, group, group == 10) for group in (10, 100, 333, 500)]
-    assert sum(in_processes(write_everything, work)) == 3000
+    assert sum(in_processes(commands, write_everything, work)) == 3000
     counts = store.evaluations.counts(evaluation.id)
     assert counts == counted(store, evaluation)
     assert counts.finished == 3000

@@ -23,6 +23,7 @@ from doteval.store import Store, migrations
 from doteval.store.engine import Database
 from doteval.store.migrations import VERSION_TABLE, VERSIONS, Schema
 from doteval.store.url import locate
+from tests.support.commands import Commands
 from tests.support.store_workload import begin, in_processes, open_and_begin, results, rows
 
 _NEXT = '''
@@ -122,8 +123,8 @@ def test_opening_again_finds_everything(store_url: str) -> None:
             assert store.evaluations.by_uid(evaluation.uid).counts == Counts(3, done=2)
 
 
-def test_many_processes_open_a_new_store_at_once(store_url: str) -> None:
-    assert len(set(in_processes(open_and_begin, [(store_url,)] * 6))) == 1
+def test_many_processes_open_a_new_store_at_once(store_url: str, commands: Commands) -> None:
+    assert len(set(in_processes(commands, open_and_begin, [(store_url,)] * 6))) == 1
 
 
 def test_a_newer_schema_is_refused(store_url: str, next_schema: Schema) -> None:

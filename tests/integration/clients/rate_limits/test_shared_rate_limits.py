@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
+import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,41 +14,25 @@ from typing import Any
 import pytest
 
 from doteval.mock_openai import MockOpenAI
+from tests.support.commands import Commands
 
 ROOT = Path(__file__).parents[4]
 
-WORKER = """
-import asyncio, itertools, sys
-from doteval.core.metering import UsageScope, metering
-from doteval.clients.openai import async_openai_client
-from doteval.core.client_config import ClientConfig, configure_clients
-
-base_url, broker, tasks, evaluation, limits = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], eval(sys.argv[5])
-configure_clients(ClientConfig(broker=broker or None))
-numbers = itertools.count()
-
-async def row(client):
-    for number in numbers:
-        with metering() as meter:
-            meter.scope = UsageScope(evaluation, number)
-            await client.chat.completions.create(
-                model=MODEL, messages=[{"role": "user", "content": f"{evaluation} {number}"}]
-            )
-            print(evaluation, flush=True)
-
-async def main():
-    client = async_openai_client(base_url=base_url, api_key="any", max_retries=30, **limits)
-    await asyncio.gather(*(row(client) for _ in range(tasks)))
-
-asyncio.run(main())
-""".replace("MODEL", '"m"')
-
 
 @contextlib.contextmanager
-def working(server: MockOpenAI, broker: str, tasks: int, evaluation: str, **limits: Any) -> Iterator[Any]:
+def working(
+    user_commands: Commands, server: MockOpenAI, broker: str, tasks: int, evaluation: str, **limits: Any
+) -> Iterator[Any]:
     """A process that sends requests with `tasks` asyncio tasks until the block ends."""
-    program = [sys.executable, "-c", WORKER, server.base_url, broker, str(tasks), evaluation, repr(limits)]
-    process = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.DEVNULL)
+    with Path(os.devnull).open("w") as nothing:
+        process = user_commands.start(
+            "tests.support.rate_limited_caller",
+            [server.base_url, broker, str(tasks), evaluation, json.dumps(limits)],
+            directory=ROOT,
+            environment=os.environ,
+            stdout=nothing,
+            stderr=sys.__stderr__,
+        )
     try:
         yield process
     finally:
@@ -82,13 +67,15 @@ def _is_kept(reached: float, rejected: float, rate: float) -> bool:
     ],
 )
 @pytest.mark.parametrize(("workers", "rate"), [pytest.param(1, 40, marks=pytest.mark.slow("four processes")), (4, 40)])
-def test_the_rate_is_used_with_hardly_a_rejection(headers: int, workers: int, rate: float, redis_url: str) -> None:
+def test_the_rate_is_used_with_hardly_a_rejection(
+    headers: int, workers: int, rate: float, redis_url: str, user_commands: Commands
+) -> None:
     with (
         MockOpenAI(rate_limit=rate, latency=0.1, rate_limit_headers=headers) as server,
         contextlib.ExitStack() as stack,
     ):
         for number in range(workers):
-            stack.enter_context(working(server, redis_url, 30, f"evaluation {number}"))
+            stack.enter_context(working(user_commands, server, redis_url, 30, f"evaluation {number}"))
         seen = [rates(server, warm_up=6 if headers else 9, seconds=10)]
         # After a stall of the machine the saved-up requests are sent at once: then measure again.
         while not _is_kept(*seen[-1], rate) and len(seen) < 3:
@@ -97,19 +84,21 @@ def test_the_rate_is_used_with_hardly_a_rejection(headers: int, workers: int, ra
 
 
 @pytest.mark.slow("the same bucket with the limit of a server")
-def test_user_limits_hold_for_all_processes(redis_url: str) -> None:
+def test_user_limits_hold_for_all_processes(redis_url: str, user_commands: Commands) -> None:
     with MockOpenAI() as server, contextlib.ExitStack() as stack:
         for number in range(3):
-            stack.enter_context(working(server, redis_url, 10, str(number), requests_per_minute=1200))
+            stack.enter_context(working(user_commands, server, redis_url, 10, str(number), requests_per_minute=1200))
         reached, _ = rates(server, warm_up=1, seconds=5)
     assert 18 <= reached <= 21
 
 
 @pytest.mark.slow("the same bucket with a limit on requests")
-def test_tokens_are_limited(redis_url: str) -> None:
+def test_tokens_are_limited(redis_url: str, user_commands: Commands) -> None:
     with MockOpenAI(reply="one two three four five six seven") as server, contextlib.ExitStack() as stack:
         for number in range(2):
             # Each request has two words in its prompt and seven in its reply.
-            stack.enter_context(working(server, redis_url, 10, str(number), tokens_per_minute=60 * 9 * 20))
+            stack.enter_context(
+                working(user_commands, server, redis_url, 10, str(number), tokens_per_minute=60 * 9 * 20)
+            )
         reached, _ = rates(server, warm_up=4, seconds=6)
     assert 18 <= reached <= 21
