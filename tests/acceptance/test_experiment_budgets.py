@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from doteval.mock_openai import MockOpenAI
 from tests.support.project import Project, wait_until
 
-ROWS = 300
+ROWS = 120
 WORKERS, CONCURRENCY = 2, 5
 IN_FLIGHT = WORKERS * CONCURRENCY
 LOCAL = ("--workers", str(WORKERS), "--concurrency", str(CONCURRENCY))
@@ -114,9 +113,9 @@ def assert_whole(project: Project) -> None:
 )
 def test_sync_rows_and_rows_with_fixtures_stop_at_the_budget(project: Project, server: MockOpenAI, source: str) -> None:
     project.write("eval_it.py", source)
-    project.run("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-requests", "100", check=6)
+    project.run("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-requests", "40", check=6)
     requests, _ = sent(server)
-    assert 100 <= requests < 100 + IN_FLIGHT
+    assert 40 <= requests < 40 + IN_FLIGHT
     assert spent(project) == sent(server)
     assert shown(project)["rows"]["pending"] == ROWS - requests
 
@@ -124,11 +123,11 @@ def test_sync_rows_and_rows_with_fixtures_stop_at_the_budget(project: Project, s
 def test_local_workers_stop_at_the_budget_and_continue_with_a_larger_one(project: Project, server: MockOpenAI) -> None:
     project.write("eval_it.py", ASYNC)
     submit = ("submit", "eval_it.py", "--experiment", "x", *LOCAL)
-    done = project.run(*submit, "--max-requests", "100", check=6)
+    done = project.run(*submit, "--max-requests", "40", check=6)
     requests, _ = sent(server)
-    assert 100 <= requests < 100 + IN_FLIGHT
+    assert 40 <= requests < 40 + IN_FLIGHT
     assert spent(project) == sent(server)
-    reason = f"the budget is used up: {requests} of 100 requests"
+    reason = f"the budget is used up: {requests} of 40 requests"
     assert f"experiment 'x': {reason}; {ROWS - requests} rows are pending" in done.stderr
     assert "a larger budget" in done.stderr
     found = shown(project)
@@ -138,13 +137,13 @@ def test_local_workers_stop_at_the_budget_and_continue_with_a_larger_one(project
     assert reason in status
     assert f"{ROWS - requests} rows pending: submit again with a larger budget to go on" in status
 
-    done = project.run(*submit, "--max-requests", "100", check=6)
+    done = project.run(*submit, "--max-requests", "40", check=6)
     assert reason in done.stderr
     assert "worker process" not in done.stdout
     assert sent(server)[0] == requests
 
-    project.run(*submit, "--max-requests", "200", check=6)
-    assert 200 <= sent(server)[0] < 200 + IN_FLIGHT
+    project.run(*submit, "--max-requests", "80", check=6)
+    assert 80 <= sent(server)[0] < 80 + IN_FLIGHT
     project.run(*submit)
     assert sent(server)[0] == ROWS
     assert spent(project) == sent(server)
@@ -169,18 +168,18 @@ def test_a_service_stops_at_the_budget_with_row_tasks_in_its_queue(
     with project.started("worker", ".", "--processes", str(WORKERS), "--concurrency", str(CONCURRENCY)):
         wait_until(lambda: sum(worker.state == "ready" for worker in project.workers()) >= 2, what="two workers")
         # All row tasks are in the queue at once.
-        project.run(*submit, "--max-tokens", "800", check=0 if detach else 6)
+        project.run(*submit, "--max-tokens", "320", check=0 if detach else 6)
         if detach:
             done = project.run("watch", "x", check=6)
             assert "the budget is used up" in done.stderr
         requests, tokens = sent(server)
-        assert 800 <= tokens < 800 + IN_FLIGHT * tokens / requests
+        assert 320 <= tokens < 320 + IN_FLIGHT * tokens / requests
         assert requests < ROWS / 2
         assert spent(project) == (requests, tokens)
         found = shown(project)
-        assert found["reason"] == f"the budget is used up: {tokens:,} of 800 tokens"
+        assert found["reason"] == f"the budget is used up: {tokens:,} of 320 tokens"
         assert found["rows"]["pending"] == ROWS - requests
-        project.run(*submit, "--max-tokens", "800", check=6)
+        project.run(*submit, "--max-tokens", "320", check=6)
         assert sent(server)[0] == requests
 
         project.run(*submit)
@@ -193,16 +192,16 @@ def test_a_service_stops_at_the_budget_with_row_tasks_in_its_queue(
 def test_rows_that_run_again_count_again(project: Project, server: MockOpenAI) -> None:
     project.write("eval_it.py", ASYNC)
     (project.path / "broken").touch()
-    project.run("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-requests", "301")
+    project.run("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-requests", str(ROWS + 1))
     failed = shown(project)["rows"]["failed"]
     assert failed == ROWS / 4
     (project.path / "broken").unlink()
     # The budget of the submission still holds, and one request of it is left.
     project.run("retry", "x", *LOCAL, check=6)
-    assert 301 <= sent(server)[0] < 301 + IN_FLIGHT
+    assert ROWS + 1 <= sent(server)[0] < ROWS + 1 + IN_FLIGHT
     assert "the budget is used up" in project.run("retry", "x", *LOCAL, check=6).stderr
-    project.run("retry", "x", *LOCAL, "--max-requests", "320", check=6)
-    assert 320 <= sent(server)[0] < 320 + IN_FLIGHT
+    project.run("retry", "x", *LOCAL, "--max-requests", str(ROWS + 20), check=6)
+    assert ROWS + 20 <= sent(server)[0] < ROWS + 20 + IN_FLIGHT
     assert spent(project) == sent(server)
     project.run("retry", "x", *LOCAL, "--max-requests", "1000")
     assert sent(server)[0] == ROWS + failed
@@ -211,7 +210,7 @@ def test_rows_that_run_again_count_again(project: Project, server: MockOpenAI) -
 
 def test_a_budget_in_dollars_uses_the_price_table(project: Project, server: MockOpenAI) -> None:
     project.write("eval_it.py", ASYNC)
-    submit = ("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-cost", "0.5")
+    submit = ("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-cost", "0.2")
     done = project.run(*submit, check=2)
     assert "no price table is named" in done.stderr
     assert sent(server)[0] == 0
@@ -219,7 +218,7 @@ def test_a_budget_in_dollars_uses_the_price_table(project: Project, server: Mock
     project.write("prices.toml", '[models."another"]\nprompt = 1.0\n')
     project.environment["DOTEVAL_PRICES"] = "prices.toml"
     done = project.run(*submit, check=6)
-    assert "the budget of $0.5000 cannot be kept: no price is known for m" in done.stderr
+    assert "the budget of $0.2000 cannot be kept: no price is known for m" in done.stderr
     assert sent(server)[0] <= IN_FLIGHT
     project.run("delete", "x", "--yes")
 
@@ -228,8 +227,8 @@ def test_a_budget_in_dollars_uses_the_price_table(project: Project, server: Mock
     done = project.run(*submit, check=6)
     stats = server.stats()
     cost = (stats["prompt_tokens"] * 100 + stats["completion_tokens"] * 1000) / 1_000_000
-    assert 0.5 <= cost < 0.5 + IN_FLIGHT * cost / stats["requests"]
-    assert f"the budget is used up: ${cost:.4f} of $0.5000" in done.stderr
+    assert 0.2 <= cost < 0.2 + IN_FLIGHT * cost / stats["requests"]
+    assert f"the budget is used up: ${cost:.4f} of $0.2000" in done.stderr
 
 
 def test_calls_of_fixtures_count(project: Project, server: MockOpenAI) -> None:
@@ -270,27 +269,24 @@ def test_calls_of_shared_fixtures_count_for_the_first_of_two_experiments(
 
 
 def run_pytest(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "eval_it.py", "--experiment", "x", "--concurrent", "5", *arguments]
-    return subprocess.run(
-        command,
-        cwd=project.path,
-        env=project._environment(),
-        capture_output=True,
-        text=True,
+    return project.commands.run(
+        "pytest",
+        ["eval_it.py", "--experiment", "x", "--concurrent", "5", *arguments],
+        directory=project.path,
+        environment=project._environment(),
         timeout=90,
-        check=False,
     )
 
 
 def test_plain_pytest_stops_at_the_budget(project: Project, server: MockOpenAI) -> None:
     project.write("eval_it.py", ASYNC)
-    done = run_pytest(project, "--max-requests", "100")
+    done = run_pytest(project, "--max-requests", "40")
     requests, _ = sent(server)
-    assert 100 <= requests < 105
+    assert 40 <= requests < 45
     assert done.returncode == 1
-    assert f"the budget is used up: {requests} of 100 requests; {ROWS - requests} rows are pending" in done.stdout
+    assert f"the budget is used up: {requests} of 40 requests; {ROWS - requests} rows are pending" in done.stdout
     assert shown(project)["status"] == "cancelled"
-    assert run_pytest(project, "--max-requests", "100").returncode == 1
+    assert run_pytest(project, "--max-requests", "40").returncode == 1
     assert sent(server)[0] == requests
     assert run_pytest(project).returncode == 0
     assert spent(project) == sent(server) == (ROWS, sent(server)[1])

@@ -53,10 +53,10 @@ def test_memory_is_bounded_by_the_number_of_kept_tasks() -> None:
     tracemalloc.start()
     try:
         # Peaks, since Flower clears its tasks now and then.
-        feed(state, 0, 20 * KEPT)
+        feed(state, 0, 8 * KEPT)
         before = tracemalloc.get_traced_memory()[1]
         tracemalloc.reset_peak()
-        feed(state, 20 * KEPT, 80 * KEPT)
+        feed(state, 8 * KEPT, 32 * KEPT)
         after = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
