@@ -97,10 +97,10 @@ def define(**settings):
         return Score("ok", True, ["accuracy"])
     return row
 
-eval_told, eval_own = define(), define(concurrency=Sequential())
+eval_plain, eval_own = define(), define(concurrency=Sequential())
 
 def test_peaks():
-    print("peaks", peak["eval_told"], peak["eval_own"])
+    print("peaks", peak["eval_plain"], peak["eval_own"])
 """
     evaluate(source, "--concurrent", "17").stdout.fnmatch_lines(["*peaks 17 1"])
     evaluate(source, "--experiment", "auto", "--concurrent").stdout.re_match_lines([r".*peaks ([5-9]|10) 1$"])

@@ -1,11 +1,15 @@
-"""The limits that keep the repository readable: sizes, no circles of imports, unique names of classes."""
+"""The limits that keep the repository readable: sizes, circles, docstrings, unique names, words."""
 
 from __future__ import annotations
 
 import ast
+import re
+import subprocess
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "doteval"
@@ -15,6 +19,42 @@ MOST_FILES_IN_ROOT = 8
 MOST_LINES_OF_A_MODULE = 500
 # A class has fewer lines than this.
 LINES_OF_A_CLASS = 300
+
+# Words that the glossary has replaced. Each is looked for as a whole word, in any case.
+BANNED_WORDS = (
+    "conductor",
+    "conductors",
+    "deaths",
+    "flight_log",
+    "in hand",
+    "in_hand",
+    "intake",
+    "landed",
+    "landing",
+    "lane",
+    "lanes",
+    "launcher",
+    "launchers",
+    "meant_for",
+    "patience",
+    "patiently",
+    "spending_log",
+    "standing",
+    "stock",
+    "take_in",
+    "tally",
+    "told",
+    "whoever",
+)
+# Paths that begin with one of these may contain old words: what users of earlier versions read, figures of earlier
+# runs, and migrations from a schema with a table of an old name.
+EXEMPT = (
+    "CHANGELOG.md",
+    "benchmarks/runs/",
+    "doteval/store/migrations/versions/",
+    "tests/integration/store/test_spending.py",
+    "tests/unit/test_tree.py",
+)
 
 
 @cache
@@ -58,6 +98,15 @@ def test_no_class_name_is_defined_twice() -> None:
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(name_of(path))
     assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
+def test_every_package_says_what_it_is_for() -> None:
+    short = [
+        name_of(path)
+        for path in PACKAGE.rglob("__init__.py")
+        if len((ast.get_docstring(parsed(path)) or "").splitlines()) < 2
+    ]
+    assert short == []
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
@@ -128,3 +177,19 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 def test_circles_are_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
     assert circles({"a": {"b"}, "b": set()}) == []
+
+
+def test_the_old_words_are_gone() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    words = re.compile(rf"(?<![a-zA-Z])({'|'.join(map(re.escape, BANNED_WORDS))})(?![a-zA-Z])", re.IGNORECASE)
+    patterns = ["*.py", "*.md", "*.lua", "*.toml", "*.yml"]
+    listed = subprocess.run(["git", "ls-files", "-z", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = []
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if name.startswith(EXEMPT) or not path.is_file():
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            found += [f"{name}:{number}: {match[0]}" for match in words.finditer(line)]
+    assert found == []

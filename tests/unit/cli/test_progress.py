@@ -79,7 +79,7 @@ def test_going_on_counts_what_is_there_and_not_as_speed(
     assert "eval_1: 95/100 rows, 0.5 rows/s" in shown
 
 
-def test_evaluations_of_one_name_are_told_apart_by_their_file(lines: ProgressDisplay, written: io.StringIO) -> None:
+def test_evaluations_of_one_name_are_shown_with_their_file(lines: ProgressDisplay, written: io.StringIO) -> None:
     first = evaluation(1, Counts(1))
     other = replace(evaluation(2, Counts(1)), spec=EvaluationSpec("eval_y.py", "eval_1", ("text",)))
     with lines:
