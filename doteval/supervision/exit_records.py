@@ -167,9 +167,9 @@ class ExitRecords:
 
 
 def _ending(code: int | None) -> tuple[WorkerEnd, str]:
-    """How a process ended that has this exit code, and the same for people."""
+    """How a process with this exit code ended, and the same as text for the user."""
     if code is None:
-        return WorkerEnd.LOST, "ended, nobody knows how"
+        return WorkerEnd.LOST, "ended for an unknown reason"
     if code < 0:
         return WorkerEnd.KILLED, f"was killed by {_signal_name(-code)}"
     return WorkerEnd.EXITED, f"left with exit code {code}"

@@ -27,7 +27,7 @@ from typing import IO, Any, Final, Protocol
 # The `returncode` of a process that outlived its fork server. No real exit code has this value.
 UNKNOWN: Final = 256
 _MODULE = "doteval.worker.fork_server_main"
-# Between two checks whether a process has ended: another thread may have received the message, or nobody sent one.
+# Between two checks whether a process has ended, in case another thread received the message or none was sent.
 _CHECK_SECONDS = 0.05
 
 

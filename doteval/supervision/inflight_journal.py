@@ -27,7 +27,7 @@ _ENTRIES = 4096
 
 def inflight_journal_path(pid: int, directory: str | Path) -> Path:
     """The path of the in-flight journal of the process `pid`."""
-    return Path(directory) / f"{pid}.flights"
+    return Path(directory) / f"{pid}.inflight"
 
 
 @dataclass(frozen=True, slots=True)

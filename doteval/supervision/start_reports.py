@@ -26,7 +26,7 @@ class StartReport:
 
 
 def write_start_report(directory: str | None, report: StartReport) -> None:
-    """Report how the start of this process went; does nothing without a `directory`, where nobody would read it."""
+    """Report how the start of this process went, unless there is no `directory` for a supervisor to read it from."""
     if directory is not None:
         # A full disk must not end a process that is ready, nor hide why another cannot start.
         with contextlib.suppress(OSError):

@@ -12,7 +12,7 @@ A worker service starts ``python -m doteval.worker``; operators start the same w
 - `heartbeat_duties` reports all this to the store, renews leases, and stands in for a submitter that has left.
 
 `context` holds what these share, `recycling` the limits after which a fresh process takes over, `log_setup` the logs,
-`remote_control` the commands over the broker, and `fork_server_main` runs in the fork server. The layer above
+`control_commands` the commands over the broker, and `fork_server_main` runs in the fork server. The layer above
 `supervision`, `coordination` and `pytest_runtime`; it may import everything but `cli`, `submission` and `local`.
 """
 

@@ -11,7 +11,7 @@ from doteval.coordination.budget_guard import BudgetGuard, budget_guard_for
 from doteval.core.budgets import Budget
 from doteval.core.experiments import Evaluation
 from doteval.store import GroupWriter, Store
-from doteval.worker.errors import EndedError, GiveBackError
+from doteval.worker.row_task_errors import EndedError, GiveBackError
 
 _MOST_GUARDS = 100
 

@@ -38,7 +38,7 @@ class RowTaskConsumer(Consumer):  # type: ignore[misc] # Celery has no types
             self.hub.call_soon(self._publish_events_later)
 
     def on_close(self) -> Any:
-        """Publish the waiting events before the consumer stops, perhaps for good."""
+        """Publish the waiting events before the consumer stops."""
         self._flush_events()
         return super().on_close()
 

@@ -22,7 +22,7 @@ from doteval.supervision.inflight_journal import InflightJournal
 from doteval.supervision.usage_journal import UsageJournal
 from doteval.supervision.worker_config import WorkerOptions
 from doteval.worker.code_match import CodeMatch
-from doteval.worker.errors import GiveBackError
+from doteval.worker.row_task_errors import GiveBackError
 
 Value = TypeVar("Value")
 

@@ -39,7 +39,7 @@ _MODULES = (
     "doteval.evaluators",
     "doteval.broker.redis_transport",
     "kombu.pidbox",
-    "doteval.worker.remote_control",
+    "doteval.worker.control_commands",
     "doteval.worker.celery_consumer",
     "doteval.worker.priority_pool",
     "doteval.worker.lifecycle",
@@ -91,7 +91,7 @@ def main() -> None:
     """Import the modules, report that, and fork processes until the other end of the channel is closed."""
     # A signal to the whole process group is meant for the worker processes, whose ends are still to be reported.
     signal.pthread_sigmask(signal.SIG_BLOCK, _LEAVE_SIGNALS)
-    # Nearly all objects that imports make stay for good.
+    # Nearly all objects that imports make are never freed.
     gc.disable()
     for name in _MODULES:
         importlib.import_module(name)

@@ -75,7 +75,7 @@ class HeartbeatDuties:
         """End this process if a fixture's teardown takes too long, once all results so far are stored."""
         context = self._context
         if is_orphaned(context.options.parent) and not self._loaded.is_set():
-            # The service is gone, so nobody else would end a load that hangs.
+            # The service is gone, so no other process would end a load that hangs.
             self._watchdog.closing("the load of the session fixtures")
         what = self._watchdog.overdue()
         if what is None:

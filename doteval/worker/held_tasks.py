@@ -12,7 +12,7 @@ from doteval.broker.messages import RowTask
 from doteval.core.liveness import BEAT_SECONDS
 from doteval.core.states import WorkerPhase
 from doteval.store import HeldRange, Store, WorkerState
-from doteval.worker.errors import GiveBackError
+from doteval.worker.row_task_errors import GiveBackError
 
 
 class HeldTasks:

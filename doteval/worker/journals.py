@@ -10,7 +10,7 @@ from doteval.supervision.usage_journal import UsageJournal, usage_journal_path
 
 
 def open_journals(directory: str | None) -> tuple[InflightJournal | None, UsageJournal | None]:
-    """Make the journals of this process in a directory. Without a supervisor there is none, and nobody would read them.
+    """Make the journals of this process in a directory; without one there are none, as no supervisor would read them.
 
     Raises WorkerError: if they cannot be written.
     """

@@ -23,8 +23,8 @@ _AHEAD_SECONDS = 0.25
 _ROWS_PER_RUNNING_ROW = 2
 
 
-def _nobody() -> None:
-    """Nobody waits to be woken."""
+def _wake_nothing() -> None:
+    """Do nothing: the default of `Prefetch.wake`."""
 
 
 class PrefetchedRows:
@@ -64,7 +64,7 @@ class Prefetch:
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.wake: Callable[[], object] = _nobody
+        self.wake: Callable[[], object] = _wake_nothing
         self._clock = clock
         self._lock = threading.Lock()
         # By evaluation: rows held, and rows that may run at the same time.

@@ -229,7 +229,7 @@ class WorkerProcess:
         except BaseException as error:
             if self._ready.is_set():
                 logger.exception("the embedded pytest session ended with an error")
-                # This process would go on receiving row tasks, and nobody would run their rows.
+                # This process would go on receiving row tasks without running their rows.
                 ask_to_leave()
             self._failure = error if isinstance(error, DotEvalError) else _unexpected(error)
         finally:
@@ -246,7 +246,7 @@ class WorkerProcess:
         # Fixtures of evaluations on other queues are loaded with the first row, should one come after all.
         for failure in load_session_fixtures(served_items(collected.items, self._options.queue_names)):
             logger.warning("cannot load the session fixtures of %s", failure)
-        # Models stay for good. Rows make thousands of objects at a time, of which few are in cycles.
+        # Models stay until the process ends. Rows make thousands of objects at a time, of which few are in cycles.
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
         # The writer asks for the interpreter after every line that it inserts; the thread that runs rows would

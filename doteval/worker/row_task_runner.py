@@ -24,9 +24,9 @@ from doteval.store import LostUsage
 from doteval.worker.budget_guards import BudgetGuards
 from doteval.worker.completion import RowTaskCompletion
 from doteval.worker.context import WorkerContext, ask_to_leave
-from doteval.worker.errors import EndedError, GiveBackError
 from doteval.worker.held_tasks import HeldTasks
 from doteval.worker.prefetch import Prefetch, PrefetchedRows
+from doteval.worker.row_task_errors import EndedError, GiveBackError
 
 # Seconds for which a running evaluation that the store returned is used for further row tasks.
 _EVALUATION_FRESH_SECONDS = 0.25

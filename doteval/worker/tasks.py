@@ -14,11 +14,11 @@ from doteval.broker.messages import TASK_NAME, RowTask
 from doteval.core.broker_url import Broker
 from doteval.settings import load_settings
 from doteval.supervision.worker_config import WorkerOptions, slots_for
-from doteval.worker import lifecycle, log_setup, remote_control
+from doteval.worker import control_commands, lifecycle, log_setup
 from doteval.worker.celery_consumer import RowTaskConsumer
-from doteval.worker.errors import GiveBackError
 from doteval.worker.priority_pool import SPARE, PriorityPool
 from doteval.worker.process import current_process
+from doteval.worker.row_task_errors import GiveBackError
 
 logger = logging.getLogger("doteval.worker")
 
@@ -51,7 +51,7 @@ app.conf.worker_concurrency = options.slots if options.broker.has_priorities els
 app.conf.worker_consumer = f"{RowTaskConsumer.__module__}:{RowTaskConsumer.__qualname__}"
 log_setup.connect(options.log_format)
 lifecycle.connect(options)
-remote_control.connect(options)
+control_commands.connect(options)
 
 
 # Results are in the store. Without this, Celery searches all installed packages for a result backend, once a thread.

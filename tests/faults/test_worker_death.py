@@ -69,7 +69,7 @@ def test_a_killed_fork_server(project: Project, broker: Broker, seed: int) -> No
         project.run("watch", "x")
         wait_until(lambda: project.counts()["-model"] == 2, what="the end of those that it had forked")
     check(project, "x", in_flight=0)
-    assert project.output().count("ended, nobody knows how; the next starts in") == 2
+    assert project.output().count("ended for an unknown reason; the next starts in") == 2
 
 
 def parent_of(pid: int) -> int:

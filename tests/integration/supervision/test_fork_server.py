@@ -103,7 +103,7 @@ def begin(request: pytest.FixtureRequest, output: IO[bytes]) -> Iterator[Begin]:
 
 
 def said(directory: Path, processes: int = 1) -> list[dict[str, object]]:
-    """What so many processes have printed about themselves."""
+    """What `processes` processes have printed about themselves."""
     output = directory / "output"
     wait_until(lambda: output.read_text().count("\n") >= processes)
     return [json.loads(line) for line in output.read_text().splitlines()]

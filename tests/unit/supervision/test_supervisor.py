@@ -71,7 +71,7 @@ class Bench:
         return ["env", f"NUMBER={number}", sys.executable, "-S", "-c", self.script]
 
     def ready(self, count: int) -> None:
-        """Wait until so many processes have reported, in all."""
+        """Wait until `count` processes have reported, in all."""
         wait_for(lambda: sum(line.startswith("ready") for line in self.printed) >= count)
 
     def pid(self) -> int:
@@ -359,7 +359,7 @@ sys.exit(5)
 
 
 def fail_to_start(bench: Bench, times: int) -> None:
-    """Wait until all worker processes have tried to start so many times."""
+    """Wait until all worker processes have tried to start `times` times."""
     for _ in range(times):
         before, processes = len(bench.said), len(bench.supervisor._replicas)
         bench.clock.now += 100
