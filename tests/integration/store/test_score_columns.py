@@ -68,7 +68,7 @@ def test_values_are_in_the_order_of_rows_however_they_are_read(
     assert found == columns(store, evaluation, aggregate=False)
 
 
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("aggregate", [True, False])
 def test_values_of_several_samples_say_their_rows(
     store: Store, aggregate: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +83,7 @@ def test_values_of_several_samples_say_their_rows(
     assert numbers.failed_rows == (5,)
 
 
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("aggregate", [True, False])
 def test_scores_of_rows_that_are_not_done_are_left_out(store: Store, aggregate: bool) -> None:
     evaluation = write(store, ALIKE[:3])
     late = rows(4)[3]
