@@ -79,7 +79,8 @@ def test_retry_runs_only_the_selected_rows(failed: Project) -> None:
     assert leftover_processes(failed.path) == []
 
 
-def test_rows_that_fail_again_show_the_new_error(failed: Project) -> None:
+def test_rows_that_fail_again_show_the_new_error_and_a_file_that_is_gone_or_changed_is_refused(failed: Project) -> None:
+    """Three behaviours in one test: to make failed rows takes a submission."""
     (failed.path / "broken").touch()
     failed.run("retry", "x", "--only", "evaluation", "--workers", "1")
     assert errors(failed) == {"infrastructure": 10, "evaluation": 10}
@@ -89,8 +90,13 @@ def test_rows_that_fail_again_show_the_new_error(failed: Project) -> None:
     assert [attempt.replaced for attempt in attempts] == [True, False]
     assert all(attempt.error is not None and attempt.worker is not None for attempt in attempts)
 
+    (failed.path / "broken").unlink()
+    failed.log.unlink()
+    (failed.path / "eval_it.py").unlink()
+    done = failed.run("retry", "x", check=2)
+    assert "eval_it.py" in done.stderr
+    assert "Traceback" not in done.stderr
 
-def test_retry_refuses_changed_code(failed: Project) -> None:
     failed.write("eval_it.py", FAILING + "# mended\n")
     done = failed.run("retry", "x", check=2)
     assert "eval_it.py has changed" in done.stderr
@@ -99,13 +105,6 @@ def test_retry_refuses_changed_code(failed: Project) -> None:
     failed.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--allow-changed")
     assert errors(failed) == {}
     assert rows_run(failed) == {*range(1, 100, 10), *range(2, 100, 10)}
-
-
-def test_retry_names_a_missing_file(failed: Project) -> None:
-    (failed.path / "eval_it.py").unlink()
-    done = failed.run("retry", "x", check=2)
-    assert "eval_it.py" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_retry_from_another_directory_with_a_conftest_above(project: Project) -> None:
