@@ -48,7 +48,7 @@ def figures(text: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in lines}
 
 
-def test_health_and_readiness(served: Project) -> None:
+def test_health_and_readiness_and_a_taken_port(served: Project) -> None:
     served.write(
         "eval_it.py", EVALUATION.replace('    tell("+model")', '    import time; time.sleep(2); tell("+model")')
     )
@@ -65,19 +65,15 @@ def test_health_and_readiness(served: Project) -> None:
         (process,) = json.loads(get(f"{base}/ready")[1])["processes"]
         assert process["state"] == "ready"
         assert get(f"{base}/nowhere")[0] == 404
+        port = base.rpartition(":")[2]
+        refused = served.run("worker", ".", "--health-port", port, check=2)
+        assert f"port {port}" in refused.stderr
+        assert "Traceback" not in refused.stderr
         os.kill(process["pid"], signal.SIGKILL)
         wait_until(lambda: get(f"{base}/ready")[0] == 503, what="a service without processes")
         wait_until(lambda: get(f"{base}/ready")[0] == 200, what="a service that is ready again")
         service.send_signal(signal.SIGTERM)
         assert service.wait(30) == 0
-
-
-def test_a_taken_port_is_reported(served: Project) -> None:
-    with served.started("worker", ".", "--processes", "1", "--health-port", "0"):
-        port = address(served, "/health").rpartition(":")[2]
-        refused = served.run("worker", ".", "--health-port", port, check=2)
-    assert f"port {port}" in refused.stderr
-    assert "Traceback" not in refused.stderr
 
 
 def test_metrics_of_a_service_agree_with_the_store(served: Project) -> None:
