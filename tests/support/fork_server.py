@@ -5,8 +5,8 @@ import. Each message on it brings descriptors: a socket for this command, the co
 others that the command keeps open. The request is read from the command's socket as JSON; the answers are "+" with the
 process id once the command begins, and "-" with its exit code once it has ended.
 
-A command starts worker processes, which would import the same libraries again. In a command forked here,
-`subprocess.Popen` asks this server for them instead.
+A command starts doteval's fork server, which would import the same libraries again. In a command forked here,
+`subprocess.Popen` asks this server for it instead.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ _LIBRARIES = (
     *("celery.worker.autoscale", "celery.worker.components", "celery.worker.consumer", "celery.worker.strategy"),
     *("kombu.pidbox", "kombu.transport.pyamqp", "kombu.transport.redis", "psutil", "trio"),
 )
-# The modules that doteval's commands run with ``python -m`` for their worker processes.
-WORKER_MODULES = {"doteval.worker", "doteval.worker.fork_server_main"}
+# doteval's own fork server is forked too. A worker process that doteval starts without it is not: its parent has to be
+# the process that started it, by which it notices that it is orphaned.
+FORK_SERVER_MODULE = "doteval.worker.fork_server_main"
 _NOTICE = struct.Struct("!ci")
 # A reply socket, three streams, and up to four descriptors that the command keeps open.
 _MOST_DESCRIPTORS = 8
@@ -207,12 +208,12 @@ def _moved_up(control: socket.socket) -> socket.socket:
         return socket.socket(fileno=fcntl.fcntl(control, fcntl.F_DUPFD_CLOEXEC, _ABOVE))
 
 
-def _fork_workers(control: socket.socket) -> None:
-    """Have the server fork every worker process that this process starts from now on."""
+def _redirect_fork_servers(control: socket.socket) -> None:
+    """Have the server fork every fork server of doteval's that this process starts from now on."""
 
     class Popen(subprocess.Popen):  # type: ignore[type-arg]
         def __new__(cls, args: Any, *rest: Any, **options: Any) -> Any:
-            if not isinstance(args, list) or args[:2] != [sys.executable, "-m"] or args[2] not in WORKER_MODULES:
+            if not isinstance(args, list) or args[:2] != [sys.executable, "-m"] or args[2] != FORK_SERVER_MODULE:
                 return super().__new__(cls)
             with Path(os.devnull).open() as stdin:
                 streams = [stdin.fileno(), 1, 2]
@@ -257,8 +258,8 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()
     command, own_control = _Server(socket.socket(fileno=int(sys.argv[1]))).serve()
-    if command["module"] in WORKER_MODULES:
+    if command["module"] == FORK_SERVER_MODULE:
         own_control.close()
     else:
-        _fork_workers(own_control)
+        _redirect_fork_servers(own_control)
     _run(command["module"], command["arguments"])

@@ -8,22 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from doteval.core.broker_url import Broker
 from doteval.supervision import fork_server
-from doteval.supervision.supervisor import worker_command
-from doteval.supervision.worker_config import WorkerOptions
 from tests.support.commands import Commands
-from tests.support.fork_server import WORKER_MODULES
+from tests.support.fork_server import FORK_SERVER_MODULE
 from tests.support.marks import COLLECTED, LEFT_OUT
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = WorkerOptions(paths=(), storage=None, broker=Broker("redis://host"))
 
 
-def test_worker_processes_are_started_under_the_names_that_are_forked() -> None:
+def test_fork_servers_are_started_under_the_name_that_is_forked() -> None:
     """Under another name they would start from nothing, and the suite would take a third longer without failing."""
-    worker = worker_command(OPTIONS, 1, "WARNING")[2]
-    assert {worker, fork_server._MODULE} == WORKER_MODULES
+    assert fork_server._MODULE == FORK_SERVER_MODULE
 
 
 def test_commands_begin_without_modules_that_must_be_imported_anew(commands: Commands, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_worker_processes_are_asked_to_leave_before_the_end_is_reported(store: S
 
     class Observer(NoObserver):
         def ended(self, store: Store, evaluations: Sequence[Evaluation]) -> None:
-            supervisor.dismiss.assert_called_once_with()
+            supervisor.drain.assert_called_once_with()
             supervisor.stop.assert_not_called()
             reported.extend((store, each.status, each.counts.done) for each in evaluations)
 
