@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Sequence
 
+from doteval.core.liveness import is_orphaned
 from doteval.mock_openai import faults
 from doteval.mock_openai.server import serving
 from doteval.mock_openai.settings import MockSettings
@@ -63,8 +63,8 @@ async def _serve(settings: MockSettings, parent: int | None) -> None:
     async with serving(settings) as base_url:
         sys.stdout.write(f"{base_url}\n")
         sys.stdout.flush()
-        # A killed process cannot stop its children, but they get another parent.
-        while parent is None or os.getppid() == parent:
+        # A killed process cannot stop its children.
+        while not is_orphaned(parent):
             try:
                 await asyncio.wait_for(stopped.wait(), None if parent is None else _PARENT_CHECK_SECONDS)
             except TimeoutError:
