@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from doteval.core.experiments import Counts
@@ -15,6 +15,14 @@ from doteval.metrics.intervals import as_number, resampled_interval
 ErrorsAs = Literal["false", "excluded"]
 
 _PLAIN = frozenset({bool, int, float, str, tuple, list, type(None)})
+# Types whose values are finite, so that they need not be looked at one by one.
+_FINITE = frozenset({bool, int, str, type(None)})
+
+# A share of failed rows beyond which figures that count them say little about the rest.
+FAILED_SHARE_WARNED = 0.05
+
+# Rows that a note names, at most.
+_ROWS_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +31,7 @@ class ScoreColumn:
 
     If rows have several samples, `rows` holds the row of each value and `failed_rows` the row of each failed
     sample. Metrics over samples (`pass_at_k`) need them, and intervals are then computed over rows. With one
-    sample a row, `rows` is None.
+    sample a row, `rows` is None, and `not_finite_rows` holds the rows whose value is NaN or infinite, for notes.
     """
 
     name: str
@@ -31,15 +39,19 @@ class ScoreColumn:
     values: list[Any]
     rows: Sequence[Hashable] | None = field(default=None, repr=False)
     failed_rows: Sequence[Hashable] = field(default=(), repr=False)
+    not_finite_rows: Sequence[int] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class MetricValue:
     """One metric of one score.
 
-    `n` is the number of scores that `value` is computed from. `interval` is the 95% interval, None where none
-    is defined. `without_failed` is the value over only the rows that are done. If there is no value, `value` is
-    None and `note` says why.
+    `value` is a finite number; without one it is None, and `note` says why. `n` is the number of scores that it is
+    computed from; `failed` of them are a False that stands for a failed row. `left_out` is the number of done and
+    failed rows that are not among them: done rows without this score, and failed rows where they do not count.
+    `interval` is the 95% interval, None where none is defined. `without_failed` is the value over only the rows that
+    are done. `note` also says what is left out, and which scores are NaN. `known` is False if no metric of this name
+    is loaded.
     """
 
     name: str
@@ -48,11 +60,17 @@ class MetricValue:
     interval: Interval | None = None
     without_failed: float | None = None
     note: str | None = None
+    failed: int = 0
+    left_out: int = 0
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreSummary:
-    """The metrics of one score. `failed` is the number of failed rows that count as False; 0 if they are left out."""
+    """The metrics of one score. `failed` is the number of failed rows that count as False; 0 if they are left out.
+
+    A metric may leave failed rows out all the same; see its own `failed`.
+    """
 
     name: str
     metrics: tuple[MetricValue, ...]
@@ -88,12 +106,35 @@ class Summary:
         """The values by score and metric, as plain dicts."""
         return {score.name: {metric.name: metric.value for metric in score.metrics} for score in self.scores}
 
+    @property
+    def notes(self) -> list[str]:
+        """The notes on its values, each with the score and the metrics that it is about."""
+        about: dict[tuple[str, str], list[str]] = {}
+        for score in self.scores:
+            for metric in score.metrics:
+                if metric.note is not None:
+                    about.setdefault((score.name, metric.note), []).append(metric.name)
+        return [f"{score} {', '.join(metrics)}: {note}" for (score, note), metrics in about.items()]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What nobody who reads the figures may overlook: that more than 5% of the rows failed.
+
+        >>> Summary(Counts(100, done=90, failed=10), ()).warnings
+        ['10 of 100 rows failed (10.0%): the figures count them as False']
+        """
+        failed, ran = self.counts.failed, self.counts.done + self.counts.failed
+        if failed <= FAILED_SHARE_WARNED * ran:
+            return []
+        treated = "count them as False" if self.errors_as == "false" else "leave them out"
+        return [f"{failed:,} of {_rows(ran)} failed ({failed / ran:.1%}): the figures {treated}"]
+
 
 def summarize(columns: Sequence[ScoreColumn], counts: Counts, *, errors_as: ErrorsAs = "false") -> Summary:
     """Compute every metric of every score, with its 95% interval where one is defined.
 
-    A failed row counts as False for each score, or is left out with `errors_as="excluded"`; skipped and pending
-    rows never count.
+    A failed row counts as False for each score, or is left out with `errors_as="excluded"`. Metrics whose
+    `Calculation.failed_as_false` is False, such as `f1`, always leave it out. Skipped and pending rows never count.
 
     Intervals: true/false values have Wilson's interval. The mean of numbers has a seeded bootstrap interval up to
     2,000 numbers, and the normal approximation beyond. Other metrics are resampled up to 500 scores, and have no
@@ -107,10 +148,27 @@ def summarize(columns: Sequence[ScoreColumn], counts: Counts, *, errors_as: Erro
 
 
 def _score(column: ScoreColumn, counts: Counts, errors_as: ErrorsAs) -> ScoreSummary:
-    failed = counts.failed if errors_as == "false" else 0
     done = _Scores(_plain(column.values), column.rows)
-    every = done.with_failed(failed, column.failed_rows) if failed else done
-    return ScoreSummary(column.name, tuple(_metric(name, done, every) for name in column.metrics), failed)
+    every = done.with_failed(counts.failed, column.failed_rows) if counts.failed and errors_as == "false" else done
+    lacking = max(0, counts.done - len(done.values))
+    remarks = _Remarks(
+        not_finite=_not_finite(done, column.not_finite_rows),
+        lacking=f"{_rows(lacking)} without this score left out" if lacking else None,
+    )
+    metrics = []
+    for name in column.metrics:
+        found = _metric(name, done, every, remarks)
+        left_out = lacking + counts.failed - found.failed
+        metrics.append(replace(found, left_out=left_out))
+    return ScoreSummary(column.name, tuple(metrics), len(every.values) - len(done.values))
+
+
+@dataclass(frozen=True, slots=True)
+class _Remarks:
+    """What the notes of all metrics of a score say about its values."""
+
+    not_finite: str | None
+    lacking: str | None
 
 
 class _Scores:
@@ -147,58 +205,120 @@ class _Scores:
         return self.rows is not None and len(self.by_row) < len(self.values)
 
 
-def _metric(name: str, done: _Scores, every: _Scores) -> MetricValue:
-    n = len(every.values)
+def _metric(name: str, done: _Scores, every: _Scores, remarks: _Remarks) -> MetricValue:
     try:
         metric = resolve(name)
     except DotEvalError as error:
-        return MetricValue(name, None, n, note=error.message)
+        return MetricValue(name, None, len(every.values), note=error.message, known=False)
+    all_failed = len(every.values) - len(done.values)
+    given = every if metric.calculation.failed_as_false else done
+    n = len(given.values)
+    failed = n - len(done.values)
+    notes = [remarks.not_finite]
+    value = interval = without_failed = None
     if n == 0:
-        return MetricValue(name, None, n, note="no scores")
+        notes.append("no scores")
+    else:
+        value, why_not = _value(metric, given, says_why=remarks.not_finite is None)
+        notes.append(why_not)
+        without_failed = value
+        if failed:
+            without_failed, why_not = _value(metric, done, says_why=value is not None) if done.values else (None, None)
+            notes.append(why_not and f"without failed rows: {why_not}")
+        if value is not None:
+            interval, why_not = _interval(metric, given)
+            notes.append(why_not and f"no interval: {why_not}")
+    notes.append(remarks.lacking)
+    if all_failed and not failed:
+        notes.append(f"{_rows(all_failed, 'failed ')} left out")
+    note = "; ".join(text for text in notes if text)
+    return MetricValue(name, value, n, interval, without_failed, note or None, failed)
+
+
+def _value(metric: NamedMetric, scores: _Scores, *, says_why: bool) -> tuple[float | None, str | None]:
+    """The value of a metric if it is a finite number, and why it is not one.
+
+    says_why: whether to say so if it is NaN, which other notes may explain.
+    """
+    calculation = metric.calculation
     # Metrics are user code: one that raises must not hide the other metrics or the rows.
     try:
-        value = _value(metric, every)
+        found = calculation.value(scores.by_row if calculation.per_row else scores.values)
+        if found is None or isinstance(found, Interval):
+            # ci95 returns the interval itself; its value is the mean, which is inside of the interval.
+            found = mean()(scores.values)
+        number = float(found)
     except Exception as error:  # noqa: BLE001
-        return MetricValue(name, None, n, note=_failure(metric, error))
+        return None, _failure(metric, error)
+    if math.isfinite(number):
+        return number, None
+    what = "NaN" if math.isnan(number) else "infinite"
+    return None, f"the value is {what}" if says_why else None
+
+
+def _interval(metric: NamedMetric, scores: _Scores) -> tuple[Interval | None, str | None]:
+    """The interval of a metric, None where none is defined, and why it cannot be computed."""
+    calculation = metric.calculation
     try:
-        interval = _interval(metric, every)
+        if calculation.per_row:
+            return calculation.interval(scores.by_row) if calculation.interval else None, None
+        if scores.repeated:
+            if not (calculation.average and calculation.interval):
+                return None, None
+            return calculation.interval([math.fsum(map(as_number, row)) / len(row) for row in scores.by_row]), None
+        if calculation.interval:
+            return calculation.interval(scores.values), None
+        return resampled_interval(scores.values, calculation.value), None
     except Exception as error:  # noqa: BLE001
-        return MetricValue(name, value, n, note=f"no interval: {_failure(metric, error)}")
-    without_failed: float | None = value
-    if every is not done:
-        try:
-            without_failed = _value(metric, done) if done.values else None
-        except Exception as error:  # noqa: BLE001
-            return MetricValue(name, value, n, interval, None, f"without failed rows: {_failure(metric, error)}")
-    return MetricValue(name, value, n, interval, without_failed)
-
-
-def _value(metric: NamedMetric, scores: _Scores) -> float:
-    calculation = metric.calculation
-    found = calculation.value(scores.by_row if calculation.per_row else scores.values)
-    if found is None or isinstance(found, Interval):
-        # ci95 returns the interval itself; its value is the mean, which is inside of the interval.
-        found = mean()(scores.values)
-    return float(found)
-
-
-def _interval(metric: NamedMetric, scores: _Scores) -> Interval | None:
-    calculation = metric.calculation
-    if calculation.per_row:
-        return calculation.interval(scores.by_row) if calculation.interval else None
-    if scores.repeated:
-        if not (calculation.average and calculation.interval):
-            return None
-        return calculation.interval([math.fsum(map(as_number, row)) / len(row) for row in scores.by_row])
-    if calculation.interval:
-        return calculation.interval(scores.values)
-    return resampled_interval(scores.values, calculation.value)
+        return None, _failure(metric, error)
 
 
 def _failure(metric: NamedMetric, error: Exception) -> str:
     # Messages of other metrics may contain row contents, which must not be shown.
     own = metric.calculation.value.__module__.startswith("doteval.metrics.")
     return f"{metric.name} {error}" if own else f"{metric.name} raised {type(error).__name__}"
+
+
+def _not_finite(scores: _Scores, rows: Sequence[Hashable]) -> str | None:
+    """How many scores are NaN or infinite, and in which rows; None if there are none.
+
+    rows: their rows, for scores that do not know the row of each value.
+    """
+    values = scores.values
+    places = not_finite_places(values)
+    if not places:
+        return None
+    are_nan = [any(map(math.isnan, _floats(values[place]))) for place in places]
+    what = "NaN" if all(are_nan) else "NaN or infinite" if any(are_nan) else "infinite"
+    verb = "is" if len(places) == 1 else "are"
+    if scores.rows is not None:
+        rows = list(dict.fromkeys(scores.rows[place] for place in places))
+    named = ", ".join(str(row) for row in rows[:_ROWS_NAMED])
+    more = f" and {len(rows) - _ROWS_NAMED:,} more" if len(rows) > _ROWS_NAMED else ""
+    where = f" (row{'' if len(rows) == 1 else 's'} {named}{more})" if rows else ""
+    return f"{len(places):,} of {len(values):,} score{'' if len(values) == 1 else 's'} {verb} {what}{where}"
+
+
+def not_finite_places(values: list[Any]) -> list[int]:
+    """The places of scores that are NaN or infinite, or pairs with such a part.
+
+    >>> not_finite_places([True, 0.5, float("nan"), ("a", float("inf"))])
+    [2, 3]
+    """
+    if set(map(type, values)) <= _FINITE:
+        return []
+    return [place for place, value in enumerate(_plain(values)) if not all(map(math.isfinite, _floats(value)))]
+
+
+def _floats(value: Any) -> Sequence[float]:
+    """The floats of a number, or of a pair (predicted, expected)."""
+    if type(value) is float:
+        return (value,)
+    return [each for each in value if type(each) is float] if isinstance(value, (tuple, list)) else ()
+
+
+def _rows(number: int, kind: str = "") -> str:
+    return f"{number:,} {kind}row{'' if number == 1 else 's'}"
 
 
 def _plain(values: list[Any]) -> list[Any]:

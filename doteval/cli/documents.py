@@ -133,6 +133,8 @@ def _metric(value: MetricValue, failed_as_false: float | None) -> Document:
         "name": value.name,
         "value": _finite(value.value),
         "n": value.n,
+        "failed": value.failed,
+        "left_out": value.left_out,
         "interval": None if found is None else [_finite(found.low), _finite(found.high)],
         "interval_method": None if found is None else found.method,
         "without_failed": _finite(value.without_failed),

@@ -112,7 +112,7 @@ def print_heading(console: Console, evaluation: Evaluation) -> None:
 
 
 def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures) -> None:
-    """Print an evaluation: heading, table of metrics, and the number of failed rows by class of error.
+    """Print an evaluation: heading, warnings, table of metrics, the number of failed rows by class of error, and notes.
 
     If rows failed, the table shows both figures: with failed rows as False, and without them.
     """
@@ -120,11 +120,12 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
 
     counts, errors_as = evaluation.counts, figures.summary.errors_as
     print_heading(console, evaluation)
+    for warning in figures.summary.warnings:
+        console.print(terminal.plain(f"WARNING: {warning}"), style="bold red")
     other = [] if not counts.failed else ["without errors" if errors_as == "false" else "errors as False"]
     columns = ("score", "metric", "value", "95% interval", "n", "errors", "skipped", "time", *other)
     table = terminal.table(*columns, left=2)
     rest = (terminal.count(counts.failed), terminal.count(counts.skipped), terminal.duration(_seconds(evaluation)))
-    notes = []
     for score in figures.summary:
         for metric in score.metrics:
             second = metric.without_failed if errors_as == "false" else figures.as_false[score.name][metric.name]
@@ -137,8 +138,6 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
                 *rest,
                 *([terminal.figure(second)] if other else []),
             )
-            if metric.note:
-                notes.append(f"{score.name} {metric.name}: {metric.note}")
     if not table.row_count:
         table.add_row("no scores", "", "-", "-", "0", *rest, *("-" for _ in other))
     console.print(table)
@@ -146,6 +145,7 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
         named = ", ".join(f"{terminal.count(number)} {kind.value}" for kind, number in figures.classes.items())
         again = "" if sum(figures.classes.values()) == counts.failed else "; some of them will run again"
         console.print(f"Errors: {named}{again}")
+    notes = figures.summary.notes
     if counts.pending or counts.total is None:
         notes.append(f"{terminal.share(counts)} rows are finished; the figures are for these")
     for note in notes:
@@ -186,6 +186,7 @@ def _document(
         "seconds": _seconds(evaluation),
         "errors_as": errors_as,
         "error_classes": read.classes,
+        "warnings": read.summary.warnings,
         "scores": documents.scores(read.summary, read.as_false),
     }
     if row is not None:

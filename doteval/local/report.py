@@ -39,6 +39,9 @@ def write_report(
     terminal.write_sep("=", f"experiment {reports[0].evaluation.experiment.name}", bold=True)
     _write_table(terminal, reports)
     for report in reports:
+        for warning in report.summary.warnings:
+            terminal.write_line(f"WARNING: {report.evaluation.name}: {warning}", red=True, bold=True)
+    for report in reports:
         _write_notes(terminal, report)
     for threshold in missed:
         terminal.write_line(f"--fail-under {threshold}: no evaluation has this score", red=True)
@@ -95,13 +98,15 @@ def _write_notes(terminal: pytest.TerminalReporter, report: LocalReport) -> None
     if report.evaluation.status is not EvaluationStatus.COMPLETED and counts.pending:
         reason = f": {report.evaluation.reason}" if report.evaluation.reason else ""
         terminal.write_line(f"{name}: {counts.pending} rows are left{reason}", yellow=True)
+    for note in report.summary.notes:
+        terminal.write_line(_CONTROL.sub(" ", f"{name}: {note}"), yellow=True)
     for error in report.errors:
         message = _CONTROL.sub(" ", error.message.partition("\n")[0])[:_MESSAGE_SHOWN]
         terminal.write_line(f"{name}: {error.count} × {error.type}: {message} (first in row {error.example})", red=True)
 
 
 def _value(metric: MetricValue) -> str:
-    return metric.note or "-" if metric.value is None else f"{metric.value:.4g}"
+    return "-" if metric.value is None else f"{metric.value:.4g}"
 
 
 def _interval(metric: MetricValue) -> str:

@@ -177,7 +177,8 @@ class ResultsSummary(Mapping[str, Any]):
     def __repr__(self) -> str:
         counts = self.details.counts
         metrics = [f"{score.name}.{m.name} {_shown(m.value)}" for score in self.details for m in score.metrics]
-        return ", ".join([*metrics, f"{counts.finished} rows", f"{counts.failed} errors"])
+        figures = ", ".join([*metrics, f"{counts.finished} rows", f"{counts.failed} errors"])
+        return "; ".join([figures, *self.details.warnings, *self.details.notes])
 
 
 class _Plain:

@@ -69,8 +69,7 @@ def ci95() -> Calculation:
 def _mean(scores: Sequence[Any]) -> float:
     if not scores:
         return math.nan
-    # fsum gives the same sum in any order, and rows complete in any order.
-    return math.fsum(_numbers(scores)) / len(scores)
+    return _sum(_numbers(scores)) / len(scores)
 
 
 def _std(scores: Sequence[Any]) -> float:
@@ -82,12 +81,21 @@ def _std(scores: Sequence[Any]) -> float:
         right = scores.count(True)
         return math.sqrt(right * (n - right) / (n * (n - 1)))
     numbers = _numbers(scores)
-    centre = math.fsum(numbers) / n
+    centre = _sum(numbers) / n
     return math.sqrt(math.fsum((number - centre) ** 2 for number in numbers) / (n - 1))
 
 
 def _stderr(scores: Sequence[Any]) -> float:
     return _std(scores) / math.sqrt(len(scores)) if scores else math.nan
+
+
+def _sum(numbers: Sequence[float]) -> float:
+    # fsum gives the same sum in any order, and rows complete in any order.
+    try:
+        return math.fsum(numbers)
+    except ValueError:
+        # Both infinities are among the numbers; other sums of them give NaN.
+        return math.nan
 
 
 def _numbers(scores: Sequence[Any]) -> Sequence[float]:

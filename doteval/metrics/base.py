@@ -22,13 +22,22 @@ class Calculation:
 
     `interval` gives the 95% interval for the same scores. `average` says that the metric is the mean of the
     scores as numbers, so that the samples of one row may be averaged first. `per_row` says that the function
-    takes one sequence for each row, with the scores of the row's samples.
+    takes one sequence for each row, with the scores of the row's samples. `failed_as_false` says that the function
+    is given False for each failed row; otherwise failed rows are left out, which suits scores that are labels or pairs.
+
+    >>> from doteval.metrics import metric
+    >>> @metric
+    ... def longest():
+    ...     return Calculation(lambda texts: max(map(len, texts)), failed_as_false=False)
+    >>> longest()(["a", "abc"])
+    3
     """
 
     value: Metric
     interval: Callable[[Sequence[Any]], Interval | None] | None = None
     average: bool = False
     per_row: bool = False
+    failed_as_false: bool = True
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -23,8 +24,10 @@ def precision(positive: Hashable | None = None) -> Calculation:
 
     The class is `positive`. Without it, the class is True (or 1) if all classes are true or false, and otherwise the
     result is the mean over all classes (macro average). A class that is never predicted counts as 0. Scores are pairs
-    (predicted, expected); a False, which stands for a failed row, is left out. See Manning, Raghavan and Schütze,
+    (predicted, expected). Failed rows are left out, since they have no pair. See Manning, Raghavan and Schütze,
     Introduction to Information Retrieval, 2008, sections 8.3 and 13.6.
+
+    Raises TypeError for scores that are no pairs, ValueError if there are none or a class is NaN.
 
     >>> precision("cat")([("cat", "cat"), ("cat", "dog"), ("dog", "dog")])
     0.5
@@ -75,16 +78,18 @@ def _of_classes(figure: Figure, positive: Hashable | None) -> Calculation:
         low, high = numpy.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Interval(float(low), float(high), "bootstrap")
 
-    return Calculation(value, interval=interval)
+    return Calculation(value, interval=interval, failed_as_false=False)
 
 
 def _cells(scores: Sequence[Any]) -> Counter[Pair]:
     cells: Counter[Pair] = Counter()
     for score in scores:
-        if isinstance(score, (tuple, list)) and len(score) == 2:
-            cells[score[0], score[1]] += 1
-        elif score is not False:
+        if not isinstance(score, (tuple, list)) or len(score) != 2:
             raise TypeError(f"needs pairs (predicted, expected), not {type(score).__name__}")
+        # NaN equals nothing: each would be a class of its own, and lower the mean over the classes.
+        if any(isinstance(label, float) and math.isnan(label) for label in score):
+            raise ValueError("needs classes that are not NaN")
+        cells[score[0], score[1]] += 1
     if not cells:
         raise ValueError("needs at least one pair (predicted, expected)")
     return cells

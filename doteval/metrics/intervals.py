@@ -6,6 +6,7 @@ scipy takes half a second and 60 MB to import, so it is imported only when somet
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -78,25 +79,29 @@ def mean_interval(scores: Sequence[Any]) -> Interval | None:
     import numpy
 
     values = numpy.fromiter(map(as_number, scores), dtype=float, count=len(scores))
-    if len(values) < 2 or not numpy.isfinite(values).all() or float(numpy.ptp(values)) == 0.0:
+    if len(values) < 2 or not numpy.isfinite(values).all() or values.min() == values.max():
         return None
     if len(values) > BOOTSTRAP_LIMIT:
-        mean = float(values.mean())
-        margin = Z * float(values.std(ddof=1)) / math.sqrt(len(values))
-        return Interval(mean - margin, mean + margin, "normal")
+        with numpy.errstate(all="ignore"):
+            mean = float(values.mean())
+            margin = Z * float(values.std(ddof=1)) / math.sqrt(len(values))
+        return _finite(mean - margin, mean + margin, "normal")
     from scipy.stats import bootstrap
 
-    found = bootstrap(
-        (values,),
-        numpy.mean,
-        confidence_level=LEVEL,
-        n_resamples=RESAMPLES,
-        # The number of resamples in memory at a time.
-        batch=max(1, 500_000 // len(values)),
-        method="BCa",
-        vectorized=True,
-        rng=numpy.random.default_rng(SEED),
-    ).confidence_interval
+    # Where the spread cannot be computed, the result is not finite, and scipy and numpy also warn on stderr.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = bootstrap(
+            (values,),
+            numpy.mean,
+            confidence_level=LEVEL,
+            n_resamples=RESAMPLES,
+            # The number of resamples in memory at a time.
+            batch=max(1, 500_000 // len(values)),
+            method="BCa",
+            vectorized=True,
+            rng=numpy.random.default_rng(SEED),
+        ).confidence_interval
     return _finite(found.low, found.high)
 
 
@@ -109,18 +114,13 @@ def resampled_interval(scores: Sequence[Any], calculate: Callable[[Sequence[Any]
     if not 2 <= len(scores) <= CALLED_LIMIT:
         return None
     import numpy
-    from scipy.stats import bootstrap
 
-    found = bootstrap(
-        (numpy.arange(len(scores)),),
-        lambda drawn: float(calculate([scores[index] for index in drawn])),
-        confidence_level=LEVEL,
-        n_resamples=CALLED_RESAMPLES,
-        method="percentile",
-        vectorized=False,
-        rng=numpy.random.default_rng(SEED),
-    ).confidence_interval
-    return _finite(found.low, found.high)
+    n = len(scores)
+    drawn = numpy.random.default_rng(SEED).integers(n, size=(CALLED_RESAMPLES, n))
+    figures = [float(calculate([scores[index] for index in indexes])) for indexes in drawn]
+    if not all(map(math.isfinite, figures)):
+        return None
+    return _finite(*numpy.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
 
 
 def as_number(score: Any) -> float:
@@ -139,7 +139,7 @@ def as_number(score: Any) -> float:
     raise TypeError(f"needs true/false values, numbers or pairs (predicted, expected), not {type(score).__name__}")
 
 
-def _finite(low: Any, high: Any) -> Interval | None:
+def _finite(low: Any, high: Any, method: str = "bootstrap") -> Interval | None:
     if not (math.isfinite(low) and math.isfinite(high)):
         return None
-    return Interval(float(low), float(high), "bootstrap")
+    return Interval(float(low), float(high), method)

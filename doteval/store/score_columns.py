@@ -8,7 +8,7 @@ have the second scores, and so on. Other pages are read row by row.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -28,7 +28,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from doteval.analysis.summary import ScoreColumn
+from doteval.analysis.summary import ScoreColumn, not_finite_places
 from doteval.core.json_codec import decode, unescape_text
 from doteval.core.results import RowStatus
 from doteval.store.tables import EVALUATION, RESULT, SCORE
@@ -42,11 +42,15 @@ class _Column:
     metrics: dict[str, None] = field(default_factory=dict)
     values: list[Any] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    not_finite_rows: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Scores with one name and one set of metrics, in the order of their rows. `rows` is empty if it is not needed."""
+    """Scores with one name and one set of metrics, in the order of their rows.
+
+    `rows` is empty if it is not needed: aggregating it would take as long as the values.
+    """
 
     name: str
     metrics: str
@@ -71,12 +75,17 @@ def read_score_columns(connection: Connection, evaluation_id: int, *, aggregate:
     for first in range(0, 0 if last is None else last + 1, rows_at_once):
         page = {**of, "first": first, "end": first + rows_at_once}
         parts = _aggregated_parts(connection, page, only_done, with_rows) if aggregate else None
-        for part in _parts_by_row(connection, page, only_done) if parts is None else parts:
+        if parts is None or any(not part.rows and not_finite_places(part.values) for part in parts):
+            # Notes on scores that are NaN name their rows.
+            parts = _parts_by_row(connection, page, only_done)
+        for part in parts:
             column = columns.setdefault(part.name, _Column())
             column.metrics[part.metrics] = None
             column.values += part.values
             if with_rows:
                 column.rows += part.rows
+            elif part.rows:
+                column.not_finite_rows += [part.rows[place] for place in not_finite_places(part.values)]
     failed_rows = tuple(connection.scalars(_FAILED_ROWS, of)) if with_rows else ()
     return [
         ScoreColumn(
@@ -85,6 +94,7 @@ def read_score_columns(connection: Connection, evaluation_id: int, *, aggregate:
             column.values,
             column.rows if with_rows else None,
             failed_rows,
+            column.not_finite_rows,
         )
         for name, column in columns.items()
     ]
@@ -109,7 +119,7 @@ def _aggregated_parts(
     return parts if len({part.name for part in parts}) == len(parts) else None
 
 
-def _parts_by_row(connection: Connection, page: Mapping[str, int], only_done: bool) -> Sequence[_Part]:
+def _parts_by_row(connection: Connection, page: Mapping[str, int], only_done: bool) -> list[_Part]:
     lines = connection.execute(_by_row(only_done), page)
     return [_Part(name, metrics, [decode(value)], [index]) for name, metrics, value, index in lines]
 

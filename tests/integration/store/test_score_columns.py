@@ -69,6 +69,21 @@ def test_values_are_in_the_order_of_rows_however_they_are_read(
 
 
 @pytest.mark.parametrize("aggregate", [True, False])
+@pytest.mark.parametrize("page", [3, 5000])
+def test_scores_that_are_not_finite_come_with_their_rows(
+    store: Store, aggregate: bool, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PAGE", page)
+    nan, inf = float("nan"), float("inf")
+    values = [0.5, nan, 1, True, -inf, 2.5, (nan, "a")]
+    evaluation = write(
+        store, [[Score("other", 1), *([] if row == 2 else [Score("a", values[row])])] for row in range(7)]
+    )
+    other, a = columns(store, evaluation, aggregate=aggregate)
+    assert (other.not_finite_rows, a.not_finite_rows) == ([], [1, 4, 6])
+
+
+@pytest.mark.parametrize("aggregate", [True, False])
 def test_values_of_several_samples_say_their_rows(
     store: Store, aggregate: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

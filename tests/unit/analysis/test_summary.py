@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from doteval.analysis.summary import ScoreColumn, summarize
 from doteval.core.experiments import Counts
-from doteval.metrics import metric
+from doteval.metrics import Calculation, metric
 from doteval.metrics.intervals import mean_interval, wilson
 
 
@@ -153,8 +155,151 @@ def test_failed_samples_of_unknown_rows_count_as_rows_of_their_own():
     assert found.value == pytest.approx(2 / 3)
 
 
+# What went in, and what was left out
+
+
+PAIRS = [("yes", "yes")] * 7 + [("no", "yes"), ("no", "no"), ("yes", "no")]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("recall(positive='yes')", 7 / 8), ("precision(positive='yes')", 7 / 8), ("f1", 0.6875)]
+)
+def test_class_metrics_leave_failed_rows_out_and_say_so(name, value):
+    found = only(PAIRS, Counts(100, 10, failed=90), metrics=(name,))
+    assert found.value == found.without_failed == pytest.approx(value)
+    assert (found.n, found.failed, found.left_out) == (10, 0, 90)
+    assert found.note == "90 failed rows left out"
+    assert found.interval == only(PAIRS, metrics=(name,)).interval
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "without"),
+    [("accuracy", 0.4, 0.8), ("mean", 0.4, 0.8), ("ci95", 0.4, 0.8), ("std", 0.5164, 0.4472), ("stderr", 0.1633, 0.2)],
+)
+def test_other_metrics_take_failed_rows_as_false(name, value, without):
+    found = only([1.0, 1.0, 1.0, 1.0, 0.0], Counts(10, 5, failed=5), metrics=(name,))
+    assert found.value == pytest.approx(value, abs=1e-4)
+    assert found.without_failed == pytest.approx(without, abs=1e-4)
+    assert (found.n, found.failed, found.left_out, found.note) == (10, 5, 0, None)
+
+
+def test_failed_rows_that_the_user_leaves_out_are_counted():
+    found = only([True, False], Counts(5, 2, failed=3), errors_as="excluded")
+    assert (found.value, found.n, found.failed, found.left_out, found.note) == (0.5, 2, 0, 3, None)
+
+
+def test_done_rows_without_the_score_are_left_out_and_counted():
+    found = only([True, False, True], Counts(10, 6, failed=2, skipped=2))
+    assert (found.value, found.n, found.failed, found.left_out) == (0.4, 5, 2, 3)
+    assert found.note == "3 rows without this score left out"
+
+
+@metric
+def longest():
+    return Calculation(lambda texts: max(map(len, texts)), failed_as_false=False)
+
+
+@metric
+def longest_of_texts_only():
+    return lambda texts: max(map(len, texts))
+
+
+@metric
+def share_of_true():
+    return lambda scores: sum(score is True for score in scores) / len(scores)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        # value, n, failed, left out, without failed, note
+        ("longest", ["a", "abc"], (3, 2, 0, 1, 3, "1 failed row left out")),
+        ("longest_of_texts_only", ["a", "abc"], (None, 3, 1, 0, 3, "longest_of_texts_only raised TypeError")),
+        ("share_of_true", [True, True], (2 / 3, 3, 1, 0, 1.0, None)),
+    ],
+)
+def test_metrics_of_users_choose_how_failed_rows_count(name, values, expected):
+    found = only(values, Counts(3, 2, failed=1), metrics=(name,))
+    assert (found.value, found.n, found.failed, found.left_out, found.without_failed, found.note) == expected
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("values", "more", "note"),
+    [
+        ([0.5, math.nan, 1.0], {"not_finite_rows": [7]}, "1 of 3 scores is NaN (row 7)"),
+        (
+            [math.nan] * 7 + [0.0],
+            {"not_finite_rows": range(7)},
+            "7 of 8 scores are NaN (rows 0, 1, 2, 3, 4 and 2 more)",
+        ),
+        ([math.inf, 2.0, -math.inf], {"not_finite_rows": [0, 4]}, "2 of 3 scores are infinite (rows 0, 4)"),
+        ([math.inf, math.nan], {"rows": [5, 5]}, "2 of 2 scores are NaN or infinite (row 5)"),
+        ([numpy.float64("nan"), 1.0], {}, "1 of 2 scores is NaN"),
+    ],
+)
+@pytest.mark.parametrize("name", ["mean", "accuracy", "std", "ci95"])
+def test_scores_that_are_not_finite_give_a_note_instead_of_a_value(name, values, more, note):
+    found = only(values, metrics=(name,), **more)
+    assert (found.value, found.interval, found.without_failed) == (None, None, None)
+    assert found.note == note
+    assert found.n == len(values)
+
+
+def test_a_metric_that_bears_nan_keeps_its_value_beside_the_note():
+    @metric
+    def mean_of_finite():
+        return lambda scores: sum(filter(math.isfinite, scores)) / 2
+
+    found = only([1.0, math.nan, 2.0], metrics=("mean_of_finite",), not_finite_rows=[1])
+    assert found.value == 1.5
+    assert found.note == "1 of 3 scores is NaN (row 1)"
+
+
+def test_pairs_with_nan_are_named():
+    found = only([(math.nan, math.nan), ("a", "a")], metrics=("accuracy",), not_finite_rows=[3])
+    assert (found.value, found.note) == (0.5, "1 of 2 scores is NaN (row 3)")
+
+
+@pytest.mark.parametrize(("values", "name", "what"), [([0.5], "std", "NaN"), ([1.0, 2.0], "unbounded", "infinite")])
+def test_a_value_that_is_not_finite_has_a_note(values, name, what):
+    @metric
+    def unbounded():
+        return lambda scores: math.inf
+
+    found = only(values, metrics=(name,))
+    assert (found.value, found.note) == (None, f"the value is {what}")
+
+
+def test_notes_name_all_metrics_that_they_are_about():
+    columns = [
+        ScoreColumn("number", ("mean", "std"), [math.nan, 1.0]),
+        ScoreColumn("pair", ("f1", "accuracy"), [("a", "a"), ("b", "b")]),
+    ]
+    summary = summarize(columns, Counts(3, 2, failed=1))
+    assert summary.notes == ["number mean, std: 1 of 2 scores is NaN", "pair f1: 1 failed row left out"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "warned"),
+    [
+        (Counts(100, 95, failed=5), []),
+        (Counts(100, 94, failed=6), ["6 of 100 rows failed (6.0%): the figures count them as False"]),
+        (Counts(2000, 9, failed=1, skipped=500), ["1 of 10 rows failed (10.0%): the figures count them as False"]),
+        (Counts(1, 0, failed=1), ["1 of 1 row failed (100.0%): the figures count them as False"]),
+        (Counts(0), []),
+    ],
+)
+def test_more_than_a_twentieth_of_failed_rows_is_a_warning(counts, warned):
+    assert summarize([], counts).warnings == warned
+
+
+def test_the_warning_says_that_failed_rows_are_left_out():
+    (warning,) = summarize([], Counts(4, 3, failed=1), errors_as="excluded").warnings
+    assert warning.endswith("the figures leave them out")
+
+
 def test_numpy_scalars():
-    numpy = pytest.importorskip("numpy")
     found = only([numpy.bool_(True), numpy.bool_(False)])
     assert found.value == 0.5
     assert found.interval == wilson(1, 2)

@@ -171,15 +171,26 @@ def test_a_class_that_is_never_predicted_counts_as_zero():
     assert f1("c")(PAIRS) == 0.0
 
 
-def test_failed_rows_are_left_out_of_class_metrics():
-    assert precision("a")([*PAIRS, False]) == precision("a")(PAIRS)
-
-
-def test_class_metrics_need_pairs():
+@pytest.mark.parametrize("other", [True, False, "ab", ("a", "b", "c")])
+def test_class_metrics_need_pairs(other):
     with pytest.raises(TypeError, match="needs pairs"):
-        f1()([True, False])
+        f1()([("a", "a"), other])
     with pytest.raises(ValueError, match="at least one pair"):
-        f1()([False])
+        f1()([])
+
+
+def test_nan_is_no_class():
+    with pytest.raises(ValueError, match="NaN"):
+        f1()([("a", "a"), (math.nan, "a")])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "numbers", [[1e308, -1e308, 5.0] * 3, [0.0] * 30 + [5e-324], [1e300] * 3000 + [-1e300], [math.nan, 1.0, 2.0]]
+)
+def test_intervals_of_extreme_numbers_warn_of_nothing(numbers):
+    found = mean_interval(numbers)
+    assert found is None or found.low <= found.high
 
 
 def test_the_interval_of_a_class_metric_is_that_of_resampled_pairs():
