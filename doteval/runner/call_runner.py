@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,9 +19,6 @@ from doteval.runner.error_classes import ends_command
 from doteval.runner.event_loop import LoopThread
 from doteval.runner.executors import Ended, Executor, LoopExecutor, ThreadExecutor, run_inline
 from doteval.runner.inflight_calls import NO_ENTRY, InflightCall
-
-# Seconds after which the scheduler's thread hears of completed rows while many more wait on the loop.
-_REPORT_SECONDS = 0.01
 
 
 class CallRunner:
@@ -52,21 +48,15 @@ class CallRunner:
         self._policy = CallPolicy()
         # None: calls run inline.
         self._executor: Executor | None = None
-        # Calls that are begun beyond the window, so that the loop finds its next row without this thread.
-        self._lookahead = 0
         # Calls that have ended and whose fixtures are not torn down yet.
         self._awaiting_teardown: dict[InflightCall, list[Outcome]] = {}
-        # Recorded calls that the scheduler's thread has not heard of, with what recording them raised.
-        self._recorded: deque[tuple[InflightCall, list[Outcome], BaseException | None]] = deque()
 
     def open(self, item: Runnable, window: Window, policy: CallPolicy) -> None:
         """Prepare to run calls of an evaluation that is set up, as many at a time as its window says."""
         self.window = _without_overlap(item, window)
         self._policy = policy
         if item.is_async:
-            self._executor = LoopExecutor(self._admission, self._loop, self.window.size, self._call_ended)
-            if isinstance(self.window, FixedWindow) and self._setup.shared_call is not None:
-                self._lookahead = self.window.size
+            self._executor = LoopExecutor(self._admission, self._loop, self._call_ended)
         elif self.window.most > 1:
             self._executor = ThreadExecutor(self._admission, self.window.most, self._call_ended)
 
@@ -76,12 +66,6 @@ class CallRunner:
             self._executor.close()
         self._admission.close()
         self._executor = None
-        self._lookahead = 0
-
-    def drop_waiting(self) -> None:
-        """Drop the calls that have not begun yet: their rows stay pending."""
-        if self._executor is not None:
-            self._executor.drop_waiting()
 
     def cancel(self) -> None:
         """Cancel async calls in flight: their rows stay pending."""
@@ -96,7 +80,7 @@ class CallRunner:
 
     def has_room(self) -> bool:
         """Whether the window admits one more call."""
-        return self.window.admits(self.in_flight - self._lookahead)
+        return self.window.admits(self.in_flight)
 
     def reject(self, assignment: Assignment, row: Row, outcome: Outcome) -> None:
         """Record a row that cannot be called."""
@@ -153,27 +137,11 @@ class CallRunner:
         if inflight.context is None and outcomes is not None:
             # Recorded here, so that the scheduler's thread has less to do.
             inflight.entry.completed()
-            self._recorded.append((inflight, outcomes, inflight.record(outcomes)))
-            self._report_recorded()
+            self._post(functools.partial(self._release, inflight, outcomes, inflight.record(outcomes)))
         else:
             if outcomes is not None:
                 self._awaiting_teardown[inflight] = outcomes
             self._post(functools.partial(self._after_call, inflight, outcomes))
-
-    def _report_recorded(self) -> None:
-        """Tell the scheduler's thread of a recorded call: at once if the loop needs rows, else of several together.
-
-        If every row woke the thread, waking it would take as long as its work for the row.
-        """
-        waiting = 0 if self._executor is None else self._executor.waiting
-        if not 0 < self._lookahead < 2 * waiting:
-            self._post(self._after_recorded)
-        elif len(self._recorded) == 1:
-            self._loop.loop.call_later(_REPORT_SECONDS, self._post, self._after_recorded)
-
-    def _after_recorded(self) -> None:
-        while self._recorded:
-            self._release(*self._recorded.popleft())
 
     def _after_call(self, inflight: InflightCall, outcomes: list[Outcome] | None) -> None:
         if outcomes is not None:
@@ -188,8 +156,6 @@ class CallRunner:
         assignment.in_flight -= 1
         self.in_flight -= 1
         self.window.ended(infrastructure_failed=outcomes is not None and any(map(_is_infrastructures, outcomes)))
-        if self._executor is not None:
-            self._executor.resize(self.window.size)
         if error is not None:
             assignment.stop(error)
         self._completed(assignment)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from doteval.core.results import Outcome
 from doteval.runner.admission import Admission
-from doteval.runner.async_pool import AsyncPool
+from doteval.runner.async_calls import AsyncCalls
 from doteval.runner.calls import CallPolicy, call, call_async, call_batch, call_batch_async, failed_before_call
 from doteval.runner.event_loop import LoopThread
 from doteval.runner.inflight_calls import InflightCall
@@ -27,23 +27,13 @@ Complete = Callable[[InflightCall, Ended], None]
 class Executor(Protocol):
     """Runs calls that may overlap."""
 
-    @property
-    def waiting(self) -> int:
-        """How many submitted calls have not begun."""
-
     def submit(
         self, inflight: InflightCall, function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy
     ) -> None:
-        """Run a call as soon as there is room, if admission allows it then."""
-
-    def resize(self, limit: int) -> None:
-        """Change how many calls run at once, if the executor can."""
-
-    def drop_waiting(self) -> None:
-        """Drop the calls that have not begun, if the executor can."""
+        """Begin a call, if admission allows it then."""
 
     def cancel(self) -> None:
-        """Drop what has not begun and cancel what runs, if the executor can."""
+        """Cancel the calls that run, if the executor can."""
 
     def close(self) -> None:
         """End the executor's threads. Waits for the calls that run in them."""
@@ -77,9 +67,6 @@ def run_inline(
 class ThreadExecutor:
     """Runs sync calls in a pool of threads."""
 
-    # The pool's queue is not counted: the scheduler submits no more calls than there are threads.
-    waiting = 0
-
     def __init__(self, admission: Admission, threads: int, complete: Complete) -> None:
         self._admission = admission
         self._complete = complete
@@ -89,12 +76,6 @@ class ThreadExecutor:
         self, inflight: InflightCall, function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy
     ) -> None:
         self._pool.submit(self._run, inflight, function, arguments, policy)
-
-    def resize(self, limit: int) -> None:
-        """Nothing to do: the scheduler submits no more than the limit."""
-
-    def drop_waiting(self) -> None:
-        """Nothing to do: every call begins at once."""
 
     def cancel(self) -> None:
         """Nothing to do: calls in threads run to their end."""
@@ -124,16 +105,12 @@ class ThreadExecutor:
 class LoopExecutor:
     """Runs async calls on the event loop, under a watchdog if they have a timeout."""
 
-    def __init__(self, admission: Admission, loop: LoopThread, limit: int, complete: Complete) -> None:
+    def __init__(self, admission: Admission, loop: LoopThread, complete: Complete) -> None:
         self._admission = admission
         self._loop = loop
         self._complete = complete
-        self._pool = AsyncPool(loop, limit)
+        self._pool = AsyncCalls(loop)
         self._watchdog: LoopWatchdog | None = None
-
-    @property
-    def waiting(self) -> int:
-        return self._pool.waiting
 
     def submit(
         self, inflight: InflightCall, function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy
@@ -144,12 +121,6 @@ class LoopExecutor:
             functools.partial(self._run, inflight, function, arguments, policy),
             functools.partial(self._complete, inflight),
         )
-
-    def resize(self, limit: int) -> None:
-        self._pool.limit = limit
-
-    def drop_waiting(self) -> None:
-        self._pool.drop_waiting()
 
     def cancel(self) -> None:
         self._pool.cancel()

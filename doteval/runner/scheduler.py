@@ -214,7 +214,6 @@ class Scheduler:
 
     def _begin_to_wind_down(self) -> None:
         self._winding_down = True
-        self._calls.drop_waiting()
         for assignment in list(self._assignments):
             if not assignment.exhausted:
                 assignment.stop(WindingDownError())

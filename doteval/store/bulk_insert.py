@@ -1,14 +1,12 @@
 """Inserts many rows at once, on the driver.
 
 SQLAlchemy turns every row into a mapping and back. Here rows are tuples in the order of the columns, with values that
-the driver accepts, which is twice as fast. SQLite gets statements of up to 1,024 rows; PostgreSQL gets each column as
-one array, in a single round trip.
+the driver accepts, which is twice as fast. PostgreSQL gets each column as one array, in a single round trip.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import Any
 
 import orjson
@@ -26,17 +24,10 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.engine.interfaces import DBAPICursor
 
 from doteval.store.statements import POSTGRES, cursor_of
 
 _NUMBERS = postgresql.ARRAY(BigInteger)
-# Rows in one statement for SQLite, which is compiled once for each size. For each statement the driver releases the GIL
-# and waits to get it back while evaluation code runs. Row by row, a transaction would stay open for many times its
-# work, and nobody else could write.
-_BLOCKS = (1024, 256, 64, 16, 4, 1)
-# SQLite allows 32,766.
-_MOST_PARAMETERS = 32_000
 
 
 class BulkInsert:
@@ -54,13 +45,8 @@ class BulkInsert:
         types = [table.c[column].type.dialect_impl(POSTGRES).compile(POSTGRES) for column in self.columns]
         arrays = ", ".join(f"%b::{kind}[]" for kind in types)
         # The statements consist of names of doteval's own tables and types only.
-        line = f"({', '.join('?' * len(self.columns))})"
         end = "" if self._returning else " ON CONFLICT DO NOTHING"
-        self._sqlite = {
-            size: f"{head} VALUES {', '.join([line] * size)}{end}"
-            for size in _BLOCKS
-            if size * len(self.columns) <= _MOST_PARAMETERS
-        }
+        self._sqlite = f"{head} VALUES ({', '.join('?' * len(self.columns))}){end}"
         self._postgres = f"{head} SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING"  # noqa: S608
         if self._returning:
             self._postgres += f" RETURNING {', '.join(self._returning)}"
@@ -83,21 +69,13 @@ class BulkInsert:
         cursor = cursor_of(connection)
         try:
             if connection.dialect.name == "sqlite":
-                return self._insert_in_blocks(cursor, lines), []
+                cursor.executemany(self._sqlite, lines)
+                return cursor.rowcount, []
             # %b sends values in binary. In text, psycopg would search every value for quotes and backslashes.
             cursor.execute(self._postgres, tuple(list(column) for column in zip(*lines, strict=True)))
             return cursor.rowcount, list(cursor.fetchall()) if self._returning else []
         finally:
             cursor.close()
-
-    def _insert_in_blocks(self, cursor: DBAPICursor, lines: Sequence[tuple[Any, ...]]) -> int:
-        inserted = at = 0
-        for size, statement in self._sqlite.items():
-            while len(lines) - at >= size:
-                cursor.execute(statement, tuple(chain.from_iterable(lines[at : at + size])))
-                inserted += cursor.rowcount
-                at += size
-        return inserted
 
 
 def among(connection: Connection, column: Column[Any], numbers: Iterable[int]) -> ColumnElement[bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -114,7 +113,7 @@ class Following:
 
         Raises WorkerError: when none of them can start; the evaluations that still run have failed then
         """
-        pause, pace = _FIRST_LOOK_SECONDS, Pace()
+        pause = _FIRST_LOOK_SECONDS
         while True:
             self._raise_if_no_worker_can_start()
             current = self.current()
@@ -134,7 +133,7 @@ class Following:
             if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
                 self._observer.moved(current)
                 break
-            time.sleep(max(_FIRST_LOOK_SECONDS, min(pause, pace.seconds_from_end(current) / 2)))
+            time.sleep(pause)
             pause = min(_LOOK_SECONDS, pause * _LOOK_GROWTH)
         if self._supervisor is not None:
             self._supervisor.drain()
@@ -178,30 +177,6 @@ class Following:
                 self._observer.note(
                     f"no worker process listens on the queue {queue!r}; start one with: {worker_command_for(queue)}"
                 )
-
-
-class Pace:
-    """Estimates when the last row completes, from the looks at the store, so that the end is noticed when it comes."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        # When rows were last seen to have completed, and how many; and seconds for each of them.
-        self._seen: tuple[float, int] | None = None
-        self._per_row = math.inf
-
-    def seconds_from_end(self, evaluations: Sequence[Evaluation]) -> float:
-        """Seconds until all rows complete at the last pace, or since they should have; infinite if not known."""
-        now = self._clock()
-        finished = sum(each.counts.finished for each in evaluations)
-        if self._seen is None or finished < self._seen[1]:
-            self._seen = now, finished
-        elif finished > self._seen[1]:
-            self._per_row = (now - self._seen[0]) / (finished - self._seen[1])
-            self._seen = now, finished
-        pending = sum(each.counts.pending for each in evaluations)
-        if math.isinf(self._per_row) or any(each.counts.total is None for each in evaluations):
-            return math.inf
-        return abs(self._seen[0] + pending * self._per_row - now)
 
 
 def broker_for(stack: contextlib.ExitStack, given: Broker | None) -> Broker:

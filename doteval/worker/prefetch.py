@@ -12,14 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-# A process holds rows for so many seconds, at the rate at which they completed lately. Fetching a row task takes a
-# small part of that.
-_AHEAD_SECONDS = 0.25
-# It holds at least so many rows for each one that runs.
+# A process holds so many rows for each one that runs.
 _ROWS_PER_RUNNING_ROW = 2
 
 
@@ -52,7 +48,6 @@ class Prefetch:
     """Counts the rows that this process holds. Safe to use from any thread.
 
     wake: called, on any thread, when another row task is wanted after `wants_more` has refused one.
-    clock: returns seconds that never decrease.
 
     >>> prefetch = Prefetch()
     >>> with prefetch.rows("evaluation", 2) as rows:
@@ -63,9 +58,8 @@ class Prefetch:
     True
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self) -> None:
         self.wake: Callable[[], object] = _wake_nothing
-        self._clock = clock
         self._lock = threading.Lock()
         # By evaluation: rows held, and rows that may run at the same time.
         self._rows: Counter[str] = Counter()
@@ -73,10 +67,6 @@ class Prefetch:
         # The evaluation that runs: that of the last row that completed, or else of the first rows that came.
         self._running = ""
         self._refused = False
-        # When the rate was last measured, the rows that completed since, and the rate in rows per second.
-        self._since = clock()
-        self._completed = 0
-        self._rate = 0.0
 
     @contextlib.contextmanager
     def rows(self, evaluation: str, rows: int) -> Iterator[PrefetchedRows]:
@@ -91,9 +81,6 @@ class Prefetch:
     def wants_more(self) -> bool:
         """Whether to fetch another row task now. If not, `wake` is called when it is time."""
         with self._lock:
-            seconds = self._clock() - self._since
-            if seconds >= _AHEAD_SECONDS:
-                self._rate, self._since, self._completed = self._completed / seconds, self._since + seconds, 0
             self._refused = self._has_enough()
             return not self._refused
 
@@ -118,14 +105,12 @@ class Prefetch:
         with self._lock:
             self._running = evaluation
             self._rows[evaluation] -= 1
-            self._completed += 1
             wake = self._is_time()
         if wake:
             self.wake()
 
     def _has_enough(self) -> bool:
-        at_once = self._at_once.get(self._running, 1)
-        return self._rows[self._running] >= max(_ROWS_PER_RUNNING_ROW * at_once, int(self._rate * _AHEAD_SECONDS))
+        return self._rows[self._running] >= _ROWS_PER_RUNNING_ROW * self._at_once.get(self._running, 1)
 
     def _is_time(self) -> bool:
         if not self._refused or self._has_enough():

@@ -8,7 +8,6 @@ import logging
 import os
 import platform
 import socket
-import sys
 import threading
 
 from celery.worker import state
@@ -249,9 +248,6 @@ class WorkerProcess:
         # Models stay until the process ends. Rows make thousands of objects at a time, of which few are in cycles.
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
-        # The writer asks for the interpreter after every line that it inserts; the thread that runs rows would
-        # keep it for 5 ms each time.
-        sys.setswitchinterval(0.0005)
         self._ready.set()
         if self._leaving.is_set():
             scheduler.wind_down()

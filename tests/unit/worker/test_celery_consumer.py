@@ -1,4 +1,4 @@
-"""Events of row tasks are published in groups, on the thread of Celery's loop."""
+"""No event of a row task is lost when a worker process leaves."""
 
 from __future__ import annotations
 
@@ -16,18 +16,9 @@ class Loop:
 
     def __init__(self) -> None:
         self.soon: list[Callable[[], None]] = []
-        self.later: list[tuple[float, Callable[[], None]]] = []
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.soon.append(callback)
-
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
-        self.later.append((seconds, callback))
-
-    def turn(self) -> None:
-        for callback in self.soon:
-            callback()
-        self.soon.clear()
 
 
 class Dispatcher:
@@ -39,35 +30,20 @@ class Dispatcher:
 
 
 @pytest.fixture
-def celery(monkeypatch: pytest.MonkeyPatch) -> Any:
+def celery() -> Any:
     made = RowTaskConsumer.__new__(RowTaskConsumer)
-    made.hub, made.event_dispatcher, made.now = Loop(), Dispatcher(), 100.0
+    made.hub, made.event_dispatcher = Loop(), Dispatcher()
+    made._flush_events_promise = made._flush_events
     made.controller, made.task_buckets = None, {}
-    monkeypatch.setattr(celery_consumer.time, "monotonic", lambda: made.now)
     return made
 
 
-def test_events_wait_for_others(celery: Any) -> None:
-    for _ in range(5):
-        celery.on_send_event_buffered()
-    celery.hub.turn()
-    [(seconds, publish)] = celery.hub.later
-    assert (seconds, celery.event_dispatcher.flushed) == (0.1, 0)
+def test_events_are_published_on_the_thread_of_the_loop(celery: Any) -> None:
+    celery.on_send_event_buffered()
+    assert celery.event_dispatcher.flushed == 0
+    [publish] = celery.hub.soon
     publish()
     assert celery.event_dispatcher.flushed == 1
-
-
-def test_events_are_published_although_celery_lost_its_timers(celery: Any) -> None:
-    celery.on_send_event_buffered()
-    celery.hub.turn()
-    # As when a connection is lost.
-    celery.hub.later.clear()
-    celery.on_send_event_buffered()
-    assert not celery.hub.soon
-    celery.now += 0.1
-    celery.on_send_event_buffered()
-    celery.hub.turn()
-    assert len(celery.hub.later) == 1
 
 
 def test_waiting_events_are_published_at_the_end(celery: Any) -> None:
@@ -82,8 +58,3 @@ def test_events_do_not_wait_while_the_process_leaves(celery: Any, monkeypatch: p
     monkeypatch.setattr(celery_consumer.state, "should_stop", 0)
     celery.on_send_event_buffered()
     assert (celery.hub.soon, celery.event_dispatcher.flushed) == ([], 1)
-
-
-def test_an_event_without_a_loop_is_ignored(celery: Any) -> None:
-    celery.hub = None
-    celery.on_send_event_buffered()

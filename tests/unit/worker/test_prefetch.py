@@ -8,15 +8,13 @@ from contextlib import ExitStack
 import pytest
 
 from doteval.worker.prefetch import Prefetch, PrefetchedRows
-from tests.support.clock import Clock
 
 
 class Fetching:
     """A prefetch, how often it has woken the process, and rows that are held until the test ends."""
 
     def __init__(self, stack: ExitStack) -> None:
-        self.clock = Clock()
-        self.prefetch = Prefetch(clock=self.clock)
+        self.prefetch = Prefetch()
         self.prefetch.wake = self._woken
         self.woken = 0
         self._stack = stack
@@ -87,24 +85,6 @@ def test_rows_that_never_began_are_no_longer_held(fetching: Fetching) -> None:
         assert not fetching.prefetch.wants_more()
     assert fetching.woken == 1
     assert fetching.prefetch.wants_more()
-
-
-def test_fast_rows_are_held_for_a_quarter_of_a_second(fetching: Fetching) -> None:
-    rows = fetching.hold(2000)
-    fetching.prefetch.wants_more()
-    for _ in range(1000):
-        rows.row_completed()
-    fetching.clock.now += 1.0
-    # A thousand rows a second: a quarter of a second's worth.
-    assert not fetching.prefetch.wants_more()
-    for _ in range(750):
-        rows.row_completed()
-    assert fetching.woken == 0
-    rows.row_completed()
-    assert fetching.woken == 1
-    fetching.clock.now += 100.0
-    # Since then they were slow.
-    assert not fetching.prefetch.wants_more()
 
 
 def test_rows_of_an_evaluation_that_waits_do_not_count(fetching: Fetching) -> None:
