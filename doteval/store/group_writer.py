@@ -6,8 +6,7 @@
      ▲ blocks while too many wait      │
      └─────────────────────────────────┘ retries for ever while the store is unavailable
 
-Unless results are rare, the first of a group waits a moment for others, since a transaction costs as much as about
-thirty results.
+While one transaction runs, the results of the next group come together.
 """
 
 from __future__ import annotations
@@ -33,15 +32,6 @@ OnCommit = Callable[[float], None]
 _LOG = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 5.0
-# How long the first result of a group waits for others, at a rate of results. At the lower rate it waits longer, except
-# for the last result of a row task, which would keep the task unacknowledged. Rare results are stored at once, since a
-# result that is not stored yet is computed again if the process dies.
-_LINGER_SECONDS = 0.05
-_FREQUENT_PER_SECOND = 150
-_LONG_LINGER_SECONDS = 0.25
-_OCCASIONAL_PER_SECOND = 12
-# The rate is measured over at least so long: rows that begin together end together, which is no lasting rate.
-_RATE_SECONDS = 0.25
 
 
 @dataclass(slots=True)
@@ -83,12 +73,6 @@ class GroupWriter:
         self._room = threading.Condition(lock)
         self._settled_some = threading.Condition(lock)
         self._put = 0
-        # Two counts of results: those that a `flush` waits for, and those up to the last one of a row task.
-        self._awaited = 0
-        self._last_of_task = 0
-        # A time and the number of results put by then, and how long a group waits at the rate since that time.
-        self._mark = time.monotonic(), 0
-        self._linger = 0.0
         self._settled = 0
         self._closed = False
         self._unheard: BaseException | None = None
@@ -119,12 +103,11 @@ class GroupWriter:
         """The number of results that are put and not settled yet."""
         return self._put - self._settled
 
-    def put(self, result: NewResult, on_stored: OnStored | None = None, *, last: bool = False) -> None:
+    def put(self, result: NewResult, on_stored: OnStored | None = None) -> None:
         """Give the writer a result to store. Blocks while too many wait.
 
         on_stored: called on the writer's thread, with None when the result is committed, or with the error that
             prevents it for good.
-        last: whether it is the last result that its row task waits for.
 
         Raises RuntimeError: the writer is closed, or its thread has died.
         """
@@ -138,10 +121,7 @@ class GroupWriter:
                 raise RuntimeError("the writer of results is closed")
             self._waiting.append(_Entry(result, on_stored))
             self._put += 1
-            if last:
-                self._last_of_task = self._put
-            # The writer sleeps until the first result, and then until a group is full or its waiting time is over.
-            if len(self._waiting) in (1, self._group) or (last and self._linger > _LINGER_SECONDS):
+            if len(self._waiting) == 1:
                 self._arrived.notify()
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -151,8 +131,7 @@ class GroupWriter:
         and could not be stored.
         """
         with self._settled_some:
-            goal = self._awaited = self._put
-            self._arrived.notify()
+            goal = self._put
             self._settled_some.wait_for(lambda: self._settled >= goal or self._fatal_error is not None, timeout)
             self._check_alive()
             if self._unheard is not None:
@@ -184,8 +163,6 @@ class GroupWriter:
             while True:
                 with self._arrived:
                     self._arrived.wait_for(lambda: self._waiting or self._closed)
-                    if linger := self._linger_now():
-                        self._arrived.wait_for(self._is_time, linger)
                     group = [self._waiting.popleft() for _ in range(min(self._group, len(self._waiting)))]
                     self._room.notify_all()
                 if not group:
@@ -202,20 +179,6 @@ class GroupWriter:
                     entry.failure = entry.failure or error
                 self._room.notify_all()
             self._settle(group)
-
-    def _linger_now(self) -> float:
-        """Seconds that the next group waits, by the recent rate of results."""
-        since, before = self._mark
-        seconds = time.monotonic() - since
-        if seconds >= _RATE_SECONDS:
-            self._linger = linger_at(self._put - before, seconds)
-            self._mark = since + seconds, self._put
-        return self._linger
-
-    def _is_time(self) -> bool:
-        """Whether to store the waiting results at once: the group is full, or a caller waits for them."""
-        awaited = self._awaited if self._linger <= _LINGER_SECONDS else max(self._awaited, self._last_of_task)
-        return len(self._waiting) >= self._group or self._closed or self._settled < awaited
 
     def _settle(self, group: Sequence[_Entry]) -> None:
         for entry in group:
@@ -260,17 +223,6 @@ class GroupWriter:
         if self._last_error is None:
             _LOG.warning("results wait, because %s", message)
         self._last_error = message
-
-
-def linger_at(results: int, seconds: float) -> float:
-    """Seconds that a group waits after `results` came in `seconds`; 0 if each result is stored at once.
-
-    >>> [linger_at(results, 1.0) for results in (200, 50, 5)]
-    [0.05, 0.25, 0.0]
-    """
-    if results >= _FREQUENT_PER_SECOND * seconds:
-        return _LINGER_SECONDS
-    return _LONG_LINGER_SECONDS if results >= _OCCASIONAL_PER_SECOND * seconds else 0.0
 
 
 def _can_pass(error: BaseException) -> bool:

@@ -39,7 +39,7 @@ from doteval.errors import UnstorableValueError
 from doteval.store.bulk_insert import BulkInsert, among, among_given, numbers_given
 from doteval.store.counters import add_to_counters, count_spent_again
 from doteval.store.engine import Database, insert_into
-from doteval.store.statements import Prepared, PreparedQuery
+from doteval.store.statements import Prepared
 from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE
 
 
@@ -106,7 +106,7 @@ def _rows_and_results(dialect: str) -> CompoundSelect[Any]:
 
 
 # For the rows with the given `indexes`: their keys, and then the samples that have a result.
-_ROWS_AND_RESULTS = PreparedQuery(_rows_and_results)
+_ROWS_AND_RESULTS = Prepared(_rows_and_results)
 
 
 def _insert_lone(dialect: str) -> ClauseElement:
@@ -305,7 +305,7 @@ def _wanted(
     indexes = numbers_given(connection.dialect.name, sorted({result.key[1] for result in results}))
     keys: dict[int, str] = {}
     known: dict[Key, bool] = {}
-    for index, key, sample, retry in _ROWS_AND_RESULTS.lines(connection, evaluation=evaluation_id, indexes=indexes):
+    for index, key, sample, retry in _ROWS_AND_RESULTS.run(connection, evaluation=evaluation_id, indexes=indexes):
         if key is not None:
             keys[index] = key
         else:

@@ -30,7 +30,7 @@ from doteval.errors import NotFoundError, UnstorableValueError
 from doteval.store.bulk_insert import BulkInsert, among
 from doteval.store.counters import add_to_counters, remove_results
 from doteval.store.engine import Database, insert_into
-from doteval.store.statements import Prepared, PreparedQuery
+from doteval.store.statements import Prepared
 from doteval.store.tables import EVALUATION, RESULT, ROW
 
 # A range of pending rows may have gaps of finished rows, but spans at most this many times its size.
@@ -152,7 +152,7 @@ class Rows:
         """
         within = {"evaluation": evaluation_id, "first": first, "last": last}
         with self._database.read() as connection:
-            lines = _PENDING.lines(connection, **within)
+            lines = _PENDING.run(connection, **within)
             epochs = lines[0][-1] if lines else self._epochs(connection, evaluation_id)
             known = (
                 {(line.row_index, line.sample) for line in connection.execute(_FINISHED, within)}
@@ -382,7 +382,7 @@ _COUNT_PENDING_FROM = select(
     )
     .scalar_subquery()
 ).where(EVALUATION.c.id == bindparam("evaluation"))
-_PENDING = PreparedQuery(
+_PENDING = Prepared(
     lambda _: (
         select(ROW.c.row_index, ROW.c.key, ROW.c.content, EVALUATION.c.epochs)
         .join(EVALUATION, EVALUATION.c.id == ROW.c.evaluation_id)

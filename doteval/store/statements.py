@@ -3,23 +3,18 @@
 Around a statement that takes SQLite 10 µs, SQLAlchemy spends 30 µs in a loop and about 100 µs when results are rare and
 its code has left the processor's caches. These statements skip its work: the driver converts parameters and results,
 and raises its own errors.
-
-For each row of a result the SQLite driver releases the GIL and waits to get it back, while evaluation code runs. So a
-query of many rows returns them as one JSON text.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-import orjson
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.sql.expression import ClauseElement, CompoundSelect
+from sqlalchemy.sql.expression import ClauseElement
 
 # Parameters are ":name" for SQLite and "%(name)s" for psycopg.
 _SQLITE = sqlite.dialect(paramstyle="named")
@@ -58,27 +53,3 @@ class Prepared:
     @cached_property
     def _postgres(self) -> str:
         return str(self._make("postgresql").compile(dialect=POSTGRES, column_keys=self._columns))
-
-
-class PreparedQuery:
-    """A compiled query for many rows of integers and text; `make` builds it for "sqlite" or "postgresql"."""
-
-    def __init__(self, make: Callable[[str], Select[Any] | CompoundSelect[Any]]) -> None:
-        self._by_line = Prepared(make)
-        self._as_one = Prepared(lambda dialect: _as_one(make(dialect)))
-
-    def lines(self, connection: Connection, **parameters: Any) -> list[Any]:
-        """Execute it. Returns the rows in the query's order, each a sequence of its columns."""
-        if connection.dialect.name == "sqlite":
-            try:
-                ((text,),) = self._as_one.run(connection, **parameters)
-                return list(orjson.loads(text))
-            except sqlite3.DataError:
-                # The rows exceed SQLite's longest text of a billion bytes.
-                pass
-        return self._by_line.run(connection, **parameters)
-
-
-def _as_one(query: Select[Any] | CompoundSelect[Any]) -> Select[Any]:
-    lines = query.subquery()
-    return select(func.json_group_array(func.json_array(*lines.c)))

@@ -8,7 +8,6 @@ worker process imports.
 
 from __future__ import annotations
 
-import gc
 import sys
 
 from celery.concurrency import get_implementation
@@ -30,8 +29,6 @@ def main() -> None:
         without_mingle=True,
     )
     worker.start()
-    # The process ends now, so collecting garbage would be wasted time.
-    gc.freeze()
     sys.exit(worker.exitcode)
 
 

@@ -50,7 +50,7 @@ class RowTaskCompletion:
 
     def record(self, row: Row, outcome: Outcome) -> None:
         """A row has completed: hand its result to the writer."""
-        last = self._prefetched.row_completed()
+        self._prefetched.row_completed()
         with self._lock:
             self._unstored += 1
             self._rows += 1
@@ -63,7 +63,7 @@ class RowTaskCompletion:
             # The store counts the usage of one execution once, also if the process dies before it knows of the commit.
             self._usage_journal.ended(self._usage_scope_of(row), execution)
         new = NewResult(self._evaluation_id, row, outcome, execution)
-        self._writer.put(new, functools.partial(self._stored, row, outcome), last=last)
+        self._writer.put(new, functools.partial(self._stored, row, outcome))
 
     def ended(self, cut: BaseException | None) -> None:
         """One assignment has ended; `cut` is what ended it before its last row, None if nothing did."""

@@ -37,11 +37,10 @@ class PrefetchedRows:
         self._prefetch.add(self._evaluation, rows - self._rows, at_once)
         self._rows = rows
 
-    def row_completed(self) -> bool:
-        """Count a row that has completed. Returns whether it was the last one."""
+    def row_completed(self) -> None:
+        """Count a row that has completed."""
         self._rows -= 1
         self._prefetch.remove(self._evaluation)
-        return self._rows <= 0
 
 
 class Prefetch:

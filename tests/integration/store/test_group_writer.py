@@ -18,9 +18,7 @@ from doteval.core.experiments import Counts, Evaluation
 from doteval.core.results import RowStatus, Score, Usage
 from doteval.errors import StoreError
 from doteval.store import GroupWriter, NewResult, Store, engine
-from doteval.store import group_writer as writer_module
 from doteval.store.engine import Database
-from doteval.store.group_writer import linger_at
 from doteval.store.result_rows import EncodedResult
 from tests.support.store_workload import begin, counted, done, in_threads, results, rows
 
@@ -120,36 +118,6 @@ def test_waiting_results_are_written_in_one_group(store: Store, monkeypatch: pyt
     assert barrier.groups == [1, 20, 10]
     assert _finished(store, evaluation) == 31
     assert writer.close()
-
-
-@pytest.mark.parametrize(
-    ("count", "seconds", "linger"),
-    [(0, 0.1, 0.0), (11, 1.0, 0.0), (6, 0.5, 0.25), (149, 1.0, 0.25), (150, 1.0, 0.05), (500, 0.1, 0.05)],
-)
-def test_how_long_a_group_waits_for_others(count: int, seconds: float, linger: float) -> None:
-    assert linger_at(count, seconds) == pytest.approx(linger)
-
-
-def test_the_last_result_of_a_row_task_is_stored_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluation = begin(store, 5)
-    monkeypatch.setattr(writer_module, "_RATE_SECONDS", 0.0)
-    # Longer than any wait of the test: a result that is stored before has another reason for it.
-    monkeypatch.setattr(writer_module, "linger_at", lambda *_: _WAIT_SECONDS * 10)
-    barrier = WriteBarrier(store, monkeypatch)
-    barrier.open.set()
-    heard = Heard()
-    writer = GroupWriter(store, None)
-    first, second, third, fourth, fifth = results(evaluation, rows(5))
-    writer.put(first, heard)
-    writer.put(second, heard)
-    writer.put(third, heard, last=True)
-    heard.wait(3)
-    writer.put(fourth, heard, last=True)
-    heard.wait(4)
-    writer.put(fifth, heard)
-    assert barrier.groups == [3, 1]
-    assert writer.close()
-    assert barrier.groups == [3, 1, 1]
 
 
 def test_put_blocks_while_too_many_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

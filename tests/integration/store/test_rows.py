@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from itertools import islice, pairwise
 
 import pytest
@@ -53,19 +52,6 @@ def test_any_number_of_rows_and_results_comes_back(store: Store, count: int) -> 
     assert store.results.write(results(evaluation, given[1:3]), None) == 2
     assert store.results.write(results(evaluation, given), None) == count - 2
     assert store.rows.pending(evaluation.id, 0, count) == []
-
-
-def test_rows_longer_together_than_any_text_of_sqlite(sqlite_store: Store) -> None:
-    evaluation = begin(sqlite_store)
-    given = [Row(index, f"k{index}", {"text": "x" * 1000}) for index in range(5)]
-    sqlite_store.rows.add(evaluation.id, given)
-    with sqlite_store._database.read() as connection:
-        driver = connection.connection.dbapi_connection
-        assert isinstance(driver, sqlite3.Connection)
-        driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 4000)
-        with pytest.raises(sqlite3.DataError):
-            driver.execute("SELECT json_group_array(content) FROM row").fetchall()
-    assert sqlite_store.rows.pending(evaluation.id, 0, 9) == given
 
 
 def test_a_value_that_cannot_be_stored_names_row_and_column_but_no_content(store: Store) -> None:
