@@ -14,6 +14,7 @@ from doteval.pytest_runtime.evaluation_setup import fixture_definitions
 from doteval.pytest_runtime.items import EvaluationItem
 from doteval.pytest_runtime.load_timer import Load, Stats
 from doteval.runner.assignments import LoadFailedError
+from doteval.runner.error_classes import describe, skip_reason
 from doteval.store import EVALUATION_FILES, Store
 
 logger = logging.getLogger("doteval.worker")
@@ -83,14 +84,15 @@ class LoadRecorder:
         """Record that this process cannot run an evaluation, whose fixtures cannot be set up."""
         if evaluation_id not in self._failed_for:
             self._failed_for.add(evaluation_id)
-            cause = error.__cause__
+            cause = error.__cause__ or error
+            reason = skip_reason(cause) if error.skipped else describe(cause)
             self._store.loads.begin(
                 self._worker_id,
                 "fixtures",
                 error.item.evaluation_path,
                 0.0,
                 # A skip is no error, and its type no news.
-                error=str(cause) if error.skipped else f"{type(cause).__name__}: {cause}",
+                error=reason.message if error.skipped else f"{reason.type}: {reason.message}",
                 failure=LoadFailureKind.SKIPPED if error.skipped else LoadFailureKind.ERROR,
                 evaluation_id=evaluation_id,
             )

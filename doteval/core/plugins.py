@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from doteval.core.error_leaves import in_one_line
 from doteval.errors import NotFoundError, UsageError
 
 
@@ -61,7 +62,7 @@ class Plugins:
         except Exception as error:
             package = announced.dist.name if announced.dist else announced.module
             raise UsageError(
-                f"the {self.kind} {name!r} of the package {package} cannot be loaded: {type(error).__name__}: {error}",
+                f"the {self.kind} {name!r} of the package {package} cannot be loaded: {in_one_line(error)}",
                 remedy=f"Repair or remove the package {package}.",
             ) from error
         self._registered[name] = value

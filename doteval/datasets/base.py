@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from doteval.core.error_leaves import leaves
 from doteval.errors import DatasetError, DotEvalError
 
 
@@ -59,7 +60,7 @@ class Dataset(ABC):
             raise
         except Exception as error:
             raise DatasetError(
-                f"{self.description} raised {type(error).__name__} after {count} rows",
+                f"{self.description} raised {type(leaves(error)[0]).__name__} after {count} rows",
                 remedy="The error's cause says where.",
             ) from error
 

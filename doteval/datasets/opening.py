@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from doteval.core.error_leaves import leaves
 from doteval.core.plugins import did_you_mean
 from doteval.datasets.base import Dataset, IterableDataset
 from doteval.datasets.files import FileDataset, open_file
@@ -99,7 +100,7 @@ def _open_callable(source: Any, base: Path | None, depth: int) -> Dataset:
     except DatasetError:
         raise
     except Exception as error:
-        raise DatasetError(f"the dataset function {name} raised {type(error).__name__}") from error
+        raise DatasetError(f"the dataset function {name} raised {type(leaves(error)[0]).__name__}") from error
     if inspect.iscoroutine(made):
         made.close()
         raise DatasetError(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from doteval.core.error_leaves import in_one_line
 from doteval.core.plugins import Plugins
 from doteval.errors import UsageError
 from doteval.providers.handles import ModelProvider
@@ -36,7 +37,7 @@ def model_provider(name: str) -> ModelProvider:
             provider = found()
         except Exception as error:
             raise UsageError(
-                f"the model provider {name!r} cannot be made: {type(error).__name__}: {error}",
+                f"the model provider {name!r} cannot be made: {in_one_line(error)}",
                 remedy="It has to be a model provider, or a class or function without arguments that returns one.",
             ) from error
     if not callable(getattr(provider, "setup", None)):

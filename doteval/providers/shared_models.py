@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from doteval.core.error_leaves import in_one_line
 from doteval.core.plugins import did_you_mean
 from doteval.errors import NotFoundError, ResourceError
 from doteval.providers.handles import ModelHandle, ModelProvider
@@ -173,7 +174,7 @@ class ModelProviders:
                 await resource.handle.result().teardown()
         except Exception as error:
             logger.exception("the model %s could not be torn down", resource.describe())
-            self._failures.append(f"{resource.describe()}: {type(error).__name__}: {error}")
+            self._failures.append(f"{resource.describe()}: {in_one_line(error)}")
 
 
 class SharedProvider:

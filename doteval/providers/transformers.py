@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from doteval.core.error_leaves import in_one_line
 from doteval.core.histogram import Latency
 from doteval.core.metering import current_meter
 from doteval.core.results import Usage
@@ -120,9 +121,8 @@ def _load(spec: str, config: dict[str, Any]) -> Any:
     try:
         return transformers.pipeline(model=spec, **settings)
     except Exception as error:
-        first_line = (str(error).splitlines() or [""])[0]
         raise ResourceError(
-            f"the transformers pipeline of {spec!r} cannot be loaded: {type(error).__name__}: {first_line}",
+            f"the transformers pipeline of {spec!r} cannot be loaded: {in_one_line(error)}",
             remedy=f"Try it by itself: transformers.pipeline(model={spec!r}, ...). If a package is missing: {_EXTRA}.",
         ) from error
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from doteval.core.error_leaves import in_one_line
 from doteval.core.metering import current_meter, metering
 from doteval.core.results import Usage
 from doteval.pytest_runtime.items import EvaluationItem
@@ -38,7 +39,7 @@ class Load:
         try:
             stats = get_stats()
         except Exception as error:  # noqa: BLE001 - a broken get_stats must not cost the rows
-            return {"get_stats failed": f"{type(error).__name__}: {error}"}
+            return {"get_stats failed": in_one_line(error)}
         return stats if isinstance(stats, str | Mapping) else None
 
 

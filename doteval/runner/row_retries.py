@@ -18,7 +18,7 @@ from doteval.core.results import ErrorClass, Usage
 from doteval.core.run_config import RunConfig
 from doteval.errors import UsageError
 from doteval.runner.error_classes import classify, ends_command
-from doteval.runner.timeouts import Expired, timed_out, within
+from doteval.runner.timeouts import is_expiry, timed_out, within
 
 _LONGEST_PAUSE = 60.0
 
@@ -134,14 +134,16 @@ async def _within_async(function: Callable[..., Any], arguments: Mapping[str, An
     try:
         async with deadline:
             return await _tried_async(function, arguments, policy)
-    except Expired as expired:
-        # It never awaited, and the loop watchdog has interrupted it.
-        raise timed_out(policy.timeout) from expired.__context__
     except TimeoutError as error:
         # A TimeoutError that the evaluation raises itself is not the row's timeout.
         if not deadline.expired():
             raise
         raise timed_out(policy.timeout) from error
+    except BaseException as error:
+        if not is_expiry(error):
+            raise
+        # It never awaited, and the loop watchdog has interrupted it.
+        raise timed_out(policy.timeout) from error.__context__
 
 
 async def _tried_async(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Any:

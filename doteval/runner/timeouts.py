@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TypeVar
 
+from doteval.core.error_leaves import leaves
 from doteval.errors import RowTimeoutError
 
 Value = TypeVar("Value")
@@ -39,8 +40,15 @@ def within(seconds: float | None, function: Callable[[], Value], *, what: str = 
         return function()
     try:
         return _with_alarm(seconds, function) if _has_alarm() else _with_watchdog(seconds, function)
-    except Expired as expired:
-        raise timed_out(seconds, what) from expired.__context__
+    except BaseException as error:
+        if not is_expiry(error):
+            raise
+        raise timed_out(seconds, what) from error.__context__
+
+
+def is_expiry(error: BaseException) -> bool:
+    """Whether a call was interrupted. If the interruption hit a task of a TaskGroup, it comes in a group."""
+    return any(isinstance(leaf, Expired) for leaf in leaves(error))
 
 
 def interrupt(thread_id: int) -> None:

@@ -19,6 +19,7 @@ from celery.concurrency.prefork import TaskPool as PreforkPool
 
 from doteval.broker.celery_app import consume_whole_queues
 from doteval.broker.redis_transport import fetch_while
+from doteval.core.error_leaves import in_one_line
 from doteval.core.exit_codes import UNEXPECTED
 from doteval.core.states import WorkerEnd
 from doteval.errors import DotEvalError, UsageError
@@ -116,8 +117,7 @@ def _or_leave(options: WorkerOptions) -> Callable[[Callable[..., None]], Callabl
                 begin(*args, **kwargs)
             except Exception as error:
                 logger.exception("this worker process could not start, which doteval did not expect")
-                what = f"{type(error).__name__}: {error}".removesuffix(": ")
-                write_start_report(options.journals, StartReport(failure=what))
+                write_start_report(options.journals, StartReport(failure=in_one_line(error)))
                 os._exit(UNEXPECTED)
 
         return begin_or_leave

@@ -18,6 +18,7 @@ from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.heartbeat import Heartbeat
 from doteval.core.client_config import configure_clients
+from doteval.core.error_leaves import in_one_line
 from doteval.core.exit_codes import RECYCLED
 from doteval.core.metering import observe_usage
 from doteval.core.queues_and_devices import DEVICES_VARIABLE
@@ -262,7 +263,7 @@ def _versions() -> dict[str, str]:
 
 
 def _unexpected(error: BaseException) -> DotEvalError:
-    wrapped = EvaluationFileError(f"the embedded pytest session failed: {type(error).__name__}: {error}")
+    wrapped = EvaluationFileError(f"the embedded pytest session failed: {in_one_line(error)}")
     wrapped.__cause__ = error
     return wrapped
 

@@ -82,7 +82,7 @@ FAILED = {
     "interrupt": "KeyboardInterrupt",
     "generator exit": "GeneratorExit",
     "odd": "Odd",
-    "group": "ExceptionGroup",
+    "group": "ValueError",
     "recursion": "RecursionError",
     "fail": "Failed",
     "nothing": "InvalidResultError",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+from doteval.core.error_leaves import in_one_line
 from doteval.errors import ResourceError
 from doteval.providers.server import keeper
 from doteval.providers.server.directory import ServerDirectory, ServerSettings
@@ -162,7 +163,7 @@ class ServerConnection:
             self._update(ServerStatus(state=ServerState.FAILED, failure=error.message), error)
         except Exception as error:
             logger.exception("the connection to the server %s failed", self._name)
-            self._update(ServerStatus(state=ServerState.FAILED, failure=f"{type(error).__name__}: {error}"))
+            self._update(ServerStatus(state=ServerState.FAILED, failure=in_one_line(error)))
 
     def _connected(self) -> socket.socket:
         with self._directory.locked():

@@ -86,7 +86,6 @@ def test_times_are_those_of_the_call(run: Run) -> None:
         GeneratorExit("g"),
         asyncio.CancelledError("mine"),
         StopAsyncIteration("stop"),
-        BaseExceptionGroup("several", [ValueError("a"), SystemExit("b")]),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -99,6 +98,13 @@ def test_an_error_of_a_row_fails_the_row(run: Run, error: BaseException) -> None
     assert outcome.error.error_class is ErrorClass.EVALUATION
     assert "raise left.pop(0)" in outcome.error.traceback
     assert outcome.scores == ()
+
+
+def test_an_exception_group_fails_the_row_with_the_errors_in_it(run: Run) -> None:
+    error = run(raising(BaseExceptionGroup("several", [ValueError("a"), SystemExit("b")]))).error
+    assert error is not None
+    assert (error.type, error.message) == ("ValueError", "a (also SystemExit: b)")
+    assert "several (2 sub-exceptions)" in error.traceback
 
 
 def test_stop_iteration_does_not_end_an_iterating_caller() -> None:

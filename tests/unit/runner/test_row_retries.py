@@ -33,6 +33,33 @@ def test_after_the_last_retry_the_row_keeps_the_original_error(run: Run) -> None
     assert "raise left.pop(0)" in outcome.error.traceback
 
 
+HIDING = {
+    "in a group": lambda error: ExceptionGroup("tasks", [error]),
+    "in groups": lambda error: ExceptionGroup("tasks", [error, ExceptionGroup("more tasks", [TimeoutError()])]),
+    "as a cause": lambda error: _raised_from(RuntimeError("the judge failed"), error),
+    "as a cause in a group": lambda error: ExceptionGroup("tasks", [_raised_from(KeyError("reply"), error)]),
+}
+
+
+def _raised_from(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("hiding", HIDING)
+def test_a_connection_error_that_another_error_hides_is_retried(run: Run, hiding: str) -> None:
+    function = raising(HIDING[hiding](ConnectionResetError("1")), HIDING[hiding](ConnectionResetError("2")))
+    assert run(function, RETRYING).status is RowStatus.DONE
+    assert function.calls == 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("hiding", HIDING)
+def test_an_evaluation_error_that_another_error_hides_is_not_retried(run: Run, hiding: str) -> None:
+    function = raising(HIDING[hiding](ValueError("no")))
+    assert run(function, RETRYING).status is RowStatus.FAILED
+    assert function.calls == 1  # type: ignore[attr-defined]
+
+
 def test_errors_of_the_evaluation_are_not_retried(run: Run) -> None:
     function = raising(ValueError("no"))
     assert run(function, RETRYING).status is RowStatus.FAILED

@@ -12,6 +12,7 @@ import pytest
 
 from doteval.core.results import ErrorClass, Outcome, RowStatus
 from doteval.runner.calls import CallPolicy, call, call_async
+from doteval.runner.timeouts import Expired
 from tests.support.eval_calls import NEVER, SCORE, Run, raising
 
 
@@ -56,6 +57,25 @@ def test_a_sync_row_that_takes_too_long_on_the_main_thread_and_on_another() -> N
         expect_timeout(pool.submit(call, spin, {}, SHORT).result())
         # Nothing is left that interrupts the next row.
         assert pool.submit(call, lambda: SCORE, {}, SHORT).result().status is RowStatus.DONE
+
+
+def test_a_task_of_a_sync_row_that_takes_too_long() -> None:
+    async def spin() -> None:
+        while True:
+            time.sleep(0.01)  # noqa: ASYNC251 - it hangs
+
+    async def tasks() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(spin())
+
+    # The interruption arrives in an exception group.
+    expect_timeout(call(lambda: asyncio.run(tasks()), {}, SHORT))
+
+
+def test_an_interruption_in_a_group_is_a_row_timeout(run: Run) -> None:
+    outcome = run(raising(BaseExceptionGroup("tasks", [Expired()])), CallPolicy(timeout=30))
+    assert outcome.error is not None
+    assert (outcome.error.type, outcome.error.message) == ("RowTimeoutError", "the row took longer than 30 s")
 
 
 def test_a_row_in_time_is_not_touched(run: Run) -> None:
