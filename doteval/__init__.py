@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from doteval.local.run import run
     from doteval.providers.handles import ModelHandle, ModelProvider
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DotEvalError",
