@@ -73,7 +73,8 @@ def ingest_dataset(
     Raises ChangedError: when a row differs from the stored one, without `allow_changed`
     """
     known = retry(lambda: store.rows.dataset_state(evaluation.id))
-    if known.complete and known.fingerprint is not None and known.fingerprint == dataset.fingerprint:
+    fingerprint = _fingerprint(evaluation, dataset)
+    if known.complete and known.fingerprint is not None and known.fingerprint == fingerprint:
         return
     count = 0
     records = dataset.rows()
@@ -94,8 +95,14 @@ def ingest_dataset(
         retry(lambda: store.rows.truncate(evaluation.id, count))
     # A stored fingerprint says that the whole dataset is stored and need not be read again.
     total = count if whole else max(count, known.rows)
-    fingerprint = dataset.fingerprint if whole else None
-    retry(lambda: store.rows.set_total(evaluation.id, total, complete=True, fingerprint=fingerprint))
+    stored = fingerprint if whole else None
+    retry(lambda: store.rows.set_total(evaluation.id, total, complete=True, fingerprint=stored))
+
+
+def _fingerprint(evaluation: Evaluation, dataset: Dataset) -> str | None:
+    # Only the columns of the evaluation are stored: with others, the dataset has to be read again.
+    content = dataset.fingerprint
+    return None if content is None else f"{content} {','.join(evaluation.spec.columns)}"
 
 
 def _chunks(records: Iterator[Any], evaluation: Evaluation) -> Iterator[list[Row]]:

@@ -68,7 +68,9 @@ class Dataset(ABC):
 class IterableDataset(Dataset):
     """The rows of an iterable: a list, a generator, a registered dataset, a Hugging Face dataset.
 
-    `again` makes a new iterable, if `source` can be iterated only once.
+    `by_name`: whether the rows have their values by the names in `columns`. The rows of other datasets may be tuples,
+    which fill the parameters by position, whatever the columns' names. `again` makes a new iterable, if `source` can
+    be iterated only once.
     """
 
     def __init__(
@@ -77,11 +79,13 @@ class IterableDataset(Dataset):
         *,
         description: str,
         columns: Sequence[str] | None = None,
+        by_name: bool = False,
         length: int | None = None,
         fingerprint: str | None = None,
         again: Callable[[], Iterable[Any]] | None = None,
     ) -> None:
         self.columns = columns
+        self.by_name = by_name
         self.num_rows = length
         self.description = description
         self.fingerprint = fingerprint

@@ -10,7 +10,8 @@ def row_values(columns: tuple[str, ...], record: Any) -> dict[str, Any]:
     """The values of one row by column.
 
     A tuple or list maps by position, and further values are ignored. A dict or other mapping maps by key, and a missing
-    key gives None. Anything else is the value of the only column.
+    key gives None. Anything else is the value of the only column. A row of a NumPy array maps by position if there are
+    several columns, and a row of a structured one by field.
 
     >>> row_values(("text", "label"), ("hello", 1, "ignored"))
     {'text': 'hello', 'label': 1}
@@ -28,6 +29,11 @@ def row_values(columns: tuple[str, ...], record: Any) -> dict[str, Any]:
     # Checked after tuples and lists: the check for a mapping is slower, and this runs for each row.
     if isinstance(record, Mapping):
         return {column: record.get(column) for column in columns}
+    if type(record).__module__ == "numpy" and hasattr(record, "dtype"):
+        if record.ndim == 0 and record.dtype.names:
+            return {column: record[column] if column in record.dtype.names else None for column in columns}
+        if record.ndim and len(columns) > 1:
+            return row_values(columns, tuple(record))
     if len(columns) == 1:
         return {columns[0]: record}
     raise ValueError(

@@ -350,3 +350,14 @@ def test_everything_that_needs_the_store_goes_through_retry(store: Store, evalua
     # The state of the dataset, the rows, and their count.
     assert len(calls) == 3
     assert stored(store, evaluation) == records(1500)
+
+
+def test_other_columns_are_read_though_the_dataset_is_the_same(store: Store, evaluation: Evaluation) -> None:
+    dataset = Versioned([{"text": "a", "expected": 1, "hint": "h"}], "v1")
+    take(store, evaluation, dataset)
+    take(store, evaluation, dataset)
+    assert dataset.read == 1
+    spec = EvaluationSpec("eval_it.py", "eval_it", ("text", "hint"), {"eval_it.py": "1"})
+    changed = store.evaluations.begin(evaluation.experiment, spec, allow_changed=True)
+    take(store, changed, dataset, allow_changed=True)
+    assert [row.values for row in store.rows.pending(changed.id, 0, 9)] == [{"text": "a", "hint": "h"}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict, namedtuple
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -190,25 +191,104 @@ class TestFrames:
             def __len__(self):
                 return 1
 
-            def iter_rows(self):
-                yield (1, 2)
+            def __init__(self, rows):
+                self._rows = rows
 
-        assert list(open_dataset(Frame()).rows()) == [{"a": 1, "b": 2}]
+            def select(self, names):
+                return Frame([{name: row[name] for name in names} for row in self._rows])
+
+            def iter_rows(self):
+                return (tuple(row.values()) for row in self._rows)
+
+        frame = Frame([{"a": 1, "b": 2}])
+        assert list(open_dataset(frame).rows()) == [{"a": 1, "b": 2}]
+        assert list(open_dataset(frame, columns=("b",)).rows()) == [{"b": 2}]
+
+    def test_a_column_that_is_there_twice_is_refused_if_it_is_asked_for(self):
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame([["q", "right", "wrong"]], columns=["q", "answer", "answer"])
+        for columns in (None, ("answer",), ("q", "answer")):
+            with pytest.raises(
+                DatasetError, match="the data frame has the column 'answer' twice: columns 2 and 3 of 3"
+            ):
+                open_dataset(frame, columns=columns)
+        assert list(open_dataset(frame, columns=("q",)).rows()) == [{"q": "q"}]
+        # Names become text.
+        with pytest.raises(DatasetError, match="'1' twice"):
+            open_dataset(pandas.DataFrame([[1, 2]], columns=[1, "1"]))
+
+    def test_a_frame_that_a_function_returns_is_checked_too(self):
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame({"text": ["a"]})
+        with pytest.raises(ColumnError, match="the data frame has no column 'txt'"):
+            open_dataset(lambda: frame, columns=("txt",))
+
+    def test_columns_that_are_not_asked_for_are_not_read(self):
+        pandas = pytest.importorskip("pandas")
+
+        class Unread(pandas.api.extensions.ExtensionArray):
+            dtype = pandas.arrays.NumpyExtensionArray._from_sequence([1]).dtype
+
+            def __len__(self):
+                return 1
+
+            def copy(self):
+                return self
+
+            def __getitem__(self, item):
+                raise AssertionError("was read")
+
+        frame = pandas.DataFrame({"a": [1], "b": pandas.Series(Unread())})
+        assert list(open_dataset(frame, columns=("a",)).rows()) == [{"a": 1}]
+
+
+class TestNumpy:
+    def test_rows_map_by_position(self):
+        dataset = open_dataset(numpy.array([[1, 2, 3], [4, 5, 6]]), columns=("a", "b"))
+        assert dataset.length == 2
+        assert [row_values(("a", "b"), row) for row in dataset.rows()] == [{"a": 1, "b": 2}, {"a": 4, "b": 5}]
+        with pytest.raises(ValueError, match="tuple of 3, and the columns a, b, c, d need 4"):
+            row_values(("a", "b", "c", "d"), next(dataset.rows()))
+
+    def test_a_row_is_the_value_of_the_only_column(self):
+        images = numpy.arange(8).reshape(2, 2, 2)
+        values = [row_values(("image",), row)["image"] for row in open_dataset(images).rows()]
+        assert [value.tolist() for value in values] == images.tolist()
+        assert row_values(("n",), numpy.int64(3)) == {"n": 3}
+
+    def test_a_structured_array_maps_by_field(self):
+        rows = numpy.array([(1, "x"), (2, "y")], dtype=[("a", "i4"), ("b", "U1")])
+        dataset = open_dataset(rows, columns=("b", "a"))
+        assert dataset.columns == ("a", "b")
+        assert [row_values(("b", "a"), row) for row in dataset.rows()] == [{"b": "x", "a": 1}, {"b": "y", "a": 2}]
+        with pytest.raises(ColumnError, match="no column 'c'"):
+            open_dataset(rows, columns=("a", "c"))
+
+    def test_a_scalar_does_not_fill_two_columns(self):
+        with pytest.raises(ValueError, match="the row is a float64"):
+            row_values(("a", "b"), numpy.float64(1))
 
 
 class HuggingFace:
     """The interface of datasets.Dataset; the package is not installed for the tests."""
 
     features = {"text": "string", "label": "int64"}  # noqa: RUF012
-    column_names = ["text", "label"]  # noqa: RUF012
     num_rows = 2
     _fingerprint = "0123abcd"
+
+    def __init__(self, names=("text", "label"), kind=None):
+        self.column_names = list(names)
+        self.format = {"type": kind}
 
     def __len__(self):
         return 2
 
     def __iter__(self):
-        return iter([{"text": "a", "label": 0}, {"text": "b", "label": 1}])
+        rows = [{"text": "a", "label": 0}, {"text": "b", "label": 1}]
+        return iter([{name: row[name] for name in self.column_names} for row in rows])
+
+    def select_columns(self, names):
+        return HuggingFace(names)
 
 
 class StreamingHuggingFace:
@@ -230,6 +310,15 @@ class TestHuggingFace:
         with pytest.raises(ColumnError) as raised:
             open_dataset(HuggingFace(), columns=("lable",))
         assert raised.value.remedy == "Did you mean 'label'?"
+
+    def test_columns_that_are_not_asked_for_are_not_decoded(self):
+        assert list(open_dataset(HuggingFace(), columns=("label",)).rows()) == [{"label": 0}, {"label": 1}]
+        assert next(open_dataset(HuggingFace()).rows()) == {"text": "a", "label": 0}
+
+    def test_a_transform_has_columns_of_its_own(self):
+        dataset = open_dataset(HuggingFace(kind="custom"), columns=("upper",))
+        assert dataset.columns is None
+        assert next(dataset.rows()) == {"text": "a", "label": 0}
 
     def test_streaming(self):
         dataset = open_dataset(StreamingHuggingFace(), columns=("text",))
