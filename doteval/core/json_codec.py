@@ -1,17 +1,17 @@
 """Encodes values as JSON text and decodes them: the store's form of rows, prompts, responses and scores.
 
 Plain JSON stays plain JSON. Other values become a tagged object, ``{"$type": ..., "value": ...}``: bytes, tuples, sets,
-dates and times, Decimal, complex, enums, dataclass instances, paths, UUIDs, numpy scalars and arrays, floats that are
-not finite, ints beyond 64 bits, mappings whose keys are not text, and text with lone surrogates. Decoding runs no code
-of the user and imports nothing: a dataclass instance or an enum member is restored only if its module is imported
-already, and becomes a mapping with the type's name otherwise.
+dates and times, Decimal, complex, enums, dataclass instances, paths, UUIDs, floats that are not finite, ints beyond 64
+bits, mappings whose keys are not text, text with lone surrogates, and values of NumPy, pandas and Pillow
+(`doteval.core.library_values`). Decoding runs no code of the user and imports none of it: a dataclass instance or an
+enum member is restored only if its module is imported already, and becomes a mapping with the type's name otherwise.
 """
 
 from __future__ import annotations
 
 import base64
 import dataclasses
-import io
+import functools
 import math
 import re
 import sys
@@ -27,9 +27,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import orjson
 
+from doteval.core.library_values import RESTORE, TAG, NoFormError, tag_library_value
 from doteval.errors import UnstorableValueError
-
-TAG = "$type"
 
 # orjson refuses more than 254 levels, and a tag takes up to three.
 _DEEPEST = 80
@@ -140,8 +139,12 @@ def _tagged(value: Any, place: _Place, depth: int) -> Any:
         )
     if isinstance(value, Enum):
         return {TAG: "enum", "name": _type_name(type(value)), "value": _tagged(value.value, place, depth + 1)}
-    if type(value).__module__ == "numpy":
-        return _tagged_numpy(value, place, depth)
+    try:
+        of_library = tag_library_value(value, lambda member, at: _tagged(member, (*place, at), depth + 1))
+    except NoFormError as error:
+        raise UnstorableValueError(f"{error} {_where(place)} cannot be stored", remedy=error.remedy) from error
+    if of_library is not None:
+        return of_library
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -195,22 +198,6 @@ def _tagged_mapping(value: dict[Any, Any], place: _Place, depth: int) -> Any:
         for key, member in value.items()
     ]
     return {TAG: "dict", "value": pairs}
-
-
-def _tagged_numpy(value: Any, place: _Place, depth: int) -> Any:
-    import numpy
-
-    if isinstance(value, numpy.ndarray | numpy.generic) and not value.dtype.hasobject:
-        if isinstance(value, numpy.generic) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
-            return {TAG: "numpy", "name": value.dtype.str, "value": _tagged(value.item(), place, depth + 1)}
-        written = io.BytesIO()
-        numpy.lib.format.write_array(written, numpy.asanyarray(value), allow_pickle=False)
-        kind = "ndarray" if isinstance(value, numpy.ndarray) else "npy"
-        return {TAG: kind, "value": base64.b64encode(written.getvalue()).decode()}
-    raise UnstorableValueError(
-        f"a numpy {type(value).__name__} of Python objects {_where(place)} cannot be stored",
-        remedy="Make it a list (array.tolist()), or give it a dtype.",
-    )
 
 
 def _datetime_value(value: datetime) -> Any:
@@ -271,15 +258,6 @@ def _restore_datetime(tagged: Mapping[str, Any]) -> datetime:
         return moment
 
 
-def _restore_numpy(tagged: Mapping[str, Any]) -> Any:
-    import numpy
-
-    if tagged[TAG] == "numpy":
-        return numpy.dtype(tagged["name"]).type(_untagged(tagged["value"]))
-    array = numpy.lib.format.read_array(io.BytesIO(base64.b64decode(tagged["value"])), allow_pickle=False)
-    return array if tagged[TAG] == "ndarray" else array[()]
-
-
 def _known_type(name: str) -> type[Any] | None:
     """The type of this name, None unless its module is imported already."""
     module, _, path = name.partition(":")
@@ -313,6 +291,12 @@ def _restore_dataclass(tagged: Mapping[str, Any]) -> Any:
     return {TAG: tagged["name"], **fields}
 
 
+def _restore_of_library(
+    restore: Callable[[Mapping[str, Any], Callable[[Any], Any]], Any], tagged: Mapping[str, Any]
+) -> Any:
+    return restore(tagged, _untagged)
+
+
 _RESTORE: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "bytes": lambda tagged: base64.b64decode(tagged["value"]),
     "tuple": lambda tagged: tuple(_members(tagged)),
@@ -334,7 +318,5 @@ _RESTORE: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "PureWindowsPath": lambda tagged: PureWindowsPath(_untagged(tagged["value"])),
     "enum": _restore_enum,
     "dataclass": _restore_dataclass,
-    "numpy": _restore_numpy,
-    "ndarray": _restore_numpy,
-    "npy": _restore_numpy,
+    **{kind: functools.partial(_restore_of_library, restore) for kind, restore in RESTORE.items()},
 }

@@ -221,11 +221,6 @@ def test_an_error_names_place_and_type_of_a_value_only(value: Any, place: str, k
     assert raised.value.remedy
 
 
-def test_arrays_of_objects_cannot_be_stored() -> None:
-    with pytest.raises(UnstorableValueError, match=r"numpy ndarray of Python objects at \['a'\]"):
-        encode_columns({"a": numpy.array([object()])})
-
-
 def test_a_value_that_contains_itself_is_refused() -> None:
     circle: list[Any] = []
     circle.append(circle)

@@ -7,13 +7,16 @@ import gzip
 import io
 import json
 import re
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import numpy
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from doteval.datasets import open_dataset
+from doteval.core.json_codec import decode, encode_columns
+from doteval.datasets import open_dataset, row_values
 from doteval.errors import DatasetError
 
 NAMES = st.lists(st.from_regex(r"[a-z]{1,3}", fullmatch=True), min_size=1, max_size=4, unique=True)
@@ -25,6 +28,26 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
+
+
+MOMENTS = st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1))  # noqa: DTZ001
+KINDS = {
+    "int8()": st.integers(-128, 127),
+    "uint64()": st.integers(0, 2**64 - 1),
+    "float64()": st.floats(allow_nan=False),
+    "string()": TEXT,
+    "binary()": st.binary(max_size=8),
+    "bool_()": st.booleans(),
+    "date32()": st.dates(date(1700, 1, 1), date(2200, 1, 1)),
+    "decimal128(38, 2)": st.decimals(-(10**30), 10**30, places=2),
+    'timestamp("s")': MOMENTS.map(lambda moment: moment.replace(microsecond=0)),
+    'timestamp("us")': MOMENTS,
+    'timestamp("ns")': MOMENTS,
+    'timestamp("us", "Europe/Vienna")': MOMENTS.map(lambda moment: moment.replace(tzinfo=UTC)),
+    'duration("us")': st.timedeltas(timedelta(-9999), timedelta(9999)),
+    "list_(pyarrow.int32())": st.lists(st.integers(0, 9), max_size=3),
+    'struct([("a", pyarrow.string())])': st.fixed_dictionaries({"a": TEXT}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +69,7 @@ def tables(draw: st.DrawFn) -> tuple[list[str], list[list[str]]]:
 
 
 class TestCsv:
+    @settings(deadline=None)
     @given(tables(), st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]), st.sampled_from([".csv", ".tsv"]), st.data())
     def test_what_the_csv_module_writes(self, folder, table, quoting, suffix, data):
         names, rows = table
@@ -66,6 +90,7 @@ class TestCsv:
         chosen = [{name: row[names.index(name)] for name in wanted} for row in rows]
         assert list(open_dataset(path, columns=tuple(wanted)).rows()) == chosen
 
+    @settings(deadline=None)
     @given(st.text(st.sampled_from('",\r\n ab'), max_size=30))
     @example('a,b\n"a,b\na,b')
     @example('a,b\n"a,b\n"a",b')
@@ -118,6 +143,7 @@ def parse_strictly(text: str) -> list[dict[str, str]] | None:
 
 
 class TestJson:
+    @settings(deadline=None)
     @given(st.lists(JSON, max_size=6), st.booleans(), st.booleans(), st.sampled_from(["\n", "\r\n", "\n \n"]))
     def test_any_values(self, folder, rows, escaped, packed, end):
         lines = [json.dumps(row, ensure_ascii=escaped) for row in rows]
@@ -130,6 +156,7 @@ class TestJson:
         text = json.dumps(rows, ensure_ascii=escaped, indent=len(end) - 1)
         assert repr(list(open_dataset(write(folder, "any.json", text.encode(), packed)).rows())) == repr(rows)
 
+    @settings(deadline=None)
     @given(st.lists(st.dictionaries(TEXT, JSON, max_size=3), min_size=1, max_size=5), st.data())
     def test_a_file_that_was_cut_loses_whole_lines_or_is_refused(self, folder, rows, data):
         lines = [json.dumps(row).encode() + b"\n" for row in rows]
@@ -144,3 +171,55 @@ class TestJson:
                 next(reading)
         else:
             assert list(reading) == []
+
+
+class TestParquetAndFrames:
+    @settings(max_examples=50, deadline=None)
+    @given(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=4), st.integers(0, 4), st.data())
+    def test_values_are_stored_and_given_back_as_they_were(self, folder, kinds, count, data):
+        import pyarrow
+        from pyarrow import parquet
+
+        arrays, written = [], {}
+        for place, kind in enumerate(kinds):
+            values = data.draw(st.lists(st.none() | KINDS[kind], min_size=count, max_size=count))
+            arrays.append(pyarrow.array(values, eval(f"pyarrow.{kind}", {"pyarrow": pyarrow})))
+            written[f"c{place}"] = values
+        table = pyarrow.Table.from_arrays(arrays, list(written))
+        parquet.write_table(table, folder / "any.parquet")
+        wanted = tuple(data.draw(st.lists(st.sampled_from(list(written)), min_size=1, unique=True)))
+        expected = [{name: written[name][row] for name in wanted} for row in range(count)]
+        found = list(open_dataset(folder / "any.parquet", columns=wanted).rows())
+        assert found == expected
+        assert [decode(encode_columns(row_values(wanted, row))) for row in found] == expected
+
+    def test_a_frame_of_pandas(self):
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame(
+            {
+                "at": pandas.to_datetime(["2024-01-01 00:00:00.000000001", None]),
+                "n": pandas.array([1, None], dtype="Int64"),
+                "text": pandas.array(["a", None], dtype="string"),
+                "took": pandas.to_timedelta(["1ns", None]),
+                "kind": pandas.Categorical(["x", "y"]),
+                "parts": [numpy.array(["p", None], dtype=object), numpy.array([1.5])],
+            }
+        )
+        columns = tuple(frame.columns)
+        rows = [decode(encode_columns(row_values(columns, row))) for row in open_dataset(frame, columns=columns).rows()]
+        parts = [row.pop("parts") for row in rows]
+        assert rows[0] == {
+            "at": pandas.Timestamp("2024-01-01 00:00:00.000000001"),
+            "n": 1,
+            "text": "a",
+            "took": pandas.Timedelta("1ns"),
+            "kind": "x",
+        }
+        assert [rows[1]["at"], rows[1]["n"], rows[1]["took"], rows[1]["kind"]] == [
+            pandas.NaT,
+            pandas.NA,
+            pandas.NaT,
+            "y",
+        ]
+        assert pandas.isna(rows[1]["text"])
+        assert [part.tolist() for part in parts] == [["p", None], [1.5]]
