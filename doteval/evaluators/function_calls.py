@@ -9,13 +9,13 @@ be missing and none may be unknown, and each argument has to have the right type
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from doteval.core.results import Score
 from doteval.evaluators.base import evaluator
+from doteval.evaluators.json_text import parse_json
 from doteval.metrics import accuracy
 
 Call = tuple[str, Mapping[str, Any]]
@@ -112,7 +112,7 @@ def _calls(result: Any, schemas: Mapping[str, Mapping[str, Any]]) -> list[Call]:
     if isinstance(result, Mapping):
         if result.keys() == {"name", "arguments"} and "name" not in schemas:
             arguments = result["arguments"]
-            return [(str(result["name"]), json.loads(arguments) if isinstance(arguments, str) else arguments)]
+            return [(str(result["name"]), parse_json(arguments) if isinstance(arguments, str) else arguments)]
         if not all(isinstance(arguments, Mapping) for arguments in result.values()):
             raise ValueError("not a function call")
         return list(result.items())

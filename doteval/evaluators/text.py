@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from doteval.core.results import Score
 from doteval.evaluators.base import evaluator
 from doteval.metrics import accuracy
+
+_FULL_WIDTH = {character + 0xFEE0: character for character in range(0x21, 0x7F)}
 
 
 @evaluator(metrics=accuracy())
@@ -56,39 +58,73 @@ def regex_match(result: str | None, pattern: str | re.Pattern[str], *, full: boo
 def choice_match(result: str | None, expected: str, choices: Sequence[str] = tuple(ascii_uppercase[:10])) -> Score:
     """Whether the text chooses `expected`, which is one of `choices`. Case does not matter.
 
-    The text may choose in these ways, of which the first that occurs counts: the whole text is a choice; a choice is
-    in ``\\boxed{}``; a choice follows the last "answer", "choice" or "option"; only one choice is in brackets or
-    bold; only one choice begins a line, as in ``B) Paris``; only one choice of more than one letter is in the text.
-    Without a choice, or with several, the value is False. The metadata has the choice as `chosen`.
+    Full-width letters and signs, as in "（Ｂ）", are those of ASCII. The text may choose in these ways, of which the
+    first that occurs counts: the whole text is a choice; a choice is in ``\\boxed{}``, where commands such as
+    ``\\mathrm{}`` and brackets may enclose it; a choice follows the last "answer", "choice" or "option"; only one
+    choice is in brackets or bold; only one choice begins a line, as in ``B) Paris``; only one choice of more than one
+    letter is in the text. Without a choice, or with several, the value is False. The metadata has the choice as
+    `chosen`.
 
     >>> choice_match("The answer is (B).", "B").value
     True
     """
-    names = {choice.casefold(): choice for choice in choices}
-    chosen = None if result is None else names.get(_chosen(result, tuple(names.values())) or "")
-    right = chosen is not None and chosen.casefold() == expected.casefold()
+    names = {_ascii(choice): choice for choice in choices}
+    found = None if result is None else _chosen(_ascii(result), tuple(names))
+    chosen = next((names[name] for name in names if name.casefold() == found), None)
+    right = chosen is not None and found == _ascii(expected).casefold()
     return Score("choice_match", right, (), {"chosen": chosen})
+
+
+def _ascii(text: str) -> str:
+    """The text with full-width letters, digits and signs (U+FF01 to U+FF5E) in ASCII."""
+    return text.translate(_FULL_WIDTH)
 
 
 def _chosen(text: str, choices: tuple[str, ...]) -> str | None:
     """The choice in the text, in lower case; None if there is none, or more than one."""
-    whole = text.casefold().strip().strip("()[]{}*_`'\". :")
-    if whole in {choice.casefold() for choice in choices}:
+    known = {choice.casefold() for choice in choices}
+    if (whole := _bare(text)) in known:
         return whole
+    if boxed := [choice for content in _boxed(text) if (choice := _bare(content)) in known]:
+        return boxed[-1]
     patterns = _choice_patterns(choices)
-    for pattern in patterns.last:
-        if found := pattern.findall(text):
-            return str(found[-1]).casefold()
+    if found := patterns.after_answer.findall(text):
+        return str(found[-1]).casefold()
     for pattern in patterns.only:
         if several := {str(one).casefold() for one in pattern.findall(text)}:
             return several.pop() if len(several) == 1 else None
     return None
 
 
-class _ChoicePatterns(NamedTuple):
-    """Patterns that find choices: in `last`, the last match counts; in `only`, all matches have to agree."""
+def _bare(text: str) -> str:
+    """The text in lower case, without what may enclose a choice."""
+    return text.casefold().strip().strip("()[]{}*_`'\"$. :")
 
-    last: tuple[re.Pattern[str], ...]
+
+_BRACES = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+# Of a longer content, no single choice is left.
+_LONGEST_BOX = 1000
+
+
+def _boxed(text: str) -> Iterator[str]:
+    """The contents of ``\\boxed{}``, without commands such as ``\\mathrm``."""
+    begun: list[int | None] = []
+    for brace in _BRACES.finditer(text):
+        if brace[0].startswith("\\boxed"):
+            begun.append(brace.end())
+        elif brace[0] == "{":
+            begun.append(None)
+        elif brace[0] == "}" and begun:
+            start = begun.pop()
+            if start is not None and brace.start() - start <= _LONGEST_BOX:
+                yield _COMMAND.sub("", text[start : brace.start()])
+
+
+class _ChoicePatterns(NamedTuple):
+    """Patterns that find choices: of `after_answer`, the last match counts; of each of `only`, all have to agree."""
+
+    after_answer: re.Pattern[str]
     only: tuple[re.Pattern[str], ...]
 
 
@@ -102,11 +138,9 @@ def _choice_patterns(choices: tuple[str, ...]) -> _ChoicePatterns:
     # In running text "a" is an article: a single letter counts there in its own case only.
     in_text = "|".join(filter(None, (f"(?i:{words})" if words else "", letters)))
     after = r"(?i:\b(?:answer|choice|option)\b(?:\s+(?:is|would\s+be|should\s+be))?)\s*[:=]?[\s(\[*_`'\"]*(?<!\w)"
-    last = (
-        rf"\\boxed\{{\s*(?:\\text\{{)?\s*({any_case})\s*\}}",
-        rf"(?m){after}({in_text}|{any_case}(?=\W*$))(?!\w)",
-    )
     only = [rf"(?<!\w)[(\[*]({any_case})[)\]*]", rf"(?m)^\s*({any_case})[).:](?!\w)"]
     if words:
         only.append(rf"(?<!\w)((?i:{words}))(?!\w)")
-    return _ChoicePatterns(tuple(map(re.compile, last)), tuple(map(re.compile, only)))
+    return _ChoicePatterns(
+        re.compile(rf"(?m){after}({in_text}|{any_case}(?=\W*$))(?!\w)"), tuple(map(re.compile, only))
+    )
