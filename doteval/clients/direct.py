@@ -114,7 +114,7 @@ class DirectCalls:
         self._session_of = session_of
         self._package = http_package(client._client)
         self._send = send_through_async(self._post, step, _cached_reply)
-        self._templates: dict[tuple[str, str], _Template] = {}
+        self._templates: dict[tuple[str | None, ...], _Template] = {}
         # The SDK handles keys that are fetched or signed, other clouds, and proxies.
         special = ("_provider_runtime", "_workload_identity_auth", "_api_key_provider", "_strict_response_validation")
         self._is_open = not any(getattr(client, name, None) for name in special) and not getproxies()
@@ -175,7 +175,8 @@ class DirectCalls:
 
     def _template(self, path: str, options: Mapping[str, Any]) -> _Template:
         client = self._client
-        template = self._templates.get((path, client.api_key))
+        key = (path, client.api_key, client.organization, client.project)
+        template = self._templates.get(key)
         # Authors may change these on a client they have. Compared by identity, which costs less than comparing URLs.
         if (
             template is None
@@ -187,7 +188,8 @@ class DirectCalls:
                 name: value
                 for name, value in request.headers.items()
                 # aiohttp sets these itself.
-                if name not in ("accept-encoding", "connection", "content-length", "host")
+                if name not in ("accept-encoding", "connection", "content-length")
+                and (name, value) != ("host", request.url.netloc.decode())
             }
             seconds = request.extensions.get("timeout", {})
             timeout = aiohttp.ClientTimeout(
@@ -195,7 +197,7 @@ class DirectCalls:
             )
             address = URL(str(request.url), encoded=True)
             template = _Template(request.url, address, headers, timeout, client._base_url, client.timeout)
-            self._templates[path, client.api_key] = template
+            self._templates[key] = template
         return template
 
     def _built(self, path: str, body: dict[str, Any], options: Mapping[str, Any]) -> Any:

@@ -17,9 +17,10 @@ import hashlib
 import inspect
 import os
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
+from http.cookiejar import Cookie, DefaultCookiePolicy
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -46,6 +47,7 @@ class ClientOptions:
     """What a client adds to the SDK's."""
 
     cache: Caching = None
+    cache_ignores: frozenset[str] = frozenset()
     retries: RetryPolicy = RetryPolicy()  # noqa: RUF009 - it is frozen
     limits: UserLimits = UserLimits()  # noqa: RUF009 - it is frozen
 
@@ -105,6 +107,7 @@ class MeteredAsyncOpenAI(AsyncOpenAI):
 def openai_client(
     *,
     cache: Caching = None,
+    cache_ignores: Collection[str] = (),
     retry_seconds: float = RETRY_SECONDS,
     requests_per_minute: float | None = None,
     tokens_per_minute: float | None = None,
@@ -113,6 +116,7 @@ def openai_client(
     """Make a client with the settings and environment variables of `openai.OpenAI`.
 
     `cache`: see `Caching`; ``extra_headers={"x-doteval-cache": "always"}`` or ``"never"`` overrides it for one call.
+    `cache_ignores`: headers that may differ in requests that share a reply, such as a token that is renewed.
     `max_retries`: tries after the first (6 by default), none of which begins more than `retry_seconds` after the first.
     `requests_per_minute` and `tokens_per_minute`: limits for all worker processes together, by base URL and model;
     limits that the server reports hold in any case.
@@ -121,12 +125,14 @@ def openai_client(
 
     Raises openai.OpenAIError without credentials, UsageError for a price table that cannot be read.
     """
-    return MeteredOpenAI(options=_options(cache, retry_seconds, requests_per_minute, tokens_per_minute), **settings)
+    options = _options(cache, cache_ignores, retry_seconds, requests_per_minute, tokens_per_minute)
+    return MeteredOpenAI(options=options, **settings)
 
 
 def async_openai_client(
     *,
     cache: Caching = None,
+    cache_ignores: Collection[str] = (),
     retry_seconds: float = RETRY_SECONDS,
     requests_per_minute: float | None = None,
     tokens_per_minute: float | None = None,
@@ -136,7 +142,7 @@ def async_openai_client(
 
     Raises openai.OpenAIError without credentials, UsageError for a price table that cannot be read.
     """
-    options = _options(cache, retry_seconds, requests_per_minute, tokens_per_minute)
+    options = _options(cache, cache_ignores, retry_seconds, requests_per_minute, tokens_per_minute)
     return MeteredAsyncOpenAI(options=options, **settings)
 
 
@@ -144,6 +150,7 @@ def instrument(
     client: Client,
     *,
     cache: Caching = None,
+    cache_ignores: Collection[str] = (),
     retry_seconds: float = RETRY_SECONDS,
     requests_per_minute: float | None = None,
     tokens_per_minute: float | None = None,
@@ -154,7 +161,7 @@ def instrument(
     client's `max_retries` is taken over, so that the SDK does not retry as well. Copies (`with_options`) share its
     connections and the steps around them. A second call changes nothing.
     """
-    options = _options(cache, retry_seconds, requests_per_minute, tokens_per_minute)
+    options = _options(cache, cache_ignores, retry_seconds, requests_per_minute, tokens_per_minute)
     # The SDK has no public name for a client's HTTP client.
     http_client = client._client
     if http_client not in _instrumented_clients:
@@ -165,14 +172,22 @@ def instrument(
 
 
 def _options(
-    cache: Caching, retry_seconds: float, requests_per_minute: float | None, tokens_per_minute: float | None
+    cache: Caching,
+    cache_ignores: Collection[str],
+    retry_seconds: float,
+    requests_per_minute: float | None,
+    tokens_per_minute: float | None,
 ) -> ClientOptions:
     if cache not in (None, True, False, "always"):
         raise UsageError(f"cache is {cache!r}", remedy='Give True, False or "always".')
+    if isinstance(cache_ignores, str):
+        raise UsageError(f"cache_ignores is {cache_ignores!r}", remedy='Give a list of headers: ["authorization"].')
     for name, value in (("requests_per_minute", requests_per_minute), ("tokens_per_minute", tokens_per_minute)):
         if value is not None and not value > 0:
             raise UsageError(f"{name} is {value!r}", remedy="Give a number above 0, or None for no limit.")
-    return ClientOptions(cache, RetryPolicy(seconds=retry_seconds), UserLimits(requests_per_minute, tokens_per_minute))
+    ignored = frozenset(name.lower() for name in cache_ignores)
+    limits = UserLimits(requests_per_minute, tokens_per_minute)
+    return ClientOptions(cache, ignored, RetryPolicy(seconds=retry_seconds), limits)
 
 
 def _retries_taken_over(
@@ -213,6 +228,8 @@ def _instrumented(http_client: Any, options: ClientOptions) -> _Instrumented:
             totals = UsageTotals()
             instrumented = _Instrumented(totals, _steps(totals, options, _transport_errors(http_client)))
             _instrumented_clients[http_client] = instrumented
+            # A cookie that one row's reply sets would be a header of the next row's request.
+            http_client.cookies.jar.set_policy(_GivenCookies())
             through = send_through_async if inspect.iscoroutinefunction(http_client.send) else send_through
             http_client.send = through(http_client.send, instrumented.step)
     return instrumented
@@ -223,13 +240,21 @@ def _steps(totals: UsageTotals, options: ClientOptions, transport_errors: tuple[
     step = usage_step(send_step, totals, shared_prices())
     step = rate_limit_step(step, shared_limiter(), options.limits, totals)
     step = retry_step(step, options.retries, totals, transport_errors=transport_errors)
-    return cache_step(step, shared_cache(), client_config().choice, options.cache, totals)
+    cache, choice = shared_cache(), client_config().choice
+    return cache_step(step, cache, choice, options.cache, totals, ignored=options.cache_ignores)
 
 
 def _transport_errors(http_client: Any) -> tuple[type[Exception], ...]:
     """The errors that the package of an HTTP client raises if there is no reply."""
     package = http_package(http_client)
     return package.TimeoutException, package.NetworkError, package.RemoteProtocolError, package.ProxyError
+
+
+class _GivenCookies(DefaultCookiePolicy):
+    """Sends the cookies that the author gave, and keeps none that servers set."""
+
+    def set_ok(self, cookie: Cookie, request: Any) -> bool:  # noqa: ARG002 - it keeps none
+        return False
 
 
 class _Pool(DefaultHttpxClient):

@@ -1,13 +1,15 @@
 """Decides which requests may be answered from the cache, and which are the same.
 
-A key is a digest of everything that changes the answer: method, URL, the whole body in any order of its names, and the
-sample of the row, so that ``--epochs 5`` asks five times. Of the headers only those count that select another API;
-others may hold secrets, and do not change what a model replies.
+A key is a digest of everything that may change the answer: method, URL, headers, the whole body in any order of its
+names, and the sample of the row, so that ``--epochs 5`` asks five times. Any header may choose the provider behind a
+gateway, and so may an API key, so that all count but those of `WITHOUT_EFFECT`. Keys are digested once more, with a
+secret of the storage, before they are stored.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 
 import orjson
 
@@ -23,9 +25,23 @@ SERVER_HEADER = "x-doteval-server"
 """A header that names the server behind a local port. It replaces host and port in the key, since another server may
 get the same port tomorrow."""
 
+WITHOUT_EFFECT = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "idempotency-key",
+        "traceparent",
+        "tracestate",
+        "user-agent",
+        "x-client-request-id",
+        "x-request-id",
+    }
+)
+"""Headers that say how a request travels or which request it is, and cannot change what a model replies. ``host`` does
+not count either if it is the URL's, nor do the SDK's ``x-stainless-*``, which describe the machine."""
+
 _ANSWERED_ALIKE = ("/embeddings", "/moderations")
-_API_HEADERS = ("openai-beta", "anthropic-version", "anthropic-beta")
-_SECRETS = ("key", "token", "secret", "password", "signature", "sig")
 
 
 def is_repeatable(call: ApiCall) -> bool:
@@ -46,20 +62,25 @@ def is_cacheable(call: ApiCall) -> bool:
     return bool(call.body) and call.request.method == "POST" and not call.body.get("background")
 
 
-def cache_key(call: ApiCall) -> bytes:
-    """The key of a request: a digest of 32 bytes, which reveals nothing of it."""
+def cache_key(call: ApiCall, ignored: Collection[str] = ()) -> bytes:
+    """The key of a request: a digest of 32 bytes. `ignored`: names of further headers that do not count."""
     request, scope = call.request, call.meter and call.meter.scope
     url = request.url
-    parameters = sorted(
-        (name, value)
-        for name, value in url.params.multi_items()
-        if not any(secret in name.lower() for secret in _SECRETS)
+    netloc = url.netloc.decode()
+    headers = sorted(
+        (name.lower(), value)
+        for name, value in request.headers.items()
+        if _may_matter(name.lower(), value, netloc) and name.lower() not in ignored
     )
-    headers = [request.headers.get(name, "") for name in _API_HEADERS]
     sample = scope.sample if scope else 0
-    server = request.headers.get(SERVER_HEADER)
-    where = [server] if server else [url.scheme, url.host, url.port]
-    parts = [request.method, *where, url.path, parameters, headers, sample]
+    where = [] if SERVER_HEADER in request.headers else [url.scheme, netloc]
+    parts = [request.method, where, url.path, sorted(url.params.multi_items()), headers, sample]
     digest = hashlib.blake2b(orjson.dumps(parts), digest_size=32)
     digest.update(orjson.dumps(call.body, option=orjson.OPT_SORT_KEYS))
     return digest.digest()
+
+
+def _may_matter(name: str, value: str, netloc: str) -> bool:
+    if name == "host":
+        return value != netloc
+    return name not in WITHOUT_EFFECT and not name.startswith("x-stainless-")

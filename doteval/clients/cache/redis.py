@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from doteval.clients.cache.reply_cache import Answer, Ask, Operation, Put, Release, Renew, StoredReply
+from doteval.clients.cache.reply_cache import Answer, Ask, Operation, Put, Release, Renew, StoredReply, stored_key
 from doteval.clients.redis_connection import redis_client
 from doteval.clients.redis_scripts import Script, Scripts
 from doteval.core.broker_url import Broker
@@ -112,10 +112,12 @@ class RedisStorage:
         self._prefix = prefix
         self._keys = [f"{prefix}:{name}" for name in ("used", "ends", "sizes", "total")]
         self._owner = secrets.token_hex(8)
+        self._secret = b""
 
     def perform(self, operations: Sequence[Operation]) -> list[Answer]:
         """See `Storage.perform`."""
         try:
+            self._secret = self._secret or self._shared_secret()
             replies = self._scripts.run([self._call(operation) for operation in operations])
         except redis.RedisError as error:
             raise ResourceError(
@@ -131,9 +133,17 @@ class RedisStorage:
         """Close the connections."""
         self._client.close()
 
+    def _shared_secret(self) -> bytes:
+        name = f"{self._prefix}:secret"
+        both = self._client.pipeline()
+        both.set(name, secrets.token_bytes(32), nx=True)
+        both.get(name)
+        secret: bytes = both.execute()[1]
+        return secret
+
     def _call(self, operation: Operation) -> tuple[Script, list[str], list[Any]]:
         lease = round(LEASE_SECONDS * 1000)
-        head = [self._prefix, operation.key.hex(), self._owner]
+        head = [self._prefix, stored_key(operation.key, self._secret).hex(), self._owner]
         match operation:
             case Ask(_, since):
                 return _ASK, self._keys, [*head, lease, f"{since:.6f}"]

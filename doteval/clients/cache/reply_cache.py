@@ -10,6 +10,7 @@ and rows on an event loop never block it.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import queue
 import threading
@@ -76,13 +77,24 @@ Answer = StoredReply | bool | None
 
 
 class Storage(Protocol):
-    """Holds replies and leases. Used by one thread only."""
+    """Holds replies and leases. Used by one thread only.
+
+    A storage holds a random secret and keeps everything under `stored_key`.
+    """
 
     def perform(self, operations: Sequence[Operation]) -> list[Answer]:
         """One answer for each operation. Raises ResourceError if the storage cannot be reached or used."""
 
     def close(self) -> None:
         """Close connections."""
+
+
+def stored_key(key: bytes, secret: bytes) -> bytes:
+    """The key under which a storage keeps things: it reveals nothing without the storage's secret.
+
+    Keys are made from API keys too, and those of a gateway may be short enough to be guessed.
+    """
+    return hashlib.blake2b(key, key=secret, digest_size=32).digest()
 
 
 class ReplyCache:

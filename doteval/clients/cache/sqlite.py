@@ -6,11 +6,12 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
-from doteval.clients.cache.reply_cache import Answer, Ask, Operation, Put, Release, Renew, StoredReply
+from doteval.clients.cache.reply_cache import Answer, Ask, Operation, Put, Release, Renew, StoredReply, stored_key
 from doteval.core.liveness import LEASE_SECONDS
 from doteval.errors import ResourceError
 
@@ -23,6 +24,8 @@ CREATE TABLE IF NOT EXISTS reply (
 CREATE INDEX IF NOT EXISTS reply_used_at ON reply (used_at);
 CREATE INDEX IF NOT EXISTS reply_expires_at ON reply (expires_at);
 CREATE TABLE IF NOT EXISTS lease (key BLOB PRIMARY KEY, owner TEXT NOT NULL, expires_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS secret (value BLOB NOT NULL);
+INSERT INTO secret SELECT randomblob(32) WHERE NOT EXISTS (SELECT 1 FROM secret);
 CREATE TABLE IF NOT EXISTS total (size INTEGER NOT NULL);
 INSERT INTO total SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM total);
 CREATE TRIGGER IF NOT EXISTS reply_added AFTER INSERT ON reply BEGIN UPDATE total SET size = size + NEW.size; END;
@@ -51,12 +54,14 @@ class SQLiteStorage:
         self._most_bytes = most_bytes
         self._owner = secrets.token_hex(8)
         self._connection: sqlite3.Connection | None = None
+        self._secret = b""
         self._used: dict[bytes, float] = {}
 
     def perform(self, operations: Sequence[Operation]) -> list[Answer]:
         """See `Storage.perform`."""
         try:
             connection = self._connected()
+            operations = [replace(operation, key=stored_key(operation.key, self._secret)) for operation in operations]
             answers = self._found(connection, operations)
             if any(answer is None for answer in answers) or len(self._used) > 1000:
                 with connection:
@@ -96,6 +101,7 @@ class SQLiteStorage:
             _retrying()(connection.execute, "PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            (self._secret,) = connection.execute("SELECT value FROM secret").fetchone()
             self._connection = connection
         return self._connection
 

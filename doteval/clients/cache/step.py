@@ -6,6 +6,8 @@ streamed again when it is answered from the cache.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import orjson
 
 from doteval.clients.cache.keys import ALWAYS, CACHE_HEADER, NEVER, cache_key, is_cacheable, is_repeatable
@@ -20,11 +22,19 @@ from doteval.errors import ResourceError
 _UNFINISHED = frozenset({"failed", "in_progress", "queued", "cancelled"})
 
 
-def cache_step(step: Step, cache: ReplyCache, default: CacheChoice, caching: Caching, totals: UsageTotals) -> Step:
+def cache_step(
+    step: Step,
+    cache: ReplyCache,
+    default: CacheChoice,
+    caching: Caching,
+    totals: UsageTotals,
+    *,
+    ignored: Collection[str] = (),
+) -> Step:
     """A step around `step` that looks into the cache first.
 
     `default`: the choice where the submission of the row made none; `caching`: the client's setting, which a header
-    may override for a single call.
+    may override for a single call; `ignored`: headers that do not count, in lower case.
     """
 
     async def look_up(call: ApiCall) -> Response:
@@ -35,7 +45,7 @@ def cache_step(step: Step, cache: ReplyCache, default: CacheChoice, caching: Cac
         wanted = is_cacheable(call) if ALWAYS in (override, caching) else is_repeatable(call)
         if not wanted:
             return await step(call)
-        key = cache_key(call)
+        key = cache_key(call, ignored)
         future = cache.ask(key, choice.since)
         try:
             found = await call.io.wait(future)

@@ -11,12 +11,14 @@ from typing import Any
 
 import openai
 import pytest
+from redis import Redis
 
 from doteval.clients.openai import async_openai_client, instrument, openai_client
 from doteval.clients.shared_state import close_shared
 from doteval.core.client_config import CacheChoice, CacheMode, ClientConfig, configure_clients
 from doteval.core.metering import UsageScope, metering
 from doteval.core.results import Usage
+from doteval.errors import UsageError
 from doteval.mock_openai import MockOpenAI
 from doteval.settings import Settings
 from tests.support.client_calls import ask, message, only, settings
@@ -42,11 +44,12 @@ def configure(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Config
 
 
 def test_a_reply_is_requested_once(configure: Configure, mock_openai: MockOpenAI) -> None:
-    client = openai_client(**settings(mock_openai, cache=True))
+    given = settings(mock_openai, cache=True)
+    client = openai_client(**given)
     with metering() as first:
         one = ask(client)
     with metering() as second:
-        other = ask(openai_client(**settings(mock_openai, cache=True)))
+        other = ask(openai_client(**given, timeout=5))
     assert one == other
     assert mock_openai.stats()["requests"] == 1
     assert (only(first).cache_hits, only(first).cache_misses, only(first).prompt_tokens) == (0, 1, 1)
@@ -76,6 +79,64 @@ def test_the_key_covers_everything_that_changes_the_answer(configure: Configure,
             meter.scope = UsageScope("evaluation", 7, sample)
             ask(client)
     assert mock_openai.stats()["requests"] == len(differing) + 2
+
+
+def test_clients_that_differ_in_a_header_or_a_key_share_no_reply(
+    configure: Configure, mock_openai: MockOpenAI, tmp_path: Path, redis_url: str
+) -> None:
+    given = settings(mock_openai, cache=True)
+    differing = [
+        {},
+        {"api_key": "sk-virtual-key"},
+        {"default_headers": {"x-provider": "a"}},
+        {"default_headers": {"x-provider": "b"}},
+        {"default_query": {"key": "virtual"}},
+        {"organization": "org"},
+    ]
+    for more in differing * 2:
+        ask(openai_client(**{**given, **more}))
+    assert mock_openai.stats()["requests"] == len(differing)
+    # Sync, async and direct calls send the same headers, but for those that cannot matter.
+    asyncio.run(ask_async({**given, "default_headers": {"x-provider": "b"}}))
+    assert mock_openai.stats()["requests"] == len(differing)
+    close_shared()
+    stored = (tmp_path / "cache.db").read_bytes() if (tmp_path / "cache.db").exists() else b""
+    stored += b"".join(Redis.from_url(redis_url).keys())
+    assert b"virtual" not in stored
+
+
+async def ask_async(given: dict[str, Any]) -> None:
+    client = async_openai_client(**given)
+    await ask(client)
+    await ask(client, extra_headers={"user-agent": "another", "x-request-id": "7"})
+    await ask(
+        instrument(openai.AsyncOpenAI(**{name: value for name, value in given.items() if name != "cache"}), cache=True)
+    )
+
+
+def test_direct_calls_send_what_the_author_changes_on_a_client(configure: Configure, mock_openai: MockOpenAI) -> None:
+    given = settings(mock_openai, cache=True)
+
+    async def run() -> list[int]:
+        client = async_openai_client(**given)
+        requests = []
+        for name, value in (("organization", None), ("organization", "org"), ("project", "p"), ("project", "q")):
+            setattr(client, name, value)
+            await ask(client)
+            requests.append(mock_openai.stats()["requests"])
+        await ask(async_openai_client(**given, default_headers={"host": "provider-b.internal"}))
+        return [*requests, mock_openai.stats()["requests"]]
+
+    assert asyncio.run(run()) == [1, 2, 3, 4, 5]
+
+
+def test_a_header_that_is_to_be_ignored_does_not_count(configure: Configure, mock_openai: MockOpenAI) -> None:
+    given = settings(mock_openai, cache=True, cache_ignores=["Authorization"])
+    for token in ("token-1", "token-2"):
+        ask(openai_client(**{**given, "api_key": token}))
+    assert mock_openai.stats()["requests"] == 1
+    with pytest.raises(UsageError, match="cache_ignores is 'authorization'"):
+        openai_client(**settings(mock_openai, cache_ignores="authorization"))
 
 
 def test_only_repeatable_requests_and_those_asked_for_are_cached(configure: Configure, mock_openai: MockOpenAI) -> None:
@@ -261,11 +322,12 @@ def test_the_choice_of_the_submission_overrides_the_default(
 
 
 def test_rows_of_one_client_may_differ_in_since(configure: Configure, mock_openai: MockOpenAI) -> None:
-    ask(openai_client(**settings(mock_openai, cache=True)))
+    given = settings(mock_openai)
+    ask(openai_client(**given, cache=True))
     # From here on the reply is in the cache, and older than `since`.
     configure(cache=CacheMode.ON)
     fresh = CacheChoice(CacheMode.REFRESH, time.time())
-    client = openai_client(**settings(mock_openai))
+    client = openai_client(**given)
     for requests in (2, 2):
         with metering() as meter:
             meter.cache = fresh
@@ -275,16 +337,18 @@ def test_rows_of_one_client_may_differ_in_since(configure: Configure, mock_opena
 
 
 def test_refreshing_requests_once_and_stores_the_reply(configure: Configure, mock_openai: MockOpenAI) -> None:
-    ask(openai_client(**settings(mock_openai, cache=True)))
+    given = settings(mock_openai)
+    ask(openai_client(**given, cache=True))
     # From here on the reply is in the cache, and older than `since`.
     close_shared()
     configure(cache=CacheMode.REFRESH, refresh_since=time.time())
-    client = openai_client(**settings(mock_openai))
+    client = openai_client(**given)
     for _ in range(3):
         ask(client)
     assert mock_openai.stats()["requests"] == 2
     configure()
-    ask(openai_client(**settings(mock_openai, cache=True)))
+    # The timeout gives it another connection pool, since that of the first client goes on with the closed cache.
+    ask(openai_client(**given, cache=True, timeout=7))
     assert mock_openai.stats()["requests"] == 2
 
 
