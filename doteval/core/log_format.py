@@ -23,8 +23,11 @@ LogFormat = Literal["auto", "json", "text"]
 IDS = "doteval_ids"
 
 _TEXT = "%(asctime)s %(levelname)s %(processName)s[%(process)d] %(name)s: %(message)s"
-# A password in a URL that a library logs.
-_PASSWORD = re.compile(r"(?P<before>\w+://[^\s:/@'\"]*:)[^\s@'\"]+@")
+# Characters of a line's event, stack and ids that are logged. A reply, or a message from outside, may be longer.
+_MOST_CHARACTERS = 10_000
+# What may be a URL with a password: characters without blanks up to an "@". Each character is looked at once, however
+# long the text is.
+_BEFORE_AT = re.compile(r"[^\s@'\"]+@?")
 
 
 def resolve(chosen: LogFormat, stream: TextIO | None = None) -> Literal["json", "text"]:
@@ -50,7 +53,7 @@ class TextLines(logging.Formatter):
     """Formats lines for people."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _without_passwords(super().format(record))
+        return _cut(_without_passwords(super().format(record)))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         return _exception(ei[1])
@@ -70,8 +73,12 @@ class JsonLines(logging.Formatter):
 
 def _line(time: datetime, level: str, logger: str, event: str, more: dict[str, Any]) -> str:
     document = {"time": time.isoformat(timespec="milliseconds"), "level": level, "logger": logger, "event": event}
+    bounded = {
+        name: _cut(_without_passwords(value)) if isinstance(value, str) else value
+        for name, value in {**document, **more}.items()
+    }
     # ensure_ascii: a lone surrogate in a name would not encode as UTF-8.
-    return _without_passwords(json.dumps({**document, **more}, default=repr, ensure_ascii=True))
+    return _without_passwords(json.dumps(bounded, default=repr, ensure_ascii=True))
 
 
 def _exception(error: BaseException | None) -> str:
@@ -82,5 +89,26 @@ def _exception(error: BaseException | None) -> str:
     return f"{frames}{type(error).__qualname__}{said}"
 
 
+def _cut(text: str) -> str:
+    if len(text) <= _MOST_CHARACTERS:
+        return text
+    return f"{text[:_MOST_CHARACTERS]}... ({len(text):,} characters)"
+
+
 def _without_passwords(text: str) -> str:
-    return _PASSWORD.sub(r"\g<before>***@", text)
+    """The text without passwords in URLs that a library logs, as in redis://user:password@host."""
+    return _BEFORE_AT.sub(_without_password, text) if "://" in text else text
+
+
+def _without_password(found: re.Match[str]) -> str:
+    word = found.group()
+    if not word.endswith("@"):
+        return word
+    before, *parts = word.split("://")
+    for part in parts:
+        user, colon, _ = part.partition(":")
+        before += "://"
+        if colon and "/" not in user:
+            return f"{before}{user}:***@"
+        before += part
+    return word

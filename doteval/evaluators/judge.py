@@ -50,7 +50,8 @@ def llm_judge(
         raise UsageError(f"llm_judge needs at least two verdicts, not {len(verdicts)}")
     values = {verdict.casefold(): value for verdict, value in verdicts.items()}
     words = "|".join(re.escape(word) for word in sorted(values, key=len, reverse=True))
-    verdict_line = re.compile(rf"(?im)^\W*verdict\W*({words})\W*$")
+    # Bounded, so that a reply of a million blanks takes no longer than one of a million words.
+    verdict_line = re.compile(rf"(?im)^\W{{0,50}}verdict\W{{0,50}}({words})\W{{0,50}}$")
     instructions = _instructions(criteria, tuple(verdicts))
 
     def score(completion: Any) -> Score:

@@ -49,7 +49,7 @@ class PriorityPool(TaskPool):  # type: ignore[misc] # Celery has no types
         name, _, request, body, *_ = args
         arrival = next(self._arrivals)
         if name == TASK_NAME:
-            _received[arrival] = RowTask(*loads(body)[0])  # type: ignore[no-untyped-call] # kombu has no types
+            _received[arrival] = RowTask.from_arguments(loads(body)[0])  # type: ignore[no-untyped-call] # kombu
 
         def call() -> Any:
             try:

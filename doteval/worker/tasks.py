@@ -19,6 +19,7 @@ from doteval.worker.celery_consumer import RowTaskConsumer
 from doteval.worker.priority_pool import SPARE, PriorityPool
 from doteval.worker.process import current_process
 from doteval.worker.row_task_errors import GiveBackError
+from doteval.worker.row_task_strategy import row_tasks_only
 
 logger = logging.getLogger("doteval.worker")
 
@@ -55,7 +56,12 @@ control_commands.connect(options)
 
 
 # Results are in the store. Without this, Celery searches all installed packages for a result backend, once a thread.
-@app.task(name=TASK_NAME, bind=True, backend=DisabledBackend(app=app))  # type: ignore[untyped-decorator] # Celery has no types
+@app.task(  # type: ignore[untyped-decorator] # Celery has no types
+    name=TASK_NAME,
+    bind=True,
+    backend=DisabledBackend(app=app),
+    Strategy=f"{row_tasks_only.__module__}:{row_tasks_only.__qualname__}",
+)
 def run_rows(task: Any, evaluation_uid: str, first: int, last: int) -> str:
     """Run the pending rows of a range. Returns counts, which Flower shows as the result."""
     process = current_process()
