@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from doteval.clients.fixtures import async_openai_client, openai_client
+from doteval.core.standard_streams import open_closed_streams
 from doteval.local.options import add_options, check_options, local_options
 from doteval.local.progress import Screen, tell, terminal_screen
 from doteval.local.xdist import give_name, given_name, hand_over, take_over
@@ -31,6 +32,8 @@ _applied_thresholds_key = pytest.StashKey[set[Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    # Before pytest makes its reporter, which cannot do without them.
+    open_closed_streams()
     add_options(parser)
 
 

@@ -6,22 +6,27 @@ Nothing is imported before it is needed: `doteval --help` must answer at once.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from doteval.core.exit_codes import INTERRUPTED, OUTPUT_CLOSED, UNEXPECTED
+from doteval.core.exit_codes import INTERRUPTED, OUTPUT_CLOSED, OUTPUT_FAILED, UNEXPECTED
+from doteval.core.standard_streams import open_closed_streams, silence
+
+if TYPE_CHECKING:
+    import click
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line with `args` (None: the process's own) and exit with its code."""
-    try:
-        code = _run(args)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        code = _leave_closed_output()
+    open_closed_streams()
+    code = _run(args)
+    failure = _flush_output()
+    if failure is not None:
+        code = _leave_without_output(failure)
     # What is left goes with the process: to take it apart object by object would cost another tenth of a second.
     gc.freeze()
     sys.exit(code)
@@ -40,29 +45,36 @@ def _run(args: Sequence[str] | None) -> int:
         import click
 
         from doteval.cli.application import OutputClosedError, application
+        from doteval.cli.streams import say_aside
         from doteval.errors import DotEvalError
 
         try:
             code = application.main(args, prog_name="doteval", standalone_mode=False)
         except OutputClosedError:
-            return _leave_closed_output()
+            return OUTPUT_CLOSED
         except click.Abort:
             return INTERRUPTED
         except click.ClickException as error:
-            error.show()
+            say_aside(_shown(error))
             return error.exit_code
         except DotEvalError as error:
             if _debugging():
-                traceback.print_exc()
-            click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.message}", err=True)
+                say_aside(traceback.format_exc())
+            say_aside(error.message, label="Error:")
             if error.remedy:
-                click.echo(error.remedy, err=True)
+                say_aside(error.remedy)
             return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last resort; the traceback is one variable away
-        return _explain_unexpected(error)
+        return UNEXPECTED if _flush_output() is not None else _explain_unexpected(error)
     return code if isinstance(code, int) else 0
+
+
+def _shown(error: click.ClickException) -> str:
+    written = io.StringIO()
+    error.show(written)
+    return written.getvalue().rstrip("\n")
 
 
 def _debugging() -> bool:
@@ -70,23 +82,37 @@ def _debugging() -> bool:
 
 
 def _explain_unexpected(error: Exception) -> int:
+    from doteval.cli.streams import say_aside
+
     if _debugging():
-        traceback.print_exception(error)
+        say_aside("".join(traceback.format_exception(error)))
         return UNEXPECTED
     message = str(error).strip()
     shown = f"{message[:1000]} ..." if len(message) > 1000 else message
     frames = traceback.extract_tb(error.__traceback__)
     where = f"\n  in {frames[-1].filename}:{frames[-1].lineno}, {frames[-1].name}" if frames else ""
-    sys.stderr.write(
-        f"Error: doteval did not expect this: {type(error).__name__}: {shown}{where}\n"
+    say_aside(f"doteval did not expect this: {type(error).__name__}: {shown}{where}", label="Error:")
+    say_aside(
         "Set DOTEVAL_DEBUG=1 and run the command again for the whole traceback.\n"
-        "Results that were stored are safe; the same command goes on where it stopped.\n"
+        "Results that were stored are safe; the same command goes on where it stopped."
     )
     return UNEXPECTED
 
 
-def _leave_closed_output() -> int:
-    # Python flushes stdout once more when it exits, and would complain.
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    return OUTPUT_CLOSED
+def _flush_output() -> OSError | None:
+    """Flush standard output. Returns the error if it cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return error
+    return None
+
+
+def _leave_without_output(failure: OSError) -> int:
+    from doteval.cli.streams import say_aside
+
+    silence(sys.stdout)
+    if isinstance(failure, BrokenPipeError):
+        return OUTPUT_CLOSED
+    say_aside(f"standard output cannot be written: {failure.strerror}", label="Error:")
+    return OUTPUT_FAILED

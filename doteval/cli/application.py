@@ -62,7 +62,9 @@ EXIT_CODES = (
     ("5", "no worker process can start or do its work"),
     ("6", "the budget of the experiment is used up"),
     ("70", "an error that doteval did not expect"),
+    ("74", "the output cannot be written, as on a full disk"),
     ("130", "interrupted with Ctrl-C"),
+    ("141", "the reader of the output has closed it, as head does"),
 )
 
 

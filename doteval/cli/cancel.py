@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from doteval.cli.options import chosen, evaluation_option, existing_store, storage_option
+from doteval.cli.streams import say
+from doteval.core.wording import counted
 
 
 @click.command("cancel")
@@ -18,7 +20,6 @@ def command(name: str, evaluation: str | None, reason: str | None, storage: str 
     Within two seconds, worker processes begin no further rows of it. Rows in flight finish and are stored.
     The same `doteval submit` continues it later.
     """
-    from doteval.cli import terminal
     from doteval.core.experiments import EvaluationStatus
     from doteval.core.states import EvaluationEnd
 
@@ -37,9 +38,9 @@ def command(name: str, evaluation: str | None, reason: str | None, storage: str 
             )
         ]
         if not cancelled:
-            click.echo("Nothing was running")
+            say("Nothing was running")
             return
         pending = sum(store.evaluations.counts(each.id).pending for each in cancelled)
-        what = terminal.few(len(cancelled), "evaluation")
-        left = terminal.few(pending, "row")
-        click.echo(f"Cancelled {what}; {left} pending. To continue: submit it again")
+        what = counted(len(cancelled), "evaluation")
+        left = counted(pending, "row")
+        say(f"Cancelled {what}; {left} pending. To continue: submit it again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from doteval.cli.options import json_option
+from doteval.core.tables import Table
 
 
 @click.command("datasets")
@@ -26,21 +27,21 @@ def command(name: str | None, verbose: bool, as_json: bool) -> None:
     console = terminal.console()
     if not found:
         where = f" whose name contains {name!r}" if name else " are installed"
-        console.print(terminal.plain(f"No datasets{where}"))
+        console.print(f"No datasets{where}")
         return
     if not verbose:
         for known in found:
-            console.print(terminal.plain(known))
+            console.print(known)
         return
-    table = terminal.table("dataset", "splits", "columns", "use", "rows", left=4)
+    table = Table("dataset", "splits", "columns", "use", "rows", left=4)
     for known in found:
         info = get_dataset_info(known)
         split = repr(info["splits"][0]) if info["splits"] else ""
         table.add_row(
-            terminal.plain(known),
-            terminal.plain(", ".join(map(str, info["splits"])) or "-"),
-            terminal.plain(", ".join(map(str, info["columns"])) or "-"),
-            terminal.plain(f"@foreach.{known}({split})"),
+            known,
+            ", ".join(map(str, info["splits"])) or "-",
+            ", ".join(map(str, info["columns"])) or "-",
+            f"@foreach.{known}({split})",
             terminal.count(info["num_rows"]),
         )
-    console.print(table)
+    terminal.print_table(console, table)

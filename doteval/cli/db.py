@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from doteval.cli.options import storage_option
+from doteval.cli.streams import say
 
 
 @click.group("db")
@@ -28,11 +29,11 @@ def current(storage: str | None) -> None:
     url = load_settings(storage=storage).storage
     found, newest = Store.versions(url)
     if found is None:
-        click.echo(f"no schema yet; this doteval creates {newest}")
+        say(f"no schema yet; this doteval creates {newest}")
     elif found == newest:
-        click.echo(f"{found}, the newest")
+        say(f"{found}, the newest")
     else:
-        click.echo(f"{found}; this doteval uses {newest}: run doteval db upgrade")
+        say(f"{found}; this doteval uses {newest}: run doteval db upgrade")
 
 
 @command.command("upgrade")
@@ -44,9 +45,9 @@ def upgrade(storage: str | None) -> None:
 
     before, after = Store.upgrade(load_settings(storage=storage).storage)
     if before == after:
-        click.echo(f"{after}: nothing to do")
+        say(f"{after}: nothing to do")
     else:
-        click.echo(f"{before or 'no schema'} -> {after}")
+        say(f"{before or 'no schema'} -> {after}")
 
 
 @command.command("backup")
@@ -58,4 +59,4 @@ def backup(file: Path, storage: str | None) -> None:
     from doteval.store import Store
 
     Store.back_up(load_settings(storage=storage).storage, file)
-    click.echo(f"Copied to {file}: {file.stat().st_size:,} bytes")
+    say(f"Copied to {file}: {file.stat().st_size:,} bytes")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from doteval.cli.options import existing_store, storage_option
+from doteval.cli.streams import say, say_aside
+from doteval.core.wording import counted
 
 
 @click.command("delete")
@@ -13,14 +15,12 @@ from doteval.cli.options import existing_store, storage_option
 @storage_option
 def command(name: str, yes: bool, storage: str | None) -> None:
     """Delete the experiment NAME and all its results."""
-    from doteval.cli import terminal
-
     with existing_store(storage) as store:
         evaluations = store.evaluations.of(store.experiments.find(name))
         finished = sum(evaluation.counts.finished for evaluation in evaluations)
-        what = f"{terminal.few(len(evaluations), 'evaluation')} with {terminal.few(finished, 'result')}"
+        what = f"{counted(len(evaluations), 'evaluation')} with {counted(finished, 'result')}"
         if not yes and not click.confirm(f"Delete {name!r} from {store.url}: {what}?", err=True):
-            click.echo("Nothing was deleted", err=True)
+            say_aside("Nothing was deleted")
             return
         store.experiments.delete(name)
-    click.echo(f"Deleted {name!r}: {what}")
+    say(f"Deleted {name!r}: {what}")

@@ -38,9 +38,9 @@ def command(paths: tuple[str, ...], storage: str | None, broker: str | None, que
         well = True
         for found in examined:
             mark = ("OK       ", "green") if found.well else ("PROBLEM  ", "red")
-            console.print(Text.assemble(mark, f"{found.name}: ", terminal.plain(found.text)))
+            console.print(Text.assemble(mark, f"{found.name}: ", found.text))
             if not found.well:
                 well = False
                 if found.remedy:
-                    console.print(terminal.plain(f"         {found.remedy}"))
+                    console.print(f"         {found.remedy}")
     raise click.exceptions.Exit(0 if well else 1)

@@ -18,6 +18,7 @@ from doteval.core.experiments import Counts, Evaluation, Experiment
 from doteval.core.histogram import QUANTILES
 from doteval.core.json_codec import encode
 from doteval.core.results import Record, Usage
+from doteval.core.wording import plain_json
 from doteval.store import (
     Attempt,
     ErrorCount,
@@ -55,7 +56,7 @@ def write(document: Document) -> None:
     # Escapes are correct in any encoding; UTF-8 is left readable for people.
     readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     encoder = json.JSONEncoder(indent=2, ensure_ascii=not readable, allow_nan=False)
-    sys.stdout.writelines(encoder.iterencode(document))
+    sys.stdout.writelines(map(plain_json, encoder.iterencode(document)))
     sys.stdout.write("\n")
 
 

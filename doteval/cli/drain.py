@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from doteval.cli.options import existing_store, storage_option
+from doteval.cli.streams import say
 
 
 @click.command("drain")
@@ -33,4 +34,4 @@ def command(worker: str, broker: str | None, storage: str | None, queue: str | N
         )
     with existing_store(storage) as store:
         left = drain(store, settings.message_broker, settings.queues[0], worker, timeout=timeout)
-    click.echo(f"Left: {', '.join(process.info.service for process in left)}")
+    say(f"Left: {', '.join(process.info.service for process in left)}")

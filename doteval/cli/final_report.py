@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from doteval.cli import terminal
 from doteval.cli.show import Figures, print_evaluation, read_figures
 from doteval.cli.usage import print_usage
 from doteval.cli.watch import raise_unless_completed
@@ -44,9 +43,9 @@ class FinalReport:
         for evaluation, read in self._read:
             print_evaluation(self._console, evaluation, read)
         print_usage(self._console, store.usage.report(experiment))
-        self._console.print(terminal.plain(f"Results: {store.url}"))
+        self._console.print(f"Results: {store.url}", soft_wrap=True)
         evaluations = [evaluation for evaluation, _ in self._read]
         failed = any(evaluation.counts.failed for evaluation in evaluations)
         option = "--errors" if failed else "--full"
-        self._console.print(terminal.plain(f"To see them: doteval show {shlex.quote(experiment.name)} {option}"))
+        self._console.print(f"To see them: doteval show {shlex.quote(experiment.name)} {option}", soft_wrap=True)
         raise_unless_completed(experiment, evaluations)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from doteval.cli.streams import say_aside
+
 
 @click.command("flower")
 @click.option("--broker", metavar="URL", help="Message broker to show; required here or in the settings.")
@@ -61,5 +63,5 @@ def command(
         max_tasks=max_tasks or MOST_TASKS,
         url_prefix=url_prefix,
     )
-    click.echo(f"Flower on http://{address}:{port} for {settings.message_broker}", err=True)
+    say_aside(f"Flower on http://{address}:{port} for {settings.message_broker}")
     serve_flower(options)

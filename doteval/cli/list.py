@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from doteval.cli.options import existing_store, json_option, storage_option
+from doteval.core.tables import Table
 
 
 @click.command("list")
@@ -23,17 +24,17 @@ def command(name: str | None, storage: str | None, as_json: bool) -> None:
         console = terminal.console()
         if not found:
             where = f" whose name contains {name!r}" if name else ""
-            console.print(terminal.plain(f"No experiments{where} in {store.url}"))
+            console.print(f"No experiments{where} in {store.url}")
             return
-        table = terminal.table("experiment", "status", "started", "evaluations", "rows", "failed", "skipped", left=3)
+        table = Table("experiment", "status", "started", "evaluations", "rows", "failed", "skipped", left=3)
         for line in found:
             table.add_row(
-                terminal.plain(line.experiment.name),
-                terminal.status_text(line.status),
+                line.experiment.name,
+                terminal.status_cell(line.status),
                 f"{line.experiment.created_at.astimezone():%Y-%m-%d %H:%M}",
                 terminal.count(line.evaluations),
                 terminal.share(line.counts),
                 terminal.count(line.counts.failed),
                 terminal.count(line.counts.skipped),
             )
-        console.print(table)
+        terminal.print_table(console, table)

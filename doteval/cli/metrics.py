@@ -7,6 +7,7 @@ import signal
 import click
 
 from doteval.cli.options import existing_store, storage_option
+from doteval.cli.streams import say_aside
 
 
 @click.command("metrics")
@@ -43,5 +44,5 @@ def command(storage: str | None, broker: str | None, queue: str | None, address:
         signal.pthread_sigmask(signal.SIG_BLOCK, leaving)
         paths = {"/metrics": lambda: metrics_reply(registry), "/health": lambda: HttpReply(200, b"ok\n")}
         endpoint = stack.enter_context(Endpoint(address, port, paths))
-        click.echo(f"Figures on http://{address}:{endpoint.port}/metrics for {store.url}", err=True)
+        say_aside(f"Figures on http://{address}:{endpoint.port}/metrics for {store.url}")
         signal.sigwait(leaving)

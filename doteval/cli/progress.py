@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Column
+from rich.console import Console
 from rich.text import Text
 
-from doteval.cli.terminal import STATUS_STYLES, console, count, duration, few, names, plain, share
+from doteval.cli.progress_bars import ProgressBars
+from doteval.cli.terminal import STATUS_STYLES, console, failures, names, rows_of
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.core.wording import counted, duration
 from doteval.store import Store
 
 # Seconds between two lines when there is no terminal.
 _QUIET_SECONDS = 10.0
-# Lines of the terminal that are kept free of bars.
-_OTHER_LINES = 6
 
 
 class ProgressDisplay:
@@ -38,7 +36,7 @@ class ProgressDisplay:
         self._console = output or console()
         self._at_the_end = at_the_end
         self._clock = clock
-        self._bars = _Bars(self._console) if self._console.is_terminal else None
+        self._bars = ProgressBars(self._console) if self._console.is_terminal else None
         self._ended: set[int] = set()
         self._started: dict[int, tuple[float, int]] = {}
         self._last_lines: float | None = None
@@ -58,14 +56,14 @@ class ProgressDisplay:
         """Print what is about to run, and on how many local worker processes (0: on workers elsewhere)."""
         line = Text.assemble(
             "Experiment ",
-            (plain(experiment.name), "bold"),
-            f": {few(len(evaluations), 'evaluation')}",
-            f" on {few(workers, 'worker process')}" if workers else "",
+            (experiment.name, "bold"),
+            f": {counted(len(evaluations), 'evaluation')}",
+            f" on {counted(workers, 'worker process')}" if workers else "",
         )
         self._console.print(line)
         resumed = sum(evaluation.counts.finished for evaluation in evaluations)
         if resumed:
-            self._console.print(f"Continuing: {few(resumed, 'row')} already have a result")
+            self._console.print(f"Continuing: {counted(resumed, 'row already has', 'rows already have')} a result")
         self.moved(evaluations)
 
     def moved(self, evaluations: Sequence[Evaluation]) -> None:
@@ -99,13 +97,13 @@ class ProgressDisplay:
 
     def note(self, line: str) -> None:
         """Print a line that stays above the bars."""
-        self._console.print(Text(plain(line), style="yellow"), soft_wrap=not self._console.is_terminal)
+        self._console.print(Text(line, style="yellow"), soft_wrap=not self._console.is_terminal)
 
     def _running_line(self, evaluation: Evaluation, name: str, now: float) -> str:
         since, finished = self._started[evaluation.id]
         made = evaluation.counts.finished - finished
         rate = f", {made / (now - since):,.1f} rows/s" if made and now > since else ""
-        return f"{name}: {share(evaluation.counts)} rows{_failures(evaluation)}{rate}"
+        return f"{name}: {rows_of(evaluation.counts)}{failures(evaluation.counts)}{rate}"
 
     def _end_line(self, evaluation: Evaluation, name: str, now: float) -> Text:
         since, finished = self._started[evaluation.id]
@@ -114,77 +112,8 @@ class ProgressDisplay:
         mark = "✓" if evaluation.status is EvaluationStatus.COMPLETED else "✗"
         line = Text.assemble(
             (f"{mark} {evaluation.status.value}", STATUS_STYLES[evaluation.status]),
-            f"  {name}: {few(evaluation.counts.finished, 'row')}{_failures(evaluation)}{time_taken}",
+            f"  {name}: {counted(evaluation.counts.finished, 'row')}{failures(evaluation.counts)}{time_taken}",
         )
         if evaluation.reason:
-            line.append(f"\n  {plain(evaluation.reason)}")
+            line.append(f"\n  {evaluation.reason}")
         return line
-
-
-def _failures(evaluation: Evaluation) -> str:
-    counts = evaluation.counts
-    failed = f", {counts.failed:,} failed" if counts.failed else ""
-    return f"{failed}, {counts.skipped:,} skipped" if counts.skipped else failed
-
-
-class _Bars:
-    """One bar for each running evaluation, as many as the terminal has room for."""
-
-    def __init__(self, output: Console) -> None:
-        self._console = output
-        self._progress = _ProgressWithFooter(
-            TextColumn("{task.description}", table_column=Column(overflow="ellipsis", no_wrap=True, max_width=40)),
-            BarColumn(bar_width=None, complete_style="cyan"),
-            TextColumn("{task.fields[share]}", justify="right"),
-            # Fixed widths keep the bars from moving sideways.
-            _RateColumn(table_column=Column(min_width=11)),
-            TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
-            TextColumn("{task.fields[failures]}", style="red"),
-            console=output,
-            transient=True,
-            expand=output.width <= 100,
-        )
-        self._tasks: dict[int, TaskID] = {}
-
-    def start(self) -> None:
-        self._progress.start()
-
-    def stop(self) -> None:
-        self._progress.stop()
-
-    def show(self, running: Sequence[Evaluation], called: dict[int, str]) -> None:
-        room = max(1, self._console.height - _OTHER_LINES)
-        shown = running[:room]
-        for gone in self._tasks.keys() - {evaluation.id for evaluation in shown}:
-            self._progress.remove_task(self._tasks.pop(gone))
-        for evaluation in shown:
-            counts = evaluation.counts
-            if evaluation.id not in self._tasks:
-                self._tasks[evaluation.id] = self._progress.add_task(
-                    called[evaluation.id], total=None, completed=counts.finished, share="", failures=""
-                )
-            self._progress.update(
-                self._tasks[evaluation.id],
-                total=counts.total,
-                completed=counts.finished,
-                share=share(counts),
-                failures=_failures(evaluation).removeprefix(", "),
-            )
-        more = len(running) - len(shown)
-        self._progress.footer = f"and {few(more, 'evaluation')} more" if more else ""
-        self._progress.refresh()
-
-
-class _ProgressWithFooter(Progress):
-    footer = ""
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        yield self.make_tasks_table(self.tasks)
-        if self.footer:
-            yield Text(self.footer, style="dim")
-
-
-class _RateColumn(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{count(round(speed))} rows/s", style="dim", justify="right")

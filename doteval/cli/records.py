@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from doteval.core.tables import Table
+from doteval.core.wording import duration
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -24,21 +27,21 @@ def print_errors(console: Console, store: Store, evaluation: Evaluation) -> None
     found = store.results.errors(evaluation.id, ERRORS_SHOWN)
     if not found:
         return
-    table = terminal.table("error", "message", "class", "rows", "example row", left=3)
+    table = Table("error", "class", "rows", "example row", "message", left=2, prose=True)
     for error in found:
         table.add_row(
-            terminal.plain(error.type),
-            terminal.plain(error.message),
+            error.type,
             error.error_class.value,
             terminal.count(error.count),
             str(error.example),
+            error.message,
         )
-    console.print(table)
+    terminal.print_table(console, table)
     if len(found) == ERRORS_SHOWN:
         console.print(f"These are the {ERRORS_SHOWN} most frequent errors.", style="yellow")
     console.print("\nThe most recent failures:")
     for attempt in store.attempts.last_failures(evaluation.id, LAST_SHOWN):
-        console.print(terminal.plain(failure_line(attempt)))
+        console.print(failure_line(attempt))
     console.print()
 
 
@@ -62,7 +65,6 @@ def records_of_row(store: Store, evaluation: Evaluation, index: int) -> Iterator
 
 def print_row(console: Console, store: Store, evaluation: Evaluation, index: int) -> None:
     """Print everything that is known of one row: its records and every attempt."""
-    from doteval.cli import terminal
 
     found = False
     for record in records_of_row(store, evaluation, index):
@@ -75,13 +77,13 @@ def print_row(console: Console, store: Store, evaluation: Evaluation, index: int
         _print_attempts(console, attempts)
     console.print()
     if found and any(attempt.to_be_retried for attempt in attempts):
-        console.print(terminal.plain("It will run again; the results so far stay until then."), style="yellow")
+        console.print("It will run again; the results so far stay until then.", style="yellow")
 
 
 def _print_attempts(console: Console, attempts: Sequence[Attempt]) -> None:
     from doteval.cli import terminal
 
-    table = terminal.table("attempt", "status", "when", "where", "class", "error", "time", left=6)
+    table = Table("attempt", "status", "when", "where", "class", "time", "error", left=5, prose=True)
     number = 0
     for position, attempt in enumerate(attempts):
         number = 1 if position == 0 or attempt.sample != attempts[position - 1].sample else number + 1
@@ -90,12 +92,12 @@ def _print_attempts(console: Console, attempts: Sequence[Attempt]) -> None:
             f"{number}" + (f" of sample {attempt.sample}" if attempt.sample else ""),
             attempt.status.value,
             f"{attempt.started_at.astimezone():%Y-%m-%d %H:%M:%S}",
-            terminal.plain(attempt.worker or "-"),
+            attempt.worker or "-",
             "-" if error is None else error.error_class.value,
-            "-" if error is None else terminal.plain(f"{error.type}: {error.message}"),
-            terminal.duration(attempt.seconds),
+            duration(attempt.seconds),
+            "-" if error is None else f"{error.type}: {error.message}",
         )
-    console.print(table)
+    terminal.print_table(console, table)
 
 
 def print_records(console: Console, store: Store, evaluation: Evaluation) -> None:
@@ -109,14 +111,12 @@ def print_record(console: Console, record: Record) -> None:
     """Print one record: row, scores, prompt, response, error."""
     from rich.text import Text
 
-    from doteval.cli import terminal
-
     row, outcome = record.row, record.outcome
     sample = f", sample {row.sample}" if row.sample else ""
     scores = "".join(f"  {score.name}={score.value}" for score in outcome.scores)
     console.print(
         Text(f"row {row.index}{sample}", style="bold").append(
-            terminal.plain(f"  {outcome.status.value}  {terminal.duration(outcome.seconds)}{scores}"), style="not bold"
+            f"  {outcome.status.value}  {duration(outcome.seconds)}{scores}", style="not bold"
         )
     )
     details: list[tuple[str, Any]] = [*row.values.items()]
@@ -127,4 +127,4 @@ def print_record(console: Console, record: Record) -> None:
         details += [("traceback", f"\n{outcome.error.traceback}" if outcome.error.traceback else None)]
     for name, value in details:
         if value is not None:
-            console.print(terminal.plain(f"  {name}: {value}"), soft_wrap=True)
+            console.print(f"  {name}: {value}", soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from doteval.cli.options import existing_store, storage_option
+from doteval.cli.streams import say
 
 
 @click.command("rename")
@@ -15,4 +16,4 @@ def command(name: str, new: str, storage: str | None) -> None:
     """Give the experiment NAME the name NEW."""
     with existing_store(storage) as store:
         store.experiments.rename(name, new)
-    click.echo(f"Renamed {name!r} to {new!r}")
+    say(f"Renamed {name!r} to {new!r}")

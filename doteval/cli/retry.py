@@ -18,6 +18,8 @@ from doteval.cli.options import (
     placement_options,
     storage_option,
 )
+from doteval.cli.streams import say_aside
+from doteval.core.wording import counted
 
 if TYPE_CHECKING:
     from doteval.analysis.summary import ErrorsAs
@@ -109,14 +111,12 @@ def command(
                 rows = retry(options, store, evaluations, display, fork_server)
         except KeyboardInterrupt:
             again = f"doteval retry {shlex.quote(name)}"
-            terminal.console(stderr=True).print(
-                terminal.plain(f"\nStopped. Finished rows are stored. To continue: {again}, or submit it again")
-            )
+            say_aside(f"\nStopped. Finished rows are stored. To continue: {again}, or submit it again")
             raise
         if not rows:
             console.print("No failed rows to run again")
         elif detach:
-            published = terminal.few(rows, "row")
-            console.print(terminal.plain(f"Published {published}. To follow: doteval watch {shlex.quote(name)}"))
+            published = counted(rows, "row")
+            console.print(f"Published {published}. To follow: doteval watch {shlex.quote(name)}")
         else:
             report.print(store, experiment)

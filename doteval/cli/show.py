@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from doteval.cli.options import (
     json_option,
     storage_option,
 )
+from doteval.core.tables import Table
+from doteval.core.wording import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,9 +96,9 @@ def command(
             if full:
                 print_records(console, store, found)
         if not evaluations:
-            console.print(terminal.plain(f"The experiment {name!r} has no evaluations yet"))
+            console.print(f"The experiment {name!r} has no evaluations yet")
         elif not errors and row is None and any(found.counts.failed for found in evaluations):
-            console.print(terminal.plain(f"Failed rows: doteval show {name!r} --errors"))
+            console.print(f"Failed rows: doteval show {shlex.quote(name)} --errors", soft_wrap=True)
 
 
 def print_heading(console: Console, evaluation: Evaluation) -> None:
@@ -104,11 +107,12 @@ def print_heading(console: Console, evaluation: Evaluation) -> None:
 
     from doteval.cli import terminal
 
+    style = terminal.STATUS_STYLES[evaluation.status]
     console.print(
-        Text.assemble((terminal.plain(evaluation.spec.nodeid), "bold"), "  ", terminal.status_text(evaluation.status))
+        Text.assemble((evaluation.spec.nodeid, "bold"), "  ", (evaluation.status.value, style)), soft_wrap=True
     )
     if evaluation.reason:
-        console.print(terminal.plain(evaluation.reason), style="red")
+        console.print(evaluation.reason, style="red")
 
 
 def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures) -> None:
@@ -121,35 +125,35 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
     counts, errors_as = evaluation.counts, figures.summary.errors_as
     print_heading(console, evaluation)
     for warning in figures.summary.warnings:
-        console.print(terminal.plain(f"WARNING: {warning}"), style="bold red")
+        console.print(f"WARNING: {warning}", style="bold red")
     other = [] if not counts.failed else ["without errors" if errors_as == "false" else "errors as False"]
     columns = ("score", "metric", "value", "95% interval", "n", "errors", "skipped", "time", *other)
-    table = terminal.table(*columns, left=2)
-    rest = (terminal.count(counts.failed), terminal.count(counts.skipped), terminal.duration(_seconds(evaluation)))
+    table = Table(*columns, left=2)
+    rest = (terminal.count(counts.failed), terminal.count(counts.skipped), duration(_seconds(evaluation)))
     for score in figures.summary:
         for metric in score.metrics:
             second = metric.without_failed if errors_as == "false" else figures.as_false[score.name][metric.name]
             table.add_row(
-                terminal.plain(score.name),
-                terminal.plain(metric.name),
+                score.name,
+                metric.name,
                 terminal.figure(metric.value),
                 terminal.interval(metric.interval),
                 terminal.count(metric.n),
                 *rest,
                 *([terminal.figure(second)] if other else []),
             )
-    if not table.row_count:
+    if not len(table):
         table.add_row("no scores", "", "-", "-", "0", *rest, *("-" for _ in other))
-    console.print(table)
+    terminal.print_table(console, table)
     if figures.classes:
         named = ", ".join(f"{terminal.count(number)} {kind.value}" for kind, number in figures.classes.items())
         again = "" if sum(figures.classes.values()) == counts.failed else "; some of them will run again"
         console.print(f"Errors: {named}{again}")
     notes = figures.summary.notes
     if counts.pending or counts.total is None:
-        notes.append(f"{terminal.share(counts)} rows are finished; the figures are for these")
+        notes.append(f"{terminal.rows_of(counts)} are finished; the figures are for these")
     for note in notes:
-        console.print(terminal.plain(note), style="yellow")
+        console.print(note, style="yellow")
     console.print()
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from doteval.cli.options import existing_store, json_option, storage_option
+from doteval.core.tables import Table
+from doteval.core.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,11 +72,11 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
             return
         console = terminal.console()
         if not status.evaluations:
-            console.print(terminal.plain(f"The experiment {name!r} has no evaluations yet"))
+            console.print(f"The experiment {name!r} has no evaluations yet")
             return
         _print(console, store, status)
         if trouble:
-            console.print(terminal.plain(trouble), style="yellow")
+            console.print(trouble, style="yellow")
 
 
 def _ask(broker: Broker, queues: Sequence[str]) -> tuple[Mapping[str, int] | None, str | None]:
@@ -97,13 +99,13 @@ def _print(console: Console, store: Store, status: ExperimentStatus) -> None:
     from doteval.cli.records import failure_line
 
     columns = ("evaluation", "status", "rows", "done", "failed", "skipped", "pending", "in flight")
-    table = terminal.table(*columns, left=2)
+    table = Table(*columns, left=2)
     called = terminal.names([found.evaluation for found in status.evaluations])
     for found in status.evaluations:
         evaluation, counts = found.evaluation, found.evaluation.counts
         table.add_row(
             called[evaluation.id],
-            terminal.status_text(evaluation.status),
+            terminal.status_cell(evaluation.status),
             terminal.count(counts.total),
             terminal.count(counts.done),
             terminal.count(counts.failed),
@@ -111,39 +113,38 @@ def _print(console: Console, store: Store, status: ExperimentStatus) -> None:
             terminal.count(None if counts.total is None else counts.pending),
             terminal.count(found.held),
         )
-    console.print(table)
+    terminal.print_table(console, table)
     for found in status.evaluations:
         name = called[found.evaluation.id]
         if found.evaluation.reason:
-            console.print(terminal.plain(f"{name}: {found.evaluation.reason}"), style="yellow")
+            console.print(f"{name}: {found.evaluation.reason}", style="yellow")
         for sentence in found.plan:
-            console.print(terminal.plain(f"{name}: {sentence}"))
+            console.print(f"{name}: {sentence}")
         failures = store.attempts.last_failures(found.evaluation.id, _SHOWN)
         if failures:
-            console.print(terminal.plain(f"The most recent errors of {name}:"))
+            console.print(f"The most recent errors of {name}:")
         for attempt in failures:
-            console.print(terminal.plain(failure_line(attempt)))
+            console.print(failure_line(attempt))
     console.print(f"\n{_workers(status.live)}")
     for worker in status.dead[-_SHOWN:]:
-        console.print(terminal.plain(_death(worker)), style="yellow")
+        console.print(_death(worker), style="yellow")
     if len(status.dead) > _SHOWN:
         console.print(f"and {len(status.dead) - _SHOWN} more that died before")
     for worker in status.failed_starts[-_SHOWN:]:
-        console.print(terminal.plain(_failed_start(worker)), style="yellow")
+        console.print(_failed_start(worker), style="yellow")
     for queue, waiting in (status.queued or {}).items():
         where = "the queue" if len(status.queued or {}) == 1 else f"the queue {queue!r}"
-        console.print(terminal.plain(f"{terminal.few(waiting, 'message')} in {where}"))
+        console.print(f"{counted(waiting, 'message')} in {where}")
 
 
 def _workers(workers: Sequence[WorkerState]) -> str:
-    from doteval.cli import terminal
 
     if not workers:
         return "No worker processes"
     states = Counter(worker.state for worker in workers)
     held = sum(held.rows for worker in workers for held in worker.holding)
     described = ", ".join(f"{number:,} {state}" for state, number in states.items())
-    return f"{terminal.few(len(workers), 'worker process')} ({described}), holding {terminal.few(held, 'row')}"
+    return f"{counted(len(workers), 'worker process')} ({described}), holding {counted(held, 'row')}"
 
 
 def _death(worker: WorkerState) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from doteval.cli.options import early_fork_server, errors_as_option, local_fork_server, placement_options, run_options
+from doteval.cli.streams import say_aside
 from doteval.core.run_config import RunConfig, RunTarget
 
 if TYPE_CHECKING:
@@ -109,12 +110,10 @@ def command(
         with ProgressDisplay(console, at_the_end=report.read) as display:
             submission = submit(options, display, fork_server)
     except KeyboardInterrupt:
-        terminal.console(stderr=True).print(
-            terminal.plain(f"\nStopped. Finished rows are stored. To continue: {_again(paths, name)}")
-        )
+        say_aside(f"\nStopped. Finished rows are stored. To continue: {_again(paths, name)}")
         raise
     if detach:
-        console.print(terminal.plain(f"Published. To follow: doteval watch {shlex.quote(name)}"))
+        console.print(f"Published. To follow: doteval watch {shlex.quote(name)}")
         return
     with Store.open(submission.storage, create=False) as store:
         report.print(store, submission.experiment)

@@ -1,26 +1,20 @@
-"""How doteval prints: one console, one kind of table, one way to format numbers, durations and money."""
+"""How doteval prints: one console, tables, and one way to format numbers and money."""
 
 from __future__ import annotations
 
 import math
-import os
-import re
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from doteval.core.experiments import Counts, Evaluation, EvaluationStatus
+from doteval.core.tables import Cell, Table, output_width
+from doteval.core.wording import plain
 from doteval.metrics import Interval
-
-# Columns of output that goes into a file or a pipe, which has no width of its own.
-_PIPE_WIDTH = 160
-# Control characters let a model response move the cursor, ring the bell or recolour the terminal.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 STATUS_STYLES = {
     EvaluationStatus.RUNNING: "cyan",
@@ -31,32 +25,34 @@ STATUS_STYLES = {
 
 
 class _Console(Console):
+    """Prints no control characters but its own, whatever text it is given."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(plain(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        if isinstance(renderable, Text):
+            renderable.plain = plain(renderable.plain)
+        return super().render(renderable, options)
+
     def on_broken_pipe(self) -> NoReturn:
         # rich would exit with 1, which means something else here.
         raise BrokenPipeError
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a console on the current stdout, or stderr."""
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
-    return _Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+def console(**options: Any) -> Console:
+    """Return a console on the current stdout. `options` are those of rich's."""
+    # rich follows a terminal that changes its width.
+    width = None if sys.stdout.isatty() else output_width(is_terminal=False)
+    return _Console(**{"width": width, "highlight": False, "markup": False, "emoji": False} | options)
 
 
-def table(*columns: str, left: int = 1) -> Table:
-    """Return an empty table. The first `left` columns hold text, the others numbers."""
-    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for position, column in enumerate(columns):
-        if position < left:
-            made.add_column(column, overflow="fold", min_width=8)
-        else:
-            made.add_column(column, justify="right", no_wrap=True)
-    return made
-
-
-def plain(text: object) -> str:
-    """Return a text with its control characters replaced, so that a terminal does not obey them."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))
+def print_table(console: Console, table: Table) -> None:
+    """Print a table. Where the console is too narrow for it, its rows are stacked."""
+    rule = "-" if console.options.ascii_only else "─"
+    for line in table.lines(console.width, rule=rule):
+        # No line is wrapped or cut by rich; a name that is too long for the terminal continues on its next line.
+        console.print(Text.assemble(*((cell.text, cell.style) for cell in line)), soft_wrap=True)
 
 
 def count(number: int | None) -> str:
@@ -68,10 +64,15 @@ def share(counts: Counts) -> str:
     return f"{count(counts.finished)}/{count(counts.total)}"
 
 
-def few(number: int, noun: str) -> str:
-    """Return a number with its noun: ``1 row``, ``2 rows``, ``2 processes``."""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"
+def rows_of(counts: Counts) -> str:
+    """Return the finished rows and the total as ``12/100 rows``."""
+    return f"{share(counts)} {'row' if counts.total == 1 else 'rows'}"
+
+
+def failures(counts: Counts) -> str:
+    """Return the failed and the skipped rows as ``, 2 failed, 1 skipped``; empty without any."""
+    failed = f", {counts.failed:,} failed" if counts.failed else ""
+    return f"{failed}, {counts.skipped:,} skipped" if counts.skipped else failed
 
 
 def figure(value: float | None) -> str:
@@ -85,35 +86,20 @@ def interval(found: Interval | None) -> str:
     return "-" if found is None else f"{figure(found.low)} – {figure(found.high)}"
 
 
-def duration(seconds: float | None) -> str:
-    """Return a duration as people read it: ``0.42 s``, ``12.3 s``, ``4 min 02 s``, ``2 h 05 min``."""
-    if seconds is None:
-        return "-"
-    if seconds < 10:
-        return f"{seconds:.2f} s"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02} min"
-
-
 def money(dollars: float | None) -> str:
     if dollars is None:
         return "-"
     return f"${dollars:,.2f}" if dollars >= 1 else f"${dollars:.4f}"
 
 
-def status_text(status: EvaluationStatus | None) -> Text:
-    return Text("-") if status is None else Text(status.value, style=STATUS_STYLES[status])
+def status_cell(status: EvaluationStatus | None) -> Cell:
+    return Cell("-") if status is None else Cell(status.value, STATUS_STYLES[status])
 
 
 def names(evaluations: Sequence[Evaluation]) -> dict[int, str]:
     """Return the name of each evaluation by its id, with its file where two evaluations share a name."""
     taken = [evaluation.name for evaluation in evaluations]
     return {
-        evaluation.id: plain(evaluation.name if taken.count(evaluation.name) == 1 else evaluation.spec.nodeid)
+        evaluation.id: evaluation.name if taken.count(evaluation.name) == 1 else evaluation.spec.nodeid
         for evaluation in evaluations
     }

@@ -9,6 +9,8 @@ import click
 
 from doteval.cli.options import existing_store, json_option, storage_option
 from doteval.core.histogram import QUANTILES
+from doteval.core.tables import Table
+from doteval.core.wording import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,18 +86,18 @@ def _print_workers(console: Console, workers: Sequence[WorkerUsage]) -> None:
     if not workers:
         console.print("No worker process has run rows")
         return
-    table = terminal.table("worker", "rows", "requests", "tokens", "loads", "load time")
+    table = Table("worker", "rows", "requests", "tokens", "loads", "load time")
     for worker in workers:
         spent = worker.spent
         table.add_row(
-            terminal.plain(worker.name or "-"),
+            worker.name or "-",
             terminal.count(worker.rows),
             terminal.count(spent.requests),
             terminal.count(spent.prompt_tokens + spent.completion_tokens),
             terminal.count(sum(load.loads for load in worker.loads)),
-            terminal.duration(sum(load.load_seconds for load in worker.loads)),
+            duration(sum(load.load_seconds for load in worker.loads)),
         )
-    console.print(table)
+    terminal.print_table(console, table)
     console.print()
     _print_groups(console, "worker", workers)
 
@@ -113,20 +115,19 @@ def _print_loads(console: Console, loads: Sequence[LoadUsage]) -> None:
 
     if not loads:
         return
-    table = terminal.table("session fixture", "loads", "load time", "torn down")
-    table.add_column("statistics", overflow="fold")
+    table = Table("session fixture", "loads", "load time", "torn down", "statistics", prose=True)
     for load in loads:
         table.add_row(
-            terminal.plain(load.fixture),
+            load.fixture,
             terminal.count(load.loads),
-            terminal.duration(load.load_seconds),
+            duration(load.load_seconds),
             terminal.count(load.torn_down),
-            terminal.plain(_facts(load.stats)),
+            _facts(load.stats),
         )
-    console.print(table)
+    terminal.print_table(console, table)
     for load in loads:
         for error in load.errors:
-            console.print(terminal.plain(f"{load.fixture} could not be loaded: {error}"), style="red")
+            console.print(f"{load.fixture} could not be loaded: {error}", style="red")
     console.print()
 
 
@@ -135,25 +136,25 @@ def _print_models(console: Console, names: Sequence[str], lines: Sequence[tuple[
 
     figures = ("requests", "tries", "hit rate", "tokens in", "tokens out", "cost")
     times = [name for name, _ in QUANTILES]
-    table = terminal.table(*names, *figures, *times, "waited", "spent", left=len(names))
+    table = Table(*names, *figures, *times, "waited", "spent", left=len(names))
     for line, model in lines:
         usage, spent = model.usage, model.spent
         table.add_row(
-            *(terminal.plain(name) for name in line),
+            *line,
             terminal.count(usage.requests),
             terminal.count(usage.attempts),
             _percent(usage.hit_rate),
             terminal.count(usage.prompt_tokens),
             terminal.count(usage.completion_tokens),
             terminal.money(usage.cost),
-            *(terminal.duration(usage.latency.quantile(share)) for _, share in QUANTILES),
-            terminal.duration(usage.waited),
+            *(duration(usage.latency.quantile(share)) for _, share in QUANTILES),
+            duration(usage.waited),
             terminal.count(spent.prompt_tokens + spent.completion_tokens),
         )
-    console.print(table)
+    terminal.print_table(console, table)
     unpriced = {model.spent.model: None for _, model in lines if model.spent.cost is None and model.spent.prompt_tokens}
     if unpriced:
-        names_shown = terminal.plain(", ".join(unpriced))
+        names_shown = ", ".join(unpriced)
         console.print(
             f"No price is known for {names_shown}: tokens only. Name a price table with the setting `prices`."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from doteval.cli.options import cache_option, devices_option, storage_option
+from doteval.cli.streams import say_aside
 
 Count = click.IntRange(min=1)
 Port = click.IntRange(0, 65535)
@@ -117,4 +118,4 @@ def command(
         client_config=settings.client_config(),
     )
     as_json = resolve(settings.log_format) == "json"
-    serve(options, on_message=lambda text: click.echo(line(text, ids={"service": name}) if as_json else text, err=True))
+    serve(options, on_message=lambda text: say_aside(line(text, ids={"service": name}) if as_json else text))

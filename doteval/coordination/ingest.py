@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from doteval.core.experiments import Evaluation
 from doteval.core.json_codec import content_key, encode_columns
 from doteval.core.results import Row
+from doteval.core.wording import counted
 from doteval.datasets import Dataset, row_values
 from doteval.errors import ChangedError, DatasetError, UnstorableValueError
 from doteval.store import Store
@@ -91,7 +92,7 @@ def ingest_dataset(
     whole = samples is None or count < samples
     if whole and count < known.rows:
         if not allow_changed:
-            raise _changed(evaluation, f"it has {count} rows, and had {known.rows}")
+            raise _changed(evaluation, f"it has {counted(count, 'row')}, and had {known.rows}")
         retry(lambda: store.rows.truncate(evaluation.id, count))
     # A stored fingerprint says that the whole dataset is stored and need not be read again.
     total = count if whole else max(count, known.rows)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from doteval.core.states import EvaluationEnd
+from doteval.core.wording import counted
 from doteval.errors import BudgetError, UsageError
 
 
@@ -85,16 +86,16 @@ class Budget:
 
     def _limits(self, spent: Spent) -> Iterator[tuple[float, str]]:
         if self.requests is not None:
-            yield self.requests - spent.requests, f"{spent.requests:,} of {self.requests:,} requests"
+            yield self.requests - spent.requests, f"{spent.requests:,} of {counted(self.requests, 'request')}"
         if self.tokens is not None:
-            yield self.tokens - spent.tokens, f"{spent.tokens:,} of {self.tokens:,} tokens"
+            yield self.tokens - spent.tokens, f"{spent.tokens:,} of {counted(self.tokens, 'token')}"
         if self.cost is not None:
             yield self.cost - spent.cost, f"{_money(spent.cost)} of {_money(self.cost)}"
 
 
 def budget_error(experiment: str, stop: BudgetStop, *, pending: int) -> BudgetError:
     """The error that tells the user that `stop` has ended an experiment with `pending` rows left."""
-    rows = f"; {pending:,} {'row is' if pending == 1 else 'rows are'} pending" if pending else ""
+    rows = f"; {counted(pending, 'row is', 'rows are')} pending" if pending else ""
     return BudgetError(
         f"experiment {experiment!r}: {stop.message}{rows}",
         remedy="To go on, submit it again with a larger budget, or without one."

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 # EX_SOFTWARE of sysexits.h: an error that doteval did not expect; of a worker process also a fixture that does not end.
 UNEXPECTED = 70
+# EX_IOERR of sysexits.h: standard output cannot be written.
+OUTPUT_FAILED = 74
 # EX_TEMPFAIL of sysexits.h: a worker process that makes room for a fresh one.
 RECYCLED = 75
 INTERRUPTED = 130

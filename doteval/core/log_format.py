@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from doteval.core.wording import plain, plain_json
 from doteval.errors import DotEvalError
 
 LogFormat = Literal["auto", "json", "text"]
@@ -53,7 +54,7 @@ class TextLines(logging.Formatter):
     """Formats lines for people."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _cut(_without_passwords(super().format(record)))
+        return plain(_cut(_without_passwords(super().format(record))))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         return _exception(ei[1])
@@ -78,7 +79,7 @@ def _line(time: datetime, level: str, logger: str, event: str, more: dict[str, A
         for name, value in {**document, **more}.items()
     }
     # ensure_ascii: a lone surrogate in a name would not encode as UTF-8.
-    return _without_passwords(json.dumps(bounded, default=repr, ensure_ascii=True))
+    return plain_json(_without_passwords(json.dumps(bounded, default=repr, ensure_ascii=True)))
 
 
 def _exception(error: BaseException | None) -> str:

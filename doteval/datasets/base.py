@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from doteval.core.error_leaves import leaves
+from doteval.core.wording import counted
 from doteval.errors import DatasetError, DotEvalError
 
 
@@ -60,7 +61,7 @@ class Dataset(ABC):
             raise
         except Exception as error:
             raise DatasetError(
-                f"{self.description} raised {type(leaves(error)[0]).__name__} after {count} rows",
+                f"{self.description} raised {type(leaves(error)[0]).__name__} after {counted(count, 'row')}",
                 remedy="The error's cause says where.",
             ) from error
 

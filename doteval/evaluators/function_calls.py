@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from doteval.core.results import Score
+from doteval.core.wording import counted
 from doteval.evaluators.base import evaluator
 from doteval.evaluators.json_text import parse_json
 from doteval.metrics import accuracy
@@ -59,7 +60,7 @@ def _compare(result: Any, expected: Any, schema: Any) -> str | None:
     if not calls or not answers:
         return "there is no function call to compare"
     if len(calls) != len(answers):
-        return f"{len(calls)} function calls where {len(answers)} are expected"
+        return f"{counted(len(calls), 'function call')} where {counted(len(answers), 'is', 'are')} expected"
     open_calls = list(calls)
     for answer in answers:
         reasons = [_call_differs(call, answer, schemas.get(answer[0])) for call in open_calls]

@@ -19,6 +19,7 @@ from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatu
 from doteval.core.metering import UsageScope
 from doteval.core.results import Outcome, Row, RowStatus, Usage
 from doteval.core.states import EvaluationEnd
+from doteval.core.wording import counted
 from doteval.datasets import Dataset, open_dataset
 from doteval.errors import BudgetError, ChangedError, DotEvalError, UsageError
 from doteval.local.options import LocalOptions
@@ -216,7 +217,7 @@ class LocalEvaluation:
             self._failed += 1
             most = self._options.max_errors
             if most is not None and self._failed > most:
-                raise TooManyErrorsError(f"more than {most} rows have failed")
+                raise TooManyErrorsError(f"more than {counted(most, 'row has', 'rows have')} failed")
 
     def _progress(self, dataset: Dataset) -> ProgressLine | None:
         if self._screen is None:

@@ -18,6 +18,8 @@ from typing import TextIO
 import pytest
 
 from doteval.core.results import Outcome, RowStatus
+from doteval.core.tables import columns_of
+from doteval.core.wording import counted, plain
 
 # Seconds between two drawings. One takes about 20 µs.
 _DRAW_SECONDS = 0.2
@@ -59,16 +61,21 @@ def terminal_screen(config: pytest.Config) -> Screen | None:
     return Screen(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace"))
 
 
+def write_line(terminal: pytest.TerminalReporter, line: str, **markup: bool) -> None:
+    """Write a line to pytest's terminal, without the control characters it may hold."""
+    terminal.write_line(plain(line), **markup)
+
+
 def tell(config: pytest.Config, line: str) -> None:
     """Show a line at once, or among the warnings where pytest has no terminal, as in workers of pytest-xdist."""
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if reporter is None:
-        warnings.warn(line, pytest.PytestWarning, stacklevel=2)
+        warnings.warn(plain(line), pytest.PytestWarning, stacklevel=2)
         return
     capturing = config.pluginmanager.getplugin("capturemanager")
     with contextlib.nullcontext() if capturing is None else capturing.global_and_fixture_disabled():
         reporter.ensure_newline()
-        reporter.write_line(line, yellow=True)
+        write_line(reporter, line, yellow=True)
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -86,7 +93,7 @@ class ProgressLine:
         self, screen: Screen, name: str, total: int | None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._screen = screen
-        self._name = name
+        self._name = plain(name)
         self._total = total
         self._clock = clock
         self._lock = threading.Lock()
@@ -116,20 +123,33 @@ class ProgressLine:
             self._drawn = False
             self._next = float("inf")
 
-    def text(self, now: float) -> str:
-        """The text of the line."""
+    def text(self, now: float, width: int = 1000) -> str:
+        """The text of the line, in at most `width` columns: where it is longer, the last figures are left out, and then
+        the end of the name. No figure is cut.
+        """
+        rows, *figures = self._figures(now)
+        while figures and columns_of("  ".join([f"{self._name}: {rows}", *figures])) > width:
+            figures.pop()
+        name, room = self._name, width - len(f": {rows}")
+        while columns_of(name) > max(room, 1):
+            name = f"{name[:-2]}…"
+        return "  ".join([f"{name}: {rows}", *figures])
+
+    def _figures(self, now: float) -> list[str]:
         seconds = max(now - self._began, 1e-9)
         rate = self._rows / seconds
-        parts = [f"{self._name}: {self._rows:,}{'' if self._total is None else f'/{self._total:,}'} rows"]
-        parts.append(f"{rate:,.0f} rows/s" if rate >= 10 else f"{rate:.1f} rows/s")
+        rows = (
+            f"{self._rows:,}/{counted(self._total, 'row')}" if self._total is not None else counted(self._rows, "row")
+        )
+        parts = [rows, f"{rate:,.0f} rows/s" if rate >= 10 else f"{rate:.1f} rows/s"]
         if self._failed:
-            parts.append(f"{self._failed:,} {'error' if self._failed == 1 else 'errors'}")
+            parts.append(counted(self._failed, "error"))
         if self._score is not None and self._scored + self._failed:
             # Failed rows count as False, as they do in the summary.
             parts.append(f"{self._score} {self._sum / (self._scored + self._failed):.3f}")
         if self._total is not None and self._rows:
             parts.append(f"{_duration((self._total - self._rows) / rate)} left")
-        return "  ".join(parts)
+        return parts
 
     def _count(self, outcome: Outcome) -> None:
         self._rows += 1
@@ -145,7 +165,7 @@ class ProgressLine:
     def _draw(self, now: float) -> None:
         room = "" if self._drawn else _MAKE_ROOM
         self._drawn = True
-        self._screen.write(f"{room}{_BELOW}{self.text(now)[: self._screen.width - 1]}{_BACK}")
+        self._screen.write(f"{room}{_BELOW}{self.text(now, self._screen.width - 1)}{_BACK}")
 
 
 def _duration(seconds: float) -> str:

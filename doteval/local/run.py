@@ -15,6 +15,7 @@ from doteval.analysis.summary import Summary
 from doteval.core.experiments import Counts, EvaluationSpec, ephemeral_name
 from doteval.core.results import Record
 from doteval.core.run_config import RunConfig, RunTarget
+from doteval.core.wording import counted, plain
 from doteval.errors import UsageError
 from doteval.foreach import ForEachSpec, spec_of
 from doteval.local.evaluation import LocalEvaluation, LocalReport
@@ -91,7 +92,7 @@ def run(
             evaluation,
             loop=loop,
             options=options,
-            on_message=functools.partial(print, file=sys.stderr),
+            on_message=lambda line: print(plain(line), file=sys.stderr),  # noqa: T201
             screen=Screen(sys.stderr) if is_terminal(sys.stderr) else None,
         ).run(_folder(eval_fn))
     finally:
@@ -177,7 +178,7 @@ class ResultsSummary(Mapping[str, Any]):
     def __repr__(self) -> str:
         counts = self.details.counts
         metrics = [f"{score.name}.{m.name} {_shown(m.value)}" for score in self.details for m in score.metrics]
-        figures = ", ".join([*metrics, f"{counts.finished} rows", f"{counts.failed} errors"])
+        figures = ", ".join([*metrics, counted(counts.finished, "row"), counted(counts.failed, "error")])
         return "; ".join([figures, *self.details.warnings, *self.details.notes])
 
 

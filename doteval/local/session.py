@@ -12,6 +12,7 @@ from doteval.core.client_config import configure_clients
 from doteval.core.experiments import ephemeral_name
 from doteval.core.metering import setup_usage_scope
 from doteval.core.results import Usage
+from doteval.core.wording import counted, plain
 from doteval.local.evaluation import LocalEvaluation, LocalReport
 from doteval.local.options import LocalOptions
 from doteval.local.progress import Screen
@@ -89,7 +90,8 @@ class LocalExperiment:
         self._check_thresholds(report)
         counts = report.evaluation.counts
         if counts.skipped and not counts.done and not counts.failed:
-            raise skipped(f"all {counts.skipped} rows were skipped: {evaluation.skip_reason()}")
+            rows = "the only row was" if counts.skipped == 1 else f"all {counts.skipped:,} rows were"
+            raise skipped(plain(f"{rows} skipped: {evaluation.skip_reason()}"))
 
     def loaded(self, load: Load) -> None:
         session = self._loaded_for[id(load)] = self._of_load(load)
@@ -115,11 +117,11 @@ class LocalExperiment:
         counts, most = report.evaluation.counts, self._options.max_errors
         failures = []
         if most is not None and counts.failed > most:
-            rows = "1 row has" if counts.failed == 1 else f"{counts.failed} rows have"
+            rows = counted(counts.failed, "row has", "rows have")
             left = ", and the evaluation was stopped" if report.stopped else ""
             failures.append(f"{rows} failed, more than the {most} of --max-errors{left}")
         if report.evaluation.stopped_at_budget:
-            rows = "1 row is" if counts.pending == 1 else f"{counts.pending} rows are"
+            rows = counted(counts.pending, "row is", "rows are")
             failures.append(f"{report.evaluation.reason}; {rows} pending")
         for threshold in self._options.thresholds:
             check = check_threshold(threshold, report.evaluation.name, report.summary)
@@ -128,7 +130,7 @@ class LocalExperiment:
             if check.failure is not None:
                 failures.append(check.failure)
         if failures:
-            pytest.fail("\n".join(failures), pytrace=False)
+            pytest.fail(plain("\n".join(failures)), pytrace=False)
 
     def _of_load(self, load: Load) -> StoreSession:
         return self._open(load.evaluation.spec.storage if load.evaluation is not None else None)

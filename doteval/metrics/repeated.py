@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from doteval.core.wording import counted
 from doteval.metrics.base import Calculation
 from doteval.metrics.intervals import Interval, as_number, mean_interval
 from doteval.metrics.registry import metric
@@ -43,7 +44,9 @@ def pass_at_k(k: int) -> Calculation:
 
 def _pass_at_k(n: int, right: int, k: int) -> float:
     if n < k:
-        raise ValueError(f"pass@{k} needs {k} samples of each row, but a row has {n}: use --epochs {k} or more")
+        raise ValueError(
+            f"pass@{k} needs {counted(k, 'sample')} of each row, but a row has {n}: use --epochs {k} or more"
+        )
     if n - right < k:
         return 1.0
     product = 1.0

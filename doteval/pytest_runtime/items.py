@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from doteval.core.queues_and_devices import check_queue
+from doteval.core.wording import plain
 from doteval.errors import DotEvalError, EvaluationFileError, UsageError
 from doteval.foreach import ForEachSpec, spec_of
 from doteval.pytest_runtime import pytest_internals as internals
@@ -130,9 +131,9 @@ class EvaluationItem(pytest.Function):
         # A DotEvalError says what to do; the place in doteval that raised it does not help the user.
         cause = error.__cause__
         if cause is None:
-            return str(error)
+            return plain(error)
         frames = traceback.format_exception(type(cause), cause, cause.__traceback__, limit=-_FRAMES)
-        return f"{error}\n\n{''.join(frames).rstrip()}"
+        return plain(f"{error}\n\n{''.join(frames).rstrip()}")
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         path, line, _ = super().reportinfo()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from doteval.core.client_config import CacheChoice
 from doteval.core.metering import Meter, UsageScope
 from doteval.core.results import Outcome, Row, Usage
+from doteval.core.wording import counted
 from doteval.foreach import ForEachSpec
 from doteval.runner.admission import AdmissionCheck
 from doteval.runner.calls import CallPolicy, failed_before_call
@@ -150,7 +151,7 @@ class Assignment:
                 if len(row.values) == columns:
                     rows.append(row)
                     continue
-                short = ValueError(f"the row has {len(row.values)} values for {columns} columns")
+                short = ValueError(f"the row has {counted(len(row.values), 'value')} for {counted(columns, 'column')}")
                 reject(self, row, failed_before_call(short, "before the call"))
                 if not rows:
                     break

@@ -9,6 +9,7 @@ from typing import Any
 
 from doteval.core.metering import sum_by_model
 from doteval.core.results import Outcome, Result, RowError, RowStatus, Score, Usage
+from doteval.core.wording import counted
 from doteval.errors import InvalidResultError
 from doteval.runner.error_classes import describe, is_skip, skip_reason
 from doteval.runner.row_retries import (
@@ -90,12 +91,13 @@ def _outcomes(performed: Performed, rows: int) -> list[Outcome]:
     returned, error = performed.returned, performed.error
     if error is None and not isinstance(returned, list | tuple):
         error = InvalidResultError(
-            f"the eval function returned {_kind(returned)} for a batch of {rows} rows, not a list of results",
+            f"the eval function returned {_kind(returned)} for a batch of {counted(rows, 'row')}, "
+            "not a list of results",
             remedy="Return a list with one Result (or score) for each row, in the same order.",
         )
     elif error is None and len(returned) != rows:
         error = InvalidResultError(
-            f"the eval function returned {len(returned)} results for a batch of {rows} rows",
+            f"the eval function returned {counted(len(returned), 'result')} for a batch of {counted(rows, 'row')}",
             remedy="Return one Result (or score) for each row, in the same order. All rows of this batch have failed, "
             "since nothing says which result belongs to which row.",
         )

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select
 from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
 from doteval.core.run_config import RunConfig
+from doteval.core.wording import counted
 from doteval.errors import RowTimeoutError
 from doteval.store.engine import Database
 from doteval.store.result_rows import NewResult, encode_result, write_results
@@ -180,7 +181,7 @@ def _attempt(row: CrashedRow, execution: int, reason: str, worker_id: int | None
 def _given_up(connection: Connection, row: CrashedRow, reason: str, most: int) -> NewResult:
     error = RowError(
         type="Crash",
-        message=f"the row was in flight in {most} worker processes that died; the last one {reason}",
+        message=f"the row was in flight in {counted(most, 'worker process')} that died; the last one {reason}",
         error_class=ErrorClass.CRASH,
     )
     return _failed(connection, row, Outcome(RowStatus.FAILED, time.time(), 0.0, error=error))

@@ -12,6 +12,7 @@ from doteval.broker.inspection import RedisFacts, inspect_redis
 from doteval.broker.publisher import Publisher
 from doteval.core.broker_url import Broker
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, worker_command_for
+from doteval.core.wording import counted
 from doteval.errors import BrokerError, DotEvalError, NotFoundError
 from doteval.pytest_runtime.embedded_session import Collected, with_collected
 from doteval.pytest_runtime.items import queue_of
@@ -71,7 +72,7 @@ def _broker(broker: Broker, queues: tuple[str, ...]) -> tuple[dict[str, int], li
             facts = inspect_redis(broker, queues[0])
         except DotEvalError as error:
             return {}, [_problem("broker", error)]
-    waiting = ", ".join(f"{_few(number, 'message')} in {queue!r}" for queue, number in queued.items())
+    waiting = ", ".join(f"{counted(number, 'message')} in {queue!r}" for queue, number in queued.items())
     findings = [Finding("broker", True, f"{broker} answers; {waiting}")]
     if facts is not None:
         findings += _redis(facts)
@@ -161,9 +162,9 @@ def _workers(
 
 def _serving(name: str, queue: str, live: Sequence[WorkerState], *, needs_workers: bool, queued: int = 0) -> Finding:
     count = sum(queue in worker.info.queues for worker in live)
-    waiting = f", and {_few(queued, 'message')} wait" if queued and not count else ""
+    waiting = f", and {counted(queued, 'message waits', 'messages wait')}" if queued and not count else ""
     remedy = f"Start some: {worker_command_for(queue)} --broker URL --storage URL"
-    said = f"{_few(count, 'live worker process', 'es')} on {queue!r}{waiting}"
+    said = f"{counted(count, 'live worker process')} on {queue!r}{waiting}"
     return Finding(name, bool(count) or not needs_workers, said, remedy)
 
 
@@ -200,7 +201,7 @@ def _evaluations(paths: tuple[str, ...], named: set[str]) -> Finding:
         with_collected(paths, count)
     except DotEvalError as error:
         return _problem("evaluations", error)
-    return Finding("evaluations", True, f"{_few(found[0], 'evaluation')} below {', '.join(paths)}")
+    return Finding("evaluations", True, f"{counted(found[0], 'evaluation')} below {', '.join(paths)}")
 
 
 def _clock(name: str, offset: float) -> Finding:
@@ -214,7 +215,3 @@ def _offset(seconds: float) -> str:
 
 def _problem(name: str, error: DotEvalError) -> Finding:
     return Finding(name, False, error.message, error.remedy)
-
-
-def _few(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number:,} {noun if number == 1 else noun + plural}"

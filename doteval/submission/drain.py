@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from doteval.broker.remote_control import ask_to_drain
 from doteval.core.broker_url import Broker
+from doteval.core.wording import counted
 from doteval.errors import NotFoundError, WorkerError
 from doteval.store import Store, WorkerState
 
@@ -68,8 +69,9 @@ def _wait(store: Store, leaving: Sequence[WorkerState], timeout: float) -> None:
         if ids <= left:
             return
         if time.monotonic() >= deadline:
+            processes = counted(len(ids), "worker process has", "worker processes have")
             raise WorkerError(
-                f"{len(ids - left)} of {len(ids)} worker processes have not left within {timeout:g} s",
+                f"{len(ids - left)} of {processes} not left within {timeout:g} s",
                 remedy="They leave when their rows in flight end; `doteval status` shows them until then.",
             )
         time.sleep(_LOOK_SECONDS)

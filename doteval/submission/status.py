@@ -11,6 +11,7 @@ from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import DEAD_AFTER_SECONDS
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, worker_command_for
 from doteval.core.states import WorkerEnd, WorkerPhase
+from doteval.core.wording import counted
 from doteval.store import Store, WorkerState, held_by
 
 
@@ -136,21 +137,23 @@ def _plan(
         if pending and not served:
             plan.append(start)
         if progress.orphaned:
-            whose = "a dead worker process" if holders == 1 else f"{holders} dead worker processes"
-            plan.append(f"{_rows(progress.orphaned)} of {whose} will be published again")
+            whose = "a dead worker process" if holders == 1 else counted(holders, "dead worker process")
+            plan.append(f"{counted(progress.orphaned, 'row')} of {whose} will be published again")
         if progress.published:
             lost = queued == 0 and not progress.held
-            what = "no message carries any more: they will be published again" if lost else "wait for a worker process"
-            plan.append(f"{_rows(progress.published)} {what}")
+            they = "it" if progress.published == 1 else "they"
+            if lost:
+                rows = counted(progress.published, "row")
+                plan.append(f"{rows} no message carries any more: {they} will be published again")
+            else:
+                rows = counted(progress.published, "row waits", "rows wait")
+                plan.append(f"{rows} for a worker process")
         if progress.unpublished:
-            plan.append(f"{_rows(progress.unpublished)} will be published as the queue has room")
+            plan.append(f"{counted(progress.unpublished, 'row')} will be published as the queue has room")
     elif pending:
         more = " with a larger budget" if evaluation.stopped_at_budget else ""
-        plan.append(f"{_rows(pending)} pending: submit again{more} to go on")
+        plan.append(f"{counted(pending, 'row')} pending: submit again{more} to go on")
     if evaluation.counts.failed:
-        plan.append(f"{_rows(evaluation.counts.failed)} failed: `doteval retry` runs them again")
+        them = "it" if evaluation.counts.failed == 1 else "them"
+        plan.append(f"{counted(evaluation.counts.failed, 'row')} failed: `doteval retry` runs {them} again")
     return plan
-
-
-def _rows(number: int) -> str:
-    return f"{number:,} row" if number == 1 else f"{number:,} rows"

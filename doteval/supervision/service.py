@@ -17,6 +17,7 @@ from doteval.core.broker_url import Broker
 from doteval.core.client_config import ClientConfig
 from doteval.core.log_format import LogFormat, resolve
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
+from doteval.core.wording import counted
 from doteval.errors import EvaluationFileError, UsageError
 from doteval.monitoring.service_endpoints import Health, figures_directory, service_endpoints
 from doteval.store import Store
@@ -109,7 +110,7 @@ def serve(options: ServiceOptions, on_message: Callable[[str], None]) -> None:
             )
         )
         supervisor.start()
-        on_message(f"{processes} worker processes on {_queues(options.queues)}; results go to {store.url}")
+        on_message(f"{counted(processes, 'worker process')} on {_queues(options.queues)}; results go to {store.url}")
         if options.devices:
             on_message(_devices_line(options.devices, processes))
         for address in addresses:

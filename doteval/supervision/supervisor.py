@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from doteval.core.exit_codes import RECYCLED
 from doteval.core.queues_and_devices import DEVICES_VARIABLE, device_of
+from doteval.core.wording import counted
 from doteval.errors import WorkerError
 from doteval.store import Store, WorkerInfo
 from doteval.supervision.exit_records import ExitRecords
@@ -215,7 +216,7 @@ class Supervisor:
         failed = self.failed_starts()
         if len(failed) < len(self._replicas):
             return None
-        which = "the worker process" if len(failed) == 1 else f"none of {len(failed)} worker processes"
+        which = "the worker process" if len(failed) == 1 else f"none of {counted(len(failed), 'worker process')}"
         became = "did not become" if len(failed) == 1 else "became"
         first_line = failed[-1].reason.partition("\n")[0]
         why = f"{which} {became} ready in {_MOST_FAILED_STARTS} tries: {first_line}"

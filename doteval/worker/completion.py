@@ -10,6 +10,7 @@ from collections.abc import Callable
 from doteval.core.experiments import Evaluation
 from doteval.core.metering import UsageScope
 from doteval.core.results import Outcome, Row, RowStatus
+from doteval.core.wording import counted
 from doteval.store import GroupWriter, NewResult, new_execution
 from doteval.supervision.usage_journal import UsageJournal
 from doteval.worker.prefetch import PrefetchedRows
@@ -79,14 +80,14 @@ class RowTaskCompletion:
 
     def summary(self) -> str:
         """The counts that Flower shows as the result of the row task: "12 rows, 2 failed, 5 k tokens"."""
-        parts = [f"{self._rows} rows"]
+        parts = [counted(self._rows, "row")]
         parts += [
             f"{self._not_done[status]} {status}"
             for status in (RowStatus.FAILED, RowStatus.SKIPPED)
             if self._not_done[status]
         ]
         if self._tokens:
-            parts.append(f"{_thousands(self._tokens)} tokens")
+            parts.append(f"{_thousands(self._tokens)} {'token' if self._tokens == 1 else 'tokens'}")
         return ", ".join(parts)
 
     def _usage_scope_of(self, row: Row) -> UsageScope:

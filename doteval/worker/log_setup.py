@@ -11,6 +11,7 @@ from celery import signals
 from celery.platforms import SecurityWarning
 
 from doteval.core.log_format import LogFormat, handler, line, resolve
+from doteval.core.wording import plain
 from doteval.errors import DotEvalError
 
 
@@ -38,7 +39,7 @@ def connect(log_format: LogFormat) -> None:
 
 def say_why_not(error: DotEvalError, log_format: LogFormat) -> None:
     """Print why this process cannot start."""
-    text = f"doteval worker: {error}"
+    text = plain(f"doteval worker: {error}")
     print(line(text, level="error") if resolve(log_format) == "json" else text, file=sys.stderr, flush=True)  # noqa: T201
 
 

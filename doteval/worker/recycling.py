@@ -6,6 +6,8 @@ import resource
 import sys
 from pathlib import Path
 
+from doteval.core.wording import counted
+
 _STATM = Path("/proc/self/statm")
 _MEGABYTE = 1_000_000
 
@@ -25,7 +27,9 @@ class Recycling:
 
     def after_row(self, rows: int) -> str | None:
         """Why the process should leave now that it has stored `rows`, None if it may stay."""
-        return f"recycled after {rows} rows" if self._max_rows is not None and rows >= self._max_rows else None
+        return (
+            f"recycled after {counted(rows, 'row')}" if self._max_rows is not None and rows >= self._max_rows else None
+        )
 
     def after_beat(self) -> str | None:
         """Why the process should leave with the memory that it uses now, None if it may stay."""

@@ -102,4 +102,21 @@ def test_labels_have_no_running_score_and_unknown_lengths_no_time_left() -> None
     line = ProgressLine(Screen(io.StringIO()), "eval_x", None, clock=clock)
     line.row(outcome("a label"))
     clock.now += 2
-    assert line.text(clock.now) == "eval_x: 1 rows  0.5 rows/s"
+    assert line.text(clock.now) == "eval_x: 1 row  0.5 rows/s"
+
+
+@pytest.mark.parametrize(
+    ("width", "text"),
+    [
+        (80, "eval_words[gpt-small\ufffd[31m]: 1,000/2,000 rows  100 rows/s  250 errors"),
+        (60, "eval_words[gpt-small\ufffd[31m]: 1,000/2,000 rows  100 rows/s"),
+        (40, "eval_words[gpt-small…: 1,000/2,000 rows"),
+    ],
+)
+def test_a_narrow_terminal_cuts_no_figure(width: int, text: str) -> None:
+    file, clock = io.StringIO(), FakeTime()
+    line = ProgressLine(Screen(file), "eval_words[gpt-small\x1b[31m]", 2000, clock=clock)
+    for index in range(1000):
+        clock.now += 0.01
+        line.row(outcome(0.5) if index % 4 else outcome(None, RowStatus.FAILED))
+    assert line.text(clock.now, width) == text

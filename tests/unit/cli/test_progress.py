@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from rich.console import Console
 
+from doteval.cli import terminal
 from doteval.cli.progress import ProgressDisplay
 from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from tests.support.clock import Clock
@@ -30,7 +32,7 @@ def written() -> Iterator[io.StringIO]:
 
 @pytest.fixture
 def lines(clock: Clock, written: io.StringIO) -> ProgressDisplay:
-    return ProgressDisplay(Console(file=written, width=160, force_terminal=False), clock=clock)
+    return ProgressDisplay(terminal.console(file=written, width=160, force_terminal=False), clock=clock)
 
 
 def test_lines_come_now_and_then(lines: ProgressDisplay, written: io.StringIO, clock: Clock) -> None:
@@ -84,15 +86,15 @@ def test_evaluations_of_one_name_are_shown_with_their_file(lines: ProgressDispla
     other = replace(evaluation(2, Counts(1)), spec=EvaluationSpec("eval_y.py", "eval_1", ("text",)))
     with lines:
         lines.moved([first, other])
-    assert written.getvalue().splitlines() == ["eval_x.py::eval_1: 0/1 rows", "eval_y.py::eval_1: 0/1 rows"]
+    assert written.getvalue().splitlines() == ["eval_x.py::eval_1: 0/1 row", "eval_y.py::eval_1: 0/1 row"]
 
 
-def terminal(written: io.StringIO, height: int) -> Console:
-    return Console(file=written, width=100, height=height, force_terminal=True, color_system=None)
+def screen(written: io.StringIO, height: int, width: int = 100) -> Any:
+    return terminal.console(file=written, width=width, height=height, force_terminal=True, color_system=None)
 
 
 def test_bars(written: io.StringIO, clock: Clock) -> None:
-    with ProgressDisplay(terminal(written, 30), clock=clock) as follower:
+    with ProgressDisplay(screen(written, 30), clock=clock) as follower:
         follower.moved([evaluation(1, Counts(100, done=40, failed=2)), evaluation(2, Counts())])
         follower.moved(
             [evaluation(1, Counts(100, done=98, failed=2), EvaluationStatus.COMPLETED), evaluation(2, Counts(7))]
@@ -108,7 +110,7 @@ def test_bars(written: io.StringIO, clock: Clock) -> None:
 
 
 def test_no_more_bars_than_lines(written: io.StringIO, clock: Clock) -> None:
-    with ProgressDisplay(terminal(written, 10), clock=clock) as follower:
+    with ProgressDisplay(screen(written, 10), clock=clock) as follower:
         follower.moved([evaluation(number, Counts(5)) for number in range(20)])
     shown = written.getvalue()
     assert "and 16 evaluations more" in shown
@@ -118,5 +120,25 @@ def test_no_more_bars_than_lines(written: io.StringIO, clock: Clock) -> None:
 
 def test_notes_stay(lines: ProgressDisplay, written: io.StringIO) -> None:
     with lines:
-        lines.note("worker process 7 died \x07")
-    assert written.getvalue() == "worker process 7 died \ufffd\n"
+        lines.note("worker process 7 died \x1b[31m")
+    assert written.getvalue() == "worker process 7 died \ufffd[31m\n"
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_narrow_bars_shorten_names_and_no_figure(written: io.StringIO, width: int) -> None:
+    counts = Counts(1_234_567, done=222_219, failed=12_345, skipped=3)
+    long = replace(evaluation(1, counts), spec=EvaluationSpec("eval_x.py", "eval_words[gpt-small-\u202e-x]" * 3, ()))
+    with ProgressDisplay(screen(written, 30, width)) as display:
+        display.moved([long])
+        drawn = written.getvalue()
+    for figure in ("eval_words[", "234,567/1,234,567", "12,345", "failed,", "3", "skipped"):
+        assert figure in drawn, drawn
+    assert "\u202e" not in drawn
+    assert max(map(len, re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", drawn).splitlines())) <= width
+
+
+def test_one_row_is_no_rows(lines: ProgressDisplay, written: io.StringIO, clock: Clock) -> None:
+    with lines:
+        lines.began(EXPERIMENT, [evaluation(1, Counts(1, done=1)), evaluation(2, Counts(1))], 1)
+    assert "Continuing: 1 row already has a result" in written.getvalue()
+    assert "eval_2: 0/1 row\n" in written.getvalue()
