@@ -28,7 +28,7 @@ class ProgressBars:
 
     def __init__(self, output: Console) -> None:
         self._console = output
-        self._progress = _Lines(console=output, transient=True)
+        self._progress = _BarLines(console=output, transient=True)
         self._tasks: dict[int, TaskID] = {}
 
     def start(self) -> None:
@@ -61,7 +61,7 @@ class ProgressBars:
         self._progress.refresh()
 
 
-class _Lines(Progress):
+class _BarLines(Progress):
     """Draws a line for each task: name, bar and figures.
 
     On a narrow terminal the bar goes first, then the time left, then the rate, and names are shortened. Counts are
@@ -79,16 +79,16 @@ class _Lines(Progress):
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
         shown = [task for task in tasks if task.visible]
         room = self.console.width - _LEAST_NAME
-        shares = _Figures([str(task.fields["share"]) for task in shown])
+        shares = _FigureColumn([str(task.fields["share"]) for task in shown])
         room -= shares.width + 1
-        failed = _Figures([str(task.fields["failures"]) for task in shown], style="red", justify="left")
+        failed = _FigureColumn([str(task.fields["failures"]) for task in shown], style="red", justify="left")
         # Where they do not fit on one line, they continue on the next one, between words.
         failed.width = max(_longest(failed.words), min(failed.width, room - 1))
         room -= failed.width + 1
         optional = []
         for figures in (
-            _Figures([_rate(task) for task in shown], style="dim", least=_RATE),
-            _Figures([_time_left(task) for task in shown], style="cyan", least=_TIME_LEFT),
+            _FigureColumn([_rate(task) for task in shown], style="dim", least=_RATE),
+            _FigureColumn([_time_left(task) for task in shown], style="cyan", least=_TIME_LEFT),
         ):
             if figures.width < room:
                 optional.append(figures)
@@ -109,7 +109,7 @@ class _Lines(Progress):
         return table
 
 
-class _Figures:
+class _FigureColumn:
     """The texts of one column, and its width."""
 
     def __init__(
