@@ -282,7 +282,7 @@ def eval_fine(i):
     result.assert_outcomes(failed=4, passed=1, skipped=1)
     result.stdout.fnmatch_lines(
         [
-            "*raised KeyError after 1 rows*",
+            "*raised KeyError after 1 row*",
             "*KeyError: 'of the dataset'*",
             "the dataset of eval_empty is empty",
             "row 0 of eval_unstorable: *",

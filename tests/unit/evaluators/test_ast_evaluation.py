@@ -53,7 +53,7 @@ class TestAstEvaluation:
             ("calculate(x=5, y=4)", "the argument y has another value"),
             ("calculate(x=5, y=3, label='product')", "the argument label has another value"),
             ("calculate(x=5, y=3); calculate(x=5, y=3)", "the result is not a function call"),
-            ("[calculate(x=5, y=3), calculate(x=5, y=3)]", "2 function calls where 1 are expected"),
+            ("[calculate(x=5, y=3), calculate(x=5, y=3)]", "2 function calls where 1 is expected"),
             ("calculate(**{'x': 5, 'y': 3})", "the result is not a function call"),
             ("calculate(x=__import__('os'), y=3)", "the result is not a function call"),
             ("calculate", "the result is not a function call"),

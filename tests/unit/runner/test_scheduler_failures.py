@@ -70,7 +70,7 @@ def test_a_row_with_too_few_values_fails_without_a_call(on_bench: OnBench, kind:
         reported = bench.assign(kind, short())
         bench.serve()
         assert reported.statuses == ["done", "failed", "done"]
-        assert "the row has 0 values for 1 columns" in str(reported.errors[1])
+        assert "the row has 0 values for 1 column" in str(reported.errors[1])
         assert sorted(bench.module.events) == [0, 2]
 
     on_bench(four_kinds("events.append(x)"), body, concurrency=3)
