@@ -98,9 +98,9 @@ class _Reply:
         """There is nothing to close."""
 
 
-def _cached_reply(_: _Request, headers: dict[str, str], content: bytes) -> _Reply:
-    """A reply from the cache."""
-    return _Reply(200, headers, content)
+def _made_reply(_: _Request, headers: dict[str, str], content: bytes, status: int) -> _Reply:
+    """A reply that does not come from the server, but from the cache, say."""
+    return _Reply(status, headers, content)
 
 
 SessionOf = Callable[[], Awaitable[aiohttp.ClientSession]]
@@ -113,7 +113,7 @@ class DirectCalls:
         self._client = client
         self._session_of = session_of
         self._package = http_package(client._client)
-        self._send = send_through_async(self._post, step, _cached_reply)
+        self._send = send_through_async(self._post, step, _made_reply)
         self._templates: dict[tuple[str | None, ...], _Template] = {}
         # The SDK handles keys that are fetched or signed, other clouds, and proxies.
         special = ("_provider_runtime", "_workload_identity_auth", "_api_key_provider", "_strict_response_validation")

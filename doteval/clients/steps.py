@@ -15,9 +15,8 @@ from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
-import orjson
-
 from doteval.clients.streams import StreamObserver, observe, observe_async
+from doteval.core import lenient_json
 from doteval.core.metering import Meter, current_meter
 from doteval.errors import UsageError
 
@@ -27,7 +26,7 @@ Request = Any
 Response = Any
 Send = Callable[..., Response]
 AsyncSend = Callable[..., Coroutine[Any, Any, Response]]
-MakeReply = Callable[[Request, dict[str, str], bytes], Response]
+MakeReply = Callable[[Request, dict[str, str], bytes, int], Response]
 
 UNKNOWN_MODEL = "unknown"
 """The model of requests that name none, such as a request for the list of models."""
@@ -47,24 +46,27 @@ class Io(Protocol):
     async def wait(self, future: Future[Value]) -> Value:
         """The result of a future that another thread completes."""
 
+    async def read(self, response: Response) -> None:
+        """Read the whole body of a response that was to be streamed."""
+
     async def close(self, response: Response) -> None:
         """Close a response whose body nobody will read."""
 
-    def observe(self, response: Response, observer: StreamObserver) -> None:
-        """Have `observer` see the body as the caller reads it."""
+    def observe(self, response: Response, observer: StreamObserver, *, events: bool) -> None:
+        """Have `observer` see the body as the caller reads it. `events`: whether it is one of server-sent events."""
 
-    def reply(self, request: Request, headers: dict[str, str], content: bytes) -> Response:
-        """A successful response made from a stored reply."""
+    def reply(self, request: Request, headers: dict[str, str], content: bytes, status: int = 200) -> Response:
+        """A response that does not come from the server. `headers`: by names in lower case."""
 
 
 class ApiCall:
     """One request on its way, with the meter of the row that makes it.
 
     `body`: the JSON object sent, empty if there is none; `try_number`: counts from 1; `tokens`: those of the reply,
-    None until known.
+    None until known; `error_status`: the HTTP status of the error that a streamed body turned out to be, else 0.
     """
 
-    __slots__ = ("body", "io", "meter", "model", "options", "request", "tokens", "try_number")
+    __slots__ = ("body", "error_status", "io", "meter", "model", "options", "request", "tokens", "try_number")
 
     def __init__(self, io: Io, request: Request, options: dict[str, Any]) -> None:
         self.io = io
@@ -73,6 +75,7 @@ class ApiCall:
         self.meter: Meter | None = current_meter()
         self.try_number = 1
         self.tokens: int | None = None
+        self.error_status = 0
         self.body = _body_of(request)
         model = self.body.get("model")
         self.model: str = model if isinstance(model, str) and model else UNKNOWN_MODEL
@@ -97,8 +100,8 @@ async def send_step(call: ApiCall) -> Response:
     return await call.io.send(call.request, call.options)
 
 
-def _http_reply(request: Request, headers: dict[str, str], content: bytes) -> Response:
-    response = http_package(request).Response(200, headers=headers, content=content, request=request)
+def _http_reply(request: Request, headers: dict[str, str], content: bytes, status: int = 200) -> Response:
+    response = http_package(request).Response(status, headers=headers, content=content, request=request)
     response.elapsed = timedelta(0)
     return response
 
@@ -119,7 +122,7 @@ def send_through(send: Send, step: Step) -> Send:
 
 
 def send_through_async(send: AsyncSend, step: Step, reply: MakeReply = _http_reply) -> AsyncSend:
-    """A `send` of an async client that passes through `step`. `reply` makes responses from stored replies."""
+    """A `send` of an async client that passes through `step`. `reply` makes responses that no server sent."""
     io = _AsyncIo(send, reply)
 
     async def send_with_steps(request: Request, **options: Any) -> Response:
@@ -146,20 +149,23 @@ class _BlockingIo:
             future.cancel()
             raise
 
+    async def read(self, response: Response) -> None:
+        response.read()
+
     async def close(self, response: Response) -> None:
         response.close()
 
-    def reply(self, request: Request, headers: dict[str, str], content: bytes) -> Response:
-        return _http_reply(request, headers, content)
+    def reply(self, request: Request, headers: dict[str, str], content: bytes, status: int = 200) -> Response:
+        return _http_reply(request, headers, content, status)
 
-    def observe(self, response: Response, observer: StreamObserver) -> None:
-        observe(response, observer)
+    def observe(self, response: Response, observer: StreamObserver, *, events: bool) -> None:
+        observe(response, observer, events=events)
 
 
 class _AsyncIo:
     def __init__(self, send: AsyncSend, reply: MakeReply) -> None:
         self._send = send
-        self.reply = reply
+        self._reply = reply
 
     async def send(self, request: Request, options: dict[str, Any]) -> Response:
         return await self._send(request, **options)
@@ -170,11 +176,17 @@ class _AsyncIo:
     async def wait(self, future: Future[Value]) -> Value:
         return await asyncio.wrap_future(future)
 
+    async def read(self, response: Response) -> None:
+        await response.aread()
+
     async def close(self, response: Response) -> None:
         await response.aclose()
 
-    def observe(self, response: Response, observer: StreamObserver) -> None:
-        observe_async(response, observer)
+    def reply(self, request: Request, headers: dict[str, str], content: bytes, status: int = 200) -> Response:
+        return self._reply(request, headers, content, status)
+
+    def observe(self, response: Response, observer: StreamObserver, *, events: bool) -> None:
+        observe_async(response, observer, events=events)
 
 
 def http_package(thing: Any) -> Any:
@@ -194,7 +206,7 @@ def _body_of(request: Request) -> dict[str, Any]:
     if not request.headers.get("content-type", "").startswith("application/json"):
         return {}
     try:
-        body = orjson.loads(request.content)
-    except orjson.JSONDecodeError:
+        body = lenient_json.loads(request.content)
+    except ValueError:
         return {}
     return body if isinstance(body, dict) else {}

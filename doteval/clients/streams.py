@@ -1,23 +1,76 @@
-"""Observes reply bodies that callers read as a stream."""
+"""Observes reply bodies that callers read as a stream, and reads their server-sent events as the SDK does."""
 
 from __future__ import annotations
 
-import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, NamedTuple
 
-# On a line of its own: within the text of a reply line breaks are escaped.
-_DONE = re.compile(rb"\ndata: ?\[DONE\]")
-_LONGEST = len(b"\ndata: [DONE]")
+_DONE = b"[DONE]"
+_OBSERVED = "_doteval_observed"
 
 
-class StreamObserver(Protocol):
-    """Sees the body of a reply while the caller reads it. One of the `on_` methods but `on_chunk` is called, once."""
+class ServerSentEvent(NamedTuple):
+    """An event of a stream: its name, often empty, and its data."""
+
+    name: bytes
+    data: bytes
+
+
+class EventDecoder:
+    r"""Reads server-sent events, however they are split into chunks.
+
+    Lines end with a line feed, a carriage return or both, and an event may have several lines of data.
+
+    >>> EventDecoder().feed(b"data: 1\n\ndata: 2\r\n\r\ndata: 3")
+    [ServerSentEvent(name=b'', data=b'1'), ServerSentEvent(name=b'', data=b'2')]
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._after_return = False
+        self._name = b""
+        self._data: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """The events that are complete with this chunk."""
+        if self._after_return and chunk.startswith(b"\n"):
+            chunk = chunk[1:]
+        self._after_return = chunk.endswith(b"\r")
+        text = self._rest + chunk
+        if b"\r" in text:
+            text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, self._rest = text.split(b"\n")
+        events: list[ServerSentEvent] = []
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._data.append(line[6:] if line[5:6] == b" " else line[5:])
+            elif line.startswith(b"event:"):
+                self._name = line[6:].strip()
+            elif not line and self._data:
+                events.append(ServerSentEvent(self._name, b"\n".join(self._data)))
+                self._name, self._data = b"", []
+            elif not line:
+                self._name = b""
+        return events
+
+    def finish(self) -> list[ServerSentEvent]:
+        """The event at the end of the body, if no empty line follows it."""
+        return self.feed(b"\n\n")
+
+
+class StreamObserver:
+    """Sees the body of a reply while the caller reads it. One of the last three methods is called, once.
+
+    What `on_event` or `on_end` raises is raised in the caller, who is reading.
+    """
 
     def on_chunk(self, chunk: bytes) -> None:
         """The caller is about to get a part of the body."""
+
+    def on_event(self, event: ServerSentEvent) -> None:
+        """The caller is about to get the end of this event, if the body consists of events."""
 
     def on_end(self) -> None:
         """The caller has read all of it."""
@@ -32,20 +85,34 @@ class StreamObserver(Protocol):
         """
 
 
-def is_done(events: bytes) -> bool:
-    r"""Whether server-sent events hold OpenAI's last one, after which the SDK reads no further.
+def events_in(content: bytes) -> list[ServerSentEvent]:
+    r"""The events of a whole body, ``[DONE]`` among them.
 
-    >>> is_done(b"data: {}\n\ndata: [DONE]\n\n")
-    True
+    >>> [event.data for event in events_in(b"data: {}\n\ndata: [DONE]\n\n")]
+    [b'{}', b'[DONE]']
     """
-    return _DONE.search(b"\n" + events) is not None
+    decoder = EventDecoder()
+    return [*decoder.feed(content), *decoder.finish()]
 
 
-def observe(response: Any, observer: StreamObserver) -> None:
-    """Have `observer` see the body of a response that is read with `iter_bytes`."""
+def is_done(event: ServerSentEvent) -> bool:
+    """Whether an event is OpenAI's last one, after which the SDK reads no further."""
+    return event.data.startswith(_DONE)
+
+
+def observe(response: Any, observer: StreamObserver, *, events: bool) -> None:
+    """Have `observer` see the body of a response that is read with `iter_bytes`.
+
+    Observers are notified in the order in which they were added. `events`: whether the body consists of server-sent
+    events.
+    """
+    body = getattr(response, _OBSERVED, None)
+    if body is not None:
+        body.add(observer)
+        return
+    body = _body_of(response, observer, events=events)
     iterate: Callable[..., Iterator[bytes]] = response.iter_bytes
     close: Callable[[], None] = response.close
-    body = _Body(response, observer)
 
     def iterate_observed(*arguments: Any, **options: Any) -> Iterator[bytes]:
         with body:
@@ -64,11 +131,15 @@ def observe(response: Any, observer: StreamObserver) -> None:
     response.close = close_observed
 
 
-def observe_async(response: Any, observer: StreamObserver) -> None:
-    """Have `observer` see the body of a response that is read with `aiter_bytes`."""
+def observe_async(response: Any, observer: StreamObserver, *, events: bool) -> None:
+    """`observe` for a response that is read with `aiter_bytes`."""
+    body = getattr(response, _OBSERVED, None)
+    if body is not None:
+        body.add(observer)
+        return
+    body = _body_of(response, observer, events=events)
     iterate: Callable[..., AsyncIterator[bytes]] = response.aiter_bytes
     close: Callable[[], Awaitable[None]] = response.aclose
-    body = _Body(response, observer)
 
     async def iterate_observed(*arguments: Any, **options: Any) -> AsyncIterator[bytes]:
         with body:
@@ -87,19 +158,28 @@ def observe_async(response: Any, observer: StreamObserver) -> None:
     response.aclose = close_observed
 
 
+def _body_of(response: Any, observer: StreamObserver, *, events: bool) -> _Body:
+    body = _Body(observer, events=events)
+    setattr(response, _OBSERVED, body)
+    # A caller may drop the response without reading or closing it.
+    weakref.finalize(response, body.abandoned).atexit = False
+    return body
+
+
 class _Body:
-    """A body and its observer. The body is read inside a ``with`` block.
+    """A body and its observers. The body is read inside a ``with`` block.
 
     A close while the next bytes are awaited is the HTTP client's own, at the end of the body.
     """
 
-    def __init__(self, response: Any, observer: StreamObserver) -> None:
+    def __init__(self, observer: StreamObserver, *, events: bool) -> None:
         self.is_being_read = False
-        self._observer: StreamObserver | None = observer
-        is_events = response.headers.get("content-type", "").startswith("text/event-stream")
-        self._recent: bytes | None = b"\n" if is_events else None
-        # A caller may drop the response without reading or closing it.
-        weakref.finalize(response, self._notify, "on_abandoned").atexit = False
+        self._observers = [observer]
+        self._decoder = EventDecoder() if events else None
+
+    def add(self, observer: StreamObserver) -> None:
+        """Notify one more observer, after the others."""
+        self._observers.append(observer)
 
     def __enter__(self) -> None:
         self.is_being_read = True
@@ -107,28 +187,50 @@ class _Body:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._notify("on_end")
+        if error is None:
+            try:
+                if self._decoder is not None and self._observers:
+                    self._pass_events(self._decoder.finish())
+                self._ended()
+            except Exception:
+                self._failed()
+                raise
+        elif isinstance(error, Exception):
+            self._failed()
         else:
-            self._notify("on_error" if issubclass(kind, Exception) else "on_abandoned")
+            self.abandoned()
 
     def pass_on(self, chunk: bytes) -> None:
         """The caller is about to get `chunk`."""
+        for observer in self._observers:
+            observer.on_chunk(chunk)
+        if self._decoder is not None and self._observers:
+            self._pass_events(self._decoder.feed(chunk))
+        # Only now: what an observer raises makes the HTTP client close the body.
         self.is_being_read = False
-        if self._observer is None:
-            return
-        self._observer.on_chunk(chunk)
-        if self._recent is not None:
-            self._recent += chunk
-            if _DONE.search(self._recent):
-                self._notify("on_end")
-            self._recent = self._recent[-_LONGEST:]
 
     def closed(self) -> None:
         if not self.is_being_read:
-            self._notify("on_abandoned")
+            self.abandoned()
 
-    def _notify(self, event: Literal["on_end", "on_error", "on_abandoned"]) -> None:
-        observer, self._observer = self._observer, None
-        if observer is not None:
-            getattr(observer, event)()
+    def abandoned(self) -> None:
+        observers, self._observers = self._observers, []
+        for observer in observers:
+            observer.on_abandoned()
+
+    def _pass_events(self, events: list[ServerSentEvent]) -> None:
+        for event in events:
+            for observer in self._observers:
+                observer.on_event(event)
+            if is_done(event):
+                self._ended()
+                return
+
+    def _ended(self) -> None:
+        while self._observers:
+            self._observers.pop(0).on_end()
+
+    def _failed(self) -> None:
+        observers, self._observers = self._observers, []
+        for observer in observers:
+            observer.on_error()

@@ -9,15 +9,26 @@ kept.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-import orjson
-
+from doteval.clients.bad_replies import (
+    BadReply,
+    error_response,
+    is_event_stream,
+    is_json,
+    read_whole,
+    status_error,
+    stream_check,
+)
 from doteval.clients.steps import ApiCall, Response, Step
+from doteval.clients.streams import ServerSentEvent, StreamObserver, is_done
+from doteval.core import lenient_json
 from doteval.core.histogram import NO_LATENCY, Latency
 from doteval.core.metering import Meter
 from doteval.core.prices import PriceTable
@@ -75,31 +86,47 @@ class UsageTotals:
 
 
 def usage_step(step: Step, totals: UsageTotals, prices: PriceTable) -> Step:
-    """A step around `step`, which sends, that records every try. Other steps go around this one."""
+    """A step around `step`, which sends, that records every try. Other steps go around this one.
+
+    A bad reply with status 200 leaves it as the response with the status that fits; see `bad_replies`.
+    """
 
     async def record(call: ApiCall) -> Response:
         recorder = _TryRecorder(call, totals, prices)
         try:
             response = await step(call)
+            is_read = not call.streamed
+            if not is_read and (response.status_code >= 400 or _is_no_stream(call, response)):
+                await call.io.read(response)
+                is_read = True
         except BaseException:
             recorder.failed()
             raise
-        reader = recorder.replied(response, streamed=call.streamed)
-        if reader is not None:
-            call.tokens = None
-            call.io.observe(response, reader)
-        else:
+        if is_read:
+            fault = recorder.replied(response)
             call.tokens = recorder.reported_tokens
+            return response if fault is None else error_response(call, response.headers, fault)
+        call.tokens = None
+        recorder.began()
+        if is_event_stream(call, response):
+            call.io.observe(response, _EventReader(recorder, response.headers), events=True)
+        elif is_json(response.headers.get("content-type", "")):
+            call.io.observe(response, _WholeReader(recorder, response.headers), events=False)
         return response
 
     return record
+
+
+def _is_no_stream(call: ApiCall, response: Response) -> bool:
+    """Whether a call that asked for a stream is answered by something else, such as an error."""
+    return bool(call.body.get("stream")) and not is_event_stream(call, response)
 
 
 class _TryRecorder:
     """Records one try, for the totals and for the meter of the row that makes it."""
 
     def __init__(self, call: ApiCall, totals: UsageTotals, prices: PriceTable) -> None:
-        self._call = call
+        self.call = call
         self._totals = totals
         self._prices = prices
         self._meter = call.meter
@@ -120,41 +147,38 @@ class _TryRecorder:
         self._totals.add_error(self._model)
         self._add(self._counted())
 
-    def replied(self, response: Response, *, streamed: bool) -> _EventReader | _WholeReader | None:
-        """Record the start of a reply. Returns an observer for its body if the caller will read it as a stream."""
+    def replied(self, response: Response) -> BadReply | None:
+        """Record a reply whose body has been read. Returns what is wrong with it."""
         if response.status_code >= 400:
             self.failed()
             return None
-        kind = response.headers.get("content-type", "")
-        if streamed:
-            self._add(self._counted())
-            if kind.startswith("text/event-stream"):
-                return _EventReader(self)
-            return _WholeReader(self) if kind.startswith("application/json") else None
-        if not kind.startswith("application/json"):
-            self._add(self._counted(), latency=self._latency())
-            return None
-        try:
-            usage = _usage_in(orjson.loads(response.content))
-        except orjson.JSONDecodeError:
-            # The SDK raises an error for the caller.
-            self.failed()
-            return None
-        self._add(self._counted(), usage, latency=self._latency())
-        return None
+        reply, fault = read_whole(self.call, response.headers, response.content)
+        # Bad replies may report usage as well, which was paid for.
+        self._add(self._counted(), _usage_in(reply), NO_LATENCY if fault else self._latency())
+        if fault is not None:
+            self._totals.add_error(self._model)
+        return fault
+
+    def began(self) -> None:
+        """Record the start of a reply that the caller will read as a stream."""
+        self._add(self._counted())
 
     def broken(self) -> None:
-        """The body ended early, after the reply had begun."""
+        """The body ended early, or turned out to be an error, after the reply had begun."""
         self._totals.add_error(self._model)
 
     def read(self, usage: dict[str, Any]) -> None:
         """A streamed body reported its usage, final or so far."""
         self._add(Usage(self._model), usage)
-        self._call.tokens = self.reported_tokens
+        self.call.tokens = self.reported_tokens
 
-    def complete(self) -> None:
-        """A streamed body was read to its end."""
-        self._add(Usage(self._model), latency=self._latency())
+    def ended(self, fault: BadReply | None, headers: Mapping[str, str]) -> None:
+        """A streamed body was read to its end. Raises the SDK's error if it was bad."""
+        if fault is None:
+            self._add(Usage(self._model), latency=self._latency())
+            return
+        self.broken()
+        raise status_error(self.call, headers, fault)
 
     def _counted(self) -> Usage:
         return Usage(self._model, requests=int(self._is_first), attempts=1)
@@ -201,61 +225,57 @@ class _TryRecorder:
         )
 
 
-class _EventReader:
-    """Finds usage in server-sent events, however they are split into chunks."""
+class _EventReader(StreamObserver):
+    """Finds usage and faults in server-sent events."""
 
-    def __init__(self, recorder: _TryRecorder) -> None:
+    def __init__(self, recorder: _TryRecorder, headers: Mapping[str, str]) -> None:
         self._recorder = recorder
-        self._rest = b""
+        self._headers = headers
+        self._check = stream_check(recorder.call)
 
-    def on_chunk(self, chunk: bytes) -> None:
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for line in lines:
-            # Few events mention usage, and within the text of a reply the quotes would be escaped.
-            if line.startswith(b"data:") and b'"usage"' in line:
-                usage = _usage_in(_loaded(line[5:]))
-                if usage is not None:
-                    self._recorder.read(usage)
+    def on_event(self, event: ServerSentEvent) -> None:
+        value = None if is_done(event) else _loaded(event.data)
+        usage = _usage_in(value)
+        if usage is not None:
+            self._recorder.read(usage)
+        fault = self._check.fault_in(event, value)
+        if fault is not None:
+            raise status_error(self._recorder.call, self._headers, fault)
 
     def on_end(self) -> None:
-        self.on_chunk(b"\n")
-        self._recorder.complete()
+        self._recorder.ended(self._check.fault_at_end(), self._headers)
 
     def on_error(self) -> None:
         self._recorder.broken()
 
-    def on_abandoned(self) -> None:
-        """What was reported so far has been counted."""
 
+class _WholeReader(StreamObserver):
+    """Finds usage and faults in a JSON reply that is read in chunks."""
 
-class _WholeReader:
-    """Finds usage in a JSON reply that is read in chunks."""
-
-    def __init__(self, recorder: _TryRecorder) -> None:
+    def __init__(self, recorder: _TryRecorder, headers: Mapping[str, str]) -> None:
         self._recorder = recorder
+        self._headers = headers
         self._chunks: list[bytes] = []
 
     def on_chunk(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
 
     def on_end(self) -> None:
-        usage = _usage_in(_loaded(b"".join(self._chunks)))
+        reply, fault = read_whole(self._recorder.call, self._headers, b"".join(self._chunks))
+        usage = _usage_in(reply)
         if usage is not None:
             self._recorder.read(usage)
-        self._recorder.complete()
+        self._recorder.ended(fault, self._headers)
 
     def on_error(self) -> None:
         self._recorder.broken()
 
-    def on_abandoned(self) -> None:
-        """The usage is at the end of the body, so it stays unknown."""
 
-
-def _loaded(data: bytes) -> Any:
-    """The JSON value, None for anything else: the SDK raises the error."""
+def _loaded(text: bytes) -> Any:
+    """The JSON value of an event, None if it is not JSON."""
     try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
+        return lenient_json.loads(text)
+    except ValueError:
         return None
 
 
@@ -282,5 +302,12 @@ def _tokens(usage: dict[str, Any]) -> dict[str, int]:
 
 
 def _count(counts: Any, name: str) -> int:
+    """A number of tokens. Some servers write it as a decimal, or as a text."""
     value = counts.get(name) if isinstance(counts, dict) else None
-    return value if isinstance(value, int) else 0
+    if type(value) is int:
+        return value
+    try:
+        number = float(value) if isinstance(value, float | str) else 0.0
+    except ValueError:
+        return 0
+    return round(number) if math.isfinite(number) else 0

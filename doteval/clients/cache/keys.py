@@ -14,6 +14,7 @@ from collections.abc import Collection
 import orjson
 
 from doteval.clients.steps import ApiCall
+from doteval.core import lenient_json
 
 CACHE_HEADER = "x-doteval-cache"
 """A header for a single call, in ``extra_headers``: ``always`` or ``never``. It is not sent to the server."""
@@ -76,7 +77,7 @@ def cache_key(call: ApiCall, ignored: Collection[str] = ()) -> bytes:
     where = [] if SERVER_HEADER in request.headers else [url.scheme, netloc]
     parts = [request.method, where, url.path, sorted(url.params.multi_items()), headers, sample]
     digest = hashlib.blake2b(orjson.dumps(parts), digest_size=32)
-    digest.update(orjson.dumps(call.body, option=orjson.OPT_SORT_KEYS))
+    digest.update(lenient_json.dumps_sorted(call.body))
     return digest.digest()
 
 

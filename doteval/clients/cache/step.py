@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import orjson
-
+from doteval.clients.bad_replies import is_event_stream
+from doteval.clients.cache.completeness import is_worth_keeping
 from doteval.clients.cache.keys import ALWAYS, CACHE_HEADER, NEVER, cache_key, is_cacheable, is_repeatable
 from doteval.clients.cache.reply_cache import ReplyCache, StoredReply
 from doteval.clients.steps import ApiCall, Response, Step
-from doteval.clients.streams import is_done
+from doteval.clients.streams import StreamObserver
 from doteval.clients.usage_recording import UsageTotals
 from doteval.core.client_config import CacheChoice, Caching
 from doteval.core.results import Usage
 from doteval.errors import ResourceError
-
-_UNFINISHED = frozenset({"failed", "in_progress", "queued", "cancelled"})
 
 
 def cache_step(
@@ -73,51 +71,43 @@ async def _fetch(call: ApiCall, step: Step, cache: ReplyCache, key: bytes) -> Re
         raise
     if response.status_code != 200:
         cache.release(key)
-    elif call.streamed:
-        call.io.observe(response, _ReplyCollector(cache, key, response.headers.get("content-type", "")))
+    elif call.streamed and not response.is_closed:
+        events = is_event_stream(call, response)
+        kind = response.headers.get("content-type", "")
+        call.io.observe(response, _ReplyCollector(cache, key, kind, events=events), events=events)
     else:
-        _store(cache, key, response.headers.get("content-type", ""), response.content)
+        _store(cache, key, response.headers.get("content-type", ""), response.content, events=False)
     return response
 
 
-def _store(cache: ReplyCache, key: bytes, content_type: str, content: bytes) -> None:
-    if _is_complete(content_type, content):
+def _store(cache: ReplyCache, key: bytes, content_type: str, content: bytes, *, events: bool) -> None:
+    if is_worth_keeping(content, events=events):
         cache.put(key, StoredReply(content_type, content))
     else:
         cache.release(key)
 
 
-class _ReplyCollector:
+class _ReplyCollector(StreamObserver):
     """Collects a streamed reply as the caller reads it, and stores it at its end."""
 
-    def __init__(self, cache: ReplyCache, key: bytes, content_type: str) -> None:
+    def __init__(self, cache: ReplyCache, key: bytes, content_type: str, *, events: bool) -> None:
         self._cache = cache
         self._key = key
         self._content_type = content_type
+        self._events = events
         self._chunks: list[bytes] = []
 
     def on_chunk(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
 
     def on_end(self) -> None:
-        _store(self._cache, self._key, self._content_type, b"".join(self._chunks))
+        _store(self._cache, self._key, self._content_type, b"".join(self._chunks), events=self._events)
 
     def on_error(self) -> None:
-        self.on_abandoned()
+        self._cache.release(self._key)
 
     def on_abandoned(self) -> None:
         self._cache.release(self._key)
-
-
-def _is_complete(content_type: str, content: bytes) -> bool:
-    if content_type.startswith("text/event-stream"):
-        ended = is_done(content) or b'"response.completed"' in content
-        return ended and b"event: error" not in content
-    try:
-        body = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return False
-    return not isinstance(body, dict) or (body.get("status") not in _UNFINISHED and body.get("error") is None)
 
 
 def _stored_response(call: ApiCall, found: StoredReply) -> Response:

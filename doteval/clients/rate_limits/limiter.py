@@ -225,7 +225,8 @@ class RateLimiter:
     def _finish(self, permit: Permit, outcome: RequestOutcome, *, reply_started: bool) -> None:
         target = permit.target
         limit_is_known = target.limited and not target.observations.rejected
-        if not reply_started:
+        # A stream may end with a rejection that its start did not show.
+        if not reply_started or outcome.status == 429:
             self._observe(permit, outcome)
         # A 429 of a known rate limit says nothing about the number in flight: the rate limit will prevent the next.
         overloaded = outcome.status == 429 and not limit_is_known and not _reports_exhausted(outcome)

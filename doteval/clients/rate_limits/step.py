@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from doteval.clients.bad_replies import is_event_stream
 from doteval.clients.rate_limits.headers import requests_left, retry_after, tokens_left
 from doteval.clients.rate_limits.limiter import LimitTarget, Permit, RateLimiter, RequestOutcome, UserLimits
 from doteval.clients.steps import ApiCall, Response, Step
+from doteval.clients.streams import StreamObserver
 from doteval.clients.usage_recording import UsageTotals
 from doteval.core.results import Usage
 
@@ -36,9 +38,10 @@ def rate_limit_step(step: Step, limiter: RateLimiter, limits: UserLimits, totals
             tokens_left(headers),
             call.tokens,
         )
-        if call.streamed and response.status_code < 400:
+        if call.streamed and not response.is_closed:
             limiter.reply_started(permit, outcome)
-            call.io.observe(response, _StreamedReply(limiter, permit, outcome, call))
+            observer = _StreamedReply(limiter, permit, outcome, call)
+            call.io.observe(response, observer, events=is_event_stream(call, response))
         else:
             limiter.finish(permit, outcome)
         return response
@@ -46,7 +49,7 @@ def rate_limit_step(step: Step, limiter: RateLimiter, limits: UserLimits, totals
     return wait_for_permit
 
 
-class _StreamedReply:
+class _StreamedReply(StreamObserver):
     """Holds the permit of a request until its reply has been read, or will not be read any further."""
 
     def __init__(self, limiter: RateLimiter, permit: Permit, outcome: RequestOutcome, call: ApiCall) -> None:
@@ -55,14 +58,12 @@ class _StreamedReply:
         self._outcome = outcome
         self._call = call
 
-    def on_chunk(self, chunk: bytes) -> None:
-        """The usage step counts the tokens."""
-
     def on_end(self) -> None:
         self._limiter.finish(self._permit, self._with_tokens(), reply_started=True)
 
     def on_error(self) -> None:
-        self._limiter.finish(self._permit, replace(self._with_tokens(), status=0), reply_started=True)
+        outcome = replace(self._with_tokens(), status=self._call.error_status)
+        self._limiter.finish(self._permit, outcome, reply_started=True)
 
     def on_abandoned(self) -> None:
         self._limiter.finish_without_lock(self._permit, self._with_tokens())

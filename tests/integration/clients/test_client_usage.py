@@ -204,7 +204,7 @@ def test_retries_of_async_clients_count_as_tries(make_async: Make, mock_openai: 
     [
         ("[[status:401]]", openai.AuthenticationError),
         ("[[hangup]]", openai.APIConnectionError),
-        ("[[malformed]]", ValueError),
+        ("[[malformed]]", openai.InternalServerError),
         ("[[delay:2]]", openai.APITimeoutError),
     ],
 )

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -150,8 +151,7 @@ def of_both(server: Server, call: Call, **settings: Any) -> tuple[Any, Any]:
 
     async def outcome(client: Any) -> Any:
         try:
-            with metering():
-                return await call(client)
+            return await call(client)
         except Exception as error:  # noqa: BLE001 - the errors are compared
             return error
         finally:
@@ -188,28 +188,61 @@ REPLIES: dict[str, Any] = {
     "a field of another type": completion(created="yesterday"),
     "an unknown enum value": completion(service_tier="turbo"),
     "whole numbers as decimals": completion(created=1.0),
-    "none of its fields": {"hello": "world"},
-    "a list": [1, 2],
-    "not JSON": b"{oh",
+    # These are read by the standard library, and not by orjson.
+    "half a surrogate pair": json.dumps(COMPLETION).replace("five", "\\ud83d").encode(),
+    "infinity": json.dumps(completion(logprob=-math.inf)).encode(),
+    "a byte order mark": b"\xef\xbb\xbf" + json.dumps(COMPLETION).encode(),
+    "UTF-16": json.dumps(COMPLETION).encode("utf-16"),
 }
 
 
 @pytest.mark.parametrize("reply", REPLIES.values(), ids=list(REPLIES))
 def test_replies_equal_those_of_the_sdk(reply: Any, server: Server, direct: list[str]) -> None:
     server.answer(reply)
-    theirs, ours = of_both(server, create)
+    with metering() as meter:
+        theirs, ours = of_both(server, create)
     assert shape(ours) == shape(theirs)
     assert direct == ["/chat/completions"]
+    (usage,) = meter.reading()
+    expected = (3, 1) if ours.usage else (0, 0)
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.attempts) == (*expected, 1)
 
 
-def test_compressed_and_non_json_replies_equal_those_of_the_sdk(server: Server, direct: list[str]) -> None:
+def test_replies_of_other_content_types_equal_those_of_the_sdk(server: Server, direct: list[str]) -> None:
     server.answer(gzip.compress(json.dumps(COMPLETION).encode()), content_encoding="gzip")
     theirs, ours = of_both(server, create)
     assert shape(ours) == shape(theirs)
     assert ours.choices[0].message.content == "five"
-    server.answer(b"five", content_type="text/plain")
+    server.answer(COMPLETION, content_type="text/plain")
     theirs, ours = of_both(server, create)
-    assert ours == theirs == "five"
+    assert shape(ours) == shape(theirs)
+    assert ours.choices[0].message.content == "five"
+    assert len(direct) == 2
+
+
+BAD_REPLIES: list[tuple[Any, type[Exception], str]] = [
+    ({"choices": None, "error": {"message": "slow down", "code": 429}}, openai.RateLimitError, "slow down"),
+    (json.dumps(COMPLETION).encode()[:60], openai.InternalServerError, "of 60 bytes, with status 200, is not valid"),
+    (b"<html><style>p {}</style><p>Log in</p></html>", openai.InternalServerError, "but a page: Log in"),
+    ({"detail": "busy"}, openai.InternalServerError, "has no 'choices'; it has detail"),
+    ([1, 2], openai.InternalServerError, "not an object"),
+]
+
+
+@pytest.mark.parametrize(("reply", "kind", "words"), BAD_REPLIES)
+def test_bad_replies_are_errors(
+    reply: Any, kind: type[Exception], words: str, server: Server, direct: list[str]
+) -> None:
+    server.answer(reply)
+
+    async def ask() -> None:
+        async with async_openai_client(**given(server)) as client:
+            with pytest.raises(kind, match=words):
+                await create(client)
+            with pytest.raises(kind, match=words):
+                await chat(client, model="m", messages=MESSAGES)
+
+    asyncio.run(ask())
     assert len(direct) == 2
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import pytest
+from openai._streaming import SSEDecoder
 
-from doteval.clients.streams import is_done, observe, observe_async
+from doteval.clients.streams import EventDecoder, ServerSentEvent, StreamObserver, events_in, observe, observe_async
 
 EVENTS = b'data: {"text": "data: [DONE]\\n"}\r\n\r\ndata: [DONE]\r\n\r\n'
 
@@ -17,25 +17,28 @@ EVENTS = b'data: {"text": "data: [DONE]\\n"}\r\n\r\ndata: [DONE]\r\n\r\n'
 class Response:
     """The parts of an httpx response that are used, sync and async."""
 
-    def __init__(self, *chunks: bytes | Exception, content_type: str = "text/event-stream; charset=utf-8") -> None:
-        self.headers = {"content-type": content_type}
+    def __init__(self, *chunks: bytes | Exception) -> None:
         self.chunks = chunks
         self.is_closed = False
 
     def iter_bytes(self) -> Iterator[bytes]:
-        for chunk in self.chunks:
-            if isinstance(chunk, Exception):
-                raise chunk
-            yield chunk
-        # httpx closes the response at its end.
-        self.close()
+        # httpx closes the response at its end, and when the iterator is dropped.
+        try:
+            for chunk in self.chunks:
+                if isinstance(chunk, Exception):
+                    raise chunk
+                yield chunk
+        finally:
+            self.close()
 
     async def aiter_bytes(self) -> AsyncIterator[bytes]:
-        for chunk in self.chunks:
-            if isinstance(chunk, Exception):
-                raise chunk
-            yield chunk
-        await self.aclose()
+        try:
+            for chunk in self.chunks:
+                if isinstance(chunk, Exception):
+                    raise chunk
+                yield chunk
+        finally:
+            await self.aclose()
 
     def close(self) -> None:
         self.is_closed = True
@@ -44,13 +47,17 @@ class Response:
         self.is_closed = True
 
 
-class Observer:
+class Observer(StreamObserver):
     def __init__(self) -> None:
         self.seen = b""
+        self.data: list[bytes] = []
         self.events: list[str] = []
 
     def on_chunk(self, chunk: bytes) -> None:
         self.seen += chunk
+
+    def on_event(self, event: ServerSentEvent) -> None:
+        self.data.append(event.data)
 
     def on_end(self) -> None:
         self.events.append("end")
@@ -67,9 +74,9 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def observed(kind: str, *chunks: bytes | Exception, **more: Any) -> tuple[Response, Observer]:
-    response, observer = Response(*chunks, **more), Observer()
-    (observe if kind == "sync" else observe_async)(response, observer)
+def observed(kind: str, *chunks: bytes | Exception, events: bool = True) -> tuple[Response, Observer]:
+    response, observer = Response(*chunks), Observer()
+    (observe if kind == "sync" else observe_async)(response, observer, events=events)
     return response, observer
 
 
@@ -103,36 +110,67 @@ def close(kind: str, response: Response) -> None:
 
 
 def test_a_body_read_to_the_end_notifies_once(kind: str) -> None:
-    response, observer = observed(kind, b"one ", b"two", content_type="application/json")
+    response, observer = observed(kind, b"one ", b"two", events=False)
     read(kind, response)
     close(kind, response)
     assert (observer.seen, observer.events, response.is_closed) == (b"one two", ["end"], True)
 
 
-@pytest.mark.parametrize("cut", range(1, len(EVENTS)))
-def test_the_done_event_ends_the_body_wherever_it_is_split(cut: int, kind: str) -> None:
-    response, observer = observed(kind, EVENTS[:cut], EVENTS[cut:], b": nobody reads this")
-    read(kind, response, 1)
-    end = EVENTS.rindex(b"]") + 1
-    assert observer.events == (["end"] if cut >= end else ["abandoned"])
-    response, observer = observed(kind, EVENTS[:cut], EVENTS[cut:], b": nobody reads this")
-    read(kind, response, 2)
-    assert observer.events == ["end"]
-    assert observer.seen in (EVENTS, EVENTS[:cut])
-    assert is_done(observer.seen)
+def test_the_done_event_ends_the_body_wherever_it_is_split(kind: str) -> None:
+    # The empty line after the event ends with its carriage return.
+    end = len(EVENTS) - 1
+    for cut in range(1, len(EVENTS)):
+        response, observer = observed(kind, EVENTS[:cut], EVENTS[cut:], b": nobody reads this")
+        read(kind, response, 1)
+        assert observer.events == (["end"] if cut >= end else ["abandoned"])
+        response, observer = observed(kind, EVENTS[:cut], EVENTS[cut:], b": nobody reads this")
+        read(kind, response, 2)
+        assert observer.events == ["end"]
+        assert observer.data == [b'{"text": "data: [DONE]\\n"}', b"[DONE]"]
 
 
 @pytest.mark.parametrize("content", [b'data: {"text": "data: [DONE]"}\n\n', b"data: [DON", b""])
 def test_done_within_text_is_not_the_last_event(content: bytes, kind: str) -> None:
-    assert not is_done(content)
     response, observer = observed(kind, content, b"")
     read(kind, response, 1)
     assert observer.events == ["abandoned"]
 
 
-@pytest.mark.parametrize("content", [b"data: [DONE]", b"data:[DONE]", b": hello\n\ndata: [DONE]\n\n"])
-def test_the_last_event_is_recognized(content: bytes) -> None:
-    assert is_done(content)
+@pytest.mark.parametrize("ending", [b"\n", b"\r", b"\r\n"])
+def test_events_are_read_as_the_sdk_reads_them(ending: bytes) -> None:
+    lines = [b": hello", b"event: error", b"data:1", b"data: 2", b"", b"id: 7", b"data:  3", b"", b"event: x", b"", b""]
+    content = ending.join(lines)
+    expected = [ServerSentEvent(b"error", b"1\n2"), ServerSentEvent(b"", b" 3")]
+    theirs = [event for event in SSEDecoder().iter_bytes(iter([content])) if event.data]
+    assert [(event.event or "", event.data) for event in theirs] == [
+        (event.name.decode(), event.data.decode()) for event in expected
+    ]
+    for size in range(1, len(content)):
+        decoder = EventDecoder()
+        pieces = [content[at : at + size] for at in range(0, len(content), size)]
+        assert [event for piece in pieces for event in decoder.feed(piece)] == expected
+    assert events_in(b"data: without an empty line") == [ServerSentEvent(b"", b"without an empty line")]
+
+
+def test_what_an_observer_raises_reaches_the_reader_and_is_an_error_for_the_others(kind: str) -> None:
+    class Raises(Observer):
+        def on_event(self, event: ServerSentEvent) -> None:
+            if event.data == b"bad":
+                raise OSError("the event is bad")
+
+        def on_end(self) -> None:
+            raise OSError("the end is bad")
+
+    for content, why in ((b"data: bad\n\n", "event"), (b"data: bad", "event"), (b"data: good\n\n", "end")):
+        response, first = observed(kind, content)
+        observers = [Raises(), Observer()]
+        for observer in observers:
+            (observe if kind == "sync" else observe_async)(response, observer, events=True)
+        with pytest.raises(OSError, match=f"the {why} is bad"):
+            read(kind, response)
+        close(kind, response)
+        assert first.events == (["end"] if why == "end" else ["error"])
+        assert observers[1].events == ["error"]
 
 
 def test_a_body_that_fails_notifies_an_error(kind: str) -> None:
@@ -202,7 +240,7 @@ def test_two_observers_are_notified_from_the_inside_out(kind: str) -> None:
     for chunks in (None, 1):
         response = Response(b"one", b"two")
         for name in ("inner", "outer"):
-            (observe if kind == "sync" else observe_async)(response, Named(name))
+            (observe if kind == "sync" else observe_async)(response, Named(name), events=False)
         read(kind, response, chunks)
         close(kind, response)
     assert events[:2] == ["inner end", "outer end"]

@@ -169,7 +169,7 @@ def test_failures_are_not_stored(configure: Configure, mock_openai: MockOpenAI) 
     for marker, error in (
         ("[[status:500x1]]", openai.InternalServerError),
         ("[[hangupx1]]", openai.APIConnectionError),
-        ("[[malformedx1]]", ValueError),
+        ("[[malformedx1]]", openai.InternalServerError),
     ):
         with pytest.raises(error):
             ask(client, marker)
