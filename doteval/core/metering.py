@@ -62,6 +62,7 @@ class Meter:
         self.cache = cache
         self._lock = threading.Lock()
         self._by_model: dict[str, Usage] = {}
+        self._drop_cached: list[Callable[[], None]] = []
 
     def add(self, usage: Usage) -> None:
         with self._lock:
@@ -69,6 +70,21 @@ class Meter:
             self._by_model[usage.model] = usage if known is None else known + usage
         if _observer is not None and self.scope is not None:
             _observer(self.scope, usage)
+
+    def note_cached(self, drop: Callable[[], None]) -> None:
+        """Note that a reply was used that a cache holds; `drop` removes it there."""
+        self._drop_cached.append(drop)
+
+    @property
+    def used_cached(self) -> bool:
+        """Whether replies were noted that a cache holds."""
+        return bool(self._drop_cached)
+
+    def drop_cached(self) -> None:
+        """Remove the replies that were used so far from the cache, so that they are asked for again."""
+        drops, self._drop_cached = self._drop_cached, []
+        for drop in drops:
+            drop()
 
     def reading(self) -> tuple[Usage, ...]:
         """The usage that was added so far, one entry a model."""

@@ -17,6 +17,7 @@ from doteval.core.metering import metering
 from doteval.core.results import ErrorClass, Usage
 from doteval.core.run_config import RunConfig
 from doteval.errors import UsageError
+from doteval.runner.cached_replies import drop_cached_replies, with_checked_replies
 from doteval.runner.error_classes import classify, ends_command
 from doteval.runner.timeouts import is_expiry, timed_out, within
 
@@ -107,14 +108,15 @@ async def perform_async(function: Callable[..., Any], arguments: Mapping[str, An
 
 def _tried(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Any:
     if policy.retrying is not None:
-        return _sync_retrying(policy.retrying)(functools.partial(function, **arguments))
+        return _sync_retrying(policy.retrying)(functools.partial(_attempt, function, arguments))
     return _first_call(function, arguments, policy)
 
 
 def _first_call(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Any:
     try:
-        return function(**arguments)
+        return with_checked_replies(function(**arguments))
     except Exception as error:
+        drop_cached_replies(error)
         if not _is_retried(error, policy):
             raise
         failed = [error]
@@ -122,9 +124,17 @@ def _first_call(function: Callable[..., Any], arguments: Mapping[str, Any], poli
     def again() -> Any:
         if failed:
             raise failed.pop()
-        return function(**arguments)
+        return _attempt(function, arguments)
 
     return tenacity.Retrying(**_retry_options(policy))(again)
+
+
+def _attempt(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    try:
+        return with_checked_replies(function(**arguments))
+    except Exception as error:
+        drop_cached_replies(error)
+        raise
 
 
 async def _within_async(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Any:
@@ -148,14 +158,11 @@ async def _within_async(function: Callable[..., Any], arguments: Mapping[str, An
 
 async def _tried_async(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Any:
     if policy.retrying is not None:
-
-        async def call() -> Any:
-            return await function(**arguments)
-
-        return await _async_retrying(policy.retrying)(call)
+        return await _async_retrying(policy.retrying)(_attempt_async, function, arguments)
     try:
-        return await function(**arguments)
+        return with_checked_replies(await function(**arguments))
     except Exception as error:
+        drop_cached_replies(error)
         if not _is_retried(error, policy):
             raise
         failed = [error]
@@ -163,9 +170,17 @@ async def _tried_async(function: Callable[..., Any], arguments: Mapping[str, Any
     async def again() -> Any:
         if failed:
             raise failed.pop()
-        return await function(**arguments)
+        return await _attempt_async(function, arguments)
 
     return await tenacity.AsyncRetrying(**_retry_options(policy))(again)
+
+
+async def _attempt_async(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    try:
+        return with_checked_replies(await function(**arguments))
+    except Exception as error:
+        drop_cached_replies(error)
+        raise
 
 
 def _is_cancelled(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from doteval.clients.cache.reply_cache import Answer, Ask, Operation, Put, Release, Renew, StoredReply, stored_key
+from doteval.clients.cache.reply_cache import Answer, Ask, Drop, Operation, Put, Release, Renew, StoredReply, stored_key
 from doteval.clients.redis_connection import redis_client
 from doteval.clients.redis_scripts import Script, Scripts
 from doteval.core.broker_url import Broker
@@ -23,6 +23,16 @@ _PREFIX = "doteval:cache"
 
 # KEYS: used, ends, sizes, total. ARGV begins with prefix, key, owner.
 _NOW = "local t = redis.call('TIME'); local now = t[1] + t[2] / 1000000; "
+_DROP_FUNCTION = """
+    local function drop(old)
+        redis.call('DEL', ARGV[1] .. ':reply:' .. old)
+        local freed = redis.call('HGET', KEYS[3], old)
+        if freed then redis.call('DECRBY', KEYS[4], freed) end
+        redis.call('HDEL', KEYS[3], old)
+        redis.call('ZREM', KEYS[1], old)
+        redis.call('ZREM', KEYS[2], old)
+    end
+"""
 
 _ASK = Script(
     _NOW
@@ -51,6 +61,8 @@ _RELEASE = Script(
     """
 )
 
+_DROP = Script(_DROP_FUNCTION + "drop(ARGV[2]); return 0")
+
 _RENEW = Script(
     """
     local lease = ARGV[1] .. ':lease:' .. ARGV[2]
@@ -62,17 +74,10 @@ _RENEW = Script(
 # ARGV: prefix, key, owner, milliseconds to keep, most bytes, content type, content
 _PUT = Script(
     _NOW
+    + _DROP_FUNCTION
     + """
     local prefix, key = ARGV[1], ARGV[2]
     local keep, most, size = tonumber(ARGV[4]), tonumber(ARGV[5]), #ARGV[7] + 200
-    local function drop(old)
-        redis.call('DEL', prefix .. ':reply:' .. old)
-        local freed = redis.call('HGET', KEYS[3], old)
-        if freed then redis.call('DECRBY', KEYS[4], freed) end
-        redis.call('HDEL', KEYS[3], old)
-        redis.call('ZREM', KEYS[1], old)
-        redis.call('ZREM', KEYS[2], old)
-    end
     drop(key)
     for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 100)) do drop(old) end
     if size <= most then
@@ -152,6 +157,8 @@ class RedisStorage:
                 return _PUT, self._keys, arguments
             case Release():
                 return _RELEASE, self._keys, head
+            case Drop():
+                return _DROP, self._keys, head
             case Renew():
                 return _RENEW, self._keys, [*head, lease]
 

@@ -72,7 +72,14 @@ class Renew:
     key: bytes
 
 
-Operation = Ask | Put | Release | Renew
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Remove a reply."""
+
+    key: bytes
+
+
+Operation = Ask | Put | Release | Renew | Drop
 Answer = StoredReply | bool | None
 
 
@@ -134,6 +141,10 @@ class ReplyCache:
     def release(self, key: bytes) -> None:
         """Release the lease without a reply."""
         self._inbox.put(_Command("release", key))
+
+    def drop(self, key: bytes) -> None:
+        """Remove a reply, so that the next caller makes the request again."""
+        self._inbox.put(_Command("drop", key))
 
     def cancel(self, key: bytes, future: Future[StoredReply | None]) -> None:
         """Stop waiting for a future of `ask`. A lease that was granted in the same moment is released."""
@@ -209,6 +220,8 @@ class ReplyCache:
             operations.append(Release(key))
             if key in self._pending:
                 self._pending[key].poll_at = 0.0
+        elif command.what == "drop":
+            operations.append(Drop(key))
 
     def _perform(self, operations: Sequence[Operation]) -> None:
         try:

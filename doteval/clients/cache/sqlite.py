@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
-from doteval.clients.cache.reply_cache import Answer, Ask, Operation, Put, Release, Renew, StoredReply, stored_key
+from doteval.clients.cache.reply_cache import Answer, Ask, Drop, Operation, Put, Release, Renew, StoredReply, stored_key
 from doteval.core.liveness import LEASE_SECONDS
 from doteval.errors import ResourceError
 
@@ -106,10 +106,17 @@ class SQLiteStorage:
         return self._connection
 
     def _found(self, connection: sqlite3.Connection, operations: Sequence[Operation]) -> list[Answer]:
-        """The replies that are stored, read without blocking writers."""
-        return [
-            self._look_up(connection, operation) if isinstance(operation, Ask) else None for operation in operations
-        ]
+        """The replies that are stored, read without blocking writers, but for those that are dropped before."""
+        answers: list[Answer] = []
+        dropped: set[bytes] = set()
+        for operation in operations:
+            if isinstance(operation, Drop):
+                dropped.add(operation.key)
+            if isinstance(operation, Ask) and operation.key not in dropped:
+                answers.append(self._look_up(connection, operation))
+            else:
+                answers.append(None)
+        return answers
 
     def _look_up(self, connection: sqlite3.Connection, ask: Ask) -> StoredReply | None:
         now = time.time()
@@ -132,6 +139,8 @@ class SQLiteStorage:
                 self._release(connection, key)
             case Release(key):
                 self._release(connection, key)
+            case Drop(key):
+                connection.execute("DELETE FROM reply WHERE key = ?", (key,))
             case Renew(key):
                 connection.execute(
                     "UPDATE lease SET expires_at = ? WHERE key = ? AND owner = ?",

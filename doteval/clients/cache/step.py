@@ -6,6 +6,7 @@ streamed again when it is answered from the cache.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 
 from doteval.clients.bad_replies import is_event_stream
@@ -55,6 +56,7 @@ def cache_step(
             raise
         if found is not None:
             totals.add(Usage(call.model, requests=1, cache_hits=1), call.meter)
+            _note_use(call, cache, key)
             return _stored_response(call, found)
         totals.add(Usage(call.model, cache_misses=1), call.meter)
         return await _fetch(call, step, cache, key)
@@ -74,23 +76,31 @@ async def _fetch(call: ApiCall, step: Step, cache: ReplyCache, key: bytes) -> Re
     elif call.streamed and not response.is_closed:
         events = is_event_stream(call, response)
         kind = response.headers.get("content-type", "")
-        call.io.observe(response, _ReplyCollector(cache, key, kind, events=events), events=events)
+        call.io.observe(response, _ReplyCollector(call, cache, key, kind, events=events), events=events)
     else:
-        _store(cache, key, response.headers.get("content-type", ""), response.content, events=False)
+        _store(call, cache, key, response.headers.get("content-type", ""), response.content, events=False)
     return response
 
 
-def _store(cache: ReplyCache, key: bytes, content_type: str, content: bytes, *, events: bool) -> None:
+def _store(call: ApiCall, cache: ReplyCache, key: bytes, content_type: str, content: bytes, *, events: bool) -> None:
     if is_worth_keeping(content, events=events):
         cache.put(key, StoredReply(content_type, content))
+        _note_use(call, cache, key)
     else:
         cache.release(key)
+
+
+def _note_use(call: ApiCall, cache: ReplyCache, key: bytes) -> None:
+    """Note that the row has used a reply that the cache holds, which is dropped if the row fails because of it."""
+    if call.meter is not None:
+        call.meter.note_cached(functools.partial(cache.drop, key))
 
 
 class _ReplyCollector(StreamObserver):
     """Collects a streamed reply as the caller reads it, and stores it at its end."""
 
-    def __init__(self, cache: ReplyCache, key: bytes, content_type: str, *, events: bool) -> None:
+    def __init__(self, call: ApiCall, cache: ReplyCache, key: bytes, content_type: str, *, events: bool) -> None:
+        self._call = call
         self._cache = cache
         self._key = key
         self._content_type = content_type
@@ -101,7 +111,8 @@ class _ReplyCollector(StreamObserver):
         self._chunks.append(chunk)
 
     def on_end(self) -> None:
-        _store(self._cache, self._key, self._content_type, b"".join(self._chunks), events=self._events)
+        content = b"".join(self._chunks)
+        _store(self._call, self._cache, self._key, self._content_type, content, events=self._events)
 
     def on_error(self) -> None:
         self._cache.release(self._key)

@@ -177,6 +177,27 @@ def test_failures_are_not_stored(configure: Configure, mock_openai: MockOpenAI) 
     assert mock_openai.stats()["requests"] == 6
 
 
+def test_what_a_row_used_can_be_dropped(configure: Configure, mock_openai: MockOpenAI) -> None:
+    client = openai_client(**settings(mock_openai, cache=True))
+
+    def ask_all() -> None:
+        ask(client)
+        list(ask(client, stream=True))
+        client.embeddings.create(model="e", input="text")
+
+    ask(client, "of another row")
+    # Each row uses what the one before has stored, but for the row after the one whose replies are dropped.
+    for requests in (4, 4, 7, 7):
+        with metering() as meter:
+            ask_all()
+        assert mock_openai.stats()["requests"] == requests
+        assert meter.used_cached
+        if meter.reading()[0].cache_hits and requests == 4:
+            meter.drop_cached()
+    ask(client, "of another row")
+    assert mock_openai.stats()["requests"] == 7
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("api", ["chat", "responses"])
 def test_streams_are_stored_and_streamed_again(
