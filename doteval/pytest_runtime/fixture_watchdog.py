@@ -34,6 +34,10 @@ class FixtureWatchdog:
         """From now on the thread has nothing to do but to end, so all of it counts. `what` names it for people."""
         self._closing = what
 
+    def closed(self) -> None:
+        """The pytest session has ended, so that nothing is overdue any more."""
+        self._closing = None
+
     def overdue(self) -> str | None:
         """What has taken longer than the limit, for people; None if nothing has. Call it every few seconds."""
         thread_id = self._thread.ident

@@ -27,6 +27,11 @@ _MESSAGE_CHARACTERS = 4_000
 # How many errors of a group are named beside the first.
 _OTHERS = 3
 
+_NEEDS_MAIN_THREAD = (
+    "Only sync rows that run one at a time run on the main thread: write the evaluation with `def`, and with "
+    "concurrency=1 in its decorator."
+)
+
 # Client libraries and the names of their exceptions that mean that a connection failed. They are names, so that no
 # library has to be imported to recognise its errors.
 _CLIENT_MODULES = ("openai", "anthropic", "httpx", "httpx2", "httpcore", "aiohttp", "requests", "urllib", "urllib3")
@@ -76,10 +81,22 @@ def describe(error: BaseException, *, prefix: str = "") -> RowError:
     first, *others = _hidden(error)
     return RowError(
         type=type(first.error).__qualname__,
-        message=(prefix + message_of(first.error) + _notes(error, first, others))[:_MESSAGE_CHARACTERS],
+        message=(prefix + message_of(first.error) + _remedy(first.error) + _notes(error, first, others))[
+            :_MESSAGE_CHARACTERS
+        ],
         error_class=first.decides_as,
         traceback=_traceback(error),
     )
+
+
+# Whether this process ends with the command of a user, as plain pytest does, and not with its rows.
+_has_user = True
+
+
+def survive_rows() -> None:
+    """Have this process survive whatever a row raises: no Ctrl-C reaches a worker process as an exception."""
+    global _has_user
+    _has_user = False
 
 
 def ends_command(error: BaseException) -> bool:
@@ -87,10 +104,7 @@ def ends_command(error: BaseException) -> bool:
 
     On other threads the row has raised it itself, since Ctrl-C reaches only the main thread.
     """
-    return (
-        isinstance(error, KeyboardInterrupt | pytest.exit.Exception)
-        and threading.current_thread() is threading.main_thread()
-    )
+    return _has_user and isinstance(error, KeyboardInterrupt | pytest.exit.Exception) and _on_main_thread()
 
 
 def is_skip(error: BaseException) -> bool:
@@ -172,6 +186,16 @@ def _notes(error: BaseException, first: _Hidden, others: list[_Hidden]) -> str:
     if also:
         notes.append("also " + "; ".join(list(also)[:_OTHERS]) + ("; ..." if len(also) > _OTHERS else ""))
     return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _remedy(error: BaseException) -> str:
+    """What to do about an error of Python's in a thread where signal handlers and alarms do not work."""
+    is_pythons = isinstance(error, ValueError | RuntimeError) and "main thread" in message_of(error)
+    return f". {_NEEDS_MAIN_THREAD}" if is_pythons and not _on_main_thread() else ""
+
+
+def _on_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _traceback(error: BaseException) -> str:

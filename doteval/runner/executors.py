@@ -19,6 +19,7 @@ from doteval.runner.calls import CallPolicy, call, call_async, call_batch, call_
 from doteval.runner.event_loop import LoopThread
 from doteval.runner.inflight_calls import InflightCall
 from doteval.runner.loop_watchdog import LoopWatchdog
+from doteval.runner.thread_loops import ThreadLoops
 
 Ended = Outcome | list[Outcome] | BaseException | None
 Complete = Callable[[InflightCall, Ended], None]
@@ -71,6 +72,7 @@ class ThreadExecutor:
         self._admission = admission
         self._complete = complete
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="doteval-row")
+        self._loops = ThreadLoops()
 
     def submit(
         self, inflight: InflightCall, function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy
@@ -82,11 +84,13 @@ class ThreadExecutor:
 
     def close(self) -> None:
         self._pool.shutdown()
+        self._loops.close()
 
     def _run(
         self, inflight: InflightCall, function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy
     ) -> None:
         ended: Ended = None
+        self._loops.set_loop()
         try:
             if self._admission.admits(inflight.assignment):
                 if policy.timeout is not None:

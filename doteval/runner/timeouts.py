@@ -1,8 +1,8 @@
 """Interrupts sync calls that exceed their timeout, so that the other rows go on.
 
-On the main thread an alarm signal interrupts everything, including waits for the network. On other threads, such as
-those of worker processes, an exception is set in the thread, which Python raises when the thread next executes Python
-code: a call that is stuck in C code ends late.
+On the main thread an alarm signal interrupts everything, including waits for the network. On other threads an
+exception is set in the thread, which Python raises when the thread next executes Python code: a call that is stuck in C
+code ends late.
 """
 
 from __future__ import annotations

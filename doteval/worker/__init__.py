@@ -1,8 +1,9 @@
 """A worker process: receives row tasks from the broker, runs their rows, and stores the results.
 
 A worker service starts ``python -m doteval.worker``; operators start the same with ``celery -A workers worker``.
-`tasks` holds the Celery application and its one task; `lifecycle` has Celery's signals start and end the
-`process.WorkerProcess`, which holds the embedded pytest session. What happens to a row task:
+`tasks` holds the Celery application and its one task. `lifecycle` runs the `process.WorkerProcess`, which holds the
+embedded pytest session, on the main thread, and Celery on a thread beside it; `shutdown_signals` ends both. What
+happens to a row task:
 
 - `celery_consumer` and `prefetch` decide when a message is fetched; `priority_pool` sorts messages that a broker sends
   by itself.

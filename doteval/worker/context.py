@@ -8,13 +8,13 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from doteval.broker.publisher import Publisher
 from doteval.coordination.dispatcher import Dispatcher
 from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.outage_retry import retry_through_outage
-from doteval.core.states import WorkerPhase
+from doteval.core.states import WorkerEnd, WorkerPhase
 from doteval.errors import StoreError
 from doteval.runner.scheduler import Scheduler
 from doteval.store import GroupWriter, Store
@@ -63,11 +63,22 @@ class WorkerContext:
             raise GiveBackError(error.message) from error
 
     def wind_down(self) -> None:
-        """Begin no further row. Safe in a signal handler."""
+        """Begin no further row. Called on any thread."""
         self.leaving.set()
         self.state = WorkerPhase.DRAINING
         if self.scheduler is not None:
             self.scheduler.wind_down()
+
+    def leave_at_once(self, end: WorkerEnd, reason: str, exit_code: int) -> NoReturn:
+        """Record why this process leaves, and end it whatever its threads do. Its rows in flight stay pending."""
+        if self.inflight_journal is not None:
+            self.inflight_journal.complete_all()
+        try:
+            self.store.workers.end(self.worker_id, end, reason=reason)
+        except StoreError as error:
+            # Others notice by the missing heartbeat.
+            logger.warning("the end of this worker process cannot be recorded: %s", error.message)
+        os._exit(exit_code)
 
 
 def ask_to_leave() -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 
 from doteval.core.exit_codes import UNEXPECTED
 from doteval.core.liveness import BEAT_SECONDS, DISPATCH_SECONDS, is_orphaned
 from doteval.core.states import WorkerEnd, WorkerPhase
-from doteval.errors import RowTimeoutError, StoreError
+from doteval.errors import RowTimeoutError
 from doteval.monitoring import process_figures
 from doteval.pytest_runtime.fixture_watchdog import FixtureWatchdog
 from doteval.store import HeldRange
@@ -87,14 +86,8 @@ class HeartbeatDuties:
             # The store is away. The next beat tries again: the results are worth the wait.
             return
         logger.error("%s; this worker process leaves without it, and all results so far are stored", why)
-        if context.inflight_journal is not None:
-            context.inflight_journal.complete_all()
-        try:
-            context.store.workers.end(context.worker_id, WorkerEnd.STUCK, reason=f"was stuck: {why}")
-        except StoreError as error:
-            logger.warning("the end of this worker process cannot be recorded: %s", error.message)
         # No thread can end another, and an orderly exit would wait for the one that tears down.
-        os._exit(UNEXPECTED)
+        context.leave_at_once(WorkerEnd.STUCK, f"was stuck: {why}", UNEXPECTED)
 
     def renew_leases(self) -> None:
         """Renew the leases of the messages that this process holds, so that the broker does not deliver them again."""

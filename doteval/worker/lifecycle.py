@@ -1,21 +1,23 @@
-"""Starts and ends the worker process with Celery's signals.
+"""Starts and ends the worker process: the embedded pytest session on the main thread, Celery on a thread beside it.
 
-threads and solo pools    worker_init … worker_shutting_down … worker_shutdown
-prefork pool              worker_process_init … worker_process_shutdown, in every child
+So rows, fixtures and plugins find what they find in plain pytest, such as signal handlers and alarms, which Python
+allows on the main thread only.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import signal
-from collections.abc import Callable
+import threading
 from dataclasses import replace
 from typing import Any
 
-from celery import signals
-from celery.concurrency.prefork import TaskPool as PreforkPool
+from celery import Celery, signals
+from celery.apps.worker import Worker
+from celery.concurrency.solo import TaskPool as SoloPool
+from celery.concurrency.thread import TaskPool as ThreadPool
+from celery.worker import state
 
 from doteval.broker.celery_app import consume_whole_queues
 from doteval.broker.redis_transport import fetch_while
@@ -26,113 +28,130 @@ from doteval.errors import DotEvalError, UsageError
 from doteval.supervision.start_reports import StartReport, write_start_report
 from doteval.supervision.worker_config import WorkerOptions
 from doteval.worker import log_setup
-from doteval.worker.process import WorkerProcess, current_process, set_current_process
+from doteval.worker.process import WorkerProcess, set_current_process
+from doteval.worker.shutdown_signals import ShutdownSignals
 
 logger = logging.getLogger("doteval.worker")
 
-_NO_QUEUE = UsageError("this worker process has no queue to take row tasks from", remedy="Name one with -Q.")
+# The exit code of a process that was interrupted, as Celery has it.
+_INTERRUPTED = 1
 
 
-def connect(options: WorkerOptions) -> None:
-    """Have Celery's signals start and end the worker process of this OS process."""
-
-    # Celery's option -Q may name other queues. `on_worker_init` finds them; prefork children inherit them.
-    queues = options.queues
-
-    def begin(hostname: str) -> None:
-        # The solo pool sends both signals.
-        if current_process() is not None:
-            return
-        process = WorkerProcess(replace(options, queues=queues), hostname)
-
-        # Celery does not handle signals yet. The process remembers them, and leaves once Celery does.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: process.leave_soon())
-        try:
-            process.start()
-        except DotEvalError as error:
-            log_setup.say_why_not(error, options.log_format)
-            write_start_report(options.journals, StartReport(failure=str(error), registered=process.is_registered))
-            process.finish(WorkerEnd.FAILED_TO_START, f"could not start: {error.message}")
-            # Celery would catch SystemExit in a signal handler and go on without fixtures.
-            os._exit(error.exit_code)
-        if process.is_leaving:
-            process.finish(WorkerEnd.LEFT, "was asked to leave while it started")
-            os._exit(0)
-        write_start_report(options.journals, StartReport(ready=True))
-        set_current_process(process)
-
-    @_or_leave(options)
-    def on_worker_init(sender: Any, **_: Any) -> None:
-        nonlocal queues
-        queues = consume_whole_queues(sender.app, options.broker)
-        if not queues:
-            log_setup.say_why_not(_NO_QUEUE, options.log_format)
-            write_start_report(options.journals, StartReport(failure=_NO_QUEUE.message))
-            os._exit(_NO_QUEUE.exit_code)
-        if not issubclass(sender.pool_cls, PreforkPool):
-            begin(sender.hostname)
-
-    @_or_leave(options)
-    def on_child_init(sender: Any, **_: Any) -> None:
-        begin(str(sender))
-
-    def on_ready(sender: Any, **_: Any) -> None:
-        process = current_process()
-        if sender.hub is not None:
-            _wake_by_signals(sender.hub)
-            if process is not None:
-                process.prefetch.wake = functools.partial(sender.hub.call_soon, _check_again)
-                fetch_while(process.prefetch.wants_more)
-        if process is not None and process.is_leaving:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def on_shutting_down(**_: Any) -> None:
-        if (process := current_process()) is not None:
-            process.wind_down()
-
-    def on_shutdown(**_: Any) -> None:
-        if (process := current_process()) is not None:
-            cause = WorkerEnd.RECYCLED if process.recycled else WorkerEnd.LEFT
-            process.finish(cause, process.recycled or "left")
-
-    signals.worker_init.connect(on_worker_init, weak=False)
-    signals.worker_process_init.connect(on_child_init, weak=False)
-    signals.worker_ready.connect(on_ready, weak=False)
-    signals.worker_shutting_down.connect(on_shutting_down, weak=False)
-    signals.worker_process_shutdown.connect(on_shutdown, weak=False)
-    signals.worker_shutdown.connect(on_shutdown, weak=False)
+def connect(app: Celery, options: WorkerOptions) -> None:
+    """Have Celery start worker processes with these options."""
+    app.Worker = app.subclass_with_self(SessionWorker, name="Worker", row_options=options)
 
 
-def _or_leave(options: WorkerOptions) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a decorator that ends this process if a signal handler raises an unexpected error.
+class SessionWorker(Worker):  # type: ignore[misc] # Celery has no types
+    """Celery's worker beside an embedded pytest session.
 
-    Celery would log the error and go on, with a process that receives row tasks and can run none.
+    SIGTERM lets the rows in flight end, and so does the first SIGINT. SIGQUIT and a second SIGINT do not wait for them.
+
+    row_options: set by `connect`
     """
 
-    def guard(begin: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(begin)
-        def begin_or_leave(*args: Any, **kwargs: Any) -> None:
-            try:
-                begin(*args, **kwargs)
-            except Exception as error:
-                logger.exception("this worker process could not start, which doteval did not expect")
-                write_start_report(options.journals, StartReport(failure=in_one_line(error)))
-                os._exit(UNEXPECTED)
+    row_options: WorkerOptions
 
-        return begin_or_leave
+    def start(self) -> None:
+        """Run the worker process until it leaves. Celery calls this on the main thread."""
+        options, queues = self.row_options, consume_whole_queues(self.app, self.row_options.broker)
+        self._process = WorkerProcess(replace(options, queues=queues), self.hostname)
+        self._celery = threading.Thread(target=self._take_row_tasks, name="doteval-celery")
+        super().install_platform_tweaks(self)
+        self._interrupted = False
+        ShutdownSignals(
+            {signal.SIGTERM: self._on_sigterm, signal.SIGINT: self._on_sigint, signal.SIGQUIT: self._on_sigquit}
+        ).install()
+        try:
+            self._check(queues)
+            self._process.run(self._begin_to_take_row_tasks)
+        except DotEvalError as error:
+            log_setup.say_why_not(error, options.log_format)
+            write_start_report(
+                options.journals, StartReport(failure=str(error), registered=self._process.is_registered)
+            )
+            self._process.finish(WorkerEnd.FAILED_TO_START, f"could not start: {error.message}")
+            # Without waiting for threads that the evaluation files have started.
+            os._exit(error.exit_code)
+        except Exception as error:
+            logger.exception("this worker process could not start, which doteval did not expect")
+            write_start_report(options.journals, StartReport(failure=in_one_line(error)))
+            os._exit(UNEXPECTED)
+        self._finish()
 
-    return guard
+    def install_platform_tweaks(self, worker: Any) -> None:
+        """Do nothing: Celery calls this on its own thread, and `start` has set the handlers on the main thread."""
+
+    def on_consumer_ready(self, consumer: Any) -> None:
+        """Let the worker process decide when a message is fetched. Celery calls this when it is connected."""
+        super().on_consumer_ready(consumer)
+        if consumer.hub is not None:
+            self._process.prefetch.wake = self._wake
+            fetch_while(self._process.prefetch.wants_more)
+
+    def _check(self, queues: tuple[str, ...]) -> None:
+        """Raises UsageError: if Celery's command line says something that a worker process cannot do."""
+        if not queues:
+            raise UsageError("this worker process has no queue to take row tasks from", remedy="Name one with -Q.")
+        if not issubclass(self.pool_cls, ThreadPool | SoloPool):
+            raise UsageError(
+                f"Celery's pool {self.pool_cls.__module__.rpartition('.')[2]} cannot run rows, which share the "
+                "session fixtures of one process",
+                remedy="Leave out --pool. For more processes start `doteval worker --processes N`, or this command "
+                "several times.",
+            )
+
+    def _begin_to_take_row_tasks(self) -> None:
+        set_current_process(self._process)
+        write_start_report(self.row_options.journals, StartReport(ready=True))
+        self._celery.start()
+
+    def _take_row_tasks(self) -> None:
+        """Celery's thread: receive row tasks, until this process is asked to leave or Celery gives up."""
+        try:
+            super().start()
+        finally:
+            self._process.wind_down()
+
+    def _finish(self) -> None:
+        """Leave after the pytest session has ended."""
+        if self._celery.ident is None:
+            self._process.finish(WorkerEnd.LEFT, "was asked to leave while it started")
+            return
+        # The session may have ended by an error.
+        self._stop_celery(os.EX_OK)
+        self._celery.join()
+        cause = WorkerEnd.RECYCLED if self._process.recycled else WorkerEnd.LEFT
+        self._process.finish(cause, self._process.recycled or "left")
+
+    def _on_sigterm(self) -> None:
+        self._leave("SIGTERM", os.EX_OK)
+
+    def _on_sigint(self) -> None:
+        if self._interrupted:
+            self._on_sigquit()
+        self._interrupted = True
+        self._leave("SIGINT", _INTERRUPTED)
+
+    def _on_sigquit(self) -> None:
+        self._process.leave_at_once("left without waiting for its rows in flight", _INTERRUPTED)
+
+    def _leave(self, sig: str, exit_code: int) -> None:
+        """Let the rows in flight end, and give the others back. Called on any thread."""
+        signals.worker_shutting_down.send(sender=self.hostname, sig=sig, how="Warm", exitcode=exit_code)
+        self._process.wind_down()
+        self._stop_celery(exit_code)
+
+    def _stop_celery(self, exit_code: int) -> None:
+        if state.should_stop is None:
+            state.should_stop = exit_code
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have Celery's event loop look around: whether to stop, or to fetch a message. Called on any thread."""
+        if self.hub is not None:
+            self.hub.call_soon(_look_around)
 
 
-def _check_again() -> None:
-    """Do nothing. The call wakes Celery's event loop, which then checks whether to fetch a message."""
-
-
-def _wake_by_signals(hub: Any) -> None:
-    """Have a signal end the wait of Celery's event loop, which otherwise notices it after up to a second."""
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    hub.add_reader(reading, os.read, reading, 4096)
+def _look_around() -> None:
+    """Do nothing. The call ends the wait of Celery's event loop."""

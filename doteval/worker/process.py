@@ -9,6 +9,7 @@ import os
 import platform
 import socket
 import threading
+from collections.abc import Callable
 
 from celery.worker import state
 
@@ -20,6 +21,7 @@ from doteval.coordination.heartbeat import Heartbeat
 from doteval.core.client_config import configure_clients
 from doteval.core.error_leaves import in_one_line
 from doteval.core.exit_codes import RECYCLED
+from doteval.core.liveness import BEAT_SECONDS
 from doteval.core.metering import observe_usage
 from doteval.core.queues_and_devices import DEVICES_VARIABLE
 from doteval.core.results import Outcome
@@ -32,12 +34,13 @@ from doteval.pytest_runtime.evaluation_setup import EvaluationSetup, load_sessio
 from doteval.pytest_runtime.fixture_watchdog import FixtureWatchdog
 from doteval.pytest_runtime.items import served_items
 from doteval.pytest_runtime.load_timer import LoadTimer
+from doteval.runner.error_classes import survive_rows
 from doteval.runner.scheduler import Scheduler
 from doteval.settings import load_settings
 from doteval.store import GroupWriter, Store, WorkerInfo
 from doteval.supervision.worker_config import WorkerOptions
 from doteval.worker.code_match import CodeMatch
-from doteval.worker.context import WorkerContext, ask_to_leave
+from doteval.worker.context import WorkerContext
 from doteval.worker.heartbeat_duties import HeartbeatDuties
 from doteval.worker.held_tasks import HeldTasks
 from doteval.worker.journals import open_journals
@@ -49,7 +52,7 @@ logger = logging.getLogger("doteval.worker")
 
 
 class WorkerProcess:
-    """Runs row tasks. `start` loads the session fixtures; `finish` tears them down.
+    """Runs row tasks: `run` has the embedded pytest session, `run_rows` hands it rows, and `finish` ends the rest.
 
     prefetch: decides when to fetch the next row task.
     recycled: why this process leaves of its own accord, None while it does not.
@@ -61,27 +64,29 @@ class WorkerProcess:
         self._options = options
         self._hostname = hostname
         self._leaving = threading.Event()
-        # Set when the session fixtures are loaded, or when that has failed.
+        # Set when this process can run rows.
         self._ready = threading.Event()
-        self._failure: BaseException | None = None
         self._context: WorkerContext | None = None
         self._heartbeat: Heartbeat | None = None
         self._runner: RowTaskRunner | None = None
         self._teardown_seconds = load_settings().teardown_timeout
-        self._thread = threading.Thread(target=self._serve, name="doteval-session", daemon=True)
-        self._watchdog = FixtureWatchdog(self._thread, self._teardown_seconds)
+        self._watchdog = FixtureWatchdog(threading.main_thread(), self._teardown_seconds)
         self._recycling = Recycling(options.max_rows, options.max_memory)
         # Written on the writer's thread only.
         self._stored = 0
-        self._finished = False
 
-    def start(self) -> None:
-        """Open the journals and the store, collect the evaluation files, and load their session fixtures.
+    def run(self, on_ready: Callable[[], None]) -> None:
+        """Collect the evaluation files, load their session fixtures, run rows, and tear the fixtures down.
 
-        A fixture that cannot be loaded is recorded; evaluations that do not request it are served.
+        Belongs to the main thread, where plain pytest runs rows. Returns when this process is to leave, and all rows in
+        flight have ended. A fixture that cannot be loaded is recorded; evaluations that do not request it are served.
+
+        on_ready: called when rows can be run, unless this process was asked to leave before
 
         Raises WorkerError, StoreError or EvaluationFileError: if the process cannot serve any evaluation.
         """
+        # A row that raises KeyboardInterrupt or calls pytest.exit ends here like any other row.
+        survive_rows()
         context = self._context = self._open()
         held_tasks = HeldTasks(
             context.worker_id,
@@ -103,13 +108,30 @@ class WorkerProcess:
         heartbeat = self._heartbeat = Heartbeat(duties.schedule(), parent=self._options.parent)
         duties.beat()
         heartbeat.start()
-        self._thread.start()
-        self._ready.wait()
-        if self._failure is not None:
-            raise self._failure
-        if not self._leaving.is_set():
+
+        def ready() -> None:
             context.state = WorkerPhase.READY
-        duties.beat()
+            if self._leaving.is_set():
+                context.wind_down()
+            duties.beat()
+            self._ready.set()
+            if not self._leaving.is_set():
+                on_ready()
+
+        try:
+            with_collected(
+                self._options.paths,
+                lambda collected: self._serve(collected, context, ready),
+                keyword=self._options.keyword,
+                root=self._options.root,
+                plugins=[LoadTimer(context.loads)],
+            )
+        except BaseException as error:
+            if not self._ready.is_set():
+                raise error if isinstance(error, DotEvalError) else _unexpected(error) from error
+            logger.exception("the embedded pytest session ended with an error")
+        finally:
+            self._watchdog.closed()
 
     @property
     def is_registered(self) -> bool:
@@ -117,34 +139,28 @@ class WorkerProcess:
         return self._context is not None
 
     @property
-    def is_leaving(self) -> bool:
-        """Whether this process was asked to leave."""
-        return self._leaving.is_set()
-
-    @property
     def runner(self) -> RowTaskRunner:
-        """Runs the row tasks. Only to be used after `start`."""
+        """Runs the row tasks. Only to be used once this process is ready."""
         assert self._runner is not None
         return self._runner
 
-    def leave_soon(self) -> None:
-        """Remember that this process was asked to leave. Safe in a signal handler."""
-        self._leaving.set()
-
     def wind_down(self) -> None:
-        """Begin no further row. Safe in a signal handler."""
+        """Begin no further row, and let `run` end. Called on any thread."""
         self._leaving.set()
         if self._context is not None:
             self._context.wind_down()
 
-    def finish(self, cause: WorkerEnd, reason: str) -> None:
-        """Let the rows in flight end and be stored, tear the session fixtures down, and record why the process left."""
-        if self._finished:
-            return
-        self._finished = True
+    def leave_at_once(self, reason: str, exit_code: int) -> None:
+        """End this process without waiting for rows in flight, which stay pending. Called on any thread."""
         self.wind_down()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._context is None:
+            os._exit(exit_code)
+        self._context.writer.flush(timeout=BEAT_SECONDS)
+        self._context.leave_at_once(WorkerEnd.LEFT, reason, exit_code)
+
+    def finish(self, cause: WorkerEnd, reason: str) -> None:
+        """Store what is not stored yet, and record why the process left. Called after `run`."""
+        self.wind_down()
         context = self._context
         if context is None or self._heartbeat is None:
             return
@@ -214,28 +230,7 @@ class WorkerProcess:
         # Celery then shuts down as after SIGTERM, but with this exit code.
         state.should_stop = RECYCLED
 
-    def _serve(self) -> None:
-        """The session thread: collect, load, run rows, tear down."""
-        context = self._context
-        assert context is not None
-        try:
-            with_collected(
-                self._options.paths,
-                lambda collected: self._serve_collected(collected, context),
-                keyword=self._options.keyword,
-                root=self._options.root,
-                plugins=[LoadTimer(context.loads)],
-            )
-        except BaseException as error:
-            if self._ready.is_set():
-                logger.exception("the embedded pytest session ended with an error")
-                # This process would go on receiving row tasks without running their rows.
-                ask_to_leave()
-            self._failure = error if isinstance(error, DotEvalError) else _unexpected(error)
-        finally:
-            self._ready.set()
-
-    def _serve_collected(self, collected: Collected, context: WorkerContext) -> None:
+    def _serve(self, collected: Collected, context: WorkerContext, ready: Callable[[], None]) -> None:
         context.code_match.add(collected.items)
         setup = EvaluationSetup()
         scheduler = context.scheduler = Scheduler(
@@ -249,9 +244,7 @@ class WorkerProcess:
         # Models stay until the process ends. Rows make thousands of objects at a time, of which few are in cycles.
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
-        self._ready.set()
-        if self._leaving.is_set():
-            scheduler.wind_down()
+        ready()
         scheduler.serve()
         self._watchdog.closing()
         setup.close()

@@ -51,7 +51,7 @@ app.conf.worker_pool = "threads" if options.broker.has_priorities else _PRIORITY
 app.conf.worker_concurrency = options.slots if options.broker.has_priorities else options.slots + SPARE
 app.conf.worker_consumer = f"{RowTaskConsumer.__module__}:{RowTaskConsumer.__qualname__}"
 log_setup.connect(options.log_format)
-lifecycle.connect(options)
+lifecycle.connect(app, options)
 control_commands.connect(options)
 
 

@@ -41,9 +41,9 @@ def test_a_worker_process_without_room_for_its_logs_says_so_and_ends(project: Pr
 BROKEN = """
 import runpy, sys
 from doteval.worker.process import WorkerProcess
-def start(self):
+def run(self, on_ready):
     raise OSError
-WorkerProcess.start = start
+WorkerProcess.run = run
 sys.argv = ["doteval.worker", "broken@%h", "WARNING"]
 runpy.run_module("doteval.worker", run_name="__main__")
 """

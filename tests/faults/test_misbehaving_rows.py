@@ -26,6 +26,8 @@ def misbehave(kind):
         sys.exit(4)
     if kind == "interrupt":
         raise KeyboardInterrupt
+    if kind == "end of session":
+        pytest.exit("said so")
     if kind == "generator exit":
         raise GeneratorExit
     if kind == "odd":
@@ -58,8 +60,8 @@ def misbehave(kind):
     return Score("ok", True, ["accuracy"])
 
 KINDS = [
-    "exception", "exit", "interrupt", "generator exit", "odd", "group", "recursion", "fail", "skip", "nothing",
-    "unserializable", "surrogates", "error text", "large", "flood", "threads", "fine",
+    "exception", "exit", "interrupt", "end of session", "generator exit", "odd", "group", "recursion", "fail", "skip",
+    "nothing", "unserializable", "surrogates", "error text", "large", "flood", "threads", "fine",
 ]
 
 @foreach("kind", KINDS)
@@ -80,6 +82,7 @@ FAILED = {
     "exception": "KeyError",
     "exit": "SystemExit",
     "interrupt": "KeyboardInterrupt",
+    "end of session": "Exit",
     "generator exit": "GeneratorExit",
     "odd": "Odd",
     "group": "ValueError",

@@ -121,6 +121,53 @@ def eval_skipped(text):
 def eval_file(text):
     return Score("ok", text in "xyz", ["accuracy"])
 """,
+    "eval_main_thread.py": """
+import asyncio, os, signal, threading
+from doteval import Score, foreach
+
+rows = [(i,) for i in range(3)]
+
+def alarm(frame=None):
+    def ring(*_):
+        raise TimeoutError("too slow")
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        threading.Event().wait(20)
+    except TimeoutError as error:
+        return str(error)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+@foreach("i", rows)
+def eval_alarm(i):
+    return Score("ok", alarm() == "too slow" and threading.current_thread() is threading.main_thread(), ["accuracy"])
+
+@foreach("i", rows)
+def eval_loop(i):
+    return Score("i", asyncio.get_event_loop().run_until_complete(asyncio.sleep(0, i)), ["mean"])
+
+@foreach("i", rows, concurrency=2)
+def eval_loop_in_threads(i):
+    return Score("i", asyncio.get_event_loop().run_until_complete(asyncio.sleep(0, i)), ["mean"])
+
+@foreach("i", rows, concurrency=2)
+def eval_alarm_in_threads(i):
+    return Score("ok", alarm() == "too slow", ["accuracy"])
+
+@foreach("i", rows)
+async def eval_alarm_async(i):
+    return Score("ok", alarm() == "too slow", ["accuracy"])
+
+@foreach("i", rows)
+def eval_forks(i):
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    os.kill(child, signal.SIGTERM)
+    return Score("signal", -os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), ["mean"])
+""",
 }
 
 
@@ -154,7 +201,7 @@ def test_plain_pytest_and_submit_store_the_same(
         (folder / name).write_text(text)
     pytester.makeini("[pytest]\n")
     here = run_pytest("evals", "--experiment", "here")
-    assert here.parseoutcomes() == {"passed": 15, "skipped": 1}
+    assert here.parseoutcomes() == {"passed": 21, "skipped": 1}
     submitted = commands.run(
         "doteval",
         ["submit", "evals", "--experiment", "there", "--workers", "2"],
@@ -169,3 +216,16 @@ def test_plain_pytest_and_submit_store_the_same(
     for name in ours:
         assert ours[name] == theirs[name], name
     assert sum(len(records) for _, records, _ in ours.values()) > 100
+
+    def of_main_thread(name: str) -> list[Any]:
+        _, records, _ = theirs[f"evals/eval_main_thread.py::{name}"]
+        return [
+            record.outcome.scores[0].value if record.outcome.error is None else record.outcome.error.message
+            for record in records
+        ]
+
+    assert of_main_thread("eval_alarm") == [True] * 3
+    assert of_main_thread("eval_loop") == of_main_thread("eval_loop_in_threads") == [0, 1, 2]
+    assert of_main_thread("eval_forks") == [15] * 3
+    for name in ("eval_alarm_in_threads", "eval_alarm_async"):
+        assert all("concurrency=1" in message for message in of_main_thread(name))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import urllib.error
+from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from typing import Any
 
@@ -20,7 +22,7 @@ from aiohttp.client_reqrep import ConnectionKey, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from doteval.core.results import ErrorClass
+from doteval.core.results import ErrorClass, RowError
 from doteval.errors import InvalidResultError, ResourceError, RowTimeoutError
 from doteval.runner.error_classes import classify, describe, is_skip, skip_reason
 
@@ -368,3 +370,34 @@ def test_a_group_of_skips_is_a_skip() -> None:
     assert is_skip(group)
     assert skip_reason(group).message == "no GPU"
     assert not is_skip(BaseExceptionGroup(GROUP, [skip, ValueError("a bug")]))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: signal.signal(signal.SIGALRM, signal.SIG_DFL),
+        lambda: signal.set_wakeup_fd(-1),
+        lambda: asyncio.run(_handle_a_signal()),
+    ],
+    ids=["handler", "wakeup", "loop"],
+)
+def test_an_error_of_a_row_that_needs_the_main_thread_says_how_to_get_it(call: Any) -> None:
+    def row() -> RowError:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - whatever Python says
+            return describe(error)
+        raise AssertionError("it works in a thread")
+
+    with ThreadPoolExecutor(1) as pool:
+        message = pool.submit(row).result().message
+    assert message.endswith(
+        "main thread of the main interpreter. Only sync rows that run one at a time run on the main thread: write the "
+        "evaluation with `def`, and with concurrency=1 in its decorator."
+    )
+    # On the main thread it is the author's own.
+    assert describe(ValueError("no main thread")).message == "no main thread"
+
+
+async def _handle_a_signal() -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)
