@@ -13,10 +13,13 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 JOBS ?= 4
 # Of `make test-rest`, whose tests wait more: for servers that start, and for faults to be noticed.
 REST_JOBS ?= 6
-# The marks of tests that `make test` leaves out.
+# The marks of tests that `make test` leaves out. `make test-rest` also repeats the tests that Hypothesis marks, with
+# more examples.
 REST := faults or browser or variant or slow
 # More arguments for pytest: make test ARGS="-k cli -x"
 ARGS ?=
+# Tests start a thousand processes: each would compile what it imports if none may keep it for the next.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -57,10 +60,11 @@ HALF_MAY_BE_EMPTY = $(if $(and $(HALF),$(ARGS)),|| [ $$? = 5 ])
 
 test: $(INSTALLED) ## Test every behaviour once, with Redis and SQLite (ARGS="-k words" for some tests)
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "not ($(REST))" \
-	    --ignore tests/faults --ignore tests/browser $(ARGS) $(HALF_MAY_BE_EMPTY)
+	    --hypothesis-profile few-examples --ignore tests/faults --ignore tests/browser $(ARGS) $(HALF_MAY_BE_EMPTY)
 
 test-rest: $(INSTALLED) ## Test the rest: faults, RabbitMQ, PostgreSQL, a browser, second forms, soak
-	@$(BIN)/python -m pytest --numprocesses $(REST_JOBS) --dist worksteal -m "$(REST)" $(ARGS) $(HALF_MAY_BE_EMPTY)
+	@$(BIN)/python -m pytest --numprocesses $(REST_JOBS) --dist worksteal -m "$(REST) or hypothesis" \
+	    $(ARGS) $(HALF_MAY_BE_EMPTY)
 
 test-all: $(INSTALLED) ## Run both, all tests there are
 	@failed=0; for half in test test-rest; do $(MAKE) --no-print-directory $$half HALF=1 || failed=1; done; exit $$failed

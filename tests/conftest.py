@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import hypothesis
 import pytest
 
 from tests.support.marks import COLLECTED, ItemsByTest
@@ -22,6 +23,9 @@ pytest_plugins = [
     # Last: it imports from the others, which are imported as plugins first.
     "tests.support.project",
 ]
+
+# For `make test`; `make test-rest` runs the same tests with Hypothesis's own number of examples.
+hypothesis.settings.register_profile("few-examples", max_examples=20)
 
 # A test that asks for one of these is a variant. One of several cases of a test gets the mark from its parameter.
 _VARIANT_SERVERS = {"postgres_server", "rabbitmq_service"}

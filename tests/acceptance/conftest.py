@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from tests.support.commands import Commands
+
+
+@pytest.fixture(scope="session")
+def client_commands() -> Iterator[Commands]:
+    """Starts commands that have imported the OpenAI library, which takes each worker process a second."""
+    service = Commands("openai")
+    yield service
+    service.close()
 
 
 @pytest.fixture(params=["redis", pytest.param("rabbitmq", marks=pytest.mark.variant)])

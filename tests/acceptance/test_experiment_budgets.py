@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from doteval.mock_openai import MockOpenAI
+from tests.support.commands import Commands
 from tests.support.project import Project, wait_until
 
 ROWS = 120
 WORKERS, CONCURRENCY = 2, 5
 IN_FLIGHT = WORKERS * CONCURRENCY
 LOCAL = ("--workers", str(WORKERS), "--concurrency", str(CONCURRENCY))
+# Where it does not matter that several processes share the budget.
+ONE = ("--workers", "1", "--concurrency", str(IN_FLIGHT))
 
 ASYNC = """
 from pathlib import Path
@@ -68,6 +71,11 @@ def eval_it(number, own):
     ask(own, f"number {number}")
     return Result(exact_match(1, 1), prompt=number)
 """
+
+
+@pytest.fixture
+def commands(client_commands: Commands) -> Commands:
+    return client_commands
 
 
 @pytest.fixture
@@ -192,25 +200,25 @@ def test_a_service_stops_at_the_budget_with_row_tasks_in_its_queue(
 def test_rows_that_run_again_count_again(project: Project, server: MockOpenAI) -> None:
     project.write("eval_it.py", ASYNC)
     (project.path / "broken").touch()
-    project.run("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-requests", str(ROWS + 1))
+    project.run("submit", "eval_it.py", "--experiment", "x", *ONE, "--max-requests", str(ROWS + 1))
     failed = shown(project)["rows"]["failed"]
     assert failed == ROWS / 4
     (project.path / "broken").unlink()
     # The budget of the submission still holds, and one request of it is left.
-    project.run("retry", "x", *LOCAL, check=6)
+    project.run("retry", "x", *ONE, check=6)
     assert ROWS + 1 <= sent(server)[0] < ROWS + 1 + IN_FLIGHT
-    assert "the budget is used up" in project.run("retry", "x", *LOCAL, check=6).stderr
-    project.run("retry", "x", *LOCAL, "--max-requests", str(ROWS + 20), check=6)
+    assert "the budget is used up" in project.run("retry", "x", *ONE, check=6).stderr
+    project.run("retry", "x", *ONE, "--max-requests", str(ROWS + 20), check=6)
     assert ROWS + 20 <= sent(server)[0] < ROWS + 20 + IN_FLIGHT
     assert spent(project) == sent(server)
-    project.run("retry", "x", *LOCAL, "--max-requests", "1000")
+    project.run("retry", "x", *ONE, "--max-requests", "1000")
     assert sent(server)[0] == ROWS + failed
     assert_whole(project)
 
 
 def test_a_budget_in_dollars_uses_the_price_table(project: Project, server: MockOpenAI) -> None:
     project.write("eval_it.py", ASYNC)
-    submit = ("submit", "eval_it.py", "--experiment", "x", *LOCAL, "--max-cost", "0.2")
+    submit = ("submit", "eval_it.py", "--experiment", "x", *ONE, "--max-cost", "0.2")
     done = project.run(*submit, check=2)
     assert "no price table is named" in done.stderr
     assert sent(server)[0] == 0

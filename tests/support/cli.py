@@ -1,14 +1,10 @@
-"""Runs the command line in this process or in one of its own, reads what it prints, and fills a store for it."""
+"""Runs the command line in this process, reads what it prints, and fills a store for it."""
 
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -45,18 +41,6 @@ class CommandLine:
         captured = self._capsys.readouterr()
         assert isinstance(exited.value.code, int)
         return Ran(exited.value.code, captured.out, captured.err)
-
-
-def run_process(*args: str, stdin: str = "", environment: dict[str, str] | None = None) -> Any:
-    return subprocess.run(
-        [sys.executable, "-c", "from doteval.cli import main; main()", *args],
-        input=stdin,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-        env={**os.environ, **(environment or {})},
-    )
 
 
 def words(line: str) -> list[str]:

@@ -1,9 +1,9 @@
 """Starts commands fast, by forking a process that has imported the libraries.
 
 `python -m MODULE` spends its first second importing SQLModel and other libraries, and the tests start a thousand
-commands. Everything else is as in a new process: doteval's own modules are imported anew, and directory, environment,
-arguments and streams are the command's own. Tests of the start itself (`python -c`, other interpreters, terminals,
-limits) start new processes.
+commands. Everything else is as in a new process: directory, environment, arguments and streams are the command's own.
+`python -m doteval` has also imported doteval's modules of a submission; pytest imports them anew, to rewrite their
+assertions. Tests of the start itself (`python -c`, other interpreters, terminals, limits) start new processes.
 """
 
 from __future__ import annotations
@@ -22,24 +22,18 @@ import pytest
 from tests.support.fork_server import Command, ask
 
 _SERVER = Path(__file__).with_name("fork_server.py")
+# What `doteval submit` imports, which includes what most commands do. None of it reads the environment as it is
+# imported, and none of it is a pytest plugin.
+SUBMISSION = ("doteval.cli.submit", "doteval.cli.show", "doteval.cli.usage", "doteval.submission.submit")
 
 
 class Commands:
     """Starts ``python -m MODULE`` in forks of a fork server that has imported the modules `more`, too."""
 
     def __init__(self, *more: str) -> None:
-        self._control, theirs = socket.socketpair()
-        with theirs:
-            self._server = subprocess.Popen(
-                # -P: modules of tests/support have the names of libraries.
-                [sys.executable, "-P", str(_SERVER), str(theirs.fileno()), *more],
-                cwd="/",
-                # Each command has its own PYTHONPATH.
-                env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
+        self._more = more
+        # By whether it has imported the modules of a submission.
+        self._servers: dict[bool, _Server] = {}
 
     def start(
         self,
@@ -54,9 +48,12 @@ class Commands:
         session: bool = False,
     ) -> Command:
         """Start ``python -m MODULE ARGUMENTS``, with an empty stdin by default; `session`: in its own session."""
+        is_doteval = module == "doteval"
+        if is_doteval not in self._servers:
+            self._servers[is_doteval] = _Server(*self._more, *(SUBMISSION if is_doteval else ()))
         with Path(os.devnull).open() as nothing:
             return ask(
-                self._control,
+                self._servers[is_doteval].control,
                 module,
                 arguments,
                 directory=directory,
@@ -88,8 +85,30 @@ class Commands:
             return subprocess.CompletedProcess([module, *arguments], code, _text(stdout), _text(stderr))
 
     def close(self) -> None:
-        self._control.close()
-        self._server.wait(30)
+        for server in self._servers.values():
+            server.close()
+
+
+class _Server:
+    """A process of `tests.support.fork_server` that has imported the modules `more`, too."""
+
+    def __init__(self, *more: str) -> None:
+        self.control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                # -P: modules of tests/support have the names of libraries.
+                [sys.executable, "-P", str(_SERVER), str(theirs.fileno()), *more],
+                cwd="/",
+                # Each command has its own PYTHONPATH.
+                env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+
+    def close(self) -> None:
+        self.control.close()
+        self._process.wait(30)
 
 
 def _text(written: IO[bytes]) -> str:

@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 # No modules of doteval or anyio: pytest rewrites the assertions of its plugins, which must therefore not be imported
-# before. Nothing that reads the environment when it is imported, as prometheus_client does.
+# before. (The server for `doteval` commands is given some of doteval's.) Nothing that reads the environment when it is
+# imported, as prometheus_client does.
 _LIBRARIES = (
     *("alembic.command", "celery", "click", "kombu", "orjson", "psycopg", "pydantic_settings", "pytest", "redis"),
     *("rich.console", "rich.table", "sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.sqlite", "sqlmodel"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from doteval.cli.application import EXIT_CODES, application
 from doteval.settings import Settings
+from doteval.store import Store
 from tests.support.commands import Commands
 
 ROOT = Path(__file__).parents[2]
@@ -96,20 +96,12 @@ def test_the_map_shows_every_package() -> None:
     assert packages == {name for row in rows for name in re.findall(r"`([a-z_]+)`", row)}
 
 
-def python_blocks() -> list[tuple[str, str]]:
-    return [
-        (f"{page.name}-{number}", block)
-        for page in PAGES
-        for number, block in enumerate(
-            re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-        )
-    ]
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize(("name", "block"), python_blocks(), ids=[name for name, _ in python_blocks()])
-def test_code_works(
-    pytester: pytest.Pytester, commands: Commands, monkeypatch: pytest.MonkeyPatch, name: str, block: str
-) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
+def test_code_works(pytester: pytest.Pytester, commands: Commands, monkeypatch: pytest.MonkeyPatch, page: Path) -> None:
     """Each block is a file; its evaluations run, and no row fails but for want of an API."""
     for variable in (
         *(f"DOTEVAL_{field.upper()}" for field in Settings.model_fields),
@@ -118,20 +110,30 @@ def test_code_works(
     ):
         monkeypatch.delenv(variable, raising=False)
     pytester.makefile(".csv", questions="question,answer\n2 + 2,4\n", reviews="text,label\nI love it,positive\n")
-    pytester.makepyfile(eval_block=textwrap.dedent(block))
-    evaluations = len(re.findall(r"^(?:async )?def eval_", block, re.MULTILINE))
+    files = {f"eval_block{number}.py": block for number, block in enumerate(python_blocks(page))}
+    for file, block in files.items():
+        (pytester.path / file).write_text(block, encoding="utf-8")
     ran = commands.run(
         "pytest",
-        ["eval_block.py", "--experiment", "documented"],
+        [*files, "--experiment", "documented"],
         directory=pytester.path,
         environment=os.environ,
         timeout=60,
     )
-    assert ran.returncode == (0 if evaluations else 5), ran.stdout
-    if evaluations and "openai" not in block:
-        from doteval.store import Store
-
-        with Store.open(str(pytester.path / ".doteval" / "doteval.db"), create=False) as store:
-            (overview,) = store.experiments.overviews()
-            assert overview.counts.done == overview.counts.total
-            assert overview.counts.done > 0
+    written = {
+        (file, name): block
+        for file, block in files.items()
+        for name in re.findall(r"^(?:async )?def (eval_\w+)", block, re.MULTILINE)
+    }
+    assert ran.returncode == (0 if written else 5), ran.stdout
+    if not written:
+        return
+    with Store.open(str(pytester.path / ".doteval" / "doteval.db"), create=False) as store:
+        evaluations = store.evaluations.of(store.experiments.find("documented"))
+    by_function = [((each.spec.path, each.spec.name.partition("[")[0]), each.counts) for each in evaluations]
+    offline = {function for function, block in written.items() if "openai" not in block}
+    assert offline <= {function for function, _ in by_function}
+    for function, counts in by_function:
+        if function in offline:
+            assert counts.done == counts.total, function
+            assert counts.done > 0, function

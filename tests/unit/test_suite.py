@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from doteval.supervision import fork_server
-from tests.support.commands import Commands
+from tests.support.commands import SUBMISSION, Commands
 from tests.support.fork_server import FORK_SERVER_MODULE
 from tests.support.marks import COLLECTED, LEFT_OUT
 
@@ -27,6 +27,11 @@ def test_commands_begin_without_modules_that_must_be_imported_anew(commands: Com
     shown = commands.run("shown", [], directory=tmp_path, environment=os.environ, timeout=60)
     assert not {"anyio", "doteval", "prometheus_client"} & set(shown.stdout.split())
     assert "sqlmodel" in shown.stdout.split()
+    imports = "import sys\n" + "".join(f"import {module}\n" for module in SUBMISSION)
+    (tmp_path / "shown.py").write_text(f"{imports}print(*sys.modules)\n")
+    shown = commands.run("shown", [], directory=tmp_path, environment=os.environ, timeout=60)
+    assert not {"anyio", "doteval.pytest_plugin", "prometheus_client"} & set(shown.stdout.split())
+    assert "doteval.store" in shown.stdout.split()
 
 
 def test_every_behaviour_is_in_make_test_or_says_why_not(request: pytest.FixtureRequest) -> None:

@@ -52,21 +52,25 @@ sys.exit(int(sys.argv[1]))
 Begin = Callable[..., Process]
 
 
-@pytest.fixture
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "it_is.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-    return tmp_path
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    directory = tmp_path_factory.mktemp("forked")
+    (directory / "it_is.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+        yield directory
 
 
 @pytest.fixture
 def output(directory: Path) -> Iterator[IO[bytes]]:
+    (directory / "output").unlink(missing_ok=True)
     with (directory / "output").open("ab", buffering=0) as file:
         yield file
 
 
-@pytest.fixture
+# One for all tests but those that end it: it imports for more than a second.
+@pytest.fixture(scope="module")
 def fork_server(directory: Path) -> Iterator[ForkServer]:
     with start_fork_server() as fork_server:
         assert fork_server is not None
@@ -80,7 +84,8 @@ def begin(request: pytest.FixtureRequest, output: IO[bytes]) -> Iterator[Begin]:
     begun: list[Process] = []
 
     def forked(*command: str, environment: Mapping[str, str] | None = None) -> Process:
-        return request.getfixturevalue("fork_server").fork(command, environment or {}, output)  # type: ignore[no-any-return]
+        fork_server: ForkServer = request.getfixturevalue("fork_server")
+        return fork_server.fork(command, environment or {}, output)
 
     def spawned(*command: str, environment: Mapping[str, str] | None = None) -> Process:
         return subprocess.Popen(
@@ -146,7 +151,7 @@ def test_one_thread_waits_while_others_poll(begin: Begin) -> None:
     with ThreadPoolExecutor(3) as pool:
         lookers = [pool.submit(look) for _ in range(3)]
         try:
-            for _ in range(10):
+            for _ in range(3):
                 processes[:] = [begin("it_is", str(code)) for code in (1, 2, 3)]
                 assert [process.wait(30) for process in processes] == [1, 2, 3]
         finally:
@@ -206,21 +211,21 @@ def test_a_forked_process_has_the_imports_and_no_state_of_another(
     assert first.wait(30) == -signal.SIGKILL
 
 
-def test_exit_codes_of_processes_that_outlive_the_fork_server_are_unknown(
-    fork_server: ForkServer, output: IO[bytes], directory: Path
-) -> None:
-    process = fork_server.fork(["it_is", "wait"], {}, output)
-    said(directory)
-    os.kill(fork_server.pid, signal.SIGKILL)
-    with pytest.raises(ForkServerGoneError):
-        fork_server.fork(["it_is", "0"], {}, output)
-    with pytest.raises(ForkServerGoneError):
-        fork_server.is_ready(0.0)
-    assert process.poll() is None
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.1)
-    process.kill()
-    assert process.wait(30) == UNKNOWN
+def test_exit_codes_of_processes_that_outlive_the_fork_server_are_unknown(output: IO[bytes], directory: Path) -> None:
+    with start_fork_server() as fork_server:
+        assert fork_server is not None
+        process = fork_server.fork(["it_is", "wait"], {}, output)
+        said(directory)
+        os.kill(fork_server.pid, signal.SIGKILL)
+        with pytest.raises(ForkServerGoneError):
+            fork_server.fork(["it_is", "0"], {}, output)
+        with pytest.raises(ForkServerGoneError):
+            fork_server.is_ready(0.0)
+        assert process.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.1)
+        process.kill()
+        assert process.wait(30) == UNKNOWN
 
 
 def test_the_fork_server_ignores_signals_to_its_group(fork_server: ForkServer, output: IO[bytes]) -> None:
@@ -252,11 +257,11 @@ def test_the_fork_server_can_be_closed_during_its_imports(directory: Path) -> No
     assert not Path(f"/proc/{fork_server.pid}").exists()
 
 
-def test_the_fork_server_does_not_fork_if_other_threads_run(directory: Path) -> None:
-    (directory / "sitecustomize.py").write_text(
+def test_the_fork_server_does_not_fork_if_other_threads_run(tmp_path: Path, directory: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
         "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
     )
-    with start_fork_server({"PYTHONPATH": os.pathsep.join([str(directory), os.environ["PYTHONPATH"]])}) as fork_server:
+    with start_fork_server({"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])}) as fork_server:
         assert fork_server is not None
         with pytest.raises(ForkServerGoneError):
             wait_until(lambda: fork_server.is_ready(1.0))

@@ -16,7 +16,7 @@ from doteval.errors import UsageError
 
 BROKER = Broker("redis://:hush@127.0.0.1:6379/0")
 # Row tasks that Flower keeps in these tests.
-KEPT = 200
+KEPT = 100
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "10.0.0.7", "::", "host.example"])
@@ -53,10 +53,10 @@ def test_memory_is_bounded_by_the_number_of_kept_tasks() -> None:
     tracemalloc.start()
     try:
         # Peaks, since Flower clears its tasks now and then.
-        feed(state, 0, 8 * KEPT)
+        feed(state, 0, 4 * KEPT)
         before = tracemalloc.get_traced_memory()[1]
         tracemalloc.reset_peak()
-        feed(state, 8 * KEPT, 32 * KEPT)
+        feed(state, 4 * KEPT, 16 * KEPT)
         after = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ from doteval.core import exit_codes
 from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError, CodeMismatchError, DotEvalError, StoreError, UsageError
 from doteval.store import Store
-from tests.support.cli import CommandLine, line_with, run_process, words
+from tests.support.cli import CommandLine, line_with, words
 
 pytestmark = pytest.mark.usefixtures("without_settings")
 
@@ -188,15 +189,21 @@ def test_a_closed_pipe_is_quiet(results: str, options: list[str]) -> None:
     assert ran.stderr == ""
 
 
-def test_json_is_json_in_any_encoding(results: str) -> None:
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_is_json_in_any_encoding(
+    doteval_: CommandLine, monkeypatch: pytest.MonkeyPatch, results: str, encoding: str
+) -> None:
     with Store.open(results) as store:
         store.experiments.begin("naïve \udc80 名")
-    for encoding in ("ascii", "latin-1", "utf-8"):
-        ran = run_process("list", "--json", "--storage", results, environment={"PYTHONIOENCODING": encoding})
-        assert ran.returncode == 0, ran.stderr
-        names = [experiment["name"] for experiment in json.loads(ran.stdout)["experiments"]]
-        assert names == ["naïve \udc80 名", "alpha"]
-        assert run_process("list", "--storage", results, environment={"PYTHONIOENCODING": encoding}).returncode == 0
+    # As Python makes it for the encoding of a terminal.
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding))
+    assert doteval_("list", "--storage", results).code == 0
+    assert b"alpha" in printed.getvalue()
+    printed.truncate(printed.seek(0))
+    assert doteval_("list", "--json", "--storage", results).code == 0
+    names = [experiment["name"] for experiment in json.loads(printed.getvalue())["experiments"]]
+    assert names == ["naïve \udc80 名", "alpha"]
 
 
 # submit and worker

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from doteval.core.experiments import EvaluationStatus
 from doteval.store import Store
-from tests.support.cli import CommandLine, complete, line_with, run_process, words
+from tests.support.cli import CommandLine, complete, line_with, words
 
 pytestmark = pytest.mark.usefixtures("without_settings")
 
@@ -111,9 +113,12 @@ def test_delete(doteval_: CommandLine, results: str) -> None:
 
 
 @pytest.mark.parametrize(("answer", "left"), [("n\n", True), ("\n", True), ("y\n", False)])
-def test_delete_asks(results: str, answer: str, left: bool) -> None:
-    ran = run_process("delete", "alpha", "--storage", results, stdin=answer)
-    assert ran.returncode == 0
-    assert "2 evaluations with 7 results" in ran.stderr
+def test_delete_asks(
+    doteval_: CommandLine, monkeypatch: pytest.MonkeyPatch, results: str, answer: str, left: bool
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    ran = doteval_("delete", "alpha", "--storage", results)
+    assert ran.code == 0
+    assert "2 evaluations with 7 results" in ran.err
     with Store.open(results) as store:
         assert bool(store.experiments.overviews()) is left

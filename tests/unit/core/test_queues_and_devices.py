@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from doteval.errors import EvaluationFileError, UsageError
 from doteval.pytest_runtime.items import EvaluationItem, queue_of, served_items
 from doteval.settings import load_settings
 from tests.support.cli import CommandLine
+from tests.support.commands import Commands
 
 EVALUATIONS = """
 import pytest
@@ -77,32 +79,42 @@ def test_the_nearest_mark_counts(pytester: pytest.Pytester) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("mark", "says"),
-    [
-        ('queue=""', "is no name of a queue"),
-        ("queue=3", "3 is no name of a queue"),
-        ('queue="a,b"', "'a,b' is no name of a queue"),
-        ('qeue="gpu"', "it does not take qeue"),
-        ('"gpu"', "it does not take 'gpu'"),
-    ],
-)
-def test_a_mark_that_cannot_be_used_is_an_error_of_the_file(pytester: pytest.Pytester, mark: str, says: str) -> None:
-    pytester.makepyfile(
-        eval_it=f"""
-        import pytest
-        from doteval import Score, foreach
+@pytest.fixture(scope="module")
+def refused_marks(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str]:
+    """The exit code and the output of one pytest on a file for each mark."""
+    directory = tmp_path_factory.mktemp("marks")
+    for number, mark in enumerate(UNUSABLE):
+        (directory / f"eval_{number}.py").write_text(
+            "import pytest\n"
+            "from doteval import Score, foreach\n"
+            f"@pytest.mark.doteval({mark})\n"
+            '@foreach("i", [(1,)])\n'
+            "def eval_it(i):\n"
+            '    return Score("ok", True, ["accuracy"])\n'
+        )
+    files = [f"eval_{number}.py" for number in range(len(UNUSABLE))]
+    ran = commands.run("pytest", files, directory=directory, environment=os.environ, timeout=60)
+    return ran.returncode, ran.stdout
 
-        @pytest.mark.doteval({mark})
-        @foreach("i", [(1,)])
-        def eval_it(i):
-            return Score("ok", True, ["accuracy"])
-        """
+
+UNUSABLE = {
+    'queue=""': "is no name of a queue",
+    "queue=3": "3 is no name of a queue",
+    'queue="a,b"': "'a,b' is no name of a queue",
+    'qeue="gpu"': "it does not take qeue",
+    '"gpu"': "it does not take 'gpu'",
+}
+
+
+@pytest.mark.parametrize("mark", UNUSABLE)
+def test_a_mark_that_cannot_be_used_is_an_error_of_the_file(refused_marks: tuple[int, str], mark: str) -> None:
+    code, printed = refused_marks
+    assert code == pytest.ExitCode.INTERRUPTED
+    name = f"eval_{list(UNUSABLE).index(mark)}.py::eval_it"
+    pytest.LineMatcher(printed.splitlines()).fnmatch_lines(
+        [f"*the mark doteval of {name} cannot be used: *{UNUSABLE[mark]}*"]
     )
-    ran = pytester.runpytest_subprocess("eval_it.py")
-    assert ran.ret == pytest.ExitCode.INTERRUPTED
-    ran.stdout.fnmatch_lines([f"*the mark doteval of eval_it.py::eval_it cannot be used: *{says}*"])
-    assert "Traceback" not in ran.stdout.str()
+    assert "Traceback" not in printed
 
 
 ITEMS = """

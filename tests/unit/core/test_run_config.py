@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from dataclasses import fields, replace
 
 import pytest
@@ -13,6 +11,7 @@ from doteval.core.client_config import CacheChoice, CacheMode
 from doteval.core.options import Option, RunCommand, options_of
 from doteval.core.run_config import RUN_CONFIG_VERSION, RunConfig, RunTarget
 from doteval.errors import StoreVersionError
+from tests.support.commands import Commands
 
 OPTIONS = [*options_of(RunTarget), *options_of(RunConfig)]
 FULL = RunConfig(
@@ -36,16 +35,18 @@ FULL = RunConfig(
 
 
 @pytest.fixture(scope="module")
-def shown_help() -> dict[RunCommand, str]:
+def shown_help(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> dict[RunCommand, str]:
     """The help of the two commands, each as one line."""
-    commands = {RunCommand.SUBMIT: ("doteval", "submit", "--help"), RunCommand.PYTEST: ("pytest", "--help")}
-    printed = {
-        command: subprocess.run(
-            [sys.executable, "-m", *words], capture_output=True, text=True, check=True, env={"COLUMNS": "500"}
-        ).stdout
-        for command, words in commands.items()
-    }
-    return {command: re.sub(r"\s+", " ", text) for command, text in printed.items()}
+    directory = tmp_path_factory.mktemp("help")
+    shown = {}
+    for command, (module, *words) in {
+        RunCommand.SUBMIT: ("doteval", "submit", "--help"),
+        RunCommand.PYTEST: ("pytest", "--help"),
+    }.items():
+        ran = commands.run(module, words, directory=directory, environment={"COLUMNS": "500"}, timeout=60)
+        assert ran.returncode == 0, ran.stderr
+        shown[command] = re.sub(r"\s+", " ", ran.stdout)
+    return shown
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
