@@ -36,6 +36,10 @@ class HeldTasks:
         self._leaving = leaving
         self._on_empty = on_empty
         self._held: dict[object, HeldRange] = {}
+        # Row tasks that were given back while this process leaves. Celery 5.7 sends that to the broker once the rows in
+        # flight have ended: if a dispatcher published these rows before, they would run twice when the broker delivers
+        # the messages again.
+        self._given_back: list[HeldRange] = []
         self._leases: set[str] = set()
 
     @contextlib.contextmanager
@@ -47,6 +51,10 @@ class HeldTasks:
             self._leases.add(lease)
         try:
             yield
+        except GiveBackError:
+            if self._leaving.is_set():
+                self._given_back.append(self._held[held])
+            raise
         finally:
             if lease is not None:
                 self._leases.discard(lease)
@@ -55,8 +63,8 @@ class HeldTasks:
                 self._on_empty()
 
     def ranges(self) -> list[HeldRange]:
-        """The rows of the held row tasks."""
-        return list(self._held.values())
+        """The rows of the held row tasks, and of those whose messages the broker gets back when this process ends."""
+        return [*self._held.values(), *self._given_back]
 
     def leases(self) -> list[str]:
         """The tags of the held messages that have one."""
@@ -81,6 +89,7 @@ class HeldTasks:
         live = self._read_store(others)
         while any(worker.age > time.monotonic() - asked for worker in live):
             if self._leaving.wait(BEAT_SECONDS / 4):
+                self._given_back.append(mine)
                 raise GiveBackError("leaving")
             live = self._read_store(others)
         return any(mine in worker.holding and worker.state is WorkerPhase.READY for worker in live)

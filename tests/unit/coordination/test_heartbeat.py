@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 
 from doteval.broker.messages import RowTask
 from doteval.coordination.heartbeat import Heartbeat
+from doteval.store import HeldRange
 from doteval.worker.held_tasks import HeldTasks
+from doteval.worker.row_task_errors import GiveBackError
 
 LONG = 3600.0
 Begin = Callable[..., Heartbeat]
@@ -77,3 +80,38 @@ def test_on_empty_is_called_when_no_row_task_is_held() -> None:
             pass
         assert not calls
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("leaves", "error", "still_held"),
+    [
+        (True, GiveBackError("leaving"), [HeldRange("u", 6, 11)]),
+        # The broker gets the message back at once, and the process goes on.
+        (False, GiveBackError("the evaluation has failed"), []),
+        # The message is acknowledged.
+        (True, RuntimeError("planted"), []),
+    ],
+)
+def test_a_row_task_given_back_is_held_until_the_process_has_left(
+    leaves: bool, error: Exception, still_held: list[HeldRange]
+) -> None:
+    leaving = threading.Event()
+    held = HeldTasks(1, read_store=lambda read: None, leaving=leaving, on_empty=lambda: None)
+    with held.hold(RowTask("u", 0, 5), None):
+        if leaves:
+            leaving.set()
+        with pytest.raises(type(error)), held.hold(RowTask("u", 6, 11), "a"):
+            raise error
+        assert held.ranges() == [HeldRange("u", 0, 5), *still_held]
+    assert held.ranges() == still_held
+    assert held.leases() == []
+
+
+def test_a_redelivered_row_task_that_a_leaving_process_does_not_begin_is_held() -> None:
+    leaving = threading.Event()
+    leaving.set()
+    late = SimpleNamespace(age=60.0)
+    held = HeldTasks(1, read_store=lambda read: [late], leaving=leaving, on_empty=lambda: None)
+    with pytest.raises(GiveBackError):
+        held.is_held(RowTask("u", 6, 11))
+    assert held.ranges() == [HeldRange("u", 6, 11)]
