@@ -35,10 +35,11 @@ class FinalReport:
         self._read = [(each, read_figures(store, each, self._errors_as)) for each in evaluations]
 
     def print(self, store: Store, experiment: Experiment) -> None:
-        """Print the metrics that `read` has read, then the usage.
+        """Print the metrics that `read` has read, then the usage, under the experiment's current name.
 
         Raises WorkerError or BudgetError as `raise_unless_completed` does.
         """
+        experiment = store.experiments.current(experiment)
         self._console.print()
         for evaluation, read in self._read:
             print_evaluation(self._console, evaluation, read)

@@ -38,6 +38,8 @@ class ProgressDisplay:
         self._clock = clock
         self._bars = ProgressBars(self._console) if self._console.is_terminal else None
         self._ended: set[int] = set()
+        # The name of the experiment, which may be renamed meanwhile; None until it is known.
+        self.experiment_name: str | None = None
         self._started: dict[int, tuple[float, int]] = {}
         self._last_lines: float | None = None
 
@@ -68,6 +70,7 @@ class ProgressDisplay:
 
     def moved(self, evaluations: Sequence[Evaluation]) -> None:
         """Show the current counts of the evaluations."""
+        self.experiment_name = next((each.experiment.name for each in evaluations), self.experiment_name)
         now = self._clock()
         called = names(evaluations)
         for evaluation in evaluations:

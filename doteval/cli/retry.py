@@ -65,11 +65,12 @@ def command(
     errors_as: ErrorsAs,
     detach: bool,
 ) -> None:
-    """Run failed rows of the experiment NAME again, and no others.
+    """Run failed rows of the experiment NAME again.
 
     It needs neither the dataset nor the name of its file. The old errors stay until new results arrive, and
-    after that among the attempts that `doteval show NAME --row N` shows. Rows that were pending because the
-    experiment was cancelled run too.
+    after that among the attempts that `doteval show NAME --row N` shows. Rows that evaluations left pending
+    when they were cancelled or stopped run too; with --only and --row, only where some of the chosen rows
+    failed.
 
     \b
     doteval retry first
@@ -106,17 +107,19 @@ def command(
         experiment = store.experiments.find(name)
         evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
         report = FinalReport(console, errors_as)
+        display = ProgressDisplay(console, at_the_end=report.read)
         try:
-            with ProgressDisplay(console, at_the_end=report.read) as display:
+            with display:
                 rows = retry(options, store, evaluations, display, fork_server)
         except KeyboardInterrupt:
-            again = f"doteval retry {shlex.quote(name)}"
+            again = f"doteval retry {shlex.quote(display.experiment_name or name)}"
             say_aside(f"\nStopped. Finished rows are stored. To continue: {again}, or submit it again")
             raise
         if not rows:
-            console.print("No failed rows to run again")
+            console.print("No rows to run: none has failed or was left pending")
         elif detach:
             published = counted(rows, "row")
-            console.print(f"Published {published}. To follow: doteval watch {shlex.quote(name)}")
+            followed = shlex.quote(display.experiment_name or name)
+            console.print(f"Published {published}. To follow: doteval watch {followed}", soft_wrap=True)
         else:
             report.print(store, experiment)

@@ -106,14 +106,17 @@ def command(
     )
     console = terminal.console()
     report = FinalReport(console, errors_as)
+    display = ProgressDisplay(console, at_the_end=report.read)
     try:
-        with ProgressDisplay(console, at_the_end=report.read) as display:
+        with display:
             submission = submit(options, display, fork_server)
     except KeyboardInterrupt:
-        say_aside(f"\nStopped. Finished rows are stored. To continue: {_again(paths, name)}")
+        say_aside(f"\nStopped. Finished rows are stored. To continue: {_again(paths, display.experiment_name or name)}")
         raise
     if detach:
-        console.print(f"Published. To follow: doteval watch {shlex.quote(name)}")
+        console.print(
+            f"Published. To follow: doteval watch {shlex.quote(display.experiment_name or name)}", soft_wrap=True
+        )
         return
     with Store.open(submission.storage, create=False) as store:
         report.print(store, submission.experiment)

@@ -30,24 +30,25 @@ def command(name: str, storage: str | None) -> None:
     with existing_store(storage) as store:
         console = terminal.console()
         with ProgressDisplay(console) as follower:
-            evaluations = follow(store, name, follower)
+            experiment, evaluations = follow(store, store.experiments.find(name), follower)
         console.print()
         for evaluation in evaluations:
             print_evaluation(console, evaluation, read_figures(store, evaluation))
-        raise_unless_completed(store.experiments.find(name), evaluations)
+        raise_unless_completed(experiment, evaluations)
 
 
-def follow(store: Store, name: str, follower: ProgressDisplay) -> list[Evaluation]:
-    """Update a display until no evaluation of an experiment is running. Returns the evaluations.
+def follow(store: Store, experiment: Experiment, follower: ProgressDisplay) -> tuple[Experiment, list[Evaluation]]:
+    """Update a display until no evaluation of an experiment is running. Returns both as they are then.
 
-    Raises NotFoundError if there is no such experiment, or if it is deleted meanwhile.
+    The experiment may be renamed meanwhile. Raises NotFoundError if it is deleted.
     """
     while True:
-        evaluations = store.evaluations.of(store.experiments.find(name))
+        experiment = store.experiments.current(experiment)
+        evaluations = store.evaluations.of(experiment)
         follower.moved(evaluations)
         # An experiment without evaluations has only just begun, or its submitter failed: there is nothing to wait for.
         if all(evaluation.status != "running" for evaluation in evaluations):
-            return evaluations
+            return experiment, evaluations
         time.sleep(_LOOK_SECONDS)
 
 

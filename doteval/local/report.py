@@ -28,7 +28,7 @@ def write_report(
     if not stored:
         return
     reports = [each.report for each in stored]
-    terminal.write_sep("=", plain(f"experiment {reports[0].evaluation.experiment.name}"), bold=True)
+    terminal.write_sep("=", plain(f"experiment {reports[-1].evaluation.experiment.name}"), bold=True)
     _write_table(terminal, reports)
     for report in reports:
         for warning in report.summary.warnings:

@@ -106,10 +106,17 @@ class EmbeddedPytest:
         try:
             return (yield)
         except pytest.UsageError as error:
-            self.raised = EvaluationFileError(
+            # A name that is not found in a file which cannot be imported: the import error is the reason.
+            self.raised = self._failure() or EvaluationFileError(
                 str(error).splitlines()[0], remedy="List the evaluations with: pytest --collect-only FILE"
             )
-            raise
+            # pytest would print a UsageError.
+            raise pytest.exit.Exception("the evaluations cannot be collected") from error
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        # pytest.exit comes here too, with an exception of its own.
+        if self.raised is None and type(excinfo.value) is KeyboardInterrupt:
+            self.raised = excinfo.value
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -127,17 +134,24 @@ class EmbeddedPytest:
         return True
 
     def _check(self, session: pytest.Session) -> None:
-        if self._failed:
-            raise EvaluationFileError(
-                f"{self._failed[0].nodeid or self._paths[0]} cannot be collected:\n{_reason(self._failed[0])}",
-                remedy="Correct the file; `pytest --collect-only` shows the whole traceback.",
-            )
+        failure = self._failure()
+        if failure is not None:
+            raise failure
         if not any(isinstance(item, EvaluationItem) for item in session.items):
             raise EvaluationFileError(
                 f"no evaluation in {', '.join(self._paths)}",
                 remedy='An evaluation is a function named eval_* below @foreach("columns", dataset), in a '
                 "file named eval_*.py.",
             )
+
+    def _failure(self) -> EvaluationFileError | None:
+        """The error of the first file that could not be collected."""
+        if not self._failed:
+            return None
+        return EvaluationFileError(
+            f"{self._failed[0].nodeid or self._paths[0]} cannot be collected:\n{_reason(self._failed[0])}",
+            remedy="Correct the file; `pytest --collect-only` shows the whole traceback.",
+        )
 
 
 def _reason(report: pytest.CollectReport) -> str:

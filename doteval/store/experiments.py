@@ -76,6 +76,20 @@ class Experiments:
             remedy=f"Did you mean {' or '.join(map(repr, near))}?" if near else "`doteval list` shows all of them.",
         )
 
+    def current(self, experiment: Experiment) -> Experiment:
+        """The experiment as it is now: it may have been renamed.
+
+        Raises NotFoundError: it has been deleted.
+        """
+        with self._database.read() as connection:
+            line = connection.execute(select(EXPERIMENT).where(EXPERIMENT.c.id == experiment.id)).one_or_none()
+        if line is None:
+            raise NotFoundError(
+                f"the experiment {experiment.name!r} has been deleted from {self._database.location.shown}",
+                remedy="`doteval list` shows those that are left.",
+            )
+        return experiment_of(line)
+
     def overviews(self, contains: str | None = None) -> list[ExperimentOverview]:
         """All experiments, or those whose name contains a text in any case, the newest first."""
         total = EVALUATION.c.row_count * EVALUATION.c.epochs

@@ -65,9 +65,9 @@ def retry(
 
     Their errors are kept until new results are stored. Neither the dataset nor its file is needed. With a broker its
     workers run the rows; without one, local worker processes run them on the files that were submitted, started by a
-    `fork_server`. Evaluations that were cancelled go on as well.
+    `fork_server`. Rows that ended evaluations left pending, cancelled or at their budget, run as well.
 
-    Returns how many rows there were to run, with those that an earlier retry left pending at the end of its budget.
+    Returns how many rows there were to run.
     Returns when all of them have completed or, with `detach`, when all are published.
 
     Raises UsageError, EvaluationFileError or ChangedError: when the options or the files need a change
@@ -87,8 +87,7 @@ def retry(
         each
         for each in evaluations
         if store.rows.count_failed(each.id, classes=options.classes, index=options.row)
-        # An earlier retry used up its budget.
-        or (everything and each.stopped_at_budget and each.counts.pending)
+        or (everything and _left_pending(each))
     ]
     if not failing:
         return 0
@@ -138,7 +137,7 @@ def _run(
             if options.budget:
                 store.evaluations.reconfigure(evaluation.id, lambda config: config.with_budget(options.budget))
             marked += store.rows.retry_failed(evaluation.id, classes=options.classes, index=options.row)
-            marked += evaluation.counts.pending if evaluation.stopped_at_budget else 0
+            marked += evaluation.counts.pending if _left_pending(evaluation) else 0
             # Only now: a running evaluation without pending rows would be completed.
             store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
         slots = rows_in_flight(processes, options.concurrency)
@@ -174,6 +173,11 @@ def _run(
         else:
             following.to_the_end()
         return marked
+
+
+def _left_pending(evaluation: Evaluation) -> bool:
+    """Whether it has ended, cancelled or at its budget for example, with rows that have no result."""
+    return evaluation.status is not EvaluationStatus.RUNNING and evaluation.counts.pending > 0
 
 
 def _placed(store: Store, evaluation: Evaluation, queue: str | None, private: str | None) -> Evaluation:

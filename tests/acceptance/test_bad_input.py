@@ -61,6 +61,13 @@ def test_a_file_without_evaluations(project: Project) -> None:
 def test_an_import_error_names_file_and_line(project: Project) -> None:
     project.write("eval_it.py", "\nimport no_such_module_anywhere\n" + GOOD)
     refused(project, 2, "eval_it.py:7", "no_such_module_anywhere")
+    # The same if one of its evaluations is named, which cannot be found then.
+    refused(project, 2, "eval_it.py:7", "no_such_module_anywhere", arguments=("eval_it.py::eval_good",))
+
+
+def test_ctrl_c_while_a_file_is_imported(project: Project) -> None:
+    project.write("eval_it.py", "raise KeyboardInterrupt\n" + GOOD)
+    refused(project, 130, "To continue: doteval submit eval_it.py --experiment x")
 
 
 def test_a_syntax_error_names_file_and_line(project: Project) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from doteval.cli import terminal
+from doteval.cli.final_report import FinalReport
+from doteval.cli.progress import ProgressDisplay
 from doteval.core.experiments import EvaluationStatus
 from doteval.store import Store
 from tests.support.cli import CommandLine, complete, line_with, words
@@ -77,6 +80,49 @@ def test_watch_ends_when_the_experiment_is_completed(
     assert "eval_more: 2/4 rows" in ran.out
     assert "completed  eval_more: 2 rows" in ran.out
     assert "exact_match" in ran.out
+
+
+def test_watch_follows_an_experiment_that_is_renamed(
+    doteval_: CommandLine, results: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename_and_complete(seconds: float) -> None:
+        complete(Path(results))
+        with Store.open(results) as store:
+            store.experiments.rename("alpha", "beta")
+
+    monkeypatch.setattr("doteval.cli.watch.time.sleep", rename_and_complete)
+    ran = doteval_("watch", "alpha", "--storage", results)
+    assert (ran.code, ran.err) == (0, "")
+    assert "completed  eval_more: 2 rows" in ran.out
+
+
+def test_watch_of_an_experiment_that_is_deleted_meanwhile(
+    doteval_: CommandLine, results: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def delete(seconds: float) -> None:
+        with Store.open(results) as store:
+            store.experiments.delete("alpha")
+
+    monkeypatch.setattr("doteval.cli.watch.time.sleep", delete)
+    ran = doteval_("watch", "alpha", "--storage", results)
+    assert ran.code == 2
+    assert "the experiment 'alpha' has been deleted" in ran.err
+
+
+def test_the_final_report_has_the_current_name(results: str, capsys: pytest.CaptureFixture[str]) -> None:
+    complete(Path(results))
+    with Store.open(results) as store:
+        experiment = store.experiments.find("alpha")
+        display = ProgressDisplay(terminal.console())
+        display.began(experiment, store.evaluations.of(experiment), 1)
+        assert display.experiment_name == "alpha"
+        report = FinalReport(terminal.console(), "false")
+        report.read(store, store.evaluations.of(experiment))
+        store.experiments.rename("alpha", "beta two")
+        display.moved([store.evaluations.by_uid(each.uid) for each in store.evaluations.of(experiment)])
+        assert display.experiment_name == "beta two"
+        report.print(store, experiment)
+    assert "To see them: doteval show 'beta two' --errors" in capsys.readouterr().out
 
 
 def test_watch_of_an_evaluation_that_failed_exits_with_5(doteval_: CommandLine, results: str) -> None:
