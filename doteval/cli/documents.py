@@ -82,6 +82,7 @@ def evaluation(found: Evaluation) -> Document:
         "created_at": moment(found.created_at),
         "finished_at": moment(found.finished_at),
         "rows": rows(found.counts),
+        "dataset_notes": list(found.dataset_notes),
     }
 
 

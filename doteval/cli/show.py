@@ -149,7 +149,7 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
         named = ", ".join(f"{terminal.count(number)} {kind.value}" for kind, number in figures.classes.items())
         again = "" if sum(figures.classes.values()) == counts.failed else "; some of them will run again"
         console.print(f"Errors: {named}{again}")
-    notes = figures.summary.notes
+    notes = [*evaluation.dataset_notes, *figures.summary.notes]
     if counts.pending or counts.total is None:
         notes.append(f"{terminal.rows_of(counts)} are finished; the figures are for these")
     for note in notes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from doteval.core.experiments import Evaluation
 from doteval.core.json_codec import content_key, encode_columns
+from doteval.core.plugins import did_you_mean
 from doteval.core.results import Row
 from doteval.core.wording import counted
 from doteval.datasets import Dataset, row_values
@@ -25,6 +26,9 @@ Value = TypeVar("Value")
 _CHUNK_ROWS = 4000
 _CHUNK_CHARACTERS = 1_000_000
 _CHUNK_SECONDS = 0.25
+
+# Names of a row in a note about a column that it lacks.
+_NAMES_SHOWN = 20
 
 
 class OutageRetry(Protocol):
@@ -79,7 +83,8 @@ def ingest_dataset(
         return
     count = 0
     records = dataset.rows()
-    for rows in _chunks(records if samples is None else itertools.islice(records, samples), evaluation):
+    absent = _AbsentColumns(evaluation.spec.columns)
+    for rows in _chunks(records if samples is None else itertools.islice(records, samples), evaluation, absent):
         count += len(rows)
         # Rows that were stored before do not make the dataset incomplete again.
         so_far = count if count > known.rows else None
@@ -97,7 +102,9 @@ def ingest_dataset(
     # A stored fingerprint says that the whole dataset is stored and need not be read again.
     total = count if whole else max(count, known.rows)
     stored = fingerprint if whole else None
-    retry(lambda: store.rows.set_total(evaluation.id, total, complete=True, fingerprint=stored))
+    # Of fewer rows than before, nothing is known about every row.
+    notes = absent.notes() if count >= total else None
+    retry(lambda: store.rows.set_total(evaluation.id, total, complete=True, fingerprint=stored, notes=notes))
 
 
 def _fingerprint(evaluation: Evaluation, dataset: Dataset) -> str | None:
@@ -106,11 +113,37 @@ def _fingerprint(evaluation: Evaluation, dataset: Dataset) -> str | None:
     return None if content is None else f"{content} {','.join(evaluation.spec.columns)}"
 
 
-def _chunks(records: Iterator[Any], evaluation: Evaluation) -> Iterator[list[Row]]:
+class _AbsentColumns:
+    """Notices columns that are missing from every row, where rows are dicts; the value of a missing one is None."""
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self._absent = dict.fromkeys(columns)
+        self._names: list[str] = []
+
+    def see(self, record: Any) -> None:
+        if not self._absent:
+            return
+        if not isinstance(record, Mapping):
+            # Values by position: where one is missing, the row fails.
+            self._absent.clear()
+            return
+        self._absent = {column: None for column in self._absent if column not in record}
+        self._names = [name for name in itertools.islice(record, _NAMES_SHOWN) if isinstance(name, str)]
+
+    def notes(self) -> list[str]:
+        return [
+            f"the column {column!r} is missing from every row that was read, so it was None in all of them. "
+            f"{did_you_mean(column, self._names)}"
+            for column in self._absent
+        ]
+
+
+def _chunks(records: Iterator[Any], evaluation: Evaluation, absent: _AbsentColumns) -> Iterator[list[Row]]:
     rows: list[Row] = []
     characters = 0
     due = time.monotonic() + _CHUNK_SECONDS
     for index, record in enumerate(records):
+        absent.see(record)
         row = _row(index, record, evaluation)
         rows.append(row)
         characters += len(row.encoded or "")

@@ -78,6 +78,7 @@ class Evaluation:
     uid: its name in messages; no two stores share one.
     end_cause: why it ended otherwise than with all of its rows.
     reason: the same for people.
+    dataset_notes: what a reader of its figures has to know about its dataset.
     """
 
     id: int
@@ -90,6 +91,7 @@ class Evaluation:
     created_at: datetime
     finished_at: datetime | None = None
     end_cause: EvaluationEnd | None = None
+    dataset_notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -85,7 +85,7 @@ def _write_notes(terminal: pytest.TerminalReporter, report: LocalReport) -> None
         reason = f": {report.evaluation.reason}" if report.evaluation.reason else ""
         left = counted(counts.pending, "row is", "rows are")
         write_line(terminal, f"{name}: {left} left{reason}", yellow=True)
-    for note in report.summary.notes:
+    for note in (*report.evaluation.dataset_notes, *report.summary.notes):
         write_line(terminal, f"{name}: {note}", yellow=True)
     for error in report.errors:
         message = error.message.partition("\n")[0][:_MESSAGE_SHOWN]

@@ -135,7 +135,7 @@ class RunResults(Sequence[Record]):
 
     def summary(self) -> ResultsSummary:
         """The metrics of the scores: ``summary["exact_match"]["accuracy"]`` is a number."""
-        return ResultsSummary(self._report.summary)
+        return ResultsSummary(self._report.summary, self._report.evaluation.dataset_notes)
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -156,11 +156,12 @@ class ResultsSummary(Mapping[str, Any]):
 
     As in earlier releases, ``summary["metrics"]`` holds the same, ``summary["total"]`` is the number of rows
     and ``summary["errors"]`` of those that failed, unless a score has such a name. `details` has intervals
-    and the figures without errors.
+    and the figures without errors; `dataset_notes` says what is odd about the dataset.
     """
 
-    def __init__(self, details: Summary) -> None:
+    def __init__(self, details: Summary, dataset_notes: tuple[str, ...] = ()) -> None:
         self.details = details
+        self.dataset_notes = dataset_notes
         self._metrics = details.to_dict()
 
     def __getitem__(self, name: str) -> Any:
@@ -179,7 +180,7 @@ class ResultsSummary(Mapping[str, Any]):
         counts = self.details.counts
         metrics = [f"{score.name}.{m.name} {_shown(m.value)}" for score in self.details for m in score.metrics]
         figures = ", ".join([*metrics, counted(counts.finished, "row"), counted(counts.failed, "error")])
-        return "; ".join([figures, *self.details.warnings, *self.details.notes])
+        return "; ".join([figures, *self.details.warnings, *self.dataset_notes, *self.details.notes])
 
 
 class _Plain:

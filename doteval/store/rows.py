@@ -24,7 +24,7 @@ from sqlalchemy import (
     update,
 )
 
-from doteval.core.json_codec import decode, encode_columns, escape_text, unescape_text
+from doteval.core.json_codec import decode, encode, encode_columns, escape_text, unescape_text
 from doteval.core.results import ErrorClass, Row, RowStatus
 from doteval.errors import NotFoundError, UnstorableValueError
 from doteval.store.bulk_insert import BulkInsert, among
@@ -126,13 +126,23 @@ class Rows:
             connection.execute(delete(ROW).where(ROW.c.evaluation_id == evaluation_id, ROW.c.row_index >= length))
             remove_results(connection, evaluation_id, lambda table: table.c.row_index >= length)
 
-    def set_total(self, evaluation_id: int, rows: int, *, complete: bool, fingerprint: str | None) -> None:
+    def set_total(
+        self,
+        evaluation_id: int,
+        rows: int,
+        *,
+        complete: bool,
+        fingerprint: str | None,
+        notes: Sequence[str] | None = None,
+    ) -> None:
         """Set the number of rows of an evaluation; `complete` is whether that is the whole dataset.
+
+        notes: what a reader of the figures has to know about the dataset; None keeps the notes that are stored.
 
         Raises NotFoundError if there is no such evaluation.
         """
         with self._database.write() as connection:
-            self._set_total(connection, evaluation_id, rows, complete=complete, fingerprint=fingerprint)
+            self._set_total(connection, evaluation_id, rows, complete=complete, fingerprint=fingerprint, notes=notes)
 
     def dataset_state(self, evaluation_id: int) -> DatasetState:
         """How far the dataset has been read.
@@ -277,12 +287,20 @@ class Rows:
             following = page[-1][0] + 1
 
     def _set_total(
-        self, connection: Connection, evaluation_id: int, rows: int, *, complete: bool, fingerprint: str | None
+        self,
+        connection: Connection,
+        evaluation_id: int,
+        rows: int,
+        *,
+        complete: bool,
+        fingerprint: str | None,
+        notes: Sequence[str] | None = None,
     ) -> None:
+        noted = {} if notes is None else {"dataset_notes": encode(list(notes))}
         updated = connection.execute(
             update(EVALUATION)
             .where(EVALUATION.c.id == evaluation_id)
-            .values(row_count=rows, dataset_complete=complete, dataset_fingerprint=fingerprint)
+            .values(row_count=rows, dataset_complete=complete, dataset_fingerprint=fingerprint, **noted)
         )
         if updated.rowcount == 0:
             raise self._gone(evaluation_id)

@@ -52,7 +52,10 @@ class ExperimentTable(SQLModel, table=True):
 
 
 class EvaluationTable(SQLModel, table=True):
-    """One evaluation function with one set of parameters, the state of its dataset and its publish cursor."""
+    """One evaluation function with one set of parameters, the state of its dataset and its publish cursor.
+
+    dataset_notes: a list of what a reader of the figures has to know about the dataset.
+    """
 
     __tablename__ = "evaluation"
     __table_args__ = (UniqueConstraint("experiment_id", "path", "name"), {"sqlite_autoincrement": True})
@@ -75,6 +78,7 @@ class EvaluationTable(SQLModel, table=True):
     row_count: int | None = Field(sa_type=BigInteger)
     dataset_complete: bool
     dataset_fingerprint: str | None = Field(sa_type=SafeText)
+    dataset_notes: str | None = Field(sa_type=Text)
 
 
 class RowTable(SQLModel, table=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -18,6 +19,7 @@ def test_every_kind_of_dataset(evaluate: Evaluate, records: Records, pytester: p
 
     data = pytester.mkdir("data")
     (data / "rows.csv").write_text("label,text,other\npositive,good,1\nnegative,bad,2\n")
+    (data / "rows.csv.gz").write_bytes(gzip.compress((data / "rows.csv").read_bytes()))
     (data / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (data / "rows.json").write_text(json.dumps(ROWS))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), data / "rows.parquet")
@@ -72,6 +74,7 @@ SOURCES = {
     "jsonl": "data/rows.jsonl",
     "json": "data/rows.json",
     "parquet": "data/rows.parquet",
+    "packed": "data/rows.csv.gz",
     "hugging_face": HuggingFace(),
 }
 
@@ -93,6 +96,10 @@ async def eval_registered_by_keyword(text, label):
 def eval_scalars(one):
     return Score("ok", one in "ab", ["accuracy"])
 
+@foreach("lable", "data/rows.jsonl")
+def eval_misspelt(lable):
+    return Score("ok", lable is None, ["accuracy"])
+
 @foreach("a, b", [(1, 2), (1,), {"b": 2}, 5])
 def eval_odd_rows(a, b):
     return Score("ok", (a, b), [])
@@ -100,7 +107,10 @@ def eval_odd_rows(a, b):
         "--fail-under=exact_match.accuracy=1",
         name="evals/eval_it.py",
     )
-    result.assert_outcomes(passed=17)
+    result.assert_outcomes(passed=19)
+    result.stdout.fnmatch_lines(
+        ["eval_misspelt: the column 'lable' is missing from every row * None in all of them. Did you mean 'label'?"]
+    )
     for name in ("tuples", "csv", "parquet", "hugging_face", "registered", "generator_function"):
         stored = records(f"eval_{name}")
         assert [record.outcome.prompt for record in stored] == ["good", "bad"], name

@@ -91,6 +91,14 @@ def test_the_state_of_a_dataset(store: Store) -> None:
     assert store.evaluations.counts(evaluation.id) == Counts(total=7)
 
 
+def test_notes_on_a_dataset_stay_until_others_are_stored(store: Store) -> None:
+    evaluation = begin(store)
+    assert store.evaluations.by_uid(evaluation.uid).dataset_notes == ()
+    for stored, notes in ((["a \x00", "b"], ("a \x00", "b")), (None, ("a \x00", "b")), ([], ())):
+        store.rows.set_total(evaluation.id, 7, complete=True, fingerprint=None, notes=stored)
+        assert store.evaluations.by_uid(evaluation.uid).dataset_notes == notes
+
+
 def test_pending_samples_are_those_without_a_result(store: Store) -> None:
     evaluation = begin(store, 3, epochs=2)
     first, second, third = rows(3)

@@ -124,6 +124,7 @@ def test_0006_turns_free_entries_into_a_run_configuration(
         migrations.upgrade(old_store)
     with Store.open(store_url) as store:
         assert store.evaluations.by_uid("u1").config == expected
+        assert store.evaluations.by_uid("u1").dataset_notes == ()
         store.evaluations.reconfigure(1, lambda config: config)
         assert store.evaluations.by_uid("u1").config == expected
 

@@ -79,6 +79,20 @@ def test_show_as_json(doteval_: CommandLine, results: str) -> None:
     assert more["finished_at"] is None
 
 
+def test_show_has_notes_on_the_dataset(doteval_: CommandLine, results: str) -> None:
+    with Store.open(results) as store:
+        (words_, _) = store.evaluations.of(store.experiments.find("alpha"))
+        store.rows.set_total(
+            words_.id, 5, complete=True, fingerprint=None, notes=["the column 'b' is \x1b[31m missing"]
+        )
+    ran = doteval_("show", "alpha", "--storage", results)
+    assert "\x1b" not in ran.out
+    # Beside the figures of this evaluation, and no other.
+    assert ran.out.index("exact_match") < ran.out.index("the column 'b' is") < ran.out.index("eval_more")
+    first, second = json.loads(doteval_("show", "alpha", "--storage", results, "--json").out)["evaluations"]
+    assert (first["dataset_notes"], second["dataset_notes"]) == (["the column 'b' is \x1b[31m missing"], [])
+
+
 @pytest.mark.parametrize(
     ("errors_as", "figures", "n", "heading"),
     [("false", ("0.500", "0.667"), "4", "without errors"), ("excluded", ("0.667", "0.500"), "3", "errors as False")],

@@ -361,3 +361,43 @@ def test_other_columns_are_read_though_the_dataset_is_the_same(store: Store, eva
     changed = store.evaluations.begin(evaluation.experiment, spec, allow_changed=True)
     take(store, changed, dataset, allow_changed=True)
     assert [row.values for row in store.rows.pending(changed.id, 0, 9)] == [{"text": "a", "hint": "h"}]
+
+
+MISSING = "the column 'expected' is missing from every row that was read, so it was None in all of them. "
+
+
+@pytest.mark.parametrize(
+    ("rows", "notes"),
+    [
+        ([{"text": "a"}, {"text": "b"}, {"text": "c", "expcted": 2}], (f"{MISSING}Did you mean 'expcted'?",)),
+        ([{"text": "a", 5: 6}], (f"{MISSING}There are: text.",)),
+        ([{"text": "a"}, {"text": "b", "expected": None}], ()),
+        ([("a", 1), {"text": "b"}], ()),
+        ([("a",), ("b",)], ()),
+    ],
+)
+def test_a_column_that_is_missing_from_every_row_is_noted(
+    store: Store, evaluation: Evaluation, rows: list[Any], notes: tuple[str, ...]
+) -> None:
+    take(store, evaluation, rows)
+    stored_rows = store.rows.pending(evaluation.id, 0, 9)
+    expected = [row.get("expected") if isinstance(row, dict) else dict(enumerate(row)).get(1) for row in rows]
+    assert [row.values.get("expected") for row in stored_rows] == expected
+    assert store.evaluations.by_uid(evaluation.uid).dataset_notes == notes
+
+
+def test_a_note_holds_until_all_rows_are_read_again(store: Store, evaluation: Evaluation) -> None:
+    def notes() -> int:
+        return len(store.evaluations.by_uid(evaluation.uid).dataset_notes)
+
+    take(store, evaluation, [{"text": "a"}, {"text": "b", "expected": 1}], samples=1)
+    assert notes() == 1
+    take(store, evaluation, [{"text": "a"}, {"text": "b", "expected": 1}])
+    assert notes() == 0
+    # Of the first row alone, the column is missing; the stored ones have it.
+    take(store, evaluation, [{"text": "a"}, {"text": "b", "expected": 1}], samples=1)
+    assert notes() == 0
+    versioned = Versioned([{"text": "a"}], "v1")
+    take(store, evaluation, versioned, allow_changed=True)
+    take(store, evaluation, versioned)
+    assert (notes(), versioned.read) == (1, 1)
