@@ -14,6 +14,8 @@ from datetime import timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from doteval.core.wording import counted
+
 TAG = "$type"
 
 # Modes of images that PNG holds without loss.
@@ -90,7 +92,9 @@ def _tag_image(value: Any) -> dict[str, Any]:
         raise NoFormError(f"a PIL image of mode {value.mode}", "Convert it first: image.convert('RGB').")
     frames = getattr(value, "n_frames", 1)
     if frames > 1:
-        raise NoFormError(f"a PIL image of {frames} frames", "Pass one frame, image.copy(), or a list of frames.")
+        raise NoFormError(
+            f"a PIL image of {counted(frames, 'frame')}", "Pass one frame, image.copy(), or a list of frames."
+        )
     written = io.BytesIO()
     # EXIF data may say which side is up.
     exif = {"exif": value.info["exif"]} if "exif" in value.info else {}

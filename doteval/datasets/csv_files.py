@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from doteval.core.wording import counted
 from doteval.datasets.file_dataset import FileDataset, format_suffix
 from doteval.errors import DatasetError
 
@@ -83,8 +84,7 @@ class CsvDataset(FileDataset):
         separator = "tab" if self._delimiter == "\t" else "comma"
         return self._broken(
             line,
-            f"{found} {'cell' if found == 1 else 'cells'}, but the header names {width} "
-            f"{'column' if width == 1 else 'columns'}",
+            f"{counted(found, 'cell')}, but the header names {counted(width, 'column')}",
             f"Put a cell that has a {separator} in quotes." if found > width else "Add the missing cells.",
         )
 

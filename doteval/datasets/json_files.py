@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from doteval.core.wording import counted
 from doteval.datasets.file_dataset import FileDataset
 from doteval.errors import DatasetError
 
@@ -68,7 +69,7 @@ class JsonLinesDataset(FileDataset):
             first += itertools.islice(rows, 1)
             if len(first) == 1:
                 raise DatasetError(
-                    f"{self.path.name} is one JSON array of {len(first[0])} values, not one JSON value a line",
+                    f"{self.path.name} is one JSON array of {counted(len(first[0]), 'value')}, not JSON lines",
                     remedy=_ARRAY_REMEDY,
                 )
         yield from first

@@ -1,4 +1,4 @@
-"""Whoever reaches the broker can send messages and commands. No worker process hangs, goes deaf or runs more for it."""
+"""A stranger who reaches the broker can send messages and commands. No worker process hangs or runs more for it."""
 
 from __future__ import annotations
 

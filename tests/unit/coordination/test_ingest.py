@@ -327,7 +327,7 @@ def test_a_generator_that_fails_says_after_how_many_rows_and_can_be_mended(
         yield from records(1500)
         raise LookupError("the disk is gone")
 
-    with pytest.raises(DatasetError, match="LookupError after 1500 rows") as raised:
+    with pytest.raises(DatasetError, match="LookupError after 1,500 rows") as raised:
         take(store, evaluation, broken)
     assert isinstance(raised.value.__cause__, LookupError)
     # Whole chunks are stored.
