@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from collections.abc import Callable
 
 import pytest
 
 from doteval.mock_openai import MockOpenAI
+from tests.support.commands import Commands
+
+RunPytest = Callable[..., pytest.RunResult]
 
 FIXTURES = """
 import os
@@ -23,32 +27,46 @@ def test_async(async_openai_client):
 """
 
 
+@pytest.fixture
+def run_pytest(pytester: pytest.Pytester, user_commands: Commands) -> RunPytest:
+    """Run pytest in a process that has imported the OpenAI library."""
+
+    def run(*arguments: str) -> pytest.RunResult:
+        done = user_commands.run("pytest", arguments, directory=pytester.path, environment=os.environ, timeout=60)
+        return pytest.RunResult(done.returncode, done.stdout.splitlines(), done.stderr.splitlines(), 0.0)
+
+    return run
+
+
 @pytest.mark.parametrize("key", [None, "any"])
 def test_fixtures_read_the_environment(
-    key: str | None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mock_openai: MockOpenAI
+    key: str | None,
+    run_pytest: RunPytest,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    mock_openai: MockOpenAI,
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", mock_openai.base_url)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     if key is None:
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     else:
         monkeypatch.setenv("OPENAI_API_KEY", key)
     pytester.makepyfile(FIXTURES)
-    pytester.runpytest_subprocess().assert_outcomes(passed=2)
+    run_pytest().assert_outcomes(passed=2)
 
 
-def test_fixtures_skip_without_an_api(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fixtures_skip_without_an_api(
+    run_pytest: RunPytest, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     pytester.makepyfile(FIXTURES)
-    result = pytester.runpytest_subprocess("-rs")
+    result = run_pytest("-rs")
     result.assert_outcomes(skipped=2)
     result.stdout.fnmatch_lines(["*no OpenAI API: set OPENAI_API_KEY*"])
 
 
-def test_a_user_fixture_of_the_same_name_overrides(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+def test_a_user_fixture_of_the_same_name_overrides(run_pytest: RunPytest, pytester: pytest.Pytester) -> None:
     pytester.makeconftest("from doteval.clients.fixtures import async_openai_client, openai_client")
     pytester.makepyfile(
         """
@@ -62,4 +80,4 @@ def test_a_user_fixture_of_the_same_name_overrides(pytester: pytest.Pytester, mo
             assert openai_client == "mine"
         """
     )
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    run_pytest().assert_outcomes(passed=1)

@@ -273,13 +273,13 @@ def test_the_rate_limit_is_enforced_and_reported_in_headers() -> None:
 
 def test_a_share_of_the_requests_fails_and_always_the_same_ones() -> None:
     failed = []
-    prompts = [f"prompt {number}" for number in range(200)]
+    prompts = [f"prompt {number}" for number in range(100)]
     for order in (1, -1):
         with MockOpenAI(faults=("status:500@0.25",), seed=7) as server:
             outcomes = ask_many(server, prompts[::order])[::order]
         failed.append([isinstance(outcome, openai.InternalServerError) for outcome in outcomes])
     assert failed[0] == failed[1]
-    assert 25 <= sum(failed[0]) <= 75
+    assert 12 <= sum(failed[0]) <= 38
 
 
 def test_lognormal_latency_follows_median_sigma_and_seed() -> None:
