@@ -28,6 +28,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsNon
 from pydantic import BaseModel, ValidationError
 from yarl import URL
 
+from doteval.clients.retries import TRIED_HEADER
 from doteval.clients.steps import Step, http_package, send_through_async
 
 _PLAIN = frozenset({str, int, bool, type(None)})
@@ -141,12 +142,13 @@ class DirectCalls:
         except TypeError:
             # orjson refuses lone surrogates and integers of more than 64 bits; the SDK sends them.
             return await AsyncOpenAI.post(self._client, path, cast_to=cast_to, body=body, options=cast(Any, options))
+        sent = _Request(self._template(path, options), content)
         try:
-            reply = await self._send(_Request(self._template(path, options), content))
+            reply = await self._send(sent)
         except self._package.TimeoutException as error:
-            raise APITimeoutError(request=self._built(path, body, options)) from error
+            raise APITimeoutError(request=self._rebuilt(sent, path, body, options)) from error
         except self._package.RequestError as error:
-            raise APIConnectionError(request=self._built(path, body, options)) from error
+            raise APIConnectionError(request=self._rebuilt(sent, path, body, options)) from error
         if reply.status_code == 200 and reply.headers.get("content-type", "").startswith("application/json"):
             try:
                 data = orjson.loads(reply.content)
@@ -159,7 +161,7 @@ class DirectCalls:
             else:
                 model._request_id = reply.headers.get("x-request-id")
                 return model
-        return await self._processed_by_sdk(reply, path, cast_to, body, options)
+        return await self._processed_by_sdk(sent, reply, path, cast_to, body, options)
 
     async def _post(self, request: _Request) -> _Reply:
         session = await self._session_of()
@@ -204,12 +206,19 @@ class DirectCalls:
         """The request that the SDK would send."""
         return self._client._build_request(_final_options(path, body, options))
 
+    def _rebuilt(self, sent: _Request, path: str, body: dict[str, Any], options: Mapping[str, Any]) -> Any:
+        """The request that the SDK would have sent, with the note of the retry step on it."""
+        request = self._built(path, body, options)
+        if TRIED_HEADER in sent.headers:
+            request.headers[TRIED_HEADER] = sent.headers[TRIED_HEADER]
+        return request
+
     async def _processed_by_sdk(
-        self, reply: _Reply, path: str, cast_to: Any, body: dict[str, Any], options: Mapping[str, Any]
+        self, sent: _Request, reply: _Reply, path: str, cast_to: Any, body: dict[str, Any], options: Mapping[str, Any]
     ) -> Any:
         headers = [(name, value) for name, value in reply.headers.items() if name.lower() not in _TRANSFER_HEADERS]
         response = self._package.Response(
-            reply.status_code, headers=headers, content=reply.content, request=self._built(path, body, options)
+            reply.status_code, headers=headers, content=reply.content, request=self._rebuilt(sent, path, body, options)
         )
         if reply.status_code >= 400:
             raise self._client._make_status_error_from_response(response)

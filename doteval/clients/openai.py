@@ -25,7 +25,7 @@ from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from aiohttp import ClientSession
-from openai import DEFAULT_MAX_RETRIES, AsyncOpenAI, DefaultAioHttpClient, DefaultHttpxClient, OpenAI
+from openai import AsyncOpenAI, DefaultAioHttpClient, DefaultHttpxClient, OpenAI
 from openai.resources.chat import AsyncChat
 
 from doteval.clients.cache.step import cache_step
@@ -158,8 +158,8 @@ def instrument(
     """Add what `openai_client` does to a client that the author made, and a `get_stats()`. Returns the client.
 
     Works for every client class of the `openai` package: ``client = instrument(AzureOpenAI(), cache=True)``. The
-    client's `max_retries` is taken over, so that the SDK does not retry as well. Copies (`with_options`) share its
-    connections and the steps around them. A second call changes nothing.
+    client's `max_retries` (2 if it was made without) is taken over, so that the SDK does not retry as well. Copies
+    (`with_options`) share its connections and the steps around them. A second call changes nothing.
     """
     options = _options(cache, cache_ignores, retry_seconds, requests_per_minute, tokens_per_minute)
     # The SDK has no public name for a client's HTTP client.
@@ -197,13 +197,12 @@ def _retries_taken_over(
     options = options or ClientOptions()
     if http_client is not None and http_client in _instrumented_clients:
         return options, settings
-    return _with_retries(options, settings.get("max_retries", DEFAULT_MAX_RETRIES)), {**settings, "max_retries": 0}
+    if "max_retries" in settings:
+        options = _with_retries(options, settings["max_retries"])
+    return options, {**settings, "max_retries": 0}
 
 
 def _with_retries(options: ClientOptions, max_retries: int) -> ClientOptions:
-    # The SDK's default suits a person who waits; thousands of rows are worth more retries.
-    if max_retries == DEFAULT_MAX_RETRIES:
-        return options
     return replace(options, retries=replace(options.retries, retries=max_retries))
 
 

@@ -2,6 +2,9 @@
 
 The caller gets the last reply or error unchanged. Tries are limited in number and in time. A server that says when to
 come back is obeyed, and so is one that says not to come back (``x-should-retry``, or a quota that is used up).
+
+Retries do not multiply: a request that was tried to the end is marked, so that its row is not tried again for it, and a
+request that the SDK repeats (``with_options(max_retries=...)``) is sent once each time.
 """
 
 from __future__ import annotations
@@ -19,6 +22,12 @@ _STATUSES = frozenset({408, 409, 429})
 # A server may ask for hours, which would hold up the row and its slot.
 _LONGEST_PAUSE_SECONDS = 120.0
 RETRY_SECONDS = 300.0
+
+SDK_RETRIES_HEADER = "x-stainless-retry-count"
+"""How often the SDK has repeated a request. The SDKs of OpenAI and Anthropic send it."""
+
+TRIED_HEADER = "x-doteval-tries"
+"""Set on a request that is not tried again, after its last try: how often it was sent. It is not sent itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,8 @@ def retry_step(
     )
 
     async def retry(call: ApiCall) -> Response:
+        if call.request.headers.get(SDK_RETRIES_HEADER, "0") != "0":
+            return await step(call)
         # The first try runs without tenacity, which costs more than all other steps together.
         response: Response = None
         error: Exception | None = None
@@ -76,6 +87,8 @@ def retry_step(
         except transport_errors as raised:
             error = raised
         if error is None and not _is_retried(response):
+            if _is_temporary(response.status_code):
+                call.request.headers[TRIED_HEADER] = "1"
             return response
         if not _can_be_sent_again(call):
             if error is not None:
@@ -102,14 +115,19 @@ def retry_step(
                 totals.add(Usage(call.model, waited=state.next_action.sleep), call.meter)
             await call.io.close(response)
 
+        def give_up(state: tenacity.RetryCallState) -> Response:
+            # The caller gets the last reply or error itself, not tenacity's RetryError.
+            assert state.outcome is not None
+            call.request.headers[TRIED_HEADER] = str(call.try_number)
+            return state.outcome.result()
+
         retrying = tenacity.AsyncRetrying(
             sleep=call.io.pause,
             stop=stop,
             wait=wait,
             retry=is_retried,
             before_sleep=before_sleep,
-            # The caller gets the last reply or error itself, not tenacity's RetryError.
-            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+            retry_error_callback=give_up,
         )
         return await retrying(next_try)
 
@@ -123,7 +141,11 @@ def _is_retried(response: Response) -> bool:
     advice = response.headers.get("x-should-retry")
     if advice in ("true", "false"):
         return bool(advice == "true")
-    return (status in _STATUSES or status >= 500) and not _is_quota_used_up(response)
+    return _is_temporary(status) and not _is_quota_used_up(response)
+
+
+def _is_temporary(status: int) -> bool:
+    return status in _STATUSES or status >= 500
 
 
 def _is_quota_used_up(response: Response) -> bool:

@@ -11,11 +11,13 @@ import asyncio
 import socket
 import threading
 import traceback
+from collections.abc import Mapping
 from types import TracebackType
 from typing import NamedTuple
 
 import pytest
 
+from doteval.clients.retries import SDK_RETRIES_HEADER, TRIED_HEADER
 from doteval.core.error_leaves import chain, in_one_line, leaves, message_of
 from doteval.core.results import ErrorClass, RowError
 from doteval.errors import DotEvalError, RowTimeoutError
@@ -70,6 +72,17 @@ def classify(error: BaseException) -> ErrorClass:
     'EVALUATION'
     """
     return _hidden(error)[0].decides_as
+
+
+def may_be_tried_again(error: BaseException) -> bool:
+    """Whether another attempt of the row may help: after infrastructure errors that no client has tried again itself.
+
+    A request that its client has repeated would otherwise be repeated as often in each attempt of the row.
+    """
+    hidden = _hidden(error)
+    return hidden[0].decides_as is ErrorClass.INFRASTRUCTURE and not any(
+        _was_tried_again(link) for each in hidden for link in chain(each.error)
+    )
 
 
 def describe(error: BaseException, *, prefix: str = "") -> RowError:
@@ -218,6 +231,23 @@ def _http_status(error: BaseException) -> int | None:
             if isinstance(status, int) and status:
                 return status
     return None
+
+
+def _was_tried_again(error: BaseException) -> bool:
+    """Whether the client that raised the error has tried as often as it would, or its server says not to."""
+    try:
+        request = getattr(error, "request", None)
+    except RuntimeError:
+        # httpx raises it if an error has no request.
+        return False
+    sent, received = (_headers(holder) for holder in (request, getattr(error, "response", None)))
+    repeated = sent.get(SDK_RETRIES_HEADER) not in (None, "0")
+    return repeated or TRIED_HEADER in sent or received.get("x-should-retry") == "false"
+
+
+def _headers(holder: object) -> Mapping[str, str]:
+    headers = getattr(holder, "headers", None)
+    return headers if isinstance(headers, Mapping) else {}
 
 
 def _is_client_error(error: BaseException) -> bool:

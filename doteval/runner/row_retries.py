@@ -14,11 +14,11 @@ from tenacity.asyncio.retry import async_retry_base
 
 from doteval.core.fast_dataclass import row_value
 from doteval.core.metering import metering
-from doteval.core.results import ErrorClass, Usage
+from doteval.core.results import Usage
 from doteval.core.run_config import RunConfig
 from doteval.errors import UsageError
 from doteval.runner.cached_replies import drop_cached_replies, with_checked_replies
-from doteval.runner.error_classes import classify, ends_command
+from doteval.runner.error_classes import ends_command, may_be_tried_again
 from doteval.runner.timeouts import is_expiry, timed_out, within
 
 _LONGEST_PAUSE = 60.0
@@ -190,7 +190,7 @@ def _is_cancelled(error: BaseException) -> bool:
 
 
 def _is_retried(error: BaseException, policy: CallPolicy) -> bool:
-    return policy.retries > 0 and classify(error) is ErrorClass.INFRASTRUCTURE
+    return policy.retries > 0 and may_be_tried_again(error)
 
 
 def _retry_options(policy: CallPolicy) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def _retry_options(policy: CallPolicy) -> dict[str, Any]:
         "stop": tenacity.stop_after_attempt(1 + policy.retries),
         "wait": tenacity.wait_exponential(multiplier=policy.delay, max=_LONGEST_PAUSE)
         + tenacity.wait_random(0, policy.delay),
-        "retry": tenacity.retry_if_exception(lambda error: classify(error) is ErrorClass.INFRASTRUCTURE),
+        "retry": tenacity.retry_if_exception(may_be_tried_again),
         # The row's error is the original one, not tenacity's RetryError.
         "reraise": True,
     }

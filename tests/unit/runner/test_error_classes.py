@@ -24,7 +24,7 @@ from yarl import URL
 
 from doteval.core.results import ErrorClass, RowError
 from doteval.errors import InvalidResultError, ResourceError, RowTimeoutError
-from doteval.runner.error_classes import classify, describe, is_skip, skip_reason
+from doteval.runner.error_classes import classify, describe, is_skip, may_be_tried_again, skip_reason
 
 INFRASTRUCTURE, EVALUATION = ErrorClass.INFRASTRUCTURE, ErrorClass.EVALUATION
 REQUEST = httpx2.Request("POST", "http://server/v1/chat/completions")
@@ -401,3 +401,53 @@ def test_an_error_of_a_row_that_needs_the_main_thread_says_how_to_get_it(call: A
 
 async def _handle_a_signal() -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)
+
+
+# Which errors may be tried again by the row.
+
+
+def sent(**headers: str) -> openai.APIConnectionError:
+    """The error of a request that was sent with these headers."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return openai.APIConnectionError(request=httpx2.Request("POST", "http://server", headers=named))
+
+
+def answered(status: int, **headers: str) -> Exception:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    response = httpx2.Response(status, request=REQUEST, headers=named)
+    return openai.OpenAI(api_key="x", base_url="http://server")._make_status_error_from_response(response)
+
+
+TRIED = {
+    "the SDK": sent(x_stainless_retry_count="2"),
+    "a client of doteval": sent(x_doteval_tries="7"),
+    "a client of doteval that had no time left": sent(x_doteval_tries="1"),
+    "a server that says not to": answered(503, x_should_retry="false"),
+    "a task": ExceptionGroup("tasks", [refused(), sent(x_stainless_retry_count="1")]),
+    "a cause": caused(RuntimeError("the judge failed"), sent(x_doteval_tries="7")),
+    "an evaluation error": ValueError("a bug"),
+    "a row timeout": RowTimeoutError("the row took longer than 1 s"),
+}
+
+
+@pytest.mark.parametrize("case", TRIED)
+def test_what_a_client_has_tried_again_is_not_tried_again_by_the_row(case: str) -> None:
+    assert not may_be_tried_again(TRIED[case])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refused(),
+        sent(x_stainless_retry_count="0"),
+        answered(503),
+        answered(429, x_should_retry="true"),
+        httpx2.ConnectError("it has no request"),
+        requests_status(503),
+        aiohttp_status(503),
+        ExceptionGroup("tasks", [refused(), sent()]),
+    ],
+    ids=name,
+)
+def test_what_was_tried_once_may_be_tried_again(error: BaseException) -> None:
+    assert may_be_tried_again(error)
