@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,10 @@ class _NameTwiceError(ValueError):
     """An object has a name twice; JSON parsers keep the last of its values in silence."""
 
 
+class _TooLargeError(ValueError):
+    """A number is beyond the range of floats, and would become infinity in silence."""
+
+
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(members)
     if len(made) < len(members):
@@ -26,8 +31,15 @@ def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _TooLargeError
+    return value
+
+
 # The parser is the standard library's: orjson reads integers beyond 64 bits as floats and refuses NaN.
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float)
 
 
 class _NotJsonError(Exception):
@@ -52,6 +64,8 @@ def _parse(text: bytes) -> Any:
         failed = _NotJsonError("nested too deeply")
     except _NameTwiceError:
         failed = _NotJsonError("an object has a name twice")
+    except _TooLargeError:
+        failed = _NotJsonError("a number is too large for a float")
     except ValueError:
         # Python refuses to convert so long a text (sys.set_int_max_str_digits).
         failed = _NotJsonError("an integer has too many digits")

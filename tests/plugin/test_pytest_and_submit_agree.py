@@ -38,7 +38,8 @@ def pytest_generate_tests(metafunc):
 
 CORPUS = {
     "eval_plain.py": """
-import datetime, decimal, pytest
+import datetime, decimal, numpy, pytest
+from PIL import Image
 from doteval import Result, Score, batch, foreach
 from doteval.evaluators import contains, exact_match, numeric_match
 
@@ -76,6 +77,14 @@ def eval_teardowns(i, broken_for_some, request):
 @foreach("value", [(b"bytes",), ((1, 2),), (decimal.Decimal("1.5"),), (datetime.date(2020, 1, 2),), ({1, 2},), (None,)])
 def eval_values(value):
     return Result(Score("same", value, []), prompt=value, metadata={"value": value})
+
+@foreach("small,large", numpy.array([[1, 2**40], [3, 2**41]]))
+def eval_numpy_rows(small, large):
+    return Score("of numpy", [type(small).__name__, int(small + large)], [])
+
+@foreach("picture", [(Image.frombytes("L", (2, 1), bytes([i, 255])),) for i in range(3)])
+def eval_pictures(picture):
+    return Score("pixels", [picture.mode, picture.size, list(picture.tobytes()), isinstance(picture, Image.Image)], [])
 
 @batch("texts", [(str(i),) for i in range(11)], batch_size=4)
 def eval_batch(texts, model):
@@ -201,7 +210,7 @@ def test_plain_pytest_and_submit_store_the_same(
         (folder / name).write_text(text)
     pytester.makeini("[pytest]\n")
     here = run_pytest("evals", "--experiment", "here")
-    assert here.parseoutcomes() == {"passed": 21, "skipped": 1}
+    assert here.parseoutcomes() == {"passed": 23, "skipped": 1}
     submitted = commands.run(
         "doteval",
         ["submit", "evals", "--experiment", "there", "--workers", "2"],
@@ -216,6 +225,11 @@ def test_plain_pytest_and_submit_store_the_same(
     for name in ours:
         assert ours[name] == theirs[name], name
     assert sum(len(records) for _, records, _ in ours.values()) > 100
+
+    _, records, _ = theirs["evals/eval_plain.py::eval_numpy_rows"]
+    assert [record.outcome.scores[0].value for record in records] == [["int64", 2**40 + 1], ["int64", 2**41 + 3]]
+    _, records, _ = theirs["evals/eval_plain.py::eval_pictures"]
+    assert [record.outcome.scores[0].value for record in records] == [["L", (2, 1), [i, 255], True] for i in range(3)]
 
     def of_main_thread(name: str) -> list[Any]:
         _, records, _ = theirs[f"evals/eval_main_thread.py::{name}"]

@@ -152,6 +152,8 @@ class TestJsonLines:
             ('{"a": 1, "secret": 2, "secret": 3}', "an object has a name twice"),
             ('{"a": {"b": 1, "b": 1}}', "an object has a name twice"),
             ("1" * 5000, "an integer has too many digits"),
+            ('{"a": [1e400]}', "a number is too large for a float"),
+            ("-1.5e309", "a number is too large for a float"),
         ],
     )
     def test_values_that_would_be_lost_are_refused(self, tmp_path, line, problem):
