@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from doteval.core.experiments import Counts
 from doteval.errors import DotEvalError
-from doteval.metrics import Interval, NamedMetric, mean, resolve
+from doteval.metrics import Calculation, Interval, NamedMetric, mean, resolve
 from doteval.metrics.intervals import as_number, resampled_interval
 
 ErrorsAs = Literal["false", "excluded"]
@@ -105,6 +105,11 @@ class Summary:
     def to_dict(self) -> dict[str, dict[str, float | None]]:
         """The values by score and metric, as plain dicts."""
         return {score.name: {metric.name: metric.value for metric in score.metrics} for score in self.scores}
+
+    @property
+    def unknown_metrics(self) -> list[str]:
+        """The metrics that are not loaded here, each once."""
+        return list(dict.fromkeys(metric.name for score in self for metric in score.metrics if not metric.known))
 
     @property
     def notes(self) -> list[str]:
@@ -258,19 +263,23 @@ def _value(metric: NamedMetric, scores: _Scores, *, says_why: bool) -> tuple[flo
 
 def _interval(metric: NamedMetric, scores: _Scores) -> tuple[Interval | None, str | None]:
     """The interval of a metric, None where none is defined, and why it cannot be computed."""
-    calculation = metric.calculation
     try:
-        if calculation.per_row:
-            return calculation.interval(scores.by_row) if calculation.interval else None, None
-        if scores.repeated:
-            if not (calculation.average and calculation.interval):
-                return None, None
-            return calculation.interval([math.fsum(map(as_number, row)) / len(row) for row in scores.by_row]), None
-        if calculation.interval:
-            return calculation.interval(scores.values), None
-        return resampled_interval(scores.values, calculation.value), None
+        found = _calculated_interval(metric.calculation, scores)
     except Exception as error:  # noqa: BLE001
         return None, _failure(metric, error)
+    return (found if found is not None and all(map(math.isfinite, found)) else None), None
+
+
+def _calculated_interval(calculation: Calculation, scores: _Scores) -> Interval | None:
+    if calculation.per_row:
+        return calculation.interval(scores.by_row) if calculation.interval else None
+    if scores.repeated:
+        if not (calculation.average and calculation.interval):
+            return None
+        return calculation.interval([math.fsum(map(as_number, row)) / len(row) for row in scores.by_row])
+    if calculation.interval:
+        return calculation.interval(scores.values)
+    return resampled_interval(scores.values, calculation.value)
 
 
 def _failure(metric: NamedMetric, error: Exception) -> str:

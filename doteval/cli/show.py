@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from doteval.cli.options import (
     json_option,
     storage_option,
 )
+from doteval.core.liveness import DISPATCH_SECONDS
 from doteval.core.tables import Table
 from doteval.core.wording import duration
 
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from doteval.core.experiments import Evaluation
     from doteval.core.results import ErrorClass
     from doteval.store import Store
+
+# Worker processes store the metrics of an evaluation that has ended within so many seconds, if its submitter does not.
+_STORED_WITHIN_SECONDS = 4 * DISPATCH_SECONDS
+_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,13 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
         again = "" if sum(figures.classes.values()) == counts.failed else "; some of them will run again"
         console.print(f"Errors: {named}{again}")
     notes = [*evaluation.dataset_notes, *figures.summary.notes]
+    if unknown := figures.summary.unknown_metrics:
+        how = (
+            "its value is stored when the evaluation has ended"
+            if evaluation.status == "running"
+            else f"doteval recompute {shlex.quote(evaluation.experiment.name)} loads it"
+        )
+        notes.append(f"Only the evaluation file may know {', '.join(unknown)}; {how}")
     if counts.pending or counts.total is None:
         notes.append(f"{terminal.rows_of(counts)} are finished; the figures are for these")
     for note in notes:
@@ -158,12 +171,38 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
 
 
 def read_figures(store: Store, evaluation: Evaluation, errors_as: ErrorsAs = "false") -> Figures:
-    """Read the results of an evaluation, for `print_evaluation`."""
-    from doteval.analysis.summary import summarize
+    """Read the results of an evaluation, for `print_evaluation`.
 
-    columns = store.results.score_columns(evaluation.id)
-    as_false = summarize(columns, evaluation.counts)
-    wanted = as_false if errors_as == "false" else summarize(columns, evaluation.counts, errors_as=errors_as)
+    The metrics are those that were stored when it ended. For results that have none stored they are computed, as far
+    as this process knows them; those of an evaluation that has just ended are waited for.
+    """
+    figures = _read_figures(store, evaluation, errors_as)
+    if not figures.summary.unknown_metrics or not _has_just_ended(store, evaluation):
+        return figures
+    deadline = time.monotonic() + _STORED_WITHIN_SECONDS
+    while time.monotonic() < deadline:
+        if store.summaries.stored([evaluation]):
+            return _read_figures(store, evaluation, errors_as)
+        time.sleep(_LOOK_SECONDS)
+    return figures
+
+
+def _has_just_ended(store: Store, evaluation: Evaluation) -> bool:
+    """Whether a worker process may be about to store the metrics of an evaluation."""
+    if evaluation.finished_at is None or evaluation.is_private or not evaluation.config.submitted:
+        return False
+    now = time.time() + store.clock_offset()
+    return now - evaluation.finished_at.timestamp() < _STORED_WITHIN_SECONDS
+
+
+def _read_figures(store: Store, evaluation: Evaluation, errors_as: ErrorsAs) -> Figures:
+    as_false, wanted = (store.summaries.read(evaluation, counted) for counted in ("false", errors_as))
+    if as_false is None or wanted is None:
+        from doteval.analysis.summary import summarize
+
+        columns = store.results.score_columns(evaluation.id)
+        as_false = summarize(columns, evaluation.counts)
+        wanted = as_false if errors_as == "false" else summarize(columns, evaluation.counts, errors_as=errors_as)
     return Figures(wanted, as_false, store.attempts.classes(evaluation.id))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -10,9 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from doteval.analysis.summary import Summary, summarize
+from doteval.analysis.summary import Summary
 from doteval.coordination.budget_guard import BudgetGuard, budget_guard_for, used_up
 from doteval.coordination.claims import wait_for_claim
+from doteval.coordination.ended_evaluations import store_missing_summaries, summary_of
 from doteval.coordination.ingest import ingest_dataset
 from doteval.core.budgets import BudgetStop
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
@@ -60,9 +62,9 @@ class LocalReport:
 def report_on(
     store: Store, evaluation: Evaluation, *, resumed: int, seconds: float, stopped: bool = False
 ) -> LocalReport:
-    """The report of an evaluation, from what is stored now."""
+    """The report of an evaluation, from what is stored now. The metrics of one that has ended are stored."""
     current = store.evaluations.by_uid(evaluation.uid)
-    summary = summarize(store.results.score_columns(current.id), current.counts)
+    summary = summary_of(store, current)
     errors = tuple(store.results.errors(current.id, _ERRORS_SHOWN)) if current.counts.failed else ()
     return LocalReport(current, summary, errors, resumed, seconds, stopped)
 
@@ -119,6 +121,10 @@ class LocalEvaluation:
         """
         try:
             return self._run(base)
+        except BaseException:
+            with contextlib.suppress(DotEvalError):
+                store_missing_summaries(self._store, [self._evaluation])
+            raise
         finally:
             self._session.release()
 

@@ -19,10 +19,12 @@ from doteval.store.tables import (
     COUNTERS,
     EVALUATION,
     EXPERIMENT,
+    METRIC_VALUE,
     RESOURCE_LOAD,
     RESULT,
     ROW,
     SCORE,
+    SUMMARY,
     USAGE,
 )
 
@@ -153,7 +155,7 @@ class Experiments:
         with self._database.write() as connection:
             ids = _evaluation_ids(connection, experiment.id)
             self._database.hold(connection, ids, alone=True)
-            for table in (SCORE, RESULT, ATTEMPT, USAGE, COUNTERS, ROW):
+            for table in (SCORE, RESULT, ATTEMPT, USAGE, COUNTERS, METRIC_VALUE, SUMMARY, ROW):
                 connection.execute(delete(table).where(table.c.evaluation_id.in_(ids)))
             connection.execute(
                 update(RESOURCE_LOAD).where(RESOURCE_LOAD.c.evaluation_id.in_(ids)).values(evaluation_id=None)

@@ -19,6 +19,7 @@ from doteval.store.fixture_loads import FixtureLoads
 from doteval.store.migrations import VERSIONS, current_version, prepare, upgrade
 from doteval.store.results import StoredResults
 from doteval.store.rows import Rows
+from doteval.store.summaries import Summaries
 from doteval.store.tables import EXPERIMENT
 from doteval.store.url import Location, locate
 from doteval.store.usage import UsageReports
@@ -41,6 +42,7 @@ class Store:
         self.rows = Rows(database)
         self.results = StoredResults(database)
         self.attempts = Attempts(database)
+        self.summaries = Summaries(database)
         self.crashes = Crashes(database)
         self.workers = Workers(database)
         self.loads = FixtureLoads(database)

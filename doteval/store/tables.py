@@ -224,6 +224,46 @@ class CounterTable(SQLModel, table=True):
     cost: float
 
 
+class SummaryTable(SQLModel, table=True):
+    """The end and the counts of an evaluation for which its metric values are stored.
+
+    If the evaluation has another end or other counts by now, the values are those of earlier results.
+    """
+
+    __tablename__ = "summary"
+
+    evaluation_id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    finished_at: float
+    done: int = Field(sa_type=BigInteger)
+    failed: int = Field(sa_type=BigInteger)
+    skipped: int = Field(sa_type=BigInteger)
+
+
+class MetricValueTable(SQLModel, table=True):
+    """The value of one metric of one score, when its evaluation ended; see `doteval.analysis.summary.MetricValue`.
+
+    errors_as: how failed rows are counted: `false` or `excluded`.
+    metric: None for a score that has no metrics.
+    """
+
+    __tablename__ = "metric_value"
+
+    evaluation_id: int = Field(primary_key=True)
+    errors_as: str = Field(primary_key=True, sa_type=Text)
+    position: int = Field(primary_key=True)
+    score: str = Field(sa_type=SafeText)
+    metric: str | None = Field(sa_type=SafeText)
+    value: float | None
+    n: int = Field(sa_type=BigInteger)
+    failed: int = Field(sa_type=BigInteger)
+    left_out: int = Field(sa_type=BigInteger)
+    low: float | None
+    high: float | None
+    interval_method: str | None = Field(sa_type=Text)
+    without_failed: float | None
+    note: str | None = Field(sa_type=SafeText)
+
+
 class WorkerTable(SQLModel, table=True):
     """One worker process with its last heartbeat.
 
@@ -288,7 +328,22 @@ SCORE = table_of(ScoreTable)
 ATTEMPT = table_of(AttemptTable)
 USAGE = table_of(UsageTable)
 COUNTERS = table_of(CounterTable)
+SUMMARY = table_of(SummaryTable)
+METRIC_VALUE = table_of(MetricValueTable)
 WORKER = table_of(WorkerTable)
 RESOURCE_LOAD = table_of(ResourceLoadTable)
 
-ALL = (EXPERIMENT, EVALUATION, ROW, RESULT, SCORE, ATTEMPT, USAGE, COUNTERS, WORKER, RESOURCE_LOAD)
+ALL = (
+    EXPERIMENT,
+    EVALUATION,
+    ROW,
+    RESULT,
+    SCORE,
+    ATTEMPT,
+    USAGE,
+    COUNTERS,
+    SUMMARY,
+    METRIC_VALUE,
+    WORKER,
+    RESOURCE_LOAD,
+)

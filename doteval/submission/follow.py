@@ -10,13 +10,14 @@ from typing import Protocol, TypeVar
 
 from doteval.broker.embedded_redis import EmbeddedRedis
 from doteval.coordination.dispatcher import Dispatcher
+from doteval.coordination.ended_evaluations import store_missing_summaries
 from doteval.coordination.outage_retry import retry_through_outage
 from doteval.core.broker_url import Broker
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import QUEUE_UNSERVED_SECONDS
 from doteval.core.queues_and_devices import worker_command_for
 from doteval.core.states import EvaluationEnd
-from doteval.errors import StoreError, WorkerError
+from doteval.errors import DotEvalError, StoreError, WorkerError
 from doteval.store import Store
 from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.supervisor import Supervisor
@@ -137,6 +138,7 @@ class Following:
             pause = min(_LOOK_SECONDS, pause * _LOOK_GROWTH)
         if self._supervisor is not None:
             self._supervisor.drain()
+        self.through_outage(lambda: store_missing_summaries(self._store, current))
         self._observer.ended(self._store, current)
 
     def _raise_if_no_worker_can_start(self) -> None:
@@ -177,6 +179,17 @@ class Following:
                 self._observer.note(
                     f"no worker process listens on the queue {queue!r}; start one with: {worker_command_for(queue)}"
                 )
+
+
+def store_late_summaries(store: Store, evaluations: Sequence[Evaluation], observer: ProgressObserver) -> None:
+    """Store the metrics of evaluations again that ended before their last results came, as when one is cancelled.
+
+    Call it once the local worker processes have left.
+    """
+    try:
+        store_missing_summaries(store, evaluations)
+    except DotEvalError as error:
+        observer.note(f"the metrics are not stored: {error.message}")
 
 
 def broker_for(stack: contextlib.ExitStack, given: Broker | None) -> Broker:

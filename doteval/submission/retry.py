@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doteval.broker.publisher import Publisher
@@ -19,10 +18,18 @@ from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.core.results import ErrorClass
 from doteval.core.run_config import RunConfig
-from doteval.errors import ChangedError, EvaluationFileError, NotFoundError, UsageError
+from doteval.errors import ChangedError, NotFoundError, UsageError
 from doteval.settings import load_settings
 from doteval.store import Store
-from doteval.submission.follow import Following, ProgressObserver, broker_for, local_workers, queues_of
+from doteval.submission.evaluation_files import common_root, file_of
+from doteval.submission.follow import (
+    Following,
+    ProgressObserver,
+    broker_for,
+    local_workers,
+    queues_of,
+    store_late_summaries,
+)
 from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for
@@ -102,8 +109,9 @@ def retry(
     from doteval.pytest_runtime.embedded_session import with_collected
 
     retried: list[int] = []
-    root = _common_root(failing)
-    nodes = tuple(_node(evaluation, root) for evaluation in failing)
+    root = common_root(failing)
+    again = "Submit it from where it is now, which runs failed rows too: doteval submit FILE --experiment NAME"
+    nodes = tuple(f"{file_of(evaluation, root, again)}::{evaluation.name}" for evaluation in failing)
 
     def body(collected: Collected) -> None:
         _check_code(collected, failing)
@@ -140,6 +148,7 @@ def _run(
             marked += evaluation.counts.pending if _left_pending(evaluation) else 0
             # Only now: a running evaluation without pending rows would be completed.
             store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
+        stack.callback(store_late_summaries, store, evaluations, observer)
         slots = rows_in_flight(processes, options.concurrency)
         queues = {each.uid: each.queue or DEFAULT_QUEUE for each in evaluations}
         dispatcher = Dispatcher(store, publisher, DispatchOptions(slots=slots, queues=queues, total=marked))
@@ -200,28 +209,6 @@ def _check_complete(store: Store, evaluation: Evaluation) -> None:
             f"the dataset of {evaluation.spec.nodeid} has not been read to its end",
             remedy="Submit it again, which runs failed rows too: doteval submit FILE --experiment NAME",
         )
-
-
-def _common_root(evaluations: Sequence[Evaluation]) -> Path:
-    """The root directory that the evaluations were submitted from; the current one if that is not known."""
-    roots = {str(evaluation.config.root or Path.cwd()) for evaluation in evaluations}
-    if len(roots) > 1:
-        raise UsageError(
-            f"these evaluations come from several root directories: {', '.join(sorted(roots))}",
-            remedy="Retry those of one of them: --evaluation TEXT",
-        )
-    root = Path(roots.pop())
-    return root if root.is_dir() else Path.cwd()
-
-
-def _node(evaluation: Evaluation, root: Path) -> str:
-    file = root / evaluation.spec.path
-    if not file.is_file():
-        raise EvaluationFileError(
-            f"the evaluation file {evaluation.spec.path} is not below {root}",
-            remedy="Submit it from where it is now, which runs failed rows too: doteval submit FILE --experiment NAME",
-        )
-    return f"{file}::{evaluation.name}"
 
 
 def _check_code(collected: Collected, evaluations: Sequence[Evaluation]) -> None:

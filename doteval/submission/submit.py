@@ -26,7 +26,14 @@ from doteval.pytest_runtime.embedded_session import Collected, with_collected
 from doteval.pytest_runtime.fingerprint import specify
 from doteval.pytest_runtime.items import EvaluationItem
 from doteval.store import Store
-from doteval.submission.follow import Following, ProgressObserver, broker_for, local_workers, queues_of
+from doteval.submission.follow import (
+    Following,
+    ProgressObserver,
+    broker_for,
+    local_workers,
+    queues_of,
+    store_late_summaries,
+)
 from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for
@@ -124,6 +131,7 @@ def _submit_collected(
             )
             for item in collected.items
         ]
+        stack.callback(store_late_summaries, store, evaluations, observer)
         observer.began(experiment, evaluations, processes)
         supervisor: Supervisor | None = None
         if processes:

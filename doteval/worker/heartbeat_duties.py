@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from doteval.core.exit_codes import UNEXPECTED
+from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.liveness import BEAT_SECONDS, DISPATCH_SECONDS, is_orphaned
 from doteval.core.states import WorkerEnd, WorkerPhase
 from doteval.errors import RowTimeoutError
@@ -26,6 +27,7 @@ class HeartbeatDuties:
 
     loaded: set once the session fixtures are loaded.
     check_memory: called on every beat; recycles the process if it uses too much memory.
+    on_ended: called with each evaluation that this process has ended.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class HeartbeatDuties:
         teardown_seconds: float,
         loaded: threading.Event,
         check_memory: Callable[[], None],
+        on_ended: Callable[[Evaluation], None],
     ) -> None:
         self._context = context
         self._runner = runner
@@ -46,6 +49,7 @@ class HeartbeatDuties:
         self._teardown_seconds = teardown_seconds
         self._loaded = loaded
         self._check_memory = check_memory
+        self._on_ended = on_ended
 
     def schedule(self) -> tuple[tuple[float, Callable[[], None]], ...]:
         """Each duty with the seconds between two times that it is done."""
@@ -103,7 +107,9 @@ class HeartbeatDuties:
             if not evaluation.config.submitted:
                 continue
             if context.dispatcher.queue_of(evaluation) in context.options.queues:
-                context.dispatcher.settle(evaluation)
+                current = context.dispatcher.settle(evaluation)
             else:
                 # The workers of its queue publish its rows, but they may have left after the last one.
-                context.dispatcher.conclude(evaluation)
+                current = context.dispatcher.conclude(evaluation)
+            if current.status is not EvaluationStatus.RUNNING:
+                self._on_ended(current)

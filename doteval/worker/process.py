@@ -47,6 +47,7 @@ from doteval.worker.journals import open_journals
 from doteval.worker.prefetch import Prefetch
 from doteval.worker.recycling import Recycling
 from doteval.worker.row_task_runner import RowTaskRunner
+from doteval.worker.summary_recorder import SummaryRecorder
 
 logger = logging.getLogger("doteval.worker")
 
@@ -69,6 +70,7 @@ class WorkerProcess:
         self._context: WorkerContext | None = None
         self._heartbeat: Heartbeat | None = None
         self._runner: RowTaskRunner | None = None
+        self._recorder: SummaryRecorder | None = None
         self._teardown_seconds = load_settings().teardown_timeout
         self._watchdog = FixtureWatchdog(threading.main_thread(), self._teardown_seconds)
         self._recycling = Recycling(options.max_rows, options.max_memory)
@@ -96,6 +98,7 @@ class WorkerProcess:
             on_empty=lambda: heartbeat.soon(duties.beat),
         )
         self._runner = RowTaskRunner(context, held_tasks, self.prefetch, self._count_stored)
+        recorder = self._recorder = SummaryRecorder(context.store, context.code_match)
         duties = HeartbeatDuties(
             context,
             self._runner,
@@ -104,6 +107,7 @@ class WorkerProcess:
             teardown_seconds=self._teardown_seconds,
             loaded=self._ready,
             check_memory=self._check_memory,
+            on_ended=recorder.ended,
         )
         heartbeat = self._heartbeat = Heartbeat(duties.schedule(), parent=self._options.parent)
         duties.beat()
@@ -116,6 +120,8 @@ class WorkerProcess:
             duties.beat()
             self._ready.set()
             if not self._leaving.is_set():
+                if not self._options.broker.is_private:
+                    recorder.start()
                 on_ready()
 
         try:
@@ -166,6 +172,8 @@ class WorkerProcess:
             return
         self._heartbeat.stop()
         context.writer.close()
+        if self._recorder is not None:
+            self._recorder.stop(self._teardown_seconds)
         context.publisher.close()
         try:
             context.store.workers.end(context.worker_id, cause, reason=reason)

@@ -1,0 +1,54 @@
+"""`recompute` computes the stored metrics of an experiment anew, from the stored scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from doteval.coordination.ended_evaluations import compute_summary
+from doteval.core.experiments import Evaluation, EvaluationStatus
+from doteval.errors import NotFoundError
+from doteval.store import Store
+from doteval.submission.evaluation_files import common_root, file_of
+
+if TYPE_CHECKING:
+    from doteval.pytest_runtime.embedded_session import Collected
+
+
+def recompute(store: Store, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Compute and store the metrics of those evaluations that have ended. Returns these.
+
+    The evaluation files are loaded if no installed package defines a metric. No row runs.
+
+    Raises EvaluationFileError: if such a file is not there or cannot be loaded
+    Raises NotFoundError: if nothing defines a metric; those of other evaluations are stored
+    Raises UsageError: if the files are in several root directories
+    """
+    ended = [each for each in evaluations if each.status is not EvaluationStatus.RUNNING]
+    # A script that calls `run` is not loaded, since that would run it. Its process stores metrics itself.
+    incomplete = [each for each in ended if compute_summary(store, each).unknown_metrics]
+    from_files = [each for each in incomplete if each.config.root is not None]
+    if from_files:
+        root = common_root(from_files)
+        files = [
+            file_of(each, root, "Run the command from the directory that it was run from before.")
+            for each in from_files
+        ]
+
+        def body(_collected: Collected) -> None:
+            incomplete[:] = [each for each in incomplete if compute_summary(store, each).unknown_metrics]
+
+        from doteval.pytest_runtime.embedded_session import with_collected
+
+        with_collected(tuple(dict.fromkeys(map(str, files))), body, root=str(root))
+    if incomplete:
+        unknown = [f"{name} of {each.spec.nodeid}" for each in incomplete for name in _unknown(store, each)]
+        raise NotFoundError(
+            f"nothing defines the metric {', '.join(unknown)}",
+            remedy="Define it in the evaluation file, or install the package that announces it.",
+        )
+    return ended
+
+
+def _unknown(store: Store, evaluation: Evaluation) -> list[str]:
+    return compute_summary(store, evaluation).unknown_metrics
