@@ -24,8 +24,10 @@ def celery_app(
 
     visibility_timeout: seconds.
     also: further queues that a worker process of this app takes row tasks from.
+
+    Raises BrokerError: the URL of the broker has a parameter that is not known.
     """
-    app = Celery("doteval", broker=broker.url, amqp=ResilientAMQP, set_as_current=False)
+    app = Celery("doteval", broker=broker.connection.celery_url, amqp=ResilientAMQP, set_as_current=False)
     app.conf.update(settings(broker, queue, visibility_timeout))
     app.conf.task_queues = [each for name in (queue, *also) for each in declared_queues(name, broker)]
     return app
@@ -86,14 +88,14 @@ def _queue(name: str, broker: Broker) -> Queue:
 
 
 def _transport_options(broker: Broker, visibility_timeout: int) -> dict[str, Any]:
+    given = broker.connection.transport_options
     if not broker.is_pull_based:
-        return {}
+        return dict(given)
     return {
+        **given,
         "visibility_timeout": visibility_timeout,
         # Look for messages to deliver again every second; kombu's default is every 100 s.
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
         "queue_order_strategy": f"{FairQueueCycle.__module__}:{FairQueueCycle.__qualname__}",
-        "socket_keepalive": True,
-        "socket_connect_timeout": 5,
     }

@@ -1,4 +1,4 @@
-"""Looks at a Redis broker: its version, its clock, and whether it keeps its messages."""
+"""Looks at a Redis broker: its clock, and whether it keeps its messages."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class RedisFacts:
     """What a Redis reports about itself.
 
     clock_offset: seconds by which its clock is ahead of this machine's.
-    maxmemory_policy, appendonly: settings; None if the server does not report them, as managed ones may not.
+    maxmemory_policy, appendonly: settings; None if the server does not report them: managed ones may not, and the user
+        in the URL may lack the right to run CONFIG GET.
     """
 
-    version: str
     clock_offset: float
     maxmemory_policy: str | None
     appendonly: str | None
@@ -33,7 +33,7 @@ def inspect_redis(broker: Broker, queue: str) -> RedisFacts | None:
 
     Raises BrokerError: if it cannot be reached.
     """
-    if not broker.answers_redis_commands:
+    if not broker.is_pull_based:
         return None
     connection: Any = celery_app(broker, queue).connection_for_read()
     try:
@@ -41,8 +41,7 @@ def inspect_redis(broker: Broker, queue: str) -> RedisFacts | None:
         before = time.time()
         seconds, microseconds = client.time()
         offset = seconds + microseconds / 1e6 - (before + time.time()) / 2
-        version = str(client.info("server").get("redis_version", "unknown"))
-        return RedisFacts(version, offset, _setting(client, "maxmemory-policy"), _setting(client, "appendonly"))
+        return RedisFacts(offset, _setting(client, "maxmemory-policy"), _setting(client, "appendonly"))
     except (redis.RedisError, OperationalError, OSError) as error:
         raise BrokerError(f"the broker {broker} cannot be asked: {type(error).__name__}") from error
     finally:

@@ -104,14 +104,15 @@ class Publisher:
         return name
 
     def _waiting(self, name: str) -> int:
+        if self._broker.is_pull_based:
+            # A passive declaration would look for the queue without the key prefix of the URL.
+            return int(self._opened()._size(name))
         try:
             queue = self._app.amqp.queues[name](self._opened())
             return int(queue.queue_declare(passive=True).message_count)
         except (ChannelError, *self._connection.channel_errors):
-            # There is no such queue: nothing was sent to it yet, or, on Redis, nothing waits in it.
-            if not self._broker.is_pull_based:
-                # RabbitMQ closes the channel with this error.
-                self._channel = None
+            # There is no such queue, since nothing was sent to it yet. RabbitMQ closes the channel with this error.
+            self._channel = None
             return 0
 
     def renew(self, leases: Sequence[str]) -> None:

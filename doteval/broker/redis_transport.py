@@ -19,7 +19,7 @@ from typing import Any
 import redis
 from celery.app.amqp import AMQP
 from kombu.connection import Connection
-from kombu.transport.redis import Channel, QoS, Transport
+from kombu.transport.redis import Channel, QoS, SentinelChannel, SentinelTransport, Transport
 from kombu.transport.virtual import QoS as HeldMessages
 
 
@@ -88,13 +88,24 @@ class ResilientTransport(Transport):
     connection_errors = (*Transport.connection_errors, redis.exceptions.OutOfMemoryError)
 
 
+class ResilientSentinelChannel(ResilientChannel, SentinelChannel):
+    """The same for a Redis that Sentinels find."""
+
+
+class ResilientSentinelTransport(SentinelTransport):
+    """kombu's Sentinel transport with these channels."""
+
+    Channel = ResilientSentinelChannel
+    connection_errors = ResilientTransport.connection_errors
+
+
 class ResilientConnection(Connection):
     """A connection to a broker, which uses this transport if the broker is a Redis."""
 
     def get_transport_cls(self) -> Any:
         # kombu's table of transports would not do: kombu caches the class once anything in the process has used Redis.
         found = super().get_transport_cls()  # type: ignore[no-untyped-call] # kombu has no types
-        return ResilientTransport if found is Transport else found
+        return {Transport: ResilientTransport, SentinelTransport: ResilientSentinelTransport}.get(found, found)
 
 
 class ResilientAMQP(AMQP):  # type: ignore[misc] # Celery has no types

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qs, unquote
 
+from doteval.core.broker_parameters import SAME_AS, BrokerConnection, connection_of
 from doteval.core.redaction import hide_password
 
-_REDIS_SCHEMES = ("redis", "rediss", "sentinel")
-_SOCKET_SCHEME = "redis+socket"
+_REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel")
 
 
 @dataclass(frozen=True, slots=True)
 class Broker:
     """A broker and its capabilities, read from its URL once. It connects to nothing.
 
-    url: as Celery takes it; several URLs are joined by ";". A URL that nothing can connect to is accepted here and
-        refused when something connects.
+    url: as the user wrote it; several URLs are joined by ";". A URL that nothing can connect to is accepted here, and
+        `connection` refuses it.
     private: the name of the server if one command started it for itself, None for a broker that is shared.
 
     As text a broker is its URL without the password.
@@ -38,8 +37,17 @@ class Broker:
 
     @property
     def scheme(self) -> str:
-        """What the URL begins with, without "://": ``redis+socket``."""
-        return self.url.partition(":")[0]
+        """What the URL begins with, without "://": ``redis+socket``. Valkey counts as Redis."""
+        written = self.url.partition(":")[0].lower()
+        return SAME_AS.get(written, written)
+
+    @property
+    def connection(self) -> BrokerConnection:
+        """How to connect, with the parameters of the URL.
+
+        Raises BrokerError: the URL has a parameter that is not known, or not a valid value, or lacks one.
+        """
+        return connection_of(self.url)
 
     @property
     def is_private(self) -> bool:
@@ -49,7 +57,7 @@ class Broker:
     @property
     def is_pull_based(self) -> bool:
         """Whether a worker process fetches each message when it wants one. RabbitMQ sends messages by itself."""
-        return self.scheme in _REDIS_SCHEMES or self.scheme.startswith("redis+")
+        return self.scheme in _REDIS_SCHEMES
 
     @property
     def has_priorities(self) -> bool:
@@ -67,25 +75,6 @@ class Broker:
         return not self.is_pull_based
 
     @property
-    def answers_redis_commands(self) -> bool:
-        """Whether the server at the URL is a Redis itself. Sentinels only know where it is."""
-        return self.is_pull_based and self.scheme != "sentinel"
-
-    @property
     def holds_shared_state(self) -> bool:
         """Whether it is one Redis, which can hold the reply cache and the rate limits besides messages."""
-        return ";" not in self.url and self.url.startswith(("redis://", "rediss://", f"{_SOCKET_SCHEME}://"))
-
-    @property
-    def redis_url(self) -> str:
-        """The URL as redis-py takes it.
-
-        >>> Broker("redis+socket:///tmp/redis.sock?virtual_host=1").redis_url
-        'unix:///tmp/redis.sock?db=1'
-        """
-        beginning = f"{_SOCKET_SCHEME}://"
-        if not self.url.startswith(beginning):
-            return self.url
-        path, _, query = self.url.removeprefix(beginning).partition("?")
-        database = parse_qs(query).get("virtual_host", ["0"])[0].strip("/") or "0"
-        return f"unix://{unquote(path)}?db={database}"
+        return self.is_pull_based and (self.scheme == "sentinel" or ";" not in self.url)

@@ -65,18 +65,22 @@ def _private_redis() -> Finding:
 
 
 def _broker(broker: Broker, queues: tuple[str, ...]) -> tuple[dict[str, int], list[Finding]]:
-    with closing(Publisher(broker, queues[0])) as publisher:
-        try:
+    try:
+        with closing(Publisher(broker, queues[0])) as publisher:
             publisher.connect()
             queued = {queue: publisher.queued(queue=queue) for queue in queues}
             facts = inspect_redis(broker, queues[0])
-        except DotEvalError as error:
-            return {}, [_problem("broker", error)]
+    except DotEvalError as error:
+        return {}, [_problem("broker", error)]
     waiting = ", ".join(f"{counted(number, 'message')} in {queue!r}" for queue, number in queued.items())
     findings = [Finding("broker", True, f"{broker} answers; {waiting}")]
     if facts is not None:
         findings += _redis(facts)
     return queued, findings
+
+
+# A managed server may refuse all the same.
+_ASK = "in Redis, ACL SETUSER NAME +config|get lets a user ask"
 
 
 def _redis(facts: RedisFacts) -> list[Finding]:
@@ -85,13 +89,15 @@ def _redis(facts: RedisFacts) -> list[Finding]:
         Finding(
             "redis memory",
             policy in (None, "noeviction"),
-            "the server does not tell its maxmemory-policy" if policy is None else f"maxmemory-policy is {policy}",
+            f"the server does not tell its maxmemory-policy; {_ASK}"
+            if policy is None
+            else f"maxmemory-policy is {policy}",
             "When memory is full it would throw messages away: CONFIG SET maxmemory-policy noeviction",
         ),
         Finding(
             "redis disk",
             kept in (None, "yes"),
-            "the server does not tell its appendonly" if kept is None else f"appendonly is {kept}",
+            f"the server does not tell its appendonly; {_ASK}" if kept is None else f"appendonly is {kept}",
             "A restart would lose what is queued, and its rows would be published again: CONFIG SET appendonly yes",
         ),
         _clock("redis clock", facts.clock_offset),

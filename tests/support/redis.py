@@ -25,7 +25,7 @@ class RedisService:
             client.flushall()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -34,7 +34,7 @@ def _free_port() -> int:
 def _start() -> tuple[EmbeddedRedis, int]:
     # Another process may take the port between the probe and the server.
     for attempt in range(5):
-        port = _free_port()
+        port = free_port()
         server = EmbeddedRedis(options=("--bind", "127.0.0.1", "--port", str(port)))
         try:
             server.start()

@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 from doteval.clients.cache.reply_cache import Answer, Ask, Drop, Operation, Put, Release, Renew, StoredReply, stored_key
-from doteval.clients.redis_connection import redis_client
+from doteval.clients.redis_connection import key_prefix, redis_client
 from doteval.clients.redis_scripts import Script, Scripts
 from doteval.core.broker_url import Broker
 from doteval.core.liveness import LEASE_SECONDS
@@ -114,7 +114,7 @@ class RedisStorage:
         self._scripts = Scripts(self._client)
         self._keep = max(1, round(seconds * 1000))
         self._most_bytes = most_bytes
-        self._prefix = prefix
+        self._prefix = prefix = key_prefix(broker) + prefix
         self._keys = [f"{prefix}:{name}" for name in ("used", "ends", "sizes", "total")]
         self._owner = secrets.token_hex(8)
         self._secret = b""

@@ -10,7 +10,7 @@ import orjson
 import redis
 
 from doteval.clients.rate_limits.rate_limit import Answer, Message
-from doteval.clients.redis_connection import redis_client
+from doteval.clients.redis_connection import key_prefix, redis_client
 from doteval.clients.redis_scripts import Script, Scripts
 from doteval.core.broker_url import Broker
 from doteval.errors import ResourceError
@@ -27,7 +27,7 @@ class RedisRateLimits:
         self._shown = str(Broker(broker))
         self._client = redis_client(broker)
         self._scripts = Scripts(self._client)
-        self._prefix = prefix
+        self._prefix = key_prefix(broker) + prefix
         self._script = Script(resources.files(__package__).joinpath("rate_limit.lua").read_text(encoding="utf-8"))
         # Empty for the clock of Redis, which all worker processes share; tests set a time.
         self.now = now
