@@ -174,7 +174,7 @@ class TestJson:
 
 
 class TestParquetAndFrames:
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=25, deadline=None)
     @given(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=4), st.integers(0, 4), st.data())
     def test_values_are_stored_and_given_back_as_they_were(self, folder, kinds, count, data):
         import pyarrow
