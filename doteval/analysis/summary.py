@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from doteval.core.experiments import Counts
+from doteval.core.wording import counted
 from doteval.errors import DotEvalError
 from doteval.metrics import Calculation, Interval, NamedMetric, mean, resolve
 from doteval.metrics.intervals import as_number, resampled_interval
@@ -132,7 +133,7 @@ class Summary:
         if failed <= FAILED_SHARE_WARNED * ran:
             return []
         treated = "count them as False" if self.errors_as == "false" else "leave them out"
-        return [f"{failed:,} of {_rows(ran)} failed ({failed / ran:.1%}): the figures {treated}"]
+        return [f"{failed:,} of {counted(ran, 'row')} failed ({failed / ran:.1%}): the figures {treated}"]
 
 
 def summarize(columns: Sequence[ScoreColumn], counts: Counts, *, errors_as: ErrorsAs = "false") -> Summary:
@@ -158,7 +159,7 @@ def _score(column: ScoreColumn, counts: Counts, errors_as: ErrorsAs) -> ScoreSum
     lacking = max(0, counts.done - len(done.values))
     remarks = _Remarks(
         not_finite=_not_finite(done, column.not_finite_rows),
-        lacking=f"{_rows(lacking)} without this score left out" if lacking else None,
+        lacking=f"{counted(lacking, 'row')} without this score left out" if lacking else None,
     )
     metrics = []
     for name in column.metrics:
@@ -235,7 +236,7 @@ def _metric(name: str, done: _Scores, every: _Scores, remarks: _Remarks) -> Metr
             notes.append(why_not and f"no interval: {why_not}")
     notes.append(remarks.lacking)
     if all_failed and not failed:
-        notes.append(f"{_rows(all_failed, 'failed ')} left out")
+        notes.append(f"{counted(all_failed, 'failed row')} left out")
     note = "; ".join(text for text in notes if text)
     return MetricValue(name, value, n, interval, without_failed, note or None, failed)
 
@@ -305,7 +306,7 @@ def _not_finite(scores: _Scores, rows: Sequence[Hashable]) -> str | None:
     named = ", ".join(str(row) for row in rows[:_ROWS_NAMED])
     more = f" and {len(rows) - _ROWS_NAMED:,} more" if len(rows) > _ROWS_NAMED else ""
     where = f" (row{'' if len(rows) == 1 else 's'} {named}{more})" if rows else ""
-    return f"{len(places):,} of {len(values):,} score{'' if len(values) == 1 else 's'} {verb} {what}{where}"
+    return f"{len(places):,} of {counted(len(values), 'score')} {verb} {what}{where}"
 
 
 def not_finite_places(values: list[Any]) -> list[int]:
@@ -324,10 +325,6 @@ def _floats(value: Any) -> Sequence[float]:
     if type(value) is float:
         return (value,)
     return [each for each in value if type(each) is float] if isinstance(value, (tuple, list)) else ()
-
-
-def _rows(number: int, kind: str = "") -> str:
-    return f"{number:,} {kind}row{'' if number == 1 else 's'}"
 
 
 def _plain(values: list[Any]) -> list[Any]:

@@ -396,3 +396,14 @@ def test_nothing_is_written_when_nothing_is_evaluated(pytester: pytest.Pytester,
     result = run_pytest()
     result.assert_outcomes(passed=1)
     assert not Path(pytester.path, ".doteval").exists()
+
+
+def test_pytest_runs_without_standard_streams(pytester: pytest.Pytester, records: Records) -> None:
+    """Under daemons and cron they are closed, and pytest alone cannot run."""
+    pytester.path.joinpath("eval_it.py").write_text(
+        'from doteval import Score, foreach\n@foreach("i", [(1,), (2,)])\ndef eval_rows(i):\n    return Score("i", i)\n'
+    )
+    command = [sys.executable, "-m", "pytest", "eval_it.py", "--experiment", "x", *ALONE, "-p", "no:cacheprovider"]
+    ran = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *command], cwd=pytester.path, check=False)
+    assert ran.returncode == 0
+    assert [record.outcome.scores[0].value for record in records("eval_rows")] == [1, 2]

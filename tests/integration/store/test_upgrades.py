@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from doteval.core.client_config import CacheChoice, CacheMode
 from doteval.core.json_codec import encode
 from doteval.core.run_config import RunConfig
 from doteval.core.states import EvaluationEnd, LoadFailureKind, WorkerEnd
@@ -19,6 +19,7 @@ from doteval.store import Store, migrations
 from doteval.store.engine import Database
 from doteval.store.migrations import VERSIONS, Schema
 from doteval.store.url import locate
+from tests.support.run_config import FULL
 from tests.support.store_workload import begin
 
 
@@ -94,23 +95,8 @@ SUBMITTED = {
         ),
         pytest.param(
             SUBMITTED,
-            RunConfig(
-                max_retries=5,
-                retry_delay=0.5,
-                row_timeout=30.0,
-                max_crashes=4,
-                max_requests=100,
-                max_cost=0.25,
-                cache=CacheChoice(CacheMode.REFRESH, 12.5),
-                submitted=True,
-                root="/evals/\udcff",
-                queue="gpu",
-                queue_is_own=True,
-                private_broker="p1",
-                batch_size=8,
-                concurrency=10,
-                concurrency_is_own=True,
-            ),
+            # Its budget has no limit of tokens.
+            replace(FULL, max_retries=5, max_requests=100, max_tokens=None, root="/evals/\udcff", concurrency=10),
             id="of submit",
         ),
         pytest.param({"policy": {}, "queue": None}, RunConfig(submitted=True), id="of submit with defaults"),

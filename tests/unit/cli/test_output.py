@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import doteval
 from doteval.core.experiments import EvaluationSpec, EvaluationStatus
 from doteval.core.results import Outcome, Row, RowError, RowStatus, Score
 from doteval.store import NewResult, Store, WorkerInfo
@@ -155,3 +156,13 @@ def test_a_standard_error_that_nobody_reads_leaves_the_exit_code(results: str) -
         check=False,
     )
     assert (ran.returncode, ran.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("printing", "file"),
+    [(r"click\.echo\(", "cli/streams.py"), (r"\.write_line\((?!\"\"\))", "local/progress.py")],
+)
+def test_lines_are_printed_by_what_takes_control_characters_out(printing: str, file: str) -> None:
+    package = Path(doteval.__file__).parent
+    found = [path for path in package.rglob("*.py") if re.search(printing, path.read_text(encoding="utf-8"))]
+    assert [path.relative_to(package).as_posix() for path in found] == [file]

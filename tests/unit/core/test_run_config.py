@@ -12,26 +12,9 @@ from doteval.core.options import Option, RunCommand, options_of
 from doteval.core.run_config import RUN_CONFIG_VERSION, RunConfig, RunTarget
 from doteval.errors import StoreVersionError
 from tests.support.commands import Commands
+from tests.support.run_config import FULL
 
 OPTIONS = [*options_of(RunTarget), *options_of(RunConfig)]
-FULL = RunConfig(
-    max_retries=0,
-    retry_delay=0.5,
-    row_timeout=30.0,
-    max_crashes=4,
-    max_requests=1,
-    max_tokens=2,
-    max_cost=0.25,
-    cache=CacheChoice(CacheMode.REFRESH, 12.5),
-    submitted=True,
-    root="/evals",
-    queue="gpu",
-    queue_is_own=True,
-    private_broker="p1",
-    batch_size=8,
-    concurrency=16,
-    concurrency_is_own=True,
-)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,25 @@
+"""A run configuration in which no field has its default."""
+
+from __future__ import annotations
+
+from doteval.core.client_config import CacheChoice, CacheMode
+from doteval.core.run_config import RunConfig
+
+FULL = RunConfig(
+    max_retries=0,
+    retry_delay=0.5,
+    row_timeout=30.0,
+    max_crashes=4,
+    max_requests=1,
+    max_tokens=2,
+    max_cost=0.25,
+    cache=CacheChoice(CacheMode.REFRESH, 12.5),
+    submitted=True,
+    root="/evals",
+    queue="gpu",
+    queue_is_own=True,
+    private_broker="p1",
+    batch_size=8,
+    concurrency=16,
+    concurrency_is_own=True,
+)
