@@ -30,6 +30,7 @@ CLASSES = {
     "evaluation": "evaluation",
     "timeouts": "timeout",
     "crashes": "crash",
+    "quota": "quota",
 }
 
 

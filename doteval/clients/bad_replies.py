@@ -190,6 +190,9 @@ def error_response(call: ApiCall, headers: Mapping[str, str], fault: BadReply) -
     """The response of an API that reports a fault by its status. `headers`: those of the bad reply."""
     lowered = {name.lower(): value for name, value in headers.items()}
     kept = {name: value for name, value in lowered.items() if name not in _BODY_HEADERS}
+    if "insufficient_quota" in (fault.error.get("code"), fault.error.get("type")):
+        # The header by which OpenAI's API says that trying again does not help.
+        kept["x-should-retry"] = "false"
     content = lenient_json.dumps_sorted({"error": fault.error})
     return call.io.reply(call.request, {**kept, "content-type": "application/json"}, content, fault.status)
 

@@ -93,16 +93,18 @@ class Budget:
             yield self.cost - spent.cost, f"{_money(spent.cost)} of {_money(self.cost)}"
 
 
+_REMEDIES = {
+    EvaluationEnd.BUDGET_USED_UP: "To go on, submit it again with a larger budget, or without one.",
+    EvaluationEnd.BUDGET_UNPRICED: "Put the prices into the table that `prices` in [tool.doteval] names, and begin "
+    "another experiment; or go on with --max-tokens instead of --max-cost.",
+    EvaluationEnd.QUOTA_USED_UP: "To go on, add credit to the account, or use another key, and submit it again.",
+}
+
+
 def budget_error(experiment: str, stop: BudgetStop, *, pending: int) -> BudgetError:
     """The error that tells the user that `stop` has ended an experiment with `pending` rows left."""
     rows = f"; {counted(pending, 'row is', 'rows are')} pending" if pending else ""
-    return BudgetError(
-        f"experiment {experiment!r}: {stop.message}{rows}",
-        remedy="To go on, submit it again with a larger budget, or without one."
-        if stop.cause is not EvaluationEnd.BUDGET_UNPRICED
-        else "Put the prices into the table that `prices` in [tool.doteval] names, and begin another experiment; or go "
-        "on with --max-tokens instead of --max-cost.",
-    )
+    return BudgetError(f"experiment {experiment!r}: {stop.message}{rows}", remedy=_REMEDIES[stop.cause])
 
 
 def check_prices(budget: Budget, prices: str | None) -> None:

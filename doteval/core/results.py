@@ -26,6 +26,8 @@ class ErrorClass(StrEnum):
 
     EVALUATION = "evaluation"
     INFRASTRUCTURE = "infrastructure"
+    QUOTA = "quota"
+    """The account of a model API has no money left."""
     TIMEOUT = "timeout"
     CRASH = "crash"
 

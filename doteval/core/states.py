@@ -14,6 +14,8 @@ class EvaluationEnd(StrEnum):
     BUDGET_USED_UP = "budget_used_up"
     BUDGET_UNPRICED = "budget_unpriced"
     """Its budget is in dollars, and tokens were used that have no price."""
+    QUOTA_USED_UP = "quota_used_up"
+    """The account of a model API has no money left."""
     CANCELLED_BY_USER = "cancelled_by_user"
     INTERRUPTED = "interrupted"
     """The process that ran its rows was stopped by Ctrl-C or a signal."""
@@ -28,7 +30,8 @@ class EvaluationEnd(StrEnum):
 
     @property
     def is_of_budget(self) -> bool:
-        return self in (EvaluationEnd.BUDGET_USED_UP, EvaluationEnd.BUDGET_UNPRICED)
+        """Whether it ended because no more money may be spent, or none is left."""
+        return self in (EvaluationEnd.BUDGET_USED_UP, EvaluationEnd.BUDGET_UNPRICED, EvaluationEnd.QUOTA_USED_UP)
 
 
 class WorkerPhase(StrEnum):

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from doteval.analysis.summary import Summary
-from doteval.coordination.budget_guard import BudgetGuard, budget_guard_for, used_up
+from doteval.coordination.budget_guard import budget_guard_for, used_up
 from doteval.coordination.claims import wait_for_claim
 from doteval.coordination.ended_evaluations import store_missing_summaries, summary_of
 from doteval.coordination.ingest import ingest_dataset
+from doteval.coordination.quota_guard import QuotaGuard
 from doteval.core.budgets import BudgetStop
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.metering import UsageScope
@@ -146,7 +147,7 @@ class LocalEvaluation:
             self._recorder(progress),
             ended.append,
             name=self._evaluation.uid,
-            check=self._budget_guard(),
+            check=self._guard(),
             record_lost_usage=self.spend,
         )
         try:
@@ -196,16 +197,16 @@ class LocalEvaluation:
         first = next(self._store.results.records(self._evaluation.id, status=RowStatus.SKIPPED, limit=1), None)
         return "" if first is None or first.outcome.error is None else first.outcome.error.message
 
-    def _budget_guard(self) -> BudgetGuard | None:
-        budget = self._options.config.budget
-        if not budget:
-            return None
-        return budget_guard_for(self._store, self._session.experiment, budget, self._session.writer, BudgetError)
+    def _guard(self) -> QuotaGuard:
+        budget, session = self._options.config.budget, self._session
+        guard = budget_guard_for(self._store, session.experiment, budget, session.writer, BudgetError)
+        return QuotaGuard(session.quota, guard if budget else None, BudgetError)
 
     def _recorder(self, progress: ProgressLine | None) -> Callable[[Row, Outcome], None]:
         evaluation_id, put = self._evaluation.id, self._session.writer.put
 
         def record(row: Row, outcome: Outcome) -> None:
+            self._session.quota.note(outcome)
             put(NewResult(evaluation_id, row, outcome), self._stored)
             if progress is not None:
                 progress.row(outcome)
@@ -256,9 +257,11 @@ class LocalEvaluation:
 
     def _settle(self, cut: BaseException | None) -> None:
         evaluations, evaluation_id = self._store.evaluations, self._evaluation.id
-        if isinstance(cut, BudgetError) and evaluations.counts(evaluation_id).pending:
+        is_read = self._store.rows.dataset_state(evaluation_id).complete
+        if isinstance(cut, BudgetError) and (evaluations.counts(evaluation_id).pending or not is_read):
             # Rows in flight have spent more since the first one was refused.
-            stop = used_up(self._store, self._session.experiment, self._options.config.budget)
+            stop = self._session.quota.stop
+            stop = stop or used_up(self._store, self._session.experiment, self._options.config.budget)
             stop = stop or BudgetStop(EvaluationEnd.BUDGET_USED_UP, cut.message)
             evaluations.set_status(evaluation_id, EvaluationStatus.CANCELLED, stop.message, end_cause=stop.cause)
         elif cut is not None and not isinstance(cut, ChangedError | BudgetError):

@@ -10,6 +10,7 @@ import threading
 from doteval.coordination.claims import has_ended
 from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.heartbeat import Heartbeat
+from doteval.coordination.quota_guard import Quota
 from doteval.core.experiments import Evaluation
 from doteval.core.liveness import BEAT_SECONDS
 from doteval.core.states import WorkerPhase
@@ -32,6 +33,7 @@ class StoreSession:
         )
         self.writer = GroupWriter(self.store, self._worker_id)
         self.loads = LoadRecorder(self.store, self._worker_id)
+        self.quota = Quota()
         self._holding: list[HeldRange] = []
         # Otherwise a heartbeat could overwrite a claim with what was held before it.
         self._reporting = threading.Lock()

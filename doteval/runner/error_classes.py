@@ -57,14 +57,14 @@ _RETRIED_HTTP_STATUSES = frozenset({408, 409, 425, 429})
 
 
 # The error of a group that a retry helps least comes first: it decides about the group.
-_DECIDES = (ErrorClass.EVALUATION, ErrorClass.TIMEOUT, ErrorClass.INFRASTRUCTURE)
+_DECIDES = (ErrorClass.QUOTA, ErrorClass.EVALUATION, ErrorClass.TIMEOUT, ErrorClass.INFRASTRUCTURE)
 
 
 def classify(error: BaseException) -> ErrorClass:
     """The class of an exception that a row raised.
 
-    Connection errors, rate limits and server errors are INFRASTRUCTURE, a row timeout is TIMEOUT, and everything
-    else is EVALUATION. An exception group is INFRASTRUCTURE if all errors in it are.
+    Connection errors, rate limits and server errors are INFRASTRUCTURE, a row timeout is TIMEOUT, an account without
+    money is QUOTA, and everything else is EVALUATION. An exception group is INFRASTRUCTURE if all errors in it are.
 
     >>> classify(ConnectionResetError()).name
     'INFRASTRUCTURE'
@@ -174,6 +174,8 @@ def _certain_class(error: BaseException) -> ErrorClass | None:
     if isinstance(error, RowTimeoutError):
         return ErrorClass.TIMEOUT
     status = _http_status(error) if _is_client_error(error) else None
+    if status == 402 or (status == 429 and _has_no_quota(error)):
+        return ErrorClass.QUOTA
     if status is not None:
         retried = status in _RETRIED_HTTP_STATUSES or status >= 500
         return ErrorClass.INFRASTRUCTURE if retried else ErrorClass.EVALUATION
@@ -248,6 +250,11 @@ def _was_tried_again(error: BaseException) -> bool:
 def _headers(holder: object) -> Mapping[str, str]:
     headers = getattr(holder, "headers", None)
     return headers if isinstance(headers, Mapping) else {}
+
+
+def _has_no_quota(error: BaseException) -> bool:
+    """Whether a rejection says that the account has no money left: OpenAI's code, which openai's errors have."""
+    return "insufficient_quota" in (getattr(error, "code", None), getattr(error, "type", None))
 
 
 def _is_client_error(error: BaseException) -> bool:

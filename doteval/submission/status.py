@@ -10,7 +10,7 @@ from doteval.core.budgets import Spent
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import DEAD_AFTER_SECONDS
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, worker_command_for
-from doteval.core.states import WorkerEnd, WorkerPhase
+from doteval.core.states import EvaluationEnd, WorkerEnd, WorkerPhase
 from doteval.core.wording import counted
 from doteval.store import Store, WorkerState, held_by
 
@@ -151,7 +151,8 @@ def _plan(
         if progress.unpublished:
             plan.append(f"{counted(progress.unpublished, 'row')} will be published as the queue has room")
     elif pending:
-        more = " with a larger budget" if evaluation.stopped_at_budget else ""
+        without_money = evaluation.end_cause is EvaluationEnd.QUOTA_USED_UP
+        more = " with a larger budget" if evaluation.stopped_at_budget and not without_money else ""
         plan.append(f"{counted(pending, 'row')} pending: submit again{more} to go on")
     if evaluation.counts.failed:
         them = "it" if evaluation.counts.failed == 1 else "them"

@@ -1,4 +1,4 @@
-"""Keeps one budget guard for each experiment with a budget whose rows this process runs."""
+"""Keeps one guard of budget and quota for each experiment whose rows this process runs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from doteval.coordination.budget_guard import BudgetGuard, budget_guard_for
-from doteval.core.budgets import Budget
-from doteval.core.experiments import Evaluation
+from doteval.coordination.budget_guard import budget_guard_for
+from doteval.coordination.quota_guard import Quota, QuotaGuard
+from doteval.core.budgets import Budget, BudgetStop
+from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.store import GroupWriter, Store
 from doteval.worker.row_task_errors import EndedError, GiveBackError
 
@@ -17,7 +18,7 @@ _MOST_GUARDS = 100
 
 
 class BudgetGuards:
-    """The budget guards of this process. Evaluations of one experiment with the same budget share a guard.
+    """The guards of this process. Evaluations of one experiment with the same budget share a guard.
 
     read_store: reads from the store, and retries while it is unavailable.
     leaving: set when the process leaves; a guard then waits no longer.
@@ -35,20 +36,18 @@ class BudgetGuards:
         self._writer = writer
         self._read_store = read_store
         self._leaving = leaving
-        self._guards: dict[tuple[int, Budget], BudgetGuard] = {}
+        self._guards: dict[tuple[int, Budget], QuotaGuard] = {}
 
-    def of(self, evaluation: Evaluation) -> BudgetGuard | None:
-        """The guard that admits calls of an evaluation, None if its experiment has no budget."""
+    def of(self, evaluation: Evaluation) -> QuotaGuard:
+        """The guard that admits calls of an evaluation."""
         experiment, budget = evaluation.experiment, evaluation.config.budget
-        if not budget:
-            return None
         known = self._guards.get((experiment.id, budget))
         if known is not None:
             return known
         if len(self._guards) >= _MOST_GUARDS:
             # A guard can be made again at any time.
             self._guards.clear()
-        guard = budget_guard_for(
+        of_budget = budget_guard_for(
             self._store,
             experiment,
             budget,
@@ -58,4 +57,31 @@ class BudgetGuards:
             leaving=self._leaving,
             left=functools.partial(GiveBackError, "leaving"),
         )
+        guard = QuotaGuard(Quota(), of_budget if budget else None, EndedError)
         return self._guards.setdefault((experiment.id, budget), guard)
+
+    def end_without_quota(self, evaluation: Evaluation, guard: QuotaGuard, stop: BudgetStop) -> None:
+        """End the running evaluations of an experiment whose account has no money left, but for complete ones.
+
+        Raises StoreError.
+        """
+        if guard.quota.has_ended:
+            # By another row task, and they may have been submitted again since.
+            return
+        for each in self._store.evaluations.running():
+            if each.experiment.id == evaluation.experiment.id and (each.counts.pending or each.counts.total is None):
+                self._store.evaluations.set_status(
+                    each.id,
+                    EvaluationStatus.CANCELLED,
+                    stop.message,
+                    end_cause=stop.cause,
+                    only_from=EvaluationStatus.RUNNING,
+                )
+        guard.quota.has_ended = True
+
+    def renew(self, evaluation: Evaluation, guard: QuotaGuard) -> QuotaGuard:
+        """The guard of an evaluation that was submitted again after `guard` had ended it: there may be credit now."""
+        key = (evaluation.experiment.id, evaluation.config.budget)
+        if self._guards.get(key) is guard:
+            del self._guards[key]
+        return self.of(evaluation)

@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable
 
 from doteval.broker.messages import RowTask
+from doteval.coordination.quota_guard import Quota, QuotaGuard
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.log_format import IDS
 from doteval.core.metering import Meter, UsageScope, setup_usage_scope
 from doteval.core.results import Outcome, Row, Usage
 from doteval.errors import CodeMismatchError, NotFoundError, StoreError
 from doteval.pytest_runtime.items import EvaluationItem
-from doteval.runner.admission import AdmissionCheck
 from doteval.runner.assignments import Assignment, LoadFailedError, WindingDownError
 from doteval.runner.calls import CallPolicy
 from doteval.runner.scheduler import Scheduler
@@ -117,7 +117,13 @@ class RowTaskRunner:
             raise self._give_back(evaluation, error) from error
         self._charge_set_up(evaluation, item)
         guard = self._budget_guards.of(evaluation)
-        if guard is not None and (refusal := guard.refusal()) is not None:
+        if guard.quota.has_ended:
+            self._recent.pop(evaluation.uid, None)
+            evaluation = self._evaluation(evaluation.uid)
+            if evaluation.status is not EvaluationStatus.RUNNING:
+                return f"dropped: the evaluation is {evaluation.status}"
+            guard = self._budget_guards.renew(evaluation, guard)
+        if (refusal := guard.refusal()) is not None:
             if isinstance(refusal, EndedError):
                 return f"dropped: {refusal}"
             raise refusal
@@ -149,6 +155,8 @@ class RowTaskRunner:
         finally:
             for assignment in assignments:
                 del self._assigned[assignment]
+        if guard.quota.stop is not None:
+            self._budget_guards.end_without_quota(evaluation, guard, guard.quota.stop)
         return self._summary(evaluation, completion, cut)
 
     def _assignment(
@@ -157,7 +165,7 @@ class RowTaskRunner:
         item: EvaluationItem,
         rows: list[Row],
         completion: RowTaskCompletion,
-        guard: AdmissionCheck | None,
+        guard: QuotaGuard,
         *,
         alone: bool,
     ) -> Assignment:
@@ -165,7 +173,7 @@ class RowTaskRunner:
         return Assignment(
             item,
             iter(rows),
-            completion.record,
+            functools.partial(self._record, completion, guard.quota),
             completion.ended,
             note=None if journal is None else functools.partial(journal.note, evaluation.id),
             alone=alone,
@@ -175,6 +183,10 @@ class RowTaskRunner:
             cache=evaluation.config.cache,
             record_lost_usage=self._record_lost_usage,
         )
+
+    def _record(self, completion: RowTaskCompletion, quota: Quota, row: Row, outcome: Outcome) -> None:
+        quota.note(outcome)
+        completion.record(row, outcome)
 
     def _summary(self, evaluation: Evaluation, completion: RowTaskCompletion, cut: BaseException | None) -> str:
         """The counts of a row task that has ended; `cut` is what ended it before its last row.

@@ -128,6 +128,34 @@ def test_sync_rows_and_rows_with_fixtures_stop_at_the_budget(project: Project, s
     assert shown(project)["rows"]["pending"] == ROWS - requests
 
 
+def test_an_account_without_money_ends_the_experiment(project: Project, server: MockOpenAI) -> None:
+    # From row 20 on the server says that the account is empty.
+    broke = ASYNC.replace("[[reply:one", "{'[[status:402]]' * (number > 19 and Path('broke').exists())} [[reply:one")
+    project.write("eval_it.py", broke)
+    project.write("broke", "")
+    for name in ("submit", "pytest"):
+        if name == "submit":
+            done = project.run("submit", "eval_it.py", *LOCAL, "--experiment", name, check=6)
+        else:
+            done = run_pytest(project, "--experiment", name)
+            assert done.returncode == 1
+        (found,) = project.json("show", name)["evaluations"]
+        rows = found["rows"]
+        assert found["status"] == "cancelled"
+        assert found["reason"].startswith("the account of the model API has no money left: APIStatusError: ")
+        # Each row in flight has asked once.
+        assert 1 <= rows["failed"] <= IN_FLIGHT
+        assert rows["pending"] == ROWS - rows["done"] - rows["failed"] >= ROWS - 20 - IN_FLIGHT
+        assert sent(server)[0] == rows["done"] + rows["failed"]
+        assert found["error_classes"] == {"quota": rows["failed"]}
+        assert "the account of the model API has no money left" in done.stdout + done.stderr
+        server.reset()
+    (project.path / "broke").unlink()
+    project.run("submit", "eval_it.py", *LOCAL, "--experiment", "submit")
+    (found,) = project.json("show", "submit")["evaluations"]
+    assert (found["status"], found["rows"]["done"]) == ("completed", ROWS)
+
+
 def test_local_workers_stop_at_the_budget_and_continue_with_a_larger_one(project: Project, server: MockOpenAI) -> None:
     project.write("eval_it.py", ASYNC)
     submit = ("submit", "eval_it.py", "--experiment", "x", *LOCAL)

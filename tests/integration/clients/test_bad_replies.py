@@ -254,3 +254,19 @@ def test_a_rejection_with_status_200_teaches_the_rate_limiter(body: Any, content
         assert target.limited
     finally:
         close_shared()
+
+
+NO_MONEY = {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota"}
+QUOTA = {"error": NO_MONEY}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_quota_that_is_used_up_is_not_tried_again(streamed: bool) -> None:
+    answers = Answers(QUOTA)
+    with pytest.raises(openai.RateLimitError, match="current quota") as raised:
+        call("sync", answers, retries=2, **({"stream": True} if streamed else {}))
+    assert (raised.value.code, answers.requests) == ("insufficient_quota", 1)
+    answers = Answers(stream(chunk("o"), b"data: " + json.dumps(QUOTA).encode()), content_type="text/event-stream")
+    with pytest.raises(openai.RateLimitError) as raised:
+        call("sync", answers, retries=2, stream=True)
+    assert (raised.value.code, raised.value.response.headers["x-should-retry"]) == ("insufficient_quota", "false")

@@ -143,6 +143,28 @@ def test_everything_else_is_an_evaluation_error(error: BaseException) -> None:
     assert classify(error) is EVALUATION
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "expected"),
+    [
+        (402, None, None, ErrorClass.QUOTA),
+        (429, "insufficient_quota", "insufficient_quota", ErrorClass.QUOTA),
+        (429, None, "insufficient_quota", ErrorClass.QUOTA),
+        (429, "rate_limit_exceeded", "tokens", INFRASTRUCTURE),
+        (400, "insufficient_quota", None, EVALUATION),
+    ],
+)
+def test_an_account_without_money_has_its_own_class(
+    status: int, code: str | None, kind: str | None, expected: ErrorClass
+) -> None:
+    response = httpx2.Response(status, json={"error": {"message": "no", "code": code, "type": kind}}, request=REQUEST)
+    error = openai.OpenAI(api_key="any")._make_status_error_from_response(response)
+    assert classify(error) is expected
+    # The other errors of a group do not matter then.
+    assert classify(ExceptionGroup("tasks", [KeyError(), error])) is (
+        ErrorClass.QUOTA if expected is ErrorClass.QUOTA else EVALUATION
+    )
+
+
 def test_a_row_timeout_has_its_own_class() -> None:
     assert classify(RowTimeoutError("x")) is ErrorClass.TIMEOUT
 
