@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -136,7 +136,9 @@ class Summary:
         return [f"{failed:,} of {counted(ran, 'row')} failed ({failed / ran:.1%}): the figures {treated}"]
 
 
-def summarize(columns: Sequence[ScoreColumn], counts: Counts, *, errors_as: ErrorsAs = "false") -> Summary:
+def summarize(
+    columns: Sequence[ScoreColumn], counts: Counts, *, errors_as: ErrorsAs = "false", files: Collection[str] = ()
+) -> Summary:
     """Compute every metric of every score, with its 95% interval where one is defined.
 
     A failed row counts as False for each score, or is left out with `errors_as="excluded"`. Metrics whose
@@ -149,11 +151,13 @@ def summarize(columns: Sequence[ScoreColumn], counts: Counts, *, errors_as: Erro
     other metrics of single samples then have none.
 
     A metric that is not installed, or that raises, does not raise here: its `note` says what happened.
+
+    files: the paths of the files that the evaluation consists of, to tell metrics of one name apart.
     """
-    return Summary(counts, tuple(_score(column, counts, errors_as) for column in columns), errors_as)
+    return Summary(counts, tuple(_score(column, counts, errors_as, files) for column in columns), errors_as)
 
 
-def _score(column: ScoreColumn, counts: Counts, errors_as: ErrorsAs) -> ScoreSummary:
+def _score(column: ScoreColumn, counts: Counts, errors_as: ErrorsAs, files: Collection[str]) -> ScoreSummary:
     done = _Scores(_plain(column.values), column.rows)
     every = done.with_failed(counts.failed, column.failed_rows) if counts.failed and errors_as == "false" else done
     lacking = max(0, counts.done - len(done.values))
@@ -163,7 +167,7 @@ def _score(column: ScoreColumn, counts: Counts, errors_as: ErrorsAs) -> ScoreSum
     )
     metrics = []
     for name in column.metrics:
-        found = _metric(name, done, every, remarks)
+        found = _metric(name, done, every, remarks, files)
         left_out = lacking + counts.failed - found.failed
         metrics.append(replace(found, left_out=left_out))
     return ScoreSummary(column.name, tuple(metrics), len(every.values) - len(done.values))
@@ -211,9 +215,9 @@ class _Scores:
         return self.rows is not None and len(self.by_row) < len(self.values)
 
 
-def _metric(name: str, done: _Scores, every: _Scores, remarks: _Remarks) -> MetricValue:
+def _metric(name: str, done: _Scores, every: _Scores, remarks: _Remarks, files: Collection[str]) -> MetricValue:
     try:
-        metric = resolve(name)
+        metric = resolve(name, files)
     except DotEvalError as error:
         return MetricValue(name, None, len(every.values), note=error.message, known=False)
     all_failed = len(every.values) - len(done.values)

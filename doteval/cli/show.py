@@ -201,8 +201,9 @@ def _read_figures(store: Store, evaluation: Evaluation, errors_as: ErrorsAs) -> 
         from doteval.analysis.summary import summarize
 
         columns = store.results.score_columns(evaluation.id)
-        as_false = summarize(columns, evaluation.counts)
-        wanted = as_false if errors_as == "false" else summarize(columns, evaluation.counts, errors_as=errors_as)
+        counts, files = evaluation.counts, evaluation.spec.fingerprint
+        as_false = summarize(columns, counts, files=files)
+        wanted = as_false if errors_as == "false" else summarize(columns, counts, errors_as=errors_as, files=files)
     return Figures(wanted, as_false, store.attempts.classes(evaluation.id))
 
 

@@ -70,6 +70,9 @@ class MetricFactory(Generic[Parameters]):
         functools.update_wrapper(self, function)
         self.name = name
         self._function = function
+        code = getattr(function, "__code__", None)
+        # The path of the file that defines it, empty if that is not known.
+        self.file: str = "" if code is None else code.co_filename.replace("\\", "/")
 
     def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> NamedMetric:
         made = self._function(*args, **kwargs)

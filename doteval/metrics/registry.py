@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from doteval.core.plugins import Plugins
@@ -15,6 +15,8 @@ plugins = Plugins("doteval.metrics", "metric")
 # The names of the metrics defined in this package. A user's metric of the same name is known as `module.name`.
 _PACKAGE = "doteval.metrics."
 _built_in: set[str] = set()
+# Each metric that files of the user define, by name and module: two evaluation files may have a metric of one name.
+_defined: dict[str, dict[str, MetricFactory[Any]]] = {}
 
 
 def metric(function: Callable[Parameters, Metric | Calculation]) -> MetricFactory[Parameters]:
@@ -43,6 +45,8 @@ def metric(function: Callable[Parameters, Metric | Calculation]) -> MetricFactor
         name = f"{module}.{name}"
     factory = MetricFactory(function, name)
     plugins.register(name, factory)
+    # A module that is loaded again, or a cell of a notebook that runs again, replaces its metric.
+    _defined.setdefault(name, {})[module] = factory
     return factory
 
 
@@ -56,14 +60,17 @@ def available() -> tuple[str, ...]:
     return plugins.names()
 
 
-def resolve(name: str) -> NamedMetric:
+def resolve(name: str, files: Collection[str] = ()) -> NamedMetric:
     """The metric with a stored name.
+
+    files: paths of the files that the evaluation consists of. Where several files of this process define a metric of
+        this name, it is the one that these files define.
 
     >>> resolve("accuracy")([True, True, False, False])
     0.5
 
-    Raises NotFoundError if no metric has this name or its settings have changed, UsageError if the package that
-    announces it cannot be imported.
+    Raises NotFoundError if no metric has this name, if it is not clear which of several it is, or if its settings have
+    changed; UsageError if the package that announces it cannot be imported.
     """
     bare, parenthesis, _ = name.partition("(")
     if bare not in plugins:
@@ -73,6 +80,8 @@ def resolve(name: str) -> NamedMetric:
             "entry point group doteval.metrics.",
         )
     made = plugins.get(bare)
+    if made in _defined.get(bare, {}).values():
+        made = _definition(bare, files)
     if isinstance(made, MetricFactory):
         settings = _settings(name) if parenthesis else {}
         try:
@@ -83,6 +92,20 @@ def resolve(name: str) -> NamedMetric:
     if isinstance(made, NamedMetric):
         return NamedMetric(name, made.calculation)
     return NamedMetric(name, Calculation(made))
+
+
+def _definition(name: str, files: Collection[str]) -> MetricFactory[Any]:
+    """The definition of a metric that the given files contain, or the only one there is."""
+    defined = list(_defined[name].values())
+    if len(defined) > 1:
+        ends = tuple(f"/{path}" for path in files)
+        defined = [each for each in defined if f"/{each.file}".endswith(ends)]
+    if len(defined) != 1:
+        raise NotFoundError(
+            f"metric {name} is defined in several modules: {', '.join(sorted(_defined[name]))}",
+            remedy="Give each a name of its own, or define it in the evaluation file.",
+        )
+    return defined[0]
 
 
 def _settings(name: str) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def test_done_rows_without_the_score_are_left_out_and_counted():
 
 
 @metric
-def longest():
+def longest_text():
     return Calculation(lambda texts: max(map(len, texts)), failed_as_false=False)
 
 
@@ -213,7 +213,7 @@ def share_of_true():
     ("name", "values", "expected"),
     [
         # value, n, failed, left out, without failed, note
-        ("longest", ["a", "abc"], (3, 2, 0, 1, 3, "1 failed row left out")),
+        ("longest_text", ["a", "abc"], (3, 2, 0, 1, 3, "1 failed row left out")),
         ("longest_of_texts_only", ["a", "abc"], (None, 3, 1, 0, 3, "longest_of_texts_only raised TypeError")),
         ("share_of_true", [True, True], (2 / 3, 3, 1, 0, 1.0, None)),
     ],

@@ -318,3 +318,32 @@ def test_importing_doteval_imports_neither_scipy_nor_numpy():
 def test_an_interval_unpacks():
     low, high = Interval(0.1, 0.2, "wilson")
     assert (low, high) == (0.1, 0.2)
+
+
+# Metrics of one name in several files
+
+
+def define(path, module, value):
+    """Define the metric `of_two_files` in a file, as an import would."""
+    code = f"""
+@metric
+def of_two_files(factor=1):
+    return lambda scores: {value} * factor
+"""
+    exec(compile(code, path, "exec"), {"metric": metric, "__name__": module})
+
+
+def test_each_evaluation_has_the_metric_of_its_own_files():
+    define("/home/me/evals/eval_a.py", "eval_a", 1.0)
+    assert resolve("of_two_files", ["evals/other.py"])([]) == 1.0
+    define("/home/me/evals/eval_b.py", "eval_b", 2.0)
+    define("/home/me/evals/helpers.py", "helpers", 4.0)
+    assert resolve("of_two_files", ["evals/eval_a.py", "evals/conftest.py"])([]) == 1.0
+    assert resolve("of_two_files(factor=3)", ["eval_b.py"])([]) == 6.0
+    assert resolve("of_two_files", ["evals/eval_c.py", "evals/helpers.py"])([]) == 4.0
+    # Loading a file again replaces its metric.
+    define("/home/me/evals/eval_a.py", "eval_a", 8.0)
+    assert resolve("of_two_files", ["evals/eval_a.py"])([]) == 8.0
+    for files in ([], ["eval_c.py"], ["eval_a.py", "helpers.py"]):
+        with pytest.raises(NotFoundError, match="several modules: eval_a, eval_b, helpers"):
+            resolve("of_two_files", files)
