@@ -246,7 +246,14 @@ def _steps(totals: UsageTotals, options: ClientOptions, transport_errors: tuple[
 def _transport_errors(http_client: Any) -> tuple[type[Exception], ...]:
     """The errors that the package of an HTTP client raises if there is no reply."""
     package = http_package(http_client)
-    return package.TimeoutException, package.NetworkError, package.RemoteProtocolError, package.ProxyError
+    # A DecodingError is a compressed body that was garbled on its way.
+    return (
+        package.TimeoutException,
+        package.NetworkError,
+        package.RemoteProtocolError,
+        package.ProxyError,
+        package.DecodingError,
+    )
 
 
 class _GivenCookies(DefaultCookiePolicy):

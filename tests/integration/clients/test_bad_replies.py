@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import math
 from collections.abc import Iterator
@@ -29,16 +30,15 @@ CHAT = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "cho
 class Answers:
     """Answers each request with the next of these bodies, and then with the last one again."""
 
-    def __init__(self, *bodies: Any, content_type: str = "application/json") -> None:
+    def __init__(self, *bodies: Any, content_type: str = "application/json", encoding: str = "identity") -> None:
         self.bodies = [body if isinstance(body, bytes) else json.dumps(body).encode() for body in bodies]
-        self.content_type = content_type
+        self.headers = {"content-type": content_type, "content-encoding": encoding}
         self.requests = 0
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
         body = self.bodies[min(self.requests, len(self.bodies) - 1)]
         self.requests += 1
-        stream = _Body(body)
-        return httpx2.Response(200, headers={"content-type": self.content_type}, stream=stream, request=request)
+        return httpx2.Response(200, headers=self.headers, stream=_Body(body), request=request)
 
     async def answer(self, request: httpx2.Request) -> httpx2.Response:
         return self(request)
@@ -186,6 +186,14 @@ def test_a_bad_reply_with_status_200_is_tried_again(kind: str) -> None:
         with pytest.raises(openai.APIStatusError, match=words) as raised:
             call(kind, Answers(body))
         assert raised.value.status_code == status, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_garbled_compressed_reply_is_tried_again(kind: str) -> None:
+    good = gzip.compress(json.dumps(CHAT).encode())
+    answers = Answers(good[:20] + b"garbled" + good[27:], good, encoding="gzip")
+    reply, usage = call(kind, answers, retries=1)
+    assert (reply.choices[0].message.content, tokens(usage)) == ("ok", (5, 2, 2))
 
 
 def test_good_replies_with_empty_errors_stay_as_they_are() -> None:
