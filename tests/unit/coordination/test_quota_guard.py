@@ -11,7 +11,7 @@ from doteval.errors import BudgetError
 
 
 class Budget:
-    """A budget's check, as it was told to answer."""
+    """A check of a budget whose answers are given."""
 
     def __init__(self, refusal: BaseException | None, *, fresh: bool) -> None:
         self._refusal = refusal
