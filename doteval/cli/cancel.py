@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from doteval.cli.options import chosen, evaluation_option, existing_store, storage_option
@@ -18,7 +20,7 @@ def command(name: str, evaluation: str | None, reason: str | None, storage: str 
     """Cancel the running evaluations of the experiment NAME.
 
     Within two seconds, worker processes begin no further rows of it. Rows in flight finish and are stored.
-    The same `doteval submit` continues it later.
+    The same `doteval submit` continues it later, and so does `doteval retry NAME`.
     """
     from doteval.core.experiments import EvaluationStatus
     from doteval.core.states import EvaluationEnd
@@ -43,4 +45,4 @@ def command(name: str, evaluation: str | None, reason: str | None, storage: str 
         pending = sum(store.evaluations.counts(each.id).pending for each in cancelled)
         what = counted(len(cancelled), "evaluation")
         left = counted(pending, "row")
-        say(f"Cancelled {what}; {left} pending. To continue: submit it again")
+        say(f"Cancelled {what}; {left} pending. To continue: doteval retry {shlex.quote(name)}, or submit it again")

@@ -14,7 +14,11 @@ from doteval.cli.streams import say
 @storage_option
 @click.option("--queue", metavar="NAME", help="Queue of the worker.  [default: doteval]")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0), default=600.0, show_default=True, help="Seconds to wait for its end."
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    default=600.0,
+    help="Seconds to wait for its end.  [default: 600]",
 )
 def command(worker: str, broker: str | None, storage: str | None, queue: str | None, timeout: float) -> None:
     """Let the service WORKER finish its rows in flight and leave; other workers get the rest.

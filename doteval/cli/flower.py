@@ -12,8 +12,10 @@ from doteval.cli.streams import say_aside
 @click.command("flower")
 @click.option("--broker", metavar="URL", help="Message broker to show; required here or in the settings.")
 @click.option("--queue", metavar="NAME", help="Queue that row tasks travel on.  [default: doteval]")
-@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=5555, show_default=True, help="Port to listen on.")
+@click.option("--address", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), metavar="PORT", default=5555, show_default=True, help="Port to listen on."
+)
 @click.option(
     "--auth",
     envvar="DOTEVAL_FLOWER_AUTH",
@@ -23,7 +25,9 @@ from doteval.cli.streams import say_aside
 @click.option(
     "--state", type=click.Path(dir_okay=False, path_type=Path), help="File that keeps Flower's state when it ends."
 )
-@click.option("--max-tasks", type=click.IntRange(min=1), help="Number of row tasks to keep.  [default: 10000]")
+@click.option(
+    "--max-tasks", type=click.IntRange(min=1), metavar="N", help="Number of row tasks to keep.  [default: 10000]"
+)
 @click.option("--url-prefix", metavar="PATH", help="Path prefix that a proxy adds.")
 def command(
     broker: str | None,

@@ -14,8 +14,10 @@ from doteval.cli.streams import say_aside
 @storage_option
 @click.option("--broker", metavar="URL", help="Message broker, for the depth of the queue.")
 @click.option("--queue", metavar="NAME", help="Queue to measure besides those of evaluations.  [default: doteval]")
-@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=9540, show_default=True, help="Port to listen on.")
+@click.option("--address", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), metavar="PORT", default=9540, show_default=True, help="Port to listen on."
+)
 def command(storage: str | None, broker: str | None, queue: str | None, address: str, port: int) -> None:
     """Serve the figures of the store to Prometheus, on /metrics, until SIGTERM or Ctrl-C.
 

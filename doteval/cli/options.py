@@ -75,7 +75,7 @@ def _click_option(option: Option) -> Callable[[Command], Command]:
                 flag = click.option(choice.flag, option.name, flag_value=choice.value, default=None, help=text)
                 command = flag(command)
             return command
-        text = f"{option.help}.{default}"
+        text = f"{option.help.removesuffix('...')}{'...' if option.help.endswith('...') else '.'}{default}"
         if isinstance(option.value, FlagValue):
             return click.option(option.flag, option.name, is_flag=True, help=text)(command)
         kind = _click_type(option.value)

@@ -38,7 +38,7 @@ def command(name: str, by: str | None, storage: str | None, as_json: bool) -> No
     For each session fixture: its loads over all worker processes, and what its get_stats() returned. For
     each model: requests, tries, cache hit rate, tokens and cost of the stored results, the latency of
     replies (p50, p95, p99), and the time that rows waited for rate limits. "spent" counts the tokens of
-    everything, repeated work included. For each worker process also its stored results and its loads.
+    everything, repeated work included. --by worker also shows the rows and the loads of each worker process.
     """
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)

@@ -38,15 +38,16 @@ Port = click.IntRange(0, 65535)
     "--log-level",
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
     default="INFO",
-    show_default=True,
-    help="Lowest level that is logged.",
+    help="Lowest level that is logged.  [default: info]",
 )
 @click.option(
     "--log-format",
     type=click.Choice(["auto", "json", "text"]),
     help="How lines are logged; auto is text on a terminal and JSON elsewhere.  [default: auto]",
 )
-@click.option("--address", default="127.0.0.1", show_default=True, help="Address of the two ports below.")
+@click.option(
+    "--address", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address of the two ports below."
+)
 @click.option("--health-port", type=Port, metavar="PORT", help="Serve /health and /ready there.")
 @click.option("--metrics-port", type=Port, metavar="PORT", help="Serve /metrics to Prometheus there.")
 @click.option(

@@ -173,7 +173,8 @@ def test_cancel_starts_no_further_rows_and_another_command_continues(
             done = project.run("cancel", "x", "--reason", "too expensive")
             cancelled_at = time.time()
             assert submitter.wait(20) == 0
-        assert re.fullmatch(r"Cancelled 1 evaluation; \d+ rows pending. To continue: submit it again\n", done.stdout)
+        how = "doteval retry x, or submit it again"
+        assert re.fullmatch(rf"Cancelled 1 evaluation; \d+ rows pending. To continue: {how}\n", done.stdout)
         # A worker process notices within two heartbeats. Waiting for rows in flight alone is not enough: there are none
         # between two rows.
         wait_until(lambda: time.time() > cancelled_at + 2.5, what="two heartbeats")

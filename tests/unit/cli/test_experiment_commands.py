@@ -158,6 +158,16 @@ def test_delete(doteval_: CommandLine, results: str) -> None:
     assert doteval_("show", "alpha", "--storage", results).code == 2
 
 
+def test_delete_that_nobody_can_confirm(doteval_: CommandLine, monkeypatch: pytest.MonkeyPatch, results: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    ran = doteval_("delete", "alpha", "--storage", results)
+    assert ran.code == 2
+    assert "nothing was deleted" in ran.err
+    assert "--yes" in ran.err
+    with Store.open(results) as store:
+        assert len(store.experiments.overviews()) == 1
+
+
 @pytest.mark.parametrize(("answer", "left"), [("n\n", True), ("\n", True), ("y\n", False)])
 def test_delete_asks(
     doteval_: CommandLine, monkeypatch: pytest.MonkeyPatch, results: str, answer: str, left: bool
