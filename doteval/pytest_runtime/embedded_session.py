@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
+import itertools
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +13,12 @@ from typing import Any
 
 import pytest
 
+from doteval.core.error_leaves import in_one_line
 from doteval.errors import EvaluationFileError
 from doteval.pytest_runtime.items import EvaluationItem
+
+# The packages that call hooks, and do not implement any that a user could leave out.
+_PYTEST = ("pluggy", "pytest", "_pytest")
 
 
 @dataclass(frozen=True)
@@ -58,10 +65,23 @@ def with_collected(
         arguments += ["-k", keyword]
     if root is not None:
         arguments.append(f"--rootdir={root}")
-    code = pytest.main(arguments, plugins=[embedded, *plugins])
+    code: int | pytest.ExitCode = pytest.ExitCode.INTERNAL_ERROR
+    try:
+        code = pytest.main(arguments, plugins=[embedded, *plugins])
+    except Exception as error:
+        # Plugins may raise before pytest is there to report it.
+        if embedded.called:
+            raise
+        embedded.start_error = embedded.start_error or error
     if embedded.raised is not None:
         raise embedded.raised
     if not embedded.called:
+        if embedded.start_error is not None:
+            raise EvaluationFileError(
+                f"{_whose(embedded.start_error)} raised while pytest started: {in_one_line(embedded.start_error)}",
+                remedy="Correct it, or leave the plugin out with addopts = -p no:NAME; `pytest --collect-only` shows "
+                "the whole traceback.",
+            ) from embedded.start_error
         raise EvaluationFileError(
             f"pytest could not collect {' '.join(paths)} (exit code {int(code)})",
             remedy=embedded.output() or "Run pytest --collect-only on it to see why.",
@@ -83,6 +103,8 @@ class EmbeddedPytest:
         self._terminal = io.StringIO()
         self.raised: BaseException | None = None
         self.called = False
+        # What a plugin raised before anything was collected.
+        self.start_error: BaseException | None = None
 
     def output(self) -> str:
         """The last lines that pytest has printed."""
@@ -117,6 +139,11 @@ class EmbeddedPytest:
         # pytest.exit comes here too, with an exception of its own.
         if self.raised is None and type(excinfo.value) is KeyboardInterrupt:
             self.raised = excinfo.value
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
+        """Keep an error of the start, which pytest then does not print."""
+        self.start_error = self.start_error or excinfo.value
+        return not self.called
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -158,3 +185,22 @@ def _reason(report: pytest.CollectReport) -> str:
     """The end of the traceback: the file and line, and what went wrong there."""
     lines = [line for line in report.longreprtext.splitlines() if line.strip()]
     return "\n".join(f"  {line}" for line in lines[-12:])
+
+
+def _whose(error: BaseException) -> str:
+    """The plugin or conftest.py that raised an error in a hook, or else the code that did, with its line."""
+    frames = [
+        (frame.f_globals.get("__name__", ""), frame, line) for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    called = [
+        place
+        for caller, place in itertools.pairwise(frames)
+        if caller[0].startswith("pluggy.") and place[0].partition(".")[0] not in _PYTEST
+    ]
+    module, frame, line = (called or frames)[-1]
+    where = f"{frame.f_code.co_filename}:{line}"
+    if Path(frame.f_code.co_filename).name == "conftest.py":
+        return where
+    root = module.partition(".")[0]
+    distribution = importlib.metadata.packages_distributions().get(root, [root])[0]
+    return f"the plugin {distribution} ({where})"

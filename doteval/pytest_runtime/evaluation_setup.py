@@ -13,6 +13,7 @@ from typing import Any
 from doteval.pytest_runtime import pytest_internals as internals
 from doteval.pytest_runtime.items import EvaluationItem
 from doteval.pytest_runtime.row_context import RowContext
+from doteval.pytest_runtime.run_protocol import RunProtocol
 from doteval.runner.assignments import LoadFailedError, PreparedCall
 from doteval.runner.error_classes import ends_command
 
@@ -26,6 +27,8 @@ class EvaluationSetup:
         self.item: EvaluationItem | None = None
         # The evaluation that was set up last: `item`, or one whose set-up failed half-way.
         self._last: EvaluationItem | None = None
+        # Its run protocol, None if pytest itself has set it up.
+        self._protocol: RunProtocol | None = None
         self._lock = threading.RLock()
         self._free: list[RowContext] = []
         self._shared: PreparedCall | None = None
@@ -53,9 +56,9 @@ class EvaluationSetup:
             if ends_command(error):
                 raise
             logger.exception("a fixture that is no longer needed could not be torn down")
-        self._last = item
+        self._last, self._protocol = item, RunProtocol(item)
         try:
-            item.ihook.pytest_runtest_setup(item=item)
+            self._protocol.set_up()
         except BaseException as error:
             # The item stays set up in part; the next `enter` or `close` tears it down.
             if ends_command(error):
@@ -84,9 +87,12 @@ class EvaluationSetup:
 
     def _leave(self, following: EvaluationItem | None) -> None:
         last, self._last = self._last, None
+        protocol, self._protocol = self._protocol, None
         self.item = None
         self._free, self._shared = [], None
-        if last is not None:
+        if protocol is not None:
+            protocol.tear_down(following)
+        elif last is not None:
             last.ihook.pytest_runtest_teardown(item=last, nextitem=following)
 
 

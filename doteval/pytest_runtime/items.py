@@ -54,6 +54,11 @@ class EvaluationItem(pytest.Function):
     evaluate: Callable[[EvaluationItem], None] | None = None
     loading = False
 
+    def _keep_obj(self, value: object) -> None:
+        """Keep the author's function: plugins such as pytest-run-parallel put one in its place that returns nothing."""
+
+    obj = pytest.Function.obj.setter(_keep_obj)  # type: ignore[attr-defined] # a property
+
     # Read several times a row, and pytest looks the function up each time.
     @functools.cached_property
     def spec(self) -> ForEachSpec:

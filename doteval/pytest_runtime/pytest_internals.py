@@ -46,6 +46,7 @@ __all__ = [
     "set_up_session",
     "skipped",
     "start_log_capture",
+    "tear_down_silently",
     "teardown_under_way",
     "use_row_setup_state",
 ]
@@ -119,6 +120,11 @@ def set_up_session(session: pytest.Session) -> None:
     state = session._setupstate
     if not state.stack:
         state.setup(session)  # type: ignore[arg-type]
+
+
+def tear_down_silently(item: pytest.Item, following: pytest.Item | None) -> None:
+    """Tear down what the following item does not share, without the hooks of a teardown."""
+    item.session._setupstate.teardown_exact(following)
 
 
 def generate_functions(collector: pytest.Module | pytest.Class, name: str, obj: object) -> Iterator[pytest.Function]:

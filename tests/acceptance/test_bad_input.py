@@ -164,3 +164,22 @@ def test_invalid_options(project: Project, arguments: tuple[str, ...], word: str
     assert done.returncode in (2, 4)
     assert word in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("hook", "place"),
+    [
+        ("pytest_configure(config)", "the plugin broken_plugin ("),
+        ("pytest_addoption(parser)", "the plugin broken_plugin ("),
+        ("pytest_sessionstart(session)", "conftest.py:2"),
+    ],
+)
+def test_a_plugin_that_raises_while_pytest_starts(project: Project, hook: str, place: str) -> None:
+    name = "conftest.py" if "conftest" in place else "broken_plugin.py"
+    # Without the line that lets it log events.
+    (project.path / name).write_text(f"def {hook}:\n    raise LookupError('no licence found')\n")
+    if name != "conftest.py":
+        (project.path / "pytest.ini").write_text("[pytest]\naddopts = -p broken_plugin\n")
+        project.environment["PYTHONPATH"] = str(project.path)
+    project.write("eval_it.py", GOOD)
+    refused(project, 2, place, "raised while pytest started: LookupError: no licence found", "-p no:NAME")

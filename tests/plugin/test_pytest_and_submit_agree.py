@@ -14,7 +14,30 @@ from tests.plugin.conftest import Evaluate
 from tests.support.commands import Commands
 
 CONFTEST = """
+import functools
 import pytest
+
+# As plugins do: pytest-json-report prepares an item in a hook for what it does in the next, and pytest-run-parallel
+# puts a function that returns nothing in place of the item's own.
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    item.prepared = {}
+    yield
+    del item.prepared
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_setup(item):
+    item.prepared["setup"] = {}
+    yield
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_teardown(item):
+    item.prepared["teardown"] = {}
+    yield
+
+def pytest_itemcollected(item):
+    item.obj = functools.wraps(item.obj)(lambda **arguments: None)
 
 @pytest.fixture(scope="session")
 def model(request):
@@ -131,7 +154,7 @@ def eval_file(text):
     return Score("ok", text in "xyz", ["accuracy"])
 """,
     "eval_main_thread.py": """
-import asyncio, os, signal, threading
+import asyncio, os, signal, threading, warnings
 from doteval import Score, foreach
 
 rows = [(i,) for i in range(3)]
@@ -168,6 +191,12 @@ def eval_alarm_in_threads(i):
 @foreach("i", rows)
 async def eval_alarm_async(i):
     return Score("ok", alarm() == "too slow", ["accuracy"])
+
+@foreach("i", rows)
+def eval_warns(i):
+    if i == 1:
+        warnings.warn("careful")
+    return Score("ok", True, ["accuracy"])
 
 @foreach("i", rows)
 def eval_forks(i):
@@ -208,9 +237,9 @@ def test_plain_pytest_and_submit_store_the_same(
     folder = pytester.mkdir("evals")
     for name, text in {**CORPUS, "conftest.py": CONFTEST, "rows.csv": "text\nx\ny\nz\n"}.items():
         (folder / name).write_text(text)
-    pytester.makeini("[pytest]\n")
+    pytester.makeini("[pytest]\nfilterwarnings = error::UserWarning\n")
     here = run_pytest("evals", "--experiment", "here")
-    assert here.parseoutcomes() == {"passed": 23, "skipped": 1}
+    assert here.parseoutcomes() == {"passed": 24, "skipped": 1}
     submitted = commands.run(
         "doteval",
         ["submit", "evals", "--experiment", "there", "--workers", "2"],
@@ -240,6 +269,7 @@ def test_plain_pytest_and_submit_store_the_same(
 
     assert of_main_thread("eval_alarm") == [True] * 3
     assert of_main_thread("eval_loop") == of_main_thread("eval_loop_in_threads") == [0, 1, 2]
+    assert of_main_thread("eval_warns") == [True, "careful", True]
     assert of_main_thread("eval_forks") == [15] * 3
     for name in ("eval_alarm_in_threads", "eval_alarm_async"):
         assert all("concurrency=1" in message for message in of_main_thread(name))
