@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import time
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from doteval.core import clocks
 from doteval.core.broker_url import Broker
 from doteval.core.client_config import DEFAULT_CACHE_PATH, CacheMode, ClientConfig
 from doteval.core.log_format import LogFormat
@@ -151,7 +151,7 @@ class Settings(BaseSettings):
     def _now_of_cache(self, *, in_redis: bool) -> float:
         """The current time of the clock that dates replies: that of Redis, since worker processes run anywhere."""
         if self.broker is None or not in_redis:
-            return time.time()
+            return clocks.now()
         # Imported here, since other commands need not wait for it.
         from doteval.clients.redis_connection import redis_time
 
@@ -159,7 +159,7 @@ class Settings(BaseSettings):
             return redis_time(self.broker)
         except ResourceError:
             # The first user of the broker reports that, or waits for it.
-            return time.time()
+            return clocks.now()
 
 
 def load_settings(**options: Any) -> Settings:

@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +27,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from doteval.core import clocks
 from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError
 
@@ -226,7 +226,7 @@ class EmbeddedRedis:
         return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=timeout, retry=Retry(NoBackoff(), 0))
 
     def _wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + self._start_timeout
+        deadline = clocks.monotonic() + self._start_timeout
         with self._client(timeout=self._start_timeout) as client:
             while True:
                 try:
@@ -235,7 +235,7 @@ class EmbeddedRedis:
                     # If the server dies, this ends at once.
                     if self._has_ended(within=0.005):
                         raise BrokerError(f"the embedded Redis ended while starting{self._log_end()}") from error
-                    if time.monotonic() > deadline:
+                    if clocks.monotonic() > deadline:
                         raise BrokerError(
                             f"the embedded Redis did not answer within {self._start_timeout:g} s{self._log_end()}"
                         ) from error

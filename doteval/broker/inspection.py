@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from doteval.broker.celery_app import celery_app
+from doteval.core import clocks
 from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError
 
@@ -38,9 +38,9 @@ def inspect_redis(broker: Broker, queue: str) -> RedisFacts | None:
     connection: Any = celery_app(broker, queue).connection_for_read()
     try:
         client = connection.default_channel.client
-        before = time.time()
+        before = clocks.now()
         seconds, microseconds = client.time()
-        offset = seconds + microseconds / 1e6 - (before + time.time()) / 2
+        offset = seconds + microseconds / 1e6 - (before + clocks.now()) / 2
         return RedisFacts(offset, _setting(client, "maxmemory-policy"), _setting(client, "appendonly"))
     except (redis.RedisError, OperationalError, OSError) as error:
         raise BrokerError(f"the broker {broker} cannot be asked: {type(error).__name__}") from error

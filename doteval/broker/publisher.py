@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from kombu.exceptions import ChannelError, OperationalError
 from doteval.broker.celery_app import VISIBILITY_TIMEOUT, celery_app, declared_queues
 from doteval.broker.fair_queues import FAIR_QUEUES, fair_queue_name
 from doteval.broker.messages import TASK_NAME, RowTask
+from doteval.core import clocks
 from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError
 
@@ -130,7 +130,7 @@ class Publisher:
                 channel = self._opened()
                 # kombu keeps the time of each delivery here, and restores messages older than the visibility
                 # timeout. XX: a message that was acknowledged meanwhile must not come back.
-                channel.client.zadd(channel.unacked_index_key, dict.fromkeys(leases, time.time()), xx=True)
+                channel.client.zadd(channel.unacked_index_key, dict.fromkeys(leases, clocks.now()), xx=True)
             except (OperationalError, OSError, *connection.connection_errors) as error:
                 raise self._lost(error) from error
 

@@ -6,7 +6,6 @@ import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +18,7 @@ from doteval.cli.options import (
     json_option,
     storage_option,
 )
+from doteval.core import clocks
 from doteval.core.liveness import DISPATCH_SECONDS
 from doteval.core.tables import Table
 from doteval.core.wording import duration
@@ -250,4 +250,5 @@ def _document(
 
 def _seconds(evaluation: Evaluation) -> float:
     """Return the seconds from the start of the evaluation to its end, or to now."""
-    return ((evaluation.finished_at or datetime.now(UTC)) - evaluation.created_at).total_seconds()
+    # Two machines may have set these; their clocks need not agree.
+    return max(0.0, ((evaluation.finished_at or clocks.utc_now()) - evaluation.created_at).total_seconds())

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
@@ -28,7 +27,7 @@ from doteval.clients.bad_replies import (
 )
 from doteval.clients.steps import ApiCall, Response, Step
 from doteval.clients.streams import ServerSentEvent, StreamObserver, is_done
-from doteval.core import lenient_json
+from doteval.core import clocks, lenient_json
 from doteval.core.histogram import NO_LATENCY, Latency
 from doteval.core.metering import Meter
 from doteval.core.prices import PriceTable
@@ -135,7 +134,7 @@ class _TryRecorder:
         sdk_retries = call.request.headers.get("x-stainless-retry-count", "0")
         self._is_first = sdk_retries == "0" and call.try_number == 1
         self._reported = Usage(self._model)
-        self._began = self._since = time.perf_counter()
+        self._began = self._since = clocks.perf_counter()
 
     @property
     def reported_tokens(self) -> int:
@@ -184,10 +183,10 @@ class _TryRecorder:
         return Usage(self._model, requests=int(self._is_first), attempts=1)
 
     def _latency(self) -> Latency:
-        return Latency.of(time.perf_counter() - self._began)
+        return Latency.of(clocks.perf_counter() - self._began)
 
     def _add(self, counted: Usage, reported: dict[str, Any] | None = None, latency: Latency = NO_LATENCY) -> None:
-        now = time.perf_counter()
+        now = clocks.perf_counter()
         tokens = self._reported if reported is None else self._tokens(reported)
         self._totals.add(
             Usage(

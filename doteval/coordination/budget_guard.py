@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable
 
+from doteval.core import clocks
 from doteval.core.budgets import Budget, BudgetStop, Spent
 from doteval.core.experiments import Experiment
 from doteval.store import GroupWriter, Store
@@ -83,7 +83,7 @@ class BudgetGuard:
         *,
         leaving: threading.Event | None = None,
         left: Callable[[], BaseException] = InterruptedError,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
         self._budget = budget
         self._spent = spent

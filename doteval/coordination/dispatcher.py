@@ -8,7 +8,6 @@ rounds as well, so that a process notices when another one has just begun a roun
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,6 +18,7 @@ from doteval.concurrency import ASYNC_CONCURRENCY
 from doteval.coordination.budget_guard import used_up
 from doteval.coordination.lost_rows import LostRows, have_reported, without_held
 from doteval.coordination.task_sizing import TaskSize, most_unknown, tapered, task_size
+from doteval.core import clocks
 from doteval.core.budgets import BudgetStop
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.states import EvaluationEnd, LoadFailureKind, WorkerPhase
@@ -86,7 +86,7 @@ class Dispatcher:
         publisher: TaskQueue,
         options: DispatchOptions | None = None,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
         self._store = store
         self._publisher = publisher

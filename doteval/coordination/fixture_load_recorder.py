@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 
+from doteval.core import clocks
 from doteval.core.metering import sum_by_model
 from doteval.core.results import Usage
 from doteval.core.states import LoadFailureKind
@@ -44,11 +44,11 @@ class LoadRecorder:
 
     def unloading(self, load: Load) -> None:
         load_id, _ = self._loaded.pop(id(load))
-        start = time.perf_counter()
+        start = clocks.perf_counter()
         try:
-            self._store.loads.end(load_id, load.stats(), time.perf_counter() - start)
+            self._store.loads.end(load_id, load.stats(), clocks.perf_counter() - start)
         except UnstorableValueError as error:
-            self._store.loads.end(load_id, _unstorable(error), time.perf_counter() - start)
+            self._store.loads.end(load_id, _unstorable(error), clocks.perf_counter() - start)
 
     def used(self, definition: object, evaluation: EvaluationItem | None, usage: tuple[Usage, ...]) -> None:  # noqa: ARG002
         with self._lock:

@@ -6,9 +6,9 @@ import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 
+from doteval.core import clocks
 from doteval.core.liveness import is_orphaned
 from doteval.errors import DotEvalError
 
@@ -29,7 +29,7 @@ class Heartbeat:
 
     def __init__(self, duties: Sequence[tuple[float, Callable[[], None]]], *, parent: int | None = None) -> None:
         self._duties = duties
-        self._due = [time.monotonic() + interval for interval, _ in duties]
+        self._due = [clocks.monotonic() + interval for interval, _ in duties]
         self._parent = parent
         self._outage = ""
         self._lock = threading.Lock()
@@ -44,7 +44,7 @@ class Heartbeat:
         """Do one of the duties within a tenth of a second, however long its interval is."""
         number = [each for _, each in self._duties].index(action)
         with self._lock:
-            self._due[number] = min(self._due[number], time.monotonic() + _SOON_SECONDS)
+            self._due[number] = min(self._due[number], clocks.monotonic() + _SOON_SECONDS)
         self._wake.set()
 
     def stop(self) -> None:
@@ -57,25 +57,25 @@ class Heartbeat:
         while not self._stopping:
             for number, (interval, action) in enumerate(self._duties):
                 if self._is_due(number, interval):
-                    began = time.monotonic()
+                    began = clocks.monotonic()
                     self._attempt(action)
-                    if time.monotonic() - began >= interval:
+                    if clocks.monotonic() - began >= interval:
                         # No burst after a duty that took long.
-                        self._due[number] = time.monotonic() + interval
+                        self._due[number] = clocks.monotonic() + interval
             if is_orphaned(self._parent):
                 logger.warning("the service that started this worker process is gone; leaving")
                 self._parent = None
                 os.kill(os.getpid(), signal.SIGTERM)
-            self._wake.wait(max(0.0, min(self._due) - time.monotonic()))
+            self._wake.wait(max(0.0, min(self._due) - clocks.monotonic()))
             self._wake.clear()
 
     def _is_due(self, number: int, interval: float) -> bool:
         """Whether a duty is to be done now; if so, it is due again after its interval."""
         with self._lock:
-            if time.monotonic() < self._due[number]:
+            if clocks.monotonic() < self._due[number]:
                 return False
             # Set before the duty is done, so that a request in the meantime means once more.
-            self._due[number] = time.monotonic() + interval
+            self._due[number] = clocks.monotonic() + interval
             return True
 
     def _attempt(self, action: Callable[[], None]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from doteval.core import clocks
 from doteval.core.experiments import Evaluation
 from doteval.core.json_codec import content_key, encode_columns
 from doteval.core.plugins import did_you_mean
@@ -141,16 +141,16 @@ class _AbsentColumns:
 def _chunks(records: Iterator[Any], evaluation: Evaluation, absent: _AbsentColumns) -> Iterator[list[Row]]:
     rows: list[Row] = []
     characters = 0
-    due = time.monotonic() + _CHUNK_SECONDS
+    due = clocks.monotonic() + _CHUNK_SECONDS
     for index, record in enumerate(records):
         absent.see(record)
         row = _row(index, record, evaluation)
         rows.append(row)
         characters += len(row.encoded or "")
-        if len(rows) >= _CHUNK_ROWS or characters >= _CHUNK_CHARACTERS or time.monotonic() >= due:
+        if len(rows) >= _CHUNK_ROWS or characters >= _CHUNK_CHARACTERS or clocks.monotonic() >= due:
             yield rows
             rows, characters = [], 0
-            due = time.monotonic() + _CHUNK_SECONDS
+            due = clocks.monotonic() + _CHUNK_SECONDS
     if rows:
         yield rows
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 
+from doteval.core import clocks
 from doteval.core.budgets import BudgetStop
 from doteval.core.run_config import RunConfig
 from doteval.core.states import EvaluationEnd
@@ -140,5 +141,5 @@ def private_queue(name: str, private: str | None) -> str:
 
 def ephemeral_name(now: datetime | None = None) -> str:
     """A name for an experiment that the user did not name: ``YYYYMMDD_HHMMSS_xxxxxxxx``."""
-    moment = now or datetime.now(UTC).astimezone()
+    moment = now or clocks.utc_now().astimezone()
     return f"{moment:%Y%m%d_%H%M%S}_{secrets.token_hex(4)}"

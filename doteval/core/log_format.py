@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from doteval.core import clocks
 from doteval.core.wording import plain, plain_json
 from doteval.errors import DotEvalError
 
@@ -47,7 +48,7 @@ def handler(log_format: LogFormat) -> logging.Handler:
 
 def line(event: str, *, level: str = "info", ids: Mapping[str, Any] | None = None, logger: str = "doteval") -> str:
     """One event as a JSON line, without the newline."""
-    return _line(datetime.now(UTC), level, logger, event, dict(ids or {}))
+    return _line(clocks.utc_now(), level, logger, event, dict(ids or {}))
 
 
 class TextLines(logging.Formatter):

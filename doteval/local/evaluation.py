@@ -6,7 +6,6 @@ import contextlib
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from doteval.coordination.claims import wait_for_claim
 from doteval.coordination.ended_evaluations import store_missing_summaries, summary_of
 from doteval.coordination.ingest import ingest_dataset
 from doteval.coordination.quota_guard import QuotaGuard
+from doteval.core import clocks
 from doteval.core.budgets import BudgetStop
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.metering import UsageScope
@@ -130,7 +130,7 @@ class LocalEvaluation:
             self._session.release()
 
     def _run(self, base: Path) -> LocalReport:
-        start = time.perf_counter()
+        start = clocks.perf_counter()
         spec = self._runnable.spec
         dataset = open_dataset(spec.dataset, columns=spec.columns, base=base)
         progress = self._progress(dataset)
@@ -168,7 +168,7 @@ class LocalEvaluation:
             self._store,
             self._evaluation,
             resumed=self._resumed,
-            seconds=time.perf_counter() - start,
+            seconds=clocks.perf_counter() - start,
             stopped=stopped,
         )
 

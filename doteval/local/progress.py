@@ -10,13 +10,13 @@ import os
 import shutil
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from typing import TextIO
 
 import pytest
 
+from doteval.core import clocks
 from doteval.core.results import Outcome, RowStatus
 from doteval.core.tables import columns_of
 from doteval.core.wording import counted, plain
@@ -90,7 +90,7 @@ class ProgressLine:
     """
 
     def __init__(
-        self, screen: Screen, name: str, total: int | None, *, clock: Callable[[], float] = time.monotonic
+        self, screen: Screen, name: str, total: int | None, *, clock: Callable[[], float] = clocks.monotonic
     ) -> None:
         self._screen = screen
         self._name = plain(name)

@@ -6,15 +6,14 @@ the same. Only evaluations that run, or ended within `recent` seconds, are inclu
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Protocol
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from doteval.core import clocks
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.errors import BrokerError
@@ -49,7 +48,7 @@ class StoreFigures(Collector):
         *,
         queues: Sequence[str] = (DEFAULT_QUEUE,),
         recent: float = 3600.0,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -102,7 +101,7 @@ class StoreFigures(Collector):
             for evaluation in evaluations
             if evaluation.status is EvaluationStatus.RUNNING and evaluation.counts.pending
         ]
-        age.add_metric([], max(0.0, (datetime.now(UTC) - min(begun)).total_seconds()) if begun else 0.0)
+        age.add_metric([], max(0.0, (clocks.utc_now() - min(begun)).total_seconds()) if begun else 0.0)
         yield from (rows, running, age)
 
     def _errors(self, evaluations: list[Evaluation]) -> Metric:

@@ -8,10 +8,10 @@ import importlib
 import itertools
 import os
 import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
+from doteval.core import clocks
 from doteval.core.error_leaves import in_one_line
 from doteval.core.histogram import Latency
 from doteval.core.metering import current_meter
@@ -40,11 +40,11 @@ class PipelineModel:
 
     def __call__(self, inputs: Any, **parameters: Any) -> Any:
         """Run the pipeline on `inputs`, which is a text or a list of texts for one batch."""
-        asked = time.perf_counter()
+        asked = clocks.perf_counter()
         with self._lock:
-            start = time.perf_counter()
+            start = clocks.perf_counter()
             result = self.pipeline(inputs, **parameters)
-            seconds = time.perf_counter() - start
+            seconds = clocks.perf_counter() - start
             self._calls += 1
             self._seconds += seconds
         meter = current_meter()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Callable
 from types import FrameType
 
+from doteval.core import clocks
 from doteval.pytest_runtime import pytest_internals as internals
 
 
@@ -21,7 +21,9 @@ class FixtureWatchdog:
     `limit`: seconds that the teardown of one fixture may take. `clock`: monotonic seconds.
     """
 
-    def __init__(self, thread: threading.Thread, limit: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, thread: threading.Thread, limit: float, *, clock: Callable[[], float] = clocks.monotonic
+    ) -> None:
         self._thread = thread
         self._limit = limit
         self._clock = clock

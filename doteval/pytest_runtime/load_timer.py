@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pytest
 
+from doteval.core import clocks
 from doteval.core.error_leaves import in_one_line
 from doteval.core.metering import current_meter, metering
 from doteval.core.results import Usage
@@ -78,7 +78,7 @@ class LoadTimer:
     def _watched(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Generator[None, Any, Any]:
         if request.scope != "session" or (not fixturedef.baseid and _is_of_pytest(fixturedef)):
             return (yield)
-        start = time.perf_counter()
+        start = clocks.perf_counter()
         evaluation = _evaluation_of(request)
         try:
             value = yield
@@ -88,14 +88,14 @@ class LoadTimer:
                 Load(
                     fixturedef.argname,
                     fixturedef.baseid,
-                    time.perf_counter() - start,
+                    clocks.perf_counter() - start,
                     evaluation,
                     error=f"{description.type}: {description.message}",
                     skipped=is_skip(error),
                 )
             )
             raise
-        load = Load(fixturedef.argname, fixturedef.baseid, time.perf_counter() - start, evaluation, value)
+        load = Load(fixturedef.argname, fixturedef.baseid, clocks.perf_counter() - start, evaluation, value)
         self._observer.loaded(load)
         # Finalizers are called last first, so this one sees the value before its teardown.
         request.addfinalizer(lambda: self._observer.unloading(load))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from doteval.core import clocks
 from doteval.core.metering import sum_by_model
 from doteval.core.results import Outcome, Result, RowError, RowStatus, Score, Usage
 from doteval.core.wording import counted
@@ -63,7 +63,7 @@ async def call_batch_async(
 
 def failed_before_call(error: BaseException, where: str) -> Outcome:
     """The outcome of a row that was not called because of an error; `where` the error happened."""
-    return _failed(error, Performed(time.time(), 0.0), prefix=f"{where}: ")
+    return _failed(error, Performed(clocks.now(), 0.0), prefix=f"{where}: ")
 
 
 def with_teardown_errors(outcome: Outcome, errors: list[BaseException]) -> Outcome:

@@ -6,11 +6,11 @@ A window belongs to the thread that begins the calls, which asks it before each 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Protocol
 
 from doteval.concurrency import ASYNC_CONCURRENCY, Adaptive, Batch, SlidingWindow, as_strategy
+from doteval.core import clocks
 
 
 class Window(Protocol):
@@ -73,7 +73,7 @@ class AdaptiveRowWindow:
     The parameters are those of `doteval.concurrency.Adaptive`.
     """
 
-    def __init__(self, strategy: Adaptive, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, strategy: Adaptive, *, clock: Callable[[], float] = clocks.monotonic) -> None:
         self._strategy = strategy
         self._clock = clock
         self.size = strategy.initial_concurrency

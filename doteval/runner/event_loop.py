@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
+from doteval.core import clocks
 from doteval.runner.timeouts import Expired
 
 Value = TypeVar("Value")
@@ -26,6 +27,8 @@ class LoopThread:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        # A row that stops the clocks must not stop the waits of the other rows.
+        self.loop.time = clocks.monotonic  # type: ignore[method-assign]
         self._thread = threading.Thread(target=self._serve, name="doteval-loop", daemon=True)
         self._started = False
         self._closing = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import tenacity
 from tenacity.asyncio.retry import async_retry_base
 
+from doteval.core import clocks
 from doteval.core.fast_dataclass import row_value
 from doteval.core.metering import metering
 from doteval.core.results import Usage
@@ -76,7 +76,7 @@ class Performed:
 
 def perform(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Performed:
     """Call a sync function. Raises only KeyboardInterrupt and pytest.exit, on the main thread."""
-    started_at, start = time.time(), time.perf_counter()
+    started_at, start = clocks.now(), clocks.perf_counter()
     returned, raised = None, None
     with metering() as meter:
         try:
@@ -89,12 +89,12 @@ def perform(function: Callable[..., Any], arguments: Mapping[str, Any], policy: 
             if ends_command(error):
                 raise
             raised = error
-    return Performed(started_at, time.perf_counter() - start, returned, raised, meter.reading())
+    return Performed(started_at, clocks.perf_counter() - start, returned, raised, meter.reading())
 
 
 async def perform_async(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Performed:
     """Call an async function. Raises only CancelledError, if the task that runs it is cancelled."""
-    started_at, start = time.time(), time.perf_counter()
+    started_at, start = clocks.now(), clocks.perf_counter()
     returned, raised = None, None
     with metering() as meter:
         try:
@@ -103,7 +103,7 @@ async def perform_async(function: Callable[..., Any], arguments: Mapping[str, An
             if _is_cancelled(error):
                 raise
             raised = error
-    return Performed(started_at, time.perf_counter() - start, returned, raised, meter.reading())
+    return Performed(started_at, clocks.perf_counter() - start, returned, raised, meter.reading())
 
 
 def _tried(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Any:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import functools
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
 from doteval.concurrency import Adaptive
+from doteval.core import clocks
 from doteval.core.metering import Meter, metering, setup_usage_scope
 from doteval.errors import UsageError
 from doteval.runner.admission import Admission
@@ -179,7 +179,7 @@ class Scheduler:
         item = assignment.item
         # Even if the set-up fails, the last evaluation is no longer set up.
         self._current = None
-        began = time.monotonic()
+        began = clocks.monotonic()
         meter = Meter(setup_usage_scope(assignment.name), assignment.cache)
         try:
             with metering(meter):
@@ -187,7 +187,7 @@ class Scheduler:
             self._close_evaluation()
             self._calls.open(item, self._window_of(item), self._policy.with_retries(item.spec.retries))
             self._current = item
-            self._slice.begin(time.monotonic() - began)
+            self._slice.begin(clocks.monotonic() - began)
         except (LoadFailedError, UsageError) as error:
             for each in [each for each in self._assignments if each.item is item]:
                 each.stop(error)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
+from doteval.core import clocks
 from doteval.runner.assignments import Assignment, Runnable
 
 # Seconds for which an evaluation runs while another one waits: long against most rows, and short enough that
@@ -27,7 +27,7 @@ class TimeSlice:
     def begin(self, setup_seconds: float) -> None:
         """Start the slice of an evaluation whose set-up took `setup_seconds`."""
         self._used = False
-        self._ends = time.monotonic() + max(_SLICE_SECONDS, _SLICE_PER_SETUP * setup_seconds)
+        self._ends = clocks.monotonic() + max(_SLICE_SECONDS, _SLICE_PER_SETUP * setup_seconds)
 
     def use(self) -> None:
         """Note that a row has begun. A slice in which none has begun does not end."""
@@ -38,7 +38,7 @@ class TimeSlice:
 
         It is the first one of `current`, or of another evaluation once the slice is over. None if no rows are left.
         """
-        is_over = self._used and time.monotonic() >= self._ends
+        is_over = self._used and clocks.monotonic() >= self._ends
         otherwise = None
         for each in assignments:
             if each.exhausted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
+from doteval.core import clocks
 from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
 from doteval.core.run_config import RunConfig
@@ -169,7 +169,7 @@ def _attempt(row: CrashedRow, execution: int, reason: str, worker_id: int | None
         # The execution that crashed is unknown. That of the stored result separates crashes before and after a retry.
         "execution": execution,
         "worker_id": worker_id,
-        "started_at": time.time(),
+        "started_at": clocks.now(),
         "seconds": 0.0,
         "error_type": "Crash",
         "error_message": f"the worker process {reason}",
@@ -184,7 +184,7 @@ def _given_up(connection: Connection, row: CrashedRow, reason: str, most: int) -
         message=f"the row was in flight in {counted(most, 'worker process')} that died; the last one {reason}",
         error_class=ErrorClass.CRASH,
     )
-    return _failed(connection, row, Outcome(RowStatus.FAILED, time.time(), 0.0, error=error))
+    return _failed(connection, row, Outcome(RowStatus.FAILED, clocks.now(), 0.0, error=error))
 
 
 def _timed_out(connection: Connection, row: TimedOutRow) -> NewResult:

@@ -35,6 +35,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from doteval.core import clocks
 from doteval.errors import StoreError
 from doteval.store.driver_errors import store_error
 from doteval.store.statements import Prepared
@@ -228,14 +229,14 @@ def _begin_to_write(connection: sqlite3.Connection, info: dict[str, Any]) -> Non
     SQLite's own busy handler polls at growing intervals, up to 100 ms. Of two processes that write all the time, one
     would starve.
     """
-    deadline, pause = time.monotonic() + SQLITE_WAIT_SECONDS, 0.0
+    deadline, pause = clocks.monotonic() + SQLITE_WAIT_SECONDS, 0.0
     _set_wait(connection, info, 0.0)
     while True:
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
             # The lowest byte is the primary error code.
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or clocks.monotonic() >= deadline:
                 raise
         else:
             break

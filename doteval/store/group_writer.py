@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
+from doteval.core import clocks
 from doteval.core.results import Outcome, RowError, RowStatus
 from doteval.errors import StoreError, UnstorableValueError
 from doteval.store.driver_errors import RefusedError
@@ -211,11 +211,11 @@ class GroupWriter:
                 group[0].failure = again
 
     def _write(self, encoded: Sequence[EncodedResult]) -> None:
-        began = time.monotonic()
+        began = clocks.monotonic()
         self._attempts(self._store.results.write_encoded, encoded, self._worker_id)
         self._last_error = None
         if self._on_commit is not None:
-            self._on_commit(time.monotonic() - began)
+            self._on_commit(clocks.monotonic() - began)
 
     def _note(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from types import TracebackType
 
 from sqlalchemy import select, update
 
+from doteval.core import clocks
 from doteval.errors import NotFoundError, StoreError
 from doteval.store.attempts import Attempts
 from doteval.store.backup import back_up
@@ -112,10 +112,10 @@ class Store:
 
     def clock_offset(self) -> float:
         """Seconds by which the database's clock is ahead of this machine's, as exact as one query allows."""
-        before = time.time()
+        before = clocks.now()
         with self._database.read() as connection:
             now = float(connection.execute(select(database_time())).scalar_one())
-        return now - (before + time.time()) / 2
+        return now - (before + clocks.now()) / 2
 
     def check_writable(self) -> None:
         """Check that the store can be written, without changing it.

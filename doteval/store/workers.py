@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
 
+from doteval.core import clocks
 from doteval.core.experiments import Evaluation
 from doteval.core.json_codec import decode, encode
 from doteval.core.liveness import DEAD_AFTER_SECONDS
@@ -118,7 +118,7 @@ class Workers:
         held = _encoded(holding)
         with self._database.write() as connection:
             # The clock is read after the transaction has begun, since that may have to wait on SQLite.
-            connection.execute(_BEAT, {"worker": worker_id, "says": str(state), "holds": held, "now": time.time()})
+            connection.execute(_BEAT, {"worker": worker_id, "says": str(state), "holds": held, "now": clocks.now()})
 
     def claim(
         self, worker_id: int, evaluation: Evaluation, *, is_gone: Callable[[WorkerState], bool]

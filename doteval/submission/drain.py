@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from doteval.broker.remote_control import ask_to_drain
+from doteval.core import clocks
 from doteval.core.broker_url import Broker
 from doteval.core.wording import counted
 from doteval.errors import NotFoundError, WorkerError
@@ -62,13 +63,13 @@ def _service(worker: WorkerState) -> str:
 
 
 def _wait(store: Store, leaving: Sequence[WorkerState], timeout: float) -> None:
-    deadline = time.monotonic() + timeout
+    deadline = clocks.monotonic() + timeout
     ids = {worker.id for worker in leaving}
     while True:
         left = {worker.id for worker in store.workers.all() if worker.left_at is not None}
         if ids <= left:
             return
-        if time.monotonic() >= deadline:
+        if clocks.monotonic() >= deadline:
             processes = counted(len(ids), "worker process has", "worker processes have")
             raise WorkerError(
                 f"{len(ids - left)} of {processes} not left within {timeout:g} s",

@@ -12,6 +12,7 @@ from doteval.broker.embedded_redis import EmbeddedRedis
 from doteval.coordination.dispatcher import Dispatcher
 from doteval.coordination.ended_evaluations import store_missing_summaries
 from doteval.coordination.outage_retry import retry_through_outage
+from doteval.core import clocks
 from doteval.core.broker_url import Broker
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import QUEUE_UNSERVED_SECONDS
@@ -70,7 +71,7 @@ class Following:
         self._evaluations = evaluations
         self._observer = observer
         self._next_look = 0.0
-        self._next_settle = time.monotonic() + _SETTLE_SECONDS
+        self._next_settle = clocks.monotonic() + _SETTLE_SECONDS
         self._begun: set[str] = set()
         # By queue: since when no worker process serves it; infinity once the user knows.
         self._unserved_since: dict[str, float] = {}
@@ -105,9 +106,9 @@ class Following:
         Raises WorkerError: when no local worker process can start
         """
         self._raise_if_no_worker_can_start()
-        if time.monotonic() >= self._next_look:
+        if clocks.monotonic() >= self._next_look:
             self._observer.moved(self.current())
-            self._next_look = time.monotonic() + _LOOK_SECONDS
+            self._next_look = clocks.monotonic() + _LOOK_SECONDS
 
     def to_the_end(self) -> None:
         """Follow until no evaluation is running any more, then ask local worker processes to leave.
@@ -127,10 +128,10 @@ class Following:
             # Once the first results tell how long rows take, the dispatcher publishes the rest.
             begun = {each.uid for each in current if each.counts.finished} - self._begun
             self._begun |= begun
-            if all_done or begun or time.monotonic() >= self._next_settle:
+            if all_done or begun or clocks.monotonic() >= self._next_settle:
                 current = self.through_outage(lambda: [self._dispatcher.settle(each) for each in self._evaluations])
                 self.through_outage(lambda: self._note_unserved_queues(QUEUE_UNSERVED_SECONDS))
-                self._next_settle = time.monotonic() + _SETTLE_SECONDS
+                self._next_settle = clocks.monotonic() + _SETTLE_SECONDS
             if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
                 self._observer.moved(current)
                 break
@@ -170,7 +171,7 @@ class Following:
             # A worker elsewhere cannot serve the queue of a private broker.
             if each.status is EvaluationStatus.RUNNING and not each.is_private
         )
-        now = time.monotonic()
+        now = clocks.monotonic()
         for queue in served:
             self._unserved_since.pop(queue, None)
         for queue in wanted:

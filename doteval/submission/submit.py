@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from dataclasses import dataclass, field, replace
 
 from doteval.broker.fair_queues import Priority
@@ -13,6 +12,7 @@ from doteval.coordination.budget_guard import used_up
 from doteval.coordination.claims import wait_for_other_brokers
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.ingest import ingest_dataset
+from doteval.core import clocks
 from doteval.core.broker_url import Broker
 from doteval.core.budgets import budget_error, check_prices
 from doteval.core.client_config import ClientConfig
@@ -200,11 +200,11 @@ def _send_rows(
     for chunk in chunks:
         # Rows that were stored before are searched for pending ones only now and then, since that takes longer the more
         # of them are done.
-        if chunk.new or time.monotonic() >= next_publish:
+        if chunk.new or clocks.monotonic() >= next_publish:
             if not following.publish(evaluation):
                 # It was cancelled: the next submission reads the rest of the dataset.
                 break
-            next_publish = time.monotonic() + _PUBLISH_SECONDS
+            next_publish = clocks.monotonic() + _PUBLISH_SECONDS
         following.report_progress()
     following.publish(evaluation)
 

@@ -6,12 +6,12 @@ import shutil
 import signal
 import socket
 import tempfile
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from doteval.core import clocks
 from doteval.core.states import WorkerEnd
 from doteval.errors import StoreError
 from doteval.store import CrashedRow, LostUsage, Store, TimedOutRow, WorkerInfo
@@ -104,7 +104,7 @@ class ExitRecords:
             for each in read_usage_journal(usage_journal)
         ]
         usage_journal.unlink(missing_ok=True)
-        now, monotonic = time.time(), time.monotonic()
+        now, monotonic = clocks.now(), clocks.monotonic()
         self._unrecorded.append(
             _ExitRecord(
                 process.pid,

@@ -24,6 +24,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import send_handle
 from typing import IO, Any, Final, Protocol
 
+from doteval.core import clocks
+
 # The `returncode` of a process that outlived its fork server. No real exit code has this value.
 UNKNOWN: Final = 256
 _MODULE = "doteval.worker.fork_server_main"
@@ -173,9 +175,9 @@ class ForkedProcess:
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end of the process. Raises subprocess.TimeoutExpired."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else clocks.monotonic() + timeout
         while (code := self._check(_CHECK_SECONDS)) is None:
-            if deadline is not None and time.monotonic() >= deadline:
+            if deadline is not None and clocks.monotonic() >= deadline:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
         return code
 

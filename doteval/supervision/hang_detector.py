@@ -7,10 +7,10 @@ supervisor sees such a call in the in-flight journal and kills the process.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from doteval.core import clocks
 from doteval.supervision.inflight_journal import InflightRow, read_inflight_journal
 
 # A call must have been seen over its limit for so long: its own process may be ending it, and a process that was
@@ -26,7 +26,7 @@ class HangDetector:
     clock: the one by which the processes note when a call began, in seconds.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, clock: Callable[[], float] = clocks.monotonic) -> None:
         self._clock = clock
         # By pid and start of the call: since when it is seen over its limit.
         self._seen: dict[tuple[int, float], float] = {}

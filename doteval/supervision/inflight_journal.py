@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import mmap
 import struct
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from doteval.core import clocks
 from doteval.core.results import Row
 
 # In flight (1) or free (0), evaluation id, row index, sample, start of the call, its time limit.
@@ -94,7 +94,7 @@ class JournalledRows:
 
     def called(self, limit: float) -> None:
         """Note that the call begins, which may take `limit` seconds."""
-        now = time.monotonic()
+        now = clocks.monotonic()
         for offset in self._offsets:
             _CALL.pack_into(self._map, offset + _CALL_OFFSET, now, limit)
 

@@ -8,10 +8,10 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from doteval.core import clocks
 from doteval.core.exit_codes import RECYCLED
 from doteval.core.queues_and_devices import DEVICES_VARIABLE, device_of
 from doteval.core.wording import counted
@@ -95,7 +95,7 @@ class Supervisor:
         devices: Sequence[str] = (),
         fork_server: ForkServer | None = None,
         command: Command = worker_command,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
         self._exit_records = ExitRecords(store, on_message)
         self._options = replace(

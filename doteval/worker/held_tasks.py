@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from doteval.broker.messages import RowTask
+from doteval.core import clocks
 from doteval.core.liveness import BEAT_SECONDS
 from doteval.core.states import WorkerPhase
 from doteval.store import HeldRange, Store, WorkerState
@@ -81,13 +81,13 @@ class HeldTasks:
         mine = HeldRange(task.evaluation_uid, task.first, task.last)
         if mine in self._held.values():
             return True
-        asked = time.monotonic()
+        asked = clocks.monotonic()
 
         def others(store: Store) -> list[WorkerState]:
             return [worker for worker in store.workers.live() if worker.id != self._worker_id]
 
         live = self._read_store(others)
-        while any(worker.age > time.monotonic() - asked for worker in live):
+        while any(worker.age > clocks.monotonic() - asked for worker in live):
             if self._leaving.wait(BEAT_SECONDS / 4):
                 self._given_back.append(mine)
                 raise GiveBackError("leaving")

@@ -6,11 +6,11 @@ import functools
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable
 
 from doteval.broker.messages import RowTask
 from doteval.coordination.quota_guard import Quota, QuotaGuard
+from doteval.core import clocks
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.log_format import IDS
 from doteval.core.metering import Meter, UsageScope, setup_usage_scope
@@ -221,11 +221,11 @@ class RowTaskRunner:
         Raises NotFoundError: if there is none.
         """
         recent = self._recent.get(uid)
-        if recent is not None and time.monotonic() < recent[0]:
+        if recent is not None and clocks.monotonic() < recent[0]:
             return recent[1]
         evaluation = self._context.read_store(lambda store: store.evaluations.by_uid(uid))
         if evaluation.status is EvaluationStatus.RUNNING:
-            self._recent[uid] = time.monotonic() + _EVALUATION_FRESH_SECONDS, evaluation
+            self._recent[uid] = clocks.monotonic() + _EVALUATION_FRESH_SECONDS, evaluation
         return evaluation
 
     def _charge_set_up(self, evaluation: Evaluation, item: EvaluationItem) -> None:

@@ -14,13 +14,13 @@ import hashlib
 import logging
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
+from doteval.core import clocks
 from doteval.core.liveness import LEASE_RENEW_SECONDS
 from doteval.errors import ResourceError
 
@@ -163,14 +163,14 @@ class ReplyCache:
     # The methods below run on the thread of the cache.
 
     def _serve(self) -> None:
-        renew_at = time.monotonic() + LEASE_RENEW_SECONDS
+        renew_at = clocks.monotonic() + LEASE_RENEW_SECONDS
         while True:
             commands = self._commands(renew_at)
             closing = any(command.what == "close" for command in commands)
             operations: list[Operation] = []
             for command in commands:
                 self._handle(command, operations)
-            now = time.monotonic()
+            now = clocks.monotonic()
             if now >= renew_at:
                 operations += [Renew(key) for key, until in self._leased.items() if until > now]
                 renew_at = now + LEASE_RENEW_SECONDS
@@ -191,7 +191,7 @@ class ReplyCache:
         if self._leased:
             due.append(renew_at)
         try:
-            commands = [self._inbox.get(timeout=max(0.0, min(due) - time.monotonic()) if due else None)]
+            commands = [self._inbox.get(timeout=max(0.0, min(due) - clocks.monotonic()) if due else None)]
         except queue.Empty:
             return []
         while not self._inbox.empty():
@@ -254,7 +254,7 @@ class ReplyCache:
     def _grant_lease(self, key: bytes) -> None:
         """Let the first caller that waits make the request; the others go on waiting."""
         pending = self._pending[key]
-        self._leased[key] = time.monotonic() + _LONGEST_LEASE_SECONDS
+        self._leased[key] = clocks.monotonic() + _LONGEST_LEASE_SECONDS
         pending.poll_at = float("inf")
         while pending.waiting:
             future = pending.waiting.popleft()
@@ -298,7 +298,7 @@ class _PendingKey:
     pause: float = _FIRST_POLL_SECONDS
 
     def poll_later(self) -> None:
-        self.poll_at = time.monotonic() + self.pause
+        self.poll_at = clocks.monotonic() + self.pause
         self.pause = min(_LONGEST_POLL_SECONDS, self.pause * 1.5)
 
 

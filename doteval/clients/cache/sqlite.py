@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from doteval.clients.cache.reply_cache import Answer, Ask, Drop, Operation, Put, Release, Renew, StoredReply, stored_key
+from doteval.core import clocks
 from doteval.core.liveness import LEASE_SECONDS
 from doteval.errors import ResourceError
 
@@ -119,7 +119,7 @@ class SQLiteStorage:
         return answers
 
     def _look_up(self, connection: sqlite3.Connection, ask: Ask) -> StoredReply | None:
-        now = time.time()
+        now = clocks.now()
         line = connection.execute(
             "SELECT content_type, content FROM reply WHERE key = ? AND expires_at > ? AND made_at >= ?",
             (ask.key, now, ask.since),
@@ -144,12 +144,12 @@ class SQLiteStorage:
             case Renew(key):
                 connection.execute(
                     "UPDATE lease SET expires_at = ? WHERE key = ? AND owner = ?",
-                    (time.time() + LEASE_SECONDS, key, self._owner),
+                    (clocks.now() + LEASE_SECONDS, key, self._owner),
                 )
         return None
 
     def _lease(self, connection: sqlite3.Connection, key: bytes) -> bool:
-        now = time.time()
+        now = clocks.now()
         done = connection.execute(
             "INSERT INTO lease VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, "
             "expires_at = excluded.expires_at WHERE lease.expires_at <= ? OR lease.owner = excluded.owner",
@@ -161,7 +161,7 @@ class SQLiteStorage:
         connection.execute("DELETE FROM lease WHERE key = ? AND owner = ?", (key, self._owner))
 
     def _put(self, connection: sqlite3.Connection, key: bytes, reply: StoredReply) -> None:
-        now = time.time()
+        now = clocks.now()
         size = len(reply.content) + len(key)
         connection.execute("DELETE FROM reply WHERE key = ? OR expires_at <= ?", (key, now))
         if size > self._most_bytes:

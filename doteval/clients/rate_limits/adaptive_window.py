@@ -6,8 +6,9 @@ when many rows are in flight. The windows of several processes converge to fair 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+
+from doteval.core import clocks
 
 # More than the usual number of rows in flight: the window matters only once a server shows that it is overloaded.
 _FIRST = 256
@@ -36,7 +37,7 @@ class AdaptiveRequestWindow:
     4
     """
 
-    def __init__(self, *, first: int = _FIRST, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, first: int = _FIRST, clock: Callable[[], float] = clocks.monotonic) -> None:
         self.limit = first
         self.in_flight = 0
         self._clock = clock

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -19,6 +18,7 @@ from typing import Any
 from doteval.clients.rate_limits.adaptive_window import AdaptiveRequestWindow
 from doteval.clients.rate_limits.headers import LimitState
 from doteval.clients.rate_limits.rate_limit import Answer, RateLimits
+from doteval.core import clocks
 from doteval.errors import ResourceError
 
 logger = logging.getLogger("doteval.clients")
@@ -124,7 +124,7 @@ class LimitTarget:
     def take(self, name: str, count: int, answer: Answer | None) -> Iterator[tuple[Future[Permit], Permit]]:
         """Dequeue the first `count` requests of an evaluation that nobody cancelled, with their permits."""
         requests = self.queued.get(name, deque())
-        now = time.monotonic()
+        now = clocks.monotonic()
         number = 0
         while requests and number < count:
             future, tokens = requests.popleft()
@@ -183,7 +183,7 @@ class RateLimiter:
             self._finish_queued()
             # The limiter is closed as the process ends; what is sent after that is not held back.
             if self._closing or (not target.limited and not target.queued and target.free()):
-                return Permit(target, target.window.begin(), tokens, time.monotonic())
+                return Permit(target, target.window.begin(), tokens, clocks.monotonic())
             future: Future[Permit] = Future()
             target.queued.setdefault(evaluation, deque()).append((future, tokens))
             self._wake()
@@ -239,7 +239,7 @@ class RateLimiter:
         self._wake_for(target)
 
     def _observe(self, permit: Permit, outcome: RequestOutcome) -> None:
-        seen, age = permit.target.observations, time.monotonic() - permit.at
+        seen, age = permit.target.observations, clocks.monotonic() - permit.at
         if 200 <= outcome.status < 400:
             seen.ok += 1
         left, tokens_left = outcome.requests_left, outcome.tokens_left
@@ -299,7 +299,7 @@ class RateLimiter:
         ]
 
     def _due(self) -> list[LimitTarget]:
-        now = time.monotonic()
+        now = clocks.monotonic()
         return [target for target in self._targets.values() if self._due_at(target) <= now]
 
     def _due_at(self, target: LimitTarget) -> float:
@@ -314,13 +314,13 @@ class RateLimiter:
         due_at = min((self._due_at(target) for target in self._targets.values()), default=float("inf"))
         if any(target.queued for target in self._targets.values()):
             # `finish_without_lock` cannot wake this thread.
-            due_at = min(due_at, time.monotonic() + _REPORT_SECONDS)
-        return None if due_at == float("inf") else max(0.0, due_at - time.monotonic())
+            due_at = min(due_at, clocks.monotonic() + _REPORT_SECONDS)
+        return None if due_at == float("inf") else max(0.0, due_at - clocks.monotonic())
 
     def _message(self, target: LimitTarget) -> dict[str, Any]:
         message = {"user_rates": target.user_rates, "asks": [], **target.observations.message()}
         target.observations = _Observations()
-        target.report_at = time.monotonic() + _REPORT_SECONDS
+        target.report_at = clocks.monotonic() + _REPORT_SECONDS
         if target.limited:
             for name, count in target.sendable().items():
                 tokens = sum(tokens for _, (_, tokens) in zip(range(count), target.queued[name], strict=False))
@@ -338,7 +338,7 @@ class RateLimiter:
         with self._changed:
             for target, (_, message), answer in zip(targets, messages, answers, strict=True):
                 target.limited = bool(answer["limited"])
-                target.ask_at = time.monotonic() + answer["wait"]
+                target.ask_at = clocks.monotonic() + answer["wait"]
                 stamp = answer["sent"] - sum(answer["grants"])
                 for (name, _, _), count in zip(message["asks"], answer["grants"], strict=True):
                     stamp += count
@@ -353,7 +353,7 @@ class RateLimiter:
         granted: list[tuple[Future[Permit], Permit]] = []
         with self._changed:
             for target in targets:
-                target.ask_at = target.report_at = time.monotonic() + _RETRY_SECONDS
+                target.ask_at = target.report_at = clocks.monotonic() + _RETRY_SECONDS
                 for name, count in target.sendable().items():
                     granted += target.take(name, count, None)
         _complete(granted)

@@ -9,13 +9,13 @@ all worker processes; a test compares the two step by step (test_rate_limit_lua)
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from doteval.clients.rate_limits.fair_shares import FairShares, Share
 from doteval.clients.rate_limits.token_bucket import TokenBucket
+from doteval.core import clocks
 
 # Message, answer and state are plain JSON, because Lua reads and writes them too.
 Message = Mapping[str, Any]
@@ -50,7 +50,7 @@ class LocalRateLimits:
     [3]
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = clocks.monotonic) -> None:
         self._clock = clock
         self._limits: dict[str, RateLimit] = {}
 

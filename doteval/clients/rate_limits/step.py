@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 from doteval.clients.bad_replies import is_event_stream
@@ -11,6 +10,7 @@ from doteval.clients.rate_limits.limiter import LimitTarget, Permit, RateLimiter
 from doteval.clients.steps import ApiCall, Response, Step
 from doteval.clients.streams import StreamObserver
 from doteval.clients.usage_recording import UsageTotals
+from doteval.core import clocks
 from doteval.core.results import Usage
 
 # A usual estimate for English text, used until replies report how many tokens requests take.
@@ -76,14 +76,14 @@ async def _permit(limiter: RateLimiter, target: LimitTarget, call: ApiCall, tota
     permit = limiter.request_permit(target, call.evaluation, _estimated_tokens(call, target))
     if isinstance(permit, Permit):
         return permit
-    since = time.perf_counter()
+    since = clocks.perf_counter()
     try:
         return await call.io.wait(permit)
     except BaseException:
         limiter.cancel(permit)
         raise
     finally:
-        totals.add(Usage(call.model, waited=time.perf_counter() - since), call.meter)
+        totals.add(Usage(call.model, waited=clocks.perf_counter() - since), call.meter)
 
 
 def _key(call: ApiCall) -> str:

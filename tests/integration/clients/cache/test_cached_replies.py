@@ -375,7 +375,7 @@ def test_refreshing_requests_once_and_stores_the_reply(configure: Configure, moc
 
 def test_since_is_read_from_the_clock_that_dates_replies(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
-    monkeypatch.setattr("doteval.settings.time.time", lambda: now + 1000)
+    monkeypatch.setattr("doteval.settings.clocks.now", lambda: now + 1000)
     for broker, expected in ((redis_url, now), ("redis://127.0.0.1:1/0", now + 1000), (None, now + 1000)):
         since = Settings(broker=broker, cache=CacheMode.REFRESH).client_config().refresh_since
         assert since == pytest.approx(expected, abs=30)
