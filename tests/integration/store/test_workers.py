@@ -7,6 +7,7 @@ import time
 import pytest
 from sqlalchemy import update
 
+from doteval.core import clocks
 from doteval.core.states import WorkerEnd
 from doteval.store import HeldRange, Store, WorkerInfo, WorkerState
 from doteval.store.engine import database_time
@@ -100,9 +101,9 @@ def test_a_heartbeat_measures_the_clock_offset(store: Store, monkeypatch: pytest
     worker = store.workers.begin(INFO)
     assert store.workers.live()[0].clock_offset is None
     for ahead in (0.0, 90.0, -90.0):
-        now = time.time
+        now = clocks.now
         with monkeypatch.context() as patched:
-            patched.setattr(time, "time", lambda now=now, ahead=ahead: now() + ahead)
+            patched.setattr(clocks, "now", lambda now=now, ahead=ahead: now() + ahead)
             store.workers.beat(worker, state="ready", holding=[])
         offset = store.workers.live()[0].clock_offset
         assert offset is not None
