@@ -110,7 +110,7 @@ def test_labels_have_no_running_score_and_unknown_lengths_no_time_left() -> None
     [
         (80, "eval_words[gpt-small\ufffd[31m]: 1,000/2,000 rows  100 rows/s  250 errors"),
         (60, "eval_words[gpt-small\ufffd[31m]: 1,000/2,000 rows  100 rows/s"),
-        (40, "eval_words[gpt-small…: 1,000/2,000 rows"),
+        (40, "eval_words[gpt-small\ufffd…: 1,000/2,000 rows"),
     ],
 )
 def test_a_narrow_terminal_cuts_no_figure(width: int, text: str) -> None:
