@@ -17,6 +17,7 @@
     ├── WorkerError                     5   a worker process cannot do its work
     │   └── CodeMismatchError           5   its files differ from the submitter's
     ├── BudgetError                     6   the budget of the experiment is used up, and rows are pending
+    ├── NothingRanError                 7   no row of any evaluation has run
     ├── InvalidResultError              -   an eval function returned something other than a result
     ├── RowTimeoutError                 -   a row took longer than --row-timeout
     └── ResourceError                   -   a shared resource (client, model) cannot be set up
@@ -111,6 +112,12 @@ class BudgetError(DotEvalError):
     """The budget of the experiment is used up, and rows are pending."""
 
     exit_code = 6
+
+
+class NothingRanError(DotEvalError):
+    """No row of any evaluation has run: all of them were skipped, say."""
+
+    exit_code = 7
 
 
 class InvalidResultError(DotEvalError):

@@ -20,6 +20,7 @@ from doteval.pytest_runtime.embedded_session import is_embedded
 from doteval.pytest_runtime.items import EvaluationItem, evaluation_items, is_evaluation_file
 from doteval.pytest_runtime.load_timer import LoadTimer
 from doteval.pytest_runtime.pytest_internals import use_row_setup_state
+from doteval.runner.error_classes import ends_command
 from doteval.runner.event_loop import LoopThread
 
 __all__ = ["async_openai_client", "model_providers", "openai_client"]
@@ -76,6 +77,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config.pluginmanager.register(LoadTimer(local), "doteval-loads")
     for item in evaluations:
         item.evaluate = local.evaluate
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around the marks, which are evaluated in an implementation of it
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    __tracebackhide__ = True
+    try:
+        return (yield)
+    except BaseException as error:
+        local = item.config.stash.get(_local_key, None)
+        if local is not None and isinstance(item, EvaluationItem) and not ends_command(error):
+            local.not_set_up(item, error)
+        raise
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -139,7 +152,9 @@ def pytest_fixture_setup(
 
 def _missed_thresholds(config: pytest.Config) -> list[Any]:
     """The thresholds that applied to none of the evaluations; empty if no evaluation ran."""
-    if hasattr(config, "workerinput") or not config.getoption("fail_under") or not config.stash[_reports_key]:
+    if hasattr(config, "workerinput") or not config.getoption("fail_under"):
+        return []
+    if not any(stored.report.evaluation.counts.ran for stored in config.stash[_reports_key]):
         return []
     applied = config.stash[_applied_thresholds_key]
     return [threshold for threshold in local_options(config).thresholds if threshold not in applied]

@@ -62,6 +62,7 @@ EXIT_CODES = (
     ("4", "the result store cannot be reached or used"),
     ("5", "no worker process can start or do its work"),
     ("6", "the budget of the experiment is used up"),
+    ("7", "nothing ran: every evaluation was skipped"),
     ("70", "an error that doteval did not expect"),
     ("74", "the output cannot be written, as on a full disk"),
     ("130", "interrupted with Ctrl-C"),

@@ -60,10 +60,11 @@ def write(document: Document) -> None:
     sys.stdout.write("\n")
 
 
-def overview(line: ExperimentOverview) -> Document:
+def overview(line: ExperimentOverview, *, abandoned: bool) -> Document:
     return {
         **experiment(line.experiment),
         "status": line.status,
+        "abandoned": abandoned,
         "evaluations": line.evaluations,
         "rows": rows(line.counts),
     }
@@ -104,6 +105,7 @@ def evaluation_progress(found: EvaluationProgress) -> Document:
         "rows_published": found.published,
         "rows_unpublished": found.unpublished,
         "plan": list(found.plan),
+        "abandoned": found.abandoned,
     }
 
 

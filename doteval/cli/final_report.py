@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from doteval.analysis.summary import ErrorsAs
     from doteval.core.experiments import Evaluation, Experiment
+    from doteval.errors import DotEvalError
     from doteval.store import Store
 
 
@@ -34,10 +35,10 @@ class FinalReport:
         """Read the current metrics of evaluations."""
         self._read = [(each, read_figures(store, each, self._errors_as)) for each in evaluations]
 
-    def print(self, store: Store, experiment: Experiment) -> None:
+    def print(self, store: Store, experiment: Experiment, refused: DotEvalError | None = None) -> None:
         """Print the metrics that `read` has read, then the usage, under the experiment's current name.
 
-        Raises WorkerError or BudgetError as `raise_unless_completed` does.
+        Raises what `raise_unless_completed` does; `refused` is why some evaluations could not be submitted.
         """
         experiment = store.experiments.current(experiment)
         self._console.print()
@@ -49,4 +50,4 @@ class FinalReport:
         failed = any(evaluation.counts.failed for evaluation in evaluations)
         option = "--errors" if failed else "--full"
         self._console.print(f"To see them: doteval show {shlex.quote(experiment.name)} {option}", soft_wrap=True)
-        raise_unless_completed(experiment, evaluations)
+        raise_unless_completed(experiment, evaluations, refused)

@@ -17,6 +17,7 @@ from doteval.store import Store
 
 # Seconds between two lines when there is no terminal.
 _QUIET_SECONDS = 10.0
+_MARKS = {EvaluationStatus.COMPLETED: "✓", EvaluationStatus.SKIPPED: "-"}
 
 
 class ProgressDisplay:
@@ -112,7 +113,7 @@ class ProgressDisplay:
         since, finished = self._started[evaluation.id]
         made = evaluation.counts.finished - finished
         time_taken = f" in {duration(now - since)}" if made else ""
-        mark = "✓" if evaluation.status is EvaluationStatus.COMPLETED else "✗"
+        mark = _MARKS.get(evaluation.status, "✗")
         line = Text.assemble(
             (f"{mark} {evaluation.status.value}", STATUS_STYLES[evaluation.status]),
             f"  {name}: {counted(evaluation.counts.finished, 'row')}{failures(evaluation.counts)}{time_taken}",

@@ -118,7 +118,7 @@ def print_heading(console: Console, evaluation: Evaluation) -> None:
         Text.assemble((evaluation.spec.nodeid, "bold"), "  ", (evaluation.status.value, style)), soft_wrap=True
     )
     if evaluation.reason:
-        console.print(evaluation.reason, style="red")
+        console.print(evaluation.reason, style="yellow" if evaluation.status == "skipped" else "red")
 
 
 def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures) -> None:

@@ -105,7 +105,7 @@ def _print(console: Console, store: Store, status: ExperimentStatus) -> None:
         evaluation, counts = found.evaluation, found.evaluation.counts
         table.add_row(
             called[evaluation.id],
-            terminal.status_cell(evaluation.status),
+            terminal.status_cell(evaluation.status, abandoned=found.abandoned),
             terminal.count(counts.total),
             terminal.count(counts.done),
             terminal.count(counts.failed),

@@ -117,9 +117,11 @@ def command(
         console.print(
             f"Published. To follow: doteval watch {shlex.quote(display.experiment_name or name)}", soft_wrap=True
         )
+        if submission.refused is not None:
+            raise submission.refused
         return
     with Store.open(submission.storage, create=False) as store:
-        report.print(store, submission.experiment)
+        report.print(store, submission.experiment, submission.refused)
 
 
 def _again(paths: tuple[str, ...], experiment: str) -> str:

@@ -20,6 +20,7 @@ STATUS_STYLES = {
     EvaluationStatus.RUNNING: "cyan",
     EvaluationStatus.COMPLETED: "green",
     EvaluationStatus.FAILED: "red",
+    EvaluationStatus.SKIPPED: "yellow",
     EvaluationStatus.CANCELLED: "yellow",
 }
 
@@ -92,7 +93,10 @@ def money(dollars: float | None) -> str:
     return f"${dollars:,.2f}" if dollars >= 1 else f"${dollars:.4f}"
 
 
-def status_cell(status: EvaluationStatus | None) -> Cell:
+def status_cell(status: EvaluationStatus | None, *, abandoned: bool = False) -> Cell:
+    """Return a status in its colour. `abandoned`: nobody runs what is running by its status."""
+    if abandoned:
+        return Cell("running, by nobody", "red")
     return Cell("-") if status is None else Cell(status.value, STATUS_STYLES[status])
 
 

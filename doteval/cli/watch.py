@@ -12,6 +12,7 @@ from doteval.cli.options import existing_store, storage_option
 if TYPE_CHECKING:
     from doteval.cli.progress import ProgressDisplay
     from doteval.core.experiments import Evaluation, Experiment
+    from doteval.errors import DotEvalError
     from doteval.store import Store
 
 # Seconds between two queries of the store. Each is one query, whatever the number of rows.
@@ -38,35 +39,65 @@ def command(name: str, storage: str | None) -> None:
 
 
 def follow(store: Store, experiment: Experiment, follower: ProgressDisplay) -> tuple[Experiment, list[Evaluation]]:
-    """Update a display until no evaluation of an experiment is running. Returns both as they are then.
+    """Update a display until no evaluation of an experiment is running, or nobody runs any. Returns both as they are.
 
     The experiment may be renamed meanwhile. Raises NotFoundError if it is deleted.
     """
+    from doteval.coordination.claims import nobody_runs
+    from doteval.core.liveness import LATE_AFTER_SECONDS
+
+    abandoned_since: float | None = None
     while True:
         experiment = store.experiments.current(experiment)
         evaluations = store.evaluations.of(experiment)
         follower.moved(evaluations)
         # An experiment without evaluations has only just begun, or its submitter failed: there is nothing to wait for.
-        if all(evaluation.status != "running" for evaluation in evaluations):
+        running = [evaluation for evaluation in evaluations if evaluation.status == "running"]
+        if not running:
+            return experiment, evaluations
+        if not all(nobody_runs(store, evaluation) for evaluation in running):
+            abandoned_since = None
+        elif abandoned_since is None:
+            abandoned_since = time.monotonic()
+        elif time.monotonic() - abandoned_since >= LATE_AFTER_SECONDS:
+            # Not at the first look, since a command begins an evaluation a moment before it says that it runs it.
             return experiment, evaluations
         time.sleep(_LOOK_SECONDS)
 
 
-def raise_unless_completed(experiment: Experiment, evaluations: list[Evaluation]) -> None:
+def raise_unless_completed(
+    experiment: Experiment, evaluations: list[Evaluation], refused: DotEvalError | None = None
+) -> None:
     """Make the command fail if an evaluation was not completed. Failed rows do not count as that.
 
-    Raises WorkerError if an evaluation as a whole failed, BudgetError if one was stopped at its budget.
-    """
-    from doteval.core.budgets import budget_error
-    from doteval.errors import WorkerError
+    `refused`: why some evaluations could not be submitted.
 
-    failed = [evaluation for evaluation in evaluations if evaluation.status == "failed"]
+    Raises WorkerError if an evaluation as a whole failed or nobody runs it any more, UsageError or `refused` if its
+    file or dataset needs a change, BudgetError if one was stopped at its budget, NothingRanError if none has run a row.
+    """
+    from doteval.coordination.claims import NOBODY_RUNS_IT
+    from doteval.core.budgets import budget_error
+    from doteval.core.states import EvaluationEnd
+    from doteval.errors import NothingRanError, UsageError, WorkerError
+
+    failed = [each for each in evaluations if each.status == "failed"]
+    failed = [each for each in failed if each.end_cause is not EvaluationEnd.EXPECTED_FAILURE]
     if failed:
-        raise WorkerError(
-            "; ".join(f"{evaluation.spec.nodeid} failed: {evaluation.reason}" for evaluation in failed),
-            remedy="Fix what the reason names and submit again. Rows that are done are not run again.",
-        )
+        what = "; ".join(f"{evaluation.spec.nodeid} failed: {evaluation.reason}" for evaluation in failed)
+        if any(each.end_cause is None or not each.end_cause.is_refusal for each in failed):
+            raise WorkerError(
+                what, remedy="Fix what the reason names and submit again. Rows that are done are not run again."
+            )
+        raise refused or UsageError(what, remedy="Correct it and submit again. Rows that are done are not run again.")
+    if refused is not None:
+        raise refused
     stopped = [stop for evaluation in evaluations if (stop := evaluation.budget_stop) is not None]
     if stopped:
         pending = sum(evaluation.counts.pending for evaluation in evaluations if evaluation.stopped_at_budget)
         raise budget_error(experiment.name, stopped[-1], pending=pending)
+    abandoned = [evaluation for evaluation in evaluations if evaluation.status == "running"]
+    if abandoned:
+        raise WorkerError("; ".join(f"{evaluation.spec.nodeid}: {NOBODY_RUNS_IT}" for evaluation in abandoned))
+    if evaluations and not any(evaluation.counts.ran for evaluation in evaluations):
+        why = [f"{each.spec.nodeid} is {each.status}: {each.reason}".removesuffix(": None") for each in evaluations]
+        raise NothingRanError(f"nothing ran: no row of {experiment.name!r} has run", remedy="\n".join(why))

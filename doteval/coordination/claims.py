@@ -21,6 +21,8 @@ from doteval.store import HeldRange, Store, WorkerState
 
 _LOOK_SECONDS = 0.5
 
+NOBODY_RUNS_IT = "nobody runs it: its command was killed, or its machine is gone; the same command again continues it"
+
 # Makes the caller hold all rows of an evaluation, or returns a process that holds some.
 Claim = Callable[[Evaluation], WorkerState | None]
 
@@ -59,6 +61,29 @@ def wait_for_other_brokers(
             return _serving(store, now) if other_broker else None
 
         _wait_while(other, evaluation, on_message)
+
+
+def nobody_runs(store: Store, evaluation: Evaluation) -> bool:
+    """Whether an evaluation is running by its status, and no process runs it or is going to.
+
+    The command that ran or submitted it was killed, say. Row tasks on a shared broker wait for worker processes however
+    long these take to come, so such an evaluation is left to nobody only while its dataset is not in the store.
+    """
+    if evaluation.status is not EvaluationStatus.RUNNING:
+        return False
+    workers = store.workers.live()
+    holders = [
+        each
+        for each in [*workers, *store.workers.submitters()]
+        if any(held.evaluation_uid == evaluation.uid for held in each.holding)
+    ]
+    if any(not has_ended(each) for each in holders):
+        return False
+    if not evaluation.config.submitted:
+        return True
+    if evaluation.is_private:
+        return not any(evaluation.queue in each.info.queues and not has_ended(each) for each in workers)
+    return not store.rows.dataset_state(evaluation.id).complete
 
 
 def has_ended(worker: WorkerState) -> bool:

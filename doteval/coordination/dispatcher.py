@@ -20,7 +20,7 @@ from doteval.coordination.lost_rows import LostRows, have_reported, without_held
 from doteval.coordination.task_sizing import TaskSize, most_unknown, tapered, task_size
 from doteval.core import clocks
 from doteval.core.budgets import BudgetStop
-from doteval.core.experiments import Evaluation, EvaluationStatus
+from doteval.core.experiments import Ending, Evaluation, EvaluationStatus
 from doteval.core.states import EvaluationEnd, LoadFailureKind, WorkerPhase
 from doteval.store import LoadFailure, Store, WorkerState, held_by
 
@@ -143,9 +143,12 @@ class Dispatcher:
         if current.status is not EvaluationStatus.RUNNING:
             return current
         if verdict := self._load_verdict(current):
-            status, cause, reason = verdict
             self._store.evaluations.set_status(
-                current.id, status, reason, end_cause=cause, only_from=EvaluationStatus.RUNNING
+                current.id,
+                verdict.status,
+                verdict.reason,
+                end_cause=verdict.cause,
+                only_from=EvaluationStatus.RUNNING,
             )
             return self._store.evaluations.by_uid(evaluation.uid)
         if stop := self._budget_stop(current):
@@ -158,7 +161,7 @@ class Dispatcher:
         return current
 
     def conclude(self, evaluation: Evaluation) -> Evaluation:
-        """Complete an evaluation if all its rows are done; publish nothing. Returns the evaluation as it is now."""
+        """End an evaluation if all its rows have a result; publish nothing. Returns the evaluation as it is now."""
         current = self._store.evaluations.by_uid(evaluation.uid)
         if current.status is not EvaluationStatus.RUNNING or current.counts.pending:
             return current
@@ -290,7 +293,7 @@ class Dispatcher:
             if queue in worker.info.queues or any(held.evaluation_uid == evaluation.uid for held in worker.holding)
         ]
 
-    def _load_verdict(self, evaluation: Evaluation) -> tuple[EvaluationStatus, EvaluationEnd, str] | None:
+    def _load_verdict(self, evaluation: Evaluation) -> Ending | None:
         """How the evaluation ends if no live worker process can load its fixtures, else None.
 
         A process that cannot load them leaves and is replaced. The replacement is not always waited for: otherwise
@@ -309,9 +312,11 @@ class Dispatcher:
             return None
         last = failures[-1]
         if last.kind is LoadFailureKind.SKIPPED:
-            return EvaluationStatus.COMPLETED, EvaluationEnd.SKIPPED, f"skipped: {last.error}"
+            return Ending(EvaluationStatus.SKIPPED, EvaluationEnd.SKIPPED, last.error)
+        if last.kind is LoadFailureKind.EXPECTED:
+            return Ending(EvaluationStatus.FAILED, EvaluationEnd.EXPECTED_FAILURE, last.error)
         reason = f"{last.fixture} failed on every worker process: {last.error}"
-        return EvaluationStatus.FAILED, EvaluationEnd.FIXTURES_FAILED, reason
+        return Ending(EvaluationStatus.FAILED, EvaluationEnd.FIXTURES_FAILED, reason)
 
 
 def _follows_failures(worker: WorkerState, failures: Sequence[LoadFailure]) -> bool:

@@ -8,16 +8,22 @@ import threading
 from doteval.core import clocks
 from doteval.core.metering import sum_by_model
 from doteval.core.results import Usage
-from doteval.core.states import LoadFailureKind
+from doteval.core.states import EvaluationEnd, LoadFailureKind
 from doteval.errors import StoreError, UnstorableValueError
 from doteval.pytest_runtime.evaluation_setup import fixture_definitions
 from doteval.pytest_runtime.items import EvaluationItem
 from doteval.pytest_runtime.load_timer import Load, Stats
+from doteval.pytest_runtime.outcomes import ending_of
 from doteval.runner.assignments import LoadFailedError
-from doteval.runner.error_classes import describe, skip_reason
 from doteval.store import EVALUATION_FILES, Store
 
 logger = logging.getLogger("doteval.worker")
+
+# How the end of an evaluation is recorded by a process that cannot load it.
+_KINDS = {
+    EvaluationEnd.SKIPPED: LoadFailureKind.SKIPPED,
+    EvaluationEnd.EXPECTED_FAILURE: LoadFailureKind.EXPECTED,
+}
 
 
 class LoadRecorder:
@@ -84,16 +90,16 @@ class LoadRecorder:
         """Record that this process cannot run an evaluation, whose fixtures cannot be set up."""
         if evaluation_id not in self._failed_for:
             self._failed_for.add(evaluation_id)
-            cause = error.__cause__ or error
-            reason = skip_reason(cause) if error.skipped else describe(cause)
+            cause = error.__cause__
+            assert cause is not None
+            ending = ending_of(error.item, cause, otherwise=EvaluationEnd.FIXTURES_FAILED)
             self._store.loads.begin(
                 self._worker_id,
                 "fixtures",
                 error.item.evaluation_path,
                 0.0,
-                # A skip is no error, and its type no news.
-                error=reason.message if error.skipped else f"{reason.type}: {reason.message}",
-                failure=LoadFailureKind.SKIPPED if error.skipped else LoadFailureKind.ERROR,
+                error=ending.reason,
+                failure=_KINDS.get(ending.cause, LoadFailureKind.ERROR),
                 evaluation_id=evaluation_id,
             )
 

@@ -18,7 +18,17 @@ class EvaluationStatus(StrEnum):
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
+    SKIPPED = "skipped"
     CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an evaluation ends otherwise than with all of its rows; `reason` says so to people."""
+
+    status: EvaluationStatus
+    cause: EvaluationEnd
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,11 @@ class Counts:
     @property
     def finished(self) -> int:
         return self.done + self.failed + self.skipped
+
+    @property
+    def ran(self) -> bool:
+        """Whether a row has run: skipped rows do not count."""
+        return bool(self.done or self.failed)
 
     @property
     def pending(self) -> int:

@@ -74,6 +74,7 @@ class RunConfig:
     `batch_size`: how many rows a call takes, None if it takes one.
     `concurrency`: how many of its calls run at once in a process whose command names no number;
     `concurrency_is_own`: its decorator says so, whatever the command says.
+    `strict_xfail`: the reason of its strict xfail mark, None without one. Its rows must not all run then.
 
     >>> RunConfig.from_json(RunConfig(max_retries=5).to_json()).max_retries
     5
@@ -120,6 +121,7 @@ class RunConfig:
     batch_size: int | None = None
     concurrency: int | None = None
     concurrency_is_own: bool = False
+    strict_xfail: str | None = None
 
     @classmethod
     def from_options(cls, values: Mapping[str, Any], *, cache: CacheChoice | None = None) -> Self:

@@ -20,13 +20,24 @@ class EvaluationEnd(StrEnum):
     INTERRUPTED = "interrupted"
     """The process that ran its rows was stopped by Ctrl-C or a signal."""
     SKIPPED = "skipped"
-    """A fixture or a mark said to skip it."""
+    """A mark, a fixture, its dataset or each of its rows said to skip it."""
+    EXPECTED_FAILURE = "expected_failure"
+    """It failed, as its xfail mark expects."""
+    PASSED_UNEXPECTEDLY = "passed_unexpectedly"
+    """Its rows ran, and a strict xfail mark expects it to fail."""
+    EVALUATION_REFUSED = "evaluation_refused"
+    """Its file needs a change: a fixture that it requests does not exist, say."""
     FIXTURES_FAILED = "fixtures_failed"
     """No worker process could load its fixtures."""
     WORKERS_CANNOT_START = "workers_cannot_start"
     TOO_MANY_ERRORS = "too_many_errors"
     DATASET_REFUSED = "dataset_refused"
     ERROR = "error"
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether its file or its dataset needs a change before its rows can run."""
+        return self in (EvaluationEnd.EVALUATION_REFUSED, EvaluationEnd.DATASET_REFUSED)
 
     @property
     def is_of_budget(self) -> bool:
@@ -40,6 +51,8 @@ class WorkerPhase(StrEnum):
     LOADING = "loading"
     READY = "ready"
     DRAINING = "draining"
+    SUBMITTING = "submitting"
+    """It is no worker process but a command that submits evaluations and follows them."""
     LEFT = "left"
 
 
@@ -72,5 +85,7 @@ class LoadFailureKind(StrEnum):
     ERROR = "error"
     SKIPPED = "skipped"
     """A fixture or a mark said to skip."""
+    EXPECTED = "expected"
+    """A fixture failed, as an xfail mark expects."""
     OTHER_CODE = "other_code"
     """Its files are not the submitter's."""

@@ -14,20 +14,22 @@ from doteval.analysis.summary import Summary
 from doteval.coordination.budget_guard import budget_guard_for, used_up
 from doteval.coordination.claims import wait_for_claim
 from doteval.coordination.ended_evaluations import store_missing_summaries, summary_of
+from doteval.coordination.endings import end, end_running
 from doteval.coordination.ingest import ingest_dataset
 from doteval.coordination.quota_guard import QuotaGuard
 from doteval.core import clocks
 from doteval.core.budgets import BudgetStop
-from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
+from doteval.core.experiments import Ending, Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.metering import UsageScope
 from doteval.core.results import Outcome, Row, RowStatus, Usage
 from doteval.core.states import EvaluationEnd
 from doteval.core.wording import counted
 from doteval.datasets import Dataset, open_dataset
-from doteval.errors import BudgetError, ChangedError, DotEvalError, UsageError
+from doteval.errors import BudgetError, DotEvalError
 from doteval.local.options import LocalOptions
 from doteval.local.progress import ProgressLine, Screen
 from doteval.local.store_session import StoreSession
+from doteval.pytest_runtime.outcomes import ending_of
 from doteval.runner.assignments import Assignment, EvaluationFixtures, Runnable
 from doteval.runner.event_loop import LoopThread
 from doteval.runner.row_retries import CallPolicy
@@ -102,14 +104,20 @@ class LocalEvaluation:
         self._lock = threading.Lock()
         self._refused: BaseException | None = None
         known = self._store.evaluations.find(session.experiment, spec)
-        wait_for_claim(session.store, known or self._begin(spec), session.claim, on_message=on_message)
+        self._evaluation = known or self._begin(spec)
         try:
+            wait_for_claim(session.store, self._evaluation, session.claim, on_message=on_message)
             # Only now, since rows that another process runs must not change.
+            was_skipped = self._store.evaluations.by_uid(self._evaluation.uid).status is EvaluationStatus.SKIPPED
             self._evaluation = self._begin(spec)
             self._store.rows.retry_failed(self._evaluation.id)
+            if was_skipped:
+                self._store.rows.retry_skipped(self._evaluation.id)
             self._resumed = self._store.evaluations.counts(self._evaluation.id).finished
-        except BaseException:
-            session.release()
+        except BaseException as error:
+            if session.holds(self._evaluation):
+                self._end_by(error)
+                session.release()
             raise
 
     def run(self, base: Path) -> LocalReport:
@@ -122,7 +130,9 @@ class LocalEvaluation:
         """
         try:
             return self._run(base)
-        except BaseException:
+        except BaseException as error:
+            self._session.writer.flush()
+            self._end_by(error)
             with contextlib.suppress(DotEvalError):
                 store_missing_summaries(self._store, [self._evaluation])
             raise
@@ -152,18 +162,18 @@ class LocalEvaluation:
         )
         try:
             scheduler.run(assignment)
-        except BaseException:
-            self._interrupted()
-            raise
         finally:
             if progress is not None:
                 progress.close()
         self._session.writer.flush()
         cut = self._refused or ended[0]
         stopped = isinstance(cut, TooManyErrorsError)
-        self._settle(cut)
         if cut is not None and not stopped and not isinstance(cut, BudgetError):
             raise cut
+        if cut is None:
+            self._store.evaluations.complete(self._evaluation.id)
+        else:
+            self._end_by(cut)
         return report_on(
             self._store,
             self._evaluation,
@@ -191,11 +201,6 @@ class LocalEvaluation:
     def report_so_far(self) -> LocalReport:
         """The report of the completed rows, for when `run` was interrupted."""
         return report_on(self._store, self._evaluation, resumed=self._resumed, seconds=0.0)
-
-    def skip_reason(self) -> str:
-        """The reason of the first skipped row, empty if it has none."""
-        first = next(self._store.results.records(self._evaluation.id, status=RowStatus.SKIPPED, limit=1), None)
-        return "" if first is None or first.outcome.error is None else first.outcome.error.message
 
     def _guard(self) -> QuotaGuard:
         budget, session = self._options.config.budget, self._session
@@ -255,29 +260,18 @@ class LocalEvaluation:
                 last = part.last if samples is None else min(part.last, samples - 1)
                 yield from rows.pending(evaluation.id, part.first, last)
 
-    def _settle(self, cut: BaseException | None) -> None:
-        evaluations, evaluation_id = self._store.evaluations, self._evaluation.id
-        is_read = self._store.rows.dataset_state(evaluation_id).complete
-        if isinstance(cut, BudgetError) and (evaluations.counts(evaluation_id).pending or not is_read):
+    def _end_by(self, error: BaseException) -> None:
+        """Record how an error ends the evaluation. If all of its rows have a result nevertheless, it has completed."""
+        stop = end if isinstance(error, TooManyErrorsError) else end_running
+        stop(self._store, self._evaluation, self._ending(error))
+
+    def _ending(self, error: BaseException) -> Ending:
+        if isinstance(error, BudgetError):
             # Rows in flight have spent more since the first one was refused.
             stop = self._session.quota.stop
             stop = stop or used_up(self._store, self._session.experiment, self._options.config.budget)
-            stop = stop or BudgetStop(EvaluationEnd.BUDGET_USED_UP, cut.message)
-            evaluations.set_status(evaluation_id, EvaluationStatus.CANCELLED, stop.message, end_cause=stop.cause)
-        elif cut is not None and not isinstance(cut, ChangedError | BudgetError):
-            reason = cut.message if isinstance(cut, DotEvalError) else str(cut)
-            cause = EvaluationEnd.ERROR
-            if isinstance(cut, TooManyErrorsError):
-                cause = EvaluationEnd.TOO_MANY_ERRORS
-            elif isinstance(cut, UsageError):
-                cause = EvaluationEnd.DATASET_REFUSED
-            evaluations.set_status(evaluation_id, EvaluationStatus.FAILED, reason, end_cause=cause)
-        elif not evaluations.counts(evaluation_id).pending:
-            # A dataset that has changed does not affect results that are stored.
-            evaluations.set_status(evaluation_id, EvaluationStatus.COMPLETED)
-
-    def _interrupted(self) -> None:
-        self._session.writer.flush()
-        self._store.evaluations.set_status(
-            self._evaluation.id, EvaluationStatus.CANCELLED, "interrupted", end_cause=EvaluationEnd.INTERRUPTED
-        )
+            stop = stop or BudgetStop(EvaluationEnd.BUDGET_USED_UP, error.message)
+            return Ending(EvaluationStatus.CANCELLED, stop.cause, stop.message)
+        if isinstance(error, TooManyErrorsError):
+            return Ending(EvaluationStatus.FAILED, EvaluationEnd.TOO_MANY_ERRORS, str(error))
+        return ending_of(self._runnable, error)

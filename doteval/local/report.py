@@ -81,10 +81,14 @@ def _write_notes(terminal: pytest.TerminalReporter, report: LocalReport) -> None
     if report.resumed:
         rows = counted(counts.total or 0, "row was", "rows were")
         write_line(terminal, f"{name}: resumed, {report.resumed:,} of {rows} done")
-    if report.evaluation.status is not EvaluationStatus.COMPLETED and counts.pending:
-        reason = f": {report.evaluation.reason}" if report.evaluation.reason else ""
-        left = counted(counts.pending, "row is", "rows are")
-        write_line(terminal, f"{name}: {left} left{reason}", yellow=True)
+    status, reason = report.evaluation.status, report.evaluation.reason
+    if status is not EvaluationStatus.COMPLETED:
+        left = f"{counted(counts.pending, 'row is', 'rows are')} left" if counts.pending else ""
+        # How it ended, unless that is plain from what is left.
+        ended = status.value if status in (EvaluationStatus.FAILED, EvaluationStatus.SKIPPED) or not left else ""
+        what = ", ".join(filter(None, (ended, left)))
+        colour = "red" if status is EvaluationStatus.FAILED else "yellow"
+        write_line(terminal, f"{name}: {what}: {reason}" if reason else f"{name}: {what}", **{colour: True})
     for note in (*report.evaluation.dataset_notes, *report.summary.notes):
         write_line(terminal, f"{name}: {note}", yellow=True)
     for error in report.errors:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from doteval.analysis.thresholds import Threshold, check_threshold
+from doteval.coordination.endings import end, end_unrun
 from doteval.core.client_config import configure_clients
-from doteval.core.experiments import ephemeral_name
+from doteval.core.experiments import EvaluationStatus, ephemeral_name
 from doteval.core.metering import setup_usage_scope
 from doteval.core.results import Usage
+from doteval.core.states import EvaluationEnd
 from doteval.core.wording import counted, plain
-from doteval.local.evaluation import LocalEvaluation, LocalReport
+from doteval.local.evaluation import LocalEvaluation, LocalReport, report_on
 from doteval.local.options import LocalOptions
 from doteval.local.progress import Screen
 from doteval.local.store_session import StoreSession
@@ -21,6 +23,7 @@ from doteval.pytest_runtime.evaluation_setup import EvaluationSetup
 from doteval.pytest_runtime.fingerprint import specify
 from doteval.pytest_runtime.items import EvaluationItem
 from doteval.pytest_runtime.load_timer import Load
+from doteval.pytest_runtime.outcomes import ending_of
 from doteval.pytest_runtime.pytest_internals import skipped
 from doteval.runner.event_loop import LoopThread
 
@@ -62,7 +65,7 @@ class LocalExperiment:
         """Run the rows of an evaluation that have no result yet, and the failed ones again.
 
         Errors of rows are stored with them. Fails like a test if a threshold is not met, and skips if every row was
-        skipped.
+        skipped. How the evaluation ends is stored in any case.
 
         Raises what `LocalEvaluation.run` raises.
         """
@@ -83,15 +86,29 @@ class LocalExperiment:
         evaluation.spend(setup_usage_scope(evaluation.uid), session.loads.take_unpaid(item))
         try:
             report = evaluation.run(item.path.parent)
-        except KeyboardInterrupt:
-            self.reports.append(StoredReport(evaluation.report_so_far(), session.store.url, session.store.raw_url))
+        except BaseException:
+            self._add(session, evaluation.report_so_far())
             raise
-        self.reports.append(StoredReport(report, session.store.url, session.store.raw_url))
-        self._check_thresholds(report)
-        counts = report.evaluation.counts
-        if counts.skipped and not counts.done and not counts.failed:
-            rows = "the only row was" if counts.skipped == 1 else f"all {counts.skipped:,} rows were"
-            raise skipped(plain(f"{rows} skipped: {evaluation.skip_reason()}"))
+        missed = self._missed_thresholds(report)
+        if missed and report.evaluation.end_cause is EvaluationEnd.PASSED_UNEXPECTEDLY:
+            # It did not pass after all: the strict xfail mark is right.
+            end(session.store, report.evaluation, ending_of(item, _failure(missed)))
+            report = replace(report, evaluation=session.store.evaluations.by_uid(evaluation.uid))
+        self._add(session, report)
+        if missed:
+            raise _failure(missed)
+        if report.evaluation.status is EvaluationStatus.SKIPPED:
+            raise skipped(plain(report.evaluation.reason or ""))
+
+    def not_set_up(self, item: EvaluationItem, error: BaseException) -> None:
+        """Record how an evaluation ends whose set-up raised `error`: a mark or a fixture skips it, or a fixture fails.
+
+        Raises StoreError if the store cannot be used.
+        """
+        session = self._open(item.spec.storage)
+        ending = ending_of(item, error, otherwise=EvaluationEnd.FIXTURES_FAILED)
+        evaluation = end_unrun(session.store, session.experiment, specify(item, self._options.config), ending)
+        self._add(session, report_on(session.store, evaluation, resumed=0, seconds=0.0))
 
     def loaded(self, load: Load) -> None:
         session = self._loaded_for[id(load)] = self._of_load(load)
@@ -113,7 +130,10 @@ class LocalExperiment:
         for session in self._opened.values():
             session.close()
 
-    def _check_thresholds(self, report: LocalReport) -> None:
+    def _add(self, session: StoreSession, report: LocalReport) -> None:
+        self.reports.append(StoredReport(report, session.store.url, session.store.raw_url))
+
+    def _missed_thresholds(self, report: LocalReport) -> list[str]:
         counts, most = report.evaluation.counts, self._options.max_errors
         failures = []
         if most is not None and counts.failed > most:
@@ -129,8 +149,7 @@ class LocalExperiment:
                 self.applied_thresholds.add(threshold)
             if check.failure is not None:
                 failures.append(check.failure)
-        if failures:
-            pytest.fail(plain("\n".join(failures)), pytrace=False)
+        return failures
 
     def _of_load(self, load: Load) -> StoreSession:
         return self._open(load.evaluation.spec.storage if load.evaluation is not None else None)
@@ -141,3 +160,7 @@ class LocalExperiment:
         if storage not in self._opened:
             self._opened[storage] = StoreSession(storage, self._name, service=_SERVICE)
         return self._opened[storage]
+
+
+def _failure(messages: list[str]) -> BaseException:
+    return pytest.fail.Exception(plain("\n".join(messages)), pytrace=False)

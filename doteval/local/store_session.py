@@ -48,6 +48,10 @@ class StoreSession:
                 self._holding = [HeldRange.whole(evaluation.uid)]
             return other
 
+    def holds(self, evaluation: Evaluation) -> bool:
+        """Whether this process holds the rows of an evaluation."""
+        return HeldRange.whole(evaluation.uid) in self._holding
+
     def release(self) -> None:
         """Hold no rows any more; the next heartbeat reports that."""
         self._holding = []

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from doteval.core.error_leaves import in_one_line
-from doteval.errors import EvaluationFileError
+from doteval.errors import EvaluationFileError, NothingRanError
+from doteval.pytest_runtime import pytest_internals as internals
 from doteval.pytest_runtime.items import EvaluationItem
 
 # The packages that call hooks, and do not implement any that a user could leave out.
@@ -23,11 +24,15 @@ _PYTEST = ("pluggy", "pytest", "_pytest")
 
 @dataclass(frozen=True)
 class Collected:
-    """The evaluations that pytest has collected, and its root directory, which their paths are relative to."""
+    """The evaluations that pytest has collected, and its root directory, which their paths are relative to.
+
+    skipped: a line for people for each file that skips itself as a whole, as with `pytest.importorskip`
+    """
 
     items: list[EvaluationItem]
     root: Path
     config: pytest.Config
+    skipped: tuple[str, ...] = ()
 
 
 def with_collected(
@@ -45,8 +50,8 @@ def with_collected(
 
     `keyword`: pytest's -k. `root`: pytest's root directory; None leaves it to pytest.
 
-    Raises what `body` raises, and EvaluationFileError if a path does not exist, a file cannot be collected, or there is
-    no evaluation.
+    Raises what `body` raises, EvaluationFileError if a path does not exist, a file cannot be collected, or there is no
+    evaluation, and NothingRanError if all files skip themselves.
     """
     for path in paths:
         file = Path(path.partition("::")[0])
@@ -100,6 +105,7 @@ class EmbeddedPytest:
         self._paths = paths
         self._body = body
         self._failed: list[pytest.CollectReport] = []
+        self._skipped: list[str] = []
         self._terminal = io.StringIO()
         self.raised: BaseException | None = None
         self.called = False
@@ -148,6 +154,8 @@ class EmbeddedPytest:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
             self._failed.append(report)
+        elif report.skipped:
+            self._skipped.append(f"{report.nodeid} was skipped: {internals.skip_text(report)}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -155,7 +163,7 @@ class EmbeddedPytest:
         try:
             self._check(session)
             items = [item for item in session.items if isinstance(item, EvaluationItem)]
-            self._body(Collected(items, session.config.rootpath, session.config))
+            self._body(Collected(items, session.config.rootpath, session.config, tuple(self._skipped)))
         except BaseException as error:  # noqa: BLE001 - pytest would print it; `with_collected` raises it again
             self.raised = error
         return True
@@ -164,12 +172,15 @@ class EmbeddedPytest:
         failure = self._failure()
         if failure is not None:
             raise failure
-        if not any(isinstance(item, EvaluationItem) for item in session.items):
-            raise EvaluationFileError(
-                f"no evaluation in {', '.join(self._paths)}",
-                remedy='An evaluation is a function named eval_* below @foreach("columns", dataset), in a '
-                "file named eval_*.py.",
-            )
+        if any(isinstance(item, EvaluationItem) for item in session.items):
+            return
+        if self._skipped and not session.items:
+            raise NothingRanError("; ".join(self._skipped), remedy="Nothing ran, since no file has other evaluations.")
+        raise EvaluationFileError(
+            f"no evaluation in {', '.join(self._paths)}",
+            remedy='An evaluation is a function named eval_* below @foreach("columns", dataset), in a '
+            "file named eval_*.py.",
+        )
 
     def _failure(self) -> EvaluationFileError | None:
         """The error of the first file that could not be collected."""

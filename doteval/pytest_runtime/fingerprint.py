@@ -17,6 +17,7 @@ from types import ModuleType
 from doteval.core.experiments import EvaluationSpec
 from doteval.core.run_config import RunConfig
 from doteval.pytest_runtime.items import EvaluationItem, queue_of
+from doteval.pytest_runtime.pytest_internals import strict_expected_failure
 from doteval.runner.concurrency_windows import window_for
 
 # A checkout of doteval may lie below the root directory; it is no user code even then.
@@ -152,5 +153,6 @@ def specify(item: EvaluationItem, config: RunConfig | None = None) -> Evaluation
             batch_size=item.spec.batch_size,
             concurrency=window_for(own, None, is_async=item.is_async).size,
             concurrency_is_own=own is not None,
+            strict_xfail=strict_expected_failure(item),
         ),
     )

@@ -113,11 +113,14 @@ class EvaluationItem(pytest.Function):
         return isinstance(self.parent, pytest.Class) or any(name not in wide for name in self.fixturenames)
 
     def setup(self) -> None:
+        __tracebackhide__ = True
         internals.renew_request(self)
+        internals.raise_missing_fixture(self)
         self.load(self.wide_fixture_names())
 
     def load(self, names: Iterable[str]) -> None:
         """Set up fixtures by name. Raises what they raise."""
+        __tracebackhide__ = True
         self.loading = True
         try:
             for name in names:

@@ -15,11 +15,19 @@ from typing import Any
 
 import pytest
 from _pytest.config import default_plugins
-from _pytest.fixtures import FixtureDef, FuncFixtureInfo, SubRequest, TopRequest, resolve_fixture_function
+from _pytest.fixtures import (
+    FixtureDef,
+    FixtureLookupError,
+    FuncFixtureInfo,
+    SubRequest,
+    TopRequest,
+    resolve_fixture_function,
+)
 from _pytest.logging import LogCaptureHandler, caplog_handler_key, caplog_records_key, catching_logs
 from _pytest.python import get_direct_param_fixture_func
 from _pytest.runner import SetupState
 from _pytest.scope import Scope
+from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks
 from _pytest.tmpdir import tmppath_result_key
 
 __all__ = [
@@ -30,6 +38,7 @@ __all__ = [
     "Scope",
     "SetupState",
     "SubRequest",
+    "expected_failure",
     "fixture_definitions",
     "fixture_info",
     "fresh_copy",
@@ -39,13 +48,18 @@ __all__ = [
     "is_per_row",
     "is_pytests",
     "loaded_view",
+    "lookup_error_text",
     "prepare_stash",
+    "raise_marks",
+    "raise_missing_fixture",
     "renew_request",
     "resolve_fixture_function",
     "scope_of",
     "set_up_session",
+    "skip_text",
     "skipped",
     "start_log_capture",
+    "strict_expected_failure",
     "tear_down_silently",
     "teardown_under_way",
     "use_row_setup_state",
@@ -202,6 +216,66 @@ def teardown_under_way(frame: FrameType | None) -> tuple[FrameType, FixtureDef[A
             return frame, frame.f_locals["self"]
         frame = frame.f_back
     return None
+
+
+def raise_marks(item: pytest.Item) -> None:
+    """Raise what the marks `skip`, `skipif` and `xfail(run=False)` raise when pytest sets the item up."""
+    if not item.config.pluginmanager.has_plugin("skipping"):
+        return
+    found = evaluate_skip_marks(item)
+    if found is not None:
+        raise pytest.skip.Exception(found.reason, _use_item_location=True)
+    expected = None if item.config.option.runxfail else evaluate_xfail_marks(item)
+    if expected is not None and not expected.run:
+        raise pytest.xfail.Exception(f"[NOTRUN] {expected.reason}", pytrace=False)
+
+
+def expected_failure(item: pytest.Item, error: BaseException) -> str | None:
+    """The reason of the xfail mark that expects an error of the item, None if none does."""
+    expected = _xfail(item)
+    if expected is None:
+        return None
+    raises = expected.raises
+    if raises is None or (isinstance(error, raises) if isinstance(raises, type | tuple) else raises.matches(error)):
+        return str(expected.reason)
+    return None
+
+
+def strict_expected_failure(item: pytest.Item) -> str | None:
+    """The reason of the item's xfail mark if it is strict, so that the item must not pass; None without one."""
+    expected = _xfail(item)
+    return str(expected.reason) if expected is not None and expected.strict else None
+
+
+def _xfail(item: pytest.Item) -> Any:
+    if item.config.option.runxfail or not item.config.pluginmanager.has_plugin("skipping"):
+        return None
+    return evaluate_xfail_marks(item)
+
+
+def raise_missing_fixture(item: pytest.Function) -> None:
+    """Raise pytest's FixtureLookupError if a fixture that the item needs, directly or not, does not exist."""
+    definitions = fixture_info(item).name2fixturedefs
+    missing = next((name for name in item.fixturenames if name not in definitions and name != "request"), None)
+    if missing is None:
+        return
+    request: Any = item._request
+    asking = next((each for several in definitions.values() for each in several if missing in each.argnames), None)
+    if asking is not None and missing not in fixture_info(item).argnames:
+        # The error then shows the fixture that asks for it.
+        request = SubRequest(request, scope_of(asking, item), None, 0, asking, _ispytest=True)
+    raise FixtureLookupError(missing, request)
+
+
+def lookup_error_text(error: FixtureLookupError) -> str:
+    """What pytest says of a fixture that does not exist, with the names of those that do."""
+    return error.formatrepr().errorstring
+
+
+def skip_text(report: pytest.CollectReport) -> str:
+    """The reason of a collect report of a file that was skipped."""
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")
 
 
 def skipped(reason: str) -> BaseException:

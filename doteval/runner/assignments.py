@@ -13,7 +13,7 @@ from doteval.core.wording import counted
 from doteval.foreach import ForEachSpec
 from doteval.runner.admission import AdmissionCheck
 from doteval.runner.calls import CallPolicy, failed_before_call
-from doteval.runner.error_classes import ends_command, is_skip
+from doteval.runner.error_classes import ends_command
 
 
 class WindingDownError(Exception):
@@ -39,7 +39,6 @@ class LoadFailedError(Exception):
     def __init__(self, item: Any, cause: BaseException) -> None:
         super().__init__(f"{item.evaluation_name}: {type(cause).__name__}: {cause}")
         self.item = item
-        self.skipped = is_skip(cause)
         self.__cause__ = cause
 
 

@@ -6,10 +6,11 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, func, or_, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, or_, select, update
 
-from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from doteval.core.experiments import Counts, Ending, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.core.json_codec import decode, encode
+from doteval.core.results import RowStatus
 from doteval.core.run_config import RunConfig
 from doteval.core.states import EvaluationEnd
 from doteval.errors import ChangedError, NotFoundError
@@ -17,7 +18,7 @@ from doteval.store.counters import remove_results
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.experiments import moment
 from doteval.store.fixture_loads import forgive_failures
-from doteval.store.tables import COUNTERS, EVALUATION, EXPERIMENT
+from doteval.store.tables import COUNTERS, EVALUATION, EXPERIMENT, RESULT
 
 
 class Evaluations:
@@ -169,6 +170,9 @@ class Evaluations:
         if only_from is not None:
             change = change.where(EVALUATION.c.status == only_from.value)
         finished = None if status is EvaluationStatus.RUNNING else database_time()
+        if status is EvaluationStatus.SKIPPED:
+            # Without a dataset it has no rows, and their number is not unknown.
+            change = change.values(row_count=func.coalesce(EVALUATION.c.row_count, 0))
         with self._database.write() as connection:
             done = connection.execute(
                 change.values(
@@ -197,25 +201,24 @@ class Evaluations:
             connection.execute(update(EVALUATION).where(mine).values(run_config=encode(changed.to_json())))
 
     def complete(self, evaluation_id: int) -> bool:
-        """Complete a running evaluation if its whole dataset is in the store and every row has a result.
+        """End a running evaluation if its whole dataset is in the store and every row has a result.
 
-        Returns whether it was completed. A lock keeps rows from becoming pending in between.
+        It is completed then; skipped if all of its rows were; and failed if a strict xfail mark expects it to fail.
+        Returns whether it was ended. A lock keeps rows from becoming pending in between.
         """
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
             line = connection.execute(_BY_ID, {"evaluation": evaluation_id}).one_or_none()
             if line is None or line.status != EvaluationStatus.RUNNING.value or not line.dataset_complete:
                 return False
-            if _counts(line).pending:
+            counts = _counts(line)
+            if counts.pending:
                 return False
+            done: dict[str, Any] = {"status": EvaluationStatus.COMPLETED.value, "reason": None, "end_cause": None}
+            if (ending := _other_ending(connection, line, counts)) is not None:
+                done = {"status": ending.status.value, "reason": ending.reason, "end_cause": ending.cause.value}
             change = update(EVALUATION).where(EVALUATION.c.id == evaluation_id)
-            done = {
-                "status": EvaluationStatus.COMPLETED.value,
-                "reason": None,
-                "end_cause": None,
-                "finished_at": database_time(),
-            }
-            connection.execute(change.values(done))
+            connection.execute(change.values(**done, finished_at=database_time()))
             return True
 
     def statuses(self, uids: Iterable[str]) -> dict[str, EvaluationStatus]:
@@ -249,6 +252,26 @@ class Evaluations:
         return NotFoundError(f"there is no evaluation {evaluation_id} in {self._database.location.shown}")
 
 
+def _other_ending(connection: Connection, line: Row[Any], counts: Counts) -> Ending | None:
+    """How an evaluation ends whose rows all have a result, if not as completed."""
+    if counts.skipped and not counts.ran:
+        first = connection.scalar(_FIRST_SKIP, {"evaluation": line.id, "status": RowStatus.SKIPPED.value})
+        what = f"all {counts.skipped:,} rows were skipped" if counts.skipped > 1 else "its only row was skipped"
+        return Ending(EvaluationStatus.SKIPPED, EvaluationEnd.SKIPPED, f"{what}: {first}" if first else what)
+    expected = RunConfig.from_json(decode(line.run_config)).strict_xfail
+    if expected is not None:
+        return Ending(
+            EvaluationStatus.FAILED, EvaluationEnd.PASSED_UNEXPECTEDLY, f"[XPASS(strict)] {expected}".rstrip()
+        )
+    return None
+
+
+_FIRST_SKIP = (
+    select(RESULT.c.error_message)
+    .where(RESULT.c.evaluation_id == bindparam("evaluation"), RESULT.c.status == bindparam("status"))
+    .order_by(RESULT.c.row_index, RESULT.c.sample)
+    .limit(1)
+)
 _COUNTED_STATUSES = ("done", "failed", "skipped")
 
 

@@ -34,7 +34,8 @@ class ExperimentOverview:
     """An experiment in a list.
 
     counts: sums over its evaluations; the total is None while that of any of them is unknown.
-    status: the first that an evaluation has of running, failed, cancelled and completed; None without evaluations.
+    status: the first that an evaluation has of running, failed, cancelled, completed and skipped; None without
+        evaluations.
     """
 
     experiment: Experiment
@@ -195,6 +196,7 @@ _GRAVEST_FIRST = (
     EvaluationStatus.FAILED,
     EvaluationStatus.CANCELLED,
     EvaluationStatus.COMPLETED,
+    EvaluationStatus.SKIPPED,
 )
 
 

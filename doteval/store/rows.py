@@ -214,12 +214,17 @@ class Rows:
 
         Returns the number of rows.
         """
+        return self._retry(evaluation_id, RowStatus.FAILED, _failed(evaluation_id, classes, index))
+
+    def retry_skipped(self, evaluation_id: int) -> int:
+        """Make skipped rows pending again, as `retry_failed` does for failed ones. Returns the number of rows."""
+        return self._retry(evaluation_id, RowStatus.SKIPPED, _ended_as(RowStatus.SKIPPED, evaluation_id))
+
+    def _retry(self, evaluation_id: int, status: RowStatus, conditions: list[ColumnElement[bool]]) -> int:
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
-            count = connection.execute(
-                update(RESULT).where(*_failed(evaluation_id, classes, index)).values(retry=true())
-            ).rowcount
-            add_to_counters(connection, evaluation_id, None, Counter({RowStatus.FAILED.value: -count}))
+            count = connection.execute(update(RESULT).where(*conditions).values(retry=true())).rowcount
+            add_to_counters(connection, evaluation_id, None, Counter({status.value: -count}))
         return count
 
     def count_failed(
@@ -315,15 +320,20 @@ class Rows:
         return NotFoundError(f"there is no evaluation {evaluation_id} in {self._database.location.shown}")
 
 
-def _failed(evaluation_id: int, classes: Collection[ErrorClass] | None, index: int | None) -> list[ColumnElement[bool]]:
-    """The conditions for failed results that are not marked for a retry."""
-    conditions = [
+def _ended_as(status: RowStatus, evaluation_id: int) -> list[ColumnElement[bool]]:
+    """The conditions for results of a status, other than done, that are not marked for a retry."""
+    return [
         RESULT.c.evaluation_id == evaluation_id,
         # The condition is given twice, so that both databases use the partial index of rows that are not done.
         RESULT.c.status != RowStatus.DONE.value,
-        RESULT.c.status == RowStatus.FAILED.value,
+        RESULT.c.status == status.value,
         RESULT.c.retry == false(),
     ]
+
+
+def _failed(evaluation_id: int, classes: Collection[ErrorClass] | None, index: int | None) -> list[ColumnElement[bool]]:
+    """The conditions for failed results that are not marked for a retry."""
+    conditions = _ended_as(RowStatus.FAILED, evaluation_id)
     if classes is not None:
         known = func.coalesce(RESULT.c.error_class, ErrorClass.EVALUATION.value)
         conditions.append(known.in_([each.value for each in classes]))

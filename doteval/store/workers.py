@@ -95,8 +95,8 @@ class Workers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def begin(self, info: WorkerInfo) -> int:
-        """Register a worker process that is loading. Returns its id."""
+    def begin(self, info: WorkerInfo, *, state: WorkerPhase = WorkerPhase.LOADING) -> int:
+        """Register a worker process that is loading, or a submitter. Returns its id."""
         line = {
             "service": info.service,
             "hostname": info.hostname,
@@ -105,7 +105,7 @@ class Workers:
             "device": info.device,
             "concurrency": info.concurrency,
             "versions": encode(dict(info.versions or {})),
-            "state": WorkerPhase.LOADING.value,
+            "state": state.value,
             "holding": "[]",
             "started_at": database_time(),
             "beat_at": database_time(),
@@ -170,6 +170,11 @@ class Workers:
         with self._database.read() as connection:
             return _found(connection, _LIVE, max_age=max_age)
 
+    def submitters(self, max_age: float = DEAD_AFTER_SECONDS) -> list[WorkerState]:
+        """The commands that submit or follow evaluations, which they name as held, and live as `live` says."""
+        with self._database.read() as connection:
+            return _found(connection, _SUBMITTERS, max_age=max_age)
+
     def all(self) -> list[WorkerState]:
         """All worker processes ever, in the order in which they began."""
         with self._database.read() as connection:
@@ -182,8 +187,11 @@ def _found(connection: Connection, query: Select[Any], **parameters: float) -> l
 
 # Built once: these run several times a second while rows run.
 _AGE = database_time() - WORKER.c.beat_at
-_ALL = select(*WORKER.c, _AGE.label("age")).order_by(WORKER.c.id)
-_LIVE = _ALL.where(WORKER.c.left_at.is_(None), bindparam("max_age", type_=WORKER.c.beat_at.type) >= _AGE)
+_EVERY = select(*WORKER.c, _AGE.label("age")).order_by(WORKER.c.id)
+_ALL = _EVERY.where(WORKER.c.state != WorkerPhase.SUBMITTING.value)
+_FRESH = (WORKER.c.left_at.is_(None), bindparam("max_age", type_=WORKER.c.beat_at.type) >= _AGE)
+_LIVE = _ALL.where(*_FRESH)
+_SUBMITTERS = _EVERY.where(WORKER.c.state == WorkerPhase.SUBMITTING.value, *_FRESH)
 _BEAT = (
     update(WORKER)
     .where(WORKER.c.id == bindparam("worker"), WORKER.c.left_at.is_(None))

@@ -30,6 +30,7 @@ from doteval.submission.follow import (
     queues_of,
     store_late_summaries,
 )
+from doteval.submission.presence import presence
 from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for
@@ -131,7 +132,10 @@ def _run(
     root: str | None = None,
     fork_server: ForkServer | None = None,
 ) -> int:
+    begun: list[Evaluation] = []
     with contextlib.ExitStack() as stack:
+        stack.callback(store_late_summaries, store, begun, observer)
+        present = stack.enter_context(presence(store, "retry", begun))
         broker = broker_for(stack, options.broker)
         publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue or DEFAULT_QUEUE)))
         publisher.connect()
@@ -148,7 +152,8 @@ def _run(
             marked += evaluation.counts.pending if _left_pending(evaluation) else 0
             # Only now: a running evaluation without pending rows would be completed.
             store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
-        stack.callback(store_late_summaries, store, evaluations, observer)
+            begun.append(evaluation)
+        present.follow(begun)
         slots = rows_in_flight(processes, options.concurrency)
         queues = {each.uid: each.queue or DEFAULT_QUEUE for each in evaluations}
         dispatcher = Dispatcher(store, publisher, DispatchOptions(slots=slots, queues=queues, total=marked))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from doteval.coordination.claims import NOBODY_RUNS_IT, nobody_runs
 from doteval.coordination.dispatcher import published_up_to
 from doteval.core.budgets import Spent
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
@@ -23,6 +24,7 @@ class EvaluationProgress:
     orphaned: held by dead worker processes
     published: held by no process; they wait in the queue, or are lost
     plan: sentences that say what is going to happen to the rows
+    abandoned: whether it is running by its status, and no process runs it or is going to
     """
 
     evaluation: Evaluation
@@ -31,6 +33,7 @@ class EvaluationProgress:
     published: int
     unpublished: int
     plan: tuple[str, ...]
+    abandoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +108,12 @@ def _progress(
     waiting = None if queued is None else queued.get(queue)
     start = _start(queue, bool(live), private=evaluation.is_private)
     plan = _plan(progress, start, served, holders, waiting, spent)
-    if evaluation.status is EvaluationStatus.RUNNING and not store.rows.dataset_state(evaluation.id).complete:
-        plan.append("its dataset is still being read; if its submitter has died, submit it again to go on")
-    return EvaluationProgress(evaluation, held, orphaned, published, unpublished, tuple(plan))
+    abandoned = nobody_runs(store, evaluation)
+    if abandoned:
+        plan = [NOBODY_RUNS_IT, *(plan[-1:] if evaluation.counts.failed else [])]
+    elif evaluation.status is EvaluationStatus.RUNNING and not store.rows.dataset_state(evaluation.id).complete:
+        plan.append("its dataset is still being read")
+    return EvaluationProgress(evaluation, held, orphaned, published, unpublished, tuple(plan), abandoned)
 
 
 def _count(store: Store, evaluation: Evaluation, workers: Sequence[WorkerState]) -> int:

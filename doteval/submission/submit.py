@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from doteval.broker.fair_queues import Priority
@@ -11,20 +12,23 @@ from doteval.broker.publisher import Publisher
 from doteval.coordination.budget_guard import used_up
 from doteval.coordination.claims import wait_for_other_brokers
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
+from doteval.coordination.endings import end_running, end_unrun
 from doteval.coordination.ingest import ingest_dataset
 from doteval.core import clocks
 from doteval.core.broker_url import Broker
 from doteval.core.budgets import budget_error, check_prices
 from doteval.core.client_config import ClientConfig
-from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment, ephemeral_name
+from doteval.core.experiments import Ending, Evaluation, EvaluationStatus, Experiment, ephemeral_name
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.core.run_config import RunConfig, RunTarget
 from doteval.core.states import EvaluationEnd
 from doteval.datasets import open_dataset
-from doteval.errors import UsageError
+from doteval.errors import ChangedError, DotEvalError, UsageError
 from doteval.pytest_runtime.embedded_session import Collected, with_collected
 from doteval.pytest_runtime.fingerprint import specify
 from doteval.pytest_runtime.items import EvaluationItem
+from doteval.pytest_runtime.outcomes import ending_of, stop_before_rows
+from doteval.runner.error_classes import is_skip
 from doteval.store import Store
 from doteval.submission.follow import (
     Following,
@@ -34,6 +38,7 @@ from doteval.submission.follow import (
     queues_of,
     store_late_summaries,
 )
+from doteval.submission.presence import presence
 from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for
@@ -71,10 +76,15 @@ class SubmitOptions:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Where the results of a submission are. `storage` is the URL of the store, with its password."""
+    """Where the results of a submission are.
+
+    storage: the URL of the store, with its password
+    refused: what has to be changed for evaluations that could not run, None if all could
+    """
 
     experiment: Experiment
     storage: str = field(repr=False)
+    refused: DotEvalError | None = None
 
 
 def submit(options: SubmitOptions, observer: ProgressObserver, fork_server: ForkServer | None = None) -> Submission:
@@ -83,8 +93,11 @@ def submit(options: SubmitOptions, observer: ProgressObserver, fork_server: Fork
     Returns when all rows have completed or, with `detach`, when all are published. After KeyboardInterrupt local worker
     processes finish their rows in flight; the others stay pending. A `fork_server` starts local worker processes.
 
+    An evaluation whose file or dataset needs a change does not keep the others from running.
+
     Raises EvaluationFileError, ColumnError, DatasetError, UnstorableValueError, ChangedError or UsageError: when the
-        files, the datasets or the options need a change
+        files, the datasets or the options need a change, for all of the evaluations
+    Raises NothingRanError: when pytest skips all the files
     Raises BrokerError or StoreError: when they cannot be used
     Raises BudgetError: when the budget is used up already
     Raises WorkerError: when no local worker process can start
@@ -108,63 +121,159 @@ def submit(options: SubmitOptions, observer: ProgressObserver, fork_server: Fork
 def _submit_collected(
     collected: Collected, options: SubmitOptions, observer: ProgressObserver, fork_server: ForkServer | None
 ) -> Submission:
+    for line in collected.skipped:
+        observer.note(line)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store.open(_storage(collected, options))))
+        submitter = _Submitter(store, collected, options, observer)
+        if submitter.to_run:
+            submitter.run(stack, fork_server)
+        else:
+            submitter.end_stopped()
+            observer.began(submitter.experiment(), submitter.evaluations(), 0)
+            observer.ended(store, submitter.evaluations())
+        refused = submitter.refused()
+        if refused is not None and submitter.all_refused:
+            raise refused
+        return Submission(submitter.experiment(), store.raw_url, refused)
+
+
+class _Submitter:
+    """Submits the evaluations of one command. One that cannot run is ended, and the others run all the same."""
+
+    def __init__(self, store: Store, collected: Collected, options: SubmitOptions, observer: ProgressObserver) -> None:
+        self._store = store
+        self._items = collected.items
+        self._options = options
+        self._observer = observer
+        stops = [(item, stop_before_rows(item)) for item in collected.items]
+        self._stopped = [(item, stop) for item, stop in stops if stop is not None]
+        self.to_run = [item for item, stop in stops if stop is None]
+        self._evaluations: dict[EvaluationItem, Evaluation] = {}
+        self._refused: list[DotEvalError] = []
+        self._experiment: Experiment | None = None
+
+    def experiment(self) -> Experiment:
+        """The experiment, which begins with the first call."""
+        if self._experiment is None:
+            name = self._options.target.experiment or ephemeral_name()
+            self._experiment = self._store.experiments.begin(name)
+        return self._experiment
+
+    def evaluations(self) -> list[Evaluation]:
+        """The evaluations as they began or ended here, in the order of their files."""
+        return [self._evaluations[item] for item in self._items if item in self._evaluations]
+
+    def refused(self) -> DotEvalError | None:
+        """What has to be changed for evaluations that could not run, None if all could."""
+        if len(self._refused) < 2:
+            return self._refused[0] if self._refused else None
+        remedies = dict.fromkeys(each.remedy for each in self._refused if each.remedy)
+        return UsageError("; ".join(each.message for each in self._refused), remedy="\n".join(remedies) or None)
+
+    @property
+    def all_refused(self) -> bool:
+        return len(self._refused) == len(self._items)
+
+    def end_stopped(self) -> None:
+        """Record how the evaluations end that a mark stops, or a fixture that does not exist."""
+        config = replace(self._options.config, submitted=True, queue=self._options.queue)
+        for item, stop in self._stopped:
+            ending = ending_of(item, stop)
+            self._evaluations[item] = end_unrun(self._store, self.experiment(), specify(item, config), ending)
+            self._note_refusal(stop, ending)
+
+    def run(self, stack: contextlib.ExitStack, fork_server: ForkServer | None) -> None:
+        """Run the other evaluations to their end or, with `detach`, until all rows are published."""
+        store, options, observer = self._store, self._options, self._observer
+        begun: list[Evaluation] = []
+        stack.callback(store_late_summaries, store, begun, observer)
+        present = stack.enter_context(presence(store, "submit", begun))
         broker = broker_for(stack, options.broker)
         publisher = stack.enter_context(contextlib.closing(Publisher(broker, options.queue)))
         publisher.connect()
         processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
-        experiment = store.experiments.begin(options.target.experiment or ephemeral_name())
-        _check_budget(store, experiment, collected, options)
-        known = _known(store, experiment, collected)
+        experiment = self.experiment()
+        _check_budget(store, experiment, self.to_run, options)
+        known = _known(store, experiment, self.to_run)
         wait_for_other_brokers(store, known, on_message=observer.note, private=broker.is_private)
         before = {each.uid: each.status for each in store.evaluations.of(experiment)}
         perhaps_running = _perhaps_running(store, experiment)
+        self.end_stopped()
         # Stored with the evaluations, so that worker processes elsewhere know.
         config = replace(options.config, submitted=True, queue=options.queue, private_broker=broker.private)
-        evaluations = [
-            store.evaluations.begin(
-                experiment,
-                specify(item, config),
-                epochs=options.target.epochs,
-                allow_changed=options.target.allow_changed,
-            )
-            for item in collected.items
-        ]
-        stack.callback(store_late_summaries, store, evaluations, observer)
-        observer.began(experiment, evaluations, processes)
+        for item in self.to_run:
+            self._begin(item, config, before, begun)
+        present.follow(begun)
+        if not begun:
+            return
+        observer.began(experiment, self.evaluations(), processes)
         supervisor: Supervisor | None = None
         if processes:
-            worker_options = _worker_options(options, store, broker, queues_of(evaluations, options.queue))
+            worker_options = _worker_options(options, store, broker, queues_of(begun, options.queue))
             supervisor = stack.enter_context(
                 local_workers(worker_options, processes, store, observer, options.devices, fork_server)
             )
             # They start before the first rows are read, which may take longer than loading models. If everything was
             # completed, they may not be needed.
-            if any(before.get(each.uid) is not EvaluationStatus.COMPLETED for each in evaluations):
+            if any(before.get(each.uid) is not EvaluationStatus.COMPLETED for each in begun):
                 supervisor.start()
         slots = rows_in_flight(processes, options.concurrency)
-        queues = {each.uid: each.queue or options.queue for each in evaluations}
+        queues = {each.uid: each.queue or options.queue for each in begun}
         dispatcher = Dispatcher(store, publisher, DispatchOptions(options.rows_per_task, slots, queues))
-        following = Following(store, dispatcher, evaluations, observer, supervisor)
-        for evaluation in evaluations:
+        following = Following(store, dispatcher, self.evaluations(), observer, supervisor)
+        for evaluation in begun:
             store.rows.retry_failed(evaluation.id)
             if evaluation.uid not in perhaps_running:
                 dispatcher.restart(evaluation, priority=options.priority)
-        for item, evaluation in zip(collected.items, evaluations, strict=True):
-            try:
-                _send_rows(store, following, item, evaluation, options)
-            except UsageError as error:
-                # None of its rows run. A dataset that cannot be ingested leaves it as it was, or fails it.
-                status = before.get(evaluation.uid, EvaluationStatus.FAILED)
-                cause = None if status is EvaluationStatus.RUNNING else EvaluationEnd.DATASET_REFUSED
-                store.evaluations.set_status(evaluation.id, status, error.message, end_cause=cause)
-                raise
+        for item in self.to_run:
+            if item in self._evaluations:
+                self._send_rows(item, following, perhaps_running)
         if options.detach:
             following.note_unserved_queues()
         else:
             following.to_the_end()
-        return Submission(experiment, store.raw_url)
+
+    def _begin(
+        self,
+        item: EvaluationItem,
+        config: RunConfig,
+        before: Mapping[str, EvaluationStatus],
+        begun: list[Evaluation],
+    ) -> None:
+        target = self._options.target
+        try:
+            evaluation = self._store.evaluations.begin(
+                self.experiment(), specify(item, config), epochs=target.epochs, allow_changed=target.allow_changed
+            )
+        except ChangedError as error:
+            self._refused.append(error)
+        else:
+            if before.get(evaluation.uid) is EvaluationStatus.SKIPPED and self._store.rows.retry_skipped(evaluation.id):
+                evaluation = self._store.evaluations.by_uid(evaluation.uid)
+            self._evaluations[item] = evaluation
+            begun.append(evaluation)
+
+    def _send_rows(self, item: EvaluationItem, following: Following, perhaps_running: Container[str]) -> None:
+        """Stream the dataset of an evaluation into the store, and publish its rows as they come.
+
+        A dataset that cannot be read, or that skips, ends the evaluation.
+        """
+        evaluation = self._evaluations[item]
+        try:
+            _send_rows(self._store, following, item, evaluation, self._options)
+        except BaseException as error:
+            if not isinstance(error, UsageError) and not is_skip(error):
+                raise
+            ending = ending_of(item, error)
+            self._note_refusal(error, ending)
+            # Rows that worker processes run already are not affected.
+            if evaluation.uid not in perhaps_running:
+                end_running(self._store, evaluation, ending)
+
+    def _note_refusal(self, error: BaseException, ending: Ending) -> None:
+        if isinstance(error, DotEvalError) and ending.cause is not EvaluationEnd.EXPECTED_FAILURE:
+            self._refused.append(error)
 
 
 def _worker_options(options: SubmitOptions, store: Store, broker: Broker, queues: tuple[str, ...]) -> WorkerOptions:
@@ -223,13 +332,15 @@ def _storage(collected: Collected, options: SubmitOptions) -> str | None:
     return str(own.pop())
 
 
-def _check_budget(store: Store, experiment: Experiment, collected: Collected, options: SubmitOptions) -> None:
+def _check_budget(
+    store: Store, experiment: Experiment, items: Sequence[EvaluationItem], options: SubmitOptions
+) -> None:
     """Raise BudgetError if rows are to be run and the budget is used up."""
     stop = used_up(store, experiment, options.config.budget)
     if stop is None:
         return
     known = {(each.spec.path, each.name): each for each in store.evaluations.of(experiment)}
-    wanted = [known.get((item.evaluation_path, item.evaluation_name)) for item in collected.items]
+    wanted = [known.get((item.evaluation_path, item.evaluation_name)) for item in items]
     pending = sum(each.counts.pending for each in wanted if each is not None)
     if pending or any(
         each is None or each.counts.failed or not store.rows.dataset_state(each.id).complete for each in wanted
@@ -250,7 +361,7 @@ def _perhaps_running(store: Store, experiment: Experiment) -> set[str]:
     }
 
 
-def _known(store: Store, experiment: Experiment, collected: Collected) -> list[Evaluation]:
-    """The collected evaluations that the experiment has already."""
-    wanted = {(item.evaluation_path, item.evaluation_name) for item in collected.items}
+def _known(store: Store, experiment: Experiment, items: Sequence[EvaluationItem]) -> list[Evaluation]:
+    """The evaluations that the experiment has already."""
+    wanted = {(item.evaluation_path, item.evaluation_name) for item in items}
     return [each for each in store.evaluations.of(experiment) if (each.spec.path, each.name) in wanted]

@@ -34,6 +34,7 @@ from doteval.pytest_runtime.evaluation_setup import EvaluationSetup, load_sessio
 from doteval.pytest_runtime.fixture_watchdog import FixtureWatchdog
 from doteval.pytest_runtime.items import served_items
 from doteval.pytest_runtime.load_timer import LoadTimer
+from doteval.pytest_runtime.outcomes import runnable
 from doteval.runner.error_classes import survive_rows
 from doteval.runner.scheduler import Scheduler
 from doteval.settings import load_settings
@@ -246,8 +247,9 @@ class WorkerProcess:
             collected.config.stash[loop_key],
             concurrency=self._options.concurrency,
         )
+        served = served_items(collected.items, self._options.queue_names)
         # Fixtures of evaluations on other queues are loaded with the first row, should one come after all.
-        for failure in load_session_fixtures(served_items(collected.items, self._options.queue_names)):
+        for failure in load_session_fixtures(runnable(served)):
             logger.warning("cannot load the session fixtures of %s", failure)
         # Models stay until the process ends. Rows make thousands of objects at a time, of which few are in cycles.
         gc.freeze()

@@ -221,7 +221,7 @@ def test_a_fixture_that_fails_to_load_everywhere_fails_its_evaluation_only(proje
     shown = {each["name"]: each for each in project.json("show", "x")["evaluations"]}
     assert shown["eval_broken"]["status"] == "failed"
     assert "no GPU here" in shown["eval_broken"]["reason"]
-    assert shown["eval_skipped"]["status"] == "completed"
+    assert shown["eval_skipped"]["status"] == "skipped"
     assert "not on this machine" in shown["eval_skipped"]["reason"]
     assert len(project.records("x")["eval_fine"]) == 50
     assert project.records("x")["eval_broken"] == []

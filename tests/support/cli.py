@@ -12,6 +12,7 @@ from doteval.cli import main
 from doteval.core.experiments import EvaluationSpec, EvaluationStatus
 from doteval.core.histogram import Latency
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus, Score, Usage
+from doteval.core.run_config import RunConfig
 from doteval.store import NewResult, Store, WorkerInfo
 
 
@@ -96,7 +97,7 @@ def fill(path: Path) -> None:
         results = [NewResult(words.id, row, outcome) for row, outcome in zip(rows, outcomes, strict=True)]
         store.results.write(results, worker)
         store.evaluations.set_status(words.id, EvaluationStatus.COMPLETED)
-        running = store.evaluations.begin(experiment, EvaluationSpec("evals/eval_more.py", "eval_more", ("text",)))
+        running = store.evaluations.begin(experiment, _MORE)
         store.rows.add(running.id, rows[:4])
         store.rows.set_total(running.id, 4, complete=True, fingerprint=None)
         outcome = Outcome(RowStatus.DONE, 1e9, 0.5, (Score("mean_length", 2.5, ("mean",)),))
@@ -104,6 +105,10 @@ def fill(path: Path) -> None:
         load = store.loads.begin(worker, "lexicon", "", 1.5, evaluation_id=words.id)
         store.loads.end(load, {"calls": 12_345, "cache": {"hits": 3}}, 0.1)
         store.workers.end(worker, reason="done")
+
+
+# Workers may come at any time and run its rows.
+_MORE = EvaluationSpec("evals/eval_more.py", "eval_more", ("text",), config=RunConfig(submitted=True))
 
 
 def complete(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from doteval.core.experiments import EvaluationStatus
 from doteval.core.json_codec import encode
 from doteval.core.run_config import RunConfig
 from doteval.core.states import EvaluationEnd, LoadFailureKind, WorkerEnd
@@ -95,8 +96,16 @@ SUBMITTED = {
         ),
         pytest.param(
             SUBMITTED,
-            # Its budget has no limit of tokens.
-            replace(FULL, max_retries=5, max_requests=100, max_tokens=None, root="/evals/\udcff", concurrency=10),
+            # Its budget has no limit of tokens, and no mark was stored.
+            replace(
+                FULL,
+                max_retries=5,
+                max_requests=100,
+                max_tokens=None,
+                strict_xfail=None,
+                root="/evals/\udcff",
+                concurrency=10,
+            ),
             id="of submit",
         ),
         pytest.param({"policy": {}, "queue": None}, RunConfig(submitted=True), id="of submit with defaults"),
@@ -120,7 +129,6 @@ def test_0006_turns_free_entries_into_a_run_configuration(
     [
         ("running", None, None),
         ("completed", None, None),
-        ("completed", "skipped: no key", EvaluationEnd.SKIPPED),
         ("cancelled", "the budget is used up: 1 of 1 requests", EvaluationEnd.BUDGET_USED_UP),
         ("cancelled", "the budget of $1.00 cannot be kept: no price is known for m", EvaluationEnd.BUDGET_UNPRICED),
         ("cancelled", "interrupted", EvaluationEnd.INTERRUPTED),
@@ -139,6 +147,19 @@ def test_0006_reads_why_an_evaluation_ended_one_last_time(
     with Store.open(store_url) as store:
         evaluation = store.evaluations.by_uid("u1")
         assert (evaluation.status, evaluation.reason, evaluation.end_cause) == (status, reason, expected)
+
+
+def test_0009_gives_skipped_evaluations_a_status(store_url: str, old_store: Database) -> None:
+    with closing(old_store):
+        insert_evaluation(old_store, 1, status="completed", reason="skipped: no key")
+        insert_evaluation(old_store, 2, status="completed", reason=None)
+        migrations.upgrade(old_store)
+    with Store.open(store_url) as store:
+        found = [store.evaluations.by_uid(uid) for uid in ("u1", "u2")]
+        assert [(each.status, each.reason, each.end_cause) for each in found] == [
+            (EvaluationStatus.SKIPPED, "no key", EvaluationEnd.SKIPPED),
+            (EvaluationStatus.COMPLETED, None, None),
+        ]
 
 
 WORKER_ENDS = {

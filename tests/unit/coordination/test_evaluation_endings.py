@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
 
 from doteval.coordination.dispatcher import Dispatcher
-from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
-from doteval.core.results import Outcome, RowStatus
+from doteval.coordination.endings import end_running, end_unrun
+from doteval.core.experiments import Counts, Ending, Evaluation, EvaluationStatus, Experiment
+from doteval.core.results import Outcome, RowError, RowStatus
+from doteval.core.run_config import RunConfig
 from doteval.core.states import EvaluationEnd, LoadFailureKind
 from doteval.store import EVALUATION_FILES, NewResult, Store
 from doteval.submission.follow import Following
 from doteval.supervision.supervisor import Supervisor
-from tests.support.dispatcher import begin, begin_on, fail_load, finish, rows, worker
+from tests.support.dispatcher import SPEC, begin, begin_on, begin_with, fail_load, finish, rows, worker
 from tests.support.fake_queue import FakeQueue
 
 
@@ -111,14 +114,100 @@ def test_a_worker_that_loads_or_has_left_or_listens_elsewhere_decides_nothing(
     assert dispatcher.settle(evaluation).status is EvaluationStatus.FAILED
 
 
-def test_an_evaluation_whose_fixtures_skip_everywhere_is_completed_as_skipped(
-    store: Store, dispatcher: Dispatcher
+@pytest.mark.parametrize(
+    ("kind", "status", "cause"),
+    [
+        (LoadFailureKind.SKIPPED, EvaluationStatus.SKIPPED, EvaluationEnd.SKIPPED),
+        (LoadFailureKind.EXPECTED, EvaluationStatus.FAILED, EvaluationEnd.EXPECTED_FAILURE),
+    ],
+)
+def test_an_evaluation_ends_as_its_fixtures_say_on_every_worker_process(
+    store: Store, dispatcher: Dispatcher, kind: LoadFailureKind, status: EvaluationStatus, cause: EvaluationEnd
 ) -> None:
     evaluation = begin(store, 10)
-    fail_load(store, worker(store), evaluation, "no GPU here", LoadFailureKind.SKIPPED)
+    fail_load(store, worker(store), evaluation, "no GPU here", kind)
     settled = dispatcher.settle(evaluation)
-    assert (settled.status, settled.reason) == (EvaluationStatus.COMPLETED, "skipped: no GPU here")
-    assert settled.end_cause is EvaluationEnd.SKIPPED
+    assert (settled.status, settled.end_cause, settled.reason) == (status, cause, "no GPU here")
+    assert settled.counts == Counts(10)
+
+
+def skip(store: Store, evaluation: Evaluation, first: int, last: int) -> None:
+    """Store skipped rows, each with a reason of its own."""
+    results = [
+        NewResult(
+            evaluation.id,
+            row,
+            Outcome(RowStatus.SKIPPED, 0.0, 0.0, error=RowError("Skipped", f"no answer to {row.index}")),
+        )
+        for row in store.rows.pending(evaluation.id, first, last)
+    ]
+    store.results.write(results, None)
+
+
+def test_an_evaluation_whose_rows_were_all_skipped_is_skipped(store: Store, dispatcher: Dispatcher) -> None:
+    evaluation = begin(store, 3)
+    skip(store, evaluation, 1, 2)
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    skip(store, evaluation, 0, 0)
+    settled = dispatcher.settle(evaluation)
+    assert (settled.status, settled.end_cause) == (EvaluationStatus.SKIPPED, EvaluationEnd.SKIPPED)
+    assert settled.reason == "all 3 rows were skipped: no answer to 0"
+    # They run again when the evaluation is begun again.
+    assert store.rows.retry_skipped(evaluation.id) == 3
+    again = begin(store, 3)
+    assert again.counts == Counts(3)
+    finish(store, evaluation, 0, 2)
+    settled = dispatcher.settle(evaluation)
+    assert (settled.status, settled.reason) == (EvaluationStatus.COMPLETED, None)
+    assert settled.counts == Counts(3, done=3)
+
+
+def test_an_evaluation_of_which_some_rows_were_skipped_has_completed(store: Store, dispatcher: Dispatcher) -> None:
+    evaluation = begin(store, 3)
+    skip(store, evaluation, 0, 1)
+    finish(store, evaluation, 2, 2)
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.COMPLETED
+    assert store.rows.retry_failed(evaluation.id) == 0
+
+
+def test_an_evaluation_that_a_strict_xfail_mark_expects_to_fail_must_not_run_to_its_end(
+    store: Store, dispatcher: Dispatcher
+) -> None:
+    evaluation = begin_with(store, 2, RunConfig(strict_xfail="a weak model"))
+    finish(store, evaluation, 0, 1)
+    settled = dispatcher.settle(evaluation)
+    assert (settled.status, settled.end_cause) == (EvaluationStatus.FAILED, EvaluationEnd.PASSED_UNEXPECTEDLY)
+    assert settled.reason == "[XPASS(strict)] a weak model"
+
+
+UNRUN = Ending(EvaluationStatus.SKIPPED, EvaluationEnd.SKIPPED, "not today")
+
+
+def test_an_evaluation_that_is_not_run_has_no_rows(store: Store) -> None:
+    experiment = store.experiments.begin("x")
+    ended = end_unrun(store, experiment, SPEC, UNRUN)
+    assert (ended.status, ended.reason, ended.counts) == (EvaluationStatus.SKIPPED, "not today", Counts(0))
+    assert end_unrun(store, experiment, SPEC, replace(UNRUN, reason="nor tomorrow")).reason == "nor tomorrow"
+
+
+def test_an_evaluation_that_is_not_run_again_keeps_its_results(store: Store, dispatcher: Dispatcher) -> None:
+    evaluation = begin(store, 3)
+    finish(store, evaluation, 0, 2)
+    dispatcher.settle(evaluation)
+    kept = end_unrun(store, evaluation.experiment, SPEC, UNRUN)
+    assert (kept.status, kept.counts) == (EvaluationStatus.COMPLETED, Counts(3, done=3))
+
+
+def test_an_error_does_not_end_an_evaluation_whose_rows_all_have_a_result(store: Store) -> None:
+    refusal = Ending(EvaluationStatus.FAILED, EvaluationEnd.DATASET_REFUSED, "no such file")
+    evaluation = begin(store, 3)
+    finish(store, evaluation, 0, 1)
+    end_running(store, evaluation, refusal)
+    assert store.evaluations.by_uid(evaluation.uid).reason == "no such file"
+    begin(store, 3)
+    finish(store, evaluation, 2, 2)
+    end_running(store, evaluation, refusal)
+    assert store.evaluations.by_uid(evaluation.uid).status is EvaluationStatus.COMPLETED
 
 
 def test_processes_that_load_and_fail_alternately_do_not_go_on_for_ever(store: Store, dispatcher: Dispatcher) -> None:

@@ -483,3 +483,40 @@ assert (code, later) == (0, []), (code, later)
 """
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@relies_on("evaluate_skip_marks", "evaluate_xfail_marks", "_use_item_location", "_request", "FixtureLookupError")
+def test_marks_are_evaluated_without_running_the_item(in_session: InSession) -> None:
+    source = """
+import pytest
+from doteval import Score, foreach
+
+@pytest.mark.skipif(True, reason="no GPU")
+@foreach("x", [(1,)])
+def eval_skipped(x): ...
+
+@pytest.mark.xfail(reason="weak", strict=True, raises=pytest.RaisesExc(ValueError, match="bad"))
+@foreach("x", [(1,)])
+def eval_expected(x): ...
+
+@foreach("x", [(1,)])
+def eval_missing(x, absent): ...
+"""
+
+    def body(collected: Collected) -> None:
+        skipped, expected, missing = collected.items
+        with pytest.raises(pytest.skip.Exception, match="no GPU"):
+            internals.raise_marks(skipped)
+        internals.raise_marks(expected)
+        assert internals.strict_expected_failure(expected) == "weak"
+        assert internals.expected_failure(expected, ValueError("bad")) == "weak"
+        assert internals.expected_failure(expected, ValueError("good")) is None
+        assert internals.strict_expected_failure(missing) is None
+        internals.raise_missing_fixture(expected)
+        with pytest.raises(pytest.FixtureLookupError) as raised:
+            internals.raise_missing_fixture(missing)
+        text = internals.lookup_error_text(raised.value)
+        assert text.splitlines()[0] == "fixture 'absent' not found"
+        assert "available fixtures: " in text
+
+    in_session(body, {"eval_it.py": source})

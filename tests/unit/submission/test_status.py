@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
+from doteval.coordination.claims import NOBODY_RUNS_IT
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
+from doteval.core.liveness import LATE_AFTER_SECONDS
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
 from doteval.core.run_config import RunConfig
 from doteval.core.states import WorkerEnd, WorkerPhase
@@ -23,7 +27,8 @@ from tests.support.fake_queue import FakeQueue
 @pytest.fixture
 def evaluation(store: Store) -> Evaluation:
     """100 rows, of which the first 60 are published, 10 of them done."""
-    evaluation = store.evaluations.begin(store.experiments.begin("x"), EvaluationSpec("eval_it.py", "eval_it", ("i",)))
+    spec = EvaluationSpec("eval_it.py", "eval_it", ("i",), config=RunConfig(submitted=True))
+    evaluation = store.evaluations.begin(store.experiments.begin("x"), spec)
     store.rows.add(evaluation.id, rows(60))
     store.rows.set_total(evaluation.id, 60, complete=False, fingerprint=None)
     current = store.evaluations.by_uid(evaluation.uid)
@@ -104,7 +109,55 @@ def test_cancelled_and_failed_evaluations_wait_for_the_user(store: Store, evalua
 
 def test_the_plan_names_a_dataset_that_is_not_read_to_its_end(store: Store, evaluation: Evaluation) -> None:
     store.rows.set_total(evaluation.id, 100, complete=False, fingerprint=None)
-    assert "submit it again" in only(store).plan[-1]
+    submitter = store.workers.begin(WorkerInfo("submit", "host", 1, (), 0), state=WorkerPhase.SUBMITTING)
+    follows = [HeldRange.whole(evaluation.uid)]
+    store.workers.beat(submitter, state=WorkerPhase.SUBMITTING, holding=follows)
+    assert not only(store).abandoned
+    assert only(store).plan[-1] == "its dataset is still being read"
+    # It is no worker process.
+    assert store.workers.live() == []
+    # It was killed on another machine.
+    silence(store, submitter)
+    assert only(store).abandoned
+    assert only(store).plan == (NOBODY_RUNS_IT,)
+
+
+@pytest.mark.parametrize("ended", ["it left", "it is silent", "it was killed here"])
+def test_nobody_runs_what_plain_pytest_began_once_its_process_has_ended(store: Store, ended: str) -> None:
+    evaluation = store.evaluations.begin(store.experiments.begin("x"), EvaluationSpec("eval_it.py", "eval_it", ("i",)))
+    # No process of this machine has the largest pid.
+    here = WorkerInfo("pytest", socket.gethostname() if ended == "it was killed here" else "host", 2**22)
+    process = store.workers.begin(here)
+    assert store.workers.claim(process, evaluation, is_gone=lambda _: False) is None
+    assert not only(store).abandoned
+    if ended == "it left":
+        store.workers.end(process, reason="left")
+    elif ended == "it is silent":
+        silence(store, process)
+    else:
+        with store._database.write() as connection:
+            connection.execute(update(WORKER).values(beat_at=WORKER.c.beat_at - LATE_AFTER_SECONDS - 1))
+    assert only(store).abandoned
+    assert only(store).plan == (NOBODY_RUNS_IT,)
+    store.evaluations.set_status(evaluation.id, EvaluationStatus.CANCELLED, "enough")
+    assert not only(store).abandoned
+
+
+def test_nobody_runs_what_a_private_broker_carried_once_its_workers_have_left(store: Store) -> None:
+    config = RunConfig(submitted=True, queue="doteval", private_broker="p1")
+    spec = EvaluationSpec("eval_it.py", "eval_it", ("i",), config=config)
+    evaluation = store.evaluations.begin(store.experiments.begin("x"), spec)
+    store.rows.add(evaluation.id, rows(5))
+    store.rows.set_total(evaluation.id, 5, complete=True, fingerprint=None)
+    elsewhere = worker(store, 1)
+    own = store.workers.begin(WorkerInfo("local-1", "host", 2, ("doteval@p1",)))
+    assert not only(store).abandoned
+    store.workers.end(own, reason="left")
+    assert only(store).abandoned
+    store.workers.end(elsewhere, reason="left")
+    # Rows on a shared broker wait for workers, however long these take to come.
+    store.evaluations.reconfigure(evaluation.id, lambda known: replace(known, private_broker=None))
+    assert not only(store).abandoned
 
 
 def test_dead_workers_are_those_that_died_since_the_experiment_began(store: Store, evaluation: Evaluation) -> None:

@@ -1,0 +1,40 @@
+"""Records how evaluations end whose rows are not run, or not all of them, for plain pytest and for submissions."""
+
+from __future__ import annotations
+
+from doteval.coordination.claims import nobody_runs
+from doteval.core.experiments import Ending, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from doteval.store import Store
+
+
+def end_unrun(store: Store, experiment: Experiment, spec: EvaluationSpec, ending: Ending) -> Evaluation:
+    """Record how an evaluation ends that is not run at all. Returns the evaluation as it is now.
+
+    One that has completed or that another process runs stays as it is: its rows are in the store, or on their way.
+    """
+    known = store.evaluations.find(experiment, spec)
+    if known is not None and (known.status is EvaluationStatus.COMPLETED or _is_run(store, known)):
+        return known
+    evaluation = known or store.evaluations.begin(experiment, spec)
+    end(store, evaluation, ending)
+    return store.evaluations.by_uid(evaluation.uid)
+
+
+def end_running(store: Store, evaluation: Evaluation, ending: Ending) -> None:
+    """Record how a running evaluation ends that something stopped.
+
+    If all of its rows have a result nevertheless, as before a dataset file was lost, it ends as it would have without.
+    """
+    if not store.evaluations.complete(evaluation.id):
+        end(store, evaluation, ending, only_from=EvaluationStatus.RUNNING)
+
+
+def _is_run(store: Store, evaluation: Evaluation) -> bool:
+    return evaluation.status is EvaluationStatus.RUNNING and not nobody_runs(store, evaluation)
+
+
+def end(store: Store, evaluation: Evaluation, ending: Ending, *, only_from: EvaluationStatus | None = None) -> None:
+    """Record how an evaluation ends, if its status is `only_from`; None allows any."""
+    store.evaluations.set_status(
+        evaluation.id, ending.status, ending.reason, end_cause=ending.cause, only_from=only_from
+    )
