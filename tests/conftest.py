@@ -22,6 +22,7 @@ pytest_plugins = [
     "tests.support.redis",
     # Last: it imports from the others, which are imported as plugins first.
     "tests.support.project",
+    "tests.support.pgbouncer",
 ]
 
 # For `make test`; `make test-rest` runs the same tests with Hypothesis's own number of examples.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -11,7 +12,7 @@ from doteval.store.url import Location
 
 
 class RefusedError(StoreError):
-    """The database refused a statement, so that trying again cannot help."""
+    """The database refused a value, so that trying again cannot help."""
 
 
 # The meaning and the remedy of SQLite's errors, by the beginning of their name.
@@ -43,11 +44,17 @@ _POSTGRES = {
 
 _READ_ONLY_CODES = ("25006", "42501")
 
+# What is about a value, and not about the connection, the server or its schema: PostgreSQL's classes of data errors,
+# of violated constraints and of values that are too large, and the same of SQLite.
+_VALUE_CLASSES = ("22", "23", "54")
+_VALUE_NAMES = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
+_VALUE_TYPES = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+
 
 def store_error(error: Exception, location: Location) -> StoreError:
     """The `StoreError` for an error of SQLAlchemy or of a driver.
 
-    It is a `StoreReadOnlyError` if only writing is impossible, and a `RefusedError` if the statement was refused.
+    It is a `StoreReadOnlyError` if only writing is impossible, and a `RefusedError` if a value was refused.
     """
     original: Any = getattr(error, "orig", None) or error
     where = f"the result store {location.shown}"
@@ -74,7 +81,9 @@ def store_error(error: Exception, location: Location) -> StoreError:
             f"{where} cannot be reached: {words[0] if words else 'the connection was lost'}",
             remedy="Check the URL, and that PostgreSQL runs and can be reached from here.",
         )
-    return RefusedError(f"{where} refused a statement: {type(original).__name__} ({name or code or 'no code'})")
+    said = f"{where} refused a statement: {type(original).__name__} ({name or code or 'no code'})"
+    about_a_value = code[:2] in _VALUE_CLASSES or name.startswith(_VALUE_NAMES) or isinstance(original, _VALUE_TYPES)
+    return RefusedError(said) if about_a_value else StoreError(said, remedy="See the log of the database.")
 
 
 def _is_about_the_connection(error: Any) -> bool:

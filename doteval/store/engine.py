@@ -46,7 +46,17 @@ SQLITE_WAIT_SECONDS = 30.0
 # It polls the lock: the pause grows by the first number to the second. A transaction of 300 rows takes milliseconds.
 _POLL_SECONDS = 0.001
 _LONGEST_POLL_SECONDS = 0.005
-_POSTGRES_CONNECT_SECONDS = 10
+# The URL may say otherwise. The times are seconds, and milliseconds for tcp_user_timeout: a server that does not answer
+# counts as unreachable, and a connection whose packets are dropped, as after a failover, is noticed after 20 s.
+_POSTGRES_OPTIONS: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+    # A pooler in transaction mode, such as PgBouncer, has no statement that another connection has prepared.
+    "prepare_threshold": None,
+}
 # Connections to SQLite that stay open for the next transaction. Giving one back to SQLAlchemy's pool and taking it
 # again costs a quarter of the time that the store needs for a single result.
 _MOST_IDLE = 5
@@ -108,6 +118,10 @@ class Database:
                 with connection.begin():
                     yield connection
             except BaseException:
+                if not self.is_sqlite:
+                    # What failed may be the connection itself: to a server that became read-only in a failover, or
+                    # without the prepared statement that a pooler has given to somebody else. The next one is new.
+                    connection.invalidate()
                 connection.close()
                 raise
             # A connection to PostgreSQL may be lost while idle; the pool checks it before it hands it out.
@@ -277,12 +291,25 @@ def _writable(path: Path) -> bool:
 
 
 def _postgres_engine(location: Location) -> Engine:
-    options: dict[str, Any] = (
-        {} if "connect_timeout" in location.url.query else {"connect_timeout": _POSTGRES_CONNECT_SECONDS}
-    )
+    given = location.url.query
+    own = {name: value for name, value in _POSTGRES_OPTIONS.items() if name not in given}
+    if "prepare_threshold" in given:
+        own["prepare_threshold"] = _prepare_threshold(given["prepare_threshold"], location)
     return create_engine(
-        location.url,
+        location.url.difference_update_query(["prepare_threshold"]),
         hide_parameters=True,
         pool_pre_ping=True,
-        connect_args=options,
+        connect_args=own,
+    )
+
+
+def _prepare_threshold(given: object, location: Location) -> int | None:
+    """psycopg's number from a URL; "none" never prepares."""
+    if isinstance(given, str) and given.isdecimal():
+        return int(given)
+    if given == "none":
+        return None
+    raise StoreError(
+        f"prepare_threshold in the URL {location.shown} is neither a number nor none",
+        remedy="psycopg prepares a statement on the server after so many executions; none is right for PgBouncer.",
     )

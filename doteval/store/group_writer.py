@@ -199,16 +199,19 @@ class GroupWriter:
         """Store a group. An entry that cannot be stored for good gets the error as its `failure`."""
         try:
             self._write([_encode(entry.result) for entry in group])
+        except Exception:  # noqa: BLE001 (each result is tried again)
+            # One of them may be the cause, so each is stored by itself.
+            for entry in group:
+                self._store_alone(entry)
+
+    def _store_alone(self, entry: _Entry) -> None:
+        try:
+            self._write([_encode(entry.result)])
         except Exception as error:  # noqa: BLE001 (given to its callback)
-            if len(group) > 1:
-                # One of them is the cause, so each is stored by itself.
-                for entry in group:
-                    self._store_group([entry])
-                return
             try:
-                self._write([encode_result(_failed(group[0].result, error))])
+                self._write([encode_result(_failed(entry.result, error))])
             except Exception as again:  # noqa: BLE001 (given to its callback)
-                group[0].failure = again
+                entry.failure = again
 
     def _write(self, encoded: Sequence[EncodedResult]) -> None:
         began = clocks.monotonic()
