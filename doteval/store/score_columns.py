@@ -94,7 +94,7 @@ def read_score_columns(connection: Connection, evaluation_id: int, *, aggregate:
             column.values,
             column.rows if with_rows else None,
             failed_rows,
-            column.not_finite_rows,
+            tuple(column.not_finite_rows),
         )
         for name, column in columns.items()
     ]
