@@ -80,7 +80,7 @@ def test_scores_that_are_not_finite_come_with_their_rows(
         store, [[Score("other", 1), *([] if row == 2 else [Score("a", values[row])])] for row in range(7)]
     )
     other, a = columns(store, evaluation, aggregate=aggregate)
-    assert (other.not_finite_rows, a.not_finite_rows) == ([], [1, 4, 6])
+    assert (other.not_finite_rows, a.not_finite_rows) == ((), (1, 4, 6))
 
 
 @pytest.mark.parametrize("aggregate", [True, False])
