@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from doteval.analysis.summary import MetricValue, Summary
-from doteval.core.experiments import Counts, Evaluation, Experiment
+from doteval.core.experiments import Counts, Evaluation, Experiment, WorkTime
 from doteval.core.histogram import QUANTILES
 from doteval.core.json_codec import encode
 from doteval.core.results import Record, Usage
@@ -85,6 +85,10 @@ def evaluation(found: Evaluation) -> Document:
         "rows": rows(found.counts),
         "dataset_notes": list(found.dataset_notes),
     }
+
+
+def work_time(found: WorkTime) -> Document:
+    return {"seconds": found.worked, "elapsed_seconds": found.elapsed}
 
 
 def finding(found: Finding) -> Document:

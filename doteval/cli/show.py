@@ -18,7 +18,6 @@ from doteval.cli.options import (
     json_option,
     storage_option,
 )
-from doteval.core import clocks
 from doteval.core.liveness import DISPATCH_SECONDS
 from doteval.core.tables import Table
 from doteval.core.wording import duration
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from doteval.analysis.summary import ErrorsAs, Summary
-    from doteval.core.experiments import Evaluation
+    from doteval.core.experiments import Evaluation, WorkTime
     from doteval.core.results import ErrorClass
     from doteval.store import Store
 
@@ -43,11 +42,13 @@ class Figures:
     summary: the metrics, with failed rows counted as the user asked.
     as_false: the metrics with failed rows counted as False.
     classes: the number of failed rows by the class of their error.
+    time: how long the evaluation took.
     """
 
     summary: Summary
     as_false: Summary
     classes: Mapping[ErrorClass, int]
+    time: WorkTime
 
 
 @click.command("show")
@@ -135,7 +136,7 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
     other = [] if not counts.failed else ["without errors" if errors_as == "false" else "errors as False"]
     columns = ("score", "metric", "value", "95% interval", "n", "errors", "skipped", "time", *other)
     table = Table(*columns, left=2)
-    rest = (terminal.count(counts.failed), terminal.count(counts.skipped), duration(_seconds(evaluation)))
+    rest = (terminal.count(counts.failed), terminal.count(counts.skipped), duration(figures.time.worked))
     for score in figures.summary:
         for metric in score.metrics:
             second = metric.without_failed if errors_as == "false" else figures.as_false[score.name][metric.name]
@@ -204,7 +205,8 @@ def _read_figures(store: Store, evaluation: Evaluation, errors_as: ErrorsAs) -> 
         counts, files = evaluation.counts, evaluation.spec.fingerprint
         as_false = summarize(columns, counts, files=files)
         wanted = as_false if errors_as == "false" else summarize(columns, counts, errors_as=errors_as, files=files)
-    return Figures(wanted, as_false, store.attempts.classes(evaluation.id))
+    taken = store.evaluations.work_time(evaluation.id)
+    return Figures(wanted, as_false, store.attempts.classes(evaluation.id), taken)
 
 
 def _check_row(store: Store, evaluation: Evaluation, index: int) -> None:
@@ -227,7 +229,7 @@ def _document(
     read = read_figures(store, evaluation, errors_as)
     document = {
         **documents.evaluation(evaluation),
-        "seconds": _seconds(evaluation),
+        **documents.work_time(read.time),
         "errors_as": errors_as,
         "error_classes": read.classes,
         "warnings": read.summary.warnings,
@@ -246,9 +248,3 @@ def _document(
     if full:
         document["records"] = documents.Streamed(map(documents.record, store.results.records(evaluation.id)))
     return document
-
-
-def _seconds(evaluation: Evaluation) -> float:
-    """Return the seconds from the start of the evaluation to its end, or to now."""
-    # Two machines may have set these; their clocks need not agree.
-    return max(0.0, ((evaluation.finished_at or clocks.utc_now()) - evaluation.created_at).total_seconds())

@@ -55,6 +55,7 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
                     "evaluations": [
                         {
                             **documents.evaluation_progress(found),
+                            **documents.work_time(store.evaluations.work_time(found.evaluation.id)),
                             "last_errors": [
                                 documents.attempt(each)
                                 for each in store.attempts.last_failures(found.evaluation.id, _SHOWN)

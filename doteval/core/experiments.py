@@ -88,6 +88,18 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkTime:
+    """How long an evaluation took, in seconds.
+
+    worked: the sum of its running spans; the time between an end and a resumption is not in it.
+    elapsed: from its first beginning to its last end, or to now.
+    """
+
+    worked: float
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """An evaluation in the store.
 

@@ -17,7 +17,6 @@ from doteval.coordination.ended_evaluations import store_missing_summaries, summ
 from doteval.coordination.endings import end, end_running
 from doteval.coordination.ingest import ingest_dataset
 from doteval.coordination.quota_guard import QuotaGuard
-from doteval.core import clocks
 from doteval.core.budgets import BudgetStop
 from doteval.core.experiments import Ending, Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.metering import UsageScope
@@ -50,7 +49,7 @@ class LocalReport:
 
     errors: its most frequent errors
     resumed: how many of its rows had a result before
-    seconds: how long it took
+    seconds: how long it was worked on, by earlier commands too
     stopped: whether it was stopped at --max-errors
     """
 
@@ -62,13 +61,12 @@ class LocalReport:
     stopped: bool = False
 
 
-def report_on(
-    store: Store, evaluation: Evaluation, *, resumed: int, seconds: float, stopped: bool = False
-) -> LocalReport:
+def report_on(store: Store, evaluation: Evaluation, *, resumed: int, stopped: bool = False) -> LocalReport:
     """The report of an evaluation, from what is stored now. The metrics of one that has ended are stored."""
     current = store.evaluations.by_uid(evaluation.uid)
     summary = summary_of(store, current)
     errors = tuple(store.results.errors(current.id, _ERRORS_SHOWN)) if current.counts.failed else ()
+    seconds = store.evaluations.work_time(current.id).worked
     return LocalReport(current, summary, errors, resumed, seconds, stopped)
 
 
@@ -140,7 +138,6 @@ class LocalEvaluation:
             self._session.release()
 
     def _run(self, base: Path) -> LocalReport:
-        start = clocks.perf_counter()
         spec = self._runnable.spec
         dataset = open_dataset(spec.dataset, columns=spec.columns, base=base)
         progress = self._progress(dataset)
@@ -174,13 +171,7 @@ class LocalEvaluation:
             self._store.evaluations.complete(self._evaluation.id)
         else:
             self._end_by(cut)
-        return report_on(
-            self._store,
-            self._evaluation,
-            resumed=self._resumed,
-            seconds=clocks.perf_counter() - start,
-            stopped=stopped,
-        )
+        return report_on(self._store, self._evaluation, resumed=self._resumed, stopped=stopped)
 
     def _begin(self, spec: EvaluationSpec) -> Evaluation:
         target = self._options.target
@@ -200,7 +191,7 @@ class LocalEvaluation:
 
     def report_so_far(self) -> LocalReport:
         """The report of the completed rows, for when `run` was interrupted."""
-        return report_on(self._store, self._evaluation, resumed=self._resumed, seconds=0.0)
+        return report_on(self._store, self._evaluation, resumed=self._resumed)
 
     def _guard(self) -> QuotaGuard:
         budget, session = self._options.config.budget, self._session

@@ -108,7 +108,7 @@ class LocalExperiment:
         session = self._open(item.spec.storage)
         ending = ending_of(item, error, otherwise=EvaluationEnd.FIXTURES_FAILED)
         evaluation = end_unrun(session.store, session.experiment, specify(item, self._options.config), ending)
-        self._add(session, report_on(session.store, evaluation, resumed=0, seconds=0.0))
+        self._add(session, report_on(session.store, evaluation, resumed=0))
 
     def loaded(self, load: Load) -> None:
         session = self._loaded_for[id(load)] = self._of_load(load)

@@ -32,10 +32,7 @@ def hand_over(config: pytest.Config, experiment: Any) -> None:
     output = getattr(config, "workeroutput", None)
     if output is not None:
         output[_KEY] = {
-            "reports": [
-                [each.raw_url, each.report.evaluation.uid, each.report.resumed, each.report.seconds]
-                for each in experiment.reports
-            ],
+            "reports": [[each.raw_url, each.report.evaluation.uid, each.report.resumed] for each in experiment.reports],
             "thresholds": [[each.target, each.minimum] for each in experiment.applied_thresholds],
         }
 
@@ -50,9 +47,9 @@ def take_over(workeroutput: dict[str, Any], reports: list[Any], applied_threshol
     from doteval.local.session import StoredReport
     from doteval.store import Store
 
-    for raw_url, uid, resumed, seconds in handed["reports"]:
+    for raw_url, uid, resumed in handed["reports"]:
         with Store.open(raw_url, create=False) as store:
-            report = report_on(store, store.evaluations.by_uid(uid), resumed=resumed, seconds=seconds)
+            report = report_on(store, store.evaluations.by_uid(uid), resumed=resumed)
             reports.append(StoredReport(report, store.url, raw_url))
     applied_thresholds.update(Threshold(target, minimum) for target, minimum in handed["thresholds"])
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from sqlalchemy import ColumnElement, Connection, Table, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Float, Table, bindparam, case, delete, func, select, update
 from sqlalchemy.dialects.sqlite import Insert
 
 from doteval.core.budgets import Spent
 from doteval.core.results import RowStatus
-from doteval.store.engine import insert_into
+from doteval.store.engine import database_time, insert_into
 from doteval.store.statements import Prepared
 from doteval.store.tables import ATTEMPT, COUNTERS, RESULT, SCORE, USAGE
 
@@ -35,10 +35,13 @@ _CHANGED = (*_COUNTED, *_columns(_NOTHING))
 
 
 def _addition(dialect: str) -> Insert:
-    line = insert_into(dialect, COUNTERS)
+    # Usage alone does not count: that of a killed process is found when its machine starts another one, days later.
+    stored = bindparam("has_results", type_=Float()) * database_time()
+    line = insert_into(dialect, COUNTERS).values(wrote_at=stored)
     return line.on_conflict_do_update(
         index_elements=["evaluation_id", "worker_id"],
-        set_={name: COUNTERS.c[name] + line.excluded[name] for name in _CHANGED},
+        set_={name: COUNTERS.c[name] + line.excluded[name] for name in _CHANGED}
+        | {"wrote_at": func.coalesce(line.excluded.wrote_at, COUNTERS.c.wrote_at)},
     )
 
 
@@ -57,7 +60,8 @@ def add_to_counters(
         return
     added = {status: changes[status] for status in _COUNTED} | _columns(spent)
     whose = {"evaluation_id": evaluation_id, "worker_id": NOBODY if worker_id is None else worker_id}
-    _ADDITION.run(connection, **whose, **added)
+    has_results = 1.0 if any(changes.values()) else None
+    _ADDITION.run(connection, **whose, **added, has_results=has_results)
 
 
 def count_spent_again(connection: Connection, evaluation_id: int, worker_id: int | None) -> None:

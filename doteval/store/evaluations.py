@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, or_, select, update
 
-from doteval.core.experiments import Counts, Ending, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from doteval.core.experiments import Counts, Ending, Evaluation, EvaluationSpec, EvaluationStatus, Experiment, WorkTime
 from doteval.core.json_codec import decode, encode
 from doteval.core.results import RowStatus
 from doteval.core.run_config import RunConfig
@@ -18,6 +18,7 @@ from doteval.store.counters import remove_results
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.experiments import moment
 from doteval.store.fixture_loads import forgive_failures
+from doteval.store.running_spans import begin_span, end_span, work_time
 from doteval.store.tables import COUNTERS, EVALUATION, EXPERIMENT, RESULT
 
 
@@ -66,6 +67,7 @@ class Evaluations:
                     created_at=database_time(),
                     published=0,
                     dataset_complete=False,
+                    worked_seconds=0.0,
                 )
                 .on_conflict_do_nothing(index_elements=["experiment_id", "path", "name"])
             )
@@ -89,6 +91,7 @@ class Evaluations:
                     finished_at=None,
                 )
             )
+            begin_span(connection, stored.id)
             forgive_failures(connection, stored.id)
         return self.by_uid(stored.uid)
 
@@ -152,6 +155,17 @@ class Evaluations:
             raise self._gone(evaluation_id)
         return _counts(line)
 
+    def work_time(self, evaluation_id: int) -> WorkTime:
+        """How long the evaluation was worked on, and how long ago it began.
+
+        Raises NotFoundError: there is no such evaluation.
+        """
+        with self._database.read() as connection:
+            time = work_time(connection, evaluation_id)
+        if time is None:
+            raise self._gone(evaluation_id)
+        return time
+
     def set_status(
         self,
         evaluation_id: int,
@@ -184,6 +198,8 @@ class Evaluations:
             )
             if status is EvaluationStatus.RUNNING:
                 forgive_failures(connection, evaluation_id)
+            if done.rowcount > 0:
+                (begin_span if status is EvaluationStatus.RUNNING else end_span)(connection, evaluation_id)
             return done.rowcount > 0
 
     def reconfigure(self, evaluation_id: int, change: Callable[[RunConfig], RunConfig]) -> None:
@@ -219,6 +235,7 @@ class Evaluations:
                 done = {"status": ending.status.value, "reason": ending.reason, "end_cause": ending.cause.value}
             change = update(EVALUATION).where(EVALUATION.c.id == evaluation_id)
             connection.execute(change.values(**done, finished_at=database_time()))
+            end_span(connection, evaluation_id)
             return True
 
     def statuses(self, uids: Iterable[str]) -> dict[str, EvaluationStatus]:

@@ -55,6 +55,7 @@ class EvaluationTable(SQLModel, table=True):
     """One evaluation function with one set of parameters, the state of its dataset and its publish cursor.
 
     dataset_notes: a list of what a reader of the figures has to know about the dataset.
+    worked_seconds, span_began_at: its ended running spans, and the open one; see `doteval.store.running_spans`.
     """
 
     __tablename__ = "evaluation"
@@ -79,6 +80,8 @@ class EvaluationTable(SQLModel, table=True):
     dataset_complete: bool
     dataset_fingerprint: str | None = Field(sa_type=SafeText)
     dataset_notes: str | None = Field(sa_type=Text)
+    worked_seconds: float
+    span_began_at: float | None
 
 
 class RowTable(SQLModel, table=True):
@@ -208,7 +211,7 @@ class CounterTable(SQLModel, table=True):
     One row a worker process avoids scans by readers and lock contention between writers. `worker_id` 0 stands for
     writes without a worker process, and for what retries and replaced rows subtract, so that a single row may be
     negative: only sums are meaningful. The columns of usage are sums over the usage of the worker process; `unpriced`
-    are tokens without a price.
+    are tokens without a price. `wrote_at` is when it last stored results.
     """
 
     __tablename__ = "counters"
@@ -222,6 +225,7 @@ class CounterTable(SQLModel, table=True):
     tokens: int = Field(sa_type=BigInteger)
     unpriced: int = Field(sa_type=BigInteger)
     cost: float
+    wrote_at: float | None
 
 
 class SummaryTable(SQLModel, table=True):

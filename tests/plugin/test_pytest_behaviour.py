@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from doteval.store import Store
 from tests.plugin.conftest import ALONE, Evaluate, Records
+from tests.support.passing_time import let_pass, work_again
 
 MIXED = """
 @foreach("i", [(1,), (2,)])
@@ -78,6 +80,20 @@ def test_a_run_without_a_name_makes_a_new_experiment(evaluate: Evaluate) -> None
         assert found is not None
         names.add(found[1])
     assert len(names) == 2
+
+
+def test_the_summary_shows_the_time_worked_of_all_runs(evaluate: Evaluate, pytester: pytest.Pytester) -> None:
+    evaluate("""
+@foreach("i", range(2))
+def eval_it(i):
+    return Result(exact_match(i, i))
+""")
+    with Store.open(str(pytester.path / ".doteval" / "doteval.db")) as store:
+        (evaluation,) = store.evaluations.of(store.experiments.find("x"))
+        let_pass(store, 86400.0)
+        work_again(store, evaluation, 7500.0)
+        let_pass(store, 86400.0)
+    evaluate().stdout.fnmatch_lines(["*2 h 05 min*"])
 
 
 def test_marks_of_pytest(evaluate: Evaluate, pytester: pytest.Pytester) -> None:

@@ -162,6 +162,30 @@ def test_0009_gives_skipped_evaluations_a_status(store_url: str, old_store: Data
         ]
 
 
+def test_0010_knows_the_spans_of_evaluations_as_far_as_they_were_stored(store_url: str, tmp_path: Path) -> None:
+    database = make_store_of_version("0009", store_url, tmp_path / "versions")
+    insert(database, "experiment", id=1, name="x", created_at=0)
+    described = {"columns": "[]", "fingerprint": "{}", "run_config": encode(RunConfig().to_json()), "epochs": 1}
+    facts: dict[str, Any] = {"experiment_id": 1, "path": "a.py", "published": 0, "dataset_complete": True, **described}
+    ended: dict[str, Any] = {"status": "completed", "created_at": 100.0}
+    with closing(database):
+        insert(database, "evaluation", id=1, uid="u1", name="long", finished_at=400.0, **ended, **facts)
+        insert(database, "evaluation", id=2, uid="u2", name="clock set back", finished_at=99.0, **ended, **facts)
+        insert(database, "evaluation", id=3, uid="u3", name="left", status="running", created_at=1000.0, **facts)
+        for worker_id in (0, 1):
+            insert(database, "counters", evaluation_id=3, worker_id=worker_id, done=worker_id, failed=0, skipped=0)
+        result: dict[str, Any] = {"status": "done", "retry": False, "execution": 1, "worker_id": 1, "seconds": 50.0}
+        for row, begun in enumerate((1100.0, 1050.0)):
+            insert(database, "result", evaluation_id=3, row_index=row, sample=0, started_at=begun, **result)
+        migrations.upgrade(database)
+    with Store.open(store_url) as store:
+        assert [store.evaluations.work_time(number).worked for number in (1, 2, 3)] == [300.0, 0.0, 150.0]
+        assert [store.evaluations.work_time(number).elapsed for number in (1, 2)] == [300.0, 0.0]
+        # The running one was left by everybody long ago.
+        assert store.evaluations.set_status(3, EvaluationStatus.CANCELLED)
+        assert store.evaluations.work_time(3).worked == 150.0
+
+
 WORKER_ENDS = {
     "left": WorkerEnd.LEFT,
     "was asked to leave while it began": WorkerEnd.LEFT,

@@ -9,6 +9,7 @@ import pytest
 from doteval.core.results import ErrorClass, Outcome, RowError, RowStatus
 from doteval.store import NewResult, Store
 from tests.support.cli import CommandLine, line_with, words
+from tests.support.passing_time import let_pass, work_again
 
 pytestmark = pytest.mark.usefixtures("without_settings")
 
@@ -28,6 +29,20 @@ def test_show(doteval_: CommandLine, results: str) -> None:
     assert "nosuchmetric" in line_with(ran.out, "label nosuchmetric:")
     assert line_with(ran.out, "2/4 rows are finished")
     assert "doteval show alpha --errors" in ran.out
+
+
+def test_show_and_status_tell_the_time_worked(doteval_: CommandLine, results: str) -> None:
+    with Store.open(results) as store:
+        first = store.evaluations.of(store.experiments.find("alpha"))[0]
+        let_pass(store, 86400.0)
+        work_again(store, first, 7500.0)
+        let_pass(store, 86400.0)
+    assert "2 h 05 min" in doteval_("show", "alpha", "--storage", results).out
+    for command in ("show", "status"):
+        document = json.loads(doteval_(command, "alpha", "--storage", results, "--json").out)
+        found = document["evaluations"][0]
+        assert found["seconds"] == pytest.approx(7500.0, abs=50)
+        assert found["elapsed_seconds"] == pytest.approx(86400.0 + 7500.0, abs=50)
 
 
 def test_show_one_evaluation(doteval_: CommandLine, results: str) -> None:
