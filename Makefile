@@ -35,13 +35,17 @@ help: ## Show this help
 install: $(INSTALLED) ## Install into .venv, exactly what the lock says
 venv: install
 
-$(INSTALLED): requirements-dev.lock pyproject.toml | $(BIN)/uv
+$(INSTALLED): requirements-dev.lock requirements-plugins.lock pyproject.toml | $(BIN)/uv
 	@echo "Installing the locked packages into $(VENV) ..."
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock || { \
 	    echo "pip, which may know of another index, tries it: that takes minutes ..."; \
 	    $(PIP) install --require-hashes -r requirements-dev.lock; }
+	@$(BIN)/uv pip install $(PLUGINS) --python $(BIN)/python --quiet || $(PIP) install $(PLUGINS) --upgrade
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# Beside the other packages, where only the tests that name the folder load them.
+PLUGINS := --require-hashes --no-deps --target $(VENV)/plugins -r requirements-plugins.lock
 
 # Of the version that the lock names.
 $(BIN)/uv: | $(BIN)/python
@@ -89,10 +93,14 @@ format: $(INSTALLED) ## Format the code and mend what can be mended
 	@$(BIN)/ruff check --fix --exit-zero .
 	@$(BIN)/ruff format .
 
+# What plugins need and requirements-dev.lock holds.
+SHARED := attrs colorama iniconfig markupsafe packaging pluggy pygments pytest
 lock: | $(BIN)/uv ## Write the locks anew from pyproject.toml (UPGRADE=1 for the newest versions)
 	@$(LOCK) pyproject.toml --output-file requirements.lock
 	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
 	@$(LOCK) --group build --constraint requirements-dev.lock --output-file requirements-build.lock
+	@$(LOCK) --group plugins --constraint requirements-dev.lock $(SHARED:%=--no-emit-package %) \
+	    --output-file requirements-plugins.lock
 
 wheel: $(INSTALLED) ## Build the wheel into dist/
 	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

