@@ -158,7 +158,19 @@ def _print_models(console: Console, names: Sequence[str], lines: Sequence[tuple[
         console.print(
             f"No price is known for {names_shown}: tokens only. Name a price table with the setting `prices`."
         )
+    silent = {model.spent.model: None for _, model in lines if _reports_no_tokens(model)}
+    if silent:
+        console.print(
+            f"The replies of {', '.join(silent)} reported no tokens. None are counted, and no budget of tokens or cost "
+            'holds them. A stream reports them with stream_options={"include_usage": True}.',
+            style="yellow",
+        )
     console.print()
+
+
+def _reports_no_tokens(model: ModelUsage) -> bool:
+    spent = model.spent
+    return bool(spent.latency.counts) and not spent.prompt_tokens and not spent.completion_tokens
 
 
 def _percent(share: float | None) -> str:

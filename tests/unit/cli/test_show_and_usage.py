@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from doteval.core.results import ErrorClass, Outcome, RowError, RowStatus
+from doteval.core.histogram import Latency
+from doteval.core.results import ErrorClass, Outcome, RowError, RowStatus, Usage
 from doteval.store import NewResult, Store
 from tests.support.cli import CommandLine, line_with, words
 from tests.support.passing_time import let_pass, work_again
+from tests.support.store_workload import begin, done, rows
+from tests.support.store_workload import results as results_of
 
 pytestmark = pytest.mark.usefixtures("without_settings")
 
@@ -228,3 +232,24 @@ def test_usage_by_worker_has_rows_and_loads(doteval_: CommandLine, results: str)
     assert worker["rows"] == 7
     (fixture,) = worker["fixtures"]
     assert (fixture["fixture"], fixture["loads"], fixture["load_seconds"]) == ("lexicon", 1, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("usage", "named"),
+    [
+        (Usage("m", 2, 2, latency=Latency.of(0.5)), True),
+        (Usage("m", 2, 2, prompt_tokens=3, latency=Latency.of(0.5)), False),
+        # No reply came.
+        (Usage("m", 2, 2), False),
+    ],
+)
+def test_models_whose_replies_report_no_tokens_are_named(
+    doteval_: CommandLine, tmp_path: Path, usage: Usage, named: bool
+) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    with Store.open(url) as store:
+        evaluation = begin(store, 1)
+        store.results.write(results_of(evaluation, rows(1), done(usage=(usage,))), None)
+    ran = doteval_("usage", "an experiment", "--storage", url)
+    assert ran.code == 0
+    assert ("The replies of m reported no tokens" in ran.out) is named
