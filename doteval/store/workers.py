@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, case, insert, select, update
 
 from doteval.core import clocks
 from doteval.core.experiments import Evaluation
@@ -213,7 +213,8 @@ def _leaving(cause: WorkerEnd, reason: str, exit_code: int | None = None) -> Any
         update(WORKER)
         .where(WORKER.c.left_at.is_(None))
         .values(
-            state=WorkerPhase.LEFT.value,
+            # Commands are told from worker processes by their phase, also when they have left.
+            state=case((WORKER.c.state == WorkerPhase.SUBMITTING.value, WORKER.c.state), else_=WorkerPhase.LEFT.value),
             left_at=database_time(),
             end_cause=cause.value,
             reason=reason,

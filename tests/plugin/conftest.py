@@ -38,7 +38,8 @@ def run_pytest(pytester: pytest.Pytester, commands: Commands) -> Evaluate:
             "pytest",
             [f"--basetemp={temporary}", *plugins, *arguments],
             directory=pytester.path,
-            environment={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            # Wide enough that the section of doteval is a table.
+            environment={"COLUMNS": "160", **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             timeout=timeout,
         )
         took = time.monotonic() - begun

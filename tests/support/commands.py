@@ -32,6 +32,9 @@ class Commands:
 
     def __init__(self, *more: str) -> None:
         self._more = more
+        # A server starts with the first command, perhaps while a test has changed the environment for itself. Each
+        # command has its own PYTHONPATH.
+        self._environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         # By whether it has imported the modules of a submission.
         self._servers: dict[bool, _Server] = {}
 
@@ -50,7 +53,7 @@ class Commands:
         """Start ``python -m MODULE ARGUMENTS``, with an empty stdin by default; `session`: in its own session."""
         is_doteval = module == "doteval"
         if is_doteval not in self._servers:
-            self._servers[is_doteval] = _Server(*self._more, *(SUBMISSION if is_doteval else ()))
+            self._servers[is_doteval] = _Server(self._environment, *self._more, *(SUBMISSION if is_doteval else ()))
         with Path(os.devnull).open() as nothing:
             return ask(
                 self._servers[is_doteval].control,
@@ -92,15 +95,14 @@ class Commands:
 class _Server:
     """A process of `tests.support.fork_server` that has imported the modules `more`, too."""
 
-    def __init__(self, *more: str) -> None:
+    def __init__(self, environment: Mapping[str, str], *more: str) -> None:
         self.control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
                 # -P: modules of tests/support have the names of libraries.
                 [sys.executable, "-P", str(_SERVER), str(theirs.fileno()), *more],
                 cwd="/",
-                # Each command has its own PYTHONPATH.
-                env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

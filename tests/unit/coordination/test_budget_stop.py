@@ -22,7 +22,7 @@ REASON = "the budget is used up: 10 of 10 requests"
 
 def begin(store: Store, budget: Budget, *, name: str = "eval_it", complete: bool = True) -> Evaluation:
     """An evaluation of 30 rows."""
-    spec = EvaluationSpec("eval_it.py", name, ("x",), config=RunConfig().with_budget(budget))
+    spec = EvaluationSpec("eval_it.py", name, ("x",), config=RunConfig(submitted=True).with_budget(budget))
     evaluation = store.evaluations.begin(store.experiments.begin("x"), spec)
     store.rows.add(evaluation.id, [Row(index, f"k{index}", {"x": index}) for index in range(30)])
     store.rows.set_total(evaluation.id, 30, complete=complete, fingerprint=None)
