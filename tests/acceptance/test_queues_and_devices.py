@@ -200,7 +200,7 @@ def test_retry_uses_the_queue_of_the_rows(two_queues: Project) -> None:
 
 
 # Not "prefork": that is Celery's default pool, which doteval replaces by its own.
-@pytest.mark.parametrize("pool", ["threads", pytest.param("processes", marks=pytest.mark.slow("the pool of threads"))])
+@pytest.mark.parametrize("pool", ["threads", pytest.param("solo", marks=pytest.mark.slow("the pool of threads"))])
 def test_a_plain_celery_worker_serves_all_priorities_of_a_queue(two_queues: Project, pool: str) -> None:
     two_queues.environment["DOTEVAL_PATH"] = "."
     program = [sys.executable, "-m", "celery", "-A", "workers", "worker", "-n", "plain@%h", "-Q", "gpu"]

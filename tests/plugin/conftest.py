@@ -39,7 +39,7 @@ def run_pytest(pytester: pytest.Pytester, commands: Commands) -> Evaluate:
             [f"--basetemp={temporary}", *plugins, *arguments],
             directory=pytester.path,
             # Wide enough that the section of doteval is a table.
-            environment={"COLUMNS": "160", **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            environment={**os.environ, "COLUMNS": "160", "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             timeout=timeout,
         )
         took = time.monotonic() - begun
