@@ -6,9 +6,11 @@ allows on the main thread only.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
+import sys
 import threading
 from dataclasses import replace
 from typing import Any
@@ -78,6 +80,11 @@ class SessionWorker(Worker):  # type: ignore[misc] # Celery has no types
             write_start_report(options.journals, StartReport(failure=in_one_line(error)))
             os._exit(UNEXPECTED)
         self._finish()
+        if any(not each.daemon for each in threading.enumerate() if each is not threading.main_thread()):
+            # Rows have left threads behind. Python would wait for them before it calls what is registered for its exit.
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            os._exit(self.exitcode or os.EX_OK)
 
     def install_platform_tweaks(self, worker: Any) -> None:
         """Do nothing: Celery calls this on its own thread, and `start` has set the handlers on the main thread."""

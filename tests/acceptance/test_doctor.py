@@ -89,10 +89,10 @@ def test_a_worker_process_with_a_wrong_clock_is_named(project: Project, redis_ur
     project.write(
         "conftest.py",
         """
-        import time
+        from doteval.core import clocks
         if "AHEAD" in os.environ:
-            actual_time = time.time
-            time.time = lambda: actual_time() + float(os.environ["AHEAD"])
+            actual_time = clocks.now
+            clocks.now = lambda: actual_time() + float(os.environ["AHEAD"])
         """,
     )
     project.environment["AHEAD"] = "-40"

@@ -132,7 +132,9 @@ def test_a_function_fixture_that_cannot_be_interrupted(project: Project) -> None
     """One row's teardown hangs in C code: its process is replaced, and the results of rows beside it are kept."""
     project.environment["DOTEVAL_TEARDOWN_TIMEOUT"] = "2"
     source = EVALUATION.replace("SCOPE", "function").replace("\ndef eval_it", "\nasync def eval_it")
-    hang = "if open('events.log').read().count('stuck') == 7: time.sleep(3600)"
+    # The teardown runs on the main thread, where a signal would interrupt it.
+    blocked = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])"
+    hang = f"if open('events.log').read().count('stuck') == 7: {blocked}; time.sleep(3600)"
     project.write("eval_it.py", source.replace("HANG", hang))
     done = project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--row-timeout", "1")
     assert "the teardown of the fixture 'sticky' (function) has not ended within 2 s" in done.stdout + done.stderr

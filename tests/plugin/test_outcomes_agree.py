@@ -156,7 +156,7 @@ def test_outcomes_mean_the_same(pytester: pytest.Pytester, run_pytest: Evaluate,
         "doteval",
         ["submit", "eval_it.py", "--experiment", "there", "--workers", "1"],
         directory=pytester.path,
-        environment=os.environ,
+        environment={**os.environ, "COLUMNS": "160"},
         timeout=180,
     )
     ours, theirs = ended(pytester, "here"), ended(pytester, "there")
