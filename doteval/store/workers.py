@@ -213,7 +213,7 @@ def _leaving(cause: WorkerEnd, reason: str, exit_code: int | None = None) -> Any
         update(WORKER)
         .where(WORKER.c.left_at.is_(None))
         .values(
-            # Commands are told from worker processes by their phase, also when they have left.
+            # Their phase distinguishes commands from worker processes, also when they have left.
             state=case((WORKER.c.state == WorkerPhase.SUBMITTING.value, WORKER.c.state), else_=WorkerPhase.LEFT.value),
             left_at=database_time(),
             end_cause=cause.value,
