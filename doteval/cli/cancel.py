@@ -22,22 +22,16 @@ def command(name: str, evaluation: str | None, reason: str | None, storage: str 
     Within two seconds, worker processes begin no further rows of it. Rows in flight finish and are stored.
     The same `doteval submit` continues it later, and so does `doteval retry NAME`.
     """
-    from doteval.core.experiments import EvaluationStatus
+    from doteval.core.experiments import Ending, EvaluationStatus
     from doteval.core.states import EvaluationEnd
 
     with existing_store(storage) as store:
         found = chosen(store.evaluations.of(store.experiments.find(name)), evaluation, name)
-        why = reason or "cancelled with doteval cancel"
+        ending = Ending(
+            EvaluationStatus.CANCELLED, EvaluationEnd.CANCELLED_BY_USER, reason or "cancelled with doteval cancel"
+        )
         cancelled = [
-            each
-            for each in found
-            if store.evaluations.set_status(
-                each.id,
-                EvaluationStatus.CANCELLED,
-                why,
-                end_cause=EvaluationEnd.CANCELLED_BY_USER,
-                only_from=EvaluationStatus.RUNNING,
-            )
+            each for each in found if store.evaluations.end(each.id, ending, only_from=EvaluationStatus.RUNNING)
         ]
         if not cancelled:
             say("Nothing was running")

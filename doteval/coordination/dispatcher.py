@@ -143,13 +143,7 @@ class Dispatcher:
         if current.status is not EvaluationStatus.RUNNING:
             return current
         if verdict := self._load_verdict(current):
-            self._store.evaluations.set_status(
-                current.id,
-                verdict.status,
-                verdict.reason,
-                end_cause=verdict.cause,
-                only_from=EvaluationStatus.RUNNING,
-            )
+            self._store.evaluations.end(current.id, verdict, only_from=EvaluationStatus.RUNNING)
             return self._store.evaluations.by_uid(evaluation.uid)
         if stop := self._budget_stop(current):
             return self._stop(current, stop)
@@ -189,13 +183,7 @@ class Dispatcher:
         if not free or not self._store.rows.dataset_state(evaluation.id).complete:
             return evaluation
         self._used_up.pop(evaluation.id)
-        self._store.evaluations.set_status(
-            evaluation.id,
-            EvaluationStatus.CANCELLED,
-            stop.message,
-            end_cause=stop.cause,
-            only_from=EvaluationStatus.RUNNING,
-        )
+        self._store.evaluations.end(evaluation.id, Ending.at_budget(stop), only_from=EvaluationStatus.RUNNING)
         return self._store.evaluations.by_uid(evaluation.uid)
 
     def _size(self, evaluation: Evaluation, cursor: int) -> tuple[TaskSize, int]:

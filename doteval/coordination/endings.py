@@ -16,7 +16,7 @@ def end_unrun(store: Store, experiment: Experiment, spec: EvaluationSpec, ending
     if known is not None and (known.status is EvaluationStatus.COMPLETED or _is_run(store, known)):
         return known
     evaluation = known or store.evaluations.begin(experiment, spec)
-    end(store, evaluation, ending)
+    store.evaluations.end(evaluation.id, ending)
     return store.evaluations.by_uid(evaluation.uid)
 
 
@@ -26,15 +26,8 @@ def end_running(store: Store, evaluation: Evaluation, ending: Ending) -> None:
     If all of its rows have a result nevertheless, as before a dataset file was lost, it ends as it would have without.
     """
     if not store.evaluations.complete(evaluation.id):
-        end(store, evaluation, ending, only_from=EvaluationStatus.RUNNING)
+        store.evaluations.end(evaluation.id, ending, only_from=EvaluationStatus.RUNNING)
 
 
 def _is_run(store: Store, evaluation: Evaluation) -> bool:
     return evaluation.status is EvaluationStatus.RUNNING and not nobody_runs(store, evaluation)
-
-
-def end(store: Store, evaluation: Evaluation, ending: Ending, *, only_from: EvaluationStatus | None = None) -> None:
-    """Record how an evaluation ends, if its status is `only_from`; None allows any."""
-    store.evaluations.set_status(
-        evaluation.id, ending.status, ending.reason, end_cause=ending.cause, only_from=only_from
-    )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 from doteval.core import clocks
 from doteval.core.budgets import BudgetStop
@@ -29,6 +30,11 @@ class Ending:
     status: EvaluationStatus
     cause: EvaluationEnd
     reason: str
+
+    @classmethod
+    def at_budget(cls, stop: BudgetStop) -> Self:
+        """How an evaluation ends that may begin no further row."""
+        return cls(EvaluationStatus.CANCELLED, stop.cause, stop.message)
 
 
 @dataclass(frozen=True, slots=True)

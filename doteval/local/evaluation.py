@@ -14,7 +14,7 @@ from doteval.analysis.summary import Summary
 from doteval.coordination.budget_guard import budget_guard_for, used_up
 from doteval.coordination.claims import wait_for_claim
 from doteval.coordination.ended_evaluations import store_missing_summaries, summary_of
-from doteval.coordination.endings import end, end_running
+from doteval.coordination.endings import end_running
 from doteval.coordination.ingest import ingest_dataset
 from doteval.coordination.quota_guard import QuotaGuard
 from doteval.core.budgets import BudgetStop
@@ -253,8 +253,11 @@ class LocalEvaluation:
 
     def _end_by(self, error: BaseException) -> None:
         """Record how an error ends the evaluation. If all of its rows have a result nevertheless, it has completed."""
-        stop = end if isinstance(error, TooManyErrorsError) else end_running
-        stop(self._store, self._evaluation, self._ending(error))
+        ending = self._ending(error)
+        if isinstance(error, TooManyErrorsError):
+            self._store.evaluations.end(self._evaluation.id, ending)
+        else:
+            end_running(self._store, self._evaluation, ending)
 
     def _ending(self, error: BaseException) -> Ending:
         if isinstance(error, BudgetError):
@@ -262,7 +265,7 @@ class LocalEvaluation:
             stop = self._session.quota.stop
             stop = stop or used_up(self._store, self._session.experiment, self._options.config.budget)
             stop = stop or BudgetStop(EvaluationEnd.BUDGET_USED_UP, error.message)
-            return Ending(EvaluationStatus.CANCELLED, stop.cause, stop.message)
+            return Ending.at_budget(stop)
         if isinstance(error, TooManyErrorsError):
             return Ending(EvaluationStatus.FAILED, EvaluationEnd.TOO_MANY_ERRORS, str(error))
         return ending_of(self._runnable, error)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from doteval.analysis.thresholds import Threshold, check_threshold
-from doteval.coordination.endings import end, end_unrun
+from doteval.coordination.endings import end_unrun
 from doteval.core.client_config import configure_clients
 from doteval.core.experiments import EvaluationStatus, ephemeral_name
 from doteval.core.metering import setup_usage_scope
@@ -92,7 +92,7 @@ class LocalExperiment:
         missed = self._missed_thresholds(report)
         if missed and report.evaluation.end_cause is EvaluationEnd.PASSED_UNEXPECTEDLY:
             # It did not pass after all: the strict xfail mark is right.
-            end(session.store, report.evaluation, ending_of(item, _failure(missed)))
+            session.store.evaluations.end(report.evaluation.id, ending_of(item, _failure(missed)))
             report = replace(report, evaluation=session.store.evaluations.by_uid(evaluation.uid))
         self._add(session, report)
         if missed:

@@ -202,6 +202,10 @@ class Evaluations:
                 (begin_span if status is EvaluationStatus.RUNNING else end_span)(connection, evaluation_id)
             return done.rowcount > 0
 
+    def end(self, evaluation_id: int, ending: Ending, *, only_from: EvaluationStatus | None = None) -> bool:
+        """Set the status to that of an ending, as `set_status` does. Returns whether it was set."""
+        return self.set_status(evaluation_id, ending.status, ending.reason, end_cause=ending.cause, only_from=only_from)
+
     def reconfigure(self, evaluation_id: int, change: Callable[[RunConfig], RunConfig]) -> None:
         """Replace the run configuration of an evaluation by what `change` returns for it, as one atomic step.
 

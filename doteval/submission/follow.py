@@ -14,7 +14,7 @@ from doteval.coordination.ended_evaluations import store_missing_summaries
 from doteval.coordination.outage_retry import retry_through_outage
 from doteval.core import clocks
 from doteval.core.broker_url import Broker
-from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
+from doteval.core.experiments import Ending, Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import QUEUE_UNSERVED_SECONDS
 from doteval.core.queues_and_devices import worker_command_for
 from doteval.core.states import EvaluationEnd
@@ -146,17 +146,11 @@ class Following:
         why = None if self._supervisor is None else self._supervisor.hopeless_start()
         if why is None:
             return
-        reason = why.partition("\n")[0]
+        ending = Ending(EvaluationStatus.FAILED, EvaluationEnd.WORKERS_CANNOT_START, why.partition("\n")[0])
         # No retry: a full disk may be what stops both the worker processes and the store.
         with contextlib.suppress(StoreError):
             for each in self._evaluations:
-                self._store.evaluations.set_status(
-                    each.id,
-                    EvaluationStatus.FAILED,
-                    reason,
-                    end_cause=EvaluationEnd.WORKERS_CANNOT_START,
-                    only_from=EvaluationStatus.RUNNING,
-                )
+                self._store.evaluations.end(each.id, ending, only_from=EvaluationStatus.RUNNING)
         raise WorkerError(why, remedy="Look for the cause in what they printed, and submit again.")
 
     def note_unserved_queues(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from doteval.coordination.budget_guard import budget_guard_for
 from doteval.coordination.quota_guard import Quota, QuotaGuard
 from doteval.core.budgets import Budget, BudgetStop
-from doteval.core.experiments import Evaluation, EvaluationStatus
+from doteval.core.experiments import Ending, Evaluation, EvaluationStatus
 from doteval.store import GroupWriter, Store
 from doteval.worker.row_task_errors import EndedError, GiveBackError
 
@@ -70,13 +70,7 @@ class BudgetGuards:
             return
         for each in self._store.evaluations.running():
             if each.experiment.id == evaluation.experiment.id and (each.counts.pending or each.counts.total is None):
-                self._store.evaluations.set_status(
-                    each.id,
-                    EvaluationStatus.CANCELLED,
-                    stop.message,
-                    end_cause=stop.cause,
-                    only_from=EvaluationStatus.RUNNING,
-                )
+                self._store.evaluations.end(each.id, Ending.at_budget(stop), only_from=EvaluationStatus.RUNNING)
         guard.quota.has_ended = True
 
     def renew(self, evaluation: Evaluation, guard: QuotaGuard) -> QuotaGuard:
