@@ -124,7 +124,7 @@ class Summary:
 
     @property
     def warnings(self) -> list[str]:
-        """What nobody who reads the figures may overlook: that more than 5% of the rows failed.
+        """The warnings that every reader of the figures gets, such as that more than 5% of the rows failed.
 
         >>> Summary(Counts(100, done=90, failed=10), ()).warnings
         ['10 of 100 rows failed (10.0%): the figures count them as False']
@@ -175,7 +175,7 @@ def _score(column: ScoreColumn, counts: Counts, errors_as: ErrorsAs, files: Coll
 
 @dataclass(frozen=True, slots=True)
 class _Remarks:
-    """What the notes of all metrics of a score say about its values."""
+    """Remarks on the values of a score, which the notes of all its metrics repeat."""
 
     not_finite: str | None
     lacking: str | None

@@ -197,7 +197,8 @@ def _has_just_ended(store: Store, evaluation: Evaluation) -> bool:
 
 
 def _read_figures(store: Store, evaluation: Evaluation, errors_as: ErrorsAs) -> Figures:
-    as_false, wanted = (store.summaries.read(evaluation, counted) for counted in ("false", errors_as))
+    as_false = store.summaries.read(evaluation)
+    wanted = as_false if errors_as == "false" else store.summaries.read(evaluation, errors_as)
     if as_false is None or wanted is None:
         from doteval.analysis.summary import summarize
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from doteval.errors import DotEvalError
     from doteval.store import Store
 
-# Seconds between two queries of the store. Each is one query, whatever the number of rows.
+# Seconds between two looks at the store, which take a few queries, whatever the number of rows.
 _LOOK_SECONDS = 0.5
 
 

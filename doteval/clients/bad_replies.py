@@ -15,12 +15,13 @@ from typing import Any
 from doteval.clients.steps import ApiCall, Response
 from doteval.clients.streams import ServerSentEvent, is_done
 from doteval.core import lenient_json
+from doteval.core.wording import counted
 
 _BAD_GATEWAY = 502
 _PAGE_CHARACTERS = 200
 _NAMES_SHOWN = 5
 
-# What a reply has, by the end of the path.
+# The field of a reply that holds its output, by the end of the path.
 _OUTPUTS = {
     "/chat/completions": "choices",
     "/completions": "choices",
@@ -60,7 +61,7 @@ _BODY_HEADERS = frozenset({"content-encoding", "content-length", "content-type",
 
 @dataclass(frozen=True, slots=True)
 class BadReply:
-    """What a bad reply means.
+    """The failure that a bad reply stands for.
 
     status: the HTTP status that fits.
     error: the ``error`` of the reply, with a text as its ``message``.
@@ -93,7 +94,7 @@ class StreamCheck:
         self._complete = False
 
     def fault_in(self, event: ServerSentEvent, value: Any) -> BadReply | None:
-        """What is wrong with an event, None if nothing is. `value`: its data, None if they are not JSON."""
+        """Return the fault of an event, None if it has none. `value`: its data, None if they are not JSON."""
         self._events += 1
         if is_done(event):
             self._complete = True
@@ -113,12 +114,11 @@ class StreamCheck:
         return fault
 
     def fault_at_end(self) -> BadReply | None:
-        """What is wrong with the stream as a whole, now that it has ended."""
+        """Return the fault of the stream as a whole, now that it has ended, None if it has none."""
         if self._complete or self._output not in _STREAMED_OUTPUTS or len(self._finished) >= self._choices:
             return None
         missing = "no finish_reason and no [DONE]" if self._output == "choices" else "no event that completes it"
-        events = f"{self._events} event{'s' * (self._events != 1)}"
-        return _no_reply(f"the stream of {events} was cut: it has {missing}")
+        return _no_reply(f"the stream of {counted(self._events, 'event')} was cut: it has {missing}")
 
 
 def output_field(call: ApiCall) -> str | None:

@@ -34,7 +34,7 @@ def redis_client(broker: str) -> redis.Redis:
 
 
 def key_prefix(broker: str) -> str:
-    """What begins the names of doteval's keys in the broker's Redis, which others may use too."""
+    """The prefix of doteval's keys in the broker's Redis, which others may use too."""
     return Broker(broker).connection.key_prefix
 
 

@@ -106,11 +106,9 @@ def observe(response: Any, observer: StreamObserver, *, events: bool) -> None:
     Observers are notified in the order in which they were added. `events`: whether the body consists of server-sent
     events.
     """
-    body = getattr(response, _OBSERVED, None)
-    if body is not None:
-        body.add(observer)
+    body = _new_body(response, observer, events=events)
+    if body is None:
         return
-    body = _body_of(response, observer, events=events)
     iterate: Callable[..., Iterator[bytes]] = response.iter_bytes
     close: Callable[[], None] = response.close
 
@@ -133,11 +131,9 @@ def observe(response: Any, observer: StreamObserver, *, events: bool) -> None:
 
 def observe_async(response: Any, observer: StreamObserver, *, events: bool) -> None:
     """`observe` for a response that is read with `aiter_bytes`."""
-    body = getattr(response, _OBSERVED, None)
-    if body is not None:
-        body.add(observer)
+    body = _new_body(response, observer, events=events)
+    if body is None:
         return
-    body = _body_of(response, observer, events=events)
     iterate: Callable[..., AsyncIterator[bytes]] = response.aiter_bytes
     close: Callable[[], Awaitable[None]] = response.aclose
 
@@ -158,7 +154,12 @@ def observe_async(response: Any, observer: StreamObserver, *, events: bool) -> N
     response.aclose = close_observed
 
 
-def _body_of(response: Any, observer: StreamObserver, *, events: bool) -> _Body:
+def _new_body(response: Any, observer: StreamObserver, *, events: bool) -> _Body | None:
+    """The body of a response that nobody has observed so far; None if it has one, which notifies `observer` too."""
+    known: _Body | None = getattr(response, _OBSERVED, None)
+    if known is not None:
+        known.add(observer)
+        return None
     body = _Body(observer, events=events)
     setattr(response, _OBSERVED, body)
     # A caller may drop the response without reading or closing it.

@@ -5,7 +5,6 @@ Celery takes most of them as transport options and fails on those that it finds 
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,13 +12,12 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
-from doteval.core.redaction import hide_password
+from doteval.core.redaction import hide_password, split_urls
 from doteval.errors import BrokerError
 
 # Schemes that mean the same. Valkey speaks the protocol of Redis.
 SAME_AS = {"valkey": "redis", "valkeys": "rediss", "unix": "redis+socket"}
 _TCP = ("redis", "rediss", "sentinel")
-_BETWEEN_URLS = re.compile(r";(?=[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
 
 # A Redis that does not answer within so many seconds counts as unreachable.
 _CONNECT_SECONDS = 5.0
@@ -85,7 +83,7 @@ def connection_of(url: str) -> BrokerConnection:
     >>> connection_of("valkey://host/0?db=2&socket_timeout=5").celery_url
     'redis://host/2'
     """
-    parts = [_split(part, url) for part in _BETWEEN_URLS.split(url)]
+    parts = [_split(part, url) for part in split_urls(url)]
     schemes = {part.scheme for part in parts}
     if len(schemes) > 1:
         raise _refusal(url, "mixes kinds of brokers")

@@ -22,7 +22,16 @@ def hide_password(url: str) -> str:
     >>> hide_password("redis://:p@ss@host:6379/0")
     'redis://:***@host:6379/0'
     """
-    return ";".join(_hide_one(part) for part in _BETWEEN_URLS.split(url))
+    return ";".join(map(_hide_one, split_urls(url)))
+
+
+def split_urls(urls: str) -> list[str]:
+    """The URLs that are joined by ";".
+
+    >>> split_urls("sentinel://one;sentinel://:a;b@two")
+    ['sentinel://one', 'sentinel://:a;b@two']
+    """
+    return _BETWEEN_URLS.split(urls)
 
 
 def _hide_one(url: str) -> str:

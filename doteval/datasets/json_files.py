@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from doteval.core.strict_json import RepeatedNameError, unique_names
 from doteval.core.wording import counted
 from doteval.datasets.file_dataset import FileDataset
 from doteval.errors import DatasetError
@@ -16,19 +17,8 @@ from doteval.errors import DatasetError
 _ARRAY_REMEDY = "Name a file that is one JSON array .json. A .jsonl file has one JSON value a line, one for each row."
 
 
-class _NameTwiceError(ValueError):
-    """An object has a name twice; JSON parsers keep the last of its values in silence."""
-
-
 class _TooLargeError(ValueError):
     """A number is beyond the range of floats, and would become infinity in silence."""
-
-
-def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(members)
-    if len(made) < len(members):
-        raise _NameTwiceError
-    return made
 
 
 def _float(text: str) -> float:
@@ -39,7 +29,7 @@ def _float(text: str) -> float:
 
 
 # The parser is the standard library's: orjson reads integers beyond 64 bits as floats and refuses NaN.
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float)
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_names, parse_float=_float)
 
 
 class _NotJsonError(Exception):
@@ -62,8 +52,8 @@ def _parse(text: bytes) -> Any:
         failed = _NotJsonError("the text is not UTF-8", text.count(b"\n", 0, error.start) + 1)
     except RecursionError:
         failed = _NotJsonError("nested too deeply")
-    except _NameTwiceError:
-        failed = _NotJsonError("an object has a name twice")
+    except RepeatedNameError as error:
+        failed = _NotJsonError(str(error))
     except _TooLargeError:
         failed = _NotJsonError("a number is too large for a float")
     except ValueError:

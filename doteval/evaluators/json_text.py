@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from doteval.core.results import Score
+from doteval.core.strict_json import unique_names
 from doteval.evaluators.base import evaluator
 from doteval.evaluators.numeric import same_number
 from doteval.metrics import accuracy
@@ -94,14 +95,7 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, (str, bytes)):
         return value
     # Numbers keep all of their digits.
-    return parse_json(value, parse_float=Decimal, object_pairs_hook=_object)
-
-
-def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(members)
-    if len(made) < len(members):
-        raise ValueError("an object has a name twice")
-    return made
+    return parse_json(value, parse_float=Decimal, object_pairs_hook=unique_names)
 
 
 def _equal(left: Any, right: Any) -> bool:

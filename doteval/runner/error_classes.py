@@ -2,7 +2,7 @@
 
 An error often hides the one that matters: asyncio's TaskGroup raises an exception group, and code between the row and
 the client raises an error of its own ``from`` the client's. Such an error has the class, type and message of what it
-hides. Causes that Python notes by itself (``__context__``) do not count, because they need not be why.
+hides. Causes that Python records automatically (``__context__``) do not count, because they need not be why.
 """
 
 from __future__ import annotations

@@ -114,9 +114,8 @@ def _tried(function: Callable[..., Any], arguments: Mapping[str, Any], policy: C
 
 def _first_call(function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy) -> Any:
     try:
-        return with_checked_replies(function(**arguments))
+        return _attempt(function, arguments)
     except Exception as error:
-        drop_cached_replies(error)
         if not _is_retried(error, policy):
             raise
         failed = [error]
@@ -160,9 +159,8 @@ async def _tried_async(function: Callable[..., Any], arguments: Mapping[str, Any
     if policy.retrying is not None:
         return await _async_retrying(policy.retrying)(_attempt_async, function, arguments)
     try:
-        return with_checked_replies(await function(**arguments))
+        return await _attempt_async(function, arguments)
     except Exception as error:
-        drop_cached_replies(error)
         if not _is_retried(error, policy):
             raise
         failed = [error]

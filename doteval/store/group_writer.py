@@ -200,7 +200,7 @@ class GroupWriter:
         try:
             self._write([_encode(entry.result) for entry in group])
         except Exception:  # noqa: BLE001 (each result is tried again)
-            # One of them may be the cause, so each is stored by itself.
+            # One of them may be the cause, so each is stored alone.
             for entry in group:
                 self._store_alone(entry)
 

@@ -26,8 +26,8 @@ def recompute(store: Store, evaluations: Sequence[Evaluation]) -> list[Evaluatio
     """
     ended = [each for each in evaluations if each.status is not EvaluationStatus.RUNNING]
     # A script that calls `run` is not loaded, since that would run it. Its process stores metrics itself.
-    incomplete = [each for each in ended if compute_summary(store, each).unknown_metrics]
-    from_files = [each for each in incomplete if each.config.root is not None]
+    incomplete = _incomplete(store, ended)
+    from_files = [each for each, _ in incomplete if each.config.root is not None]
     if from_files:
         root = common_root(from_files)
         files = [
@@ -36,13 +36,13 @@ def recompute(store: Store, evaluations: Sequence[Evaluation]) -> list[Evaluatio
         ]
 
         def body(_collected: Collected) -> None:
-            incomplete[:] = [each for each in incomplete if compute_summary(store, each).unknown_metrics]
+            incomplete[:] = _incomplete(store, [each for each, _ in incomplete])
 
         from doteval.pytest_runtime.embedded_session import with_collected
 
         with_collected(tuple(dict.fromkeys(map(str, files))), body, root=str(root))
     if incomplete:
-        unknown = [f"{name} of {each.spec.nodeid}" for each in incomplete for name in _unknown(store, each)]
+        unknown = [f"{name} of {each.spec.nodeid}" for each, names in incomplete for name in names]
         raise NotFoundError(
             f"nothing defines the metric {', '.join(unknown)}",
             remedy="Define it in the evaluation file, or install the package that announces it.",
@@ -50,5 +50,7 @@ def recompute(store: Store, evaluations: Sequence[Evaluation]) -> list[Evaluatio
     return ended
 
 
-def _unknown(store: Store, evaluation: Evaluation) -> list[str]:
-    return compute_summary(store, evaluation).unknown_metrics
+def _incomplete(store: Store, evaluations: Sequence[Evaluation]) -> list[tuple[Evaluation, list[str]]]:
+    """Compute the metrics of evaluations. Returns those with metrics that are not known here, and their names."""
+    computed = [(each, compute_summary(store, each).unknown_metrics) for each in evaluations]
+    return [(each, unknown) for each, unknown in computed if unknown]

@@ -54,7 +54,7 @@ logger = logging.getLogger("doteval.worker")
 
 
 class WorkerProcess:
-    """Runs row tasks: `run` has the embedded pytest session, `run_rows` hands it rows, and `finish` ends the rest.
+    """Runs row tasks: `run` has the embedded pytest session, `run_rows` gives it rows, and `finish` ends the rest.
 
     prefetch: decides when to fetch the next row task.
     recycled: why this process leaves of its own accord, None while it does not.

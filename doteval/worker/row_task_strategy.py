@@ -21,7 +21,7 @@ _MOST_BYTES = 10_000
 _MOST_CHARACTERS = 1_000
 # What Celery would do after the task, or at another time. No row task asks for it.
 _FURTHER_WORK = ("callbacks", "errbacks", "chain", "chord")
-_OTHER_TIMES = ("eta", "expires", "timelimit", "group")
+_OTHER_TIMES = ("eta", "expires", "timelimit")
 
 
 def row_tasks_only(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
@@ -50,6 +50,8 @@ def _what_is_wrong(message: Any) -> str | None:
             return "a header is too long"
         if name in _OTHER_TIMES and value not in (None, [None, None]):
             return "it asks for another time"
+        if name == "group" and value is not None:
+            return "it asks for more than to run rows"
     if not isinstance(message.headers.get("id"), str):
         return "it has no id"
     payload = message.payload

@@ -40,7 +40,7 @@ def _is_complete(reply: Mapping[str, Any]) -> bool:
         return False
     if "choices" in reply:
         return _have_output(reply["choices"])
-    # Of the Responses API, embeddings and moderations. What other APIs reply is kept as it is.
+    # The Responses API, embeddings and moderations have these fields. Replies of other APIs are always kept.
     return all(reply[name] for name in ("output", "data", "results") if name in reply)
 
 
