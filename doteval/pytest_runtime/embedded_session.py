@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import io
 import itertools
@@ -160,12 +161,16 @@ class EmbeddedPytest:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self.called = True
+        # All objects so far stay, so the garbage collector need not visit them again.
+        gc.freeze()
         try:
             self._check(session)
             items = [item for item in session.items if isinstance(item, EvaluationItem)]
             self._body(Collected(items, session.config.rootpath, session.config, tuple(self._skipped)))
         except BaseException as error:  # noqa: BLE001 - pytest would print it; `with_collected` raises it again
             self.raised = error
+        # pytest collects garbage twice before it ends, which would visit all of them.
+        gc.freeze()
         return True
 
     def _check(self, session: pytest.Session) -> None:

@@ -32,8 +32,8 @@ def test_a_worker_process_without_room_for_its_logs_says_so_and_ends(project: Pr
     project.write("eval_it.py", EVALUATION)
     command = [sys.executable, "-c", LIMITED, "submit", "eval_it.py", "--experiment", "x", "--workers", "1"]
     with project.started(program=command):
-        wait_until(lambda: "cannot note what it runs in" in project.output(), what="what is wrong", seconds=30)
-        assert "TMPDIR" in project.output()
+        wait_until(lambda: "with TMPDIR" in project.output(), what="what is wrong, and what to do", seconds=30)
+        assert "cannot note what it runs in" in project.output()
     wait_until(lambda: leftover_processes(project.path) == [], what="the processes' end")
 
 
