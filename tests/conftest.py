@@ -20,6 +20,7 @@ pytest_plugins = [
     "tests.support.processes",
     "tests.support.rabbitmq",
     "tests.support.redis",
+    "tests.support.silent_connections",
     # Last: it imports from the others, which are imported as plugins first.
     "tests.support.project",
     "tests.support.pgbouncer",
