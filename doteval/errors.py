@@ -105,7 +105,14 @@ class WorkerError(DotEvalError):
 
 
 class CodeMismatchError(WorkerError):
-    """The worker's evaluation files differ from the submitter's."""
+    """The worker's evaluation files differ from the submitter's.
+
+    `files` are the paths that differ.
+    """
+
+    def __init__(self, message: str, *, remedy: str | None = None, files: tuple[str, ...] = ()) -> None:
+        super().__init__(message, remedy=remedy)
+        self.files = files
 
 
 class BudgetError(DotEvalError):

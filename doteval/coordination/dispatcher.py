@@ -8,7 +8,7 @@ rounds as well, so that a process notices when another one has just begun a roun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,13 +16,13 @@ from doteval.broker.fair_queues import FAIR_QUEUES, Priority, fair_queues_of, pr
 from doteval.broker.messages import RowTask
 from doteval.concurrency import ASYNC_CONCURRENCY
 from doteval.coordination.budget_guard import used_up
+from doteval.coordination.load_verdict import Prospect, ending_of_failures, prospect
 from doteval.coordination.lost_rows import LostRows, have_reported, without_held
 from doteval.coordination.task_sizing import TaskSize, most_unknown, tapered, task_size
 from doteval.core import clocks
 from doteval.core.budgets import BudgetStop
 from doteval.core.experiments import Ending, Evaluation, EvaluationStatus
-from doteval.core.states import EvaluationEnd, LoadFailureKind, WorkerPhase
-from doteval.store import LoadFailure, Store, WorkerState, held_by
+from doteval.store import Store, WorkerState, held_by
 
 # The most messages in a queue: enough for any number of worker processes, and a bound for the broker's memory
 # (1.8 KB a message) however large the dataset is.
@@ -142,14 +142,17 @@ class Dispatcher:
         current = self.conclude(evaluation)
         if current.status is not EvaluationStatus.RUNNING:
             return current
-        if verdict := self._load_verdict(current):
+        judged = self.prospect(current)
+        if judged is Prospect.NONE:
+            verdict = ending_of_failures(self._store.loads.failures(current.id))
             self._store.evaluations.end(current.id, verdict, only_from=EvaluationStatus.RUNNING)
             return self._store.evaluations.by_uid(evaluation.uid)
         if stop := self._budget_stop(current):
             return self._stop(current, stop)
         self._used_up.pop(current.id, None)
         # Without pending rows, the search for them would read all rows of the evaluation.
-        if current.counts.pending:
+        # Nor is anything published that all worker processes would refuse for the time being.
+        if current.counts.pending and judged is not Prospect.AFTER_RELOAD:
             self.publish(current)
             self._publish_lost(current)
         return current
@@ -281,41 +284,12 @@ class Dispatcher:
             if queue in worker.info.queues or any(held.evaluation_uid == evaluation.uid for held in worker.holding)
         ]
 
-    def _load_verdict(self, evaluation: Evaluation) -> Ending | None:
-        """How the evaluation ends if no live worker process can load its fixtures, else None.
-
-        A process that cannot load them leaves and is replaced. The replacement is not always waited for: otherwise
-        processes that load for minutes and then fail would follow each other for ever.
-        """
+    def prospect(self, evaluation: Evaluation) -> Prospect:
+        """Whether live worker processes can run an evaluation, by what they have recorded."""
         failures = self._store.loads.failures(evaluation.id)
         if not failures:
-            return None
-        live = self._serving(evaluation)
-        failed_on = {failure.worker_id for failure in failures}
-        hopeful = [worker for worker in live if worker.id not in failed_on and not _follows_failures(worker, failures)]
-        if not live or hopeful:
-            return None
-        # A process that has stored results can load the fixtures, whatever happened to its predecessors.
-        if not self._store.results.writers(evaluation.id).isdisjoint({worker.id for worker in live} - failed_on):
-            return None
-        last = failures[-1]
-        if last.kind is LoadFailureKind.SKIPPED:
-            return Ending(EvaluationStatus.SKIPPED, EvaluationEnd.SKIPPED, last.error)
-        if last.kind is LoadFailureKind.EXPECTED:
-            return Ending(EvaluationStatus.FAILED, EvaluationEnd.EXPECTED_FAILURE, last.error)
-        reason = f"{last.fixture} failed on every worker process: {last.error}"
-        return Ending(EvaluationStatus.FAILED, EvaluationEnd.FIXTURES_FAILED, reason)
-
-
-def _follows_failures(worker: WorkerState, failures: Sequence[LoadFailure]) -> bool:
-    """Whether a worker process is expected to fail, because its predecessors in the service could not load.
-
-    One failed predecessor is enough if the process is still loading. Two are needed if it is ready, since it may be
-    about to load fixtures narrower than the session, or if its predecessor had different files.
-    """
-    before = [each for each in failures if each.service == worker.info.service and each.failed_at <= worker.started_at]
-    once = worker.state is WorkerPhase.LOADING and bool(before) and before[-1].kind is not LoadFailureKind.OTHER_CODE
-    return len(before) >= (1 if once else 2)
+            return Prospect.GOOD
+        return prospect(failures, self._serving(evaluation), lambda: self._store.results.writers(evaluation.id))
 
 
 def published_up_to(cursor: int) -> int:

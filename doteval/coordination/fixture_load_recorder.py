@@ -103,18 +103,28 @@ class LoadRecorder:
                 evaluation_id=evaluation_id,
             )
 
-    def refused(self, evaluation_id: int, message: str) -> None:
-        """Record that this process will not run an evaluation, whose files differ from the submitter's."""
-        if evaluation_id not in self._failed_for:
-            self._failed_for.add(evaluation_id)
+    def was_reloaded_for(self, evaluation_id: int) -> bool:
+        """Whether a predecessor of this process has left to read changed files for an evaluation."""
+        failures = self._store.loads.failures(evaluation_id)
+        live = {worker.id: worker.info.service for worker in self._store.workers.live()}
+        return any(
+            each.kind is LoadFailureKind.STALE_CODE
+            and each.worker_id not in live
+            and each.service == live.get(self._worker_id)
+            for each in failures
+        )
+
+    def refused(self, evaluation_id: int, message: str, *, reloads: bool) -> None:
+        """Record that this process will not run an evaluation, whose files differ from the submitter's.
+
+        reloads: whether its successor is going to have the submitter's files
+        """
+        kind = LoadFailureKind.STALE_CODE if reloads else LoadFailureKind.OTHER_CODE
+        known = {each.kind for each in self._store.loads.failures(evaluation_id) if each.worker_id == self._worker_id}
+        # A new submission makes earlier failures count no more, and files may come meanwhile.
+        if kind not in known:
             self._store.loads.begin(
-                self._worker_id,
-                EVALUATION_FILES,
-                "",
-                0.0,
-                error=message,
-                failure=LoadFailureKind.OTHER_CODE,
-                evaluation_id=evaluation_id,
+                self._worker_id, EVALUATION_FILES, "", 0.0, error=message, failure=kind, evaluation_id=evaluation_id
             )
 
 

@@ -9,7 +9,7 @@ import ast
 import functools
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -55,6 +55,51 @@ def differing_files(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[
     mine = _below(ours, folder_of_ours)
     other = _below(theirs, folder_of_theirs)
     return sorted(path for path in mine.keys() | other.keys() if mine.get(path) != other.get(path))
+
+
+def unread_files(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
+    """The files of an evaluation that a process has not read, or with another content; it may have read more files.
+
+    The root directories may differ as in `differing_files`.
+
+    >>> unread_files({"eval_a.py": "1", "b.py": "2"}, {"eval_a.py": "1", "b.py": "3", "eval_c.py": "4"})
+    ['b.py']
+    """
+    folder_of_theirs, folder_of_ours = _folders(theirs, ours)
+    mine, other = _below(ours, folder_of_ours), _below(theirs, folder_of_theirs)
+    return sorted(path for path in other if mine.get(path) != other[path])
+
+
+def differing_on_disk(theirs: Mapping[str, str], path: str, folders: Iterable[Path]) -> list[str]:
+    """The files of an evaluation that are not on the disk of this machine with the same content.
+
+    path: the one of `theirs` that has the evaluation
+    folders: what may be the root directory that the paths of `theirs` are relative to
+    """
+    found = [
+        sorted(each for each, hashed in theirs.items() if _hash_on_disk(folder / each) != hashed)
+        for folder in dict.fromkeys(folders)
+        if (folder / path).is_file()
+    ]
+    return min(found, key=len, default=sorted(theirs))
+
+
+def two_hashes(path: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -> tuple[str, str]:
+    """The hashes (ours, theirs) of a file that `differing_files` or `unread_files` named, cut for people to compare.
+
+    >>> two_hashes("b.py", {"b.py": "0123456789"}, {"eval_a.py": "1"})
+    ('01234567', 'missing')
+    """
+    folder_of_theirs, folder_of_ours = _folders(theirs, ours)
+    mine, other = _below(ours, folder_of_ours), _below(theirs, folder_of_theirs)
+    return mine.get(path, "missing")[:8], other.get(path, "missing")[:8]
+
+
+def _hash_on_disk(path: Path) -> str | None:
+    try:
+        return _hash(path)
+    except OSError:
+        return None
 
 
 def _folders(theirs: Mapping[str, str], ours: Mapping[str, str]) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from doteval.store.results import ErrorCount
 from doteval.store.rows import DatasetState, RowRange
 from doteval.store.store import Store
 from doteval.store.usage import LoadUsage, LostUsage, ModelUsage, UsageGroup, UsageReport, WorkerUsage
-from doteval.store.workers import HeldRange, WorkerInfo, WorkerState, held_by
+from doteval.store.workers import HeldRange, WorkerCode, WorkerInfo, WorkerState, held_by
 
 __all__ = [
     "EVALUATION_FILES",
@@ -39,6 +39,7 @@ __all__ = [
     "TimedOutRow",
     "UsageGroup",
     "UsageReport",
+    "WorkerCode",
     "WorkerInfo",
     "WorkerState",
     "WorkerUsage",

@@ -272,6 +272,7 @@ class WorkerTable(SQLModel, table=True):
     """One worker process with its last heartbeat.
 
     clock_offset: seconds by which its clock was ahead of the database's at that heartbeat.
+    code: the files that it has read, see `doteval.store.workers.WorkerCode`; None until then.
     """
 
     __tablename__ = "worker"
@@ -285,6 +286,7 @@ class WorkerTable(SQLModel, table=True):
     device: str | None = Field(sa_type=SafeText)
     concurrency: int
     versions: str = Field(sa_type=Text)
+    code: str | None = Field(sa_type=Text)
     state: str = Field(sa_type=Text)
     holding: str = Field(sa_type=Text)
     started_at: float

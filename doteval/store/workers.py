@@ -41,6 +41,20 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerCode:
+    """The evaluation files that a worker process has read.
+
+    root: pytest's root directory on its machine
+    files: the hash of each file by its path below the root directory
+    reloads: whether it reads changed files by itself, when it has no rows to run; else it has to be restarted
+    """
+
+    root: str
+    files: Mapping[str, str]
+    reloads: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HeldRange:
     """Rows `first` to `last` (included) that a worker process has received and not finished."""
 
@@ -67,6 +81,7 @@ class WorkerState:
     clock_offset: seconds by which its clock is ahead of the database's, None before its first heartbeat.
     end_cause: how it ended; `reason` says so to people.
     exit_code: as its supervisor saw it, -9 after SIGKILL; None if no supervisor did.
+    code: None until it has read its evaluation files.
     """
 
     id: int
@@ -81,6 +96,7 @@ class WorkerState:
     clock_offset: float | None = None
     end_cause: WorkerEnd | None = None
     exit_code: int | None = None
+    code: WorkerCode | None = None
 
 
 def held_by(workers: Iterable[WorkerState], evaluation_uid: str) -> list[RowRange]:
@@ -119,6 +135,12 @@ class Workers:
         with self._database.write() as connection:
             # The clock is read after the transaction has begun, since that may have to wait on SQLite.
             connection.execute(_BEAT, {"worker": worker_id, "says": str(state), "holds": held, "now": clocks.now()})
+
+    def has_read(self, worker_id: int, code: WorkerCode) -> None:
+        """Record the evaluation files that a worker process has read."""
+        stored = encode([code.root, dict(code.files), code.reloads])
+        with self._database.write() as connection:
+            connection.execute(update(WORKER).where(WORKER.c.id == worker_id).values(code=stored))
 
     def claim(
         self, worker_id: int, evaluation: Evaluation, *, is_gone: Callable[[WorkerState], bool]
@@ -246,4 +268,5 @@ def _state(line: Row[*tuple[Any, ...]]) -> WorkerState:
         holding=tuple(HeldRange(*part) for part in decode(line.holding)),
         age=max(0.0, line.age),
         clock_offset=line.clock_offset,
+        code=None if line.code is None else WorkerCode(*decode(line.code)),
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from doteval.broker.embedded_redis import find_redis_binary
 from doteval.broker.inspection import RedisFacts, inspect_redis
@@ -15,6 +17,7 @@ from doteval.core.queues_and_devices import DEFAULT_QUEUE, worker_command_for
 from doteval.core.wording import counted
 from doteval.errors import BrokerError, DotEvalError, NotFoundError
 from doteval.pytest_runtime.embedded_session import Collected, with_collected
+from doteval.pytest_runtime.fingerprint import differing_on_disk, fingerprint, two_hashes, unread_files
 from doteval.pytest_runtime.items import queue_of
 from doteval.store import Store, WorkerState
 
@@ -50,10 +53,12 @@ def examine(
     live: list[WorkerState] = []
     yield from _store(storage, queues, live, needs_workers=broker is not None, queued=queued)
     named: set[str] = set()
-    yield _evaluations(paths, named)
+    fingerprints: dict[str, Mapping[str, str]] = {}
+    yield _evaluations(paths, named, fingerprints)
     if broker is not None:
         for queue in sorted(named.difference(queues)):
             yield _serving(f"workers on {queue!r}", queue, live, needs_workers=True)
+        yield from _code(fingerprints, [worker for worker in live if {*queues, *named} & set(worker.info.queues)])
 
 
 def _private_redis() -> Finding:
@@ -193,14 +198,18 @@ def _difference(worker: WorkerState) -> str:
     return f"{worker.info.service} has {', '.join(differing)}" if differing else ""
 
 
-def _evaluations(paths: tuple[str, ...], named: set[str]) -> Finding:
-    """Check that the evaluation files can be collected. Adds the queues that their marks name to `named`."""
+def _evaluations(paths: tuple[str, ...], named: set[str], fingerprints: dict[str, Mapping[str, str]]) -> Finding:
+    """Check that the evaluation files can be collected.
+
+    Adds the queues that their marks name to `named`, and to `fingerprints` the files that each evaluation file needs.
+    """
     if not paths:
         return Finding("evaluations", True, "not looked at: name a PATH")
     found: list[int] = []
 
     def count(collected: Collected) -> None:
         found.append(len(collected.items))
+        fingerprints.update((item.evaluation_path, fingerprint(item)) for item in collected.items)
         named.update(queue for item in collected.items if (queue := queue_of(item)) is not None)
 
     try:
@@ -208,6 +217,45 @@ def _evaluations(paths: tuple[str, ...], named: set[str]) -> Finding:
     except DotEvalError as error:
         return _problem("evaluations", error)
     return Finding("evaluations", True, f"{counted(found[0], 'evaluation')} below {', '.join(paths)}")
+
+
+def _code(fingerprints: Mapping[str, Mapping[str, str]], live: Sequence[WorkerState]) -> Iterator[Finding]:
+    """Compare the evaluation files with those that each worker process has read."""
+    same = 0
+    for worker in live:
+        code = worker.code
+        if code is None:
+            continue
+        unread = {
+            file: two_hashes(file, code.files, theirs)
+            for theirs in fingerprints.values()
+            for file in unread_files(theirs, code.files)
+        }
+        if not unread:
+            same += 1
+            continue
+        hashes = ", ".join(f"{file} ({theirs}, here {ours})" for file, (theirs, ours) in unread.items())
+        what = f"{worker.info.service} (process {worker.info.pid}) has read other files: {hashes}"
+        name = f"files of {worker.info.service}"
+        if not code.reloads:
+            yield Finding(name, False, f"{what}; restart needed", "Bring the same files there, and restart it.")
+        elif worker.info.hostname != socket.gethostname():
+            yield Finding(name, True, f"{what}; will reload when idle, if its machine has these files")
+        elif _differ_at(Path(code.root), fingerprints):
+            yield Finding(
+                name, False, f"{what}; those below {code.root} differ too", f"Bring the same files to {code.root}."
+            )
+        else:
+            yield Finding(name, True, f"{what}; will reload when it is idle and a submission needs it")
+    if same and fingerprints:
+        who = counted(same, "worker process has", "worker processes have")
+        yield Finding("worker files", True, f"{who} the same files")
+
+
+def _differ_at(root: Path, fingerprints: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether files differ from those on this machine below the root directory of a worker process."""
+    folders = [root, *root.parents]
+    return any(differing_on_disk(theirs, path, folders) for path, theirs in fingerprints.items())
 
 
 def _clock(name: str, offset: float) -> Finding:

@@ -18,7 +18,9 @@ from doteval.core.experiments import Ending, Evaluation, EvaluationStatus, Exper
 from doteval.core.liveness import QUEUE_UNSERVED_SECONDS
 from doteval.core.queues_and_devices import worker_command_for
 from doteval.core.states import EvaluationEnd
+from doteval.core.wording import counted
 from doteval.errors import DotEvalError, StoreError, WorkerError
+from doteval.pytest_runtime.fingerprint import unread_files
 from doteval.store import Store
 from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.supervisor import Supervisor
@@ -152,6 +154,22 @@ class Following:
             for each in self._evaluations:
                 self._store.evaluations.end(each.id, ending, only_from=EvaluationStatus.RUNNING)
         raise WorkerError(why, remedy="Look for the cause in what they printed, and submit again.")
+
+    def note_changed_files(self) -> None:
+        """Note for the user that worker processes have to read changed files before any of them can run a row."""
+        live = self.through_outage(self._store.workers.live)
+        for evaluation in self._evaluations:
+            queue = self._dispatcher.queue_of(evaluation)
+            serving = [worker for worker in live if queue in worker.info.queues]
+            unread = [
+                unread_files(evaluation.spec.fingerprint, worker.code.files)
+                for worker in serving
+                if worker.code is not None
+            ]
+            if unread and len(unread) == len(serving) and all(unread):
+                files = dict.fromkeys(file for each in unread for file in each)
+                processes = counted(len(unread), "worker process")
+                self._observer.note(f"waiting for {processes} to load the changed {', '.join(files)}")
 
     def note_unserved_queues(self) -> None:
         """Note for the user which queues of these evaluations no worker process serves now."""

@@ -177,6 +177,8 @@ def _run(
         observer.began(evaluations[0].experiment, following.current(), processes)
         if supervisor is not None:
             supervisor.start()
+        else:
+            following.note_changed_files()
         for evaluation in evaluations:
             # Rows of a running evaluation are on their way; lost ones are found when the queue has drained.
             if evaluation.status is not EvaluationStatus.RUNNING:

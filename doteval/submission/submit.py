@@ -226,6 +226,8 @@ class _Submitter:
             store.rows.retry_failed(evaluation.id)
             if evaluation.uid not in perhaps_running:
                 dispatcher.restart(evaluation, priority=options.priority)
+        if not broker.is_private:
+            following.note_changed_files()
         for item in self.to_run:
             if item in self._evaluations:
                 self._send_rows(item, following, perhaps_running)

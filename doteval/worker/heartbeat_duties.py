@@ -14,6 +14,7 @@ from doteval.errors import RowTimeoutError
 from doteval.monitoring import process_figures
 from doteval.pytest_runtime.fixture_watchdog import FixtureWatchdog
 from doteval.store import HeldRange
+from doteval.worker.code_reload import CodeReload
 from doteval.worker.context import WorkerContext
 from doteval.worker.held_tasks import HeldTasks
 from doteval.worker.priority_pool import received_tasks
@@ -28,6 +29,7 @@ class HeartbeatDuties:
     loaded: set once the session fixtures are loaded.
     check_memory: called on every beat; recycles the process if it uses too much memory.
     on_ended: called with each evaluation that this process has ended.
+    code_reload: replaces this process if its files have changed.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class HeartbeatDuties:
         loaded: threading.Event,
         check_memory: Callable[[], None],
         on_ended: Callable[[Evaluation], None],
+        code_reload: CodeReload,
     ) -> None:
         self._context = context
         self._runner = runner
@@ -50,6 +53,7 @@ class HeartbeatDuties:
         self._loaded = loaded
         self._check_memory = check_memory
         self._on_ended = on_ended
+        self._code_reload = code_reload
 
     def schedule(self) -> tuple[tuple[float, Callable[[], None]], ...]:
         """Each duty with the seconds between two times that it is done."""
@@ -102,7 +106,10 @@ class HeartbeatDuties:
         context = self._context
         if context.state is not WorkerPhase.READY:
             return
-        for evaluation in context.store.evaluations.running():
+        running = context.store.evaluations.running()
+        if self._code_reload.leave_if_idle(running):
+            return
+        for evaluation in running:
             # Plain pytest runs the others in its own process.
             if not evaluation.config.submitted:
                 continue

@@ -38,9 +38,10 @@ from doteval.pytest_runtime.outcomes import runnable
 from doteval.runner.error_classes import survive_rows
 from doteval.runner.scheduler import Scheduler
 from doteval.settings import load_settings
-from doteval.store import GroupWriter, Store, WorkerInfo
+from doteval.store import GroupWriter, Store, WorkerCode, WorkerInfo
 from doteval.supervision.worker_config import WorkerOptions
 from doteval.worker.code_match import CodeMatch
+from doteval.worker.code_reload import CodeReload
 from doteval.worker.context import WorkerContext
 from doteval.worker.heartbeat_duties import HeartbeatDuties
 from doteval.worker.held_tasks import HeldTasks
@@ -98,7 +99,8 @@ class WorkerProcess:
             # Others do not publish rows again that they believe are held here, though a retry made them pending.
             on_empty=lambda: heartbeat.soon(duties.beat),
         )
-        self._runner = RowTaskRunner(context, held_tasks, self.prefetch, self._count_stored)
+        code_reload = CodeReload(context, self._recycle_if_due)
+        self._runner = RowTaskRunner(context, held_tasks, self.prefetch, self._count_stored, code_reload)
         recorder = self._recorder = SummaryRecorder(context.store, context.code_match)
         duties = HeartbeatDuties(
             context,
@@ -109,6 +111,7 @@ class WorkerProcess:
             loaded=self._ready,
             check_memory=self._check_memory,
             on_ended=recorder.ended,
+            code_reload=code_reload,
         )
         heartbeat = self._heartbeat = Heartbeat(duties.schedule(), parent=self._options.parent)
         duties.beat()
@@ -240,7 +243,10 @@ class WorkerProcess:
         state.should_stop = RECYCLED
 
     def _serve(self, collected: Collected, context: WorkerContext, ready: Callable[[], None]) -> None:
-        context.code_match.add(collected.items)
+        context.code_match.add(collected.items, collected.root)
+        reloads = self._options.supervisor is not None
+        code = WorkerCode(str(collected.root), context.code_match.files, reloads)
+        context.store.workers.has_read(context.worker_id, code)
         setup = EvaluationSetup()
         scheduler = context.scheduler = Scheduler(
             setup,

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 
 from doteval.broker.messages import RowTask
+from doteval.coordination.load_verdict import Prospect
 from doteval.coordination.quota_guard import Quota, QuotaGuard
 from doteval.core import clocks
 from doteval.core.experiments import Evaluation, EvaluationStatus
@@ -22,6 +23,7 @@ from doteval.runner.calls import CallPolicy
 from doteval.runner.scheduler import Scheduler
 from doteval.store import LostUsage
 from doteval.worker.budget_guards import BudgetGuards
+from doteval.worker.code_reload import CodeReload
 from doteval.worker.completion import RowTaskCompletion
 from doteval.worker.context import WorkerContext, ask_to_leave
 from doteval.worker.held_tasks import HeldTasks
@@ -40,6 +42,7 @@ class RowTaskRunner:
     held_tasks: where row tasks are noted while they run.
     prefetch: counts their rows.
     on_stored: called on the writer's thread for every outcome whose result is stored.
+    code_reload: replaces this process if its files have changed.
     """
 
     def __init__(
@@ -48,8 +51,10 @@ class RowTaskRunner:
         held_tasks: HeldTasks,
         prefetch: Prefetch,
         on_stored: Callable[[Outcome], None],
+        code_reload: CodeReload,
     ) -> None:
         self._context = context
+        self._code_reload = code_reload
         self._held_tasks = held_tasks
         self._prefetch = prefetch
         self._on_stored = on_stored
@@ -113,8 +118,7 @@ class RowTaskRunner:
         try:
             item = context.code_match.match(evaluation)
         except CodeMismatchError as error:
-            context.loads.refused(evaluation.id, error.message)
-            raise self._give_back(evaluation, error) from error
+            return self._refuse(evaluation, error)
         self._charge_set_up(evaluation, item)
         guard = self._budget_guards.of(evaluation)
         if guard.quota.has_ended:
@@ -203,6 +207,24 @@ class RowTaskRunner:
         if cut is not None:
             raise cut
         return completion.summary()
+
+    def _refuse(self, evaluation: Evaluation, error: CodeMismatchError) -> str:
+        """Refuse a row task whose evaluation has other files than this process. Returns why it is dropped.
+
+        Raises GiveBackError: if another process may be able to run it.
+        """
+        context = self._context
+        reloads = self._code_reload.want(evaluation, error, again=context.loads.was_reloaded_for(evaluation.id))
+        context.loads.refused(evaluation.id, error.message, reloads=reloads)
+        settled = context.dispatcher.settle(evaluation)
+        if settled.status is not EvaluationStatus.RUNNING:
+            return f"dropped: the evaluation is {settled.status}"
+        if self._code_reload.leave_if_idle(context.store.evaluations.running()):
+            raise GiveBackError(error.message) from error
+        if context.dispatcher.prospect(evaluation) is Prospect.AFTER_RELOAD:
+            # Given back, it would be here again at once. The dispatcher publishes the rows once a process can run them.
+            return f"dropped until the changed files are loaded: {error.message}"
+        raise GiveBackError(error.message) from error
 
     def _give_back(self, evaluation: Evaluation, error: Exception) -> GiveBackError:
         """The error to raise for a row task that this process cannot run; the process leaves.

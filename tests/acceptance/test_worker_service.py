@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -183,8 +184,12 @@ def test_a_worker_with_different_files_names_them(project: Project, redis_url: s
     with project.started("worker", "there", "--processes", "1"):
         wait_until(lambda: ready(project, 1), what="a ready worker process")
         done = project.run("submit", "here", "--experiment", "x", check=None)
+        (worker,) = [each for each in project.workers() if each.info.pid != 0]
     assert done.returncode == 5
-    assert "helper.py" in done.stderr
+    assert re.search(r"helper\.py \([0-9a-f]{8}, the submitter's [0-9a-f]{8}\)", done.stderr)
+    # It stays, for evaluations whose files it has.
+    assert worker.state == "ready"
+    assert project.counts()["+model"] == 1
     assert "eval_it.py, helper.py" not in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert project.counts()["begin"] == 0

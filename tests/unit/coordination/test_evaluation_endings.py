@@ -10,6 +10,7 @@ import pytest
 
 from doteval.coordination.dispatcher import Dispatcher
 from doteval.coordination.endings import end_running, end_unrun
+from doteval.coordination.load_verdict import Prospect
 from doteval.core.experiments import Counts, Ending, Evaluation, EvaluationStatus, Experiment
 from doteval.core.results import Outcome, RowError, RowStatus
 from doteval.core.run_config import RunConfig
@@ -17,7 +18,7 @@ from doteval.core.states import EvaluationEnd, LoadFailureKind
 from doteval.store import EVALUATION_FILES, NewResult, Store
 from doteval.submission.follow import Following
 from doteval.supervision.supervisor import Supervisor
-from tests.support.dispatcher import SPEC, begin, begin_on, begin_with, fail_load, finish, rows, worker
+from tests.support.dispatcher import SPEC, begin, begin_on, begin_with, covered, fail_load, finish, rows, worker
 from tests.support.fake_queue import FakeQueue
 
 
@@ -264,6 +265,42 @@ def test_a_process_after_one_with_other_files_may_have_the_right_ones(store: Sto
         following = worker(store, "a", state="loading")
         assert dispatcher.settle(evaluation).status is expected
         store.workers.end(following, reason="left")
+
+
+def refuse(store: Store, worker_id: int, evaluation: Evaluation, kind: LoadFailureKind) -> None:
+    fail_load(store, worker_id, evaluation, "eval_it.py differs", kind)
+
+
+def test_an_evaluation_waits_for_processes_that_will_read_the_changed_file(
+    store: Store, dispatcher: Dispatcher, queue: FakeQueue
+) -> None:
+    evaluation = begin(store, 10)
+    first, second = worker(store, "a"), worker(store, "b")
+    refuse(store, first, evaluation, LoadFailureKind.STALE_CODE)
+    assert dispatcher.prospect(evaluation) is Prospect.GOOD
+    refuse(store, second, evaluation, LoadFailureKind.OTHER_CODE)
+    assert dispatcher.prospect(evaluation) is Prospect.AFTER_RELOAD
+    # No row task is published that everybody would refuse.
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    assert queue.published == []
+    store.workers.end(first, reason="reloaded")
+    worker(store, "a")
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    assert covered(queue.take()) == dict.fromkeys(range(10), 1)
+
+
+def test_the_last_refusal_of_a_process_counts(store: Store, dispatcher: Dispatcher) -> None:
+    evaluation = begin(store, 10)
+    only = worker(store, "a")
+    # Its file was brought to the machine after the first refusal.
+    refuse(store, only, evaluation, LoadFailureKind.OTHER_CODE)
+    refuse(store, only, evaluation, LoadFailureKind.STALE_CODE)
+    assert dispatcher.settle(evaluation).status is EvaluationStatus.RUNNING
+    # Its successor has other files all the same.
+    store.workers.end(only, reason="reloaded")
+    refuse(store, worker(store, "a"), evaluation, LoadFailureKind.OTHER_CODE)
+    ended = dispatcher.settle(evaluation)
+    assert (ended.status, ended.reason) == (EvaluationStatus.FAILED, "no worker process can run it: eval_it.py differs")
 
 
 def test_a_new_submission_may_have_mended_what_failed(store: Store, dispatcher: Dispatcher) -> None:
