@@ -66,9 +66,8 @@ def _dump_postgres(location: Location, target: Path) -> None:
     # The password goes into the environment, since every user can read a command line.
     password = location.url.password
     environment = {**os.environ, **({"PGPASSWORD": str(password)} if password else {})}
-    plain = location.url.set(drivername="postgresql", password=None).render_as_string()
     ran = subprocess.run(
-        [program, "--format=custom", f"--file={target}", f"--dbname={plain}"],
+        [program, "--format=custom", f"--file={target}", f"--dbname={location.for_programs}"],
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -82,8 +82,15 @@ def store_error(error: Exception, location: Location) -> StoreError:
             remedy="Check the URL, and that PostgreSQL runs and can be reached from here.",
         )
     said = f"{where} refused a statement: {type(original).__name__} ({name or code or 'no code'})"
-    about_a_value = code[:2] in _VALUE_CLASSES or name.startswith(_VALUE_NAMES) or isinstance(original, _VALUE_TYPES)
-    return RefusedError(said) if about_a_value else StoreError(said, remedy="See the log of the database.")
+    return RefusedError(said) if is_refusal(error) else StoreError(said, remedy="See the log of the database.")
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error of SQLAlchemy or of a driver is about a value, so that the database itself is well."""
+    original: Any = getattr(error, "orig", None) or error
+    name: str = getattr(original, "sqlite_errorname", None) or ""
+    code: str = getattr(original, "sqlstate", None) or ""
+    return code[:2] in _VALUE_CLASSES or name.startswith(_VALUE_NAMES) or isinstance(original, _VALUE_TYPES)
 
 
 def _is_about_the_connection(error: Any) -> bool:

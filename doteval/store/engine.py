@@ -36,8 +36,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from doteval.core import clocks
-from doteval.errors import StoreError
-from doteval.store.driver_errors import store_error
+from doteval.errors import DotEvalError, StoreError
+from doteval.store.driver_errors import is_refusal, store_error
+from doteval.store.postgres import postgres_engine
 from doteval.store.statements import Prepared
 from doteval.store.url import Location
 
@@ -46,17 +47,6 @@ SQLITE_WAIT_SECONDS = 30.0
 # It polls the lock: the pause grows by the first number to the second. A transaction of 300 rows takes milliseconds.
 _POLL_SECONDS = 0.001
 _LONGEST_POLL_SECONDS = 0.005
-# The URL may say otherwise. The times are seconds, and milliseconds for tcp_user_timeout: a server that does not answer
-# counts as unreachable, and a connection whose packets are dropped, as after a failover, is noticed after 20 s.
-_POSTGRES_OPTIONS: dict[str, Any] = {
-    "connect_timeout": 10,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 2,
-    "tcp_user_timeout": 20_000,
-    # A pooler in transaction mode, such as PgBouncer, has no statement that another connection has prepared.
-    "prepare_threshold": None,
-}
 # Connections to SQLite that stay open for the next transaction. Giving one back to SQLAlchemy's pool and taking it
 # again costs a quarter of the time that the store needs for a single result.
 _MOST_IDLE = 5
@@ -84,7 +74,7 @@ class Database:
 
     def __init__(self, location: Location) -> None:
         self.location = location
-        self.engine = _sqlite_engine(location) if location.path is not None else _postgres_engine(location)
+        self.engine = _sqlite_engine(location) if location.path is not None else postgres_engine(location)
         # Idle connections, by whether they write. A lock is not needed, since list.append and list.pop are atomic.
         self._idle: dict[bool, list[Connection]] = {False: [], True: []}
         _open.add(self)
@@ -117,18 +107,25 @@ class Database:
             try:
                 with connection.begin():
                     yield connection
-            except BaseException:
-                if not self.is_sqlite:
-                    # What failed may be the connection itself: to a server that became read-only in a failover, or
-                    # without the prepared statement that a pooler has given to somebody else. The next one is new.
-                    connection.invalidate()
-                connection.close()
+            except BaseException as error:
+                self._give_up(connection, error)
                 raise
-            # A connection to PostgreSQL may be lost while idle; the pool checks it before it hands it out.
+            # A connection to PostgreSQL may be lost while idle; it is checked before it is used again.
             if self.is_sqlite and len(idle) < _MOST_IDLE:
                 idle.append(connection)
             else:
                 connection.close()
+
+    def _give_up(self, connection: Connection, error: BaseException) -> None:
+        """Close the connection of a transaction that has failed."""
+        if not self.is_sqlite and not isinstance(error, DotEvalError):
+            # What failed may be the connection itself: to a server that became read-only in a failover, or without the
+            # prepared statement that a pooler has given to somebody else. The next one is new.
+            connection.invalidate()
+            if not is_refusal(error):
+                # The others were opened before, and would fail in the same way one after another.
+                self.engine.dispose()
+        connection.close()
 
     def hold(self, connection: Connection, evaluation_ids: Sequence[int], *, alone: bool) -> None:
         """Lock evaluations until the transaction ends.
@@ -288,28 +285,3 @@ def _uri(path: Path) -> str:
 
 def _writable(path: Path) -> bool:
     return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
-
-
-def _postgres_engine(location: Location) -> Engine:
-    given = location.url.query
-    own = {name: value for name, value in _POSTGRES_OPTIONS.items() if name not in given}
-    if "prepare_threshold" in given:
-        own["prepare_threshold"] = _prepare_threshold(given["prepare_threshold"], location)
-    return create_engine(
-        location.url.difference_update_query(["prepare_threshold"]),
-        hide_parameters=True,
-        pool_pre_ping=True,
-        connect_args=own,
-    )
-
-
-def _prepare_threshold(given: object, location: Location) -> int | None:
-    """psycopg's number from a URL; "none" never prepares."""
-    if isinstance(given, str) and given.isdecimal():
-        return int(given)
-    if given == "none":
-        return None
-    raise StoreError(
-        f"prepare_threshold in the URL {location.shown} is neither a number nor none",
-        remedy="psycopg prepares a statement on the server after so many executions; none is right for PgBouncer.",
-    )

@@ -123,12 +123,13 @@ def silent_network() -> Iterator[SilentNetwork]:
 class SilentProxy:
     """A TCP proxy before a server, as a context manager; it can silence the connections that are open.
 
-    server: the port of a server on this machine, or the path of its Unix socket.
+    server: the port of a server on this machine, or the path of its Unix socket. Set it to another one, and connections
+        that come later are carried there.
     host: the address that it listens on; `port` is where.
     """
 
     def __init__(self, server: int | Path, *, host: str = "127.0.0.1") -> None:
-        self._server = server
+        self.server = server
         self._host = host
         self.port = 0
         # Each connection by its two ends.
@@ -173,10 +174,10 @@ class SilentProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if isinstance(self._server, Path):
-                far_reader, far_writer = await asyncio.open_unix_connection(self._server)
+            if isinstance(self.server, Path):
+                far_reader, far_writer = await asyncio.open_unix_connection(self.server)
             else:
-                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._server)
+                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.server)
         except OSError:
             writer.close()
             return

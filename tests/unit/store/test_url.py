@@ -48,7 +48,42 @@ def test_postgresql(scheme: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://host/x", "sqlite://", "sqlite://:memory:", ":memory:", "", "postgresql://host:port/x"]
+    ("url", "shown", "host", "port"),
+    [
+        ("a:5432,b:5433/x?sslmode=require", "a:5432,b:5433/x?sslmode=require", "a,b", "5432,5433"),
+        ("me:p%40,ss@a,b:5433/x", "me:***@a,b:5433/x", "a,b", ",5433"),
+        ("me:pass@[::1]:5432,[::2]/x", "me:***@[::1]:5432,[::2]/x", "::1,::2", "5432,"),
+        ("me:pass@/x?host=a:1&host=b:2", "me:***@a:1,b:2/x", "a,b", "1,2"),
+        ("me@/x?host=a,b&port=5433", "me@a:5433,b:5433/x", "a,b", "5433,5433"),
+        ("a,b?sslpassword=secret", "a,b?sslpassword=%2A%2A%2A", "a,b", None),
+        ("/x?host=/tmp,/run", "/x?host=%2Ftmp%2C%2Frun", "/tmp,/run", None),
+    ],
+)
+def test_postgresql_on_several_servers(url: str, shown: str, host: str, port: str | None) -> None:
+    location = locate(f"postgresql://{url}")
+    assert location.shown == f"postgresql://{shown}"
+    assert (location.url.query["host"], location.url.query.get("port")) == (host, port)
+    assert locate(location.raw) == location
+
+
+def test_the_url_for_programs_of_postgresql() -> None:
+    location = locate("postgresql://me:p%40ss@a:5432,b/x?answer_timeout=3&sslmode=require&prepare_threshold=5")
+    assert location.for_programs == "postgresql://me@a:5432,b/x?sslmode=require"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://host/x",
+        "sqlite://",
+        "sqlite://:memory:",
+        ":memory:",
+        "",
+        "postgresql://host:port/x",
+        "postgresql://a:port,b/x",
+        "postgresql://a,,b/x",
+        "postgresql:///x?host=a,b&port=1,2,3",
+    ],
 )
 def test_urls_that_name_no_store(url: str) -> None:
     with pytest.raises(StoreError) as raised:
