@@ -1,9 +1,9 @@
 """doteval: distributed evaluation of language models and other expensive models.
 
 This module holds the names that evaluation files use: `foreach` and `batch` make a function an evaluation,
-`Result` and `Score` are what it returns, `run` runs it in a script. Evaluators, metrics, datasets and
-concurrency strategies are in `doteval.evaluators`, `doteval.metrics`, `doteval.datasets` and
-`doteval.concurrency`.
+`Result` and `Score` are what it returns, `run` runs it in a script. `load` reads the results of an experiment.
+Evaluators, metrics, datasets and concurrency strategies are in `doteval.evaluators`, `doteval.metrics`,
+`doteval.datasets` and `doteval.concurrency`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from doteval.errors import DotEvalError
 from doteval.foreach import ForEach, batch, foreach
 
 if TYPE_CHECKING:
+    from doteval.local.load import load
     from doteval.local.run import run
     from doteval.providers.handles import ModelHandle, ModelProvider
 
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "batch",
     "foreach",
+    "load",
     "run",
 ]
 
@@ -39,6 +41,10 @@ if not TYPE_CHECKING:
 
     def __getattr__(name):
         # Imported on first use: it imports the libraries of the result store, for which evaluation files need not wait.
+        if name == "load":
+            from doteval.local.load import load
+
+            return load
         if name == "run":
             from doteval.local.run import run
 

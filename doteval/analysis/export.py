@@ -1,61 +1,96 @@
-"""Writes records as CSV, JSON lines or Parquet, in memory that does not grow with their number."""
+"""Writes results as CSV, JSON lines, Parquet or Arrow, in memory that does not grow with their number.
+
+A table of results is a number of pages: each maps the names of columns to lists of cells, which are None, bools, ints
+of 64 bits, floats, dates with time, and text (`cell` makes them).
+"""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+import orjson
 
 from doteval.core.json_codec import encode
 from doteval.core.results import Record
 from doteval.errors import UsageError
 
-Named = tuple[str, Record]
-"""A record with the name of its evaluation."""
+if TYPE_CHECKING:
+    import pyarrow
 
-# Rows of a Parquet file that are in memory at a time.
-_BATCH_ROWS = 1_024
+Page = Mapping[str, Sequence[Any]]
+"""Some rows of a table: lists of cells by column, all of one length."""
 
-_FIXED = ("evaluation", "row", "key", "sample", "status")
-_AFTER = (
-    "prompt",
-    "model_response",
-    "error_type",
-    "error_message",
-    "requests",
-    "prompt_tokens",
-    "completion_tokens",
-    "cost",
-    "started_at",
-    "seconds",
-    "worker",
-)
-# The types of these columns, even if no record has a value in them.
+# A row group of a Parquet file has about so many bytes of memory: small ones are slow to write and to read.
+_ROW_GROUP_BYTES = 64_000_000
+
+ARROW_REMEDY = "Install it: pip install 'doteval[parquet]'"
+
+# Text columns of a table have these types even if all cells are None.
 _KINDS: Mapping[str, type] = {
     "row": int,
     "sample": int,
     "requests": int,
+    "attempts": int,
+    "cache_hits": int,
     "prompt_tokens": int,
     "completion_tokens": int,
+    "cached_tokens": int,
+    "reasoning_tokens": int,
     "cost": float,
-    "started_at": float,
+    "started_at": datetime,
     "seconds": float,
 }
 
 
-def to_document(evaluation: str, record: Record) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class CellTable:
+    """Results as a table.
+
+    columns: the names of the columns, in order.
+    pages: the rows, some at a time. A page may lack columns: their cells are None.
+    """
+
+    columns: Sequence[str]
+    pages: Iterable[Page]
+
+
+def cell(value: Any) -> Any:
+    """A value as a cell: None, bools, numbers and text stay as they are, anything else becomes JSON text.
+
+    The JSON text is that of `doteval.core.json_codec`, whose `decode` reads it back.
+
+    >>> cell({"a": 1})
+    '{"a":1}'
+    """
+    kind = type(value)
+    if value is None or kind is bool or kind is float:
+        return value
+    if kind is str:
+        # A lone surrogate cannot be encoded as UTF-8. It becomes a question mark, so that the export goes on.
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if kind is int:
+        # Arrow's integers have 64 bits; larger ones become text.
+        return value if -(2**63) <= value < 2**63 else str(value)
+    return encode(value)
+
+
+def to_document(experiment: str, evaluation: str, record: Record) -> dict[str, Any]:
     """Everything that is known of a record, as one nested document: a line of the JSON lines format.
 
     `started_at` is in seconds since 1970 (UTC), `seconds` is the duration. `usage` has one entry for each model.
     """
     row, outcome = record.row, record.outcome
     return {
+        "experiment": experiment,
         "evaluation": evaluation,
         "row": row.index,
         "key": row.key,
@@ -77,173 +112,137 @@ def to_document(evaluation: str, record: Record) -> dict[str, Any]:
     }
 
 
-def to_cells(evaluation: str, record: Record) -> dict[str, Any]:
-    """A record as one line of a table.
-
-    The row's values are in the columns ``row.COLUMN``, the scores in ``score.NAME``; usage is the sum over all
-    models. Bools, numbers and text stay as they are, anything else becomes JSON text (`doteval.core.json_codec`).
-    """
-    row, outcome = record.row, record.outcome
-    costs = [usage.cost for usage in outcome.usage if usage.cost is not None]
-    cells: dict[str, Any] = {
-        "evaluation": evaluation,
-        "row": row.index,
-        "key": row.key,
-        "sample": row.sample,
-        "status": outcome.status.value,
-        **{f"row.{column}": value for column, value in row.values.items()},
-        **{f"score.{score.name}": score.value for score in outcome.scores},
-        "prompt": outcome.prompt,
-        "model_response": outcome.model_response,
-        "error_type": outcome.error.type if outcome.error else None,
-        "error_message": outcome.error.message if outcome.error else None,
-        "requests": sum(usage.requests for usage in outcome.usage),
-        "prompt_tokens": sum(usage.prompt_tokens for usage in outcome.usage),
-        "completion_tokens": sum(usage.completion_tokens for usage in outcome.usage),
-        "cost": sum(costs) if costs else None,
-        "started_at": outcome.started_at,
-        "seconds": outcome.seconds,
-        "worker": record.worker,
-    }
-    return {name: _cell(value) for name, value in cells.items()}
-
-
-def write_jsonl(file: IO[bytes], records: Iterable[Named]) -> int:
-    """Write one JSON document a line, as `to_document` makes it. Returns the number of records.
+def write_documents(file: IO[bytes], documents: Iterable[Mapping[str, Any]]) -> int:
+    """Write one JSON document a line, and return their number.
 
     Values that JSON lacks are encoded by `doteval.core.json_codec`, whose `decode` reads them back.
     """
     count = 0
-    for evaluation, record in records:
-        file.write(encode(to_document(evaluation, record)).encode() + b"\n")
+    for document in documents:
+        file.write(encode(document).encode() + b"\n")
         count += 1
     return count
 
 
-def write_csv(file: IO[bytes], records: Iterable[Named]) -> int:
-    """Write CSV (RFC 4180, UTF-8) with a header, one line a record as `to_cells` makes it. Returns their number.
-
-    None is an empty cell. The records go to a temporary file first, since the columns are known only after the
-    last record.
-    """
-    with _spooled(records) as spool:
-        names = spool.names()
-        text = _Lines(file)
-        writer = csv.writer(text)
-        writer.writerow(names)
-        for cells in spool.read():
-            writer.writerow([_csv_cell(cells.get(name)) for name in names])
-        return spool.count
+def write_jsonl(file: IO[bytes], table: CellTable) -> int:
+    """Write one flat JSON object a line, with the columns of the table. Returns the number of rows."""
+    count = 0
+    for page in table.pages:
+        for cells in zip(*_in_order(page, table.columns), strict=True):
+            line = dict(zip(table.columns, cells, strict=True))
+            file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+            count += 1
+    return count
 
 
-def write_parquet(file: IO[bytes], records: Iterable[Named]) -> int:
-    """Write a Parquet file with the columns of `to_cells`. Returns the number of records.
+def write_csv(file: IO[bytes], table: CellTable) -> int:
+    """Write CSV (RFC 4180, UTF-8) with a header. None is an empty cell. Returns the number of rows."""
+    writer = csv.writer(_Lines(file))
+    writer.writerow(table.columns)
+    count = 0
+    for page in table.pages:
+        columns = [[_text(value) for value in column] for column in _in_order(page, table.columns)]
+        writer.writerows(zip(*columns, strict=True))
+        count += _length(page)
+    return count
 
-    A column keeps its type if all of its values are bools, integers or numbers; any other column is text.
+
+def write_parquet(file: IO[bytes], table: CellTable) -> int:
+    """Write a Parquet file. Returns the number of rows.
+
+    A column keeps its type if all of its cells are bools, integers, numbers or dates; any other column is text.
 
     Raises UsageError if pyarrow is not installed.
     """
-    try:
-        import pyarrow
+    arrow = import_pyarrow("writing Parquet files")
+    with _typed(arrow, table) as (schema, batches):
         from pyarrow import parquet
-    except ImportError as error:
-        raise UsageError(
-            "writing Parquet files needs pyarrow, which is not installed", remedy="Install it: pip install pyarrow"
-        ) from error
-    with _spooled(records) as spool:
-        types = {
-            bool: pyarrow.bool_(),
-            int: pyarrow.int64(),
-            float: pyarrow.float64(),
-            str: pyarrow.string(),
-        }
-        kinds = {name: spool.kind(name) for name in spool.names()}
-        schema = pyarrow.schema([(name, types[kind]) for name, kind in kinds.items()])
-        with parquet.ParquetWriter(file, schema) as writer:
-            for batch in _batches(spool.read()):
-                columns = {name: [_as_kind(cells.get(name), kind) for cells in batch] for name, kind in kinds.items()}
-                writer.write_table(pyarrow.table(columns, schema=schema))
-        return spool.count
+
+        count = 0
+        with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+            for group in _row_groups(batches):
+                rows = arrow.Table.from_batches(group)
+                writer.write_table(rows)
+                count += rows.num_rows
+    return count
 
 
-FORMATS: Mapping[str, Callable[[IO[bytes], Iterable[Named]], int]] = {
+def write_arrow(file: IO[bytes], table: CellTable) -> int:
+    """Write an Arrow IPC file, with the types of `write_parquet`. Returns the number of rows.
+
+    Raises UsageError if pyarrow is not installed.
+    """
+    arrow = import_pyarrow("writing Arrow files")
+    with _typed(arrow, table) as (schema, batches):
+        from pyarrow import ipc
+
+        count = 0
+        with ipc.new_file(file, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+                count += batch.num_rows
+    return count
+
+
+def to_arrow(table: CellTable) -> pyarrow.Table:
+    """Return the whole table in memory, with the types of `write_parquet`.
+
+    Raises UsageError if pyarrow is not installed.
+    """
+    arrow = import_pyarrow("a table in memory")
+    with _typed(arrow, table) as (schema, batches):
+        return arrow.Table.from_batches(list(batches), schema=schema)
+
+
+FORMATS: Mapping[str, Callable[[IO[bytes], CellTable], int]] = {
     "csv": write_csv,
     "jsonl": write_jsonl,
     "parquet": write_parquet,
+    "arrow": write_arrow,
 }
+"""What writes a table, by the name of its format, which is the suffix of its files too."""
 
 
-def export(records: Iterable[Named], path: Path, format: str | None = None) -> int:  # noqa: A002
-    """Write records to a file and return their number.
+def import_pyarrow(what: str) -> Any:
+    """Return pyarrow. Raises UsageError if it is not installed: `what` needs it."""
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise UsageError(f"{what} needs pyarrow, which is not installed", remedy=ARROW_REMEDY) from error
+    return pyarrow
 
-    `format` is one of `FORMATS`, by default the suffix of the file's name. The file appears when it is complete and
-    replaces an existing one.
 
-    Raises UsageError if the format is unknown or the file cannot be written.
+def format_of(path: Path, format: str | None = None) -> str:  # noqa: A002
+    """Return the format of a file: the one that is named, or else the suffix of its name.
+
+    Raises UsageError if it is none of `FORMATS`.
     """
     chosen = format or path.suffix.removeprefix(".").lower()
-    write = FORMATS.get(chosen)
-    if write is None:
+    if chosen not in FORMATS:
         raise UsageError(
             f"{chosen!r} is not an export format"
             if chosen
             else f"the name {path.name!r} does not tell the export format",
             remedy=f"The formats are {', '.join(FORMATS)}.",
         )
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            count = write(file, records)
-        unfinished.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return count
-
-
-class _Spool:
-    """The lines of a table, in a temporary file until all columns are known."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.count = 0
-        self._file = file
-        self._kinds: dict[str, set[type]] = {}
-
-    def add(self, cells: Mapping[str, Any]) -> None:
-        for name, value in cells.items():
-            self._kinds.setdefault(name, set()).add(type(value))
-        self._file.write(json.dumps(cells).encode() + b"\n")
-        self.count += 1
-
-    def read(self) -> Iterator[dict[str, Any]]:
-        self._file.seek(0)
-        return map(json.loads, self._file)
-
-    def names(self) -> list[str]:
-        """The columns in order: what identifies the row, its values, its scores, and the rest of its result."""
-        values = [name for name in self._kinds if name.startswith("row.")]
-        scores = [name for name in self._kinds if name.startswith("score.")]
-        return [*_FIXED, *values, *scores, *_AFTER]
-
-    def kind(self, name: str) -> type:
-        """The type that holds all values of a column: bool, int, float, or else str."""
-        if name in _KINDS:
-            return _KINDS[name]
-        kinds = self._kinds.get(name, set()) - {type(None)}
-        for kind, fits in ((bool, {bool}), (int, {int}), (float, {int, float})):
-            if kinds and kinds <= fits:
-                return kind
-        return str
+    return chosen
 
 
 @contextmanager
-def _spooled(records: Iterable[Named]) -> Iterator[_Spool]:
-    with tempfile.TemporaryFile() as file:
-        spool = _Spool(file)
-        for evaluation, record in records:
-            spool.add(to_cells(evaluation, record))
-        yield spool
+def complete_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that appears when the block has ended well, and then replaces an existing one.
+
+    Raises UsageError if it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+        unfinished.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 class _Lines:
@@ -256,38 +255,115 @@ class _Lines:
         return self._file.write(text.encode())
 
 
-def _batches(lines: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    for cells in lines:
-        batch.append(cells)
-        if len(batch) == _BATCH_ROWS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _length(page: Page) -> int:
+    return len(next(iter(page.values()), ()))
 
 
-def _cell(value: Any) -> Any:
-    if value is None or type(value) in (bool, float):
-        return value
-    if type(value) is str:
-        # A lone surrogate cannot be encoded as UTF-8. It becomes a question mark, so that the export goes on.
-        return value if value.isascii() else value.encode("utf-8", "replace").decode()
-    if type(value) is int:
-        # Parquet's integers have 64 bits; larger ones become text.
-        return value if -(2**63) <= value < 2**63 else str(value)
-    return encode(value)
+def _in_order(page: Page, columns: Sequence[str]) -> list[Sequence[Any]]:
+    empty = [None] * _length(page)
+    return [page.get(name, empty) for name in columns]
 
 
-def _csv_cell(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _as_kind(value: Any, kind: type) -> Any:
-    if value is None or kind is not str:
-        return value
-    return _csv_cell(value)
+@contextmanager
+def _typed(arrow: Any, table: CellTable) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """Give a table's schema, and its rows in batches of that schema.
+
+    The type of a column is known only after its last cell, so the batches go to a temporary file first, each with the
+    types of its own cells.
+    """
+    from pyarrow import ipc
+
+    with tempfile.TemporaryFile() as file:
+        kinds: dict[str, set[type]] = {name: set() for name in table.columns}
+        ends = []
+        for page in table.pages:
+            arrays = []
+            for name, column in zip(table.columns, _in_order(page, table.columns), strict=True):
+                found = _types(column)
+                kinds[name] |= found
+                # Numbers of both kinds wait as text: the column may become text, and then 1 is not to be 1.0.
+                kind = str if {int, float} <= found and name not in _KINDS else _kind(name, found)
+                arrays.append(_array(arrow, column, kind))
+            batch = arrow.record_batch(arrays, names=list(table.columns))
+            with ipc.new_stream(file, batch.schema) as writer:
+                writer.write_batch(batch)
+            ends.append(file.tell())
+        types = {name: _kind(name, found) for name, found in kinds.items()}
+        schema = arrow.schema([(name, _arrow_type(arrow, kind)) for name, kind in types.items()])
+
+        def batches() -> Iterator[Any]:
+            file.seek(0)
+            for end in ends:
+                with ipc.open_stream(file) as reader:
+                    batch = reader.read_next_batch()
+                file.seek(end)
+                columns = [_as_kind(arrow, batch.column(name), kind) for name, kind in types.items()]
+                yield arrow.record_batch(columns, schema=schema)
+
+        yield schema, batches()
+
+
+def _row_groups(batches: Iterable[Any]) -> Iterator[list[Any]]:
+    group: list[Any] = []
+    for batch in batches:
+        group.append(batch)
+        if sum(each.nbytes for each in group) >= _ROW_GROUP_BYTES:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+class _LargeInteger:
+    """Stands for integers that a float cannot hold, among the types of a column."""
+
+
+def _types(column: Sequence[Any]) -> set[type]:
+    types = set(map(type, column))
+    if int in types and any(type(value) is int and abs(value) > 2**53 for value in column):
+        types.add(_LargeInteger)
+    return types
+
+
+def _kind(name: str, kinds: set[type]) -> type:
+    """The type that holds all cells of a column: bool, int, float, datetime, or else str."""
+    if name in _KINDS:
+        return _KINDS[name]
+    found = kinds - {type(None)}
+    integers: set[type] = {int, _LargeInteger}
+    for kind, fits in ((bool, {bool}), (int, integers), (float, {int, float}), (datetime, {datetime})):
+        if found and found <= fits:
+            return kind
+    return str
+
+
+def _arrow_type(arrow: Any, kind: type) -> Any:
+    return {
+        bool: arrow.bool_(),
+        int: arrow.int64(),
+        float: arrow.float64(),
+        datetime: arrow.timestamp("us", tz="UTC"),
+        str: arrow.large_string(),
+    }[kind]
+
+
+def _array(arrow: Any, column: Sequence[Any], kind: type) -> Any:
+    if set(map(type, column)) <= {kind, type(None)}:
+        return arrow.array(column, _arrow_type(arrow, kind))
+    convert = _text if kind is str else kind
+    return arrow.array([None if value is None else convert(value) for value in column], _arrow_type(arrow, kind))
+
+
+def _as_kind(arrow: Any, array: Any, kind: type) -> Any:
+    """An array of a batch with the type of the whole column."""
+    if array.type == _arrow_type(arrow, kind):
+        return array
+    return _array(arrow, array.to_pylist(), kind)

@@ -6,21 +6,22 @@ import functools
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import CodeType
 from typing import Any, overload
 
-from doteval.analysis.summary import Summary
-from doteval.core.experiments import Counts, EvaluationSpec, ephemeral_name
+from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, ephemeral_name
 from doteval.core.results import Record
 from doteval.core.run_config import RunConfig, RunTarget
-from doteval.core.wording import counted, plain
+from doteval.core.wording import plain
 from doteval.errors import UsageError
 from doteval.foreach import ForEachSpec, spec_of
 from doteval.local.evaluation import LocalEvaluation, LocalReport
+from doteval.local.load import Answer, StoredTable
 from doteval.local.options import LocalOptions
 from doteval.local.progress import Screen, is_terminal
+from doteval.local.results_summary import ResultsSummary
 from doteval.local.store_session import StoreSession
 from doteval.runner.assignments import PreparedCall, RowFixtures
 from doteval.runner.event_loop import LoopThread
@@ -101,11 +102,11 @@ def run(
     return RunResults(report, session.store.raw_url)
 
 
-class RunResults(Sequence[Record]):
+class RunResults(StoredTable, Sequence[Record]):
     """The results of `run`: a sequence of the rows' records, in the order of the dataset, and their summary.
 
-    ``for record in results``, ``results[0]``, ``len(results)``. Records are read from the store when they are first
-    used.
+    ``for record in results``, ``results[0]``, ``len(results)``, ``results.to_pandas()``. Records are read from the
+    store when they are first used.
     """
 
     def __init__(self, report: LocalReport, storage: str) -> None:
@@ -150,37 +151,12 @@ class RunResults(Sequence[Record]):
     def __repr__(self) -> str:
         return f"<Results of {self.evaluation} in {self.experiment!r}: {self.summary()!r}>"
 
+    def _title(self) -> str:
+        return f"Results of {self.evaluation} in {self.experiment!r}"
 
-class ResultsSummary(Mapping[str, Any]):
-    """The metrics by score: ``summary["exact_match"]["accuracy"]``.
-
-    As in earlier releases, ``summary["metrics"]`` holds the same, ``summary["total"]`` is the number of rows
-    and ``summary["errors"]`` of those that failed, unless a score has such a name. `details` has intervals
-    and the figures without errors; `dataset_notes` says what is odd about the dataset.
-    """
-
-    def __init__(self, details: Summary, dataset_notes: tuple[str, ...] = ()) -> None:
-        self.details = details
-        self.dataset_notes = dataset_notes
-        self._metrics = details.to_dict()
-
-    def __getitem__(self, name: str) -> Any:
-        if name in self._metrics:
-            return self._metrics[name]
-        counts = self.details.counts
-        return {"metrics": self._metrics, "total": counts.finished, "errors": counts.failed}[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._metrics)
-
-    def __len__(self) -> int:
-        return len(self._metrics)
-
-    def __repr__(self) -> str:
-        counts = self.details.counts
-        metrics = [f"{score.name}.{m.name} {_shown(m.value)}" for score in self.details for m in score.metrics]
-        figures = ", ".join([*metrics, counted(counts.finished, "row"), counted(counts.failed, "error")])
-        return "; ".join([figures, *self.details.warnings, *self.dataset_notes, *self.details.notes])
+    def _read(self, use: Callable[[Store, list[Evaluation]], Answer]) -> Answer:
+        with Store.open(self._storage, create=False) as store:
+            return use(store, [self._report.evaluation])
 
 
 class _Plain:
@@ -272,7 +248,3 @@ def _positive(name: str, value: int | None) -> int | None:
     if value is not None and value < 1:
         raise UsageError(f"{name} must be at least 1, not {value}")
     return value
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

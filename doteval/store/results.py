@@ -10,12 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, func, select, tuple_
 
 from doteval.analysis.summary import ScoreColumn
+from doteval.core.experiments import Evaluation
 from doteval.core.histogram import Latency
 from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.store.bulk_insert import among
 from doteval.store.driver_errors import RefusedError
 from doteval.store.engine import Database
+from doteval.store.flat_results import FlatResults
 from doteval.store.result_rows import EncodedResult, NewResult, encode_result, write_results
 from doteval.store.score_columns import read_score_columns
 from doteval.store.tables import COUNTERS, RESULT, ROW, SCORE, USAGE, WORKER
@@ -96,6 +98,16 @@ class StoredResults:
                 return
             after = (lines[-1].row_index, lines[-1].sample)
             left = None if left is None else left - size
+
+    def count(self, evaluation_id: int) -> int:
+        """The number of stored results, those to be replaced by a retry among them."""
+        query = select(func.count()).select_from(RESULT).where(RESULT.c.evaluation_id == evaluation_id)
+        with self._database.read() as connection:
+            return connection.execute(query).scalar_one()
+
+    def flat(self, evaluations: Sequence[Evaluation]) -> FlatResults:
+        """The results of evaluations of one experiment as a table, for exports and data frames."""
+        return FlatResults(self._database, evaluations)
 
     def score_columns(self, evaluation_id: int) -> list[ScoreColumn]:
         """The scores of done rows by name, in the order in which the names first appear."""

@@ -7,7 +7,9 @@ from types import TracebackType
 
 from sqlalchemy import select, update
 
+from doteval.analysis.summary import ErrorsAs, Summary, summarize
 from doteval.core import clocks
+from doteval.core.experiments import Evaluation
 from doteval.errors import NotFoundError, StoreError
 from doteval.store.attempts import Attempts
 from doteval.store.backup import back_up
@@ -109,6 +111,14 @@ class Store:
         location = locate(url)
         _check_exists(location)
         back_up(location, target)
+
+    def summary(self, evaluation: Evaluation, errors_as: ErrorsAs = "false") -> Summary:
+        """The metrics of an evaluation: those stored when it ended, or else computed from the scores so far."""
+        stored = self.summaries.read(evaluation, errors_as)
+        if stored is not None:
+            return stored
+        columns = self.results.score_columns(evaluation.id)
+        return summarize(columns, evaluation.counts, errors_as=errors_as, files=evaluation.spec.fingerprint)
 
     def clock_offset(self) -> float:
         """Seconds by which the database's clock is ahead of this machine's, as exact as one query allows."""

@@ -226,26 +226,26 @@ def test_pass_at_k_needs_k_samples():
 
 def test_a_metric_has_the_name_of_its_factory_and_its_settings():
     @metric
-    def share_above(threshold: float = 0.5, *, strict: bool = True) -> Metric:
+    def fraction_above(threshold: float = 0.5, *, strict: bool = True) -> Metric:
         def calculate(scores):
             return sum(score > threshold for score in scores) / len(scores)
 
         return calculate
 
-    assert share_above().name == "share_above"
-    assert share_above().__name__ == "share_above"
-    assert share_above(0.9).name == "share_above(threshold=0.9)"
-    assert share_above(0.9).__name__ == "share_above"
-    assert share_above(0.9)([0.8, 0.95]) == 0.5
-    again = resolve("share_above(threshold=0.9)")
+    assert fraction_above().name == "fraction_above"
+    assert fraction_above().__name__ == "fraction_above"
+    assert fraction_above(0.9).name == "fraction_above(threshold=0.9)"
+    assert fraction_above(0.9).__name__ == "fraction_above"
+    assert fraction_above(0.9)([0.8, 0.95]) == 0.5
+    again = resolve("fraction_above(threshold=0.9)")
     assert again([0.8, 0.95]) == 0.5
-    assert again.name == "share_above(threshold=0.9)"
+    assert again.name == "fraction_above(threshold=0.9)"
     with pytest.raises(NotFoundError, match="other settings"):
-        resolve("share_above(limit=1)")
+        resolve("fraction_above(limit=1)")
     with pytest.raises(NotFoundError, match="cannot be read back"):
-        resolve("share_above(threshold=open('x'))")
+        resolve("fraction_above(threshold=open('x'))")
     with pytest.raises(NotFoundError, match="cannot be read back"):
-        resolve("share_above(")
+        resolve("fraction_above(")
 
 
 def test_a_metric_named_like_a_built_in_one_has_its_module_in_its_name():

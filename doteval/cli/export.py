@@ -1,0 +1,83 @@
+"""`doteval export`: the results of an experiment as a file that other tools read."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from doteval.cli.options import chosen, evaluation_option, existing_store, storage_option
+from doteval.cli.streams import say_aside
+
+if TYPE_CHECKING:
+    from doteval.core.experiments import Evaluation
+    from doteval.store import Store
+
+STDOUT = Path("-")
+
+
+@click.command("export")
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path))
+@evaluation_option
+@click.option("--columns", metavar="LIST", help="Only these columns, in this order, separated by commas.")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["csv", "jsonl", "parquet", "arrow"]),
+    help="The format, if the name of the file does not end with it.  [default for stdout: jsonl]",
+)
+@storage_option
+def command(
+    name: str, file: Path, evaluation: str | None, columns: str | None, format_name: str | None, storage: str | None
+) -> None:
+    """Write the results of the experiment NAME to FILE, as csv, jsonl, parquet or arrow; - is stdout.
+
+    The table has one line a result: the row's values as row.COLUMN, the scores as score.NAME, prompt, response, error,
+    usage and time. JSON lines without --columns hold the whole record each, with metadata and traceback.
+
+    \b
+    doteval export nightly nightly.parquet
+    doteval export nightly - --columns key,score.exact_match,model_response | head -3
+    """
+    from doteval.analysis.export import complete_file, format_of
+
+    chosen_format = format_of(file, format_name or ("jsonl" if file == STDOUT else None))
+    wanted = None if columns is None else [column.strip() for column in columns.split(",")]
+    with existing_store(storage) as store:
+        evaluations = chosen(store.evaluations.of(store.experiments.find(name)), evaluation, name)
+        if file == STDOUT:
+            if chosen_format in ("parquet", "arrow") and sys.stdout.isatty():
+                raise click.UsageError(f"{chosen_format} is not text: name a file, or a pipe after it.")
+            _write(sys.stdout.buffer, chosen_format, store, evaluations, wanted)
+            return
+        with complete_file(file) as opened:
+            count = _write(opened, chosen_format, store, evaluations, wanted)
+    from doteval.core.wording import counted
+
+    say_aside(f"Wrote {counted(count, 'result')} to {file}")
+    pending = sum(each.counts.pending for each in evaluations)
+    if pending:
+        say_aside(f"{counted(pending, 'row')} without a result: doteval status {shlex.quote(name)}")
+
+
+def _write(
+    file: IO[bytes], chosen: str, store: Store, evaluations: Sequence[Evaluation], columns: Sequence[str] | None
+) -> int:
+    from doteval.analysis.export import FORMATS, write_documents
+
+    if chosen == "jsonl" and columns is None:
+        return write_documents(file, _documents(store, evaluations))
+    return FORMATS[chosen](file, store.results.flat(evaluations).table(columns))
+
+
+def _documents(store: Store, evaluations: Sequence[Evaluation]) -> Iterator[Mapping[str, Any]]:
+    from doteval.analysis.export import to_document
+
+    for evaluation in evaluations:
+        for record in store.results.records(evaluation.id):
+            yield to_document(evaluation.experiment.name, evaluation.spec.nodeid, record)

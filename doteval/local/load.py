@@ -1,0 +1,177 @@
+"""`load`: the stored results of an experiment, in scripts and notebooks."""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from doteval.analysis.export import to_arrow
+from doteval.core.experiments import Evaluation
+from doteval.core.results import Record
+from doteval.core.wording import counted
+from doteval.errors import NotFoundError, UsageError
+from doteval.local.results_summary import ResultsSummary, shown
+from doteval.metrics import Interval
+from doteval.settings import load_settings
+from doteval.store import Store
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+Answer = TypeVar("Answer")
+
+
+def load(experiment: str, evaluation: str | None = None, *, storage: str | None = None) -> LoadedResults:
+    """Load the results of an experiment, wherever they were computed.
+
+    ::
+
+        results = doteval.load("nightly")
+        results.to_pandas().groupby("evaluation")["score.exact_match"].mean()
+        [record.result.model_response for record in results if record.error]
+
+    evaluation: only evaluations whose ``file::name`` contains this
+    storage: the result store (default ``.doteval/doteval.db``)
+
+    Nothing is held in memory but what you keep: each use reads the store as it is then.
+
+    Raises NotFoundError: there is no such store, experiment or evaluation
+    Raises StoreError: the store cannot be used
+    """
+    results = LoadedResults(load_settings(storage=storage).storage, experiment, evaluation)
+    len(results)  # A wrong name is an error here, not when the results are used.
+    return results
+
+
+class StoredTable(ABC):
+    """Results in a store that can be read as a table.
+
+    Its columns are those of ``doteval export``: what identifies the row, its values as ``row.COLUMN``, its scores as
+    ``score.NAME``, and the rest of its result. Values that are no bool, number or text are JSON text.
+    """
+
+    @abstractmethod
+    def _read(self, use: Callable[[Store, list[Evaluation]], Answer]) -> Answer:
+        """Call a function with the store, open, and the evaluations."""
+
+    @abstractmethod
+    def _title(self) -> str:
+        """What this is, in a few words."""
+
+    def summaries(self) -> Mapping[str, ResultsSummary]:
+        """The metrics by evaluation: ``summaries()["eval_x.py::eval_x"]["exact_match"]["accuracy"]``."""
+        return self._read(
+            lambda store, evaluations: {
+                each.spec.nodeid: ResultsSummary(store.summary(each), each.dataset_notes) for each in evaluations
+            }
+        )
+
+    def to_arrow(self) -> pyarrow.Table:
+        """All results as a table of Arrow. Raises UsageError: pyarrow is not installed."""
+        return self._read(lambda store, evaluations: to_arrow(store.results.flat(evaluations).table()))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """All results as a data frame of pandas. Raises UsageError: pandas or pyarrow is not installed."""
+        _check_installed("pandas")
+        return self.to_arrow().to_pandas()
+
+    def to_polars(self) -> polars.DataFrame:
+        """All results as a data frame of Polars. Raises UsageError: Polars or pyarrow is not installed."""
+        _check_installed("polars")
+        import polars
+
+        frame = polars.from_arrow(self.to_arrow())
+        assert isinstance(frame, polars.DataFrame)
+        return frame
+
+    def _repr_html_(self) -> str:
+        """The metrics as a table of HTML, for notebooks."""
+        lines = [
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(score.name)}</td><td>{html.escape(metric.name)}</td>"
+            f"<td>{shown(metric.value)}</td><td>{_interval(metric.interval)}</td><td>{metric.n}</td></tr>"
+            for name, summary in self.summaries().items()
+            for score in summary.details
+            for metric in score.metrics
+        ]
+        heads = "".join(f"<th>{head}</th>" for head in ("evaluation", "score", "metric", "value", "95% interval", "n"))
+        notes = [
+            f"<p>{html.escape(name)}: {html.escape(note)}</p>"
+            for name, summary in self.summaries().items()
+            for note in (*summary.details.warnings, *summary.dataset_notes, *summary.details.notes)
+        ]
+        return (
+            f"<p>{html.escape(self._title())}</p><table><thead><tr>{heads}</tr></thead>"
+            f"<tbody>{''.join(lines)}</tbody></table>{''.join(notes)}"
+        )
+
+
+class LoadedResults(StoredTable, Iterable[Record]):
+    """The results of an experiment, as `load` returns them: its records in the order of the datasets, and tables."""
+
+    def __init__(self, storage: str | None, experiment: str, evaluation: str | None) -> None:
+        self._storage = storage
+        self._experiment = experiment
+        self._evaluation = evaluation
+
+    @property
+    def experiment(self) -> str:
+        """The name of the experiment."""
+        return self._experiment
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        """The evaluations, as ``file::name``."""
+        return self._read(lambda _, evaluations: tuple(each.spec.nodeid for each in evaluations))
+
+    def __getitem__(self, evaluation: str) -> LoadedResults:
+        """The results of the evaluations whose ``file::name`` contains a text."""
+        found = LoadedResults(self._storage, self._experiment, evaluation)
+        missing = set(found.evaluations) - set(self.evaluations)
+        if missing:
+            raise NotFoundError(f"{', '.join(sorted(missing))} is not among these results")
+        return found
+
+    def __iter__(self) -> Iterator[Record]:
+        with Store.open(self._storage, create=False) as store:
+            for evaluation in self._evaluations(store):
+                yield from store.results.records(evaluation.id)
+
+    def __len__(self) -> int:
+        return self._read(lambda store, evaluations: sum(store.results.count(each.id) for each in evaluations))
+
+    def __repr__(self) -> str:
+        return f"<{self._title()}>"
+
+    def _title(self) -> str:
+        return f"{counted(len(self), 'result')} of {self._experiment!r}: {', '.join(self.evaluations)}"
+
+    def _read(self, use: Callable[[Store, list[Evaluation]], Answer]) -> Answer:
+        with Store.open(self._storage, create=False) as store:
+            return use(store, self._evaluations(store))
+
+    def _evaluations(self, store: Store) -> list[Evaluation]:
+        found = store.evaluations.of(store.experiments.find(self._experiment))
+        chosen = [each for each in found if self._evaluation is None or self._evaluation in each.spec.nodeid]
+        if found and not chosen:
+            raise NotFoundError(
+                f"no evaluation of the experiment {self._experiment!r} contains {self._evaluation!r}",
+                remedy=f"It has {', '.join(each.spec.nodeid for each in found)}.",
+            )
+        return chosen
+
+
+def _check_installed(package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UsageError(
+            f"a data frame of {package} needs {package}, which is not installed",
+            remedy=f"Install it: pip install {package}",
+        )
+
+
+def _interval(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{shown(interval.low)} – {shown(interval.high)}"

@@ -1,0 +1,156 @@
+"""Results as a table: each line says what the record says, whatever the size of the pages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+
+from doteval.core.experiments import Evaluation, EvaluationSpec
+from doteval.core.json_codec import encode
+from doteval.core.results import Outcome, Record, Row, Score, Usage
+from doteval.errors import ChangedError, UsageError
+from doteval.store import NewResult, Store, WorkerInfo, flat_results
+from tests.support.store_workload import done, failed, skipped
+
+OUTCOMES: list[Outcome] = [
+    done(prompt="ä", model_response={"text": "b"}, metadata={"m": (1, 2)}),
+    done(0.5, usage=(Usage("small", requests=1, prompt_tokens=10, cost=0.5), Usage("large", requests=2, attempts=3))),
+    failed("no\x00 answer", usage=(Usage("small", completion_tokens=7),)),
+    skipped(),
+    replace(done(), scores=(Score("label", "a,b"), Score("when", date(2026, 1, 1)), Score("none", None))),
+    replace(done(), scores=(Score("list", [1, {"k": (1, 2)}]), Score("big", 2**70), Score("label", '"]'))),
+    done("{not json", prompt="[1", model_response=[1, "two"]),
+]
+VALUES: list[dict[str, Any]] = [
+    {"text": f"t{index}", "more": value}
+    for index, value in enumerate(["a", 1, None, [1, 2], {"k": 1}, True, date(2026, 1, 1)])
+]
+
+
+def write(store: Store, *, name: str = "eval_qa", epochs: int = 1) -> Evaluation:
+    spec = EvaluationSpec("evals/eval_qa.py", name, ("text", "more"))
+    evaluation = store.evaluations.begin(store.experiments.begin("an experiment"), spec, epochs=epochs)
+    rows = [Row(index, f"k{index}", values) for index, values in enumerate(VALUES)]
+    store.rows.add(evaluation.id, rows)
+    store.rows.set_total(evaluation.id, len(rows), complete=True, fingerprint="f")
+    worker = store.workers.begin(WorkerInfo("local", "here", 1, ("doteval",)))
+    store.results.write(
+        [
+            NewResult(evaluation.id, replace(row, sample=number), outcome)
+            for row, outcome in zip(rows, OUTCOMES, strict=True)
+            for number in range(epochs)
+        ],
+        worker,
+    )
+    return evaluation
+
+
+def read(store: Store, *evaluations: Evaluation, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    table = store.results.flat(evaluations).table(columns)
+    lines: list[dict[str, Any]] = []
+    for page in table.pages:
+        (length,) = {len(column) for column in page.values()}
+        lines += [
+            {name: page[name][place] if name in page else None for name in table.columns} for place in range(length)
+        ]
+    return lines
+
+
+def flat(value: Any) -> Any:
+    if value is None or isinstance(value, bool | float | str):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else str(value)
+    return encode(value)
+
+
+def expected(evaluation: Evaluation, record: Record) -> dict[str, Any]:
+    """The line of a record, without the columns that are None."""
+    row, outcome = record.row, record.outcome
+    costs = [usage.cost for usage in outcome.usage if usage.cost is not None]
+    line = {
+        "experiment": evaluation.experiment.name,
+        "evaluation": evaluation.spec.nodeid,
+        "row": row.index,
+        "key": row.key,
+        "sample": row.sample,
+        "status": outcome.status.value,
+        **{f"row.{name}": flat(value) for name, value in row.values.items()},
+        **{f"score.{score.name}": flat(score.value) for score in outcome.scores},
+        "prompt": flat(outcome.prompt),
+        "model_response": flat(outcome.model_response),
+        "metadata": flat(outcome.metadata) if outcome.metadata else None,
+        "error_type": outcome.error and outcome.error.type,
+        "error_message": outcome.error and outcome.error.message,
+        "error_class": outcome.error and outcome.error.error_class.value,
+        "models": ", ".join(usage.model for usage in outcome.usage) or None,
+        "requests": sum(usage.requests for usage in outcome.usage),
+        "attempts": sum(usage.attempts for usage in outcome.usage),
+        "cache_hits": 0,
+        "prompt_tokens": sum(usage.prompt_tokens for usage in outcome.usage),
+        "completion_tokens": sum(usage.completion_tokens for usage in outcome.usage),
+        "cached_tokens": 0,
+        "reasoning_tokens": 0,
+        "cost": sum(costs) if costs else None,
+        "started_at": datetime.fromtimestamp(outcome.started_at, UTC),
+        "seconds": outcome.seconds,
+        "worker": record.worker,
+    }
+    return {name: value for name, value in line.items() if value is not None}
+
+
+def without_none(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in line.items() if value is not None} for line in lines]
+
+
+@pytest.mark.parametrize("page", [1, 3, 100])
+def test_each_line_says_what_the_record_says(store: Store, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    monkeypatch.setattr(flat_results, "_FIRST_PAGE_ROWS", page)
+    monkeypatch.setattr(flat_results, "_PAGE_ROWS", page)
+    first, second = write(store, epochs=2), write(store, name="eval_other")
+    lines = read(store, first, second)
+    records = [(each, record) for each in (first, second) for record in store.results.records(each.id)]
+    assert len(lines) == 21
+    assert without_none(lines) == [expected(*each) for each in records]
+
+
+def test_the_columns_in_order(store: Store) -> None:
+    names = store.results.flat([write(store)]).columns()
+    assert names[:8] == ["experiment", "evaluation", "row", "key", "sample", "status", "row.text", "row.more"]
+    assert names[8:14] == [f"score.{name}" for name in ("big", "exact_match", "label", "list", "none", "when")]
+    assert names[14:17] == ["prompt", "model_response", "metadata"]
+
+
+def test_only_some_columns(store: Store) -> None:
+    lines = read(store, write(store), columns=["score.label", "cost", "row.text"])
+    assert [list(line) for line in lines] == [["score.label", "cost", "row.text"]] * 7
+    assert [line["score.label"] for line in lines] == [None] * 4 + ["a,b", '"]', None]
+    assert [line["cost"] for line in lines] == [None, 0.5, *[None] * 5]
+
+
+def test_an_unknown_column_is_refused_with_those_there_are(store: Store) -> None:
+    with pytest.raises(UsageError, match=r"no column 'score\.f1'") as raised:
+        read(store, write(store), columns=["key", "score.f1"])
+    assert "score.exact_match" in str(raised.value.remedy)
+
+
+def test_long_rows_come_in_small_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flat_results, "_FIRST_PAGE_ROWS", 1)
+    monkeypatch.setattr(flat_results, "_PAGE_CHARACTERS", 60)
+    sizes = [len(page["key"]) for page in store.results.flat([write(store)]).table().pages]
+    assert sum(sizes) == 7
+    assert max(sizes) < 4
+
+
+def test_a_score_that_comes_meanwhile_is_not_left_out_in_silence(store: Store) -> None:
+    evaluation = write(store)
+    table = store.results.flat([evaluation]).table()
+    row = Row(7, "k7", VALUES[0])
+    store.rows.add(evaluation.id, [row])
+    outcome = replace(done(), scores=(Score("new", 1),))
+    store.results.write([NewResult(evaluation.id, row, outcome)], None)
+    with pytest.raises(ChangedError, match="got the new score 'new' meanwhile"):
+        list(table.pages)
