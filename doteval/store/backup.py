@@ -64,7 +64,13 @@ def _dump_postgres(location: Location, target: Path) -> None:
             remedy="Install PostgreSQL's client programs of the server's version, or run it where the server is.",
         )
     # The password goes into the environment, since every user can read a command line.
-    password = location.url.password
+    given = location.url.query
+    password = location.url.password or given.get("password")
+    if "sslpassword" in given:
+        raise StoreError(
+            f"pg_dump cannot be told the sslpassword of {location.shown} without showing it to every user",
+            remedy="Use a key without a passphrase, or run pg_dump yourself.",
+        )
     environment = {**os.environ, **({"PGPASSWORD": str(password)} if password else {})}
     ran = subprocess.run(
         [program, "--format=custom", f"--file={target}", f"--dbname={location.for_programs}"],

@@ -41,7 +41,7 @@ class Location:
     @property
     def for_programs(self) -> str:
         """The URL for PostgreSQL's own programs, without its password, which does not belong on a command line."""
-        url = self.url.difference_update_query(OWN_PARAMETERS)
+        url = self.url.difference_update_query([*OWN_PARAMETERS, "password"])
         return self._written(url._replace(password=None), hide_password=False)
 
     def _written(self, url: URL, *, hide_password: bool) -> str:

@@ -94,6 +94,88 @@ def test_a_copy_made_while_others_write_is_whole(
     assert len(indexes) >= 1000
 
 
+_PASSWORD = "hush hush/%"
+
+
+@pytest.fixture
+def password_role(postgres_server: str, postgres_url: str) -> Iterator[str]:
+    """The name of a role that owns the database, and that the server lets in by `_PASSWORD` only."""
+    database = make_url(postgres_url).database
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        (shown,) = connection.execute("SHOW hba_file").fetchone() or ("",)
+        rules = Path(shown)
+        if not rules.is_file():
+            pytest.skip("the rules of the PostgreSQL server are not on this machine")
+        before = rules.read_text()
+        connection.execute(f"CREATE ROLE doteval_guarded LOGIN PASSWORD '{_PASSWORD}'")
+        connection.execute(f'ALTER DATABASE "{database}" OWNER TO doteval_guarded')
+        try:
+            guarded = "local all doteval_guarded scram-sha-256\nhost all doteval_guarded all scram-sha-256\n"
+            rules.write_text(guarded + before)
+            connection.execute("SELECT pg_reload_conf()")
+            yield "doteval_guarded"
+        finally:
+            rules.write_text(before)
+            connection.execute("SELECT pg_reload_conf()")
+            connection.execute(f'DROP DATABASE "{database}" WITH (FORCE)')
+            connection.execute("DROP ROLE doteval_guarded")
+            connection.execute(f'CREATE DATABASE "{database}"')
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"connect_timeout": "7", "application_name": "nightly copy", "prepare_threshold": "none"},
+        {"target_session_attrs": "read-write", "options": "-c statement_timeout=50s", "sslmode": "prefer"},
+        {"password": _PASSWORD},
+    ],
+    ids=["plain", "driver options", "options with spaces", "password as an option"],
+)
+def test_a_store_with_a_password_is_copied_and_no_command_line_shows_it(
+    postgres_url: str,
+    password_role: str,
+    restored_url: str,
+    tmp_path: Path,
+    postgres_programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, str],
+) -> None:
+    def url(password: str) -> str:
+        inside = {} if "password" in options else {"password": password}
+        named = make_url(postgres_url).set(username=password_role, **inside).update_query_dict(options)
+        return named.render_as_string(hide_password=False)
+
+    guarded = url(_PASSWORD)
+    with Store.open(guarded) as store:
+        filled(store, 10)
+    (tmp_path / "bin").mkdir()
+    seen = tmp_path / "bin" / "seen"
+    spy = tmp_path / "bin" / "pg_dump"
+    spy.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {seen}\nexec {postgres_programs / "pg_dump"} "$@"\n')
+    spy.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{spy.parent}{os.pathsep}{os.environ['PATH']}")
+    Store.back_up(guarded, tmp_path / "copy")
+    assert "--dbname=" in seen.read_text()
+    assert "hush" not in seen.read_text()
+    subprocess.run(
+        [postgres_programs / "pg_restore", "--no-owner", f"--dbname={restored_url}", tmp_path / "copy"], check=True
+    )
+    with Store.open(restored_url, create=False) as copy:
+        (found,) = copy.evaluations.running()
+        assert found.counts.total == 10
+    if "password" not in options:
+        # The server does ask for the password.
+        with pytest.raises(StoreError, match="password authentication failed"):
+            Store.back_up(url("wrong"), tmp_path / "other")
+
+
+def test_a_passphrase_that_pg_dump_cannot_be_told_is_refused(tmp_path: Path, postgres_programs: Path) -> None:
+    with pytest.raises(StoreError, match="sslpassword") as refused:
+        Store.back_up("postgresql://a:b@127.0.0.1:1/x?sslpassword=hush-hush", tmp_path / "copy")
+    assert "hush-hush" not in str(refused.value)
+
+
 def test_a_copy_overwrites_nothing(store: Store, store_url: str, tmp_path: Path, postgres_programs: Path) -> None:
     target = tmp_path / "precious"
     target.write_text("mine")
