@@ -42,7 +42,9 @@ class Location:
     def for_programs(self) -> str:
         """The URL for PostgreSQL's own programs, without its password, which does not belong on a command line."""
         url = self.url.difference_update_query([*OWN_PARAMETERS, "password"])
-        return self._written(url._replace(password=None), hide_password=False)
+        address, mark, query = self._written(url._replace(password=None), hide_password=False).partition("?")
+        # SQLAlchemy writes a space as a plus sign, which PostgreSQL's own programs take for one.
+        return address + mark + query.replace("+", "%20")
 
     def _written(self, url: URL, *, hide_password: bool) -> str:
         if self.path is not None:
