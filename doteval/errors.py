@@ -44,6 +44,10 @@ class DotEvalError(Exception):
         self.message = message
         self.remedy = remedy
 
+    def say_once(self) -> bool:
+        """Whether the caller should log this error: not if an error of the same outage has been asked before."""
+        return True
+
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message
 
@@ -84,10 +88,37 @@ class BrokerError(DotEvalError):
     exit_code = 3
 
 
+class Outage:
+    """A time during which the result store cannot be used. Many threads notice it, and one of them says so.
+
+    >>> outage = Outage()
+    >>> outage.say_once(), outage.say_once()
+    (True, False)
+    """
+
+    def __init__(self) -> None:
+        # One element: the right to say so. list.pop is atomic.
+        self._unsaid = [True]
+
+    def say_once(self) -> bool:
+        """Whether the caller is the first that asks, and says what is wrong."""
+        try:
+            return self._unsaid.pop()
+        except IndexError:
+            return False
+
+
 class StoreError(DotEvalError):
-    """The result store cannot be reached or used."""
+    """The result store cannot be reached or used.
+
+    outage: shared with other errors of this process, if the store was not usable in between.
+    """
 
     exit_code = 4
+    outage: Outage | None = None
+
+    def say_once(self) -> bool:
+        return self.outage is None or self.outage.say_once()
 
 
 class StoreReadOnlyError(StoreError):

@@ -78,7 +78,8 @@ class LoadRecorder:
                 if stats is not None:
                     self._keep(load_id, stats)
         except StoreError as error:
-            logger.warning("the statistics of fixtures are not stored this time: %s", error.message)
+            if error.say_once():
+                logger.warning("the statistics of fixtures are not stored this time: %s", error.message)
 
     def _keep(self, load_id: int, stats: Stats) -> None:
         try:

@@ -82,7 +82,7 @@ class Heartbeat:
         try:
             action()
         except DotEvalError as error:
-            if error.message != self._outage:
+            if error.message != self._outage and error.say_once():
                 logger.warning("%s", error.message)
             self._outage = error.message
         except Exception:

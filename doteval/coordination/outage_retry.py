@@ -25,7 +25,7 @@ def retry_through_outage(
     """Do what needs the store or the broker; while one of them is unavailable, try again with back-off.
 
     leaving: once set, the last error is raised
-    on_message: called once, with what is wrong
+    on_message: called once with what is wrong, unless another thread has said so of the same outage of the store
 
     Raises BrokerError or StoreError: when `leaving` is set
     Raises StoreVersionError: at once, since a schema of another version does not change by waiting
@@ -35,7 +35,8 @@ def retry_through_outage(
     except (BrokerError, StoreError) as error:
         if not _is_outage(error) or leaving.is_set():
             raise
-        on_message(f"{error.message}; trying again")
+        if error.say_once():
+            on_message(f"{error.message}; trying again")
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_outage),
         wait=tenacity.wait_exponential_jitter(multiplier=_FIRST_PAUSE_SECONDS, max=_LONGEST_PAUSE_SECONDS),

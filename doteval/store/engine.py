@@ -37,7 +37,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from doteval.core import clocks
 from doteval.errors import DotEvalError, StoreError
-from doteval.store.driver_errors import is_refusal, store_error
+from doteval.store.driver_errors import RefusedError, is_refusal, store_error
+from doteval.store.outages import Outages
 from doteval.store.postgres import postgres_engine
 from doteval.store.statements import Prepared
 from doteval.store.url import Location
@@ -75,6 +76,7 @@ class Database:
     def __init__(self, location: Location) -> None:
         self.location = location
         self.engine = _sqlite_engine(location) if location.path is not None else postgres_engine(location)
+        self._outages = Outages()
         # Idle connections, by whether they write. A lock is not needed, since list.append and list.pop are atomic.
         self._idle: dict[bool, list[Connection]] = {False: [], True: []}
         _open.add(self)
@@ -110,6 +112,7 @@ class Database:
             except BaseException as error:
                 self._give_up(connection, error)
                 raise
+            self._outages.used()
             # A connection to PostgreSQL may be lost while idle; it is checked before it is used again.
             if self.is_sqlite and len(idle) < _MOST_IDLE:
                 idle.append(connection)
@@ -156,10 +159,14 @@ class Database:
     @contextmanager
     def translated(self) -> Iterator[None]:
         """Turn errors of SQLAlchemy and of drivers inside the block into a `StoreError`."""
+        began = clocks.monotonic()
         try:
             yield
         except (SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error) as error:
-            raise store_error(error, self.location) from error
+            translated = store_error(error, self.location)
+            if not isinstance(translated, RefusedError):
+                translated.outage = self._outages.failed(began)
+            raise translated from error
 
 
 def insert_into(dialect: str, table: Table) -> sqlite.Insert:

@@ -223,7 +223,7 @@ class GroupWriter:
     def _note(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
         message = error.message if isinstance(error, StoreError) else str(error)
-        if self._last_error is None:
+        if self._last_error is None and (not isinstance(error, StoreError) or error.say_once()):
             _LOG.warning("results wait, because %s", message)
         self._last_error = message
 

@@ -69,7 +69,7 @@ class SummaryRecorder:
                 self._record()
                 last = ""
             except DotEvalError as error:
-                if error.message != last:
+                if error.message != last and error.say_once():
                     logger.warning("the metrics of an evaluation are not stored yet: %s", error.message)
                 last = error.message
             except Exception:

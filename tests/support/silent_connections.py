@@ -187,6 +187,9 @@ class SilentProxy:
         carrying.add(asyncio.ensure_future(self._carry(far_reader, writer, ends)))
         try:
             await asyncio.wait(carrying, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # The proxy ends. asyncio would report that as an error of the stream.
+            return
         finally:
             for task in carrying:
                 task.cancel()

@@ -1,0 +1,53 @@
+"""Tells which failures of a database are one outage, so that it is logged once and not by every thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from doteval.core import clocks
+from doteval.errors import Outage
+
+_LOG = logging.getLogger(__name__)
+
+
+class Outages:
+    """The outages of a database as the transactions of this process meet them. Threads may share it.
+
+    >>> now = 0.0
+    >>> outages = Outages(clock=lambda: now)
+    >>> first = outages.failed(began=-10.0)
+
+    A transaction that was already open then has met the same outage, although others have succeeded since:
+
+    >>> outages.used()
+    >>> now = 5.0
+    >>> outages.failed(began=-2.0) is first
+    True
+    >>> outages.used()
+    >>> outages.failed(began=6.0) is first
+    False
+    """
+
+    def __init__(self, clock: Callable[[], float] = clocks.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._outage: Outage | None = None
+        self._failed_at = 0.0
+        self._lasts = False
+
+    def failed(self, began: float) -> Outage:
+        """A transaction that began at this time of the clock has failed. Returns the outage that it belongs to."""
+        with self._lock:
+            if self._outage is None or (not self._lasts and began > self._failed_at):
+                self._outage = Outage()
+            self._lasts, self._failed_at = True, self._clock()
+            return self._outage
+
+    def used(self) -> None:
+        """A transaction has succeeded."""
+        # Read without the lock, which every transaction would wait for.
+        if self._lasts:
+            self._lasts = False
+            _LOG.info("the result store can be used again")

@@ -1,0 +1,48 @@
+"""PostgreSQL fails over to its standby, and evaluations go on there: every result is kept, and no row runs twice."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.test_store_outage import evaluating
+from tests.support.fault_services import RedisServer
+from tests.support.postgres_pair import PostgresPair
+from tests.support.project import Project, wait_until
+
+
+@pytest.fixture
+def pair() -> Iterator[PostgresPair]:
+    with tempfile.TemporaryDirectory(prefix="pg") as directory:
+        # The servers run as another user than root.
+        Path(directory).chmod(0o755)
+        with PostgresPair(Path(directory)) as pair:
+            yield pair
+
+
+@pytest.mark.parametrize(
+    ("how", "url", "until"),
+    [("demote", "address", 30), ("demote", "addresses", 90), ("kill", "addresses", 50), ("silence", "address", 70)],
+)
+def test_postgresql_fails_over(
+    project: Project, broker: RedisServer, pair: PostgresPair, how: str, url: str, until: int
+) -> None:
+    project.environment["DOTEVAL_STORAGE"] = getattr(pair, url)
+    with evaluating(project, until=until):
+        getattr(pair, how)()
+        began = time.monotonic()
+        before = project.done()
+        wait_until(lambda: project.done() >= before + 20, what="results on the new primary", seconds=60)
+        print(f"{how} by {url}: results again after {time.monotonic() - began:.1f} s")
+
+    by_process: Counter[str] = Counter()
+    for line in project.output().splitlines():
+        if line.startswith("{") and (said := json.loads(line))["level"] != "info":
+            by_process[said.get("process", "?")] += 1
+    assert set(by_process.values()) <= {1}, by_process
