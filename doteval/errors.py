@@ -23,7 +23,7 @@
     └── ResourceError                   -   a shared resource (client, model) cannot be set up
 
 The last three concern one row or one resource: they are stored with the row and never end a command.
-Exit code 1 is for thresholds that were missed, 130 for Ctrl-C.
+Exit code 1 is for thresholds that were missed, 130 for Ctrl-C, 143 for SIGTERM and 129 for SIGHUP.
 
 The message of an error says what happened and where; its `remedy` says what to do next.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from doteval.clients.fixtures import async_openai_client, openai_client
 from doteval.core.standard_streams import open_closed_streams
+from doteval.core.stop_signals import StopSignals, exit_code_of
 from doteval.local.options import add_options, check_options, local_options
 from doteval.local.progress import Screen, tell, terminal_screen
 from doteval.local.xdist import give_name, given_name, hand_over, take_over
@@ -29,6 +31,7 @@ _screen_key = pytest.StashKey[Screen | None]()
 # A LocalExperiment and its results. Its module is imported only when there is an evaluation to run.
 _local_key = pytest.StashKey[Any]()
 _reports_key = pytest.StashKey[list[Any]]()
+_signals_key = pytest.StashKey[StopSignals]()
 _applied_thresholds_key = pytest.StashKey[set[Any]]()
 
 
@@ -62,6 +65,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     evaluations = [item for item in session.items if isinstance(item, EvaluationItem)]
     if not evaluations or is_embedded(config):
         return
+    # pytest itself handles SIGINT; it dies of the others.
+    config.stash[_signals_key] = StopSignals(numbers=(signal.SIGTERM, signal.SIGHUP)).install()
     # Imported here, so that pytest runs without evaluations do not wait for the store's libraries to load.
     from doteval.local.session import LocalExperiment
 
@@ -97,6 +102,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         hand_over(session.config, local)
     if exitstatus == pytest.ExitCode.OK and _missed_thresholds(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    signals = session.config.stash.get(_signals_key, None)
+    if signals is not None and signals.first is not None and exitstatus == pytest.ExitCode.INTERRUPTED:
+        session.exitstatus = exit_code_of(signals.first)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -108,6 +116,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    signals = config.stash.get(_signals_key, None)
+    if signals is not None:
+        signals.restore()
     local = config.stash.get(_local_key, None)
     if local is not None:
         local.close()

@@ -3,7 +3,7 @@
 The server listens on a Unix socket in a directory of mode 0700, so that no other user of the machine can reach it. It
 ends when it is stopped, when the interpreter ends, and, on Linux, when the process that started it is killed: the
 kernel then sends it SIGTERM. On other systems a server whose starter was killed with SIGKILL runs until somebody stops
-it. On every system such a kill leaves the small directory behind.
+it. On every system such a kill leaves the small directory behind, for the next private server to remove.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import atexit
 import importlib.util
 import os
 import re
-import secrets
 import shutil
 import signal
 import subprocess
@@ -29,6 +28,7 @@ from redis.retry import Retry
 
 from doteval.core import clocks
 from doteval.core.broker_url import Broker
+from doteval.core.private_directories import PrivateDirectory, private_name
 from doteval.errors import BrokerError
 
 # A Unix socket's path has 104 bytes on macOS and 108 on Linux, the final NUL included.
@@ -36,7 +36,7 @@ _SOCKET_PATH_LIMIT = 103
 # Characters that need no quoting in the URL: kombu and Flower unquote a socket's path differently.
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._/+-]+")
 _LOG_LINES = 15
-_DIRECTORY_PREFIX = "doteval-redis-"
+_KIND = "redis"
 
 # Runs in a fresh interpreter that then becomes the server. preexec_fn may deadlock when the starting process has
 # threads. The check of the parent closes the gap before prctl took effect.
@@ -95,7 +95,7 @@ class EmbeddedRedis:
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._options = tuple(options)
-        self._directory: Path | None = None
+        self._directory: PrivateDirectory | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._waiter: threading.Thread | None = None
         self._starter_pid = 0
@@ -105,12 +105,12 @@ class EmbeddedRedis:
         """The private directory. Raises BrokerError if the server is not started."""
         if self._directory is None:
             raise BrokerError("the embedded Redis is not started")
-        return self._directory
+        return self._directory.path
 
     @property
     def name(self) -> str:
         """A name that no other private server has. Raises BrokerError if the server is not started."""
-        return self.directory.name.removeprefix(_DIRECTORY_PREFIX)
+        return self.directory.name.rpartition(".")[2]
 
     @property
     def socket(self) -> Path:
@@ -161,7 +161,7 @@ class EmbeddedRedis:
             self._end_server()
         finally:
             atexit.unregister(self.stop)
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory.remove()
             self._directory = self._process = self._waiter = None
 
     def __enter__(self) -> EmbeddedRedis:
@@ -174,7 +174,10 @@ class EmbeddedRedis:
         self.stop()
 
     def _launch(self, binary: Path) -> None:
+        assert self._directory is not None
         command = [str(binary), *self._server_options()]
+        # The server holds the lock as well: its directory must not be removed before it ends.
+        kept = () if self._directory.lock is None else (self._directory.lock,)
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
         started = threading.Event()
@@ -189,6 +192,7 @@ class EmbeddedRedis:
                         stdout=log,
                         stderr=log,
                         cwd=self.directory,
+                        pass_fds=kept,
                         # Ctrl-C is meant for the submitter, which needs the broker to end its workers.
                         start_new_session=True,
                     )
@@ -275,24 +279,21 @@ class EmbeddedRedis:
         return "; the last lines of its log:\n" + "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])
 
 
-def _private_directory() -> Path:
-    """Make a directory of mode 0700 whose path is short and plain enough for a socket and its URL.
+def _private_directory() -> PrivateDirectory:
+    """Make a private directory whose path is short and plain enough for a socket and its URL.
 
     Raises BrokerError: if no temporary directory of this machine will do.
     """
     tried = []
     for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/var/tmp"]):  # noqa: S108 - mode 0700, random name
-        directory = Path(parent) / f"{_DIRECTORY_PREFIX}{secrets.token_hex(6)}"
-        socket = str(directory / "redis.sock")
+        socket = str(Path(parent) / private_name(_KIND) / "redis.sock")
         if len(os.fsencode(socket)) > _SOCKET_PATH_LIMIT or not _PLAIN_PATH.fullmatch(socket):
             tried.append(f"{parent}: too long, or with characters that a broker URL cannot carry")
             continue
         try:
-            directory.mkdir(mode=0o700)
+            return PrivateDirectory(_KIND, parent)
         except OSError as error:
             tried.append(f"{parent}: {error.strerror}")
-            continue
-        return directory
     raise BrokerError(
         "there is no temporary directory for the socket of the embedded Redis\n"
         + "\n".join(f"  {line}" for line in tried),

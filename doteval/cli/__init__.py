@@ -13,8 +13,9 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from doteval.core.exit_codes import INTERRUPTED, OUTPUT_CLOSED, OUTPUT_FAILED, UNEXPECTED
-from doteval.core.standard_streams import open_closed_streams, silence
+from doteval.core.exit_codes import OUTPUT_CLOSED, OUTPUT_FAILED, UNEXPECTED
+from doteval.core.standard_streams import open_closed_streams, outlive_terminals, silence
+from doteval.core.stop_signals import StopSignals, exit_code
 
 if TYPE_CHECKING:
     import click
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line with `args` (None: the process's own) and exit with its code."""
     open_closed_streams()
-    code = _run(args)
+    outlive_terminals()
+    with StopSignals():
+        code = _run(args)
     failure = _flush_output()
     if failure is not None:
         code = _leave_without_output(failure)
@@ -41,7 +44,7 @@ def _run(args: Sequence[str] | None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        # Inside, because Ctrl-C may come while these are imported.
+        # Inside, because a signal may come while these are imported.
         import click
 
         from doteval.cli.application import OutputClosedError, application
@@ -52,8 +55,9 @@ def _run(args: Sequence[str] | None) -> int:
             code = application.main(args, prog_name="doteval", standalone_mode=False)
         except OutputClosedError:
             return OUTPUT_CLOSED
-        except click.Abort:
-            return INTERRUPTED
+        except click.Abort as abort:
+            # click raises it at Ctrl-C, and at the end of the input of a prompt.
+            return exit_code(abort.__cause__)
         except click.ClickException as error:
             say_aside(_shown(error))
             return error.exit_code
@@ -64,8 +68,8 @@ def _run(args: Sequence[str] | None) -> int:
             if error.remedy:
                 say_aside(error.remedy)
             return error.exit_code
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as stopped:
+        return exit_code(stopped)
     except Exception as error:  # noqa: BLE001 - the last resort; the traceback is one variable away
         return UNEXPECTED if _flush_output() is not None else _explain_unexpected(error)
     return code if isinstance(code, int) else 0

@@ -66,8 +66,10 @@ EXIT_CODES = (
     ("7", "nothing ran: every evaluation was skipped"),
     ("70", "an error that doteval did not expect"),
     ("74", "the output cannot be written, as on a full disk"),
+    ("129", "stopped by SIGHUP, as when its terminal was closed"),
     ("130", "interrupted with Ctrl-C"),
     ("141", "the reader of the output has closed it, as head does"),
+    ("143", "stopped by SIGTERM"),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import threading
 
 import click
 
@@ -29,6 +29,7 @@ def command(storage: str | None, broker: str | None, queue: str | None, address:
     from prometheus_client import CollectorRegistry
 
     from doteval.broker.publisher import Publisher
+    from doteval.core.stop_signals import StopSignals
     from doteval.monitoring.endpoint import Endpoint, HttpReply, metrics_reply
     from doteval.monitoring.store_figures import StoreFigures
     from doteval.settings import load_settings
@@ -41,10 +42,10 @@ def command(storage: str | None, broker: str | None, queue: str | None, address:
             publisher = stack.enter_context(closing(Publisher(settings.message_broker, settings.queues[0])))
         registry = CollectorRegistry()
         registry.register(StoreFigures(store, publisher, queues=settings.queues))
-        # Blocked before the first reply, so that no signal is lost.
-        leaving = (signal.SIGTERM, signal.SIGINT)
-        signal.pthread_sigmask(signal.SIG_BLOCK, leaving)
+        # Before the first reply, so that every signal ends it in order.
+        leaving = threading.Event()
+        stack.enter_context(StopSignals(leaving.set))
         paths = {"/metrics": lambda: metrics_reply(registry), "/health": lambda: HttpReply(200, b"ok\n")}
         endpoint = stack.enter_context(Endpoint(address, port, paths))
         say_aside(f"Figures on http://{address}:{endpoint.port}/metrics for {store.url}")
-        signal.sigwait(leaving)
+        leaving.wait()

@@ -18,7 +18,7 @@ from doteval.cli.options import (
     placement_options,
     storage_option,
 )
-from doteval.cli.streams import say_aside
+from doteval.cli.streams import say_stopped
 from doteval.core.wording import counted
 
 if TYPE_CHECKING:
@@ -112,9 +112,11 @@ def command(
         try:
             with display:
                 rows = retry(options, store, evaluations, display, fork_server)
-        except KeyboardInterrupt:
+            if rows and not detach:
+                report.print(store, experiment)
+        except KeyboardInterrupt as stopped:
             again = f"doteval retry {shlex.quote(display.experiment_name or name)}"
-            say_aside(f"\nStopped. Finished rows are stored. To continue: {again}, or submit it again")
+            say_stopped(stopped, f"To continue: {again}, or submit it again")
             raise
         if not rows:
             console.print("No rows to run: none has failed or was left pending")
@@ -122,5 +124,3 @@ def command(
             published = counted(rows, "row")
             followed = shlex.quote(display.experiment_name or name)
             console.print(f"Published {published}. To follow: doteval watch {followed}", soft_wrap=True)
-        else:
-            report.print(store, experiment)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import click
 
 from doteval.core.standard_streams import silence
+from doteval.core.stop_signals import Stopped
 from doteval.core.wording import plain
 
 
@@ -28,3 +30,9 @@ def say_aside(text: str, *, label: str = "") -> None:
         click.echo(f"{shown}{plain(text)}", err=True)
     except OSError:
         silence(sys.stderr)
+
+
+def say_stopped(stopped: KeyboardInterrupt, how_to_go_on: str) -> None:
+    """Say on standard error that a signal has ended a command that runs rows, and how to go on."""
+    by = f" by {stopped.name}" if isinstance(stopped, Stopped) and stopped.number != signal.SIGINT else ""
+    say_aside(f"\nStopped{by}. Finished rows are stored. {how_to_go_on}")

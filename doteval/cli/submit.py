@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from doteval.cli.options import early_fork_server, errors_as_option, local_fork_server, placement_options, run_options
-from doteval.cli.streams import say_aside
+from doteval.cli.streams import say_stopped
 from doteval.core.run_config import RunConfig, RunTarget
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def command(
     """Evaluate the files, directories or single evaluations at PATH on worker processes.
 
     The same experiment name continues where it stopped: rows that are done are not run again, rows
-    that failed are. Ctrl-C stops the command; local workers first finish their rows in flight.
+    that failed are. Ctrl-C, SIGTERM and SIGHUP stop the command; local workers first finish their
+    rows in flight, unless a second signal comes.
 
     \b
     doteval submit eval_x.py --experiment first
@@ -110,8 +111,11 @@ def command(
     try:
         with display:
             submission = submit(options, display, fork_server)
-    except KeyboardInterrupt:
-        say_aside(f"\nStopped. Finished rows are stored. To continue: {_again(paths, display.experiment_name or name)}")
+        if not detach:
+            with Store.open(submission.storage, create=False) as store:
+                report.print(store, submission.experiment, submission.refused)
+    except KeyboardInterrupt as stopped:
+        say_stopped(stopped, f"To continue: {_again(paths, display.experiment_name or name)}")
         raise
     if detach:
         console.print(
@@ -119,9 +123,6 @@ def command(
         )
         if submission.refused is not None:
             raise submission.refused
-        return
-    with Store.open(submission.storage, create=False) as store:
-        report.print(store, submission.experiment, submission.refused)
 
 
 def _again(paths: tuple[str, ...], experiment: str) -> str:

@@ -79,8 +79,9 @@ def command(
 ) -> None:
     """Serve row tasks for the evaluation files below PATH, and no others, until asked to leave.
 
-    Each worker process loads every session fixture once. SIGTERM or Ctrl-C ends it in order: rows in
-    flight finish and are stored, session fixtures are torn down, and the exit code is 0.
+    Each worker process loads every session fixture once. SIGTERM, SIGHUP or Ctrl-C ends it in order:
+    rows in flight finish and are stored, session fixtures are torn down, and the exit code is 0. A
+    second signal ends it at once.
 
     \b
     doteval worker evals --broker redis://host --storage postgresql://host/db

@@ -12,6 +12,5 @@ UNEXPECTED = 70
 OUTPUT_FAILED = 74
 # EX_TEMPFAIL of sysexits.h: a worker process that makes room for a fresh one.
 RECYCLED = 75
-INTERRUPTED = 130
 # What a shell reports of a program that wrote into a closed pipe.
 OUTPUT_CLOSED = 141

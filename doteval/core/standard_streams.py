@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 def open_closed_streams() -> None:
@@ -33,3 +38,28 @@ def silence(stream: TextIO) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
+
+
+def outlive_terminals() -> None:
+    """Have this process go on when the terminal of its standard output or error is closed: the rest is not shown."""
+    if sys.stdout.isatty():
+        sys.stdout = terminal_writer(sys.stdout.fileno(), sys.stdout.encoding)
+    if sys.stderr.isatty():
+        sys.stderr = terminal_writer(sys.stderr.fileno(), sys.stderr.encoding)
+
+
+def terminal_writer(descriptor: int, encoding: str = "utf-8") -> TextIO:
+    """A stream that writes to a terminal, and to nowhere once the terminal has been closed. It leaves it open."""
+    raw = io.BufferedWriter(_Terminal(descriptor, "w", closefd=False))
+    return io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace", line_buffering=True)
+
+
+class _Terminal(io.FileIO):
+    def write(self, data: ReadableBuffer) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            # What the kernel answers when the other end is closed.
+            if error.errno != errno.EIO:
+                raise
+            return memoryview(data).nbytes

@@ -18,6 +18,7 @@ import pytest
 
 from doteval.core import clocks
 from doteval.core.results import Outcome, RowStatus
+from doteval.core.standard_streams import terminal_writer
 from doteval.core.tables import columns_of
 from doteval.core.wording import counted, plain
 
@@ -58,7 +59,7 @@ def terminal_screen(config: pytest.Config) -> Screen | None:
         or not is_terminal(sys.stdout)
     ):
         return None
-    return Screen(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace"))
+    return Screen(terminal_writer(os.dup(sys.stdout.fileno())))
 
 
 def write_line(terminal: pytest.TerminalReporter, line: str, **markup: bool) -> None:

@@ -6,11 +6,11 @@ import contextlib
 import importlib.metadata
 import platform
 import socket
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from doteval.core.private_directories import PrivateDirectory
 from doteval.core.states import WorkerPhase
 from doteval.monitoring.endpoint import Endpoint, HttpReply, json_reply, metrics_reply
 from doteval.monitoring.process_figures import collected
@@ -72,8 +72,8 @@ def figures_directory(*, wanted: bool) -> Iterator[Path | None]:
     if not wanted:
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="doteval-figures-") as directory:
-        yield Path(directory)
+    with PrivateDirectory("figures") as directory:
+        yield directory.path
 
 
 @contextlib.contextmanager

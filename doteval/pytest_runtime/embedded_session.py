@@ -144,7 +144,7 @@ class EmbeddedPytest:
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         # pytest.exit comes here too, with an exception of its own.
-        if self.raised is None and type(excinfo.value) is KeyboardInterrupt:
+        if self.raised is None and isinstance(excinfo.value, KeyboardInterrupt):
             self.raised = excinfo.value
 
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> bool:

@@ -18,6 +18,7 @@ from doteval.core.experiments import Ending, Evaluation, EvaluationStatus, Exper
 from doteval.core.liveness import QUEUE_UNSERVED_SECONDS
 from doteval.core.queues_and_devices import worker_command_for
 from doteval.core.states import EvaluationEnd
+from doteval.core.stop_signals import ROWS_FINISH_FIRST
 from doteval.core.wording import counted
 from doteval.errors import DotEvalError, StoreError, WorkerError
 from doteval.pytest_runtime.fingerprint import unread_files
@@ -77,7 +78,7 @@ class Following:
         self._begun: set[str] = set()
         # By queue: since when no worker process serves it; infinity once the user knows.
         self._unserved_since: dict[str, float] = {}
-        # Never set: Ctrl-C ends the wait.
+        # Never set: a signal ends the wait.
         self._never = threading.Event()
 
     def through_outage(self, action: Callable[[], Value]) -> Value:
@@ -239,5 +240,9 @@ def local_workers(
     )
     try:
         yield supervisor
+    except KeyboardInterrupt:
+        if supervisor.pids():
+            note(f"stopping: {ROWS_FINISH_FIRST}")
+        raise
     finally:
         supervisor.stop()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
-import tempfile
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from doteval.core import clocks
+from doteval.core.private_directories import PrivateDirectory
 from doteval.core.states import WorkerEnd
 from doteval.errors import StoreError
 from doteval.store import CrashedRow, LostUsage, Store, TimedOutRow, WorkerInfo
@@ -26,6 +25,7 @@ _MEMORY_HINT = (
     " (signal 9), which is what the kernel does when memory runs out: look at the memory of the machine or container, "
     "and try fewer worker processes or a lower --concurrency"
 )
+_AT_ONCE = "was killed: the command was to end without waiting for rows in flight"
 _STUCK = "was killed: a row was over its time and could not be interrupted"
 
 
@@ -60,8 +60,9 @@ class ExitRecords:
         self._store = store
         self._on_message = on_message
         self._unrecorded: deque[_ExitRecord] = deque()
-        # Of mode 0700: no other user may read the journals or forge them.
-        self.directory = Path(tempfile.mkdtemp(prefix="doteval-journals-"))
+        # No other user may read the journals or forge them.
+        self._private = PrivateDirectory("journals")
+        self.directory = self._private.path
 
     def inflight_journal(self, pid: int) -> Path:
         """The path of a process's in-flight journal."""
@@ -72,6 +73,7 @@ class ExitRecords:
         process: Process,
         *,
         stuck: bool = False,
+        at_once: bool = False,
         report: StartReport | None = None,
         worker: WorkerInfo | None = None,
     ) -> str:
@@ -79,6 +81,7 @@ class ExitRecords:
 
         stuck: whether it was killed because a row exceeded its time limit. If no other call was running, that row has
             timed out; otherwise all rows in calls are suspects, which run alone from then on.
+        at_once: whether it was killed because the user wanted no row in flight to be waited for; none is to blame
         report: how its start went; None if that does not matter
         worker: registers the process in the store if it ended before it could do so itself
         """
@@ -97,6 +100,9 @@ class ExitRecords:
             how = reason = _STUCK
             if len({entry.called_at for entry in taken}) == 1:
                 taken, timed_out = [], taken
+        elif at_once and cause is WorkerEnd.KILLED:
+            cause, how, taken = WorkerEnd.LEFT, _AT_ONCE, []
+            reason = how
         log.unlink(missing_ok=True)
         usage_journal = usage_journal_path(process.pid, self.directory)
         lost = [
@@ -140,7 +146,7 @@ class ExitRecords:
         return True
 
     def close(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._private.remove()
 
     def _record(self, record: _ExitRecord) -> None:
         if record.lost:

@@ -5,8 +5,6 @@ It uses a file and not a pipe: a print into a pipe whose reader was killed would
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +18,7 @@ _KEPT_LINES = 10
 class OutputFile:
     """A file that any number of processes append to, and that is read as it grows.
 
+    directory: where it is made.
     file: the standard output for the child processes.
     output: called by `pass_on` with every new line.
     last_lines: the last lines that were passed on.
@@ -27,11 +26,9 @@ class OutputFile:
     The file has no name, so it disappears with the last process that has it open.
     """
 
-    def __init__(self, output: Callable[[str], None]) -> None:
+    def __init__(self, output: Callable[[str], None], directory: Path) -> None:
         self._output = output
-        descriptor, name = tempfile.mkstemp(prefix="doteval-output-")
-        path = Path(name)
-        os.close(descriptor)
+        path = directory / "output"
         self.file = path.open("ab", buffering=0)
         self._reader = path.open("rb")
         path.unlink()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from doteval.broker.celery_app import VISIBILITY_TIMEOUT
 from doteval.broker.publisher import Publisher
@@ -17,6 +15,7 @@ from doteval.core.broker_url import Broker
 from doteval.core.client_config import ClientConfig
 from doteval.core.log_format import LogFormat, resolve
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
+from doteval.core.stop_signals import ROWS_FINISH_FIRST, StopSignals
 from doteval.core.wording import counted
 from doteval.errors import EvaluationFileError, UsageError
 from doteval.monitoring.service_endpoints import Health, figures_directory, service_endpoints
@@ -61,15 +60,16 @@ class ServiceOptions:
 
 
 def serve(options: ServiceOptions, on_message: Callable[[str], None]) -> None:
-    """Serve row tasks for the evaluation files below the paths, until SIGTERM or SIGINT.
+    """Serve row tasks for the evaluation files below the paths, until SIGTERM, SIGINT or SIGHUP.
 
-    Then the rows in flight finish and are stored, session fixtures are torn down, and it returns. A worker process that
-    dies is restarted.
+    Then the rows in flight finish and are stored, session fixtures are torn down, and it returns. A second signal kills
+    the worker processes. A worker process that dies is restarted.
 
     on_message: called with each line meant for the operator.
 
     Raises UsageError, EvaluationFileError, BrokerError or StoreError: if it cannot start.
     Raises WorkerError: if worker processes had to be killed at the end.
+    Raises KeyboardInterrupt: at the second signal.
     """
     if options.broker is None:
         raise UsageError(
@@ -85,7 +85,8 @@ def serve(options: ServiceOptions, on_message: Callable[[str], None]) -> None:
     processes = options.processes or len(options.devices) or os.cpu_count() or 1
     with contextlib.ExitStack() as stack:
         # This comes first: a signal during the start is obeyed once the service runs.
-        leaving = stack.enter_context(_leave_signals())
+        leaving = threading.Event()
+        stack.enter_context(StopSignals(leaving.set))
         store = stack.enter_context(contextlib.closing(Store.open(options.storage)))
         figures = stack.enter_context(figures_directory(wanted=options.metrics_port is not None))
         worker_options = _worker_options(options, options.broker, store, figures)
@@ -117,7 +118,7 @@ def serve(options: ServiceOptions, on_message: Callable[[str], None]) -> None:
             on_message(f"listening on {address}")
         while not leaving.wait(_REAP_SECONDS):
             reap_orphans([*supervisor.pids(), *([fork_server.pid] if fork_server else [])])
-        on_message("leaving: rows in flight finish first")
+        on_message(f"leaving: {ROWS_FINISH_FIRST}")
         supervisor.stop()
 
 
@@ -147,19 +148,3 @@ def _devices_line(devices: tuple[str, ...], processes: int) -> str:
     unused = ", ".join(devices[processes:])
     dealt = f"each gets one of the devices {', '.join(devices[:processes])} in turn"
     return f"{dealt}; no process uses {unused}" if unused else dealt
-
-
-@contextlib.contextmanager
-def _leave_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set. It needs handlers of its own: PID 1 has no default ones."""
-    leaving = threading.Event()
-
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        leaving.set()
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield leaving
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -102,7 +102,7 @@ class Supervisor:
             options, supervisor=os.getpid(), parent=os.getpid(), journals=str(self._exit_records.directory)
         )
         self._on_message = on_message
-        self._output = OutputFile(output) if output is not None else None
+        self._output = OutputFile(output, self._exit_records.directory) if output is not None else None
         self._log_level = log_level
         self._fork_server = fork_server
         self._command = command
@@ -113,6 +113,8 @@ class Supervisor:
         # The processes that were killed because a row hung, and those that were asked to leave.
         self._stuck: set[int] = set()
         self._asked: set[int] = set()
+        # Whether all of them were killed because the user did not want to wait.
+        self._at_once = False
         self._has_been_ready = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="doteval-supervisor", daemon=True)
@@ -139,14 +141,18 @@ class Supervisor:
     def stop(self, *, timeout: float = 600.0) -> None:
         """Drain all worker processes, and wait for their ends.
 
+        A KeyboardInterrupt meanwhile kills those that have not left.
+
         Raises WorkerError: if some did not leave within `timeout` seconds and were killed.
         """
-        killed = self._end(timeout)
-        for process in self._processes():
-            self._exit_records.record(process, stuck=process.pid in self._stuck)
-        if self._output is not None:
-            self._output.close()
-        self._exit_records.close()
+        try:
+            killed = self._end(timeout)
+        finally:
+            for process in self._processes():
+                self._exit_records.record(process, stuck=process.pid in self._stuck, at_once=self._at_once)
+            if self._output is not None:
+                self._output.close()
+            self._exit_records.close()
         if killed:
             raise WorkerError(
                 f"worker processes {', '.join(map(str, killed))} did not leave within {timeout:g} s and were killed",
@@ -167,7 +173,8 @@ class Supervisor:
                     process.kill()
                     killed.append(process.pid)
         except KeyboardInterrupt:
-            # A second Ctrl-C: the user does not want to wait for rows in flight.
+            # A second signal: the user does not want to wait for rows in flight.
+            self._at_once = True
             for process in self._processes():
                 process.kill()
             raise

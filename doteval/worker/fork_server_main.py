@@ -46,7 +46,7 @@ _MODULES = (
     "doteval.worker.log_setup",
     "doteval.worker.process",
 )
-_LEAVE_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+_LEAVE_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+from doteval.core.private_directories import use_private_directory
 from doteval.errors import WorkerError
 from doteval.supervision.inflight_journal import InflightJournal, inflight_journal_path
 from doteval.supervision.usage_journal import UsageJournal, usage_journal_path
 
 
-def open_journals(directory: str | None) -> tuple[InflightJournal | None, UsageJournal | None]:
+def open_journals(directory: str | None, figures: str | None) -> tuple[InflightJournal | None, UsageJournal | None]:
     """Make the journals of this process in a directory; without one there are none, as no supervisor would read them.
+
+    It and the directory of `figures` stay until this process ends, also if its supervisor is killed before.
 
     Raises WorkerError: if they cannot be written.
     """
@@ -18,6 +22,8 @@ def open_journals(directory: str | None) -> tuple[InflightJournal | None, UsageJ
         return None, None
     pid = os.getpid()
     try:
+        for used in filter(None, (directory, figures)):
+            use_private_directory(Path(used))
         return InflightJournal(inflight_journal_path(pid, directory)), UsageJournal(usage_journal_path(pid, directory))
     except OSError as error:
         raise WorkerError(

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -47,7 +48,8 @@ def connect(app: Celery, options: WorkerOptions) -> None:
 class SessionWorker(Worker):  # type: ignore[misc] # Celery has no types
     """Celery's worker beside an embedded pytest session.
 
-    SIGTERM lets the rows in flight end, and so does the first SIGINT. SIGQUIT and a second SIGINT do not wait for them.
+    SIGTERM and SIGHUP let the rows in flight end, and so does the first SIGINT. SIGQUIT and a second SIGINT do not wait
+    for them.
 
     row_options: set by `connect`
     """
@@ -59,11 +61,21 @@ class SessionWorker(Worker):  # type: ignore[misc] # Celery has no types
         options, queues = self.row_options, consume_whole_queues(self.app, self.row_options.broker)
         self._process = WorkerProcess(replace(options, queues=queues), self.hostname)
         self._celery = threading.Thread(target=self._take_row_tasks, name="doteval-celery")
+        hang_up = signal.getsignal(signal.SIGHUP)
+        # At SIGHUP Celery would start this process anew, without its supervisor's knowledge.
         super().install_platform_tweaks(self)
         self._interrupted = False
-        ShutdownSignals(
-            {signal.SIGTERM: self._on_sigterm, signal.SIGINT: self._on_sigint, signal.SIGQUIT: self._on_sigquit}
-        ).install()
+        actions: dict[int, Callable[[], None]] = {
+            signal.SIGTERM: self._on_sigterm,
+            signal.SIGINT: self._on_sigint,
+            signal.SIGQUIT: self._on_sigquit,
+        }
+        if hang_up is signal.SIG_IGN:
+            # `nohup` has this process outlive its terminal.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        else:
+            actions[signal.SIGHUP] = self._on_sighup
+        ShutdownSignals(actions).install()
         try:
             self._check(queues)
             self._process.run(self._begin_to_take_row_tasks)
@@ -133,6 +145,9 @@ class SessionWorker(Worker):  # type: ignore[misc] # Celery has no types
 
     def _on_sigterm(self) -> None:
         self._leave("SIGTERM", os.EX_OK)
+
+    def _on_sighup(self) -> None:
+        self._leave("SIGHUP", os.EX_OK)
 
     def _on_sigint(self) -> None:
         if self._interrupted:

@@ -192,7 +192,7 @@ class WorkerProcess:
 
     def _open(self) -> WorkerContext:
         options = self._options
-        inflight_journal, usage_journal = open_journals(options.journals)
+        inflight_journal, usage_journal = open_journals(options.journals, options.figures)
         configure_clients(options.client_config)
         if usage_journal is not None:
             observe_usage(usage_journal.spent)

@@ -250,7 +250,7 @@ def test_without_a_program_the_error_names_three_remedies(tmp_path: Path, monkey
 
 
 def leftovers(temporary: Path) -> list[Path]:
-    return list(temporary.glob("doteval-redis-*"))
+    return list(temporary.glob("doteval-redis.*"))
 
 
 def test_a_server_that_ends_at_once_shows_its_log(temporary: Path) -> None:

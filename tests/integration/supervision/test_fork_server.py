@@ -229,7 +229,7 @@ def test_exit_codes_of_processes_that_outlive_the_fork_server_are_unknown(output
 
 
 def test_the_fork_server_ignores_signals_to_its_group(fork_server: ForkServer, output: IO[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.killpg(fork_server.pid, number)
     assert fork_server.fork(["it_is", "3"], {}, output).wait(30) == 3
 

@@ -17,6 +17,7 @@ from doteval.cli.application import EXIT_CODES, GROUPS
 from doteval.cli.options import local_fork_server
 from doteval.core import exit_codes
 from doteval.core.broker_url import Broker
+from doteval.core.stop_signals import SIGNALS, exit_code_of
 from doteval.errors import BrokerError, CodeMismatchError, DotEvalError, StoreError, UsageError
 from doteval.store import Store
 from tests.support.cli import CommandLine, line_with, words
@@ -55,7 +56,7 @@ def test_exit_codes_of_errors_are_documented(doteval_: CommandLine) -> None:
         error = pending.pop()
         pending += error.__subclasses__()
         assert str(error.exit_code) in documented
-    assert str(exit_codes.INTERRUPTED) in documented
+    assert {str(exit_code_of(number)) for number in SIGNALS} <= documented
     assert str(exit_codes.UNEXPECTED) in documented
 
 
