@@ -15,7 +15,7 @@ from doteval.core.standard_streams import open_closed_streams
 from doteval.core.stop_signals import StopSignals, exit_code_of
 from doteval.local.options import add_options, check_options, local_options
 from doteval.local.progress import Screen, tell, terminal_screen
-from doteval.local.xdist import give_name, given_name, hand_over, take_over
+from doteval.local.xdist import command_of, give_name, given_name, hand_over, take_over
 from doteval.providers.fixtures import model_providers
 from doteval.pytest_runtime.async_fixtures import loop_key, on_loop
 from doteval.pytest_runtime.embedded_session import is_embedded
@@ -68,10 +68,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     # pytest itself handles SIGINT; it dies of the others.
     config.stash[_signals_key] = StopSignals(numbers=(signal.SIGTERM, signal.SIGHUP)).install()
     # Imported here, so that pytest runs without evaluations do not wait for the store's libraries to load.
+    from doteval.coordination.provenance import CommandOrigin
     from doteval.local.session import LocalExperiment
 
     local = LocalExperiment(
         local_options(config, named=given_name(config)),
+        CommandOrigin(command_of(config), evaluations[0].path.parent),
         config.stash[loop_key],
         functools.partial(tell, config),
         config.stash[_screen_key],

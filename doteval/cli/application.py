@@ -49,8 +49,10 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("db", "Show, upgrade and back up the result store"),
     ),
     "Manage": (
+        Entry("tag", "Give an experiment tags and a note"),
         Entry("rename", "Give an experiment another name"),
         Entry("delete", "Delete an experiment and all its results"),
+        Entry("prune", "Delete old experiments"),
         Entry("datasets", "List the datasets that @foreach.NAME knows"),
     ),
 }

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
+from doteval.cli.confirmation import confirmed
 from doteval.cli.options import existing_store, storage_option
 from doteval.cli.streams import say, say_aside
 from doteval.core.wording import counted, plain
@@ -21,25 +20,8 @@ def command(name: str, yes: bool, storage: str | None) -> None:
         evaluations = store.evaluations.of(store.experiments.find(name))
         finished = sum(evaluation.counts.finished for evaluation in evaluations)
         what = f"{counted(len(evaluations), 'evaluation')} with {counted(finished, 'result')}"
-        if not yes and not _confirmed(plain(f"Delete {name!r} from {store.url}: {what}?")):
+        if not yes and not confirmed(plain(f"Delete {name!r} from {store.url}: {what}?")):
             say_aside("Nothing was deleted")
             return
         store.experiments.delete(name)
     say(f"Deleted {name!r}: {what}")
-
-
-def _confirmed(question: str) -> bool:
-    """Whether the user agrees.
-
-    Raises UsageError: when nobody can answer, as in a script
-    """
-    from doteval.errors import UsageError
-
-    try:
-        return click.confirm(question, err=True)
-    except click.Abort:
-        if sys.stdin.isatty():
-            raise
-        raise UsageError(
-            "nothing was deleted: standard input ended without an answer", remedy="Add --yes to delete without asking."
-        ) from None

@@ -17,11 +17,13 @@ from doteval.analysis.summary import MetricValue, Summary
 from doteval.core.experiments import Counts, Evaluation, Experiment, WorkTime
 from doteval.core.histogram import QUANTILES
 from doteval.core.json_codec import encode
+from doteval.core.provenance import Provenance
 from doteval.core.results import Record, Usage
 from doteval.core.wording import plain_json
 from doteval.store import (
     Attempt,
     ErrorCount,
+    ExperimentLabels,
     ExperimentOverview,
     LoadUsage,
     ModelUsage,
@@ -63,6 +65,9 @@ def write(document: Document) -> None:
 def overview(line: ExperimentOverview, *, abandoned: bool) -> Document:
     return {
         **experiment(line.experiment),
+        **labels(line.labels),
+        "active_at": moment(line.active_at),
+        "begun_by": None if line.begun_by is None else provenance(line.begun_by),
         "status": line.status,
         "abandoned": abandoned,
         "evaluations": line.evaluations,
@@ -72,6 +77,24 @@ def overview(line: ExperimentOverview, *, abandoned: bool) -> Document:
 
 def experiment(found: Experiment) -> Document:
     return {"name": found.name, "created_at": moment(found.created_at)}
+
+
+def labels(found: ExperimentLabels) -> Document:
+    return {"tags": list(found.tags), "note": found.note}
+
+
+def provenance(found: Provenance) -> Document:
+    git = found.git
+    return {
+        "started_at": moment(found.started_at),
+        "command": list(found.command),
+        "commit": git and git.commit,
+        "branch": git and git.branch,
+        "dirty": git and git.dirty,
+        "host": found.host,
+        "user": found.user,
+        "versions": dict(found.versions),
+    }
 
 
 def evaluation(found: Evaluation) -> Document:
@@ -84,6 +107,8 @@ def evaluation(found: Evaluation) -> Document:
         "finished_at": moment(found.finished_at),
         "rows": rows(found.counts),
         "dataset_notes": list(found.dataset_notes),
+        "code": dict(found.spec.fingerprint),
+        "dataset": found.rows_hash,
     }
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from doteval.cli.options import existing_store, json_option, storage_option
+from doteval.core.experiments import EvaluationStatus
 from doteval.core.tables import Table
+from doteval.core.times import parse_since
 
 if TYPE_CHECKING:
     from doteval.store import ExperimentOverview, Store
@@ -15,14 +17,55 @@ if TYPE_CHECKING:
 
 @click.command("list")
 @click.option("--name", metavar="TEXT", help="Only experiments whose name contains this, ignoring case.")
+@click.option("--tag", multiple=True, metavar="TAG", help="Only those with this tag; may be given several times.")
+@click.option("--since", metavar="AGE|DATE", help="Only those begun since then, as in 7d, 12h or 2026-11-01.")
+@click.option(
+    "--status", type=click.Choice([each.value for each in EvaluationStatus]), help="Only those of this status."
+)
+@click.option("--branch", metavar="NAME", help="Only those begun from this branch of git.")
+@click.option(
+    "--search",
+    metavar="TEXT",
+    help="Only those with this in their name, tags, note, command or branch, or at the beginning of their commit.",
+)
+@click.option(
+    "--sort",
+    default="-started",
+    show_default=True,
+    metavar="KEY",
+    help="started, active, name, status, evaluations, rows, failed, branch or user; -KEY from the last to the first.",
+)
 @storage_option
 @json_option
-def command(name: str | None, storage: str | None, as_json: bool) -> None:
-    """List experiments, the newest first."""
-    from doteval.cli import documents, terminal
+def command(
+    name: str | None,
+    tag: tuple[str, ...],
+    since: str | None,
+    status: str | None,
+    branch: str | None,
+    search: str | None,
+    sort: str,
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """List experiments, the newest first.
 
+    \b
+    doteval list --tag baseline --since 7d
+    doteval list --search prompt --sort -failed
+    """
+    from doteval.cli import documents, terminal
+    from doteval.store import ExperimentFilter, sort_overviews
+
+    wanted = ExperimentFilter(
+        tag,
+        None if since is None else parse_since(since),
+        None if status is None else EvaluationStatus(status),
+        branch,
+        search,
+    )
     with existing_store(storage) as store:
-        found = store.experiments.overviews(name)
+        found = sort_overviews(filter(wanted.matches, store.experiments.overviews(name)), sort)
         if as_json:
             lines = [documents.overview(line, abandoned=_is_abandoned(store, line)) for line in found]
             documents.write({"storage": store.url, "experiments": lines})
@@ -30,14 +73,20 @@ def command(name: str | None, storage: str | None, as_json: bool) -> None:
         console = terminal.console()
         if not found:
             where = f" whose name contains {name!r}" if name else ""
-            console.print(f"No experiments{where} in {store.url}")
+            rest = " that match" if wanted != ExperimentFilter() else ""
+            console.print(f"No experiments{where}{rest} in {store.url}")
             return
-        table = Table("experiment", "status", "started", "evaluations", "rows", "failed", "skipped", left=3)
+        # A column of tags only where there are some, so that the table fits narrow terminals as long as it can.
+        tags = ["tags"] if any(line.labels.tags for line in found) else []
+        table = Table(
+            "experiment", "status", "started", *tags, "evaluations", "rows", "failed", "skipped", left=3 + len(tags)
+        )
         for line in found:
             table.add_row(
                 line.experiment.name,
                 terminal.status_cell(line.status, abandoned=_is_abandoned(store, line)),
                 f"{line.experiment.created_at.astimezone():%Y-%m-%d %H:%M}",
+                *([", ".join(line.labels.tags)] if tags else []),
                 terminal.count(line.evaluations),
                 terminal.share(line.counts),
                 terminal.count(line.counts.failed),
@@ -47,10 +96,8 @@ def command(name: str | None, storage: str | None, as_json: bool) -> None:
 
 
 def _is_abandoned(store: Store, line: ExperimentOverview) -> bool:
-    """Whether evaluations of an experiment are running by their status, and nobody runs any of them."""
-    if line.status != "running":
+    if line.status is not EvaluationStatus.RUNNING:
         return False
-    from doteval.coordination.claims import nobody_runs
+    from doteval.coordination.claims import is_left_by_all
 
-    running = [each for each in store.evaluations.of(line.experiment) if each.status == "running"]
-    return all(nobody_runs(store, each) for each in running)
+    return is_left_by_all(store, line.experiment)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from doteval.core.options import AmountValue, CountValue, FlagValue, Option, OptionValue, RunCommand, options_of
+from doteval.core.options import (
+    AmountValue,
+    CountValue,
+    FlagValue,
+    Option,
+    OptionValue,
+    RunCommand,
+    TextsValue,
+    options_of,
+)
 from doteval.core.run_config import RunConfig
 
 if TYPE_CHECKING:
@@ -79,8 +88,15 @@ def _click_option(option: Option) -> Callable[[Command], Command]:
         if isinstance(option.value, FlagValue):
             return click.option(option.flag, option.name, is_flag=True, help=text)(command)
         kind = _click_type(option.value)
+        multiple = isinstance(option.value, TextsValue)
         return click.option(
-            option.flag, option.name, type=kind, default=option.default, metavar=option.metavar, help=text
+            option.flag,
+            option.name,
+            type=kind,
+            default=option.default,
+            metavar=option.metavar,
+            multiple=multiple,
+            help=text,
         )(command)
 
     return add

@@ -78,7 +78,11 @@ def command(
             from doteval.cli import documents
 
             document = {
-                "experiment": documents.experiment(experiment),
+                "experiment": {
+                    **documents.experiment(experiment),
+                    **documents.labels(store.labels.of(experiment)),
+                    "commands": [documents.provenance(each) for each in store.provenance.of(experiment)],
+                },
                 "storage": store.url,
                 "evaluations": documents.Streamed(
                     _document(store, found, errors=errors, full=full, row=row, errors_as=errors_as)
@@ -88,9 +92,12 @@ def command(
             documents.write(document)
             return
         from doteval.cli import terminal
+        from doteval.cli.origin import print_origin
         from doteval.cli.records import print_errors, print_records, print_row
 
         console = terminal.console()
+        if row is None:
+            print_origin(console, store.provenance.of(experiment), store.labels.of(experiment))
         for found in evaluations:
             if row is not None:
                 print_heading(console, found)

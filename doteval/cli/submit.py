@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,7 @@ def command(
         detach=detach,
         priority=None if priority is None else Priority(priority),
         client_config=client_config,
+        command=tuple(sys.argv),
     )
     console = terminal.console()
     report = FinalReport(console, errors_as)

@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from doteval.core.experiments import Evaluation, EvaluationStatus
+from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import LATE_AFTER_SECONDS
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.core.states import WorkerEnd, WorkerPhase
@@ -84,6 +84,12 @@ def nobody_runs(store: Store, evaluation: Evaluation) -> bool:
     if evaluation.is_private:
         return not any(evaluation.queue in each.info.queues and not has_ended(each) for each in workers)
     return not store.rows.dataset_state(evaluation.id).complete
+
+
+def is_left_by_all(store: Store, experiment: Experiment) -> bool:
+    """Whether evaluations of an experiment are running by their status, and nobody runs any of them."""
+    running = [each for each in store.evaluations.of(experiment) if each.status is EvaluationStatus.RUNNING]
+    return bool(running) and all(nobody_runs(store, each) for each in running)
 
 
 def has_ended(worker: WorkerState) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -82,10 +83,13 @@ def ingest_dataset(
     if known.complete and known.fingerprint is not None and known.fingerprint == fingerprint:
         return
     count = 0
+    keys = hashlib.blake2b(digest_size=16)
     records = dataset.rows()
     absent = _AbsentColumns(evaluation.spec.columns)
     for rows in _chunks(records if samples is None else itertools.islice(records, samples), evaluation, absent):
         count += len(rows)
+        for row in rows:
+            keys.update(row.key.encode())
         # Rows that were stored before do not make the dataset incomplete again.
         so_far = count if count > known.rows else None
         new = retry(functools.partial(_store_chunk, store, evaluation, rows, so_far, allow_changed))
@@ -103,8 +107,12 @@ def ingest_dataset(
     total = count if whole else max(count, known.rows)
     stored = fingerprint if whole else None
     # Of fewer rows than before, nothing is known about every row.
-    notes = absent.notes() if count >= total else None
-    retry(lambda: store.rows.set_total(evaluation.id, total, complete=True, fingerprint=stored, notes=notes))
+    notes, rows_hash = (absent.notes(), keys.hexdigest()) if count >= total else (None, None)
+    retry(
+        lambda: store.rows.set_total(
+            evaluation.id, total, complete=True, fingerprint=stored, notes=notes, rows_hash=rows_hash
+        )
+    )
 
 
 def _fingerprint(evaluation: Evaluation, dataset: Dataset) -> str | None:

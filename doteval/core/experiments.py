@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -113,6 +114,7 @@ class Evaluation:
     end_cause: why it ended otherwise than with all of its rows.
     reason: the same for people.
     dataset_notes: what a reader of its figures has to know about its dataset.
+    rows_hash: a hash of the keys of all its rows in order; None if not all have been read, or by an older release.
     """
 
     id: int
@@ -126,6 +128,7 @@ class Evaluation:
     finished_at: datetime | None = None
     end_cause: EvaluationEnd | None = None
     dataset_notes: tuple[str, ...] = ()
+    rows_hash: str | None = None
 
     @property
     def name(self) -> str:
@@ -170,6 +173,18 @@ def private_queue(name: str, private: str | None) -> str:
     ('gpu', 'gpu@p1')
     """
     return name if private is None else f"{name}@{private}"
+
+
+_EPHEMERAL = re.compile(r"\d{8}_\d{6}_[0-9a-f]{8}")
+
+
+def is_ephemeral(name: str) -> bool:
+    """Whether a name is one of `ephemeral_name`.
+
+    >>> is_ephemeral(ephemeral_name()), is_ephemeral("baseline")
+    (True, False)
+    """
+    return _EPHEMERAL.fullmatch(name) is not None
 
 
 def ephemeral_name(now: datetime | None = None) -> str:

@@ -27,6 +27,11 @@ class TextValue:
 
 
 @dataclass(frozen=True, slots=True)
+class TextsValue:
+    """Any number of texts: the option may be given several times."""
+
+
+@dataclass(frozen=True, slots=True)
 class CountValue:
     """A whole number of at least `least`."""
 
@@ -56,7 +61,7 @@ class FlagChoice:
     help: str
 
 
-OptionValue = TextValue | CountValue | AmountValue | FlagValue | tuple[FlagChoice, ...]
+OptionValue = TextValue | TextsValue | CountValue | AmountValue | FlagValue | tuple[FlagChoice, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +110,14 @@ def options_of(declaration: type, command: RunCommand | None = None) -> list[Opt
 
     >>> from doteval.core.run_config import RunTarget
     >>> [each.flag for each in options_of(RunTarget, RunCommand.PYTEST)]
-    ['--experiment', '--samples', '--storage', '--epochs', '--allow-changed']
+    ['--experiment', '--samples', '--storage', '--epochs', '--allow-changed', '--tag', '--note']
     """
     found = [Option(each.name, each.default, *each.metadata[_KEY]) for each in fields(declaration) if each.metadata]
     return [each for each in found if command is None or command in each.commands]
 
 
 def given_values(declaration: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of `values` that are options of a dataclass and not None."""
+    """The entries of `values` that are options of a dataclass and not None. Lists become tuples."""
     names = {each.name for each in options_of(declaration)}
-    return {name: value for name, value in values.items() if name in names and value is not None}
+    given = {name: value for name, value in values.items() if name in names and value is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}

@@ -1,8 +1,9 @@
-"""Hides passwords in URLs, so that messages, tables and logs never show them."""
+"""Hides passwords in URLs and secrets in command lines, so that messages, tables and logs never show them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 HIDDEN = "***"
 
@@ -10,6 +11,16 @@ HIDDEN = "***"
 _BETWEEN_URLS = re.compile(r";(?=[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
 _SECRET_PARAMETER = re.compile(
     r"(?P<name>[^?&=]*(?:password|passwd|pwd|secret|token|api_?key)[^?&=]*)=[^&]*", re.IGNORECASE
+)
+# `--max-tokens 500` is no secret, `--hf-token hf_...` is.
+_SECRET_NAME = re.compile(
+    r"(?:password|passwd|pwd|passphrase|secret|credentials?|bearer|authorization|access[-_]?key|private[-_]?key"
+    r"|api[-_]?key|auth[-_]?token|(?:^|[-_])(?:token|key|auth))$",
+    re.IGNORECASE,
+)
+# Keys that show what they are: of model APIs, GitHub, GitLab, Hugging Face, Slack, AWS, Google; and JSON web tokens.
+_SECRET_VALUE = re.compile(
+    r"(?<![A-Za-z0-9])(?:sk-|pk-|rk-|gsk_|xai-|gh[pousr]_|github_pat_|glpat-|hf_|xox[a-z]-|AKIA|ASIA|AIza|eyJ)[\w.\-]{12,}"
 )
 
 
@@ -46,3 +57,24 @@ def _hide_one(url: str) -> str:
     if question:
         query = "&".join(_SECRET_PARAMETER.sub(rf"\g<name>={HIDDEN}", parameter) for parameter in query.split("&"))
     return f"{scheme}://{user}{at}{address}{question}{query}"
+
+
+def hide_secrets(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Replace the secrets in the arguments of a command by ``***``: values of options such as ``--api-key``, passwords
+    in URLs, variables such as ``OPENAI_API_KEY=...``, and texts with the form of a key.
+
+    >>> hide_secrets(["pytest", "--api-key", "abc", "--storage=postgresql://me:pw@db/x", "--max-tokens", "5"])
+    ('pytest', '--api-key', '***', '--storage=postgresql://me:***@db/x', '--max-tokens', '5')
+    """
+    hidden: list[str] = []
+    value_is_secret = False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if value_is_secret and not argument.startswith("--"):
+            hidden.append(HIDDEN)
+        elif equals and _SECRET_NAME.search(name.rstrip("-_")):
+            hidden.append(f"{name}={HIDDEN}")
+        else:
+            hidden.append(_SECRET_VALUE.sub(HIDDEN, hide_password(argument)))
+        value_is_secret = not equals and argument.startswith("-") and bool(_SECRET_NAME.search(argument))
+    return tuple(hidden)

@@ -8,12 +8,14 @@ from typing import Any, Self
 
 from doteval.core.budgets import Budget
 from doteval.core.client_config import CacheChoice
+from doteval.core.labels import checked_tag
 from doteval.core.options import (
     AmountValue,
     CountValue,
     FlagChoice,
     FlagValue,
     RunCommand,
+    TextsValue,
     TextValue,
     given_values,
     option,
@@ -53,10 +55,21 @@ class RunTarget:
     )
     epochs: int = option(1, CountValue(1), "Run every row N times", metavar="N", shown_default="1")
     allow_changed: bool = option(False, FlagValue(), "Continue even if code or dataset have changed since")
+    tag: tuple[str, ...] = option(
+        (), TextsValue(), "Give the experiment a tag; may be given several times", metavar="TAG"
+    )
+    note: str | None = option(None, TextValue(), "Give the experiment a note", metavar="TEXT")
+
+    def __post_init__(self) -> None:
+        for tag in self.tag:
+            checked_tag(tag)
 
     @classmethod
     def from_options(cls, values: Mapping[str, Any]) -> Self:
-        """The target that the values of a command's options describe. Other entries are ignored."""
+        """The target that the values of a command's options describe. Other entries are ignored.
+
+        Raises UsageError: a text cannot be a tag.
+        """
         return cls(**given_values(cls, values))
 
 

@@ -19,6 +19,7 @@ from doteval.core.options import (
     Option,
     OptionValue,
     RunCommand,
+    TextsValue,
     TextValue,
     options_of,
 )
@@ -87,6 +88,8 @@ def _add(group: pytest.OptionGroup, option: Option) -> None:
     kind: dict[str, Any] = {"default": option.default, "dest": _dest(option)}
     if isinstance(option.value, FlagValue):
         kind["action"] = "store_true"
+    elif isinstance(option.value, TextsValue):
+        kind |= {"action": "append", "default": [], "metavar": option.metavar}
     else:
         kind |= {"type": _parser(option.flag, option.value), "metavar": option.metavar}
     group.addoption(option.flag, help=f"{_beginning_small(option.help)}{default}", **kind)
@@ -129,9 +132,9 @@ def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOp
             concurrency=None if automatic else concurrent,
         )
         check_prices(run_config.budget, settings.prices)
+        target = RunTarget.from_options(values)
     except DotEvalError as error:
         raise pytest.UsageError(str(error)) from error
-    target = RunTarget.from_options(values)
     return LocalOptions(
         target=replace(target, experiment=target.experiment or named, storage=settings.storage),
         config=run_config,

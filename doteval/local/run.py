@@ -11,6 +11,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, overload
 
+from doteval.coordination.provenance import CommandOrigin, record_command
 from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, ephemeral_name
 from doteval.core.results import Record
 from doteval.core.run_config import RunConfig, RunTarget
@@ -84,6 +85,7 @@ def run(
     config = RunConfig(max_retries=retries, row_timeout=row_timeout, batch_size=evaluation.spec.batch_size)
     options = LocalOptions(target, config, concurrency=settings.concurrency)
     session = StoreSession(target.storage, name, service="run")
+    record_command(session.store, session.experiment, CommandOrigin(sys.argv, _folder(eval_fn)))
     loop = LoopThread()
     try:
         report = LocalEvaluation(

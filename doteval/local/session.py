@@ -9,6 +9,7 @@ import pytest
 
 from doteval.analysis.thresholds import Threshold, check_threshold
 from doteval.coordination.endings import end_unrun
+from doteval.coordination.provenance import CommandOrigin, record_command
 from doteval.core.client_config import configure_clients
 from doteval.core.experiments import EvaluationStatus, ephemeral_name
 from doteval.core.metering import setup_usage_scope
@@ -47,9 +48,15 @@ class LocalExperiment:
     """
 
     def __init__(
-        self, options: LocalOptions, loop: LoopThread, on_message: Callable[[str], None], screen: Screen | None = None
+        self,
+        options: LocalOptions,
+        origin: CommandOrigin,
+        loop: LoopThread,
+        on_message: Callable[[str], None],
+        screen: Screen | None = None,
     ) -> None:
         self._options = options
+        self._origin = origin
         self._on_message = on_message
         configure_clients(options.client_config)
         self._loop = loop
@@ -158,7 +165,9 @@ class LocalExperiment:
         """The store of an evaluation: `own` is the one that its decorator names."""
         storage = own or self._options.target.storage
         if storage not in self._opened:
-            self._opened[storage] = StoreSession(storage, self._name, service=_SERVICE)
+            session = self._opened[storage] = StoreSession(storage, self._name, service=_SERVICE)
+            target = self._options.target
+            record_command(session.store, session.experiment, self._origin, tags=target.tag, note=target.note)
         return self._opened[storage]
 
 

@@ -5,6 +5,7 @@ Only numbers and texts travel between them, since xdist can carry nothing else.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -25,6 +26,12 @@ def given_name(config: pytest.Config) -> str | None:
     """In a worker: the experiment name from the controller. None elsewhere."""
     name = getattr(config, "workerinput", {}).get(_KEY)
     return name if isinstance(name, str) else None
+
+
+def command_of(config: pytest.Config) -> list[str]:
+    """The arguments of the user's command: in a worker those of the controller."""
+    given = getattr(config, "workerinput", {}).get("mainargv")
+    return list(given) if isinstance(given, list) else list(sys.argv)
 
 
 def hand_over(config: pytest.Config, experiment: Any) -> None:

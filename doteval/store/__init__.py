@@ -10,9 +10,11 @@ It may import `doteval.analysis`, `doteval.core` and `doteval.errors`, not the b
 
 from doteval.store.attempts import Attempt
 from doteval.store.crashes import CrashedRow, TimedOutRow
+from doteval.store.experiment_filter import ExperimentFilter, sort_overviews
 from doteval.store.experiments import ExperimentOverview
 from doteval.store.fixture_loads import EVALUATION_FILES, LoadFailure
 from doteval.store.group_writer import GroupWriter
+from doteval.store.provenance import ExperimentLabels
 from doteval.store.result_rows import NewResult, new_execution
 from doteval.store.results import ErrorCount
 from doteval.store.rows import DatasetState, RowRange
@@ -26,6 +28,8 @@ __all__ = [
     "CrashedRow",
     "DatasetState",
     "ErrorCount",
+    "ExperimentFilter",
+    "ExperimentLabels",
     "ExperimentOverview",
     "GroupWriter",
     "HeldRange",
@@ -45,4 +49,5 @@ __all__ = [
     "WorkerUsage",
     "held_by",
     "new_execution",
+    "sort_overviews",
 ]

@@ -344,6 +344,7 @@ def _evaluation(line: Row[Any]) -> Evaluation:
         created_at=moment(line.created_at),
         finished_at=None if line.finished_at is None else moment(line.finished_at),
         dataset_notes=tuple(decode(line.dataset_notes)) if line.dataset_notes else (),
+        rows_hash=line.rows_hash,
     )
 
 

@@ -12,14 +12,18 @@ from sqlalchemy import Connection, Row, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from doteval.core.experiments import Counts, EvaluationStatus, Experiment
+from doteval.core.provenance import Provenance
 from doteval.errors import NotFoundError, UsageError
 from doteval.store.engine import Database, database_time, insert_into
+from doteval.store.provenance import ExperimentLabels, all_tags, first_commands
 from doteval.store.tables import (
     ATTEMPT,
     COUNTERS,
     EVALUATION,
     EXPERIMENT,
+    EXPERIMENT_TAG,
     METRIC_VALUE,
+    PROVENANCE,
     RESOURCE_LOAD,
     RESULT,
     ROW,
@@ -36,12 +40,17 @@ class ExperimentOverview:
     counts: sums over its evaluations; the total is None while that of any of them is unknown.
     status: the first that an evaluation has of running, failed, cancelled, completed and skipped; None without
         evaluations.
+    active_at: when a result was last written or an evaluation ended; when it began if neither has happened.
+    begun_by: the command that began it, None if it was not recorded.
     """
 
     experiment: Experiment
     evaluations: int
     counts: Counts
     status: EvaluationStatus | None
+    active_at: datetime
+    labels: ExperimentLabels
+    begun_by: Provenance | None
 
 
 class Experiments:
@@ -102,6 +111,7 @@ class Experiments:
                 func.sum(COUNTERS.c.done).label("done"),
                 func.sum(COUNTERS.c.failed).label("failed"),
                 func.sum(COUNTERS.c.skipped).label("skipped"),
+                func.max(COUNTERS.c.wrote_at).label("wrote_at"),
             )
             .group_by(COUNTERS.c.evaluation_id)
             .subquery()
@@ -114,6 +124,8 @@ class Experiments:
                 func.sum(total).label("total"),
                 *(func.coalesce(func.sum(counted.c[name]), 0).label(name) for name in ("done", "failed", "skipped")),
                 *(_any_with(status).label(f"any_{status.value}") for status in EvaluationStatus),
+                func.max(EVALUATION.c.finished_at).label("finished_at"),
+                func.max(counted.c.wrote_at).label("wrote_at"),
             )
             .select_from(
                 EXPERIMENT.outerjoin(EVALUATION, EVALUATION.c.experiment_id == EXPERIMENT.c.id).outerjoin(
@@ -125,8 +137,13 @@ class Experiments:
         )
         with self._database.read() as connection:
             lines = connection.execute(query).all()
+            tags, begun_by = all_tags(connection), first_commands(connection)
         wanted = (contains or "").casefold()
-        return [_overview(line) for line in lines if wanted in line.name.casefold()]
+        return [
+            _overview(line, ExperimentLabels(tuple(tags.get(line.id, ())), line.note), begun_by.get(line.id))
+            for line in lines
+            if wanted in line.name.casefold()
+        ]
 
     def rename(self, name: str, new: str) -> Experiment:
         """Rename an experiment.
@@ -162,6 +179,8 @@ class Experiments:
                 update(RESOURCE_LOAD).where(RESOURCE_LOAD.c.evaluation_id.in_(ids)).values(evaluation_id=None)
             )
             connection.execute(delete(EVALUATION).where(EVALUATION.c.id.in_(ids)))
+            for table in (EXPERIMENT_TAG, PROVENANCE):
+                connection.execute(delete(table).where(table.c.experiment_id == experiment.id))
             connection.execute(delete(EXPERIMENT).where(EXPERIMENT.c.id == experiment.id))
 
     def _by_name(self, name: str) -> Experiment | None:
@@ -184,11 +203,13 @@ def _any_with(status: EvaluationStatus) -> Any:
     return func.count(EVALUATION.c.id).filter(EVALUATION.c.status == status.value)
 
 
-def _overview(line: Row[*tuple[Any, ...]]) -> ExperimentOverview:
+def _overview(line: Row[*tuple[Any, ...]], labels: ExperimentLabels, begun_by: Provenance | None) -> ExperimentOverview:
     present = [status for status in _GRAVEST_FIRST if getattr(line, f"any_{status.value}")]
     known = line.evaluations > 0 and line.known == line.evaluations
     counts = Counts(int(line.total) if known else None, int(line.done), int(line.failed), int(line.skipped))
-    return ExperimentOverview(experiment_of(line), line.evaluations, counts, present[0] if present else None)
+    active_at = moment(max(line.created_at, line.finished_at or 0.0, line.wrote_at or 0.0))
+    status = present[0] if present else None
+    return ExperimentOverview(experiment_of(line), line.evaluations, counts, status, active_at, labels, begun_by)
 
 
 _GRAVEST_FIRST = (

@@ -10,6 +10,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from math import isfinite
 from operator import attrgetter
 from typing import Any
 
@@ -36,6 +37,7 @@ from doteval.core.fast_dataclass import row_value
 from doteval.core.json_codec import encode, escape_text
 from doteval.core.results import Outcome, Row, Usage
 from doteval.errors import UnstorableValueError
+from doteval.metrics.intervals import as_number
 from doteval.store.bulk_insert import BulkInsert, among, among_given, numbers_given
 from doteval.store.counters import add_to_counters, count_spent_again
 from doteval.store.engine import Database, insert_into
@@ -77,7 +79,7 @@ _RESULT = (
     "worker_id",
 )
 _INSERT_RESULT = BulkInsert(RESULT, _RESULT, returning=_KEY)
-_INSERT_SCORE = BulkInsert(SCORE, (*_KEY, "position", "name", "metrics", "value", "extra"))
+_INSERT_SCORE = BulkInsert(SCORE, (*_KEY, "position", "name", "metrics", "value", "extra", "number"))
 _INSERT_USAGE = BulkInsert(USAGE, (*_KEY, "execution", "position", *_USAGE, "worker_id"))
 
 _usage_values = attrgetter(*_USAGE[1:-1])
@@ -183,6 +185,7 @@ def encode_result(new: NewResult) -> EncodedResult:
             _names(score.metric_names),
             _encoded("the value of a score", score.value) or "null",
             _encoded("the metadata of a score", dict(score.metadata)) if score.metadata else None,
+            _number(score.value),
         )
         for position, score in enumerate(outcome.scores)
     )
@@ -236,6 +239,20 @@ def _encoded(what: str, value: Any) -> str | None:
         return encode(value)
     except UnstorableValueError as error:
         raise UnstorableValueError(f"{what}: {error.message}", remedy=error.remedy) from None
+
+
+def _number(value: Any) -> float | None:
+    """The value of a score as the number that metrics take it for, None if it is none or not finite."""
+    kind = type(value)
+    if kind is bool:
+        return 1.0 if value else 0.0
+    if kind is str:
+        return None
+    try:
+        number = value if kind is float else as_number(value)
+    except Exception:  # noqa: BLE001 (values of the author's own types may raise anything)
+        return None
+    return number if isfinite(number) else None
 
 
 @lru_cache(maxsize=1000)

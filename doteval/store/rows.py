@@ -134,15 +134,25 @@ class Rows:
         complete: bool,
         fingerprint: str | None,
         notes: Sequence[str] | None = None,
+        rows_hash: str | None = None,
     ) -> None:
         """Set the number of rows of an evaluation; `complete` is whether that is the whole dataset.
 
         notes: what a reader of the figures has to know about the dataset; None keeps the notes that are stored.
+        rows_hash: a hash of the keys of all rows, None if it is not known.
 
         Raises NotFoundError if there is no such evaluation.
         """
         with self._database.write() as connection:
-            self._set_total(connection, evaluation_id, rows, complete=complete, fingerprint=fingerprint, notes=notes)
+            self._set_total(
+                connection,
+                evaluation_id,
+                rows,
+                complete=complete,
+                fingerprint=fingerprint,
+                notes=notes,
+                rows_hash=rows_hash,
+            )
 
     def dataset_state(self, evaluation_id: int) -> DatasetState:
         """How far the dataset has been read.
@@ -300,12 +310,19 @@ class Rows:
         complete: bool,
         fingerprint: str | None,
         notes: Sequence[str] | None = None,
+        rows_hash: str | None = None,
     ) -> None:
         noted = {} if notes is None else {"dataset_notes": encode(list(notes))}
         updated = connection.execute(
             update(EVALUATION)
             .where(EVALUATION.c.id == evaluation_id)
-            .values(row_count=rows, dataset_complete=complete, dataset_fingerprint=fingerprint, **noted)
+            .values(
+                row_count=rows,
+                dataset_complete=complete,
+                dataset_fingerprint=fingerprint,
+                rows_hash=rows_hash,
+                **noted,
+            )
         )
         if updated.rowcount == 0:
             raise self._gone(evaluation_id)

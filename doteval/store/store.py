@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +20,7 @@ from doteval.store.evaluations import Evaluations
 from doteval.store.experiments import Experiments
 from doteval.store.fixture_loads import FixtureLoads
 from doteval.store.migrations import VERSIONS, current_version, prepare, upgrade
+from doteval.store.provenance import Labels, ProvenanceRecords
 from doteval.store.results import StoredResults
 from doteval.store.rows import Rows
 from doteval.store.summaries import Summaries
@@ -40,6 +42,8 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.experiments = Experiments(database)
+        self.provenance = ProvenanceRecords(database)
+        self.labels = Labels(database)
         self.evaluations = Evaluations(database)
         self.rows = Rows(database)
         self.results = StoredResults(database)
@@ -126,6 +130,11 @@ class Store:
         with self._database.read() as connection:
             now = float(connection.execute(select(database_time())).scalar_one())
         return now - (before + clocks.now()) / 2
+
+    def now(self) -> datetime:
+        """The moment by the database's clock."""
+        with self._database.read() as connection:
+            return datetime.fromtimestamp(connection.execute(select(database_time())).scalar_one(), UTC)
 
     def check_writable(self) -> None:
         """Check that the store can be written, without changing it.

@@ -14,6 +14,7 @@ from doteval.coordination.claims import wait_for_other_brokers
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.endings import end_running, end_unrun
 from doteval.coordination.ingest import ingest_dataset
+from doteval.coordination.provenance import CommandOrigin, record_command
 from doteval.core import clocks
 from doteval.core.broker_url import Broker
 from doteval.core.budgets import budget_error, check_prices
@@ -57,6 +58,7 @@ class SubmitOptions:
     queue: for evaluations that name none
     devices: each local worker process sees one of them
     rows_per_task: rows of a row task; None lets the dispatcher choose
+    command: the arguments of the command, which are recorded with the experiment
     """
 
     paths: tuple[str, ...]
@@ -72,6 +74,7 @@ class SubmitOptions:
     detach: bool = False
     priority: Priority | None = None
     client_config: ClientConfig = field(default_factory=ClientConfig)
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,8 @@ class _Submitter:
         if self._experiment is None:
             name = self._options.target.experiment or ephemeral_name()
             self._experiment = self._store.experiments.begin(name)
+            target, origin = self._options.target, CommandOrigin(self._options.command, self._items[0].path.parent)
+            record_command(self._store, self._experiment, origin, tags=target.tag, note=target.note)
         return self._experiment
 
     def evaluations(self) -> list[Evaluation]:

@@ -92,11 +92,31 @@ def test_each_worker_process_sets_fixtures_up_once_and_tears_them_down_after_its
 
 def test_submitting_again_runs_only_failed_rows(project: Project) -> None:
     project.write("eval_it.py", EVALUATIONS)
-    project.run("submit", "eval_it.py", "--experiment", "first", "--workers", "2")
+    labels = ("--tag", "base", "--tag", "paper", "--note", "why not")
+    project.run("submit", "eval_it.py", "--experiment", "first", "--workers", "2", *labels)
     before = project.counts()
     project.run("submit", "eval_it.py", "--experiment", "first", "--workers", "1")
     again = project.counts() - before
     assert {what for what in again if what.startswith("row ")} == {"row text 13"}
+
+    (listed,) = project.json("list", "--tag", "paper")["experiments"]
+    assert (listed["tags"], listed["note"]) == (["base", "paper"], "why not")
+    begun = listed["begun_by"]
+    assert begun["command"][-len(labels) - 6 :] == [
+        "submit",
+        "eval_it.py",
+        "--experiment",
+        "first",
+        "--workers",
+        "2",
+        *labels,
+    ]
+    assert begun["versions"].keys() == {"python", "doteval", "openai", "pytest", "celery"}
+    shown = project.json("show", "first")
+    assert [command["command"][6] for command in shown["experiment"]["commands"]] == ["2", "1"]
+    (evaluation,) = shown["evaluations"]
+    assert evaluation["code"].keys() == {"eval_it.py"}
+    assert len(evaluation["dataset"]) == 32
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from doteval.store import ExperimentLabels, ExperimentOverview, Store
 from tests.plugin.conftest import ALONE, Evaluate, Records
 
 COUNTED = """
@@ -22,15 +23,26 @@ FAILING = Path("failed")
 """
 
 
+def listed_experiments() -> list[ExperimentOverview]:
+    with Store.open(".doteval/doteval.db", create=False) as store:
+        return store.experiments.overviews()
+
+
 def rows_of(result: pytest.RunResult) -> list[int]:
     return [int(found) for found in re.findall(r"<(\d+)>", result.stdout.str())]
 
 
 def test_samples_limit_the_rows_and_a_larger_number_goes_on(evaluate: Evaluate, records: Records) -> None:
-    first = evaluate(COUNTED, "--samples", "5")
+    first = evaluate(COUNTED, "--samples", "5", "--tag", "base", "--tag", "paper", "--note", "why not")
     assert rows_of(first) == [0, 1, 2, 3, 4]
     first.stdout.fnmatch_lines(["eval_rows: 1 × RuntimeError: the first time (first in row 3)"])
     assert [record.outcome.status for record in records("eval_rows")] == ["done"] * 3 + ["failed", "done"]
+
+    (listed,) = listed_experiments()
+    assert listed.labels == ExperimentLabels(("base", "paper"), "why not")
+    assert listed.begun_by is not None
+    assert "--samples 5" in listed.begun_by.command_line
+    evaluate(None, "--tag", "two words").stderr.fnmatch_lines(["ERROR: 'two words' cannot be a tag*"])
 
     # The failed row runs again, together with the new ones.
     second = evaluate(None, "--samples", "8")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy
 import pytest
 from sqlalchemy import select
 
@@ -15,7 +17,7 @@ from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.errors import UnstorableValueError
 from doteval.store import ErrorCount, NewResult, Store, WorkerInfo
-from doteval.store.result_rows import encode_result, write_results
+from doteval.store.result_rows import _number, encode_result, write_results
 from doteval.store.tables import ATTEMPT, RESULT, SCORE
 from tests.support.commands import Commands
 from tests.support.store_workload import (
@@ -287,3 +289,32 @@ def test_errors_are_grouped(store: Store) -> None:
         ErrorCount("E", "\x00", ErrorClass.CRASH, 1, 6),
     ]
     assert store.results.errors(evaluation.id, 1) == errors[:1]
+
+
+def test_scores_are_stored_as_numbers_where_they_are_some(store: Store) -> None:
+    class Odd:
+        def __float__(self) -> float:
+            raise RuntimeError("no")
+
+    values = [
+        True,
+        False,
+        3,
+        2.5,
+        "label",
+        None,
+        math.nan,
+        math.inf,
+        numpy.float64(0.25),
+        ("a", "a"),
+        ("a", "b"),
+        10**400,
+    ]
+    evaluation = begin(store, len(values))
+    store.results.write(
+        [NewResult(evaluation.id, row, done(value)) for row, value in zip(rows(len(values)), values, strict=True)], None
+    )
+    with store._database.read() as connection:
+        found = connection.execute(select(SCORE.c.number).order_by(SCORE.c.row_index)).scalars().all()
+    assert found == [1.0, 0.0, 3.0, 2.5, None, None, None, None, 0.25, 1.0, 0.0, None]
+    assert _number(Odd()) is None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from sqlalchemy import text
 
@@ -184,6 +187,36 @@ def test_0010_knows_the_spans_of_evaluations_as_far_as_they_were_stored(store_ur
         # The running one was left by everybody long ago.
         assert store.evaluations.set_status(3, EvaluationStatus.CANCELLED)
         assert store.evaluations.work_time(3).worked == 150.0
+
+
+def test_0012_reads_the_numbers_of_scores(store_url: str, tmp_path: Path) -> None:
+    values: dict[Any, float | None] = {
+        True: 1.0,
+        False: 0.0,
+        12: 12.0,
+        -0.5: -0.5,
+        1e-9: 1e-9,
+        2**64 - 1: float(2**64 - 1),
+        2**70: float(2**70),
+        numpy.float32(0.5): 0.5,
+        Decimal("2.5"): 2.5,
+        ("a", "a"): 1.0,
+        ("a", "b", "c"): None,
+        "true": None,
+        "7": None,
+        None: None,
+        math.nan: None,
+        10**400: None,
+    }
+    database = make_store_of_version("0011", store_url, tmp_path / "versions")
+    with closing(database):
+        key = {"evaluation_id": 1, "sample": 0, "position": 0, "name": "s", "metrics": "[]"}
+        for row, value in enumerate(values):
+            insert(database, "score", row_index=row, value=encode(value), **key)
+        migrations.upgrade(database)
+        with database.read() as connection:
+            found = connection.execute(text("SELECT number FROM score ORDER BY row_index")).scalars().all()
+    assert found == list(values.values())
 
 
 WORKER_ENDS = {

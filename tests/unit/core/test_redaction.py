@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doteval.core.redaction import hide_password
+from doteval.core.redaction import hide_password, hide_secrets
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,27 @@ def test_only_the_password_is_hidden(url: str, shown: str) -> None:
 @given(password=st.text(min_size=1).filter(lambda text: "://" not in text))
 def test_any_password_is_hidden(password: str) -> None:
     assert hide_password(f"redis://ann:{password}@host:1/0") == "redis://ann:***@host:1/0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (
+            "submit eval_x.py --experiment first --max-tokens 500",
+            "submit eval_x.py --experiment first --max-tokens 500",
+        ),
+        ("pytest -k token eval_x.py::eval_y[a=b]", "pytest -k token eval_x.py::eval_y[a=b]"),
+        ("pytest --api-key hunter2 x", "pytest --api-key *** x"),
+        ("pytest --api_key=hunter2 x", "pytest --api_key=*** x"),
+        ("pytest --hf-token hunter2 --verbose", "pytest --hf-token *** --verbose"),
+        ("pytest --password --verbose", "pytest --password --verbose"),
+        ("pytest -o OPENAI_API_KEY=hunter2", "pytest -o OPENAI_API_KEY=***"),
+        ("run sk-proj-abcdefghijklmnop0123 end", "run *** end"),
+        ("run --header=Bearer:ghp_abcdefghijklmnop0123", "run --header=Bearer:***"),
+        ("run --storage=postgresql://a:hunter2@h/x", "run --storage=postgresql://a:***@h/x"),
+        ("run --broker redis://:hunter2@h/0", "run --broker redis://:***@h/0"),
+        ("run task-skipping-everything-else.py", "run task-skipping-everything-else.py"),
+    ],
+)
+def test_a_command_line_is_kept_without_secrets(arguments: str, shown: str) -> None:
+    assert " ".join(hide_secrets(arguments.split())) == shown
