@@ -68,7 +68,7 @@ def _dump_postgres(location: Location, target: Path) -> None:
     password = location.url.password or given.get("password")
     if "sslpassword" in given:
         raise StoreError(
-            f"pg_dump cannot be told the sslpassword of {location.shown} without showing it to every user",
+            f"pg_dump cannot be given the sslpassword of {location.shown} without showing it to every user",
             remedy="Use a key without a passphrase, or run pg_dump yourself.",
         )
     environment = {**os.environ, **({"PGPASSWORD": str(password)} if password else {})}

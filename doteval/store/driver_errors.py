@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from typing import Any
 
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from doteval.errors import StoreError, StoreReadOnlyError
+from doteval.store.connection_errors import role_of, said_and_remedy
 from doteval.store.url import Location
 
 
@@ -42,7 +44,18 @@ _POSTGRES = {
     "58": ("the server has trouble with its files", "See the server's log."),
 }
 
-_READ_ONLY_CODES = ("25006", "42501")
+_READ_ONLY = "25006"
+# The role lacks a right; or it may use none of the schemas, so that there is none to create a table in.
+_NO_RIGHT, _NO_SCHEMA = "42501", "3F000"
+# A query that locks lines needs the right to change them.
+_LOCKING = re.compile(r"\bFOR (?:NO KEY )?(?:UPDATE|SHARE)\b")
+_MAY_READ = "GRANT USAGE ON SCHEMA public TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
+_MAY_WRITE = (
+    "GRANT USAGE ON SCHEMA public TO {role}; "
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}; "
+    "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}"
+)
+_MAY_CREATE = "GRANT USAGE, CREATE ON SCHEMA public TO {role}"
 
 # What is about a value, and not about the connection, the server or its schema: PostgreSQL's classes of data errors,
 # of violated constraints and of values that are too large, and the same of SQLite.
@@ -64,7 +77,9 @@ def store_error(error: Exception, location: Location) -> StoreError:
         )
     name: str = getattr(original, "sqlite_errorname", None) or ""
     code: str = getattr(original, "sqlstate", None) or ""
-    if name.startswith("SQLITE_READONLY") or code in _READ_ONLY_CODES:
+    if code in (_NO_RIGHT, _NO_SCHEMA):
+        return _no_right(str(getattr(error, "statement", None) or ""), code, location)
+    if name.startswith("SQLITE_READONLY") or code == _READ_ONLY:
         return StoreReadOnlyError(
             f"{where} can be read but not written",
             remedy="Make it writable for this user, or choose another one with --storage.",
@@ -73,14 +88,13 @@ def store_error(error: Exception, location: Location) -> StoreError:
     known = known or _POSTGRES.get(code[:2])
     if known is not None:
         reason, remedy = known
+        if name == "SQLITE_CANTOPEN" and location.path is not None and location.path.is_dir():
+            reason, remedy = "it is a directory", "Give a file in it, as in --storage DIRECTORY/results.db."
         return StoreError(f"{where} cannot be used: {reason} ({name or code})", remedy=remedy)
     if location.path is None and not code and _is_about_the_connection(original):
         # The client's message about the connection names hosts and ports, but nothing that was sent.
-        words = str(original).strip().splitlines()
-        return StoreError(
-            f"{where} cannot be reached: {words[0] if words else 'the connection was lost'}",
-            remedy="Check the URL, and that PostgreSQL runs and can be reached from here.",
-        )
+        said, remedy = said_and_remedy(str(original), location)
+        return StoreError(f"{where} cannot be reached: {said}", remedy=remedy)
     said = f"{where} refused a statement: {type(original).__name__} ({name or code or 'no code'})"
     return RefusedError(said) if is_refusal(error) else StoreError(said, remedy="See the log of the database.")
 
@@ -91,6 +105,30 @@ def is_refusal(error: BaseException) -> bool:
     name: str = getattr(original, "sqlite_errorname", None) or ""
     code: str = getattr(original, "sqlstate", None) or ""
     return code[:2] in _VALUE_CLASSES or name.startswith(_VALUE_NAMES) or isinstance(original, _VALUE_TYPES)
+
+
+def _no_right(statement: str, code: str, location: Location) -> StoreError:
+    """The error for a role of PostgreSQL that may not do something, with what to grant it."""
+    role, where = role_of(location), f"the result store {location.shown}"
+    verb = statement.lstrip().partition(" ")[0].upper()
+    if code == _NO_SCHEMA or verb == "CREATE":
+        lacking, grant = "create its tables", _MAY_CREATE
+    elif verb in ("ALTER", "DROP"):
+        return StoreError(
+            f"{where} cannot be upgraded: the role {role} does not own its tables",
+            remedy="Run doteval db upgrade as the role that created them.",
+        )
+    elif verb == "SELECT" and not _LOCKING.search(statement):
+        lacking, grant = "read its tables", _MAY_READ
+    else:
+        return StoreReadOnlyError(
+            f"{where} can be read but not written: the role {role} has no right to",
+            remedy=f"As the owner of the tables, run: {_MAY_WRITE.format(role=role)}",
+        )
+    return StoreError(
+        f"{where} cannot be used: the role {role} may not {lacking}",
+        remedy=f"As the owner of the schema and its tables, run: {grant.format(role=role)}",
+    )
 
 
 def _is_about_the_connection(error: Any) -> bool:

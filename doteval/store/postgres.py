@@ -38,7 +38,13 @@ def postgres_engine(location: Location) -> Engine:
     # A pooler in transaction mode, such as PgBouncer, has no statement that another connection has prepared.
     own["prepare_threshold"] = _prepare_threshold(given.get("prepare_threshold", "none"), location)
     connector = Connector(_answer_seconds(given.get("answer_timeout"), location))
-    engine = create_engine(location.url.difference_update_query(OWN_PARAMETERS), hide_parameters=True, connect_args=own)
+    engine = create_engine(
+        location.url.difference_update_query(OWN_PARAMETERS),
+        hide_parameters=True,
+        # The connection that was used last is used next, so that a server or pooler may close those that are left over.
+        pool_use_lifo=True,
+        connect_args=own,
+    )
     connector.attach(engine)
     return engine
 

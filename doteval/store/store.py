@@ -58,7 +58,8 @@ class Store:
     def open(cls, url: str | None = None, *, create: bool = True) -> Store:
         """Open the store at a URL or path (see `locate`), and bring its schema up to date.
 
-        create: whether to create a missing SQLite file. Commands that only read do not.
+        create: whether to create a missing SQLite file, and the tables of an empty database. Commands that only read
+            do not.
 
         Raises StoreError: it cannot be reached.
         Raises StoreVersionError: this doteval cannot use its schema.
@@ -71,7 +72,7 @@ class Store:
             _check_exists(location)
         database = Database(location)
         try:
-            prepare(database)
+            prepare(database, create=create)
         except BaseException:
             database.close()
             raise

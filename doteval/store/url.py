@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from doteval.core.plugins import did_you_mean
 from doteval.errors import StoreError
 
 DEFAULT_PATH = Path(".doteval/doteval.db")
@@ -18,6 +21,17 @@ DEFAULT_PATH = Path(".doteval/doteval.db")
 OWN_PARAMETERS = ("answer_timeout", "prepare_threshold")
 
 _FORMS = "Give a file (sqlite://results.db) or a PostgreSQL database (postgresql://user@host/name)."
+
+
+# Parameters of libpq that are whole numbers. It checks them when it connects, some of them only over TCP.
+_NUMBERS = (
+    "connect_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +95,11 @@ def locate(url: str | None) -> Location:
     if not separator:
         return _file(Path(url))
     if scheme == "sqlite":
+        if parameter := re.search(r"\?([a-z_]+)=[^?/]*\Z", rest):
+            raise StoreError(
+                f"the URL of the SQLite store has a parameter, and takes none: {parameter[1]}",
+                remedy="Leave out what begins with the question mark.",
+            )
         bare = rest.lstrip("/")
         return _file(Path(bare) if rest == f"/{bare}" and "/" not in bare else Path(rest))
     if scheme in ("postgresql", "postgres", "postgresql+psycopg"):
@@ -88,7 +107,9 @@ def locate(url: str | None) -> Location:
             parsed = _postgres_url(rest)
         except (ArgumentError, ValueError):
             raise StoreError("the PostgreSQL URL of the result store cannot be read", remedy=_FORMS) from None
-        return Location(parsed)
+        location = Location(parsed)
+        _check_parameters(location)
+        return location
     raise StoreError(f"a result store cannot be kept in {scheme!r}", remedy=_FORMS)
 
 
@@ -139,6 +160,28 @@ def _split(address: str) -> tuple[str, str]:
 def _host_and_port(host: str, port: str) -> str:
     shown = f"[{host}]" if ":" in host else host
     return f"{shown}:{port}" if port else shown
+
+
+def _check_parameters(location: Location) -> None:
+    # Imported here, since the import takes time that commands on SQLite need not spend.
+    from psycopg.pq import Conninfo
+
+    known = {*OWN_PARAMETERS, *(each.keyword.decode() for each in Conninfo.get_defaults())}
+    where = f"the URL {location.shown}"
+    for name, value in location.url.query.items():
+        if name not in known:
+            raise StoreError(
+                f"{where} has a parameter that PostgreSQL's client does not know: {name}",
+                remedy=did_you_mean(name, known)
+                if get_close_matches(name, known)
+                else "docs/cli.md lists the parameters that are of use.",
+            )
+        text = value if isinstance(value, str) else ",".join(value)
+        if name in _NUMBERS and not re.fullmatch(r"-?[0-9]{1,9}", text):
+            raise StoreError(
+                f"{name} in {where} is no whole number: {text!r}",
+                remedy="It is in milliseconds." if name == "tcp_user_timeout" else f"Write for example {name}=10.",
+            )
 
 
 def _file(path: Path) -> Location:

@@ -6,12 +6,13 @@ import contextlib
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 import pytest
 from sqlalchemy import make_url
 
@@ -26,17 +27,29 @@ listen_addr = 127.0.0.1
 listen_port = {listen}
 unix_socket_dir =
 auth_type = any
+auth_file = {directory}/users
 pool_mode = transaction
 default_pool_size = 4
 max_client_conn = 200
 logfile = {directory}/log
 pidfile = {directory}/pid
+{settings}
 """
 
 
 @pytest.fixture
 def pgbouncer_url(postgres_url: str) -> Iterator[str]:
     """The URL of an empty database by way of PgBouncer."""
+    with pgbouncer(postgres_url) as url:
+        yield url
+
+
+@contextmanager
+def pgbouncer(postgres_url: str, *settings: str, users: str = "") -> Iterator[str]:
+    """A PgBouncer with these lines in its configuration, the last of which count, and with this file of users.
+
+    Yields the URL of the database by way of it.
+    """
     binary = shutil.which("pgbouncer")
     if binary is None:
         if os.environ.get("CI") == "true":
@@ -49,9 +62,15 @@ def pgbouncer_url(postgres_url: str) -> Iterator[str]:
     config = directory / "pgbouncer.ini"
     config.write_text(
         _CONFIG.format(
-            host=host, port=server.port or 5432, user=server.username or "postgres", listen=port, directory=directory
+            host=host,
+            port=server.port or 5432,
+            user=server.username or "postgres",
+            listen=port,
+            directory=directory,
+            settings="\n".join(settings),
         )
     )
+    (directory / "users").write_text(users)
     command = [binary, str(config)]
     if os.geteuid() == 0:
         # PgBouncer refuses to run as root. The server's socket belongs to its user.
@@ -60,17 +79,16 @@ def pgbouncer_url(postgres_url: str) -> Iterator[str]:
         shutil.chown(directory, owner)
         command = ["runuser", "-u", owner, "--", *command]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    url = f"postgresql://{server.username or 'postgres'}@127.0.0.1:{port}/{server.database}"
     try:
-        wait_until(lambda: _answers(url), what="PgBouncer")
-        yield url
+        wait_until(lambda: _listens(port), what="PgBouncer")
+        yield f"postgresql://{server.username or 'postgres'}@127.0.0.1:{port}/{server.database}"
     finally:
         process.terminate()
         process.wait()
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _answers(url: str) -> bool:
-    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url):
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False

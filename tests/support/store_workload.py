@@ -16,7 +16,8 @@ from sqlalchemy import func, select
 
 from doteval.core.experiments import Counts, Evaluation, EvaluationSpec
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus, Score, Usage
-from doteval.store import NewResult, Store
+from doteval.core.states import WorkerEnd, WorkerPhase
+from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo
 from doteval.store.tables import RESULT
 from tests.support.commands import Commands
 
@@ -124,6 +125,33 @@ def write_everything(url: str, uid: str, count: int, group: int, fails: bool) ->
         outcome = failed() if fails else done(usage=(Usage("m", requests=1),))
         new = results(evaluation, rows(count), outcome)
         return sum(store.results.write(new[at : at + group], None) for at in range(0, count, group))
+
+
+def work_as_clients(url: str, uid: str, clients: int, first: int, share: int) -> int:
+    """Do what so many worker processes do to a store, each with a store of its own; returns the results stored.
+
+    first: the number of the first one
+    share: rows of each
+    """
+
+    def work(number: int) -> int:
+        heard: list[BaseException | None] = []
+        with Store.open(url) as store:
+            info = WorkerInfo(service=f"service {number}", hostname="host", pid=number, queues=("q",), concurrency=1)
+            worker = store.workers.begin(info)
+            evaluation = store.evaluations.by_uid(uid)
+            begins, ends = number * share, (number + 1) * share - 1
+            store.workers.beat(worker, state=WorkerPhase.READY, holding=[HeldRange(uid, begins, ends)])
+            with contextlib.closing(GroupWriter(store, worker, group=2)) as writer:
+                pending = store.rows.pending(evaluation.id, begins, ends)
+                for result in results(evaluation, pending, done(usage=(Usage("m", requests=1),))):
+                    writer.put(result, heard.append)
+                    store.evaluations.running()
+            store.workers.end(worker, WorkerEnd.LEFT, reason="left")
+        return heard.count(None)
+
+    with ThreadPoolExecutor(clients) as pool:
+        return sum(pool.map(work, range(first, first + clients)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import Column, Connection, MetaData, String, Table, exists, inspect, select, text
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
-from doteval.errors import StoreError, StoreVersionError
+from doteval.errors import NotFoundError, StoreError, StoreVersionError
 from doteval.store.engine import SQLITE_WAIT_SECONDS, Database
 from doteval.store.tables import ALL, EXPERIMENT
 
@@ -24,6 +24,9 @@ VERSION_TABLE = "doteval_version"
 
 # Every schema version in order; the last one is what this doteval uses.
 VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
+
+# The oldest one that psycopg supports.
+_OLDEST_POSTGRES = (10,)
 
 _HERE = Path(__file__).parent
 
@@ -43,17 +46,27 @@ class Schema:
         return self.versions[-1]
 
 
-def prepare(database: Database, schema: Schema | None = None) -> None:
+def prepare(database: Database, schema: Schema | None = None, *, create: bool = True) -> None:
     """Create the schema of a new database, or upgrade an older SQLite file.
 
+    create: whether to create a schema where there is none.
+
+    Raises NotFoundError: there is none, and `create` is False.
     Raises StoreVersionError: the database is newer, or it is an older PostgreSQL database.
     Raises StoreError: tables of another application have the same names, or the database cannot be reached.
     """
     schema = schema or Schema()
     with database.read() as connection:
+        _check_server(database)
         version = _version(connection)
     if version == schema.newest:
         return
+    if version is None and not create:
+        raise NotFoundError(
+            f"there are no tables of doteval in {database.location.shown}",
+            remedy="Give the store of your experiment with --storage, or run an evaluation first. If there are tables, "
+            "the user in the URL may not see them.",
+        )
     _check_known(database, schema, version)
     if version is not None and not database.is_sqlite:
         raise StoreVersionError(
@@ -104,6 +117,17 @@ def _version(connection: Connection) -> str | None:
         return None
     found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one_or_none()  # noqa: S608
     return None if found is None else str(found)
+
+
+def _check_server(database: Database) -> None:
+    """Raises StoreError: the server is older than psycopg supports. The database must have been connected to."""
+    version = database.engine.dialect.server_version_info
+    if not database.is_sqlite and version is not None and tuple(version) < _OLDEST_POSTGRES:
+        raise StoreError(
+            f"the result store {database.location.shown} is on PostgreSQL {'.'.join(map(str, version))}, and doteval "
+            f"needs {_OLDEST_POSTGRES[0]} or newer",
+            remedy="Upgrade the server, or use another one.",
+        )
 
 
 def _check_known(database: Database, schema: Schema, version: str | None) -> None:

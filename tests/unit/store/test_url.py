@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,34 @@ def test_urls_that_name_no_store(url: str) -> None:
     with pytest.raises(StoreError) as raised:
         locate(url)
     assert raised.value.remedy
+
+
+HOST = "postgresql://me:hunter2@host/name"
+
+
+@pytest.mark.parametrize(
+    ("url", "said", "remedy"),
+    [
+        (f"{HOST}?foo=1", r"does not know: foo\n", "docs/cli.md"),
+        (f"{HOST}?sslmod=require", r"does not know: sslmod\n", "Did you mean .*'sslmode'"),
+        # psycopg would take it and end no transaction.
+        (f"{HOST}?autocommit=1", r"does not know: autocommit\n", "docs/cli.md"),
+        (f"{HOST}?connect_timeout=2.5", r"connect_timeout in .* is no whole number: '2.5'", "connect_timeout=10"),
+        (f"{HOST}?tcp_user_timeout=20s", r"tcp_user_timeout in .* is no whole number: '20s'", "milliseconds"),
+        ("sqlite:///results.db?mode=ro", r"takes none: mode\n", "Leave out"),
+        ("sqlite://a/b.db?timeout=5&cache=shared", r"takes none: timeout\n", "Leave out"),
+    ],
+)
+def test_parameters_that_are_refused(url: str, said: str, remedy: str) -> None:
+    with pytest.raises(StoreError, match=said) as raised:
+        locate(url)
+    assert raised.value.remedy is not None
+    assert re.search(remedy, raised.value.remedy)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "query", ["prepare_threshold=none", "prepare_threshold=0", "connect_timeout=5&sslmode=require"]
+)
+def test_parameters_that_are_taken(query: str) -> None:
+    assert locate(f"{HOST}?{query}").raw == f"{HOST}?{query}"
