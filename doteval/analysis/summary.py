@@ -12,6 +12,8 @@ from doteval.core.wording import counted
 from doteval.errors import DotEvalError
 from doteval.metrics import Calculation, Interval, NamedMetric, mean, resolve
 from doteval.metrics.intervals import as_number, resampled_interval
+from doteval.metrics.reducers import Reducer
+from doteval.metrics.reducers import reducer as reducer_named
 
 ErrorsAs = Literal["false", "excluded"]
 
@@ -137,7 +139,12 @@ class Summary:
 
 
 def summarize(
-    columns: Sequence[ScoreColumn], counts: Counts, *, errors_as: ErrorsAs = "false", files: Collection[str] = ()
+    columns: Sequence[ScoreColumn],
+    counts: Counts,
+    *,
+    errors_as: ErrorsAs = "false",
+    files: Collection[str] = (),
+    reducer: str | None = None,
 ) -> Summary:
     """Compute every metric of every score, with its 95% interval where one is defined.
 
@@ -153,11 +160,24 @@ def summarize(
     A metric that is not installed, or that raises, does not raise here: its `note` says what happened.
 
     files: the paths of the files that the evaluation consists of, to tell metrics of one name apart.
+    reducer: the name of what reduces the samples of a row to one score, see `doteval.metrics.reducers`. `n` is then the
+        number of rows, and `failed` and `left_out` count samples. Metrics over samples, such as `pass_at_k`, get all.
     """
-    return Summary(counts, tuple(_score(column, counts, errors_as, files) for column in columns), errors_as)
+    of_row = None if reducer is None else _Reduction(reducer, reducer_named(reducer))
+    return Summary(counts, tuple(_score(column, counts, errors_as, files, of_row) for column in columns), errors_as)
 
 
-def _score(column: ScoreColumn, counts: Counts, errors_as: ErrorsAs, files: Collection[str]) -> ScoreSummary:
+@dataclass(frozen=True, slots=True)
+class _Reduction:
+    """What the samples of a row are reduced with, and its name."""
+
+    name: str
+    function: Reducer
+
+
+def _score(
+    column: ScoreColumn, counts: Counts, errors_as: ErrorsAs, files: Collection[str], of_row: _Reduction | None
+) -> ScoreSummary:
     done = _Scores(_plain(column.values), column.rows)
     every = done.with_failed(counts.failed, column.failed_rows) if counts.failed and errors_as == "false" else done
     lacking = max(0, counts.done - len(done.values))
@@ -167,7 +187,7 @@ def _score(column: ScoreColumn, counts: Counts, errors_as: ErrorsAs, files: Coll
     )
     metrics = []
     for name in column.metrics:
-        found = _metric(name, done, every, remarks, files)
+        found = _metric(name, done, every, remarks, files, of_row)
         left_out = lacking + counts.failed - found.failed
         metrics.append(replace(found, left_out=left_out))
     return ScoreSummary(column.name, tuple(metrics), len(every.values) - len(done.values))
@@ -210,22 +230,41 @@ class _Scores:
                 self._by_row = list(grouped.values())
         return self._by_row
 
+    def reduced(self, function: Reducer) -> _Scores:
+        """One score a row."""
+        return _Scores([function(samples) for samples in self.by_row], None)
+
     @property
     def repeated(self) -> bool:
         return self.rows is not None and len(self.by_row) < len(self.values)
 
 
-def _metric(name: str, done: _Scores, every: _Scores, remarks: _Remarks, files: Collection[str]) -> MetricValue:
+def _metric(
+    name: str,
+    done: _Scores,
+    every: _Scores,
+    remarks: _Remarks,
+    files: Collection[str],
+    of_row: _Reduction | None,
+) -> MetricValue:
     try:
         metric = resolve(name, files)
     except DotEvalError as error:
         return MetricValue(name, None, len(every.values), note=error.message, known=False)
     all_failed = len(every.values) - len(done.values)
     given = every if metric.calculation.failed_as_false else done
-    n = len(given.values)
-    failed = n - len(done.values)
+    failed = len(given.values) - len(done.values)
     notes = [remarks.not_finite]
     value = interval = without_failed = None
+    if of_row is not None and not metric.calculation.per_row:
+        try:
+            given, done = given.reduced(of_row.function), done.reduced(of_row.function)
+        except Exception as error:  # noqa: BLE001 - scores are values of users; the note says why there is no figure
+            notes.append(f"{of_row.name} of the samples: {error}")
+            given, done = _Scores([], None), _Scores([], None)
+        else:
+            notes.append(f"{of_row.name} of the samples of each row")
+    n = len(given.values)
     if n == 0:
         notes.append("no scores")
     else:

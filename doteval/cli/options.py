@@ -15,6 +15,7 @@ from doteval.core.options import (
     FlagValue,
     Option,
     OptionValue,
+    ReducerValue,
     RunCommand,
     TextsValue,
     options_of,
@@ -107,7 +108,22 @@ def _click_type(value: OptionValue) -> click.ParamType[Any]:
         return click.IntRange(min=value.least)
     if isinstance(value, AmountValue):
         return click.FloatRange(min=0, min_open=not value.zero)
-    return click.STRING
+    return ReducerParam() if isinstance(value, ReducerValue) else click.STRING
+
+
+class ReducerParam(click.ParamType[str]):
+    """The name of a reducer."""
+
+    name = "reducer"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from doteval.core.reducer_names import ReducerName
+        from doteval.errors import UsageError
+
+        try:
+            return str(ReducerName.parse(value))
+        except UsageError as error:
+            self.fail(f"{error.message}. {error.remedy}", param, ctx)
 
 
 # The options that limit what an experiment may spend in all.

@@ -210,9 +210,13 @@ def _read_figures(store: Store, evaluation: Evaluation, errors_as: ErrorsAs) -> 
         from doteval.analysis.summary import summarize
 
         columns = store.results.score_columns(evaluation.id)
-        counts, files = evaluation.counts, evaluation.spec.fingerprint
-        as_false = summarize(columns, counts, files=files)
-        wanted = as_false if errors_as == "false" else summarize(columns, counts, errors_as=errors_as, files=files)
+        counts, files, reducer = evaluation.counts, evaluation.spec.fingerprint, evaluation.config.reducer
+        as_false = summarize(columns, counts, files=files, reducer=reducer)
+        wanted = (
+            as_false
+            if errors_as == "false"
+            else summarize(columns, counts, errors_as=errors_as, files=files, reducer=reducer)
+        )
     taken = store.evaluations.work_time(evaluation.id)
     return Figures(wanted, as_false, store.attempts.classes(evaluation.id), taken)
 

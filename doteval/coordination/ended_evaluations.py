@@ -21,12 +21,12 @@ def summary_of(store: Store, evaluation: Evaluation) -> Summary:
 def compute_summary(store: Store, evaluation: Evaluation) -> Summary:
     """`summary_of`, computed anew in any case."""
     columns = store.results.score_columns(evaluation.id)
-    files = evaluation.spec.fingerprint
-    as_false = summarize(columns, evaluation.counts, files=files)
+    files, reducer = evaluation.spec.fingerprint, evaluation.config.reducer
+    as_false = summarize(columns, evaluation.counts, files=files, reducer=reducer)
     if evaluation.status is EvaluationStatus.RUNNING or as_false.unknown_metrics:
         return as_false
     excluded = (
-        summarize(columns, evaluation.counts, errors_as="excluded", files=files)
+        summarize(columns, evaluation.counts, errors_as="excluded", files=files, reducer=reducer)
         if evaluation.counts.failed
         else replace(as_false, errors_as="excluded")
     )

@@ -48,6 +48,11 @@ class AmountValue:
 
 
 @dataclass(frozen=True, slots=True)
+class ReducerValue:
+    """The name of a reducer, as `doteval.core.reducer_names` knows it."""
+
+
+@dataclass(frozen=True, slots=True)
 class FlagValue:
     """True if the flag is given."""
 
@@ -61,7 +66,7 @@ class FlagChoice:
     help: str
 
 
-OptionValue = TextValue | TextsValue | CountValue | AmountValue | FlagValue | tuple[FlagChoice, ...]
+OptionValue = TextValue | TextsValue | CountValue | AmountValue | ReducerValue | FlagValue | tuple[FlagChoice, ...]
 
 
 @dataclass(frozen=True, slots=True)

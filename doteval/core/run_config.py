@@ -14,12 +14,14 @@ from doteval.core.options import (
     CountValue,
     FlagChoice,
     FlagValue,
+    ReducerValue,
     RunCommand,
     TextsValue,
     TextValue,
     given_values,
     option,
 )
+from doteval.core.reducer_names import REDUCERS
 from doteval.errors import StoreVersionError
 
 # The version of the stored form; a change that older releases cannot read raises it.
@@ -125,6 +127,13 @@ class RunConfig:
     )
     cache: CacheChoice | None = option(  # noqa: RUF009 - it returns a dataclass field
         None, _CACHE_FLAGS, shown_default="clients made with cache=True"
+    )
+    reducer: str | None = option(
+        None,
+        ReducerValue(),
+        f"Reduce the samples of a row to one score, before metrics: {REDUCERS}",
+        metavar="NAME",
+        shown_default="every sample counts",
     )
     submitted: bool = False
     root: str | None = None

@@ -18,13 +18,15 @@ from doteval.core.options import (
     FlagValue,
     Option,
     OptionValue,
+    ReducerValue,
     RunCommand,
     TextsValue,
     TextValue,
     options_of,
 )
+from doteval.core.reducer_names import ReducerName
 from doteval.core.run_config import RunConfig, RunTarget
-from doteval.errors import DotEvalError
+from doteval.errors import DotEvalError, UsageError
 
 if TYPE_CHECKING:
     from doteval.analysis.thresholds import Threshold
@@ -162,8 +164,17 @@ def _parser(flag: str, value: OptionValue) -> Callable[[str], Any]:
         return _count(flag, value.least)
     if isinstance(value, AmountValue):
         return _amount(flag, value)
+    if isinstance(value, ReducerValue):
+        return _reducer
     assert isinstance(value, TextValue)
     return str
+
+
+def _reducer(text: str) -> str:
+    try:
+        return str(ReducerName.parse(text))
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _count(option: str, least: int) -> Callable[[str], int]:

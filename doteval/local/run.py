@@ -13,6 +13,7 @@ from typing import Any, overload
 
 from doteval.coordination.provenance import CommandOrigin, record_command
 from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, ephemeral_name
+from doteval.core.reducer_names import ReducerName
 from doteval.core.results import Record
 from doteval.core.run_config import RunConfig, RunTarget
 from doteval.core.wording import plain
@@ -41,6 +42,7 @@ def run(
     *,
     concurrency: int | None = None,
     epochs: int = 1,
+    reducer: str | None = None,
     retries: int = RunConfig().max_retries,
     row_timeout: float | None = None,
     allow_changed: bool = False,
@@ -59,6 +61,7 @@ def run(
     storage: where results are kept (default ``.doteval/doteval.db``)
     concurrency: rows in flight
     epochs: how often every row runs
+    reducer: what reduces the samples of a row to one score: ``mean``, ``mode``, ... (`doteval.metrics.reducers`)
     retries: further attempts after connection errors
     row_timeout: seconds that a row may take
     allow_changed: go on although the function or the dataset has changed
@@ -67,7 +70,7 @@ def run(
     already, async functions run on a loop of their own in a thread. Clients that are bound to the notebook's loop (used
     in an ``await`` before) must be made anew for them.
 
-    Raises UsageError: when the function is no evaluation, or `fixtures` are not its parameters
+    Raises UsageError: when the function is no evaluation, `fixtures` are not its parameters, or no reducer has the name
     Raises DatasetError or UnstorableValueError: when the dataset cannot be read or stored
     Raises ChangedError: when the function or the dataset has changed since the experiment began
     Raises StoreError: when the store cannot be used
@@ -82,7 +85,12 @@ def run(
         epochs=_positive("epochs", epochs) or 1,
         allow_changed=allow_changed,
     )
-    config = RunConfig(max_retries=retries, row_timeout=row_timeout, batch_size=evaluation.spec.batch_size)
+    config = RunConfig(
+        max_retries=retries,
+        row_timeout=row_timeout,
+        batch_size=evaluation.spec.batch_size,
+        reducer=None if reducer is None else str(ReducerName.parse(reducer)),
+    )
     options = LocalOptions(target, config, concurrency=settings.concurrency)
     session = StoreSession(target.storage, name, service="run")
     record_command(session.store, session.experiment, CommandOrigin(sys.argv, _folder(eval_fn)))

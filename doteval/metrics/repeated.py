@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from doteval.core.wording import counted
 from doteval.metrics.base import Calculation
-from doteval.metrics.intervals import Interval, as_number, mean_interval
+from doteval.metrics.intervals import Interval, mean_interval
+from doteval.metrics.reducers import reducer
 from doteval.metrics.registry import metric
 
 
@@ -15,9 +15,7 @@ from doteval.metrics.registry import metric
 def pass_at_k(k: int) -> Calculation:
     """The probability that at least one of `k` samples of a row is right, averaged over the rows.
 
-    This is the unbiased estimator of Chen et al., Evaluating Large Language Models Trained on Code, 2021
-    (arXiv:2107.03374), section 2.1: with n samples of which c are right, 1 - C(n-c, k) / C(n, k), computed as
-    the product of 1 - k / i for i from n-c+1 to n. The metric takes one sequence of scores for each row.
+    `doteval.metrics.reducers.pass_at_k` has the formula. The metric takes one sequence of scores for each row.
 
     >>> pass_at_k(1)([[True, False], [False, False]])
     0.25
@@ -27,8 +25,10 @@ def pass_at_k(k: int) -> Calculation:
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
 
+    reduce = reducer(f"pass_at_{k}")
+
     def estimates(rows: Sequence[Sequence[Any]]) -> list[float]:
-        return [_pass_at_k(len(row), sum(as_number(score) == 1.0 for score in row), k) for row in rows]
+        return [reduce(row) for row in rows]
 
     def value(rows: Sequence[Sequence[Any]]) -> float:
         values = estimates(rows)
@@ -40,16 +40,3 @@ def pass_at_k(k: int) -> Calculation:
         return mean_interval(estimates(rows))
 
     return Calculation(value, interval=interval, per_row=True)
-
-
-def _pass_at_k(n: int, right: int, k: int) -> float:
-    if n < k:
-        raise ValueError(
-            f"pass@{k} needs {counted(k, 'sample')} of each row, but a row has {n}: use --epochs {k} or more"
-        )
-    if n - right < k:
-        return 1.0
-    product = 1.0
-    for i in range(n - right + 1, n + 1):
-        product *= 1.0 - k / i
-    return 1.0 - product

@@ -123,7 +123,13 @@ class Store:
         if stored is not None:
             return stored
         columns = self.results.score_columns(evaluation.id)
-        return summarize(columns, evaluation.counts, errors_as=errors_as, files=evaluation.spec.fingerprint)
+        return summarize(
+            columns,
+            evaluation.counts,
+            errors_as=errors_as,
+            files=evaluation.spec.fingerprint,
+            reducer=evaluation.config.reducer,
+        )
 
     def clock_offset(self) -> float:
         """Seconds by which the database's clock is ahead of this machine's, as exact as one query allows."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -154,6 +157,9 @@ def test_a_notebook(tmp_path: Path) -> None:
     cells = [
         """
 import asyncio
+import json
+import subprocess
+import sys
 from doteval import foreach, run
 from doteval.evaluators import exact_match
 
@@ -186,3 +192,27 @@ def eval_sync(text):
     assert "exact_match.accuracy 1, 2 rows, 0 errors" in shown(3)
     # All rows were done, so the model, which cannot be called, was not called.
     assert shown(4) == "2"
+
+
+def test_the_samples_of_a_row_become_one_score() -> None:
+    answers = iter([True, False, True, False, False, True])
+
+    @foreach("i", [0, 1])
+    def eval_votes(i: int) -> Score:
+        return Score("right", next(answers), ["accuracy"])
+
+    voted = run(eval_votes, experiment="votes", epochs=3, reducer="mode")
+    assert [voted.summary()["right"]["accuracy"], len(voted)] == [0.5, 6]
+    with pytest.raises(UsageError, match="no reducer 'vote'"):
+        run(eval_votes, reducer="vote")
+    shown = subprocess.run(
+        [sys.executable, "-m", "doteval", "recompute", "votes", "--reducer", "max"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "right accuracy: max of the samples of each row" in shown.stdout
+    document = subprocess.run(
+        [sys.executable, "-m", "doteval", "show", "votes", "--json"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(document.stdout)["evaluations"][0]["scores"][0]["metrics"][0]["value"] == 1.0

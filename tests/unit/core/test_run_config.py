@@ -49,7 +49,7 @@ def test_options_that_both_commands_have() -> None:
     both = [option.name for option in OPTIONS if option.commands == set(RunCommand)]
     assert both == [
         *("experiment", "samples", "storage", "epochs", "allow_changed"),
-        *("max_retries", "retry_delay", "row_timeout", "max_requests", "max_tokens", "max_cost", "cache"),
+        *("max_retries", "retry_delay", "row_timeout", "max_requests", "max_tokens", "max_cost", "cache", "reducer"),
     ]
 
 
