@@ -14,6 +14,7 @@ FULL = RunConfig(
     max_tokens=2,
     max_cost=0.25,
     cache=CacheChoice(CacheMode.REFRESH, 12.5),
+    reducer="mode",
     submitted=True,
     root="/evals",
     queue="gpu",

@@ -48,7 +48,7 @@ def test_every_option_is_on_the_command_lines_it_is_declared_for(
 def test_options_that_both_commands_have() -> None:
     both = [option.name for option in OPTIONS if option.commands == set(RunCommand)]
     assert both == [
-        *("experiment", "samples", "storage", "epochs", "allow_changed"),
+        *("experiment", "samples", "storage", "epochs", "allow_changed", "tag", "note"),
         *("max_retries", "retry_delay", "row_timeout", "max_requests", "max_tokens", "max_cost", "cache", "reducer"),
     ]
 
