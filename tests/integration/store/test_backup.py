@@ -170,7 +170,7 @@ def test_a_store_with_a_password_is_copied_and_no_command_line_shows_it(
             Store.back_up(url("wrong"), tmp_path / "other")
 
 
-def test_a_passphrase_that_pg_dump_cannot_be_told_is_refused(tmp_path: Path, postgres_programs: Path) -> None:
+def test_a_passphrase_that_pg_dump_cannot_get_is_refused(tmp_path: Path, postgres_programs: Path) -> None:
     with pytest.raises(StoreError, match="sslpassword") as refused:
         Store.back_up("postgresql://a:b@127.0.0.1:1/x?sslpassword=hush-hush", tmp_path / "copy")
     assert "hush-hush" not in str(refused.value)

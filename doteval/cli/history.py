@@ -1,0 +1,192 @@
+"""`doteval history`: the course of a score over experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from doteval.cli.options import existing_store, json_option, storage_option
+from doteval.core.tables import Table
+from doteval.core.times import parse_since
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from doteval.analysis.history import HistoryPoint, HistoryStep
+    from doteval.store import ExperimentOverview, Store
+
+
+@click.command("history")
+@click.argument("score", metavar="SCORE[.METRIC]")
+@click.option("--evaluation", metavar="TEXT", help="Only evaluations whose file::name contains this.")
+@click.option("--name", metavar="TEXT", help="Only experiments whose name contains this, ignoring case.")
+@click.option("--tag", multiple=True, metavar="TAG", help="Only those with this tag; may be given several times.")
+@click.option("--since", metavar="AGE|DATE", help="Only those begun since then, as in 7d, 12h or 2026-11-01.")
+@click.option("--branch", metavar="NAME", help="Only those begun from this branch of git.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    metavar="N",
+    help="The newest N experiments that match.",
+)
+@storage_option
+@json_option
+def command(
+    score: str,
+    evaluation: str | None,
+    name: str | None,
+    tag: tuple[str, ...],
+    since: str | None,
+    branch: str | None,
+    limit: int,
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Show how the metrics of SCORE went from experiment to experiment, and where they changed.
+
+    Each value is compared with the newest one before it on the same rows. A change is marked if it is more than chance
+    explains. The values are those stored when the evaluations ended.
+
+    \b
+    doteval history exact_match.accuracy --branch main
+    doteval history exact_match --evaluation eval_chat --since 30d
+    """
+    from doteval.analysis.history import series_of
+    from doteval.cli import documents, terminal
+    from doteval.errors import NotFoundError
+    from doteval.store import ExperimentFilter
+
+    wanted = ExperimentFilter(tag, None if since is None else parse_since(since), None, branch, None)
+    with existing_store(storage) as store:
+        found = [each for each in store.experiments.overviews(name) if wanted.matches(each)][:limit]
+        points = list(_points(store, found, evaluation))
+        chosen = [each for each in points if score in (each.score, f"{each.score}.{each.metric.name}")]
+        if not chosen:
+            known = dict.fromkeys(f"{each.score}.{each.metric.name}" for each in points)
+            raise NotFoundError(
+                f"no evaluation that has ended has the score {score!r}, among {len(found)} experiments",
+                remedy=f"There are {', '.join(known)}." if known else "Look at the experiments with: doteval list",
+            )
+        series = series_of(chosen)
+        if as_json:
+            documents.write(
+                {"storage": store.url, "series": [_document(name, steps) for name, steps in series.items()]}
+            )
+            return
+        console = terminal.console()
+        for (evaluation_name, score_name, metric), steps in series.items():
+            _print(console, f"{evaluation_name}  {score_name}.{metric}", steps)
+
+
+def _points(store: Store, experiments: Sequence[ExperimentOverview], contains: str | None) -> Iterator[HistoryPoint]:
+    from doteval.analysis.history import HistoryPoint
+
+    for overview in experiments:
+        git = None if overview.begun_by is None else overview.begun_by.git
+        for each in store.evaluations.of(overview.experiment):
+            if contains is not None and contains not in each.spec.nodeid:
+                continue
+            summary = store.summaries.read(each)
+            for score in summary or ():
+                for metric in score.metrics:
+                    yield HistoryPoint(
+                        overview.experiment.name,
+                        each.spec.nodeid,
+                        score.name,
+                        metric,
+                        each.created_at,
+                        each.status,
+                        each.rows_hash,
+                        each.spec.fingerprint,
+                        None if git is None else git.short,
+                        None if git is None else git.branch,
+                        overview.labels.tags,
+                    )
+
+
+def _print(console: Console, title: str, steps: Sequence[HistoryStep]) -> None:
+    from rich.text import Text
+
+    from doteval.analysis.history import sparkline
+    from doteval.cli import terminal
+
+    console.print(
+        Text.assemble((title, "bold"), "  ", sparkline([step.point.metric.value for step in steps])), soft_wrap=True
+    )
+    with_git = any(step.point.commit for step in steps)
+    table = Table(
+        *("started", "experiment", *(["commit"] if with_git else [])),
+        *("value", "95% interval", "n", "change", "notes"),
+        left=2 + with_git,
+    )
+    for step in steps:
+        point, metric = step.point, step.point.metric
+        table.add_row(
+            f"{point.started_at.astimezone():%Y-%m-%d %H:%M}",
+            point.experiment,
+            *([point.commit or "-"] if with_git else []),
+            terminal.figure(metric.value),
+            terminal.interval(metric.interval),
+            terminal.count(metric.n),
+            _change(step),
+            ", ".join([*point.tags, *step.notes]),
+        )
+    terminal.print_table(console, table)
+    for step in steps:
+        if step.is_seen:
+            console.print(_sentence(step), style="bold red" if (step.difference or 0) < 0 else "bold green")
+    console.print()
+
+
+def _change(step: HistoryStep) -> str:
+    if step.difference is None:
+        return "-"
+    return f"{step.difference:+.3f}{' !' if step.is_seen else ''}"
+
+
+def _sentence(step: HistoryStep) -> str:
+    from doteval.cli import terminal
+
+    assert step.change is not None
+    ends = sorted((abs(step.change.low), abs(step.change.high)))
+    what = "fell" if step.change.difference < 0 else "rose"
+    where = f" (commit {step.point.commit})" if step.point.commit else ""
+    return (
+        f"{step.point.metric.name} {what} by {terminal.figure(abs(step.change.difference))} "
+        f"({terminal.figure(ends[0])} to {terminal.figure(ends[1])}) from {step.compared_with} to "
+        f"{step.point.experiment}{where}"
+    )
+
+
+def _document(name: tuple[str, str, str], steps: Sequence[HistoryStep]) -> dict[str, Any]:
+    from doteval.cli import documents
+
+    evaluation, score, metric = name
+    return {
+        "evaluation": evaluation,
+        "score": score,
+        "metric": metric,
+        "points": [
+            {
+                "experiment": step.point.experiment,
+                "started_at": documents.moment(step.point.started_at),
+                "status": step.point.status,
+                "commit": step.point.commit,
+                "branch": step.point.branch,
+                "tags": list(step.point.tags),
+                "value": step.point.metric.value,
+                "interval": None if step.point.metric.interval is None else list(step.point.metric.interval),
+                "n": step.point.metric.n,
+                "compared_with": step.compared_with,
+                "difference": step.difference,
+                "difference_interval": None if step.change is None else [step.change.low, step.change.high],
+                "changed": step.is_seen,
+                "notes": list(step.notes),
+            }
+            for step in steps
+        ],
+    }
