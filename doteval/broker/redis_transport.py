@@ -6,6 +6,8 @@
 - A full Redis refuses commands. kombu takes that for an error of the worker and ends it; here it counts as a lost
   connection, and is retried. If Redis refuses an acknowledgement, it still has the message and delivers it again when
   its lease ends. kombu would go on counting it as held, and fetch no other message once it holds as many as it may.
+- Connections may go silent. Here all of them can be made anew at once (`renewable_connections`), and `note_answers`
+  says when a consumer was answered, which is every second.
 - At shutdown a BRPOP may be pending, whose answer may be a message. kombu waits up to a second for it; here CLIENT
   UNBLOCK ends it without losing a message.
 """
@@ -22,9 +24,18 @@ from kombu.connection import Connection
 from kombu.transport.redis import Channel, QoS, SentinelChannel, SentinelTransport, Transport
 from kombu.transport.virtual import QoS as HeldMessages
 
+from doteval.broker.renewable_connections import renewable
+
 
 class ResilientQoS(QoS):
     """kombu's record of unacknowledged messages, which forgets one also if its acknowledgement fails."""
+
+    # Called when Redis has answered a consumer. kombu looks for expired leases every second.
+    on_answer: Callable[[], None] = staticmethod(lambda: None)
+
+    def restore_visible(self, *args: Any, **options: Any) -> None:
+        super().restore_visible(*args, **options)  # type: ignore[no-untyped-call] # kombu has no types
+        self.on_answer()
 
     def ack(self, delivery_tag: str) -> None:
         try:
@@ -70,7 +81,8 @@ class ResilientChannel(Channel):
             # A task acknowledges a message whose connection was lost while it ran. kombu would raise AttributeError,
             # which ends the worker process; a connection error is logged.
             raise redis.exceptions.ConnectionError("the connection that the message came by is closed")
-        return super()._connparams(*args, **kwargs)  # type: ignore[no-untyped-call] # kombu has no types
+        parameters = super()._connparams(*args, **kwargs)  # type: ignore[no-untyped-call] # kombu has no types
+        return {**parameters, "connection_class": renewable(parameters["connection_class"])}
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         if asynchronous:
@@ -117,3 +129,8 @@ class ResilientAMQP(AMQP):  # type: ignore[misc] # Celery has no types
 def fetch_while(wanted: Callable[[], bool]) -> None:
     """Have this process fetch a message only while `wanted` returns true. Celery's loop calls it at each turn."""
     ResilientChannel.wants_more = staticmethod(wanted)
+
+
+def note_answers(heard: Callable[[], None]) -> None:
+    """Call `heard`, about every second, when the broker has answered the consumer of this process."""
+    ResilientQoS.on_answer = staticmethod(heard)

@@ -308,6 +308,7 @@ def worker(found: WorkerState) -> Document:
         "left_at": moment(found.left_at),
         "reason": found.reason,
         "heard_of_seconds_ago": round(found.age, 3),
+        "broker_silent_seconds": None if found.broker_silence is None else round(found.broker_silence, 3),
         "versions": dict(found.info.versions or {}),
         "rows_held": sum(held.rows for held in found.holding),
     }

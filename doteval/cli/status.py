@@ -127,6 +127,8 @@ def _print(console: Console, store: Store, status: ExperimentStatus) -> None:
         for attempt in failures:
             console.print(failure_line(attempt))
     console.print(f"\n{_workers(status.live)}")
+    for worker in [each for each in status.live if each.broker_silence is not None][:_SHOWN]:
+        console.print(_unanswered(worker), style="yellow")
     for worker in status.dead[-_SHOWN:]:
         console.print(_death(worker), style="yellow")
     if len(status.dead) > _SHOWN:
@@ -146,6 +148,14 @@ def _workers(workers: Sequence[WorkerState]) -> str:
     held = sum(held.rows for worker in workers for held in worker.holding)
     described = ", ".join(f"{number:,} {state}" for state, number in states.items())
     return f"{counted(len(workers), 'worker process')} ({described}), holding {counted(held, 'row')}"
+
+
+def _unanswered(worker: WorkerState) -> str:
+    info = worker.info
+    return (
+        f"{info.service} (process {info.pid} on {info.hostname}) takes no row task: its broker has not answered it for "
+        f"{worker.broker_silence or 0:,.0f} s; it makes its connections anew again and again"
+    )
 
 
 def _death(worker: WorkerState) -> str:

@@ -19,15 +19,22 @@ _SOON_SECONDS = 0.1
 
 
 class Heartbeat:
-    """Does duties at intervals, on a thread of its own.
+    """Does duties at intervals, on a thread of its own. What one duty waits for holds up the others of its thread.
 
     An outage of the store or the broker is logged once; the duty is tried again at its next time.
 
     duties: pairs of an interval in seconds and an action
     parent: the pid of the process that started this one; if that one ends, this process sends itself SIGTERM
+    name: of the thread
     """
 
-    def __init__(self, duties: Sequence[tuple[float, Callable[[], None]]], *, parent: int | None = None) -> None:
+    def __init__(
+        self,
+        duties: Sequence[tuple[float, Callable[[], None]]],
+        *,
+        parent: int | None = None,
+        name: str = "doteval-heartbeat",
+    ) -> None:
         self._duties = duties
         self._due = [clocks.monotonic() + interval for interval, _ in duties]
         self._parent = parent
@@ -35,7 +42,7 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._stopping = False
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._keep_beating, name="doteval-heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._keep_beating, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -47,11 +54,13 @@ class Heartbeat:
             self._due[number] = min(self._due[number], clocks.monotonic() + _SOON_SECONDS)
         self._wake.set()
 
-    def stop(self) -> None:
+    def stop(self, timeout: float | None = None) -> bool:
+        """Begin no duty any more, and wait for the one that is being done. False if `timeout` seconds were too few."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _keep_beating(self) -> None:
         while not self._stopping:

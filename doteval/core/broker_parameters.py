@@ -21,7 +21,9 @@ _TCP = ("redis", "rediss", "sentinel")
 
 # A Redis that does not answer within so many seconds counts as unreachable.
 _CONNECT_SECONDS = 5.0
-_ANSWER_SECONDS = 30.0
+_ANSWER_SECONDS = 10.0
+# Seconds between two looks of Celery whether a connection on which it waits for messages still answers.
+_HEALTH_CHECK_SECONDS = 5
 # A connection whose packets are dropped, as by a firewall or after a failover, is noticed after about 20 s: if nothing
 # is sent, by probes after 10 s of silence; if something is sent, by the time without an acknowledgement.
 _NOTICE_SILENCE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": 20_000}
@@ -75,6 +77,11 @@ class BrokerConnection:
     sentinel_options: Mapping[str, Any] = field(default_factory=dict)
     master_name: str = ""
 
+    @property
+    def answer_seconds(self) -> float:
+        """How long to wait for an answer of a Redis."""
+        return float(self.redis_options.get("socket_timeout", _ANSWER_SECONDS))
+
 
 @lru_cache(maxsize=100)
 def connection_of(url: str) -> BrokerConnection:
@@ -108,7 +115,12 @@ def connection_of(url: str) -> BrokerConnection:
     ssl = [(name, given[name]) for name in _SSL if name in given]
     celery_url = ";".join(_celery_url(part, database, ssl) for part in parts)
     redis_options = {**timeouts, **over_tcp, **_only(options, *_OF_REDIS_PY)}
-    transport_options = {**timeouts, **over_tcp, **_only(options, *_REDIS)}
+    transport_options = {
+        "health_check_interval": _HEALTH_CHECK_SECONDS,
+        **timeouts,
+        **over_tcp,
+        **_only(options, *_REDIS),
+    }
     prefix = options.get("global_keyprefix", "")
     if scheme != "sentinel":
         return BrokerConnection(

@@ -52,13 +52,23 @@ class Health:
     def ready(self) -> HttpReply:
         """200 if a worker process takes row tasks, else 503. `failed_starts` says why worker processes cannot start.
 
+        One whose broker does not answer takes none: `broker_silent_seconds` says for how long.
+
         Their states come from the store, which must be available for work.
         """
         own = set(self._processes.pids())
         here = socket.gethostname()
         live = [each for each in self._store.workers.live() if each.info.hostname == here and each.info.pid in own]
-        states = [{"name": each.info.service, "pid": each.info.pid, "state": each.state} for each in live]
-        ready = any(each.state is WorkerPhase.READY for each in live)
+        states = [
+            {
+                "name": each.info.service,
+                "pid": each.info.pid,
+                "state": each.state,
+                "broker_silent_seconds": None if each.broker_silence is None else round(each.broker_silence, 1),
+            }
+            for each in live
+        ]
+        ready = any(each.state is WorkerPhase.READY and each.broker_silence is None for each in live)
         failed = [
             {"name": each.name, "tries": each.tries, "reason": each.reason} for each in self._processes.failed_starts()
         ]

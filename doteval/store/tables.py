@@ -314,6 +314,7 @@ class WorkerTable(SQLModel, table=True):
 
     clock_offset: seconds by which its clock was ahead of the database's at that heartbeat.
     code: the files that it has read, see `doteval.store.workers.WorkerCode`; None until then.
+    broker_silent_since: when its broker last answered, by the database's clock, if that was too long ago.
     """
 
     __tablename__ = "worker"
@@ -333,6 +334,7 @@ class WorkerTable(SQLModel, table=True):
     started_at: float
     beat_at: float
     clock_offset: float | None
+    broker_silent_since: float | None
     left_at: float | None
     reason: str | None = Field(sa_type=SafeText)
     end_cause: str | None = Field(sa_type=Text)

@@ -78,6 +78,7 @@ class WorkerState:
     """A worker process as the store knows it.
 
     age: seconds since its last heartbeat, by the database's clock.
+    broker_silence: seconds for which its broker has not answered it, None while it answers.
     clock_offset: seconds by which its clock is ahead of the database's, None before its first heartbeat.
     end_cause: how it ended; `reason` says so to people.
     exit_code: as its supervisor saw it, -9 after SIGKILL; None if no supervisor did.
@@ -97,6 +98,7 @@ class WorkerState:
     end_cause: WorkerEnd | None = None
     exit_code: int | None = None
     code: WorkerCode | None = None
+    broker_silence: float | None = None
 
 
 def held_by(workers: Iterable[WorkerState], evaluation_uid: str) -> list[RowRange]:
@@ -129,12 +131,22 @@ class Workers:
         with self._database.write() as connection:
             return int(connection.execute(insert(WORKER).values(line).returning(WORKER.c.id)).scalar_one())
 
-    def beat(self, worker_id: int, *, state: WorkerPhase, holding: Sequence[HeldRange]) -> None:
-        """Store a heartbeat with the state of the worker process and the rows that it holds."""
-        held = _encoded(holding)
+    def beat(
+        self,
+        worker_id: int,
+        *,
+        state: WorkerPhase,
+        holding: Sequence[HeldRange],
+        broker_silence: float | None = None,
+    ) -> None:
+        """Store a heartbeat with the state of the worker process and the rows that it holds.
+
+        broker_silence: seconds for which the broker has not answered it, None while it answers.
+        """
+        said = {"worker": worker_id, "says": str(state), "holds": _encoded(holding), "silence": broker_silence}
         with self._database.write() as connection:
             # The clock is read after the transaction has begun, since that may have to wait on SQLite.
-            connection.execute(_BEAT, {"worker": worker_id, "says": str(state), "holds": held, "now": clocks.now()})
+            connection.execute(_BEAT, {**said, "now": clocks.now()})
 
     def has_read(self, worker_id: int, code: WorkerCode) -> None:
         """Record the evaluation files that a worker process has read."""
@@ -209,7 +221,8 @@ def _found(connection: Connection, query: Select[Any], **parameters: float) -> l
 
 # Built once: these run several times a second while rows run.
 _AGE = database_time() - WORKER.c.beat_at
-_EVERY = select(*WORKER.c, _AGE.label("age")).order_by(WORKER.c.id)
+_SILENCE = database_time() - WORKER.c.broker_silent_since
+_EVERY = select(*WORKER.c, _AGE.label("age"), _SILENCE.label("broker_silence")).order_by(WORKER.c.id)
 _ALL = _EVERY.where(WORKER.c.state != WorkerPhase.SUBMITTING.value)
 _FRESH = (WORKER.c.left_at.is_(None), bindparam("max_age", type_=WORKER.c.beat_at.type) >= _AGE)
 _LIVE = _ALL.where(*_FRESH)
@@ -221,6 +234,7 @@ _BEAT = (
         state=bindparam("says"),
         holding=bindparam("holds"),
         beat_at=database_time(),
+        broker_silent_since=database_time() - bindparam("silence", type_=WORKER.c.broker_silent_since.type),
         clock_offset=bindparam("now", type_=WORKER.c.clock_offset.type) - database_time(),
     )
 )
@@ -269,4 +283,5 @@ def _state(line: Row[*tuple[Any, ...]]) -> WorkerState:
         age=max(0.0, line.age),
         clock_offset=line.clock_offset,
         code=None if line.code is None else WorkerCode(*decode(line.code)),
+        broker_silence=line.broker_silence,
     )

@@ -1,4 +1,4 @@
-"""What a worker process does on every heartbeat, beside running rows."""
+"""What a worker process does at intervals, beside running rows."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ logger = logging.getLogger("doteval.worker")
 
 
 class HeartbeatDuties:
-    """The duties of a worker process's heartbeat; all of them run on its thread.
+    """The duties of a worker process. Those of its heartbeat never wait for the broker, which may be silent.
 
+    broker_silence: for how many seconds the broker has said nothing, None if they are not too many.
     loaded: set once the session fixtures are loaded.
     check_memory: called on every beat; recycles the process if it uses too much memory.
     on_ended: called with each evaluation that this process has ended.
@@ -41,6 +42,7 @@ class HeartbeatDuties:
         *,
         teardown_seconds: float,
         loaded: threading.Event,
+        broker_silence: Callable[[], float | None],
         check_memory: Callable[[], None],
         on_ended: Callable[[Evaluation], None],
         code_reload: CodeReload,
@@ -51,16 +53,22 @@ class HeartbeatDuties:
         self._watchdog = watchdog
         self._teardown_seconds = teardown_seconds
         self._loaded = loaded
+        self._broker_silence = broker_silence
         self._check_memory = check_memory
         self._on_ended = on_ended
         self._code_reload = code_reload
 
     def schedule(self) -> tuple[tuple[float, Callable[[], None]], ...]:
-        """Each duty with the seconds between two times that it is done."""
+        """Each duty of the heartbeat with the seconds between two times that it is done."""
         return (
             (BEAT_SECONDS, self.beat),
             (BEAT_SECONDS, self._check_memory),
             (BEAT_SECONDS, self.end_overdue_teardown),
+        )
+
+    def broker_schedule(self) -> tuple[tuple[float, Callable[[], None]], ...]:
+        """The same of the duties that talk to the broker, for a thread of their own."""
+        return (
             (DISPATCH_SECONDS, self.dispatch),
             (max(BEAT_SECONDS, self._context.options.visibility_timeout / 4), self.renew_leases),
         )
@@ -71,7 +79,9 @@ class HeartbeatDuties:
         # Tasks that wait for a thread are held too: no other process has them.
         waiting = [HeldRange(task.evaluation_uid, task.first, task.last) for task in received_tasks()]
         holding = dict.fromkeys([*self._held_tasks.ranges(), *waiting])
-        context.store.workers.beat(context.worker_id, state=context.state, holding=list(holding))
+        context.store.workers.beat(
+            context.worker_id, state=context.state, holding=list(holding), broker_silence=self._broker_silence()
+        )
         if context.scheduler is not None:
             context.scheduler.post(context.loads.snapshot)
             begun = 0 if context.inflight_journal is None else context.inflight_journal.in_flight

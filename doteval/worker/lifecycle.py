@@ -23,7 +23,8 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 from celery.worker import state
 
 from doteval.broker.celery_app import consume_whole_queues
-from doteval.broker.redis_transport import fetch_while
+from doteval.broker.redis_transport import fetch_while, note_answers
+from doteval.broker.renewable_connections import renew_connections
 from doteval.core.error_leaves import in_one_line
 from doteval.core.exit_codes import UNEXPECTED
 from doteval.core.states import WorkerEnd
@@ -36,6 +37,8 @@ from doteval.worker.shutdown_signals import ShutdownSignals
 
 logger = logging.getLogger("doteval.worker")
 
+# At its end a process waits so long for Celery. Then it cuts the connections to the broker, and waits as long again.
+_CELERY_SECONDS = 4.0
 # The exit code of a process that was interrupted, as Celery has it.
 _INTERRUPTED = 1
 
@@ -107,6 +110,7 @@ class SessionWorker(Worker):  # type: ignore[misc] # Celery has no types
         if consumer.hub is not None:
             self._process.prefetch.wake = self._wake
             fetch_while(self._process.prefetch.wants_more)
+            note_answers(self._process.broker_watch.heard)
 
     def _check(self, queues: tuple[str, ...]) -> None:
         """Raises UsageError: if Celery's command line says something that a worker process cannot do."""
@@ -123,6 +127,9 @@ class SessionWorker(Worker):  # type: ignore[misc] # Celery has no types
     def _begin_to_take_row_tasks(self) -> None:
         set_current_process(self._process)
         write_start_report(self.row_options.journals, StartReport(ready=True))
+        if self.row_options.broker.is_pull_based:
+            # RabbitMQ and Celery send each other heartbeats.
+            self._process.broker_watch.begin()
         self._celery.start()
 
     def _take_row_tasks(self) -> None:
@@ -139,9 +146,19 @@ class SessionWorker(Worker):  # type: ignore[misc] # Celery has no types
             return
         # The session may have ended by an error.
         self._stop_celery(os.EX_OK)
-        self._celery.join()
+        self._wait_for_celery()
         cause = WorkerEnd.RECYCLED if self._process.recycled else WorkerEnd.LEFT
         self._process.finish(cause, self._process.recycled or "left")
+
+    def _wait_for_celery(self) -> None:
+        """Wait until Celery's thread has ended. What it waits for on a silent connection is cut short."""
+        self._celery.join(_CELERY_SECONDS)
+        if self._celery.is_alive():
+            renew_connections()
+            self._celery.join(_CELERY_SECONDS)
+        if self._celery.is_alive():
+            # The store knows what the broker was not notified of.
+            logger.warning("the broker does not let Celery end; this worker process leaves without it")
 
     def _on_sigterm(self) -> None:
         self._leave("SIGTERM", os.EX_OK)

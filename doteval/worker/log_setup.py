@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 from celery import signals
+from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 
 from doteval.core.log_format import LogFormat, handler, line, resolve
@@ -27,6 +28,7 @@ def connect(log_format: LogFormat) -> None:
         logging.getLogger("celery.app.trace").setLevel(logging.CRITICAL)
         # Celery quotes the body of a message that is not a row task; `_refused` only says that there was one.
         logging.getLogger("celery.worker.consumer.consumer").addFilter(_refused)
+        logging.getLogger("celery.worker.request").addFilter(_not_acknowledged)
 
     signals.setup_logging.connect(set_up, weak=False)
     # For messages before Celery sends `setup_logging`.
@@ -35,6 +37,8 @@ def connect(log_format: LogFormat) -> None:
         logging.captureWarnings(True)
     # Celery warns the user root about pickle, which is not accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    # Each time that a connection is lost Celery 5.7 explains at length a setting that doteval has decided on.
+    warnings.filterwarnings("ignore", message="\nIn Celery 5.1 we introduced", category=CPendingDeprecationWarning)
 
 
 def say_why_not(error: DotEvalError, log_format: LogFormat) -> None:
@@ -50,6 +54,17 @@ _QUOTING = (
     "Received unregistered task",
     "Received invalid task message",
 )
+
+
+def _not_acknowledged(record: logging.LogRecord) -> bool:
+    """Say what it means that a message could not be acknowledged. Celery 5.7 calls it critical, with a traceback."""
+    if str(record.msg).startswith("Couldn't "):
+        record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
+        record.msg = (
+            "the broker could not be notified that a row task has ended; none of its rows is lost or runs again"
+        )
+        record.args = ()
+    return True
 
 
 def _refused(record: logging.LogRecord) -> bool:

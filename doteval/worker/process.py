@@ -15,6 +15,7 @@ from celery.worker import state
 
 from doteval.broker.messages import RowTask
 from doteval.broker.publisher import Publisher
+from doteval.broker.renewable_connections import renew_connections
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.heartbeat import Heartbeat
@@ -40,6 +41,7 @@ from doteval.runner.scheduler import Scheduler
 from doteval.settings import load_settings
 from doteval.store import GroupWriter, Store, WorkerCode, WorkerInfo
 from doteval.supervision.worker_config import WorkerOptions
+from doteval.worker.broker_watch import BrokerWatch
 from doteval.worker.code_match import CodeMatch
 from doteval.worker.code_reload import CodeReload
 from doteval.worker.context import WorkerContext
@@ -53,16 +55,21 @@ from doteval.worker.summary_recorder import SummaryRecorder
 
 logger = logging.getLogger("doteval.worker")
 
+# At its end a process waits so long for its last request to the broker, before it cuts the connection.
+_LAST_REQUEST_SECONDS = 2.0
+
 
 class WorkerProcess:
     """Runs row tasks: `run` has the embedded pytest session, `run_rows` gives it rows, and `finish` ends the rest.
 
     prefetch: decides when to fetch the next row task.
+    broker_watch: notices that the broker is silent.
     recycled: why this process leaves of its own accord, None while it does not.
     """
 
     def __init__(self, options: WorkerOptions, hostname: str) -> None:
         self.prefetch = Prefetch()
+        self.broker_watch = BrokerWatch(options.broker.connection.answer_seconds)
         self.recycled: str | None = None
         self._options = options
         self._hostname = hostname
@@ -70,7 +77,9 @@ class WorkerProcess:
         # Set when this process can run rows.
         self._ready = threading.Event()
         self._context: WorkerContext | None = None
-        self._heartbeat: Heartbeat | None = None
+        # The heartbeat and the watch, which never wait for the broker, and the thread that does.
+        self._beating: tuple[Heartbeat, ...] = ()
+        self._dispatching: Heartbeat | None = None
         self._runner: RowTaskRunner | None = None
         self._recorder: SummaryRecorder | None = None
         self._teardown_seconds = load_settings().teardown_timeout
@@ -109,13 +118,19 @@ class WorkerProcess:
             self._watchdog,
             teardown_seconds=self._teardown_seconds,
             loaded=self._ready,
+            broker_silence=self.broker_watch.silence,
             check_memory=self._check_memory,
             on_ended=recorder.ended,
             code_reload=code_reload,
         )
-        heartbeat = self._heartbeat = Heartbeat(duties.schedule(), parent=self._options.parent)
+        heartbeat = Heartbeat(duties.schedule())
+        # This one waits for the store as little as for the broker.
+        watch = Heartbeat([(BEAT_SECONDS, self.broker_watch.check)], parent=self._options.parent, name="doteval-watch")
+        self._beating = heartbeat, watch
+        self._dispatching = Heartbeat(duties.broker_schedule(), name="doteval-dispatching")
         duties.beat()
-        heartbeat.start()
+        for each in (*self._beating, self._dispatching):
+            each.start()
 
         def ready() -> None:
             context.state = WorkerPhase.READY
@@ -157,6 +172,7 @@ class WorkerProcess:
     def wind_down(self) -> None:
         """Begin no further row, and let `run` end. Called on any thread."""
         self._leaving.set()
+        self.broker_watch.end()
         if self._context is not None:
             self._context.wind_down()
 
@@ -172,9 +188,13 @@ class WorkerProcess:
         """Store what is not stored yet, and record why the process left. Called after `run`."""
         self.wind_down()
         context = self._context
-        if context is None or self._heartbeat is None:
+        if context is None or self._dispatching is None:
             return
-        self._heartbeat.stop()
+        for each in self._beating:
+            each.stop()
+        if not self._dispatching.stop(_LAST_REQUEST_SECONDS):
+            renew_connections()
+            self._dispatching.stop()
         context.writer.close()
         if self._recorder is not None:
             self._recorder.stop(self._teardown_seconds)

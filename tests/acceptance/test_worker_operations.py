@@ -16,7 +16,9 @@ import pytest
 
 from doteval.mock_openai import MockOpenAI
 from tests.acceptance.test_worker_service import EVALUATION, SLOW, ready
+from tests.support.fault_evaluation import check, let_go, submitted, write_evaluation
 from tests.support.project import Project, wait_until
+from tests.support.silent_connections import SilentProxy
 
 FAILING = EVALUATION.replace('    tell("end")\n', '    tell("end")\n    assert text not in ("text 3", "text 33")\n')
 
@@ -74,6 +76,21 @@ def test_health_and_readiness_and_a_taken_port(served: Project) -> None:
         wait_until(lambda: get(f"{base}/ready")[0] == 200, what="a service that is ready again")
         service.send_signal(signal.SIGTERM)
         assert service.wait(30) == 0
+
+
+def test_connections_that_go_silent_are_made_anew(project: Project, redis_url: str) -> None:
+    """tests/faults/test_silent_broker.py has more of this, with the time that it takes by default."""
+    write_evaluation(project, rows=40, seconds=0.1, held=10)
+    with SilentProxy(int(redis_url.rpartition(":")[2].partition("/")[0])) as proxy:
+        project.environment["DOTEVAL_BROKER"] = f"redis://127.0.0.1:{proxy.port}/0?socket_timeout=1.5"
+        with submitted(project, 1) as submitter:
+            wait_until(lambda: project.done() == 10, what="the first rows")
+            assert proxy.silence() > 4
+            wait_until(lambda: "the broker answers again" in project.output(), what="new connections")
+            let_go(project)
+            assert submitter.wait(60) == 0, project.output()
+    assert "has not answered this worker process for" in project.output()
+    check(project, "x", rows=40, in_flight=0)
 
 
 def test_metrics_of_a_service_agree_with_the_store(served: Project) -> None:

@@ -115,6 +115,7 @@ def ready(project: Project, processes: int) -> None:
     """Wait until `processes` worker processes are ready."""
     wait_until(
         lambda: sum(worker.state == "ready" for worker in project.workers()) >= processes,
+        seconds=90,
         what=f"{processes} ready worker processes",
     )
 

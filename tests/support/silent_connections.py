@@ -135,6 +135,7 @@ class SilentProxy:
         # Each connection by its two ends.
         self._open: set[_Ends] = set()
         self._silent: set[_Ends] = set()
+        self._carrying: set[asyncio.Future[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="silent-proxy", daemon=True)
 
@@ -167,8 +168,8 @@ class SilentProxy:
 
     async def _close(self) -> None:
         self._listener.close()
-        serving = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in serving:
+        serving = asyncio.all_tasks() - {asyncio.current_task(), *self._carrying}
+        for task in self._carrying:
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
 
@@ -185,6 +186,7 @@ class SilentProxy:
         self._open.add(ends)
         carrying = {asyncio.ensure_future(self._carry(reader, far_writer, ends))}
         carrying.add(asyncio.ensure_future(self._carry(far_reader, writer, ends)))
+        self._carrying |= carrying
         try:
             await asyncio.wait(carrying, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -195,6 +197,7 @@ class SilentProxy:
                 task.cancel()
             for end in ends:
                 end.close()
+            self._carrying -= carrying
             self._open.discard(ends)
             self._silent.discard(ends)
 

@@ -12,8 +12,17 @@ from kombu import Connection, Consumer
 from doteval.broker.celery_app import celery_app, declared_queues
 from doteval.broker.messages import RowTask
 from doteval.broker.publisher import Publisher
-from doteval.broker.redis_transport import ResilientChannel, ResilientTransport, fetch_while
+from doteval.broker.redis_transport import (
+    ResilientChannel,
+    ResilientQoS,
+    ResilientTransport,
+    fetch_while,
+    note_answers,
+)
+from doteval.broker.renewable_connections import renew_connections
 from doteval.core.broker_url import Broker
+from tests.support.project import wait_until
+from tests.support.silent_connections import SilentProxy
 
 
 def test_the_transport_is_used_after_kombu_cached_its_own(redis_url: str) -> None:
@@ -88,3 +97,46 @@ def test_closing_a_channel_ends_a_pending_fetch(redis_url: str) -> None:
         closing.start()
         closing.join(20)
         assert not closing.is_alive()
+
+
+@pytest.mark.parametrize("url", ["redis_url", "redis_socket_url"])
+def test_a_thread_that_waits_for_an_answer_is_freed_when_connections_are_renewed(
+    request: pytest.FixtureRequest, url: str
+) -> None:
+    with redis.Redis.from_url(request.getfixturevalue("redis_url")) as other:
+        connection = celery_app(Broker(request.getfixturevalue(url)), "q").connection_for_read()
+        client = connection.default_channel._create_client()
+        ended: list[type[BaseException]] = []
+
+        def wait() -> None:
+            try:
+                client.blpop("never", timeout=3600)
+            except redis.exceptions.ConnectionError as error:
+                ended.append(type(error))
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        wait_until(lambda: other.info("clients")["blocked_clients"] == 1, what="the wait")
+        assert renew_connections() >= 1
+        waiting.join(5)
+        assert ended == [redis.exceptions.ConnectionError]
+        # The next command has a connection again.
+        assert client.ping()
+        connection.release()
+
+
+def test_each_look_for_expired_leases_is_an_answer(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ResilientQoS, "on_answer", ResilientQoS.on_answer)
+    answers: list[None] = []
+    note_answers(lambda: answers.append(None))
+    with SilentProxy(int(redis_url.rpartition(":")[2].partition("/")[0])) as proxy:
+        broker = Broker(f"redis://127.0.0.1:{proxy.port}/0?socket_timeout=0.3")
+        with celery_app(broker, "q").connection_for_read() as connection, connection.channel() as channel:
+            channel.qos.restore_visible(interval=1)
+            assert len(answers) == 1
+            assert proxy.silence() >= 1
+            with pytest.raises(redis.exceptions.TimeoutError):
+                channel.qos.restore_visible(interval=1)
+            assert len(answers) == 1
+            channel.qos.restore_visible(interval=1)
+            assert len(answers) == 2

@@ -45,6 +45,15 @@ def test_a_worker_from_its_beginning_to_its_end(store: Store) -> None:
     assert state.left_at is not None
 
 
+def test_a_silent_broker_is_stored_with_the_heartbeat(store: Store) -> None:
+    worker = store.workers.begin(INFO)
+    found = [store.workers.live()[0].broker_silence]
+    for silence in (40.0, 90.0, None):
+        store.workers.beat(worker, state="ready", holding=[], broker_silence=silence)
+        found.append(store.workers.live()[0].broker_silence)
+    assert [None if seconds is None else round(seconds, -1) for seconds in found] == [None, 40.0, 90.0, None]
+
+
 def test_a_worker_without_heartbeats_is_not_live(store: Store) -> None:
     silent, live = store.workers.begin(INFO), store.workers.begin(INFO)
     _age(store, silent, 20.0)

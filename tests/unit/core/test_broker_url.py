@@ -77,7 +77,7 @@ def test_no_wait_for_redis_is_unbounded() -> None:
     for url in ("redis://host", "rediss://host", "redis+socket:///r.sock", "sentinel://host?master_name=m"):
         connection = Broker(url).connection
         for options in (connection.transport_options, connection.redis_options):
-            assert (options["socket_timeout"], options["socket_connect_timeout"]) == (30.0, 5.0)
+            assert (options["socket_timeout"], options["socket_connect_timeout"]) == (10.0, 5.0)
             assert ("socket_keepalive_options" in options) is ("socket:" not in url)
 
 
