@@ -1,256 +1,444 @@
-"""Compares experiments row by row."""
+"""Compares evaluations row by row, and says whether one is better.
+
+`compare_evaluations` tests each metric of two evaluations; `conclude` adjusts the p-values for their number and gives
+the verdicts.
+"""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
-from doteval.analysis.summary import ErrorsAs
-from doteval.core.results import Record, RowStatus
+import numpy
+
+from doteval.analysis.paired_scores import NoTest, PairedMetric, PairedRows, paired_metrics
+from doteval.analysis.paired_tests import ALPHA, POWER, Estimate, detectable_difference, holm
+from doteval.analysis.score_arrays import EvaluationArrays
+from doteval.core.wording import counted
 from doteval.metrics import Interval
-from doteval.metrics.intervals import Z, as_number, mean_interval
 
-Key = tuple[str, int, int]
-"""A row's key, its sample, and its number among the rows with the same key."""
+# With an exact two-sided test, fewer units than this cannot have a p-value below 0.05.
+LEAST_UNITS = 6
+
+# Rows that a gap names, at most.
+_ROWS_NAMED = 5
 
 
-@dataclass(frozen=True, slots=True)
-class ExperimentRecords:
-    """The records of an experiment by the name of the evaluation. Each iterable is read once."""
+class Verdict(StrEnum):
+    """What a comparison says of the experiment that is compared with the baseline."""
 
-    name: str
-    evaluations: Mapping[str, Iterable[Record]]
+    BETTER = "BETTER"
+    WORSE = "WORSE"
+    NO_DIFFERENCE = "NO DIFFERENCE SEEN"
+    UNDECIDED = "UNDECIDED"
 
 
 @dataclass(frozen=True, slots=True)
 class ChangedRow:
-    """A row whose score differs. `failed` says on which side the row failed, where its value counts as False."""
+    """A row whose score differs: its index in either dataset, and its score, the mean of its samples.
 
+    failed: on which side a sample of the row failed, which counts as False.
+    """
+
+    baseline_index: int
     index: int
-    key: str
-    sample: int
-    before: Any
-    after: Any
-    failed: tuple[bool, bool] = (False, False)
+    baseline: float
+    value: float
+    failed: tuple[bool, bool]
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreComparison:
-    """One score in two experiments, over the `n` results that both have.
+class Gap:
+    """Rows that one side has no result for.
 
-    `before` and `after` are the means of these results; `difference` is after - before, and `interval` its 95%
-    interval. They are None for scores that are not numbers. `p_value` is that of McNemar's test, for true/false
-    scores with one sample a row. `improved` and `worsened` count the results whose score rose or fell, `changed`
-    counts all that differ. `rows` holds the changed rows in the order of the dataset, as many as were asked for.
+    experiment: the side; where two evaluations of one experiment are compared, with the evaluation.
+    what: why, to be read after a number of rows.
+    rows: the indexes of the first ones.
+    """
+
+    experiment: str
+    what: str
+    count: int
+    rows: tuple[int, ...]
+
+    def __str__(self) -> str:
+        named = ", ".join(map(str, self.rows)) + (", ..." if self.count > len(self.rows) else "")
+        where = f" ({'row' if self.count == 1 else 'rows'} {named})" if self.rows else ""
+        return f"{self.experiment}: {counted(self.count, f'row {self.what}', f'rows {self.what}')}{where}"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricComparison:
+    """One metric of one score on two sides, over the `n` rows that have a value on both.
+
+    baseline, value: the metric of these rows on either side; `difference` is value - baseline.
+    interval: the 95% interval of the difference.
+    p_value: of the hypothesis that there is no difference; `adjusted_p_value` is adjusted for all that is compared.
+    test: what computed the p-value.
+    units: what is independent: rows, or clusters of rows.
+    better: whether higher or lower values are better.
+    improved, worsened: the number of rows whose value became better and worse.
+    detectable: the difference that would have been seen with a power of 80%; None if that is not known.
+    missing: samples without a value on one of the sides.
+    worst_difference: the least favourable difference that any values of these samples give; None if there is no bound.
+    tolerated: for the verdict WORSE, whether the whole interval is within the drop that is allowed.
+    reasons: why the verdict is not better, in sentences.
+    of_shares: whether the values are shares, from 0 to 1.
+    changed: the rows that changed most, as many as were asked for: those that became worse, and those that improved.
     """
 
     score: str
+    metric: str
     n: int
-    before: float | None
-    after: float | None
+    units: int
+    baseline: float | None
+    value: float | None
     difference: float | None
     interval: Interval | None
     p_value: float | None
-    changed: int
+    adjusted_p_value: float | None
+    test: str
+    better: str
     improved: int
     worsened: int
-    rows: tuple[ChangedRow, ...] = field(default=(), repr=False)
+    detectable: float | None
+    missing: int
+    worst_difference: float | None
+    verdict: Verdict
+    tolerated: bool
+    reasons: tuple[str, ...]
+    of_shares: bool
+    changed: tuple[ChangedRow, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationComparison:
-    """One evaluation in two experiments. `only_before` and `only_after` count the results that only one of them has."""
+    """Two evaluations, row by row.
 
-    evaluation: str
+    baseline, experiment: the names of the experiments; `evaluation` and `other_evaluation` those of the evaluations.
+    matched: the number of rows that both have; `gaps` says which rows have no result on a side.
+    unfinished: why not every row of a side has a result.
+    only_other: scores that only the other side has; they are not compared.
+    """
+
     baseline: str
     experiment: str
+    evaluation: str
+    other_evaluation: str
     matched: int
-    only_before: int
-    only_after: int
-    scores: tuple[ScoreComparison, ...]
+    gaps: tuple[Gap, ...]
+    unfinished: tuple[str, ...]
+    metrics: tuple[MetricComparison, ...]
+    only_other: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        return overall(metric.verdict for metric in self.metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class MissingEvaluation:
+    """An evaluation of the baseline that an experiment does not have, or has not run."""
+
+    experiment: str
+    evaluation: str
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Experiments against a baseline.
+    """Experiments against a baseline; `verdict` is the worst of all.
 
-    `evaluations` has one entry for each evaluation and experiment. `missing` holds pairs (experiment, evaluation)
-    for the evaluations that an experiment, or the baseline, does not have.
+    missing: evaluations that only the baseline has; they make the verdict UNDECIDED or worse.
+    max_drop: the drop that is allowed, None if none was given.
     """
 
-    baseline: str
-    experiments: tuple[str, ...]
     evaluations: tuple[EvaluationComparison, ...]
-    missing: tuple[tuple[str, str], ...]
+    missing: tuple[MissingEvaluation, ...]
+    max_drop: float | None
+
+    @property
+    def metrics(self) -> list[tuple[EvaluationComparison, MetricComparison]]:
+        """Every metric with its evaluation."""
+        return [(evaluation, metric) for evaluation in self.evaluations for metric in evaluation.metrics]
+
+    @property
+    def verdict(self) -> Verdict:
+        found = [metric.verdict for _, metric in self.metrics] + [Verdict.UNDECIDED for _ in self.missing]
+        return overall(found)
+
+
+_FROM_WORST = (Verdict.WORSE, Verdict.UNDECIDED, Verdict.BETTER, Verdict.NO_DIFFERENCE)
+
+
+def overall(verdicts: Collection[Verdict] | Any) -> Verdict:
+    """The verdict on several: WORSE if one is, else UNDECIDED if one is, else BETTER if one is. None is UNDECIDED.
+
+    >>> overall([Verdict.BETTER, Verdict.UNDECIDED]).value
+    'UNDECIDED'
+    """
+    found = set(verdicts)
+    return next((verdict for verdict in _FROM_WORST if verdict in found), Verdict.UNDECIDED)
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
-    """The part of a record that a comparison needs. The rest, above all the responses, is not kept in memory."""
+class TestedEvaluation:
+    """Two evaluations whose metrics are tested, without their rows; `conclude` gives the verdicts.
 
-    index: int
-    failed: bool
-    scores: Mapping[str, Any]
-
-
-def compare(
-    baseline: ExperimentRecords,
-    *others: ExperimentRecords,
-    errors_as: ErrorsAs = "false",
-    rows: int = 100,
-) -> Comparison:
-    """Compare each of the other experiments with the baseline.
-
-    Results are matched by evaluation, row key and sample; equal rows of a dataset are matched in their order. A
-    failed row counts as False for the scores that its counterpart or its evaluation has, or is left out with
-    ``errors_as="excluded"``; skipped rows are left out. All changed rows are counted, and at most `rows` of them
-    are kept for each score.
-
-    The interval of the difference of true/false scores is Bonett and Price's adjusted Wald interval (Adjusted Wald
-    confidence interval for a difference of binomial proportions based on paired data, Journal of Educational and
-    Behavioral Statistics 37, 2012). That of numbers is a seeded paired bootstrap interval up to 2,000 rows, and the
-    normal approximation beyond; so is that of rows with several samples, whose differences are averaged first. The
-    p-value is that of McNemar's exact test (Q. McNemar, Psychometrika 12, 1947).
+    unfinished: why not every row of a side has a result.
     """
-    before = {name: _judged(records, errors_as) for name, records in baseline.evaluations.items()}
-    compared: list[EvaluationComparison] = []
-    missing: list[tuple[str, str]] = []
-    for other in others:
-        missing += [(baseline.name, name) for name in other.evaluations if name not in before]
-        missing += [(other.name, name) for name in before if name not in other.evaluations]
-        for name in before:
-            if name in other.evaluations:
-                after = _judged(other.evaluations[name], errors_as)
-                compared.append(_evaluation(name, baseline.name, before[name], other.name, after, rows))
-    return Comparison(
-        baseline.name, tuple(other.name for other in others), tuple(compared), tuple(dict.fromkeys(missing))
+
+    # Not a test, whatever pytest takes its name for.
+    __test__ = False
+
+    baseline: str
+    experiment: str
+    evaluation: str
+    other_evaluation: str
+    matched: int
+    gaps: tuple[Gap, ...]
+    unfinished: tuple[str, ...]
+    metrics: tuple[PairedMetric | NoTest, ...]
+    only_other: tuple[str, ...]
+
+
+def compare_evaluations(
+    baseline: EvaluationArrays,
+    other: EvaluationArrays,
+    *,
+    scores: Collection[str] = (),
+    lower_is_better: Collection[str] = (),
+    changed_rows: int = 0,
+) -> TestedEvaluation:
+    """Test each metric of two evaluations whose rows are paired by key.
+
+    A row counts once: samples are reduced to their mean first. A failed sample counts as its metric says, as False for
+    most. All metrics that are means (`accuracy`, `mean`) are one comparison.
+
+    scores: only these; all without any.
+    lower_is_better: scores of which lower values are better, whatever their metrics say.
+    changed_rows: how many rows that became worse are kept for each metric, and how many that improved.
+    """
+    rows = PairedRows(baseline, other)
+    chosen = [name for name in baseline.scores if not scores or name in scores]
+    metrics = [
+        metric
+        for name in chosen
+        for metric in paired_metrics(rows, name, flipped=name in lower_is_better, changed_rows=changed_rows)
+    ]
+    return TestedEvaluation(
+        baseline=baseline.experiment,
+        experiment=other.experiment,
+        evaluation=baseline.name,
+        other_evaluation=other.name,
+        matched=rows.pairs.both,
+        gaps=tuple(_gaps(rows)),
+        unfinished=tuple(side.unfinished for side in (baseline, other) if side.unfinished is not None),
+        metrics=tuple(metrics),
+        only_other=tuple(
+            name for name in other.scores if name not in baseline.scores and (not scores or name in scores)
+        ),
     )
 
 
-def _judged(records: Iterable[Record], errors_as: ErrorsAs) -> dict[Key, _Judged]:
-    kept = {RowStatus.DONE} if errors_as == "excluded" else {RowStatus.DONE, RowStatus.FAILED}
-    seen: Counter[tuple[str, int]] = Counter()
-    found: dict[Key, _Judged] = {}
-    for record in records:
-        row, outcome = record.row, record.outcome
-        # Skipped records are counted too, so that they do not shift the numbers of equal rows after them.
-        occurrence = seen[row.key, row.sample]
-        seen[row.key, row.sample] += 1
-        if outcome.status in kept:
-            failed = outcome.status is RowStatus.FAILED
-            scores = {} if failed else {score.name: score.value for score in outcome.scores}
-            found[row.key, row.sample, occurrence] = _Judged(row.index, failed, scores)
+def conclude(
+    tested: Sequence[TestedEvaluation],
+    missing: Sequence[MissingEvaluation] = (),
+    *,
+    max_drop: float | None = None,
+) -> Comparison:
+    """The verdicts on all metrics that were tested.
+
+    BETTER and WORSE need a p-value below 0.05 after Holm's adjustment for all that is compared. Otherwise the verdict
+    is NO DIFFERENCE SEEN, or UNDECIDED with `max_drop`, if the interval has a greater drop than this.
+
+    A good verdict (BETTER, NO DIFFERENCE SEEN) becomes UNDECIDED if rows that failed, were skipped, are pending, have
+    no counterpart or lack the score could change it: it has to be the same if each of them had the value that is best
+    for the baseline and worst for the other side. If a score has no least and greatest value, any such row makes it
+    UNDECIDED; so does an evaluation that has not ended.
+    """
+    drafts = [metric for each in tested for metric in each.metrics if isinstance(metric, PairedMetric)]
+    p_values = [metric.estimate.p_value for metric in drafts]
+    adjusted = iter(holm([1.0 if p_value is None else p_value for p_value in p_values]))
+    worst = [metric.worst.p_value if metric.worst is not None else metric.estimate.p_value for metric in drafts]
+    worst_adjusted = iter(holm([1.0 if p_value is None else p_value for p_value in worst]))
+    found = []
+    for each in tested:
+        concluded = [
+            _without_test(metric)
+            if isinstance(metric, NoTest)
+            else _concluded(metric, each.unfinished, next(adjusted), next(worst_adjusted), len(drafts), max_drop)
+            for metric in each.metrics
+        ]
+        found.append(
+            EvaluationComparison(
+                each.baseline,
+                each.experiment,
+                each.evaluation,
+                each.other_evaluation,
+                each.matched,
+                each.gaps,
+                each.unfinished,
+                tuple(concluded),
+                each.only_other,
+            )
+        )
+    return Comparison(tuple(found), tuple(missing), max_drop)
+
+
+def _concluded(
+    metric: PairedMetric,
+    unfinished: Sequence[str],
+    adjusted: float,
+    worst_adjusted: float,
+    comparisons: int,
+    max_drop: float | None,
+) -> MetricComparison:
+    estimate, sign = metric.estimate, metric.sign
+    verdict, reasons = _verdict(estimate, sign, adjusted, max_drop)
+    if verdict in (Verdict.BETTER, Verdict.NO_DIFFERENCE):
+        doubts = list(unfinished)
+        if metric.missing:
+            samples = counted(metric.missing, "result is missing or failed", "results are missing or failed")
+            if metric.worst is None:
+                doubts.append(f"{samples}, and nothing bounds the values that they might have")
+            elif _verdict(metric.worst, sign, worst_adjusted, max_drop)[0] is not verdict:
+                doubts.append(f"{samples}, which could change the verdict")
+        if doubts:
+            verdict, reasons = Verdict.UNDECIDED, doubts
+    low = _low(estimate, sign)
+    within = max_drop is not None and low is not None and low >= -max_drop
+    error = estimate.standard_error
+    return MetricComparison(
+        score=metric.score,
+        metric=metric.metric,
+        n=metric.n,
+        units=estimate.units,
+        baseline=metric.baseline,
+        value=metric.value,
+        difference=estimate.difference,
+        interval=estimate.interval,
+        p_value=estimate.p_value,
+        adjusted_p_value=None if estimate.p_value is None else adjusted,
+        test=estimate.test,
+        better="higher" if sign > 0 else "lower",
+        improved=metric.improved,
+        worsened=metric.worsened,
+        detectable=None if error is None else detectable_difference(error, estimate.units, comparisons),
+        missing=metric.missing,
+        worst_difference=metric.worst.difference if metric.worst is not None else None,
+        verdict=verdict,
+        tolerated=verdict is Verdict.WORSE and within,
+        reasons=tuple(reasons),
+        of_shares=metric.of_shares,
+        changed=tuple(ChangedRow(*change) for change in metric.changed),
+    )
+
+
+def power_sentence(metric: MetricComparison) -> str | None:
+    """What the comparison could have seen; None if that is not known."""
+    if metric.detectable is None:
+        return None
+    rows = counted(metric.n, "row")
+    if metric.units != metric.n:
+        rows += f" in {counted(metric.units, 'cluster')}"
+    if metric.of_shares and metric.detectable >= 1:
+        return f"{rows} are too few to see even the greatest drop with {POWER:.0%} power"
+    change = "drop" if metric.better == "higher" else "rise"
+    amount = f"{100 * metric.detectable:.2g} points" if metric.of_shares else f"{metric.detectable:.2g}"
+    return f"with {rows} a {change} of {amount} would be seen with {POWER:.0%} power"
+
+
+def regressions(comparison: Comparison, *, strict: bool = False) -> list[str]:
+    """Why a comparison must not pass, in sentences with the figures; empty if it may.
+
+    WORSE does not pass unless the whole interval is within the drop that is allowed, and neither does an evaluation
+    that has not ended or that the experiment does not have. With `strict`, UNDECIDED does not pass.
+    """
+    found = [f"{missing.experiment} has no evaluation {missing.evaluation}" for missing in comparison.missing]
+    for evaluation in comparison.evaluations:
+        found += evaluation.unfinished
+        for metric in evaluation.metrics:
+            fails = metric.verdict is Verdict.WORSE and not metric.tolerated
+            if fails or (strict and metric.verdict is Verdict.UNDECIDED):
+                name = ".".join(filter(None, (metric.score, metric.metric)))
+                found.append(f"{evaluation.other_evaluation} {name} is {metric.verdict.value}{_figures(metric)}")
     return found
 
 
-def _evaluation(
-    name: str,
-    baseline: str,
-    before: Mapping[Key, _Judged],
-    experiment: str,
-    after: Mapping[Key, _Judged],
-    rows: int,
-) -> EvaluationComparison:
-    matched = [key for key in before if key in after]
-    names = dict.fromkeys(score for judged in (*before.values(), *after.values()) for score in judged.scores)
-    scores = tuple(_score(score, matched, before, after, rows) for score in names)
-    return EvaluationComparison(
-        name, baseline, experiment, len(matched), len(before) - len(matched), len(after) - len(matched), scores
-    )
+def _figures(metric: MetricComparison) -> str:
+    why = "".join(f": {reason}" for reason in metric.reasons[:1])
+    if metric.baseline is None or metric.value is None:
+        return why
+    interval = metric.interval
+    within = f", 95% interval of the difference {interval.low:.4g} to {interval.high:.4g}" if interval else ""
+    p_value = "" if metric.adjusted_p_value is None else f", p {metric.adjusted_p_value:.2g}"
+    return f" ({metric.baseline:.4g} in the baseline, now {metric.value:.4g}{within}{p_value}){why}"
 
 
-def _score(
-    name: str, matched: Sequence[Key], before: Mapping[Key, _Judged], after: Mapping[Key, _Judged], rows: int
-) -> ScoreComparison:
-    pairs: list[tuple[Any, Any]] = []
-    keys: list[Key] = []
-    changed: list[ChangedRow] = []
-    for key in matched:
-        left, right = before[key], after[key]
-        # A failed row counts as False for each score. A row that is done but lacks this score is not compared.
-        if (name in left.scores or left.failed) and (name in right.scores or right.failed):
-            pair = (left.scores.get(name, False), right.scores.get(name, False))
-            pairs.append(pair)
-            keys.append(key)
-            if left.failed is not right.failed or not _same(*pair):
-                changed.append(ChangedRow(left.index, key[0], key[1], *pair, (left.failed, right.failed)))
-    figures = _figures(pairs)
-    if figures is None:
-        shown = tuple(sorted(changed, key=_by_index)[:rows])
-        return ScoreComparison(name, len(pairs), None, None, None, None, None, len(changed), 0, 0, shown)
-    differences = [right - left for left, right in figures]
-    n = len(figures)
-    interval, p_value = _certainty(pairs, keys, differences)
-    return ScoreComparison(
-        score=name,
-        n=n,
-        before=math.fsum(left for left, _ in figures) / n,
-        after=math.fsum(right for _, right in figures) / n,
-        difference=math.fsum(differences) / n,
-        interval=interval,
-        p_value=p_value,
-        changed=len(changed),
-        improved=sum(difference > 0 for difference in differences),
-        worsened=sum(difference < 0 for difference in differences),
-        rows=tuple(sorted(changed, key=_by_index)[:rows]),
-    )
+def _verdict(estimate: Estimate, sign: int, adjusted: float, max_drop: float | None) -> tuple[Verdict, list[str]]:
+    if estimate.p_value is None:
+        return Verdict.UNDECIDED, ["there is no test of this difference"]
+    if adjusted < ALPHA:
+        return (Verdict.BETTER if sign * estimate.difference > 0 else Verdict.WORSE), []
+    if estimate.units < LEAST_UNITS:
+        return Verdict.UNDECIDED, [f"no difference can be seen with fewer than {LEAST_UNITS} rows or clusters"]
+    if max_drop is not None:
+        low = _low(estimate, sign)
+        if low is None:
+            return Verdict.UNDECIDED, ["without an interval, no drop can be excluded"]
+        if low < -max_drop:
+            return Verdict.UNDECIDED, [f"a drop of {-low:.4g} cannot be excluded, and {max_drop:g} is allowed"]
+    return Verdict.NO_DIFFERENCE, []
 
 
-def _by_index(row: ChangedRow) -> tuple[int, int]:
-    return row.index, row.sample
-
-
-def _same(left: Any, right: Any) -> bool:
-    # NaN equals NaN here. Arrays have no single truth value, so their printed forms are compared.
-    same = left == right
-    return same if isinstance(same, bool) else repr(left) == repr(right)
-
-
-def _figures(pairs: Sequence[tuple[Any, Any]]) -> list[tuple[float, float]] | None:
-    """The pairs as numbers; None if there are no pairs or some value is not a number."""
-    try:
-        return [(as_number(left), as_number(right)) for left, right in pairs] or None
-    except TypeError:
+def _low(estimate: Estimate, sign: int) -> float | None:
+    """The least favourable end of the interval, positive where better."""
+    if estimate.interval is None:
         return None
+    return estimate.interval.low if sign > 0 else -estimate.interval.high
 
 
-def _certainty(
-    pairs: Sequence[tuple[Any, Any]], keys: Sequence[Key], differences: Sequence[float]
-) -> tuple[Interval | None, float | None]:
-    by_row: dict[tuple[str, int], list[float]] = {}
-    for (key, _, occurrence), difference in zip(keys, differences, strict=True):
-        by_row.setdefault((key, occurrence), []).append(difference)
-    if len(by_row) < len(differences):
-        return mean_interval([math.fsum(row) / len(row) for row in by_row.values()]), None
-    if all(isinstance(left, bool) and isinstance(right, bool) for left, right in pairs):
-        return _bonett_price(differences.count(1.0), differences.count(-1.0), len(pairs)), mcnemar(
-            differences.count(1.0), differences.count(-1.0)
-        )
-    return mean_interval(differences), None
+def _without_test(metric: NoTest) -> MetricComparison:
+    return MetricComparison(
+        score=metric.score,
+        metric=metric.metric,
+        n=metric.n,
+        units=0,
+        baseline=None,
+        value=None,
+        difference=None,
+        interval=None,
+        p_value=None,
+        adjusted_p_value=None,
+        test="none",
+        better="higher",
+        improved=0,
+        worsened=0,
+        detectable=None,
+        missing=0,
+        worst_difference=None,
+        verdict=Verdict.UNDECIDED,
+        tolerated=False,
+        reasons=(metric.reason,),
+        of_shares=False,
+    )
 
 
-def mcnemar(improved: int, worsened: int) -> float:
-    """The p-value of McNemar's exact two-sided test; 1.0 if no row changed.
-
-    >>> mcnemar(0, 0)
-    1.0
-    >>> mcnemar(3, 0)
-    0.25
-    """
-    if improved + worsened == 0:
-        return 1.0
-    from scipy.stats import binomtest
-
-    return float(binomtest(improved, improved + worsened, 0.5).pvalue)
-
-
-def _bonett_price(improved: int, worsened: int, n: int) -> Interval:
-    # Laplace's correction adds one to both kinds of change and two to the rows. Without it, the interval is
-    # too narrow if few rows changed or none did.
-    rose, fell = (improved + 1) / (n + 2), (worsened + 1) / (n + 2)
-    margin = Z * math.sqrt((rose + fell - (rose - fell) ** 2) / (n + 2))
-    centre = rose - fell
-    return Interval(max(-1.0, centre - margin), min(1.0, centre + margin), "bonett-price")
+def _gaps(rows: PairedRows) -> list[Gap]:
+    """The rows that have no result on a side, by reason."""
+    found = []
+    sides = ((rows.baseline, rows.pairs.right, rows.pairs.left), (rows.other, rows.pairs.left, rows.pairs.right))
+    for side, theirs, own in sides:
+        name = rows.name_of(side)
+        alone = side.indexes[numpy.sort(own[(theirs < 0) & (own >= 0)])]
+        parts = [
+            ("without a counterpart", alone),
+            ("failed", side.indexes[side.failed > 0]),
+            ("skipped", side.indexes[side.skipped > 0]),
+        ]
+        for what, indexes in parts:
+            if len(indexes):
+                found.append(Gap(name, what, len(indexes), tuple(indexes[:_ROWS_NAMED].tolist())))
+    return found

@@ -40,6 +40,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("show", "Show the metrics of an experiment"),
         Entry("history", "Show how a score went from experiment to experiment"),
         Entry("export", "Write the results to a file: csv, jsonl, parquet, arrow"),
+        Entry("compare", "Compare experiments row by row: better, worse, or not known"),
         Entry("recompute", "Compute the metrics anew from the stored scores"),
         Entry("usage", "Show what an experiment used: loads, calls, tokens, cost"),
     ),

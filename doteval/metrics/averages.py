@@ -40,7 +40,7 @@ def std() -> Calculation:
     >>> std()([2, 4, 6])
     2.0
     """
-    return Calculation(_std)
+    return Calculation(_std, better="neither")
 
 
 @metric
@@ -50,7 +50,7 @@ def stderr() -> Calculation:
     >>> stderr()([2, 4, 6, 8, 8, 8, 8, 8, 2]) == std()([2, 4, 6, 8, 8, 8, 8, 8, 2]) / 3
     True
     """
-    return Calculation(_stderr, interval=lambda _scores: None)
+    return Calculation(_stderr, interval=lambda _scores: None, better="neither")
 
 
 @metric

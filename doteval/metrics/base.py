@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, ParamSpec
+from typing import Any, Generic, Literal, ParamSpec
 
 from doteval.metrics.intervals import Interval
 
@@ -24,6 +24,7 @@ class Calculation:
     scores as numbers, so that the samples of one row may be averaged first. `per_row` says that the function
     takes one sequence for each row, with the scores of the row's samples. `failed_as_false` says that the function
     is given False for each failed row; otherwise failed rows are left out, which suits scores that are labels or pairs.
+    `better` says which values are good, for comparisons; those of a metric of spread are neither.
 
     >>> from doteval.metrics import metric
     >>> @metric
@@ -38,6 +39,7 @@ class Calculation:
     average: bool = False
     per_row: bool = False
     failed_as_false: bool = True
+    better: Literal["higher", "lower", "neither"] = "higher"
 
 
 @dataclass(frozen=True)

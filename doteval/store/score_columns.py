@@ -8,7 +8,7 @@ have the second scores, and so on. Other pages are read row by row.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -46,10 +46,11 @@ class _Column:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class ScorePart:
     """Scores with one name and one set of metrics, in the order of their rows.
 
-    `rows` is empty if it is not needed: aggregating it would take as long as the values.
+    name, metrics: as they are stored.
+    rows: empty if they are not needed: aggregating them would take as long as the values.
     """
 
     name: str
@@ -64,28 +65,17 @@ def read_score_columns(connection: Connection, evaluation_id: int, *, aggregate:
     aggregate: whether the database may aggregate pages. A page that exceeds a gigabyte must be read row by row.
     """
     of = {"evaluation": evaluation_id}
-    epochs = connection.scalar(_EPOCHS, of) or 1
     # The row of each value costs memory; only reducers of several samples need it.
-    with_rows = epochs > 1
-    # If all rows are done, checking each of them would double the time.
-    only_done = bool(connection.scalar(_ANY_UNDONE, of))
-    last = connection.scalar(_LAST, of)
-    rows_at_once = max(1, _PAGE // epochs)
+    with_rows = (connection.scalar(_EPOCHS, of) or 1) > 1
     columns: dict[str, _Column] = {}
-    for first in range(0, 0 if last is None else last + 1, rows_at_once):
-        page = {**of, "first": first, "end": first + rows_at_once}
-        parts = _aggregated_parts(connection, page, only_done, with_rows) if aggregate else None
-        if parts is None or any(not part.rows and not_finite_places(part.values) for part in parts):
-            # Notes on scores that are NaN name their rows.
-            parts = _parts_by_row(connection, page, only_done)
-        for part in parts:
-            column = columns.setdefault(part.name, _Column())
-            column.metrics[part.metrics] = None
-            column.values += part.values
-            if with_rows:
-                column.rows += part.rows
-            elif part.rows:
-                column.not_finite_rows += [part.rows[place] for place in not_finite_places(part.values)]
+    for part in score_parts(connection, evaluation_id, with_rows=with_rows, aggregate=aggregate):
+        column = columns.setdefault(part.name, _Column())
+        column.metrics[part.metrics] = None
+        column.values += part.values
+        if with_rows:
+            column.rows += part.rows
+        elif part.rows:
+            column.not_finite_rows += [part.rows[place] for place in not_finite_places(part.values)]
     failed_rows = tuple(connection.scalars(_FAILED_ROWS, of)) if with_rows else ()
     return [
         ScoreColumn(
@@ -100,11 +90,33 @@ def read_score_columns(connection: Connection, evaluation_id: int, *, aggregate:
     ]
 
 
+def score_parts(
+    connection: Connection, evaluation_id: int, *, with_rows: bool, aggregate: bool = True
+) -> Iterator[ScorePart]:
+    """Yield all scores of done rows, page by page; the values of one score are in the order of their rows.
+
+    aggregate: whether the database may aggregate pages. A page that exceeds a gigabyte must be read row by row.
+    """
+    of = {"evaluation": evaluation_id}
+    epochs = connection.scalar(_EPOCHS, of) or 1
+    # If all rows are done, checking each of them would double the time.
+    only_done = bool(connection.scalar(_ANY_UNDONE, of))
+    last = connection.scalar(_LAST, of)
+    rows_at_once = max(1, _PAGE // epochs)
+    for first in range(0, 0 if last is None else last + 1, rows_at_once):
+        page = {**of, "first": first, "end": first + rows_at_once}
+        parts = _aggregated_parts(connection, page, only_done, with_rows) if aggregate else None
+        if parts is None or any(not part.rows and not_finite_places(part.values) for part in parts):
+            # Notes on scores that are NaN name their rows.
+            parts = _parts_by_row(connection, page, only_done)
+        yield from parts
+
+
 def _aggregated_parts(
     connection: Connection, page: Mapping[str, int], only_done: bool, with_rows: bool
-) -> list[_Part] | None:
+) -> list[ScorePart] | None:
     """The scores of a page by position, None if the page is not uniform."""
-    parts: list[_Part] = []
+    parts: list[ScorePart] = []
     for position in count():
         at = {**page, "position": position}
         first = connection.execute(_first(only_done), at).one_or_none()
@@ -114,14 +126,14 @@ def _aggregated_parts(
         if line.others:
             return None
         rows = decode(f"[{line.rows}]") if with_rows else []
-        parts.append(_Part(first.name, first.metrics, decode(f"[{line.values}]"), rows))
+        parts.append(ScorePart(first.name, first.metrics, decode(f"[{line.values}]"), rows))
     # If one name is at two positions, reading row by row keeps its values in the order of the rows.
     return parts if len({part.name for part in parts}) == len(parts) else None
 
 
-def _parts_by_row(connection: Connection, page: Mapping[str, int], only_done: bool) -> list[_Part]:
+def _parts_by_row(connection: Connection, page: Mapping[str, int], only_done: bool) -> list[ScorePart]:
     lines = connection.execute(_by_row(only_done), page)
-    return [_Part(name, metrics, [decode(value)], [index]) for name, metrics, value, index in lines]
+    return [ScorePart(name, metrics, [decode(value)], [index]) for name, metrics, value, index in lines]
 
 
 @functools.cache

@@ -1,0 +1,122 @@
+"""`doteval compare`: whether an experiment is better or worse than another, row by row."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from doteval.cli.options import evaluation_option, existing_store, json_option, storage_option
+from doteval.cli.streams import say_aside
+
+if TYPE_CHECKING:
+    from doteval.analysis.compare import Comparison
+    from doteval.cli.comparisons import ComparedPair
+    from doteval.store import Store
+    from doteval.store.comparisons import ComparisonOptions, Matched, Selection
+
+
+@click.command("compare")
+@click.argument("names", nargs=-1, required=True, metavar="BASELINE[::EVALUATION] OTHER[::EVALUATION]...")
+@evaluation_option
+@click.option("--score", "scores", multiple=True, metavar="NAME", help="Only this score; repeatable.")
+@click.option("--cluster", metavar="COLUMN", help="Rows with the same value in this column are not independent.")
+@click.option(
+    "--max-drop", type=click.FloatRange(min=0), metavar="X", help="The drop that is allowed, as in 0.01 for one point."
+)
+@click.option(
+    "--lower-is-better", multiple=True, metavar="SCORE", help="A score of which lower values are better; repeatable."
+)
+@click.option("--fail-if-worse", is_flag=True, help="Exit with 1 if a score is worse, or an evaluation unfinished.")
+@click.option("--strict", is_flag=True, help="As --fail-if-worse, and exit with 1 also if a verdict is UNDECIDED.")
+@click.option(
+    "--flips",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Also print N rows that became worse and N that improved, with prompt and both responses.",
+)
+@click.option("--matrix", is_flag=True, help="Print only a table of experiments and parameters × evaluations.")
+@storage_option
+@json_option
+def command(
+    names: tuple[str, ...],
+    evaluation: str | None,
+    scores: tuple[str, ...],
+    cluster: str | None,
+    max_drop: float | None,
+    lower_is_better: tuple[str, ...],
+    fail_if_worse: bool,
+    strict: bool,
+    flips: int | None,
+    matrix: bool,
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Compare experiments with a BASELINE, row by row, and say whether they are BETTER or WORSE.
+
+    Evaluations of the same name are compared. Name one on each side to compare others, such as two
+    parameters of one experiment. Rows are paired by their keys.
+
+    \b
+    doteval compare base new
+    doteval compare base new --max-drop 0.01 --fail-if-worse --strict
+    doteval compare 'first::eval_x[a]' 'first::eval_x[b]' --flips 5
+    doteval compare base new newer --matrix
+    """
+    if matrix:
+        if fail_if_worse or strict or flips or max_drop is not None:
+            raise click.UsageError("--matrix shows figures and gives no verdict. Leave the other options out.")
+    elif len(names) < 2:
+        raise click.UsageError("A comparison takes two experiments or more. --matrix shows one.")
+    if max_drop is not None and not math.isfinite(max_drop):
+        raise click.BadParameter("it is not a number", param_hint="--max-drop")
+
+    from doteval.store.comparisons import ComparisonOptions, match_evaluations, select_evaluations
+
+    with existing_store(storage) as store:
+        selected = [select_evaluations(store, name, evaluation) for name in names]
+        if matrix:
+            _show_matrix(store, selected, scores, as_json=as_json)
+            return
+        matched = match_evaluations(selected[0], selected[1:])
+        options = ComparisonOptions(cluster, max_drop, scores, lower_is_better, flips or 0)
+        comparison = _show(store, matched, options, as_json=as_json)
+    if fail_if_worse or strict:
+        from doteval.analysis.compare import regressions
+
+        if failures := regressions(comparison, strict=strict):
+            _fail(failures)
+
+
+def _fail(failures: list[str]) -> NoReturn:
+    for failure in failures:
+        say_aside(failure, label="Failed:")
+    click.get_current_context().exit(1)
+
+
+def _show(store: Store, matched: Matched, options: ComparisonOptions, *, as_json: bool) -> Comparison:
+    from doteval.cli.comparisons import compared, comparison_document, print_comparison
+    from doteval.store.comparisons import compare_pairs
+
+    comparison = compare_pairs(store, matched, options)
+    pairs: list[ComparedPair] = compared(store, matched, comparison)
+    if as_json:
+        from doteval.cli import documents
+
+        documents.write({"storage": store.url, **comparison_document(store, matched, comparison, pairs)})
+    else:
+        print_comparison(store, matched, comparison, pairs)
+    return comparison
+
+
+def _show_matrix(store: Store, selected: list[Selection], scores: tuple[str, ...], *, as_json: bool) -> None:
+    from doteval.cli.comparison_matrix import matrix_document, matrix_of, print_matrix
+
+    found = matrix_of(store, selected, scores)
+    if as_json:
+        from doteval.cli import documents
+
+        documents.write({"storage": store.url, **matrix_document(found)})
+    else:
+        print_matrix(found)

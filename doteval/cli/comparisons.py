@@ -1,0 +1,311 @@
+"""Prints comparisons, and makes their JSON documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from doteval.analysis.compare import (
+    ChangedRow,
+    Comparison,
+    EvaluationComparison,
+    MetricComparison,
+    Verdict,
+    power_sentence,
+)
+from doteval.cli import documents, terminal
+from doteval.cli.records import records_of_row
+from doteval.core.experiments import Evaluation
+from doteval.core.tables import Table, wrap
+from doteval.core.wording import counted, duration
+from doteval.metrics import Interval
+from doteval.store import Store
+from doteval.store.comparisons import EvaluationPair, Matched, Spending, differences, spending_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from doteval.core.results import Record
+
+_STYLES = {
+    Verdict.BETTER: "bold green",
+    Verdict.WORSE: "bold red",
+    Verdict.NO_DIFFERENCE: "bold",
+    Verdict.UNDECIDED: "bold yellow",
+}
+# Characters of a prompt or a response that a flipped row shows; `doteval show --row` shows all.
+_TEXT_SHOWN = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedPair:
+    """A comparison with its evaluations, how else they differ, and what they took."""
+
+    comparison: EvaluationComparison
+    pair: EvaluationPair
+    differences: list[str]
+    baseline_spending: Spending
+    spending: Spending
+
+
+def compared(store: Store, matched: Matched, comparison: Comparison) -> list[ComparedPair]:
+    """Join the comparison of each pair of evaluations with the evaluations, in the order of the baseline."""
+    spending = spending_of(store, [side for pair in matched.pairs for side in (pair.baseline, pair.other)])
+    return [
+        ComparedPair(found, pair, differences(pair, spending), spending[pair.baseline.id], spending[pair.other.id])
+        for found, pair in zip(comparison.evaluations, matched.pairs, strict=True)
+    ]
+
+
+def print_comparison(store: Store, matched: Matched, comparison: Comparison, pairs: Sequence[ComparedPair]) -> None:
+    """Print each pair of evaluations with its metrics, and the verdict on all of them."""
+    console = terminal.console()
+    for pair in pairs:
+        _print_pair(console, store, pair)
+    for missing in comparison.missing:
+        what = f"{missing.experiment} has no evaluation {missing.evaluation}: it is not compared"
+        console.print(what, style="bold yellow", soft_wrap=True)
+    for evaluation in matched.only_others:
+        where = f"{evaluation.experiment.name}::{evaluation.name}"
+        console.print(f"Only {where} has this evaluation: it is not compared", style="yellow", soft_wrap=True)
+    console.print(Text.assemble("Verdict: ", (comparison.verdict.value, _STYLES[comparison.verdict])))
+
+
+def _print_pair(console: Console, store: Store, pair: ComparedPair) -> None:
+    found = pair.comparison
+    names = _names(pair.pair)
+    console.print(_heading(pair.pair), soft_wrap=True)
+    for difference in pair.differences:
+        _print_wrapped(console, f"WARNING: {difference}", style="yellow")
+    _print_wrapped(console, f"{counted(found.matched, 'row is', 'rows are')} in both")
+    for gap in found.gaps:
+        _print_wrapped(console, str(gap), style="yellow")
+    for metric in found.metrics:
+        console.print()
+        _print_metric(console, metric)
+        for row in metric.changed:
+            _print_changed(console, store, pair.pair, names, row)
+    for score in found.only_other:
+        _print_wrapped(console, f"Only {names[1]} has the score {score}: it is not compared", style="yellow")
+    console.print()
+    _print_spending(console, names, pair.baseline_spending, pair.spending)
+    console.print()
+
+
+def _names(pair: EvaluationPair) -> tuple[str, str]:
+    """The names of both sides: of their experiments, or of their evaluations if these are of one experiment."""
+    sides = (pair.baseline, pair.other)
+    if sides[0].experiment.id == sides[1].experiment.id:
+        return sides[0].name, sides[1].name
+    return sides[0].experiment.name, sides[1].experiment.name
+
+
+def _heading(pair: EvaluationPair) -> Text:
+    names = _names(pair)
+    evaluations = dict.fromkeys((pair.baseline.spec.nodeid, pair.other.spec.nodeid))
+    return Text.assemble((f"{names[0]} → {names[1]}", "bold"), f"  {' → '.join(evaluations)}")
+
+
+def _print_metric(console: Console, metric: MetricComparison) -> None:
+    name = " ".join(filter(None, (metric.score, metric.metric)))
+    tolerated = " (the drop is allowed)" if metric.tolerated else ""
+    figures = ""
+    if metric.difference is not None:
+        figures = f"  {terminal.figure(metric.baseline)} → {terminal.figure(metric.value)}"
+    heading = Text.assemble((metric.verdict.value, _STYLES[metric.verdict]), tolerated, f"  {name}", (figures, "bold"))
+    console.print(heading, soft_wrap=True)
+    if metric.difference is not None:
+        # A change of a thousandth matters as little as any rounding, but 0.0004 is not 0.000.
+        parts = [f"difference {_signed(metric.difference)}"]
+        parts.append(f"95% interval {_between(metric.interval)}" if metric.interval else "no interval")
+        if metric.adjusted_p_value is not None and metric.p_value is not None:
+            same = f"{metric.adjusted_p_value:.2g}" == f"{metric.p_value:.2g}"
+            alone = "" if same else f" ({metric.p_value:.2g} alone)"
+            parts.append(f"p {metric.adjusted_p_value:.2g}{alone}")
+        _print_wrapped(console, ", ".join(parts), indent=2)
+    if metric.improved or metric.worsened or metric.n:
+        same_rows = metric.n - metric.improved - metric.worsened
+        rows = f"{counted(metric.improved, 'row')} better, {metric.worsened:,} worse, {same_rows:,} equal"
+        _print_wrapped(console, rows, indent=2)
+    if (sentence := power_sentence(metric)) is not None:
+        _print_wrapped(console, sentence, indent=2)
+    for reason in metric.reasons:
+        _print_wrapped(console, reason, indent=2, style="yellow")
+
+
+def _signed(number: float) -> str:
+    shown = f"{number:+.3f}" if abs(number) < 1000 else f"{number:+,.1f}"
+    return f"{number:+.2g}" if float(shown.replace(",", "")) == 0 and number else shown
+
+
+def _between(interval: Interval) -> str:
+    return f"{_signed(interval.low)} to {_signed(interval.high)}"
+
+
+def _print_wrapped(console: Console, text: str, *, indent: int = 0, style: str = "") -> None:
+    first, *more = wrap(text, max(20, console.width - indent - 2))
+    console.print(Text(" " * indent + first, style), soft_wrap=True)
+    for line in more:
+        console.print(Text(" " * (indent + 2) + line, style), soft_wrap=True)
+
+
+def _print_changed(
+    console: Console, store: Store, pair: EvaluationPair, names: tuple[str, str], row: ChangedRow
+) -> None:
+    failed = [name for name, flag in zip(names, row.failed, strict=True) if flag]
+    where = f"row {row.index}" if row.index == row.baseline_index else f"row {row.baseline_index} → {row.index}"
+    shown = f"{row.baseline:.4g} → {row.value:.4g}"
+    also = f"  failed in {' and '.join(failed)}" if failed else ""
+    console.print(Text.assemble(("  " + where, "bold"), f"  {shown}{also}"), soft_wrap=True)
+    before, after = _records(store, pair, row)
+    prompt = _shown(after, "prompt") or _shown(before, "prompt")
+    for label, text in (("prompt", prompt), (names[0], _answer(before)), (names[1], _answer(after))):
+        if text:
+            console.print(f"    {label}: {text}", soft_wrap=True)
+
+
+def _records(store: Store, pair: EvaluationPair, row: ChangedRow) -> tuple[Record | None, Record | None]:
+    """The first sample of a row on either side."""
+
+    def first(evaluation: Evaluation, index: int) -> Record | None:
+        return next(records_of_row(store, evaluation, index), None)
+
+    return first(pair.baseline, row.baseline_index), first(pair.other, row.index)
+
+
+def _shown(record: Record | None, name: str) -> str | None:
+    value = None if record is None else getattr(record.outcome, name)
+    if value is None:
+        return None
+    text = str(value)
+    return text if len(text) <= _TEXT_SHOWN else f"{text[:_TEXT_SHOWN]} ... ({len(text):,} characters)"
+
+
+def _answer(record: Record | None) -> str | None:
+    if record is None:
+        return None
+    error = record.outcome.error
+    if error is not None:
+        return f"{error.type}: {error.message}"
+    return _shown(record, "model_response")
+
+
+def _print_spending(console: Console, names: tuple[str, str], before: Spending, after: Spending) -> None:
+    table = Table("", *names, "change")
+    for title, pair, shown in _spending_lines(before, after):
+        if pair != (None, None) and any(pair):
+            cells = (terminal.figure(None) if value is None else shown(value) for value in pair)
+            table.add_row(title, *cells, _change(*pair))
+    if len(table):
+        terminal.print_table(console, table)
+
+
+def _spending_lines(before: Spending, after: Spending) -> Iterator[tuple[str, tuple[float | None, float | None], Any]]:
+    sides = (before, after)
+    whole = terminal.count
+    yield "cost", (before.usage.cost, after.usage.cost), terminal.money
+    yield "requests", (before.usage.requests, after.usage.requests), whole
+    yield "tokens in", (before.usage.prompt_tokens, after.usage.prompt_tokens), whole
+    yield "tokens out", (before.usage.completion_tokens, after.usage.completion_tokens), whole
+    quantiles = [side.usage.latency.quantile(0.5) for side in sides]
+    yield "reply, median", (quantiles[0], quantiles[1]), duration
+    yield "row, mean", (before.row_seconds, after.row_seconds), duration
+
+
+def _change(before: float | None, after: float | None) -> str:
+    if before is None or after is None or not before:
+        return "-"
+    return f"{after / before - 1:+.1%}"
+
+
+# --json
+
+
+def comparison_document(
+    store: Store, matched: Matched, comparison: Comparison, pairs: Sequence[ComparedPair]
+) -> dict[str, Any]:
+    """The document of ``--json``; docs/reading-results.md says what its keys mean."""
+    return {
+        "verdict": comparison.verdict,
+        "max_drop": comparison.max_drop,
+        "evaluations": [_pair_document(store, pair) for pair in pairs],
+        "missing": [
+            {"experiment": missing.experiment, "evaluation": missing.evaluation} for missing in comparison.missing
+        ],
+        "only_others": [
+            {"experiment": evaluation.experiment.name, "evaluation": evaluation.spec.nodeid}
+            for evaluation in matched.only_others
+        ],
+    }
+
+
+def _pair_document(store: Store, pair: ComparedPair) -> dict[str, Any]:
+    found = pair.comparison
+    return {
+        "verdict": found.verdict,
+        "baseline": {"experiment": found.baseline, "evaluation": pair.pair.baseline.spec.nodeid},
+        "other": {"experiment": found.experiment, "evaluation": pair.pair.other.spec.nodeid},
+        "rows_matched": found.matched,
+        "gaps": [
+            {"side": gap.experiment, "what": gap.what, "rows": gap.count, "examples": list(gap.rows)}
+            for gap in found.gaps
+        ],
+        "unfinished": list(found.unfinished),
+        "differences": pair.differences,
+        "only_other_scores": list(found.only_other),
+        "metrics": [_metric_document(store, pair.pair, metric) for metric in found.metrics],
+        "spending": {
+            "baseline": _spending_document(pair.baseline_spending),
+            "other": _spending_document(pair.spending),
+        },
+    }
+
+
+def _metric_document(store: Store, pair: EvaluationPair, metric: MetricComparison) -> dict[str, Any]:
+    return {
+        "score": metric.score,
+        "metric": metric.metric,
+        "verdict": metric.verdict,
+        "tolerated": metric.tolerated,
+        "reasons": list(metric.reasons),
+        "better": metric.better,
+        "n": metric.n,
+        "units": metric.units,
+        "baseline": metric.baseline,
+        "value": metric.value,
+        "difference": metric.difference,
+        "interval": None if metric.interval is None else list(metric.interval),
+        "interval_method": None if metric.interval is None else metric.interval.method,
+        "p_value": metric.p_value,
+        "adjusted_p_value": metric.adjusted_p_value,
+        "test": metric.test,
+        "improved": metric.improved,
+        "worsened": metric.worsened,
+        "missing": metric.missing,
+        "worst_difference": metric.worst_difference,
+        "detectable_difference": metric.detectable,
+        "flips": [_flip_document(store, pair, row) for row in metric.changed],
+    }
+
+
+def _flip_document(store: Store, pair: EvaluationPair, row: ChangedRow) -> dict[str, Any]:
+    before, after = _records(store, pair, row)
+    return {
+        "baseline_row": row.baseline_index,
+        "row": row.index,
+        "baseline": row.baseline,
+        "value": row.value,
+        "baseline_record": None if before is None else documents.record(before),
+        "record": None if after is None else documents.record(after),
+    }
+
+
+def _spending_document(spending: Spending) -> dict[str, Any]:
+    return {
+        "models": list(spending.models),
+        "usage": documents.usage(spending.usage),
+        "row_seconds": spending.row_seconds,
+    }

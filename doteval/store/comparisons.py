@@ -1,0 +1,257 @@
+"""Compares stored evaluations: finds those that belong together, reads them, and says how else they differ.
+
+It is imported only where something is compared, since the arrays take numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from doteval.analysis.compare import (
+    Comparison,
+    MissingEvaluation,
+    TestedEvaluation,
+    compare_evaluations,
+    conclude,
+    regressions,
+)
+from doteval.analysis.score_arrays import EvaluationArrays
+from doteval.analysis.thresholds import short_names
+from doteval.core.experiments import Evaluation, Experiment
+from doteval.core.results import Usage
+from doteval.errors import NotFoundError
+from doteval.store.engine import Database
+from doteval.store.score_arrays import mean_row_seconds, read_arrays
+from doteval.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """An experiment with those of its evaluations that were asked for.
+
+    named: whether evaluations were named, as in ``NAME::EVALUATION``.
+    """
+
+    experiment: Experiment
+    evaluations: tuple[Evaluation, ...]
+    named: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationPair:
+    """Two evaluations to compare."""
+
+    baseline: Evaluation
+    other: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """The evaluations that belong together, those that only the baseline has, and those that only others have."""
+
+    pairs: tuple[EvaluationPair, ...]
+    missing: tuple[MissingEvaluation, ...]
+    only_others: tuple[Evaluation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What the results of an evaluation took. `usage` is the sum over its models; `row_seconds` the mean of a row."""
+
+    usage: Usage
+    models: tuple[str, ...]
+    row_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonOptions:
+    """How to compare; see `compare_evaluations` and `conclude`.
+
+    cluster: the column whose value says to which cluster a row belongs.
+    """
+
+    cluster: str | None = None
+    max_drop: float | None = None
+    scores: Collection[str] = ()
+    lower_is_better: Collection[str] = ()
+    changed_rows: int = 0
+
+
+def select_evaluations(store: Store, target: str, contains: str | None = None) -> Selection:
+    """The experiment and evaluations that ``NAME`` or ``NAME::EVALUATION`` names.
+
+    EVALUATION may leave out the file, the class and the parameters, so that it may be several.
+
+    contains: only evaluations whose ``file::name`` contains this.
+
+    Raises NotFoundError: there is no such experiment, or it has no such evaluation.
+    """
+    experiment, wanted = _experiment(store, target)
+    evaluations = store.evaluations.of(experiment)
+    chosen = [each for each in evaluations if contains is None or contains in each.spec.nodeid]
+    if wanted is not None:
+        # The exact name first: eval_x[a] is a part of no other name, but eval_x is one of eval_x[a].
+        exact = [each for each in chosen if wanted in (each.spec.nodeid, each.name)]
+        chosen = exact or [each for each in chosen if wanted in short_names(each.name)]
+    if not chosen:
+        known = ", ".join(each.spec.nodeid for each in evaluations)
+        raise NotFoundError(
+            f"the experiment {experiment.name!r} has no such evaluation"
+            if evaluations
+            else f"the experiment {experiment.name!r} has no evaluations",
+            remedy=f"It has {known}." if known else "Run its evaluations first.",
+        )
+    return Selection(experiment, tuple(chosen), wanted is not None)
+
+
+def _experiment(store: Store, target: str) -> tuple[Experiment, str | None]:
+    names = {overview.experiment.name for overview in store.experiments.overviews()} if "::" in target else set()
+    parts = target.split("::")
+    for count in range(len(parts), 0, -1):
+        name = "::".join(parts[:count])
+        if name in names:
+            return store.experiments.find(name), "::".join(parts[count:]) or None
+    return store.experiments.find(parts[0]), "::".join(parts[1:]) or None
+
+
+def match_evaluations(baseline: Selection, others: Sequence[Selection]) -> Matched:
+    """The evaluations of the same file and name, or of the same name where the file was moved.
+
+    Where one evaluation was named on each side, these two are compared, whatever their names are.
+
+    Raises NotFoundError: no evaluation belongs to one of the baseline.
+    """
+    pairs: list[EvaluationPair] = []
+    missing: list[MissingEvaluation] = []
+    only: list[Evaluation] = []
+    for other in others:
+        both = (baseline, other)
+        if all(len(side.evaluations) == 1 for side in both) and any(side.named for side in both):
+            pairs.append(EvaluationPair(baseline.evaluations[0], other.evaluations[0]))
+            continue
+        left = list(other.evaluations)
+        for evaluation in baseline.evaluations:
+            found = _counterpart(evaluation, baseline.evaluations, left)
+            if found is None:
+                missing.append(MissingEvaluation(other.experiment.name, evaluation.spec.nodeid))
+            else:
+                left.remove(found)
+                pairs.append(EvaluationPair(evaluation, found))
+        only += left
+    if not pairs:
+        names = [", ".join(each.name for each in side.evaluations) for side in (baseline, *others)]
+        example = f"{baseline.experiment.name}::{baseline.evaluations[0].name}"
+        raise NotFoundError(
+            f"no evaluations of the same name: {' | '.join(names)}",
+            remedy=f"Name the evaluations to compare, as in {example}.",
+        )
+    # All that is compared with one evaluation comes together, so that it is read once.
+    order = [each.id for each in baseline.evaluations]
+    pairs.sort(key=lambda pair: order.index(pair.baseline.id))
+    return Matched(tuple(pairs), tuple(missing), tuple(only))
+
+
+def _counterpart(
+    evaluation: Evaluation, of_baseline: Sequence[Evaluation], among: Sequence[Evaluation]
+) -> Evaluation | None:
+    same: Sequence[Callable[[Evaluation], bool]] = (
+        lambda each: each.spec.nodeid == evaluation.spec.nodeid,
+        lambda each: each.name == evaluation.name,
+    )
+    for is_same in same:
+        found = [each for each in among if is_same(each)]
+        if len(found) == 1 and sum(map(is_same, of_baseline)) == 1:
+            return found[0]
+    return None
+
+
+def compare_pairs(store: Store, matched: Matched, options: ComparisonOptions) -> Comparison:
+    """Compare evaluations row by row. At most two of them are in memory at a time, without the content of rows.
+
+    Raises UsageError: a row does not have the column to cluster by, or no evaluation has one of the scores.
+    """
+    known: dict[str, None] = {}
+    tested = list(_tested(store._database, matched.pairs, options, known))
+    for name in (*options.scores, *options.lower_is_better):
+        if name not in known:
+            raise NotFoundError(
+                f"no evaluation of the baseline has a score {name!r}",
+                remedy=f"There is {', '.join(known)}." if known else "It has no scores.",
+            )
+    return conclude(tested, matched.missing, max_drop=options.max_drop)
+
+
+def _tested(
+    database: Database, pairs: Sequence[EvaluationPair], options: ComparisonOptions, known: dict[str, None]
+) -> Iterator[TestedEvaluation]:
+    """Test pairs of evaluations one by one. The names of the baseline's scores are added to `known`."""
+    baseline: tuple[int, EvaluationArrays] | None = None
+    for pair in pairs:
+        if baseline is None or baseline[0] != pair.baseline.id:
+            baseline = (pair.baseline.id, read_arrays(database, pair.baseline, options.cluster))
+            known |= dict.fromkeys(baseline[1].scores)
+        other = read_arrays(database, pair.other, options.cluster)
+        yield compare_evaluations(
+            baseline[1],
+            other,
+            scores=options.scores,
+            lower_is_better=options.lower_is_better,
+            changed_rows=options.changed_rows,
+        )
+
+
+def spending_of(store: Store, evaluations: Collection[Evaluation]) -> dict[int, Spending]:
+    """What the results of evaluations took, by their ids."""
+    found: dict[int, Spending] = {}
+    groups: dict[int, dict[str, list[Usage]]] = {}
+    for evaluation in evaluations:
+        of = evaluation.experiment
+        if of.id not in groups:
+            groups[of.id] = {
+                group.name: [model.usage for model in group.models] for group in store.usage.by_evaluation(of)
+            }
+        used = groups[of.id].get(evaluation.spec.nodeid, [])
+        found[evaluation.id] = Spending(
+            sum(used, Usage("")),
+            tuple(usage.model for usage in used),
+            mean_row_seconds(store._database, evaluation.id),
+        )
+    return found
+
+
+def differences(pair: EvaluationPair, spending: Mapping[int, Spending]) -> list[str]:
+    """How two evaluations differ otherwise than in their results, in sentences: code, dataset, samples, models."""
+    found = []
+    before, after = pair.baseline.spec.fingerprint, pair.other.spec.fingerprint
+    changed = [path for path in sorted({*before, *after}) if before.get(path) != after.get(path)]
+    if changed:
+        found.append(f"the code differs: {', '.join(changed)}")
+    if pair.baseline.spec.columns != pair.other.spec.columns:
+        columns = [", ".join(side.spec.columns) for side in (pair.baseline, pair.other)]
+        found.append(f"the columns differ: {columns[0]} | {columns[1]}")
+    models = [", ".join(spending[side.id].models) or "none" for side in (pair.baseline, pair.other)]
+    if models[0] != models[1]:
+        found.append(f"the models differ: {models[0]} | {models[1]}")
+    return found
+
+
+def check_not_worse(
+    store: Store, baseline: str, evaluations: Sequence[Evaluation], options: ComparisonOptions, *, strict: bool = False
+) -> list[str]:
+    """Why evaluations of one experiment must not pass beside a baseline, in sentences; empty if they may.
+
+    This is ``--fail-if-worse BASELINE`` of every command; see `doteval.analysis.compare.regressions`.
+
+    baseline: an experiment, or some of its evaluations, as `select_evaluations` takes it.
+
+    Raises NotFoundError: there is no such experiment, or it has none of these evaluations.
+    """
+    base = select_evaluations(store, baseline)
+    now = Selection(evaluations[0].experiment, tuple(evaluations), named=False)
+    # An experiment that runs only some of the evaluations is compared in these.
+    names = {each.name for each in evaluations}
+    shared = tuple(each for each in base.evaluations if each.name in names)
+    matched = match_evaluations(Selection(base.experiment, shared or base.evaluations, base.named), [now])
+    failures = regressions(compare_pairs(store, matched, options), strict=strict)
+    return [f"{failure} (--fail-if-worse {baseline})" for failure in failures]
