@@ -7,6 +7,7 @@ code 1 if anything was lost, done twice or not done.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -22,6 +23,7 @@ from tests.support.commands import Commands
 from tests.support.fault_evaluation import write_evaluation
 from tests.support.fault_services import PostgresServer, RedisServer
 from tests.support.project import Project, leftover_processes, wait_until
+from tests.support.silent_connections import SilentProxy
 
 ROW_SECONDS = 0.25
 ROWS_A_SECOND = 40
@@ -31,10 +33,13 @@ PROCESSES = 2
 class Gremlin:
     """Breaks one thing after another, at random."""
 
-    def __init__(self, seed: int, project: Project, broker: RedisServer, postgres: PostgresServer) -> None:
+    def __init__(
+        self, seed: int, project: Project, broker: RedisServer, proxy: SilentProxy, postgres: PostgresServer
+    ) -> None:
         self._random = random.Random(seed)
         self._project = project
         self._broker = broker
+        self._proxy = proxy
         self._postgres = postgres
         self.broken: Counter[str] = Counter()
 
@@ -45,6 +50,7 @@ class Gremlin:
             self._restart_redis,
             self._flush_redis,
             self._pause_redis,
+            self._silence_redis,
             self._restart_postgresql,
         ]
         fault = self._random.choice(faults)
@@ -82,6 +88,9 @@ class Gremlin:
         time.sleep(self._random.uniform(0.5, 5.0))
         self._broker.resume()
 
+    def _silence_redis(self) -> None:
+        self._proxy.silence()
+
     def _restart_postgresql(self) -> None:
         self._postgres.kill()
         time.sleep(self._random.uniform(0.0, 2.0))
@@ -99,16 +108,21 @@ def _send(pid: int, which: signal.Signals) -> None:
 def soak(minutes: float, seed: int) -> bool:
     """Whether every invariant held."""
     rows = int(minutes * 60 * ROWS_A_SECOND)
-    with tempfile.TemporaryDirectory(prefix="doteval-soak-") as name, closing(Commands()) as commands:
+    with (
+        tempfile.TemporaryDirectory(prefix="doteval-soak-") as name,
+        closing(Commands()) as commands,
+        contextlib.ExitStack() as stack,
+    ):
         directory = Path(name)
         (directory / "project").mkdir()
         project = Project.begin(directory / "project", commands)
         broker = RedisServer(directory / "redis")
         broker.start()
+        proxy = stack.enter_context(SilentProxy(broker.port))
         postgres = PostgresServer(directory / "pg")
-        project.environment |= {"DOTEVAL_BROKER": broker.url, "DOTEVAL_STORAGE": postgres.url}
+        project.environment |= {"DOTEVAL_BROKER": f"redis://127.0.0.1:{proxy.port}/0", "DOTEVAL_STORAGE": postgres.url}
         write_evaluation(project, rows=rows, seconds=ROW_SECONDS)
-        gremlin = Gremlin(seed, project, broker, postgres)
+        gremlin = Gremlin(seed, project, broker, proxy, postgres)
         try:
             return _soak(project, gremlin, minutes, rows, seed)
         finally:
