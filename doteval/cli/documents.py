@@ -243,6 +243,7 @@ def usage(used: Usage) -> Document:
         "completion_tokens": used.completion_tokens,
         "cached_tokens": used.cached_tokens,
         "reasoning_tokens": used.reasoning_tokens,
+        "unfinished": used.unfinished,
         "cost": _finite(used.cost),
         "seconds": used.seconds,
         "hit_rate": used.hit_rate,

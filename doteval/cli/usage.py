@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 from doteval.cli.options import existing_store, json_option, storage_option
 from doteval.core.histogram import QUANTILES
 from doteval.core.tables import Table
-from doteval.core.wording import duration
+from doteval.core.wording import counted, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -163,6 +164,15 @@ def _print_models(console: Console, names: Sequence[str], lines: Sequence[tuple[
         console.print(
             f"The replies of {', '.join(silent)} reported no tokens. None are counted, and no budget of tokens or cost "
             'holds them. A stream reports them with stream_options={"include_usage": True}.',
+            style="yellow",
+        )
+    unfinished: Counter[str] = Counter()
+    for _, model in lines:
+        unfinished[model.spent.model] += model.spent.unfinished
+    for name, tries in (+unfinished).items():
+        console.print(
+            f"{counted(tries, 'try', 'tries')} of {name} ended unseen: the process was killed, or did not read the "
+            "reply to its end. They count as requests of the budget; their tokens are not known.",
             style="yellow",
         )
     console.print()

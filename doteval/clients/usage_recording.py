@@ -33,6 +33,9 @@ from doteval.core.metering import Meter
 from doteval.core.prices import PriceTable
 from doteval.core.results import Usage
 
+# What is added when a try begins, by model and by whether it is the first try of its request.
+_BEGINNINGS: dict[tuple[str, bool], Usage] = {}
+_MOST_BEGINNINGS = 1_000
 _COUNTS = tuple(field.name for field in fields(Usage) if field.name not in ("model", "cost", "latency"))
 
 
@@ -65,8 +68,8 @@ class UsageTotals:
         """Counts over all models, and the same by model under ``models``.
 
         ``requests`` (calls of the SDK's methods), ``attempts`` (tries: requests and their retries), ``errors`` (tries
-        without a usable reply), tokens by kind, ``seconds`` spent on tries and ``waited`` for rate limits; ``cost`` in
-        US dollars, if the models have prices.
+        without a usable reply), ``unfinished`` (tries whose end has not been seen), tokens by kind, ``seconds`` spent
+        on tries and ``waited`` for rate limits; ``cost`` in US dollars, if the models have prices.
         """
         with self._lock:
             errors = dict(self._errors)
@@ -87,11 +90,14 @@ class UsageTotals:
 def usage_step(step: Step, totals: UsageTotals, prices: PriceTable) -> Step:
     """A step around `step`, which sends, that records every try. Other steps go around this one.
 
+    A try is recorded when it begins, so that it counts if the process is killed before the reply comes.
+
     A bad reply with status 200 leaves it as the response with the status that fits; see `bad_replies`.
     """
 
     async def record(call: ApiCall) -> Response:
         recorder = _TryRecorder(call, totals, prices)
+        recorder.begins()
         try:
             response = await step(call)
             is_read = not call.streamed
@@ -106,11 +112,13 @@ def usage_step(step: Step, totals: UsageTotals, prices: PriceTable) -> Step:
             call.tokens = recorder.reported_tokens
             return response if fault is None else error_response(call, response.headers, fault)
         call.tokens = None
-        recorder.began()
+        recorder.replying()
         if is_event_stream(call, response):
             call.io.observe(response, _EventReader(recorder, response.headers), events=True)
         elif is_json(response.headers.get("content-type", "")):
             call.io.observe(response, _WholeReader(recorder, response.headers), events=False)
+        else:
+            recorder.answered()
         return response
 
     return record
@@ -141,10 +149,20 @@ class _TryRecorder:
         """The tokens that the reply has reported so far."""
         return self._reported.prompt_tokens + self._reported.completion_tokens
 
+    def begins(self) -> None:
+        """The try is about to be sent."""
+        key = self._model, self._is_first
+        usage = _BEGINNINGS.get(key)
+        if usage is None:
+            usage = Usage(self._model, requests=int(self._is_first), attempts=1, unfinished=1)
+            if len(_BEGINNINGS) < _MOST_BEGINNINGS:
+                _BEGINNINGS[key] = usage
+        self._totals.add(usage, self._meter)
+
     def failed(self) -> None:
         """The try ended without a usable reply."""
         self._totals.add_error(self._model)
-        self._add(self._counted())
+        self._add(ends=True)
 
     def replied(self, response: Response) -> BadReply | None:
         """Record a reply whose body has been read. Returns what is wrong with it."""
@@ -153,51 +171,54 @@ class _TryRecorder:
             return None
         reply, fault = read_whole(self.call, response.headers, response.content)
         # Bad replies may report usage as well, which was paid for.
-        self._add(self._counted(), _usage_in(reply), NO_LATENCY if fault else self._latency())
+        self._add(_usage_in(reply), NO_LATENCY if fault else self._latency(), ends=True)
         if fault is not None:
             self._totals.add_error(self._model)
         return fault
 
-    def began(self) -> None:
-        """Record the start of a reply that the caller will read as a stream."""
-        self._add(self._counted())
+    def replying(self) -> None:
+        """Record the time until a reply began that the caller will read as a stream."""
+        self._add()
+
+    def answered(self) -> None:
+        """The rest of the reply will not be looked at."""
+        self._add(ends=True)
 
     def broken(self) -> None:
         """The body ended early, or turned out to be an error, after the reply had begun."""
         self._totals.add_error(self._model)
+        self._add(ends=True)
 
     def read(self, usage: dict[str, Any]) -> None:
         """A streamed body reported its usage, final or so far."""
-        self._add(Usage(self._model), usage)
+        self._add(usage)
         self.call.tokens = self.reported_tokens
 
     def ended(self, fault: BadReply | None, headers: Mapping[str, str]) -> None:
         """A streamed body was read to its end. Raises the SDK's error if it was bad."""
         if fault is None:
-            self._add(Usage(self._model), latency=self._latency())
+            self._add(latency=self._latency(), ends=True)
             return
         self.broken()
         raise status_error(self.call, headers, fault)
 
-    def _counted(self) -> Usage:
-        return Usage(self._model, requests=int(self._is_first), attempts=1)
-
     def _latency(self) -> Latency:
         return Latency.of(clocks.perf_counter() - self._began)
 
-    def _add(self, counted: Usage, reported: dict[str, Any] | None = None, latency: Latency = NO_LATENCY) -> None:
+    def _add(
+        self, reported: dict[str, Any] | None = None, latency: Latency = NO_LATENCY, *, ends: bool = False
+    ) -> None:
         now = clocks.perf_counter()
         tokens = self._reported if reported is None else self._tokens(reported)
         self._totals.add(
             Usage(
                 self._model,
-                counted.requests,
-                counted.attempts,
                 # Some servers report a running total with every event.
                 prompt_tokens=tokens.prompt_tokens - self._reported.prompt_tokens,
                 completion_tokens=tokens.completion_tokens - self._reported.completion_tokens,
                 cached_tokens=tokens.cached_tokens - self._reported.cached_tokens,
                 reasoning_tokens=tokens.reasoning_tokens - self._reported.reasoning_tokens,
+                unfinished=-1 if ends else 0,
                 cost=None if reported is None or tokens.cost is None else tokens.cost - (self._reported.cost or 0.0),
                 seconds=now - self._since,
                 latency=latency,

@@ -120,12 +120,14 @@ class RowError:
     traceback: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@row_value
 class Usage:
     """What the calls to one model used.
 
     requests: calls of a client's methods.
     attempts: tries sent to the server; none for a cache hit, several if a request was repeated.
+    unfinished: tries that began and of which nobody saw the end, because the process was killed, say. They count as
+        attempts; their tokens are not known.
     cost: US dollars, None if the model has no price.
     seconds: time spent on tries.
     waited: seconds spent waiting for rate limits.
@@ -141,6 +143,7 @@ class Usage:
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    unfinished: int = 0
     cost: float | None = None
     seconds: float = 0.0
     waited: float = 0.0
@@ -164,6 +167,7 @@ class Usage:
             self.completion_tokens + other.completion_tokens,
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
+            self.unfinished + other.unfinished,
             cost,
             self.seconds + other.seconds,
             self.waited + other.waited,

@@ -240,6 +240,7 @@ class UsageTable(SQLModel, table=True):
     completion_tokens: int = Field(sa_type=BigInteger)
     cached_tokens: int = Field(sa_type=BigInteger)
     reasoning_tokens: int = Field(sa_type=BigInteger)
+    unfinished: int = Field(sa_type=BigInteger)
     cost: float | None
     seconds: float
     waited: float

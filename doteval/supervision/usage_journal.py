@@ -1,9 +1,9 @@
 """The usage journal: usage of rows that is not in the result store yet, in a file that outlives the process.
 
-A worker process notes the usage of a row with every reply, and that the row is stored once its result is. When the
-process dies, its supervisor stores the usage that is left, so that the store agrees with what the servers count. A note
-is a write to mapped memory, without a system call that would release the GIL. It is in the file however the process
-dies, unless the whole machine fails.
+A worker process notes a request of a row when it begins, its usage when the reply comes, and that the row is stored
+once its result is. When the process dies, its supervisor stores the usage that is left, so that the store agrees with
+what the servers count. A note is a write to mapped memory, without a system call that would release the GIL. It is in
+the file however the process dies, unless the whole machine fails.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from doteval.core.results import Usage
 # The size of the file. A full file, after about a thousand rows, is replaced by one with the open notes only.
 _BYTES = 250_000
 _NUMBERS = tuple(field.name for field in fields(Usage) if field.name not in ("model", "latency"))
+_numbers = attrgetter(*_NUMBERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,7 @@ class UsageJournal:
 
     def spent(self, scope: UsageScope, usage: Usage) -> None:
         """Note usage of a row."""
-        numbers = {name: value for name in _NUMBERS if (value := getattr(usage, name))}
-        self._note(scope, ["spent", *_key(scope), usage.model, numbers, usage.latency.to_text()])
+        self._note(scope, ["spent", *_key(scope), usage.model, _numbers(usage), usage.latency.to_text()])
 
     def ended(self, scope: UsageScope, execution: int) -> None:
         """Note that the result of the row is about to be stored under this execution."""
@@ -129,8 +130,8 @@ def read_usage_journal(path: Path) -> list[UnstoredUsage]:
     ]
 
 
-def _usage(model: str, numbers: Mapping[str, Any], latency: str) -> Usage:
-    return Usage(model, **numbers, latency=Latency.from_text(latency))
+def _usage(model: str, numbers: Sequence[Any], latency: str) -> Usage:
+    return Usage(model, **dict(zip(_NUMBERS, numbers, strict=True)), latency=Latency.from_text(latency))
 
 
 def _notes(path: Path) -> Iterator[list[Any]]:

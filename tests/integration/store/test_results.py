@@ -48,7 +48,7 @@ EVERYTHING = Outcome(
     model_response={"text": "ok", "raw": b"\x00\xff", "nan": float("inf")},
     metadata={"n": 3},
     usage=(
-        Usage("gpt", 1, 2, 3, 4, 5, 6, 7, 8, 0.25, 1.5),
+        Usage("gpt", 1, 2, 3, 4, 5, 6, 7, 8, 9, 0.25, 1.5),
         Usage("other\x00", cost=None),
     ),
 )

@@ -22,7 +22,7 @@ def test_nothing_used(store: Store) -> None:
 
 def test_repeated_work_is_spent_but_not_kept(store: Store) -> None:
     evaluation = begin(store, 2)
-    one = Usage("gpt", 1, 2, 0, 1, 100, 10, 5, 3, 0.5, 1.0)
+    one = Usage("gpt", 1, 2, 0, 1, 100, 10, 5, 3, 1, 0.5, 1.0)
     store.results.write(results(evaluation, rows(1), done(usage=(one, Usage("judge", 1)))), None)
     store.results.write(results(evaluation, rows(1), done(usage=(one,))), None)
     store.results.write(results(evaluation, rows(1, first=1), failed(usage=(one,))), None)

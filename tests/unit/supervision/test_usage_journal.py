@@ -15,7 +15,7 @@ from doteval.supervision import usage_journal
 from doteval.supervision.usage_journal import UnstoredUsage, UsageJournal, read_usage_journal
 
 ONE, TWO = UsageScope("a", 1, 0), UsageScope("b", 1, 2)
-USED = Usage("m", 1, 2, 0, 1, 10, 5, 2, 1, 0.25, 1.5, 0.5, Latency.of(0.1))
+USED = Usage("m", 1, 2, 0, 1, 10, 5, 2, 1, 3, 0.25, 1.5, 0.5, Latency.of(0.1))
 
 
 @pytest.fixture
