@@ -75,7 +75,9 @@ class ProgressDisplay:
         now = self._clock()
         called = names(evaluations)
         for evaluation in evaluations:
-            self._started.setdefault(evaluation.id, (now, evaluation.counts.finished))
+            since, finished = self._started.get(evaluation.id, (now, evaluation.counts.finished))
+            # Fewer once failed rows are made pending, to run again.
+            self._started[evaluation.id] = since, min(finished, evaluation.counts.finished)
         ended = [
             evaluation
             for evaluation in evaluations
@@ -112,7 +114,9 @@ class ProgressDisplay:
     def _end_line(self, evaluation: Evaluation, name: str, now: float) -> Text:
         since, finished = self._started[evaluation.id]
         made = evaluation.counts.finished - finished
-        time_taken = f" in {duration(now - since)}" if made else ""
+        # The time is that of this command, and so are the rows that it is given for.
+        which = f", {made:,} of them" if finished else ""
+        time_taken = f"{which} in {duration(now - since)}" if made else ""
         mark = _MARKS.get(evaluation.status, "✗")
         line = Text.assemble(
             (f"{mark} {evaluation.status.value}", STATUS_STYLES[evaluation.status]),

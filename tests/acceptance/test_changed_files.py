@@ -108,6 +108,7 @@ def test_an_idle_worker_process_reads_a_changed_file_for_the_first_submission(se
         (after,) = wait_until(lambda: ready(served, 1), what="a worker process")
     (records,) = served.records("x").values()
     assert {record.outcome.status for record in records} == {"done"}
+    assert {load["fixture"] for load in served.json("usage", "x")["fixtures"]} <= {"model"}
     assert before.info.pid != after.info.pid
     reasons = {worker.info.pid: worker.reason for worker in served.workers()}
     assert reasons[before.info.pid] == f"reloaded: {change} has changed"

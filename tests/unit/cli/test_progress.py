@@ -62,6 +62,27 @@ def test_an_evaluation_ends_once(lines: ProgressDisplay, written: io.StringIO, c
     assert "✓ completed  eval_1: 1,200 rows, 2 skipped in 1 min 15 s" in shown
 
 
+@pytest.mark.parametrize(
+    ("before", "least", "after", "said"),
+    [
+        (Counts(100), Counts(100), Counts(100, done=96, failed=4), "100 rows, 4 failed in 3.00 s"),
+        (Counts(100, done=56), Counts(100, done=56), Counts(100, done=96), "96 rows, 40 of them in 3.00 s"),
+        # Failed rows that run again are of this command as well.
+        (Counts(96, done=90, failed=6), Counts(96, done=90), Counts(96, done=96), "96 rows, 6 of them in 3.00 s"),
+        (Counts(96, done=96), Counts(96, done=96), Counts(96, done=96), "96 rows"),
+    ],
+)
+def test_the_time_is_given_for_the_rows_of_this_command(
+    lines: ProgressDisplay, written: io.StringIO, clock: Clock, before: Counts, least: Counts, after: Counts, said: str
+) -> None:
+    with lines:
+        lines.began(EXPERIMENT, [evaluation(1, before)], 1)
+        lines.moved([evaluation(1, least)])
+        clock.now += 3
+        lines.moved([evaluation(1, after, EvaluationStatus.COMPLETED)])
+    assert written.getvalue().splitlines()[-1] == f"✓ completed  eval_1: {said}"
+
+
 def test_a_reason_is_shown(lines: ProgressDisplay, written: io.StringIO) -> None:
     failed = replace(evaluation(1, Counts(3), EvaluationStatus.FAILED), reason="no [red]model\x1b[0m")
     with lines:
