@@ -215,8 +215,8 @@ def _loads(connection: Connection, experiment: Experiment) -> Sequence[Any]:
     wrote = select(COUNTERS.c.worker_id).where(COUNTERS.c.evaluation_id.in_(ids))
     loaded = select(RESOURCE_LOAD.c.worker_id).where(RESOURCE_LOAD.c.evaluation_id.in_(ids))
     served = or_(RESOURCE_LOAD.c.worker_id.in_(wrote), RESOURCE_LOAD.c.worker_id.in_(loaded))
-    # Those with an evaluation say why a process cannot run it, and are no load of one fixture.
-    of_fixtures = RESOURCE_LOAD.c.evaluation_id.is_(None)
+    # Failures with an evaluation say why a process cannot run it, and are no load of one fixture.
+    of_fixtures = or_(RESOURCE_LOAD.c.evaluation_id.is_(None), RESOURCE_LOAD.c.error.is_(None))
     return connection.execute(select(RESOURCE_LOAD).where(served, of_fixtures).order_by(RESOURCE_LOAD.c.id)).all()
 
 

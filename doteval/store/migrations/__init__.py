@@ -23,7 +23,22 @@ from doteval.store.tables import ALL, EXPERIMENT
 VERSION_TABLE = "doteval_version"
 
 # Every schema version in order; the last one is what this doteval uses.
-VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013", "0014")
+VERSIONS = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0012",
+    "0013",
+    "0014",
+)
 
 # The oldest one that psycopg supports.
 _OLDEST_POSTGRES = (10,)

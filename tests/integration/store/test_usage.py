@@ -111,7 +111,9 @@ def test_loads_are_merged_over_workers(store: Store) -> None:
     store.results.write(results(evaluation, rows(2)), first)
     one = store.loads.begin(first, "model", "evals", 2.0)
     two = store.loads.begin(second, "model", "evals", 3.5, evaluation_id=evaluation.id)
-    bad = store.loads.begin(second, "judge\x00", "", 0.5, error="OSError: \ud800", evaluation_id=evaluation.id)
+    bad = store.loads.begin(second, "judge\x00", "", 0.5, error="OSError: \ud800")
+    # Why a process cannot run the evaluation is the load of no fixture.
+    store.loads.begin(second, "fixtures", "", 0.0, error="OSError: no disk", evaluation_id=evaluation.id)
     store.loads.snapshot(one, {"calls": 1})
     store.loads.end(
         one, {"calls": 10, "cache": {"hits": 1, "by": {"a": 2}}, "gpus": ["0"], "name": "x", "on": True, "only": 1}, 0.1
