@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -41,21 +42,29 @@ def command(name: str, storage: str | None) -> None:
 def follow(store: Store, experiment: Experiment, follower: ProgressDisplay) -> tuple[Experiment, list[Evaluation]]:
     """Update a display until no evaluation of an experiment is running, or nobody runs any. Returns both as they are.
 
-    The experiment may be renamed meanwhile. Raises NotFoundError if it is deleted.
+    The experiment may be renamed meanwhile. While the store cannot be used, it is asked again and again.
+    Raises NotFoundError if the experiment is deleted.
     """
     from doteval.coordination.claims import nobody_runs
+    from doteval.coordination.outage_retry import retry_through_outage
     from doteval.core.liveness import LATE_AFTER_SECONDS
 
+    def look() -> tuple[Experiment, list[Evaluation], bool]:
+        current = store.experiments.current(experiment)
+        evaluations = store.evaluations.of(current)
+        running = [evaluation for evaluation in evaluations if evaluation.status == "running"]
+        return current, evaluations, all(nobody_runs(store, evaluation) for evaluation in running)
+
+    # Never set: Ctrl-C ends the wait.
+    never = threading.Event()
     abandoned_since: float | None = None
     while True:
-        experiment = store.experiments.current(experiment)
-        evaluations = store.evaluations.of(experiment)
+        experiment, evaluations, is_abandoned = retry_through_outage(look, leaving=never, on_message=follower.note)
         follower.moved(evaluations)
         # An experiment without evaluations has only just begun, or its submitter failed: there is nothing to wait for.
-        running = [evaluation for evaluation in evaluations if evaluation.status == "running"]
-        if not running:
+        if all(evaluation.status != "running" for evaluation in evaluations):
             return experiment, evaluations
-        if not all(nobody_runs(store, evaluation) for evaluation in running):
+        if not is_abandoned:
             abandoned_since = None
         elif abandoned_since is None:
             abandoned_since = time.monotonic()

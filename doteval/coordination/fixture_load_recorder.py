@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+from collections.abc import Iterator
 
 from doteval.core import clocks
 from doteval.core.metering import sum_by_model
@@ -29,7 +31,8 @@ _KINDS = {
 class LoadRecorder:
     """A `LoadObserver` that writes to the store.
 
-    All methods belong to the thread that loads fixtures, but for `take_unpaid`.
+    All methods belong to the thread that loads fixtures, but for `take_unpaid`. A fixture never fails because the store
+    cannot be used: then its load is not recorded.
     """
 
     def __init__(self, store: Store, worker_id: int) -> None:
@@ -39,22 +42,34 @@ class LoadRecorder:
         self._failed_for: set[int] = set()
         self._unpaid: list[tuple[object, tuple[Usage, ...]]] = []
         self._lock = threading.Lock()
+        # Whether the end of a load could not be recorded.
+        self._is_store_away = False
 
     def loaded(self, load: Load) -> None:
-        load_id = self._store.loads.begin(self._worker_id, load.fixture, load.node, load.seconds)
-        self._loaded[id(load)] = (load_id, load)
+        with _if_possible(f"the load of the fixture {load.fixture}"):
+            load_id = self._store.loads.begin(self._worker_id, load.fixture, load.node, load.seconds)
+            self._loaded[id(load)] = (load_id, load)
 
     def load_failed(self, load: Load) -> None:
         kind = LoadFailureKind.SKIPPED if load.skipped else LoadFailureKind.ERROR
-        self._store.loads.begin(self._worker_id, load.fixture, load.node, load.seconds, error=load.error, failure=kind)
+        with _if_possible(f"the failed load of the fixture {load.fixture}"):
+            self._store.loads.begin(
+                self._worker_id, load.fixture, load.node, load.seconds, error=load.error, failure=kind
+            )
 
     def unloading(self, load: Load) -> None:
-        load_id, _ = self._loaded.pop(id(load))
+        load_id, _ = self._loaded.pop(id(load), (None, load))
+        if load_id is None or self._is_store_away:
+            return
         start = clocks.perf_counter()
-        try:
-            self._store.loads.end(load_id, load.stats(), clocks.perf_counter() - start)
-        except UnstorableValueError as error:
-            self._store.loads.end(load_id, _unstorable(error), clocks.perf_counter() - start)
+        # The other fixtures of a process that leaves do not wait for the store as well.
+        self._is_store_away = True
+        with _if_possible(f"the teardown of the fixture {load.fixture}"):
+            try:
+                self._store.loads.end(load_id, load.stats(), clocks.perf_counter() - start)
+            except UnstorableValueError as error:
+                self._store.loads.end(load_id, _unstorable(error), clocks.perf_counter() - start)
+            self._is_store_away = False
 
     def used(self, definition: object, evaluation: EvaluationItem | None, usage: tuple[Usage, ...]) -> None:  # noqa: ARG002
         with self._lock:
@@ -71,15 +86,12 @@ class LoadRecorder:
         return sum_by_model(each for usage in taken for each in usage)
 
     def snapshot(self) -> None:
-        """Store the current statistics of every loaded fixture. If the store is unavailable, only logs a warning."""
-        try:
+        """Store the current statistics of every loaded fixture."""
+        with _if_possible("the statistics of fixtures"):
             for load_id, load in self._loaded.values():
                 stats = load.stats()
                 if stats is not None:
                     self._keep(load_id, stats)
-        except StoreError as error:
-            if error.say_once():
-                logger.warning("the statistics of fixtures are not stored this time: %s", error.message)
 
     def _keep(self, load_id: int, stats: Stats) -> None:
         try:
@@ -127,6 +139,16 @@ class LoadRecorder:
             self._store.loads.begin(
                 self._worker_id, EVALUATION_FILES, "", 0.0, error=message, failure=kind, evaluation_id=evaluation_id
             )
+
+
+@contextlib.contextmanager
+def _if_possible(what: str) -> Iterator[None]:
+    """Do without the record of something if the store cannot be used."""
+    try:
+        yield
+    except StoreError as error:
+        if error.say_once():
+            logger.warning("%s cannot be recorded: %s", what, error.message)
 
 
 def _unstorable(error: UnstorableValueError) -> Stats:

@@ -109,12 +109,13 @@ class BoundedConnection(psycopg.Connection[Any]):
 
     @contextmanager
     def _answering_within(self, seconds: float) -> Iterator[None]:
-        before = self._answer_seconds
-        self._answer_seconds = min(seconds, before)
+        """Ask nobody about statements inside the block: the server has no work with them."""
+        before = self._connector, self._answer_seconds
+        self._connector, self._answer_seconds = None, min(seconds, self._answer_seconds)
         try:
             yield
         finally:
-            self._answer_seconds = before
+            self._connector, self._answer_seconds = before
 
 
 class Connector:

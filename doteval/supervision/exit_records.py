@@ -12,6 +12,7 @@ from pathlib import Path
 from doteval.core import clocks
 from doteval.core.private_directories import PrivateDirectory
 from doteval.core.states import WorkerEnd
+from doteval.core.wording import counted
 from doteval.errors import StoreError
 from doteval.store import CrashedRow, LostUsage, Store, TimedOutRow, WorkerInfo
 from doteval.supervision.fork_server import UNKNOWN, Process
@@ -50,7 +51,7 @@ class _ExitRecord:
 class ExitRecords:
     """Records in the store how worker processes ended.
 
-    A record that cannot be written because the store is unavailable is kept, and `catch_up` tries it again.
+    A record that cannot be written because the store is unavailable is kept, and the next `catch_up` tries it again.
 
     on_message: called with a line for the user about each row that is given up, because it was in flight in as many
         processes that died as its evaluation allows.
@@ -77,7 +78,7 @@ class ExitRecords:
         report: StartReport | None = None,
         worker: WorkerInfo | None = None,
     ) -> str:
-        """Record the end of a process that has ended. Returns how it ended, as text for the user.
+        """Note the end of a process that has ended, for `catch_up`. Returns how it ended, as text for the user.
 
         stuck: whether it was killed because a row exceeded its time limit. If no other call was running, that row has
             timed out; otherwise all rows in calls are suspects, which run alone from then on.
@@ -132,11 +133,10 @@ class ExitRecords:
                 lost,
             )
         )
-        self.catch_up()
         return how
 
     def catch_up(self) -> bool:
-        """Write the records that could not be written before. Returns whether none is left."""
+        """Write to the store what is noted. Returns whether nothing is left."""
         while self._unrecorded:
             try:
                 self._record(self._unrecorded[0])
@@ -146,6 +146,9 @@ class ExitRecords:
         return True
 
     def close(self) -> None:
+        if self._unrecorded:
+            ends = counted(len(self._unrecorded), "worker process", "worker processes")
+            self._on_message(f"the ends of {ends}, and what their rows used, cannot be recorded: the store is away")
         self._private.remove()
 
     def _record(self, record: _ExitRecord) -> None:

@@ -150,6 +150,8 @@ class Supervisor:
         finally:
             for process in self._processes():
                 self._exit_records.record(process, stuck=process.pid in self._stuck, at_once=self._at_once)
+            # Once for all: each attempt may take as long as the connection to a silent store.
+            self._exit_records.catch_up()
             if self._output is not None:
                 self._output.close()
             self._exit_records.close()
@@ -318,6 +320,7 @@ class Supervisor:
         if process.returncode == RECYCLED:
             # It reached a limit of its own, so the next one starts at once.
             self._exit_records.record(process)
+            self._exit_records.catch_up()
             replica.short_lives, replica.start_at = 0, self._clock()
             return
         stuck = process.pid in self._stuck
@@ -326,6 +329,7 @@ class Supervisor:
         short = process.returncode == 0 or (self._clock() - replica.started_at < _SHORT_LIFE_SECONDS and not stuck)
         pause = self._pause(replica, short=short or not report.ready)
         how = self._exit_records.record(process, stuck=stuck, report=report, worker=self._described(replica, process))
+        self._exit_records.catch_up()
         if report.ready:
             self._has_been_ready = True
             replica.failed_starts = 0

@@ -146,6 +146,8 @@ class SessionWorker(Worker):  # type: ignore[misc] # Celery has no types
             return
         # The session may have ended by an error.
         self._stop_celery(os.EX_OK)
+        # Celery's threads wait for the results of their rows.
+        self._process.store_results()
         self._wait_for_celery()
         cause = WorkerEnd.RECYCLED if self._process.recycled else WorkerEnd.LEFT
         self._process.finish(cause, self._process.recycled or "left")

@@ -27,6 +27,7 @@ from doteval.core.metering import observe_usage
 from doteval.core.queues_and_devices import DEVICES_VARIABLE
 from doteval.core.results import Outcome
 from doteval.core.states import WorkerEnd, WorkerPhase
+from doteval.core.wording import counted
 from doteval.errors import DotEvalError, EvaluationFileError, StoreError
 from doteval.monitoring import process_figures
 from doteval.pytest_runtime.async_fixtures import loop_key
@@ -183,6 +184,21 @@ class WorkerProcess:
             os._exit(exit_code)
         self._context.writer.flush(timeout=BEAT_SECONDS)
         self._context.leave_at_once(WorkerEnd.LEFT, reason, exit_code)
+
+    def store_results(self) -> None:
+        """Store what the rows have computed; after `teardown_timeout` seconds, leave without. Called after `run`.
+
+        Those rows stay pending and run again. What they have used is in the usage journal, which the supervisor reads.
+        """
+        context = self._context
+        if context is None or context.writer.flush(self._teardown_seconds):
+            return
+        lost = f"{counted(context.writer.waiting, 'result')} could not be stored within {self._teardown_seconds:g} s"
+        logger.error("%s; this worker process leaves without, and the rows run again", lost)
+        if context.inflight_journal is not None:
+            context.inflight_journal.complete_all()
+        # It does not ask the store to record the end, which would take its time too. The supervisor does that.
+        os._exit(StoreError.exit_code)
 
     def finish(self, cause: WorkerEnd, reason: str) -> None:
         """Store what is not stored yet, and record why the process left. Called after `run`."""

@@ -7,7 +7,6 @@ code 1 if anything was lost, done twice or not done.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import signal
@@ -21,7 +20,8 @@ from pathlib import Path
 
 from tests.support.commands import Commands
 from tests.support.fault_evaluation import write_evaluation
-from tests.support.fault_services import PostgresServer, RedisServer
+from tests.support.fault_services import RedisServer
+from tests.support.postgres_pair import PostgresPair
 from tests.support.project import Project, leftover_processes, wait_until
 from tests.support.silent_connections import SilentProxy
 
@@ -34,7 +34,7 @@ class Gremlin:
     """Breaks one thing after another, at random."""
 
     def __init__(
-        self, seed: int, project: Project, broker: RedisServer, proxy: SilentProxy, postgres: PostgresServer
+        self, seed: int, project: Project, broker: RedisServer, proxy: SilentProxy, postgres: PostgresPair
     ) -> None:
         self._random = random.Random(seed)
         self._project = project
@@ -52,6 +52,8 @@ class Gremlin:
             self._pause_redis,
             self._silence_redis,
             self._restart_postgresql,
+            self._silence_postgresql,
+            self._fail_postgresql_over,
         ]
         fault = self._random.choice(faults)
         self.broken[fault.__name__.strip("_")] += 1
@@ -92,9 +94,17 @@ class Gremlin:
         self._proxy.silence()
 
     def _restart_postgresql(self) -> None:
-        self._postgres.kill()
-        time.sleep(self._random.uniform(0.0, 2.0))
-        self._postgres.start()
+        self._postgres.restart()
+
+    def _silence_postgresql(self) -> None:
+        self._postgres.silence_connections()
+
+    def _fail_postgresql_over(self) -> None:
+        """Promote the standby; the old primary is read-only, dead or cut off. Soon it is the standby."""
+        fail_over = self._random.choice([self._postgres.demote, self._postgres.kill, self._postgres.silence])
+        fail_over()
+        time.sleep(self._random.uniform(0.0, 5.0))
+        self._postgres.rebuild()
 
 
 def _send(pid: int, which: signal.Signals) -> None:
@@ -108,26 +118,23 @@ def _send(pid: int, which: signal.Signals) -> None:
 def soak(minutes: float, seed: int) -> bool:
     """Whether every invariant held."""
     rows = int(minutes * 60 * ROWS_A_SECOND)
-    with (
-        tempfile.TemporaryDirectory(prefix="doteval-soak-") as name,
-        closing(Commands()) as commands,
-        contextlib.ExitStack() as stack,
-    ):
+    with tempfile.TemporaryDirectory(prefix="doteval-soak-") as name, closing(Commands()) as commands:
         directory = Path(name)
         (directory / "project").mkdir()
         project = Project.begin(directory / "project", commands)
         broker = RedisServer(directory / "redis")
         broker.start()
-        proxy = stack.enter_context(SilentProxy(broker.port))
-        postgres = PostgresServer(directory / "pg")
-        project.environment |= {"DOTEVAL_BROKER": f"redis://127.0.0.1:{proxy.port}/0", "DOTEVAL_STORAGE": postgres.url}
+        (directory / "pg").mkdir()
+        # PostgreSQL runs as another user than root.
+        directory.chmod(0o755)
         write_evaluation(project, rows=rows, seconds=ROW_SECONDS)
-        gremlin = Gremlin(seed, project, broker, proxy, postgres)
         try:
-            return _soak(project, gremlin, minutes, rows, seed)
+            with SilentProxy(broker.port) as proxy, PostgresPair(directory / "pg") as postgres:
+                project.environment["DOTEVAL_BROKER"] = f"redis://127.0.0.1:{proxy.port}/0"
+                project.environment["DOTEVAL_STORAGE"] = postgres.address
+                return _soak(project, Gremlin(seed, project, broker, proxy, postgres), minutes, rows, seed)
         finally:
             broker.stop()
-            postgres.stop()
 
 
 def _soak(project: Project, gremlin: Gremlin, minutes: float, rows: int, seed: int) -> bool:

@@ -63,13 +63,21 @@ class PostgresPair:
 
     def silence(self) -> int:
         """Cut the primary off without a word, and promote the standby. Returns how many connections went silent."""
-        silent = sum(proxy.silence() for proxy in (self._moving, *self._fixed))
+        silent = self.silence_connections()
         for proxy in self._fixed:
             if proxy.server == self._primary / _SOCKET:
                 # Nobody listens there.
                 proxy.server = self._primary / "gone"
         self._fail_over()
         return silent
+
+    def silence_connections(self) -> int:
+        """Have the connections of clients carry nothing any more; new ones work. Returns how many these were."""
+        return sum(proxy.silence() for proxy in (self._moving, *self._fixed))
+
+    def restart(self) -> None:
+        """Restart the primary as after a crash."""
+        self._program("pg_ctl", "restart", "-w", "-m", "immediate", "-D", self._primary)
 
     def rebuild(self) -> None:
         """Make the former primary the standby of the present one."""
