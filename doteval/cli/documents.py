@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from doteval.analysis.groups import GroupSummary
 from doteval.analysis.summary import MetricValue, Summary
 from doteval.core.experiments import Counts, Evaluation, Experiment, WorkTime
 from doteval.core.histogram import QUANTILES
@@ -209,15 +210,15 @@ def record(found: Record) -> Document:
         "row": row.index,
         "sample": row.sample,
         "key": row.key,
-        "values": _stored(dict(row.values)),
+        "values": stored(dict(row.values)),
         "status": outcome.status,
         "scores": [
-            {"name": score.name, "value": _stored(score.value), "metadata": _stored(dict(score.metadata))}
+            {"name": score.name, "value": stored(score.value), "metadata": stored(dict(score.metadata))}
             for score in outcome.scores
         ],
-        "prompt": _stored(outcome.prompt),
-        "model_response": _stored(outcome.model_response),
-        "metadata": _stored(dict(outcome.metadata)),
+        "prompt": stored(outcome.prompt),
+        "model_response": stored(outcome.model_response),
+        "metadata": stored(dict(outcome.metadata)),
         "error": failure
         and {
             "type": failure.type,
@@ -229,6 +230,24 @@ def record(found: Record) -> Document:
         "seconds": outcome.seconds,
         "usage": [usage(used) for used in outcome.usage],
         "worker": found.worker,
+    }
+
+
+def group(found: GroupSummary) -> Document:
+    return {
+        "group": found.group,
+        "results": found.results,
+        "failed": found.failed,
+        "skipped": found.skipped,
+        "scores": {
+            name: {
+                "mean": score.mean,
+                "interval": None if score.interval is None else [score.interval.low, score.interval.high],
+                "interval_method": None if score.interval is None else score.interval.method,
+                "n": score.n,
+            }
+            for name, score in found.scores.items()
+        },
     }
 
 
@@ -258,7 +277,7 @@ def load(found: LoadUsage) -> Document:
         "loads": found.loads,
         "load_seconds": found.load_seconds,
         "torn_down": found.torn_down,
-        "stats": _stored(found.stats),
+        "stats": stored(found.stats),
         "errors": found.errors,
     }
 
@@ -323,5 +342,5 @@ def _finite(number: float | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
-def _stored(value: Any) -> Any:
+def stored(value: Any) -> Any:
     return json.loads(encode(value))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from doteval.cli.readable import print_record
 from doteval.core.tables import Table
 from doteval.core.wording import duration
 
@@ -105,26 +106,3 @@ def print_records(console: Console, store: Store, evaluation: Evaluation) -> Non
     for record in store.results.records(evaluation.id):
         print_record(console, record)
     console.print()
-
-
-def print_record(console: Console, record: Record) -> None:
-    """Print one record: row, scores, prompt, response, error."""
-    from rich.text import Text
-
-    row, outcome = record.row, record.outcome
-    sample = f", sample {row.sample}" if row.sample else ""
-    scores = "".join(f"  {score.name}={score.value}" for score in outcome.scores)
-    console.print(
-        Text(f"row {row.index}{sample}", style="bold").append(
-            f"  {outcome.status.value}  {duration(outcome.seconds)}{scores}", style="not bold"
-        )
-    )
-    details: list[tuple[str, Any]] = [*row.values.items()]
-    details += [("prompt", outcome.prompt), ("response", outcome.model_response)]
-    details += [("metadata", dict(outcome.metadata) or None)]
-    if outcome.error is not None:
-        details += [("error", f"{outcome.error.type}: {outcome.error.message}")]
-        details += [("traceback", f"\n{outcome.error.traceback}" if outcome.error.traceback else None)]
-    for name, value in details:
-        if value is not None:
-            console.print(f"  {name}: {value}", soft_wrap=True)

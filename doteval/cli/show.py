@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from doteval.analysis.summary import ErrorsAs, Summary
-    from doteval.core.experiments import Evaluation, WorkTime
+    from doteval.core.experiments import Evaluation, Experiment, WorkTime
     from doteval.core.results import ErrorClass
     from doteval.store import Store
 
 # Worker processes store the metrics of an evaluation that has ended within so many seconds, if its submitter does not.
 _STORED_WITHIN_SECONDS = 4 * DISPATCH_SECONDS
 _LOOK_SECONDS = 0.2
+# A longer number is no index but a key.
+_DIGITS_OF_INDEX = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,16 @@ class Figures:
 @evaluation_option
 @click.option("--errors", is_flag=True, help="Also print the errors of failed rows, equal ones in one line.")
 @click.option("--full", is_flag=True, help="Also print every record: row, scores, prompt, response, error.")
-@click.option("--row", type=click.IntRange(min=0), metavar="N", help="Only the row with this index, and every attempt.")
+@click.option(
+    "--row", metavar="KEY|N", help="Only the row with this index, or the beginning of its key, and every attempt."
+)
+@click.option("--wrong", is_flag=True, help="Records of done rows where a score is false or 0.")
+@click.option("--failed", is_flag=True, help="Records of failed rows.")
+@click.option("--where", metavar="FILTER", help="Records that match, as in: score.f1 < 0.5 and row.lang = 'de'.")
+@click.option("--sort", metavar="FIELD", help="Records by this field; -FIELD from the largest to the smallest.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="So many records; 0 for all.  [default: 20]")
+@click.option("--columns", metavar="FIELDS", help="Records with these fields, as in index,score.f1,response.")
+@click.option("--group-by", metavar="FIELD", help="Means of the scores by the values of this field.")
 @errors_as_option
 @storage_option
 @json_option
@@ -65,15 +76,32 @@ def command(
     evaluation: str | None,
     errors: bool,
     full: bool,
-    row: int | None,
+    row: str | None,
     errors_as: ErrorsAs,
     storage: str | None,
     as_json: bool,
+    **selecting: Any,
 ) -> None:
-    """Show the metrics of the experiment NAME."""
+    """Show the metrics of the experiment NAME, or records of it.
+
+    With a filter, an order, columns or groups it shows records, 20 of each evaluation. The fields are
+    score.NAME, row.COLUMN, index, key, sample, status, error, error_type, error_class, prompt, response,
+    tokens, prompt_tokens, completion_tokens, cost, seconds, attempts and worker.
+
+    \b
+    doteval show first --wrong --full
+    doteval show first --where "score.f1 < 0.5 and response ~ 'sorry'" --sort -tokens
+    doteval show first --group-by row.category
+    doteval show first --row 17
+    """
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
         evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
+        if any(selecting.values()) or selecting["limit"] is not None:
+            if row is not None or errors:
+                raise click.UsageError("--row and --errors cannot be combined with options that select records.")
+            _show_selected(store, experiment, evaluations, selecting, full, errors_as, as_json=as_json)
+            return
         if as_json:
             from doteval.cli import documents
 
@@ -93,17 +121,19 @@ def command(
             return
         from doteval.cli import terminal
         from doteval.cli.origin import print_origin
+        from doteval.cli.pager import paged
         from doteval.cli.records import print_errors, print_records, print_row
 
+        if row is not None:
+            with paged() as console:
+                for found in evaluations:
+                    index = _row_index(store, found, row)
+                    print_heading(console, found)
+                    print_row(console, store, found, index)
+            return
         console = terminal.console()
-        if row is None:
-            print_origin(console, store.provenance.of(experiment), store.labels.of(experiment))
+        print_origin(console, store.provenance.of(experiment), store.labels.of(experiment))
         for found in evaluations:
-            if row is not None:
-                print_heading(console, found)
-                _check_row(store, found, row)
-                print_row(console, store, found, row)
-                continue
             print_evaluation(console, found, read_figures(store, found, errors_as))
             if errors:
                 print_errors(console, store, found)
@@ -111,8 +141,42 @@ def command(
                 print_records(console, store, found)
         if not evaluations:
             console.print(f"The experiment {name!r} has no evaluations yet")
-        elif not errors and row is None and any(found.counts.failed for found in evaluations):
+        elif not errors and any(found.counts.failed for found in evaluations):
             console.print(f"Failed rows: doteval show {shlex.quote(name)} --errors", soft_wrap=True)
+
+
+def _show_selected(
+    store: Store,
+    experiment: Experiment,
+    evaluations: Sequence[Evaluation],
+    selecting: Mapping[str, Any],
+    full: bool,
+    errors_as: ErrorsAs,
+    *,
+    as_json: bool,
+) -> None:
+    from doteval.cli.selected import SelectOptions, print_selected, select, selected_document
+
+    selected = select(store, evaluations, SelectOptions(**selecting), full=full, failed_as_false=errors_as == "false")
+    if as_json:
+        from doteval.cli import documents
+
+        as_columns = selecting["columns"] is not None
+        found = (selected_document(store, each, selected, as_columns=as_columns) for each in evaluations)
+        documents.write(
+            {
+                "experiment": documents.experiment(experiment),
+                "storage": store.url,
+                "evaluations": documents.Streamed(found),
+            }
+        )
+        return
+    from doteval.cli.pager import paged
+
+    with paged() as console:
+        for evaluation in evaluations:
+            print_heading(console, evaluation)
+            print_selected(console, store, evaluation, selected)
 
 
 def print_heading(console: Console, evaluation: Evaluation) -> None:
@@ -221,19 +285,27 @@ def _read_figures(store: Store, evaluation: Evaluation, errors_as: ErrorsAs) -> 
     return Figures(wanted, as_false, store.attempts.classes(evaluation.id), taken)
 
 
-def _check_row(store: Store, evaluation: Evaluation, index: int) -> None:
-    if not store.rows.keys(evaluation.id, index, index):
+def _row_index(store: Store, evaluation: Evaluation, row: str) -> int:
+    """The index of a row that a user names by its index, or by the beginning of its key.
+
+    Raises NotFoundError: the evaluation has no such row.
+    """
+    if row.isdecimal() and len(row) < _DIGITS_OF_INDEX and store.rows.keys(evaluation.id, int(row), int(row)):
+        return int(row)
+    index = store.selections.index_of_key(evaluation.id, row) if row else None
+    if index is None:
         from doteval.errors import NotFoundError
 
         rows = store.rows.dataset_state(evaluation.id).rows
         raise NotFoundError(
-            f"{evaluation.spec.nodeid} has no row {index}",
+            f"{evaluation.spec.nodeid} has no row {row}",
             remedy=f"Its rows have the indexes 0 to {rows - 1}; --evaluation chooses one of several evaluations.",
         )
+    return index
 
 
 def _document(
-    store: Store, evaluation: Evaluation, *, errors: bool, full: bool, row: int | None, errors_as: ErrorsAs
+    store: Store, evaluation: Evaluation, *, errors: bool, full: bool, row: str | None, errors_as: ErrorsAs
 ) -> dict[str, Any]:
     from doteval.cli import documents
     from doteval.cli.records import ERRORS_SHOWN, LAST_SHOWN, records_of_row
@@ -248,9 +320,9 @@ def _document(
         "scores": documents.scores(read.summary, read.as_false),
     }
     if row is not None:
-        _check_row(store, evaluation, row)
-        document["records"] = [documents.record(record) for record in records_of_row(store, evaluation, row)]
-        document["attempts"] = [documents.attempt(each) for each in store.attempts.of_row(evaluation.id, row)]
+        index = _row_index(store, evaluation, row)
+        document["records"] = [documents.record(record) for record in records_of_row(store, evaluation, index)]
+        document["attempts"] = [documents.attempt(each) for each in store.attempts.of_row(evaluation.id, index)]
         return document
     if errors:
         found = store.results.errors(evaluation.id, ERRORS_SHOWN)

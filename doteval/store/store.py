@@ -23,6 +23,7 @@ from doteval.store.migrations import VERSIONS, current_version, prepare, upgrade
 from doteval.store.provenance import Labels, ProvenanceRecords
 from doteval.store.results import StoredResults
 from doteval.store.rows import Rows
+from doteval.store.selections import Selections
 from doteval.store.summaries import Summaries
 from doteval.store.tables import EXPERIMENT
 from doteval.store.url import Location, locate
@@ -47,6 +48,7 @@ class Store:
         self.evaluations = Evaluations(database)
         self.rows = Rows(database)
         self.results = StoredResults(database)
+        self.selections = Selections(database)
         self.attempts = Attempts(database)
         self.summaries = Summaries(database)
         self.crashes = Crashes(database)

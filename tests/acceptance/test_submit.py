@@ -113,7 +113,8 @@ def test_submitting_again_runs_only_failed_rows(project: Project) -> None:
     ]
     assert begun["versions"].keys() == {"python", "doteval", "openai", "pytest", "celery"}
     shown = project.json("show", "first")
-    assert [command["command"][6] for command in shown["experiment"]["commands"]] == ["2", "1"]
+    commands = [each["command"] for each in shown["experiment"]["commands"]]
+    assert [each[each.index("--workers") + 1] for each in commands] == ["2", "1"]
     (evaluation,) = shown["evaluations"]
     assert evaluation["code"].keys() == {"eval_it.py"}
     assert len(evaluation["dataset"]) == 32

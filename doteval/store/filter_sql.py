@@ -1,0 +1,268 @@
+"""Compiles filters of results to conditions in SQL, with bound values, for SQLite and PostgreSQL.
+
+Each condition is true or false, never NULL, so that `not` means what it says. Statements that use them select from
+`RESULT` joined with `ROW`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    ColumnElement,
+    Float,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    not_,
+    null,
+    or_,
+    select,
+    true,
+    tuple_,
+    type_coerce,
+)
+
+from doteval.core.filters import (
+    ORDERS,
+    AllOf,
+    AnyOf,
+    Comparator,
+    FieldComparison,
+    FieldKind,
+    Filter,
+    FilterField,
+    FilterValue,
+    Membership,
+    Negation,
+    case_pairs,
+    number_of,
+)
+from doteval.core.json_codec import encode, escape_text
+from doteval.store.tables import ATTEMPT, RESULT, ROW, SCORE, USAGE, WORKER
+
+Condition = ColumnElement[bool]
+
+# SQLite before 3.42 does not undo escapes in a path. Keys with one of these are looked for one by one.
+_ESCAPED_IN_JSON = frozenset('"\\') | {chr(code) for code in range(0x20)}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSql:
+    """A field in SQL: its value as a number, as a text, and as the text that `~` searches; NULL if it is none."""
+
+    number: ColumnElement[Any]
+    text: ColumnElement[Any]
+    searched: ColumnElement[Any]
+    is_null: Condition
+
+
+class FilterCompiler:
+    """Compiles filters for the results of one evaluation.
+
+    first, end: the filters are only used for rows with these indexes, `end` not included. Scores outside of them are
+        not read.
+    """
+
+    def __init__(self, dialect: str, evaluation_id: int, *, first: int | None = None, end: int | None = None) -> None:
+        self._dialect = dialect
+        self._evaluation_id = evaluation_id
+        self._first, self._end = first, end
+
+    def condition(self, wanted: Filter) -> Condition:
+        """The condition for a filter."""
+        if isinstance(wanted, AllOf):
+            return and_(true(), *map(self.condition, wanted.parts))
+        if isinstance(wanted, AnyOf):
+            return or_(false(), *map(self.condition, wanted.parts))
+        if isinstance(wanted, Negation):
+            return not_(self.condition(wanted.part))
+        if isinstance(wanted, Membership):
+            return or_(false(), *(self._compared(wanted.field, Comparator.EQUAL, each) for each in wanted.values))
+        return self._comparison(wanted)
+
+    def field(self, field: FilterField) -> FieldSql:
+        """A field, for sorting and grouping."""
+        if field.kind is FieldKind.SCORE:
+            return self._score_value(field.name)
+        if field.kind is FieldKind.ROW:
+            return self._json(ROW.c.content, field.name)
+        return self._result_field(field.name)
+
+    def _comparison(self, wanted: FieldComparison) -> Condition:
+        if wanted.comparator is Comparator.UNEQUAL:
+            return not_(self._compared(wanted.field, Comparator.EQUAL, wanted.value))
+        return self._compared(wanted.field, wanted.comparator, wanted.value)
+
+    def _compared(self, field: FilterField, comparator: Comparator, value: FilterValue) -> Condition:
+        if field.kind is not FieldKind.SCORE:
+            return self._decided(self.field(field), comparator, value)
+        scores = self._scores(field.name)
+        if value is None:
+            return not_(_is_among(scores.where(SCORE.c.value != "null")))
+        if comparator is Comparator.EQUAL and isinstance(value, str):
+            # The stored form of a text has one spelling.
+            return _is_among(scores.where(SCORE.c.value == encode(value)))
+        return _is_among(scores.where(self._decided(self._json_score(), comparator, value)))
+
+    def _decided(self, sql: FieldSql, comparator: Comparator, value: FilterValue) -> Condition:
+        if value is None:
+            return sql.is_null
+        if comparator is Comparator.CONTAINS:
+            found = self._contains(sql.searched, str(value))
+        elif isinstance(value, str):
+            given: Any = literal(value, Text)
+            mine = sql.text
+            if comparator is Comparator.EQUAL:
+                found = mine == given
+            else:
+                found = ORDERS[comparator](self._by_code_point(mine), self._by_code_point(given))
+        else:
+            number = literal(number_of(value), Float)
+            found = sql.number == number if comparator is Comparator.EQUAL else ORDERS[comparator](sql.number, number)
+        return func.coalesce(found, false())
+
+    def _contains(self, text: ColumnElement[Any], wanted: str) -> Condition:
+        # lower() changes ASCII only, on SQLite always and on PostgreSQL in this collation; the rest is replaced.
+        pairs = case_pairs(wanted)
+        folded = func.lower(self._by_code_point(text)) if any(large.isascii() for large, _ in pairs) else text
+        for large, small in pairs:
+            if not large.isascii():
+                folded = func.replace(folded, large, small)
+            wanted = wanted.replace(large, small)
+        position = func.instr(folded, wanted) if self._dialect == "sqlite" else func.strpos(folded, wanted)
+        return position > 0
+
+    def _by_code_point(self, text: ColumnElement[Any]) -> ColumnElement[Any]:
+        """A text that is compared by code points, as SQLite does by itself."""
+        return text if self._dialect == "sqlite" else text.collate("C")
+
+    def _scores(self, name: str) -> Select[Any]:
+        scores = select(SCORE.c.row_index, SCORE.c.sample).where(
+            SCORE.c.evaluation_id == self._evaluation_id, _stored(SCORE.c.name) == escape_text(name)
+        )
+        if self._first is not None:
+            scores = scores.where(SCORE.c.row_index >= self._first)
+        return scores if self._end is None else scores.where(SCORE.c.row_index < self._end)
+
+    def _json_score(self) -> FieldSql:
+        as_json = self._json(SCORE.c.value)
+        # The number that metrics take the value for, of values of libraries and of pairs too.
+        return FieldSql(SCORE.c.number, as_json.text, as_json.searched, as_json.is_null)
+
+    def _score_value(self, name: str) -> FieldSql:
+        json = self._json_score()
+
+        def value(column: ColumnElement[Any]) -> ColumnElement[Any]:
+            of_result = (
+                SCORE.c.evaluation_id == RESULT.c.evaluation_id,
+                SCORE.c.row_index == RESULT.c.row_index,
+                SCORE.c.sample == RESULT.c.sample,
+                _stored(SCORE.c.name) == escape_text(name),
+            )
+            return select(column).where(*of_result).limit(1).correlate(RESULT).scalar_subquery()
+
+        missing = not_(_is_among(self._scores(name).where(SCORE.c.value != "null")))
+        return FieldSql(value(json.number), value(json.text), value(json.searched), missing)
+
+    def _json(self, document: ColumnElement[Any], key: str | None = None) -> FieldSql:
+        """A value in a JSON document: that of a key, or the whole document."""
+        return (self._json_in_sqlite if self._dialect == "sqlite" else self._json_in_postgres)(document, key)
+
+    def _json_in_sqlite(self, document: ColumnElement[Any], key: str | None) -> FieldSql:
+        if key is not None and not _ESCAPED_IN_JSON.isdisjoint(key):
+            entries = func.json_each(document).table_valued("key", "value", "type")
+            of_key = entries.c.key == key
+            kind: ColumnElement[Any] = select(entries.c.type).where(of_key).limit(1).scalar_subquery()
+            value: ColumnElement[Any] = select(entries.c.value).where(of_key).limit(1).scalar_subquery()
+        else:
+            path = "$" if key is None else f'$."{key}"'
+            kind, value = func.json_type(document, path), func.json_extract(document, path)
+        return FieldSql(
+            number=case((kind.in_(["integer", "real", "true", "false"]), cast(value, Float))),
+            text=case((kind == "text", value)),
+            searched=case((kind.in_(["text", "array", "object"]), value)),
+            is_null=func.coalesce(kind, "null") == "null",
+        )
+
+    def _json_in_postgres(self, document: ColumnElement[Any], key: str | None) -> FieldSql:
+        # PostgreSQL refuses NUL; this is how doteval writes it in texts (`escape_text`).
+        json: ColumnElement[Any] = cast(func.replace(document, "\\u0000", "\\u001a0"), JSON)
+        if key is not None:
+            json = json.op("->", return_type=JSON())(literal(key, Text))
+        kind = func.json_typeof(json)
+        text = json.op("#>>", return_type=Text())(cast(literal("{}", Text), ARRAY(Text)))
+        return FieldSql(
+            number=case(
+                (kind == "number", cast(text, Float)), (kind == "boolean", case((text == "true", 1.0), else_=0.0))
+            ),
+            text=case((kind == "string", text)),
+            searched=case((kind == "string", text), (kind.in_(["array", "object"]), cast(json, Text))),
+            is_null=func.coalesce(kind, "null") == "null",
+        )
+
+    def _result_field(self, name: str) -> FieldSql:
+        if name in ("prompt", "response"):
+            return self._json(RESULT.c.prompt if name == "prompt" else RESULT.c.model_response)
+        if name in _NUMBERS:
+            number = _NUMBERS[name]()
+            return FieldSql(number, cast(null(), Text), cast(null(), Text), number.is_(None))
+        text = _TEXTS[name]()
+        return FieldSql(cast(null(), Float), text, text, text.is_(None))
+
+
+def _stored(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A column with its stored text, which is not restored."""
+    return type_coerce(column, Text)
+
+
+def _is_among(keys: Select[Any]) -> Condition:
+    return tuple_(RESULT.c.row_index, RESULT.c.sample).in_(keys)
+
+
+def _used(total: ColumnElement[Any]) -> ColumnElement[Any]:
+    of_result = (USAGE.c[name] == RESULT.c[name] for name in ("evaluation_id", "row_index", "sample", "execution"))
+    return select(total).where(*of_result).correlate(RESULT).scalar_subquery()
+
+
+def _sum(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.coalesce(func.sum(column), 0)
+
+
+def _attempts() -> ColumnElement[Any]:
+    of_result = (ATTEMPT.c[name] == RESULT.c[name] for name in ("evaluation_id", "row_index", "sample"))
+    return select(func.count() + 1).select_from(ATTEMPT).where(*of_result).correlate(RESULT).scalar_subquery()
+
+
+def _worker() -> ColumnElement[Any]:
+    name = _stored(WORKER.c.hostname) + ":" + cast(WORKER.c.pid, Text)
+    return select(name).where(WORKER.c.id == RESULT.c.worker_id).correlate(RESULT).scalar_subquery()
+
+
+_NUMBERS: dict[str, Callable[[], ColumnElement[Any]]] = {
+    "index": lambda: RESULT.c.row_index,
+    "sample": lambda: RESULT.c.sample,
+    "tokens": lambda: _used(_sum(USAGE.c.prompt_tokens + USAGE.c.completion_tokens)),
+    "prompt_tokens": lambda: _used(_sum(USAGE.c.prompt_tokens)),
+    "completion_tokens": lambda: _used(_sum(USAGE.c.completion_tokens)),
+    "cost": lambda: _used(func.sum(USAGE.c.cost)),
+    "seconds": lambda: RESULT.c.seconds,
+    "attempts": _attempts,
+}
+_TEXTS: dict[str, Callable[[], ColumnElement[Any]]] = {
+    "key": lambda: _stored(ROW.c.key),
+    "status": lambda: RESULT.c.status,
+    "error": lambda: _stored(RESULT.c.error_message),
+    "error_type": lambda: _stored(RESULT.c.error_type),
+    "error_class": lambda: RESULT.c.error_class,
+    "worker": _worker,
+}

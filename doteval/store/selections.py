@@ -1,0 +1,208 @@
+"""Finds the results that a filter matches, sorts them, and reads the scores of groups.
+
+Rows are looked at in windows of growing size, from the first on. A filter that many rows match is answered from the
+first window; one that none matches reads each table once.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, Text, and_, func, select, type_coerce
+
+from doteval.analysis.groups import GroupedResult
+from doteval.core.filters import Filter, FilterField
+from doteval.core.json_codec import escape_text, unescape_text
+from doteval.core.results import Record, RowStatus
+from doteval.store.engine import Database
+from doteval.store.filter_sql import FieldSql, FilterCompiler
+from doteval.store.results import StoredResults
+from doteval.store.tables import RESULT, ROW, SCORE
+
+# Rows in the first window and in the largest; each is so many times as large as the one before.
+_FIRST_WINDOW = 2_000
+_LARGEST_WINDOW = 100_000
+_GROWTH = 4
+# Records in memory at once.
+_PAGE = 200
+# Rows in which the names of scores are looked for.
+_NAMED_ROWS = 1_000
+
+_JOINED = RESULT.join(ROW, and_(ROW.c.evaluation_id == RESULT.c.evaluation_id, ROW.c.row_index == RESULT.c.row_index))
+
+
+@dataclass(frozen=True, slots=True)
+class SortOrder:
+    """By which field results are sorted; those without a value come last."""
+
+    field: FilterField
+    descending: bool = False
+
+
+class Selections:
+    """Reads the results that a filter matches."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._results = StoredResults(database)
+
+    def score_names(self, evaluation_id: int, also: Sequence[str] = ()) -> list[str]:
+        """The names of the scores of the first rows, and of those in `also` that any row has."""
+        names: dict[str, None] = {}
+        of_evaluation = SCORE.c.evaluation_id == evaluation_id
+        name = type_coerce(SCORE.c.name, Text)
+        with self._database.read() as connection:
+            first = connection.scalar(select(func.min(SCORE.c.row_index)).where(of_evaluation))
+            if first is None:
+                return []
+            query = select(name, SCORE.c.position).where(of_evaluation, SCORE.c.row_index < first + _NAMED_ROWS)
+            for found, _ in connection.execute(query.distinct().order_by(SCORE.c.position)):
+                names[unescape_text(found)] = None
+            for other in also:
+                rare = select(SCORE.c.row_index).where(of_evaluation, name == escape_text(other)).limit(1)
+                if other not in names and connection.scalar(rare) is not None:
+                    names[other] = None
+        return list(names)
+
+    def records(
+        self,
+        evaluation_id: int,
+        where: Filter | None = None,
+        *,
+        sort: SortOrder | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Record]:
+        """The results that a filter matches, all of them for None; at most `limit`.
+
+        They come by index and sample, or sorted, in pages. Sorting without a limit needs 16 bytes of memory a result.
+        """
+        keys = (
+            self._in_order(evaluation_id, where, limit)
+            if sort is None
+            else iter(self._sorted(evaluation_id, where, sort, limit))
+        )
+        page: list[tuple[int, int]] = []
+        for key in keys:
+            page.append(key)
+            if len(page) == _PAGE:
+                yield from self._results.of_keys(evaluation_id, page)
+                page = []
+        if page:
+            yield from self._results.of_keys(evaluation_id, page)
+
+    def count(self, evaluation_id: int, where: Filter | None = None) -> int:
+        """The number of results that a filter matches."""
+        count = 0
+        for first, end in self._windows(evaluation_id):
+            compiler = FilterCompiler(self._database.dialect, evaluation_id, first=first, end=end)
+            query = _within(select(func.count()), evaluation_id, first, end, compiler, where)
+            with self._database.read() as connection:
+                count += int(connection.execute(query).scalar_one())
+        return count
+
+    def index_of_key(self, evaluation_id: int, beginning: str) -> int | None:
+        """The index of the first row whose key begins with a text, None if there is none."""
+        key = type_coerce(ROW.c.key, Text)
+        wanted = escape_text(beginning)
+        query = (
+            select(ROW.c.row_index)
+            .where(ROW.c.evaluation_id == evaluation_id, func.substr(key, 1, len(wanted)) == wanted)
+            .order_by(ROW.c.row_index)
+            .limit(1)
+        )
+        with self._database.read() as connection:
+            found = connection.scalar(query)
+        return None if found is None else int(found)
+
+    def grouped(self, evaluation_id: int, by: FilterField, where: Filter | None = None) -> Iterator[GroupedResult]:
+        """The results that a filter matches, with the value of a field and their scores, window by window."""
+        for first, end in self._windows(evaluation_id):
+            compiler = FilterCompiler(self._database.dialect, evaluation_id, first=first, end=end)
+            field = compiler.field(by)
+            columns = (RESULT.c.row_index, RESULT.c.sample, RESULT.c.status, field.number, field.text)
+            results = _within(select(*columns), evaluation_id, first, end, compiler, where)
+            scores = select(
+                SCORE.c.row_index,
+                SCORE.c.sample,
+                type_coerce(SCORE.c.name, Text),
+                SCORE.c.number,
+                SCORE.c.value.in_(["true", "false"]),
+            ).where(
+                SCORE.c.evaluation_id == evaluation_id,
+                SCORE.c.row_index >= first,
+                SCORE.c.row_index < end,
+                SCORE.c.number.is_not(None),
+            )
+            with self._database.read() as connection:
+                yield from _groups(connection, results, scores)
+
+    def _in_order(self, evaluation_id: int, where: Filter | None, limit: int | None) -> Iterator[tuple[int, int]]:
+        left = limit
+        for first, end in self._windows(evaluation_id):
+            compiler = FilterCompiler(self._database.dialect, evaluation_id, first=first, end=end)
+            query = _within(select(RESULT.c.row_index, RESULT.c.sample), evaluation_id, first, end, compiler, where)
+            query = query.order_by(RESULT.c.row_index, RESULT.c.sample).limit(left)
+            with self._database.read() as connection:
+                found = [(int(index), int(sample)) for index, sample in connection.execute(query)]
+            yield from found
+            left = None if left is None else left - len(found)
+            if left == 0:
+                return
+
+    def _sorted(
+        self, evaluation_id: int, where: Filter | None, sort: SortOrder, limit: int | None
+    ) -> Iterator[tuple[int, int]]:
+        compiler = FilterCompiler(self._database.dialect, evaluation_id)
+        query = _joined(select(RESULT.c.row_index, RESULT.c.sample), evaluation_id, compiler, where)
+        query = query.order_by(*_order(compiler.field(sort.field), sort.descending, self._database.dialect))
+        query = query.order_by(RESULT.c.row_index, RESULT.c.sample).limit(limit)
+        numbers = array("q")
+        with self._database.read() as connection:
+            for index, sample in connection.execute(query):
+                numbers.extend((index, sample))
+        return zip(numbers[::2], numbers[1::2], strict=True)
+
+    def _windows(self, evaluation_id: int) -> Iterator[tuple[int, int]]:
+        """Ranges of row indexes that hold all results."""
+        query = select(func.min(RESULT.c.row_index), func.max(RESULT.c.row_index))
+        with self._database.read() as connection:
+            low, high = connection.execute(query.where(RESULT.c.evaluation_id == evaluation_id)).one()
+        if low is None:
+            return
+        size, first = _FIRST_WINDOW, int(low)
+        while first <= high:
+            yield first, first + size
+            first += size
+            size = min(size * _GROWTH, _LARGEST_WINDOW)
+
+
+def _joined(query: Select[Any], evaluation_id: int, compiler: FilterCompiler, where: Filter | None) -> Select[Any]:
+    found = query.select_from(_JOINED).where(RESULT.c.evaluation_id == evaluation_id)
+    return found if where is None else found.where(compiler.condition(where))
+
+
+def _within(
+    query: Select[Any], evaluation_id: int, first: int, end: int, compiler: FilterCompiler, where: Filter | None
+) -> Select[Any]:
+    return _joined(query, evaluation_id, compiler, where).where(RESULT.c.row_index >= first, RESULT.c.row_index < end)
+
+
+def _order(field: FieldSql, descending: bool, dialect: str) -> list[ColumnElement[Any]]:
+    """Numbers first, then texts by code points, then what has no value."""
+    text = field.text if dialect == "sqlite" else field.text.collate("C")
+    return [each.desc().nulls_last() if descending else each.asc().nulls_last() for each in (field.number, text)]
+
+
+def _groups(connection: Connection, results: Select[Any], scores: Select[Any]) -> Iterator[GroupedResult]:
+    found = connection.execute(results).all()
+    by_key: dict[tuple[int, int], list[tuple[str, float, bool]]] = {(line[0], line[1]): [] for line in found}
+    for index, sample, name, number, is_bool in connection.execute(scores):
+        values = by_key.get((index, sample))
+        if values is not None:
+            values.append((name, number, bool(is_bool)))
+    for index, sample, status, number, text in found:
+        group = text if number is None else float(number)
+        yield GroupedResult(index, group, RowStatus(status), tuple(by_key[index, sample]))
