@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,8 +18,11 @@ from doteval.analysis.score_arrays import (
     group_numbers,
     pair_rows,
 )
+from doteval.core.reducer_names import ReducerName
 from doteval.errors import DotEvalError
 from doteval.metrics import Calculation, NamedMetric, resolve
+from doteval.metrics.intervals import as_number
+from doteval.metrics.reducers import reducer
 
 # The values of a row on either side, and its place among the pairs.
 _PairedValues = tuple[list[Any], list[Any], int]
@@ -129,31 +132,22 @@ def _sign(calculation: Calculation, flipped: bool) -> int:
 class _RowValues:
     """The value of each pair's row on one side.
 
-    sums, counts: of the samples that have a finite value.
+    values: NaN for a row without any sample that counts.
+    missing: the number of samples without a value, failed ones included.
     failed: the number of samples that failed and count as False.
-    expected: the number of samples.
+    filled: the values if each sample without one had this one; None where no one value is the best or the worst.
+    binary: whether true/false samples give a row 0 or 1 and nothing in between.
     """
 
-    sums: Numbers
-    counts: Numbers
+    values: Numbers
+    missing: Numbers
     failed: Numbers
-    expected: int
+    filled: Callable[[float], Numbers] | None
+    binary: bool
 
-    @property
-    def values(self) -> Numbers:
-        """The mean of the samples, NaN without any."""
-        counted_samples = self.counts + self.failed
-        known = counted_samples > 0
-        return numpy.where(known, self.sums / numpy.where(known, counted_samples, 1.0), numpy.nan)
 
-    @property
-    def missing(self) -> Numbers:
-        return numpy.maximum(0.0, self.expected - self.counts)
-
-    def filled(self, value: float) -> Numbers:
-        """The mean of the samples if each without a value had this one."""
-        missing = self.missing
-        return (self.sums + value * missing) / (self.counts + missing)
+# Reducers that give true or false for samples that are.
+_BINARY_REDUCERS = ("mode", "max", "at_least")
 
 
 def _row_values(side: EvaluationArrays, score: ScoreArray, places: Places, calculation: Calculation) -> _RowValues:
@@ -164,16 +158,57 @@ def _row_values(side: EvaluationArrays, score: ScoreArray, places: Places, calcu
     failed = side.failed.astype(numpy.float64) if calculation.failed_as_false else numpy.zeros(len(side))
     # The place -1 of a row that this side does not have is the end.
     sums, counts, failed = (numpy.append(part, 0.0)[places] for part in (sums, counts, failed))
-    return _RowValues(sums, counts, failed, side.samples)
+    missing = numpy.maximum(0.0, side.samples - counts)
+    if side.samples > 1 and side.reducer not in (None, "mean"):
+        return _reduced_rows(side, score, places, calculation, missing, failed)
+    known = counts + failed > 0
+    values = numpy.where(known, sums / numpy.where(known, counts + failed, 1.0), numpy.nan)
+    return _RowValues(
+        values, missing, failed, lambda value: (sums + value * missing) / (counts + missing), side.samples == 1
+    )
+
+
+def _reduced_rows(
+    side: EvaluationArrays,
+    score: ScoreArray,
+    places: Places,
+    calculation: Calculation,
+    missing: Numbers,
+    failed: Numbers,
+) -> _RowValues:
+    assert side.reducer is not None
+    reduce, kind = reducer(side.reducer), ReducerName.parse(side.reducer).kind
+    samples = _lists(side, score, calculation)
+    done = _lists(side, score, replace(calculation, failed_as_false=False))
+
+    def value(row: list[Any]) -> float:
+        return as_number(reduce(row)) if row else numpy.nan
+
+    def of_pairs(rows: Sequence[float], without: float) -> Numbers:
+        return numpy.append(numpy.array(rows, dtype=numpy.float64), without)[places]
+
+    def filled(number: float) -> Numbers:
+        # In front, since the first of several that are most frequent is the mode.
+        fills: list[Any] = [bool(number) if score.only_true_false else number]
+        rows = [value(fills * (side.samples - len(row)) + row) for row in done]
+        return of_pairs(rows, value(fills * side.samples))
+
+    # One more sample may make any other number the most frequent one.
+    bounded = kind != "mode" or score.only_true_false
+    values = of_pairs([value(row) for row in samples], numpy.nan)
+    return _RowValues(values, missing, failed, filled if bounded else None, kind in _BINARY_REDUCERS)
 
 
 def _mean(
     rows: PairedRows, left: ScoreArray, right: ScoreArray, metric: NamedMetric, sign: int, changed_rows: int
 ) -> PairedMetric | NoTest:
-    sides = (
-        _row_values(rows.baseline, left, rows.pairs.left, metric.calculation),
-        _row_values(rows.other, right, rows.pairs.right, metric.calculation),
-    )
+    try:
+        sides = (
+            _row_values(rows.baseline, left, rows.pairs.left, metric.calculation),
+            _row_values(rows.other, right, rows.pairs.right, metric.calculation),
+        )
+    except (TypeError, ValueError, DotEvalError) as error:
+        return NoTest(left.name, metric.name, 0, f"the samples of a row cannot be reduced: {error}")
     before, after = (side.values for side in sides)
     known = ~(numpy.isnan(before) | numpy.isnan(after))
     n = int(known.sum())
@@ -183,12 +218,12 @@ def _mean(
     span = _span(left, right, metric, any_failed=any(side.failed.any() for side in sides))
     of_shares = true_false or (metric.name == "accuracy" and span[0] >= 0 and span[1] <= 1)
     least, most = (0.0, 1.0) if of_shares else span
-    singles = true_false and all(side.expected == 1 for side in sides) and rows.clusters is None
+    singles = true_false and all(side.binary for side in sides) and rows.clusters is None
     limit = most - least if most > least else numpy.inf
     estimate = _estimate(before[known], after[known], _of(rows.clusters, known), singles, limit)
     missing = int(sum(side.missing.sum() for side in sides))
     worst = None
-    if missing and of_shares:
+    if missing and of_shares and sides[0].filled is not None and sides[1].filled is not None:
         best_before, worst_after = (most, least) if sign > 0 else (least, most)
         filled = sides[0].filled(best_before), sides[1].filled(worst_after)
         worst = _estimate(*filled, rows.clusters, singles, limit)
@@ -259,7 +294,10 @@ def _any_metric(
 ) -> PairedMetric | NoTest:
     calculation = metric.calculation
     sides = ((rows.baseline, left, rows.pairs.left), (rows.other, right, rows.pairs.right))
-    by_row = [_lists(side, score, calculation) for side, score, _ in sides]
+    try:
+        by_row = [_reduced_lists(side, score, calculation) for side, score, _ in sides]
+    except (TypeError, ValueError, DotEvalError) as error:
+        return NoTest(left.name, metric.name, 0, f"the samples of a row cannot be reduced: {error}")
     pairs: list[_PairedValues] = []
     # The rows that both sides have come first.
     for place in range(rows.pairs.both):
@@ -302,9 +340,18 @@ def _lists(side: EvaluationArrays, score: ScoreArray, calculation: Calculation) 
     ends = numpy.searchsorted(score.rows[order], numpy.arange(len(side)), side="right").tolist()
     found = [values[first:end] for first, end in zip([0, *ends[:-1]], ends, strict=True)]
     if calculation.failed_as_false:
-        for row in numpy.flatnonzero(side.failed):
+        for row in numpy.flatnonzero(side.failed).tolist():
             found[row] += [False] * int(side.failed[row])
     return found
+
+
+def _reduced_lists(side: EvaluationArrays, score: ScoreArray, calculation: Calculation) -> list[list[Any]]:
+    """`_lists` with the samples of a row reduced to one value, unless the metric wants all of them."""
+    found = _lists(side, score, calculation)
+    if calculation.per_row or side.samples == 1 or side.reducer is None:
+        return found
+    reduce = reducer(side.reducer)
+    return [[reduce(row)] if row else [] for row in found]
 
 
 def _units(

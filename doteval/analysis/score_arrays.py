@@ -64,6 +64,7 @@ class EvaluationArrays:
     keys: the digest of each row's key.
     clusters: the digest of each row's cluster; None if rows are not clustered.
     samples: the number of samples of each row.
+    reducer: the name of what reduces them to one score; None for their mean.
     failed, skipped: how many samples of each row failed and were skipped.
     unfinished: why not all rows have a result, None if they have.
     files: the files that the evaluation consists of, to tell metrics of one name apart.
@@ -78,6 +79,7 @@ class EvaluationArrays:
     failed: Places
     skipped: Places
     scores: Mapping[str, ScoreArray]
+    reducer: str | None = None
     unfinished: str | None = None
     files: tuple[str, ...] = ()
 

@@ -230,6 +230,9 @@ def differences(pair: EvaluationPair, spending: Mapping[int, Spending]) -> list[
     if pair.baseline.spec.columns != pair.other.spec.columns:
         columns = [", ".join(side.spec.columns) for side in (pair.baseline, pair.other)]
         found.append(f"the columns differ: {columns[0]} | {columns[1]}")
+    if pair.baseline.config.reducer != pair.other.config.reducer:
+        reducers = [side.config.reducer or "mean" for side in (pair.baseline, pair.other)]
+        found.append(f"the samples of a row are reduced differently: {reducers[0]} | {reducers[1]}")
     models = [", ".join(spending[side.id].models) or "none" for side in (pair.baseline, pair.other)]
     if models[0] != models[1]:
         found.append(f"the models differ: {models[0]} | {models[1]}")

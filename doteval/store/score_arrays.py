@@ -68,6 +68,7 @@ def _read(connection: Connection, evaluation: Evaluation, cluster: str | None, *
         failed=undone[RowStatus.FAILED],
         skipped=undone[RowStatus.SKIPPED],
         scores={score.name: score for score in scores},
+        reducer=evaluation.config.reducer,
         unfinished=_unfinished(evaluation),
         files=tuple(evaluation.spec.fingerprint),
     )

@@ -19,6 +19,7 @@ def arrays(
     keys: Sequence[str] | None = None,
     clusters: Sequence[str] | None = None,
     samples: int = 1,
+    reducer: str | None = None,
     unfinished: str | None = None,
 ) -> EvaluationArrays:
     """`scores` has the values of all samples of each row, row by row; None is a row without the score."""
@@ -46,6 +47,7 @@ def arrays(
         clusters=None if clusters is None else digests(clusters),
         samples=samples,
         scores=built,
+        reducer=reducer,
         unfinished=unfinished,
         **undone,
     )

@@ -152,6 +152,46 @@ def test_samples_of_a_row_are_reduced_first() -> None:
     assert (found.interval, found.p_value) == (rows.interval, rows.p_value)
 
 
+@pytest.mark.parametrize(
+    ("reducer", "expected", "exact"),
+    [
+        ("mean", (2 / 3, 1 / 3), False),
+        (None, (2 / 3, 1 / 3), False),
+        ("mode", (1.0, 0.0), True),
+        ("max", (1.0, 1.0), True),
+        ("at_least_2", (1.0, 0.0), True),
+        ("median", (1.0, 0.0), False),
+        ("pass_at_2", (1.0, 2 / 3), False),
+    ],
+)
+def test_samples_are_reduced_as_the_experiment_says(
+    reducer: str | None, expected: tuple[float, float], exact: bool
+) -> None:
+    before, after = [True, False, True] * 8, [False, False, True] * 8
+    found = two(before, after, samples=3, reducer=reducer)
+    assert (found.n, found.baseline, found.value) == (8, *map(pytest.approx, expected))
+    assert (found.test == "mcnemar-exact") is exact
+
+
+def test_missing_samples_are_filled_before_they_are_reduced() -> None:
+    # At least two of three samples: a row with two right ones is right whatever the third gives.
+    before, after = [False] * 30, [True, True, PENDING] * 10
+    assert two(before, after, samples=3, reducer="at_least_2").verdict is BETTER
+    found = two(before, after, samples=3, reducer="pass_hat_3")
+    assert found.verdict is UNDECIDED
+    assert found.reasons[0].startswith("the samples of a row cannot be reduced: pass_hat_3 needs 3 samples of each row")
+    # The most frequent of numbers may be any other number with one more sample.
+    shares = two([0.1] * 30, [0.5, 0.5, PENDING] * 10, samples=3, reducer="mode")
+    assert (shares.verdict, shares.worst_difference) == (UNDECIDED, None)
+
+
+def test_other_metrics_get_reduced_samples() -> None:
+    right, wrong = ("a", "a"), ("b", "a")
+    before, after = [right, wrong, wrong] * 12 + [("b", "b")] * 9, [right, right, wrong] * 12 + [("b", "b")] * 9
+    found = two(before, after, samples=3, reducer="mode", metrics={"right": ("recall(positive='a')",)})
+    assert (found.n, found.baseline, found.value) == (15, 0.0, 1.0)
+
+
 def test_the_number_of_samples_may_differ() -> None:
     found = two([True, True, False, True] * 2, [True, False, True, False], base={"samples": 2}, new={"samples": 1})
     assert (found.n, found.baseline, found.value) == (4, 0.75, 0.5)
