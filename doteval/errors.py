@@ -35,14 +35,18 @@ class DotEvalError(Exception):
     """The base of all errors of doteval.
 
     `exit_code` is the exit code of a command that ends with this error; `remedy` tells the user what to do next.
+    `logged` is the message for logs. It has to be given if `message` quotes an exception of other code, whose text may
+    hold secrets or contents of rows.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+    def __init__(self, message: str, *, remedy: str | None = None, logged: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+        self.logged = message if logged is None else logged
+        self._quotes = logged is not None
 
     def say_once(self) -> bool:
         """Whether the caller should log this error: not if an error of the same outage has been asked before."""
@@ -50,6 +54,10 @@ class DotEvalError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message
+
+    def log_text(self) -> str:
+        """What logs say of it: the message and the remedy, without what other code has said."""
+        return self.logged if self._quotes else str(self)
 
 
 class UsageError(DotEvalError):

@@ -14,6 +14,7 @@ from doteval.broker.fair_queues import FAIR_QUEUES, fair_queue_name
 from doteval.broker.messages import TASK_NAME, RowTask
 from doteval.core import clocks
 from doteval.core.broker_url import Broker
+from doteval.core.redaction import without_arguments
 from doteval.errors import BrokerError
 
 # A broker that does not answer within so many seconds counts as unreachable.
@@ -171,6 +172,6 @@ class Publisher:
     def _lost(self, error: BaseException) -> BrokerError:
         self._release()
         return BrokerError(
-            f"the broker {self._broker} cannot be reached: {type(error).__name__}: {error}",
+            f"the broker {self._broker} cannot be reached: {type(error).__name__}: {without_arguments(str(error))}",
             remedy="Check that it runs and that the URL, set by --broker or DOTEVAL_BROKER, is right.",
         )

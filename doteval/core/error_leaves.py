@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from doteval.errors import DotEvalError
+
 _LINE_CHARACTERS = 300
 
 
@@ -51,6 +53,19 @@ def in_one_line(error: BaseException) -> str:
     leaf = leaves(error)[0]
     first_line = _text(leaf).strip().partition("\n")[0][:_LINE_CHARACTERS]
     return f"{type(leaf).__qualname__}: {first_line}".removesuffix(": ")
+
+
+def for_logs(error: BaseException) -> str:
+    """What logs say of an exception: its type, and the message if it is one of doteval's own.
+
+    The text of other exceptions may hold secrets or contents of rows.
+
+    >>> for_logs(RuntimeError("cannot log in with hunter2"))
+    'RuntimeError'
+    """
+    leaf = leaves(error)[0]
+    said = f": {leaf.logged}" if isinstance(leaf, DotEvalError) else ""
+    return f"{type(leaf).__qualname__}{said}"
 
 
 def _text(error: BaseException) -> str:

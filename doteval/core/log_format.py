@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import traceback
 from collections.abc import Mapping
@@ -16,8 +15,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 from doteval.core import clocks
+from doteval.core.error_leaves import for_logs
+from doteval.core.redaction import hide_in_text
 from doteval.core.wording import plain, plain_json
-from doteval.errors import DotEvalError
 
 LogFormat = Literal["auto", "json", "text"]
 
@@ -27,9 +27,6 @@ IDS = "doteval_ids"
 _TEXT = "%(asctime)s %(levelname)s %(processName)s[%(process)d] %(name)s: %(message)s"
 # Characters of a line's event, stack and ids that are logged. A reply, or a message from outside, may be longer.
 _MOST_CHARACTERS = 10_000
-# What may be a URL with a password: characters without blanks up to an "@". Each character is looked at once, however
-# long the text is.
-_BEFORE_AT = re.compile(r"[^\s@'\"]+@?")
 
 
 def resolve(chosen: LogFormat, stream: TextIO | None = None) -> Literal["json", "text"]:
@@ -55,7 +52,7 @@ class TextLines(logging.Formatter):
     """Formats lines for people."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return plain(_cut(_without_passwords(super().format(record))))
+        return plain(_cut(hide_in_text(super().format(record))))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         return _exception(ei[1])
@@ -76,41 +73,21 @@ class JsonLines(logging.Formatter):
 def _line(time: datetime, level: str, logger: str, event: str, more: dict[str, Any]) -> str:
     document = {"time": time.isoformat(timespec="milliseconds"), "level": level, "logger": logger, "event": event}
     bounded = {
-        name: _cut(_without_passwords(value)) if isinstance(value, str) else value
+        name: _cut(hide_in_text(value)) if isinstance(value, str) else value
         for name, value in {**document, **more}.items()
     }
     # ensure_ascii: a lone surrogate in a name would not encode as UTF-8.
-    return plain_json(_without_passwords(json.dumps(bounded, default=repr, ensure_ascii=True)))
+    return plain_json(hide_in_text(json.dumps(bounded, default=repr, ensure_ascii=True)))
 
 
 def _exception(error: BaseException | None) -> str:
     if error is None:
         return ""
-    said = f": {error.message}" if isinstance(error, DotEvalError) else ""
     frames = "".join(traceback.format_tb(error.__traceback__))
-    return f"{frames}{type(error).__qualname__}{said}"
+    return f"{frames}{for_logs(error)}"
 
 
 def _cut(text: str) -> str:
     if len(text) <= _MOST_CHARACTERS:
         return text
     return f"{text[:_MOST_CHARACTERS]}... ({len(text):,} characters)"
-
-
-def _without_passwords(text: str) -> str:
-    """The text without passwords in URLs that a library logs, as in redis://user:password@host."""
-    return _BEFORE_AT.sub(_without_password, text) if "://" in text else text
-
-
-def _without_password(found: re.Match[str]) -> str:
-    word = found.group()
-    if not word.endswith("@"):
-        return word
-    before, *parts = word.split("://")
-    for part in parts:
-        user, colon, _ = part.partition(":")
-        before += "://"
-        if colon and "/" not in user:
-            return f"{before}{user}:***@"
-        before += part
-    return word

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from doteval.core.error_leaves import in_one_line
+from doteval.core.error_leaves import for_logs, in_one_line
 from doteval.errors import NotFoundError, UsageError
 
 
@@ -64,6 +64,7 @@ class Plugins:
             raise UsageError(
                 f"the {self.kind} {name!r} of the package {package} cannot be loaded: {in_one_line(error)}",
                 remedy=f"Repair or remove the package {package}.",
+                logged=f"the {self.kind} {name!r} of the package {package} cannot be loaded: {for_logs(error)}",
             ) from error
         self._registered[name] = value
         return value

@@ -22,6 +22,11 @@ _SECRET_NAME = re.compile(
 _SECRET_VALUE = re.compile(
     r"(?<![A-Za-z0-9])(?:sk-|pk-|rk-|gsk_|xai-|gh[pousr]_|github_pat_|glpat-|hf_|xox[a-z]-|AKIA|ASIA|AIza|eyJ)[\w.\-]{12,}"
 )
+# What may be a URL with a password: characters without blanks up to an "@". Each character is looked at once, however
+# long the text is.
+_BEFORE_AT = re.compile(r"[^\s@'\"]+@?")
+_PARAMETER_IN_TEXT = re.compile(r"(?P<name>[?&][^\s?&=#'\"]{1,100})=[^\s?&#'\"]*")
+_SECRET_IN_QUERY = re.compile(r"password|passwd|pwd|secret|token|key|auth|signature|sig$|credential", re.IGNORECASE)
 
 
 def hide_password(url: str) -> str:
@@ -34,6 +39,44 @@ def hide_password(url: str) -> str:
     'redis://:***@host:6379/0'
     """
     return ";".join(map(_hide_one, split_urls(url)))
+
+
+def hide_in_text(text: str) -> str:
+    """Replace the passwords and secret query parameters of the URLs in a text by ``***``, in linear time.
+
+    >>> hide_in_text("GET https://me:hunter2@host/v1?api_key=abc&n=1 failed")
+    'GET https://me:***@host/v1?api_key=***&n=1 failed'
+    """
+    if "://" not in text:
+        return text
+    return _PARAMETER_IN_TEXT.sub(_without_value, _BEFORE_AT.sub(_without_password, text))
+
+
+def without_arguments(text: str) -> str:
+    """What a Redis server has said, without the arguments of a command that it does not know, such as AUTH.
+
+    >>> without_arguments("unknown command 'AUTH', with args beginning with: 'hunter2' ")
+    "unknown command 'AUTH'"
+    """
+    return text.partition(", with args beginning with")[0]
+
+
+def _without_value(found: re.Match[str]) -> str:
+    return f"{found['name']}={HIDDEN}" if _SECRET_IN_QUERY.search(found["name"]) else found.group()
+
+
+def _without_password(found: re.Match[str]) -> str:
+    word = found.group()
+    if not word.endswith("@"):
+        return word
+    before, *parts = word.split("://")
+    for part in parts:
+        user, colon, _ = part.partition(":")
+        before += "://"
+        if colon and "/" not in user:
+            return f"{before}{user}:{HIDDEN}@"
+        before += part
+    return word
 
 
 def split_urls(urls: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from doteval.core.error_leaves import in_one_line
+from doteval.core.error_leaves import for_logs, in_one_line
 from doteval.core.plugins import Plugins
 from doteval.errors import UsageError
 from doteval.providers.handles import ModelProvider
@@ -39,6 +39,7 @@ def model_provider(name: str) -> ModelProvider:
             raise UsageError(
                 f"the model provider {name!r} cannot be made: {in_one_line(error)}",
                 remedy="It has to be a model provider, or a class or function without arguments that returns one.",
+                logged=f"the model provider {name!r} cannot be made: {for_logs(error)}",
             ) from error
     if not callable(getattr(provider, "setup", None)):
         raise UsageError(

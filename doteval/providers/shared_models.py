@@ -110,7 +110,8 @@ class ModelProviders:
             _run_on(resource.loop, self._end(resource))
         if self._failures:
             failures, self._failures = self._failures, []
-            raise ResourceError("models could not be torn down\n" + "\n".join(f"  {line}" for line in failures))
+            what = "models could not be torn down"
+            raise ResourceError("\n".join([what, *(f"  {line}" for line in failures)]), logged=what)
 
     async def _lease(self, provider: SharedProvider, spec: str, config: dict[str, Any]) -> ModelHandle:
         key = (provider.name, spec, _frozen(config))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from doteval.core import clocks
-from doteval.core.error_leaves import in_one_line
+from doteval.core.error_leaves import for_logs, in_one_line
 from doteval.core.histogram import Latency
 from doteval.core.metering import current_meter
 from doteval.core.results import Usage
@@ -114,6 +114,7 @@ def _load(spec: str, config: dict[str, Any]) -> Any:
             if error.name == "transformers"
             else f"the package transformers cannot be imported: {error}",
             remedy=f"Install it with {_EXTRA}, on every machine with workers.",
+            logged=f"the package transformers cannot be imported: {for_logs(error)}",
         ) from error
     settings = dict(config)
     if "device" not in settings and "device_map" not in settings:
@@ -124,6 +125,7 @@ def _load(spec: str, config: dict[str, Any]) -> Any:
         raise ResourceError(
             f"the transformers pipeline of {spec!r} cannot be loaded: {in_one_line(error)}",
             remedy=f"Try it by itself: transformers.pipeline(model={spec!r}, ...). If a package is missing: {_EXTRA}.",
+            logged=f"the transformers pipeline of {spec!r} cannot be loaded: {for_logs(error)}",
         ) from error
 
 

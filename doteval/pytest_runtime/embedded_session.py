@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from doteval.core.error_leaves import in_one_line
+from doteval.core.error_leaves import for_logs, in_one_line
 from doteval.errors import EvaluationFileError, NothingRanError
 from doteval.pytest_runtime import pytest_internals as internals
 from doteval.pytest_runtime.items import EvaluationItem
@@ -83,14 +83,17 @@ def with_collected(
         raise embedded.raised
     if not embedded.called:
         if embedded.start_error is not None:
+            whose = _whose(embedded.start_error)
             raise EvaluationFileError(
-                f"{_whose(embedded.start_error)} raised while pytest started: {in_one_line(embedded.start_error)}",
+                f"{whose} raised while pytest started: {in_one_line(embedded.start_error)}",
                 remedy="Correct it, or leave the plugin out with addopts = -p no:NAME; `pytest --collect-only` shows "
                 "the whole traceback.",
+                logged=f"{whose} raised while pytest started: {for_logs(embedded.start_error)}",
             ) from embedded.start_error
         raise EvaluationFileError(
             f"pytest could not collect {' '.join(paths)} (exit code {int(code)})",
             remedy=embedded.output() or "Run pytest --collect-only on it to see why.",
+            logged=f"pytest could not collect {' '.join(paths)} (exit code {int(code)})",
         )
 
 
@@ -106,6 +109,8 @@ class EmbeddedPytest:
         self._paths = paths
         self._body = body
         self._failed: list[pytest.CollectReport] = []
+        # By node: the type of the exception because of which it cannot be collected.
+        self._types: dict[str, str] = {}
         self._skipped: list[str] = []
         self._terminal = io.StringIO()
         self.raised: BaseException | None = None
@@ -152,6 +157,11 @@ class EmbeddedPytest:
         self.start_error = self.start_error or excinfo.value
         return not self.called
 
+    def pytest_exception_interact(self, node: pytest.Collector, call: pytest.CallInfo[object]) -> None:
+        if call.excinfo is not None:
+            # pytest raises an error of its own from an ImportError.
+            self._types[node.nodeid] = type(call.excinfo.value.__cause__ or call.excinfo.value).__qualname__
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
             self._failed.append(report)
@@ -191,9 +201,11 @@ class EmbeddedPytest:
         """The error of the first file that could not be collected."""
         if not self._failed:
             return None
+        what = f"{self._failed[0].nodeid or self._paths[0]} cannot be collected"
         return EvaluationFileError(
-            f"{self._failed[0].nodeid or self._paths[0]} cannot be collected:\n{_reason(self._failed[0])}",
+            f"{what}:\n{_reason(self._failed[0])}",
             remedy="Correct the file; `pytest --collect-only` shows the whole traceback.",
+            logged=f"{what}: {self._types.get(self._failed[0].nodeid, 'an error')}",
         )
 
 

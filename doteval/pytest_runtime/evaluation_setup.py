@@ -63,7 +63,7 @@ class EvaluationSetup:
             # The item stays set up in part; the next `enter` or `close` tears it down.
             if ends_command(error):
                 raise
-            raise LoadFailedError(item, error) from error
+            raise LoadFailedError(item, error, internals.raising_fixture(item, error)) from error
         self.adopt(item)
 
     def close(self) -> None:
@@ -113,7 +113,7 @@ def load_session_fixtures(items: list[EvaluationItem]) -> list[LoadFailedError]:
         except BaseException as error:
             if ends_command(error):
                 raise
-            failures.append(LoadFailedError(item, error))
+            failures.append(LoadFailedError(item, error, internals.raising_fixture(item, error)))
         loaded.update(names)
     return failures
 

@@ -194,6 +194,16 @@ def loaded_view(definition: FixtureDef[Any]) -> FixtureDef[Any]:
     return view
 
 
+def raising_fixture(item: pytest.Function, error: BaseException) -> str | None:
+    """The name of the fixture of an evaluation that has raised an exception, None if it came from elsewhere."""
+    for name, definitions in item._fixtureinfo.name2fixturedefs.items():
+        for definition in definitions:
+            cached = definition.cached_result
+            if cached is not None and cached[2] is not None and cached[2][0] is error:
+                return name
+    return None
+
+
 def fixture_definitions(item: pytest.Function, name: str) -> Sequence[FixtureDef[Any]] | None:
     """The definitions of a fixture name that the item can see, for names that it does not declare."""
     return item.session._fixturemanager.getfixturedefs(name, item)

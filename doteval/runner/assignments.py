@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from doteval.core.client_config import CacheChoice
+from doteval.core.error_leaves import for_logs
 from doteval.core.metering import Meter, UsageScope
 from doteval.core.results import Outcome, Row, Usage
 from doteval.core.wording import counted
@@ -34,10 +35,14 @@ class Runnable(Protocol):
 
 
 class LoadFailedError(Exception):
-    """The shared fixtures of the evaluation `item` could not be set up. `__cause__` says why."""
+    """The shared fixtures of the evaluation `item` could not be set up. `__cause__` says why.
 
-    def __init__(self, item: Any, cause: BaseException) -> None:
-        super().__init__(f"{item.evaluation_name}: {type(cause).__name__}: {cause}")
+    Its message is for logs. It names the fixture that raised, if that is known, and does not quote the cause.
+    """
+
+    def __init__(self, item: Any, cause: BaseException, fixture: str | None = None) -> None:
+        where = "" if fixture is None else f"the fixture {fixture!r} raised "
+        super().__init__(f"{item.evaluation_name}: {where}{for_logs(cause)}")
         self.item = item
         self.__cause__ = cause
 

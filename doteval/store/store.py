@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 from doteval.analysis.summary import ErrorsAs, Summary, summarize
 from doteval.core import clocks
 from doteval.core.experiments import Evaluation
+from doteval.core.private_files import make_private_file
 from doteval.errors import NotFoundError, StoreError
 from doteval.store.attempts import Attempts
 from doteval.store.backup import back_up
@@ -69,7 +70,7 @@ class Store:
         """
         location = locate(url)
         if create:
-            _make_directory(location)
+            _make_file(location)
         else:
             _check_exists(location)
         database = Database(location)
@@ -187,13 +188,13 @@ def _check_exists(location: Location) -> None:
         )
 
 
-def _make_directory(location: Location) -> None:
-    if location.path is None or location.path.exists():
+def _make_file(location: Location) -> None:
+    if location.path is None:
         return
     try:
-        location.path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_file(location.path)
     except OSError as error:
         raise StoreError(
-            f"the directory of the result store {location.path} cannot be made: {error.strerror}",
+            f"the result store {location.path} cannot be made: {error.strerror}",
             remedy="Check the path: sqlite://a/b.db is below this directory, sqlite:///a/b.db is absolute.",
         ) from error

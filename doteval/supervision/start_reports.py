@@ -17,11 +17,13 @@ from pathlib import Path
 class StartReport:
     """Whether a process became ready for row tasks.
 
-    `failure` is why not, None if it did not say; `registered` is whether it has recorded that in the store itself.
+    `failure` is why not, None if it did not say, and `logged` the same for logs, without the text of other code's
+    exceptions. `registered` is whether it has recorded that in the store itself.
     """
 
     ready: bool = False
     failure: str | None = None
+    logged: str | None = None
     registered: bool = False
 
 

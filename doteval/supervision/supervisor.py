@@ -59,7 +59,8 @@ class FailedStart:
 class _Replica:
     """One of the worker processes that should run: the current process, and when to start the next one.
 
-    `failed_starts` is how many in succession ended before they were ready, `failure` why the last one did.
+    `failed_starts` is how many in succession ended before they were ready, `failure` why the last one did, and `logged`
+    the same for logs.
     """
 
     number: int
@@ -70,6 +71,7 @@ class _Replica:
     short_lives: int = field(default=0)
     failed_starts: int = 0
     failure: str = ""
+    logged: str = ""
 
 
 class Supervisor:
@@ -209,7 +211,7 @@ class Supervisor:
     def failed_starts(self) -> list[FailedStart]:
         """The worker processes whose last start failed, unless they are ready by now."""
         return [
-            FailedStart(f"{self._options.service}-{replica.number}", replica.failed_starts, replica.failure)
+            FailedStart(f"{self._options.service}-{replica.number}", replica.failed_starts, replica.logged)
             for replica in self._replicas
             if replica.failed_starts and not self._is_ready(replica)
         ]
@@ -227,7 +229,7 @@ class Supervisor:
             return None
         which = "the worker process" if len(failed) == 1 else f"none of {counted(len(failed), 'worker process')}"
         became = "did not become" if len(failed) == 1 else "became"
-        first_line = failed[-1].reason.partition("\n")[0]
+        first_line = self._replicas[-1].failure.partition("\n")[0]
         why = f"{which} {became} ready in {_MOST_FAILED_STARTS} tries: {first_line}"
         lines = self._output.last_lines if self._output is not None else ()
         return "\n  ".join([f"{why}\nThe last lines that were printed:", *lines]) if lines else why
@@ -276,7 +278,7 @@ class Supervisor:
             self._start(replica)
         except OSError as error:
             # The machine lacks processes or memory now; it may have some later.
-            replica.failure = f"it cannot be started: {error.strerror}"
+            replica.failure = replica.logged = f"it cannot be started: {error.strerror}"
             replica.failed_starts += 1
             pause = self._pause(replica, short=True)
             self._on_message(f"a worker process cannot be started: {error.strerror}; the next try is in {pause:g} s")
@@ -337,6 +339,7 @@ class Supervisor:
             if self._output is not None:
                 self._output.pass_on()
             replica.failure = report.failure or f"it {how}"
+            replica.logged = report.logged or f"it {how}"
             replica.failed_starts += 1
         self._on_message(f"worker process {process.pid} {how}; the next starts in {pause:g} s")
 

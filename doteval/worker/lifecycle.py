@@ -25,7 +25,7 @@ from celery.worker import state
 from doteval.broker.celery_app import consume_whole_queues
 from doteval.broker.redis_transport import fetch_while, note_answers
 from doteval.broker.renewable_connections import renew_connections
-from doteval.core.error_leaves import in_one_line
+from doteval.core.error_leaves import for_logs, in_one_line
 from doteval.core.exit_codes import UNEXPECTED
 from doteval.core.states import WorkerEnd
 from doteval.errors import DotEvalError, UsageError
@@ -85,14 +85,15 @@ class SessionWorker(Worker):  # type: ignore[misc] # Celery has no types
         except DotEvalError as error:
             log_setup.say_why_not(error, options.log_format)
             write_start_report(
-                options.journals, StartReport(failure=str(error), registered=self._process.is_registered)
+                options.journals,
+                StartReport(failure=str(error), logged=error.log_text(), registered=self._process.is_registered),
             )
             self._process.finish(WorkerEnd.FAILED_TO_START, f"could not start: {error.message}")
             # Without waiting for threads that the evaluation files have started.
             os._exit(error.exit_code)
         except Exception as error:
             logger.exception("this worker process could not start, which doteval did not expect")
-            write_start_report(options.journals, StartReport(failure=in_one_line(error)))
+            write_start_report(options.journals, StartReport(failure=in_one_line(error), logged=for_logs(error)))
             os._exit(UNEXPECTED)
         self._finish()
         if any(not each.daemon for each in threading.enumerate() if each is not threading.main_thread()):

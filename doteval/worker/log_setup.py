@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from celery import signals
@@ -29,12 +31,15 @@ def connect(log_format: LogFormat) -> None:
         # Celery quotes the body of a message that is not a row task; `_refused` only says that there was one.
         logging.getLogger("celery.worker.consumer.consumer").addFilter(_refused)
         logging.getLogger("celery.worker.request").addFilter(_not_acknowledged)
+        logging.getLogger("asyncio").addFilter(_without_objects)
 
     signals.setup_logging.connect(set_up, weak=False)
     # For messages before Celery sends `setup_logging`.
     logging.getLogger().handlers[:] = [handler(log_format)]
     if resolve(log_format) == "json":
         logging.captureWarnings(True)
+    # An evaluation file's exception in a thread or a destructor is a warning of pytest.
+    warnings.formatwarning = _without_exception(warnings.formatwarning)
     # Celery warns the user root about pickle, which is not accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     # Each time that a connection is lost Celery 5.7 explains at length a setting that doteval has decided on.
@@ -42,8 +47,9 @@ def connect(log_format: LogFormat) -> None:
 
 
 def say_why_not(error: DotEvalError, log_format: LogFormat) -> None:
-    """Print why this process cannot start."""
-    text = plain(f"doteval worker: {error}")
+    """Print why this process cannot start, without what evaluation files have said: the store has that."""
+    hint = "" if error.log_text() == str(error) else "\nThe whole reason is in the result store: doteval status NAME"
+    text = plain(f"doteval worker: {error.log_text()}{hint}")
     print(line(text, level="error") if resolve(log_format) == "json" else text, file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -73,3 +79,36 @@ def _refused(record: logging.LogRecord) -> bool:
         if text.startswith(beginning):
             record.msg, record.args, record.exc_info = f"a message was refused: {beginning}", (), None
     return True
+
+
+def _without_objects(record: logging.LogRecord) -> bool:
+    """Leave out what asyncio shows of a task or callback that failed: its exception, and the values that it has.
+
+    The exception's type and stack follow.
+    """
+    if record.exc_info:
+        first_line = record.getMessage().partition("\n")[0]
+        record.msg, record.args = re.split(r"[<(]", first_line, maxsplit=1)[0].strip(), ()
+    return True
+
+
+# Named, since the classes would have to be imported from pytest. Their texts quote an exception with its stack.
+_WARNINGS_OF_EXCEPTIONS = ("PytestUnhandledThreadExceptionWarning", "PytestUnraisableExceptionWarning")
+_TRACEBACK = "Traceback (most recent call last):\n"
+
+
+def _without_exception(format_warning: Callable[..., str]) -> Callable[..., str]:
+    """Format warnings of pytest about an exception without its text."""
+
+    def formatted(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
+        if category.__name__ not in _WARNINGS_OF_EXCEPTIONS:
+            return format_warning(message, category, *where, **more)
+        what, _, stack = str(message).partition(_TRACEBACK)
+        # The line after the frames, which are indented.
+        last = next((line for line in stack.split("\n") if line and not line[0].isspace()), "")
+        kind = last.partition(":")[0].strip()
+        said = what.strip().partition("\n")[0]
+        shown = f"{said}: {kind}" if kind.replace(".", "").isidentifier() else said
+        return format_warning(shown, category, *where, **more)
+
+    return formatted

@@ -20,7 +20,7 @@ from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.heartbeat import Heartbeat
 from doteval.core.client_config import configure_clients
-from doteval.core.error_leaves import in_one_line
+from doteval.core.error_leaves import for_logs, in_one_line
 from doteval.core.exit_codes import RECYCLED
 from doteval.core.liveness import BEAT_SECONDS
 from doteval.core.metering import observe_usage
@@ -308,7 +308,8 @@ def _versions() -> dict[str, str]:
 
 
 def _unexpected(error: BaseException) -> DotEvalError:
-    wrapped = EvaluationFileError(f"the embedded pytest session failed: {in_one_line(error)}")
+    what = "the embedded pytest session failed"
+    wrapped = EvaluationFileError(f"{what}: {in_one_line(error)}", logged=f"{what}: {for_logs(error)}")
     wrapped.__cause__ = error
     return wrapped
 

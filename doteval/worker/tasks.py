@@ -12,13 +12,14 @@ from celery.exceptions import Reject
 from doteval.broker.celery_app import celery_app
 from doteval.broker.messages import TASK_NAME, RowTask
 from doteval.core.broker_url import Broker
+from doteval.core.error_leaves import for_logs
 from doteval.settings import load_settings
 from doteval.supervision.worker_config import WorkerOptions, slots_for
 from doteval.worker import control_commands, lifecycle, log_setup
 from doteval.worker.celery_consumer import RowTaskConsumer
 from doteval.worker.priority_pool import SPARE, PriorityPool
 from doteval.worker.process import current_process
-from doteval.worker.row_task_errors import GiveBackError
+from doteval.worker.row_task_errors import GiveBackError, RowTaskFailedError
 from doteval.worker.row_task_strategy import row_tasks_only
 
 logger = logging.getLogger("doteval.worker")
@@ -78,7 +79,8 @@ def run_rows(task: Any, evaluation_uid: str, first: int, last: int) -> str:
     except GiveBackError as error:
         logger.info("row task given back: %s", error, extra=process.runner.log_ids(row_task))
         raise Reject(str(error), requeue=True) from error
-    except Exception:
+    except Exception as error:
         # The rows stay pending; a dispatcher publishes them again when the queue has drained.
         logger.exception("row task could not be run", extra=process.runner.log_ids(row_task))
-        raise
+        # Flower shows what is raised here, and its stack.
+        raise RowTaskFailedError(for_logs(error)).with_traceback(error.__traceback__) from None

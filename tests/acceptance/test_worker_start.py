@@ -159,7 +159,7 @@ def test_a_worker_service_goes_on_trying_and_says_why(project: Project, redis_ur
         wait_until(lambda: any(each["tries"] > 3 for each in ready()["failed_starts"]), what="a fourth try", seconds=60)
         (failed,) = ready()["failed_starts"]
         assert failed["name"] == "worker-1"
-        assert "the driver is missing" in failed["reason"]
+        assert failed["reason"] == "eval_it.py cannot be collected: RuntimeError"
         assert process.poll() is None
         with project.store() as store:
             store.experiments.begin("x")

@@ -17,6 +17,7 @@ from doteval.clients.redis_connection import key_prefix, redis_client
 from doteval.clients.redis_scripts import Script, Scripts
 from doteval.core.broker_url import Broker
 from doteval.core.liveness import LEASE_SECONDS
+from doteval.core.redaction import without_arguments
 from doteval.errors import ResourceError
 
 _PREFIX = "doteval:cache"
@@ -126,7 +127,7 @@ class RedisStorage:
             replies = self._scripts.run([self._call(operation) for operation in operations])
         except redis.RedisError as error:
             raise ResourceError(
-                f"the cache in {self._shown} cannot be used: {type(error).__name__}: {error}",
+                f"the cache in {self._shown} cannot be used: {type(error).__name__}: {without_arguments(str(error))}",
                 remedy="Check that Redis runs, or use --no-cache.",
             ) from error
         return [

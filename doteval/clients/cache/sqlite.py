@@ -13,6 +13,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 from doteval.clients.cache.reply_cache import Answer, Ask, Drop, Operation, Put, Release, Renew, StoredReply, stored_key
 from doteval.core import clocks
 from doteval.core.liveness import LEASE_SECONDS
+from doteval.core.private_files import make_private_file
 from doteval.errors import ResourceError
 
 _WAIT_SECONDS = 10.0
@@ -91,12 +92,12 @@ class SQLiteStorage:
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_file(self._path)
+            # One of an earlier version may be readable by others.
+            self._path.chmod(0o600)
             connection = sqlite3.connect(
                 self._path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
             )
-            # Prompts and replies may be confidential.
-            self._path.chmod(0o600)
             # The busy timeout does not apply if another process is switching to WAL at the same moment.
             _retrying()(connection.execute, "PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")

@@ -13,6 +13,7 @@ from doteval.clients.rate_limits.rate_limit import Answer, Message
 from doteval.clients.redis_connection import key_prefix, redis_client
 from doteval.clients.redis_scripts import Script, Scripts
 from doteval.core.broker_url import Broker
+from doteval.core.redaction import without_arguments
 from doteval.errors import ResourceError
 
 _PREFIX = "doteval:rate_limit"
@@ -41,8 +42,9 @@ class RedisRateLimits:
         try:
             replies = self._scripts.run(calls)
         except redis.RedisError as error:
+            said = without_arguments(str(error))
             raise ResourceError(
-                f"the rate limits in {self._shown} cannot be used: {type(error).__name__}: {error}",
+                f"the rate limits in {self._shown} cannot be used: {type(error).__name__}: {said}",
                 remedy="Check that Redis runs.",
             ) from error
         return [_answer([float(text) for text in reply]) for reply in replies]

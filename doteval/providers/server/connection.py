@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from doteval.core.error_leaves import in_one_line
 from doteval.errors import ResourceError
 from doteval.providers.server import keeper
 from doteval.providers.server.directory import ServerDirectory, ServerSettings
@@ -163,7 +162,7 @@ class ServerConnection:
             self._update(ServerStatus(state=ServerState.FAILED, failure=error.message), error)
         except Exception as error:
             logger.exception("the connection to the server %s failed", self._name)
-            self._update(ServerStatus(state=ServerState.FAILED, failure=in_one_line(error)))
+            self._update(ServerStatus(state=ServerState.FAILED, failure=f"is lost: {type(error).__name__}"))
 
     def _connected(self) -> socket.socket:
         with self._directory.locked():
@@ -269,7 +268,8 @@ class ServerConnection:
         if leaving or before.state is status.state:
             return
         if status.failure is not None:
-            logger.error("the server %s has failed for good: it %s", self._name, status.failure)
+            # Its last lines follow, which are for the user only.
+            logger.error("the server %s has failed for good: it %s", self._name, status.failure.partition("\n")[0])
         elif status.state is ServerState.RESTARTING:
             logger.warning("the server %s %s and is restarted", self._name, status.cause or "has died")
         elif status.state is ServerState.READY and before.state is ServerState.RESTARTING:

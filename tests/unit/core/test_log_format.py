@@ -31,7 +31,10 @@ def test_passwords_in_urls_are_hidden(text: str, shown: str) -> None:
 
 
 # A pattern that looks at a character again and again needs minutes for one of these.
-@pytest.mark.parametrize("unit", ["a", "://:", "a://b:", "@", "a:b@", "a://b:c@", "x " * 20, "'://"])
+@pytest.mark.parametrize(
+    "unit",
+    ["a", "://:", "a://b:", "@", "a:b@", "a://b:c@", "x " * 20, "'://", "://?", "://?key", "://?key=", "://&a=b?"],
+)
 @pytest.mark.parametrize("formatter", [JsonLines(), TextLines("%(message)s")])
 def test_a_megabyte_in_a_log_line(formatter: logging.Formatter, unit: str) -> None:
     text = unit * (MEGABYTE // len(unit))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doteval.core.redaction import hide_password, hide_secrets
+from doteval.core.redaction import hide_in_text, hide_password, hide_secrets, without_arguments
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,30 @@ def test_any_password_is_hidden(password: str) -> None:
 )
 def test_a_command_line_is_kept_without_secrets(arguments: str, shown: str) -> None:
     assert " ".join(hide_secrets(arguments.split())) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("POST https://h/v1?api_key=abc&n=1 200", "POST https://h/v1?api_key=***&n=1 200"),
+        ("(https://h/x?n=1&access_token=a.b-c)", "(https://h/x?n=1&access_token=***"),
+        ("'https://me:pw@h/?sig=abc'", "'https://me:***@h/?sig=***'"),
+        ("https://h/?X-Amz-Signature=f00#top", "https://h/?X-Amz-Signature=***#top"),
+        ("https://h/?monkey&page=2", "https://h/?monkey&page=2"),
+        ("what is ?api_key=abc", "what is ?api_key=abc"),
+    ],
+)
+def test_secrets_of_urls_in_a_text_are_hidden(text: str, shown: str) -> None:
+    assert hide_in_text(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("unknown command 'AUTH', with args beginning with: 'me' 'hunter2' ", "unknown command 'AUTH'"),
+        ("unknown command `HELLO`, with args beginning with: `3`, `AUTH`", "unknown command `HELLO`"),
+        ("NOAUTH Authentication required.", "NOAUTH Authentication required."),
+    ],
+)
+def test_a_server_does_not_repeat_a_password(said: str, shown: str) -> None:
+    assert without_arguments(said) == shown

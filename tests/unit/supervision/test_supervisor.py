@@ -353,7 +353,7 @@ def test_the_command_line_of_a_worker_process_holds_no_secret() -> None:
 BROKEN = f"""{REPORT}
 print("no driver", os.environ["NUMBER"], flush=True)
 if os.environ["NUMBER"] == "1":
-    report('{{"failure": "the driver is missing"}}')
+    report('{{"failure": "the driver is missing", "logged": "it said so"}}')
 sys.exit(5)
 """
 
@@ -371,7 +371,7 @@ def test_a_start_is_hopeless_after_three_tries_of_each_process(start: Start) -> 
     fail_to_start(bench, 2)
     assert bench.supervisor.hopeless_start() is None
     assert [(each.name, each.tries, each.reason) for each in bench.supervisor.failed_starts()] == [
-        ("worker-1", 2, "the driver is missing"),
+        ("worker-1", 2, "it said so"),
         ("worker-2", 2, "it left with exit code 5"),
     ]
     fail_to_start(bench, 1)
