@@ -12,6 +12,8 @@ from doteval.broker.fair_queues import FairQueueCycle, fair_queue_names, is_fair
 from doteval.broker.redis_transport import ResilientAMQP
 from doteval.core.broker_url import Broker
 
+# RabbitMQ that does not answer a request within so many seconds counts as unreachable. That of Redis is in its URL.
+_ANSWER_SECONDS = 10
 # Seconds after which Redis delivers a message again that was neither acknowledged nor had its lease renewed.
 # Dispatchers find lost rows in the store within seconds; this is the last resort.
 VISIBILITY_TIMEOUT = 3600
@@ -90,7 +92,7 @@ def _queue(name: str, broker: Broker) -> Queue:
 def _transport_options(broker: Broker, visibility_timeout: int) -> dict[str, Any]:
     given = broker.connection.transport_options
     if not broker.is_pull_based:
-        return dict(given)
+        return {"read_timeout": _ANSWER_SECONDS, "write_timeout": _ANSWER_SECONDS, **given}
     return {
         **given,
         "visibility_timeout": visibility_timeout,

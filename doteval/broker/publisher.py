@@ -164,13 +164,17 @@ class Publisher:
             self._channel = self._connected().channel()
         return self._channel
 
-    def _release(self) -> None:
+    def _release(self, *, lost: bool = False) -> None:
         connection, self._connection, self._channel = self._connection, None, None
-        if connection is not None:
-            connection.release()
+        if connection is None:
+            return
+        if lost and not self._broker.is_pull_based:
+            # Closing it would ask RabbitMQ and wait for the answer.
+            connection.collect()
+        connection.release()
 
     def _lost(self, error: BaseException) -> BrokerError:
-        self._release()
+        self._release(lost=True)
         return BrokerError(
             f"the broker {self._broker} cannot be reached: {type(error).__name__}: {without_arguments(str(error))}",
             remedy="Check that it runs and that the URL, set by --broker or DOTEVAL_BROKER, is right.",

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 
+from doteval.broker import celery_app as celery_app_module
 from doteval.broker.celery_app import celery_app
 from doteval.broker.messages import TASK_NAME, RowTask
 from doteval.broker.publisher import Publisher
@@ -22,6 +23,7 @@ from doteval.errors import BrokerError
 from tests.support.fake_queue import FakeQueue
 from tests.support.model_servers import wait_until
 from tests.support.rabbitmq import RabbitService
+from tests.support.silent_connections import SilentProxy
 
 Open = Callable[[str], Publisher | FakeQueue]
 Take = Callable[[Publisher | FakeQueue], list[RowTask]]
@@ -268,3 +270,24 @@ def test_an_invalid_broker_url_is_reported_without_the_password(broker: str) -> 
         Publisher(Broker(broker), "q").connect()
     assert "hunter2" not in str(raised.value)
     assert "%2F" in (raised.value.remedy or "")
+
+
+@pytest.mark.parametrize("broker", ["redis_url", pytest.param("rabbitmq_url", marks=pytest.mark.variant)])
+def test_a_silent_connection_is_lost_and_made_anew(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, broker: str
+) -> None:
+    monkeypatch.setattr(celery_app_module, "_ANSWER_SECONDS", 1)
+    server, _, path = request.getfixturevalue(broker).rpartition("/")
+    scheme, port = server.partition("127.0.0.1")[0], int(server.rpartition(":")[2])
+    with SilentProxy(port) as proxy:
+        seconds = "?socket_timeout=1" if broker == "redis_url" else ""
+        publisher = Publisher(Broker(f"{scheme}127.0.0.1:{proxy.port}/{path}{seconds}"), "q")
+        publisher.publish(tasks(3), experiment="x", evaluation="eval_a")
+        # RabbitMQ counts a message when it has reached its queue.
+        wait_until(lambda: publisher.queued() == 3)
+        for _ in range(2):
+            assert proxy.silence() >= 1
+            with pytest.raises(BrokerError, match="cannot be reached: TimeoutError"):
+                publisher.queued()
+            assert publisher.queued() == 3
+        publisher.close()
