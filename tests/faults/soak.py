@@ -138,9 +138,9 @@ def soak(minutes: float, seed: int) -> bool:
 
 
 def _soak(project: Project, gremlin: Gremlin, minutes: float, rows: int, seed: int) -> bool:
-    end = time.monotonic() + minutes * 60
     with project.started("worker", ".", "--processes", str(PROCESSES)):
         wait_until(lambda: len(project.workers()) >= PROCESSES, what="the worker processes")
+        end = time.monotonic() + minutes * 60
         # A row may be in flight at two kills without being to blame.
         options = ("--experiment", "soak", "--max-crashes", "1000")
         with project.started("submit", "eval_it.py", *options) as submitter:

@@ -38,10 +38,11 @@ class PostgresPair:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+        # It knows only the process that it has started itself.
+        self._server.cleanup()
         for place in (self._primary, self._standby):
             if (place / "postmaster.pid").exists():
                 self._program("pg_ctl", "stop", "-m", "immediate", "-D", place)
-        self._server.cleanup()
 
     @property
     def address(self) -> str:
