@@ -13,6 +13,7 @@ from doteval.core.liveness import DEAD_AFTER_SECONDS
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, worker_command_for
 from doteval.core.states import EvaluationEnd, LoadFailureKind, WorkerEnd, WorkerPhase
 from doteval.core.wording import counted
+from doteval.pytest_runtime.fingerprint import unread_files
 from doteval.store import LoadFailure, Store, WorkerState, held_by
 
 
@@ -108,29 +109,33 @@ def _progress(
     waiting = None if queued is None else queued.get(queue)
     start = _start(queue, bool(live), private=evaluation.is_private)
     plan = _plan(progress, start, served, holders, waiting, spent)
-    if evaluation.status is EvaluationStatus.RUNNING and evaluation.config.submitted:
-        plan += _refusals(store.loads.failures(evaluation.id), live)
     abandoned = nobody_runs(store, evaluation)
     if abandoned:
         plan = [NOBODY_RUNS_IT, *(plan[-1:] if evaluation.counts.failed else [])]
     elif evaluation.status is EvaluationStatus.RUNNING and not store.rows.dataset_state(evaluation.id).complete:
         plan.append("its dataset is still being read")
+    if evaluation.status is EvaluationStatus.RUNNING and evaluation.config.submitted:
+        serving = [worker for worker in live if queue in worker.info.queues]
+        plan += _other_files(evaluation, store.loads.failures(evaluation.id), serving)
     return EvaluationProgress(evaluation, held, orphaned, published, unpublished, tuple(plan), abandoned)
 
 
-def _refusals(failures: Sequence[LoadFailure], live: Sequence[WorkerState]) -> list[str]:
-    """Which live worker processes do not run an evaluation because their files differ from the submitter's."""
+def _other_files(evaluation: Evaluation, failures: Sequence[LoadFailure], serving: Sequence[WorkerState]) -> list[str]:
+    """Which worker processes of its queue do not run an evaluation now, because they have read other files."""
     last = {failure.worker_id: failure for failure in failures}
-    refusing = [(worker, last[worker.id]) for worker in live if worker.id in last]
-    waiting = [failure for _, failure in refusing if failure.kind is LoadFailureKind.STALE_CODE]
-    said = [
-        f"{worker.info.service} (process {worker.info.pid}) does not run it: {failure.error}"
-        for worker, failure in refusing
-        if failure.kind is LoadFailureKind.OTHER_CODE
-    ]
-    if waiting:
-        processes = counted(len(waiting), "worker process loads", "worker processes load")
-        said.append(f"{processes} the changed files once there are no other rows to run: {waiting[-1].error}")
+    said = []
+    waiting, files = 0, dict[str, None]()
+    for worker in serving:
+        refusal = last.get(worker.id)
+        if refusal is not None and refusal.kind is LoadFailureKind.OTHER_CODE:
+            said.append(f"{worker.info.service} (process {worker.info.pid}) does not run it: {refusal.error}")
+        elif worker.code is not None and worker.code.reloads:
+            unread = unread_files(evaluation.spec.fingerprint, worker.code.files)
+            waiting += bool(unread)
+            files.update(dict.fromkeys(unread))
+    if waiting and evaluation.counts.pending:
+        processes = counted(waiting, "worker process loads", "worker processes load")
+        said.append(f"{processes} the changed {', '.join(files)} once there are no other rows to run")
     return said
 
 
