@@ -13,20 +13,6 @@ Group = float | str | None
 
 
 @dataclass(frozen=True, slots=True)
-class GroupedResult:
-    """One result in a group.
-
-    group: the value of the field: a number, a text, or None.
-    scores: its scores by name as numbers, and whether each is true or false; without those that are none.
-    """
-
-    index: int
-    group: Group
-    status: RowStatus
-    scores: tuple[tuple[str, float, bool], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class GroupScore:
     """The mean of a score over a group. `n` is the number of values, of rows if they have several samples."""
 
@@ -46,16 +32,16 @@ class GroupSummary:
     scores: dict[str, GroupScore]
 
 
+# One result: its index, sample, status and group. One score: index, sample, name, number, whether it is true or false.
+ResultLine = tuple[int, int, str, Group]
+ScoreLine = tuple[int, int, str, float, bool]
+
+
 @dataclass(slots=True)
 class _Values:
     numbers: array[float] = field(default_factory=lambda: array("d"))
     rows: array[int] = field(default_factory=lambda: array("q"))
     only_bools: bool = True
-
-    def add(self, index: int, number: float, *, is_bool: bool) -> None:
-        self.numbers.append(number)
-        self.rows.append(index)
-        self.only_bools &= is_bool
 
 
 @dataclass(slots=True)
@@ -66,45 +52,71 @@ class _Gathered:
     scores: dict[str, _Values] = field(default_factory=dict)
 
 
-def summarize_groups(results: Iterable[GroupedResult], *, failed_as_false: bool = True) -> list[GroupSummary]:
-    """Summarize results by group, the largest group first.
+class GroupTotals:
+    """Gathers results and their scores by group, in parts; `summaries` sums them up.
 
-    failed_as_false: whether a failed row counts as 0 in each score, as in the metrics of an evaluation
+    It keeps 16 bytes for each score.
 
-    The interval is that of `doteval.metrics.intervals.mean_interval`. The samples of a row are averaged first, since
-    they are not independent.
-
-    >>> one = GroupedResult(0, "geo", RowStatus.DONE, (("exact_match", 1.0, True),))
-    >>> summarize_groups([one, GroupedResult(1, "geo", RowStatus.FAILED, ())])[0].scores["exact_match"].mean
+    >>> totals = GroupTotals()
+    >>> results = [(0, 0, "done", "geo"), (1, 0, "failed", "geo")]
+    >>> totals.add(results, [(0, 0, "exact_match", 1.0, True)])
+    >>> totals.summaries()[0].scores["exact_match"].mean
     0.5
     """
-    groups: dict[Group, _Gathered] = {}
-    names: dict[str, bool] = {}
-    for result in results:
-        gathered = groups.setdefault(result.group, _Gathered())
-        gathered.results += 1
-        if result.status is RowStatus.FAILED:
-            gathered.failed_rows.append(result.index)
-        elif result.status is RowStatus.SKIPPED:
-            gathered.skipped += 1
-        for name, number, is_bool in result.scores:
-            gathered.scores.setdefault(name, _Values()).add(result.index, number, is_bool=is_bool)
-            names[name] = names.get(name, True) and is_bool
-    return sorted(
-        (_summary(group, gathered, names, failed_as_false) for group, gathered in groups.items()),
-        key=lambda summary: -summary.results,
-    )
+
+    def __init__(self) -> None:
+        self._groups: dict[Group, _Gathered] = {}
+
+    def add(self, results: Iterable[ResultLine], scores: Iterable[ScoreLine]) -> None:
+        """Add results, and their scores; those of other results are left out."""
+        groups = self._groups
+        of_key: dict[tuple[int, int], _Gathered] = {}
+        for index, sample, status, group in results:
+            gathered = groups.get(group)
+            if gathered is None:
+                gathered = groups[group] = _Gathered()
+            gathered.results += 1
+            if status == RowStatus.FAILED:
+                gathered.failed_rows.append(index)
+            elif status == RowStatus.SKIPPED:
+                gathered.skipped += 1
+            of_key[index, sample] = gathered
+        for index, sample, name, number, is_bool in scores:
+            known = of_key.get((index, sample))
+            if known is None:
+                continue
+            values = known.scores.get(name)
+            if values is None:
+                values = known.scores[name] = _Values()
+            values.numbers.append(number)
+            values.rows.append(index)
+            if not is_bool:
+                values.only_bools = False
+
+    def summaries(self, *, failed_as_false: bool = True) -> list[GroupSummary]:
+        """The groups, the largest first.
+
+        failed_as_false: whether a failed row counts as 0 in each score, as in the metrics of an evaluation
+
+        The interval is that of `doteval.metrics.intervals.mean_interval`. The samples of a row are averaged first,
+        since they are not independent.
+        """
+        names: dict[str, bool] = {}
+        for gathered in self._groups.values():
+            for name, values in gathered.scores.items():
+                names[name] = names.get(name, True) and values.only_bools
+        found = (_summary(group, each, names, failed_as_false) for group, each in self._groups.items())
+        return sorted(found, key=lambda summary: -summary.results)
 
 
 def _summary(group: Group, gathered: _Gathered, names: dict[str, bool], failed_as_false: bool) -> GroupSummary:
     scores = {}
+    failed = gathered.failed_rows if failed_as_false else []
     for name, only_bools in names.items():
-        values = gathered.scores.get(name, _Values())
-        if failed_as_false:
-            for index in gathered.failed_rows:
-                values.add(index, 0.0, is_bool=only_bools)
-        if values.numbers:
-            scores[name] = _score(values)
+        values = gathered.scores.get(name, _Values(only_bools=only_bools))
+        numbers, rows = values.numbers + array("d", [0.0] * len(failed)), values.rows + array("q", failed)
+        if numbers:
+            scores[name] = _score(_Values(numbers, rows, values.only_bools))
     return GroupSummary(group, gathered.results, len(gathered.failed_rows), gathered.skipped, scores)
 
 

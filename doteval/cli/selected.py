@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from doteval.analysis.groups import GroupSummary, summarize_groups
+from doteval.analysis.groups import GroupSummary, GroupTotals
 from doteval.analysis.record_fields import record_value
 from doteval.cli.readable import print_record, readable
 from doteval.core.filter_grammar import names_in, parse_field, parse_filter
@@ -68,8 +68,9 @@ class Selected:
     def groups(self, store: Store, evaluation: Evaluation) -> list[GroupSummary]:
         """The groups of an evaluation."""
         assert self.group_by is not None
-        found = store.selections.grouped(evaluation.id, self.group_by, self.where)
-        return summarize_groups(found, failed_as_false=self.failed_as_false)
+        totals = GroupTotals()
+        store.selections.add_groups(totals, evaluation.id, self.group_by, self.where)
+        return totals.summaries(failed_as_false=self.failed_as_false)
 
 
 def select(

@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Text, and_, func, select, type_coerce
 
-from doteval.analysis.groups import GroupedResult
+from doteval.analysis.groups import GroupTotals
 from doteval.core.filters import Filter, FilterField
 from doteval.core.json_codec import escape_text, unescape_text
-from doteval.core.results import Record, RowStatus
+from doteval.core.results import Record
 from doteval.store.engine import Database
 from doteval.store.filter_sql import FieldSql, FilterCompiler
 from doteval.store.results import StoredResults
@@ -117,8 +117,8 @@ class Selections:
             found = connection.scalar(query)
         return None if found is None else int(found)
 
-    def grouped(self, evaluation_id: int, by: FilterField, where: Filter | None = None) -> Iterator[GroupedResult]:
-        """The results that a filter matches, with the value of a field and their scores, window by window."""
+    def add_groups(self, totals: GroupTotals, evaluation_id: int, by: FilterField, where: Filter | None = None) -> None:
+        """Add the results that a filter matches to `totals`, by the value of a field, window by window."""
         for first, end in self._windows(evaluation_id):
             compiler = FilterCompiler(self._database.dialect, evaluation_id, first=first, end=end)
             field = compiler.field(by)
@@ -137,7 +137,16 @@ class Selections:
                 SCORE.c.number.is_not(None),
             )
             with self._database.read() as connection:
-                yield from _groups(connection, results, scores)
+                totals.add(
+                    [
+                        (index, sample, status, text if number is None else float(number))
+                        for index, sample, status, number, text in _driver_rows(connection, results)
+                    ],
+                    (
+                        (index, sample, unescape_text(name), number, bool(is_bool))
+                        for index, sample, name, number, is_bool in _driver_rows(connection, scores)
+                    ),
+                )
 
     def _in_order(self, evaluation_id: int, where: Filter | None, limit: int | None) -> Iterator[tuple[int, int]]:
         left = limit
@@ -196,13 +205,8 @@ def _order(field: FieldSql, descending: bool, dialect: str) -> list[ColumnElemen
     return [each.desc().nulls_last() if descending else each.asc().nulls_last() for each in (field.number, text)]
 
 
-def _groups(connection: Connection, results: Select[Any], scores: Select[Any]) -> Iterator[GroupedResult]:
-    found = connection.execute(results).all()
-    by_key: dict[tuple[int, int], list[tuple[str, float, bool]]] = {(line[0], line[1]): [] for line in found}
-    for index, sample, name, number, is_bool in connection.execute(scores):
-        values = by_key.get((index, sample))
-        if values is not None:
-            values.append((name, number, bool(is_bool)))
-    for index, sample, status, number, text in found:
-        group = text if number is None else float(number)
-        yield GroupedResult(index, group, RowStatus(status), tuple(by_key[index, sample]))
+def _driver_rows(connection: Connection, query: Select[Any]) -> list[Any]:
+    """The rows of a query as the driver gives them. SQLAlchemy's rows take twice as long, for millions of them."""
+    cursor = connection.execute(query).cursor
+    assert cursor is not None
+    return list(cursor.fetchall())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from doteval.analysis.groups import GroupTotals
+from doteval.analysis.record_fields import record_value
 from doteval.core.experiments import Evaluation, EvaluationSpec
 from doteval.core.filter_grammar import parse_field, parse_filter
 from doteval.core.filters import (
@@ -274,26 +277,28 @@ def test_names_keys_and_groups(store: Store, mixed: Evaluation) -> None:
     assert store.selections.index_of_key(mixed.id, "7") is None
     field = parse_field("row.category")
     where = parse_filter("status = 'done'")
-    found = list(store.selections.grouped(mixed.id, field, where))
+    totals = GroupTotals()
+    store.selections.add_groups(totals, mixed.id, field, where)
     records = [record for record in store.results.records(mixed.id) if record.outcome.status is RowStatus.DONE]
-    assert len(found) == len(records)
 
     def group(record: Record) -> float | str | None:
         value = record.row.values.get("category")
         return value if isinstance(value, str) else number_of(value)
 
-    by_group = lambda pairs: sorted(map(repr, pairs))  # noqa: E731
-    assert by_group((each.group, sorted(each.scores)) for each in found) == by_group(
-        (
-            group(record),
-            sorted(
-                (score.name, float(score.value), isinstance(score.value, bool))
-                for score in record.outcome.scores
-                if number_of(score.value) is not None
-            ),
-        )
-        for record in records
-    )
+    found = {each.group: each for each in totals.summaries()}
+    assert {name: each.results for name, each in found.items()} == Counter(map(group, records))
+    for name, summary in found.items():
+        by_row: dict[int, list[float]] = defaultdict(list)
+        for record in records:
+            for score in record.outcome.scores:
+                number = number_of(score.value)
+                if group(record) == name and score.name == "exact_match" and number is not None:
+                    by_row[record.row.index].append(number)
+        means = [sum(each) / len(each) for each in by_row.values()]
+        shown = summary.scores.get("exact_match")
+        assert (shown is None) == (not means)
+        if shown is not None:
+            assert (shown.n, shown.mean) == (len(means), pytest.approx(sum(means) / len(means)))
 
 
 def test_windows_cover_all_rows_once(store: Store, mixed: Evaluation) -> None:
@@ -301,3 +306,11 @@ def test_windows_cover_all_rows_once(store: Store, mixed: Evaluation) -> None:
     assert windows[0][0] == 1
     assert windows[-1][1] > 39
     assert all(before[1] == after[0] for before, after in itertools.pairwise(windows))
+
+
+def test_records_have_every_field(store: Store, mixed: Evaluation) -> None:
+    every = [FilterField(FieldKind.RESULT, name) for name in RESULT_FIELDS]
+    every += [FilterField(FieldKind.ROW, name) for name in COLUMNS] + [FilterField(FieldKind.SCORE, n) for n in NAMES]
+    for record in store.results.records(mixed.id):
+        value = value_of(record, attempts=3)
+        assert [record_value(record, field, attempts=3) for field in every] == [value(field) for field in every]
