@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from doteval.analysis.summary import ErrorsAs
+    from doteval.cli.thresholds import Thresholds
     from doteval.core.experiments import Evaluation, Experiment
     from doteval.errors import DotEvalError
     from doteval.store import Store
@@ -34,6 +35,10 @@ class FinalReport:
     def read(self, store: Store, evaluations: Sequence[Evaluation]) -> None:
         """Read the current metrics of evaluations."""
         self._read = [(each, read_figures(store, each, self._errors_as)) for each in evaluations]
+
+    def enforce(self, store: Store, thresholds: Thresholds) -> None:
+        """End the command with exit code 1 if what `read` has read misses a threshold."""
+        thresholds.enforce(store, [(evaluation, read.as_false) for evaluation, read in self._read])
 
     def print(self, store: Store, experiment: Experiment, refused: DotEvalError | None = None) -> None:
         """Print the metrics that `read` has read, then the usage, under the experiment's current name.

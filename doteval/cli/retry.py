@@ -19,6 +19,7 @@ from doteval.cli.options import (
     storage_option,
 )
 from doteval.cli.streams import say_stopped
+from doteval.cli.thresholds import Thresholds, threshold_options
 from doteval.core.wording import counted
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ CLASSES = {
 @placement_options(queue="the queue of the rows before")
 @budget_options
 @errors_as_option
+@threshold_options
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
 def command(
     name: str,
@@ -64,6 +66,9 @@ def command(
     max_tokens: int | None,
     max_cost: float | None,
     errors_as: ErrorsAs,
+    fail_under: tuple[str, ...],
+    fail_if_worse: str | None,
+    max_drop: float | None,
     detach: bool,
 ) -> None:
     """Run failed rows of the experiment NAME again.
@@ -78,6 +83,9 @@ def command(
     doteval retry first --only infrastructure --only timeouts
     doteval retry first --evaluation eval_x --row 17
     """
+    thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop)
+    if thresholds and detach:
+        raise click.UsageError("With --detach nothing waits for the figures. Give the thresholds to doteval watch.")
     early = early_fork_server(broker)
 
     from doteval.settings import load_settings
@@ -107,6 +115,7 @@ def command(
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
         evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
+        thresholds.check_baseline(store)
         report = FinalReport(console, errors_as)
         display = ProgressDisplay(console, at_the_end=report.read)
         try:
@@ -120,7 +129,9 @@ def command(
             raise
         if not rows:
             console.print("No rows to run: none has failed or was left pending")
+            report.read(store, evaluations)
         elif detach:
             published = counted(rows, "row")
             followed = shlex.quote(display.experiment_name or name)
             console.print(f"Published {published}. To follow: doteval watch {followed}", soft_wrap=True)
+        report.enforce(store, thresholds)

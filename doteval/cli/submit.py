@@ -11,6 +11,7 @@ import click
 
 from doteval.cli.options import early_fork_server, errors_as_option, local_fork_server, placement_options, run_options
 from doteval.cli.streams import say_stopped
+from doteval.cli.thresholds import Thresholds, threshold_options
 from doteval.core.run_config import RunConfig, RunTarget
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def _rows_per_task(ctx: click.Context, param: click.Parameter, value: str | None
 )
 @run_options(RunConfig)
 @errors_as_option
+@threshold_options
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
 @click.option(
     "--priority",
@@ -50,6 +52,9 @@ def command(
     concurrency: int | None,
     rows_per_task: int | str | None,
     errors_as: ErrorsAs,
+    fail_under: tuple[str, ...],
+    fail_if_worse: str | None,
+    max_drop: float | None,
     detach: bool,
     priority: str | None,
     **values: Any,
@@ -65,6 +70,9 @@ def command(
     doteval submit evals/eval_x.py::eval_y --samples 20
     doteval submit evals --experiment all --broker redis://host --storage postgresql://host/db
     """
+    thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop)
+    if thresholds and detach:
+        raise click.UsageError("With --detach nothing waits for the figures. Give the thresholds to doteval watch.")
     early = early_fork_server(broker)
 
     from doteval.settings import load_settings, settings_among
@@ -107,6 +115,9 @@ def command(
         client_config=client_config,
         command=tuple(sys.argv),
     )
+    if thresholds.baseline is not None:
+        with Store.open(settings.storage, create=False) as store:
+            thresholds.check_baseline(store)
     console = terminal.console()
     report = FinalReport(console, errors_as)
     display = ProgressDisplay(console, at_the_end=report.read)
@@ -116,6 +127,7 @@ def command(
         if not detach:
             with Store.open(submission.storage, create=False) as store:
                 report.print(store, submission.experiment, submission.refused)
+                report.enforce(store, thresholds)
     except KeyboardInterrupt as stopped:
         say_stopped(stopped, f"To continue: {_again(paths, display.experiment_name or name)}")
         raise

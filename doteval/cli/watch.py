@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from doteval.cli.options import existing_store, storage_option
+from doteval.cli.thresholds import Thresholds, threshold_options
 
 if TYPE_CHECKING:
     from doteval.cli.progress import ProgressDisplay
@@ -22,21 +23,29 @@ _LOOK_SECONDS = 0.5
 
 @click.command("watch")
 @click.argument("name")
+@threshold_options
 @storage_option
-def command(name: str, storage: str | None) -> None:
+def command(
+    name: str, fail_under: tuple[str, ...], fail_if_worse: str | None, max_drop: float | None, storage: str | None
+) -> None:
     """Follow the experiment NAME until it is completed. Ctrl-C stops following and nothing else."""
+    thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop)
+
     from doteval.cli import terminal
     from doteval.cli.progress import ProgressDisplay
     from doteval.cli.show import print_evaluation, read_figures
 
     with existing_store(storage) as store:
+        thresholds.check_baseline(store)
         console = terminal.console()
         with ProgressDisplay(console) as follower:
             experiment, evaluations = follow(store, store.experiments.find(name), follower)
         console.print()
-        for evaluation in evaluations:
-            print_evaluation(console, evaluation, read_figures(store, evaluation))
+        figures = [(evaluation, read_figures(store, evaluation)) for evaluation in evaluations]
+        for evaluation, read in figures:
+            print_evaluation(console, evaluation, read)
         raise_unless_completed(experiment, evaluations)
+        thresholds.enforce(store, [(evaluation, read.as_false) for evaluation, read in figures])
 
 
 def follow(store: Store, experiment: Experiment, follower: ProgressDisplay) -> tuple[Experiment, list[Evaluation]]:
