@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import orjson
 
 from doteval.core.json_codec import encode
+from doteval.core.process_identity import new_token
 from doteval.core.results import Record
 from doteval.errors import UsageError
 
@@ -234,7 +234,7 @@ def complete_file(path: Path) -> Iterator[IO[bytes]]:
 
     Raises UsageError if it cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    unfinished = path.with_name(f".{path.name}.{new_token()}.unfinished")
     try:
         with unfinished.open("wb") as file:
             yield file

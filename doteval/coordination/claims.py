@@ -9,12 +9,12 @@ process holds.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
-from doteval.core.liveness import LATE_AFTER_SECONDS
+from doteval.core.liveness import DEAD_AFTER_SECONDS, LATE_AFTER_SECONDS
+from doteval.core.process_identity import pid_space
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.core.states import WorkerEnd, WorkerPhase
 from doteval.store import HeldRange, Store, WorkerState
@@ -93,8 +93,9 @@ def is_left_by_all(store: Store, experiment: Experiment) -> bool:
 
 
 def has_ended(worker: WorkerState) -> bool:
-    """Whether a process of this machine that is late has ended. False for processes of other machines."""
-    if worker.info.hostname != socket.gethostname() or worker.age < LATE_AFTER_SECONDS:
+    """Whether a late process has ended whose pid means something here. False for processes of other machines."""
+    where = worker.info.pid_space
+    if where is None or where != pid_space() or worker.age < LATE_AFTER_SECONDS:
         return False
     try:
         os.kill(worker.info.pid, 0)
@@ -124,7 +125,8 @@ def _wait_while(
     """Wait while another process runs an evaluation, and say which one."""
     said = False
     while (found := other()) is not None:
-        if not said:
+        # One that seems to be dead is only watched for a moment, in case the database's clock was set.
+        if not said and found.age <= DEAD_AFTER_SECONDS:
             said = True
             who = f"{found.info.service} (process {found.info.pid} on {found.info.hostname})"
             on_message(

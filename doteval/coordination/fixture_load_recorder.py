@@ -37,7 +37,7 @@ class LoadRecorder:
 
     def __init__(self, store: Store, worker_id: int) -> None:
         self._store = store
-        self._worker_id = worker_id
+        self.worker_id = worker_id
         self._loaded: dict[int, tuple[int, Load]] = {}
         self._failed_for: set[int] = set()
         self._unpaid: list[tuple[object, tuple[Usage, ...]]] = []
@@ -47,14 +47,14 @@ class LoadRecorder:
 
     def loaded(self, load: Load) -> None:
         with _if_possible(f"the load of the fixture {load.fixture}"):
-            load_id = self._store.loads.begin(self._worker_id, load.fixture, load.node, load.seconds)
+            load_id = self._store.loads.begin(self.worker_id, load.fixture, load.node, load.seconds)
             self._loaded[id(load)] = (load_id, load)
 
     def load_failed(self, load: Load) -> None:
         kind = LoadFailureKind.SKIPPED if load.skipped else LoadFailureKind.ERROR
         with _if_possible(f"the failed load of the fixture {load.fixture}"):
             self._store.loads.begin(
-                self._worker_id, load.fixture, load.node, load.seconds, error=load.error, failure=kind
+                self.worker_id, load.fixture, load.node, load.seconds, error=load.error, failure=kind
             )
 
     def unloading(self, load: Load) -> None:
@@ -107,7 +107,7 @@ class LoadRecorder:
             assert cause is not None
             ending = ending_of(error.item, cause, otherwise=EvaluationEnd.FIXTURES_FAILED)
             self._store.loads.begin(
-                self._worker_id,
+                self.worker_id,
                 "fixtures",
                 error.item.evaluation_path,
                 0.0,
@@ -119,11 +119,11 @@ class LoadRecorder:
     def was_reloaded_for(self, evaluation_id: int) -> bool:
         """Whether a predecessor of this process has left to read changed files for an evaluation."""
         failures = self._store.loads.failures(evaluation_id)
-        live = {worker.id: worker.info.service for worker in self._store.workers.live()}
+        live = {worker.id: worker.info.place for worker in self._store.workers.live()}
         return any(
             each.kind is LoadFailureKind.STALE_CODE
             and each.worker_id not in live
-            and each.service == live.get(self._worker_id)
+            and each.place == live.get(self.worker_id)
             for each in failures
         )
 
@@ -133,11 +133,11 @@ class LoadRecorder:
         reloads: whether its successor is going to have the submitter's files
         """
         kind = LoadFailureKind.STALE_CODE if reloads else LoadFailureKind.OTHER_CODE
-        known = {each.kind for each in self._store.loads.failures(evaluation_id) if each.worker_id == self._worker_id}
+        known = {each.kind for each in self._store.loads.failures(evaluation_id) if each.worker_id == self.worker_id}
         # A new submission makes earlier failures count no more, and files may come meanwhile.
         if kind not in known:
             self._store.loads.begin(
-                self._worker_id, EVALUATION_FILES, "", 0.0, error=message, failure=kind, evaluation_id=evaluation_id
+                self.worker_id, EVALUATION_FILES, "", 0.0, error=message, failure=kind, evaluation_id=evaluation_id
             )
 
 

@@ -64,6 +64,6 @@ def _follows_failures(worker: WorkerState, failures: Sequence[LoadFailure]) -> b
     One failed predecessor is enough if the process is still loading. Two are needed if it is ready, since it may be
     about to load fixtures narrower than the session, or if its predecessor had different files.
     """
-    before = [each for each in failures if each.service == worker.info.service and each.failed_at <= worker.started_at]
+    before = [each for each in failures if each.place == worker.info.place and each.failed_at <= worker.started_at]
     once = worker.state is WorkerPhase.LOADING and bool(before) and before[-1].kind is not LoadFailureKind.OTHER_CODE
     return len(before) >= (1 if once else 2)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +23,7 @@ from doteval.core.states import EvaluationEnd
 from doteval.core.wording import counted
 from doteval.datasets import Dataset, open_dataset
 from doteval.errors import BudgetError, DotEvalError
+from doteval.local.claim_guard import ClaimGuard, TakenOverError
 from doteval.local.options import LocalOptions
 from doteval.local.progress import ProgressLine, Screen
 from doteval.local.store_session import StoreSession
@@ -130,7 +129,8 @@ class LocalEvaluation:
             return self._run(base)
         except BaseException as error:
             self._session.writer.flush()
-            self._end_by(error)
+            if not isinstance(error, TakenOverError):
+                self._end_by(error)
             with contextlib.suppress(DotEvalError):
                 store_missing_summaries(self._store, [self._evaluation])
             raise
@@ -187,16 +187,17 @@ class LocalEvaluation:
         """Store usage that belongs to no result of the evaluation. Raises StoreError."""
         if used:
             lost = LostUsage(scope.evaluation, scope.index, scope.sample, used)
-            self._store.usage.add_lost([lost], socket.gethostname(), os.getpid())
+            self._store.usage.add_lost([lost], self._session.worker_id)
 
     def report_so_far(self) -> LocalReport:
         """The report of the completed rows, for when `run` was interrupted."""
         return report_on(self._store, self._evaluation, resumed=self._resumed)
 
-    def _guard(self) -> QuotaGuard:
+    def _guard(self) -> ClaimGuard:
         budget, session = self._options.config.budget, self._session
         guard = budget_guard_for(self._store, session.experiment, budget, session.writer, BudgetError)
-        return QuotaGuard(session.quota, guard if budget else None, BudgetError)
+        quota_guard = QuotaGuard(session.quota, guard if budget else None, BudgetError)
+        return ClaimGuard(lambda: session.taken_by(self._evaluation), quota_guard)
 
     def _recorder(self, progress: ProgressLine | None) -> Callable[[Row, Outcome], None]:
         evaluation_id, put = self._evaluation.id, self._session.writer.put

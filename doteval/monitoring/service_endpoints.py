@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import platform
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +33,7 @@ class Processes(Protocol):
     """The worker processes of a service: a part of `doteval.supervision.supervisor.Supervisor`."""
 
     def pids(self) -> list[int]: ...
+    def tokens(self) -> list[str]: ...
     def failed_starts(self) -> Sequence[StartFailure]: ...
 
 
@@ -56,9 +56,8 @@ class Health:
 
         Their states come from the store, which must be available for work.
         """
-        own = set(self._processes.pids())
-        here = socket.gethostname()
-        live = [each for each in self._store.workers.live() if each.info.hostname == here and each.info.pid in own]
+        own = set(self._processes.tokens())
+        live = [each for each in self._store.workers.live() if each.token in own]
         states = [
             {
                 "name": each.info.service,

@@ -24,7 +24,7 @@ class LoadFailure:
     """Why a worker process cannot run an evaluation.
 
     error: for people: ``Type: message``, or why to skip.
-    service: the name of the worker process, which its successor has too.
+    service, supervisor: the name of the worker process and the token of its supervisor, which its successor has too.
     """
 
     worker_id: int
@@ -33,6 +33,12 @@ class LoadFailure:
     kind: LoadFailureKind
     service: str
     failed_at: datetime
+    supervisor: str | None = None
+
+    @property
+    def place(self) -> tuple[str | None, str]:
+        """See `doteval.store.workers.WorkerInfo.place`."""
+        return self.supervisor, self.service
 
 
 class FixtureLoads:
@@ -83,6 +89,7 @@ class FixtureLoads:
                     LoadFailureKind(line.failure or LoadFailureKind.ERROR),
                     line.service,
                     moment(line.loaded_at),
+                    line.supervisor,
                 )
                 for line in found
             ]
@@ -132,6 +139,7 @@ _FAILURES = (
         RESOURCE_LOAD.c.error,
         RESOURCE_LOAD.c.failure,
         WORKER.c.service,
+        WORKER.c.supervisor,
         RESOURCE_LOAD.c.loaded_at,
     )
     .join(WORKER, WORKER.c.id == RESOURCE_LOAD.c.worker_id)

@@ -48,6 +48,7 @@ class GroupWriter:
     the store is unavailable (locked, disk full, connection lost), the writer retries with back-off and keeps every
     result; `healthy` and `last_error` report it.
 
+    worker_id: the worker process that has the results, None if it has none.
     waiting: how many results may wait before `put` blocks.
     on_commit: called with the seconds that each transaction took.
     """
@@ -62,7 +63,7 @@ class GroupWriter:
         on_commit: OnCommit | None = None,
     ) -> None:
         self._store = store
-        self._worker_id = worker_id
+        self.worker_id = worker_id
         self._group = group
         self._most_waiting = waiting
         self._on_commit = on_commit
@@ -215,7 +216,7 @@ class GroupWriter:
 
     def _write(self, encoded: Sequence[EncodedResult]) -> None:
         began = clocks.monotonic()
-        self._attempts(self._store.results.write_encoded, encoded, self._worker_id)
+        self._attempts(self._store.results.write_encoded, encoded, self.worker_id)
         self._last_error = None
         if self._on_commit is not None:
             self._on_commit(clocks.monotonic() - began)

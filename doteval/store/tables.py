@@ -316,10 +316,13 @@ class WorkerTable(SQLModel, table=True):
     clock_offset: seconds by which its clock was ahead of the database's at that heartbeat.
     code: the files that it has read, see `doteval.store.workers.WorkerCode`; None until then.
     broker_silent_since: when its broker last answered, by the database's clock, if that was too long ago.
+    token: its identity; None for a process of a release before schema version 0015.
+    supervisor: the token of its supervisor, None without one.
+    pid_space: where its pid means something; see `doteval.core.process_identity`.
     """
 
     __tablename__ = "worker"
-    __table_args__ = {"sqlite_autoincrement": True}
+    __table_args__ = (Index("worker_token", "token", unique=True), {"sqlite_autoincrement": True})
 
     id: int | None = Field(default=None, primary_key=True)
     service: str = Field(sa_type=SafeText)
@@ -340,6 +343,9 @@ class WorkerTable(SQLModel, table=True):
     reason: str | None = Field(sa_type=SafeText)
     end_cause: str | None = Field(sa_type=Text)
     exit_code: int | None
+    token: str | None = Field(sa_type=Text)
+    supervisor: str | None = Field(sa_type=Text)
+    pid_space: str | None = Field(sa_type=Text)
 
 
 class ResourceLoadTable(SQLModel, table=True):

@@ -139,14 +139,14 @@ class UsageReports:
         with self._database.read() as connection:
             return list(connection.scalars(query))
 
-    def add_lost(self, lost: Iterable[LostUsage], hostname: str, pid: int) -> None:
+    def add_lost(self, lost: Iterable[LostUsage], worker_id: int | None) -> None:
         """Record usage of a worker process that led to no stored result, so that it counts as spent.
 
         Usage of deleted evaluations is dropped. Recording it twice changes nothing if the execution has a name.
+
+        worker_id: the worker process, None if it never registered.
         """
-        worker = select(func.max(WORKER.c.id)).where(WORKER.c.hostname == hostname, WORKER.c.pid == pid)
         with self._database.write() as connection:
-            worker_id = connection.scalar(worker)
             for each in lost:
                 evaluation = select(EVALUATION.c.id).where(EVALUATION.c.uid == each.evaluation_uid)
                 evaluation_id = connection.scalar(evaluation)

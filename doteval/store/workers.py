@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+import socket
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, case, insert, select, update
+from sqlalchemy import Connection, Row, Select, Text, bindparam, case, func, insert, or_, select, update
 
 from doteval.core import clocks
 from doteval.core.experiments import Evaluation
 from doteval.core.json_codec import decode, encode
-from doteval.core.liveness import DEAD_AFTER_SECONDS
+from doteval.core.liveness import DEAD_AFTER_SECONDS, LATE_AFTER_SECONDS
+from doteval.core.process_identity import new_token, pid_space
 from doteval.core.states import WorkerEnd, WorkerPhase
+from doteval.store.bulk_insert import among
 from doteval.store.engine import Database, database_time
 from doteval.store.experiments import moment
+from doteval.store.heartbeat_ages import Beat, HeartbeatAges
 from doteval.store.rows import RowRange
 from doteval.store.tables import WORKER
 
@@ -27,8 +32,11 @@ LAST_INDEX = (1 << 40) - 1
 class WorkerInfo:
     """The description that a worker process gives of itself.
 
+    service, hostname, pid: for people; other processes may have the same.
     concurrency: its maximum of rows in flight.
     device: its CUDA_VISIBLE_DEVICES, None if that is not set.
+    supervisor: the token of the supervisor that started it, None without one.
+    pid_space: where its pid means something, None if that is not known.
     """
 
     service: str
@@ -38,6 +46,18 @@ class WorkerInfo:
     concurrency: int = 1
     versions: Mapping[str, str] | dict[str, Any] | None = None
     device: str | None = None
+    supervisor: str | None = None
+    pid_space: str | None = None
+
+    @property
+    def place(self) -> tuple[str | None, str]:
+        """What it has in common with its predecessor and its successor, and with no other process."""
+        return self.supervisor, self.service
+
+    @classmethod
+    def of_this_process(cls, service: str, **facts: Any) -> WorkerInfo:
+        """The description of this process; `facts` are further fields."""
+        return cls(service, socket.gethostname(), os.getpid(), pid_space=pid_space(), **facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +97,9 @@ class HeldRange:
 class WorkerState:
     """A worker process as the store knows it.
 
-    age: seconds since its last heartbeat, by the database's clock.
+    age: seconds since its last heartbeat, as `HeartbeatAges` judges them.
+    watched: for how many seconds this process has seen no heartbeat after that one.
+    token: its identity, None for a process of a release that had none.
     broker_silence: seconds for which its broker has not answered it, None while it answers.
     clock_offset: seconds by which its clock is ahead of the database's, None before its first heartbeat.
     end_cause: how it ended; `reason` says so to people.
@@ -99,6 +121,16 @@ class WorkerState:
     exit_code: int | None = None
     code: WorkerCode | None = None
     broker_silence: float | None = None
+    token: str | None = None
+    watched: float = 0.0
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is dead by its last heartbeat, and no later one came while this process watched.
+
+        The first look alone proves nothing in the moment after the database's clock was set forward.
+        """
+        return self.age > DEAD_AFTER_SECONDS and self.watched >= LATE_AFTER_SECONDS
 
 
 def held_by(workers: Iterable[WorkerState], evaluation_uid: str) -> list[RowRange]:
@@ -112,24 +144,17 @@ class Workers:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # Worker processes and submitters are looked at on their own.
+        self._ages = HeartbeatAges()
+        self._submitters_ages = HeartbeatAges()
 
-    def begin(self, info: WorkerInfo, *, state: WorkerPhase = WorkerPhase.LOADING) -> int:
-        """Register a worker process that is loading, or a submitter. Returns its id."""
-        line = {
-            "service": info.service,
-            "hostname": info.hostname,
-            "pid": info.pid,
-            "queues": encode(list(info.queues)),
-            "device": info.device,
-            "concurrency": info.concurrency,
-            "versions": encode(dict(info.versions or {})),
-            "state": state.value,
-            "holding": "[]",
-            "started_at": database_time(),
-            "beat_at": database_time(),
-        }
+    def begin(self, info: WorkerInfo, *, state: WorkerPhase = WorkerPhase.LOADING, token: str | None = None) -> int:
+        """Register a worker process that is loading, or a submitter. Returns its id.
+
+        token: its identity, None to make one.
+        """
         with self._database.write() as connection:
-            return int(connection.execute(insert(WORKER).values(line).returning(WORKER.c.id)).scalar_one())
+            return _insert(connection, info, token or new_token(), state, ())
 
     def beat(
         self,
@@ -138,15 +163,52 @@ class Workers:
         state: WorkerPhase,
         holding: Sequence[HeldRange],
         broker_silence: float | None = None,
-    ) -> None:
+        token: str | None = None,
+    ) -> bool:
         """Store a heartbeat with the state of the worker process and the rows that it holds.
 
         broker_silence: seconds for which the broker has not answered it, None while it answers.
+        token: the identity that it has registered with, None not to look at it.
+
+        Returns False if the process counts as dead: its end was recorded, or the id is not its own, since a backup of
+        the store was restored.
         """
         said = {"worker": worker_id, "says": str(state), "holds": _encoded(holding), "silence": broker_silence}
+        beat, said = (_BEAT, said) if token is None else (_OWN_BEAT, {**said, "own": token})
         with self._database.write() as connection:
             # The clock is read after the transaction has begun, since that may have to wait on SQLite.
-            connection.execute(_BEAT, {**said, "now": clocks.now()})
+            return connection.execute(beat, {**said, "now": clocks.now()}).rowcount > 0
+
+    def renew(
+        self,
+        worker_id: int,
+        token: str,
+        info: WorkerInfo,
+        *,
+        new: str,
+        state: WorkerPhase,
+        holding: Sequence[HeldRange],
+    ) -> tuple[int, str | None]:
+        """Register a process anew that lives although its end was recorded. It keeps its id, if that is its own still.
+
+        token, new: its identity until now, and from now on.
+
+        Returns its id, and the reason that was recorded.
+        """
+        mine = (WORKER.c.id == worker_id, WORKER.c.token == token)
+        alive = {
+            "token": new,
+            "state": state.value,
+            "holding": _encoded(holding),
+            "beat_at": database_time(),
+            **dict.fromkeys(("left_at", "reason", "end_cause", "exit_code")),
+        }
+        with self._database.write() as connection:
+            line = connection.execute(select(WORKER.c.reason).where(*mine)).one_or_none()
+            if line is None:
+                return _insert(connection, info, new, state, holding), None
+            connection.execute(update(WORKER).where(*mine).values(alive))
+        return worker_id, line.reason
 
     def has_read(self, worker_id: int, code: WorkerCode) -> None:
         """Record the evaluation files that a worker process has read."""
@@ -159,7 +221,8 @@ class Workers:
     ) -> WorkerState | None:
         """Claim all rows of an evaluation for a worker process, unless another process holds some.
 
-        Of two processes that ask at the same moment, one gets the claim.
+        Of two processes that ask at the same moment, one gets the claim. Processes that held rows and are dead are
+        recorded as lost, so that one of them that comes back knows that its rows are another's.
 
         is_gone: whether a process that looks alive has ended in fact, so that its rows are free.
 
@@ -168,12 +231,19 @@ class Workers:
         mine = HeldRange.whole(evaluation.uid)
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation.id], alone=True)
-            others = [
-                worker for worker in _found(connection, _LIVE, max_age=DEAD_AFTER_SECONDS) if worker.id != worker_id
+            holders = [
+                worker
+                for worker in self._look(connection, _LIVE_OR_HOLDING, self._ages, evaluation=evaluation.uid)
+                if worker.id != worker_id and any(held.evaluation_uid == evaluation.uid for held in worker.holding)
             ]
-            for other in others:
-                if any(held.evaluation_uid == evaluation.uid for held in other.holding) and not is_gone(other):
-                    return other
+            dead = [worker for worker in holders if worker.is_silent or is_gone(worker)]
+            living = [worker for worker in holders if worker not in dead]
+            if living:
+                return living[0]
+            for each in dead:
+                why = "sent no heartbeat" if each.is_silent else "was killed, or ended without recording why"
+                reason = f"{why}, and another process took its rows over"
+                connection.execute(_leaving(WorkerEnd.LOST, reason).where(WORKER.c.id == each.id))
             connection.execute(
                 update(WORKER).where(WORKER.c.id == worker_id).values(holding=_encoded([mine]), beat_at=database_time())
             )
@@ -185,38 +255,61 @@ class Workers:
             connection.execute(_leaving(cause, reason).where(WORKER.c.id == worker_id))
 
     def end_process(
-        self, hostname: str, pid: int, cause: WorkerEnd, *, reason: str, exit_code: int | None = None
+        self, tokens: Collection[str], cause: WorkerEnd, *, reason: str, exit_code: int | None = None
     ) -> int | None:
-        """Record that the process `pid` of a host has ended, as its supervisor saw it.
+        """Record that a process has ended, as its supervisor saw it.
 
-        Returns the worker's id, None if no live worker process has this pid.
+        tokens: those under which it has registered, or was about to.
+
+        Returns the worker's id, None if no live worker process has such a token.
         """
         with self._database.write() as connection:
             ended = connection.execute(
-                _leaving(cause, reason, exit_code)
-                .where(WORKER.c.hostname == hostname, WORKER.c.pid == pid)
-                .returning(WORKER.c.id)
+                _leaving(cause, reason, exit_code).where(WORKER.c.token.in_(tokens)).returning(WORKER.c.id)
             ).all()
         return max((int(line.id) for line in ended), default=None)
+
+    def id_of(self, tokens: Collection[str]) -> int | None:
+        """The id of the process that has registered under one of these tokens, None if there is none."""
+        with self._database.read() as connection:
+            found: int | None = connection.scalar(select(func.max(WORKER.c.id)).where(WORKER.c.token.in_(tokens)))
+            return found
 
     def live(self, max_age: float = DEAD_AFTER_SECONDS) -> list[WorkerState]:
         """The worker processes that have not left and sent a heartbeat in the last `max_age` seconds."""
         with self._database.read() as connection:
-            return _found(connection, _LIVE, max_age=max_age)
+            found = self._look(connection, _LIVE, self._ages, max_age)
+        return [worker for worker in found if worker.age <= max_age]
 
     def submitters(self, max_age: float = DEAD_AFTER_SECONDS) -> list[WorkerState]:
         """The commands that submit or follow evaluations, which they name as held, and live as `live` says."""
         with self._database.read() as connection:
-            return _found(connection, _SUBMITTERS, max_age=max_age)
+            found = self._look(connection, _SUBMITTERS, self._submitters_ages, max_age)
+        return [submitter for submitter in found if submitter.age <= max_age]
 
     def all(self) -> list[WorkerState]:
         """All worker processes ever, in the order in which they began."""
         with self._database.read() as connection:
-            return _found(connection, _ALL)
+            return [_state(line, self._ages) for line in connection.execute(_ALL)]
 
-
-def _found(connection: Connection, query: Select[Any], **parameters: float) -> list[WorkerState]:
-    return [_state(line) for line in connection.execute(query, parameters)]
+    def _look(
+        self,
+        connection: Connection,
+        query: Select[Any],
+        ages: HeartbeatAges,
+        max_age: float = DEAD_AFTER_SECONDS,
+        **parameters: str,
+    ) -> list[WorkerState]:
+        """The processes that a query finds, with those that lived at the last look and still may."""
+        began = ages.now()
+        lines = list(connection.execute(query, {"max_age": max_age, **parameters}))
+        # Once the database's clock was set forward, the query finds nobody until the next heartbeat.
+        missing = ages.younger_than(max_age) - {line.id for line in lines}
+        if missing:
+            lines += connection.execute(_PRESENT.where(among(connection, WORKER.c.id, missing)))
+            ages.forget(missing - {line.id for line in lines})
+        ages.look((_beat(line) for line in lines), began=began)
+        return sorted((_state(line, ages) for line in lines), key=lambda worker: worker.id)
 
 
 # Built once: these run several times a second while rows run.
@@ -224,9 +317,12 @@ _AGE = database_time() - WORKER.c.beat_at
 _SILENCE = database_time() - WORKER.c.broker_silent_since
 _EVERY = select(*WORKER.c, _AGE.label("age"), _SILENCE.label("broker_silence")).order_by(WORKER.c.id)
 _ALL = _EVERY.where(WORKER.c.state != WorkerPhase.SUBMITTING.value)
-_FRESH = (WORKER.c.left_at.is_(None), bindparam("max_age", type_=WORKER.c.beat_at.type) >= _AGE)
-_LIVE = _ALL.where(*_FRESH)
-_SUBMITTERS = _EVERY.where(WORKER.c.state == WorkerPhase.SUBMITTING.value, *_FRESH)
+_HERE = WORKER.c.left_at.is_(None)
+_PRESENT = _EVERY.where(_HERE)
+_FRESH = bindparam("max_age", type_=WORKER.c.beat_at.type) >= _AGE
+_LIVE = _ALL.where(_HERE, _FRESH)
+_LIVE_OR_HOLDING = _ALL.where(_HERE, or_(_FRESH, WORKER.c.holding.contains(bindparam("evaluation", type_=Text))))
+_SUBMITTERS = _EVERY.where(WORKER.c.state == WorkerPhase.SUBMITTING.value, _HERE, _FRESH)
 _BEAT = (
     update(WORKER)
     .where(WORKER.c.id == bindparam("worker"), WORKER.c.left_at.is_(None))
@@ -238,6 +334,29 @@ _BEAT = (
         clock_offset=bindparam("now", type_=WORKER.c.clock_offset.type) - database_time(),
     )
 )
+_OWN_BEAT = _BEAT.where(WORKER.c.token == bindparam("own"))
+
+
+def _insert(
+    connection: Connection, info: WorkerInfo, token: str, state: WorkerPhase, holding: Sequence[HeldRange]
+) -> int:
+    line = {
+        "service": info.service,
+        "hostname": info.hostname,
+        "pid": info.pid,
+        "queues": encode(list(info.queues)),
+        "device": info.device,
+        "concurrency": info.concurrency,
+        "versions": encode(dict(info.versions or {})),
+        "state": state.value,
+        "holding": _encoded(holding),
+        "started_at": database_time(),
+        "beat_at": database_time(),
+        "token": token,
+        "supervisor": info.supervisor,
+        "pid_space": info.pid_space,
+    }
+    return int(connection.execute(insert(WORKER).values(line).returning(WORKER.c.id)).scalar_one())
 
 
 def _encoded(holding: Sequence[HeldRange]) -> str:
@@ -260,7 +379,11 @@ def _leaving(cause: WorkerEnd, reason: str, exit_code: int | None = None) -> Any
     )
 
 
-def _state(line: Row[*tuple[Any, ...]]) -> WorkerState:
+def _beat(line: Row[*tuple[Any, ...]]) -> Beat:
+    return Beat(line.id, line.beat_at, line.age)
+
+
+def _state(line: Row[*tuple[Any, ...]], ages: HeartbeatAges) -> WorkerState:
     return WorkerState(
         id=line.id,
         info=WorkerInfo(
@@ -271,6 +394,8 @@ def _state(line: Row[*tuple[Any, ...]]) -> WorkerState:
             line.concurrency,
             decode(line.versions),
             line.device,
+            line.supervisor,
+            line.pid_space,
         ),
         state=WorkerPhase(line.state),
         started_at=moment(line.started_at),
@@ -280,8 +405,10 @@ def _state(line: Row[*tuple[Any, ...]]) -> WorkerState:
         end_cause=None if line.end_cause is None else WorkerEnd(line.end_cause),
         exit_code=line.exit_code,
         holding=tuple(HeldRange(*part) for part in decode(line.holding)),
-        age=max(0.0, line.age),
+        age=ages.age_of(_beat(line)),
         clock_offset=line.clock_offset,
         code=None if line.code is None else WorkerCode(*decode(line.code)),
         broker_silence=line.broker_silence,
+        token=line.token,
+        watched=ages.watched(_beat(line)),
     )

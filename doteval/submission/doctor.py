@@ -13,6 +13,7 @@ from doteval.broker.embedded_redis import find_redis_binary
 from doteval.broker.inspection import RedisFacts, inspect_redis
 from doteval.broker.publisher import Publisher
 from doteval.core.broker_url import Broker
+from doteval.core.process_identity import pid_space
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, worker_command_for
 from doteval.core.wording import counted
 from doteval.errors import BrokerError, DotEvalError, NotFoundError
@@ -239,7 +240,7 @@ def _code(fingerprints: Mapping[str, Mapping[str, str]], live: Sequence[WorkerSt
         name = f"files of {worker.info.service}"
         if not code.reloads:
             yield Finding(name, False, f"{what}; restart needed", "Bring the same files there, and restart it.")
-        elif worker.info.hostname != socket.gethostname():
+        elif (worker.info.hostname, worker.info.pid_space) != (socket.gethostname(), pid_space()):
             yield Finding(name, True, f"{what}; will reload when idle, if its machine has these files")
         elif _differ_at(Path(code.root), fingerprints):
             yield Finding(

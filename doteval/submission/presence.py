@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 from collections.abc import Iterator, Sequence
 
 from doteval.coordination.claims import nobody_runs
 from doteval.coordination.endings import end_running
 from doteval.coordination.heartbeat import Heartbeat
+from doteval.coordination.registration import Registration
 from doteval.core.experiments import Evaluation
 from doteval.core.liveness import BEAT_SECONDS
 from doteval.core.states import WorkerPhase
@@ -22,10 +21,8 @@ class Presence:
     """The presence of a submitting command in the store, with a heartbeat, so that others can tell when it is gone."""
 
     def __init__(self, store: Store, service: str) -> None:
-        self._store = store
-        self._worker_id = store.workers.begin(
-            WorkerInfo(service, socket.gethostname(), os.getpid(), (), 0), state=WorkerPhase.SUBMITTING
-        )
+        info = WorkerInfo.of_this_process(service, concurrency=0)
+        self._registration = Registration(store, info, state=WorkerPhase.SUBMITTING)
         self._followed: list[HeldRange] = []
         self._heartbeat = Heartbeat([(BEAT_SECONDS, self._beat)])
         self._heartbeat.start()
@@ -38,10 +35,10 @@ class Presence:
     def end(self) -> None:
         """Say that the command follows nothing any more."""
         self._heartbeat.stop()
-        self._store.workers.end(self._worker_id, reason="left")
+        self._registration.end(reason="left")
 
     def _beat(self) -> None:
-        self._store.workers.beat(self._worker_id, state=WorkerPhase.SUBMITTING, holding=self._followed)
+        self._registration.beat(state=WorkerPhase.SUBMITTING, holding=self._followed)
 
 
 @contextlib.contextmanager

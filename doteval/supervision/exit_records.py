@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
-import socket
+import tempfile
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from doteval.store import CrashedRow, LostUsage, Store, TimedOutRow, WorkerInfo
 from doteval.supervision.fork_server import UNKNOWN, Process
 from doteval.supervision.hang_detector import rows_in_calls
 from doteval.supervision.inflight_journal import InflightRow, inflight_journal_path, read_inflight_journal
-from doteval.supervision.start_reports import StartReport
+from doteval.supervision.start_reports import StartReport, announced_tokens
 from doteval.supervision.usage_journal import read_usage_journal, usage_journal_path
 
 # The kernel's out-of-memory killer leaves no other trace, and users may not know it.
@@ -34,11 +35,11 @@ _STUCK = "was killed: a row was over its time and could not be interrupted"
 class _ExitRecord:
     """How a process ended: the rows in flight, those whose time limit ended it, and the usage that is not stored.
 
-    `reason` is text for the user. `unregistered` describes a process that may have ended before it registered in the
-    store.
+    `tokens` are those of its registrations, and `reason` is text for the user. `unregistered` describes a process that
+    may have ended before it registered in the store.
     """
 
-    pid: int
+    tokens: list[str]
     cause: WorkerEnd
     exit_code: int | None
     reason: str
@@ -65,13 +66,14 @@ class ExitRecords:
         self._private = PrivateDirectory("journals")
         self.directory = self._private.path
 
-    def inflight_journal(self, pid: int) -> Path:
-        """The path of a process's in-flight journal."""
-        return inflight_journal_path(pid, self.directory)
+    def new_directory(self) -> Path:
+        """A directory for the journals and reports of one process. No later process uses it, as one may its pid."""
+        return Path(tempfile.mkdtemp(dir=self.directory))
 
     def record(
         self,
         process: Process,
+        directory: Path,
         *,
         stuck: bool = False,
         at_once: bool = False,
@@ -80,6 +82,7 @@ class ExitRecords:
     ) -> str:
         """Note the end of a process that has ended, for `catch_up`. Returns how it ended, as text for the user.
 
+        directory: that of the process, which is removed
         stuck: whether it was killed because a row exceeded its time limit. If no other call was running, that row has
             timed out; otherwise all rows in calls are suspects, which run alone from then on.
         at_once: whether it was killed because the user wanted no row in flight to be waited for; none is to blame
@@ -92,7 +95,7 @@ class ExitRecords:
         if report is not None and not report.ready and cause is WorkerEnd.EXITED:
             first_line = (report.failure or f"it {how}").partition("\n")[0]
             cause, reason = WorkerEnd.FAILED_TO_START, f"could not start: {first_line}"
-        log = self.inflight_journal(process.pid)
+        log = inflight_journal_path(directory)
         # A process that left in order has none.
         taken = read_inflight_journal(log)
         timed_out: list[InflightRow] = []
@@ -104,17 +107,14 @@ class ExitRecords:
         elif at_once and cause is WorkerEnd.KILLED:
             cause, how, taken = WorkerEnd.LEFT, _AT_ONCE, []
             reason = how
-        log.unlink(missing_ok=True)
-        usage_journal = usage_journal_path(process.pid, self.directory)
         lost = [
             LostUsage(each.scope.evaluation, each.scope.index, each.scope.sample, each.usage, each.execution)
-            for each in read_usage_journal(usage_journal)
+            for each in read_usage_journal(usage_journal_path(directory))
         ]
-        usage_journal.unlink(missing_ok=True)
         now, monotonic = clocks.now(), clocks.monotonic()
         self._unrecorded.append(
             _ExitRecord(
-                process.pid,
+                announced_tokens(directory),
                 cause,
                 code,
                 reason,
@@ -133,6 +133,7 @@ class ExitRecords:
                 lost,
             )
         )
+        shutil.rmtree(directory, ignore_errors=True)
         return how
 
     def catch_up(self) -> bool:
@@ -153,7 +154,7 @@ class ExitRecords:
 
     def _record(self, record: _ExitRecord) -> None:
         if record.lost:
-            self._store.usage.add_lost(record.lost, socket.gethostname(), record.pid)
+            self._store.usage.add_lost(record.lost, self._store.workers.id_of(record.tokens))
         # The crashes come first: once the process is recorded as ended, its rows are published again.
         if record.timed_out:
             self._store.crashes.time_out(record.timed_out)
@@ -167,7 +168,7 @@ class ExitRecords:
             for row in given_up:
                 self._on_message(f"row {row.row_index} is given up: too many processes died with it in flight")
         ended = self._store.workers.end_process(
-            socket.gethostname(), record.pid, record.cause, reason=record.reason, exit_code=record.exit_code
+            record.tokens, record.cause, reason=record.reason, exit_code=record.exit_code
         )
         if ended is None and record.unregistered is not None:
             # `doteval status` should say why it could not start.

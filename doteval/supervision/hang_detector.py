@@ -28,15 +28,18 @@ class HangDetector:
 
     def __init__(self, *, clock: Callable[[], float] = clocks.monotonic) -> None:
         self._clock = clock
-        # By pid and start of the call: since when it is seen over its limit.
-        self._seen: dict[tuple[int, float], float] = {}
+        # By journal and start of the call: since when it is seen over its limit.
+        self._seen: dict[tuple[Path, float], float] = {}
 
-    def is_hung(self, pid: int, inflight_journal: Path) -> bool:
-        """Whether a process has a call that is over its limit for too long. To be called every `CHECK_SECONDS`."""
+    def is_hung(self, inflight_journal: Path) -> bool:
+        """Whether the process with this journal has a call that is over its limit for too long.
+
+        To be called every `CHECK_SECONDS`.
+        """
         now = self._clock()
         calls = {entry.called_at: entry.limit for entry in rows_in_calls(inflight_journal)}
-        over = {(pid, called_at) for called_at, limit in calls.items() if now - called_at > limit}
-        self._seen = {call: since for call, since in self._seen.items() if call[0] != pid or call in over}
+        over = {(inflight_journal, called_at) for called_at, limit in calls.items() if now - called_at > limit}
+        self._seen = {call: since for call, since in self._seen.items() if call[0] != inflight_journal or call in over}
         return any(now - self._seen.setdefault(call, now) >= GRACE_SECONDS for call in over)
 
 

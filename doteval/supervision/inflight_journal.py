@@ -25,9 +25,9 @@ _CALL_OFFSET = _ENTRY.size - _CALL.size
 _ENTRIES = 4096
 
 
-def inflight_journal_path(pid: int, directory: str | Path) -> Path:
-    """The path of the in-flight journal of the process `pid`."""
-    return Path(directory) / f"{pid}.inflight"
+def inflight_journal_path(directory: str | Path) -> Path:
+    """The path of the in-flight journal of a process, in the directory that its supervisor has made for it."""
+    return Path(directory) / "inflight"
 
 
 @dataclass(frozen=True, slots=True)

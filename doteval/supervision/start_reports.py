@@ -1,5 +1,7 @@
 """Start reports: a worker process reports to its supervisor whether it became ready, in a file that outlives it.
 
+It also tells it the tokens under which it registers in the store, so that the supervisor can report its end.
+
 The result store would not do: a process may be unable to start because it cannot open the store, and a process that
 was ready looks the same there as one that never was, once it has left.
 """
@@ -8,9 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
+
+_REPORT: Final = "start"
+_TOKENS: Final = "tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +37,29 @@ def write_start_report(directory: str | None, report: StartReport) -> None:
     if directory is not None:
         # A full disk must not end a process that is ready, nor hide why another cannot start.
         with contextlib.suppress(OSError):
-            _path(Path(directory), os.getpid()).write_text(json.dumps(asdict(report)), encoding="utf-8")
+            (Path(directory) / _REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")
 
 
-def read_start_report(directory: Path, pid: int) -> StartReport:
-    """What the process `pid` has reported so far."""
+def read_start_report(directory: Path) -> StartReport:
+    """What the process with this directory has reported so far."""
     try:
-        return StartReport(**json.loads(_path(directory, pid).read_text(encoding="utf-8")))
+        return StartReport(**json.loads((directory / _REPORT).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         # None was written, or it is being written now.
         return StartReport()
 
 
-def take_start_report(directory: Path, pid: int) -> StartReport:
-    """What a process reported that has ended. Removes its report: another may get the same id."""
-    report = read_start_report(directory, pid)
-    _path(directory, pid).unlink(missing_ok=True)
-    return report
+def announce_token(directory: str | None, token: str) -> None:
+    """Tell the supervisor, if there is one, that this process is about to register under a token."""
+    if directory is not None:
+        # On a full disk the end of this process is noticed by its missing heartbeat.
+        with contextlib.suppress(OSError), (Path(directory) / _TOKENS).open("a", encoding="ascii") as file:
+            file.write(f"{token}\n")
 
 
-def _path(directory: Path, pid: int) -> Path:
-    return directory / f"{pid}.start"
+def announced_tokens(directory: Path) -> list[str]:
+    """The tokens under which the process with this directory has registered, or was about to."""
+    try:
+        return (directory / _TOKENS).read_text(encoding="ascii").split()
+    except OSError:
+        return []

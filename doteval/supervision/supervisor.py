@@ -10,9 +10,11 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from doteval.core import clocks
 from doteval.core.exit_codes import RECYCLED
+from doteval.core.process_identity import new_token
 from doteval.core.queues_and_devices import DEVICES_VARIABLE, device_of
 from doteval.core.wording import counted
 from doteval.errors import WorkerError
@@ -20,8 +22,9 @@ from doteval.store import Store, WorkerInfo
 from doteval.supervision.exit_records import ExitRecords
 from doteval.supervision.fork_server import ForkServer, ForkServerGoneError, Process
 from doteval.supervision.hang_detector import CHECK_SECONDS, HangDetector
+from doteval.supervision.inflight_journal import inflight_journal_path
 from doteval.supervision.output_relay import OutputFile
-from doteval.supervision.start_reports import read_start_report, take_start_report
+from doteval.supervision.start_reports import announced_tokens, read_start_report
 from doteval.supervision.worker_config import WorkerOptions
 
 # A process that leaves within so many seconds of its start has not worked. The pause before the next start doubles each
@@ -59,13 +62,17 @@ class FailedStart:
 class _Replica:
     """One of the worker processes that should run: the current process, and when to start the next one.
 
-    `failed_starts` is how many in succession ended before they were ready, `failure` why the last one did, and `logged`
-    the same for logs.
+    `directory` has what the current process writes for its supervisor. `is_stuck` says that it was killed because a row
+    hung, `is_asked` that it was asked to leave. `failed_starts` is how many in succession ended before they were ready,
+    `failure` why the last one did, and `logged` the same for logs.
     """
 
     number: int
     device: str | None = None
     process: Process | None = None
+    directory: Path = Path()
+    is_stuck: bool = False
+    is_asked: bool = False
     started_at: float = 0.0
     start_at: float = 0.0
     short_lives: int = field(default=0)
@@ -101,7 +108,7 @@ class Supervisor:
     ) -> None:
         self._exit_records = ExitRecords(store, on_message)
         self._options = replace(
-            options, supervisor=os.getpid(), parent=os.getpid(), journals=str(self._exit_records.directory)
+            options, supervisor=os.getpid(), supervisor_token=new_token(), parent=os.getpid(), journals=None
         )
         self._on_message = on_message
         self._output = OutputFile(output, self._exit_records.directory) if output is not None else None
@@ -112,9 +119,6 @@ class Supervisor:
         self._replicas = [_Replica(number, device_of(devices, number)) for number in range(1, processes + 1)]
         self._hang_detector = HangDetector(clock=clock)
         self._next_hang_check = 0.0
-        # The processes that were killed because a row hung, and those that were asked to leave.
-        self._stuck: set[int] = set()
-        self._asked: set[int] = set()
         # Whether all of them were killed because the user did not want to wait.
         self._at_once = False
         self._has_been_ready = False
@@ -134,10 +138,10 @@ class Supervisor:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        for process in self._processes():
+        for replica, process in self._running():
             # A second SIGTERM would make it abandon its rows in flight.
-            if process.pid not in self._asked:
-                self._asked.add(process.pid)
+            if not replica.is_asked:
+                replica.is_asked = True
                 process.send_signal(signal.SIGTERM)
 
     def stop(self, *, timeout: float = 600.0) -> None:
@@ -150,8 +154,8 @@ class Supervisor:
         try:
             killed = self._end(timeout)
         finally:
-            for process in self._processes():
-                self._exit_records.record(process, stuck=process.pid in self._stuck, at_once=self._at_once)
+            for replica, process in self._running():
+                self._exit_records.record(process, replica.directory, stuck=replica.is_stuck, at_once=self._at_once)
             # Once for all: each attempt may take as long as the connection to a silent store.
             self._exit_records.catch_up()
             if self._output is not None:
@@ -163,8 +167,9 @@ class Supervisor:
                 remedy="Their rows are pending; submit the experiment again to run them.",
             )
 
-    def _processes(self) -> list[Process]:
-        return [replica.process for replica in self._replicas if replica.process is not None]
+    def _running(self) -> list[tuple[_Replica, Process]]:
+        """The processes that are started, and those that have ended since and are not recorded yet."""
+        return [(replica, replica.process) for replica in self._replicas if replica.process is not None]
 
     def _end(self, timeout: float) -> list[int]:
         """Ask all processes to leave, and wait. Returns the pids of those that had to be killed."""
@@ -172,22 +177,22 @@ class Supervisor:
         killed = []
         try:
             self.drain()
-            for process in self._processes():
-                if not self._has_left(process, max(0.0, deadline - self._clock())):
+            for replica, process in self._running():
+                if not self._has_left(replica, process, max(0.0, deadline - self._clock())):
                     process.kill()
                     killed.append(process.pid)
         except KeyboardInterrupt:
             # A second signal: the user does not want to wait for rows in flight.
             self._at_once = True
-            for process in self._processes():
+            for _, process in self._running():
                 process.kill()
             raise
         finally:
-            for process in self._processes():
+            for _, process in self._running():
                 process.wait()
         return killed
 
-    def _has_left(self, process: Process, timeout: float) -> bool:
+    def _has_left(self, replica: _Replica, process: Process, timeout: float) -> bool:
         """Wait for a process to leave, and kill it if a row hangs. Returns whether it has ended."""
         while True:
             try:
@@ -197,15 +202,20 @@ class Supervisor:
                 timeout -= CHECK_SECONDS
                 if timeout <= 0:
                     return False
-                self._end_if_hung(process)
+                self._end_if_hung(replica, process)
 
     def pids(self) -> list[int]:
         """The pids of the worker processes that are alive."""
-        return [process.pid for process in self._processes() if process.poll() is None]
+        return [process.pid for _, process in self._running() if process.poll() is None]
+
+    def tokens(self) -> list[str]:
+        """The tokens in the store of the worker processes that are alive."""
+        alive = (replica for replica, process in self._running() if process.poll() is None)
+        return [token for replica in alive for token in announced_tokens(replica.directory)]
 
     def exit_codes(self) -> list[int]:
         """The exit codes of worker processes that have ended and are not restarted yet."""
-        codes = [process.poll() for process in self._processes()]
+        codes = [process.poll() for _, process in self._running()]
         return [code for code in codes if code is not None]
 
     def failed_starts(self) -> list[FailedStart]:
@@ -235,8 +245,7 @@ class Supervisor:
         return "\n  ".join([f"{why}\nThe last lines that were printed:", *lines]) if lines else why
 
     def _is_ready(self, replica: _Replica) -> bool:
-        process = replica.process
-        if process is None or not read_start_report(self._exit_records.directory, process.pid).ready:
+        if replica.process is None or not read_start_report(replica.directory).ready:
             return False
         self._has_been_ready = True
         return True
@@ -256,9 +265,8 @@ class Supervisor:
                     self._try_to_start(replica)
             if self._clock() >= self._next_hang_check:
                 self._next_hang_check = self._clock() + CHECK_SECONDS
-                for replica in self._replicas:
-                    if replica.process is not None:
-                        self._end_if_hung(replica.process)
+                for replica, process in self._running():
+                    self._end_if_hung(replica, process)
             self._stopping.wait(_CHECK_SECONDS)
 
     def _can_start(self) -> bool:
@@ -268,9 +276,9 @@ class Supervisor:
         except ForkServerGoneError:
             return True
 
-    def _end_if_hung(self, process: Process) -> None:
-        if self._hang_detector.is_hung(process.pid, self._exit_records.inflight_journal(process.pid)):
-            self._stuck.add(process.pid)
+    def _end_if_hung(self, replica: _Replica, process: Process) -> None:
+        if self._hang_detector.is_hung(inflight_journal_path(replica.directory)):
+            replica.is_stuck = True
             process.kill()
 
     def _try_to_start(self, replica: _Replica) -> None:
@@ -284,17 +292,20 @@ class Supervisor:
             self._on_message(f"a worker process cannot be started: {error.strerror}; the next try is in {pause:g} s")
 
     def _start(self, replica: _Replica) -> None:
-        command = self._command(self._options, replica.number, self._log_level)
+        replica.directory = self._exit_records.new_directory()
+        replica.is_stuck = replica.is_asked = False
+        options = replace(self._options, journals=str(replica.directory))
+        command = self._command(options, replica.number, self._log_level)
         # The environment sets the device before anything is imported.
         device = {} if replica.device is None else {DEVICES_VARIABLE: replica.device}
-        replica.process = self._forked(command, device) or self._spawned(command, device)
+        replica.process = self._forked(options, command, device) or self._spawned(options, command, device)
         replica.started_at = self._clock()
 
-    def _forked(self, command: list[str], device: dict[str, str]) -> Process | None:
+    def _forked(self, options: WorkerOptions, command: list[str], device: dict[str, str]) -> Process | None:
         """Have the fork server fork a worker process. Returns None if there is no fork server any more."""
         if self._fork_server is None:
             return None
-        options = replace(self._options, parent=self._fork_server.pid)
+        options = replace(options, parent=self._fork_server.pid)
         output = None if self._output is None else self._output.file
         interpreter, flag, *module = command
         assert (interpreter, flag) == (sys.executable, "-m")
@@ -304,10 +315,10 @@ class Supervisor:
             self._fork_server = None
             return None
 
-    def _spawned(self, command: list[str], device: dict[str, str]) -> Process:
+    def _spawned(self, options: WorkerOptions, command: list[str], device: dict[str, str]) -> Process:
         return subprocess.Popen(
             command,
-            env={**os.environ, **self._options.to_environment(), **device},
+            env={**os.environ, **options.to_environment(), **device},
             stdin=subprocess.DEVNULL,
             stdout=self._output.file if self._output is not None else None,
             stderr=subprocess.STDOUT if self._output is not None else None,
@@ -318,19 +329,20 @@ class Supervisor:
     def _record_exit(self, replica: _Replica) -> None:
         assert replica.process is not None
         process, replica.process = replica.process, None
-        report = take_start_report(self._exit_records.directory, process.pid)
+        report = read_start_report(replica.directory)
         if process.returncode == RECYCLED:
             # It reached a limit of its own, so the next one starts at once.
-            self._exit_records.record(process)
+            self._exit_records.record(process, replica.directory)
             self._exit_records.catch_up()
             replica.short_lives, replica.start_at = 0, self._clock()
             return
-        stuck = process.pid in self._stuck
-        self._stuck.discard(process.pid)
+        stuck = replica.is_stuck
         # A process that left by itself refused its work. The next may do so too, however long it loads models.
         short = process.returncode == 0 or (self._clock() - replica.started_at < _SHORT_LIFE_SECONDS and not stuck)
         pause = self._pause(replica, short=short or not report.ready)
-        how = self._exit_records.record(process, stuck=stuck, report=report, worker=self._described(replica, process))
+        how = self._exit_records.record(
+            process, replica.directory, stuck=stuck, report=report, worker=self._described(replica, process)
+        )
         self._exit_records.catch_up()
         if report.ready:
             self._has_been_ready = True
@@ -345,9 +357,13 @@ class Supervisor:
 
     def _described(self, replica: _Replica, process: Process) -> WorkerInfo:
         """What a worker process registers in the store."""
-        host = socket.gethostname()
-        name = f"{self._options.service}-{replica.number}@{host}"
-        return WorkerInfo(name, host, process.pid, self._options.queues, self._options.concurrency or 0)
+        info = WorkerInfo.of_this_process(
+            f"{self._options.service}-{replica.number}@{socket.gethostname()}",
+            queues=self._options.queues,
+            concurrency=self._options.concurrency or 0,
+            supervisor=self._options.supervisor_token,
+        )
+        return replace(info, pid=process.pid)
 
     def _pause(self, replica: _Replica, *, short: bool) -> float:
         """Set when the next process starts. Returns the seconds until then."""

@@ -41,9 +41,9 @@ class UnstoredUsage:
     execution: int | None = None
 
 
-def usage_journal_path(pid: int, directory: str | Path) -> Path:
-    """The path of the usage journal of the process `pid`."""
-    return Path(directory) / f"{pid}.usage"
+def usage_journal_path(directory: str | Path) -> Path:
+    """The path of the usage journal of a process, in the directory that its supervisor has made for it."""
+    return Path(directory) / "usage"
 
 
 class UsageJournal:

@@ -30,9 +30,10 @@ class WorkerOptions:
     root: pytest's root directory, None to leave it to pytest.
     service: the name of the service in tables and in Flower.
     supervisor: the pid of the service, None for a process that was started on its own.
+    supervisor_token: identifies the service among all that there are.
     parent: the pid of the process to leave with, None for a process that was started on its own.
     visibility_timeout: seconds after which Redis delivers the messages of a silent process again.
-    journals: the directory for journals and start reports, None if no supervisor reads them.
+    journals: the directory of this one process for journals and start reports, None if no supervisor reads them.
     max_rows, max_memory: rows stored, and megabytes used, after which a fresh process takes over.
     figures: the directory for the counts of Prometheus' multiprocess mode.
     client_config: where the clients find the cache and the rate limits that they share.
@@ -48,6 +49,7 @@ class WorkerOptions:
     root: str | None = None
     service: str = "worker"
     supervisor: int | None = None
+    supervisor_token: str | None = None
     parent: int | None = None
     visibility_timeout: int = 3600
     journals: str | None = None

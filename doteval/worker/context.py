@@ -14,6 +14,7 @@ from doteval.broker.publisher import Publisher
 from doteval.coordination.dispatcher import Dispatcher
 from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.outage_retry import retry_through_outage
+from doteval.coordination.registration import Registration
 from doteval.core.states import WorkerEnd, WorkerPhase
 from doteval.errors import StoreError
 from doteval.runner.scheduler import Scheduler
@@ -40,7 +41,7 @@ class WorkerContext:
 
     options: WorkerOptions
     store: Store
-    worker_id: int
+    registration: Registration
     loads: LoadRecorder
     writer: GroupWriter
     publisher: Publisher
@@ -74,7 +75,7 @@ class WorkerContext:
         if self.inflight_journal is not None:
             self.inflight_journal.complete_all()
         try:
-            self.store.workers.end(self.worker_id, end, reason=reason)
+            self.registration.end(end, reason=reason)
         except StoreError as error:
             # Others notice by the missing heartbeat.
             logger.warning("the end of this worker process cannot be recorded: %s", error.message)

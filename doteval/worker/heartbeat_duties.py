@@ -79,9 +79,9 @@ class HeartbeatDuties:
         # Tasks that wait for a thread are held too: no other process has them.
         waiting = [HeldRange(task.evaluation_uid, task.first, task.last) for task in received_tasks()]
         holding = dict.fromkeys([*self._held_tasks.ranges(), *waiting])
-        context.store.workers.beat(
-            context.worker_id, state=context.state, holding=list(holding), broker_silence=self._broker_silence()
-        )
+        silence = self._broker_silence()
+        if not context.registration.beat(state=context.state, holding=list(holding), broker_silence=silence):
+            context.writer.worker_id = context.loads.worker_id = context.registration.id
         if context.scheduler is not None:
             context.scheduler.post(context.loads.snapshot)
             begun = 0 if context.inflight_journal is None else context.inflight_journal.in_flight

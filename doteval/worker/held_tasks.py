@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from doteval.broker.messages import RowTask
@@ -16,8 +16,9 @@ from doteval.worker.row_task_errors import GiveBackError
 
 
 class HeldTasks:
-    """The row tasks that the worker process `worker_id` has received and not acknowledged.
+    """The row tasks that this worker process has received and not acknowledged.
 
+    own_id: returns its id in the store.
     read_store: reads from the store, and retries while it is unavailable.
     leaving: set when the process leaves.
     on_empty: called when the process holds no row task any more.
@@ -25,13 +26,13 @@ class HeldTasks:
 
     def __init__(
         self,
-        worker_id: int,
+        own_id: Callable[[], int],
         *,
         read_store: Callable[[Callable[[Store], Any]], Any],
         leaving: threading.Event,
         on_empty: Callable[[], None],
     ) -> None:
-        self._worker_id = worker_id
+        self._own_id = own_id
         self._read_store = read_store
         self._leaving = leaving
         self._on_empty = on_empty
@@ -43,14 +44,19 @@ class HeldTasks:
         self._leases: set[str] = set()
 
     @contextlib.contextmanager
-    def hold(self, task: RowTask, lease: str | None) -> Iterator[None]:
-        """Hold a row task inside the block. `lease` is the broker's tag of its message, None if it has none."""
+    def hold(self, task: RowTask, lease: str | None) -> Iterator[Sequence[HeldRange]]:
+        """Hold a row task inside the block. `lease` is the broker's tag of its message, None if it has none.
+
+        Yields the ranges of its evaluation that were held before. They share rows with it if others took this process
+        for dead, and published its rows again.
+        """
         held = object()
+        before = [each for each in self._held.copy().values() if each.evaluation_uid == task.evaluation_uid]
         self._held[held] = HeldRange(task.evaluation_uid, task.first, task.last)
         if lease is not None:
             self._leases.add(lease)
         try:
-            yield
+            yield before
         except GiveBackError:
             if self._leaving.is_set():
                 self._given_back.append(self._held[held])
@@ -84,7 +90,7 @@ class HeldTasks:
         asked = clocks.monotonic()
 
         def others(store: Store) -> list[WorkerState]:
-            return [worker for worker in store.workers.live() if worker.id != self._worker_id]
+            return [worker for worker in store.workers.live() if worker.id != self._own_id()]
 
         live = self._read_store(others)
         while any(worker.age > clocks.monotonic() - asked for worker in live):

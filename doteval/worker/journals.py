@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from doteval.core.private_directories import use_private_directory
@@ -12,7 +11,7 @@ from doteval.supervision.usage_journal import UsageJournal, usage_journal_path
 
 
 def open_journals(directory: str | None, figures: str | None) -> tuple[InflightJournal | None, UsageJournal | None]:
-    """Make the journals of this process in a directory; without one there are none, as no supervisor would read them.
+    """Make the journals of this process in its directory; without one there are none, as no supervisor would read them.
 
     It and the directory of `figures` stay until this process ends, also if its supervisor is killed before.
 
@@ -20,11 +19,11 @@ def open_journals(directory: str | None, figures: str | None) -> tuple[InflightJ
     """
     if directory is None:
         return None, None
-    pid = os.getpid()
     try:
-        for used in filter(None, (directory, figures)):
+        # Its own directory is in that of its supervisor.
+        for used in filter(None, (str(Path(directory).parent), figures)):
             use_private_directory(Path(used))
-        return InflightJournal(inflight_journal_path(pid, directory)), UsageJournal(usage_journal_path(pid, directory))
+        return InflightJournal(inflight_journal_path(directory)), UsageJournal(usage_journal_path(directory))
     except OSError as error:
         raise WorkerError(
             f"a worker process cannot note what it runs in {directory}: {error.strerror}",

@@ -7,7 +7,6 @@ import importlib.metadata
 import logging
 import os
 import platform
-import socket
 import threading
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ from doteval.broker.renewable_connections import renew_connections
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.heartbeat import Heartbeat
+from doteval.coordination.registration import Registration
 from doteval.core.client_config import configure_clients
 from doteval.core.error_leaves import for_logs, in_one_line
 from doteval.core.exit_codes import RECYCLED
@@ -41,6 +41,7 @@ from doteval.runner.error_classes import survive_rows
 from doteval.runner.scheduler import Scheduler
 from doteval.settings import load_settings
 from doteval.store import GroupWriter, Store, WorkerCode, WorkerInfo
+from doteval.supervision.start_reports import announce_token
 from doteval.supervision.worker_config import WorkerOptions
 from doteval.worker.broker_watch import BrokerWatch
 from doteval.worker.code_match import CodeMatch
@@ -103,7 +104,7 @@ class WorkerProcess:
         survive_rows()
         context = self._context = self._open()
         held_tasks = HeldTasks(
-            context.worker_id,
+            lambda: context.registration.id,
             read_store=context.read_store,
             leaving=self._leaving,
             # Others do not publish rows again that they believe are held here, though a retry made them pending.
@@ -216,7 +217,7 @@ class WorkerProcess:
             self._recorder.stop(self._teardown_seconds)
         context.publisher.close()
         try:
-            context.store.workers.end(context.worker_id, cause, reason=reason)
+            context.registration.end(cause, reason=reason)
         except StoreError as error:
             # Others notice by the missing heartbeat.
             logger.warning("the end of this worker process cannot be recorded: %s", error.message)
@@ -233,24 +234,25 @@ class WorkerProcess:
         if usage_journal is not None:
             observe_usage(usage_journal.spent)
         store = Store.open(options.storage)
-        worker_id = store.workers.begin(
-            WorkerInfo(
-                service=self._hostname,
-                hostname=socket.gethostname(),
-                pid=os.getpid(),
+        registration = Registration(
+            store,
+            WorkerInfo.of_this_process(
+                self._hostname,
                 queues=options.queues,
                 concurrency=options.concurrency or 0,
                 versions=_versions(),
                 device=os.environ.get(DEVICES_VARIABLE),
-            )
+                supervisor=options.supervisor_token,
+            ),
+            announce=lambda token: announce_token(options.journals, token),
         )
         publisher = Publisher(options.broker, options.queues[0], options.visibility_timeout)
         return WorkerContext(
             options=options,
             store=store,
-            worker_id=worker_id,
-            loads=LoadRecorder(store, worker_id),
-            writer=GroupWriter(store, worker_id, on_commit=process_figures.count_commit),
+            registration=registration,
+            loads=LoadRecorder(store, registration.id),
+            writer=GroupWriter(store, registration.id, on_commit=process_figures.count_commit),
             publisher=publisher,
             dispatcher=Dispatcher(store, publisher, DispatchOptions(slots=options.slots)),
             code_match=CodeMatch(options.paths),
@@ -282,7 +284,7 @@ class WorkerProcess:
         context.code_match.add(collected.items, collected.root)
         reloads = self._options.supervisor is not None
         code = WorkerCode(str(collected.root), context.code_match.files, reloads)
-        context.store.workers.has_read(context.worker_id, code)
+        context.store.workers.has_read(context.registration.id, code)
         setup = EvaluationSetup()
         scheduler = context.scheduler = Scheduler(
             setup,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from doteval.broker.messages import RowTask
 from doteval.coordination.load_verdict import Prospect
@@ -21,7 +19,7 @@ from doteval.pytest_runtime.items import EvaluationItem
 from doteval.runner.assignments import Assignment, LoadFailedError, WindingDownError
 from doteval.runner.calls import CallPolicy
 from doteval.runner.scheduler import Scheduler
-from doteval.store import LostUsage
+from doteval.store import HeldRange, LostUsage
 from doteval.worker.budget_guards import BudgetGuards
 from doteval.worker.code_reload import CodeReload
 from doteval.worker.completion import RowTaskCompletion
@@ -77,10 +75,10 @@ class RowTaskRunner:
         if redelivered and self._held_tasks.is_held(task):
             return "dropped: a live worker process holds these rows"
         with (
-            self._held_tasks.hold(task, lease),
+            self._held_tasks.hold(task, lease) as held_before,
             self._prefetch.rows(task.evaluation_uid, task.last - task.first + 1) as prefetched,
         ):
-            return self._run_held(task, prefetched)
+            return self._run_held(task, prefetched, held_before)
 
     def log_ids(self, task: RowTask) -> dict[str, dict[str, object]]:
         """The ids that log lines about a row task carry."""
@@ -106,7 +104,7 @@ class RowTaskRunner:
                 why = "was deleted" if status is None else f"is {status}"
                 scheduler.withdraw(assignment, EndedError(f"the evaluation {why}"))
 
-    def _run_held(self, task: RowTask, prefetched: PrefetchedRows) -> str:
+    def _run_held(self, task: RowTask, prefetched: PrefetchedRows, held_before: Sequence[HeldRange]) -> str:
         context = self._context
         assert context.scheduler is not None
         try:
@@ -134,6 +132,9 @@ class RowTaskRunner:
         rows = context.read_store(lambda store: store.rows.pending(evaluation.id, task.first, task.last))
         if not rows:
             return "0 rows: all done before"
+        rows = [row for row in rows if not any(each.first <= row.index <= each.last for each in held_before)]
+        if not rows:
+            return "dropped: this worker process holds these rows"
         prefetched.resize(len(rows), context.scheduler.rows_at_once(item))
         suspects = context.read_store(lambda store: store.crashes.suspects(evaluation.id, task.first, task.last))
         # A row that may have killed a process runs alone, so that no other row is blamed for it.
@@ -264,7 +265,7 @@ class RowTaskRunner:
             return
         try:
             lost = LostUsage(scope.evaluation, scope.index, scope.sample, used)
-            self._context.store.usage.add_lost([lost], socket.gethostname(), os.getpid())
+            self._context.store.usage.add_lost([lost], self._context.registration.id)
         except StoreError as error:
             logger.warning("the usage of the fixtures' set-up is not stored yet: %s", error.message)
         else:

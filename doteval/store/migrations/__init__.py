@@ -38,6 +38,7 @@ VERSIONS = (
     "0012",
     "0013",
     "0014",
+    "0015",
 )
 
 # The oldest one that psycopg supports.

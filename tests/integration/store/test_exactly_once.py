@@ -116,7 +116,7 @@ class Machine(RuleBasedStateMachine):
 
     def begin_worker(self) -> Worker:
         pid = next(_numbers)
-        worker = Worker(self.store.workers.begin(WorkerInfo("w", "host", pid, (QUEUE,))), pid)
+        worker = Worker(self.store.workers.begin(WorkerInfo("w", "host", pid, (QUEUE,)), token=f"token {pid}"), pid)
         self.workers.append(worker)
         self.beat(worker)
         return worker
@@ -250,7 +250,7 @@ class Machine(RuleBasedStateMachine):
         """A worker process is killed and another one starts. The broker may redeliver its messages."""
         worker = data.draw(st.sampled_from(self.workers), label="worker")
         self.workers.remove(worker)
-        self.store.workers.end_process("host", worker.pid, WorkerEnd.KILLED, reason="was killed", exit_code=-9)
+        self.store.workers.end_process([f"token {worker.pid}"], WorkerEnd.KILLED, reason="was killed", exit_code=-9)
         if come_back:
             self.messages.waiting += [task for task, _ in worker.held]
         self.begin_worker()

@@ -83,7 +83,7 @@ def test_killed_and_resumed_days_later(store: Store) -> None:
     check(store, evaluation, worked=20 * MINUTE, elapsed=4 * DAY + 20 * MINUTE)
     # What others note of a dead process is no work.
     store.workers.end(mine, WorkerEnd.LOST, reason="was killed")
-    store.usage.add_lost([LostUsage(evaluation.uid, 1, 0, (USAGE,))], "h", 1)
+    store.usage.add_lost([LostUsage(evaluation.uid, 1, 0, (USAGE,))], mine)
     with store._database.write() as connection:
         add_to_counters(connection, evaluation.id, None, Counter({"done": -1, "failed": 1}))
     resume(evaluation, store)

@@ -85,7 +85,7 @@ def test_usage_of_a_killed_process_counts_once(store: Store, stored: bool) -> No
         (new,) = results(evaluation, rows(1), done(usage=(PRICED,)))
         store.results.write([replace(new, execution=123)], worker)
     for _ in range(2):
-        store.usage.add_lost([LostUsage(evaluation.uid, 0, 0, (PRICED,), 123)], "host", 7)
+        store.usage.add_lost([LostUsage(evaluation.uid, 0, 0, (PRICED,), 123)], worker)
     assert store.usage.spent(evaluation.experiment) == _reported(store) == Spent(2, 110, 0.25)
 
 

@@ -14,12 +14,14 @@ import numpy
 import pytest
 from sqlalchemy import text
 
+from doteval.coordination.claims import has_ended
+from doteval.coordination.registration import Registration
 from doteval.core.experiments import EvaluationStatus
 from doteval.core.json_codec import encode
 from doteval.core.run_config import RunConfig
-from doteval.core.states import EvaluationEnd, LoadFailureKind, WorkerEnd
+from doteval.core.states import EvaluationEnd, LoadFailureKind, WorkerEnd, WorkerPhase
 from doteval.errors import StoreVersionError
-from doteval.store import Store, migrations
+from doteval.store import HeldRange, Store, WorkerInfo, migrations
 from doteval.store.engine import Database
 from doteval.store.migrations import VERSIONS, Schema
 from doteval.store.url import locate
@@ -265,6 +267,39 @@ def test_0006_reads_why_fixtures_failed_one_last_time(store_url: str, old_store:
     with Store.open(store_url) as store:
         found = [(each.fixture, each.error, each.kind) for each in store.loads.failures(1)]
         assert found == [(fixture, error.removeprefix("Skipped: "), kind) for fixture, error, kind in failures]
+
+
+def test_0015_processes_of_an_older_release_go_on_and_are_nobody_else(store_url: str, tmp_path: Path) -> None:
+    database = make_store_of_version("0014", store_url, tmp_path / "versions")
+    facts = {"service": "w", "hostname": "h", "queues": "[]", "concurrency": 1, "versions": "{}"}
+    times = {"started_at": 0.0, "beat_at": 0.0}
+    # What a running process of the older release does, before and after the upgrade.
+    beat = text("UPDATE worker SET beat_at = :now, holding = :held WHERE id = :id AND left_at IS NULL")
+    end = text("UPDATE worker SET left_at = :now, state = 'left', holding = '[]' WHERE hostname = 'h' AND pid = 5")
+    with closing(database):
+        for _ in range(2):
+            insert(database, "worker", pid=5, state="ready", holding="[]", **facts, **times)
+        migrations.upgrade(database)
+        with Store.open(store_url) as store:
+            info = WorkerInfo("w", "h", 5)
+            new = Registration(store, info)
+            now = store.workers.all()[-1].beat_at.timestamp()
+            assert [worker.id for worker in store.workers.live()] == [new.id]
+            with database.write() as connection:
+                connection.execute(beat, {"now": now, "held": '[["u", 0, 9]]', "id": 1})
+            live = store.workers.live()
+            assert [(worker.id, worker.token is None, worker.holding) for worker in live] == [
+                (1, True, (HeldRange("u", 0, 9),)),
+                (new.id, False, ()),
+            ]
+            # Nobody looks for its pid on another machine, however late it is.
+            assert not has_ended(replace(live[0], age=10.0, info=replace(info, pid=2**22)))
+            # A supervisor of the older release takes all of them for a child of its own.
+            with database.write() as connection:
+                connection.execute(end, {"now": now})
+            assert store.workers.live() == []
+            assert not new.beat(state=WorkerPhase.READY, holding=[])
+            assert [worker.id for worker in store.workers.live()] == [new.id]
 
 
 def test_an_evaluation_that_a_newer_release_has_configured_is_refused(store: Store) -> None:

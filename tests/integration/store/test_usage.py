@@ -75,7 +75,7 @@ def test_usage_of_a_killed_process_counts_once(store: Store, stored: bool) -> No
         store.results.write([replace(new, execution=123)], worker)
     lost = [LostUsage(evaluation.uid, 0, 0, (used,), 123), LostUsage("deleted since", 0, 0, (used,), 9)]
     for _ in range(2):
-        store.usage.add_lost(lost, "host", 7)
+        store.usage.add_lost(lost, worker)
     (model,) = store.usage.report(evaluation.experiment).models
     assert model == ModelUsage(used if stored else Usage("m"), used)
     assert [group.name for group in store.usage.by_worker(evaluation.experiment)] == ["w host:7"]

@@ -12,6 +12,7 @@ from doteval.core.states import WorkerEnd
 from doteval.store import HeldRange, Store, WorkerInfo, WorkerState
 from doteval.store.engine import database_time
 from doteval.store.tables import WORKER
+from tests.support.passing_time import forget_heartbeats
 from tests.support.store_workload import begin, in_threads
 
 INFO = WorkerInfo("gpu\x00", "höst", 2**31 + 5, ("default", "high"), 8, {"doteval": "0.1", "files": ["a"]}, "GPU-1")
@@ -20,6 +21,7 @@ INFO = WorkerInfo("gpu\x00", "höst", 2**31 + 5, ("default", "high"), 8, {"dotev
 def _age(store: Store, worker_id: int, seconds: float) -> None:
     with store._database.write() as connection:
         connection.execute(update(WORKER).where(WORKER.c.id == worker_id).values(beat_at=database_time() - seconds))
+    forget_heartbeats(store)
 
 
 def test_a_worker_from_its_beginning_to_its_end(store: Store) -> None:
@@ -64,17 +66,29 @@ def test_a_worker_without_heartbeats_is_not_live(store: Store) -> None:
     assert [state.id for state in store.workers.live()] == [silent, live]
 
 
-def test_a_supervisor_ends_the_worker_of_a_process(store: Store) -> None:
-    first = store.workers.begin(WorkerInfo("w", "a", 10))
-    elsewhere = store.workers.begin(WorkerInfo("w", "b", 10))
-    assert store.workers.end_process("a", 10, WorkerEnd.KILLED, reason="killed by signal 9", exit_code=-9) == first
-    assert store.workers.end_process("a", 10, WorkerEnd.LOST, reason="again") is None
-    assert [state.id for state in store.workers.live()] == [elsewhere]
+def test_a_supervisor_ends_the_worker_with_its_token_and_no_other(store: Store) -> None:
+    first = store.workers.begin(WorkerInfo("w", "a", 10), token="one")
+    lookalike = store.workers.begin(WorkerInfo("w", "a", 10), token="two")
+    store.workers.begin(WorkerInfo("w", "a", 10))
+    tokens = ["another", "one"]
+    assert store.workers.id_of(tokens) == first
+    assert store.workers.end_process(tokens, WorkerEnd.KILLED, reason="killed by signal 9", exit_code=-9) == first
+    assert store.workers.end_process(tokens, WorkerEnd.LOST, reason="again") is None
+    assert [state.id for state in store.workers.live()] == [lookalike, lookalike + 1]
     ended = store.workers.all()[0]
     assert (ended.reason, ended.end_cause, ended.exit_code) == ("killed by signal 9", WorkerEnd.KILLED, -9)
-    # The system reuses process ids.
-    again = store.workers.begin(WorkerInfo("w", "a", 10))
-    assert store.workers.end_process("a", 10, WorkerEnd.KILLED, reason="killed") == again
+    # It died before it registered.
+    assert store.workers.id_of([]) is None
+    assert store.workers.end_process([], WorkerEnd.KILLED, reason="killed") is None
+    assert len(store.workers.live()) == 2
+
+
+def test_a_heartbeat_counts_for_nobody_else(store: Store) -> None:
+    mine = store.workers.begin(WorkerInfo("w", "a", 10), token="mine")
+    assert store.workers.beat(mine, state="ready", holding=[], token="mine")
+    assert not store.workers.beat(mine, state="draining", holding=[], token="another's")
+    assert not store.workers.beat(mine + 1, state="draining", holding=[], token="mine")
+    assert [worker.state for worker in store.workers.live()] == ["ready"]
 
 
 def test_workers_that_begin_at_once_get_different_ids(store: Store) -> None:

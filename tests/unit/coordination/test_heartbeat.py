@@ -74,12 +74,26 @@ def test_a_duty_that_fails_is_done_again(begin: Begin) -> None:
 
 def test_on_empty_is_called_when_no_row_task_is_held() -> None:
     calls: list[None] = []
-    held = HeldTasks(1, read_store=lambda read: None, leaving=threading.Event(), on_empty=lambda: calls.append(None))
+    held = HeldTasks(
+        lambda: 1, read_store=lambda read: None, leaving=threading.Event(), on_empty=lambda: calls.append(None)
+    )
     with held.hold(RowTask("u", 0, 9), "a"):
         with held.hold(RowTask("u", 10, 19), "b"):
             pass
         assert not calls
     assert len(calls) == 1
+
+
+def test_rows_that_were_published_again_are_known_to_be_held() -> None:
+    """Others took this process for dead. Of the ranges that they publish, some share rows with those held."""
+    held = HeldTasks(lambda: 1, read_store=lambda read: None, leaving=threading.Event(), on_empty=lambda: None)
+    with held.hold(RowTask("u", 0, 9), "a") as before_the_first:
+        with held.hold(RowTask("v", 0, 9), "b") as of_another, held.hold(RowTask("u", 5, 14), "c") as before_the_second:
+            assert (before_the_first, of_another, before_the_second) == ([], [], [HeldRange("u", 0, 9)])
+        with held.hold(RowTask("u", 5, 14), "d") as later:
+            assert later == [HeldRange("u", 0, 9)]
+    with held.hold(RowTask("u", 0, 9), "e") as at_last:
+        assert at_last == []
 
 
 @pytest.mark.parametrize(
@@ -96,7 +110,7 @@ def test_a_row_task_given_back_is_held_until_the_process_has_left(
     leaves: bool, error: Exception, still_held: list[HeldRange]
 ) -> None:
     leaving = threading.Event()
-    held = HeldTasks(1, read_store=lambda read: None, leaving=leaving, on_empty=lambda: None)
+    held = HeldTasks(lambda: 1, read_store=lambda read: None, leaving=leaving, on_empty=lambda: None)
     with held.hold(RowTask("u", 0, 5), None):
         if leaves:
             leaving.set()
@@ -111,7 +125,7 @@ def test_a_redelivered_row_task_that_a_leaving_process_does_not_begin_is_held() 
     leaving = threading.Event()
     leaving.set()
     late = SimpleNamespace(age=60.0)
-    held = HeldTasks(1, read_store=lambda read: [late], leaving=leaving, on_empty=lambda: None)
+    held = HeldTasks(lambda: 1, read_store=lambda read: [late], leaving=leaving, on_empty=lambda: None)
     with pytest.raises(GiveBackError):
         held.is_held(RowTask("u", 6, 11))
     assert held.ranges() == [HeldRange("u", 6, 11)]

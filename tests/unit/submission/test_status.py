@@ -14,6 +14,7 @@ from doteval.coordination.claims import NOBODY_RUNS_IT
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.liveness import LATE_AFTER_SECONDS
+from doteval.core.process_identity import pid_space
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
 from doteval.core.run_config import RunConfig
 from doteval.core.states import WorkerEnd, WorkerPhase
@@ -22,6 +23,7 @@ from doteval.store.tables import WORKER
 from doteval.submission.status import EvaluationProgress, experiment_status
 from tests.support.cli import CommandLine
 from tests.support.fake_queue import FakeQueue
+from tests.support.passing_time import forget_heartbeats
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def rows(count: int, first: int = 0) -> list[Row]:
 
 
 def worker(store: Store, pid: int) -> int:
-    return store.workers.begin(WorkerInfo(f"w-{pid}@host", "host", pid, ("doteval",)))
+    return store.workers.begin(WorkerInfo(f"w-{pid}@host", "host", pid, ("doteval",)), token=f"token {pid}")
 
 
 def hold(store: Store, worker_id: int, evaluation: Evaluation, *ranges: tuple[int, int]) -> None:
@@ -57,6 +59,7 @@ def silence(store: Store, worker_id: int) -> None:
     """Make the last heartbeat of a worker process a minute old."""
     with store._database.write() as connection:
         connection.execute(update(WORKER).where(WORKER.c.id == worker_id).values(beat_at=WORKER.c.beat_at - 60))
+    forget_heartbeats(store)
 
 
 def only(store: Store, queued: int | None = None) -> EvaluationProgress:
@@ -126,8 +129,8 @@ def test_the_plan_names_a_dataset_that_is_not_read_to_its_end(store: Store, eval
 def test_nobody_runs_what_plain_pytest_began_once_its_process_has_ended(store: Store, ended: str) -> None:
     evaluation = store.evaluations.begin(store.experiments.begin("x"), EvaluationSpec("eval_it.py", "eval_it", ("i",)))
     # No process of this machine has the largest pid.
-    here = WorkerInfo("pytest", socket.gethostname() if ended == "it was killed here" else "host", 2**22)
-    process = store.workers.begin(here)
+    where = pid_space() if ended == "it was killed here" else "another machine"
+    process = store.workers.begin(WorkerInfo("pytest", socket.gethostname(), 2**22, pid_space=where))
     assert store.workers.claim(process, evaluation, is_gone=lambda _: False) is None
     assert not only(store).abandoned
     if ended == "it left":
@@ -137,6 +140,7 @@ def test_nobody_runs_what_plain_pytest_began_once_its_process_has_ended(store: S
     else:
         with store._database.write() as connection:
             connection.execute(update(WORKER).values(beat_at=WORKER.c.beat_at - LATE_AFTER_SECONDS - 1))
+        forget_heartbeats(store)
     assert only(store).abandoned
     assert only(store).plan == (NOBODY_RUNS_IT,)
     store.evaluations.set_status(evaluation.id, EvaluationStatus.CANCELLED, "enough")
@@ -163,7 +167,7 @@ def test_nobody_runs_what_a_private_broker_carried_once_its_workers_have_left(st
 def test_dead_workers_are_those_that_died_since_the_experiment_began(store: Store, evaluation: Evaluation) -> None:
     orderly, killed, earlier = worker(store, 1), worker(store, 2), worker(store, 3)
     store.workers.end(orderly, reason="left")
-    store.workers.end_process("host", 2, WorkerEnd.KILLED, reason="was killed by SIGKILL")
+    store.workers.end_process(["token 2"], WorkerEnd.KILLED, reason="was killed by SIGKILL")
     silence(store, earlier)
     found = experiment_status(store, store.experiments.find("x"))
     assert [each.id for each in found.dead] == [killed]
@@ -199,7 +203,7 @@ def test_the_status_command_prints_it(
     error = RowError("ConnectionError", "the other\nside", ErrorClass.INFRASTRUCTURE)
     outcome = Outcome(RowStatus.FAILED, 1e9, 0.1, error=error)
     store.results.write([NewResult(evaluation.id, row, outcome) for row in rows(7, 10)], killed)
-    store.workers.end_process("host", 2, WorkerEnd.KILLED, reason="was killed by SIGKILL")
+    store.workers.end_process(["token 2"], WorkerEnd.KILLED, reason="was killed by SIGKILL")
     hold(store, worker(store, 1), evaluation, (20, 29))
     doteval_ = CommandLine(capsys)
     ran = doteval_("status", "x", "--storage", str(tmp_path / "results.db"))

@@ -42,7 +42,7 @@ def test_a_call_hangs_once_it_was_seen_over_its_limit_for_the_grace_time(log: Pa
     call(journal)
     for ahead, expected in ((9.0, False), (10.5, False), (10.5 + GRACE_SECONDS, True)):
         clock.ahead = ahead
-        assert detector.is_hung(1, log) is expected
+        assert detector.is_hung(log) is expected
 
 
 def test_a_suspended_machine_ends_no_row(log: Path) -> None:
@@ -50,11 +50,11 @@ def test_a_suspended_machine_ends_no_row(log: Path) -> None:
     detector, journal = HangDetector(clock=clock), InflightJournal(log)
     rows = call(journal)
     clock.ahead = 3600.0
-    assert not detector.is_hung(1, log)
+    assert not detector.is_hung(log)
     # The machine wakes, and the process ends the row itself.
     rows.returned()
     clock.ahead += 60.0
-    assert not detector.is_hung(1, log)
+    assert not detector.is_hung(log)
 
 
 def test_rows_without_a_limit_never_hang(log: Path, tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_rows_without_a_limit_never_hang(log: Path, tmp_path: Path) -> None:
     begin(journal)
     for ahead in (1e6, 2e6):
         clock.ahead = ahead
-        assert not detector.is_hung(1, log)
-        assert not detector.is_hung(2, tmp_path / "2.journal")
+        assert not detector.is_hung(log)
+        assert not detector.is_hung(tmp_path / "2.journal")
 
 
 def test_the_next_call_of_a_process_has_its_own_grace_time(log: Path) -> None:
@@ -72,11 +72,11 @@ def test_the_next_call_of_a_process_has_its_own_grace_time(log: Path) -> None:
     detector, journal = HangDetector(clock=clock), InflightJournal(log)
     first = call(journal)
     clock.ahead = 11.0
-    assert not detector.is_hung(1, log)
+    assert not detector.is_hung(log)
     first.returned()
     first.completed()
     call(journal, row=3)
     # The journal's clock has not moved, so this call is over its limit at once, but it is seen so only now.
     clock.ahead = 11.0 + GRACE_SECONDS
-    assert not detector.is_hung(1, log)
+    assert not detector.is_hung(log)
     assert [entry.row_index for entry in rows_in_calls(log)] == [3]

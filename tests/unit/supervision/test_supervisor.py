@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -30,10 +29,12 @@ OPTIONS = WorkerOptions(
 # Reports that it is ready, and leaves on SIGTERM. Each line in one piece: processes share the file.
 REPORT = """
 import json, os, signal, sys, time
+directory = json.loads(os.environ["DOTEVAL_WORKER"])["journals"]
 def report(text):
-    directory = json.loads(os.environ["DOTEVAL_WORKER"])["journals"]
-    with open(f"{directory}/{os.getpid()}.start", "w") as file:
+    with open(f"{directory}/start", "w") as file:
         file.write(text)
+with open(f"{directory}/tokens", "w") as file:
+    file.write(f"token of {os.getpid()}\\n".replace(" ", "-"))
 """
 OBEDIENT = f"""{REPORT}
 report('{{"ready": true}}')
@@ -193,7 +194,7 @@ def test_an_exit_is_recorded_and_its_rows_are_released(start: Start, store: Stor
     bench = start()
     bench.ready(1)
     pid = bench.pid()
-    store.workers.begin(WorkerInfo("w", socket.gethostname(), pid, ("q",)))
+    store.workers.begin(WorkerInfo("w", "h", pid, ("q",)), token=f"token-of-{pid}")
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: bench.said)
     (worker,) = store.workers.all()
@@ -209,7 +210,7 @@ def test_processes_are_restarted_while_the_store_is_unavailable(
     bench = start()
     bench.ready(1)
     pid = bench.pid()
-    store.workers.begin(WorkerInfo("w", socket.gethostname(), pid, ("q",)))
+    store.workers.begin(WorkerInfo("w", "h", pid, ("q",)), token=f"token-of-{pid}")
     end_process = store.workers.end_process
     away = threading.Event()
 
