@@ -9,9 +9,9 @@ import redis
 from kombu.exceptions import OperationalError
 
 from doteval.broker.celery_app import celery_app
+from doteval.broker.refusals import broker_error
 from doteval.core import clocks
 from doteval.core.broker_url import Broker
-from doteval.errors import BrokerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def inspect_redis(broker: Broker, queue: str) -> RedisFacts | None:
         offset = seconds + microseconds / 1e6 - (before + clocks.now()) / 2
         return RedisFacts(offset, _setting(client, "maxmemory-policy"), _setting(client, "appendonly"))
     except (redis.RedisError, OperationalError, OSError) as error:
-        raise BrokerError(f"the broker {broker} cannot be asked: {type(error).__name__}") from error
+        raise broker_error(broker, error) from error
     finally:
         connection.release()
 

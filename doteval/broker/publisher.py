@@ -12,9 +12,9 @@ from kombu.exceptions import ChannelError, OperationalError
 from doteval.broker.celery_app import VISIBILITY_TIMEOUT, celery_app, declared_queues
 from doteval.broker.fair_queues import FAIR_QUEUES, fair_queue_name
 from doteval.broker.messages import TASK_NAME, RowTask
+from doteval.broker.refusals import broker_error, check_rights
 from doteval.core import clocks
 from doteval.core.broker_url import Broker
-from doteval.core.redaction import without_arguments
 from doteval.errors import BrokerError
 
 # A broker that does not answer within so many seconds counts as unreachable.
@@ -47,9 +47,14 @@ class Publisher:
         return self._broker.is_pull_based
 
     def connect(self) -> None:
-        """Connect now. Raises BrokerError if the broker cannot be reached within seconds."""
+        """Connect now, and check that the user in the URL may do what is needed.
+
+        Raises BrokerError: the broker cannot be reached within seconds, or the user may not.
+        """
         with self._lock:
             self._connected()
+        if not self._broker.is_private:
+            check_rights(self._broker)
 
     def publish(
         self,
@@ -82,7 +87,7 @@ class Publisher:
                             ignore_result=True,
                         )
                         count += 1
-            except (OperationalError, OSError, *connection.connection_errors) as error:
+            except (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
                 raise self._lost(error) from error
         return count
 
@@ -93,7 +98,7 @@ class Publisher:
             try:
                 numbers = range(FAIR_QUEUES) if fair_queue is None else [fair_queue]
                 return sum(self._waiting(self._known(queue, each)) for each in numbers)
-            except (OperationalError, OSError, *connection.connection_errors) as error:
+            except (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
                 raise self._lost(error) from error
 
     def _known(self, queue: str | None, fair_queue: int) -> str:
@@ -132,7 +137,7 @@ class Publisher:
                 # kombu keeps the time of each delivery here, and restores messages older than the visibility
                 # timeout. XX: a message that was acknowledged meanwhile must not come back.
                 channel.client.zadd(channel.unacked_index_key, dict.fromkeys(leases, clocks.now()), xx=True)
-            except (OperationalError, OSError, *connection.connection_errors) as error:
+            except (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
                 raise self._lost(error) from error
 
     def close(self) -> None:
@@ -175,7 +180,4 @@ class Publisher:
 
     def _lost(self, error: BaseException) -> BrokerError:
         self._release(lost=True)
-        return BrokerError(
-            f"the broker {self._broker} cannot be reached: {type(error).__name__}: {without_arguments(str(error))}",
-            remedy="Check that it runs and that the URL, set by --broker or DOTEVAL_BROKER, is right.",
-        )
+        return broker_error(self._broker, error)

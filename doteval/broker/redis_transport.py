@@ -8,6 +8,7 @@
   its lease ends. kombu would go on counting it as held, and fetch no other message once it holds as many as it may.
 - Connections may go silent. Here all of them can be made anew at once (`renewable_connections`), and `note_answers`
   says when a consumer was answered, which is every second.
+- Channels are subscribed to by their names, since a user's rights may not cover patterns.
 - At shutdown a BRPOP may be pending, whose answer may be a message. kombu waits up to a second for it; here CLIENT
   UNBLOCK ends it without losing a message.
 """
@@ -60,6 +61,23 @@ class ResilientChannel(Channel):
         # The check is here and not where kombu checks for room: an answer that is under way must be received.
         if self.wants_more():
             super()._brpop_start(timeout)  # type: ignore[no-untyped-call] # kombu has no types
+
+    def _subscribe(self) -> None:
+        # A user whose rights name a pattern of channels may subscribe to a channel that fits it, but to no pattern.
+        # kombu takes every channel for a pattern, and a worker process could not start.
+        topics: Any = self._get_subscribe_topics
+        names = [name for queue in self.active_fanout_queues for name in topics(queue)]
+        patterns = [name for name in names if set(name) & set("*?[#")]
+        literal = [name for name in names if name not in patterns]
+        client = self.subclient
+        if names and client.connection._sock is None:
+            client.connection.connect()
+        if patterns:
+            client.psubscribe(patterns)
+        if literal:
+            client.subscribe(literal)
+        if names:
+            self._in_listen = client.connection
 
     def close(self) -> None:
         """Close the channel, after the answer to a pending BRPOP."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import redis
 from kombu.exceptions import OperationalError
 
 from doteval.broker.celery_app import celery_app
+from doteval.broker.refusals import broker_error
 from doteval.core.broker_url import Broker
-from doteval.errors import BrokerError
 
 # The remote-control command that worker processes answer to.
 DRAIN = "doteval_drain"
@@ -29,11 +30,8 @@ def ask_to_drain(broker: Broker, queue: str, names: Sequence[str]) -> list[str]:
         answers = app.control.broadcast(
             DRAIN, destination=list(names), reply=True, timeout=_ANSWER_SECONDS, limit=len(names)
         )
-    except (OperationalError, OSError) as error:
-        raise BrokerError(
-            f"the broker {broker} cannot be reached: {type(error).__name__}",
-            remedy="Check that it runs and that the URL, set by --broker or DOTEVAL_BROKER, is right.",
-        ) from error
+    except (OperationalError, OSError, redis.RedisError) as error:
+        raise broker_error(broker, error) from error
     finally:
         app.close()
     return sorted(name for answer in answers or () for name, reply in answer.items() if "ok" in reply)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -73,6 +76,7 @@ def test_a_user_who_may_only_use_keys_with_a_prefix(redis_url: str) -> None:
         try:
             broker = Broker(redis_url.replace("redis://", "redis://eval:pw@") + "?global_keyprefix=team:")
             with contextlib.closing(Publisher(broker, "q")) as publisher:
+                publisher.connect()
                 publish(publisher)
                 publisher.renew(["a lease"])
                 assert publisher.queued() == 1
@@ -88,6 +92,129 @@ def test_a_user_who_may_only_use_keys_with_a_prefix(redis_url: str) -> None:
             assert all(key.startswith("team:") for key in keys)
         finally:
             admin.execute_command("ACL", "DELUSER", "eval")
+
+
+@contextlib.contextmanager
+def user_with(redis_url: str, *rules: str) -> Iterator[str]:
+    """The URL for a user with these rights."""
+    with redis.Redis.from_url(redis_url) as admin:
+        admin.execute_command("ACL", "SETUSER", "eval", "reset", "on", ">pw", "~*", "&*", "+@all", *rules)
+        try:
+            yield redis_url.replace("redis://", "redis://eval:pw@")
+        finally:
+            admin.execute_command("ACL", "DELUSER", "eval")
+
+
+@pytest.mark.parametrize(
+    ("rules", "needed"),
+    [
+        (["-brpop"], "+brpop"),
+        (["-lpush", "-hset"], "+lpush +hset"),
+        (["-eval", "-evalsha"], "+eval +evalsha"),
+        (["-script"], "+script"),
+        (["-subscribe"], "+subscribe"),
+        (["-publish"], "+publish"),
+        (["-multi"], "+multi"),
+        (["resetkeys", "~others:*"], "~team:*"),
+        (["resetchannels"], "&team:*"),
+    ],
+)
+def test_rights_that_are_missing_are_named_with_the_line_to_run(redis_url: str, rules: list[str], needed: str) -> None:
+    with user_with(redis_url, *rules) as url:
+        broker = Broker(f"{url}?global_keyprefix=team:")
+        with contextlib.closing(Publisher(broker, "q")) as publisher, pytest.raises(BrokerError) as raised:
+            publisher.connect()
+        assert raised.value.message.endswith(f"lacks rights that doteval needs: {needed}")
+        assert raised.value.remedy is not None
+        line = f"ACL SETUSER eval {needed}"
+        assert line in raised.value.remedy
+        with redis.Redis.from_url(redis_url) as admin:
+            admin.execute_command(*line.split())
+            with contextlib.closing(Publisher(broker, "q")) as publisher:
+                publisher.connect()
+            # Those that cannot be deleted expire.
+            assert admin.keys("*doteval.check*") == []
+
+
+def test_a_right_that_is_lost_while_connected(redis_url: str) -> None:
+    with user_with(redis_url) as url, contextlib.closing(Publisher(Broker(url), "q")) as publisher:
+        publish(publisher)
+        with redis.Redis.from_url(redis_url) as admin:
+            admin.execute_command("ACL", "SETUSER", "eval", "-zadd", "-llen")
+        for action in (lambda: publisher.renew(["a lease"]), publisher.queued, lambda: publish(publisher)):
+            with pytest.raises(BrokerError, match=r"lacks a right: .*no permissions") as raised:
+                action()
+            assert re.search(r"ACL SETUSER eval \+(zadd|llen) ", str(raised.value.remedy))
+
+
+@pytest.fixture
+def tls_port(tmp_path: Path, redis_service: object) -> Iterator[int]:
+    """The port of a Redis that speaks TLS only."""
+    binary = shutil.which("redis-server")
+    openssl = shutil.which("openssl")
+    if binary is None or openssl is None:
+        pytest.skip("there is no redis-server with TLS, or no openssl, on the PATH")
+    certificate = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    subprocess.run(
+        [*certificate, "-keyout", tmp_path / "key", "-out", tmp_path / "cert"], check=True, capture_output=True
+    )
+    port = free_port()
+    tls = ["--tls-cert-file", tmp_path / "cert", "--tls-key-file", tmp_path / "key", "--tls-auth-clients", "no"]
+    command = [binary, "--port", "0", "--tls-port", str(port), *tls, "--save", "", "--dir", tmp_path]
+    process = subprocess.Popen([*command, "--bind", "127.0.0.1"], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: listens(port), what="a Redis with TLS")
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def test_tls_where_there_is_none_and_none_where_there_is(redis_url: str, tls_port: int, tmp_path: Path) -> None:
+    for url in (f"redis://127.0.0.1:{tls_port}/0", redis_url.replace("redis://", "rediss://")):
+        with contextlib.closing(Publisher(Broker(url), "q")) as publisher, pytest.raises(BrokerError) as raised:
+            publisher.connect()
+        assert "TLS" in str(raised.value.remedy)
+    verified = f"rediss://localhost:{tls_port}/0?ssl_cert_reqs=required"
+    with contextlib.closing(Publisher(Broker(verified), "q")) as publisher, pytest.raises(BrokerError) as raised:
+        publisher.connect()
+    assert "ssl_ca_certs=PATH" in str(raised.value.remedy)
+    with contextlib.closing(Publisher(Broker(f"{verified}&ssl_ca_certs={tmp_path}/cert"), "q")) as publisher:
+        publisher.connect()
+        publish(publisher)
+        assert publisher.queued() == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "remedy"),
+    [
+        (("redis://", "redis://eval:wrong@"), "invalid username-password", "Check the user and the password"),
+        (("redis://", "redis://stranger:pw@"), "invalid username-password", "Check the user and the password"),
+        (("/0", "/99"), "DB index is out of range", "0 to 15"),
+        (("redis://", "sentinel://"), "SENTINEL", "port of the Sentinels"),
+    ],
+)
+def test_refusals_of_redis(redis_url: str, change: tuple[str, str], said: str, remedy: str) -> None:
+    with user_with(redis_url):
+        url = redis_url.replace(*change) + ("?master_name=main" if "sentinel" in change[1] else "")
+        with contextlib.closing(Publisher(Broker(url), "q")) as publisher, pytest.raises(BrokerError) as raised:
+            publisher.connect()
+    assert said in raised.value.message
+    assert remedy in str(raised.value.remedy)
+
+
+def test_a_master_that_no_sentinel_knows(redis_url: str) -> None:
+    broker = Broker("sentinel://127.0.0.1:1/0?master_name=main")
+    with contextlib.closing(Publisher(broker, "q")) as publisher, pytest.raises(BrokerError) as raised:
+        publisher.connect()
+    assert raised.value.message.endswith("cannot be used: no master found for 'main'")
+    assert "Sentinels" in str(raised.value.remedy)
 
 
 @dataclass
