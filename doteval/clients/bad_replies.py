@@ -54,7 +54,9 @@ _STATUSES = (
 )
 _CODES = ("code", "status", "status_code", "type", "error_type")
 
-_MARKUP = re.compile(rb"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(rb"<[^<>]*>")
+_CODE_BEGINS = re.compile(rb"<(?:script|style)\b", re.IGNORECASE)
+_CODE_ENDS = re.compile(rb"</(?:script|style)\b", re.IGNORECASE)
 # Wrong for a body that has been decoded, or replaced.
 _BODY_HEADERS = frozenset({"content-encoding", "content-length", "content-type", "transfer-encoding"})
 
@@ -272,6 +274,9 @@ def _unreadable(content: bytes, error: ValueError) -> str:
         return "the reply is empty, with status 200"
     if content.lstrip()[:1] in (b"{", b"["):
         return f"the reply of {len(content):,} bytes, with status 200, is not valid JSON: {error}"
-    text = _MARKUP.sub(b" ", content[:100_000]).decode(errors="replace")
+    shown, *others = _CODE_BEGINS.split(content[:100_000])
+    # What comes after the end of a script. One that does not end, because the page is cut, is shown.
+    rest = (b"<" + _CODE_ENDS.split(each, maxsplit=1)[-1] for each in others)
+    text = _TAG.sub(b" ", b"".join([shown, *rest])).decode(errors="replace")
     words = " ".join("".join(each if each.isprintable() else " " for each in text).split())
     return f"the reply, with status 200, is no JSON but a page: {words[:_PAGE_CHARACTERS] or 'without text'}"

@@ -9,9 +9,7 @@ HIDDEN = "***"
 
 # Celery takes several broker URLs separated by ";", and a password may hold a ";" of its own.
 _BETWEEN_URLS = re.compile(r";(?=[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
-_SECRET_PARAMETER = re.compile(
-    r"(?P<name>[^?&=]*(?:password|passwd|pwd|secret|token|api_?key)[^?&=]*)=[^&]*", re.IGNORECASE
-)
+_SECRET_PARAMETER = re.compile(r"password|passwd|pwd|secret|token|api_?key", re.IGNORECASE)
 # `--max-tokens 500` is no secret, `--hf-token hf_...` is.
 _SECRET_NAME = re.compile(
     r"(?:password|passwd|pwd|passphrase|secret|credentials?|bearer|authorization|access[-_]?key|private[-_]?key"
@@ -98,8 +96,16 @@ def _hide_one(url: str) -> str:
         user = f"{name}:{HIDDEN}" if colon else user
     address, question, query = place.partition("?")
     if question:
-        query = "&".join(_SECRET_PARAMETER.sub(rf"\g<name>={HIDDEN}", parameter) for parameter in query.split("&"))
+        query = "&".join(map(_hide_parameter, query.split("&")))
     return f"{scheme}://{user}{at}{address}{question}{query}"
+
+
+def _hide_parameter(parameter: str) -> str:
+    names = parameter.split("=")[:-1]
+    for number, name in enumerate(names):
+        if _SECRET_PARAMETER.search(name.rpartition("?")[2]):
+            return "=".join([*names[: number + 1], HIDDEN])
+    return parameter
 
 
 def hide_secrets(arguments: Sequence[str]) -> tuple[str, ...]:

@@ -137,8 +137,8 @@ def _choice_patterns(choices: tuple[str, ...]) -> _ChoicePatterns:
     any_case = f"(?i:{'|'.join(filter(None, (words, letters)))})"
     # In running text "a" is an article: a single letter counts there in its own case only.
     in_text = "|".join(filter(None, (f"(?i:{words})" if words else "", letters)))
-    after = r"(?i:\b(?:answer|choice|option)\b(?:\s+(?:is|would\s+be|should\s+be))?)\s*[:=]?[\s(\[*_`'\"]*(?<!\w)"
-    only = [rf"(?<!\w)[(\[*]({any_case})[)\]*]", rf"(?m)^\s*({any_case})[).:](?!\w)"]
+    after = r"(?i:\b(?:answer|choice|option)\b(?:\s+(?:is|would\s+be|should\s+be))?)(?:\s*[:=])?[\s(\[*_`'\"]*(?<!\w)"
+    only = [rf"(?<!\w)[(\[*]({any_case})[)\]*]", rf"(?m)^[^\S\n]*({any_case})[).:](?!\w)"]
     if words:
         only.append(rf"(?<!\w)((?i:{words}))(?!\w)")
     return _ChoicePatterns(

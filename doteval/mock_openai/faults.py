@@ -32,7 +32,7 @@ _FAULT = re.compile(
     r"(?::(?P<value>\d+(?:\.\d+)?))?(?:x(?P<times>\d+))?(?:@(?P<share>\d+(?:\.\d+)?))?"
 )
 _NEEDS_VALUE = frozenset({"status", "retry-after", "delay"})
-_MARKER = re.compile(r"\[\[(.+?)\]\]", re.DOTALL)
+_MARKER = re.compile(r"\[\[([^\[\]]+)\]\]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ _NEGATIVE_WORDS = """
 POSITIVE = frozenset(_POSITIVE_WORDS.split())
 NEGATIVE = frozenset(_NEGATIVE_WORDS.split())
 _WORD = re.compile(r"[a-z']+")
+# A word with the blanks before it; the last one also with those after it.
+_PIECE = re.compile(r"(?<!\s)\s*\S+(?:\s+\Z)?")
 _NEGATIONS = frozenset({"not", "never", "no", "isn't", "wasn't", "don't", "didn't", "doesn't"})
 
 EMBEDDING_DIMENSIONS = 8
@@ -176,7 +178,7 @@ def chat_chunks(
         return {**head, "choices": [choice], **({"usage": None} if include_usage else {})}
 
     yield chunk({"role": "assistant", "content": ""})
-    for piece in re.findall(r"\s*\S+\s*$|\s*\S+", text):
+    for piece in _PIECE.findall(text):
         yield chunk({"content": piece})
     yield chunk({}, finish)
     if include_usage:
@@ -224,7 +226,7 @@ def response_events(whole: Mapping[str, Any], text: str) -> Iterator[dict[str, A
     started = {**whole, "status": "in_progress", "incomplete_details": None, "output": [], "usage": None}
     yield {"type": "response.created", "sequence_number": 0, "response": started}
     number = 0
-    for number, piece in enumerate(re.findall(r"\s*\S+\s*$|\s*\S+", text), start=1):
+    for number, piece in enumerate(_PIECE.findall(text), start=1):
         yield {
             "type": "response.output_text.delta",
             "sequence_number": number,

@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 
 from doteval.core import clocks
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s|d)")
+_DURATION = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)(ms|h|m|s|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 

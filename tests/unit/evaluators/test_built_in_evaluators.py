@@ -336,3 +336,11 @@ class TestChoiceMatch:
         assert choice_match("It is Not True.", "not true", labels).value is True
         assert choice_match("It is true, or unknown", "true", labels).value is False
         assert choice_match("TRUE", "True", labels).value is True
+
+
+@pytest.mark.parametrize("filler", [" ", "\n", "\t", "(", "* "])
+def test_a_choice_after_a_million_characters(filler: str) -> None:
+    long = filler * (1_000_000 // len(filler))
+    assert choice_match(f"The answer is B. {long}", "B").value is True
+    assert choice_match(f"Answer:{long}x", "B").value is False
+    assert choice_match(f"{long}\nB) because", "B").value is True
