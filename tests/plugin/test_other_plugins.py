@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from doteval.store import Store
 from tests.plugin.conftest import ALONE, Evaluate, Records
 
 ASYNC = """
@@ -116,6 +117,10 @@ def test_xdist_evaluates_nothing_twice_and_the_controller_reports(
         assert len(records(f"eval_part[{part}]", names[0])) == 20
         result.stdout.re_match_lines([rf"eval_part\[{part}\] +ok\.accuracy +{int(part != 3)} .* 20 +0 +0"])
     assert len(list(pytester.path.glob("load-*"))) == 2
+    # Both workers ran for one command, which is that of the user.
+    with Store.open(str(pytester.path / ".doteval" / "doteval.db"), create=False) as store:
+        (command,) = store.provenance.of(store.experiments.find(names[0]))
+    assert "-n 2 '--fail-under=eval_part[3]:ok.accuracy=0.5'" in command.command_line
 
     # The same name goes on. The controller reports a threshold that applied to nothing in any worker.
     result = evaluate(
