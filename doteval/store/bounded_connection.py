@@ -50,6 +50,8 @@ class BoundedConnection(psycopg.Connection[Any]):
     _name = ""
     _began_read_only = False
     _is_new = True
+    # Whether the server may have work with what it is asked.
+    _has_work = True
 
     def begin(self, name: str, connector: Connector, answer_seconds: float) -> None:
         """Ask the connector about statements without an answer from now on. The server knows the session by `name`."""
@@ -85,7 +87,7 @@ class BoundedConnection(psycopg.Connection[Any]):
             while True:
                 ready = yield wanted
                 if not ready and clocks.monotonic() - heard >= self._answer_seconds:
-                    if self._connector is None or not self._connector.works(self._name):
+                    if self._connector is None or not self._has_work or not self._connector.works(self._name):
                         # The answer may have come while the connector asked.
                         ready = yield wanted
                         if not ready:
@@ -110,12 +112,12 @@ class BoundedConnection(psycopg.Connection[Any]):
     @contextmanager
     def _answering_within(self, seconds: float) -> Iterator[None]:
         """Ask nobody about statements inside the block: the server has no work with them."""
-        before = self._connector, self._answer_seconds
-        self._connector, self._answer_seconds = None, min(seconds, self._answer_seconds)
+        before = self._answer_seconds
+        self._has_work, self._answer_seconds = False, min(seconds, before)
         try:
             yield
         finally:
-            self._connector, self._answer_seconds = before
+            self._has_work, self._answer_seconds = True, before
 
 
 class Connector:
