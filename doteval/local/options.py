@@ -40,6 +40,7 @@ class LocalOptions:
     """The options of pytest's command line.
 
     max_errors: how many rows of an evaluation may fail before it is stopped, None for any number
+    baseline: the experiment that no score may be worse than, by more than `max_drop`
     """
 
     target: RunTarget = field(default_factory=RunTarget)
@@ -47,6 +48,8 @@ class LocalOptions:
     concurrency: int | Adaptive | None = None
     max_errors: int | None = None
     thresholds: tuple[Threshold, ...] = ()
+    baseline: str | None = None
+    max_drop: float | None = None
     client_config: ClientConfig = field(default_factory=ClientConfig)
 
 
@@ -76,6 +79,17 @@ def add_options(parser: pytest.Parser) -> None:
         default=[],
         metavar="[EVALUATION:]SCORE.METRIC=VALUE",
         help="an evaluation fails if this metric is less than VALUE; may be given several times",
+    )
+    add(
+        "--fail-if-worse",
+        metavar="BASELINE",
+        help="an evaluation fails if a score is worse than in this experiment, as doteval compare judges it",
+    )
+    add(
+        "--max-drop",
+        type=_drop,
+        metavar="X",
+        help="the drop that --fail-if-worse allows, as in 0.01 for one point",
     )
 
 
@@ -110,9 +124,11 @@ def _beginning_small(text: str) -> str:
 def check_options(config: pytest.Config) -> None:
     """Check what the parser could not, before anything is collected.
 
-    Raises pytest.UsageError: when a threshold cannot be read
+    Raises pytest.UsageError: when a threshold cannot be read, or --max-drop has nothing to allow
     """
     _thresholds(config)
+    if config.getoption("max_drop") is not None and config.getoption("fail_if_worse") is None:
+        raise pytest.UsageError("--max-drop says which drop --fail-if-worse allows. Give both.")
 
 
 def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOptions:
@@ -143,6 +159,8 @@ def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOp
         concurrency=Adaptive() if automatic else settings.concurrency,
         max_errors=config.getoption("max_errors"),
         thresholds=_thresholds(config),
+        baseline=config.getoption("fail_if_worse"),
+        max_drop=config.getoption("max_drop"),
         client_config=settings.client_config(),
     )
 
@@ -175,6 +193,17 @@ def _reducer(text: str) -> str:
         return str(ReducerName.parse(text))
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _drop(text: str) -> float:
+    try:
+        drop = float(text)
+    except ValueError:
+        drop = math.nan
+    # NaN is not at least 0 either.
+    if not 0 <= drop < math.inf:
+        raise pytest.UsageError(f"--max-drop takes a number from 0 up, not {text!r}")
+    return drop
 
 
 def _count(option: str, least: int) -> Callable[[str], int]:

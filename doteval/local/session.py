@@ -78,6 +78,7 @@ class LocalExperiment:
         """
         options = self._options
         session = self._open(item.spec.storage)
+        self._check_baseline(session)
         setup = EvaluationSetup()
         setup.adopt(item)
         evaluation = LocalEvaluation(
@@ -96,7 +97,7 @@ class LocalExperiment:
         except BaseException:
             self._add(session, evaluation.report_so_far())
             raise
-        missed = self._missed_thresholds(report)
+        missed = [*self._missed_thresholds(report), *self._worse_than_baseline(session, report)]
         if missed and report.evaluation.end_cause is EvaluationEnd.PASSED_UNEXPECTEDLY:
             # It did not pass after all: the strict xfail mark is right.
             session.store.evaluations.end(report.evaluation.id, ending_of(item, _failure(missed)))
@@ -157,6 +158,22 @@ class LocalExperiment:
             if check.failure is not None:
                 failures.append(check.failure)
         return failures
+
+    def _check_baseline(self, session: StoreSession) -> None:
+        """Raises NotFoundError if there is no baseline of the name, before anything is spent."""
+        if self._options.baseline is not None:
+            from doteval.store.comparisons import select_evaluations
+
+            select_evaluations(session.store, self._options.baseline)
+
+    def _worse_than_baseline(self, session: StoreSession, report: LocalReport) -> list[str]:
+        baseline = self._options.baseline
+        if baseline is None:
+            return []
+        from doteval.store.comparisons import ComparisonOptions, check_not_worse
+
+        options = ComparisonOptions(max_drop=self._options.max_drop)
+        return check_not_worse(session.store, baseline, [report.evaluation], options)
 
     def _of_load(self, load: Load) -> StoreSession:
         return self._open(load.evaluation.spec.storage if load.evaluation is not None else None)

@@ -244,6 +244,8 @@ def check_not_worse(
 ) -> list[str]:
     """Why evaluations of one experiment must not pass beside a baseline, in sentences; empty if they may.
 
+    An evaluation that the baseline does not have cannot be judged, and does not pass.
+
     This is ``--fail-if-worse BASELINE`` of every command; see `doteval.analysis.compare.regressions`.
 
     baseline: an experiment, or some of its evaluations, as `select_evaluations` takes it.
@@ -255,6 +257,10 @@ def check_not_worse(
     # An experiment that runs only some of the evaluations is compared in these.
     names = {each.name for each in evaluations}
     shared = tuple(each for each in base.evaluations if each.name in names)
-    matched = match_evaluations(Selection(base.experiment, shared or base.evaluations, base.named), [now])
-    failures = regressions(compare_pairs(store, matched, options), strict=strict)
+    if not shared and not (base.named and len(base.evaluations) == len(evaluations) == 1):
+        failures = [f"{each.name} is not among the evaluations of {baseline}" for each in evaluations]
+    else:
+        matched = match_evaluations(Selection(base.experiment, shared or base.evaluations, base.named), [now])
+        failures = [f"{each.name} is not among the evaluations of {baseline}" for each in matched.only_others]
+        failures += regressions(compare_pairs(store, matched, options), strict=strict)
     return [f"{failure} (--fail-if-worse {baseline})" for failure in failures]

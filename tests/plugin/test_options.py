@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -128,6 +129,39 @@ def test_a_missed_threshold_fails_the_evaluation_in_the_report_of_pytest(
     result.assert_outcomes(failed=1)
     result = evaluate(None, "--lf", plain=True)
     result.assert_outcomes(passed=1)
+
+
+def test_an_evaluation_that_is_worse_than_a_baseline_fails(evaluate: Evaluate) -> None:
+    source = """
+from pathlib import Path
+
+WORSE = Path("worse")
+
+@foreach("i", [(i,) for i in range(20)])
+def eval_worse(i):
+    return Score("right", i >= (12 if WORSE.exists() else 2), ["accuracy"])
+
+@foreach("i", [(i,) for i in range(20)])
+def eval_same(i):
+    return Score("right", i > 2, ["accuracy"])
+"""
+    evaluate(source, "--experiment", "base", plain=True).assert_outcomes(passed=2)
+    Path("worse").touch()
+    result = evaluate(None, "--experiment", "new", "--fail-if-worse", "base", plain=True)
+    result.assert_outcomes(passed=1, failed=1)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["eval_worse right.accuracy is WORSE (0.9 in the baseline, now 0.4, *p 0.002) (--fail-if-worse base)"]
+    )
+    allowed = evaluate(None, "--experiment", "new", "--fail-if-worse", "base", "--max-drop", "0.9", plain=True)
+    allowed.assert_outcomes(passed=2)
+    # Before a row runs.
+    result = evaluate(None, "--experiment", "third", "--fail-if-worse", "bsae", plain=True)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*there is no experiment named 'bsae' in *"])
+    assert "third" not in [each.experiment.name for each in listed_experiments() if each.counts.finished]
+    for options in (["--max-drop", "0.1"], ["--fail-if-worse", "base", "--max-drop", "nan"]):
+        assert evaluate(None, *options, plain=True).ret == 4
 
 
 def test_a_threshold_that_applies_to_no_evaluation_counts_as_missed(evaluate: Evaluate) -> None:

@@ -153,6 +153,7 @@ def test_an_experiment_that_must_not_be_worse(store: Store) -> None:
     add_experiment(store, "base", {"right": BEFORE}, name="eval_more")
     same = add_experiment(store, "same", {"right": BEFORE})
     worse = add_experiment(store, "worse", {"right": AFTER})
+    more = add_experiment(store, "same", {"right": BEFORE}, name="eval_new")
     left = add_experiment(store, "left", {"right": [*BEFORE[:39], PENDING]}, status=EvaluationStatus.CANCELLED)
     options = ComparisonOptions()
     # eval_more was not run, and is not asked for.
@@ -160,5 +161,11 @@ def test_an_experiment_that_must_not_be_worse(store: Store) -> None:
     (failure,) = check_not_worse(store, "base", [worse], options)
     assert failure.startswith("eval_qa right.accuracy is WORSE (0.5 in the baseline, now 0.125, 95% interval")
     assert failure.endswith("(--fail-if-worse base)")
+    # Without a counterpart, nothing can be said.
+    assert check_not_worse(store, "base", [same, more], options) == [
+        "eval_new is not among the evaluations of base (--fail-if-worse base)"
+    ]
+    assert len(check_not_worse(store, "base", [more], options)) == 1
+    assert check_not_worse(store, "base::eval_more", [more], options) == []
     (failure,) = check_not_worse(store, "base", [left], options)
     assert failure == "left::eval_qa is cancelled, with 1 row pending (--fail-if-worse base)"
