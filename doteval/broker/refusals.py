@@ -33,7 +33,6 @@ _REMEDIES = (
     ("wrongpass", _LOGIN),
     ("authentication required", "Put the password into the URL: redis://:PASSWORD@HOST:6379/0"),
     ("called without any password", "The server asks for no password: leave it out of the URL."),
-    ("access refused", _LOGIN),
     ("protected mode", "Give the server a password (CONFIG SET requirepass) and put it into the URL."),
     ("db index is out of range", "Give a database that the server has: 0 to 15, unless it is configured otherwise."),
     ("certificate verify failed", "Name the file of the authority that signed the certificate: ?ssl_ca_certs=PATH"),
