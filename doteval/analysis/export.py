@@ -36,7 +36,7 @@ ARROW_REMEDY = "Install it: pip install 'doteval[parquet]'"
 
 # Text columns of a table have these types even if all cells are None.
 _KINDS: Mapping[str, type] = {
-    "row": int,
+    "index": int,
     "sample": int,
     "requests": int,
     "attempts": int,

@@ -15,6 +15,7 @@ from doteval.cli.streams import say_aside
 
 if TYPE_CHECKING:
     from doteval.core.experiments import Evaluation
+    from doteval.core.filters import Filter
     from doteval.store import Store
 
 STDOUT = Path("-")
@@ -24,6 +25,7 @@ STDOUT = Path("-")
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path))
 @evaluation_option
+@click.option("--where", metavar="FILTER", help="Only results that match, as in doteval show --where.")
 @click.option("--columns", metavar="LIST", help="Only these columns, in this order, separated by commas.")
 @click.option(
     "--format",
@@ -33,7 +35,13 @@ STDOUT = Path("-")
 )
 @storage_option
 def command(
-    name: str, file: Path, evaluation: str | None, columns: str | None, format_name: str | None, storage: str | None
+    name: str,
+    file: Path,
+    evaluation: str | None,
+    where: str | None,
+    columns: str | None,
+    format_name: str | None,
+    storage: str | None,
 ) -> None:
     """Write the results of the experiment NAME to FILE, as csv, jsonl, parquet or arrow; - is stdout.
 
@@ -42,7 +50,8 @@ def command(
 
     \b
     doteval export nightly nightly.parquet
-    doteval export nightly - --columns key,score.exact_match,model_response | head -3
+    doteval export nightly wrong.csv --where "score.exact_match = 0"
+    doteval export nightly - --columns key,score.exact_match,response | head -3
     """
     from doteval.analysis.export import complete_file, format_of
 
@@ -50,34 +59,40 @@ def command(
     wanted = None if columns is None else [column.strip() for column in columns.split(",")]
     with existing_store(storage) as store:
         evaluations = chosen(store.evaluations.of(store.experiments.find(name)), evaluation, name)
+        matched = None if where is None else store.selections.filter(evaluations, where)
         if file == STDOUT:
             if chosen_format in ("parquet", "arrow") and sys.stdout.isatty():
                 raise click.UsageError(f"{chosen_format} is not text: name a file, or a pipe after it.")
-            _write(sys.stdout.buffer, chosen_format, store, evaluations, wanted)
+            _write(sys.stdout.buffer, chosen_format, store, evaluations, matched, wanted)
             return
         with complete_file(file) as opened:
-            count = _write(opened, chosen_format, store, evaluations, wanted)
+            count = _write(opened, chosen_format, store, evaluations, matched, wanted)
     from doteval.core.wording import counted
 
     say_aside(f"Wrote {counted(count, 'result')} to {file}")
     pending = sum(each.counts.pending for each in evaluations)
-    if pending:
+    if pending and where is None:
         say_aside(f"{counted(pending, 'row')} without a result: doteval status {shlex.quote(name)}")
 
 
 def _write(
-    file: IO[bytes], chosen: str, store: Store, evaluations: Sequence[Evaluation], columns: Sequence[str] | None
+    file: IO[bytes],
+    chosen: str,
+    store: Store,
+    evaluations: Sequence[Evaluation],
+    where: Filter | None,
+    columns: Sequence[str] | None,
 ) -> int:
     from doteval.analysis.export import FORMATS, write_documents
 
     if chosen == "jsonl" and columns is None:
-        return write_documents(file, _documents(store, evaluations))
-    return FORMATS[chosen](file, store.results.flat(evaluations).table(columns))
+        return write_documents(file, _documents(store, evaluations, where))
+    return FORMATS[chosen](file, store.results.flat(evaluations, where).table(columns))
 
 
-def _documents(store: Store, evaluations: Sequence[Evaluation]) -> Iterator[Mapping[str, Any]]:
+def _documents(store: Store, evaluations: Sequence[Evaluation], where: Filter | None) -> Iterator[Mapping[str, Any]]:
     from doteval.analysis.export import to_document
 
     for evaluation in evaluations:
-        for record in store.results.records(evaluation.id):
+        for record in store.selections.records(evaluation.id, where):
             yield to_document(evaluation.experiment.name, evaluation.spec.nodeid, record)

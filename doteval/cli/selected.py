@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from doteval.analysis.groups import GroupSummary, GroupTotals
 from doteval.analysis.record_fields import record_value
 from doteval.cli.readable import print_record, readable
-from doteval.core.filter_grammar import names_in, parse_field, parse_filter
+from doteval.core.filter_grammar import parse_field, parse_filter
 from doteval.core.filters import AllOf, AnyOf, Comparator, FieldComparison, FieldKind, Filter, FilterField
 from doteval.core.results import Record, RowStatus
 from doteval.core.tables import Table
@@ -81,9 +81,7 @@ def select(
     Raises UsageError: a field does not exist, or a text is no filter.
     """
     texts = [options.where, options.sort, options.columns, options.group_by]
-    also = [name for text in texts if text for name in names_in(text)]
-    scores = list(dict.fromkeys(name for each in evaluations for name in store.selections.score_names(each.id, also)))
-    columns = list(dict.fromkeys(column for each in evaluations for column in each.spec.columns))
+    scores, columns = store.selections.names(evaluations, texts)
     parts: list[Filter] = []
     if options.failed:
         parts.append(FieldComparison(_STATUS, Comparator.EQUAL, RowStatus.FAILED.value))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from doteval.analysis.export import to_arrow
 from doteval.core.experiments import Evaluation
+from doteval.core.filters import Filter
 from doteval.core.results import Record
 from doteval.core.wording import counted
 from doteval.errors import NotFoundError, UsageError
@@ -26,24 +27,29 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 
-def load(experiment: str, evaluation: str | None = None, *, storage: str | None = None) -> LoadedResults:
+def load(
+    experiment: str, evaluation: str | None = None, *, where: str | None = None, storage: str | None = None
+) -> LoadedResults:
     """Load the results of an experiment, wherever they were computed.
 
     ::
 
         results = doteval.load("nightly")
         results.to_pandas().groupby("evaluation")["score.exact_match"].mean()
-        [record.result.model_response for record in results if record.error]
+        wrong = doteval.load("nightly", where="score.exact_match = 0")
+        [record.result.model_response for record in wrong]
 
     evaluation: only evaluations whose ``file::name`` contains this
+    where: only results that match this filter, as in ``doteval show --where``
     storage: the result store (default ``.doteval/doteval.db``)
 
     Nothing is held in memory but what you keep: each use reads the store as it is then.
 
     Raises NotFoundError: there is no such store, experiment or evaluation
+    Raises UsageError: `where` is no filter
     Raises StoreError: the store cannot be used
     """
-    results = LoadedResults(load_settings(storage=storage).storage, experiment, evaluation)
+    results = LoadedResults(load_settings(storage=storage).storage, experiment, evaluation, where)
     len(results)  # A wrong name is an error here, not when the results are used.
     return results
 
@@ -59,12 +65,19 @@ class StoredTable(ABC):
     def _read(self, use: Callable[[Store, list[Evaluation]], Answer]) -> Answer:
         """Call a function with the store, open, and the evaluations."""
 
+    def _filter(self, store: Store, evaluations: list[Evaluation]) -> Filter | None:  # noqa: ARG002 - for subclasses
+        """Which results belong to the table, None for all."""
+        return None
+
     @abstractmethod
     def _title(self) -> str:
         """What this is, in a few words."""
 
     def summaries(self) -> Mapping[str, ResultsSummary]:
-        """The metrics by evaluation: ``summaries()["eval_x.py::eval_x"]["exact_match"]["accuracy"]``."""
+        """The metrics by evaluation: ``summaries()["eval_x.py::eval_x"]["exact_match"]["accuracy"]``.
+
+        They are those of all its results, whatever filter chose the records.
+        """
         return self._read(
             lambda store, evaluations: {
                 each.spec.nodeid: ResultsSummary(store.summary(each), each.dataset_notes) for each in evaluations
@@ -73,7 +86,11 @@ class StoredTable(ABC):
 
     def to_arrow(self) -> pyarrow.Table:
         """All results as a table of Arrow. Raises UsageError: pyarrow is not installed."""
-        return self._read(lambda store, evaluations: to_arrow(store.results.flat(evaluations).table()))
+        return self._read(
+            lambda store, evaluations: to_arrow(
+                store.results.flat(evaluations, self._filter(store, evaluations)).table()
+            )
+        )
 
     def to_pandas(self) -> pandas.DataFrame:
         """All results as a data frame of pandas. Raises UsageError: pandas or pyarrow is not installed."""
@@ -113,10 +130,15 @@ class StoredTable(ABC):
 class LoadedResults(StoredTable, Iterable[Record]):
     """The results of an experiment, as `load` returns them: its records in the order of the datasets, and tables."""
 
-    def __init__(self, storage: str | None, experiment: str, evaluation: str | None) -> None:
+    def __init__(self, storage: str | None, experiment: str, evaluation: str | None, where: str | None) -> None:
         self._storage = storage
         self._experiment = experiment
         self._evaluation = evaluation
+        self._where = where
+
+    def _repr_html_(self) -> str:
+        page = super()._repr_html_()
+        return page if self._where is None else f"{page}<p>The metrics are those of all results.</p>"
 
     @property
     def experiment(self) -> str:
@@ -130,7 +152,7 @@ class LoadedResults(StoredTable, Iterable[Record]):
 
     def __getitem__(self, evaluation: str) -> LoadedResults:
         """The results of the evaluations whose ``file::name`` contains a text."""
-        found = LoadedResults(self._storage, self._experiment, evaluation)
+        found = LoadedResults(self._storage, self._experiment, evaluation, self._where)
         missing = set(found.evaluations) - set(self.evaluations)
         if missing:
             raise NotFoundError(f"{', '.join(sorted(missing))} is not among these results")
@@ -138,21 +160,31 @@ class LoadedResults(StoredTable, Iterable[Record]):
 
     def __iter__(self) -> Iterator[Record]:
         with Store.open(self._storage, create=False) as store:
-            for evaluation in self._evaluations(store):
-                yield from store.results.records(evaluation.id)
+            evaluations = self._evaluations(store)
+            where = self._filter(store, evaluations)
+            for evaluation in evaluations:
+                yield from store.selections.records(evaluation.id, where)
 
     def __len__(self) -> int:
-        return self._read(lambda store, evaluations: sum(store.results.count(each.id) for each in evaluations))
+        return self._read(
+            lambda store, evaluations: sum(
+                store.selections.count(each.id, self._filter(store, evaluations)) for each in evaluations
+            )
+        )
 
     def __repr__(self) -> str:
         return f"<{self._title()}>"
 
     def _title(self) -> str:
-        return f"{counted(len(self), 'result')} of {self._experiment!r}: {', '.join(self.evaluations)}"
+        where = "" if self._where is None else f" where {self._where}"
+        return f"{counted(len(self), 'result')} of {self._experiment!r}{where}: {', '.join(self.evaluations)}"
 
     def _read(self, use: Callable[[Store, list[Evaluation]], Answer]) -> Answer:
         with Store.open(self._storage, create=False) as store:
             return use(store, self._evaluations(store))
+
+    def _filter(self, store: Store, evaluations: list[Evaluation]) -> Filter | None:
+        return None if self._where is None else store.selections.filter(evaluations, self._where)
 
     def _evaluations(self, store: Store) -> list[Evaluation]:
         found = store.evaluations.of(store.experiments.find(self._experiment))

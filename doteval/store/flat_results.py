@@ -10,14 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, select, tuple_
+from sqlalchemy import Column, ColumnElement, Connection, Select, and_, bindparam, select, tuple_
 
 from doteval.analysis.export import CellTable, Page, cell
 from doteval.core.experiments import Evaluation
+from doteval.core.filters import Filter
 from doteval.core.json_codec import decode
 from doteval.errors import ChangedError, UsageError
 from doteval.store.bulk_insert import among
 from doteval.store.engine import Database
+from doteval.store.filter_sql import FilterCompiler
+from doteval.store.index_windows import index_windows
 from doteval.store.tables import RESULT, ROW, SCORE, USAGE, WORKER
 
 # A page has at most so many rows, and by the size of the rows before about so many characters.
@@ -34,13 +37,13 @@ _SUMS = (
     "cached_tokens",
     "reasoning_tokens",
 )
-_FIRST = ("experiment", "evaluation", "row", "key", "sample", "status")
+_FIRST = ("experiment", "evaluation", "index", "key", "sample", "status")
 _LAST = (
     "prompt",
-    "model_response",
+    "response",
     "metadata",
+    "error",
     "error_type",
-    "error_message",
     "error_class",
     "models",
     *_SUMS,
@@ -53,15 +56,17 @@ _USAGE = frozenset((*_SUMS, "models", "cost"))
 
 
 class FlatResults:
-    """The results of evaluations of one experiment as a table.
+    """The results of evaluations of one experiment as a table: all, or those that a filter matches.
 
-    Its columns are what identifies the row, its values as ``row.COLUMN``, its scores as ``score.NAME``, and the rest of
-    its result. Usage is the sum over all models. Rows without a result have no line.
+    Its columns have the names of the fields of filters: what identifies the row, its values as ``row.COLUMN``, its
+    scores as ``score.NAME``, and the rest of its result. Usage is the sum over all models. Rows without a result have
+    no line.
     """
 
-    def __init__(self, database: Database, evaluations: Sequence[Evaluation]) -> None:
+    def __init__(self, database: Database, evaluations: Sequence[Evaluation], where: Filter | None = None) -> None:
         self._database = database
         self._evaluations = evaluations
+        self._where = where
 
     def columns(self) -> list[str]:
         """The names of all columns, in order."""
@@ -97,53 +102,63 @@ class FlatResults:
 
     def _pages(self, wanted: Sequence[str], known: Sequence[str]) -> Iterator[Page]:
         for evaluation in self._evaluations:
-            after, rows = (-1, 2**31 - 1), _FIRST_PAGE_ROWS
-            while True:
-                with self._database.read() as connection:
-                    reader = _PageReader(connection, evaluation, wanted, known)
-                    page, last = reader.read(after, rows)
-                if last is None:
-                    break
-                yield page
-                after = last
-                rows = max(1, min(_PAGE_ROWS, _PAGE_CHARACTERS // reader.characters_per_row))
+            reader = _PageReader(self._database, evaluation, wanted, known)
+            rows = _FIRST_PAGE_ROWS
+            for first, end in index_windows(self._database, evaluation.id):
+                lines = _LINES
+                if self._where is not None:
+                    compiler = FilterCompiler(self._database.dialect, evaluation.id, first=first, end=end)
+                    lines = lines.where(compiler.condition(self._where))
+                after: tuple[int, int] | None = (first - 1, 2**31 - 1)
+                while after is not None:
+                    page, after = reader.read(lines, after, end, rows)
+                    if after is not None:
+                        yield page
+                        rows = max(1, min(_PAGE_ROWS, _PAGE_CHARACTERS // reader.characters_per_row))
 
 
 class _PageReader:
-    """Reads one page of one evaluation."""
+    """Reads the pages of one evaluation."""
 
-    def __init__(
-        self, connection: Connection, evaluation: Evaluation, wanted: Sequence[str], known: Sequence[str]
-    ) -> None:
-        self._connection = connection
+    def __init__(self, database: Database, evaluation: Evaluation, wanted: Sequence[str], known: Sequence[str]) -> None:
+        self._database = database
         self._evaluation = evaluation
         self._wanted = wanted
         self._known = frozenset(known)
         self.characters_per_row = 1
 
-    def read(self, after: tuple[int, int], rows: int) -> tuple[Page, tuple[int, int] | None]:
-        """Read the page after a row and sample. Returns it with its last row and sample, None if it has none."""
-        place = {"after_index": after[0], "after_sample": after[1]}
-        lines = self._connection.execute(_LINES, {"evaluation": self._evaluation.id, **place, "rows": rows}).all()
+    def read(
+        self, query: Select[Any], after: tuple[int, int], end: int, rows: int
+    ) -> tuple[Page, tuple[int, int] | None]:
+        """Read the page after a row and sample, before the index `end`.
+
+        Returns it with its last row and sample, None if it has none.
+        """
+        place = {"after_index": after[0], "after_sample": after[1], "end": end}
+        with self._database.read() as connection:
+            found = connection.execute(query, {"evaluation": self._evaluation.id, **place, "rows": rows}).all()
+            return self._page(connection, found)
+
+    def _page(self, connection: Connection, lines: Sequence[Any]) -> tuple[Page, tuple[int, int] | None]:
         if not lines:
             return {}, None
         indexes, keys, samples, executions, statuses, *rest = zip(*lines, strict=True)
         prompts, responses, extras, types, messages, classes, started, seconds, hosts, pids, contents = rest
         number = len(lines)
         texts = (prompts, responses, extras, messages, contents)
-        self.characters_per_row += sum(len(text) for column in texts for text in column if text) // number
+        self.characters_per_row = 1 + sum(len(text) for column in texts for text in column if text) // number
         page: dict[str, Sequence[Any]] = {
             "experiment": [cell(self._evaluation.experiment.name)] * number,
             "evaluation": [cell(self._evaluation.spec.nodeid)] * number,
-            "row": indexes,
+            "index": indexes,
             "key": [cell(key) for key in keys],
             "sample": samples,
             "status": statuses,
             "prompt": [_stored(text) for text in prompts],
-            "model_response": [_stored(text) for text in responses],
+            "response": [_stored(text) for text in responses],
             "metadata": extras,
             "error_type": [cell(text) for text in types],
-            "error_message": [cell(text) for text in messages],
+            "error": [cell(text) for text in messages],
             "error_class": classes,
             "started_at": [datetime.fromtimestamp(moment, UTC) for moment in started],
             "seconds": seconds,
@@ -153,21 +168,21 @@ class _PageReader:
             page.update(self._values(contents))
         places = {key: place for place, key in enumerate(zip(indexes, samples, strict=True))}
         if any(name.startswith("score.") for name in self._wanted):
-            page.update(self._scores(places))
+            page.update(self._scores(connection, places))
         if not _USAGE.isdisjoint(self._wanted):
-            page.update(self._usage(places, executions))
+            page.update(self._usage(connection, places, executions))
         return page, (indexes[-1], samples[-1])
 
     def _values(self, contents: Sequence[str]) -> Mapping[str, Sequence[Any]]:
         rows = [decode(text) for text in contents]
         return {f"row.{name}": [cell(row.get(name)) for row in rows] for name in self._evaluation.spec.columns}
 
-    def _scores(self, places: Mapping[tuple[int, int], int]) -> Mapping[str, Sequence[Any]]:
+    def _scores(self, connection: Connection, places: Mapping[tuple[int, int], int]) -> Mapping[str, Sequence[Any]]:
         columns: dict[str, list[Any]] = defaultdict(lambda: [None] * len(places))
         query = select(SCORE.c.row_index, SCORE.c.sample, SCORE.c.name, SCORE.c.value).where(
-            SCORE.c.evaluation_id == self._evaluation.id, self._among(SCORE.c.row_index, places)
+            SCORE.c.evaluation_id == self._evaluation.id, _among(connection, SCORE.c.row_index, places)
         )
-        for index, sample, name, value in self._connection.execute(query):
+        for index, sample, name, value in connection.execute(query):
             place = places.get((index, sample))
             if place is not None:
                 columns[f"score.{name}"][place] = _stored(value)
@@ -179,17 +194,19 @@ class _PageReader:
                 )
         return columns
 
-    def _usage(self, places: Mapping[tuple[int, int], int], executions: Sequence[int]) -> Mapping[str, Sequence[Any]]:
+    def _usage(
+        self, connection: Connection, places: Mapping[tuple[int, int], int], executions: Sequence[int]
+    ) -> Mapping[str, Sequence[Any]]:
         models: list[str | None] = [None] * len(places)
         costs: list[float | None] = [None] * len(places)
         sums = [[0] * len(places) for _ in _SUMS]
         query = (
             select(USAGE.c.row_index, USAGE.c.sample, USAGE.c.execution, USAGE.c.model, USAGE.c.cost)
             .add_columns(*(USAGE.c[name] for name in _SUMS))
-            .where(USAGE.c.evaluation_id == self._evaluation.id, self._among(USAGE.c.row_index, places))
+            .where(USAGE.c.evaluation_id == self._evaluation.id, _among(connection, USAGE.c.row_index, places))
             .order_by(USAGE.c.position)
         )
-        for index, sample, execution, model, cost, *numbers in self._connection.execute(query):
+        for index, sample, execution, model, cost, *numbers in connection.execute(query):
             place = places.get((index, sample))
             if place is None or executions[place] != execution:
                 continue
@@ -201,8 +218,9 @@ class _PageReader:
                 column[place] += value
         return {"models": models, "cost": costs, **dict(zip(_SUMS, sums, strict=True))}
 
-    def _among(self, column: Any, places: Mapping[tuple[int, int], int]) -> Any:
-        return among(self._connection, column, {index for index, _ in places})
+
+def _among(connection: Connection, column: Column[Any], places: Mapping[tuple[int, int], int]) -> ColumnElement[bool]:
+    return among(connection, column, {index for index, _ in places})
 
 
 def _stored(text: str | None) -> Any:
@@ -241,6 +259,7 @@ _LINES = (
     .where(
         RESULT.c.evaluation_id == bindparam("evaluation"),
         tuple_(RESULT.c.row_index, RESULT.c.sample) > tuple_(bindparam("after_index"), bindparam("after_sample")),
+        RESULT.c.row_index < bindparam("end"),
     )
     .order_by(RESULT.c.row_index, RESULT.c.sample)
     .limit(bindparam("rows"))

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, and_, bindparam, func, select, tuple_
 
 from doteval.analysis.summary import ScoreColumn
 from doteval.core.experiments import Evaluation
+from doteval.core.filters import Filter
 from doteval.core.histogram import Latency
 from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
@@ -99,15 +100,9 @@ class StoredResults:
             after = (lines[-1].row_index, lines[-1].sample)
             left = None if left is None else left - size
 
-    def count(self, evaluation_id: int) -> int:
-        """The number of stored results, those to be replaced by a retry among them."""
-        query = select(func.count()).select_from(RESULT).where(RESULT.c.evaluation_id == evaluation_id)
-        with self._database.read() as connection:
-            return connection.execute(query).scalar_one()
-
-    def flat(self, evaluations: Sequence[Evaluation]) -> FlatResults:
-        """The results of evaluations of one experiment as a table, for exports and data frames."""
-        return FlatResults(self._database, evaluations)
+    def flat(self, evaluations: Sequence[Evaluation], where: Filter | None = None) -> FlatResults:
+        """The results of evaluations of one experiment as a table, for exports and data frames; those of a filter."""
+        return FlatResults(self._database, evaluations, where)
 
     def of_keys(self, evaluation_id: int, keys: Sequence[tuple[int, int]]) -> list[Record]:
         """The results of rows by index and sample, in the order of the keys; those that are gone are left out."""

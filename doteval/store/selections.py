@@ -7,25 +7,24 @@ first window; one that none matches reads each table once.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Text, and_, func, select, type_coerce
 
 from doteval.analysis.groups import GroupTotals
+from doteval.core.experiments import Evaluation
+from doteval.core.filter_grammar import names_in, parse_filter
 from doteval.core.filters import Filter, FilterField
 from doteval.core.json_codec import escape_text, unescape_text
 from doteval.core.results import Record
 from doteval.store.engine import Database
 from doteval.store.filter_sql import FieldSql, FilterCompiler
+from doteval.store.index_windows import index_windows
 from doteval.store.results import StoredResults
 from doteval.store.tables import RESULT, ROW, SCORE
 
-# Rows in the first window and in the largest; each is so many times as large as the one before.
-_FIRST_WINDOW = 2_000
-_LARGEST_WINDOW = 100_000
-_GROWTH = 4
 # Records in memory at once.
 _PAGE = 200
 # Rows in which the names of scores are looked for.
@@ -67,6 +66,20 @@ class Selections:
                     names[other] = None
         return list(names)
 
+    def names(self, evaluations: Sequence[Evaluation], texts: Iterable[str | None]) -> tuple[list[str], list[str]]:
+        """The scores and the columns that filters of these evaluations may name, as far as the texts name them."""
+        also = [name for text in texts if text for name in names_in(text)]
+        scores = dict.fromkeys(name for each in evaluations for name in self.score_names(each.id, also))
+        return list(scores), list(dict.fromkeys(column for each in evaluations for column in each.spec.columns))
+
+    def filter(self, evaluations: Sequence[Evaluation], text: str) -> Filter:
+        """The filter that a text describes; the fields are those that any of the evaluations has.
+
+        Raises UsageError: the text is no filter, or names a field that does not exist.
+        """
+        scores, columns = self.names(evaluations, [text])
+        return parse_filter(text, scores=scores, columns=columns)
+
     def records(
         self,
         evaluation_id: int,
@@ -96,7 +109,7 @@ class Selections:
     def count(self, evaluation_id: int, where: Filter | None = None) -> int:
         """The number of results that a filter matches."""
         count = 0
-        for first, end in self._windows(evaluation_id):
+        for first, end in index_windows(self._database, evaluation_id):
             compiler = FilterCompiler(self._database.dialect, evaluation_id, first=first, end=end)
             query = _within(select(func.count()), evaluation_id, first, end, compiler, where)
             with self._database.read() as connection:
@@ -119,7 +132,7 @@ class Selections:
 
     def add_groups(self, totals: GroupTotals, evaluation_id: int, by: FilterField, where: Filter | None = None) -> None:
         """Add the results that a filter matches to `totals`, by the value of a field, window by window."""
-        for first, end in self._windows(evaluation_id):
+        for first, end in index_windows(self._database, evaluation_id):
             compiler = FilterCompiler(self._database.dialect, evaluation_id, first=first, end=end)
             field = compiler.field(by)
             columns = (RESULT.c.row_index, RESULT.c.sample, RESULT.c.status, field.number, field.text)
@@ -150,7 +163,7 @@ class Selections:
 
     def _in_order(self, evaluation_id: int, where: Filter | None, limit: int | None) -> Iterator[tuple[int, int]]:
         left = limit
-        for first, end in self._windows(evaluation_id):
+        for first, end in index_windows(self._database, evaluation_id):
             compiler = FilterCompiler(self._database.dialect, evaluation_id, first=first, end=end)
             query = _within(select(RESULT.c.row_index, RESULT.c.sample), evaluation_id, first, end, compiler, where)
             query = query.order_by(RESULT.c.row_index, RESULT.c.sample).limit(left)
@@ -173,19 +186,6 @@ class Selections:
             for index, sample in connection.execute(query):
                 numbers.extend((index, sample))
         return zip(numbers[::2], numbers[1::2], strict=True)
-
-    def _windows(self, evaluation_id: int) -> Iterator[tuple[int, int]]:
-        """Ranges of row indexes that hold all results."""
-        query = select(func.min(RESULT.c.row_index), func.max(RESULT.c.row_index))
-        with self._database.read() as connection:
-            low, high = connection.execute(query.where(RESULT.c.evaluation_id == evaluation_id)).one()
-        if low is None:
-            return
-        size, first = _FIRST_WINDOW, int(low)
-        while first <= high:
-            yield first, first + size
-            first += size
-            size = min(size * _GROWTH, _LARGEST_WINDOW)
 
 
 def _joined(query: Select[Any], evaluation_id: int, compiler: FilterCompiler, where: Filter | None) -> Select[Any]:

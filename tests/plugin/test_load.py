@@ -93,8 +93,18 @@ def test_data_frames() -> None:
 
 def test_what_run_returns_is_a_table_too() -> None:
     results = run(MATH, experiment="nightly")
-    assert results.to_pandas()["model_response"].tolist() == ["4", "6", "2", pytest.approx(float("nan"), nan_ok=True)]
+    assert results.to_pandas()["response"].tolist() == ["4", "6", "2", pytest.approx(float("nan"), nan_ok=True)]
     assert "<td>accuracy</td>" in results._repr_html_()
+
+
+def test_a_filter() -> None:
+    wrong = load("nightly", where="score.right = 0 or row.text ~ '<'")
+    assert [record.row.index for record in wrong] == [2, 0]
+    assert len(wrong) == len(wrong.to_pandas()) == 2
+    assert repr(wrong).startswith("<2 results of 'nightly' where score.right = 0 or row.text ~ '<': ")
+    assert "The metrics are those of all results" in wrong._repr_html_()
+    with pytest.raises(UsageError, match="colour"):
+        load("nightly", where="colour = 1")
 
 
 def test_html_holds_no_markup_of_names() -> None:

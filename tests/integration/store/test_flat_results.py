@@ -12,7 +12,7 @@ from doteval.core.experiments import Evaluation, EvaluationSpec
 from doteval.core.json_codec import encode
 from doteval.core.results import Outcome, Record, Row, Score, Usage
 from doteval.errors import ChangedError, UsageError
-from doteval.store import NewResult, Store, WorkerInfo, flat_results
+from doteval.store import NewResult, Store, WorkerInfo, flat_results, index_windows
 from tests.support.store_workload import done, failed, skipped
 
 OUTCOMES: list[Outcome] = [
@@ -74,17 +74,17 @@ def expected(evaluation: Evaluation, record: Record) -> dict[str, Any]:
     line = {
         "experiment": evaluation.experiment.name,
         "evaluation": evaluation.spec.nodeid,
-        "row": row.index,
+        "index": row.index,
         "key": row.key,
         "sample": row.sample,
         "status": outcome.status.value,
         **{f"row.{name}": flat(value) for name, value in row.values.items()},
         **{f"score.{score.name}": flat(score.value) for score in outcome.scores},
         "prompt": flat(outcome.prompt),
-        "model_response": flat(outcome.model_response),
+        "response": flat(outcome.model_response),
         "metadata": flat(outcome.metadata) if outcome.metadata else None,
         "error_type": outcome.error and outcome.error.type,
-        "error_message": outcome.error and outcome.error.message,
+        "error": outcome.error and outcome.error.message,
         "error_class": outcome.error and outcome.error.error_class.value,
         "models": ", ".join(usage.model for usage in outcome.usage) or None,
         "requests": sum(usage.requests for usage in outcome.usage),
@@ -119,9 +119,9 @@ def test_each_line_says_what_the_record_says(store: Store, monkeypatch: pytest.M
 
 def test_the_columns_in_order(store: Store) -> None:
     names = store.results.flat([write(store)]).columns()
-    assert names[:8] == ["experiment", "evaluation", "row", "key", "sample", "status", "row.text", "row.more"]
+    assert names[:8] == ["experiment", "evaluation", "index", "key", "sample", "status", "row.text", "row.more"]
     assert names[8:14] == [f"score.{name}" for name in ("big", "exact_match", "label", "list", "none", "when")]
-    assert names[14:17] == ["prompt", "model_response", "metadata"]
+    assert names[14:17] == ["prompt", "response", "metadata"]
 
 
 def test_only_some_columns(store: Store) -> None:
@@ -154,3 +154,13 @@ def test_a_score_that_comes_meanwhile_is_not_left_out_in_silence(store: Store) -
     store.results.write([NewResult(evaluation.id, row, outcome)], None)
     with pytest.raises(ChangedError, match="got the new score 'new' meanwhile"):
         list(table.pages)
+
+
+def test_only_the_results_of_a_filter(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_windows, "_FIRST_WINDOW", 2)
+    monkeypatch.setattr(flat_results, "_FIRST_PAGE_ROWS", 1)
+    evaluations = [write(store), write(store, name="eval_other")]
+    where = store.selections.filter(evaluations, "score.label = 'a,b' or error ~ 'ANSWER' or index = 6")
+    table = store.results.flat(evaluations, where).table(["evaluation", "index"])
+    found = [line for page in table.pages for line in zip(page["evaluation"], page["index"], strict=True)]
+    assert found == [(f"evals/eval_qa.py::{name}", row) for name in ("eval_qa", "eval_other") for row in (2, 4, 6)]

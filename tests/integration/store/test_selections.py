@@ -34,7 +34,7 @@ from doteval.core.filters import (
 )
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.errors import UsageError
-from doteval.store import NewResult, Store, WorkerInfo, selections
+from doteval.store import NewResult, Store, WorkerInfo, index_windows, selections
 from doteval.store.selections import SortOrder
 
 COLUMNS = ("category", "odd \"key\\ é'", "n")
@@ -161,8 +161,8 @@ some = st.recursive(
 @pytest.fixture
 def mixed(store: Store, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
     """An evaluation with results of all kinds, in several windows and pages."""
-    monkeypatch.setattr(selections, "_FIRST_WINDOW", 3)
-    monkeypatch.setattr(selections, "_LARGEST_WINDOW", 20)
+    monkeypatch.setattr(index_windows, "_FIRST_WINDOW", 3)
+    monkeypatch.setattr(index_windows, "_LARGEST_WINDOW", 20)
     monkeypatch.setattr(selections, "_PAGE", 7)
     random_ = random.Random(27)
     spec = EvaluationSpec("a.py", "eval_a", COLUMNS)
@@ -302,7 +302,7 @@ def test_names_keys_and_groups(store: Store, mixed: Evaluation) -> None:
 
 
 def test_windows_cover_all_rows_once(store: Store, mixed: Evaluation) -> None:
-    windows = list(store.selections._windows(mixed.id))
+    windows = list(index_windows.index_windows(store._database, mixed.id))
     assert windows[0][0] == 1
     assert windows[-1][1] > 39
     assert all(before[1] == after[0] for before, after in itertools.pairwise(windows))

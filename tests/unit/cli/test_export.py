@@ -45,6 +45,16 @@ def test_columns_and_one_evaluation(doteval_: CommandLine, results: str, tmp_pat
     assert path.read_text() == "key,score.mean_length\nkey0,2.5\nkey1,2.5\n"
 
 
+def test_a_filter(doteval_: CommandLine, results: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    ran = doteval_(
+        *("export", "alpha", str(path), "--where", "score.exact_match = 0 or status = 'failed'"),
+        *("--columns", "index,status", "--storage", results),
+    )
+    assert ran.err == f"Wrote 2 results to {path}\n"
+    assert path.read_text() == "index,status\n2,done\n3,failed\n"
+
+
 def exported(results: str, *args: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "doteval", "export", "alpha", "-", "--storage", results, *args]
     return subprocess.run(command, capture_output=True, check=False)
@@ -68,6 +78,7 @@ def test_standard_output(results: str) -> None:
         (("beta", "r.csv"), "'beta'"),
         (("alpha", "r.csv", "--columns", "nothing"), "there is no column 'nothing'"),
         (("alpha", "r.csv", "--evaluation", "nothing"), "contains 'nothing'"),
+        (("alpha", "r.csv", "--where", "colour = 1"), "colour"),
         (("alpha", "no/r.csv"), "no/r.csv cannot be written: No such file or directory"),
     ],
 )

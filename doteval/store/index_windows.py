@@ -1,0 +1,32 @@
+"""Parts the results of an evaluation by the indexes of their rows, for queries whose conditions read other tables.
+
+A query that many rows match is answered from the first window; one that none matches reads each table once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import func, select
+
+from doteval.store.engine import Database
+from doteval.store.tables import RESULT
+
+# Rows in the first window and in the largest; each is so many times as large as the one before.
+_FIRST_WINDOW = 2_000
+_LARGEST_WINDOW = 100_000
+_GROWTH = 4
+
+
+def index_windows(database: Database, evaluation_id: int) -> Iterator[tuple[int, int]]:
+    """Ranges of row indexes that hold all results, the end not included."""
+    query = select(func.min(RESULT.c.row_index), func.max(RESULT.c.row_index))
+    with database.read() as connection:
+        low, high = connection.execute(query.where(RESULT.c.evaluation_id == evaluation_id)).one()
+    if low is None:
+        return
+    size, first = _FIRST_WINDOW, int(low)
+    while first <= high:
+        yield first, first + size
+        first += size
+        size = min(size * _GROWTH, _LARGEST_WINDOW)
