@@ -101,9 +101,10 @@ SUBMITTED = {
         ),
         pytest.param(
             SUBMITTED,
-            # Its budget has no limit of tokens, and no mark was stored.
+            # Its budget has no limit of tokens, no mark was stored, and there were no reducers.
             replace(
                 FULL,
+                reducer=None,
                 max_retries=5,
                 max_requests=100,
                 max_tokens=None,
