@@ -91,6 +91,8 @@ class ExitRecords:
         """
         code = None if process.returncode == UNKNOWN else process.returncode
         cause, how = _ending(code)
+        if code == 0 and report is not None and report.left is not None:
+            how = f"left: {report.left}"
         reason = how
         if report is not None and not report.ready and cause is WorkerEnd.EXITED:
             first_line = (report.failure or f"it {how}").partition("\n")[0]

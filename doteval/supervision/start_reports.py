@@ -23,13 +23,15 @@ class StartReport:
     """Whether a process became ready for row tasks.
 
     `failure` is why not, None if it did not say, and `logged` the same for logs, without the text of other code's
-    exceptions. `registered` is whether it has recorded that in the store itself.
+    exceptions. `registered` is whether it has recorded that in the store itself. `left` is why a process that was ready
+    has left in order, without the text of other code's exceptions.
     """
 
     ready: bool = False
     failure: str | None = None
     logged: str | None = None
     registered: bool = False
+    left: str | None = None
 
 
 def write_start_report(directory: str | None, report: StartReport) -> None:

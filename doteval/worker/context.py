@@ -37,6 +37,7 @@ class WorkerContext:
     leaving: set as soon as the process begins no further row.
     scheduler: None until the evaluation files are collected.
     state: what the heartbeat reports: loading, ready or draining.
+    left_because: why it leaves, for the supervisor and for logs; the first reason is kept.
     """
 
     options: WorkerOptions
@@ -52,6 +53,7 @@ class WorkerContext:
     leaving: threading.Event
     scheduler: Scheduler | None = None
     state: WorkerPhase = WorkerPhase.LOADING
+    left_because: str | None = None
 
     def read_store(self, read: Callable[[Store], Value]) -> Value:
         """Read from the store, and retry while it is unavailable.
@@ -63,8 +65,10 @@ class WorkerContext:
         except StoreError as error:
             raise GiveBackError(error.message) from error
 
-    def wind_down(self) -> None:
+    def wind_down(self, because: str | None = None) -> None:
         """Begin no further row. Called on any thread."""
+        if not self.leaving.is_set():
+            self.left_because = because
         self.leaving.set()
         self.state = WorkerPhase.DRAINING
         if self.scheduler is not None:

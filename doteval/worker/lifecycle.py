@@ -138,13 +138,14 @@ class SessionWorker(Worker):  # type: ignore[misc] # Celery has no types
         try:
             super().start()
         finally:
-            self._process.wind_down()
+            self._process.wind_down("Celery ended, or was asked to")
 
     def _finish(self) -> None:
         """Leave after the pytest session has ended."""
         if self._celery.ident is None:
             self._process.finish(WorkerEnd.LEFT, "was asked to leave while it started")
             return
+        write_start_report(self.row_options.journals, StartReport(ready=True, left=self._process.left_because))
         # The session may have ended by an error.
         self._stop_celery(os.EX_OK)
         # Celery's threads wait for the results of their rows.
@@ -181,7 +182,7 @@ class SessionWorker(Worker):  # type: ignore[misc] # Celery has no types
     def _leave(self, sig: str, exit_code: int) -> None:
         """Let the rows in flight end, and give the others back. Called on any thread."""
         signals.worker_shutting_down.send(sender=self.hostname, sig=sig, how="Warm", exitcode=exit_code)
-        self._process.wind_down()
+        self._process.wind_down(f"{sig} asked it to")
         self._stop_celery(exit_code)
 
     def _stop_celery(self, exit_code: int) -> None:

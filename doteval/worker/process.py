@@ -156,6 +156,7 @@ class WorkerProcess:
         except BaseException as error:
             if not self._ready.is_set():
                 raise error if isinstance(error, DotEvalError) else _unexpected(error) from error
+            self.wind_down(f"its pytest session ended with {for_logs(error)}")
             logger.exception("the embedded pytest session ended with an error")
         finally:
             self._watchdog.closed()
@@ -171,12 +172,17 @@ class WorkerProcess:
         assert self._runner is not None
         return self._runner
 
-    def wind_down(self) -> None:
-        """Begin no further row, and let `run` end. Called on any thread."""
+    @property
+    def left_because(self) -> str | None:
+        """Why this process leaves, None if nothing is known."""
+        return self.recycled or (None if self._context is None else self._context.left_because)
+
+    def wind_down(self, because: str | None = None) -> None:
+        """Begin no further row, and let `run` end. Called on any thread; the reason of the first call counts."""
+        if self._context is not None:
+            self._context.wind_down(because)
         self._leaving.set()
         self.broker_watch.end()
-        if self._context is not None:
-            self._context.wind_down()
 
     def leave_at_once(self, reason: str, exit_code: int) -> None:
         """End this process without waiting for rows in flight, which stay pending. Called on any thread."""

@@ -234,7 +234,7 @@ class RowTaskRunner:
         """
         settled = self._context.dispatcher.settle(evaluation)
         if settled.status is EvaluationStatus.RUNNING:
-            self._context.wind_down()
+            self._context.wind_down(f"it cannot run {error}")
             ask_to_leave()
         return GiveBackError(str(error))
 

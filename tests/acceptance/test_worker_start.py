@@ -19,10 +19,10 @@ def eval_it(i):
     return Score("ok", True, ["accuracy"])
 """
 
-# Files of at most so many bytes: enough for a small result store, and less than an in-flight journal takes.
+# Files of at most so many bytes: enough for a small result store, and less than one of the journals takes.
 LIMITED = """
 import resource, runpy, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (190_000, 190_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (240_000, 240_000))
 sys.argv = ["doteval", *sys.argv[1:]]
 runpy.run_module("doteval", run_name="__main__")
 """
@@ -173,3 +173,35 @@ def test_a_worker_service_goes_on_trying_and_says_why(project: Project, redis_ur
         project.write("eval_it.py", EVALUATION)
         wait_until(lambda: ready()["ready"], what="a worker process that is ready", seconds=60)
         assert ready()["failed_starts"] == []
+
+
+# The fixture can be loaded by one process only. Rows wait for the test.
+LOADED_ONCE = """
+import pathlib, time
+import pytest
+from doteval import Score, foreach
+
+@pytest.fixture(scope="session")
+def model():
+    try:
+        pathlib.Path("loaded").touch(exist_ok=False)
+    except FileExistsError:
+        raise RuntimeError("cannot log in with hunter2") from None
+
+@foreach("i", [(n,) for n in range(50)])
+def eval_it(i, model):
+    while not pathlib.Path("go").exists():
+        time.sleep(0.05)
+    return Score("ok", True, ["accuracy"])
+"""
+
+
+def test_a_worker_process_that_leaves_for_want_of_a_fixture_names_it(project: Project) -> None:
+    project.write("eval_it.py", LOADED_ONCE)
+    with project.started("submit", "eval_it.py", "--experiment", "x", "--workers", "2") as process:
+        wait_until(lambda: "; the next starts in" in project.output(), what="the end of one process", seconds=60)
+        project.write("go", "")
+        assert process.wait(90) == 0
+    found = re.search(r"worker process \d+ (left.*?); the next starts in", project.output())
+    assert found is not None
+    assert found[1] == "left: it cannot run eval_it: the fixture 'model' raised RuntimeError"

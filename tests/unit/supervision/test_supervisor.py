@@ -176,6 +176,18 @@ def test_a_process_that_leaves_by_itself_has_refused_work(start: Start) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "reason", ["it cannot run eval_it: the fixture 'model' raised RuntimeError", "SIGHUP asked it to", "Celery ended"]
+)
+def test_a_process_that_leaves_by_itself_says_why(start: Start, reason: str) -> None:
+    reporting = f"def leave(*_):\n    report(json.dumps({{'ready': True, 'left': {reason!r}}}))"
+    bench = start(OBEDIENT.replace("def leave(*_):", reporting))
+    bench.ready(1)
+    os.kill(pid := bench.pid(), signal.SIGTERM)
+    wait_for(lambda: bench.said)
+    assert bench.said == [f"worker process {pid} left: {reason}; the next starts in 1 s"]
+
+
 def test_other_processes_are_not_restarted(start: Start) -> None:
     bench = start(processes=3)
     bench.ready(3)
