@@ -2,6 +2,7 @@
 
 `summary.summarize` computes the metrics of an evaluation, `compare.compare_evaluations` and `compare.conclude` say
 whether another one is better (`score_arrays` has what they take, `paired_scores` and `paired_tests` the statistics),
-`thresholds.check_threshold` whether a metric is high enough, and `export.export` writes records to a file. May
-import `doteval.metrics`, `doteval.core` and `doteval.errors`.
+`thresholds.check_threshold` whether a metric is high enough. `export.export` writes records to a file, and
+`junit.junit_xml` what `judgement.Judgement` says, for automations. May import `doteval.metrics`, `doteval.core` and
+`doteval.errors`.
 """

@@ -358,12 +358,18 @@ def regressions(comparison: Comparison, *, strict: bool = False) -> list[str]:
     """
     found = [f"{missing.experiment} has no evaluation {missing.evaluation}" for missing in comparison.missing]
     for evaluation in comparison.evaluations:
-        found += evaluation.unfinished
-        for metric in evaluation.metrics:
-            fails = metric.verdict is Verdict.WORSE and not metric.tolerated
-            if fails or (strict and metric.verdict is Verdict.UNDECIDED):
-                name = ".".join(filter(None, (metric.score, metric.metric)))
-                found.append(f"{evaluation.other_evaluation} {name} is {metric.verdict.value}{_figures(metric)}")
+        found += evaluation_regressions(evaluation, strict=strict)
+    return found
+
+
+def evaluation_regressions(evaluation: EvaluationComparison, *, strict: bool = False) -> list[str]:
+    """Why one of the evaluations of a comparison must not pass: see `regressions`."""
+    found = list(evaluation.unfinished)
+    for metric in evaluation.metrics:
+        fails = metric.verdict is Verdict.WORSE and not metric.tolerated
+        if fails or (strict and metric.verdict is Verdict.UNDECIDED):
+            name = ".".join(filter(None, (metric.score, metric.metric)))
+            found.append(f"{evaluation.other_evaluation} {name} is {metric.verdict.value}{_figures(metric)}")
     return found
 
 

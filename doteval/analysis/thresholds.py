@@ -60,6 +60,17 @@ class ThresholdCheck:
     failure: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class MissedThreshold:
+    """Why a command must not pass, as a sentence with the figures.
+
+    evaluation: ``file::name`` of the evaluation that it is about, None if it is about no single one.
+    """
+
+    message: str
+    evaluation: str | None = None
+
+
 def check_threshold(threshold: Threshold, evaluation: str, summary: Summary) -> ThresholdCheck:
     """Check an evaluation, given by its name and summary, against a threshold."""
     own_target = _without_evaluation(threshold.target, evaluation)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from doteval.cli.show import Figures, print_evaluation, read_figures
+from doteval.cli.thresholds import enforce
 from doteval.cli.usage import print_usage
 from doteval.cli.watch import raise_unless_completed
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from doteval.analysis.summary import ErrorsAs
+    from doteval.cli.ci_reports import CiReports
     from doteval.cli.thresholds import Thresholds
     from doteval.core.experiments import Evaluation, Experiment
     from doteval.errors import DotEvalError
@@ -21,38 +23,48 @@ if TYPE_CHECKING:
 
 
 class FinalReport:
-    """Prints the metrics, the usage, and where the results are.
+    """Prints the metrics, the usage, and where the results are; then judges the metrics.
 
     `read` reads the metrics as soon as the rows have ended. `print` reads the usage later, when the worker processes
-    have left, because the teardown of a fixture may call models too.
+    have left, because the teardown of a fixture may call models too. `judge` comes last.
     """
 
-    def __init__(self, console: Console, errors_as: ErrorsAs) -> None:
+    def __init__(self, console: Console, errors_as: ErrorsAs, thresholds: Thresholds, reports: CiReports) -> None:
         self._console = console
         self._errors_as = errors_as
+        self._thresholds = thresholds
+        self._reports = reports
         self._read: list[tuple[Evaluation, Figures]] = []
 
     def read(self, store: Store, evaluations: Sequence[Evaluation]) -> None:
         """Read the current metrics of evaluations."""
         self._read = [(each, read_figures(store, each, self._errors_as)) for each in evaluations]
 
-    def enforce(self, store: Store, thresholds: Thresholds) -> None:
-        """End the command with exit code 1 if what `read` has read misses a threshold."""
-        thresholds.enforce(store, [(evaluation, read.as_false) for evaluation, read in self._read])
-
-    def print(self, store: Store, experiment: Experiment, refused: DotEvalError | None = None) -> None:
-        """Print the metrics that `read` has read, then the usage, under the experiment's current name.
-
-        Raises what `raise_unless_completed` does; `refused` is why some evaluations could not be submitted.
-        """
+    def print(self, store: Store, experiment: Experiment) -> None:
+        """Print the metrics that `read` has read, then the usage, under the experiment's current name."""
         experiment = store.experiments.current(experiment)
         self._console.print()
         for evaluation, read in self._read:
             print_evaluation(self._console, evaluation, read)
         print_usage(self._console, store.usage.report(experiment))
         self._console.print(f"Results: {store.url}", soft_wrap=True)
-        evaluations = [evaluation for evaluation, _ in self._read]
-        failed = any(evaluation.counts.failed for evaluation in evaluations)
+        failed = any(evaluation.counts.failed for evaluation, _ in self._read)
         option = "--errors" if failed else "--full"
         self._console.print(f"To see them: doteval show {shlex.quote(experiment.name)} {option}", soft_wrap=True)
-        raise_unless_completed(experiment, evaluations, refused)
+
+    def judge(
+        self, store: Store, experiment: Experiment, refused: DotEvalError | None = None, *, ran: bool = True
+    ) -> None:
+        """Write the reports for automations, and end the command with its exit code if it must not be 0.
+
+        refused: why some evaluations could not be submitted.
+        ran: whether the command has run rows. One that had none to run does not fail for how they ended before.
+
+        Raises what `raise_unless_completed` does.
+        """
+        experiment = store.experiments.current(experiment)
+        judgement = self._thresholds.judge(store, experiment, self._read, refused)
+        self._reports.write(judgement)
+        if ran:
+            raise_unless_completed(experiment, [evaluation for evaluation, _ in self._read], refused)
+        enforce(judgement)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from doteval.cli.ci_reports import CiReports, report_options
 from doteval.cli.options import (
     budget_options,
     chosen,
@@ -50,6 +52,7 @@ CLASSES = {
 @budget_options
 @errors_as_option
 @threshold_options
+@report_options
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
 def command(
     name: str,
@@ -69,6 +72,7 @@ def command(
     fail_under: tuple[str, ...],
     fail_if_worse: str | None,
     max_drop: float | None,
+    junitxml: Path | None,
     detach: bool,
 ) -> None:
     """Run failed rows of the experiment NAME again.
@@ -84,8 +88,11 @@ def command(
     doteval retry first --evaluation eval_x --row 17
     """
     thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop)
-    if thresholds and detach:
-        raise click.UsageError("With --detach nothing waits for the figures. Give the thresholds to doteval watch.")
+    reports = CiReports(junitxml)
+    if detach and (thresholds or reports):
+        raise click.UsageError(
+            "With --detach nothing waits for the figures. Give thresholds and reports to doteval watch."
+        )
     early = early_fork_server(broker)
 
     from doteval.settings import load_settings
@@ -116,7 +123,8 @@ def command(
         experiment = store.experiments.find(name)
         evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
         thresholds.check_baseline(store)
-        report = FinalReport(console, errors_as)
+        reports.prepare()
+        report = FinalReport(console, errors_as, thresholds, reports)
         display = ProgressDisplay(console, at_the_end=report.read)
         try:
             with display:
@@ -134,4 +142,5 @@ def command(
             published = counted(rows, "row")
             followed = shlex.quote(display.experiment_name or name)
             console.print(f"Published {published}. To follow: doteval watch {followed}", soft_wrap=True)
-        report.enforce(store, thresholds)
+        if not detach:
+            report.judge(store, experiment, ran=rows > 0)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from doteval.cli.ci_reports import CiReports, report_options
 from doteval.cli.options import early_fork_server, errors_as_option, local_fork_server, placement_options, run_options
 from doteval.cli.streams import say_stopped
 from doteval.cli.thresholds import Thresholds, threshold_options
@@ -36,6 +38,7 @@ def _rows_per_task(ctx: click.Context, param: click.Parameter, value: str | None
 @run_options(RunConfig)
 @errors_as_option
 @threshold_options
+@report_options
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
 @click.option(
     "--priority",
@@ -55,6 +58,7 @@ def command(
     fail_under: tuple[str, ...],
     fail_if_worse: str | None,
     max_drop: float | None,
+    junitxml: Path | None,
     detach: bool,
     priority: str | None,
     **values: Any,
@@ -71,8 +75,11 @@ def command(
     doteval submit evals --experiment all --broker redis://host --storage postgresql://host/db
     """
     thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop)
-    if thresholds and detach:
-        raise click.UsageError("With --detach nothing waits for the figures. Give the thresholds to doteval watch.")
+    reports = CiReports(junitxml)
+    if detach and (thresholds or reports):
+        raise click.UsageError(
+            "With --detach nothing waits for the figures. Give thresholds and reports to doteval watch."
+        )
     early = early_fork_server(broker)
 
     from doteval.settings import load_settings, settings_among
@@ -118,16 +125,17 @@ def command(
     if thresholds.baseline is not None:
         with Store.open(settings.storage, create=False) as store:
             thresholds.check_baseline(store)
+    reports.prepare()
     console = terminal.console()
-    report = FinalReport(console, errors_as)
+    report = FinalReport(console, errors_as, thresholds, reports)
     display = ProgressDisplay(console, at_the_end=report.read)
     try:
         with display:
             submission = submit(options, display, fork_server)
         if not detach:
             with Store.open(submission.storage, create=False) as store:
-                report.print(store, submission.experiment, submission.refused)
-                report.enforce(store, thresholds)
+                report.print(store, submission.experiment)
+                report.judge(store, submission.experiment, submission.refused)
     except KeyboardInterrupt as stopped:
         say_stopped(stopped, f"To continue: {_again(paths, display.experiment_name or name)}")
         raise

@@ -11,8 +11,12 @@ import click
 from doteval.cli.streams import say_aside
 
 if TYPE_CHECKING:
-    from doteval.analysis.summary import Summary
-    from doteval.core.experiments import Evaluation
+    from doteval.analysis.compare import Comparison
+    from doteval.analysis.judgement import Judgement
+    from doteval.analysis.thresholds import MissedThreshold
+    from doteval.cli.show import Figures
+    from doteval.core.experiments import Evaluation, Experiment
+    from doteval.errors import DotEvalError
     from doteval.store import Store
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -85,42 +89,86 @@ class Thresholds:
 
             select_evaluations(store, self.baseline)
 
-    def enforce(self, store: Store, results: Sequence[tuple[Evaluation, Summary]]) -> None:
-        """End the command with exit code 1 if an evaluation misses a threshold, saying which and by how much.
-
-        results: the evaluations with their metrics, in which failed rows count as False.
+    def judge(
+        self,
+        store: Store,
+        experiment: Experiment,
+        results: Sequence[tuple[Evaluation, Figures]],
+        refused: DotEvalError | None = None,
+    ) -> Judgement:
+        """Hold the figures of evaluations, in which failed rows count as False, against the thresholds.
 
         An evaluation that was not completed misses every threshold.
+
+        refused: why some evaluations could not be submitted.
+
+        Raises NotFoundError: no evaluation belongs to one of the baseline.
         """
+        from doteval.analysis.judgement import JudgedEvaluation, Judgement
+
+        missed, comparison = self._missed(store, results)
+        judged = []
+        for evaluation, figures in results:
+            own = [each.message for each in missed if each.evaluation == evaluation.spec.nodeid]
+            judged.append(JudgedEvaluation(evaluation, figures.as_false, figures.time.worked, tuple(own)))
+        return Judgement(
+            experiment.name,
+            tuple(judged),
+            tuple(missed),
+            None if refused is None else refused.message,
+            self.baseline,
+            comparison,
+        )
+
+    def _missed(
+        self, store: Store, results: Sequence[tuple[Evaluation, Figures]]
+    ) -> tuple[list[MissedThreshold], Comparison | None]:
         if not self:
-            return
-        failures = [
-            f"{evaluation.spec.nodeid} is {evaluation.status.value}, and misses every threshold"
+            return [], None
+        from doteval.analysis.thresholds import MissedThreshold
+
+        missed = [
+            MissedThreshold(f"{nodeid} is {evaluation.status.value}, and misses every threshold", nodeid)
             for evaluation, _ in results
             if evaluation.status != "completed"
+            for nodeid in [evaluation.spec.nodeid]
         ]
         if not results:
-            failures.append("there are no evaluations, and so no figures to judge")
-        failures += self._under(results)
+            missed.append(MissedThreshold("there are no evaluations, and so no figures to judge"))
+        missed += self._under(results)
+        comparison = None
         if self.baseline is not None and results:
             from doteval.store.comparisons import ComparisonOptions, check_not_worse
 
             options = ComparisonOptions(max_drop=self.max_drop)
-            failures += check_not_worse(store, self.baseline, [evaluation for evaluation, _ in results], options)
-        for failure in dict.fromkeys(failures):
-            say_aside(failure, label="Failed:")
-        if failures:
-            click.get_current_context().exit(1)
+            check = check_not_worse(store, self.baseline, [evaluation for evaluation, _ in results], options)
+            missed += check.missed
+            comparison = check.comparison
+        return list(dict.fromkeys(missed)), comparison
 
-    def _under(self, results: Sequence[tuple[Evaluation, Summary]]) -> list[str]:
+    def _under(self, results: Sequence[tuple[Evaluation, Figures]]) -> list[MissedThreshold]:
         if not self.fail_under:
             return []
-        from doteval.analysis.thresholds import Threshold, check_threshold
+        from doteval.analysis.thresholds import MissedThreshold, Threshold, check_threshold
 
-        failures = []
+        missed = []
         for threshold in map(Threshold.parse, self.fail_under):
-            checks = [(each, check_threshold(threshold, each.name, summary)) for each, summary in results]
-            failures += [f"{each.spec.nodeid}: {check.failure}" for each, check in checks if check.failure is not None]
+            checks = [
+                (each.spec.nodeid, check_threshold(threshold, each.name, read.as_false)) for each, read in results
+            ]
+            missed += [
+                MissedThreshold(f"{nodeid}: {check.failure}", nodeid)
+                for nodeid, check in checks
+                if check.failure is not None
+            ]
             if not any(check.applies for _, check in checks):
-                failures.append(f"--fail-under {threshold}: no evaluation has this score")
-        return failures
+                missed.append(MissedThreshold(f"--fail-under {threshold}: no evaluation has this score"))
+        return missed
+
+
+def enforce(judgement: Judgement) -> None:
+    """End the command with exit code 1 if an evaluation misses a threshold, saying which and by how much."""
+    for missed in judgement.missed:
+        say_aside(missed.message, label="Failed:")
+    if judgement.missed:
+        click.get_current_context().exit(1)

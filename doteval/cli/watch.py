@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from doteval.cli.ci_reports import CiReports, report_options
 from doteval.cli.options import existing_store, storage_option
-from doteval.cli.thresholds import Thresholds, threshold_options
+from doteval.cli.thresholds import Thresholds, enforce, threshold_options
 
 if TYPE_CHECKING:
     from doteval.cli.progress import ProgressDisplay
@@ -24,28 +26,39 @@ _LOOK_SECONDS = 0.5
 @click.command("watch")
 @click.argument("name")
 @threshold_options
+@report_options
 @storage_option
 def command(
-    name: str, fail_under: tuple[str, ...], fail_if_worse: str | None, max_drop: float | None, storage: str | None
+    name: str,
+    fail_under: tuple[str, ...],
+    fail_if_worse: str | None,
+    max_drop: float | None,
+    junitxml: Path | None,
+    storage: str | None,
 ) -> None:
     """Follow the experiment NAME until it is completed. Ctrl-C stops following and nothing else."""
     thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop)
+    reports = CiReports(junitxml)
 
     from doteval.cli import terminal
     from doteval.cli.progress import ProgressDisplay
     from doteval.cli.show import print_evaluation, read_figures
 
     with existing_store(storage) as store:
+        found = store.experiments.find(name)
         thresholds.check_baseline(store)
+        reports.prepare()
         console = terminal.console()
         with ProgressDisplay(console) as follower:
-            experiment, evaluations = follow(store, store.experiments.find(name), follower)
+            experiment, evaluations = follow(store, found, follower)
         console.print()
         figures = [(evaluation, read_figures(store, evaluation)) for evaluation in evaluations]
         for evaluation, read in figures:
             print_evaluation(console, evaluation, read)
+        judgement = thresholds.judge(store, experiment, figures)
+        reports.write(judgement)
         raise_unless_completed(experiment, evaluations)
-        thresholds.enforce(store, [(evaluation, read.as_false) for evaluation, read in figures])
+        enforce(judgement)
 
 
 def follow(store: Store, experiment: Experiment, follower: ProgressDisplay) -> tuple[Experiment, list[Evaluation]]:

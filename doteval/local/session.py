@@ -173,7 +173,8 @@ class LocalExperiment:
         from doteval.store.comparisons import ComparisonOptions, check_not_worse
 
         options = ComparisonOptions(max_drop=self._options.max_drop)
-        return check_not_worse(session.store, baseline, [report.evaluation], options)
+        check = check_not_worse(session.store, baseline, [report.evaluation], options)
+        return [missed.message for missed in check.missed]
 
     def _of_load(self, load: Load) -> StoreSession:
         return self._open(load.evaluation.spec.storage if load.evaluation is not None else None)

@@ -14,10 +14,10 @@ from doteval.analysis.compare import (
     TestedEvaluation,
     compare_evaluations,
     conclude,
-    regressions,
+    evaluation_regressions,
 )
 from doteval.analysis.score_arrays import EvaluationArrays
-from doteval.analysis.thresholds import short_names
+from doteval.analysis.thresholds import MissedThreshold, short_names
 from doteval.core.experiments import Evaluation, Experiment
 from doteval.core.results import Usage
 from doteval.errors import NotFoundError
@@ -239,10 +239,21 @@ def differences(pair: EvaluationPair, spending: Mapping[int, Spending]) -> list[
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class BaselineCheck:
+    """Evaluations held against a baseline: why they must not pass; nothing if they may.
+
+    comparison: None if the baseline has none of the evaluations.
+    """
+
+    missed: tuple[MissedThreshold, ...]
+    comparison: Comparison | None = None
+
+
 def check_not_worse(
     store: Store, baseline: str, evaluations: Sequence[Evaluation], options: ComparisonOptions, *, strict: bool = False
-) -> list[str]:
-    """Why evaluations of one experiment must not pass beside a baseline, in sentences; empty if they may.
+) -> BaselineCheck:
+    """Hold evaluations of one experiment against a baseline.
 
     An evaluation that the baseline does not have cannot be judged, and does not pass.
 
@@ -257,10 +268,19 @@ def check_not_worse(
     # An experiment that runs only some of the evaluations is compared in these.
     names = {each.name for each in evaluations}
     shared = tuple(each for each in base.evaluations if each.name in names)
-    if not shared and not (base.named and len(base.evaluations) == len(evaluations) == 1):
-        failures = [f"{each.name} is not among the evaluations of {baseline}" for each in evaluations]
-    else:
+    unknown, comparison = tuple(evaluations), None
+    missed: list[tuple[str, Evaluation | None]] = []
+    if shared or (base.named and len(base.evaluations) == len(evaluations) == 1):
         matched = match_evaluations(Selection(base.experiment, shared or base.evaluations, base.named), [now])
-        failures = [f"{each.name} is not among the evaluations of {baseline}" for each in matched.only_others]
-        failures += regressions(compare_pairs(store, matched, options), strict=strict)
-    return [f"{failure} (--fail-if-worse {baseline})" for failure in failures]
+        comparison, unknown = compare_pairs(store, matched, options), matched.only_others
+        missed += [(f"{each.experiment} has no evaluation {each.evaluation}", None) for each in comparison.missing]
+        for found, pair in zip(comparison.evaluations, matched.pairs, strict=True):
+            missed += [(failure, pair.other) for failure in evaluation_regressions(found, strict=strict)]
+    missed = [(f"{each.name} is not among the evaluations of {baseline}", each) for each in unknown] + missed
+    return BaselineCheck(
+        tuple(
+            MissedThreshold(f"{failure} (--fail-if-worse {baseline})", None if each is None else each.spec.nodeid)
+            for failure, each in missed
+        ),
+        comparison,
+    )

@@ -8,6 +8,7 @@ import numpy
 import pytest
 
 from doteval.analysis.compare import Verdict
+from doteval.analysis.thresholds import MissedThreshold
 from doteval.core.experiments import EvaluationStatus
 from doteval.errors import NotFoundError, UsageError
 from doteval.store import Store
@@ -157,15 +158,20 @@ def test_an_experiment_that_must_not_be_worse(store: Store) -> None:
     left = add_experiment(store, "left", {"right": [*BEFORE[:39], PENDING]}, status=EvaluationStatus.CANCELLED)
     options = ComparisonOptions()
     # eval_more was not run, and is not asked for.
-    assert check_not_worse(store, "base", [same], options, strict=True) == []
-    (failure,) = check_not_worse(store, "base", [worse], options)
-    assert failure.startswith("eval_qa right.accuracy is WORSE (0.5 in the baseline, now 0.125, 95% interval")
-    assert failure.endswith("(--fail-if-worse base)")
+    passed = check_not_worse(store, "base", [same], options, strict=True)
+    assert passed.missed == ()
+    assert passed.comparison is not None
+    assert [each.other_evaluation for each in passed.comparison.evaluations] == ["eval_qa"]
+    (missed,) = check_not_worse(store, "base", [worse], options).missed
+    assert missed.message.startswith("eval_qa right.accuracy is WORSE (0.5 in the baseline, now 0.125, 95% interval")
+    assert missed.message.endswith("(--fail-if-worse base)")
+    assert missed.evaluation == worse.spec.nodeid
     # Without a counterpart, nothing can be said.
-    assert check_not_worse(store, "base", [same, more], options) == [
-        "eval_new is not among the evaluations of base (--fail-if-worse base)"
-    ]
-    assert len(check_not_worse(store, "base", [more], options)) == 1
-    assert check_not_worse(store, "base::eval_more", [more], options) == []
-    (failure,) = check_not_worse(store, "base", [left], options)
-    assert failure == "left::eval_qa is cancelled, with 1 row pending (--fail-if-worse base)"
+    unknown = MissedThreshold("eval_new is not among the evaluations of base (--fail-if-worse base)", more.spec.nodeid)
+    assert check_not_worse(store, "base", [same, more], options).missed == (unknown,)
+    alone = check_not_worse(store, "base", [more], options)
+    assert (alone.missed, alone.comparison) == ((unknown,), None)
+    assert check_not_worse(store, "base::eval_more", [more], options).missed == ()
+    (missed,) = check_not_worse(store, "base", [left], options).missed
+    assert missed.message == "left::eval_qa is cancelled, with 1 row pending (--fail-if-worse base)"
+    assert missed.evaluation == left.spec.nodeid
