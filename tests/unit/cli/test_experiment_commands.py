@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from doteval.cli import terminal
+from doteval.cli.ci_reports import CiReports
 from doteval.cli.final_report import FinalReport
 from doteval.cli.progress import ProgressDisplay
+from doteval.cli.thresholds import Thresholds
 from doteval.core.experiments import EvaluationStatus
 from doteval.store import Store
 from tests.support.cli import CommandLine, complete, line_with, words
@@ -116,7 +118,7 @@ def test_the_final_report_has_the_current_name(results: str, capsys: pytest.Capt
         display = ProgressDisplay(terminal.console())
         display.began(experiment, store.evaluations.of(experiment), 1)
         assert display.experiment_name == "alpha"
-        report = FinalReport(terminal.console(), "false")
+        report = FinalReport(terminal.console(), "false", Thresholds(), CiReports())
         report.read(store, store.evaluations.of(experiment))
         store.experiments.rename("alpha", "beta two")
         display.moved([store.evaluations.by_uid(each.uid) for each in store.evaluations.of(experiment)])
