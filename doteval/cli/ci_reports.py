@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from doteval.cli.streams import say, say_aside
 from doteval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,12 +18,25 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_STDOUT = Path("-")
+
 _OPTIONS = (
     click.option(
         "--junitxml",
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="PATH",
         help="Write a JUnit XML file with one test case for each evaluation.",
+    ),
+    click.option(
+        "--github",
+        is_flag=True,
+        help="In GitHub Actions: annotate what does not pass, and add the metrics to the job's summary.",
+    ),
+    click.option(
+        "--github-comment",
+        type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+        metavar="FILE",
+        help="Write the same summary as Markdown for a comment; - is stdout.",
     ),
 )
 
@@ -38,20 +53,28 @@ class CiReports:
     """The files that a command writes for automations.
 
     junitxml: the JUnit XML file, None for none.
+    github: whether to print annotations and add to the summary of the job.
+    github_comment: the file for the body of a comment, None for none.
     """
 
     junitxml: Path | None = None
+    github: bool = False
+    github_comment: Path | None = None
 
     def __bool__(self) -> bool:
-        return self.junitxml is not None
+        return self.github or bool(self._files)
+
+    @property
+    def _files(self) -> list[Path]:
+        return [path for path in (self.junitxml, self.github_comment) if path is not None and path != _STDOUT]
 
     def prepare(self) -> None:
-        """Remove the file of an earlier command, before anything is spent: it must not pass for that of this one.
+        """Remove the files of an earlier command, before anything is spent: they must not pass for those of this one.
 
-        Raises UsageError: it cannot be written.
+        Raises UsageError: one cannot be written.
         """
-        if self.junitxml is not None:
-            _prepare(self.junitxml)
+        for path in self._files:
+            _prepare(path)
 
     def write(self, judgement: Judgement) -> None:
         """Write all that is asked for.
@@ -62,6 +85,25 @@ class CiReports:
             from doteval.analysis.junit import junit_xml
 
             _write(self.junitxml, junit_xml(judgement))
+        if self.github or self.github_comment is not None:
+            self._write_for_github(judgement)
+
+    def _write_for_github(self, judgement: Judgement) -> None:
+        from doteval.cli.github import error_commands, markdown
+
+        if self.github:
+            for line in error_commands(judgement, _path_in_repository):
+                say(line)
+            summary = os.environ.get("GITHUB_STEP_SUMMARY")
+            if summary:
+                # Other steps of the job, and other commands of this one, add theirs.
+                _write(Path(summary), f"{markdown(judgement)}\n".encode(), mode="ab")
+            else:
+                say_aside("GITHUB_STEP_SUMMARY is not set, so there is no job to add a summary to")
+        if self.github_comment == _STDOUT:
+            click.echo(markdown(judgement), nl=False)
+        elif self.github_comment is not None:
+            _write(self.github_comment, markdown(judgement).encode())
 
 
 def _prepare(path: Path) -> None:
@@ -77,9 +119,20 @@ def _prepare(path: Path) -> None:
         raise _unwritable(path, error) from error
 
 
-def _write(path: Path, content: bytes) -> None:
+def _path_in_repository(path: str) -> str:
+    """The path of an evaluation file in the repository of the job, where the store has it below pytest's root."""
+    workspace, here = os.environ.get("GITHUB_WORKSPACE"), Path.cwd()
+    if workspace and here.is_relative_to(workspace):
+        for base in (here, *here.parents):
+            if base.is_relative_to(workspace) and (base / path).is_file():
+                return (base / path).relative_to(workspace).as_posix()
+    return path
+
+
+def _write(path: Path, content: bytes, mode: Literal["wb", "ab"] = "wb") -> None:
     try:
-        path.write_bytes(content)
+        with path.open(mode) as file:
+            file.write(content)
     except OSError as error:
         raise _unwritable(path, error) from error
 

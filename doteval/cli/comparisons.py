@@ -119,7 +119,7 @@ def _print_metric(console: Console, metric: MetricComparison) -> None:
     console.print(heading, soft_wrap=True)
     if metric.difference is not None:
         # A change of a thousandth matters as little as any rounding, but 0.0004 is not 0.000.
-        parts = [f"difference {_signed(metric.difference)}"]
+        parts = [f"difference {terminal.signed(metric.difference)}"]
         parts.append(f"95% interval {_between(metric.interval)}" if metric.interval else "no interval")
         if metric.adjusted_p_value is not None and metric.p_value is not None:
             same = f"{metric.adjusted_p_value:.2g}" == f"{metric.p_value:.2g}"
@@ -136,13 +136,8 @@ def _print_metric(console: Console, metric: MetricComparison) -> None:
         _print_wrapped(console, reason, indent=2, style="yellow")
 
 
-def _signed(number: float) -> str:
-    shown = f"{number:+.3f}" if abs(number) < 1000 else f"{number:+,.1f}"
-    return f"{number:+.2g}" if float(shown.replace(",", "")) == 0 and number else shown
-
-
 def _between(interval: Interval) -> str:
-    return f"{_signed(interval.low)} to {_signed(interval.high)}"
+    return f"{terminal.signed(interval.low)} to {terminal.signed(interval.high)}"
 
 
 def _print_wrapped(console: Console, text: str, *, indent: int = 0, style: str = "") -> None:

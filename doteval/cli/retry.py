@@ -73,6 +73,8 @@ def command(
     fail_if_worse: str | None,
     max_drop: float | None,
     junitxml: Path | None,
+    github: bool,
+    github_comment: Path | None,
     detach: bool,
 ) -> None:
     """Run failed rows of the experiment NAME again.
@@ -88,7 +90,7 @@ def command(
     doteval retry first --evaluation eval_x --row 17
     """
     thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop)
-    reports = CiReports(junitxml)
+    reports = CiReports(junitxml, github, github_comment)
     if detach and (thresholds or reports):
         raise click.UsageError(
             "With --detach nothing waits for the figures. Give thresholds and reports to doteval watch."

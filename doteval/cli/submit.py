@@ -59,6 +59,8 @@ def command(
     fail_if_worse: str | None,
     max_drop: float | None,
     junitxml: Path | None,
+    github: bool,
+    github_comment: Path | None,
     detach: bool,
     priority: str | None,
     **values: Any,
@@ -75,7 +77,7 @@ def command(
     doteval submit evals --experiment all --broker redis://host --storage postgresql://host/db
     """
     thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop)
-    reports = CiReports(junitxml)
+    reports = CiReports(junitxml, github, github_comment)
     if detach and (thresholds or reports):
         raise click.UsageError(
             "With --detach nothing waits for the figures. Give thresholds and reports to doteval watch."

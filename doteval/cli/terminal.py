@@ -83,6 +83,12 @@ def figure(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.1f}"
 
 
+def signed(number: float) -> str:
+    """Return a difference as `figure` does, with its sign; a small one with two digits, since 0.0004 is not 0.000."""
+    shown = f"{number:+.3f}" if abs(number) < 1000 else f"{number:+,.1f}"
+    return f"{number:+.2g}" if float(shown.replace(",", "")) == 0 and number else shown
+
+
 def interval(found: Interval | None) -> str:
     return "-" if found is None else f"{figure(found.low)} – {figure(found.high)}"
 

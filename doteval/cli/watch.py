@@ -34,11 +34,13 @@ def command(
     fail_if_worse: str | None,
     max_drop: float | None,
     junitxml: Path | None,
+    github: bool,
+    github_comment: Path | None,
     storage: str | None,
 ) -> None:
     """Follow the experiment NAME until it is completed. Ctrl-C stops following and nothing else."""
     thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop)
-    reports = CiReports(junitxml)
+    reports = CiReports(junitxml, github, github_comment)
 
     from doteval.cli import terminal
     from doteval.cli.progress import ProgressDisplay

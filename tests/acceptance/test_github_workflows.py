@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -52,15 +53,22 @@ def test_the_example_checks_thresholds_and_writes_a_summary(project: Project, wr
         "GITHUB_STEP_SUMMARY": str(project.path / "step-summary.md"),
     }
 
-    def run(name: str) -> int:
-        # GitHub uses the same command line.
-        return subprocess.run(
-            ["bash", "-e", "-c", step(name)], cwd=project.path, env=environment, check=False
-        ).returncode
-
-    assert run("Evaluate") == code
-    assert run("Summary") == 0
-    summary = (project.path / "summary.md").read_text()
-    assert summary == (project.path / "step-summary.md").read_text()
+    # GitHub uses the same command line.
+    ran = subprocess.run(
+        ["bash", "-e", "-c", step("Evaluate")],
+        cwd=project.path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == code, ran.stderr
+    summary = (project.path / "comment.md").read_text()
+    assert f"{summary}\n" == (project.path / "step-summary.md").read_text()
     assert ("1.000" if code == 0 else "0.500") in summary
     assert "exact_match" in summary
+    annotated = [line for line in ran.stdout.splitlines() if line.startswith("::error ")]
+    failed = [line.partition("::evals")[0] for line in annotated]
+    assert failed == ([] if code == 0 else ["::error file=evals/eval_model.py,title=eval_model"])
+    junit = ElementTree.parse(project.path / "junit.xml").getroot()
+    assert (junit.attrib["tests"], junit.attrib["failures"]) == ("1", str(code))

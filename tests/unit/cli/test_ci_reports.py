@@ -1,4 +1,4 @@
-"""`--junitxml` of the commands that wait for rows: the file is right, also where the command fails."""
+"""`--junitxml` and `--github` of the commands that wait for rows: right also where the command fails."""
 
 from __future__ import annotations
 
@@ -68,6 +68,37 @@ def test_a_file_of_an_earlier_command_does_not_stay(doteval_: CommandLine, ran: 
     found = doteval_("submit", str(tmp_path / "eval_none.py"), "--junitxml", str(path), "--storage", ran)
     assert found.code == 2
     assert not path.exists()
+
+
+def test_what_github_is_given(doteval_: CommandLine, ran: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = tmp_path / "repository" / "below"
+    (below / "evals").mkdir(parents=True)
+    (below / "evals" / "eval_qa.py").touch()
+    monkeypatch.chdir(below)
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(below.parent))
+    summary, comment = tmp_path / "summary.md", tmp_path / "comment.md"
+    summary.write_text("Of another step\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    options = ["--github", "--github-comment", str(comment), "--storage", ran]
+    found = doteval_("watch", "worse", "--fail-if-worse", "base", *options)
+    assert found.code == 1
+    commands = [line for line in found.out.splitlines() if line.startswith("::")]
+    assert [line.partition("::eval")[0] for line in commands] == [
+        "::error file=below/evals/eval_qa.py,title=eval_qa",
+        "::error file=below/evals/eval_qa.py,title=eval_new",
+    ]
+    assert "right.accuracy is WORSE (0.75 in the baseline, now 0.5, 95%25 interval" in commands[0]
+    body = comment.read_text()
+    assert summary.read_text() == f"Of another step\n{body}\n"
+    assert "## doteval: not passed" in body
+    assert "### Compared with <code>base</code>: WORSE" in body
+    assert "| <code>eval_qa</code> | <code>right.accuracy</code> | WORSE | 0.750 | 0.500 | -0.250 | -0.3" in body
+    passed = doteval_("watch", "base", "--github", "--github-comment", "-", "--storage", ran)
+    assert passed.code == 0
+    assert "\n::" not in passed.out
+    assert passed.out.endswith(summary.read_text().removeprefix(f"Of another step\n{body}\n").removesuffix("\n"))
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY")
+    assert "GITHUB_STEP_SUMMARY is not set" in doteval_("retry", "base", "--github", "--storage", ran).err
 
 
 @pytest.mark.parametrize("command", [("watch", "base"), ("retry", "base"), ("submit", "eval_x.py")])
