@@ -28,6 +28,7 @@ from redis.retry import Retry
 
 from doteval.core import clocks
 from doteval.core.broker_url import Broker
+from doteval.core.file_descriptors import how_to_raise, is_lack_of_descriptors
 from doteval.core.private_directories import PrivateDirectory, private_name
 from doteval.errors import BrokerError
 
@@ -209,7 +210,10 @@ class EmbeddedRedis:
         self._waiter.start()
         started.wait()
         if failures:
-            raise BrokerError(f"the Redis server {binary} cannot be started: {failures[0].strerror}") from failures[0]
+            remedy = how_to_raise() if is_lack_of_descriptors(failures[0]) else None
+            raise BrokerError(
+                f"the Redis server {binary} cannot be started: {failures[0].strerror}", remedy=remedy
+            ) from failures[0]
 
     def _server_options(self) -> list[str]:
         return [
@@ -238,7 +242,11 @@ class EmbeddedRedis:
                 except (redis.ConnectionError, redis.TimeoutError) as error:
                     # If the server dies, this ends at once.
                     if self._has_ended(within=0.005):
-                        raise BrokerError(f"the embedded Redis ended while starting{self._log_end()}") from error
+                        log = self._log_end()
+                        raise BrokerError(
+                            f"the embedded Redis ended while starting{log}",
+                            remedy=how_to_raise() if "ulimit -n" in log else None,
+                        ) from error
                     if clocks.monotonic() > deadline:
                         raise BrokerError(
                             f"the embedded Redis did not answer within {self._start_timeout:g} s{self._log_end()}"
@@ -293,6 +301,9 @@ def _private_directory() -> PrivateDirectory:
         try:
             return PrivateDirectory(_KIND, parent)
         except OSError as error:
+            if is_lack_of_descriptors(error):
+                what = "the embedded Redis cannot be started: this process has too many files open"
+                raise BrokerError(what, remedy=how_to_raise()) from error
             tried.append(f"{parent}: {error.strerror}")
     raise BrokerError(
         "there is no temporary directory for the socket of the embedded Redis\n"

@@ -16,6 +16,7 @@ import redis
 
 from doteval.clients.redis_connection import key_prefix, redis_client
 from doteval.core.broker_url import Broker
+from doteval.core.file_descriptors import how_to_raise, is_lack_of_descriptors
 from doteval.core.redaction import without_arguments
 from doteval.core.wording import plain
 from doteval.errors import BrokerError, ResourceError
@@ -43,6 +44,7 @@ _REMEDIES = (
     ("timeout connecting to server", f"Check the host and the port. {_TLS}"),
     ("no master found", "Check master_name, and that the Sentinels know it and can be reached from here."),
     ("unknown command `sentinel`", "Give the port of the Sentinels, usually 26379."),
+    ("max number of clients", "Raise its maxclients, and `ulimit -n` where it is started."),
     ("maxmemory", "Its memory is full: give it more, or wait until workers have taken messages."),
 )  # fmt: skip
 
@@ -59,6 +61,10 @@ def broker_error(broker: Broker, error: BaseException) -> BrokerError:
     if (rule := _missing_rule(low, broker.connection.key_prefix)) is not None:
         return BrokerError(
             f"the user of the broker {broker} lacks a right: {said[:_LONGEST]}", remedy=_grant(broker, rule)
+        )
+    if is_lack_of_descriptors(error):
+        return BrokerError(
+            f"the broker {broker} cannot be reached: this process has too many files open", remedy=how_to_raise()
         )
     if "no master found" in low:
         # The rest of the text is the connection's inside.

@@ -95,6 +95,12 @@ def _explain_unexpected(error: Exception) -> int:
     shown = f"{message[:1000]} ..." if len(message) > 1000 else message
     frames = traceback.extract_tb(error.__traceback__)
     where = f"\n  in {frames[-1].filename}:{frames[-1].lineno}, {frames[-1].name}" if frames else ""
+    from doteval.core.file_descriptors import how_to_raise, is_lack_of_descriptors
+
+    if is_lack_of_descriptors(error):
+        say_aside(f"this process has too many files open{where}", label="Error:")
+        say_aside(how_to_raise())
+        return UNEXPECTED
     say_aside(f"doteval did not expect this: {type(error).__name__}: {shown}{where}", label="Error:")
     say_aside(
         "Set DOTEVAL_DEBUG=1 and run the command again for the whole traceback.\n"

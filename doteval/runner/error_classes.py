@@ -19,6 +19,7 @@ import pytest
 
 from doteval.clients.retries import SDK_RETRIES_HEADER, TRIED_HEADER
 from doteval.core.error_leaves import chain, in_one_line, leaves, message_of
+from doteval.core.file_descriptors import how_to_raise, is_lack_of_descriptors
 from doteval.core.results import ErrorClass, RowError
 from doteval.errors import DotEvalError, RowTimeoutError
 
@@ -181,6 +182,8 @@ def _certain_class(error: BaseException) -> ErrorClass | None:
         return ErrorClass.INFRASTRUCTURE if retried else ErrorClass.EVALUATION
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror | asyncio.IncompleteReadError):
         return ErrorClass.INFRASTRUCTURE
+    if isinstance(error, OSError) and is_lack_of_descriptors(error):
+        return ErrorClass.INFRASTRUCTURE
     if any(base.__name__ in _CONNECTION_NAMES and _module_root(base) in _CLIENT_MODULES for base in type(error).mro()):
         return ErrorClass.INFRASTRUCTURE
     return None
@@ -204,7 +207,9 @@ def _notes(error: BaseException, first: _Hidden, others: list[_Hidden]) -> str:
 
 
 def _remedy(error: BaseException) -> str:
-    """What to do about an error of Python's in a thread where signal handlers and alarms do not work."""
+    """What to do about spent file descriptors, and where signal handlers and alarms do not work: on other threads."""
+    if not isinstance(error, DotEvalError) and is_lack_of_descriptors(error):
+        return f". {how_to_raise()}"
     is_pythons = isinstance(error, ValueError | RuntimeError) and "main thread" in message_of(error)
     return f". {_NEEDS_MAIN_THREAD}" if is_pythons and not _on_main_thread() else ""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from doteval.core.file_descriptors import are_spent, how_to_raise, is_lack_of_descriptors
 from doteval.errors import StoreError, StoreReadOnlyError
 from doteval.store.connection_errors import role_of, said_and_remedy
 from doteval.store.url import Location
@@ -84,6 +85,8 @@ def store_error(error: Exception, location: Location) -> StoreError:
             f"{where} can be read but not written",
             remedy="Make it writable for this user, or choose another one with --storage.",
         )
+    if (name.startswith(("SQLITE_CANTOPEN", "SQLITE_IOERR")) and are_spent()) or is_lack_of_descriptors(original):
+        return no_descriptors(where)
     known = next((known for prefix, known in _SQLITE.items() if name.startswith(prefix)), None)
     known = known or _POSTGRES.get(code[:2])
     if known is not None:
@@ -97,6 +100,11 @@ def store_error(error: Exception, location: Location) -> StoreError:
         return StoreError(f"{where} cannot be reached: {said}", remedy=remedy)
     said = f"{where} refused a statement: {type(original).__name__} ({name or code or 'no code'})"
     return RefusedError(said) if is_refusal(error) else StoreError(said, remedy="See the log of the database.")
+
+
+def no_descriptors(where: str) -> StoreError:
+    """The error for a store, described by `where`, that cannot be opened for want of file descriptors."""
+    return StoreError(f"{where} cannot be used: this process has too many files open", remedy=how_to_raise())
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -11,11 +11,13 @@ from sqlalchemy import select, update
 from doteval.analysis.summary import ErrorsAs, Summary, summarize
 from doteval.core import clocks
 from doteval.core.experiments import Evaluation
+from doteval.core.file_descriptors import is_lack_of_descriptors
 from doteval.core.private_files import make_private_file
 from doteval.errors import NotFoundError, StoreError
 from doteval.store.attempts import Attempts
 from doteval.store.backup import back_up
 from doteval.store.crashes import Crashes
+from doteval.store.driver_errors import no_descriptors
 from doteval.store.engine import Database, database_time
 from doteval.store.evaluations import Evaluations
 from doteval.store.experiments import Experiments
@@ -194,6 +196,8 @@ def _make_file(location: Location) -> None:
     try:
         make_private_file(location.path)
     except OSError as error:
+        if is_lack_of_descriptors(error):
+            raise no_descriptors(f"the result store {location.shown}") from error
         raise StoreError(
             f"the result store {location.path} cannot be made: {error.strerror}",
             remedy="Check the path: sqlite://a/b.db is below this directory, sqlite:///a/b.db is absolute.",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from doteval.core import clocks
 from doteval.core.exit_codes import RECYCLED
+from doteval.core.file_descriptors import how_to_raise, is_lack_of_descriptors
 from doteval.core.process_identity import new_token
 from doteval.core.queues_and_devices import DEVICES_VARIABLE, device_of
 from doteval.core.wording import counted
@@ -286,7 +287,8 @@ class Supervisor:
             self._start(replica)
         except OSError as error:
             # The machine lacks processes or memory now; it may have some later.
-            replica.failure = replica.logged = f"it cannot be started: {error.strerror}"
+            why = f"{error.strerror}. {how_to_raise()}" if is_lack_of_descriptors(error) else error.strerror
+            replica.failure = replica.logged = f"it cannot be started: {why}"
             replica.failed_starts += 1
             pause = self._pause(replica, short=True)
             self._on_message(f"a worker process cannot be started: {error.strerror}; the next try is in {pause:g} s")

@@ -473,3 +473,32 @@ def test_what_a_client_has_tried_again_is_not_tried_again_by_the_row(case: str) 
 )
 def test_what_was_tried_once_may_be_tried_again(error: BaseException) -> None:
     assert may_be_tried_again(error)
+
+
+def aiohttp_without_descriptors() -> Exception:
+    key = ConnectionKey("server", 80, False, True, None, None, None)
+    return aiohttp.ClientConnectorError(key, OSError(24, "Too many open files"))
+
+
+def openai_without_descriptors() -> Exception:
+    error = openai.APIConnectionError(request=REQUEST)
+    error.__cause__ = httpx2.ConnectError("all attempts failed")
+    error.__cause__.__cause__ = OSError(24, "Too many open files")
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(24, "Too many open files", "data.txt"), aiohttp_without_descriptors(), openai_without_descriptors()],
+    ids=["open", "aiohttp", "openai"],
+)
+def test_spent_file_descriptors_are_no_fault_of_the_row(error: Exception) -> None:
+    described = describe(error)
+    assert described.error_class is INFRASTRUCTURE
+    assert "Raise the limit of open files with `ulimit -n`" in described.message
+
+
+def test_another_error_of_a_file_is_the_rows(tmp_path: Any) -> None:
+    described = describe(FileNotFoundError(2, "No such file", str(tmp_path)))
+    assert described.error_class is EVALUATION
+    assert "ulimit" not in described.message

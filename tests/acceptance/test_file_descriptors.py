@@ -1,0 +1,64 @@
+"""Processes that have too many files open: each says so, and names `ulimit -n`."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.support.project import Project
+
+# The limit of doteval and its worker processes is the first argument.
+FEW = """
+import resource, runpy, sys
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+sys.argv[0] = "doteval"
+runpy.run_module("doteval", run_name="__main__")
+"""
+
+EVALUATION = """
+from doteval import Score, foreach
+
+@foreach("i", [(1,)])
+def eval_it(i):
+    return Score("ok", True, ["accuracy"])
+"""
+
+
+# SQLite says only that it cannot open its file.
+SPENT = """
+import errno, os, resource, sys
+from doteval.errors import StoreError
+from doteval.store import Store
+Store.open("results.db").close()
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+held = []
+while True:
+    try:
+        held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        assert error.errno == errno.EMFILE
+        break
+for _ in range(int(sys.argv[1])):
+    os.close(held.pop())
+try:
+    Store.open("results.db")
+except StoreError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_result_store_that_cannot_be_opened_for_want_of_descriptors_says_so(project: Project, left: int) -> None:
+    with project.started(program=[sys.executable, "-c", SPENT, str(left)]) as process:
+        assert process.wait(60) == 0
+    assert "cannot be used: this process has too many files open" in project.output()
+    assert "`ulimit -n`, which is 64 here" in project.output()
+
+
+def test_a_command_without_descriptors_for_its_broker_says_so(project: Project) -> None:
+    project.write("eval_it.py", EVALUATION)
+    with project.started(program=[sys.executable, "-c", FEW, "22", "submit", "eval_it.py"]) as process:
+        assert process.wait(60) == 3
+    assert "`ulimit -n`, which is 22 here" in project.output()
