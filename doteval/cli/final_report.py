@@ -67,4 +67,5 @@ class FinalReport:
         self._reports.write(judgement)
         if ran:
             raise_unless_completed(experiment, [evaluation for evaluation, _ in self._read], refused)
-        enforce(judgement)
+        if ran or self._thresholds:
+            enforce(judgement)

@@ -72,6 +72,7 @@ def command(
     fail_under: tuple[str, ...],
     fail_if_worse: str | None,
     max_drop: float | None,
+    max_errors: int | None,
     junitxml: Path | None,
     github: bool,
     github_comment: Path | None,
@@ -89,7 +90,7 @@ def command(
     doteval retry first --only infrastructure --only timeouts
     doteval retry first --evaluation eval_x --row 17
     """
-    thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop)
+    thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop, max_errors)
     reports = CiReports(junitxml, github, github_comment)
     if detach and (thresholds or reports):
         raise click.UsageError(
@@ -119,6 +120,7 @@ def command(
         concurrency=settings.concurrency,
         detach=detach,
         budget=Budget(max_requests, max_tokens, max_cost),
+        max_errors=max_errors,
     )
     console = terminal.console()
     with existing_store(storage) as store:

@@ -58,6 +58,7 @@ def command(
     fail_under: tuple[str, ...],
     fail_if_worse: str | None,
     max_drop: float | None,
+    max_errors: int | None,
     junitxml: Path | None,
     github: bool,
     github_comment: Path | None,
@@ -76,7 +77,7 @@ def command(
     doteval submit evals/eval_x.py::eval_y --samples 20
     doteval submit evals --experiment all --broker redis://host --storage postgresql://host/db
     """
-    thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop)
+    thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop, max_errors)
     reports = CiReports(junitxml, github, github_comment)
     if detach and (thresholds or reports):
         raise click.UsageError(
@@ -123,6 +124,7 @@ def command(
         priority=None if priority is None else Priority(priority),
         client_config=client_config,
         command=tuple(sys.argv),
+        max_errors=max_errors,
     )
     if thresholds.baseline is not None:
         with Store.open(settings.storage, create=False) as store:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from doteval.cli.streams import say_aside
+from doteval.core.states import EvaluationEnd
+from doteval.core.wording import counted
 
 if TYPE_CHECKING:
     from doteval.analysis.compare import Comparison
@@ -39,6 +41,12 @@ _OPTIONS = (
         metavar="X",
         help="The drop that --fail-if-worse allows, as in 0.01 for one point.",
     ),
+    click.option(
+        "--max-errors",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Exit with 1 if more than N rows of an evaluation fail; submit and retry stop it then.",
+    ),
 )
 
 
@@ -55,14 +63,18 @@ class Thresholds:
 
     fail_under: as `doteval.analysis.thresholds` parses them.
     baseline: the experiment that they must not be worse than, None without any.
+    max_errors: how many rows of an evaluation may fail, None for any number.
     """
 
     fail_under: tuple[str, ...] = ()
     baseline: str | None = None
     max_drop: float | None = None
+    max_errors: int | None = None
 
     @classmethod
-    def from_options(cls, fail_under: tuple[str, ...], fail_if_worse: str | None, max_drop: float | None) -> Thresholds:
+    def from_options(
+        cls, fail_under: tuple[str, ...], fail_if_worse: str | None, max_drop: float | None, max_errors: int | None
+    ) -> Thresholds:
         """The thresholds of a command line.
 
         Raises click.UsageError: the options do not fit together. Raises UsageError: a threshold cannot be read.
@@ -74,10 +86,10 @@ class Thresholds:
 
             for text in fail_under:
                 Threshold.parse(text)
-        return cls(fail_under, fail_if_worse, max_drop)
+        return cls(fail_under, fail_if_worse, max_drop, max_errors)
 
     def __bool__(self) -> bool:
-        return bool(self.fail_under) or self.baseline is not None
+        return bool(self.fail_under) or self.baseline is not None or self.max_errors is not None
 
     def check_baseline(self, store: Store) -> None:
         """Check that the baseline exists, before anything is spent.
@@ -98,7 +110,8 @@ class Thresholds:
     ) -> Judgement:
         """Hold the figures of evaluations, in which failed rows count as False, against the thresholds.
 
-        An evaluation that was not completed misses every threshold.
+        An evaluation that was not completed misses every threshold. One that was stopped at ``--max-errors`` misses
+        that one, whichever command stopped it.
 
         refused: why some evaluations could not be submitted.
 
@@ -123,16 +136,15 @@ class Thresholds:
     def _missed(
         self, store: Store, results: Sequence[tuple[Evaluation, Figures]]
     ) -> tuple[list[MissedThreshold], Comparison | None]:
-        if not self:
-            return [], None
         from doteval.analysis.thresholds import MissedThreshold
 
         missed = [
-            MissedThreshold(f"{nodeid} is {evaluation.status.value}, and misses every threshold", nodeid)
+            MissedThreshold(f"{evaluation.spec.nodeid}{why}", evaluation.spec.nodeid)
             for evaluation, _ in results
-            if evaluation.status != "completed"
-            for nodeid in [evaluation.spec.nodeid]
+            for why in self._unfit(evaluation)
         ]
+        if not self:
+            return missed, None
         if not results:
             missed.append(MissedThreshold("there are no evaluations, and so no figures to judge"))
         missed += self._under(results)
@@ -145,6 +157,18 @@ class Thresholds:
             missed += check.missed
             comparison = check.comparison
         return list(dict.fromkeys(missed)), comparison
+
+    def _unfit(self, evaluation: Evaluation) -> Iterator[str]:
+        """Why an evaluation misses the thresholds whatever its figures are, to be read after its name."""
+        failed, most = evaluation.counts.failed, self.max_errors
+        stopped = evaluation.end_cause is EvaluationEnd.TOO_MANY_ERRORS
+        if most is not None and failed > most:
+            left = ", and the evaluation was stopped" if stopped else ""
+            yield f": {counted(failed, 'row has', 'rows have')} failed, more than the {most} of --max-errors{left}"
+        elif stopped:
+            yield f" was stopped: {evaluation.reason}"
+        if self and evaluation.status != "completed" and not stopped:
+            yield f" is {evaluation.status.value}, and misses every threshold"
 
     def _under(self, results: Sequence[tuple[Evaluation, Figures]]) -> list[MissedThreshold]:
         if not self.fail_under:

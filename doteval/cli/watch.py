@@ -33,13 +33,14 @@ def command(
     fail_under: tuple[str, ...],
     fail_if_worse: str | None,
     max_drop: float | None,
+    max_errors: int | None,
     junitxml: Path | None,
     github: bool,
     github_comment: Path | None,
     storage: str | None,
 ) -> None:
     """Follow the experiment NAME until it is completed. Ctrl-C stops following and nothing else."""
-    thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop)
+    thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop, max_errors)
     reports = CiReports(junitxml, github, github_comment)
 
     from doteval.cli import terminal
@@ -103,6 +104,8 @@ def raise_unless_completed(
 ) -> None:
     """Make the command fail if an evaluation was not completed. Failed rows do not count as that.
 
+    Nor does an evaluation that was stopped at ``--max-errors``, which is a threshold.
+
     `refused`: why some evaluations could not be submitted.
 
     Raises WorkerError if an evaluation as a whole failed or nobody runs it any more, UsageError or `refused` if its
@@ -114,7 +117,9 @@ def raise_unless_completed(
     from doteval.errors import NothingRanError, UsageError, WorkerError
 
     failed = [each for each in evaluations if each.status == "failed"]
-    failed = [each for each in failed if each.end_cause is not EvaluationEnd.EXPECTED_FAILURE]
+    # Too many errors are a threshold that was missed: `Thresholds.judge` says so.
+    no_errors = (EvaluationEnd.EXPECTED_FAILURE, EvaluationEnd.TOO_MANY_ERRORS)
+    failed = [each for each in failed if each.end_cause not in no_errors]
     if failed:
         what = "; ".join(f"{evaluation.spec.nodeid} failed: {evaluation.reason}" for evaluation in failed)
         if any(each.end_cause is None or not each.end_cause.is_refusal for each in failed):

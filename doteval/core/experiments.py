@@ -14,6 +14,7 @@ from doteval.core import clocks
 from doteval.core.budgets import BudgetStop
 from doteval.core.run_config import RunConfig
 from doteval.core.states import EvaluationEnd
+from doteval.core.wording import counted
 
 
 class EvaluationStatus(StrEnum):
@@ -36,6 +37,12 @@ class Ending:
     def at_budget(cls, stop: BudgetStop) -> Self:
         """How an evaluation ends that may begin no further row."""
         return cls(EvaluationStatus.CANCELLED, stop.cause, stop.message)
+
+    @classmethod
+    def at_max_errors(cls, most: int) -> Self:
+        """How an evaluation ends in which more than `most` rows have failed."""
+        reason = f"more than {counted(most, 'row has', 'rows have')} failed"
+        return cls(EvaluationStatus.FAILED, EvaluationEnd.TOO_MANY_ERRORS, reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from doteval.core.experiments import Ending, Evaluation, EvaluationSpec, Evaluat
 from doteval.core.metering import UsageScope
 from doteval.core.results import Outcome, Row, RowStatus, Usage
 from doteval.core.states import EvaluationEnd
-from doteval.core.wording import counted
 from doteval.datasets import Dataset, open_dataset
 from doteval.errors import BudgetError, DotEvalError
 from doteval.local.claim_guard import ClaimGuard, TakenOverError
@@ -40,6 +39,10 @@ _ERRORS_SHOWN = 3
 
 class TooManyErrorsError(Exception):
     """More rows have failed than --max-errors allows, so no further row begins."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.reason)
+        self.ending = ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +224,7 @@ class LocalEvaluation:
             self._failed += 1
             most = self._options.max_errors
             if most is not None and self._failed > most:
-                raise TooManyErrorsError(f"more than {counted(most, 'row has', 'rows have')} failed")
+                raise TooManyErrorsError(Ending.at_max_errors(most))
 
     def _progress(self, dataset: Dataset) -> ProgressLine | None:
         if self._screen is None:
@@ -268,5 +271,5 @@ class LocalEvaluation:
             stop = stop or BudgetStop(EvaluationEnd.BUDGET_USED_UP, error.message)
             return Ending.at_budget(stop)
         if isinstance(error, TooManyErrorsError):
-            return Ending(EvaluationStatus.FAILED, EvaluationEnd.TOO_MANY_ERRORS, str(error))
+            return error.ending
         return ending_of(self._runnable, error)

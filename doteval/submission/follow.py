@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 from doteval.broker.embedded_redis import EmbeddedRedis
@@ -58,6 +59,7 @@ class Following:
     """Follows evaluations: reports their progress to an observer and runs the dispatcher.
 
     supervisor: starts the local worker processes; None where others start them
+    max_errors: how many rows of an evaluation may fail before it is ended, None for any number
     """
 
     def __init__(
@@ -67,7 +69,10 @@ class Following:
         evaluations: list[Evaluation],
         observer: ProgressObserver,
         supervisor: Supervisor | None = None,
+        *,
+        max_errors: int | None = None,
     ) -> None:
+        self._max_errors = max_errors
         self._supervisor = supervisor
         self._store = store
         self._dispatcher = dispatcher
@@ -90,6 +95,24 @@ class Following:
         by_uid = self._store.evaluations.by_uid
         return self.through_outage(lambda: [by_uid(evaluation.uid) for evaluation in self._evaluations])
 
+    def _look(self) -> list[Evaluation]:
+        """The evaluations as they are now, which the observer is given. Those with too many failed rows are ended.
+
+        Worker processes begin no further row of an evaluation that has ended, as after `doteval cancel`.
+        """
+        current, most = self.current(), self._max_errors
+        if most is not None:
+            over = [each for each in current if each.status is EvaluationStatus.RUNNING and each.counts.failed > most]
+            for each in over:
+                self.through_outage(partial(self._end, each, Ending.at_max_errors(most)))
+            if over:
+                current = self.current()
+        self._observer.moved(current)
+        return current
+
+    def _end(self, evaluation: Evaluation, ending: Ending) -> None:
+        self._store.evaluations.end(evaluation.id, ending, only_from=EvaluationStatus.RUNNING)
+
     def publish(self, evaluation: Evaluation) -> bool:
         """Publish pending rows of an evaluation, as many as the queue has room for. False if it runs no more."""
 
@@ -110,7 +133,7 @@ class Following:
         """
         self._raise_if_no_worker_can_start()
         if clocks.monotonic() >= self._next_look:
-            self._observer.moved(self.current())
+            self._look()
             self._next_look = clocks.monotonic() + _LOOK_SECONDS
 
     def to_the_end(self) -> None:
@@ -121,8 +144,7 @@ class Following:
         pause = _FIRST_LOOK_SECONDS
         while True:
             self._raise_if_no_worker_can_start()
-            current = self.current()
-            self._observer.moved(current)
+            current = self._look()
             all_done = all(
                 evaluation.counts.total is not None and not evaluation.counts.pending
                 for evaluation in current
@@ -153,7 +175,7 @@ class Following:
         # No retry: a full disk may be what stops both the worker processes and the store.
         with contextlib.suppress(StoreError):
             for each in self._evaluations:
-                self._store.evaluations.end(each.id, ending, only_from=EvaluationStatus.RUNNING)
+                self._end(each, ending)
         raise WorkerError(why, remedy="Look for the cause in what they printed, and submit again.")
 
     def note_changed_files(self) -> None:

@@ -49,6 +49,7 @@ class RetryOptions:
     queue: for evaluations that do not name their own; None is the queue that they were submitted to
     devices: each local worker process sees one of them
     budget: an empty one leaves the evaluations the budgets that they were submitted with
+    max_errors: how many rows of an evaluation may fail before it is ended, None for any number
     """
 
     classes: frozenset[ErrorClass] | None = None
@@ -60,6 +61,7 @@ class RetryOptions:
     concurrency: int | None = None
     detach: bool = False
     budget: Budget = field(default_factory=Budget)
+    max_errors: int | None = None
 
 
 def retry(
@@ -173,7 +175,7 @@ def _run(
             supervisor = stack.enter_context(
                 local_workers(worker_options, processes, store, observer, options.devices, fork_server)
             )
-        following = Following(store, dispatcher, evaluations, observer, supervisor)
+        following = Following(store, dispatcher, evaluations, observer, supervisor, max_errors=options.max_errors)
         observer.began(evaluations[0].experiment, following.current(), processes)
         if supervisor is not None:
             supervisor.start()

@@ -59,6 +59,7 @@ class SubmitOptions:
     devices: each local worker process sees one of them
     rows_per_task: rows of a row task; None lets the dispatcher choose
     command: the arguments of the command, which are recorded with the experiment
+    max_errors: how many rows of an evaluation may fail before it is ended, None for any number
     """
 
     paths: tuple[str, ...]
@@ -75,6 +76,7 @@ class SubmitOptions:
     priority: Priority | None = None
     client_config: ClientConfig = field(default_factory=ClientConfig)
     command: tuple[str, ...] = ()
+    max_errors: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,9 @@ class _Submitter:
         slots = rows_in_flight(processes, options.concurrency)
         queues = {each.uid: each.queue or options.queue for each in begun}
         dispatcher = Dispatcher(store, publisher, DispatchOptions(options.rows_per_task, slots, queues))
-        following = Following(store, dispatcher, self.evaluations(), observer, supervisor)
+        following = Following(
+            store, dispatcher, self.evaluations(), observer, supervisor, max_errors=options.max_errors
+        )
         for evaluation in begun:
             store.rows.retry_failed(evaluation.id)
             if evaluation.uid not in perhaps_running:

@@ -26,6 +26,20 @@ def eval_it(i):
     return Score("ok", True, ["accuracy"])
 """
 
+# Every row fails while the file "broken" exists, and takes a while then.
+BREAKING = """
+import time
+from pathlib import Path
+from doteval import Score, foreach
+
+@foreach("i", [(i,) for i in range(600)], retries=0)
+def eval_it(i):
+    if Path("broken").exists():
+        time.sleep(0.1)
+        raise ValueError("broken")
+    return Score("ok", True, ["accuracy"])
+"""
+
 SLOW = """
 import asyncio, time
 from doteval import Score, foreach
@@ -105,6 +119,25 @@ def test_rows_that_fail_again_show_the_new_error_and_a_file_that_is_gone_or_chan
     failed.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--allow-changed")
     assert errors(failed) == {}
     assert rows_run(failed) == {*range(1, 100, 10), *range(2, 100, 10)}
+
+
+def test_too_many_failed_rows_stop_an_evaluation(project: Project) -> None:
+    project.write("eval_it.py", BREAKING)
+    (project.path / "broken").touch()
+    stopped = project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--max-errors", "3", check=1)
+    assert "Failed: eval_it.py::eval_it: " in stopped.stderr
+    assert "rows have failed, more than the 3 of --max-errors, and the evaluation was stopped" in stopped.stderr
+    (evaluation,) = project.json("show", "x")["evaluations"]
+    assert (evaluation["status"], evaluation["reason"]) == ("failed", "more than 3 rows have failed")
+    assert evaluation["rows"]["failed"] > 3
+    assert evaluation["rows"]["pending"] > 0
+    assert "eval_it was stopped: more than 3 rows" in project.run("watch", "x", check=1).stderr
+    again = project.run("retry", "x", "--workers", "1", "--max-errors", "0", check=1)
+    assert "more than the 0 of --max-errors, and the evaluation was stopped" in again.stderr
+    (project.path / "broken").unlink()
+    project.run("retry", "x", "--workers", "1", "--max-errors", "0")
+    (evaluation,) = project.json("show", "x")["evaluations"]
+    assert (evaluation["status"], evaluation["rows"]["done"]) == ("completed", 600)
 
 
 def test_retry_from_another_directory_with_a_conftest_above(project: Project) -> None:

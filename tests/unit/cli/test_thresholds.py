@@ -1,4 +1,4 @@
-"""`--fail-under`, `--fail-if-worse` and `--max-drop` of the commands that wait for rows: one implementation for all."""
+"""The thresholds of the commands that wait for rows: one implementation for all."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from doteval.core.experiments import EvaluationStatus
+from doteval.core.experiments import Ending, EvaluationStatus
 from doteval.store import Store
 from tests.support.cli import CommandLine
-from tests.support.comparisons import PENDING, add_experiment
+from tests.support.comparisons import FAILED, PENDING, add_experiment
 
 pytestmark = pytest.mark.usefixtures("without_settings")
 
@@ -26,6 +26,7 @@ def ran(tmp_path: Path) -> str:
         add_experiment(store, "worse", {"right": [right and row % 4 > 0 for row, right in enumerate(BEFORE)]})
         add_experiment(store, "slightly", {"right": slightly})
         add_experiment(store, "cut", {"right": [*BEFORE[:-1], PENDING]}, status=EvaluationStatus.CANCELLED)
+        add_experiment(store, "failing", {"right": [*BEFORE, FAILED, FAILED, FAILED]})
         store.experiments.begin("empty")
         return store.url
 
@@ -47,6 +48,7 @@ COMMANDS = ["watch", "retry"]
         ("worse", ["--fail-if-worse", "base", "--max-drop", "0.5"], None),
         ("slightly", ["--fail-if-worse", "base"], None),
         ("base", ["--fail-if-worse", "worse"], None),
+        ("same", ["--max-errors", "0"], None),
     ],
 )
 def test_thresholds(
@@ -67,6 +69,21 @@ def test_an_evaluation_that_was_not_completed_never_passes(doteval_: CommandLine
     assert doteval_("watch", "cut", "--storage", ran).code == 0
 
 
+def test_too_many_failed_rows(doteval_: CommandLine, ran: str) -> None:
+    assert doteval_("watch", "failing", "--max-errors", "3", "--storage", ran).code == 0
+    found = doteval_("watch", "failing", "--max-errors", "2", "--storage", ran)
+    assert found.code == 1
+    assert found.err == "Failed: evals/eval_qa.py::eval_qa: 3 rows have failed, more than the 2 of --max-errors\n"
+    with Store.open(ran) as store:
+        (evaluation,) = store.evaluations.of(store.experiments.find("failing"))
+        store.evaluations.end(evaluation.id, Ending.at_max_errors(1))
+    found = doteval_("watch", "failing", "--storage", ran)
+    assert (found.code, found.err) == (
+        1,
+        "Failed: evals/eval_qa.py::eval_qa was stopped: more than 1 row has failed\n",
+    )
+
+
 def test_without_evaluations_nothing_passes(doteval_: CommandLine, ran: str) -> None:
     found = doteval_("watch", "empty", "--fail-under", "right.accuracy=0.1", "--storage", ran)
     assert found.code == 1
@@ -84,6 +101,8 @@ def test_without_evaluations_nothing_passes(doteval_: CommandLine, ran: str) -> 
         ("submit", "eval_x.py", "--fail-if-worse", "nothing"),
         ("submit", "eval_x.py", "--fail-under", "right.accuracy=0.5", "--detach"),
         ("submit", "eval_x.py", "--fail-under", "right.accuracy"),
+        ("submit", "eval_x.py", "--max-errors", "1", "--detach"),
+        ("submit", "eval_x.py", "--max-errors", "-1"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(
