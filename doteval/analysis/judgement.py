@@ -62,22 +62,21 @@ class Judgement:
     """The evaluations of one command.
 
     missed: all that misses a threshold.
-    refused: why some evaluations could not be submitted, None if all could.
+    unrecorded: why evaluations could not be submitted, where no ending of theirs says so, in sentences.
     baseline: what they were compared with, None without any; `comparison` is None if it has none of them.
     """
 
     experiment: str
     evaluations: tuple[JudgedEvaluation, ...]
     missed: tuple[MissedThreshold, ...] = ()
-    refused: str | None = None
+    unrecorded: tuple[str, ...] = ()
     baseline: str | None = None
     comparison: Comparison | None = None
 
     @property
     def unassigned(self) -> list[str]:
         """What does not pass and is about no single evaluation, in sentences."""
-        found = [each.message for each in self.missed if each.evaluation is None]
-        return found if self.refused is None else [*found, self.refused]
+        return [*(each.message for each in self.missed if each.evaluation is None), *self.unrecorded]
 
     @property
     def passed(self) -> bool:

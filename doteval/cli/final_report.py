@@ -53,17 +53,23 @@ class FinalReport:
         self._console.print(f"To see them: doteval show {shlex.quote(experiment.name)} {option}", soft_wrap=True)
 
     def judge(
-        self, store: Store, experiment: Experiment, refused: DotEvalError | None = None, *, ran: bool = True
+        self,
+        store: Store,
+        experiment: Experiment,
+        refused: DotEvalError | None = None,
+        *,
+        unrecorded: tuple[str, ...] = (),
+        ran: bool = True,
     ) -> None:
         """Write the reports for automations, and end the command with its exit code if it must not be 0.
 
-        refused: why some evaluations could not be submitted.
+        refused: why some evaluations could not be submitted; `unrecorded`, where no ending of theirs says so.
         ran: whether the command has run rows. One that had none to run does not fail for how they ended before.
 
         Raises what `raise_unless_completed` does.
         """
         experiment = store.experiments.current(experiment)
-        judgement = self._thresholds.judge(store, experiment, self._read, refused)
+        judgement = self._thresholds.judge(store, experiment, self._read, unrecorded)
         self._reports.write(judgement)
         if ran:
             raise_unless_completed(experiment, [evaluation for evaluation, _ in self._read], refused)

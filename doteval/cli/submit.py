@@ -139,7 +139,7 @@ def command(
         if not detach:
             with Store.open(submission.storage, create=False) as store:
                 report.print(store, submission.experiment)
-                report.judge(store, submission.experiment, submission.refused)
+                report.judge(store, submission.experiment, submission.refused, unrecorded=submission.unrecorded)
     except KeyboardInterrupt as stopped:
         say_stopped(stopped, f"To continue: {_again(paths, display.experiment_name or name)}")
         raise

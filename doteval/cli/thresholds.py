@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from doteval.analysis.thresholds import MissedThreshold
     from doteval.cli.show import Figures
     from doteval.core.experiments import Evaluation, Experiment
-    from doteval.errors import DotEvalError
     from doteval.store import Store
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -106,14 +105,14 @@ class Thresholds:
         store: Store,
         experiment: Experiment,
         results: Sequence[tuple[Evaluation, Figures]],
-        refused: DotEvalError | None = None,
+        unrecorded: tuple[str, ...] = (),
     ) -> Judgement:
         """Hold the figures of evaluations, in which failed rows count as False, against the thresholds.
 
         An evaluation that was not completed misses every threshold. One that was stopped at ``--max-errors`` misses
         that one, whichever command stopped it.
 
-        refused: why some evaluations could not be submitted.
+        unrecorded: why evaluations could not be submitted, where no ending of theirs says so.
 
         Raises NotFoundError: no evaluation belongs to one of the baseline.
         """
@@ -128,7 +127,7 @@ class Thresholds:
             experiment.name,
             tuple(judged),
             tuple(missed),
-            None if refused is None else refused.message,
+            unrecorded,
             self.baseline,
             comparison,
         )

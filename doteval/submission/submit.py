@@ -85,11 +85,13 @@ class Submission:
 
     storage: the URL of the store, with its password
     refused: what has to be changed for evaluations that could not run, None if all could
+    unrecorded: the same, in sentences, where no ending of theirs says so
     """
 
     experiment: Experiment
     storage: str = field(repr=False)
     refused: DotEvalError | None = None
+    unrecorded: tuple[str, ...] = ()
 
 
 def submit(options: SubmitOptions, observer: ProgressObserver, fork_server: ForkServer | None = None) -> Submission:
@@ -140,7 +142,7 @@ def _submit_collected(
         refused = submitter.refused()
         if refused is not None and submitter.all_refused:
             raise refused
-        return Submission(submitter.experiment(), store.raw_url, refused)
+        return Submission(submitter.experiment(), store.raw_url, refused, tuple(submitter.unrecorded))
 
 
 class _Submitter:
@@ -156,6 +158,7 @@ class _Submitter:
         self.to_run = [item for item, stop in stops if stop is None]
         self._evaluations: dict[EvaluationItem, Evaluation] = {}
         self._refused: list[DotEvalError] = []
+        self.unrecorded: list[str] = []
         self._experiment: Experiment | None = None
 
     def experiment(self) -> Experiment:
@@ -259,6 +262,7 @@ class _Submitter:
             )
         except ChangedError as error:
             self._refused.append(error)
+            self.unrecorded.append(error.message)
         else:
             if before.get(evaluation.uid) is EvaluationStatus.SKIPPED and self._store.rows.retry_skipped(evaluation.id):
                 evaluation = self._store.evaluations.by_uid(evaluation.uid)
@@ -281,6 +285,8 @@ class _Submitter:
             # Rows that worker processes run already are not affected.
             if evaluation.uid not in perhaps_running:
                 end_running(self._store, evaluation, ending)
+            elif isinstance(error, DotEvalError):
+                self.unrecorded.append(error.message)
 
     def _note_refusal(self, error: BaseException, ending: Ending) -> None:
         if isinstance(error, DotEvalError) and ending.cause is not EvaluationEnd.EXPECTED_FAILURE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
+from xml.etree import ElementTree
 
 import pytest
 
@@ -248,3 +249,20 @@ def test_worker_processes_start_where_warnings_are_errors(project: Project, sett
     project.write("eval_it.py", EVALUATIONS.replace("range(200)", "range(4)"))
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
     assert len(project.records("x")["eval_counted"]) == 4
+
+
+def test_each_refused_evaluation_is_one_failure_of_the_junit_file(project: Project) -> None:
+    plain = "from doteval import Score, foreach\n@foreach('i', [(1,)])\ndef {}:\n    return Score('ok', True, [])\n"
+    project.write("eval_old.py", plain.format("eval_old(i)"))
+    project.run("submit", "eval_old.py", "--experiment", "x", "--workers", "1")
+    project.write("eval_old.py", plain.format("eval_old(i)") + "# changed\n")
+    project.write("eval_lost.py", plain.format("eval_lost(i, absent)"))
+    project.write("eval_good.py", plain.format("eval_good(i)"))
+    files = ["eval_old.py", "eval_lost.py", "eval_good.py"]
+    project.run("submit", *files, "--experiment", "x", "--workers", "1", "--junitxml", "junit.xml", check=2)
+    cases = ElementTree.parse(project.path / "junit.xml").iter("testcase")
+    assert {case.attrib["name"]: case.findtext("failure") for case in cases} == {
+        "eval_lost": "eval_lost.py::eval_lost is failed: fixture 'absent' not found",
+        "eval_good": None,
+        "thresholds": "eval_old.py::eval_old is not what the experiment began with: eval_old.py has changed",
+    }

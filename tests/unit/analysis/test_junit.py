@@ -119,7 +119,7 @@ def test_a_metric_without_a_value_is_left_out() -> None:
 
 def test_what_is_about_no_single_evaluation_is_a_test_case_too() -> None:
     missed = (MissedThreshold("no evaluation has this score"), MissedThreshold("too low", "evals/eval_qa.py::eval_qa"))
-    root = document(judged("eval_qa", "too low"), missed=missed, refused="eval_y: no column")
+    root = document(judged("eval_qa", "too low"), missed=missed, unrecorded=("eval_y: no column",))
     assert root.attrib["tests"] == root.attrib["failures"] == "2"
     assert root[1].findtext("testcase/failure") == "no evaluation has this score\neval_y: no column"
     assert document(missed=(MissedThreshold("there are no evaluations"),)).attrib["failures"] == "1"

@@ -57,7 +57,7 @@ def test_only_what_does_not_pass_is_annotated() -> None:
         judged("eval_skipped", status=EvaluationStatus.SKIPPED),
     )
     missed = (MissedThreshold("no evaluation has this score"),)
-    found = list(error_commands(Judgement("nightly", evaluations, missed, refused="no column"), located))
+    found = list(error_commands(Judgement("nightly", evaluations, missed, unrecorded=("no column",)), located))
     assert found == [
         "::error file=below/evals/eval_qa.py,title=eval_bad::too low%0Aworse",
         "::error title=doteval::no evaluation has this score%0Ano column",
