@@ -17,6 +17,7 @@ from doteval.analysis.compare import (
     power_sentence,
 )
 from doteval.cli import documents, terminal
+from doteval.cli.readable import as_text
 from doteval.cli.records import records_of_row
 from doteval.core.experiments import Evaluation
 from doteval.core.tables import Table, wrap
@@ -175,7 +176,7 @@ def _shown(record: Record | None, name: str) -> str | None:
     value = None if record is None else getattr(record.outcome, name)
     if value is None:
         return None
-    text = str(value)
+    text = as_text(value)
     return text if len(text) <= _TEXT_SHOWN else f"{text[:_TEXT_SHOWN]} ... ({len(text):,} characters)"
 
 
@@ -192,8 +193,9 @@ def _print_spending(console: Console, names: tuple[str, str], before: Spending, 
     table = Table("", *names, "change")
     for title, pair, shown in _spending_lines(before, after):
         if pair != (None, None) and any(pair):
-            cells = (terminal.figure(None) if value is None else shown(value) for value in pair)
-            table.add_row(title, *cells, _change(*pair))
+            cells = [terminal.figure(None) if value is None else shown(value) for value in pair]
+            # Two times of no length that is worth showing have no change that is.
+            table.add_row(title, *cells, "-" if cells[0] == cells[1] else _change(*pair))
     if len(table):
         terminal.print_table(console, table)
 

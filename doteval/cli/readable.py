@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Columns that by their name hold what the model should have answered.
 _EXPECTED = ("expected", "answer", "target", "label", "reference", "gold", "solution", "output")
+# Characters of both texts, at most, whose difference is shown: to find it takes the square of their number, or more.
+_COMPARED = 20_000
 _FRAME = re.compile(r'^ *File "(?P<file>[^"]+)", line \d+')
 # Frames of libraries: installed packages, Python's own modules, code without a file, and doteval itself.
 _LIBRARY = re.compile(r"[\\/](?:site-packages|dist-packages)[\\/]|[\\/]lib[\\/]python\d|^<")
@@ -91,6 +93,18 @@ def readable(value: Any) -> str:
     return str(value)
 
 
+def as_text(value: Any) -> str:
+    """A prompt or a response as text: a chat as its messages, with their roles if there are several.
+
+    >>> as_text([{"role": "user", "content": "Hello"}])
+    'Hello'
+    """
+    messages = _messages(value)
+    if messages is None:
+        return readable(value)
+    return messages[0][1] if len(messages) == 1 else "\n".join(f"{role}: {text}" for role, text in messages)
+
+
 def _messages(value: Any) -> list[tuple[str, str]] | None:
     """The messages of a chat with their roles, None for anything else."""
     messages = value.get("messages") if isinstance(value, dict) and set(value) == {"messages"} else value
@@ -122,6 +136,8 @@ def _difference(values: Mapping[str, Any], response: Any) -> Iterator[str]:
     if name is None or not isinstance(response, str) or values[name] == response:
         return
     expected = values[name]
+    if len(expected) + len(response) > _COMPARED:
+        return
     yield f"{name} → response"
     for line in difflib.ndiff(expected.splitlines(), response.splitlines()):
         if not line.startswith("  "):

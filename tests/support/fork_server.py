@@ -253,6 +253,8 @@ def _run(module: str, arguments: list[str]) -> NoReturn:
 
 
 if __name__ == "__main__":
+    # Commands begin as in a terminal, also if the tests run under `nohup`.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for library in (*_LIBRARIES, *sys.argv[2:]):
         importlib.import_module(library)
     # The libraries are never freed: without them each collection in a command is shorter, and copies no pages.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from doteval.cli import terminal
-from doteval.cli.readable import own_frames, print_record
+from doteval.cli.readable import as_text, own_frames, print_record
 from doteval.core.experiments import EvaluationSpec
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.store import NewResult, Store
@@ -247,3 +247,26 @@ def test_a_terminal_gets_a_pager(graded: str, tmp_path: Path) -> None:
         os.close(controller)
     assert done.returncode == 0
     assert "score.right" in (tmp_path / "paged").read_text()
+
+
+def test_no_difference_of_long_texts_is_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    # Lines that nearly equal each other are the worst case.
+    texts = ["\n".join(f"{'x' * 500}{number}{mark}" for number in range(200)) for mark in "ab"]
+    record = Record(Row(0, "k", {"answer": texts[0]}), Outcome(RowStatus.DONE, 0.0, 0.5, model_response=texts[1]))
+    assert "answer → response" not in printed(capsys, record)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        ([{"role": "user", "content": "Hello"}], "Hello"),
+        (
+            [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+            "system: Be brief.\nuser: Hi",
+        ),
+        ("plain", "plain"),
+        ([1], "[\n  1\n]"),
+    ],
+)
+def test_prompts_as_text(prompt: object, text: str) -> None:
+    assert as_text(prompt) == text
