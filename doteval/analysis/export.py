@@ -232,13 +232,18 @@ def format_of(path: Path, format: str | None = None) -> str:  # noqa: A002
 def complete_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that appears when the block has ended well, and then replaces an existing one.
 
+    What is no file, such as a pipe or ``/dev/null``, is written to, and a link stays one.
+
     Raises UsageError if it cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{new_token()}.unfinished")
+    target = path.resolve()
+    unfinished = target.with_name(f".{target.name}.{new_token()}.unfinished")
+    is_special = target.exists() and not target.is_file()
     try:
-        with unfinished.open("wb") as file:
+        with (target if is_special else unfinished).open("wb") as file:
             yield file
-        unfinished.replace(path)
+        if not is_special:
+            unfinished.replace(target)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:

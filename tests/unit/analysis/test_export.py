@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -294,6 +295,21 @@ class TestFiles:
             write_jsonl(file, CellTable(COLUMNS, pages()))
         assert path.read_text() == "before"
         assert list(tmp_path.iterdir()) == [path]
+
+    def test_what_is_no_file_is_written_to(self, tmp_path: Path) -> None:
+        pipe, link, file = tmp_path / "pipe.csv", tmp_path / "link.csv", tmp_path / "file.csv"
+        os.mkfifo(pipe)
+        link.symlink_to(file)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            for path in (pipe, link):
+                with complete_file(path) as opened:
+                    opened.write(b"all of it")
+            assert os.read(reader, 100) == b"all of it"
+        finally:
+            os.close(reader)
+        assert (pipe.is_fifo(), link.is_symlink(), file.read_bytes()) == (True, True, b"all of it")
+        assert sorted(tmp_path.iterdir()) == [file, link, pipe]
 
     def test_a_directory_that_cannot_be_written(self, tmp_path: Path) -> None:
         path = tmp_path / "no" / "such" / "r.csv"
