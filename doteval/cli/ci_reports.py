@@ -101,7 +101,7 @@ class CiReports:
             else:
                 say_aside("GITHUB_STEP_SUMMARY is not set, so there is no job to add a summary to")
         if self.github_comment == _STDOUT:
-            click.echo(markdown(judgement), nl=False)
+            say(markdown(judgement).rstrip("\n"))
         elif self.github_comment is not None:
             _write(self.github_comment, markdown(judgement).encode())
 

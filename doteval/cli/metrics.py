@@ -6,7 +6,7 @@ import threading
 
 import click
 
-from doteval.cli.options import existing_store, storage_option
+from doteval.cli.options import storage_option
 from doteval.cli.streams import say_aside
 
 
@@ -33,10 +33,14 @@ def command(storage: str | None, broker: str | None, queue: str | None, address:
     from doteval.monitoring.endpoint import Endpoint, HttpReply, metrics_reply
     from doteval.monitoring.store_figures import StoreFigures
     from doteval.settings import load_settings
+    from doteval.store import Store
+    from doteval.store.url import locate
 
     settings = load_settings(broker=broker, queue=queue)
     with ExitStack() as stack:
-        store = stack.enter_context(existing_store(storage))
+        url = load_settings(storage=storage).storage
+        # A service may start before the first evaluation; only a file has to be there.
+        store = stack.enter_context(Store.open(url, create=locate(url).path is None))
         publisher = None
         if settings.message_broker is not None:
             publisher = stack.enter_context(closing(Publisher(settings.message_broker, settings.queues[0])))

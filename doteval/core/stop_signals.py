@@ -116,6 +116,20 @@ def _is_ours(handler: object) -> bool:
     return isinstance(getattr(handler, "__self__", None), StopSignals)
 
 
+_masks = threading.local()
+
+
+def _block() -> None:
+    """Have signals wait until a forked process has its own handlers: one that came before would be lost there."""
+    is_needed = any(_is_ours(signal.getsignal(number)) for number in SIGNALS)
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if is_needed else None
+
+
+def _unblock() -> None:
+    if _masks.before is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
 def _forget() -> None:
     """Give a process that evaluation files have forked the default handlers, as without doteval.
 
@@ -124,6 +138,7 @@ def _forget() -> None:
     for number in SIGNALS:
         if _is_ours(signal.getsignal(number)):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    _unblock()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_forget)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -103,3 +104,19 @@ def test_a_forked_process_has_the_default_handlers() -> None:
             os._exit(1)
         _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+
+
+def test_a_signal_to_a_process_that_was_just_forked_is_not_lost() -> None:
+    # Without a pause: it may come before the child has its own handlers.
+    with StopSignals(numbers=(signal.SIGTERM,)):
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                signal.pause()
+                os._exit(0)
+            os.kill(child, signal.SIGTERM)
+            deadline = time.monotonic() + 30
+            while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+                assert time.monotonic() < deadline
+            assert os.waitstatus_to_exitcode(ended[1]) == -signal.SIGTERM
+        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
