@@ -48,8 +48,8 @@ class DotEvalError(Exception):
         self.logged = message if logged is None else logged
         self._quotes = logged is not None
 
-    def say_once(self) -> bool:
-        """Whether the caller should log this error: not if an error of the same outage has been asked before."""
+    def say_once(self, where: str = "log") -> bool:  # noqa: ARG002 - for subclasses
+        """Whether the caller should say this error, in the log or on the screen: once for all errors of one outage."""
         return True
 
     def __str__(self) -> str:
@@ -99,19 +99,21 @@ class BrokerError(DotEvalError):
 class Outage:
     """A time during which the result store cannot be used. Many threads notice it, and one of them says so.
 
+    It is said once in the log and once on the screen: nobody may see the log of a command.
+
     >>> outage = Outage()
-    >>> outage.say_once(), outage.say_once()
-    (True, False)
+    >>> outage.say_once(), outage.say_once(), outage.say_once("screen")
+    (True, False, True)
     """
 
     def __init__(self) -> None:
-        # One element: the right to say so. list.pop is atomic.
-        self._unsaid = [True]
+        # For each place one element: the right to say so there. list.pop is atomic.
+        self._unsaid = {"log": [True], "screen": [True]}
 
-    def say_once(self) -> bool:
-        """Whether the caller is the first that asks, and says what is wrong."""
+    def say_once(self, where: str = "log") -> bool:
+        """Whether the caller is the first that asks, and says there what is wrong."""
         try:
-            return self._unsaid.pop()
+            return self._unsaid[where].pop()
         except IndexError:
             return False
 
@@ -125,8 +127,8 @@ class StoreError(DotEvalError):
     exit_code = 4
     outage: Outage | None = None
 
-    def say_once(self) -> bool:
-        return self.outage is None or self.outage.say_once()
+    def say_once(self, where: str = "log") -> bool:
+        return self.outage is None or self.outage.say_once(where)
 
 
 class StoreReadOnlyError(StoreError):

@@ -84,7 +84,9 @@ def follow(store: Store, experiment: Experiment, follower: ProgressDisplay) -> t
     never = threading.Event()
     abandoned_since: float | None = None
     while True:
-        experiment, evaluations, is_abandoned = retry_through_outage(look, leaving=never, on_message=follower.note)
+        experiment, evaluations, is_abandoned = retry_through_outage(
+            look, leaving=never, on_message=follower.note, where="screen"
+        )
         follower.moved(evaluations)
         # An experiment without evaluations has only just begun, or its submitter failed: there is nothing to wait for.
         if all(evaluation.status != "running" for evaluation in evaluations):

@@ -21,11 +21,13 @@ def retry_through_outage(
     *,
     leaving: threading.Event,
     on_message: Callable[[str], None],
+    where: str = "log",
 ) -> Value:
     """Do what needs the store or the broker; while one of them is unavailable, try again with back-off.
 
     leaving: once set, the last error is raised
     on_message: called once with what is wrong, unless another thread has said so of the same outage of the store
+    where: what it writes to, ``log`` or ``screen``
 
     Raises BrokerError or StoreError: when `leaving` is set
     Raises StoreVersionError: at once, since a schema of another version does not change by waiting
@@ -35,7 +37,7 @@ def retry_through_outage(
     except (BrokerError, StoreError) as error:
         if not _is_outage(error) or leaving.is_set():
             raise
-        if error.say_once():
+        if error.say_once(where):
             on_message(f"{error.message}; trying again")
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_outage),

@@ -88,7 +88,7 @@ class Following:
 
     def through_outage(self, action: Callable[[], Value]) -> Value:
         """Do what needs the store or the broker, again and again while they are unavailable."""
-        return retry_through_outage(action, leaving=self._never, on_message=self._observer.note)
+        return retry_through_outage(action, leaving=self._never, on_message=self._observer.note, where="screen")
 
     def current(self) -> list[Evaluation]:
         """The evaluations as they are in the store now."""
