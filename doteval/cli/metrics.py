@@ -36,11 +36,10 @@ def command(storage: str | None, broker: str | None, queue: str | None, address:
     from doteval.store import Store
     from doteval.store.url import locate
 
-    settings = load_settings(broker=broker, queue=queue)
+    settings = load_settings(broker=broker, queue=queue, storage=storage)
     with ExitStack() as stack:
-        url = load_settings(storage=storage).storage
         # A service may start before the first evaluation; only a file has to be there.
-        store = stack.enter_context(Store.open(url, create=locate(url).path is None))
+        store = stack.enter_context(Store.open(settings.storage, create=locate(settings.storage).path is None))
         publisher = None
         if settings.message_broker is not None:
             publisher = stack.enter_context(closing(Publisher(settings.message_broker, settings.queues[0])))

@@ -50,7 +50,8 @@ def load(
     Raises StoreError: the store cannot be used
     """
     results = LoadedResults(load_settings(storage=storage).storage, experiment, evaluation, where)
-    len(results)  # A wrong name is an error here, not when the results are used.
+    # A wrong name is an error here, not when the results are used.
+    results._read(results._filter)
     return results
 
 
@@ -108,17 +109,18 @@ class StoredTable(ABC):
 
     def _repr_html_(self) -> str:
         """The metrics as a table of HTML, for notebooks."""
+        summaries = self.summaries()
         lines = [
             f"<tr><td>{html.escape(name)}</td><td>{html.escape(score.name)}</td><td>{html.escape(metric.name)}</td>"
             f"<td>{shown(metric.value)}</td><td>{_interval(metric.interval)}</td><td>{metric.n}</td></tr>"
-            for name, summary in self.summaries().items()
+            for name, summary in summaries.items()
             for score in summary.details
             for metric in score.metrics
         ]
         heads = "".join(f"<th>{head}</th>" for head in ("evaluation", "score", "metric", "value", "95% interval", "n"))
         notes = [
             f"<p>{html.escape(name)}: {html.escape(note)}</p>"
-            for name, summary in self.summaries().items()
+            for name, summary in summaries.items()
             for note in (*summary.details.warnings, *summary.dataset_notes, *summary.details.notes)
         ]
         return (
@@ -166,11 +168,11 @@ class LoadedResults(StoredTable, Iterable[Record]):
                 yield from store.selections.records(evaluation.id, where)
 
     def __len__(self) -> int:
-        return self._read(
-            lambda store, evaluations: sum(
-                store.selections.count(each.id, self._filter(store, evaluations)) for each in evaluations
-            )
-        )
+        def count(store: Store, evaluations: list[Evaluation]) -> int:
+            where = self._filter(store, evaluations)
+            return sum(store.selections.count(each.id, where) for each in evaluations)
+
+        return self._read(count)
 
     def __repr__(self) -> str:
         return f"<{self._title()}>"
