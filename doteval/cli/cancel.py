@@ -6,7 +6,7 @@ import shlex
 
 import click
 
-from doteval.cli.options import chosen, evaluation_option, existing_store, storage_option
+from doteval.cli.options import evaluation_option, existing_store, storage_option
 from doteval.cli.streams import say
 from doteval.core.wording import counted
 
@@ -26,7 +26,7 @@ def command(name: str, evaluation: str | None, reason: str | None, storage: str 
     from doteval.core.states import EvaluationEnd
 
     with existing_store(storage) as store:
-        found = chosen(store.evaluations.of(store.experiments.find(name)), evaluation, name)
+        found = store.evaluations.of(store.experiments.find(name), evaluation)
         ending = Ending(
             EvaluationStatus.CANCELLED, EvaluationEnd.CANCELLED_BY_USER, reason or "cancelled with doteval cancel"
         )

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from doteval.cli.options import chosen, evaluation_option, existing_store, storage_option
+from doteval.cli.options import evaluation_option, existing_store, storage_option
 from doteval.cli.streams import say_aside
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def command(
     chosen_format = format_of(file, format_name or ("jsonl" if file == STDOUT else None))
     wanted = None if columns is None else [column.strip() for column in columns.split(",")]
     with existing_store(storage) as store:
-        evaluations = chosen(store.evaluations.of(store.experiments.find(name)), evaluation, name)
+        evaluations = store.evaluations.of(store.experiments.find(name), evaluation)
         matched = None if where is None else store.selections.filter(evaluations, where)
         if file == STDOUT:
             if chosen_format in ("parquet", "arrow") and sys.stdout.isatty():

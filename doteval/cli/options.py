@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +24,6 @@ from doteval.core.run_config import RunConfig
 
 if TYPE_CHECKING:
     from doteval.core.broker_url import Broker
-    from doteval.core.experiments import Evaluation
     from doteval.store import Store
     from doteval.supervision.fork_server import ForkServer
 
@@ -128,22 +127,6 @@ class ReducerParam(click.ParamType[str]):
 
 # The options that limit what an experiment may spend in all.
 budget_options = run_options(RunConfig, names=("max_requests", "max_tokens", "max_cost"))
-
-
-def chosen(evaluations: Sequence[Evaluation], text: str | None, experiment: str) -> list[Evaluation]:
-    """Return the evaluations whose ``file::name`` contains a text; all of them for None.
-
-    Raises NotFoundError if none does; the message lists the evaluations.
-    """
-    found = [each for each in evaluations if text is None or text in each.spec.nodeid]
-    if evaluations and not found:
-        from doteval.errors import NotFoundError
-
-        raise NotFoundError(
-            f"no evaluation of the experiment {experiment!r} contains {text!r}",
-            remedy="It has " + ", ".join(each.spec.nodeid for each in evaluations) + ".",
-        )
-    return found
 
 
 cache_option = run_options(RunConfig, names=("cache",))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import click
 
-from doteval.cli.options import ReducerParam, chosen, evaluation_option, existing_store, storage_option
+from doteval.cli.options import ReducerParam, evaluation_option, existing_store, storage_option
 from doteval.core.reducer_names import REDUCERS
 
 
@@ -36,11 +36,11 @@ def command(name: str, evaluation: str | None, reducer: str | None, storage: str
     console = terminal.console()
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
-        evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
+        evaluations = store.evaluations.of(experiment, evaluation)
         if reducer is not None:
             for each in evaluations:
                 store.evaluations.reconfigure(each.id, lambda config: replace(config, reducer=reducer))
-            evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
+            evaluations = store.evaluations.of(experiment, evaluation)
         done = recompute(store, evaluations)
         for each in done:
             print_evaluation(console, each, read_figures(store, each))

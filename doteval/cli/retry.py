@@ -11,7 +11,6 @@ import click
 from doteval.cli.ci_reports import CiReports, report_options
 from doteval.cli.options import (
     budget_options,
-    chosen,
     early_fork_server,
     errors_as_option,
     evaluation_option,
@@ -125,7 +124,7 @@ def command(
     console = terminal.console()
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
-        evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
+        evaluations = store.evaluations.of(experiment, evaluation)
         thresholds.check_baseline(store)
         reports.prepare()
         report = FinalReport(console, errors_as, thresholds, reports)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from doteval.cli.options import (
-    chosen,
     errors_as_option,
     evaluation_option,
     existing_store,
@@ -96,7 +95,7 @@ def command(
     """
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
-        evaluations = chosen(store.evaluations.of(experiment), evaluation, name)
+        evaluations = store.evaluations.of(experiment, evaluation)
         if any(selecting.values()) or selecting["limit"] is not None:
             if row is not None or errors:
                 raise click.UsageError("--row and --errors cannot be combined with options that select records.")

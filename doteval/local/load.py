@@ -189,14 +189,7 @@ class LoadedResults(StoredTable, Iterable[Record]):
         return None if self._where is None else store.selections.filter(evaluations, self._where)
 
     def _evaluations(self, store: Store) -> list[Evaluation]:
-        found = store.evaluations.of(store.experiments.find(self._experiment))
-        chosen = [each for each in found if self._evaluation is None or self._evaluation in each.spec.nodeid]
-        if found and not chosen:
-            raise NotFoundError(
-                f"no evaluation of the experiment {self._experiment!r} contains {self._evaluation!r}",
-                remedy=f"It has {', '.join(each.spec.nodeid for each in found)}.",
-            )
-        return chosen
+        return store.evaluations.of(store.experiments.find(self._experiment), self._evaluation)
 
 
 def _check_installed(package: str) -> None:

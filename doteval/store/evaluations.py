@@ -109,11 +109,23 @@ class Evaluations:
             )
         return _evaluation(line)
 
-    def of(self, experiment: Experiment) -> list[Evaluation]:
-        """The evaluations of an experiment, in the order of their creation."""
+    def of(self, experiment: Experiment, containing: str | None = None) -> list[Evaluation]:
+        """The evaluations of an experiment, in the order of their creation.
+
+        containing: only those whose ``file::name`` contains this text.
+
+        Raises NotFoundError: the experiment has evaluations, but none that contains the text; it lists them.
+        """
         query = _query().where(EVALUATION.c.experiment_id == experiment.id).order_by(EVALUATION.c.id)
         with self._database.read() as connection:
-            return [_evaluation(line) for line in connection.execute(query)]
+            found = [_evaluation(line) for line in connection.execute(query)]
+        chosen = [each for each in found if containing is None or containing in each.spec.nodeid]
+        if found and not chosen:
+            raise NotFoundError(
+                f"no evaluation of the experiment {experiment.name!r} contains {containing!r}",
+                remedy="It has " + ", ".join(each.spec.nodeid for each in found) + ".",
+            )
+        return chosen
 
     def find(self, experiment: Experiment, spec: EvaluationSpec) -> Evaluation | None:
         """The evaluation of the same path and name as it is now, None if `begin` would create it."""
