@@ -7,7 +7,7 @@ from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from doteval.core.experiments import Counts
+from doteval.core.experiments import Counts, Evaluation
 from doteval.core.wording import counted
 from doteval.errors import DotEvalError
 from doteval.metrics import Calculation, Interval, NamedMetric, mean, resolve
@@ -165,6 +165,19 @@ def summarize(
     """
     of_row = None if reducer is None else _Reduction(reducer, reducer_named(reducer))
     return Summary(counts, tuple(_score(column, counts, errors_as, files, of_row) for column in columns), errors_as)
+
+
+def summarize_evaluation(
+    evaluation: Evaluation, columns: Sequence[ScoreColumn], errors_as: ErrorsAs = "false"
+) -> Summary:
+    """`summarize` the scores of an evaluation as it is configured."""
+    return summarize(
+        columns,
+        evaluation.counts,
+        errors_as=errors_as,
+        files=evaluation.spec.fingerprint,
+        reducer=evaluation.config.reducer,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,16 +270,11 @@ def _read_figures(store: Store, evaluation: Evaluation, errors_as: ErrorsAs) -> 
     as_false = store.summaries.read(evaluation)
     wanted = as_false if errors_as == "false" else store.summaries.read(evaluation, errors_as)
     if as_false is None or wanted is None:
-        from doteval.analysis.summary import summarize
+        from doteval.analysis.summary import summarize_evaluation
 
         columns = store.results.score_columns(evaluation.id)
-        counts, files, reducer = evaluation.counts, evaluation.spec.fingerprint, evaluation.config.reducer
-        as_false = summarize(columns, counts, files=files, reducer=reducer)
-        wanted = (
-            as_false
-            if errors_as == "false"
-            else summarize(columns, counts, errors_as=errors_as, files=files, reducer=reducer)
-        )
+        as_false = summarize_evaluation(evaluation, columns)
+        wanted = as_false if errors_as == "false" else summarize_evaluation(evaluation, columns, errors_as)
     taken = store.evaluations.work_time(evaluation.id)
     return Figures(wanted, as_false, store.attempts.classes(evaluation.id), taken)
 

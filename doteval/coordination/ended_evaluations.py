@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from doteval.analysis.summary import Summary, summarize
+from doteval.analysis.summary import Summary, summarize_evaluation
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.store import Store
 
@@ -21,12 +21,11 @@ def summary_of(store: Store, evaluation: Evaluation) -> Summary:
 def compute_summary(store: Store, evaluation: Evaluation) -> Summary:
     """`summary_of`, computed anew in any case."""
     columns = store.results.score_columns(evaluation.id)
-    files, reducer = evaluation.spec.fingerprint, evaluation.config.reducer
-    as_false = summarize(columns, evaluation.counts, files=files, reducer=reducer)
+    as_false = summarize_evaluation(evaluation, columns)
     if evaluation.status is EvaluationStatus.RUNNING or as_false.unknown_metrics:
         return as_false
     excluded = (
-        summarize(columns, evaluation.counts, errors_as="excluded", files=files, reducer=reducer)
+        summarize_evaluation(evaluation, columns, "excluded")
         if evaluation.counts.failed
         else replace(as_false, errors_as="excluded")
     )

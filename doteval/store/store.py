@@ -8,7 +8,7 @@ from types import TracebackType
 
 from sqlalchemy import select, update
 
-from doteval.analysis.summary import ErrorsAs, Summary, summarize
+from doteval.analysis.summary import Summary, summarize_evaluation
 from doteval.core import clocks
 from doteval.core.experiments import Evaluation
 from doteval.core.file_descriptors import is_lack_of_descriptors
@@ -122,19 +122,10 @@ class Store:
         _check_exists(location)
         back_up(location, target)
 
-    def summary(self, evaluation: Evaluation, errors_as: ErrorsAs = "false") -> Summary:
+    def summary(self, evaluation: Evaluation) -> Summary:
         """The metrics of an evaluation: those stored when it ended, or else computed from the scores so far."""
-        stored = self.summaries.read(evaluation, errors_as)
-        if stored is not None:
-            return stored
-        columns = self.results.score_columns(evaluation.id)
-        return summarize(
-            columns,
-            evaluation.counts,
-            errors_as=errors_as,
-            files=evaluation.spec.fingerprint,
-            reducer=evaluation.config.reducer,
-        )
+        stored = self.summaries.read(evaluation)
+        return stored or summarize_evaluation(evaluation, self.results.score_columns(evaluation.id))
 
     def clock_offset(self) -> float:
         """Seconds by which the database's clock is ahead of this machine's, as exact as one query allows."""
