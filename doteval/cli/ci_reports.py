@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from doteval.cli.options import grouped_options
 from doteval.cli.streams import say, say_aside
 from doteval.errors import UsageError
 
 if TYPE_CHECKING:
     from doteval.analysis.judgement import Judgement
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+    from doteval.cli.thresholds import Thresholds
 
 _STDOUT = Path("-")
 
@@ -39,13 +38,6 @@ _OPTIONS = (
         help="Write the same summary as Markdown for a comment; - is stdout.",
     ),
 )
-
-
-def report_options(command: Command) -> Command:
-    """Add the options that make a `CiReports`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +98,14 @@ class CiReports:
             _write(self.github_comment, markdown(judgement).encode())
 
 
+def refuse_with_detach(thresholds: Thresholds, reports: CiReports) -> None:
+    """Raise click.UsageError if there are thresholds or reports: with --detach nothing waits for the figures."""
+    if thresholds or reports:
+        raise click.UsageError(
+            "With --detach nothing waits for the figures. Give thresholds and reports to doteval watch."
+        )
+
+
 def _prepare(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,3 +139,7 @@ def _write(path: Path, content: bytes, mode: Literal["wb", "ab"] = "wb") -> None
 
 def _unwritable(path: Path, error: OSError) -> UsageError:
     return UsageError(f"{path} cannot be written: {error.strerror or error}")
+
+
+report_options = grouped_options("reports", CiReports, _OPTIONS)
+"""Adds the options of reports to a command, which gets `CiReports`."""

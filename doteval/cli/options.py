@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -40,6 +42,29 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Write JSON for scripts to stdout, and nothing else.")(
         command
     )
+
+
+def grouped_options(
+    name: str, make: Callable[..., object], options: Sequence[Callable[[Any], Any]]
+) -> Callable[[Command], Command]:
+    """Return a decorator that adds options, and gives the command what `make` makes of their values as `name`.
+
+    make: its parameters have the names of the options.
+    """
+    taken = tuple(inspect.signature(make).parameters)
+
+    def add(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_group(**values: Any) -> Any:
+            group = make(**{each: values.pop(each) for each in taken})
+            return command(**values, **{name: group})
+
+        wrapped = cast(Command, with_group)
+        for option in reversed(options):
+            wrapped = option(wrapped)
+        return wrapped
+
+    return add
 
 
 def evaluation_option(command: Command) -> Command:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from doteval.cli.ci_reports import CiReports, report_options
+from doteval.cli.ci_reports import CiReports, refuse_with_detach, report_options
 from doteval.cli.options import (
     budget_options,
     early_fork_server,
@@ -68,13 +67,8 @@ def command(
     max_tokens: int | None,
     max_cost: float | None,
     errors_as: ErrorsAs,
-    fail_under: tuple[str, ...],
-    fail_if_worse: str | None,
-    max_drop: float | None,
-    max_errors: int | None,
-    junitxml: Path | None,
-    github: bool,
-    github_comment: Path | None,
+    thresholds: Thresholds,
+    reports: CiReports,
     detach: bool,
 ) -> None:
     """Run failed rows of the experiment NAME again.
@@ -89,12 +83,8 @@ def command(
     doteval retry first --only infrastructure --only timeouts
     doteval retry first --evaluation eval_x --row 17
     """
-    thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop, max_errors)
-    reports = CiReports(junitxml, github, github_comment)
-    if detach and (thresholds or reports):
-        raise click.UsageError(
-            "With --detach nothing waits for the figures. Give thresholds and reports to doteval watch."
-        )
+    if detach:
+        refuse_with_detach(thresholds, reports)
     early = early_fork_server(broker)
 
     from doteval.settings import load_settings
@@ -119,7 +109,7 @@ def command(
         concurrency=settings.concurrency,
         detach=detach,
         budget=Budget(max_requests, max_tokens, max_cost),
-        max_errors=max_errors,
+        max_errors=thresholds.max_errors,
     )
     console = terminal.console()
     with existing_store(storage) as store:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from doteval.cli.ci_reports import CiReports, report_options
+from doteval.cli.ci_reports import CiReports, refuse_with_detach, report_options
 from doteval.cli.options import early_fork_server, errors_as_option, local_fork_server, placement_options, run_options
 from doteval.cli.streams import say_stopped
 from doteval.cli.thresholds import Thresholds, threshold_options
@@ -55,13 +54,8 @@ def command(
     concurrency: int | None,
     rows_per_task: int | str | None,
     errors_as: ErrorsAs,
-    fail_under: tuple[str, ...],
-    fail_if_worse: str | None,
-    max_drop: float | None,
-    max_errors: int | None,
-    junitxml: Path | None,
-    github: bool,
-    github_comment: Path | None,
+    thresholds: Thresholds,
+    reports: CiReports,
     detach: bool,
     priority: str | None,
     **values: Any,
@@ -77,12 +71,8 @@ def command(
     doteval submit evals/eval_x.py::eval_y --samples 20
     doteval submit evals --experiment all --broker redis://host --storage postgresql://host/db
     """
-    thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop, max_errors)
-    reports = CiReports(junitxml, github, github_comment)
-    if detach and (thresholds or reports):
-        raise click.UsageError(
-            "With --detach nothing waits for the figures. Give thresholds and reports to doteval watch."
-        )
+    if detach:
+        refuse_with_detach(thresholds, reports)
     early = early_fork_server(broker)
 
     from doteval.settings import load_settings, settings_among
@@ -124,7 +114,7 @@ def command(
         priority=None if priority is None else Priority(priority),
         client_config=client_config,
         command=tuple(sys.argv),
-        max_errors=max_errors,
+        max_errors=thresholds.max_errors,
     )
     if thresholds.baseline is not None:
         with Store.open(settings.storage, create=False) as store:

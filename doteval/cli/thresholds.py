@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from doteval.cli.options import grouped_options
 from doteval.cli.streams import say_aside
 from doteval.core.states import EvaluationEnd
 from doteval.core.wording import counted
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from doteval.cli.show import Figures
     from doteval.core.experiments import Evaluation, Experiment
     from doteval.store import Store
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option(
@@ -47,13 +46,6 @@ _OPTIONS = (
         help="Exit with 1 if more than N rows of an evaluation fail; submit and retry stop it then.",
     ),
 )
-
-
-def threshold_options(command: Command) -> Command:
-    """Add the options that `Thresholds.from_options` takes."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,3 +187,7 @@ def enforce(judgement: Judgement) -> None:
         say_aside(missed.message, label="Failed:")
     if judgement.missed:
         click.get_current_context().exit(1)
+
+
+threshold_options = grouped_options("thresholds", Thresholds.from_options, _OPTIONS)
+"""Adds the options of thresholds to a command, which gets `Thresholds`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -30,18 +29,11 @@ _LOOK_SECONDS = 0.5
 @storage_option
 def command(
     name: str,
-    fail_under: tuple[str, ...],
-    fail_if_worse: str | None,
-    max_drop: float | None,
-    max_errors: int | None,
-    junitxml: Path | None,
-    github: bool,
-    github_comment: Path | None,
+    thresholds: Thresholds,
+    reports: CiReports,
     storage: str | None,
 ) -> None:
     """Follow the experiment NAME until it is completed. Ctrl-C stops following and nothing else."""
-    thresholds = Thresholds.from_options(fail_under, fail_if_worse, max_drop, max_errors)
-    reports = CiReports(junitxml, github, github_comment)
 
     from doteval.cli import terminal
     from doteval.cli.progress import ProgressDisplay
