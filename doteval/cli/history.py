@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from doteval.cli.options import existing_store, json_option, storage_option
+from doteval.cli.options import evaluation_option, existing_store, experiment_options, json_option, storage_option
 from doteval.core.tables import Table
 from doteval.core.times import parse_since
 
@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 
 @click.command("history")
 @click.argument("score", metavar="SCORE[.METRIC]")
-@click.option("--evaluation", metavar="TEXT", help="Only evaluations whose file::name contains this.")
-@click.option("--name", metavar="TEXT", help="Only experiments whose name contains this, ignoring case.")
-@click.option("--tag", multiple=True, metavar="TAG", help="Only those with this tag; may be given several times.")
-@click.option("--since", metavar="AGE|DATE", help="Only those begun since then, as in 7d, 12h or 2026-11-01.")
-@click.option("--branch", metavar="NAME", help="Only those begun from this branch of git.")
+@evaluation_option
+@experiment_options
 @click.option(
     "--limit",
     type=click.IntRange(min=1),

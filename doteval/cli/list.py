@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from doteval.cli.options import existing_store, json_option, storage_option
+from doteval.cli.options import existing_store, experiment_options, json_option, storage_option
 from doteval.core.experiments import EvaluationStatus
 from doteval.core.tables import Table
 from doteval.core.times import parse_since
@@ -16,13 +16,10 @@ if TYPE_CHECKING:
 
 
 @click.command("list")
-@click.option("--name", metavar="TEXT", help="Only experiments whose name contains this, ignoring case.")
-@click.option("--tag", multiple=True, metavar="TAG", help="Only those with this tag; may be given several times.")
-@click.option("--since", metavar="AGE|DATE", help="Only those begun since then, as in 7d, 12h or 2026-11-01.")
+@experiment_options
 @click.option(
     "--status", type=click.Choice([each.value for each in EvaluationStatus]), help="Only those of this status."
 )
-@click.option("--branch", metavar="NAME", help="Only those begun from this branch of git.")
 @click.option(
     "--search",
     metavar="TEXT",

@@ -73,6 +73,24 @@ def evaluation_option(command: Command) -> Command:
     )
 
 
+def experiment_options(command: Command) -> Command:
+    """Add the options that choose experiments from a list: ``name``, ``tag``, ``since`` and ``branch``."""
+    for option in reversed(
+        (
+            click.option("--name", metavar="TEXT", help="Only experiments whose name contains this, ignoring case."),
+            click.option(
+                "--tag", multiple=True, metavar="TAG", help="Only those with this tag; may be given several times."
+            ),
+            click.option(
+                "--since", metavar="AGE|DATE", help="Only those begun since then, as in 7d, 12h or 2026-11-01."
+            ),
+            click.option("--branch", metavar="NAME", help="Only those begun from this branch of git."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def errors_as_option(command: Command) -> Command:
     return click.option(
         "--errors-as",
