@@ -11,7 +11,7 @@ import pytest
 from doteval.core.liveness import DEAD_AFTER_SECONDS
 from doteval.store import WorkerState
 from tests.support.database_clock import DatabaseClock
-from tests.support.fault_evaluation import CONCURRENCY, check, let_go, reached, ready, write_evaluation
+from tests.support.fault_evaluation import CONCURRENCY, begun_rows, check, let_go, reached, ready, write_evaluation
 from tests.support.fault_services import RedisServer
 from tests.support.lookalikes import HOSTNAME, inside, need_namespaces, started_alike
 from tests.support.processes import is_alive
@@ -87,10 +87,6 @@ def set_clock(project: Project, clock: DatabaseClock, hours: float) -> None:
 
 def present(project: Project) -> list[WorkerState]:
     return [worker for worker in project.workers() if worker.left_at is None]
-
-
-def begun_rows(project: Project) -> int:
-    return sum(count for what, count in project.counts().items() if what.startswith("begin "))
 
 
 def test_a_worker_process_that_was_taken_for_dead_goes_on(project: Project, broker: RedisServer) -> None:

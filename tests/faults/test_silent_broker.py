@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from doteval.core.liveness import LATE_AFTER_SECONDS
 from tests.acceptance.test_worker_operations import address, get
-from tests.support.fault_evaluation import check, let_go, reached, ready, submitted, write_evaluation
+from tests.support.fault_evaluation import (
+    begun_rows,
+    check,
+    let_go,
+    longest_stop,
+    reached,
+    ready,
+    submitted,
+    write_evaluation,
+)
 from tests.support.fault_services import RedisServer
-from tests.support.project import Process, Project, wait_until
+from tests.support.project import Project, wait_until
 from tests.support.silent_connections import SilentNetwork, SilentProxy
 
 # No row may begin for longer than this after a silence began.
@@ -41,44 +48,13 @@ def proxy(project: Project, redis_server: RedisServer) -> Iterator[SilentProxy]:
         yield proxy
 
 
-def begun(project: Project) -> int:
-    return sum(event.what.startswith("begin ") for event in project.events())
-
-
-def longest_stop(project: Project, submitter: Process, rows: int = ROWS) -> float:
-    """Wait until the submitter ends. Returns the longest time in seconds in which no row began until all had."""
-    longest, last, since = 0.0, begun(project), time.monotonic()
-    while submitter.poll() is None:
-        time.sleep(0.1)
-        now, at = begun(project), time.monotonic()
-        if now < rows:
-            longest = max(longest, at - since)
-        if now != last:
-            last, since = now, at
-        assert at - since < 120, project.output()
-    return longest
-
-
-@contextmanager
-def run_beside(project: Project, prefix: list[str], processes: int) -> Iterator[Process]:
-    """Submit "x" to a service of `processes` processes, both with a prefix. Yields the submitter."""
-
-    def command(*arguments: str) -> list[str]:
-        return [*prefix, sys.executable, "-m", "doteval", *arguments]
-
-    with project.started(program=command("worker", ".", "--processes", str(processes))):
-        ready(project, processes)
-        with project.started(program=command("submit", "eval_it.py", "--experiment", "x")) as submitter:
-            yield submitter
-
-
 def recovers(project: Project, prefix: list[str], silence: Callable[[], int], *, times: int = 1) -> None:
     write_evaluation(project, rows=ROWS, seconds=0.5)
-    with run_beside(project, prefix, 2) if prefix else submitted(project, 2) as submitter:
+    with submitted(project, 2, prefix=prefix) as submitter:
         for number in range(times):
             reached(project, 100 + 150 * number)
             dropped = silence()
-        longest = longest_stop(project, submitter)
+        longest = longest_stop(project, submitter, ROWS)
         assert submitter.wait(1) == 0, project.output()
     output = project.output()
     assert "has not answered this worker process" in output
@@ -106,7 +82,7 @@ def test_heartbeats_and_long_rows_go_on_meanwhile(project: Project, proxy: Silen
     write_evaluation(project, rows=60, seconds=0.1, held=20)
     with submitted(project, 2) as submitter:
         reached(project, 20)
-        wait_until(lambda: begun(project) == 40, what="rows in flight in both processes")
+        wait_until(lambda: begun_rows(project) == 40, what="rows in flight in both processes")
         proxy.silence()
         silent = time.monotonic()
         latest = 0.0
@@ -129,7 +105,7 @@ def test_a_service_leaves_while_its_broker_is_silent(
     with project.started("worker", ".", "--processes", "2") as service:
         ready(project, 2)
         project.run("submit", "eval_it.py", "--experiment", "x", "--detach")
-        wait_until(lambda: begun(project) == 40, what="rows in flight in both processes")
+        wait_until(lambda: begun_rows(project) == 40, what="rows in flight in both processes")
         if noticed:
             # New connections get no answer either.
             redis_server.pause()
@@ -145,7 +121,7 @@ def test_a_service_leaves_while_its_broker_is_silent(
         print(f"left {time.monotonic() - left:.1f} s after the last row")
     redis_server.resume()
     assert project.counts()["-model"] == 2
-    assert project.done() == begun(project) == 40
+    assert project.done() == begun_rows(project) == 40
     with project.started("worker", ".", "--processes", "1"):
         project.run("watch", "x")
     check(project, "x", rows=60, in_flight=0)

@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,46 +13,24 @@ from contextlib import contextmanager
 
 from doteval.store.url import locate
 from tests.acceptance.test_worker_operations import address, get
-from tests.support.fault_evaluation import check, let_go, reached, ready, submitted, write_evaluation
+from tests.support.fault_evaluation import (
+    begun_rows,
+    check,
+    let_go,
+    longest_stop,
+    reached,
+    ready,
+    submitted,
+    write_evaluation,
+)
 from tests.support.fault_services import PostgresServer, RedisServer
 from tests.support.postgres_proxy import address_of, by_way_of
-from tests.support.project import Process, Project, wait_until
+from tests.support.project import Project, wait_until
 from tests.support.silent_connections import SilentNetwork, SilentProxy
 
 # No row may begin for longer than this after a silence began.
 RECOVERY_SECONDS = 30
 ROWS = 600
-
-
-def begun(project: Project) -> int:
-    return sum(event.what.startswith("begin ") for event in project.events())
-
-
-def longest_stop(project: Project, submitter: Process) -> float:
-    """Wait until the submitter ends. Returns the longest time in seconds in which no row began until all had."""
-    longest, last, since = 0.0, begun(project), time.monotonic()
-    while submitter.poll() is None:
-        time.sleep(0.1)
-        now, at = begun(project), time.monotonic()
-        if now < ROWS:
-            longest = max(longest, at - since)
-        if now != last:
-            last, since = now, at
-        assert at - since < 120, project.output()
-    return longest
-
-
-@contextmanager
-def run_beside(project: Project, prefix: list[str], processes: int) -> Iterator[Process]:
-    """Submit "x" to a service of `processes` processes, both with a prefix. Yields the submitter."""
-
-    def command(*arguments: str) -> list[str]:
-        return [*prefix, sys.executable, "-m", "doteval", *arguments]
-
-    with project.started(program=command("worker", ".", "--processes", str(processes))):
-        ready(project, processes)
-        with project.started(program=command("submit", "eval_it.py", "--experiment", "x")) as submitter:
-            yield submitter
 
 
 def warnings(project: Project) -> Counter[int]:
@@ -65,11 +42,11 @@ def warnings(project: Project) -> Counter[int]:
 def recovers(project: Project, prefix: list[str], silence: Callable[[], int], direct: str) -> None:
     write_evaluation(project, rows=ROWS, seconds=0.5)
     dropped = 0
-    with run_beside(project, prefix, 2) if prefix else submitted(project, 2) as submitter:
+    with submitted(project, 2, prefix=prefix) as submitter:
         for number in range(2):
             reached(project, 100 + 200 * number)
             dropped += silence()
-        longest = longest_stop(project, submitter)
+        longest = longest_stop(project, submitter, ROWS)
         assert submitter.wait(1) == 0, project.output()
     project.environment["DOTEVAL_STORAGE"] = direct
     found = check(project, "x", rows=ROWS, in_flight=0)
@@ -121,7 +98,7 @@ def test_a_service_leaves_while_its_store_is_silent(
         with project.started("worker", ".", "--processes", "2") as service:
             ready(project, 2)
             project.run("submit", "eval_it.py", "--experiment", "x", "--detach")
-            wait_until(lambda: begun(project) == 40, what="rows in flight in both processes")
+            wait_until(lambda: begun_rows(project) == 40, what="rows in flight in both processes")
             with silent(proxy):
                 let_go(project)
                 wait_until(lambda: sum(event.what.startswith("end ") for event in project.events()) >= 40)
@@ -134,7 +111,7 @@ def test_a_service_leaves_while_its_store_is_silent(
     print(output)
     lost = [int(number) for number in re.findall(r"(\d+) results could not be stored within 5 s; this worker", output)]
     assert len(lost) == 2
-    assert sum(lost) == begun(project) - project.done()
+    assert sum(lost) == begun_rows(project) - project.done()
     assert output.count("left with exit code 4") == 0
     assert "the ends of 2 worker processes, and what their rows used, cannot be recorded" in output
     with project.started("worker", ".", "--processes", "1"):

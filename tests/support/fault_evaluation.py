@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from tests.support.project import Process, Project, suspend, wait_until
@@ -103,12 +105,39 @@ def freeze(project: Project, pids: Collection[int]) -> int:
 
 
 @contextmanager
-def submitted(project: Project, processes: int, *options: str) -> Iterator[Process]:
-    """Submit ``eval_it.py`` as the experiment "x" to a service of `processes` processes; yields the submitter."""
-    with project.started("worker", ".", "--processes", str(processes)):
+def submitted(project: Project, processes: int, *options: str, prefix: Sequence[str] = ()) -> Iterator[Process]:
+    """Submit ``eval_it.py`` as the experiment "x" to a service of `processes` processes; yields the submitter.
+
+    prefix: runs both commands, as ``ip netns exec NAME`` does.
+    """
+
+    def started(*arguments: str) -> AbstractContextManager[Process]:
+        program = [*prefix, sys.executable, "-m", "doteval", *arguments] if prefix else None
+        return project.started(*arguments, program=program)
+
+    with started("worker", ".", "--processes", str(processes)):
         ready(project, processes)
-        with project.started("submit", "eval_it.py", "--experiment", "x", *options) as submitter:
+        with started("submit", "eval_it.py", "--experiment", "x", *options) as submitter:
             yield submitter
+
+
+def begun_rows(project: Project) -> int:
+    """How many executions of rows have begun."""
+    return sum(event.what.startswith("begin ") for event in project.events())
+
+
+def longest_stop(project: Project, submitter: Process, rows: int) -> float:
+    """Wait until the submitter ends. Returns the longest time in seconds in which no row began until all had."""
+    longest, last, since = 0.0, begun_rows(project), time.monotonic()
+    while submitter.poll() is None:
+        time.sleep(0.1)
+        now, at = begun_rows(project), time.monotonic()
+        if now < rows:
+            longest = max(longest, at - since)
+        if now != last:
+            last, since = now, at
+        assert at - since < 120, project.output()
+    return longest
 
 
 def ready(project: Project, processes: int) -> None:
