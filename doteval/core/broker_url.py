@@ -56,7 +56,7 @@ class Broker:
 
     @property
     def is_pull_based(self) -> bool:
-        """Whether a worker process fetches each message when it wants one. RabbitMQ sends messages by itself."""
+        """Whether a worker process fetches each message when it wants one. RabbitMQ sends messages unasked."""
         return self.scheme in _REDIS_SCHEMES
 
     @property

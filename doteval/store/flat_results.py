@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, and_, bindparam, select, tuple_
+from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, select, tuple_
 
 from doteval.analysis.export import CellTable, Page, cell
 from doteval.core.experiments import Evaluation
@@ -21,7 +21,7 @@ from doteval.store.bulk_insert import among
 from doteval.store.engine import Database
 from doteval.store.filter_sql import FilterCompiler
 from doteval.store.index_windows import index_windows
-from doteval.store.tables import RESULT, ROW, SCORE, USAGE, WORKER
+from doteval.store.tables import RESULT, RESULT_AND_ROW, ROW, SCORE, USAGE, WORKER
 
 # A page has at most so many rows, and by the size of the rows before about so many characters.
 _PAGE_ROWS = 2_000
@@ -251,11 +251,7 @@ _LINES = (
         WORKER.c.pid,
         ROW.c.content,
     )
-    .select_from(
-        RESULT.join(
-            ROW, and_(ROW.c.evaluation_id == RESULT.c.evaluation_id, ROW.c.row_index == RESULT.c.row_index)
-        ).outerjoin(WORKER, WORKER.c.id == RESULT.c.worker_id)
-    )
+    .select_from(RESULT_AND_ROW.outerjoin(WORKER, WORKER.c.id == RESULT.c.worker_id))
     .where(
         RESULT.c.evaluation_id == bindparam("evaluation"),
         tuple_(RESULT.c.row_index, RESULT.c.sample) > tuple_(bindparam("after_index"), bindparam("after_sample")),

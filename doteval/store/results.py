@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, select, tuple_
+from sqlalchemy import Connection, bindparam, func, select, tuple_
 
 from doteval.analysis.summary import ScoreColumn
 from doteval.core.experiments import Evaluation
@@ -21,7 +21,7 @@ from doteval.store.engine import Database
 from doteval.store.flat_results import FlatResults
 from doteval.store.result_rows import EncodedResult, NewResult, encode_result, write_results
 from doteval.store.score_columns import read_score_columns
-from doteval.store.tables import COUNTERS, RESULT, ROW, SCORE, USAGE, WORKER
+from doteval.store.tables import COUNTERS, RESULT, RESULT_AND_ROW, ROW, SCORE, USAGE, WORKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +183,7 @@ class StoredResults:
 def _records_query(evaluation_id: int, status: RowStatus | None) -> Any:
     query = (
         select(*RESULT.c, ROW.c.key, ROW.c.content, WORKER.c.hostname, WORKER.c.pid)
-        .select_from(
-            RESULT.join(
-                ROW, and_(ROW.c.evaluation_id == RESULT.c.evaluation_id, ROW.c.row_index == RESULT.c.row_index)
-            ).outerjoin(WORKER, WORKER.c.id == RESULT.c.worker_id)
-        )
+        .select_from(RESULT_AND_ROW.outerjoin(WORKER, WORKER.c.id == RESULT.c.worker_id))
         .where(
             RESULT.c.evaluation_id == evaluation_id,
             tuple_(RESULT.c.row_index, RESULT.c.sample) > tuple_(bindparam("after_index"), bindparam("after_sample")),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, and_, func, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Select, Text, func, select, type_coerce
 
 from doteval.analysis.groups import GroupTotals
 from doteval.core.experiments import Evaluation
@@ -23,14 +23,12 @@ from doteval.store.engine import Database
 from doteval.store.filter_sql import FieldSql, FilterCompiler
 from doteval.store.index_windows import index_windows
 from doteval.store.results import StoredResults
-from doteval.store.tables import RESULT, ROW, SCORE
+from doteval.store.tables import RESULT, RESULT_AND_ROW, ROW, SCORE
 
 # Records in memory at once.
 _PAGE = 200
 # Rows in which the names of scores are looked for.
 _NAMED_ROWS = 1_000
-
-_JOINED = RESULT.join(ROW, and_(ROW.c.evaluation_id == RESULT.c.evaluation_id, ROW.c.row_index == RESULT.c.row_index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +187,7 @@ class Selections:
 
 
 def _joined(query: Select[Any], evaluation_id: int, compiler: FilterCompiler, where: Filter | None) -> Select[Any]:
-    found = query.select_from(_JOINED).where(RESULT.c.evaluation_id == evaluation_id)
+    found = query.select_from(RESULT_AND_ROW).where(RESULT.c.evaluation_id == evaluation_id)
     return found if where is None else found.where(compiler.condition(where))
 
 

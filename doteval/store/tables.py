@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from sqlalchemy import BigInteger, Dialect, Index, Integer, Table, Text, TypeDecorator, UniqueConstraint, text
+from sqlalchemy import BigInteger, Dialect, Index, Integer, Table, Text, TypeDecorator, UniqueConstraint, and_, text
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
@@ -390,6 +390,10 @@ SUMMARY = table_of(SummaryTable)
 METRIC_VALUE = table_of(MetricValueTable)
 WORKER = table_of(WorkerTable)
 RESOURCE_LOAD = table_of(ResourceLoadTable)
+
+RESULT_AND_ROW = RESULT.join(
+    ROW, and_(ROW.c.evaluation_id == RESULT.c.evaluation_id, ROW.c.row_index == RESULT.c.row_index)
+)
 
 ALL = (
     EXPERIMENT,

@@ -66,7 +66,7 @@ class WorkerCode:
 
     root: pytest's root directory on its machine
     files: the hash of each file by its path below the root directory
-    reloads: whether it reads changed files by itself, when it has no rows to run; else it has to be restarted
+    reloads: whether it reads changed files as soon as it has no rows to run; else it has to be restarted
     """
 
     root: str

@@ -6,7 +6,7 @@ embedded pytest session, on the main thread, and Celery on a thread beside it; `
 happens to a row task:
 
 - `celery_consumer` and `prefetch` decide when a message is fetched; `priority_pool` sorts messages that a broker sends
-  by itself.
+  unasked.
 - `row_task_runner.RowTaskRunner` runs it: `code_match` finds the evaluation, `budget_guards` admits its calls, and
   `completion` waits until all rows are stored.
 - `held_tasks` notes it meanwhile and detects redelivered ones; `journals` survive the process if it dies.

@@ -2,7 +2,7 @@
 
 No other process can run the rows that one process holds, and they run again if it dies. So a process fetches the next
 row task only when its rows would soon run out. That is possible with a pull-based broker (Redis); RabbitMQ sends
-messages by itself.
+messages unasked.
 
 Only rows of the evaluation that runs now count. Rows of other evaluations wait until its time slice ends. If they
 counted, they would keep out its own rows, and the process would change evaluations, and set up fixtures, more often.

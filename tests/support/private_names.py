@@ -1,10 +1,38 @@
-"""Lists the private names of pytest that a file of doteval uses."""
+"""Lists the private names of pytest that a file of doteval uses, and those that tests are for."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+COVERED: set[str] = set()
+
+
+def relies_on(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Declare the private names that a test is for, and name them when it fails."""
+    COVERED.update(names)
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(test)
+        def run(*args: Any, **kwargs: Any) -> None:
+            try:
+                test(*args, **kwargs)
+            except Exception as error:
+                pytest.fail(
+                    f"pytest {pytest.__version__} has changed {' or '.join(names)}, "
+                    f"which doteval.pytest_runtime relies on: {type(error).__name__}: {error}\n"
+                    "Adapt pytest_internals.py, or leave this version out of the "
+                    "range in pyproject.toml."
+                )
+
+        return run
+
+    return decorate
 
 
 def private_names(path: Path) -> Iterator[str]:

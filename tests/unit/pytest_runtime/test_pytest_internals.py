@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import importlib.metadata
 import logging
 import os
@@ -27,33 +26,8 @@ from doteval.pytest_runtime import pytest_internals as internals
 from doteval.pytest_runtime.embedded_session import Collected
 from doteval.pytest_runtime.items import EvaluationItem
 from doteval.pytest_runtime.row_context import RowItem
-from tests.support.private_names import private_names
+from tests.support.private_names import COVERED, private_names, relies_on
 from tests.unit.conftest import InSession
-
-COVERED: set[str] = set()
-
-
-def relies_on(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Declare the private names that a test is for, and name them when it fails."""
-    COVERED.update(names)
-
-    def decorate(test: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(test)
-        def run(*args: Any, **kwargs: Any) -> None:
-            try:
-                test(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001 - any error shows what has changed
-                pytest.fail(
-                    f"pytest {pytest.__version__} has changed {' or '.join(names)}, "
-                    f"which doteval.pytest_runtime relies on: {type(error).__name__}: {error}\n"
-                    "Adapt pytest_internals.py, or leave this version out of the "
-                    "range in pyproject.toml."
-                )
-
-        return run
-
-    return decorate
-
 
 FILES = {
     "eval_it.py": """
