@@ -101,7 +101,7 @@ class Database:
     @contextmanager
     def _transaction(self, *, writes: bool) -> Iterator[Connection]:
         idle = self._idle[writes]
-        with self.translated():
+        with self.translated(writes=writes):
             try:
                 connection = idle.pop()
             except IndexError:
@@ -112,7 +112,7 @@ class Database:
             except BaseException as error:
                 self._give_up(connection, error)
                 raise
-            self._outages.used()
+            self._outages.used(writes=writes)
             # A connection to PostgreSQL may be lost while idle; it is checked before it is used again.
             if self.is_sqlite and len(idle) < _MOST_IDLE:
                 idle.append(connection)
@@ -157,15 +157,18 @@ class Database:
         self.engine.dispose(close=False)
 
     @contextmanager
-    def translated(self) -> Iterator[None]:
-        """Turn errors of SQLAlchemy and of drivers inside the block into a `StoreError`."""
+    def translated(self, *, writes: bool = False) -> Iterator[None]:
+        """Turn errors of SQLAlchemy and of drivers inside the block into a `StoreError`.
+
+        writes: whether the block needs a database that can be written
+        """
         began = clocks.monotonic()
         try:
             yield
         except (SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error) as error:
             translated = store_error(error, self.location)
             if not isinstance(translated, RefusedError):
-                translated.outage = self._outages.failed(began)
+                translated.outage = self._outages.failed(began, writes=writes)
             raise translated from error
 
 

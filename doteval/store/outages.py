@@ -17,16 +17,22 @@ class Outages:
 
     >>> now = 0.0
     >>> outages = Outages(clock=lambda: now)
-    >>> first = outages.failed(began=-10.0)
+    >>> first = outages.failed(began=-10.0, writes=True)
+
+    An outage that a write has met ends with a write, since a server that was demoted still answers those who read:
+
+    >>> outages.used(writes=False)
+    >>> now = 5.0
+    >>> outages.failed(began=1.0, writes=True) is first
+    True
 
     A transaction that was already open then has met the same outage, although others have succeeded since:
 
-    >>> outages.used()
-    >>> now = 5.0
-    >>> outages.failed(began=-2.0) is first
+    >>> outages.used(writes=True)
+    >>> outages.failed(began=-2.0, writes=True) is first
     True
-    >>> outages.used()
-    >>> outages.failed(began=6.0) is first
+    >>> outages.used(writes=True)
+    >>> outages.failed(began=6.0, writes=False) is first
     False
     """
 
@@ -36,18 +42,24 @@ class Outages:
         self._outage: Outage | None = None
         self._failed_at = 0.0
         self._lasts = False
+        # Whether a write has failed in it.
+        self._writes = False
 
-    def failed(self, began: float) -> Outage:
-        """A transaction that began at this time of the clock has failed. Returns the outage that it belongs to."""
+    def failed(self, began: float, *, writes: bool) -> Outage:
+        """A transaction that began at this time of the clock has failed. Returns the outage that it belongs to.
+
+        writes: whether it was opened for writing
+        """
         with self._lock:
             if self._outage is None or (not self._lasts and began > self._failed_at):
                 self._outage = Outage()
+            self._writes = writes or (self._lasts and self._writes)
             self._lasts, self._failed_at = True, self._clock()
             return self._outage
 
-    def used(self) -> None:
+    def used(self, *, writes: bool) -> None:
         """A transaction has succeeded."""
         # Read without the lock, which every transaction would wait for.
-        if self._lasts:
+        if self._lasts and (writes or not self._writes):
             self._lasts = False
             _LOG.info("the result store can be used again")

@@ -39,7 +39,10 @@ def write_start_report(directory: str | None, report: StartReport) -> None:
     if directory is not None:
         # A full disk must not end a process that is ready, nor hide why another cannot start.
         with contextlib.suppress(OSError):
-            (Path(directory) / _REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")
+            new = Path(directory) / f"{_REPORT}.new"
+            new.write_text(json.dumps(asdict(report)), encoding="utf-8")
+            # The supervisor reads the last report or this one, and never half of it.
+            new.replace(Path(directory) / _REPORT)
 
 
 def read_start_report(directory: Path) -> StartReport:
@@ -47,7 +50,7 @@ def read_start_report(directory: Path) -> StartReport:
     try:
         return StartReport(**json.loads((directory / _REPORT).read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        # None was written, or it is being written now.
+        # None was written, or there was no room for it.
         return StartReport()
 
 

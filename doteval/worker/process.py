@@ -135,15 +135,16 @@ class WorkerProcess:
             each.start()
 
         def ready() -> None:
-            context.state = WorkerPhase.READY
-            if self._leaving.is_set():
-                context.wind_down()
-            duties.beat()
             self._ready.set()
             if not self._leaving.is_set():
                 if not self._options.broker.is_private:
                     recorder.start()
                 on_ready()
+            # The store says last that this process is ready: who reads it there finds it taking row tasks.
+            context.state = WorkerPhase.READY
+            if self._leaving.is_set():
+                context.wind_down()
+            heartbeat.soon(duties.beat)
 
         try:
             with_collected(

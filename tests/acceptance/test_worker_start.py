@@ -143,6 +143,21 @@ def test_a_worker_process_that_becomes_ready_at_the_third_try_runs_the_rows(proj
     assert project.done() == 1
 
 
+# There is time to look between the moments at which its supervisor and the store hear that a worker process is ready.
+SLOW_TO_REPORT = """
+import time
+from doteval.worker import lifecycle
+
+write = lifecycle.write_start_report
+
+def write_late(*report):
+    time.sleep(1)
+    write(*report)
+
+lifecycle.write_start_report = write_late
+"""
+
+
 def test_a_worker_service_goes_on_trying_and_says_why(project: Project, redis_url: str) -> None:
     project.write("eval_it.py", BROKEN_IN_WORKERS + EVALUATION)
     service = ["worker", "eval_it.py", "--broker", redis_url, "--processes", "1", "--health-port", "0"]
@@ -170,9 +185,9 @@ def test_a_worker_service_goes_on_trying_and_says_why(project: Project, redis_ur
         assert status["service"].startswith("worker-1@")
         assert "could not start" in status["reason"]
         # Mended, it works.
-        project.write("eval_it.py", EVALUATION)
-        wait_until(lambda: ready()["ready"], what="a worker process that is ready", seconds=60)
-        assert ready()["failed_starts"] == []
+        project.write("eval_it.py", SLOW_TO_REPORT + EVALUATION)
+        answer = wait_until(lambda: (now := ready())["ready"] and now, what="a ready worker process", seconds=60)
+        assert answer["failed_starts"] == []
 
 
 # The fixture can be loaded by one process only. Rows wait for the test.
