@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from doteval.analysis.figures import figure
 from doteval.analysis.summary import MetricValue
 from doteval.core.experiments import EvaluationStatus
 
@@ -135,6 +136,19 @@ def change(old: MetricValue, new: MetricValue) -> Change | None:
     low = difference - math.hypot(new.value - new.interval.low, old.interval.high - old.value)
     high = difference + math.hypot(new.interval.high - new.value, old.value - old.interval.low)
     return Change(difference, low, high)
+
+
+def change_sentence(step: HistoryStep) -> str:
+    """What changed at a step whose change is seen, with its interval and the commit."""
+    assert step.change is not None
+    ends = sorted((abs(step.change.low), abs(step.change.high)))
+    what = "fell" if step.change.difference < 0 else "rose"
+    where = f" (commit {step.point.commit})" if step.point.commit else ""
+    return (
+        f"{step.point.metric.name} {what} by {figure(abs(step.change.difference))} "
+        f"({figure(ends[0])} to {figure(ends[1])}) from {step.compared_with} to "
+        f"{step.point.experiment}{where}"
+    )
 
 
 def sparkline(values: Sequence[float | None]) -> str:

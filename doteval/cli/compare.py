@@ -12,9 +12,8 @@ from doteval.cli.streams import say_aside
 
 if TYPE_CHECKING:
     from doteval.analysis.compare import Comparison
-    from doteval.cli.comparisons import ComparedPair
     from doteval.store import Store
-    from doteval.store.comparisons import ComparisonOptions, Matched, Selection
+    from doteval.store.comparisons import ComparedPair, ComparisonOptions, Matched, Selection
 
 
 @click.command("compare")
@@ -96,8 +95,8 @@ def _fail(failures: list[str]) -> NoReturn:
 
 
 def _show(store: Store, matched: Matched, options: ComparisonOptions, *, as_json: bool) -> Comparison:
-    from doteval.cli.comparisons import compared, comparison_document, print_comparison
-    from doteval.store.comparisons import compare_pairs
+    from doteval.cli.comparisons import comparison_document, print_comparison
+    from doteval.store.comparisons import compare_pairs, compared
 
     comparison = compare_pairs(store, matched, options)
     pairs: list[ComparedPair] = compared(store, matched, comparison)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -11,20 +10,19 @@ from rich.text import Text
 from doteval.analysis.compare import (
     ChangedRow,
     Comparison,
-    EvaluationComparison,
     MetricComparison,
     Verdict,
     power_sentence,
 )
+from doteval.analysis.readable_values import as_text
 from doteval.cli import documents, terminal
-from doteval.cli.readable import as_text
 from doteval.cli.records import records_of_row
 from doteval.core.experiments import Evaluation
 from doteval.core.tables import Table, wrap
 from doteval.core.wording import counted, duration
 from doteval.metrics import Interval
 from doteval.store import Store
-from doteval.store.comparisons import EvaluationPair, Matched, Spending, differences, spending_of
+from doteval.store.comparisons import ComparedPair, EvaluationPair, Matched, Spending
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,26 +37,6 @@ _STYLES = {
 }
 # Characters of a prompt or a response that a flipped row shows; `doteval show --row` shows all.
 _TEXT_SHOWN = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class ComparedPair:
-    """A comparison with its evaluations, how else they differ, and what they took."""
-
-    comparison: EvaluationComparison
-    pair: EvaluationPair
-    differences: list[str]
-    baseline_spending: Spending
-    spending: Spending
-
-
-def compared(store: Store, matched: Matched, comparison: Comparison) -> list[ComparedPair]:
-    """Join the comparison of each pair of evaluations with the evaluations, in the order of the baseline."""
-    spending = spending_of(store, [side for pair in matched.pairs for side in (pair.baseline, pair.other)])
-    return [
-        ComparedPair(found, pair, differences(pair, spending), spending[pair.baseline.id], spending[pair.other.id])
-        for found, pair in zip(comparison.evaluations, matched.pairs, strict=True)
-    ]
 
 
 def print_comparison(store: Store, matched: Matched, comparison: Comparison, pairs: Sequence[ComparedPair]) -> None:

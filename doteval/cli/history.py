@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,8 +14,7 @@ from doteval.core.times import parse_since
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from doteval.analysis.history import HistoryPoint, HistoryStep
-    from doteval.store import ExperimentOverview, Store
+    from doteval.analysis.history import HistoryStep
 
 
 @click.command("history")
@@ -56,11 +55,12 @@ def command(
     from doteval.cli import documents, terminal
     from doteval.errors import NotFoundError
     from doteval.store import ExperimentFilter
+    from doteval.store.history import history_points
 
     wanted = ExperimentFilter(tag, None if since is None else parse_since(since), None, branch, None)
     with existing_store(storage) as store:
         found = [each for each in store.experiments.overviews(name) if wanted.matches(each)][:limit]
-        points = list(_points(store, found, evaluation))
+        points = list(history_points(store, found, evaluation))
         chosen = [each for each in points if score in (each.score, f"{each.score}.{each.metric.name}")]
         if not chosen:
             known = dict.fromkeys(f"{each.score}.{each.metric.name}" for each in points)
@@ -79,36 +79,10 @@ def command(
             _print(console, f"{evaluation_name}  {score_name}.{metric}", steps)
 
 
-def _points(store: Store, experiments: Sequence[ExperimentOverview], contains: str | None) -> Iterator[HistoryPoint]:
-    from doteval.analysis.history import HistoryPoint
-
-    for overview in experiments:
-        git = None if overview.begun_by is None else overview.begun_by.git
-        for each in store.evaluations.of(overview.experiment):
-            if contains is not None and contains not in each.spec.nodeid:
-                continue
-            summary = store.summaries.read(each)
-            for score in summary or ():
-                for metric in score.metrics:
-                    yield HistoryPoint(
-                        overview.experiment.name,
-                        each.spec.nodeid,
-                        score.name,
-                        metric,
-                        each.created_at,
-                        each.status,
-                        each.rows_hash,
-                        each.spec.fingerprint,
-                        None if git is None else git.short,
-                        None if git is None else git.branch,
-                        overview.labels.tags,
-                    )
-
-
 def _print(console: Console, title: str, steps: Sequence[HistoryStep]) -> None:
     from rich.text import Text
 
-    from doteval.analysis.history import sparkline
+    from doteval.analysis.history import change_sentence, sparkline
     from doteval.cli import terminal
 
     console.print(
@@ -135,7 +109,7 @@ def _print(console: Console, title: str, steps: Sequence[HistoryStep]) -> None:
     terminal.print_table(console, table)
     for step in steps:
         if step.is_seen:
-            console.print(_sentence(step), style="bold red" if (step.difference or 0) < 0 else "bold green")
+            console.print(change_sentence(step), style="bold red" if (step.difference or 0) < 0 else "bold green")
     console.print()
 
 
@@ -143,20 +117,6 @@ def _change(step: HistoryStep) -> str:
     if step.difference is None:
         return "-"
     return f"{step.difference:+.3f}{' !' if step.is_seen else ''}"
-
-
-def _sentence(step: HistoryStep) -> str:
-    from doteval.cli import terminal
-
-    assert step.change is not None
-    ends = sorted((abs(step.change.low), abs(step.change.high)))
-    what = "fell" if step.change.difference < 0 else "rose"
-    where = f" (commit {step.point.commit})" if step.point.commit else ""
-    return (
-        f"{step.point.metric.name} {what} by {terminal.figure(abs(step.change.difference))} "
-        f"({terminal.figure(ends[0])} to {terminal.figure(ends[1])}) from {step.compared_with} to "
-        f"{step.point.experiment}{where}"
-    )
 
 
 def _document(name: tuple[str, str, str], steps: Sequence[HistoryStep]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from doteval.analysis.groups import GroupSummary, GroupTotals
+from doteval.analysis.readable_values import readable
 from doteval.analysis.record_fields import record_value
-from doteval.cli.readable import print_record, readable
+from doteval.cli.readable import print_record
 from doteval.core.filter_grammar import parse_field, parse_filter
 from doteval.core.filters import AllOf, AnyOf, Comparator, FieldComparison, FieldKind, Filter, FilterField
 from doteval.core.results import Record, RowStatus

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
@@ -11,10 +10,17 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from doteval.core.experiments import Counts, Evaluation, EvaluationStatus
+from doteval.analysis.figures import count as count
+from doteval.analysis.figures import failures as failures
+from doteval.analysis.figures import figure as figure
+from doteval.analysis.figures import interval as interval
+from doteval.analysis.figures import money as money
+from doteval.analysis.figures import rows_of as rows_of
+from doteval.analysis.figures import share as share
+from doteval.analysis.figures import signed as signed
+from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.tables import Cell, Table, output_width
 from doteval.core.wording import plain
-from doteval.metrics import Interval
 
 STATUS_STYLES = {
     EvaluationStatus.RUNNING: "cyan",
@@ -54,49 +60,6 @@ def print_table(console: Console, table: Table) -> None:
     for line in table.lines(console.width, rule=rule):
         # No line is wrapped or cut by rich; a name that is too long for the terminal continues on its next line.
         console.print(Text.assemble(*((cell.text, cell.style) for cell in line)), soft_wrap=True)
-
-
-def count(number: int | None) -> str:
-    return "?" if number is None else f"{number:,}"
-
-
-def share(counts: Counts) -> str:
-    """Return the finished rows and the total as ``12/100``."""
-    return f"{count(counts.finished)}/{count(counts.total)}"
-
-
-def rows_of(counts: Counts) -> str:
-    """Return the finished rows and the total as ``12/100 rows``."""
-    return f"{share(counts)} {'row' if counts.total == 1 else 'rows'}"
-
-
-def failures(counts: Counts) -> str:
-    """Return the failed and the skipped rows as ``, 2 failed, 1 skipped``; empty without any."""
-    failed = f", {counts.failed:,} failed" if counts.failed else ""
-    return f"{failed}, {counts.skipped:,} skipped" if counts.skipped else failed
-
-
-def figure(value: float | None) -> str:
-    """Return the value of a metric with three decimals, or one where it is 1,000 or more."""
-    if value is None or math.isnan(value):
-        return "-"
-    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.1f}"
-
-
-def signed(number: float) -> str:
-    """Return a difference as `figure` does, with its sign; a small one with two digits, since 0.0004 is not 0.000."""
-    shown = f"{number:+.3f}" if abs(number) < 1000 else f"{number:+,.1f}"
-    return f"{number:+.2g}" if float(shown.replace(",", "")) == 0 and number else shown
-
-
-def interval(found: Interval | None) -> str:
-    return "-" if found is None else f"{figure(found.low)} – {figure(found.high)}"
-
-
-def money(dollars: float | None) -> str:
-    if dollars is None:
-        return "-"
-    return f"${dollars:,.2f}" if dollars >= 1 else f"${dollars:.4f}"
 
 
 def status_cell(status: EvaluationStatus | None, *, abandoned: bool = False) -> Cell:

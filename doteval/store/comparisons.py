@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from doteval.analysis.compare import (
     Comparison,
+    EvaluationComparison,
     MissingEvaluation,
     TestedEvaluation,
     compare_evaluations,
@@ -237,6 +238,26 @@ def differences(pair: EvaluationPair, spending: Mapping[int, Spending]) -> list[
     if models[0] != models[1]:
         found.append(f"the models differ: {models[0]} | {models[1]}")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedPair:
+    """A comparison with its evaluations, how else they differ, and what they took."""
+
+    comparison: EvaluationComparison
+    pair: EvaluationPair
+    differences: list[str]
+    baseline_spending: Spending
+    spending: Spending
+
+
+def compared(store: Store, matched: Matched, comparison: Comparison) -> list[ComparedPair]:
+    """Join the comparison of each pair of evaluations with the evaluations, in the order of the baseline."""
+    spending = spending_of(store, [side for pair in matched.pairs for side in (pair.baseline, pair.other)])
+    return [
+        ComparedPair(found, pair, differences(pair, spending), spending[pair.baseline.id], spending[pair.other.id])
+        for found, pair in zip(comparison.evaluations, matched.pairs, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,51 @@
+"""How figures are written for people: counts, values of metrics, differences, intervals and money."""
+
+from __future__ import annotations
+
+import math
+
+from doteval.core.experiments import Counts
+from doteval.metrics import Interval
+
+
+def count(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"
+
+
+def share(counts: Counts) -> str:
+    """Return the finished rows and the total as ``12/100``."""
+    return f"{count(counts.finished)}/{count(counts.total)}"
+
+
+def rows_of(counts: Counts) -> str:
+    """Return the finished rows and the total as ``12/100 rows``."""
+    return f"{share(counts)} {'row' if counts.total == 1 else 'rows'}"
+
+
+def failures(counts: Counts) -> str:
+    """Return the failed and the skipped rows as ``, 2 failed, 1 skipped``; empty without any."""
+    failed = f", {counts.failed:,} failed" if counts.failed else ""
+    return f"{failed}, {counts.skipped:,} skipped" if counts.skipped else failed
+
+
+def figure(value: float | None) -> str:
+    """Return the value of a metric with three decimals, or one where it is 1,000 or more."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.1f}"
+
+
+def signed(number: float) -> str:
+    """Return a difference as `figure` does, with its sign; a small one with two digits, since 0.0004 is not 0.000."""
+    shown = f"{number:+.3f}" if abs(number) < 1000 else f"{number:+,.1f}"
+    return f"{number:+.2g}" if float(shown.replace(",", "")) == 0 and number else shown
+
+
+def interval(found: Interval | None) -> str:
+    return "-" if found is None else f"{figure(found.low)} – {figure(found.high)}"
+
+
+def money(dollars: float | None) -> str:
+    if dollars is None:
+        return "-"
+    return f"${dollars:,.2f}" if dollars >= 1 else f"${dollars:.4f}"

@@ -1,0 +1,64 @@
+"""Values of rows as text for people: chats as conversations, lists and objects as indented JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from doteval.core.json_codec import encode
+
+
+def readable(value: Any) -> str:
+    """A value as text: texts as they are, lists and objects as indented JSON.
+
+    >>> print(readable({"a": [1, 2]}))
+    {
+      "a": [
+        1,
+        2
+      ]
+    }
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(json.loads(encode(value)), indent=2, ensure_ascii=False)
+    return str(value)
+
+
+def as_text(value: Any) -> str:
+    """A prompt or a response as text: a chat as its messages, with their roles if there are several.
+
+    >>> as_text([{"role": "user", "content": "Hello"}])
+    'Hello'
+    """
+    messages = chat_messages(value)
+    if messages is None:
+        return readable(value)
+    return messages[0][1] if len(messages) == 1 else "\n".join(f"{role}: {text}" for role, text in messages)
+
+
+def chat_messages(value: Any) -> list[tuple[str, str]] | None:
+    """The messages of a chat with their roles, None for anything else."""
+    messages = value.get("messages") if isinstance(value, dict) and set(value) == {"messages"} else value
+    if not isinstance(messages, list) or not messages:
+        return None
+    found = []
+    for message in messages:
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            return None
+        others = {name: each for name, each in message.items() if name not in ("role", "content") and each is not None}
+        parts = [_content(message.get("content")), readable(others) if others else ""]
+        found.append((message["role"], "\n".join(part for part in parts if part)))
+    return found
+
+
+def _content(content: Any) -> str:
+    """The text of a message; parts that are no text, such as images, as JSON."""
+    if content is None:
+        return ""
+    if not isinstance(content, list):
+        return readable(content)
+    texts = [each["text"] if isinstance(each, dict) and isinstance(each.get("text"), str) else None for each in content]
+    return "\n".join(readable(each) if text is None else text for each, text in zip(content, texts, strict=True))

@@ -1,0 +1,39 @@
+"""Reads the course of metrics over experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from doteval.analysis.history import HistoryPoint
+from doteval.store.experiments import ExperimentOverview
+from doteval.store.store import Store
+
+
+def history_points(
+    store: Store, experiments: Sequence[ExperimentOverview], contains: str | None = None
+) -> Iterator[HistoryPoint]:
+    """Yield the stored metrics of experiments, in their order, for `doteval.analysis.history.series_of`.
+
+    contains: only evaluations whose ``file::name`` contains this.
+    """
+    for overview in experiments:
+        git = None if overview.begun_by is None else overview.begun_by.git
+        for each in store.evaluations.of(overview.experiment):
+            if contains is not None and contains not in each.spec.nodeid:
+                continue
+            summary = store.summaries.read(each)
+            for score in summary or ():
+                for metric in score.metrics:
+                    yield HistoryPoint(
+                        overview.experiment.name,
+                        each.spec.nodeid,
+                        score.name,
+                        metric,
+                        each.created_at,
+                        each.status,
+                        each.rows_hash,
+                        each.spec.fingerprint,
+                        None if git is None else git.short,
+                        None if git is None else git.branch,
+                        overview.labels.tags,
+                    )
