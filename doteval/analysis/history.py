@@ -36,10 +36,11 @@ class HistoryPoint:
     commit: str | None = None
     branch: str | None = None
     tags: tuple[str, ...] = ()
+    is_baseline: bool = False
 
     @property
     def series(self) -> tuple[str, str, str]:
-        """What it is a value of: evaluation, score and metric."""
+        """The series that this point belongs to: the names of the evaluation, the score and the metric."""
         return self.evaluation, self.score, self.metric.name
 
 
@@ -64,6 +65,8 @@ class HistoryStep:
     difference: new value minus old.
     change: the same with its interval; None where one of the two values has no interval.
     notes: why it cannot be compared with the point before it, or what else differs.
+    baseline_difference: value minus that of the baseline; None for the baseline, and where there is none on these rows.
+    baseline_change: the same with its interval.
     """
 
     point: HistoryPoint
@@ -71,6 +74,8 @@ class HistoryStep:
     difference: float | None = None
     change: Change | None = None
     notes: tuple[str, ...] = ()
+    baseline_difference: float | None = None
+    baseline_change: Change | None = None
 
     @property
     def is_seen(self) -> bool:
@@ -91,6 +96,7 @@ def series_of(points: Iterable[HistoryPoint]) -> dict[tuple[str, str, str], list
 
 def _steps(points: Sequence[HistoryPoint]) -> list[HistoryStep]:
     steps = []
+    baselines = [point for point in points if point.is_baseline]
     for place, point in enumerate(points):
         notes = []
         if point.rows is None:
@@ -102,12 +108,20 @@ def _steps(points: Sequence[HistoryPoint]) -> list[HistoryStep]:
         if point.status is not EvaluationStatus.COMPLETED:
             notes.append(point.status.value)
         base = _base(points[:place], point)
-        if base is None or base.metric.value is None or point.metric.value is None:
-            steps.append(HistoryStep(point, notes=tuple(notes)))
-            continue
-        difference = point.metric.value - base.metric.value
-        steps.append(HistoryStep(point, base.experiment, difference, change(base.metric, point.metric), tuple(notes)))
+        baseline = None if point.is_baseline else _base(baselines, point)
+        known = point.metric.value is not None
+        compared_with = base.experiment if base is not None and known else None
+        difference, seen = _difference(base, point)
+        to_baseline, seen_to_baseline = _difference(baseline, point)
+        steps.append(HistoryStep(point, compared_with, difference, seen, tuple(notes), to_baseline, seen_to_baseline))
     return steps
+
+
+def _difference(base: HistoryPoint | None, point: HistoryPoint) -> tuple[float | None, Change | None]:
+    """The difference of two values, and the same with its interval."""
+    if base is None or base.metric.value is None or point.metric.value is None:
+        return None, None
+    return point.metric.value - base.metric.value, change(base.metric, point.metric)
 
 
 def _base(before: Sequence[HistoryPoint], point: HistoryPoint) -> HistoryPoint | None:

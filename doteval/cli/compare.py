@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("compare")
-@click.argument("names", nargs=-1, required=True, metavar="BASELINE[::EVALUATION] OTHER[::EVALUATION]...")
+@click.argument("names", nargs=-1, required=True, metavar="[BASELINE[::EVALUATION]] OTHER[::EVALUATION]...")
 @evaluation_option
 @click.option("--score", "scores", multiple=True, metavar="NAME", help="Only this score; repeatable.")
 @click.option("--cluster", metavar="COLUMN", help="Rows with the same value in this column are not independent.")
@@ -55,25 +55,26 @@ def command(
     """Compare experiments with a BASELINE, row by row, and say whether they are BETTER or WORSE.
 
     Evaluations of the same name are compared. Name one on each side to compare others, such as two
-    parameters of one experiment. Rows are paired by their keys.
+    parameters of one experiment. Rows are paired by their keys. With one name, or where BASELINE is
+    the word `baseline`, it is the experiment of `doteval baseline set`.
 
     \b
     doteval compare base new
+    doteval compare new
     doteval compare base new --max-drop 0.01 --fail-if-worse --strict
     doteval compare 'first::eval_x[a]' 'first::eval_x[b]' --flips 5
     doteval compare base new newer --matrix
     """
-    if matrix:
-        if fail_if_worse or strict or flips or max_drop is not None:
-            raise click.UsageError("--matrix shows figures and gives no verdict. Leave the other options out.")
-    elif len(names) < 2:
-        raise click.UsageError("A comparison takes two experiments or more. --matrix shows one.")
+    if matrix and (fail_if_worse or strict or flips or max_drop is not None):
+        raise click.UsageError("--matrix shows figures and gives no verdict. Leave the other options out.")
     if max_drop is not None and not math.isfinite(max_drop):
         raise click.BadParameter("it is not a number", param_hint="--max-drop")
 
     from doteval.store.comparisons import ComparisonOptions, match_evaluations, select_evaluations
 
     with existing_store(storage) as store:
+        if len(names) == 1 and not matrix:
+            names = (_baseline(store, names[0]), *names)
         selected = [select_evaluations(store, name, evaluation) for name in names]
         if matrix:
             _show_matrix(store, selected, scores, as_json=as_json)
@@ -86,6 +87,21 @@ def command(
 
         if failures := regressions(comparison, strict=strict):
             _fail(failures)
+
+
+def _baseline(store: Store, other: str) -> str:
+    """The name of the baseline, to compare another experiment with."""
+    from doteval.store.baseline import BASELINE
+
+    found = store.baseline.find()
+    if found is None:
+        raise click.UsageError(
+            "A comparison takes two experiments or more, or a baseline to compare with: doteval baseline set NAME. "
+            "--matrix shows one."
+        )
+    if other in (found[0].name, BASELINE):
+        raise click.UsageError(f"{found[0].name!r} is the baseline itself. Name what to compare with it.")
+    return found[0].name
 
 
 def _fail(failures: list[str]) -> NoReturn:

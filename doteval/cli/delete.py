@@ -17,7 +17,9 @@ from doteval.core.wording import counted, plain
 def command(name: str, yes: bool, storage: str | None) -> None:
     """Delete the experiment NAME and all its results."""
     with existing_store(storage) as store:
-        evaluations = store.evaluations.of(store.experiments.find(name))
+        experiment = store.experiments.find(name)
+        store.experiments.check_deletable(experiment)
+        evaluations = store.evaluations.of(experiment)
         finished = sum(evaluation.counts.finished for evaluation in evaluations)
         what = f"{counted(len(evaluations), 'evaluation')} with {counted(finished, 'result')}"
         if not yes and not confirmed(plain(f"Delete {name!r} from {store.url}: {what}?")):

@@ -81,7 +81,7 @@ def experiment(found: Experiment) -> Document:
 
 
 def labels(found: ExperimentLabels) -> Document:
-    return {"tags": list(found.tags), "note": found.note}
+    return {"tags": list(found.tags), "note": found.note, "baseline": found.is_baseline}
 
 
 def provenance(found: Provenance) -> Document:

@@ -14,7 +14,7 @@ from doteval.core.times import parse_since
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from doteval.analysis.history import HistoryStep
+    from doteval.analysis.history import Change, HistoryStep
 
 
 @click.command("history")
@@ -44,8 +44,9 @@ def command(
 ) -> None:
     """Show how the metrics of SCORE went from experiment to experiment, and where they changed.
 
-    Each value is compared with the newest one before it on the same rows. A change is marked if it is more than chance
-    explains. The values are those stored when the evaluations ended.
+    Each value is compared with the newest one before it on the same rows, and with that of the baseline, which is
+    always shown. A change is marked if it is more than chance explains. The values are those stored when the
+    evaluations ended.
 
     \b
     doteval history exact_match.accuracy --branch main
@@ -60,6 +61,8 @@ def command(
     wanted = ExperimentFilter(tag, None if since is None else parse_since(since), None, branch, None)
     with existing_store(storage) as store:
         found = [each for each in store.experiments.overviews(name) if wanted.matches(each)][:limit]
+        if found and not any(each.labels.is_baseline for each in found):
+            found += [each for each in store.experiments.overviews() if each.labels.is_baseline]
         points = list(history_points(store, found, evaluation))
         chosen = [each for each in points if score in (each.score, f"{each.score}.{each.metric.name}")]
         if not chosen:
@@ -88,10 +91,11 @@ def _print(console: Console, title: str, steps: Sequence[HistoryStep]) -> None:
     console.print(
         Text.assemble((title, "bold"), "  ", sparkline([step.point.metric.value for step in steps])), soft_wrap=True
     )
+    with_baseline = any(step.baseline_difference is not None for step in steps)
     with_git = any(step.point.commit for step in steps)
     table = Table(
         *("started", "experiment", *(["commit"] if with_git else [])),
-        *("value", "95% interval", "n", "change", "notes"),
+        *("value", "95% interval", "n", "change", *(["to baseline"] if with_baseline else []), "notes"),
         left=2 + with_git,
     )
     for step in steps:
@@ -103,8 +107,9 @@ def _print(console: Console, title: str, steps: Sequence[HistoryStep]) -> None:
             terminal.figure(metric.value),
             terminal.interval(metric.interval),
             terminal.count(metric.n),
-            _change(step),
-            ", ".join([*point.tags, *step.notes]),
+            _change(step.difference, step.change),
+            *([_change(step.baseline_difference, step.baseline_change)] if with_baseline else []),
+            ", ".join([*(["(baseline)"] if point.is_baseline else []), *point.tags, *step.notes]),
         )
     terminal.print_table(console, table)
     for step in steps:
@@ -113,10 +118,10 @@ def _print(console: Console, title: str, steps: Sequence[HistoryStep]) -> None:
     console.print()
 
 
-def _change(step: HistoryStep) -> str:
-    if step.difference is None:
+def _change(difference: float | None, change: Change | None) -> str:
+    if difference is None:
         return "-"
-    return f"{step.difference:+.3f}{' !' if step.is_seen else ''}"
+    return f"{difference:+.3f}{' !' if change is not None and change.is_seen else ''}"
 
 
 def _document(name: tuple[str, str, str], steps: Sequence[HistoryStep]) -> dict[str, Any]:
@@ -140,10 +145,17 @@ def _document(name: tuple[str, str, str], steps: Sequence[HistoryStep]) -> dict[
                 "n": step.point.metric.n,
                 "compared_with": step.compared_with,
                 "difference": step.difference,
-                "difference_interval": None if step.change is None else [step.change.low, step.change.high],
+                "difference_interval": _interval(step.change),
                 "changed": step.is_seen,
                 "notes": list(step.notes),
+                "baseline": step.point.is_baseline,
+                "baseline_difference": step.baseline_difference,
+                "baseline_interval": _interval(step.baseline_change),
             }
             for step in steps
         ],
     }
+
+
+def _interval(change: Change | None) -> list[float] | None:
+    return None if change is None else [change.low, change.high]

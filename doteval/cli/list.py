@@ -12,7 +12,7 @@ from doteval.core.tables import Table
 from doteval.core.times import parse_since
 
 if TYPE_CHECKING:
-    from doteval.store import ExperimentOverview, Store
+    from doteval.store import ExperimentLabels, ExperimentOverview, Store
 
 
 @click.command("list")
@@ -48,7 +48,7 @@ def command(
     """List experiments, the newest first.
 
     \b
-    doteval list --tag baseline --since 7d
+    doteval list --tag paper --since 7d
     doteval list --search prompt --sort -failed
     """
     from doteval.cli import documents, terminal
@@ -74,7 +74,7 @@ def command(
             console.print(f"No experiments{where}{rest} in {store.url}")
             return
         # A column of tags only where there are some, so that the table fits narrow terminals as long as it can.
-        tags = ["tags"] if any(line.labels.tags for line in found) else []
+        tags = ["tags"] if any(line.labels.tags or line.labels.is_baseline for line in found) else []
         table = Table(
             "experiment", "status", "started", *tags, "evaluations", "rows", "failed", "skipped", left=3 + len(tags)
         )
@@ -83,13 +83,17 @@ def command(
                 line.experiment.name,
                 terminal.status_cell(line.status, abandoned=_is_abandoned(store, line)),
                 f"{line.experiment.created_at.astimezone():%Y-%m-%d %H:%M}",
-                *([", ".join(line.labels.tags)] if tags else []),
+                *([_marks(line.labels)] if tags else []),
                 terminal.count(line.evaluations),
                 terminal.share(line.counts),
                 terminal.count(line.counts.failed),
                 terminal.count(line.counts.skipped),
             )
         terminal.print_table(console, table)
+
+
+def _marks(labels: ExperimentLabels) -> str:
+    return ", ".join([*(["(baseline)"] if labels.is_baseline else []), *labels.tags])
 
 
 def _is_abandoned(store: Store, line: ExperimentOverview) -> bool:

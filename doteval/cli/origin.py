@@ -29,6 +29,8 @@ def print_origin(console: Console, commands: Sequence[Provenance], labels: Exper
     lines += [f"Continued {_where(each)}" for each in others[:_CONTINUED_SHOWN]]
     if len(others) > _CONTINUED_SHOWN:
         lines.append(f"and continued {counted(len(others) - _CONTINUED_SHOWN, 'more time')}; --json names all")
+    if labels.is_baseline:
+        lines.append("This is the baseline")
     if labels.tags:
         lines.append(f"Tags: {', '.join(labels.tags)}")
     if labels.note:

@@ -27,7 +27,7 @@ def command(
 ) -> None:
     """Delete old experiments and all their results.
 
-    Experiments that somebody runs are kept, and so are those with a tag.
+    Experiments that somebody runs are kept, and so are the baseline and those with a tag.
 
     \b
     doteval prune --older-than 30d --unnamed --dry-run
@@ -50,6 +50,8 @@ def command(
                 say(f"... and {len(names) - _SHOWN:,} more")
             if found.tagged:
                 say_aside(f"{counted(found.tagged, 'experiment')} with a tag kept")
+            if found.baseline is not None:
+                say_aside(f"The baseline {found.baseline!r} kept")
             if found.running:
                 say_aside(f"{counted(found.running, 'experiment')} that somebody runs kept")
         deleted: list[str] = []
@@ -62,14 +64,17 @@ def command(
         if as_json:
             from doteval.cli import documents
 
-            facts = {"found": names, "deleted": deleted, "kept_running": found.running, "kept_tagged": found.tagged}
-            documents.write({"storage": store.url, **facts})
+            kept = {
+                "kept_running": found.running,
+                "kept_tagged": found.tagged,
+                "kept_baseline": found.baseline,
+            }
+            documents.write({"storage": store.url, "found": names, "deleted": deleted, **kept})
         elif dry_run:
             say(f"Would delete {what}")
         elif not names:
             say("No experiment is as old" if unnamed is False else "No such experiment")
         else:
             left = len(names) - len(deleted)
-            say(
-                f"Deleted {counted(len(deleted), 'experiment')}" + (f"; {left} run again and were kept" if left else "")
-            )
+            kept_now = f"; {left} kept, since they run again or are the baseline now" if left else ""
+            say(f"Deleted {counted(len(deleted), 'experiment')}{kept_now}")

@@ -15,5 +15,6 @@ from doteval.cli.streams import say
 def command(name: str, new: str, storage: str | None) -> None:
     """Give the experiment NAME the name NEW."""
     with existing_store(storage) as store:
-        store.experiments.rename(name, new)
-    say(f"Renamed {name!r} to {new!r}")
+        experiment = store.experiments.rename(name, new)
+        baseline = ", which stays the baseline" if store.labels.of(experiment).is_baseline else ""
+    say(f"Renamed {name!r} to {new!r}{baseline}")

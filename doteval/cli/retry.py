@@ -115,7 +115,7 @@ def command(
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
         evaluations = store.evaluations.of(experiment, evaluation)
-        thresholds.check_baseline(store)
+        thresholds.check_baseline(store, experiment.name)
         reports.prepare()
         report = FinalReport(console, errors_as, thresholds, reports)
         display = ProgressDisplay(console, at_the_end=report.read)

@@ -118,7 +118,7 @@ def command(
     )
     if thresholds.baseline is not None:
         with Store.open(settings.storage, create=False) as store:
-            thresholds.check_baseline(store)
+            thresholds.check_baseline(store, name)
     reports.prepare()
     console = terminal.console()
     report = FinalReport(console, errors_as, thresholds, reports)

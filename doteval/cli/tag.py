@@ -19,7 +19,7 @@ def command(name: str, changes: tuple[str, ...], note: str | None, storage: str 
     """Give the experiment NAME tags, take tags away, and write a note on it; then show them.
 
     \b
-    doteval tag first +baseline -draft
+    doteval tag first +paper -draft
     doteval tag first --note "prompt of the paper"
     """
     removed = [each[1:] for each in changes if each.startswith("-")]

@@ -14,12 +14,12 @@ from doteval.core.states import EvaluationEnd
 from doteval.core.wording import counted
 
 if TYPE_CHECKING:
-    from doteval.analysis.compare import Comparison
     from doteval.analysis.judgement import Judgement
     from doteval.analysis.thresholds import MissedThreshold
     from doteval.cli.show import Figures
     from doteval.core.experiments import Evaluation, Experiment
     from doteval.store import Store
+    from doteval.store.comparisons import BaselineCheck
 
 _OPTIONS = (
     click.option(
@@ -31,7 +31,8 @@ _OPTIONS = (
     click.option(
         "--fail-if-worse",
         metavar="BASELINE",
-        help="Exit with 1 if a score is worse than in this experiment, as doteval compare judges it.",
+        help="Exit with 1 if a score is worse than in this experiment, as doteval compare judges it. The word "
+        "`baseline` is the one of doteval baseline.",
     ),
     click.option(
         "--max-drop",
@@ -82,15 +83,15 @@ class Thresholds:
     def __bool__(self) -> bool:
         return bool(self.fail_under) or self.baseline is not None or self.max_errors is not None
 
-    def check_baseline(self, store: Store) -> None:
-        """Check that the baseline exists, before anything is spent.
+    def check_baseline(self, store: Store, experiment: str) -> None:
+        """Check that the baseline exists and is another experiment, before anything is spent.
 
-        Raises NotFoundError: there is no such experiment.
+        Raises NotFoundError or UsageError: it does not, or is not.
         """
         if self.baseline is not None:
-            from doteval.store.comparisons import select_evaluations
+            from doteval.store.comparisons import check_baseline
 
-            select_evaluations(store, self.baseline)
+            check_baseline(store, self.baseline, experiment)
 
     def judge(
         self,
@@ -110,7 +111,7 @@ class Thresholds:
         """
         from doteval.analysis.judgement import JudgedEvaluation, Judgement
 
-        missed, comparison = self._missed(store, results)
+        missed, check = self._missed(store, results)
         judged = []
         for evaluation, figures in results:
             own = [each.message for each in missed if each.evaluation == evaluation.spec.nodeid]
@@ -120,13 +121,13 @@ class Thresholds:
             tuple(judged),
             tuple(missed),
             unrecorded,
-            self.baseline,
-            comparison,
+            self.baseline if check is None else check.baseline,
+            None if check is None else check.comparison,
         )
 
     def _missed(
         self, store: Store, results: Sequence[tuple[Evaluation, Figures]]
-    ) -> tuple[list[MissedThreshold], Comparison | None]:
+    ) -> tuple[list[MissedThreshold], BaselineCheck | None]:
         from doteval.analysis.thresholds import MissedThreshold
 
         missed = [
@@ -139,15 +140,14 @@ class Thresholds:
         if not results:
             missed.append(MissedThreshold("there are no evaluations, and so no figures to judge"))
         missed += self._under(results)
-        comparison = None
+        check = None
         if self.baseline is not None and results:
             from doteval.store.comparisons import ComparisonOptions, check_not_worse
 
             options = ComparisonOptions(max_drop=self.max_drop)
             check = check_not_worse(store, self.baseline, [evaluation for evaluation, _ in results], options)
             missed += check.missed
-            comparison = check.comparison
-        return list(dict.fromkeys(missed)), comparison
+        return list(dict.fromkeys(missed)), check
 
     def _unfit(self, evaluation: Evaluation) -> Iterator[str]:
         """Why an evaluation misses the thresholds whatever its figures are, to be read after its name."""

@@ -41,7 +41,7 @@ def command(
 
     with existing_store(storage) as store:
         found = store.experiments.find(name)
-        thresholds.check_baseline(store)
+        thresholds.check_baseline(store, found.name)
         reports.prepare()
         console = terminal.console()
         with ProgressDisplay(console) as follower:

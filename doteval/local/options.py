@@ -83,7 +83,8 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "--fail-if-worse",
         metavar="BASELINE",
-        help="an evaluation fails if a score is worse than in this experiment, as doteval compare judges it",
+        help="an evaluation fails if a score is worse than in this experiment, as doteval compare judges it; "
+        "the word `baseline` is the one of doteval baseline",
     )
     add(
         "--max-drop",

@@ -160,11 +160,11 @@ class LocalExperiment:
         return failures
 
     def _check_baseline(self, session: StoreSession) -> None:
-        """Raises NotFoundError if there is no baseline of the name, before anything is spent."""
+        """Raises NotFoundError or UsageError if nothing can be compared with the baseline, before anything is spent."""
         if self._options.baseline is not None:
-            from doteval.store.comparisons import select_evaluations
+            from doteval.store.comparisons import check_baseline
 
-            select_evaluations(session.store, self._options.baseline)
+            check_baseline(session.store, self._options.baseline, self._name)
 
     def _worse_than_baseline(self, session: StoreSession, report: LocalReport) -> list[str]:
         baseline = self._options.baseline

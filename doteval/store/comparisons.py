@@ -21,7 +21,8 @@ from doteval.analysis.score_arrays import EvaluationArrays
 from doteval.analysis.thresholds import MissedThreshold, short_names
 from doteval.core.experiments import Evaluation, Experiment
 from doteval.core.results import Usage
-from doteval.errors import NotFoundError
+from doteval.errors import NotFoundError, UsageError
+from doteval.store.baseline import BASELINE
 from doteval.store.engine import Database
 from doteval.store.score_arrays import mean_row_seconds, read_arrays
 from doteval.store.store import Store
@@ -82,11 +83,13 @@ class ComparisonOptions:
 def select_evaluations(store: Store, target: str, contains: str | None = None) -> Selection:
     """The experiment and evaluations that ``NAME`` or ``NAME::EVALUATION`` names.
 
-    EVALUATION may leave out the file, the class and the parameters, so that it may be several.
+    EVALUATION may leave out the file, the class and the parameters, so that it may be several. NAME may be the word
+    ``baseline``: see `doteval.store.baseline.Baseline.named`.
 
     contains: only evaluations whose ``file::name`` contains this.
 
     Raises NotFoundError: there is no such experiment, or it has no such evaluation.
+    Raises UsageError: ``baseline`` can mean two experiments.
     """
     experiment, wanted = _experiment(store, target)
     evaluations = store.evaluations.of(experiment)
@@ -112,8 +115,8 @@ def _experiment(store: Store, target: str) -> tuple[Experiment, str | None]:
     for count in range(len(parts), 0, -1):
         name = "::".join(parts[:count])
         if name in names:
-            return store.experiments.find(name), "::".join(parts[count:]) or None
-    return store.experiments.find(parts[0]), "::".join(parts[1:]) or None
+            return store.experiments.find(store.baseline.named(name)), "::".join(parts[count:]) or None
+    return store.experiments.find(store.baseline.named(parts[0])), "::".join(parts[1:]) or None
 
 
 def match_evaluations(baseline: Selection, others: Sequence[Selection]) -> Matched:
@@ -264,11 +267,29 @@ def compared(store: Store, matched: Matched, comparison: Comparison) -> list[Com
 class BaselineCheck:
     """Evaluations held against a baseline: why they must not pass; nothing if they may.
 
+    baseline: what they were compared with, as the user named it, with the experiment that the word ``baseline`` meant.
     comparison: None if the baseline has none of the evaluations.
     """
 
     missed: tuple[MissedThreshold, ...]
+    baseline: str
     comparison: Comparison | None = None
+
+
+def check_baseline(store: Store, baseline: str, experiment: str | None) -> None:
+    """Check that evaluations can be held against a baseline, before anything is spent.
+
+    experiment: the name of the experiment that they belong to; None if it has none yet.
+
+    Raises NotFoundError: there is no such baseline.
+    Raises UsageError: it is the experiment itself.
+    """
+    base = select_evaluations(store, baseline)
+    if base.experiment.name == experiment and not base.named:
+        raise UsageError(
+            f"--fail-if-worse {baseline} would compare {experiment!r} with itself",
+            remedy="Name another baseline, or give the experiment another name.",
+        )
 
 
 def check_not_worse(
@@ -276,7 +297,8 @@ def check_not_worse(
 ) -> BaselineCheck:
     """Hold evaluations of one experiment against a baseline.
 
-    An evaluation that the baseline does not have cannot be judged, and does not pass.
+    An evaluation that the baseline does not have cannot be judged, and does not pass. Neither does one that is the
+    baseline itself.
 
     This is ``--fail-if-worse BASELINE`` of every command; see `doteval.analysis.compare.regressions`.
 
@@ -285,6 +307,7 @@ def check_not_worse(
     Raises NotFoundError: there is no such experiment, or it has none of these evaluations.
     """
     base = select_evaluations(store, baseline)
+    shown = f"{baseline}, which is {base.experiment.name}" if baseline == BASELINE != base.experiment.name else baseline
     now = Selection(evaluations[0].experiment, tuple(evaluations), named=False)
     # An experiment that runs only some of the evaluations is compared in these.
     names = {each.name for each in evaluations}
@@ -297,11 +320,14 @@ def check_not_worse(
         missed += [(f"{each.experiment} has no evaluation {each.evaluation}", None) for each in comparison.missing]
         for found, pair in zip(comparison.evaluations, matched.pairs, strict=True):
             missed += [(failure, pair.other) for failure in evaluation_regressions(found, strict=strict)]
-    missed = [(f"{each.name} is not among the evaluations of {baseline}", each) for each in unknown] + missed
+            if pair.baseline.id == pair.other.id:
+                missed.append((f"{pair.other.name} is the baseline itself", pair.other))
+    missed = [(f"{each.name} is not among the evaluations of {shown}", each) for each in unknown] + missed
     return BaselineCheck(
         tuple(
-            MissedThreshold(f"{failure} (--fail-if-worse {baseline})", None if each is None else each.spec.nodeid)
+            MissedThreshold(f"{failure} (--fail-if-worse {shown})", None if each is None else each.spec.nodeid)
             for failure, each in missed
         ),
+        shown,
         comparison,
     )

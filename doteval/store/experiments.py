@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from doteval.core.experiments import Counts, EvaluationStatus, Experiment
 from doteval.core.provenance import Provenance
 from doteval.errors import NotFoundError, UsageError
+from doteval.store.baseline import baseline_id
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.provenance import ExperimentLabels, all_tags, first_commands
 from doteval.store.tables import (
@@ -138,9 +139,14 @@ class Experiments:
         with self._database.read() as connection:
             lines = connection.execute(query).all()
             tags, begun_by = all_tags(connection), first_commands(connection)
+            baseline = baseline_id(connection)
         wanted = (contains or "").casefold()
         return [
-            _overview(line, ExperimentLabels(tuple(tags.get(line.id, ())), line.note), begun_by.get(line.id))
+            _overview(
+                line,
+                ExperimentLabels(tuple(tags.get(line.id, ())), line.note, line.id == baseline),
+                begun_by.get(line.id),
+            )
             for line in lines
             if wanted in line.name.casefold()
         ]
@@ -164,13 +170,20 @@ class Experiments:
                 raise taken from None
         return self.find(new)
 
+    def check_deletable(self, experiment: Experiment) -> None:
+        """Raises UsageError: the experiment is the baseline of the store."""
+        with self._database.read() as connection:
+            _refuse_baseline(connection, experiment)
+
     def delete(self, name: str) -> None:
         """Delete an experiment with its evaluations, rows, results and usage.
 
         Raises NotFoundError: there is none of this name.
+        Raises UsageError: it is the baseline of the store.
         """
         experiment = self.find(name)
         with self._database.write() as connection:
+            _refuse_baseline(connection, experiment)
             ids = _evaluation_ids(connection, experiment.id)
             self._database.hold(connection, ids, alone=True)
             for table in (SCORE, RESULT, ATTEMPT, USAGE, COUNTERS, METRIC_VALUE, SUMMARY, ROW):
@@ -197,6 +210,14 @@ def experiment_of(line: Row[*tuple[Any, ...]]) -> Experiment:
 def moment(seconds: float) -> datetime:
     """Seconds since the epoch as a UTC datetime."""
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def _refuse_baseline(connection: Connection, experiment: Experiment) -> None:
+    if baseline_id(connection) == experiment.id:
+        raise UsageError(
+            f"{experiment.name!r} is the baseline, and is not deleted",
+            remedy="Make another one the baseline first (doteval baseline set NAME), or none (doteval baseline clear).",
+        )
 
 
 def _any_with(status: EvaluationStatus) -> Any:

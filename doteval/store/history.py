@@ -36,4 +36,5 @@ def history_points(
                         None if git is None else git.short,
                         None if git is None else git.branch,
                         overview.labels.tags,
+                        overview.labels.is_baseline,
                     )

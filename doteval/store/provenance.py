@@ -14,16 +14,18 @@ from doteval.core.experiments import Experiment
 from doteval.core.json_codec import decode, encode
 from doteval.core.labels import checked_tag
 from doteval.core.provenance import GitState, Provenance
+from doteval.store.baseline import baseline_id
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.tables import EXPERIMENT, EXPERIMENT_TAG, PROVENANCE
 
 
 @dataclass(frozen=True, slots=True)
 class ExperimentLabels:
-    """What users have written on an experiment: tags, in order, and a note."""
+    """What users have said of an experiment: tags, in order, a note, and whether it is the baseline of the store."""
 
     tags: tuple[str, ...] = ()
     note: str | None = None
+    is_baseline: bool = False
 
 
 class ProvenanceRecords:
@@ -76,10 +78,11 @@ class Labels:
         self._database = database
 
     def of(self, experiment: Experiment) -> ExperimentLabels:
-        """The tags and the note of an experiment."""
+        """The labels of an experiment."""
         with self._database.read() as connection:
             note = connection.execute(select(EXPERIMENT.c.note).where(EXPERIMENT.c.id == experiment.id)).scalar()
-            return ExperimentLabels(tuple(_tags(connection, [experiment.id])[experiment.id]), note)
+            tags = tuple(_tags(connection, [experiment.id])[experiment.id])
+            return ExperimentLabels(tags, note, baseline_id(connection) == experiment.id)
 
     def change(
         self, experiment: Experiment, *, add: Iterable[str] = (), remove: Iterable[str] = (), note: str | None = None

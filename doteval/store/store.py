@@ -16,6 +16,7 @@ from doteval.core.private_files import make_private_file
 from doteval.errors import NotFoundError, StoreError
 from doteval.store.attempts import Attempts
 from doteval.store.backup import back_up
+from doteval.store.baseline import Baseline
 from doteval.store.crashes import Crashes
 from doteval.store.driver_errors import no_descriptors
 from doteval.store.engine import Database, database_time
@@ -46,6 +47,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.experiments = Experiments(database)
+        self.baseline = Baseline(database)
         self.provenance = ProvenanceRecords(database)
         self.labels = Labels(database)
         self.evaluations = Evaluations(database)

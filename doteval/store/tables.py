@@ -40,7 +40,10 @@ class _LongId(TypeDecorator[int]):
 
 
 class ExperimentTable(SQLModel, table=True):
-    """A named set of evaluations."""
+    """A named set of evaluations.
+
+    baseline_since: when it became the baseline of the store, None if it is not; see `doteval.store.baseline`.
+    """
 
     __tablename__ = "experiment"
     # The id of a deleted experiment is never used again, so that a late message cannot reach another one.
@@ -50,6 +53,7 @@ class ExperimentTable(SQLModel, table=True):
     name: str = Field(sa_type=SafeText, unique=True)
     created_at: float
     note: str | None = Field(sa_type=SafeText)
+    baseline_since: float | None
 
 
 class ExperimentTagTable(SQLModel, table=True):

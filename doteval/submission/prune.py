@@ -12,11 +12,15 @@ from doteval.store import ExperimentOverview, Store
 
 @dataclass(frozen=True, slots=True)
 class Prunable:
-    """The experiments to delete, and how many others were as old but are kept: running ones, and those with a tag."""
+    """The experiments to delete, and how many others were as old but are kept: running ones, and those with a tag.
+
+    baseline: the name of the baseline if it was as old and is kept.
+    """
 
     experiments: tuple[ExperimentOverview, ...]
     running: int
     tagged: int
+    baseline: str | None = None
 
 
 def find_prunable(store: Store, *, older_than: float | None, unnamed: bool) -> Prunable:
@@ -24,32 +28,39 @@ def find_prunable(store: Store, *, older_than: float | None, unnamed: bool) -> P
 
     unnamed: only those that the user gave no name.
 
-    A tag keeps an experiment. So does a process that runs it; one whose command was killed counts as ended.
+    A tag keeps an experiment, and the baseline is kept. So is one that a process runs; one whose command was killed
+    counts as ended.
     """
     found: list[ExperimentOverview] = []
     running = tagged = 0
+    baseline = None
     now = store.now()
     for line in reversed(store.experiments.overviews()):
         if older_than is not None and (now - line.active_at).total_seconds() <= older_than:
             continue
         if unnamed and not is_ephemeral(line.experiment.name):
             continue
-        if line.labels.tags:
+        if line.labels.is_baseline:
+            baseline = line.experiment.name
+        elif line.labels.tags:
             tagged += 1
         elif is_run(store, line):
             running += 1
         else:
             found.append(line)
-    return Prunable(tuple(found), running, tagged)
+    return Prunable(tuple(found), running, tagged, baseline)
 
 
 def delete_all(store: Store, prunable: Prunable) -> list[str]:
-    """Delete the experiments. Returns the names of those that were deleted: one that runs again by now is kept."""
+    """Delete the experiments. Returns the names of those that were deleted.
+
+    One that runs again by now is kept, and so is one that has become the baseline.
+    """
     deleted = []
     for line in prunable.experiments:
         try:
             experiment = store.experiments.current(line.experiment)
-            if not is_run(store, line):
+            if not is_run(store, line) and not store.labels.of(experiment).is_baseline:
                 store.experiments.delete(experiment.name)
                 deleted.append(experiment.name)
         except NotFoundError:

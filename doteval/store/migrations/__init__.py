@@ -39,6 +39,7 @@ VERSIONS = (
     "0013",
     "0014",
     "0015",
+    "0016",
 )
 
 # The oldest one that psycopg supports.

@@ -80,3 +80,19 @@ def test_what_is_not_there(doteval_: CommandLine, storage: str, args: tuple[str,
     ran = doteval_("history", *args, "--storage", storage)
     assert (ran.code, ran.out) == (2, "")
     assert problem in ran.err
+
+
+def test_the_baseline_is_shown_and_compared_with(doteval_: CommandLine, storage: str) -> None:
+    doteval_("baseline", "set", "night 1", "--storage", storage)
+    # The filter leaves the baseline out, and it is shown all the same.
+    ran = doteval_("history", "exact_match", "--branch", "feature", "--storage", storage)
+    assert "(baseline), base" in line_with(ran.out, "night 1 ")
+    assert "+0.100" in line_with(ran.out, "try ")
+    document = json.loads(doteval_("history", "exact_match", "--storage", storage, "--json").out)
+    points = {point["experiment"]: point for point in document["series"][0]["points"]}
+    assert [point["baseline"] for point in points.values()] == [True, False, False, False]
+    assert points["night 1"]["baseline_difference"] is None
+    assert points["night 3"]["baseline_difference"] == pytest.approx(-21 / 40)
+    low, high = points["night 3"]["baseline_interval"]
+    assert low < -21 / 40 < high < 0
+    assert points["night 2"]["compared_with"] == "night 1"
