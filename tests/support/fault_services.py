@@ -158,6 +158,10 @@ class RabbitServer:
             '[rabbit_amqqueue:delete(Queue, false, false, <<"test">>) || Queue <- rabbit_amqqueue:list(<<"/">>)].'
         )
 
+    def purge(self) -> None:
+        """Delete the messages that wait in queues."""
+        self._service.evaluate('[rabbit_amqqueue:purge(Queue) || Queue <- rabbit_amqqueue:list(<<"/">>)].')
+
     def cut(self) -> None:
         self._service.control("close_all_connections", "--vhost", "/", "a test's doing")
 

@@ -1,0 +1,92 @@
+"""Queues are emptied or deleted on a broker that goes on: worker processes consume again, and no row is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.fault_evaluation import (
+    CONCURRENCY,
+    begun_rows,
+    check,
+    let_go,
+    reached,
+    ready,
+    submitted,
+    write_evaluation,
+)
+from tests.support.fault_services import Broker, RabbitServer, RedisServer, on_both_brokers
+from tests.support.project import Project, wait_until
+
+
+def delete_queues(broker: Broker) -> None:
+    if isinstance(broker, RedisServer):
+        delete_keys(broker, "doteval*")
+    else:
+        # The server cancels the consumers.
+        broker.flush()
+
+
+def empty_queues(broker: Broker) -> None:
+    assert isinstance(broker, RabbitServer)
+    broker.purge()
+
+
+def forget_bindings(broker: Broker) -> None:
+    delete_keys(broker, "_kombu.binding.*")
+
+
+def forget_held_messages(broker: Broker) -> None:
+    delete_keys(broker, "unacked*")
+
+
+def delete_keys(broker: Broker, pattern: str) -> None:
+    assert isinstance(broker, RedisServer)
+    found = list(broker.client.scan_iter(pattern))
+    assert found
+    broker.client.delete(*found)
+
+
+@pytest.mark.parametrize(
+    ("broker", "fault"),
+    [
+        ("redis", delete_queues),
+        ("redis", forget_bindings),
+        ("redis", forget_held_messages),
+        ("rabbitmq", delete_queues),
+        ("rabbitmq", empty_queues),
+    ],
+    indirect=["broker"],
+)
+def test_rows_in_flight_run_once(project: Project, broker: Broker, fault: Callable[[Broker], None]) -> None:
+    write_evaluation(project, rows=120, held=20)
+    with submitted(project, 2, "--rows-per-task", "3") as submitter:
+        reached(project, 20)
+        # Each process has rows in flight, and the others wait in the broker.
+        wait_until(lambda: begun_rows(project) == 20 + 2 * CONCURRENCY, what="rows in flight in both processes")
+        workers = {worker.token for worker in project.workers()}
+        fault(broker)
+        let_go(project)
+        assert submitter.wait(60) == 0, project.output()
+        # No process was replaced, whose models would be loaded once more.
+        assert {worker.token for worker in project.workers() if worker.left_at is None} == workers
+    assert '"critical"' not in project.output()
+    assert project.counts()["+model"] == 2
+    check(project, "x", rows=120, in_flight=0)
+
+
+@on_both_brokers
+def test_processes_that_wait_consume_again(project: Project, broker: Broker) -> None:
+    write_evaluation(project, rows=40)
+    with project.started("worker", ".", "--processes", "2", "--name", "gpu") as service:
+        ready(project, 2)
+        broker.flush()
+        project.run("submit", "eval_it.py", "--experiment", "x")
+        broker.flush()
+        # Remote control has survived, too.
+        project.run("drain", "gpu")
+        assert service.wait(30) == 0, project.output()
+    assert '"critical"' not in project.output()
+    assert project.counts()["+model"] == 2
+    check(project, "x", rows=40, in_flight=0)
