@@ -1,4 +1,4 @@
-"""What results mean: pure functions over streams of records and values, without a store.
+"""Computes what results mean: pure functions over streams of records and values, without a store.
 
 `summary.summarize` computes the metrics of an evaluation, `compare.compare_evaluations` and `compare.conclude` say
 whether another one is better (`score_arrays` has what they take, `paired_scores` and `paired_tests` the statistics),

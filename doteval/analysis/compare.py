@@ -6,8 +6,8 @@ the verdicts.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -25,9 +25,11 @@ LEAST_UNITS = 6
 # Rows that a gap names, at most.
 _ROWS_NAMED = 5
 
+_ALONE = "without a counterpart"
+
 
 class Verdict(StrEnum):
-    """What a comparison says of the experiment that is compared with the baseline."""
+    """The result of a comparison: whether an experiment is better or worse than the baseline."""
 
     BETTER = "BETTER"
     WORSE = "WORSE"
@@ -69,9 +71,11 @@ class Gap:
         return f"{self.experiment}: {counted(self.count, f'row {self.what}', f'rows {self.what}')}{where}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricComparison:
     """One metric of one score on two sides, over the `n` rows that have a value on both.
+
+    What is not known, as for a metric that cannot be compared, keeps its default.
 
     baseline, value: the metric of these rows on either side; `difference` is value - baseline.
     interval: the 95% interval of the difference.
@@ -92,24 +96,24 @@ class MetricComparison:
     score: str
     metric: str
     n: int
-    units: int
-    baseline: float | None
-    value: float | None
-    difference: float | None
-    interval: Interval | None
-    p_value: float | None
-    adjusted_p_value: float | None
-    test: str
-    better: str
-    improved: int
-    worsened: int
-    detectable: float | None
-    missing: int
-    worst_difference: float | None
     verdict: Verdict
-    tolerated: bool
-    reasons: tuple[str, ...]
-    of_shares: bool
+    units: int = 0
+    baseline: float | None = None
+    value: float | None = None
+    difference: float | None = None
+    interval: Interval | None = None
+    p_value: float | None = None
+    adjusted_p_value: float | None = None
+    test: str = "none"
+    better: str = "higher"
+    improved: int = 0
+    worsened: int = 0
+    detectable: float | None = None
+    missing: int = 0
+    worst_difference: float | None = None
+    tolerated: bool = False
+    reasons: tuple[str, ...] = ()
+    of_shares: bool = False
     changed: tuple[ChangedRow, ...] = field(default=(), repr=False)
 
 
@@ -121,6 +125,7 @@ class EvaluationComparison:
     matched: the number of rows that both have; `gaps` says which rows have no result on a side.
     unfinished: why not every row of a side has a result.
     only_other: scores that only the other side has; they are not compared.
+    differences: how datasets, samples and metrics differ, in sentences.
     """
 
     baseline: str
@@ -130,8 +135,9 @@ class EvaluationComparison:
     matched: int
     gaps: tuple[Gap, ...]
     unfinished: tuple[str, ...]
-    metrics: tuple[MetricComparison, ...]
     only_other: tuple[str, ...]
+    differences: tuple[str, ...] = ()
+    metrics: tuple[MetricComparison, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -184,23 +190,16 @@ def overall(verdicts: Collection[Verdict] | Any) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class TestedEvaluation:
-    """Two evaluations whose metrics are tested, without their rows; `conclude` gives the verdicts.
+    """Two evaluations whose metrics are tested; `conclude` gives the verdicts.
 
-    unfinished: why not every row of a side has a result.
+    comparison: everything but its metrics.
     """
 
     # Not a test, whatever pytest takes its name for.
     __test__ = False
 
-    baseline: str
-    experiment: str
-    evaluation: str
-    other_evaluation: str
-    matched: int
-    gaps: tuple[Gap, ...]
-    unfinished: tuple[str, ...]
+    comparison: EvaluationComparison
     metrics: tuple[PairedMetric | NoTest, ...]
-    only_other: tuple[str, ...]
 
 
 def compare_evaluations(
@@ -227,7 +226,7 @@ def compare_evaluations(
         for name in chosen
         for metric in paired_metrics(rows, name, flipped=name in lower_is_better, changed_rows=changed_rows)
     ]
-    return TestedEvaluation(
+    comparison = EvaluationComparison(
         baseline=baseline.experiment,
         experiment=other.experiment,
         evaluation=baseline.name,
@@ -235,11 +234,12 @@ def compare_evaluations(
         matched=rows.pairs.both,
         gaps=tuple(_gaps(rows)),
         unfinished=tuple(side.unfinished for side in (baseline, other) if side.unfinished is not None),
-        metrics=tuple(metrics),
         only_other=tuple(
             name for name in other.scores if name not in baseline.scores and (not scores or name in scores)
         ),
+        differences=tuple(_differences(rows, chosen)),
     )
+    return TestedEvaluation(comparison, tuple(metrics))
 
 
 def conclude(
@@ -265,25 +265,20 @@ def conclude(
     worst_adjusted = iter(holm([1.0 if p_value is None else p_value for p_value in worst]))
     found = []
     for each in tested:
+        unfinished = each.comparison.unfinished
         concluded = [
-            _without_test(metric)
+            MetricComparison(
+                score=metric.score,
+                metric=metric.metric,
+                n=metric.n,
+                verdict=Verdict.UNDECIDED,
+                reasons=(metric.reason,),
+            )
             if isinstance(metric, NoTest)
-            else _concluded(metric, each.unfinished, next(adjusted), next(worst_adjusted), len(drafts), max_drop)
+            else _concluded(metric, unfinished, next(adjusted), next(worst_adjusted), len(drafts), max_drop)
             for metric in each.metrics
         ]
-        found.append(
-            EvaluationComparison(
-                each.baseline,
-                each.experiment,
-                each.evaluation,
-                each.other_evaluation,
-                each.matched,
-                each.gaps,
-                each.unfinished,
-                tuple(concluded),
-                each.only_other,
-            )
-        )
+        found.append(replace(each.comparison, metrics=tuple(concluded)))
     return Comparison(tuple(found), tuple(missing), max_drop)
 
 
@@ -337,7 +332,7 @@ def _concluded(
 
 
 def power_sentence(metric: MetricComparison) -> str | None:
-    """What the comparison could have seen; None if that is not known."""
+    """Say how small a difference the comparison would have seen. Returns None if that is not known."""
     if metric.detectable is None:
         return None
     rows = counted(metric.n, "row")
@@ -351,7 +346,7 @@ def power_sentence(metric: MetricComparison) -> str | None:
 
 
 def regressions(comparison: Comparison, *, strict: bool = False) -> list[str]:
-    """Why a comparison must not pass, in sentences with the figures; empty if it may.
+    """Return the reasons why a comparison must not pass, in sentences with the figures; none if it may.
 
     WORSE does not pass unless the whole interval is within the drop that is allowed, and neither does an evaluation
     that has not ended or that the experiment does not have. With `strict`, UNDECIDED does not pass.
@@ -363,7 +358,7 @@ def regressions(comparison: Comparison, *, strict: bool = False) -> list[str]:
 
 
 def evaluation_regressions(evaluation: EvaluationComparison, *, strict: bool = False) -> list[str]:
-    """Why one of the evaluations of a comparison must not pass: see `regressions`."""
+    """Return the reasons why one of the evaluations must not pass: see `regressions`."""
     found = list(evaluation.unfinished)
     for metric in evaluation.metrics:
         fails = metric.verdict is Verdict.WORSE and not metric.tolerated
@@ -406,32 +401,6 @@ def _low(estimate: Estimate, sign: int) -> float | None:
     return estimate.interval.low if sign > 0 else -estimate.interval.high
 
 
-def _without_test(metric: NoTest) -> MetricComparison:
-    return MetricComparison(
-        score=metric.score,
-        metric=metric.metric,
-        n=metric.n,
-        units=0,
-        baseline=None,
-        value=None,
-        difference=None,
-        interval=None,
-        p_value=None,
-        adjusted_p_value=None,
-        test="none",
-        better="higher",
-        improved=0,
-        worsened=0,
-        detectable=None,
-        missing=0,
-        worst_difference=None,
-        verdict=Verdict.UNDECIDED,
-        tolerated=False,
-        reasons=(metric.reason,),
-        of_shares=False,
-    )
-
-
 def _gaps(rows: PairedRows) -> list[Gap]:
     """The rows that have no result on a side, by reason."""
     found = []
@@ -440,7 +409,7 @@ def _gaps(rows: PairedRows) -> list[Gap]:
         name = rows.name_of(side)
         alone = side.indexes[numpy.sort(own[(theirs < 0) & (own >= 0)])]
         parts = [
-            ("without a counterpart", alone),
+            (_ALONE, alone),
             ("failed", side.indexes[side.failed > 0]),
             ("skipped", side.indexes[side.skipped > 0]),
         ]
@@ -448,3 +417,26 @@ def _gaps(rows: PairedRows) -> list[Gap]:
             if len(indexes):
                 found.append(Gap(name, what, len(indexes), tuple(indexes[:_ROWS_NAMED].tolist())))
     return found
+
+
+def _differences(rows: PairedRows, scores: Sequence[str]) -> Iterator[str]:
+    """Say how two evaluations differ in their rows, in the samples of a row, and in the metrics of a score."""
+    pairs, sides = rows.pairs, (rows.baseline, rows.other)
+    only = [
+        f"{counted(len(side) - pairs.both, 'row is', 'rows are')} only in {rows.name_of(side)}"
+        for side in sides
+        if len(side) > pairs.both
+    ]
+    if only:
+        yield f"the dataset differs: {', '.join(only)}"
+    elif (rows.baseline.indexes[pairs.left] != rows.other.indexes[pairs.right]).any():
+        yield "the dataset has the same rows in another order"
+    if rows.baseline.samples != rows.other.samples:
+        yield f"the numbers of samples of a row differ: {rows.baseline.samples} | {rows.other.samples}"
+    for name in scores:
+        if (other := rows.other.scores.get(name)) is None:
+            continue
+        metrics = [set(side.metrics) for side in (rows.baseline.scores[name], other)]
+        if metrics[0] != metrics[1]:
+            shown = [", ".join(sorted(each)) or "none" for each in metrics]
+            yield f"the metrics of {name} differ: {shown[0]} | {shown[1]}"

@@ -200,7 +200,7 @@ FORMATS: Mapping[str, Callable[[IO[bytes], CellTable], int]] = {
     "parquet": write_parquet,
     "arrow": write_arrow,
 }
-"""What writes a table, by the name of its format, which is the suffix of its files too."""
+"""The function that writes a table, by the name of the format, which is also the suffix of its files."""
 
 
 def import_pyarrow(what: str) -> Any:

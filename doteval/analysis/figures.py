@@ -1,4 +1,4 @@
-"""How figures are written for people: counts, values of metrics, differences, intervals and money."""
+"""Writes figures for people: counts, values of metrics, differences, intervals and money."""
 
 from __future__ import annotations
 

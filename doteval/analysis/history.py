@@ -153,7 +153,7 @@ def change(old: MetricValue, new: MetricValue) -> Change | None:
 
 
 def change_sentence(step: HistoryStep) -> str:
-    """What changed at a step whose change is seen, with its interval and the commit."""
+    """Say what changed at a step whose change is seen, with its interval and the commit."""
     assert step.change is not None
     ends = sorted((abs(step.change.low), abs(step.change.high)))
     what = "fell" if step.change.difference < 0 else "rose"

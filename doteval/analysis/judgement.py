@@ -1,4 +1,4 @@
-"""How the evaluations of a command are judged at its end, and what that makes of each: for JUnit files and GitHub."""
+"""Holds the judgement on the evaluations of a command, for JUnit files and for GitHub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class JudgedOutcome(Enum):
-    """What an evaluation is for an automation."""
+    """The outcome that a JUnit file or GitHub reports for an evaluation."""
 
     PASSED = auto()
     FAILED = auto()
@@ -39,7 +39,7 @@ class JudgedEvaluation:
 
     @property
     def outcome(self) -> JudgedOutcome:
-        """What it is: failed if it misses a threshold, or did not end with all of its rows, whatever the exit code."""
+        """Return FAILED if it misses a threshold or did not end with all of its rows, whatever the exit code."""
         status, cause = self.evaluation.status, self.evaluation.end_cause
         if self.missed:
             return JudgedOutcome.FAILED
@@ -49,7 +49,7 @@ class JudgedEvaluation:
 
     @property
     def reasons(self) -> list[str]:
-        """Why it did not pass, in sentences."""
+        """The reasons why the evaluation did not pass, in sentences."""
         if self.evaluation.status is EvaluationStatus.COMPLETED:
             return list(self.missed)
         running = self.evaluation.status is EvaluationStatus.RUNNING
@@ -75,7 +75,7 @@ class Judgement:
 
     @property
     def unassigned(self) -> list[str]:
-        """What does not pass and is about no single evaluation, in sentences."""
+        """The reasons why the command does not pass that concern no single evaluation, in sentences."""
         return [*(each.message for each in self.missed if each.evaluation is None), *self.unrecorded]
 
     @property

@@ -105,7 +105,7 @@ def paired_metrics(rows: PairedRows, name: str, *, flipped: bool, changed_rows: 
         try:
             metric = resolve(each, (*rows.baseline.files, *rows.other.files))
         except DotEvalError as error:
-            yield NoTest(name, each, 0, error.message)
+            yield NoTest(name, each, 0, f"{error.message}{_means(left, right)}")
             continue
         if metric.calculation.average:
             averages.append(metric)
@@ -122,6 +122,19 @@ def paired_metrics(rows: PairedRows, name: str, *, flipped: bool, changed_rows: 
             yield _mean(rows, left, right, best, _sign(best.calculation, flipped), changed_rows)
     for metric in others:
         yield _any_metric(rows, left, right, metric, _sign(metric.calculation, flipped))
+
+
+def _means(left: ScoreArray, right: ScoreArray) -> str:
+    """Say what is known of the values of a score with a metric that this process does not know.
+
+    It is no comparison: the metric may be another figure than their mean, and lower values may be better.
+    """
+    how = "doteval compare --load-files loads the file that defines it"
+    found = [score.numbers[numpy.isfinite(score.numbers)] for score in (left, right)]
+    if not all(map(len, found)):
+        return f"; {how}"
+    means = [f"{float(numbers.mean()):.4g}" for numbers in found]
+    return f", and the means of the values ({means[0]} | {means[1]}) say nothing about it; {how}"
 
 
 def _sign(calculation: Calculation, flipped: bool) -> int:

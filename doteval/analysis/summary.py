@@ -182,7 +182,7 @@ def summarize_evaluation(
 
 @dataclass(frozen=True, slots=True)
 class _Reduction:
-    """What the samples of a row are reduced with, and its name."""
+    """The function that reduces the samples of a row, and its name."""
 
     name: str
     function: Reducer

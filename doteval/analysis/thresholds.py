@@ -62,7 +62,7 @@ class ThresholdCheck:
 
 @dataclass(frozen=True, slots=True)
 class MissedThreshold:
-    """Why a command must not pass, as a sentence with the figures.
+    """The reason why a command must not pass, as a sentence with the figures.
 
     evaluation: ``file::name`` of the evaluation that it is about, None if it is about no single one.
     """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Also print N rows that became worse and N that improved, with prompt and both responses.",
 )
+@click.option("--load-files", is_flag=True, help="Load the evaluation files, where they define metrics. No row runs.")
 @click.option("--matrix", is_flag=True, help="Print only a table of experiments and parameters × evaluations.")
 @storage_option
 @json_option
@@ -48,6 +51,7 @@ def command(
     fail_if_worse: bool,
     strict: bool,
     flips: int | None,
+    load_files: bool,
     matrix: bool,
     storage: str | None,
     as_json: bool,
@@ -65,7 +69,7 @@ def command(
     doteval compare 'first::eval_x[a]' 'first::eval_x[b]' --flips 5
     doteval compare base new newer --matrix
     """
-    if matrix and (fail_if_worse or strict or flips or max_drop is not None):
+    if matrix and (fail_if_worse or strict or flips or load_files or max_drop is not None):
         raise click.UsageError("--matrix shows figures and gives no verdict. Leave the other options out.")
     if max_drop is not None and not math.isfinite(max_drop):
         raise click.BadParameter("it is not a number", param_hint="--max-drop")
@@ -81,7 +85,7 @@ def command(
             return
         matched = match_evaluations(selected[0], selected[1:])
         options = ComparisonOptions(cluster, max_drop, scores, lower_is_better, flips or 0)
-        comparison = _show(store, matched, options, as_json=as_json)
+        comparison = _show(store, matched, options, load_files=load_files, as_json=as_json)
     if fail_if_worse or strict:
         from doteval.analysis.compare import regressions
 
@@ -110,11 +114,11 @@ def _fail(failures: list[str]) -> NoReturn:
     click.get_current_context().exit(1)
 
 
-def _show(store: Store, matched: Matched, options: ComparisonOptions, *, as_json: bool) -> Comparison:
+def _show(store: Store, matched: Matched, options: ComparisonOptions, *, load_files: bool, as_json: bool) -> Comparison:
     from doteval.cli.comparisons import comparison_document, print_comparison
     from doteval.store.comparisons import compare_pairs, compared
 
-    comparison = compare_pairs(store, matched, options)
+    comparison = _with_files(store, matched, options) if load_files else compare_pairs(store, matched, options)
     pairs: list[ComparedPair] = compared(store, matched, comparison)
     if as_json:
         from doteval.cli import documents
@@ -123,6 +127,20 @@ def _show(store: Store, matched: Matched, options: ComparisonOptions, *, as_json
     else:
         print_comparison(store, matched, comparison, pairs)
     return comparison
+
+
+def _with_files(store: Store, matched: Matched, options: ComparisonOptions) -> Comparison:
+    """Compare evaluations while their files are loaded."""
+    from doteval.store.comparisons import compare_pairs
+    from doteval.submission.evaluation_files import with_evaluation_files
+
+    found: list[Comparison] = []
+    # What a file prints while it is loaded is no part of the comparison.
+    with contextlib.redirect_stdout(sys.stderr):
+        with_evaluation_files(
+            [pair.other for pair in matched.pairs], lambda: found.append(compare_pairs(store, matched, options))
+        )
+    return found[0]
 
 
 def _show_matrix(store: Store, selected: list[Selection], scores: tuple[str, ...], *, as_json: bool) -> None:

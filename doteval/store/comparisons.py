@@ -20,6 +20,7 @@ from doteval.analysis.compare import (
 from doteval.analysis.score_arrays import EvaluationArrays
 from doteval.analysis.thresholds import MissedThreshold, short_names
 from doteval.core.experiments import Evaluation, Experiment
+from doteval.core.provenance import Provenance
 from doteval.core.results import Usage
 from doteval.errors import NotFoundError, UsageError
 from doteval.store.baseline import BASELINE
@@ -59,7 +60,7 @@ class Matched:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What the results of an evaluation took. `usage` is the sum over its models; `row_seconds` the mean of a row."""
+    """The usage of the results of an evaluation, summed over its models, and the mean time of a row."""
 
     usage: Usage
     models: tuple[str, ...]
@@ -206,7 +207,7 @@ def _tested(
 
 
 def spending_of(store: Store, evaluations: Collection[Evaluation]) -> dict[int, Spending]:
-    """What the results of evaluations took, by their ids."""
+    """Return the usage of the results of evaluations, by their ids."""
     found: dict[int, Spending] = {}
     groups: dict[int, dict[str, list[Usage]]] = {}
     for evaluation in evaluations:
@@ -224,8 +225,13 @@ def spending_of(store: Store, evaluations: Collection[Evaluation]) -> dict[int, 
     return found
 
 
-def differences(pair: EvaluationPair, spending: Mapping[int, Spending]) -> list[str]:
-    """How two evaluations differ otherwise than in their results, in sentences: code, dataset, samples, models."""
+def differences(
+    pair: EvaluationPair, spending: Mapping[int, Spending], commands: Mapping[int, Sequence[Provenance]]
+) -> list[str]:
+    """Say how the code, the models and the versions of two evaluations differ, in sentences.
+
+    commands: those that began and continued each experiment, by its id.
+    """
     found = []
     before, after = pair.baseline.spec.fingerprint, pair.other.spec.fingerprint
     changed = [path for path in sorted({*before, *after}) if before.get(path) != after.get(path)]
@@ -237,9 +243,24 @@ def differences(pair: EvaluationPair, spending: Mapping[int, Spending]) -> list[
     if pair.baseline.config.reducer != pair.other.config.reducer:
         reducers = [side.config.reducer or "mean" for side in (pair.baseline, pair.other)]
         found.append(f"the samples of a row are reduced differently: {reducers[0]} | {reducers[1]}")
-    models = [", ".join(spending[side.id].models) or "none" for side in (pair.baseline, pair.other)]
+    models = [", ".join(sorted(spending[side.id].models)) or "none" for side in (pair.baseline, pair.other)]
     if models[0] != models[1]:
         found.append(f"the models differ: {models[0]} | {models[1]}")
+    versions = [_versions(commands.get(side.experiment.id, ())) for side in (pair.baseline, pair.other)]
+    for name in sorted({*versions[0], *versions[1]}):
+        # Of experiments of older releases, and of packages that are not installed, no version is known.
+        known = [", ".join(sorted(side.get(name, ()))) for side in versions]
+        if all(known) and known[0] != known[1]:
+            found.append(f"the versions of {name} differ: {known[0]} | {known[1]}")
+    return found
+
+
+def _versions(commands: Sequence[Provenance]) -> dict[str, set[str]]:
+    """The versions that the commands of an experiment ran with, by package."""
+    found: dict[str, set[str]] = {}
+    for command in commands:
+        for name, version in command.versions.items():
+            found.setdefault(name, set()).add(version)
     return found
 
 
@@ -256,9 +277,19 @@ class ComparedPair:
 
 def compared(store: Store, matched: Matched, comparison: Comparison) -> list[ComparedPair]:
     """Join the comparison of each pair of evaluations with the evaluations, in the order of the baseline."""
-    spending = spending_of(store, [side for pair in matched.pairs for side in (pair.baseline, pair.other)])
+    sides = [side for pair in matched.pairs for side in (pair.baseline, pair.other)]
+    spending = spending_of(store, sides)
+    commands = {
+        of.id: store.provenance.of(of) for of in {side.experiment.id: side.experiment for side in sides}.values()
+    }
     return [
-        ComparedPair(found, pair, differences(pair, spending), spending[pair.baseline.id], spending[pair.other.id])
+        ComparedPair(
+            found,
+            pair,
+            [*found.differences, *differences(pair, spending, commands)],
+            spending[pair.baseline.id],
+            spending[pair.other.id],
+        )
         for found, pair in zip(comparison.evaluations, matched.pairs, strict=True)
     ]
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from doteval.coordination.ended_evaluations import compute_summary
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.errors import NotFoundError
 from doteval.store import Store
-from doteval.submission.evaluation_files import common_root, file_of
-
-if TYPE_CHECKING:
-    from doteval.pytest_runtime.embedded_session import Collected
+from doteval.submission.evaluation_files import with_evaluation_files
 
 
 def recompute(store: Store, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -25,22 +21,13 @@ def recompute(store: Store, evaluations: Sequence[Evaluation]) -> list[Evaluatio
     Raises UsageError: if the files are in several root directories
     """
     ended = [each for each in evaluations if each.status is not EvaluationStatus.RUNNING]
-    # A script that calls `run` is not loaded, since that would run it. Its process stores metrics itself.
     incomplete = _incomplete(store, ended)
-    from_files = [each for each, _ in incomplete if each.config.root is not None]
-    if from_files:
-        root = common_root(from_files)
-        files = [
-            file_of(each, root, "Run the command from the directory that it was run from before.")
-            for each in from_files
-        ]
+    if incomplete:
 
-        def body(_collected: Collected) -> None:
+        def again() -> None:
             incomplete[:] = _incomplete(store, [each for each, _ in incomplete])
 
-        from doteval.pytest_runtime.embedded_session import with_collected
-
-        with_collected(tuple(dict.fromkeys(map(str, files))), body, root=str(root))
+        with_evaluation_files([each for each, _ in incomplete], again)
     if incomplete:
         unknown = [f"{name} of {each.spec.nodeid}" for each, names in incomplete for name in names]
         raise NotFoundError(

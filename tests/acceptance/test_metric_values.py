@@ -92,6 +92,11 @@ def test_show_needs_no_evaluation_file_and_recompute_loads_it(share: Project) ->
     (share.path / "hidden").rename(file)
     file.write_text(file.read_text().replace("score > threshold", "score >= threshold"))
     assert figures(share, "x") == BROKEN
+    # compare loads the file only when it is asked to.
+    for options, tests in (([], {"none"}), (["--load-files"], {"permutation"})):
+        (compared,) = share.json("compare", "x", "x", "--score", "closeness", *options)["evaluations"]
+        assert {each["test"] for each in compared["metrics"]} == tests
+
     recomputed = share.run("recompute", "x")
     assert "0.500" in recomputed.stdout
     assert figures(share, "x") == {**BROKEN, "share_above": (0.5, 10), "share_above(threshold=0.8)": (0.2, 10)}

@@ -10,6 +10,7 @@ import pytest
 from doteval.analysis.compare import Verdict
 from doteval.analysis.thresholds import MissedThreshold
 from doteval.core.experiments import EvaluationStatus
+from doteval.core.provenance import Provenance
 from doteval.errors import NotFoundError, UsageError
 from doteval.store import Store
 from doteval.store import score_arrays as module
@@ -86,9 +87,16 @@ def test_comparing(store: Store) -> None:
     assert spending[pair.other.id].usage.cost == pytest.approx(40 * 0.15)
     assert spending[pair.other.id].usage.prompt_tokens == 400
     assert spending[pair.other.id].row_seconds == pytest.approx(0.25)
-    assert differences(pair, spending) == [
+    commands = {
+        pair.baseline.experiment.id: [
+            Provenance((), versions={"openai": version, "python": "3.11.2"}) for version in ("3.56", "3.57")
+        ],
+        pair.other.experiment.id: [Provenance((), versions={"openai": "3.57", "python": "3.11.2", "celery": "5.7"})],
+    }
+    assert differences(pair, spending, commands) == [
         "the code differs: evals/eval_qa.py",
         "the models differ: gpt-small | gpt-large",
+        "the versions of openai differ: 3.56, 3.57 | 3.57",
     ]
 
 

@@ -24,7 +24,7 @@ from doteval.analysis.compare import (
     power_sentence,
     regressions,
 )
-from doteval.analysis.score_arrays import digests, pair_rows
+from doteval.analysis.score_arrays import EvaluationArrays, digests, pair_rows
 from tests.support.comparisons import FAILED, PENDING, SKIPPED
 from tests.support.score_arrays import arrays
 
@@ -125,7 +125,8 @@ def test_a_metric_over_samples() -> None:
 def test_a_metric_that_is_not_loaded() -> None:
     found = two([True] * 9, [True] * 9, metrics={"right": ("nosuchmetric",)})
     assert found.verdict is UNDECIDED
-    assert found.reasons == ("metric nosuchmetric is not installed",)
+    (reason,) = found.reasons
+    assert reason.startswith("metric nosuchmetric is not installed, and the means of the values (1 | 1) say nothing")
 
 
 def test_labels_have_no_difference() -> None:
@@ -208,6 +209,29 @@ def test_clusters_are_less_certain_than_rows() -> None:
     assert clusters.interval is not None
     assert clusters.interval.low < rows.interval.low
     assert clusters.p_value > rows.p_value
+
+
+def test_what_else_differs_is_named() -> None:
+    def said(before: EvaluationArrays, after: EvaluationArrays) -> tuple[str, ...]:
+        return conclude([compare_evaluations(before, after)]).evaluations[0].differences
+
+    values = {"right": [True] * 10}
+    base = arrays("base", values, keys=list("abcdefghij"))
+    assert said(base, arrays("new", values, keys=list("abcdefghij"))) == ()
+    assert said(base, arrays("new", values, keys=list("jihgfedcba"))) == (
+        "the dataset has the same rows in another order",
+    )
+    assert said(base, arrays("new", values, keys=list("abcdefgxyz"))) == (
+        "the dataset differs: 3 rows are only in base, 3 rows are only in new",
+    )
+    fewer = arrays("new", {"right": [True] * 9}, keys=list("abcdefghi"))
+    assert said(base, fewer) == ("the dataset differs: 1 row is only in base",)
+    more = {"right": ("accuracy", "mean")}
+    assert said(base, arrays("new", values, metrics=more, keys=list("abcdefghij"))) == (
+        "the metrics of right differ: accuracy | accuracy, mean",
+    )
+    twice = arrays("new", {"right": [True] * 20}, samples=2, keys=list("abcdefghij"))
+    assert said(base, twice) == ("the numbers of samples of a row differ: 1 | 2",)
 
 
 def test_p_values_are_adjusted_for_all_that_is_compared() -> None:
