@@ -257,15 +257,22 @@ def local_fork_server(
 
 @contextmanager
 def existing_store(storage: str | None) -> Iterator[Store]:
-    """Open the result store of the settings, which must exist.
+    """Open the result store of the settings, which must exist. It gets the usage that killed processes have left.
 
     Raises NotFoundError or StoreError if it does not.
     """
+    from doteval.errors import StoreError
     from doteval.settings import load_settings
     from doteval.store import Store
+    from doteval.supervision.left_usage import store_left_usage
 
     store = Store.open(load_settings(storage=storage).storage, create=False)
     try:
+        try:
+            store_left_usage(store)
+        except StoreError as error:
+            # A command that reads works on a store that it may not write.
+            click.echo(f"what killed processes have spent is not in the figures: {error.message}", err=True)
         yield store
     finally:
         store.close()

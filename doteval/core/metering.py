@@ -7,6 +7,7 @@ variable carries it, rows that overlap on one event loop, or run in threads, kee
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -96,6 +97,8 @@ _current: ContextVar[Meter | None] = ContextVar("doteval_meter", default=None)
 
 
 _observer: Callable[[UsageScope, Usage], None] | None = None
+# A process that a row forks would write into the journal of this one.
+os.register_at_fork(after_in_child=lambda: observe_usage(None))
 
 
 def observe_usage(observer: Callable[[UsageScope, Usage], None] | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from doteval.runner.assignments import Assignment, EvaluationFixtures, Runnable
 from doteval.runner.event_loop import LoopThread
 from doteval.runner.row_retries import CallPolicy
 from doteval.runner.scheduler import Scheduler
-from doteval.store import ErrorCount, LostUsage, NewResult, Store
+from doteval.store import ErrorCount, LostUsage, NewResult, Store, new_execution
 
 _RANGE_ROWS = 1000
 _ERRORS_SHOWN = 3
@@ -191,6 +192,7 @@ class LocalEvaluation:
         if used:
             lost = LostUsage(scope.evaluation, scope.index, scope.sample, used)
             self._store.usage.add_lost([lost], self._session.worker_id)
+            self._session.usage_journal.stored(scope)
 
     def report_so_far(self) -> LocalReport:
         """The report of the completed rows, for when `run` was interrupted."""
@@ -203,11 +205,18 @@ class LocalEvaluation:
         return ClaimGuard(lambda: session.taken_by(self._evaluation), quota_guard)
 
     def _recorder(self, progress: ProgressLine | None) -> Callable[[Row, Outcome], None]:
-        evaluation_id, put = self._evaluation.id, self._session.writer.put
+        evaluation_id, uid, put = self._evaluation.id, self._evaluation.uid, self._session.writer.put
+        journal = self._session.usage_journal
 
         def record(row: Row, outcome: Outcome) -> None:
             self._session.quota.note(outcome)
-            put(NewResult(evaluation_id, row, outcome), self._stored)
+            if outcome.usage:
+                # The store counts the usage of one execution once, also if this process dies before it knows.
+                scope, execution = UsageScope(uid, row.index, row.sample), new_execution()
+                journal.ended(scope, execution)
+                put(NewResult(evaluation_id, row, outcome, execution), functools.partial(self._stored, scope=scope))
+            else:
+                put(NewResult(evaluation_id, row, outcome), self._stored)
             if progress is not None:
                 progress.row(outcome)
             if outcome.status is RowStatus.FAILED:
@@ -215,9 +224,11 @@ class LocalEvaluation:
 
         return record
 
-    def _stored(self, error: BaseException | None) -> None:
+    def _stored(self, error: BaseException | None, scope: UsageScope | None = None) -> None:
         if error is not None:
             self._refused = error
+        elif scope is not None:
+            self._session.usage_journal.stored(scope)
 
     def _count_failure(self) -> None:
         with self._lock:

@@ -13,20 +13,34 @@ from doteval.coordination.registration import Registration
 from doteval.core.experiments import Evaluation
 from doteval.core.liveness import BEAT_SECONDS
 from doteval.core.states import WorkerPhase
+from doteval.local.usage_notes import end_notes, note_usage_of
 from doteval.store import GroupWriter, HeldRange, Store, WorkerInfo, WorkerState
+from doteval.supervision.left_usage import OwnJournals, store_left_usage
+from doteval.supervision.start_reports import announce_token
+from doteval.supervision.usage_journal import UsageJournal, usage_journal_path
 
 
 class StoreSession:
     """An open store and one experiment in it.
 
     This process is registered there as a worker named `service`, with a heartbeat every second.
+
+    usage_journal: has what the rows of this process have spent and the store does not have yet.
     """
 
     def __init__(self, storage: str | None, experiment: str, *, service: str) -> None:
         self.store = Store.open(storage)
+        store_left_usage(self.store)
+        self._journals = OwnJournals()
+        directory = self._journals.directory
+        self.usage_journal = UsageJournal(usage_journal_path(directory))
         self.experiment = self.store.experiments.begin(experiment)
         versions = {"doteval": importlib.metadata.version("doteval")}
-        self._registration = Registration(self.store, WorkerInfo.of_this_process(service, versions=versions))
+        self._registration = Registration(
+            self.store,
+            WorkerInfo.of_this_process(service, versions=versions),
+            announce=lambda token: announce_token(str(directory), token),
+        )
         self.writer = GroupWriter(self.store, self._registration.id)
         self.loads = LoadRecorder(self.store, self._registration.id)
         self.quota = Quota()
@@ -44,6 +58,7 @@ class StoreSession:
             other = self._claim(evaluation)
             if other is None:
                 self._holding = [evaluation]
+                note_usage_of(evaluation.uid, self.usage_journal)
             return other
 
     def taken_by(self, evaluation: Evaluation) -> WorkerState | None:
@@ -64,9 +79,11 @@ class StoreSession:
         self._holding = []
 
     def close(self) -> None:
-        """Store the results that are left, and close the store."""
+        """Store the results that are left, and the usage that belongs to none, and close the store."""
         self._heartbeat.stop()
         self.writer.close()
+        end_notes(self.usage_journal)
+        self._journals.close(self.store, self.worker_id)
         self._registration.end(reason="left")
         self.store.close()
 

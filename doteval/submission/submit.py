@@ -41,6 +41,7 @@ from doteval.submission.follow import (
 )
 from doteval.submission.presence import presence
 from doteval.supervision.fork_server import ForkServer
+from doteval.supervision.left_usage import store_left_usage
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for
 
@@ -132,6 +133,7 @@ def _submit_collected(
         observer.note(line)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store.open(_storage(collected, options))))
+        store_left_usage(store)
         submitter = _Submitter(store, collected, options, observer)
         if submitter.to_run:
             submitter.run(stack, fork_server)

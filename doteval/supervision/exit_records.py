@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from doteval.core import clocks
-from doteval.core.private_directories import PrivateDirectory
+from doteval.core.private_directories import JOURNALS, PrivateDirectory
 from doteval.core.states import WorkerEnd
 from doteval.core.wording import counted
 from doteval.errors import StoreError
@@ -19,8 +19,8 @@ from doteval.store import CrashedRow, LostUsage, Store, TimedOutRow, WorkerInfo
 from doteval.supervision.fork_server import UNKNOWN, Process
 from doteval.supervision.hang_detector import rows_in_calls
 from doteval.supervision.inflight_journal import InflightRow, inflight_journal_path, read_inflight_journal
+from doteval.supervision.left_usage import lost_usage
 from doteval.supervision.start_reports import StartReport, announced_tokens
-from doteval.supervision.usage_journal import read_usage_journal, usage_journal_path
 
 # The kernel's out-of-memory killer leaves no other trace, and users may not know it.
 _MEMORY_HINT = (
@@ -36,7 +36,8 @@ class _ExitRecord:
     """How a process ended: the rows in flight, those whose time limit ended it, and the usage that is not stored.
 
     `tokens` are those of its registrations, and `reason` is text for the user. `unregistered` describes a process that
-    may have ended before it registered in the store.
+    may have ended before it registered in the store. Its `directory` is kept until all this is stored, so that
+    the usage is not lost if the supervisor is killed before.
     """
 
     tokens: list[str]
@@ -46,6 +47,7 @@ class _ExitRecord:
     unregistered: WorkerInfo | None
     taken: list[CrashedRow]
     timed_out: list[TimedOutRow]
+    directory: Path
     lost: list[LostUsage]
 
 
@@ -63,7 +65,7 @@ class ExitRecords:
         self._on_message = on_message
         self._unrecorded: deque[_ExitRecord] = deque()
         # No other user may read the journals or forge them.
-        self._private = PrivateDirectory("journals")
+        self._private = PrivateDirectory(JOURNALS)
         self.directory = self._private.path
 
     def new_directory(self) -> Path:
@@ -82,7 +84,7 @@ class ExitRecords:
     ) -> str:
         """Note the end of a process that has ended, for `catch_up`. Returns how it ended, as text for the user.
 
-        directory: that of the process, which is removed
+        directory: that of the process, which is removed once this is recorded
         stuck: whether it was killed because a row exceeded its time limit. If no other call was running, that row has
             timed out; otherwise all rows in calls are suspects, which run alone from then on.
         at_once: whether it was killed because the user wanted no row in flight to be waited for; none is to blame
@@ -109,10 +111,6 @@ class ExitRecords:
         elif at_once and cause is WorkerEnd.KILLED:
             cause, how, taken = WorkerEnd.LEFT, _AT_ONCE, []
             reason = how
-        lost = [
-            LostUsage(each.scope.evaluation, each.scope.index, each.scope.sample, each.usage, each.execution)
-            for each in read_usage_journal(usage_journal_path(directory))
-        ]
         now, monotonic = clocks.now(), clocks.monotonic()
         self._unrecorded.append(
             _ExitRecord(
@@ -132,10 +130,10 @@ class ExitRecords:
                     )
                     for entry in timed_out
                 ],
-                lost,
+                directory,
+                lost_usage(directory),
             )
         )
-        shutil.rmtree(directory, ignore_errors=True)
         return how
 
     def catch_up(self) -> bool:
@@ -145,14 +143,20 @@ class ExitRecords:
                 self._record(self._unrecorded[0])
             except StoreError:
                 return False
-            self._unrecorded.popleft()
+            shutil.rmtree(self._unrecorded.popleft().directory, ignore_errors=True)
         return True
 
     def close(self) -> None:
-        if self._unrecorded:
-            ends = counted(len(self._unrecorded), "worker process", "worker processes")
-            self._on_message(f"the ends of {ends}, and what their rows used, cannot be recorded: the store is away")
-        self._private.remove()
+        """Remove the directories of all processes, unless the store lacks what they used."""
+        if not self._unrecorded:
+            self._private.remove()
+            return
+        ends = counted(len(self._unrecorded), "worker process", "worker processes")
+        self._on_message(
+            f"the ends of {ends} cannot be recorded: the store is away. The next command that uses it on this machine "
+            "adds what their rows used."
+        )
+        self._private.leave()
 
     def _record(self, record: _ExitRecord) -> None:
         if record.lost:

@@ -21,6 +21,7 @@ from doteval.errors import EvaluationFileError, UsageError
 from doteval.monitoring.service_endpoints import Health, figures_directory, service_endpoints
 from doteval.store import Store
 from doteval.supervision.fork_server import start_fork_server
+from doteval.supervision.left_usage import store_left_usage
 from doteval.supervision.reaper import reap_orphans
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, slots_for
@@ -88,6 +89,7 @@ def serve(options: ServiceOptions, on_message: Callable[[str], None]) -> None:
         leaving = threading.Event()
         stack.enter_context(StopSignals(leaving.set))
         store = stack.enter_context(contextlib.closing(Store.open(options.storage)))
+        store_left_usage(store)
         figures = stack.enter_context(figures_directory(wanted=options.metrics_port is not None))
         worker_options = _worker_options(options, options.broker, store, figures)
         fork_server = stack.enter_context(start_fork_server(worker_options.to_environment()))

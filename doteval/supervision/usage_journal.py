@@ -1,9 +1,9 @@
 """The usage journal: usage of rows that is not in the result store yet, in a file that outlives the process.
 
-A worker process notes a request of a row when it begins, its usage when the reply comes, and that the row is stored
-once its result is. When the process dies, its supervisor stores the usage that is left, so that the store agrees with
-what the servers count. A note is a write to mapped memory, without a system call that would release the GIL. It is in
-the file however the process dies, unless the whole machine fails.
+A process notes a request of a row when it begins, its usage when the reply comes, and that the row is stored once its
+result is. When the process dies, its supervisor or the next command stores the usage that is left, so that the store
+agrees with what the servers count. A note is a write to mapped memory, without a system call that would release the
+GIL. It is in the file however the process dies, unless the whole machine fails.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class UnstoredUsage:
 
 
 def usage_journal_path(directory: str | Path) -> Path:
-    """The path of the usage journal of a process, in the directory that its supervisor has made for it."""
+    """The path of the usage journal of a process, in the directory for its journals."""
     return Path(directory) / "usage"
 
 
 class UsageJournal:
-    """The writer's side of the journal, in a worker process. Safe to use from several threads."""
+    """The writer's side of the journal, in the process that runs rows. Safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -71,6 +71,7 @@ class UsageJournal:
                 self._write(_line(["stored", *_key(scope)]))
 
     def close(self) -> None:
+        """End the journal: what threads of rows that were given up spend later is not noted."""
         with self._lock:
             self._map.close()
 
@@ -81,6 +82,8 @@ class UsageJournal:
             self._open.setdefault(scope, []).append(line)
 
     def _write(self, line: bytes) -> None:
+        if self._map.closed:
+            return
         if self._used + len(line) > len(self._map):
             self._replace_file(len(line))
         end = self._used + len(line)

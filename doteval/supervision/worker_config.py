@@ -33,7 +33,7 @@ class WorkerOptions:
     supervisor_token: identifies the service among all that there are.
     parent: the pid of the process to leave with, None for a process that was started on its own.
     visibility_timeout: seconds after which Redis delivers the messages of a silent process again.
-    journals: the directory of this one process for journals and start reports, None if no supervisor reads them.
+    journals: the directory of this one process for journals and start reports, None without a supervisor.
     max_rows, max_memory: rows stored, and megabytes used, after which a fresh process takes over.
     figures: the directory for the counts of Prometheus' multiprocess mode.
     client_config: where the clients find the cache and the rate limits that they share.

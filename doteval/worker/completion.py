@@ -20,7 +20,6 @@ class RowTaskCompletion:
     """Counts the rows of one row task that have completed, and waits until all are stored. Safe to use from any thread.
 
     on_stored: called on the writer's thread for every outcome whose result is stored.
-    usage_journal: None if no supervisor would read it.
     parts: the number of assignments that the rows are divided into.
     """
 
@@ -29,7 +28,7 @@ class RowTaskCompletion:
         evaluation: Evaluation,
         writer: GroupWriter,
         on_stored: Callable[[Outcome], None],
-        usage_journal: UsageJournal | None,
+        usage_journal: UsageJournal,
         prefetched: PrefetchedRows,
         *,
         parts: int,
@@ -60,7 +59,7 @@ class RowTaskCompletion:
             for usage in outcome.usage:
                 self._tokens += usage.prompt_tokens + usage.completion_tokens
         execution = new_execution()
-        if self._usage_journal is not None and outcome.usage:
+        if outcome.usage:
             # The store counts the usage of one execution once, also if the process dies before it knows of the commit.
             self._usage_journal.ended(self._usage_scope_of(row), execution)
         new = NewResult(self._evaluation_id, row, outcome, execution)
@@ -96,7 +95,7 @@ class RowTaskCompletion:
     def _stored(self, row: Row, outcome: Outcome, error: BaseException | None) -> None:
         if error is None:
             self._on_stored(outcome)
-            if self._usage_journal is not None and outcome.usage:
+            if outcome.usage:
                 self._usage_journal.stored(self._usage_scope_of(row))
         with self._lock:
             self._unstored -= 1

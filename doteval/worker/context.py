@@ -20,6 +20,7 @@ from doteval.errors import StoreError
 from doteval.runner.scheduler import Scheduler
 from doteval.store import GroupWriter, Store
 from doteval.supervision.inflight_journal import InflightJournal
+from doteval.supervision.left_usage import OwnJournals
 from doteval.supervision.usage_journal import UsageJournal
 from doteval.supervision.worker_config import WorkerOptions
 from doteval.worker.code_match import CodeMatch
@@ -37,6 +38,7 @@ class WorkerContext:
     leaving: set as soon as the process begins no further row.
     scheduler: None until the evaluation files are collected.
     state: what the heartbeat reports: loading, ready or draining.
+    own_journals: the directory of the journals if no supervisor reads them; None if one does.
     left_because: why it leaves, for the supervisor and for logs; the first reason is kept.
     """
 
@@ -48,11 +50,12 @@ class WorkerContext:
     publisher: Publisher
     dispatcher: Dispatcher
     code_match: CodeMatch
-    inflight_journal: InflightJournal | None
-    usage_journal: UsageJournal | None
+    inflight_journal: InflightJournal
+    usage_journal: UsageJournal
     leaving: threading.Event
     scheduler: Scheduler | None = None
     state: WorkerPhase = WorkerPhase.LOADING
+    own_journals: OwnJournals | None = None
     left_because: str | None = None
 
     def read_store(self, read: Callable[[Store], Value]) -> Value:
@@ -76,8 +79,7 @@ class WorkerContext:
 
     def leave_at_once(self, end: WorkerEnd, reason: str, exit_code: int) -> NoReturn:
         """Record why this process leaves, and end it whatever its threads do. Its rows in flight stay pending."""
-        if self.inflight_journal is not None:
-            self.inflight_journal.complete_all()
+        self.inflight_journal.complete_all()
         try:
             self.registration.end(end, reason=reason)
         except StoreError as error:

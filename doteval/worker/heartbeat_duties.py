@@ -84,7 +84,7 @@ class HeartbeatDuties:
             context.writer.worker_id = context.loads.worker_id = context.registration.id
         if context.scheduler is not None:
             context.scheduler.post(context.loads.snapshot)
-            begun = 0 if context.inflight_journal is None else context.inflight_journal.in_flight
+            begun = context.inflight_journal.in_flight
             process_figures.set_rows_in_flight(min(begun, context.scheduler.rows_at_once()))
             self._runner.withdraw_ended(context.scheduler)
 

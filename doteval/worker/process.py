@@ -41,6 +41,7 @@ from doteval.runner.error_classes import survive_rows
 from doteval.runner.scheduler import Scheduler
 from doteval.settings import load_settings
 from doteval.store import GroupWriter, Store, WorkerCode, WorkerInfo
+from doteval.supervision.left_usage import OwnJournals, store_left_usage
 from doteval.supervision.start_reports import announce_token
 from doteval.supervision.worker_config import WorkerOptions
 from doteval.worker.broker_watch import BrokerWatch
@@ -196,15 +197,14 @@ class WorkerProcess:
     def store_results(self) -> None:
         """Store what the rows have computed; after `teardown_timeout` seconds, leave without. Called after `run`.
 
-        Those rows stay pending and run again. What they have used is in the usage journal, which the supervisor reads.
+        Those rows stay pending and run again. What they have used is in the usage journal, which others read.
         """
         context = self._context
         if context is None or context.writer.flush(self._teardown_seconds):
             return
         lost = f"{counted(context.writer.waiting, 'result')} could not be stored within {self._teardown_seconds:g} s"
         logger.error("%s; this worker process leaves without, and the rows run again", lost)
-        if context.inflight_journal is not None:
-            context.inflight_journal.complete_all()
+        context.inflight_journal.complete_all()
         # It does not ask the store to record the end, which would take its time too. The supervisor does that.
         os._exit(StoreError.exit_code)
 
@@ -224,6 +224,8 @@ class WorkerProcess:
             self._recorder.stop(self._teardown_seconds)
         context.publisher.close()
         try:
+            if context.own_journals is not None:
+                context.own_journals.close(context.store, context.registration.id)
             context.registration.end(cause, reason=reason)
         except StoreError as error:
             # Others notice by the missing heartbeat.
@@ -236,11 +238,15 @@ class WorkerProcess:
 
     def _open(self) -> WorkerContext:
         options = self._options
-        inflight_journal, usage_journal = open_journals(options.journals, options.figures)
+        own_journals = OwnJournals() if options.journals is None else None
+        journals = options.journals if own_journals is None else str(own_journals.directory)
+        assert journals is not None
+        inflight_journal, usage_journal = open_journals(journals, options.figures)
         configure_clients(options.client_config)
-        if usage_journal is not None:
-            observe_usage(usage_journal.spent)
+        observe_usage(usage_journal.spent)
         store = Store.open(options.storage)
+        if own_journals is not None:
+            store_left_usage(store)
         registration = Registration(
             store,
             WorkerInfo.of_this_process(
@@ -251,7 +257,7 @@ class WorkerProcess:
                 device=os.environ.get(DEVICES_VARIABLE),
                 supervisor=options.supervisor_token,
             ),
-            announce=lambda token: announce_token(options.journals, token),
+            announce=lambda token: announce_token(journals, token),
         )
         publisher = Publisher(options.broker, options.queues[0], options.visibility_timeout)
         return WorkerContext(
@@ -266,6 +272,7 @@ class WorkerProcess:
             inflight_journal=inflight_journal,
             usage_journal=usage_journal,
             leaving=self._leaving,
+            own_journals=own_journals,
         )
 
     def _count_stored(self, outcome: Outcome) -> None:

@@ -180,7 +180,7 @@ class RowTaskRunner:
             iter(rows),
             functools.partial(self._record, completion, guard.quota),
             completion.ended,
-            note=None if journal is None else functools.partial(journal.note, evaluation.id),
+            note=functools.partial(journal.note, evaluation.id),
             alone=alone,
             policy=CallPolicy.from_config(evaluation.config),
             name=evaluation.uid,
@@ -260,7 +260,7 @@ class RowTaskRunner:
             self._record_lost_usage(meter.scope, meter.reading())
 
     def _record_lost_usage(self, scope: UsageScope, used: tuple[Usage, ...]) -> None:
-        """Store usage that belongs to no result. If that fails, the supervisor stores it from the usage journal."""
+        """Store usage that belongs to no result. If that fails, it stays in the usage journal, which others read."""
         if not used:
             return
         try:
@@ -269,5 +269,4 @@ class RowTaskRunner:
         except StoreError as error:
             logger.warning("the usage of the fixtures' set-up is not stored yet: %s", error.message)
         else:
-            if self._context.usage_journal is not None:
-                self._context.usage_journal.stored(scope)
+            self._context.usage_journal.stored(scope)

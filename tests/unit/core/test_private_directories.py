@@ -7,6 +7,8 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from doteval.core import private_directories
-from doteval.core.private_directories import PrivateDirectory, use_private_directory
+from doteval.core.private_directories import PrivateDirectory, left_directories, use_private_directory
 
 # Makes a directory, says where, and ends when it is asked to.
 OWNER = """
@@ -59,7 +61,7 @@ def test_only_the_owner_may_enter_whatever_the_umask(tmp_path: Path, umask: int)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["redis", "journals", "figures"])
+@pytest.mark.parametrize("kind", ["redis", "figures"])
 def test_directories_of_killed_processes_are_removed_and_no_others(tmp_path: Path, kind: str) -> None:
     with owner(tmp_path, kind) as (killed, remains), owner(tmp_path, kind) as (_, used):
         killed.kill()
@@ -76,6 +78,31 @@ def test_directories_of_killed_processes_are_removed_and_no_others(tmp_path: Pat
             assert not remains.exists()
             assert (used / "content").exists()
         assert {earlier, similar, elsewhere, link} < set(tmp_path.iterdir())
+
+
+def test_journals_of_killed_processes_are_kept_for_a_month_and_found_by_one_process_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with owner(tmp_path, "journals") as (killed, remains), owner(tmp_path, "journals") as (_, used):
+        assert list(left_directories("journals")) == []
+        killed.kill()
+        killed.wait()
+        PrivateDirectory("redis").remove()
+        assert list(left_directories("redis")) == []
+        for found in left_directories("journals"):
+            assert found == remains
+            # In the meantime no other process finds it.
+            assert list(left_directories("journals")) == []
+        assert list(left_directories("journals")) == [remains]
+        for days, kept in ((29, True), (31, False)):
+            private_directories._swept.clear()
+            then = time.time() - days * 24 * 3600
+            for path in (remains, remains / "content"):
+                os.utime(path, (then, then))
+            PrivateDirectory("redis").remove()
+            assert remains.exists() is kept
+        assert (used / "content").exists()
 
 
 def test_a_process_that_ends_removes_its_directory_itself(tmp_path: Path) -> None:
