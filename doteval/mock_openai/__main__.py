@@ -19,7 +19,10 @@ _PARENT_CHECK_SECONDS = 0.5
 def _parse(arguments: Sequence[str]) -> tuple[MockSettings, int | None]:
     parser = argparse.ArgumentParser(
         prog="python -m doteval.mock_openai",
-        description="Serve OpenAI's API with made-up replies.",
+        description=(
+            "Serve OpenAI's API with made-up replies: chat completions, responses, embeddings, files and batches.\n\n"
+            "example:\n  python -m doteval.mock_openai --port 8000 --latency 0.1 --fault status:500@0.05"
+        ),
         epilog=faults.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -31,9 +34,9 @@ def _parse(arguments: Sequence[str]) -> tuple[MockSettings, int | None]:
         "--latency-sigma",
         type=float,
         default=default.latency_sigma,
-        help="sigma of a lognormal latency",
+        help="sigma of a lognormal latency, whose median --latency then is",
     )
-    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--seed", type=int, default=default.seed, help="of latencies, faults and the order in batches")
     parser.add_argument("--rate-limit", type=float, default=default.rate_limit, help="requests per second, 0 for none")
     parser.add_argument(
         "--rate-limit-headers", type=int, default=default.rate_limit_headers, help="0 to send no rate limit headers"
@@ -43,9 +46,32 @@ def _parse(arguments: Sequence[str]) -> tuple[MockSettings, int | None]:
         action="append",
         default=[],
         dest="faults",
-        help="a fault for every request; may be given several times",
+        help="a fault for every request, see below; may be given several times",
     )
     parser.add_argument("--reply", default=default.reply, help="auto, echo, or the text of every reply")
+    parser.add_argument(
+        "--batch-latency", type=float, default=default.batch_latency, help="seconds until a batch has ended"
+    )
+    parser.add_argument(
+        "--batch-latency-sigma",
+        type=float,
+        default=default.batch_latency_sigma,
+        help="sigma of a lognormal latency of batches",
+    )
+    parser.add_argument(
+        "--batch-window",
+        type=float,
+        default=default.batch_window,
+        help="seconds that the completion window of 24 hours lasts; then batches expire",
+    )
+    parser.add_argument("--batch-requests", type=int, default=default.batch_requests, help="most requests of a batch")
+    parser.add_argument("--batch-bytes", type=int, default=default.batch_bytes, help="most bytes of a batch's file")
+    parser.add_argument(
+        "--batch-tokens",
+        type=int,
+        default=default.batch_tokens,
+        help="most tokens of a model in batches that have not ended, 0 for no limit",
+    )
     parser.add_argument("--parent", type=int, help="stop when the process with this id is no longer the parent")
     options = vars(parser.parse_args(arguments))
     parent = options.pop("parent")

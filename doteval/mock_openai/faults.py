@@ -1,23 +1,44 @@
 """Faults that a request can ask for.
 
-A fault is written ``NAME[:VALUE][xTIMES][@SHARE]``:
+A fault is written ``[WHERE/]NAME[:VALUE][xTIMES][@SHARE]``. Requests to models know these:
 
-=================  =====================================================================
-``status:429``     an error reply with that status; 429 and 503 carry Retry-After
-``retry-after:2``  the seconds that Retry-After names (1 if not given)
-``delay:0.5``      the reply comes that many seconds later
-``hangup``         the connection is closed in the middle of the reply
-``malformed``      status 200 with a truncated body, which is not JSON
-=================  =====================================================================
+==================  ===========================================================================
+``status:429``      an error reply with that status; 429 and 503 carry Retry-After
+``retry-after:2``   the seconds that Retry-After names (1 if not given)
+``quota``           a 429 that no wait mends: the account has no credit
+``delay:0.5``       the reply comes that many seconds later
+``first-byte:0.5``  the headers come at once, the body that many seconds later
+``pace:0.1``        that many seconds pass between the events of a stream
+``silent``          nothing comes, and the connection stays open
+``hangup``          the connection is closed in the middle of the reply
+``cut``             a stream ends in the middle, as if it were whole
+``malformed``       status 200 with a truncated body, which is not JSON
+``error``           status 200 with an error in the body; in the middle of a stream
+==================  ===========================================================================
 
-``x2`` limits a fault to the first two requests with the same prompt, ``@0.1`` to a tenth of the
-requests, chosen by a hash of the seed, the prompt and the number of the request with that prompt, so
-that the same requests fail in any order of arrival.
+WHERE is ``chat``, ``responses`` or ``embeddings`` (without it, all three), ``upload``, ``files``,
+``batches`` or ``models`` (the requests to these endpoints), ``line`` (a request within a batch) or ``batch`` (a
+whole batch). What ``hangup``, ``silent`` and ``malformed`` hide has been done all the same:
+``batches/hangup`` creates the batch. A line knows ``status`` and
+
+==================  ===========================================================================
+``line/lost``       neither output nor error file has the request
+``batch/fail``      the batch fails before its first request
+``batch/expire:S``  the batch expires when the share S of its requests is done
+``batch/stall``     the batch stays in progress for ever
+``batch/delay:S``   the batch takes that many seconds more
+==================  ===========================================================================
+
+``x2`` limits a fault to the first two requests with the same prompt (or path; batches with the same
+input), ``@0.1`` to a tenth of the requests, chosen by a hash of the seed, the prompt and the number
+of the request with that prompt, so that the same requests fail in any order of arrival.
 
 Faults are given on the command line (``--fault``, for every request), in the header
-``x-mock-fault`` (several separated by commas), and by markers in the prompt, ``[[status:500x1]]``.
-Markers also set the reply, ``[[reply:any text]]``, and the usage, ``[[cached:3]]`` prompt tokens and
-``[[reasoning:5]]`` tokens.
+``x-mock-fault`` (several separated by commas; when a batch is created, also for the batch and its
+lines), and by markers in the prompt, ``[[status:500x1]]``.
+Markers also set the reply, ``[[reply:any text]]``, the tool to call, ``[[tool:NAME]]``, the usage,
+``[[cached:3]]`` prompt tokens and ``[[reasoning:5]]`` tokens, and a name under which the request is
+counted, ``[[key:NAME]]``.
 """
 
 from __future__ import annotations
@@ -28,21 +49,32 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _FAULT = re.compile(
-    r"(?P<name>status|retry-after|delay|hangup|malformed)"
+    r"(?:(?P<where>[a-z]+)/)?(?P<name>[a-z]+(?:-[a-z]+)?)"
     r"(?::(?P<value>\d+(?:\.\d+)?))?(?:x(?P<times>\d+))?(?:@(?P<share>\d+(?:\.\d+)?))?"
 )
-_NEEDS_VALUE = frozenset({"status", "retry-after", "delay"})
+_NEEDS_VALUE = frozenset({"status", "retry-after", "delay", "first-byte", "pace", "expire"})
+_OF_REQUESTS = _NEEDS_VALUE - {"expire"} | {"quota", "silent", "hangup", "cut", "malformed", "error"}
+MODEL_ENDPOINTS = ("chat", "responses", "embeddings")
+_KNOWN = {
+    **dict.fromkeys(("", *MODEL_ENDPOINTS, "models", "upload", "files", "batches"), _OF_REQUESTS),
+    "line": frozenset({"status", "quota", "lost"}),
+    "batch": frozenset({"fail", "expire", "stall", "delay"}),
+}
 _MARKER = re.compile(r"\[\[([^\[\]]+)\]\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. It hits the first `times` requests of each prompt (None: all), and of these the part `share`."""
+    """One fault. It hits the first `times` requests of each prompt (None: all), and of these the part `share`.
+
+    `where`: the requests it is for, "" for all requests to models.
+    """
 
     name: str
     value: float = 0.0
     times: int | None = None
     share: float = 1.0
+    where: str = ""
 
     def hits(self, prompt_key: bytes, nth: int, seed: int) -> bool:
         """Whether it hits the `nth` request (from 1) with the prompt whose digest is `prompt_key`."""
@@ -61,11 +93,28 @@ class Effects:
     status: int = 200
     retry_after: float = 1.0
     delay: float = 0.0
+    first_byte: float = 0.0
+    pace: float = 0.0
+    quota: bool = False
+    silent: bool = False
     hangup: bool = False
+    cut: bool = False
     malformed: bool = False
+    error: bool = False
+    lost: bool = False
+    fail: bool = False
+    stall: bool = False
+    expire: float | None = None
     reply: str | None = None
+    tool: str | None = None
+    key: str | None = None
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+
+    def spoiled_by(self, stream: bool) -> str | None:
+        """The fault that keeps the client from reading a whole reply, if one does."""
+        names = ("silent", "hangup", "malformed", "error", *(("cut",) if stream else ()))
+        return next((name for name in names if getattr(self, name)), None)
 
     def apply(self, fault: Fault) -> None:
         """Add the effect of a fault."""
@@ -76,48 +125,62 @@ class Effects:
                 self.retry_after = fault.value
             case "delay":
                 self.delay += fault.value
-            case "hangup":
-                self.hangup = True
-            case "malformed":
-                self.malformed = True
+            case "first-byte":
+                self.first_byte = fault.value
+            case "pace" | "expire" as name:
+                setattr(self, name, fault.value)
+            case name:
+                setattr(self, name, True)
 
 
 def parse_fault(text: str) -> Fault:
     """Parse a fault. Raises ValueError for a text that is not one.
 
     >>> parse_fault("status:429x2@0.5")
-    Fault(name='status', value=429.0, times=2, share=0.5)
+    Fault(name='status', value=429.0, times=2, share=0.5, where='')
+    >>> parse_fault("upload/hangupx1").where
+    'upload'
     """
     found = _FAULT.fullmatch(text.strip())
-    if found is None or (found["name"] in _NEEDS_VALUE) is not (found["value"] is not None):
+    where = (found and found["where"]) or ""
+    known = _KNOWN.get(where, frozenset())
+    if (
+        found is None
+        or found["name"] not in known
+        or (found["name"] in _NEEDS_VALUE) is not (found["value"] is not None)
+    ):
+        names = [f"{name}:N" if name in _NEEDS_VALUE else name for name in sorted(known or _OF_REQUESTS)]
+        place = f"{where}/" if known else ""
         raise ValueError(
-            f"{text!r} is not a fault: use status:N, retry-after:S, delay:S, hangup or malformed, with [xTIMES][@SHARE]"
+            f"{text!r} is not a fault: use {', '.join(place + name for name in names)}, with [xTIMES][@SHARE]"
         )
     return Fault(
         found["name"],
         float(found["value"] or 0.0),
         int(found["times"]) if found["times"] else None,
         float(found["share"]) if found["share"] else 1.0,
+        where,
     )
 
 
-def effects_of(
-    faults: Iterable[Fault], header: str | None, prompt: str, prompt_key: bytes, nth: int, seed: int
-) -> Effects:
-    """The effects for one request. Raises ValueError for an unknown fault in a header or a marker.
+def parse_faults(header: str | None) -> tuple[Fault, ...]:
+    """The faults in a header, parted by commas. Raises ValueError for a text that is not one."""
+    return tuple(map(parse_fault, header.split(","))) if header else ()
+
+
+def effects_of(faults: Iterable[Fault], prompt: str, prompt_key: bytes, nth: int, seed: int) -> Effects:
+    """The effects for one request. Raises ValueError for an unknown fault in a marker.
 
     `nth`: the number of the request with this prompt, from 1.
     """
     effects = Effects()
     asked = list(faults)
-    if header:
-        asked += [parse_fault(part) for part in header.split(",")]
     if "[[" in prompt:
         for marker in _MARKER.findall(prompt):
             name, _, value = marker.partition(":")
             match name:
-                case "reply":
-                    effects.reply = value
+                case "reply" | "tool" | "key":
+                    setattr(effects, name, value)
                 case "cached":
                     effects.cached_tokens = int(value)
                 case "reasoning":

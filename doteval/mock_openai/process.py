@@ -102,12 +102,17 @@ class MockOpenAI:
     def stats(self) -> dict[str, Any]:
         """The server's counters since its start or the last `reset`.
 
-        ``requests`` (to the three endpoints), ``replies`` (complete ones), ``rejected`` (error
-        statuses), of them ``rate_limited``, ``hangups``, ``malformed``; ``prompt_tokens``,
-        ``completion_tokens``, ``cached_tokens``, ``reasoning_tokens`` as complete replies reported
-        them in their usage; the same by model under ``models``; ``distinct_prompts``,
-        ``in_flight`` (now), ``in_flight_max`` (most at once) and ``connections`` (accepted);
-        ``seconds`` from the first request's arrival to the latest one's end.
+        ``requests`` (to models), ``replies`` (complete ones), ``rejected`` (error statuses), of them ``rate_limited``,
+        ``hangups``, ``malformed``; ``prompt_tokens``, ``completion_tokens``, ``cached_tokens``, ``reasoning_tokens``
+        as complete replies reported them in their usage; the same by model under ``models``; ``distinct_prompts``,
+        ``in_flight`` (now), ``in_flight_max`` (most at once) and ``connections`` (accepted); ``seconds`` from the first
+        request's arrival to the latest one's end.
+
+        ``batch`` has requests, replies, rejected and tokens of the requests within batches, which the figures above
+        leave out. ``repeated_replies``: complete replies to a prompt that had one, in batches or not: what was paid
+        twice. ``kinds``: requests and replies by endpoint; ``keys``: by the name that ``[[key:NAME]]`` in the prompt
+        gives a request; ``api_keys``: requests by the end of the API key; ``faults``: replies by the fault that spoiled
+        them.
         """
         stats: dict[str, Any] = json.loads(self._call("GET"))
         return stats

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from dataclasses import dataclass
 
 from doteval.mock_openai.faults import parse_fault
@@ -22,8 +24,16 @@ class MockSettings:
 
     `faults`: hit every request; `doteval.mock_openai.faults` describes their notation.
 
-    `reply`: the rule for the text of replies: ``auto`` (see `replies.reply_text`), ``echo`` (the last user message), or
+    `reply`: the rule for the text of replies: ``auto`` (see `texts.reply_text`), ``echo`` (the last user message), or
     any other text, which is then every reply.
+
+    `batch_latency`: seconds from the creation of a batch to its end, drawn as `latency` is with `batch_latency_sigma`.
+    Its requests are answered evenly over that time.
+
+    `batch_window`: seconds that a completion window of 24 hours lasts; then the batch expires.
+
+    `batch_requests`, `batch_bytes`: the most requests of a batch, and bytes of its file. `batch_tokens`: the most
+    tokens of a model in all batches that have not ended, 0 for no limit.
 
     Raises ValueError for a negative number and a text that is not a fault.
 
@@ -40,10 +50,31 @@ class MockSettings:
     rate_limit_headers: int = 1
     faults: tuple[str, ...] = ()
     reply: str = "auto"
+    batch_latency: float = 0.0
+    batch_latency_sigma: float = 0.0
+    batch_window: float = 24 * 3600.0
+    batch_requests: int = 50_000
+    batch_bytes: int = 200 * 2**20
+    batch_tokens: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("latency", "latency_sigma", "rate_limit", "rate_limit_headers"):
+        for name in _NUMBERS:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} cannot be negative: {getattr(self, name)}")
         for fault in self.faults:
             parse_fault(fault)
+
+
+_NUMBERS = (
+    *("latency", "latency_sigma", "rate_limit", "rate_limit_headers", "batch_latency", "batch_latency_sigma"),
+    *("batch_window", "batch_requests", "batch_bytes", "batch_tokens"),
+)
+
+
+def drawn_seconds(source: random.Random, median: float, sigma: float) -> float:
+    """A draw from a lognormal distribution; the median itself if one of the two is 0.
+
+    >>> drawn_seconds(random.Random(1), 0.1, 0)
+    0.1
+    """
+    return source.lognormvariate(math.log(median), sigma) if median and sigma else median

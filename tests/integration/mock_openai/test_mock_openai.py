@@ -19,7 +19,7 @@ from openai import AsyncOpenAI, OpenAI
 from doteval.errors import ResourceError
 from doteval.mock_openai import MockOpenAI
 from doteval.mock_openai.faults import Fault, parse_fault
-from doteval.mock_openai.replies import sentiment_of
+from doteval.mock_openai.texts import sentiment_of
 from tests.support.openai import mock_openai, mock_openai_process
 
 __all__ = ["mock_openai", "mock_openai_process"]
@@ -287,7 +287,7 @@ def test_lognormal_latency_follows_median_sigma_and_seed() -> None:
     from doteval.mock_openai.settings import MockSettings
 
     async def draw(seed: int) -> list[float]:
-        server = MockServer(MockSettings(latency=0.1, latency_sigma=0.5, seed=seed))
+        server = MockServer(MockSettings(latency=0.1, latency_sigma=0.5, seed=seed), Path())
         return [server._latency() for _ in range(4000)]
 
     one, again, other = (asyncio.run(draw(seed)) for seed in (1, 1, 2))
