@@ -14,6 +14,9 @@ from doteval.core.broker_url import Broker
 
 # RabbitMQ that does not answer a request within so many seconds counts as unreachable. That of Redis is in its URL.
 _ANSWER_SECONDS = 10
+# Seconds between two heartbeats of RabbitMQ; after two without a sign of life a connection is made anew. RabbitMQ's own
+# default of 60 would leave a worker process deaf for two minutes.
+_HEARTBEAT_SECONDS = 8
 # Seconds after which Redis delivers a message again that was neither acknowledged nor had its lease renewed.
 # Dispatchers find lost rows in the store within seconds; this is the last resort.
 VISIBILITY_TIMEOUT = 3600
@@ -71,6 +74,7 @@ def settings(broker: Broker, queue: str, visibility_timeout: int) -> dict[str, A
         "worker_send_task_events": True,
         # The submitter sends no event: it cannot carry the evaluation's name, and as the last one it hides it.
         "task_send_sent_event": False,
+        "broker_heartbeat": _HEARTBEAT_SECONDS,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
