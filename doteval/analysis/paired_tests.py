@@ -17,15 +17,14 @@ import numpy
 from numpy.typing import NDArray
 
 from doteval.metrics import Interval
-from doteval.metrics.intervals import BOOTSTRAP_LIMIT, LEVEL, SEED, Z
+from doteval.metrics.intervals import LEVEL, SEED, Z
+from doteval.metrics.studentized import parts, standard_error, student_quantile, studentized_reach
 
 ALPHA = 1 - LEVEL
 POWER = 0.8
 
 Numbers = NDArray[numpy.float64]
 
-# With r resamples, the (r + 1) · 0.025-th smallest is the quantile, which should be a whole number.
-RESAMPLES = 1_999
 FLIPS = 9_999
 # So many units that differ have 16,384 ways to flip their signs: all of them are tried.
 _ALL_FLIPS = 14
@@ -35,8 +34,6 @@ _MOST_FLIPPED = 5_000
 _FEW_SIZES = 64
 # With fewer units that differ, the spread of the differences says little.
 _FEW_DIFFERING = 10
-# Numbers in memory at a time, while something is resampled.
-_AT_ONCE = 2_000_000
 
 # A metric that has to be called for each resample is called with at most 5 million values in all; for more
 # values, groups of units are deleted in turn.
@@ -129,23 +126,18 @@ def mean_estimate(sums: Numbers, sizes: Numbers, limit: float) -> Estimate:
     p_value, test = _sign_flips(sums)
     if units < 2:
         return Estimate(difference, None, p_value, test, None, units)
-    rest = sums - difference * sizes
-    error = math.sqrt(units / (units - 1) * float(rest @ rest)) / total
+    _, error = standard_error(sums, sizes)
     if error <= 1e-12 * float(numpy.abs(sums).max()):
         reach = limit * (1 - (ALPHA / 2) ** (1 / units))
         bounded = not sums.any() and math.isfinite(reach)
         interval = Interval(-reach, reach, "clopper-pearson") if bounded else None
         return Estimate(difference, interval, p_value, test, None, units)
-    below = above = _student(1 - ALPHA / 2, units - 1)
-    method = "t"
-    if units <= BOOTSTRAP_LIMIT:
-        least, most = _bootstrap_quantiles(sums, sizes, difference, error)
-        below, above, method = max(below, most), max(above, -least), "bootstrap-t"
+    below, above, method = studentized_reach(sums, sizes, difference, error)
     low, high = difference - below * error, difference + above * error
     if numpy.count_nonzero(sums) < _FEW_DIFFERING:
         wider = _laplace_interval(sums, sizes)
         low, high = min(low, wider[0]), max(high, wider[1])
-    # Where most units do not differ, resamples without any have no spread, and a quantile is infinite.
+    # Where most units do not differ, the reach may be infinite.
     interval = Interval(max(-limit, low), min(limit, high), method)
     return Estimate(difference, interval, p_value, test, error, units)
 
@@ -158,28 +150,6 @@ def _laplace_interval(sums: Numbers, sizes: Numbers) -> tuple[float, float]:
     rest = sums - centre * sizes
     margin = Z * math.sqrt(float(rest @ rest) + 2 * greatest**2) / total
     return centre - margin, centre + margin
-
-
-def _bootstrap_quantiles(sums: Numbers, sizes: Numbers, difference: float, error: float) -> tuple[float, float]:
-    """The 2.5% and the 97.5% quantile of (mean - difference) / error over resamples."""
-    random = numpy.random.default_rng(SEED)
-    units = len(sums)
-    ratios = []
-    for count in _chunks(RESAMPLES, units):
-        drawn = random.integers(units, size=(count, units))
-        sums_drawn, sizes_drawn = sums[drawn], sizes[drawn]
-        totals = sizes_drawn.sum(axis=1)
-        means = sums_drawn.sum(axis=1) / totals
-        rest = sums_drawn - means[:, None] * sizes_drawn
-        errors = numpy.sqrt(units / (units - 1) * numpy.einsum("ij,ij->i", rest, rest)) / totals
-        shifts = means - difference
-        spread = errors > 1e-9 * error
-        infinite = numpy.where(numpy.abs(shifts) > 1e-9 * error, numpy.copysign(numpy.inf, shifts), 0.0)
-        ratios.append(numpy.where(spread, shifts / numpy.where(spread, errors, 1.0), infinite))
-    ordered = numpy.sort(numpy.concatenate(ratios))
-    places = (round(share * (RESAMPLES + 1)) - 1 for share in (ALPHA / 2, 1 - ALPHA / 2))
-    least, most = (float(ordered[place]) for place in places)
-    return least, most
 
 
 def _sign_flips(sums: Numbers) -> tuple[float, str]:
@@ -209,7 +179,7 @@ def _sign_flips(sums: Numbers) -> tuple[float, str]:
         z = abs(float(differing.sum())) / math.sqrt(float(differing @ differing))
         return math.erfc(z / math.sqrt(2)), "permutation-normal"
     extreme = 0
-    for count in _chunks(FLIPS, len(differing)):
+    for count in parts(FLIPS, len(differing)):
         octets = random.bytes(count * (-(-len(differing) // 8)))
         bits = numpy.unpackbits(numpy.frombuffer(octets, numpy.uint8).reshape(count, -1), axis=1)
         flipped = 2.0 * (bits[:, : len(differing)].astype(numpy.float64) @ differing) - differing.sum()
@@ -256,7 +226,7 @@ def metric_estimate(
         )
         error = math.sqrt((_GROUPS - 1) / _GROUPS * float(((without - difference) ** 2).sum()))
         p_value = 2 * (1 - _student_share(abs(difference) / error, _GROUPS - 1)) if error else 1.0
-        margin = _student(1 - ALPHA / 2, _GROUPS - 1) * error
+        margin = student_quantile(1 - ALPHA / 2, _GROUPS - 1) * error
         return _with_margin(difference, margin, p_value, "jackknife", "jackknife", error, count)
     extreme = 0
     for _ in range(_CALLED_RESAMPLES):
@@ -269,7 +239,7 @@ def metric_estimate(
     drawn = random.integers(count, size=(_CALLED_RESAMPLES, count)).tolist()
     resampled = [metric(other[unit] for unit in units) - metric(baseline[unit] for unit in units) for units in drawn]
     error = float(numpy.std(resampled, ddof=1)) * math.sqrt(count / (count - 1))
-    margin = _student(1 - ALPHA / 2, count - 1) * error
+    margin = student_quantile(1 - ALPHA / 2, count - 1) * error
     p_value = _drawn_p(extreme, _CALLED_RESAMPLES)
     return _with_margin(difference, margin, p_value, "permutation", "bootstrap", error, count)
 
@@ -308,13 +278,7 @@ def detectable_difference(standard_error: float, units: int, comparisons: int) -
     0.021
     """
     level = 1 - ALPHA / 2 / max(1, comparisons)
-    return (_student(level, units - 1) + NormalDist().inv_cdf(POWER)) * standard_error
-
-
-def _student(level: float, freedom: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, level))
+    return (student_quantile(level, units - 1) + NormalDist().inv_cdf(POWER)) * standard_error
 
 
 def _student_share(quantile: float, freedom: int) -> float:
@@ -325,10 +289,3 @@ def _student_share(quantile: float, freedom: int) -> float:
 
 def _drawn_p(extreme: int, drawn: int) -> float:
     return (extreme + 1) / (drawn + 1)
-
-
-def _chunks(count: int, width: int) -> Iterator[int]:
-    """`count` in parts, each of at most `_AT_ONCE` / `width`."""
-    part = max(1, _AT_ONCE // width)
-    for first in range(0, count, part):
-        yield min(part, count - first)

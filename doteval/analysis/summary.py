@@ -151,8 +151,8 @@ def summarize(
     A failed row counts as False for each score, or is left out with `errors_as="excluded"`. Metrics whose
     `Calculation.failed_as_false` is False, such as `f1`, always leave it out. Skipped and pending rows never count.
 
-    Intervals: true/false values have Wilson's interval. The mean of numbers has a seeded bootstrap interval up to
-    2,000 numbers, and the normal approximation beyond. Other metrics are resampled up to 500 scores, and have no
+    Intervals: true/false values have Wilson's interval. The mean of numbers has a seeded studentized bootstrap interval
+    up to 2,000 numbers, and Student's beyond. Other metrics are resampled up to 500 scores, and have no
     interval beyond. If rows have several samples, the interval of a mean is that of the rows' means, since the
     samples of a row are not independent (Miller, Adding Error Bars to Evals, 2024, arXiv:2411.00640, section 2.2);
     other metrics of single samples then have none.

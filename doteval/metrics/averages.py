@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from doteval.metrics.base import Calculation
-from doteval.metrics.intervals import as_number, mean_interval
+from doteval.metrics.intervals import as_number, mean_interval, share_interval
 from doteval.metrics.registry import metric
 
 
@@ -20,7 +20,7 @@ def accuracy() -> Calculation:
     >>> accuracy()([True, False, ("a", "a"), 0.5])
     0.625
     """
-    return Calculation(lambda scores: _mean(scores) if scores else 0.0, interval=mean_interval, average=True)
+    return Calculation(lambda scores: _mean(scores) if scores else 0.0, interval=share_interval, average=True)
 
 
 @metric

@@ -8,8 +8,10 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from doteval.metrics.base import Calculation
-from doteval.metrics.intervals import LEVEL, RESAMPLES, SEED, Interval
+from doteval.metrics.intervals import LEVEL, SEED, Interval
 from doteval.metrics.registry import metric
+
+RESAMPLES = 2_000
 
 # A function of the counts of one class (true positives, false positives, false negatives). It works on
 # numbers and on numpy arrays with one entry for each resample.

@@ -6,7 +6,6 @@ scipy takes half a second and 60 MB to import, so it is imported only when somet
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -19,7 +18,6 @@ Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 # Time and memory of resampling are proportional to the number of values. The mean of more values than this is
 # close enough to normal for any distribution that occurs in practice.
 BOOTSTRAP_LIMIT = 2_000
-RESAMPLES = 2_000
 
 # For a metric that has to be called for every resample: at most half a million scores are passed to it in all.
 CALLED_LIMIT = 500
@@ -31,7 +29,12 @@ SEED = 20_210_707
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A 95% confidence interval. `method` is how it was computed: wilson, bootstrap, normal or bonett-price."""
+    """A 95% confidence interval.
+
+    method: how it was computed: ``wilson``, ``bootstrap-t`` (studentized), ``t`` (Student's), ``bootstrap`` (of other
+        metrics), in comparisons also ``bonett-price`` and ``clopper-pearson``. Clustered ones end with ``-clustered``.
+        Those that doteval 0.2 stored may be ``normal``.
+    """
 
     low: float
     high: float
@@ -41,7 +44,7 @@ class Interval:
         return iter((self.low, self.high))
 
 
-def wilson(successes: int, n: int) -> Interval | None:
+def wilson(successes: float, n: int) -> Interval | None:
     """The interval of a share `successes / n`; None if n is 0.
 
     This is Wilson's score interval (E. B. Wilson, Probable inference, the law of succession, and statistical
@@ -66,43 +69,50 @@ def wilson(successes: int, n: int) -> Interval | None:
 def mean_interval(scores: Sequence[Any]) -> Interval | None:
     """The interval of the mean of bools, numbers or (predicted, expected) pairs.
 
-    Bools and pairs have Wilson's interval. Numbers have a seeded BCa bootstrap interval (Efron, Better bootstrap
-    confidence intervals, JASA 82, 1987) up to `BOOTSTRAP_LIMIT` values, and the normal approximation
-    mean ± z · s / √n beyond. The result is None for fewer than two numbers, for equal numbers and if one is not
-    finite, since their spread is unknown.
+    Bools and pairs have Wilson's interval. Numbers have that of `doteval.metrics.studentized.units_interval`, a seeded
+    studentized bootstrap up to `BOOTSTRAP_LIMIT` values and Student's beyond; it is None where their spread is not
+    known, as for fewer than two numbers and for equal numbers.
     """
-    if set(map(type, scores)) <= {bool}:
-        return wilson(scores.count(True), len(scores))
-    if any(isinstance(score, (tuple, list)) for score in scores):
-        right = [bool(as_number(score)) for score in scores]
-        return wilson(right.count(True), len(right))
+    right = _right(scores)
+    if right is not None:
+        return wilson(right, len(scores))
     import numpy
 
-    values = numpy.fromiter(map(as_number, scores), dtype=float, count=len(scores))
-    if len(values) < 2 or not numpy.isfinite(values).all() or values.min() == values.max():
-        return None
-    if len(values) > BOOTSTRAP_LIMIT:
-        with numpy.errstate(all="ignore"):
-            mean = float(values.mean())
-            margin = Z * float(values.std(ddof=1)) / math.sqrt(len(values))
-        return _finite(mean - margin, mean + margin, "normal")
-    from scipy.stats import bootstrap
+    from doteval.metrics.studentized import units_interval
 
-    # Where the spread cannot be computed, the result is not finite, and scipy and numpy also warn on stderr.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        found = bootstrap(
-            (values,),
-            numpy.mean,
-            confidence_level=LEVEL,
-            n_resamples=RESAMPLES,
-            # The number of resamples in memory at a time.
-            batch=max(1, 500_000 // len(values)),
-            method="BCa",
-            vectorized=True,
-            rng=numpy.random.default_rng(SEED),
-        ).confidence_interval
-    return _finite(found.low, found.high)
+    values = numpy.fromiter(map(as_number, scores), dtype=float, count=len(scores))
+    return units_interval(values, numpy.ones(len(values)))
+
+
+def share_interval(scores: Sequence[Any]) -> Interval | None:
+    """The interval of the mean of scores that are true or false, or shares: `mean_interval`, no wider than Wilson's.
+
+    No scores between 0 and 1 spread more than true/false scores with the same mean, so that Wilson's interval of these
+    bounds each side. It is also the interval where the spread of shares is not known.
+
+    >>> found = share_interval([1.0] * 10)
+    >>> f"{found.low:.3f} {found.high} {found.method}"
+    '0.722 1.0 wilson'
+    """
+    found = mean_interval(scores)
+    if _right(scores) is not None:
+        return found
+    numbers = list(map(as_number, scores))
+    if len(numbers) < 2 or not all(0 <= number <= 1 for number in numbers):
+        return found
+    bounds = wilson(math.fsum(numbers), len(numbers))
+    if found is None or bounds is None:
+        return bounds
+    return Interval(max(bounds.low, found.low), min(bounds.high, found.high), found.method)
+
+
+def _right(scores: Sequence[Any]) -> int | None:
+    """The number of right ones among bools and pairs; None if the scores are others."""
+    if set(map(type, scores)) <= {bool}:
+        return scores.count(True)
+    if any(isinstance(score, (tuple, list)) for score in scores):
+        return sum(bool(as_number(score)) for score in scores)
+    return None
 
 
 def resampled_interval(scores: Sequence[Any], calculate: Callable[[Sequence[Any]], Any]) -> Interval | None:
@@ -139,7 +149,7 @@ def as_number(score: Any) -> float:
     raise TypeError(f"needs true/false values, numbers or pairs (predicted, expected), not {type(score).__name__}")
 
 
-def _finite(low: Any, high: Any, method: str = "bootstrap") -> Interval | None:
+def _finite(low: Any, high: Any) -> Interval | None:
     if not (math.isfinite(low) and math.isfinite(high)):
         return None
-    return Interval(float(low), float(high), method)
+    return Interval(float(low), float(high), "bootstrap")

@@ -17,6 +17,7 @@ from scipy import stats
 from doteval.analysis import paired_tests
 from doteval.analysis.compare import Verdict, compare_evaluations, conclude
 from doteval.analysis.paired_tests import mcnemar, mean_estimate, true_false_estimate
+from doteval.metrics import studentized
 from tests.support.comparisons import FAILED, PENDING
 from tests.support.score_arrays import arrays
 
@@ -28,7 +29,7 @@ Draw = Callable[[numpy.random.Generator, int], numpy.ndarray]
 @pytest.fixture(autouse=True)
 def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """With fewer resamples the figures of one comparison are less exact, and those of thousands on average the same."""
-    monkeypatch.setattr(paired_tests, "RESAMPLES", 399)
+    monkeypatch.setattr(studentized, "RESAMPLES", 399)
     monkeypatch.setattr(paired_tests, "FLIPS", 399)
 
 
@@ -119,7 +120,7 @@ def test_with_ties_the_interval_of_ten_means_covers_more(draw: Draw) -> None:
 
 @pytest.mark.parametrize("draw", [normal, with_ties])
 def test_the_interval_of_a_thousand_means_covers_95_percent(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paired_tests, "RESAMPLES", 199)
+    monkeypatch.setattr(studentized, "RESAMPLES", 199)
     monkeypatch.setattr(paired_tests, "FLIPS", 1)
     assert 0.94 <= coverage(draw, MEANS[draw], 1_000, 1_500) <= 0.96
 

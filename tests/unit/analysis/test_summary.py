@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from doteval.analysis.summary import ScoreColumn, summarize
 from doteval.core.experiments import Counts
 from doteval.metrics import Calculation, metric
-from doteval.metrics.intervals import mean_interval, wilson
+from doteval.metrics.intervals import mean_interval, share_interval, wilson
 
 
 def only(values, counts=None, metrics=("accuracy",), errors_as="false", **more):
@@ -139,7 +139,7 @@ def test_samples_of_a_row_are_not_treated_as_independent():
     rows = [row for row in range(4) for _ in range(10)]
     found = only(values, rows=rows)
     assert found.value == 0.5
-    assert found.interval == mean_interval([1.0, 1.0, 0.0, 0.0])
+    assert found.interval == share_interval([1.0, 1.0, 0.0, 0.0])
     naive = only(values)
     assert found.interval.high - found.interval.low > naive.interval.high - naive.interval.low
     assert only(values, metrics=("std",), rows=rows).interval is None

@@ -1,0 +1,138 @@
+"""How often the 95% intervals of metrics have the true value: computed for shares, drawn thousands of times for means.
+
+The draws are seeded: a test gives the same figures every time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy
+import pytest
+from scipy import stats
+
+from doteval.metrics import studentized
+from doteval.metrics.intervals import mean_interval, share_interval, wilson
+from doteval.metrics.studentized import units_interval
+
+Draw = Callable[[numpy.random.Generator, int], numpy.ndarray]
+
+
+def share_coverage(n: int, share: float) -> float:
+    """Over all outcomes, with their probabilities."""
+    return sum(
+        float(stats.binom.pmf(right, n, share))
+        for right in range(n + 1)
+        if (found := wilson(right, n)) is not None and found.low <= share <= found.high
+    )
+
+
+@pytest.mark.parametrize(("n", "mean", "least"), [(10, 0.953, 0.83), (100, 0.95, 0.83), (1_000, 0.95, 0.83)])
+def test_wilsons_interval_covers_95_percent_of_shares_on_average(n: int, mean: float, least: float) -> None:
+    found = [share_coverage(n, share) for share in numpy.linspace(0.001, 0.999, 333 if n <= 100 else 99)]
+    assert sum(found) / len(found) == pytest.approx(mean, abs=0.008)
+    # Near 0 and 1 one outcome more or less decides; the least is known: Brown, Cai and DasGupta, Statistical Science
+    # 16, 2001, section 4.
+    assert min(found) >= least
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "covered"),
+    [(10, 0.5, 0.979), (10, 0.9, 0.930), (10, 1.0, 1.0), (1_000, 0.5, 0.946), (1_000, 0.9, 0.949)],
+)
+def test_what_wilsons_interval_covers(n: int, share: float, covered: float) -> None:
+    assert share_coverage(n, share) == pytest.approx(covered, abs=0.001)
+
+
+# Means
+
+
+def normal(random: numpy.random.Generator, n: int) -> numpy.ndarray:
+    return random.normal(0.6, 1.0, n)
+
+
+def skewed(random: numpy.random.Generator, n: int) -> numpy.ndarray:
+    return random.exponential(1.0, n)
+
+
+def of_few_sizes(random: numpy.random.Generator, n: int) -> numpy.ndarray:
+    """Scores from 1 to 5."""
+    return random.choice([1.0, 2.0, 3.0, 4.0, 5.0], n, p=[0.05, 0.1, 0.2, 0.3, 0.35])
+
+
+def shares(random: numpy.random.Generator, n: int) -> numpy.ndarray:
+    return random.beta(0.5, 0.5, n)
+
+
+def mostly_right(random: numpy.random.Generator, n: int) -> numpy.ndarray:
+    """Shares, four of five of which are 1."""
+    return numpy.where(random.random(n) < 0.8, 1.0, random.random(n))
+
+
+TRUTH: dict[Draw, float] = {normal: 0.6, skewed: 1.0, of_few_sizes: 3.8, shares: 0.5, mostly_right: 0.9}
+
+
+def coverage(draw: Draw, n: int, draws: int) -> tuple[float, float]:
+    """The share of intervals that have the truth, and of draws that have an interval."""
+    interval = share_interval if draw in (shares, mostly_right) else mean_interval
+    random = numpy.random.default_rng(7)
+    found = [interval(draw(random, n).tolist()) for _ in range(draws)]
+    known = [each for each in found if each is not None]
+    truth = TRUTH[draw]
+    return sum(each.low <= truth <= each.high for each in known) / len(known), len(known) / draws
+
+
+@pytest.fixture
+def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fewer resamples one interval is less exact, and thousands on average the same."""
+    monkeypatch.setattr(studentized, "RESAMPLES", 399)
+
+
+@pytest.mark.slow("thousands of draws take tens of seconds")
+@pytest.mark.usefixtures("fewer_resamples")
+@pytest.mark.parametrize(
+    ("draw", "least", "most"),
+    [
+        (normal, 0.94, 0.975),
+        (skewed, 0.94, 0.965),
+        # Few outcomes are possible, or values have bounds: it covers more.
+        (of_few_sizes, 0.94, 0.985),
+        (shares, 0.94, 0.99),
+        (mostly_right, 0.94, 0.99),
+    ],
+)
+def test_the_interval_of_ten_scores(draw: Draw, least: float, most: float) -> None:
+    covered, known = coverage(draw, 10, 3_000)
+    assert least <= covered <= most
+    # Without an interval nothing is claimed; it is the exception.
+    assert known >= 0.95
+
+
+@pytest.mark.slow("thousands of draws take tens of seconds")
+@pytest.mark.parametrize("draw", [skewed, mostly_right])
+def test_the_interval_of_a_thousand_scores(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studentized, "RESAMPLES", 199)
+    covered, known = coverage(draw, 1_000, 1_500)
+    assert 0.94 <= covered <= 0.965
+    assert known == 1.0
+
+
+@pytest.mark.slow("thousands of draws take tens of seconds")
+@pytest.mark.usefixtures("fewer_resamples")
+def test_the_interval_of_few_clusters() -> None:
+    random = numpy.random.default_rng(3)
+    covered = alone = 0
+    draws = 2_000
+    for _ in range(draws):
+        sizes = random.integers(1, 12, 10)
+        rows = numpy.repeat(numpy.arange(10), sizes)
+        # Rows of a cluster have half of their variance in common.
+        values = 0.6 + random.normal(0, 1, 10)[rows] + random.normal(0, 1, len(rows))
+        found = units_interval(numpy.bincount(rows, values), sizes.astype(float))
+        assert found is not None
+        covered += found.low <= 0.6 <= found.high
+        alone += abs(values.mean() - 0.6) <= 1.96 * values.std(ddof=1) / math.sqrt(len(values))
+    assert 0.93 <= covered / draws <= 0.97
+    # As if rows were independent, the interval would be far too narrow.
+    assert alone / draws < 0.8
