@@ -39,6 +39,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("list", "List experiments, the newest first"),
         Entry("show", "Show the metrics of an experiment"),
         Entry("history", "Show how a score went from experiment to experiment"),
+        Entry("import", "Read logs of inspect-ai and dotevals, and tables of scores"),
         Entry("export", "Write the results to a file: csv, jsonl, parquet, arrow"),
         Entry("compare", "Compare experiments row by row: better, worse, or not known"),
         Entry("baseline", "Say which experiment others are compared with"),

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 @click.option("--score", "scores", multiple=True, metavar="NAME", help="Only this score; repeatable.")
 @click.option("--cluster", metavar="COLUMN", help="Rows with the same value in this column are not independent.")
 @click.option(
+    "--key",
+    metavar="COLUMN[=COLUMN]",
+    help="Pair rows by a column, as in question=input where the others name it otherwise.  [default: their keys]",
+)
+@click.option(
     "--max-drop", type=click.FloatRange(min=0), metavar="X", help="The drop that is allowed, as in 0.01 for one point."
 )
 @click.option(
@@ -46,6 +51,7 @@ def command(
     evaluation: str | None,
     scores: tuple[str, ...],
     cluster: str | None,
+    key: str | None,
     max_drop: float | None,
     lower_is_better: tuple[str, ...],
     fail_if_worse: bool,
@@ -68,8 +74,9 @@ def command(
     doteval compare base new --max-drop 0.01 --fail-if-worse --strict
     doteval compare 'first::eval_x[a]' 'first::eval_x[b]' --flips 5
     doteval compare base new newer --matrix
+    doteval compare ours imported --key question=input
     """
-    if matrix and (fail_if_worse or strict or flips or load_files or max_drop is not None):
+    if matrix and (fail_if_worse or strict or flips or load_files or key or max_drop is not None):
         raise click.UsageError("--matrix shows figures and gives no verdict. Leave the other options out.")
     if max_drop is not None and not math.isfinite(max_drop):
         raise click.BadParameter("it is not a number", param_hint="--max-drop")
@@ -84,7 +91,14 @@ def command(
             _show_matrix(store, selected, scores, as_json=as_json)
             return
         matched = match_evaluations(selected[0], selected[1:])
-        options = ComparisonOptions(cluster, max_drop, scores, lower_is_better, flips or 0)
+        options = ComparisonOptions(
+            cluster=cluster,
+            key=None if key is None else _key_columns(key),
+            max_drop=max_drop,
+            scores=scores,
+            lower_is_better=lower_is_better,
+            changed_rows=flips or 0,
+        )
         comparison = _show(store, matched, options, load_files=load_files, as_json=as_json)
     if fail_if_worse or strict:
         from doteval.analysis.compare import regressions
@@ -106,6 +120,14 @@ def _baseline(store: Store, other: str) -> str:
     if other in (found[0].name, BASELINE):
         raise click.UsageError(f"{found[0].name!r} is the baseline itself. Name what to compare with it.")
     return found[0].name
+
+
+def _key_columns(text: str) -> tuple[str, str]:
+    """The column of the baseline and that of the others."""
+    first, equals, second = text.partition("=")
+    if not first or (equals and not second):
+        raise click.BadParameter("it is COLUMN, or COLUMN=COLUMN", param_hint="--key")
+    return first, second or first
 
 
 def _fail(failures: list[str]) -> NoReturn:

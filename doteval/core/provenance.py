@@ -40,7 +40,7 @@ class Provenance:
     host: the name of the machine.
     user: who started it.
     versions: of Python and of the packages that decide what a row does.
-    started_at: by the database's clock; None before it is stored.
+    started_at: by the database's clock, None before it is stored; for imported results, when the log says.
     """
 
     command: tuple[str, ...]

@@ -90,6 +90,7 @@ class RunConfig:
     `concurrency`: how many of its calls run at once in a process whose command names no number;
     `concurrency_is_own`: its decorator says so, whatever the command says.
     `strict_xfail`: the reason of its strict xfail mark, None without one. Its rows must not all run then.
+    `imported_from`: the file that `doteval import` read its results from, None if its rows run here.
 
     >>> RunConfig.from_json(RunConfig(max_retries=5).to_json()).max_retries
     5
@@ -144,6 +145,7 @@ class RunConfig:
     concurrency: int | None = None
     concurrency_is_own: bool = False
     strict_xfail: str | None = None
+    imported_from: str | None = None
 
     @classmethod
     def from_options(cls, values: Mapping[str, Any], *, cache: CacheChoice | None = None) -> Self:

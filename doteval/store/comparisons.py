@@ -72,9 +72,11 @@ class ComparisonOptions:
     """How to compare; see `compare_evaluations` and `conclude`.
 
     cluster: the column whose value says to which cluster a row belongs.
+    key: the columns of the baseline and of the others by which rows are paired; None for the keys that are stored.
     """
 
     cluster: str | None = None
+    key: tuple[str, str] | None = None
     max_drop: float | None = None
     scores: Collection[str] = ()
     lower_is_better: Collection[str] = ()
@@ -174,7 +176,8 @@ def _counterpart(
 def compare_pairs(store: Store, matched: Matched, options: ComparisonOptions) -> Comparison:
     """Compare evaluations row by row. At most two of them are in memory at a time, without the content of rows.
 
-    Raises UsageError: a row does not have the column to cluster by, or no evaluation has one of the scores.
+    Raises UsageError: a row does not have the column to cluster or to pair by, or two rows have one key.
+    Raises NotFoundError: no evaluation has one of the scores.
     """
     known: dict[str, None] = {}
     tested = list(_tested(store._database, matched.pairs, options, known))
@@ -192,11 +195,12 @@ def _tested(
 ) -> Iterator[TestedEvaluation]:
     """Test pairs of evaluations one by one. The names of the baseline's scores are added to `known`."""
     baseline: tuple[int, EvaluationArrays] | None = None
+    keys = options.key or (None, None)
     for pair in pairs:
         if baseline is None or baseline[0] != pair.baseline.id:
-            baseline = (pair.baseline.id, read_arrays(database, pair.baseline, options.cluster))
+            baseline = (pair.baseline.id, read_arrays(database, pair.baseline, options.cluster, keys[0]))
             known |= dict.fromkeys(baseline[1].scores)
-        other = read_arrays(database, pair.other, options.cluster)
+        other = read_arrays(database, pair.other, options.cluster, keys[1])
         yield compare_evaluations(
             baseline[1],
             other,

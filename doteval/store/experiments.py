@@ -12,7 +12,9 @@ from sqlalchemy import Connection, Row, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from doteval.core.experiments import Counts, EvaluationStatus, Experiment
+from doteval.core.json_codec import decode
 from doteval.core.provenance import Provenance
+from doteval.core.run_config import RunConfig
 from doteval.errors import NotFoundError, UsageError
 from doteval.store.baseline import baseline_id
 from doteval.store.engine import Database, database_time, insert_into
@@ -61,9 +63,15 @@ class Experiments:
         self._database = database
 
     def begin(self, name: str) -> Experiment:
-        """Create an experiment, or find the one of this name. Processes that race get the same one."""
+        """Create an experiment, or find the one of this name, to run evaluations in it.
+
+        Processes that race get the same one.
+
+        Raises UsageError: its results were imported.
+        """
         found = self._by_name(name)
         if found is not None:
+            self.refuse_imported(found, "cannot run evaluations", "Give another name with --experiment.")
             return found
         with self._database.write() as connection:
             connection.execute(
@@ -72,6 +80,21 @@ class Experiments:
                 .on_conflict_do_nothing(index_elements=["name"])
             )
         return self.find(name)
+
+    def refuse_imported(self, experiment: Experiment, refused: str, remedy: str) -> None:
+        """Raise UsageError if the results of an experiment were imported.
+
+        refused: what cannot be done with it, after its name.
+        """
+        # All evaluations of an experiment were imported, or none.
+        query = select(EVALUATION.c.run_config).where(EVALUATION.c.experiment_id == experiment.id).limit(1)
+        with self._database.read() as connection:
+            stored = connection.scalar(query)
+        source = None if stored is None else RunConfig.from_json(decode(stored)).imported_from
+        if source is not None:
+            raise UsageError(
+                f"the experiment {experiment.name!r} {refused}: its results were imported from {source}", remedy=remedy
+            )
 
     def find(self, name: str) -> Experiment:
         """The experiment of this name.
@@ -184,22 +207,29 @@ class Experiments:
         experiment = self.find(name)
         with self._database.write() as connection:
             _refuse_baseline(connection, experiment)
-            ids = _evaluation_ids(connection, experiment.id)
-            self._database.hold(connection, ids, alone=True)
-            for table in (SCORE, RESULT, ATTEMPT, USAGE, COUNTERS, METRIC_VALUE, SUMMARY, ROW):
-                connection.execute(delete(table).where(table.c.evaluation_id.in_(ids)))
-            connection.execute(
-                update(RESOURCE_LOAD).where(RESOURCE_LOAD.c.evaluation_id.in_(ids)).values(evaluation_id=None)
-            )
-            connection.execute(delete(EVALUATION).where(EVALUATION.c.id.in_(ids)))
-            for table in (EXPERIMENT_TAG, PROVENANCE):
-                connection.execute(delete(table).where(table.c.experiment_id == experiment.id))
-            connection.execute(delete(EXPERIMENT).where(EXPERIMENT.c.id == experiment.id))
+            delete_evaluations(self._database, connection, _evaluation_ids(connection, experiment.id))
+            delete_empty(connection, experiment.id)
 
     def _by_name(self, name: str) -> Experiment | None:
         with self._database.read() as connection:
             line = connection.execute(select(EXPERIMENT).where(EXPERIMENT.c.name == name)).one_or_none()
         return None if line is None else experiment_of(line)
+
+
+def delete_evaluations(database: Database, connection: Connection, ids: Sequence[int]) -> None:
+    """Delete evaluations with their rows, results and usage, within a transaction."""
+    database.hold(connection, ids, alone=True)
+    for table in (SCORE, RESULT, ATTEMPT, USAGE, COUNTERS, METRIC_VALUE, SUMMARY, ROW):
+        connection.execute(delete(table).where(table.c.evaluation_id.in_(ids)))
+    connection.execute(update(RESOURCE_LOAD).where(RESOURCE_LOAD.c.evaluation_id.in_(ids)).values(evaluation_id=None))
+    connection.execute(delete(EVALUATION).where(EVALUATION.c.id.in_(ids)))
+
+
+def delete_empty(connection: Connection, experiment_id: int) -> None:
+    """Delete an experiment that has no evaluations, with its labels and commands, within a transaction."""
+    for table in (EXPERIMENT_TAG, PROVENANCE):
+        connection.execute(delete(table).where(table.c.experiment_id == experiment_id))
+    connection.execute(delete(EXPERIMENT).where(EXPERIMENT.c.id == experiment_id))
 
 
 def experiment_of(line: Row[*tuple[Any, ...]]) -> Experiment:

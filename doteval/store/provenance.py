@@ -35,7 +35,10 @@ class ProvenanceRecords:
         self._database = database
 
     def add(self, experiment: Experiment, provenance: Provenance) -> None:
-        """Record a command, unless it is in everything but its time the same as the one before it."""
+        """Record a command, unless it is in everything but its time the same as the one before it.
+
+        It was started now, if it does not say when.
+        """
         with self._database.write() as connection:
             # Several processes of pytest-xdist begin one experiment at once; the lock has them record one command.
             held = select(EXPERIMENT.c.id).where(EXPERIMENT.c.id == experiment.id).with_for_update()
@@ -49,11 +52,11 @@ class ProvenanceRecords:
             ).one_or_none()
             if last is not None and _provenance(last) == provenance:
                 return
-            git = provenance.git
+            git, started = provenance.git, provenance.started_at
             connection.execute(
                 insert(PROVENANCE).values(
                     experiment_id=experiment.id,
-                    started_at=database_time(),
+                    started_at=database_time() if started is None else started.timestamp(),
                     command=encode(list(provenance.command)),
                     git_commit=None if git is None else git.commit,
                     git_branch=None if git is None else git.branch,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -23,20 +24,24 @@ from doteval.store.tables import EVALUATION, RESULT, ROW
 _PAGE = 10_000
 
 
-def read_arrays(database: Database, evaluation: Evaluation, cluster: str | None = None) -> EvaluationArrays:
-    """The rows and scores of an evaluation. The content of rows is read page by page, and only for clusters.
+def read_arrays(
+    database: Database, evaluation: Evaluation, cluster: str | None = None, key: str | None = None
+) -> EvaluationArrays:
+    """The rows and scores of an evaluation. The content of rows is read page by page, and only for these columns.
 
     cluster: the column whose value says to which cluster a row belongs.
+    key: the column whose value is the key of a row; None for the key that is stored.
 
-    Raises UsageError: a row does not have this column.
+    Raises UsageError: a row does not have one of these columns, or two rows have one key.
     """
+    columns = _Columns(evaluation, cluster, key)
     try:
         with database.read() as connection:
-            return _read(connection, evaluation, cluster, aggregate=True)
+            return _read(connection, evaluation, columns, aggregate=True)
     except RefusedError:
         # With values of hundreds of kilobytes, a page exceeds the longest text that a database can aggregate.
         with database.read() as connection:
-            return _read(connection, evaluation, cluster, aggregate=False)
+            return _read(connection, evaluation, columns, aggregate=False)
 
 
 def mean_row_seconds(database: Database, evaluation_id: int) -> float | None:
@@ -46,8 +51,49 @@ def mean_row_seconds(database: Database, evaluation_id: int) -> float | None:
     return None if mean is None else float(mean)
 
 
-def _read(connection: Connection, evaluation: Evaluation, cluster: str | None, *, aggregate: bool) -> EvaluationArrays:
-    indexes, keys, clusters = _rows(connection, evaluation, cluster)
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Reads the columns of rows by which they are clustered and paired."""
+
+    evaluation: Evaluation
+    cluster: str | None
+    key: str | None
+
+    def key_of(self, line: Any) -> str:
+        """What a row is paired by. Numbers and their texts are the same, since files of some formats hold text only."""
+        if self.key is None:
+            return str(line[1])
+        value = self._value(line, self.key, "pair rows by")
+        return value if isinstance(value, str) else encode(value)
+
+    def cluster_of(self, line: Any, column: str) -> str:
+        """The cluster of a row."""
+        return encode(self._value(line, column, "cluster by"))
+
+    def _value(self, line: Any, column: str, purpose: str) -> Any:
+        values = decode(line[2])
+        if column not in values:
+            raise UsageError(
+                f"row {line[0]} of {self.evaluation.spec.nodeid} has no column {column!r} to {purpose}",
+                remedy=f"Its columns are {', '.join(map(str, values))}.",
+            )
+        return values[column]
+
+    def check_unique(self, keys: Digests) -> None:
+        """Raise UsageError if two rows have the same value in the column of the key."""
+        if self.key is None:
+            return
+        different = len(numpy.unique(keys, axis=0))
+        if different < len(keys):
+            raise UsageError(
+                f"rows of {self.evaluation.spec.nodeid} cannot be paired by {self.key!r}: {len(keys):,} rows have "
+                f"{counted(different, 'value')}",
+                remedy="Name a column whose values differ from row to row.",
+            )
+
+
+def _read(connection: Connection, evaluation: Evaluation, columns: _Columns, *, aggregate: bool) -> EvaluationArrays:
+    indexes, keys, clusters = _rows(connection, columns)
     samples = connection.scalar(_SAMPLES, {"evaluation": evaluation.id}) or 1
     builders: dict[str, ScoreArrayBuilder] = {}
     for (name, metrics), values, rows in _batches(connection, evaluation.id, aggregate):
@@ -83,34 +129,25 @@ def _unfinished(evaluation: Evaluation) -> str | None:
     return f"{what}, with {counted(counts.pending, 'row')} pending" if counts.pending else what
 
 
-def _rows(
-    connection: Connection, evaluation: Evaluation, cluster: str | None
-) -> tuple[Places, Digests, Digests | None]:
+def _rows(connection: Connection, columns: _Columns) -> tuple[Places, Digests, Digests | None]:
     indexes: list[Places] = []
     keys: list[Digests] = [digests(())]
     clusters: list[Digests] = [digests(())]
-    query = _KEYS if cluster is None else _CONTENTS
+    cluster = columns.cluster
+    query = _KEYS if cluster is None and columns.key is None else _CONTENTS
     after = -1
     while True:
-        page = connection.execute(query, {"evaluation": evaluation.id, "after": after, "limit": _PAGE}).all()
+        page = connection.execute(query, {"evaluation": columns.evaluation.id, "after": after, "limit": _PAGE}).all()
         indexes.append(numpy.fromiter((line[0] for line in page), dtype=numpy.int64, count=len(page)))
-        keys.append(digests(line[1] for line in page))
+        keys.append(digests(map(columns.key_of, page)))
         if cluster is not None:
-            clusters.append(digests(_cluster_of(line, cluster, evaluation) for line in page))
+            clusters.append(digests(columns.cluster_of(line, cluster) for line in page))
         if len(page) < _PAGE:
             break
         after = page[-1][0]
-    return numpy.concatenate(indexes), numpy.concatenate(keys), numpy.concatenate(clusters) if cluster else None
-
-
-def _cluster_of(line: Any, cluster: str, evaluation: Evaluation) -> str:
-    values = decode(line[2])
-    if cluster not in values:
-        raise UsageError(
-            f"row {line[0]} of {evaluation.spec.nodeid} has no column {cluster!r} to cluster by",
-            remedy=f"Its columns are {', '.join(map(str, values))}.",
-        )
-    return encode(values[cluster])
+    all_keys = numpy.concatenate(keys)
+    columns.check_unique(all_keys)
+    return numpy.concatenate(indexes), all_keys, None if cluster is None else numpy.concatenate(clusters)
 
 
 def _batches(

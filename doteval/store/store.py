@@ -23,6 +23,7 @@ from doteval.store.engine import Database, database_time
 from doteval.store.evaluations import Evaluations
 from doteval.store.experiments import Experiments
 from doteval.store.fixture_loads import FixtureLoads
+from doteval.store.imports import Imports
 from doteval.store.migrations import VERSIONS, current_version, prepare, upgrade
 from doteval.store.provenance import Labels, ProvenanceRecords
 from doteval.store.results import StoredResults
@@ -51,6 +52,7 @@ class Store:
         self.provenance = ProvenanceRecords(database)
         self.labels = Labels(database)
         self.evaluations = Evaluations(database)
+        self.imports = Imports(database)
         self.rows = Rows(database)
         self.results = StoredResults(database)
         self.selections = Selections(database)

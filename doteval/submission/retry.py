@@ -85,6 +85,12 @@ def retry(
     Raises BudgetError: when the budget of an evaluation is used up already
     Raises WorkerError: when no local worker process can start
     """
+    if evaluations:
+        store.experiments.refuse_imported(
+            evaluations[0].experiment,
+            "cannot run rows again",
+            "Run them with the tool that wrote the log, and import its new log under another --name.",
+        )
     if options.broker is None:
         check_prices(options.budget, load_settings().client_config().prices)
     if options.detach and options.broker is None:
