@@ -54,5 +54,8 @@ def versions() -> list[str]:
 
 
 def _install(python: Path, *packages: str) -> None:
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+    uv = Path(sys.executable).with_name("uv")
+    # uv takes a fifth of pip's time.
+    installer = [uv, "pip", "install", "--python", python] if uv.exists() else [python, "-m", "pip", "install"]
+    command = [*map(str, installer), "--quiet", *packages]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)

@@ -244,6 +244,10 @@ def differences(
     if pair.baseline.spec.columns != pair.other.spec.columns:
         columns = [", ".join(side.spec.columns) for side in (pair.baseline, pair.other)]
         found.append(f"the columns differ: {columns[0]} | {columns[1]}")
+    hashes = [side.rows_hash for side in (pair.baseline, pair.other) if side.config.imported_from is not None]
+    if len(hashes) == 2 and None not in hashes and hashes[0] != hashes[1]:
+        # The keys of imported rows are names, not hashes of their values.
+        found.append("the datasets differ: rows that are paired may hold other values")
     if pair.baseline.config.reducer != pair.other.config.reducer:
         reducers = [side.config.reducer or "mean" for side in (pair.baseline, pair.other)]
         found.append(f"the samples of a row are reduced differently: {reducers[0]} | {reducers[1]}")

@@ -1,7 +1,7 @@
 """Writes logs in the formats of inspect-ai and dotevals, as fast tests need them.
 
-`tests/faults/test_foreign_tools.py` compares their shape with what the tools themselves write for the same evaluation
-(`tests/support/peers`).
+`tests/integration/importing/test_foreign_tools.py` compares their shape with what the tools themselves write for the
+same evaluation (`tests/support/peers`).
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def dotevals_lines(*, nested: bool = False) -> list[dict[str, Any]]:
         error = "ValueError: no answer: é" if failed else None
         line = {
             "item_id": item,
-            **({"result": {**result, "error": error}} if nested else result),
+            **({"result": {**result, "error": None}} if nested else result),
             "dataset_row": {"text": text, "expected": expected},
             "error": error,
             "timestamp": 1796005187.0 + item,

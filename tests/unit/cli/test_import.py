@@ -162,10 +162,10 @@ def test_compare_pairs_imported_and_own_rows_by_a_column(doteval_: CommandLine, 
         add_experiment(store, "own", {"right": [True] * 20})
     command = ("compare", "own::eval_qa", "scores", "--storage", storage)
     (compared,) = json.loads(doteval_(*command, "--key", "question=asked", "--json").out)["evaluations"]
-    assert compared["rows"]["both"] == 20
-    assert [(score["improved"], score["worsened"]) for score in compared["scores"]] == [(0, 1)]
+    assert compared["rows_matched"] == 20
+    assert [(score["improved"], score["worsened"]) for score in compared["metrics"]] == [(0, 1)]
     (compared,) = json.loads(doteval_(*command, "--json").out)["evaluations"]
-    assert compared["rows"]["both"] == 0
+    assert compared["rows_matched"] == 0
     for key, message in {
         "question=n": "rows of scores.jsonl::scores cannot be paired by 'n': 20 rows have 1 value",
         "missing": "row 0 of evals/eval_qa.py::eval_qa has no column 'missing' to pair rows by",
