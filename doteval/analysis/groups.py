@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from doteval.core.results import RowStatus
-from doteval.metrics.intervals import Interval, mean_interval
+from doteval.metrics.intervals import Interval
+from doteval.metrics.mean_intervals import mean_interval
 
 Group = float | str | None
 
@@ -98,7 +99,7 @@ class GroupTotals:
 
         failed_as_false: whether a failed row counts as 0 in each score, as in the metrics of an evaluation
 
-        The interval is that of `doteval.metrics.intervals.mean_interval`. The samples of a row are averaged first,
+        The interval is that of `doteval.metrics.mean_intervals.mean_interval`. The samples of a row are averaged first,
         since they are not independent.
         """
         names: dict[str, bool] = {}

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from doteval.metrics.base import Calculation
-from doteval.metrics.intervals import as_number, mean_interval, share_interval
+from doteval.metrics.intervals import as_number
+from doteval.metrics.mean_intervals import mean_interval, share_interval
 from doteval.metrics.registry import metric
 
 
@@ -55,7 +56,7 @@ def stderr() -> Calculation:
 
 @metric
 def ci95() -> Calculation:
-    """The 95% interval of the mean, as `doteval.metrics.intervals.mean_interval` computes it, or None.
+    """The 95% interval of the mean, as `doteval.metrics.mean_intervals.mean_interval` computes it, or None.
 
     In a summary, the value of this metric is the mean.
 

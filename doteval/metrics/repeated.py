@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from doteval.metrics.base import Calculation
-from doteval.metrics.intervals import Interval, mean_interval
+from doteval.metrics.intervals import Interval
+from doteval.metrics.mean_intervals import mean_interval
 from doteval.metrics.reducers import reducer
 from doteval.metrics.registry import metric
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from doteval.analysis.summary import ScoreColumn, summarize
 from doteval.core.experiments import Counts
 from doteval.metrics import Calculation, metric
-from doteval.metrics.intervals import mean_interval, share_interval, wilson
+from doteval.metrics.intervals import wilson
+from doteval.metrics.mean_intervals import mean_interval, share_interval
 
 
 def only(values, counts=None, metrics=("accuracy",), errors_as="false", **more):

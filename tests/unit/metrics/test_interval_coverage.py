@@ -13,7 +13,8 @@ import pytest
 from scipy import stats
 
 from doteval.metrics import studentized
-from doteval.metrics.intervals import mean_interval, share_interval, wilson
+from doteval.metrics.intervals import wilson
+from doteval.metrics.mean_intervals import mean_interval, share_interval
 from doteval.metrics.studentized import units_interval
 
 Draw = Callable[[numpy.random.Generator, int], numpy.ndarray]

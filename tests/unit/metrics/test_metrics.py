@@ -34,7 +34,8 @@ from doteval.metrics import (
     std,
     stderr,
 )
-from doteval.metrics.intervals import BOOTSTRAP_LIMIT, mean_interval, resampled_interval, share_interval, wilson
+from doteval.metrics.intervals import BOOTSTRAP_LIMIT, resampled_interval, wilson
+from doteval.metrics.mean_intervals import mean_interval, share_interval
 from doteval.metrics.registry import plugins
 
 NUMBERS = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=50)
