@@ -55,6 +55,8 @@ def broker_error(broker: Broker, error: BaseException) -> BrokerError:
     >>> error = redis.AuthenticationError("invalid username-password pair or user is disabled.")
     >>> broker_error(Broker("redis://me:secret@host"), error).message
     'the broker redis://me:***@host cannot be used: invalid username-password pair or user is disabled.'
+    >>> broker_error(Broker("redis://host?socket_timeout=5"), redis.TimeoutError("Timeout reading from socket")).message
+    'the broker redis://host?socket_timeout=5 does not answer: nothing came for 5 s'
     """
     said = plain(without_arguments(str(error))).strip() or type(error).__name__
     low = said.lower()
@@ -66,6 +68,12 @@ def broker_error(broker: Broker, error: BaseException) -> BrokerError:
         return BrokerError(
             f"the broker {broker} cannot be reached: this process has too many files open", remedy=how_to_raise()
         )
+    if _is_without_answer(error, low):
+        return BrokerError(
+            f"the broker {broker} does not answer: nothing came for {broker.connection.answer_seconds:g} s",
+            remedy="It accepts connections, so look whether it is stopped, overloaded or cut off from here. "
+            "docs/cli.md#broker-urls says how to wait longer.",
+        )
     if "no master found" in low:
         # The rest of the text is the connection's inside.
         said = f"no master found for {broker.connection.master_name!r}"
@@ -73,6 +81,12 @@ def broker_error(broker: Broker, error: BaseException) -> BrokerError:
     known = remedy is not _ANY and remedy is not _TLS
     what = "cannot be used" if known else f"cannot be reached: {type(error).__name__}"
     return BrokerError(f"the broker {broker} {what}: {said[:_LONGEST]}", remedy=remedy)
+
+
+def _is_without_answer(error: BaseException, said: str) -> bool:
+    """Whether a broker took the connection and then said nothing. `said` is the error's text in lower case."""
+    # redis-py's text, and py-amqp's error, which has none where the server did not answer a request.
+    return "timeout reading from socket" in said or (isinstance(error, TimeoutError) and said == "timeouterror")
 
 
 def check_rights(broker: Broker) -> None:

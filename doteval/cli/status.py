@@ -68,6 +68,7 @@ def command(name: str, storage: str | None, broker: str | None, queue: str | Non
                     "failed_starts": [documents.worker(found) for found in status.failed_starts],
                     "messages_queued": None if queued is None else sum(queued.values()),
                     "messages_by_queue": queued,
+                    "broker_error": trouble,
                 }
             )
             return
@@ -90,7 +91,7 @@ def _ask(broker: Broker, queues: Sequence[str]) -> tuple[Mapping[str, int] | Non
     try:
         return {queue: publisher.queued(queue=queue) for queue in dict.fromkeys(queues)}, None
     except BrokerError as error:
-        return None, error.message
+        return None, str(error)
     finally:
         publisher.close()
 

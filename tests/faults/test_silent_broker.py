@@ -153,3 +153,22 @@ def test_a_silent_broker_is_seen(project: Project, redis_server: RedisServer) ->
     assert project.output().count("has not answered this worker process") == 1
     assert project.output().count("the broker answers again") == 1
     check(project, "x", rows=40, in_flight=0)
+
+
+def test_commands_say_that_their_broker_does_not_answer(project: Project, redis_server: RedisServer) -> None:
+    project.environment["DOTEVAL_BROKER"] = f"{redis_server.url}?socket_timeout=1"
+    write_evaluation(project, rows=2, seconds=0.0)
+    with project.started("worker", ".", "--processes", "1", "--name", "gpu"):
+        ready(project, 1)
+        project.run("submit", "eval_it.py", "--experiment", "x")
+        redis_server.pause()
+        said = f"the broker {project.environment['DOTEVAL_BROKER']} does not answer: nothing came for 1 s"
+        for words in (("submit", "eval_it.py", "--experiment", "y"), ("drain", "gpu")):
+            ended = project.run(*words, check=3)
+            assert said in ended.stderr
+            assert "docs/cli.md#broker-urls says how to wait longer" in ended.stderr
+        assert said in project.run("doctor", check=1).stdout
+        assert said in project.run("status", "x").stdout
+        status = project.json("status", "x")
+        assert (status["messages_queued"], said in status["broker_error"]) == (None, True)
+        redis_server.resume()
