@@ -94,7 +94,7 @@ format: $(INSTALLED) ## Format the code and mend what can be mended
 	@$(BIN)/ruff format .
 
 # What plugins need and requirements-dev.lock holds.
-SHARED := attrs colorama iniconfig markupsafe packaging pluggy pygments pytest
+SHARED := attrs colorama iniconfig jinja2 markupsafe packaging pluggy pygments pytest
 lock: | $(BIN)/uv ## Write the locks anew from pyproject.toml (UPGRADE=1 for the newest versions)
 	@$(LOCK) pyproject.toml --output-file requirements.lock
 	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock

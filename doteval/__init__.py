@@ -1,7 +1,8 @@
 """doteval: distributed evaluation of language models and other expensive models.
 
 This module holds the names that evaluation files use: `foreach` and `batch` make a function an evaluation,
-`Result` and `Score` are what it returns, `run` runs it in a script. `load` reads the results of an experiment.
+`Result` and `Score` are what it returns, `run` runs it in a script. `load` reads the results of an experiment,
+`compare` says which of two is better.
 Evaluators, metrics, datasets and concurrency strategies are in `doteval.evaluators`, `doteval.metrics`,
 `doteval.datasets` and `doteval.concurrency`.
 """
@@ -15,6 +16,7 @@ from doteval.errors import DotEvalError
 from doteval.foreach import ForEach, batch, foreach
 
 if TYPE_CHECKING:
+    from doteval.local.compare import compare
     from doteval.local.load import load
     from doteval.local.run import run
     from doteval.providers.handles import ModelHandle, ModelProvider
@@ -32,6 +34,7 @@ __all__ = [
     "Usage",
     "__version__",
     "batch",
+    "compare",
     "foreach",
     "load",
     "run",
@@ -41,6 +44,10 @@ if not TYPE_CHECKING:
 
     def __getattr__(name):
         # Imported on first use: it imports the libraries of the result store, for which evaluation files need not wait.
+        if name == "compare":
+            from doteval.local.compare import compare
+
+            return compare
         if name == "load":
             from doteval.local.load import load
 

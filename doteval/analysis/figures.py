@@ -7,6 +7,22 @@ import math
 from doteval.core.experiments import Counts
 from doteval.metrics import Interval
 
+# How the methods of intervals and tests are called in print; `--json` has the short names.
+_METHODS = {
+    "wilson": "Wilson",
+    "bootstrap": "bootstrap",
+    "bootstrap-t": "studentized bootstrap",
+    "normal": "normal approximation",
+    "bonett-price": "Bonett and Price",
+    "clopper-pearson": "Clopper and Pearson",
+    "t": "Student's t",
+    "jackknife": "jackknife",
+    "mcnemar-exact": "McNemar's exact test",
+    "permutation": "permutation test",
+    "permutation-exact": "exact permutation test",
+    "permutation-normal": "permutation test, normal approximation",
+}
+
 
 def count(number: int | None) -> str:
     return "?" if number is None else f"{number:,}"
@@ -49,3 +65,12 @@ def money(dollars: float | None) -> str:
     if dollars is None:
         return "-"
     return f"${dollars:,.2f}" if dollars >= 1 else f"${dollars:.4f}"
+
+
+def method_name(method: str | None) -> str:
+    """The name of the method of an interval or a test, as people write it.
+
+    >>> method_name("wilson"), method_name("mine")
+    ('Wilson', 'mine')
+    """
+    return "-" if method is None else _METHODS.get(method, method)

@@ -63,7 +63,7 @@ def command(
         found = [each for each in store.experiments.overviews(name) if wanted.matches(each)][:limit]
         if found and not any(each.labels.is_baseline for each in found):
             found += [each for each in store.experiments.overviews() if each.labels.is_baseline]
-        points = list(history_points(store, found, evaluation))
+        points = list(history_points(store, found, containing=evaluation))
         chosen = [each for each in points if score in (each.score, f"{each.score}.{each.metric.name}")]
         if not chosen:
             known = dict.fromkeys(f"{each.score}.{each.metric.name}" for each in points)

@@ -8,6 +8,8 @@ import re
 # of text, so that a name reads as another. Newline and tab stay.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
 
 def plain(text: object) -> str:
     r"""Return a text with control characters replaced, so that a terminal does not obey them.
@@ -16,6 +18,15 @@ def plain(text: object) -> str:
     'red \ufffd[31m, backwards \ufffd'
     """
     return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", str(text))
+
+
+def without_surrogates(text: str) -> str:
+    r"""Return a text with lone surrogates replaced, which UTF-8 does not have.
+
+    >>> without_surrogates("a\ud800b")
+    'a\ufffdb'
+    """
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def plain_json(document: str) -> str:

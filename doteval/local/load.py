@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import html
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from doteval.analysis.export import to_arrow
+from doteval.analysis.figures import count, figure, interval, method_name
+from doteval.analysis.html_tables import html_table, html_text
 from doteval.core.experiments import Evaluation
 from doteval.core.filters import Filter
 from doteval.core.results import Record
 from doteval.core.wording import counted
 from doteval.errors import NotFoundError, UsageError
-from doteval.local.results_summary import ResultsSummary, shown
-from doteval.metrics import Interval
+from doteval.local.results_summary import ResultsSummary
 from doteval.settings import load_settings
 from doteval.store import Store
 
@@ -110,23 +110,23 @@ class StoredTable(ABC):
     def _repr_html_(self) -> str:
         """The metrics as a table of HTML, for notebooks."""
         summaries = self.summaries()
-        lines = [
-            f"<tr><td>{html.escape(name)}</td><td>{html.escape(score.name)}</td><td>{html.escape(metric.name)}</td>"
-            f"<td>{shown(metric.value)}</td><td>{_interval(metric.interval)}</td><td>{metric.n}</td></tr>"
+        titles = ("evaluation", "score", "metric", "value", "95% interval", "method", "n", "failed")
+        lines = (
+            (
+                *(name, score.name, metric.name, figure(metric.value), interval(metric.interval)),
+                *(method_name(metric.interval.method if metric.interval else None), count(metric.n)),
+                count(metric.failed),
+            )
             for name, summary in summaries.items()
             for score in summary.details
             for metric in score.metrics
-        ]
-        heads = "".join(f"<th>{head}</th>" for head in ("evaluation", "score", "metric", "value", "95% interval", "n"))
-        notes = [
-            f"<p>{html.escape(name)}: {html.escape(note)}</p>"
+        )
+        notes = (
+            f"<p>{html_text(f'{name}: {note}')}</p>"
             for name, summary in summaries.items()
             for note in (*summary.details.warnings, *summary.dataset_notes, *summary.details.notes)
-        ]
-        return (
-            f"<p>{html.escape(self._title())}</p><table><thead><tr>{heads}</tr></thead>"
-            f"<tbody>{''.join(lines)}</tbody></table>{''.join(notes)}"
         )
+        return f"<p>{html_text(self._title())}</p>{html_table(titles, lines, left=3)}{''.join(notes)}"
 
 
 class LoadedResults(StoredTable, Iterable[Record]):
@@ -198,7 +198,3 @@ def _check_installed(package: str) -> None:
             f"a data frame of {package} needs {package}, which is not installed",
             remedy=f"Install it: pip install {package}",
         )
-
-
-def _interval(interval: Interval | None) -> str:
-    return "-" if interval is None else f"{shown(interval.low)} – {shown(interval.high)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from doteval.analysis.history import HistoryPoint
 from doteval.store.experiments import ExperimentOverview
@@ -10,16 +10,23 @@ from doteval.store.store import Store
 
 
 def history_points(
-    store: Store, experiments: Sequence[ExperimentOverview], contains: str | None = None
+    store: Store,
+    experiments: Sequence[ExperimentOverview],
+    evaluations: Collection[str] | None = None,
+    *,
+    containing: str | None = None,
 ) -> Iterator[HistoryPoint]:
     """Yield the stored metrics of experiments, in their order, for `doteval.analysis.history.series_of`.
 
-    contains: only evaluations whose ``file::name`` contains this.
+    evaluations: only those with one of these names, as ``file::name``; `containing`: only those that contain this text.
     """
     for overview in experiments:
         git = None if overview.begun_by is None else overview.begun_by.git
         for each in store.evaluations.of(overview.experiment):
-            if contains is not None and contains not in each.spec.nodeid:
+            name = each.spec.nodeid
+            if (evaluations is not None and name not in evaluations) or (
+                containing is not None and containing not in name
+            ):
                 continue
             summary = store.summaries.read(each)
             for score in summary or ():

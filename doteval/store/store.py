@@ -18,6 +18,7 @@ from doteval.store.attempts import Attempts
 from doteval.store.backup import back_up
 from doteval.store.baseline import Baseline
 from doteval.store.crashes import Crashes
+from doteval.store.distributions import Distributions
 from doteval.store.driver_errors import no_descriptors
 from doteval.store.engine import Database, database_time
 from doteval.store.evaluations import Evaluations
@@ -62,6 +63,7 @@ class Store:
         self.workers = Workers(database)
         self.loads = FixtureLoads(database)
         self.usage = UsageReports(database)
+        self.distributions = Distributions(database)
 
     @classmethod
     def open(cls, url: str | None = None, *, create: bool = True) -> Store:

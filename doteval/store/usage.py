@@ -193,7 +193,7 @@ class UsageReports:
 
 
 _SUMMED = tuple(name for name in Usage.__dataclass_fields__ if name not in ("model", "latency"))
-_KEPT = (
+KEPT = (
     select(1)
     .where(
         RESULT.c.evaluation_id == USAGE.c.evaluation_id,
@@ -224,7 +224,7 @@ def _grouped(connection: Connection, experiment: Experiment, group: ColumnElemen
     """The usage of an experiment, grouped by `group` and by model."""
     mine = USAGE.c.evaluation_id.in_(_evaluations(experiment))
     spent = _sums(connection, group, mine)
-    kept = _sums(connection, group, mine, _KEPT)
+    kept = _sums(connection, group, mine, KEPT)
     found: dict[Any, list[ModelUsage]] = {}
     for key, model in sorted(spent):
         usage = kept.get((key, model), Usage(model))

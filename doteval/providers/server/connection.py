@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from doteval.core.file_descriptors import how_to_raise, is_lack_of_descriptors
 from doteval.errors import ResourceError
 from doteval.providers.server import keeper
 from doteval.providers.server.directory import ServerDirectory, ServerSettings
@@ -163,8 +162,7 @@ class ServerConnection:
             self._update(ServerStatus(state=ServerState.FAILED, failure=error.message), error)
         except Exception as error:
             logger.exception("the connection to the server %s failed", self._name)
-            lacking = f". {how_to_raise()}" if is_lack_of_descriptors(error) else ""
-            self._update(ServerStatus(state=ServerState.FAILED, failure=f"is lost: {type(error).__name__}{lacking}"))
+            self._update(ServerStatus(state=ServerState.FAILED, failure=f"is lost: {type(error).__name__}"))
 
     def _connected(self) -> socket.socket:
         with self._directory.locked():

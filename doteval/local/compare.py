@@ -1,0 +1,149 @@
+"""`compare`: whether an experiment is better than another, in scripts and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+from doteval.analysis.figures import count, figure, signed
+from doteval.analysis.html_tables import html_table, html_text
+from doteval.core.wording import counted
+from doteval.settings import load_settings
+from doteval.store import Store
+
+if TYPE_CHECKING:
+    from doteval.analysis.compare import Comparison, MetricComparison, Verdict
+    from doteval.store.comparisons import ComparedPair
+
+
+def compare(
+    baseline: str,
+    other: str,
+    *,
+    evaluation: str | None = None,
+    scores: Collection[str] = (),
+    cluster: str | None = None,
+    max_drop: float | None = None,
+    storage: str | None = None,
+) -> ComparedExperiments:
+    """Compare an experiment with a baseline, row by row, as ``doteval compare`` does.
+
+    ::
+
+        comparison = doteval.compare("base", "new")
+        print(comparison)
+        assert comparison.verdict != "WORSE"
+        [(metric.score, metric.difference, metric.interval) for metric in comparison.metrics]
+
+    baseline, other: experiments, or evaluations of them, as ``NAME`` or ``NAME::EVALUATION``
+    evaluation: only evaluations whose ``file::name`` contains this
+    scores: only these; all without any
+    cluster: rows with the same value in this column are not independent
+    max_drop: the drop that is allowed, as in 0.01 for one point
+    storage: the result store (default ``.doteval/doteval.db``)
+
+    Raises NotFoundError: there is no such store, experiment, evaluation or score
+    Raises UsageError: rows do not have the column to cluster by
+    Raises StoreError: the store cannot be used
+    """
+    # The arrays take numpy and SciPy, for which `load` need not wait.
+    from doteval.store.comparisons import (
+        ComparisonOptions,
+        compare_pairs,
+        compared,
+        match_evaluations,
+        select_evaluations,
+    )
+
+    with Store.open(load_settings(storage=storage).storage, create=False) as store:
+        sides = [select_evaluations(store, name, evaluation) for name in (baseline, other)]
+        matched = match_evaluations(sides[0], sides[1:])
+        found = compare_pairs(store, matched, ComparisonOptions(cluster=cluster, max_drop=max_drop, scores=scores))
+        pairs = compared(store, matched, found)
+        only = tuple(each.spec.nodeid for each in matched.only_others)
+    return ComparedExperiments((baseline, other), found, tuple(pairs), only)
+
+
+class ComparedExperiments:
+    """A comparison of two experiments, as `compare` returns it. It holds figures, and no rows.
+
+    names: the baseline and the other one, as they were given.
+    comparison: every figure; see `doteval.analysis.compare.Comparison`.
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, str],
+        comparison: Comparison,
+        pairs: tuple[ComparedPair, ...],
+        only_other: tuple[str, ...],
+    ) -> None:
+        self.names = names
+        self.comparison = comparison
+        self._pairs = pairs
+        self._only_other = only_other
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on all metrics: ``BETTER``, ``WORSE``, ``NO DIFFERENCE SEEN`` or ``UNDECIDED``."""
+        return self.comparison.verdict
+
+    @property
+    def metrics(self) -> list[MetricComparison]:
+        """The comparison of each metric, with its verdict, difference, interval and p-value."""
+        return [metric for _, metric in self.comparison.metrics]
+
+    @property
+    def notes(self) -> list[str]:
+        """What has to be known to read the figures: other differences, rows without a result, what could be seen."""
+        return list(dict.fromkeys(self._notes()))
+
+    def __repr__(self) -> str:
+        metrics = (
+            f"{' '.join(filter(None, (metric.score, metric.metric)))} {metric.verdict.value} "
+            f"({figure(metric.baseline)} → {figure(metric.value)})"
+            for metric in self.metrics
+        )
+        return f"<{self._title()}: {'; '.join(metrics) or 'nothing could be compared'}>"
+
+    def _repr_html_(self) -> str:
+        """The metrics as a table of HTML, for notebooks."""
+        titles = ("evaluation", "score", "metric", "verdict", "baseline", "now", "difference", "95% interval", "p", "n")
+        table = html_table(titles, self._lines(), left=4)
+        notes = "".join(f"<p>{html_text(note)}</p>" for note in self.notes)
+        return f"<p>{html_text(self._title())}</p>{table}{notes}"
+
+    def _title(self) -> str:
+        return f"{self.verdict.value}: {self.names[1]} against {self.names[0]}"
+
+    def _lines(self) -> Iterator[tuple[str, ...]]:
+        for evaluation, metric in self.comparison.metrics:
+            found = metric.interval
+            yield (
+                *(evaluation.other_evaluation, metric.score, metric.metric),
+                metric.verdict.value + (" (the drop is allowed)" if metric.tolerated else ""),
+                *(figure(metric.baseline), figure(metric.value)),
+                "-" if metric.difference is None else signed(metric.difference),
+                "-" if found is None else f"{signed(found.low)} to {signed(found.high)}",
+                "-" if metric.adjusted_p_value is None else f"{metric.adjusted_p_value:.2g}",
+                count(metric.n),
+            )
+
+    def _notes(self) -> Iterator[str]:
+        from doteval.analysis.compare import power_sentence
+
+        for pair in self._pairs:
+            yield from pair.differences
+            yield from map(str, pair.comparison.gaps)
+            for metric in pair.comparison.metrics:
+                name = " ".join(filter(None, (metric.score, metric.metric)))
+                yield from (f"{name}: {reason}" for reason in metric.reasons)
+                if (power := power_sentence(metric)) is not None:
+                    yield f"{name}: {power}"
+            for score in pair.comparison.only_other:
+                yield f"Only {self.names[1]} has the score {score}: it is not compared"
+        for missing in self.comparison.missing:
+            yield f"{missing.experiment} has no evaluation {missing.evaluation}: it is not compared"
+        if self._only_other:
+            more = counted(len(self._only_other), "evaluation")
+            yield f"Only {self.names[1]} has {more}: {', '.join(self._only_other[:5])}"
