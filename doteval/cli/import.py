@@ -116,8 +116,7 @@ def _say(file: ImportedFile) -> None:
     if file.status in (ImportStatus.NO_LOG, ImportStatus.EXISTS) and not file.named:
         return
     if file.message is not None:
-        said = file.message if str(file.path) in file.message else f"{file.path}: {file.message}"
-        say_aside(said, label="Error:")
+        say_aside(file.message, label="Error:")
         if file.remedy:
             say_aside(file.remedy)
         return

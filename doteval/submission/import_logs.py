@@ -117,7 +117,9 @@ def _import_file(store: Store | None, path: Path, options: ImportOptions, *, nam
         found = _import(store, open_log(path, options.columns), options)
     except UsageError as error:
         status = ImportStatus.NO_LOG if isinstance(error, NoLogError) else ImportStatus.REFUSED
-        found = ImportedFile(path, status, message=error.message, remedy=error.remedy)
+        # Only errors of readers name the file.
+        message = error.message if isinstance(error, LogError) else f"{path}: {error.message}"
+        found = ImportedFile(path, status, message=message, remedy=error.remedy)
     return replace(found, named=named)
 
 
@@ -135,10 +137,11 @@ def _import(store: Store | None, log: Log, options: ImportOptions) -> ImportedFi
     )
     if obstacle:
         known = obstacle.source == source
+        message = f"it was imported before, as {experiment}::{spec.nodeid}" if known else obstacle.message
         return replace(
             about,
             status=ImportStatus.EXISTS if known else ImportStatus.REFUSED,
-            message=f"it was imported before, as {experiment}::{spec.nodeid}" if known else obstacle.message,
+            message=f"{log.path}: {message}",
             remedy=f"Give another name with --name, or delete that one first: doteval delete {shlex.quote(experiment)}",
         )
     reading = _Reading(log)
