@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from doteval.cli.show import Figures, print_evaluation, read_figures
+from doteval.cli.show import Figures, at_one_moment, late_rows, print_evaluation, read_figures
 from doteval.cli.thresholds import enforce
 from doteval.cli.usage import print_usage
 from doteval.cli.watch import raise_unless_completed
@@ -26,7 +26,8 @@ class FinalReport:
     """Prints the metrics, the usage, and where the results are; then judges the metrics.
 
     `read` reads the metrics as soon as the rows have ended. `print` reads the usage later, when the worker processes
-    have left, because the teardown of a fixture may call models too. `judge` comes last.
+    have left, because the teardown of a fixture may call models too; and the metrics again of evaluations whose last
+    rows have ended since. `judge` comes last.
     """
 
     def __init__(self, console: Console, errors_as: ErrorsAs, thresholds: Thresholds, reports: CiReports) -> None:
@@ -41,8 +42,12 @@ class FinalReport:
         self._read = [(each, read_figures(store, each, self._errors_as)) for each in evaluations]
 
     def print(self, store: Store, experiment: Experiment) -> None:
-        """Print the metrics that `read` has read, then the usage, under the experiment's current name."""
+        """Print the current metrics, then the usage, under the experiment's current name."""
         experiment = store.experiments.current(experiment)
+        shown = [evaluation for evaluation, _ in self._read]
+        self._read = [self._current(store, *each) for each in self._read]
+        for line in late_rows(shown, [evaluation for evaluation, _ in self._read]):
+            self._console.print(line)
         self._console.print()
         for evaluation, read in self._read:
             print_evaluation(self._console, evaluation, read)
@@ -51,6 +56,13 @@ class FinalReport:
         failed = any(evaluation.counts.failed for evaluation, _ in self._read)
         option = "--errors" if failed else "--full"
         self._console.print(f"To see them: doteval show {shlex.quote(experiment.name)} {option}", soft_wrap=True)
+
+    def _current(self, store: Store, evaluation: Evaluation, figures: Figures) -> tuple[Evaluation, Figures]:
+        """What was read, or what is in the store now if it has changed."""
+        now = store.evaluations.by_uid(evaluation.uid)
+        if (now.status, now.counts) == (evaluation.status, evaluation.counts):
+            return evaluation, figures
+        return at_one_moment(store, now, self._errors_as)
 
     def judge(
         self,

@@ -19,7 +19,7 @@ from doteval.cli.options import (
 )
 from doteval.core.liveness import DISPATCH_SECONDS
 from doteval.core.tables import Table
-from doteval.core.wording import duration
+from doteval.core.wording import counted, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 # Worker processes store the metrics of an evaluation that has ended within so many seconds, if its submitter does not.
 _STORED_WITHIN_SECONDS = 4 * DISPATCH_SECONDS
 _LOOK_SECONDS = 0.2
+# What is read while rows end is read again, up to so many times.
+_MOST_READINGS = 5
 # A longer number is no index but a key.
 _DIGITS_OF_INDEX = 19
 
@@ -256,6 +258,34 @@ def read_figures(store: Store, evaluation: Evaluation, errors_as: ErrorsAs = "fa
             return _read_figures(store, evaluation, errors_as)
         time.sleep(_LOOK_SECONDS)
     return figures
+
+
+def at_one_moment(store: Store, evaluation: Evaluation, errors_as: ErrorsAs = "false") -> tuple[Evaluation, Figures]:
+    """Read an evaluation and its results as they are now, so that both are of one moment.
+
+    Rows in flight end after a `doteval cancel` from elsewhere: what was read while they were stored is read again.
+    """
+    current = store.evaluations.by_uid(evaluation.uid)
+    for _ in range(_MOST_READINGS):
+        read, figures = current, read_figures(store, current, errors_as)
+        current = store.evaluations.by_uid(evaluation.uid)
+        if (current.status, current.counts) == (read.status, read.counts):
+            break
+    return read, figures
+
+
+def late_rows(shown: Sequence[Evaluation], now: Sequence[Evaluation]) -> list[str]:
+    """Sentences about rows that have ended since evaluations were `shown`."""
+    from doteval.cli import terminal
+
+    called = terminal.names(now)
+    before = {each.id: each.counts.finished for each in shown}
+    more = {each.id: each.counts.finished - before.get(each.id, each.counts.finished) for each in now}
+    return [
+        f"{called[number]}: {counted(rows, 'row')} in flight ended later, and the figures include them"
+        for number, rows in more.items()
+        if rows > 0
+    ]
 
 
 def _has_just_ended(store: Store, evaluation: Evaluation) -> bool:

@@ -37,7 +37,7 @@ def command(
 
     from doteval.cli import terminal
     from doteval.cli.progress import ProgressDisplay
-    from doteval.cli.show import print_evaluation, read_figures
+    from doteval.cli.show import at_one_moment, late_rows, print_evaluation
 
     with existing_store(storage) as store:
         found = store.experiments.find(name)
@@ -46,8 +46,11 @@ def command(
         console = terminal.console()
         with ProgressDisplay(console) as follower:
             experiment, evaluations = follow(store, found, follower)
+        figures = [at_one_moment(store, evaluation) for evaluation in evaluations]
+        shown, evaluations = evaluations, [evaluation for evaluation, _ in figures]
+        for line in late_rows(shown, evaluations):
+            console.print(line)
         console.print()
-        figures = [(evaluation, read_figures(store, evaluation)) for evaluation in evaluations]
         for evaluation, read in figures:
             print_evaluation(console, evaluation, read)
         judgement = thresholds.judge(store, experiment, figures)

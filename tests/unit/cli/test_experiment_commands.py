@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from doteval.cli import terminal
@@ -17,6 +18,7 @@ from doteval.cli.thresholds import Thresholds
 from doteval.core.experiments import EvaluationStatus
 from doteval.store import Store
 from tests.support.cli import CommandLine, complete, line_with, words
+from tests.support.store_workload import begin, failed, results, rows
 
 pytestmark = pytest.mark.usefixtures("without_settings")
 
@@ -125,6 +127,27 @@ def test_the_final_report_has_the_current_name(results: str, capsys: pytest.Capt
         assert display.experiment_name == "beta two"
         report.print(store, experiment)
     assert "To see them: doteval show 'beta two' --errors" in capsys.readouterr().out
+
+
+def test_rows_that_end_after_a_cancellation_are_in_the_final_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Table, thresholds and counts are of one moment, which is later than that of the line at the end."""
+    with Store.open(str(tmp_path / "results.db")) as store:
+        evaluation = begin(store, 4, name="x")
+        store.results.write(results(evaluation, rows(1)), None)
+        store.evaluations.set_status(evaluation.id, EvaluationStatus.CANCELLED, "cancelled by user")
+        report = FinalReport(terminal.console(), "false", Thresholds(max_errors=1), CiReports())
+        report.read(store, [store.evaluations.by_uid(evaluation.uid)])
+        store.results.write(results(evaluation, rows(2, first=1), failed()), None)
+        report.print(store, evaluation.experiment)
+        ((judged, figures),) = report._read
+        assert (judged.counts.failed, figures.summary.counts.failed) == (2, 2)
+        with click.Context(click.Command("submit")), pytest.raises(click.exceptions.Exit):
+            report.judge(store, evaluation.experiment)
+    printed = capsys.readouterr()
+    assert "eval_qa: 2 rows in flight ended later, and the figures include them" in printed.out
+    assert "2 rows have failed" in printed.err
 
 
 def test_watch_of_an_evaluation_that_failed_exits_with_5(doteval_: CommandLine, results: str) -> None:
