@@ -261,6 +261,7 @@ def existing_store(storage: str | None) -> Iterator[Store]:
 
     Raises NotFoundError or StoreError if it does not.
     """
+    from doteval.cli.streams import say_aside
     from doteval.errors import StoreError
     from doteval.settings import load_settings
     from doteval.store import Store
@@ -272,7 +273,7 @@ def existing_store(storage: str | None) -> Iterator[Store]:
             store_left_usage(store)
         except StoreError as error:
             # A command that reads works on a store that it may not write.
-            click.echo(f"what killed processes have spent is not in the figures: {error.message}", err=True)
+            say_aside(f"what killed processes have spent is not in the figures: {error.message}")
         yield store
     finally:
         store.close()
