@@ -226,7 +226,7 @@ class _Run:
                 raise RequestError("Streaming is not supported in batches.", param="stream")
             if (failure := error_of(effects)) is not None:
                 raise failure
-            reply = batch.endpoint.answer(Asked(body, prompt, key, effects, batch.rule, f"{batch.name}_{number}"))
+            reply = batch.endpoint.reply(Asked(body, prompt, key, effects, batch.rule, f"{batch.name}_{number}"))
             status, payload, tokens = 200, reply.payload, reply.tokens
             batch.completed += 1
             batch.usage = Tokens(

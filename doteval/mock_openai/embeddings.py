@@ -13,6 +13,7 @@ from doteval.mock_openai.replies import Asked, ModelEndpoint, Reply
 
 DIMENSIONS = 8
 _INPUTS_AT_MOST = 2048
+_DIMENSIONS_AT_MOST = 4096
 
 
 def inputs_of(given: Any) -> list[str]:
@@ -41,8 +42,13 @@ def _answer(asked: Asked) -> Reply:
     dimensions = body.get("dimensions")
     if dimensions is None:
         dimensions = DIMENSIONS
-    if not isinstance(dimensions, int) or dimensions < 1:
-        raise of_type("dimensions", "a positive integer", dimensions)
+    if not isinstance(dimensions, int):
+        raise of_type("dimensions", "an integer", dimensions)
+    if not 1 <= dimensions <= _DIMENSIONS_AT_MOST:
+        raise RequestError(
+            f"Invalid 'dimensions': expected a value from 1 to {_DIMENSIONS_AT_MOST}, but got {dimensions}.",
+            param="dimensions",
+        )
     encoding = body.get("encoding_format") or "float"
     if encoding not in ("float", "base64"):
         raise unsupported_value("encoding_format", encoding, ("float", "base64"))

@@ -150,7 +150,7 @@ def parse_fault(text: str) -> Fault:
         or (found["name"] in _NEEDS_VALUE) is not (found["value"] is not None)
     ):
         names = [f"{name}:N" if name in _NEEDS_VALUE else name for name in sorted(known or _OF_REQUESTS)]
-        place = f"{where}/" if known else ""
+        place = f"{where}/" if where and known else ""
         raise ValueError(
             f"{text!r} is not a fault: use {', '.join(place + name for name in names)}, with [xTIMES][@SHARE]"
         )

@@ -113,12 +113,11 @@ class FileStore:
             if filename is None:
                 raise missing("file")
             self._check(filename, fields, path)
+            seconds = int(fields.get("expires_after[seconds]", 0)) or None
         except (RequestError, ValueError) as error:
             path.unlink(missing_ok=True)
             raise error if isinstance(error, RequestError) else RequestError(str(error)) from error
-        seconds = fields.get("expires_after[seconds]")
-        stored = self.add(file_id, filename, fields["purpose"], int(seconds) if seconds else None)
-        return stored.to_json()
+        return self.add(file_id, filename, fields["purpose"], seconds).to_json()
 
     def _check(self, filename: str, fields: Mapping[str, str], path: Path) -> None:
         purpose = fields.get("purpose")

@@ -77,3 +77,13 @@ class ModelEndpoint:
     field: str
     answer: Callable[[Asked], Reply]
     error_event: Callable[[int], bytes]
+
+    def reply(self, asked: Asked) -> Reply:
+        """The reply to a request. Raises RequestError for one that is wrong.
+
+        A request has more parameters than are checked one by one; the others must not end a batch, or be a 500.
+        """
+        try:
+            return self.answer(asked)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RequestError(f"Invalid type for a parameter: {error}", code="invalid_type") from error

@@ -144,7 +144,7 @@ class MockServer(web.Server):
             await asyncio.sleep(pause)
         if (failure := error_of(effects)) is not None:
             return self._reject(failure, headers, effects.retry_after)
-        reply = endpoint.answer(Asked(body, prompt, key, effects, self._settings.reply, self._serial))
+        reply = endpoint.reply(Asked(body, prompt, key, effects, self._settings.reply, self._serial))
         if not self._spoiled(effects, stream=reply.events is not None):
             self._counters.reply(endpoint.kind, prompt.model, reply.tokens, key, effects.key, reply.reported)
         if reply.events is not None:

@@ -74,20 +74,17 @@ def test_a_batch_is_answered_as_its_requests_alone_are(url: str, client: OpenAI,
 
 
 def test_requests_that_fail_are_in_the_error_file(client: OpenAI) -> None:
-    requests = [
-        request("fine"),
-        request("down", "[[status:500]]"),
-        request("wrong", n=0),
-        request("lost", "[[line/lost]]"),
-    ]
+    requests = [request("fine"), request("down", "[[status:500]]"), request("wrong", n=0)]
+    requests += [request("lost", "[[line/lost]]"), request("odd", tools=[None])]
     batch = ended(client, create(client, requests))
     assert batch.status == "completed"
     assert set(lines_of(client, batch.output_file_id)) == {"fine"}
     errors = lines_of(client, batch.error_file_id)
-    assert {name: line["response"]["status_code"] for name, line in errors.items()} == {"down": 500, "wrong": 400}
+    statuses = {name: line["response"]["status_code"] for name, line in errors.items()}
+    assert statuses == {"down": 500, "wrong": 400, "odd": 400}
     assert errors["wrong"]["response"]["body"]["error"]["param"] == "n"
     assert batch.request_counts is not None
-    assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 2)
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 3)
 
 
 def test_a_share_of_the_requests_fails_and_always_the_same(client: OpenAI, mock_openai: MockOpenAI) -> None:

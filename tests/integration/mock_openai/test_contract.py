@@ -196,6 +196,8 @@ def test_embeddings_and_models(client: OpenAI) -> None:
     for model in client.models.list():
         assert not unknown_fields(model)
         assert client.models.retrieve(model.id) == model
+    with pytest.raises(openai.BadRequestError, match="dimensions"):
+        client.embeddings.create(model="m", input="text", dimensions=10**9)
     with pytest.raises(openai.NotFoundError) as raised:
         client.models.retrieve("unheard-of")
     assert raised.value.code == "model_not_found"
@@ -234,6 +236,9 @@ def test_files_are_kept_listed_in_pages_and_deleted(client: OpenAI) -> None:
     ],
 )
 def test_wrong_uploads_are_refused(file: Any, purpose: Any, message: str, client: OpenAI) -> None:
+    wrong: Any = {"anchor": "created_at", "seconds": "soon"}
+    with pytest.raises(openai.BadRequestError, match="soon"):
+        client.files.create(file=("a.jsonl", b"{}"), purpose="batch", expires_after=wrong)
     with pytest.raises(openai.BadRequestError, match=message):
         client.files.create(file=file, purpose=purpose)
 
@@ -251,9 +256,11 @@ def test_wrong_uploads_are_refused(file: Any, purpose: Any, message: str, client
         ({"response_format": {"type": "json_object"}}, "messages"),
         ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.schema"),
         ({"messages": []}, "messages"),
+        ({"stream": True, "stream_options": "usage"}, None),
+        ({"tools": [None]}, None),
     ],
 )
-def test_wrong_parameters_are_named(options: dict[str, Any], param: str, client: OpenAI) -> None:
+def test_wrong_parameters_are_named(options: dict[str, Any], param: str | None, client: OpenAI) -> None:
     asked: Any = {"model": "gpt-4o", "messages": user("hello"), **options}
     with pytest.raises(openai.BadRequestError) as raised:
         client.chat.completions.create(**asked)
