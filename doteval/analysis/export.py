@@ -83,6 +83,18 @@ def cell(value: Any) -> Any:
     return encode(value)
 
 
+def cells(values: Sequence[Any]) -> Sequence[Any]:
+    """`cell` of each value, faster if all of them are texts.
+
+    >>> cells(["a", "b"]), cells(["a", 2**70])
+    (['a', 'b'], ['a', '1180591620717411303424'])
+    """
+    kinds = set(map(type, values))
+    if kinds <= {str, type(None)}:
+        return values if "".join(filter(None, values)).isascii() else list(map(cell, values))
+    return values if kinds <= {bool, float, type(None)} else list(map(cell, values))
+
+
 def to_document(experiment: str, evaluation: str, record: Record) -> dict[str, Any]:
     """Everything that is known of a record, as one nested document: a line of the JSON lines format.
 
@@ -156,15 +168,7 @@ def write_parquet(file: IO[bytes], table: CellTable) -> int:
     """
     arrow = import_pyarrow("writing Parquet files")
     with _typed(arrow, table) as (schema, batches):
-        from pyarrow import parquet
-
-        count = 0
-        with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-            for group in _row_groups(batches):
-                rows = arrow.Table.from_batches(group)
-                writer.write_table(rows)
-                count += rows.num_rows
-    return count
+        return write_batches(file, "parquet", schema, batches)
 
 
 def write_arrow(file: IO[bytes], table: CellTable) -> int:
@@ -174,13 +178,26 @@ def write_arrow(file: IO[bytes], table: CellTable) -> int:
     """
     arrow = import_pyarrow("writing Arrow files")
     with _typed(arrow, table) as (schema, batches):
-        from pyarrow import ipc
+        return write_batches(file, "arrow", schema, batches)
 
-        count = 0
-        with ipc.new_file(file, schema) as writer:
+
+def write_batches(file: IO[bytes], format: str, schema: Any, batches: Iterable[Any]) -> int:  # noqa: A002
+    """Write record batches of pyarrow as `parquet` or `arrow`. Returns the number of rows."""
+    import pyarrow
+    from pyarrow import ipc, parquet
+
+    count = 0
+    if format == "arrow":
+        with ipc.new_file(file, schema) as stream:
             for batch in batches:
-                writer.write_batch(batch)
+                stream.write_batch(batch)
                 count += batch.num_rows
+        return count
+    with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        for group in _row_groups(batches):
+            rows = pyarrow.Table.from_batches(group)
+            writer.write_table(rows)
+            count += rows.num_rows
     return count
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from doteval.core.results import RowStatus
 from doteval.metrics.intervals import Interval
 from doteval.metrics.mean_intervals import mean_interval
+
+if TYPE_CHECKING:
+    from doteval.analysis.clusters import RowClusters
 
 Group = float | str | None
 
@@ -94,39 +98,56 @@ class GroupTotals:
             if not is_bool:
                 values.only_bools = False
 
-    def summaries(self, *, failed_as_false: bool = True) -> list[GroupSummary]:
+    def summaries(self, *, failed_as_false: bool = True, clusters: RowClusters | None = None) -> list[GroupSummary]:
         """The groups, the largest first.
 
         failed_as_false: whether a failed row counts as 0 in each score, as in the metrics of an evaluation
+        clusters: the cluster of each row, where rows are not independent
 
-        The interval is that of `doteval.metrics.mean_intervals.mean_interval`. The samples of a row are averaged first,
+        The interval is that of `doteval.metrics.mean_intervals.mean_interval`, or of
+        `doteval.analysis.clusters.clustered_interval`. The samples of a row are averaged first,
         since they are not independent.
         """
         names: dict[str, bool] = {}
         for gathered in self._groups.values():
             for name, values in gathered.scores.items():
                 names[name] = names.get(name, True) and values.only_bools
-        found = (_summary(group, each, names, failed_as_false) for group, each in self._groups.items())
+        found = (_summary(group, each, names, failed_as_false, clusters) for group, each in self._groups.items())
         return sorted(found, key=lambda summary: -summary.results)
 
 
-def _summary(group: Group, gathered: _Gathered, names: dict[str, bool], failed_as_false: bool) -> GroupSummary:
+def _summary(
+    group: Group,
+    gathered: _Gathered,
+    names: dict[str, bool],
+    failed_as_false: bool,
+    clusters: RowClusters | None,
+) -> GroupSummary:
     scores = {}
     failed = gathered.failed_rows if failed_as_false else []
     for name, only_bools in names.items():
         values = gathered.scores.get(name, _Values(only_bools=only_bools))
         numbers, rows = values.numbers + array("d", [0.0] * len(failed)), values.rows + array("q", failed)
         if numbers:
-            scores[name] = _score(_Values(numbers, rows, values.only_bools))
+            scores[name] = _score(_Values(numbers, rows, values.only_bools), clusters)
     return GroupSummary(group, gathered.results, len(gathered.failed_rows), gathered.skipped, scores)
 
 
-def _score(values: _Values) -> GroupScore:
+def _score(values: _Values, clusters: RowClusters | None) -> GroupScore:
     by_row: dict[int, list[float]] = {}
     if len(set(values.rows)) < len(values.rows):
         for index, number in zip(values.rows, values.numbers, strict=True):
             by_row.setdefault(index, []).append(number)
     numbers = [sum(each) / len(each) for each in by_row.values()] if by_row else list(values.numbers)
+    mean = sum(numbers) / len(numbers)
+    if clusters is not None:
+        import numpy
+
+        from doteval.analysis.clusters import clustered_interval
+
+        rows = numpy.array(list(by_row) if by_row else values.rows, dtype=numpy.int64)
+        interval = clustered_interval(numpy.array(numbers), clusters.of(rows), of_shares=values.only_bools)
+        return GroupScore(mean, interval, len(numbers))
     # Shares of true values have another interval than means of numbers.
     kept = [number == 1.0 for number in numbers] if values.only_bools and not by_row else numbers
-    return GroupScore(sum(numbers) / len(numbers), mean_interval(kept), len(numbers))
+    return GroupScore(mean, mean_interval(kept), len(numbers))

@@ -142,8 +142,8 @@ def _sign(calculation: Calculation, flipped: bool) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _RowValues:
-    """The value of each pair's row on one side.
+class RowValues:
+    """The value of each row, on one side of pairs.
 
     values: NaN for a row without any sample that counts.
     missing: the number of samples without a value, failed ones included.
@@ -163,7 +163,8 @@ class _RowValues:
 _BINARY_REDUCERS = ("mode", "max", "at_least")
 
 
-def _row_values(side: EvaluationArrays, score: ScoreArray, places: Places, calculation: Calculation) -> _RowValues:
+def row_values(side: EvaluationArrays, score: ScoreArray, places: Places, calculation: Calculation) -> RowValues:
+    """The values of the rows at places of an evaluation, with the samples of a row reduced to one value."""
     finite = numpy.isfinite(score.numbers)
     rows, numbers = score.rows[finite], score.numbers[finite]
     sums = numpy.bincount(rows, numbers, minlength=len(side)).astype(numpy.float64)
@@ -176,7 +177,7 @@ def _row_values(side: EvaluationArrays, score: ScoreArray, places: Places, calcu
         return _reduced_rows(side, score, places, calculation, missing, failed)
     known = counts + failed > 0
     values = numpy.where(known, sums / numpy.where(known, counts + failed, 1.0), numpy.nan)
-    return _RowValues(
+    return RowValues(
         values, missing, failed, lambda value: (sums + value * missing) / (counts + missing), side.samples == 1
     )
 
@@ -188,7 +189,7 @@ def _reduced_rows(
     calculation: Calculation,
     missing: Numbers,
     failed: Numbers,
-) -> _RowValues:
+) -> RowValues:
     assert side.reducer is not None
     reduce, kind = reducer(side.reducer), ReducerName.parse(side.reducer).kind
     samples = _lists(side, score, calculation)
@@ -209,7 +210,7 @@ def _reduced_rows(
     # One more sample may make any other number the most frequent one.
     bounded = kind != "mode" or score.only_true_false
     values = of_pairs([value(row) for row in samples], numpy.nan)
-    return _RowValues(values, missing, failed, filled if bounded else None, kind in _BINARY_REDUCERS)
+    return RowValues(values, missing, failed, filled if bounded else None, kind in _BINARY_REDUCERS)
 
 
 def _mean(
@@ -217,8 +218,8 @@ def _mean(
 ) -> PairedMetric | NoTest:
     try:
         sides = (
-            _row_values(rows.baseline, left, rows.pairs.left, metric.calculation),
-            _row_values(rows.other, right, rows.pairs.right, metric.calculation),
+            row_values(rows.baseline, left, rows.pairs.left, metric.calculation),
+            row_values(rows.other, right, rows.pairs.right, metric.calculation),
         )
     except (TypeError, ValueError, DotEvalError) as error:
         return NoTest(left.name, metric.name, 0, f"the samples of a row cannot be reduced: {error}")
@@ -286,7 +287,7 @@ def _estimate(before: Numbers, after: Numbers, clusters: Places | None, singles:
     return mean_estimate(sums, numpy.bincount(numbers).astype(numpy.float64), limit)
 
 
-def _changed(rows: PairedRows, sides: Sequence[_RowValues], gains: Numbers, count: int) -> Iterator[Change]:
+def _changed(rows: PairedRows, sides: Sequence[RowValues], gains: Numbers, count: int) -> Iterator[Change]:
     """The rows that lost most and those that gained most, each `count`; the first ones of the dataset if equal."""
     before, after = (side.values for side in sides)
     for direction in (1.0, -1.0):

@@ -41,6 +41,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("history", "Show how a score went from experiment to experiment"),
         Entry("import", "Read logs of inspect-ai and dotevals, and tables of scores"),
         Entry("export", "Write the results to a file: csv, jsonl, parquet, arrow"),
+        Entry("query", "Answer an SQL query over the store"),
         Entry("compare", "Compare experiments row by row: better, worse, or not known"),
         Entry("baseline", "Say which experiment others are compared with"),
         Entry("report", "Write an experiment as one page: HTML or Markdown"),

@@ -43,11 +43,12 @@ class SelectOptions:
     limit: int | None = None
     columns: str | None = None
     group_by: str | None = None
+    cluster: str | None = None
 
     @property
     def given(self) -> bool:
-        """Whether any of them is given."""
-        return self != SelectOptions()
+        """Whether any of them is given that selects records or groups."""
+        return replace(self, cluster=None) != SelectOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Selected:
     group_by: FilterField | None
     full: bool
     failed_as_false: bool
+    cluster: str | None = None
 
     def records(self, store: Store, evaluation: Evaluation) -> Iterator[Record]:
         """The records of an evaluation."""
@@ -71,7 +73,12 @@ class Selected:
         assert self.group_by is not None
         totals = GroupTotals()
         store.selections.add_groups(totals, evaluation.id, self.group_by, self.where)
-        return totals.summaries(failed_as_false=self.failed_as_false)
+        clusters = None
+        if self.cluster is not None:
+            from doteval.store.clusters import clusters_of
+
+            clusters = clusters_of(store, evaluation, self.cluster)
+        return totals.summaries(failed_as_false=self.failed_as_false, clusters=clusters)
 
 
 def select(
@@ -109,6 +116,7 @@ def select(
         group_by,
         full,
         failed_as_false,
+        options.cluster,
     )
 
 

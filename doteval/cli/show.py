@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,6 +69,9 @@ class Figures:
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="So many records; 0 for all.  [default: 20]")
 @click.option("--columns", metavar="FIELDS", help="Records with these fields, as in index,score.f1,response.")
 @click.option("--group-by", metavar="FIELD", help="Means of the scores by the values of this field.")
+@click.option(
+    "--cluster", metavar="COLUMN", help="Rows with the same value in this column are not independent: wider intervals."
+)
 @errors_as_option
 @storage_option
 @json_option
@@ -78,6 +81,7 @@ def command(
     errors: bool,
     full: bool,
     row: str | None,
+    cluster: str | None,
     errors_as: ErrorsAs,
     storage: str | None,
     as_json: bool,
@@ -92,15 +96,20 @@ def command(
     \b
     doteval show first --wrong --full
     doteval show first --where "score.f1 < 0.5 and response ~ 'sorry'" --sort -tokens
-    doteval show first --group-by row.category
+    doteval show first --group-by row.category --cluster text_id
     doteval show first --row 17
     """
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
         evaluations = store.evaluations.of(experiment, evaluation)
+        if cluster is not None and row is not None:
+            raise click.UsageError("--cluster is for metrics and groups, and --row shows a record.")
         if any(selecting.values()) or selecting["limit"] is not None:
+            if cluster is not None and selecting["group_by"] is None:
+                raise click.UsageError("--cluster is for metrics and groups: leave it out, or add --group-by.")
             if row is not None or errors:
                 raise click.UsageError("--row and --errors cannot be combined with options that select records.")
+            selecting["cluster"] = cluster
             _show_selected(store, experiment, evaluations, selecting, full, errors_as, as_json=as_json)
             return
         if as_json:
@@ -114,7 +123,7 @@ def command(
                 },
                 "storage": store.url,
                 "evaluations": documents.Streamed(
-                    _document(store, found, errors=errors, full=full, row=row, errors_as=errors_as)
+                    _document(store, found, errors=errors, full=full, row=row, errors_as=errors_as, cluster=cluster)
                     for found in evaluations
                 ),
             }
@@ -135,7 +144,7 @@ def command(
         console = terminal.console()
         print_origin(console, store.provenance.of(experiment), store.labels.of(experiment))
         for found in evaluations:
-            print_evaluation(console, found, read_figures(store, found, errors_as))
+            print_evaluation(console, found, _clustered(store, found, read_figures(store, found, errors_as), cluster))
             if errors:
                 print_errors(console, store, found)
             if full:
@@ -288,6 +297,15 @@ def late_rows(shown: Sequence[Evaluation], now: Sequence[Evaluation]) -> list[st
     ]
 
 
+def _clustered(store: Store, evaluation: Evaluation, figures: Figures, column: str | None) -> Figures:
+    """The figures with intervals that are clustered by a column, if one is given."""
+    if column is None:
+        return figures
+    from doteval.store.clusters import clustered_summary
+
+    return replace(figures, summary=clustered_summary(store, evaluation, figures.summary, column))
+
+
 def _has_just_ended(store: Store, evaluation: Evaluation) -> bool:
     """Whether a worker process may be about to store the metrics of an evaluation."""
     if evaluation.finished_at is None or evaluation.is_private or not evaluation.config.submitted:
@@ -329,12 +347,19 @@ def _row_index(store: Store, evaluation: Evaluation, row: str) -> int:
 
 
 def _document(
-    store: Store, evaluation: Evaluation, *, errors: bool, full: bool, row: str | None, errors_as: ErrorsAs
+    store: Store,
+    evaluation: Evaluation,
+    *,
+    errors: bool,
+    full: bool,
+    row: str | None,
+    errors_as: ErrorsAs,
+    cluster: str | None,
 ) -> dict[str, Any]:
     from doteval.cli import documents
     from doteval.cli.records import ERRORS_SHOWN, LAST_SHOWN, records_of_row
 
-    read = read_figures(store, evaluation, errors_as)
+    read = _clustered(store, evaluation, read_figures(store, evaluation, errors_as), cluster)
     document = {
         **documents.evaluation(evaluation),
         **documents.work_time(read.time),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from doteval.analysis.summary import Summary, summarize_evaluation
+from doteval.analysis.summary import ScoreColumn, Summary, summarize_evaluation
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.store import Store
 
@@ -20,17 +20,18 @@ def summary_of(store: Store, evaluation: Evaluation) -> Summary:
 
 def compute_summary(store: Store, evaluation: Evaluation) -> Summary:
     """`summary_of`, computed anew in any case."""
-    columns = store.results.score_columns(evaluation.id)
+    summaries = summaries_of_columns(evaluation, store.results.score_columns(evaluation.id))
+    if evaluation.status is not EvaluationStatus.RUNNING and not summaries[0].unknown_metrics:
+        store.summaries.write(evaluation, summaries)
+    return summaries[0]
+
+
+def summaries_of_columns(evaluation: Evaluation, columns: Sequence[ScoreColumn]) -> tuple[Summary, Summary]:
+    """The metrics of the scores of an evaluation, with failed rows as False and without them."""
     as_false = summarize_evaluation(evaluation, columns)
-    if evaluation.status is EvaluationStatus.RUNNING or as_false.unknown_metrics:
-        return as_false
-    excluded = (
-        summarize_evaluation(evaluation, columns, "excluded")
-        if evaluation.counts.failed
-        else replace(as_false, errors_as="excluded")
-    )
-    store.summaries.write(evaluation, [as_false, excluded])
-    return as_false
+    if evaluation.counts.failed:
+        return as_false, summarize_evaluation(evaluation, columns, "excluded")
+    return as_false, replace(as_false, errors_as="excluded")
 
 
 def store_missing_summaries(store: Store, evaluations: Iterable[Evaluation]) -> None:

@@ -55,6 +55,15 @@ def how_to_raise() -> str:
     )
 
 
+def remedy_for(error: BaseException, otherwise: str) -> str:
+    """What to do about an error: `otherwise`, or how to raise the limit if no file descriptor was left.
+
+    >>> remedy_for(OSError(errno.ENOSPC, "No space left on device"), "Make room.")
+    'Make room.'
+    """
+    return how_to_raise() if is_lack_of_descriptors(error) else otherwise
+
+
 def _has_text(error: BaseException) -> bool:
     # Of the exceptions of a row only those of clients are asked for their text: an author's may say anything.
     root = type(error).__module__.partition(".")[0]

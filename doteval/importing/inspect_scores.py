@@ -80,8 +80,8 @@ def scores_of(scored: Mapping[str, Any], metrics: ScorerMetrics, remarks: Remark
         if not isinstance(score, dict) or "value" not in score:
             remarks.note(f"scores of {scorer} without a value")
             continue
-        about = {name: score[name] for name in ("answer", "explanation", "reason") if score.get(name) is not None}
-        about |= score["metadata"] if isinstance(score.get("metadata"), dict) else {}
+        about = dict(mapping(score.get("metadata")))
+        about |= {name: score[name] for name in ("answer", "explanation", "reason") if score.get(name) is not None}
         if score.get("history"):
             # Values that somebody has edited since; the last one counts.
             about["history"] = score["history"]
@@ -95,7 +95,7 @@ def scores_of(scored: Mapping[str, Any], metrics: ScorerMetrics, remarks: Remark
             while name in taken:
                 name += "_"
             taken.add(name)
-            kept = about if converted is value or isinstance(value, (bool, int, float)) else {"value": value, **about}
+            kept = about if converted is value or isinstance(value, (bool, int, float)) else {**about, "value": value}
             yield Score(name, converted, _doteval_metrics(named, value, converted), kept)
 
 

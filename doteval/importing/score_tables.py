@@ -66,7 +66,7 @@ def open_table(path: Path, columns: TableColumns) -> Log:
                 f"{path}, row {number}: it has no column {missing[0]!r}", remedy=did_you_mean(missing[0], record)
             )
         if columns.key is not None:
-            key = bytes.fromhex(content_key(encode(record[columns.key])))
+            key = bytes.fromhex(content_key(_key(record[columns.key])))
             if key in seen:
                 raise LogError(
                     f"{path}: rows {seen[key]} and {number} have the same {columns.key}",
@@ -109,17 +109,21 @@ def _rows(path: Path, columns: TableColumns, remarks: Remarks) -> Iterator[Impor
         values = {name: value for name, value in record.items() if name not in outcome_columns}
         key = None
         if columns.key is not None:
-            named = record[columns.key]
-            key = named if isinstance(named, str) else encode(named)
+            key = _key(record[columns.key])
         yield ImportedRow(key, values, {0: _outcome(path, number, record, columns, remarks)})
 
 
+def _key(value: Any) -> str:
+    return value if isinstance(value, str) else encode(value)
+
+
 def _outcome(path: Path, number: int, record: Mapping[str, Any], columns: TableColumns, remarks: Remarks) -> Outcome:
-    error = record[columns.error] if columns.error else None
+    # Data frames write NaN where there is nothing.
+    error = record[columns.error] if columns.error and not _is_nan(record[columns.error]) else None
     scores = []
-    for name in columns.scores:
+    for name in dict.fromkeys(columns.scores):
         value = _value(record[name])
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        if value is None or _is_nan(value):
             remarks.note(f"rows without a value of {name}")
         elif isinstance(value, (dict, list)):
             raise LogError(
@@ -154,6 +158,10 @@ def _value(stored: Any) -> Any:
         return float(text) if text else None
     except ValueError:
         return stored
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _metrics(value: Any) -> list[str]:

@@ -44,7 +44,7 @@ class Interval:
         return iter((self.low, self.high))
 
 
-def wilson(successes: float, n: int) -> Interval | None:
+def wilson(successes: float, n: float) -> Interval | None:
     """The interval of a share `successes / n`; None if n is 0.
 
     This is Wilson's score interval (E. B. Wilson, Probable inference, the law of succession, and statistical

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from doteval.core.file_descriptors import remedy_for
 from doteval.errors import DotEvalError, UsageError
 
 logger = logging.getLogger("doteval.monitoring")
@@ -62,7 +63,8 @@ class Endpoint:
             self._server = _Server((self._address, self._asked), _handler(self._paths))
         except OSError as error:
             raise UsageError(
-                f"cannot listen on {self._address} port {self._asked}: {error.strerror}", remedy="Choose another port."
+                f"cannot listen on {self._address} port {self._asked}: {error.strerror}",
+                remedy=remedy_for(error, "Choose another port."),
             ) from None
         self._thread = threading.Thread(target=self._server.serve_forever, name="doteval-endpoint", daemon=True)
         self._thread.start()

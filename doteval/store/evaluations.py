@@ -127,6 +127,11 @@ class Evaluations:
             )
         return chosen
 
+    def all(self) -> list[Evaluation]:
+        """The evaluations of all experiments, the oldest first."""
+        with self._database.read() as connection:
+            return [_evaluation(line) for line in connection.execute(_query().order_by(EVALUATION.c.id))]
+
     def find(self, experiment: Experiment, spec: EvaluationSpec) -> Evaluation | None:
         """The evaluation of the same path and name as it is now, None if `begin` would create it."""
         query = _query().where(

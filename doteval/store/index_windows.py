@@ -18,15 +18,22 @@ _LARGEST_WINDOW = 100_000
 _GROWTH = 4
 
 
-def index_windows(database: Database, evaluation_id: int) -> Iterator[tuple[int, int]]:
-    """Ranges of row indexes that hold all results, the end not included."""
+def index_windows(
+    database: Database, evaluation_id: int, within: tuple[int, int | None] = (0, None)
+) -> Iterator[tuple[int, int]]:
+    """Ranges of row indexes that hold all results, the end not included.
+
+    within: only these indexes, the end not included.
+    """
+    lowest, end = within
     query = select(func.min(RESULT.c.row_index), func.max(RESULT.c.row_index))
     with database.read() as connection:
         low, high = connection.execute(query.where(RESULT.c.evaluation_id == evaluation_id)).one()
     if low is None:
         return
-    size, first = _FIRST_WINDOW, int(low)
-    while first <= high:
-        yield first, first + size
+    size, first = _FIRST_WINDOW, max(int(low), lowest)
+    last = high if end is None else min(high, end - 1)
+    while first <= last:
+        yield first, first + size if end is None else min(first + size, end)
         first += size
         size = min(size * _GROWTH, _LARGEST_WINDOW)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy
 from sqlalchemy import Connection, bindparam, false, func, select
 
-from doteval.analysis.score_arrays import Digests, EvaluationArrays, Places, ScoreArrayBuilder, digests
+from doteval.analysis.clusters import RowClusters
+from doteval.analysis.score_arrays import Digests, EvaluationArrays, Places, ScoreArrayBuilder, digests, group_numbers
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.json_codec import decode, encode, unescape_text
 from doteval.core.results import RowStatus
@@ -42,6 +43,17 @@ def read_arrays(
         # With values of hundreds of kilobytes, a page exceeds the longest text that a database can aggregate.
         with database.read() as connection:
             return _read(connection, evaluation, columns, aggregate=False)
+
+
+def read_clusters(database: Database, evaluation: Evaluation, column: str) -> RowClusters:
+    """The cluster of each row of an evaluation, by the value of a column.
+
+    Raises UsageError: a row does not have the column.
+    """
+    with database.read() as connection:
+        indexes, _, clusters = _rows(connection, _Columns(evaluation, column, None))
+    assert clusters is not None
+    return RowClusters(indexes, group_numbers(clusters))
 
 
 def mean_row_seconds(database: Database, evaluation_id: int) -> float | None:

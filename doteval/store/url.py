@@ -110,7 +110,9 @@ def locate(url: str | None) -> Location:
         location = Location(parsed)
         _check_parameters(location)
         return location
-    raise StoreError(f"a result store cannot be kept in {scheme!r}", remedy=_FORMS)
+    # Files of the earlier doteval, and of dotevals.
+    remedy = f"`doteval import {rest or 'DIRECTORY'}` reads its results." if scheme == "json" else _FORMS
+    raise StoreError(f"a result store cannot be kept in {scheme!r}", remedy=remedy)
 
 
 def _postgres_url(rest: str) -> URL:

@@ -110,9 +110,10 @@ def _progress(
     start = _start(queue, bool(live), private=evaluation.is_private)
     plan = _plan(progress, start, served, holders, waiting, spent)
     abandoned = nobody_runs(store, evaluation)
-    if abandoned:
+    # Whether a command that imports is alive is not known here.
+    if abandoned and evaluation.config.imported_from is None:
         plan = [NOBODY_RUNS_IT, *(plan[-1:] if evaluation.counts.failed else [])]
-    elif evaluation.status is EvaluationStatus.RUNNING and not store.rows.dataset_state(evaluation.id).complete:
+    elif not abandoned and _is_being_read(store, evaluation):
         plan.append("its dataset is still being read")
     if evaluation.status is EvaluationStatus.RUNNING and evaluation.config.submitted:
         serving = [worker for worker in live if queue in worker.info.queues]
@@ -152,11 +153,20 @@ def _start(queue: str, anybody: bool, *, private: bool) -> str:
     return f"{who}: start one with `{worker_command_for(queue)}`, or submit again"
 
 
+def _is_being_read(store: Store, evaluation: Evaluation) -> bool:
+    return evaluation.status is EvaluationStatus.RUNNING and not store.rows.dataset_state(evaluation.id).complete
+
+
 def _plan(
     progress: EvaluationProgress, start: str, served: bool, holders: int, queued: int | None, spent: Spent
 ) -> list[str]:
     evaluation = progress.evaluation
     pending = evaluation.counts.pending
+    if evaluation.config.imported_from is not None:
+        # Nothing here can run its rows.
+        if evaluation.status is EvaluationStatus.RUNNING:
+            return ["its import has not ended; if it was killed, the same `doteval import` replaces what it left"]
+        return [f"{counted(pending, 'result')} missing in the log that was imported"] if pending else []
     budget = evaluation.config.budget
     stop = budget.used_up_by(spent)
     plan = [f"the experiment has spent {budget.compare(spent)}"] if budget else []

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from doteval.core.file_descriptors import remedy_for
 from doteval.core.private_directories import JOURNALS, PrivateDirectory, left_directories
 from doteval.errors import WorkerError
 from doteval.store import LostUsage, Store
@@ -50,7 +51,7 @@ def no_room(directory: str | Path, error: OSError) -> WorkerError:
     """The error of a process that cannot write its journals."""
     return WorkerError(
         f"this process cannot note what it runs in {directory}: {error.strerror}",
-        remedy="Make room there, or name another directory for temporary files with TMPDIR.",
+        remedy=remedy_for(error, "Make room there, or name another directory for temporary files with TMPDIR."),
     )
 
 

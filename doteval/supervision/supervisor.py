@@ -287,11 +287,11 @@ class Supervisor:
             self._start(replica)
         except OSError as error:
             # The machine lacks processes or memory now; it may have some later.
-            why = f"{error.strerror}. {how_to_raise()}" if is_lack_of_descriptors(error) else error.strerror
+            why = f"{error.strerror}. {how_to_raise().rstrip('.')}" if is_lack_of_descriptors(error) else error.strerror
             replica.failure = replica.logged = f"it cannot be started: {why}"
             replica.failed_starts += 1
             pause = self._pause(replica, short=True)
-            self._on_message(f"a worker process cannot be started: {error.strerror}; the next try is in {pause:g} s")
+            self._on_message(f"a worker process cannot be started: {why}; the next try is in {pause:g} s")
 
     def _start(self, replica: _Replica) -> None:
         replica.directory = self._exit_records.new_directory()

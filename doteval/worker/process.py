@@ -22,6 +22,7 @@ from doteval.coordination.registration import Registration
 from doteval.core.client_config import configure_clients
 from doteval.core.error_leaves import for_logs, in_one_line
 from doteval.core.exit_codes import RECYCLED
+from doteval.core.file_descriptors import how_to_raise, is_lack_of_descriptors
 from doteval.core.liveness import BEAT_SECONDS
 from doteval.core.metering import observe_usage
 from doteval.core.queues_and_devices import DEVICES_VARIABLE
@@ -159,7 +160,10 @@ class WorkerProcess:
             if not self._ready.is_set():
                 raise error if isinstance(error, DotEvalError) else _unexpected(error) from error
             self.wind_down(f"its pytest session ended with {for_logs(error)}")
-            logger.exception("the embedded pytest session ended with an error")
+            if is_lack_of_descriptors(error):
+                logger.error("the embedded pytest session has ended: no file can be opened. %s", how_to_raise())  # noqa: TRY400
+            else:
+                logger.exception("the embedded pytest session ended with an error")
         finally:
             self._watchdog.closed()
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from doteval.mock_openai import MockOpenAI
 from tests.support.project import Project
 
 # The limit of doteval and its worker processes is the first argument.
@@ -62,3 +63,36 @@ def test_a_command_without_descriptors_for_its_broker_says_so(project: Project) 
     with project.started(program=[sys.executable, "-c", FEW, "22", "submit", "eval_it.py"]) as process:
         assert process.wait(60) == 3
     assert "`ulimit -n`, which is 22 here" in project.output()
+
+
+ASKING = """
+import os
+import aiohttp
+from doteval import Score, foreach
+
+@foreach("i", [(i,) for i in range(200)])
+async def eval_it(i):
+    asked = {"model": "m", "messages": [{"role": "user", "content": str(i)}]}
+    async with aiohttp.ClientSession() as session, session.post(os.environ["MOCK"], json=asked) as reply:
+        reply.raise_for_status()
+        await reply.read()
+    return Score("ok", True, ["accuracy"])
+"""
+
+
+@pytest.mark.faults
+def test_requests_without_descriptors_are_no_fault_of_their_rows(project: Project) -> None:
+    project.write("eval_it.py", ASKING)
+    options = ["--experiment", "x", "--workers", "1", "--concurrency", "200", "--max-retries", "0"]
+    # Each request holds a connection for so long that the others find no descriptor.
+    with MockOpenAI(latency=2.0) as server:
+        project.environment["MOCK"] = f"{server.base_url}/chat/completions"
+        with project.started(program=[sys.executable, "-c", FEW, "110", "submit", "eval_it.py", *options]) as process:
+            assert process.wait(90) == 0, project.output()
+        failed = [each.outcome.error for each in project.records("x")["eval_it"] if each.outcome.error is not None]
+        assert len(failed) > 50
+        assert {each.error_class for each in failed} == {"infrastructure"}
+        assert all("`ulimit -n`, which is 110 here" in each.message for each in failed)
+        assert "Traceback" not in project.output()
+        project.run("retry", "x", "--only", "infrastructure", "--workers", "1", "--concurrency", "50")
+    assert project.done() == 200

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+from doteval.core.file_descriptors import how_to_raise, is_lack_of_descriptors
 from doteval.errors import ResourceError
 from doteval.providers.server import keeper
 from doteval.providers.server.directory import ServerDirectory, ServerSettings
@@ -162,7 +163,8 @@ class ServerConnection:
             self._update(ServerStatus(state=ServerState.FAILED, failure=error.message), error)
         except Exception as error:
             logger.exception("the connection to the server %s failed", self._name)
-            self._update(ServerStatus(state=ServerState.FAILED, failure=f"is lost: {type(error).__name__}"))
+            lacking = f". {how_to_raise()}" if is_lack_of_descriptors(error) else ""
+            self._update(ServerStatus(state=ServerState.FAILED, failure=f"is lost: {type(error).__name__}{lacking}"))
 
     def _connected(self) -> socket.socket:
         with self._directory.locked():

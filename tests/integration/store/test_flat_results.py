@@ -12,7 +12,7 @@ from doteval.core.experiments import Evaluation, EvaluationSpec
 from doteval.core.json_codec import encode
 from doteval.core.results import Outcome, Record, Row, Score, Usage
 from doteval.errors import ChangedError, UsageError
-from doteval.store import NewResult, Store, WorkerInfo, flat_results, index_windows
+from doteval.store import NewResult, Store, WorkerInfo, index_windows, result_pages
 from tests.support.store_workload import done, failed, skipped
 
 OUTCOMES: list[Outcome] = [
@@ -108,8 +108,8 @@ def without_none(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("page", [1, 3, 100])
 def test_each_line_says_what_the_record_says(store: Store, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
-    monkeypatch.setattr(flat_results, "_FIRST_PAGE_ROWS", page)
-    monkeypatch.setattr(flat_results, "_PAGE_ROWS", page)
+    monkeypatch.setattr(result_pages, "_FIRST_PAGE_ROWS", page)
+    monkeypatch.setattr(result_pages, "_PAGE_ROWS", page)
     first, second = write(store, epochs=2), write(store, name="eval_other")
     lines = read(store, first, second)
     records = [(each, record) for each in (first, second) for record in store.results.records(each.id)]
@@ -138,8 +138,8 @@ def test_an_unknown_column_is_refused_with_those_there_are(store: Store) -> None
 
 
 def test_long_rows_come_in_small_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flat_results, "_FIRST_PAGE_ROWS", 1)
-    monkeypatch.setattr(flat_results, "_PAGE_CHARACTERS", 60)
+    monkeypatch.setattr(result_pages, "_FIRST_PAGE_ROWS", 1)
+    monkeypatch.setattr(result_pages, "_PAGE_CHARACTERS", 60)
     sizes = [len(page["key"]) for page in store.results.flat([write(store)]).table().pages]
     assert sum(sizes) == 7
     assert max(sizes) < 4
@@ -158,7 +158,7 @@ def test_a_score_that_comes_meanwhile_is_not_left_out_in_silence(store: Store) -
 
 def test_only_the_results_of_a_filter(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_windows, "_FIRST_WINDOW", 2)
-    monkeypatch.setattr(flat_results, "_FIRST_PAGE_ROWS", 1)
+    monkeypatch.setattr(result_pages, "_FIRST_PAGE_ROWS", 1)
     evaluations = [write(store), write(store, name="eval_other")]
     where = store.selections.filter(evaluations, "score.label = 'a,b' or error ~ 'ANSWER' or index = 6")
     table = store.results.flat(evaluations, where).table(["evaluation", "index"])

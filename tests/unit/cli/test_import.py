@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from doteval.core.experiments import EvaluationStatus
@@ -152,6 +153,20 @@ def test_a_table(doteval_: CommandLine, storage: str, tmp_path: Path, suffix: st
     assert line_with(doteval_("show", "scores", "--storage", storage).out, "accuracy").split()[2] == "0.333"
 
 
+def test_a_table_that_a_data_frame_wrote(doteval_: CommandLine, storage: str, tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"id": [1, 2], "right": [True, None], "f1": [0.5, None], "why": [None, "no reply"]})
+    frame.to_parquet(tmp_path / "scores.parquet")
+    columns = ("--key", "id", "--score", "right", "--score", "f1", "--score", "f1", "--error", "why")
+    ran = doteval_("import", str(tmp_path / "scores.parquet"), *columns, "--storage", storage)
+    assert (ran.code, ran.err) == (0, "")
+    found = records(storage, "scores")
+    assert [[(score.name, score.value) for score in record.outcome.scores] for record in found] == [
+        [("right", True), ("f1", 0.5)],
+        [],
+    ]
+    assert [(record.row.key, record.error) for record in found] == [("1", None), ("2", "no reply")]
+
+
 def test_compare_pairs_imported_and_own_rows_by_a_column(doteval_: CommandLine, storage: str, tmp_path: Path) -> None:
     path = tmp_path / "scores.jsonl"
     # In another order than our own rows.
@@ -256,6 +271,9 @@ def test_an_unfinished_log_is_never_complete(
     (evaluation,) = json.loads(doteval_("show", "log", "--storage", storage, "--json").out)["evaluations"]
     assert (evaluation["status"], evaluation["reason"]) == (status, reason)
     assert (evaluation["rows"]["total"], evaluation["rows"]["pending"], evaluation["dataset"]) == (6, 2, None)
+    said = doteval_("status", "log", "--storage", storage).out
+    assert "2 results missing in the log that was imported" in said
+    assert "doteval retry" not in said
 
 
 def test_broken_files_keep_back_no_other(doteval_: CommandLine, storage: str, tmp_path: Path) -> None:
@@ -298,6 +316,7 @@ def test_what_a_killed_import_left_is_replaced(doteval_: CommandLine, storage: s
         store.rows.add(left.id, [row])
         store.results.write([NewResult(left.id, row, Outcome(RowStatus.DONE, 0.0, 0.0))], None)
         assert left.status is EvaluationStatus.RUNNING
+    assert "the same `doteval import` replaces what it left" in doteval_("status", "log", "--storage", storage).out
     ran = doteval_("import", str(path), "--storage", storage)
     assert ran.code == 0
     assert [record.row.key for record in records(storage, "log")] == list("112233")
