@@ -28,20 +28,28 @@ class EventDecoder:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        # The pieces of a line that is not complete: adding each to a text would take quadratic time.
+        self._rest: list[bytes] = []
         self._after_return = False
         self._name = b""
         self._data: list[bytes] = []
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """The events that are complete with this chunk."""
+        if not chunk:
+            return []
         if self._after_return and chunk.startswith(b"\n"):
             chunk = chunk[1:]
         self._after_return = chunk.endswith(b"\r")
-        text = self._rest + chunk
-        if b"\r" in text:
-            text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, self._rest = text.split(b"\n")
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        begun, *others = chunk.split(b"\n")
+        if begun:
+            self._rest.append(begun)
+        if not others:
+            return []
+        lines = [b"".join(self._rest), *others[:-1]]
+        self._rest = [others[-1]]
         events: list[ServerSentEvent] = []
         for line in lines:
             if line.startswith(b"data:"):

@@ -32,20 +32,27 @@ class OutputFile:
         self.file = path.open("ab", buffering=0)
         self._reader = path.open("rb")
         path.unlink()
-        self._begun = b""
+        # The pieces of a line that is not complete: adding each to a text would take quadratic time.
+        self._begun: list[bytes] = []
         self.last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
     def pass_on(self) -> None:
         """Pass on the complete lines that were printed since the last call."""
-        *lines, self._begun = (self._begun + self._reader.read()).split(b"\n")
+        begun, *others = self._reader.read().split(b"\n")
+        if begun:
+            self._begun.append(begun)
+        if not others:
+            return
+        lines = [b"".join(self._begun), *others[:-1]]
+        self._begun = [others[-1]]
         for line in lines:
             self._pass_on_line(line)
 
     def close(self) -> None:
         """Pass on what is left."""
         self.pass_on()
-        if self._begun:
-            self._pass_on_line(self._begun)
+        if rest := b"".join(self._begun):
+            self._pass_on_line(rest)
         self._reader.close()
         self.file.close()
 

@@ -245,3 +245,18 @@ def test_two_observers_are_notified_from_the_inside_out(kind: str) -> None:
         close(kind, response)
     assert events[:2] == ["inner end", "outer end"]
     assert sorted(events[2:]) == ["inner abandoned", "outer abandoned"]
+
+
+@pytest.mark.parametrize("character", [b"a", b":", b" ", b"\r", b"\n"])
+def test_a_megabyte_in_small_pieces_is_read_in_linear_time(character: bytes) -> None:
+    """If every piece were added to the line before it, this would take minutes."""
+    decoder = EventDecoder()
+    found = [event for _ in range(250_000) for event in decoder.feed(character * 4)]
+    found += [*decoder.feed(b"\n\ndata: 1"), *decoder.finish()]
+    assert [event.data for event in found] == [b"1"]
+
+
+def test_a_line_of_many_pieces_is_whole() -> None:
+    decoder = EventDecoder()
+    pieces = [b"da", b"ta", b"", b": 1", b"2\r", b"", b"\nda", b"ta: 3\n", b"\r", b"\nevent: x\n"]
+    assert [event.data for piece in pieces for event in decoder.feed(piece)] == [b"12\n3"]
