@@ -48,7 +48,8 @@ def recompute(store: Store, evaluations: Sequence[Evaluation], changes: MetricCh
 
     Raises EvaluationFileError: such a file is not there or cannot be loaded.
     Raises NotFoundError: nothing defines a metric, or no evaluation has one of the scores.
-    Raises UsageError: an evaluation is running, or the files are in several root directories.
+    Raises UsageError: an evaluation is running, a metric that was asked for has no value, or the files are in several
+        root directories.
     """
     running = [each.spec.nodeid for each in evaluations if each.status is EvaluationStatus.RUNNING]
     if running:
@@ -73,6 +74,7 @@ def recompute(store: Store, evaluations: Sequence[Evaluation], changes: MetricCh
             f"nothing defines the metric {', '.join(unknown)}",
             remedy="Define it in the evaluation file, or install the package that announces it.",
         )
+    _check_values(found, changes)
     return found
 
 
@@ -110,6 +112,18 @@ def _recomputed(store: Store, evaluation: Evaluation, changes: MetricChanges) ->
 def _changed(column: ScoreColumn, changes: MetricChanges) -> ScoreColumn:
     metrics = (changes.metrics or {}).get(column.name)
     return column if metrics is None else replace(column, metrics=metrics)
+
+
+def _check_values(found: Sequence[Recomputed], changes: MetricChanges) -> None:
+    """Refuse metrics that were asked for and have no value, rather than replace those that have one."""
+    for each in found:
+        for score in each.after[0]:
+            for metric in score.metrics:
+                if score.name in (changes.metrics or {}) and metric.value is None:
+                    raise UsageError(
+                        f"{metric.name} of {score.name} in {each.evaluation.spec.nodeid} has no value: {metric.note}",
+                        remedy="Choose another metric; nothing was stored.",
+                    )
 
 
 def _check_scores(found: Sequence[Recomputed], changes: MetricChanges) -> None:

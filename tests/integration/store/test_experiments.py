@@ -119,3 +119,23 @@ def test_a_late_result_for_a_deleted_experiment_reaches_no_other(store: Store) -
         assert store.results.write(results(old, rows(2), outcome), None) == 0
     assert store.evaluations.counts(new.id).finished == 0
     assert store.usage.report(new.experiment).models == []
+
+
+def test_the_baseline_of_a_store(store: Store) -> None:
+    first, second = store.experiments.begin("first"), store.experiments.begin("second")
+    assert store.baseline.find() is None
+    store.baseline.set(first)
+    store.baseline.set(second)
+    found = store.baseline.find()
+    assert found is not None
+    assert found[0] == second
+    assert abs((store.now() - found[1]).total_seconds()) < 60
+    assert [line.labels.is_baseline for line in store.experiments.overviews("first")] == [False]
+    assert store.labels.of(second).is_baseline
+    with pytest.raises(UsageError, match="is the baseline"):
+        store.experiments.delete("second")
+    assert store.experiments.rename("second", "third").id == second.id
+    assert store.baseline.named("baseline") == "third"
+    store.baseline.clear()
+    store.experiments.delete("third")
+    assert [line.experiment.name for line in store.experiments.overviews()] == ["first"]

@@ -74,6 +74,7 @@ def test_nothing_is_stored_by_a_dry_run(doteval_: CommandLine, stored: str) -> N
         (("running",), "evals/eval_qa.py::eval_qa is running"),
         (("first", "--metric", "wrong=std"), "no evaluation has a score 'wrong'"),
         (("first", "--metric", "right=nosuch"), "nothing defines the metric nosuch"),
+        (("first", "--metric", "right=f1"), "f1 needs pairs (predicted, expected), not bool"),
         (("first", "--metric", "right"), "'right' is not SCORE=METRIC"),
         (("none",), "there is no experiment named 'none'"),
     ],
