@@ -56,7 +56,7 @@ _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _FONT_STYLE = re.compile(r"font(?:-family)?:[^;]*;?")
 _SPACE = re.compile(r"\s+")
-_DIGITS = re.compile(r"(\d+\.\d{2})\d+")
+_DIGITS = re.compile(r"(?<!\d)(\d+\.\d{2})\d+")
 
 # What one chart of a page refers to must not be found in another.
 _numbers = itertools.count(1)

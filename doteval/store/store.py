@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from sqlalchemy import select, update
 
@@ -18,7 +20,6 @@ from doteval.store.attempts import Attempts
 from doteval.store.backup import back_up
 from doteval.store.baseline import Baseline
 from doteval.store.crashes import Crashes
-from doteval.store.distributions import Distributions
 from doteval.store.driver_errors import no_descriptors
 from doteval.store.engine import Database, database_time
 from doteval.store.evaluations import Evaluations
@@ -35,6 +36,9 @@ from doteval.store.tables import EXPERIMENT
 from doteval.store.url import Location, locate
 from doteval.store.usage import UsageReports
 from doteval.store.workers import Workers
+
+if TYPE_CHECKING:
+    from doteval.store.distributions import Distributions
 
 
 class Store:
@@ -63,7 +67,14 @@ class Store:
         self.workers = Workers(database)
         self.loads = FixtureLoads(database)
         self.usage = UsageReports(database)
-        self.distributions = Distributions(database)
+
+    @functools.cached_property
+    def distributions(self) -> Distributions:
+        """How scores, times and tokens are distributed."""
+        # It takes numpy, which starts threads: with them the fork server of worker processes could not fork.
+        from doteval.store.distributions import Distributions
+
+        return Distributions(self._database)
 
     @classmethod
     def open(cls, url: str | None = None, *, create: bool = True) -> Store:

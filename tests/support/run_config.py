@@ -24,4 +24,5 @@ FULL = RunConfig(
     concurrency=16,
     concurrency_is_own=True,
     strict_xfail="a weak model",
+    imported_from="logs/quiz.eval",
 )

@@ -98,7 +98,7 @@ def test_logs_that_inspect_ai_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("release", ["dotevals-0.26", "dotevals-0.28"])
 def test_files_that_dotevals_writes(tmp_path: Path, release: str) -> None:
     python, storage = peer(release), tmp_path / "results.db"
-    (tmp_path / "eval_stored.py").write_text((PEERS / "eval_stored.py").read_text())
+    (tmp_path / "eval_stored.py").write_text((PEERS / "stored_by_dotevals.py").read_text())
     command = [python, "-m", "pytest", "-q", "eval_stored.py", "--experiment", "old", "--storage", "json://stored"]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=300, stdout=subprocess.DEVNULL)
     (path,) = (tmp_path / "stored" / "old").glob("*.jsonl")

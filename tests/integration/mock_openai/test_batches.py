@@ -236,7 +236,7 @@ def test_the_first_uploads_fail(faulty_uploads: MockOpenAI) -> None:
     assert stats["api_keys"] == {"...any": stats["kinds"]["files"]["requests"] + stats["kinds"]["batches"]["requests"]}
 
 
-@pytest.mark.slow
+@pytest.mark.slow("batches of some requests; it is the time and the memory that this one is about")
 def test_fifty_thousand_requests_in_a_batch(client: OpenAI, mock_openai: MockOpenAI) -> None:
     requests = [request(str(number), f"row {number}") for number in range(50_000)]
     batch = ended(client, create(client, requests))
