@@ -23,7 +23,9 @@ def compare(
     evaluation: str | None = None,
     scores: Collection[str] = (),
     cluster: str | None = None,
+    key: str | tuple[str, str] | None = None,
     max_drop: float | None = None,
+    lower_is_better: Collection[str] = (),
     storage: str | None = None,
 ) -> ComparedExperiments:
     """Compare an experiment with a baseline, row by row, as ``doteval compare`` does.
@@ -34,16 +36,19 @@ def compare(
         print(comparison)
         assert comparison.verdict != "WORSE"
         [(metric.score, metric.difference, metric.interval) for metric in comparison.metrics]
+        doteval.compare("ours", "imported", key=("question", "input"))
 
     baseline, other: experiments, or evaluations of them, as ``NAME`` or ``NAME::EVALUATION``
     evaluation: only evaluations whose ``file::name`` contains this
     scores: only these; all without any
     cluster: rows with the same value in this column are not independent
+    key: pair rows by this column, or by one of the baseline and one of the other; by their keys without it
     max_drop: the drop that is allowed, as in 0.01 for one point
+    lower_is_better: scores of which lower values are better
     storage: the result store (default ``.doteval/doteval.db``)
 
     Raises NotFoundError: there is no such store, experiment, evaluation or score
-    Raises UsageError: rows do not have the column to cluster by
+    Raises UsageError: rows do not have the column to cluster or to pair by, or two rows have one value in it
     Raises StoreError: the store cannot be used
     """
     # The arrays take numpy and SciPy, for which `load` need not wait.
@@ -58,7 +63,14 @@ def compare(
     with Store.open(load_settings(storage=storage).storage, create=False) as store:
         sides = [select_evaluations(store, name, evaluation) for name in (baseline, other)]
         matched = match_evaluations(sides[0], sides[1:])
-        found = compare_pairs(store, matched, ComparisonOptions(cluster=cluster, max_drop=max_drop, scores=scores))
+        options = ComparisonOptions(
+            cluster=cluster,
+            key=(key, key) if isinstance(key, str) else key,
+            max_drop=max_drop,
+            scores=scores,
+            lower_is_better=lower_is_better,
+        )
+        found = compare_pairs(store, matched, options)
         pairs = compared(store, matched, found)
         only = tuple(each.spec.nodeid for each in matched.only_others)
     return ComparedExperiments((baseline, other), found, tuple(pairs), only)

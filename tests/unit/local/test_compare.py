@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import doteval
-from doteval.errors import NotFoundError
+from doteval.errors import NotFoundError, UsageError
 from doteval.store import Store
 from tests.support.cli import CommandLine
 from tests.support.comparisons import FAILED, add_experiment
@@ -38,6 +38,19 @@ def test_a_comparison_says_what_the_command_says(storage: str, doteval_: Command
     assert "the code differs: evals/eval_qa.py" in found.notes
     assert "new: 20 rows failed (rows 20, 21, 22, 23, 24, ...)" in found.notes
     assert repr(found).startswith("<WORSE: new against base: right accuracy WORSE (1.000 → 0.500)")
+
+
+def test_rows_are_paired_by_a_column(storage: str) -> None:
+    with Store.open(storage) as store:
+        backwards = [f"key{index}" for index in reversed(range(40))]
+        add_experiment(store, "imported", {"right": [False] * 20 + [True] * 20}, keys=backwards, name="eval_qa")
+    for key in ("question", ("question", "question")):
+        found = doteval.compare("base", "imported", key=key, scores=["right"], storage=storage)
+        assert (found.metrics[0].n, found.verdict) == (40, "WORSE")
+    lower = doteval.compare("base", "imported", scores=["right"], lower_is_better=["right"], storage=storage)
+    assert lower.verdict == "BETTER"
+    with pytest.raises(UsageError, match="no column 'id'"):
+        doteval.compare("base", "imported", key=("question", "id"), storage=storage)
 
 
 def test_a_notebook_shows_tables(storage: str) -> None:
