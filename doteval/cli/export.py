@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from doteval.cli.options import evaluation_option, existing_store, storage_option
+from doteval.cli.options import evaluation_option, existing_store, json_option, storage_option
 from doteval.cli.streams import say_aside
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ STDOUT = Path("-")
     help="The format, if the name of the file does not end with it.  [default for stdout: jsonl]",
 )
 @storage_option
+@json_option
 def command(
     name: str,
     file: Path,
@@ -42,6 +43,7 @@ def command(
     columns: str | None,
     format_name: str | None,
     storage: str | None,
+    as_json: bool,
 ) -> None:
     """Write the results of the experiment NAME to FILE, as csv, jsonl, parquet or arrow; - is stdout.
 
@@ -55,10 +57,13 @@ def command(
     """
     from doteval.analysis.export import complete_file, format_of
 
+    if as_json and file == STDOUT:
+        raise click.UsageError("--json writes to standard output, as - does. Name a file.")
     chosen_format = format_of(file, format_name or ("jsonl" if file == STDOUT else None))
     wanted = None if columns is None else [column.strip() for column in columns.split(",")]
     with existing_store(storage) as store:
-        evaluations = store.evaluations.of(store.experiments.find(name), evaluation)
+        experiment = store.experiments.find(name)
+        evaluations = store.evaluations.of(experiment, evaluation)
         matched = None if where is None else store.selections.filter(evaluations, where)
         if file == STDOUT:
             if chosen_format in ("parquet", "arrow") and sys.stdout.isatty():
@@ -67,11 +72,17 @@ def command(
             return
         with complete_file(file) as opened:
             count = _write(opened, chosen_format, store, evaluations, matched, wanted)
+    pending = None if where is not None else sum(each.counts.pending for each in evaluations)
+    if as_json:
+        from doteval.cli import documents
+
+        written = {"file": str(file), "format": chosen_format, "results": count, "pending": pending}
+        documents.write({"experiment": documents.experiment(experiment), "storage": store.url, **written})
+        return
     from doteval.core.wording import counted
 
     say_aside(f"Wrote {counted(count, 'result')} to {file}")
-    pending = sum(each.counts.pending for each in evaluations)
-    if pending and where is None:
+    if pending:
         say_aside(f"{counted(pending, 'row')} without a result: doteval status {shlex.quote(name)}")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from doteval.cli.options import evaluation_option, existing_store, storage_option
+from doteval.cli.options import evaluation_option, existing_store, json_option, storage_option
 from doteval.cli.streams import say_aside
 from doteval.cli.thresholds import enforce, threshold_options
 
@@ -44,6 +44,7 @@ STDOUT = Path("-")
 @evaluation_option
 @threshold_options
 @storage_option
+@json_option
 def command(
     name: str,
     against: str | None,
@@ -52,6 +53,7 @@ def command(
     evaluation: str | None,
     thresholds: Thresholds,
     storage: str | None,
+    as_json: bool,
 ) -> None:
     """Write a report on the experiment NAME: one HTML file that needs no network, for people who did not run it.
 
@@ -65,6 +67,8 @@ def command(
     doteval report nightly --against base --format markdown > ticket.md
     """
     as_markdown = (format_name or _format_of(output)) == "markdown"
+    if as_json and (output == STDOUT or (output is None and as_markdown)):
+        raise click.UsageError("--json writes to standard output, as the report would. Name a file with -o.")
     if not as_markdown:
         from doteval.report.page import check_installed
 
@@ -78,7 +82,19 @@ def command(
         from doteval.report.page import file_name
 
         output = STDOUT if as_markdown else Path(file_name(experiment, "html"))
-    _write(output, text)
+    size = _write(output, text)
+    if as_json:
+        from doteval.cli import documents
+
+        written = {
+            "file": str(output),
+            "format": "markdown" if as_markdown else "html",
+            "bytes": size,
+            "missed": [] if judgement is None else [missed.message for missed in judgement.missed],
+        }
+        documents.write({"experiment": documents.experiment(experiment), "storage": store.url, **written})
+    elif output != STDOUT:
+        say_aside(f"Wrote {output} ({size / 1000:,.0f} kB)")
     if judgement is not None:
         enforce(judgement)
 
@@ -129,15 +145,16 @@ def _judged(
     return thresholds.judge(store, experiment, [(each, read_figures(store, each)) for each in evaluations])
 
 
-def _write(output: Path, text: str) -> None:
+def _write(output: Path, text: str) -> int:
+    """Write a report, and return its number of bytes."""
     # A lone surrogate is no text that a file can hold; what makes the text has replaced them.
     data = text.encode()
     if output == STDOUT:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-        return
+        return len(data)
     from doteval.analysis.export import complete_file
 
     with complete_file(output) as file:
         file.write(data)
-    say_aside(f"Wrote {output} ({len(data) / 1000:,.0f} kB)")
+    return len(data)

@@ -55,6 +55,16 @@ def test_a_filter(doteval_: CommandLine, results: str, tmp_path: Path) -> None:
     assert path.read_text() == "index,status\n2,done\n3,failed\n"
 
 
+def test_what_was_written_as_json(doteval_: CommandLine, results: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "r.csv")
+    ran = doteval_("export", "alpha", path, "--storage", results, "--json")
+    document = json.loads(ran.out)
+    assert (ran.err, document["experiment"]["name"]) == ("", "alpha")
+    assert [document[key] for key in ("file", "format", "results", "pending")] == [path, "csv", 7, 2]
+    chosen = doteval_("export", "alpha", path, "--where", "index < 2", "--storage", results, "--json")
+    assert json.loads(chosen.out)["pending"] is None
+
+
 def exported(results: str, *args: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "doteval", "export", "alpha", "-", "--storage", results, *args]
     return subprocess.run(command, capture_output=True, check=False)

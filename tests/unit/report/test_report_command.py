@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -30,6 +31,12 @@ def test_a_file_is_written(doteval_: CommandLine, storage: str, tmp_path: Path) 
     assert (ran.code, ran.out) == (0, "")
     assert "Wrote new-1-report.html" in ran.err
     assert "Worse" in (tmp_path / "new-1-report.html").read_text(encoding="utf-8")
+    limit = ("--fail-under", "exact_match.accuracy=0.9")
+    ran = doteval_("report", "new/1", "-o", "report.md", "--storage", storage, "--json", *limit)
+    document = json.loads(ran.out)
+    assert (ran.code, document["file"], document["format"]) == (1, "report.md", "markdown")
+    assert document["bytes"] == (tmp_path / "report.md").stat().st_size
+    assert "under 0.9" in document["missed"][0]
 
 
 def test_markdown_goes_to_stdout_or_to_the_file_that_is_named(
@@ -59,6 +66,8 @@ def test_a_missed_threshold_is_shown_and_ends_with_1(doteval_: CommandLine, stor
         (("nothing",), "no experiment named 'nothing'"),
         (("new/1", "--against", "nothing"), "no experiment named 'nothing'"),
         (("new/1", "--evaluation", "eval_z"), "'eval_z'"),
+        (("new/1", "--json", "-o", "-"), "Name a file with -o"),
+        (("new/1", "--json", "--format", "markdown"), "Name a file with -o"),
         (("new/1", "-o", "missing/report.html"), "cannot be written"),
     ],
 )
