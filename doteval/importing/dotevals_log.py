@@ -17,7 +17,7 @@ from doteval.core.experiments import Ending, EvaluationStatus
 from doteval.core.provenance import GitState
 from doteval.core.results import Outcome, RowError, RowStatus, Score
 from doteval.core.states import EvaluationEnd
-from doteval.importing.logs import ImportedRow, Log, LogError, Remarks, mapping
+from doteval.importing.logs import ImportedRow, Log, LogError, Remarks, mapping, unreadable
 
 _READ = frozenset(
     (
@@ -29,12 +29,12 @@ _ALL_NONE = "None"
 
 
 def is_head(line: Any) -> bool:
-    """Whether the first line of a file says that it is an evaluation of dotevals."""
+    """Return whether the first line of a file says that it is an evaluation of dotevals."""
     return isinstance(line, dict) and "evaluation_name" in line and "status" in line
 
 
 def open_evaluation(path: Path, head: Mapping[str, Any]) -> Log:
-    """The evaluation in a file, whose first line was read.
+    """Open the evaluation in a file, whose first line was read.
 
     Raises LogError: the file cannot be read.
     """
@@ -88,7 +88,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 if number > 1 and text.strip():
                     yield number, mapping(lenient_json.loads(text))
     except OSError as error:
-        raise LogError(f"{path} cannot be read: {error.strerror or error}", remedy="Check the file.") from error
+        raise unreadable(path, error) from error
     except ValueError as error:
         raise LogError(
             f"{path}, line {number}: not JSON", remedy="Remove the line, whose result is then missing."

@@ -25,7 +25,7 @@ from doteval.core.states import EvaluationEnd
 from doteval.errors import UsageError
 from doteval.importing.inspect_samples import outcome_of, row_values, seconds_of
 from doteval.importing.inspect_scores import ScorerMetrics, figures_of
-from doteval.importing.logs import ImportedRow, Log, LogError, Remarks, mapping
+from doteval.importing.logs import ImportedRow, Log, LogError, Remarks, mapping, unreadable
 
 if TYPE_CHECKING or sys.version_info >= (3, 14):
     import zipfile
@@ -45,7 +45,7 @@ _Samples = Mapping[str, Mapping[int, Any]]
 
 
 def open_eval(path: Path) -> Log:
-    """The log in a `.eval` file.
+    """Open the log in a `.eval` file.
 
     Raises LogError: it cannot be read, or its format is newer than known.
     """
@@ -63,7 +63,7 @@ def open_eval(path: Path) -> Log:
 
 
 def open_json(path: Path, document: Mapping[str, Any]) -> Log:
-    """The log in a `.json` file that was read.
+    """Take the log from a `.json` file that was read.
 
     Raises LogError: it is not complete, or its format is newer than known.
     """
@@ -75,7 +75,7 @@ def open_json(path: Path, document: Mapping[str, Any]) -> Log:
 
 
 def is_log(document: Any) -> bool:
-    """Whether a JSON document is a log of inspect-ai, by its fields."""
+    """Return whether a JSON document is a log of inspect-ai, by its fields."""
     return isinstance(document, dict) and isinstance(document.get("eval"), dict) and "task" in document["eval"]
 
 
@@ -89,7 +89,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     except (zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise LogError(f"{path} cannot be unpacked: {error}", remedy=_DOWNLOAD_AGAIN) from error
     except OSError as error:
-        raise LogError(f"{path} cannot be read: {error.strerror or error}", remedy="Check the file.") from error
+        raise unreadable(path, error) from error
     except Exception as error:
         # The error of compression.zstd, a module that Python before 3.14 does not have.
         if type(error).__name__ != "ZstdError":

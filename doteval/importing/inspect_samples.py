@@ -33,7 +33,7 @@ _TIME_LIMITS = frozenset({"time", "working"})
 
 
 def row_values(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a sample's row by column.
+    """Return the values of a sample's row by column.
 
     >>> row_values({"id": 1, "input": "2+2", "target": "4", "metadata": {"kind": "sum"}})
     {'id': 1, 'input': '2+2', 'target': '4', 'kind': 'sum'}
@@ -49,7 +49,7 @@ def row_values(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def outcome_of(sample: Mapping[str, Any], metrics: ScorerMetrics, remarks: Remarks) -> Outcome:
-    """What came out of a sample. A sample with an error is failed, and so is one that a limit ended unscored."""
+    """Return what came out of a sample. A sample with an error is failed, and so is one that a limit ended unscored."""
     attachments = mapping(sample.get("attachments"))
     scored = sample.get("scores")
     if scored is None and isinstance(sample.get("score"), dict):
@@ -81,7 +81,7 @@ def outcome_of(sample: Mapping[str, Any], metrics: ScorerMetrics, remarks: Remar
 
 
 def seconds_of(written: Any) -> float | None:
-    """A time as inspect-ai writes it, in seconds since the epoch; None if it is none.
+    """Return a time that inspect-ai has written, in seconds since the epoch; None if it is none.
 
     >>> seconds_of("1970-01-01T00:01:00+00:00"), seconds_of("")
     (60.0, None)
@@ -94,7 +94,7 @@ def seconds_of(written: Any) -> float | None:
 
 
 def parsed_error(text: str) -> tuple[str, str]:
-    """The type and the message of an exception that `repr` has written.
+    """Return the type and the message of an exception that `repr` has written.
 
     >>> parsed_error("ValueError('no answer')"), parsed_error("it failed")
     (('ValueError', 'no answer'), ('Error', 'it failed'))

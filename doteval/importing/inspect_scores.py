@@ -36,7 +36,7 @@ class ScorerMetrics:
 
     @classmethod
     def of_header(cls, header: Mapping[str, Any]) -> ScorerMetrics:
-        """What the head of a log says of its scorers, or else what its results show."""
+        """Read what the head of a log says of its scorers, or else what its results show."""
         by_scorer: dict[str, list[str]] = {}
         by_value: dict[tuple[str, str], list[str]] = {}
         for scorer in _mappings(mapping(header.get("eval")).get("scorers")):
@@ -61,7 +61,7 @@ class ScorerMetrics:
         return cls(by_scorer, by_value)
 
     def of(self, scorer: str, value: str | None) -> Sequence[str] | None:
-        """The names of the metrics of a scorer's value, None if the log does not name any."""
+        """Return the names of the metrics of a scorer's value, None if the log does not name any."""
         if value is not None:
             found = self.by_value.get((scorer, value)) or self.by_value.get((scorer, "*"))
             if found:
@@ -70,7 +70,7 @@ class ScorerMetrics:
 
 
 def scores_of(scored: Mapping[str, Any], metrics: ScorerMetrics, remarks: Remarks) -> Iterator[Score]:
-    """The scores of a sample, in doteval's form. Values that were not scored are left out, and counted.
+    """Yield the scores of a sample, in doteval's form. Values that were not scored are left out, and counted.
 
     >>> [(s.name, s.value) for s in scores_of({"match": {"value": "C"}}, ScorerMetrics(), Remarks())]
     [('match', True)]
@@ -100,7 +100,7 @@ def scores_of(scored: Mapping[str, Any], metrics: ScorerMetrics, remarks: Remark
 
 
 def score_name(scorer: str, part: str | None) -> str:
-    """The name of a score: that of the scorer, with the name of the value if it gives several.
+    """Return the name of a score: that of the scorer, with the name of the value if it gives several.
 
     >>> score_name("match", None), score_name("judge", "tone")
     ('match', 'judge_tone')
@@ -109,7 +109,7 @@ def score_name(scorer: str, part: str | None) -> str:
 
 
 def figures_of(header: Mapping[str, Any], reducer: str | None) -> list[LogFigure]:
-    """The metrics in the head of a log; those of the first reducer where it has several. Standard errors are left out.
+    """Return the metrics in the head of a log, of its first reducer where it has several, without standard errors.
 
     reducer: as inspect-ai names it.
     """

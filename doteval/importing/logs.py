@@ -23,8 +23,13 @@ class NoLogError(LogError):
     """A file is no log that anything here reads."""
 
 
+def unreadable(path: Path, error: OSError) -> LogError:
+    """Return the error for a file that the operating system does not give."""
+    return LogError(f"{path} cannot be read: {error.strerror or error}", remedy="Check the file.")
+
+
 def mapping(value: Any) -> Mapping[str, Any]:
-    """A value of a JSON document if it is an object, else an empty one: logs of old versions lack fields.
+    """Return a value of a JSON document if it is an object, else an empty one: logs of old versions lack fields.
 
     >>> mapping({"a": 1}), mapping(None)
     ({'a': 1}, {})

@@ -8,8 +8,8 @@ from pathlib import Path
 from doteval.core import lenient_json
 from doteval.datasets.file_dataset import format_suffix
 from doteval.importing import dotevals_log, inspect_log
-from doteval.importing.logs import Log, LogError, NoLogError
-from doteval.importing.score_tables import SUFFIXES, TableColumns, open_table
+from doteval.importing.logs import Log, LogError, NoLogError, unreadable
+from doteval.importing.score_tables import SUFFIXES, TableColumns, no_scores_named, open_table
 
 _LINES = frozenset({".jsonl", ".ndjson"})
 # Files that inspect-ai writes beside its logs.
@@ -17,7 +17,7 @@ _BESIDE_LOGS = frozenset({"logs.json", "eval-set.json", "listing.json"})
 
 
 def find_logs(path: Path) -> Iterator[Path]:
-    """The files that a path names: itself, or all logs below it that inspect-ai or dotevals may have written.
+    """Yield the files that a path names: itself, or all logs below it that inspect-ai or dotevals may have written.
 
     Raises LogError: there is no such file, or no log below the directory.
     """
@@ -40,7 +40,7 @@ def find_logs(path: Path) -> Iterator[Path]:
 
 
 def open_log(path: Path, columns: TableColumns) -> Log:
-    """The log in a file, by its suffix and by what it holds.
+    """Open the log in a file, by its suffix and by what it holds.
 
     columns: what the columns of a table mean.
 
@@ -66,14 +66,11 @@ def _open_document(path: Path) -> Log:
     try:
         document = lenient_json.loads(path.read_bytes())
     except OSError as error:
-        raise LogError(f"{path} cannot be read: {error.strerror or error}", remedy="Check the file.") from error
+        raise unreadable(path, error) from error
     except ValueError as error:
         raise LogError(f"{path} is not JSON", remedy="The file is cut off or damaged: copy it again.") from error
     if not inspect_log.is_log(document):
-        raise NoLogError(
-            f"{path} is no log that doteval knows",
-            remedy="For a table of rows and scores, say which columns hold scores: --score NAME, and --key NAME.",
-        )
+        raise no_scores_named(path)
     return inspect_log.open_json(path, document)
 
 
@@ -82,7 +79,7 @@ def _first_line(path: Path) -> dict[str, object]:
         with path.open("rb") as file:
             line = lenient_json.loads(file.readline())
     except OSError as error:
-        raise LogError(f"{path} cannot be read: {error.strerror or error}", remedy="Check the file.") from error
+        raise unreadable(path, error) from error
     except ValueError:
         return {}
     return line if isinstance(line, dict) else {}

@@ -45,16 +45,21 @@ class TableColumns:
         return (*self.scores, *(each for each in (self.key, self.prompt, self.response, self.error) if each))
 
 
+def no_scores_named(path: Path) -> NoLogError:
+    """Return the error for a file that may be a table, of whose columns nothing is known."""
+    return NoLogError(
+        f"{path} is no log that doteval knows",
+        remedy="For a table of rows and scores, say which columns hold scores: --score NAME, and --key NAME.",
+    )
+
+
 def open_table(path: Path, columns: TableColumns) -> Log:
-    """The table in a file.
+    """Open the table in a file.
 
     Raises LogError: it cannot be read, lacks a column, or two rows have one key.
     """
     if not columns.scores:
-        raise NoLogError(
-            f"{path} is no log that doteval knows",
-            remedy="For a table of rows and scores, say which columns hold scores: --score NAME, and --key NAME.",
-        )
+        raise no_scores_named(path)
     # Read once before anything is stored, so that a wrong table leaves nothing behind.
     seen: dict[bytes, int] = {}
     count = 0

@@ -22,7 +22,7 @@ _AT_ONCE = 2_000_000
 
 
 def units_interval(sums: Numbers, sizes: Numbers) -> Interval | None:
-    """The interval of the mean Σ sums / Σ sizes, of which each unit has a sum and a number of values.
+    """Return the interval of the mean Σ sums / Σ sizes, of which each unit has a sum and a number of values.
 
     It is the mean plus and minus multiples (`studentized_reach`) of its standard error (`standard_error`). The result
     is None if the spread is not known: for fewer than two units, for equal values, if nearly all values are equal and
@@ -45,7 +45,7 @@ def units_interval(sums: Numbers, sizes: Numbers) -> Interval | None:
 
 
 def standard_error(sums: Numbers, sizes: Numbers) -> tuple[float, float]:
-    """The mean Σ sums / Σ sizes of at least two units, and its standard error.
+    """Return the mean Σ sums / Σ sizes of at least two units, and its standard error.
 
     With the residuals r = sum - mean · size of G units it is √(G / (G - 1) · Σ r²) / Σ sizes. This is the
     cluster-robust error of K.-Y. Liang and S. L. Zeger, Longitudinal data analysis using generalized linear models,
@@ -63,7 +63,7 @@ def standard_error(sums: Numbers, sizes: Numbers) -> tuple[float, float]:
 
 
 def studentized_reach(sums: Numbers, sizes: Numbers, mean: float, error: float) -> tuple[float, float, str]:
-    """How many standard errors the interval of a mean reaches below and above it, and the name of the method.
+    """Return how many standard errors the interval of a mean reaches below and above it, and the name of the method.
 
     It is the studentized bootstrap over units (B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, 1993,
     section 12.5), on neither side shorter than Student's: with ten units, the first is too short if many of them are
@@ -80,7 +80,7 @@ def studentized_reach(sums: Numbers, sizes: Numbers, mean: float, error: float) 
 
 
 def student_quantile(level: float, freedom: int) -> float:
-    """The quantile of Student's distribution with some degrees of freedom."""
+    """Return the quantile of Student's distribution with some degrees of freedom."""
     # A part of scipy that takes a tenth of the time of scipy.stats to import.
     from scipy.special import stdtrit
 
@@ -88,7 +88,7 @@ def student_quantile(level: float, freedom: int) -> float:
 
 
 def parts(count: int, width: int) -> Iterator[int]:
-    """`count` rows of `width` numbers in parts that are small enough for memory."""
+    """Split `count` rows of `width` numbers into parts that are small enough for memory."""
     part = max(1, _AT_ONCE // width)
     for first in range(0, count, part):
         yield min(part, count - first)

@@ -63,7 +63,7 @@ _numbers = itertools.count(1)
 
 
 def histogram_chart(found: Histogram, shown: Callable[[float], str], what: str) -> str:
-    """Bars of a histogram. `shown` writes an edge, `what` is what is counted."""
+    """Draw the bars of a histogram. `shown` writes an edge, `what` is what is counted."""
     counts, edges = found.counts, found.edges
     label = f"Histogram of {what}: {sum(counts):,} values from {shown(edges[0])} to {shown(edges[-1])}"
     chart, axes = _axes(130)
@@ -76,7 +76,7 @@ def histogram_chart(found: Histogram, shown: Callable[[float], str], what: str) 
 
 
 def values_chart(found: ScoreDistribution) -> str:
-    """A horizontal bar for each value of a score."""
+    """Draw a horizontal bar for each value of a score."""
     names = [_label(name) for name, _ in found.values]
     counts = [count for _, count in found.values]
     if found.others:
@@ -107,7 +107,7 @@ def values_chart(found: ScoreDistribution) -> str:
 
 
 def timeline_chart(found: Timeline) -> str:
-    """How many rows ended in each part of a run, those that failed on top."""
+    """Draw how many rows ended in each part of a run, those that failed on top."""
     label = f"Rows that ended over {_span(found.seconds)}: {sum(found.done):,} done, {sum(found.failed):,} failed"
     chart, axes = _axes(130)
     places = range(len(found.done))
@@ -120,7 +120,7 @@ def timeline_chart(found: Timeline) -> str:
 
 
 def workers_chart(found: Timeline, names: Mapping[int, str]) -> str:
-    """A line for each worker process that is darker where more of its rows ended."""
+    """Draw a line for each worker process that is darker where more of its rows ended."""
     workers = found.workers[:_WORKERS_SHOWN]
     label = (
         f"When each of {counted(len(found.workers), 'worker process', 'worker processes')} ended rows: "
@@ -140,7 +140,7 @@ def workers_chart(found: Timeline, names: Mapping[int, str]) -> str:
 
 
 def differences_chart(metrics: Sequence[tuple[tuple[str, str], MetricComparison]]) -> str:
-    """The difference of each metric, given by its evaluation and its name, with its interval; a line is at 0."""
+    """Draw the difference of each metric, given by its evaluation and its name, with its interval, and a line at 0."""
     shown = [(name, each, each.difference) for name, each in metrics if each.difference is not None][:_METRICS_SHOWN]
     label = "Differences with 95% intervals: " + ", ".join(
         f"{' '.join(name).strip()} {difference:+.3g} ({each.verdict.value.lower()})" for name, each, difference in shown
@@ -160,7 +160,7 @@ def differences_chart(metrics: Sequence[tuple[tuple[str, str], MetricComparison]
 
 
 def history_chart(steps: Sequence[HistoryStep], title: str) -> str:
-    """The course of a metric over experiments with its intervals; where it changed by more than chance is marked."""
+    """Draw a metric over experiments with its intervals, and mark where it changed by more than chance explains."""
     known = [
         (place, each, each.point.metric.value)
         for place, each in enumerate(steps)
@@ -198,7 +198,7 @@ def history_chart(steps: Sequence[HistoryStep], title: str) -> str:
 
 
 def short_count(number: float) -> str:
-    """A count for an axis.
+    """Write a count for an axis.
 
     >>> short_count(950), short_count(1500), short_count(2_000_000)
     ('950', '1.5k', '2M')

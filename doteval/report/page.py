@@ -135,7 +135,7 @@ def _final(value: Any) -> Any:
 
 
 def clean(text: str) -> str:
-    r"""A text without control characters, marks that change its direction, and lone surrogates.
+    r"""Return a text without control characters, marks that change its direction, and lone surrogates.
 
     >>> clean("a\x00b\ud800")
     'a\ufffdb\ufffd'
@@ -144,13 +144,13 @@ def clean(text: str) -> str:
 
 
 def excerpt(text: object, characters: int = _SENTENCE_CHARACTERS) -> str:
-    """The beginning of a text that is longer than so many characters."""
+    """Return the beginning of a text that is longer than so many characters."""
     shown = str(text)
     return shown if len(shown) <= characters else f"{shown[:characters]} …"
 
 
 def verdict_sentence(comparison: Comparison) -> str:
-    """What the verdict on everything rests on."""
+    """Say what the verdict on everything rests on."""
     metrics = [metric for _, metric in comparison.metrics]
     if not metrics:
         return "Nothing could be compared."
@@ -168,7 +168,7 @@ def verdict_sentence(comparison: Comparison) -> str:
 
 
 def comparison_sentences(against: Against) -> list[str]:
-    """What has to be known to read the comparison, each sentence once."""
+    """Return what has to be known to read the comparison, each sentence once."""
     found: list[str] = []
     several = len(against.pairs) > 1
     for pair in against.pairs[:_PAIRS_NOTED]:
@@ -193,7 +193,7 @@ def comparison_sentences(against: Against) -> list[str]:
 
 
 def spending_lines(against: Against) -> list[tuple[str, str, str, str]]:
-    """Cost, tokens and times of both sides of the pairs that are shown, with the change."""
+    """Return cost, tokens and times of both sides of the pairs that are shown, with the change."""
     before = [pair.baseline_spending for pair in against.pairs]
     after = [pair.spending for pair in against.pairs]
     sums: list[tuple[str, Callable[[Any], float | None], Callable[[Any], str]]] = [
@@ -340,12 +340,12 @@ def _history_caption(steps: Sequence[HistoryStep]) -> str:
 
 
 def metric_name(evaluation: str, metric: MetricComparison) -> str:
-    """The evaluation, the score and the metric in one line."""
+    """Return the evaluation, the score and the metric in one line."""
     return " ".join(filter(None, (evaluation, metric.score, metric.metric)))
 
 
 def file_name(experiment: Experiment, extension: str) -> str:
-    """The name of a report's file, if none is given.
+    """Return the name of a report's file, if none is given.
 
     >>> from datetime import datetime
     >>> file_name(Experiment(1, "a/b c", datetime(2026, 1, 1)), "html")

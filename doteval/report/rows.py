@@ -33,7 +33,7 @@ _STATUS = FilterField(FieldKind.RESULT, "status")
 def worst_rows(
     store: Store, evaluation: Evaluation, scores: Sequence[ScoreDistribution], limit: int
 ) -> tuple[str | None, tuple[ShownRow, ...]]:
-    """The first score that has numbers, and the rows where it is worst; no rows if all have the best value."""
+    """Return the first score that has numbers, and the rows where it is worst; none if all have the best value."""
     chosen = next((each for each in scores if each.least is not None), None)
     if chosen is None or chosen.least == chosen.greatest:
         is_bad = chosen is not None and chosen.greatest == 0 and not _lower_is_better(store, evaluation, chosen.name)
@@ -51,13 +51,13 @@ def worst_rows(
 
 
 def failed_rows(store: Store, evaluation: Evaluation, limit: int) -> tuple[ShownRow, ...]:
-    """The first rows that failed."""
+    """Return the first rows that failed."""
     where = FieldComparison(_STATUS, Comparator.EQUAL, RowStatus.FAILED.value)
     return tuple(shown_row(record) for record in store.selections.records(evaluation.id, where, limit=limit))
 
 
 def error_groups(store: Store, evaluation: Evaluation) -> tuple[ErrorGroup, ...]:
-    """The errors of failed rows by type, the most frequent first."""
+    """Return the errors of failed rows by type, the most frequent first."""
     found: dict[tuple[str, Any], list[ErrorCount]] = {}
     for error in store.results.errors(evaluation.id, _ERRORS):
         found.setdefault((error.type, error.error_class), []).append(error)
@@ -76,7 +76,7 @@ def error_groups(store: Store, evaluation: Evaluation) -> tuple[ErrorGroup, ...]
 def flipped_rows(
     store: Store, pair: EvaluationPair, metric: MetricComparison, names: tuple[str, str]
 ) -> Iterator[FlippedRow]:
-    """The rows that changed most, with the answers of both sides."""
+    """Yield the rows that changed most, with the answers of both sides."""
     for change in metric.changed:
         before = _first(store, pair.baseline, change.baseline_index)
         after = _first(store, pair.other, change.index)
@@ -93,7 +93,7 @@ def flipped_rows(
 
 
 def shown_row(record: Record) -> ShownRow:
-    """A record as texts."""
+    """Return a record as texts."""
     scores = ", ".join(f"{score.name} {_value(score.value)}" for score in record.outcome.scores)
     answer = _answer(record)
     label = "response" if record.outcome.error is None else "error"

@@ -84,7 +84,7 @@ _ROWS = {"rows": Kind.INTEGER, "done": Kind.INTEGER, "failed": Kind.INTEGER, "sk
 
 
 def parts(evaluations: Sequence[Evaluation]) -> list[Part]:
-    """The parts of a view that has some, for all evaluations."""
+    """Return the parts of a view that has some, for all evaluations."""
     found = []
     for evaluation in evaluations:
         # All samples: with several of each row, the last parts are empty.
