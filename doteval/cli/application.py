@@ -32,27 +32,23 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
     ),
     "Follow": (
         Entry("status", "Show how far an experiment is"),
-        Entry("doctor", "Check that everything is there, and say what to fix"),
         Entry("watch", "Follow an experiment until it is completed"),
+        Entry("doctor", "Check that everything is there, and say what to fix"),
     ),
-    "Results": (
+    "Read": (
         Entry("list", "List experiments, the newest first"),
-        Entry("show", "Show the metrics of an experiment"),
-        Entry("history", "Show how a score went from experiment to experiment"),
-        Entry("import", "Read logs of inspect-ai and dotevals, and tables of scores"),
-        Entry("export", "Write the results to a file: csv, jsonl, parquet, arrow"),
-        Entry("query", "Answer an SQL query over the store"),
+        Entry("show", "Show the metrics of an experiment, or its records"),
         Entry("compare", "Compare experiments row by row: better, worse, or not known"),
         Entry("baseline", "Say which experiment others are compared with"),
-        Entry("report", "Write an experiment as one page: HTML or Markdown"),
-        Entry("recompute", "Compute the metrics anew from the stored scores"),
+        Entry("history", "Show how a score went from experiment to experiment"),
         Entry("usage", "Show what an experiment used: loads, calls, tokens, cost"),
+        Entry("report", "Write an experiment as one page: HTML or Markdown"),
     ),
-    "Operate": (
-        Entry("flower", "Show worker processes and row tasks in the browser"),
-        Entry("metrics", "Serve the figures of the store to Prometheus"),
-        Entry("drain", "Let a worker service finish its rows and leave"),
-        Entry("db", "Show, upgrade and back up the result store"),
+    "Data": (
+        Entry("query", "Answer an SQL query over the store"),
+        Entry("export", "Write the results to a file: csv, jsonl, parquet, arrow"),
+        Entry("import", "Read logs of inspect-ai and dotevals, and tables of scores"),
+        Entry("recompute", "Compute the metrics anew from the stored scores"),
     ),
     "Manage": (
         Entry("tag", "Give an experiment tags and a note"),
@@ -60,6 +56,12 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("delete", "Delete an experiment and all its results"),
         Entry("prune", "Delete old experiments"),
         Entry("datasets", "List the datasets that @foreach.NAME knows"),
+    ),
+    "Operate": (
+        Entry("flower", "Show worker processes and row tasks in the browser"),
+        Entry("metrics", "Serve the figures of the store to Prometheus"),
+        Entry("drain", "Let a worker service finish its rows and leave"),
+        Entry("db", "Show, upgrade and back up the result store"),
     ),
 }
 

@@ -54,6 +54,8 @@ def command(
     """
     from doteval.analysis.history import series_of
     from doteval.cli import documents, terminal
+    from doteval.core.plugins import did_you_mean
+    from doteval.core.wording import counted
     from doteval.errors import NotFoundError
     from doteval.store import ExperimentFilter
     from doteval.store.history import history_points
@@ -68,8 +70,8 @@ def command(
         if not chosen:
             known = dict.fromkeys(f"{each.score}.{each.metric.name}" for each in points)
             raise NotFoundError(
-                f"no evaluation that has ended has the score {score!r}, among {len(found)} experiments",
-                remedy=f"There are {', '.join(known)}." if known else "Look at the experiments with: doteval list",
+                f"no evaluation that has ended has the score {score!r}, among {counted(len(found), 'experiment')}",
+                remedy=did_you_mean(score, known) if known else "Look at the experiments with: doteval list",
             )
         series = series_of(chosen)
         if as_json:

@@ -6,29 +6,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from doteval.core.provenance import Provenance
-from doteval.core.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from doteval.store import ExperimentLabels
 
-# Runs that continued an experiment from other code; `--json` has all of them.
-_CONTINUED_SHOWN = 3
+# Commands that continued or recomputed an experiment from elsewhere; `--json` has all of them.
+_LATER_SHOWN = 3
 
 
 def print_origin(console: Console, commands: Sequence[Provenance], labels: ExperimentLabels) -> None:
-    """Print the commit, user and machine that an experiment began from, those that continued it, and its labels."""
+    """Print where an experiment was begun, continued and recomputed, and its labels."""
     lines = [f"Begun {where}" for where in map(_where, commands[:1]) if where]
-    before = commands[0] if commands else None
-    others = []
-    for each in commands[1:]:
-        if before is not None and _where(each) != _where(before):
-            others.append(each)
-        before = each
-    lines += [f"Continued {_where(each)}" for each in others[:_CONTINUED_SHOWN]]
-    if len(others) > _CONTINUED_SHOWN:
-        lines.append(f"and continued {counted(len(others) - _CONTINUED_SHOWN, 'more time')}; --json names all")
+    later = _later(commands)
+    lines += later[:_LATER_SHOWN]
+    if len(later) > _LATER_SHOWN:
+        lines.append(f"and {len(later) - _LATER_SHOWN:,} times more; --json has all commands")
     if labels.is_baseline:
         lines.append("This is the baseline")
     if labels.tags:
@@ -39,6 +33,20 @@ def print_origin(console: Console, commands: Sequence[Provenance], labels: Exper
         console.print(line, style="dim", soft_wrap=True)
     if lines:
         console.print()
+
+
+def _later(commands: Sequence[Provenance]) -> list[str]:
+    """Say from where an experiment was continued or recomputed, if not from where its rows ran before."""
+    lines: list[str] = []
+    ran = _where(commands[0]) if commands else ""
+    for each in commands[1:]:
+        where = _where(each)
+        line = f"{'Recomputed' if each.recomputes else 'Continued'} {where}"
+        if where and where != ran and lines[-1:] != [line]:
+            lines.append(line)
+        if not each.recomputes:
+            ran = where
+    return lines
 
 
 def _where(command: Provenance) -> str:

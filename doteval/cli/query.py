@@ -155,7 +155,6 @@ def _print_table(found: Answer, limit: int) -> None:
     from doteval.cli.pager import paged
     from doteval.cli.terminal import print_table
     from doteval.core.tables import Table
-    from doteval.core.wording import counted
 
     # One more than is shown, to know whether there are more.
     rows = _rows(found, limit + 1 if limit else 0, parse_json=False)
@@ -173,7 +172,7 @@ def _print_table(found: Answer, limit: int) -> None:
         if shown == []:
             console.print("The query has no rows.")
         elif shown is not None and next(rows, None) is not None:
-            more = f"{counted(limit, 'row')} of more; --limit N shows N, 0 all, and -o FILE writes all"
+            more = f"These are the first {limit:,}; --limit N shows N, --limit 0 all, and -o FILE writes all"
             console.print(more, style="yellow")
 
 

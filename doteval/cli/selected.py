@@ -16,7 +16,6 @@ from doteval.core.filter_grammar import parse_field, parse_filter
 from doteval.core.filters import AllOf, AnyOf, Comparator, FieldComparison, FieldKind, Filter, FilterField
 from doteval.core.results import Record, RowStatus
 from doteval.core.tables import Table
-from doteval.core.wording import counted
 from doteval.store.selections import SortOrder
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ def print_selected(console: Console, store: Store, evaluation: Evaluation, selec
     if shown == 0:
         console.print("No results match.\n")
     elif selected.limit is not None and next(found, None) is not None:
-        console.print(f"{counted(shown, 'result')} of more; --limit N shows N, and 0 all", style="yellow")
+        console.print(f"These are the first {shown:,}; --limit N shows N, and --limit 0 all", style="yellow")
     if shown and not selected.full:
         name = shlex.quote(evaluation.experiment.name)
         console.print(f"One of them in full: doteval show {name} --row N\n", soft_wrap=True)

@@ -234,9 +234,9 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
         table.add_row("no scores", "", "-", "-", "0", *rest, *("-" for _ in other))
     terminal.print_table(console, table)
     if figures.classes:
-        named = ", ".join(f"{terminal.count(number)} {kind.value}" for kind, number in figures.classes.items())
+        named = ", ".join(f"{kind.value} {terminal.count(number)}" for kind, number in figures.classes.items())
         again = "" if sum(figures.classes.values()) == counts.failed else "; some of them will run again"
-        console.print(f"Errors: {named}{again}")
+        console.print(f"Errors by class: {named}{again}")
     notes = [*evaluation.dataset_notes, *figures.summary.notes]
     if unknown := figures.summary.unknown_metrics:
         how = (

@@ -79,14 +79,20 @@ class Plugins:
         return self._announced
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
     """The remedy for a name that does not exist: the nearest names, or all of them.
+
+    otherwise: what to say in place of all names, where they may be many.
 
     >>> did_you_mean("meen", ["mean", "max"])
     "Did you mean 'mean'?"
+    >>> did_you_mean("eval", ["eval1", "eval2", "eval3"])
+    "Did you mean 'eval3', 'eval2' or 'eval1'?"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3)
+    near = list(map(repr, difflib.get_close_matches(name, names, n=3)))
     if near:
-        return f"Did you mean {' or '.join(map(repr, near))}?"
+        return f"Did you mean {' or '.join(filter(None, (', '.join(near[:-1]), near[-1])))}?"
+    if otherwise is not None:
+        return otherwise
     return f"There are: {', '.join(names)}." if names else "There are none."

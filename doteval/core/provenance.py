@@ -51,6 +51,16 @@ class Provenance:
     started_at: datetime | None = field(default=None, compare=False)
 
     @property
+    def recomputes(self) -> bool:
+        """Whether it is `doteval recompute`, which computes metrics and runs no rows.
+
+        >>> Provenance(("python", "-m", "doteval", "recompute", "first")).recomputes
+        True
+        """
+        arguments = self.command[2:] if self.command[:2] == ("python", "-m") else self.command
+        return arguments[:2] == ("doteval", "recompute")
+
+    @property
     def command_line(self) -> str:
         """The command as a shell takes it."""
         return shlex.join(self.command)

@@ -16,7 +16,7 @@ _NAMED = 5
 
 
 def unfinished(evaluations: Sequence[Evaluation]) -> Iterator[str]:
-    """Why not every row has a result, in sentences; nothing if each has one."""
+    """Say why not every row has a result, in sentences; nothing if each has one."""
     if not evaluations:
         yield "The experiment has no evaluations yet."
     running = [each for each in evaluations if each.status is EvaluationStatus.RUNNING]
@@ -45,7 +45,7 @@ def all_checks(
     commands: Sequence[Provenance],
     thresholds: HeldThresholds | None,
 ) -> Iterator[Check]:
-    """Everything that decides whether the figures can be relied on, what speaks against it first."""
+    """Yield everything that decides whether the figures can be relied on, what speaks against it first."""
     found = [
         *_of_thresholds(thresholds),
         *_of_rows(evaluations),
@@ -125,11 +125,13 @@ def _of_origin(commands: Sequence[Provenance]) -> Iterator[Check]:
         yield Check(Level.NOTE, "The commit that it ran from is not known")
         return
     git = commands[0].git
+    ran = [each for each in commands if not each.recomputes]
     branch = f" ({git.branch})" if git.branch else ""
-    others = {each.git.commit for each in commands[1:] if each.git is not None} - {git.commit}
-    if any(each.git is not None and each.git.dirty for each in commands):
+    others = {each.git.commit for each in ran if each.git is not None} - {git.commit}
+    if any(each.git is not None and each.git.dirty for each in ran):
         yield Check(Level.NOTE, f"From commit {git.commit[:8]}{branch}, with uncommitted changes")
     elif not others:
         yield Check(Level.GOOD, f"From commit {git.commit[:8]}{branch}")
     if others:
-        yield Check(Level.NOTE, f"Begun from commit {git.commit[:8]}{branch}, continued from {len(others)} others")
+        more = counted(len(others), "other")
+        yield Check(Level.NOTE, f"Begun from commit {git.commit[:8]}{branch}, continued from {more}")

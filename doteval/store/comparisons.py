@@ -20,6 +20,7 @@ from doteval.analysis.compare import (
 from doteval.analysis.score_arrays import EvaluationArrays
 from doteval.analysis.thresholds import MissedThreshold, short_names
 from doteval.core.experiments import Evaluation, Experiment
+from doteval.core.plugins import did_you_mean
 from doteval.core.provenance import Provenance
 from doteval.core.results import Usage
 from doteval.errors import NotFoundError, UsageError
@@ -104,7 +105,7 @@ def select_evaluations(store: Store, target: str, contains: str | None = None) -
     if not chosen:
         known = ", ".join(each.spec.nodeid for each in evaluations)
         raise NotFoundError(
-            f"the experiment {experiment.name!r} has no such evaluation"
+            f"the experiment {experiment.name!r} has no evaluation {wanted or contains!r}"
             if evaluations
             else f"the experiment {experiment.name!r} has no evaluations",
             remedy=f"It has {known}." if known else "Run its evaluations first.",
@@ -185,7 +186,7 @@ def compare_pairs(store: Store, matched: Matched, options: ComparisonOptions) ->
         if name not in known:
             raise NotFoundError(
                 f"no evaluation of the baseline has a score {name!r}",
-                remedy=f"There is {', '.join(known)}." if known else "It has no scores.",
+                remedy=did_you_mean(name, known),
             )
     return conclude(tested, matched.missing, max_drop=options.max_drop)
 
@@ -264,9 +265,11 @@ def differences(
 
 
 def _versions(commands: Sequence[Provenance]) -> dict[str, set[str]]:
-    """The versions that the commands of an experiment ran with, by package."""
+    """The versions that the rows of an experiment ran with, by package."""
     found: dict[str, set[str]] = {}
     for command in commands:
+        if command.recomputes:
+            continue
         for name, version in command.versions.items():
             found.setdefault(name, set()).add(version)
     return found

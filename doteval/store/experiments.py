@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from doteval.core.experiments import Counts, EvaluationStatus, Experiment
 from doteval.core.json_codec import decode
+from doteval.core.plugins import did_you_mean
 from doteval.core.provenance import Provenance
 from doteval.core.run_config import RunConfig
 from doteval.errors import NotFoundError, UsageError
@@ -106,10 +106,9 @@ class Experiments:
             return found
         with self._database.read() as connection:
             names = list(connection.scalars(select(EXPERIMENT.c.name)))
-        near = difflib.get_close_matches(name, names, n=3)
         raise NotFoundError(
             f"there is no experiment named {name!r} in {self._database.location.shown}",
-            remedy=f"Did you mean {' or '.join(map(repr, near))}?" if near else "`doteval list` shows all of them.",
+            remedy=did_you_mean(name, names, "`doteval list` shows all of them."),
         )
 
     def current(self, experiment: Experiment) -> Experiment:

@@ -13,6 +13,7 @@ from doteval.analysis.clusters import RowClusters
 from doteval.analysis.score_arrays import Digests, EvaluationArrays, Places, ScoreArrayBuilder, digests, group_numbers
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.json_codec import decode, encode, unescape_text
+from doteval.core.plugins import did_you_mean
 from doteval.core.results import RowStatus
 from doteval.core.wording import counted
 from doteval.errors import UsageError
@@ -87,7 +88,7 @@ class _Columns:
         if column not in values:
             raise UsageError(
                 f"row {line[0]} of {self.evaluation.spec.nodeid} has no column {column!r} to {purpose}",
-                remedy=f"Its columns are {', '.join(map(str, values))}.",
+                remedy=did_you_mean(column, map(str, values)),
             )
         return values[column]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
 
@@ -174,9 +173,7 @@ def _check_parameters(location: Location) -> None:
         if name not in known:
             raise StoreError(
                 f"{where} has a parameter that PostgreSQL's client does not know: {name}",
-                remedy=did_you_mean(name, known)
-                if get_close_matches(name, known)
-                else "docs/cli.md lists the parameters that are of use.",
+                remedy=did_you_mean(name, known, "docs/cli.md lists the parameters that are of use."),
             )
         text = value if isinstance(value, str) else ",".join(value)
         if name in _NUMBERS and not re.fullmatch(r"-?[0-9]{1,9}", text):

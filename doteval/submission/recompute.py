@@ -10,7 +10,9 @@ from doteval.analysis.summary import ScoreColumn, Summary
 from doteval.coordination.ended_evaluations import summaries_of_columns
 from doteval.coordination.provenance import CommandOrigin, record_command
 from doteval.core.experiments import Evaluation, EvaluationStatus
+from doteval.core.plugins import did_you_mean
 from doteval.errors import NotFoundError, UsageError
+from doteval.metrics.registry import available
 from doteval.store import Store
 from doteval.submission.evaluation_files import with_evaluation_files
 
@@ -68,11 +70,15 @@ def recompute(store: Store, evaluations: Sequence[Evaluation], changes: MetricCh
             ]
 
         with_evaluation_files([each.evaluation for each in found if each.after[0].unknown_metrics], again)
-    unknown = [f"{name} of {each.evaluation.spec.nodeid}" for each in found for name in each.after[0].unknown_metrics]
+    unknown = [(name, each.evaluation.spec.nodeid) for each in found for name in each.after[0].unknown_metrics]
     if unknown:
         raise NotFoundError(
-            f"nothing defines the metric {', '.join(unknown)}",
-            remedy="Define it in the evaluation file, or install the package that announces it.",
+            f"nothing defines the metric {', '.join(f'{name} of {nodeid}' for name, nodeid in unknown)}",
+            remedy=did_you_mean(
+                unknown[0][0],
+                available(),
+                "Define it in the evaluation file, or install the package that announces it.",
+            ),
         )
     _check_values(found, changes)
     return found
@@ -81,7 +87,7 @@ def recompute(store: Store, evaluations: Sequence[Evaluation], changes: MetricCh
 def store_recomputed(
     store: Store, found: Sequence[Recomputed], changes: MetricChanges, command: Sequence[str]
 ) -> list[Evaluation]:
-    """Store metrics that were computed, and the command that did so as one of the experiment's.
+    """Store metrics that were computed, and the command that did so as one of the experiment's, if those are known.
 
     Returns the evaluations whose metrics were not stored, since rows run again.
     """
@@ -94,7 +100,9 @@ def store_recomputed(
         if not store.summaries.write(each.evaluation, each.after):
             refused.append(each.evaluation)
     evaluation = found[0].evaluation
-    record_command(store, evaluation.experiment, CommandOrigin(command, Path(evaluation.config.root or Path.cwd())))
+    # The first command that is recorded counts as the one that began the experiment. doteval 0.2 recorded none.
+    if store.provenance.of(evaluation.experiment):
+        record_command(store, evaluation.experiment, CommandOrigin(command, Path(evaluation.config.root or Path.cwd())))
     return refused
 
 
@@ -132,5 +140,5 @@ def _check_scores(found: Sequence[Recomputed], changes: MetricChanges) -> None:
         if name not in known:
             raise NotFoundError(
                 f"no evaluation has a score {name!r}",
-                remedy=f"There is {', '.join(known)}." if known else "There are no scores.",
+                remedy=did_you_mean(name, known),
             )

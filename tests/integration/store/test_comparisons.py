@@ -91,7 +91,11 @@ def test_comparing(store: Store) -> None:
         pair.baseline.experiment.id: [
             Provenance((), versions={"openai": version, "python": "3.11.2"}) for version in ("3.56", "3.57")
         ],
-        pair.other.experiment.id: [Provenance((), versions={"openai": "3.57", "python": "3.11.2", "celery": "5.7"})],
+        # No row ran with what only recomputed metrics.
+        pair.other.experiment.id: [
+            Provenance((), versions={"openai": "3.57", "python": "3.11.2", "celery": "5.7"}),
+            Provenance(("doteval", "recompute", "new"), versions={"openai": "3.58", "python": "3.12"}),
+        ],
     }
     assert differences(pair, spending, commands) == [
         "the code differs: evals/eval_qa.py",
@@ -127,7 +131,7 @@ def test_which_evaluations_are_meant(store: Store) -> None:
     assert names("first::run::eval_x") == ["eval_x[a]", "eval_x[b]"]
     assert names("first::run::eval_y") == ["EvalIt::eval_y"]
     assert names("first::run", "[a]") == ["eval_x[a]"]
-    with pytest.raises(NotFoundError, match="has no such evaluation"):
+    with pytest.raises(NotFoundError, match="has no evaluation '"):
         names("first::run::eval_z")
     with pytest.raises(NotFoundError, match="no experiment named 'first'"):
         names("first::eval_x")

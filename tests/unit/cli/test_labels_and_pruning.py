@@ -60,19 +60,24 @@ def test_show_says_where_results_come_from(doteval_: CommandLine, results: str) 
     with Store.open(results) as store:
         experiment = store.experiments.find("alpha")
         store.labels.change(experiment, add=["base"], note="of the paper")
-        for commit, branch, dirty in (("a" * 40, "main", False), ("b" * 40, None, True), ("b" * 40, None, True)):
-            git = GitState(commit, branch, dirty)
-            store.provenance.add(experiment, Provenance(("pytest", commit), git, "host", "ann"))
+        begun, other = GitState("a" * 40, "main", False), GitState("b" * 40, None, True)
+        again = ("doteval", "recompute", "alpha")
+        for number, (command, git) in enumerate(
+            ((("pytest",), begun), (("pytest",), other), (("pytest",), other), (again, begun), (again, begun))
+        ):
+            store.provenance.add(experiment, Provenance((*command, str(number)), git, "host", "ann"))
     shown = doteval_("show", "alpha", "--storage", results).out.splitlines()
-    assert shown[:5] == [
+    assert shown[:6] == [
         "Begun from commit aaaaaaaa (main) by ann on host",
         "Continued from commit bbbbbbbb with uncommitted changes by ann on host",
+        "Recomputed from commit aaaaaaaa (main) by ann on host",
         "Tags: base",
         "Note: of the paper",
         "",
     ]
     document = json.loads(doteval_("show", "alpha", "--storage", results, "--json").out)
-    assert [each["commit"] for each in document["experiment"]["commands"]] == ["a" * 40, "b" * 40]
+    commits = [each["commit"][0] for each in document["experiment"]["commands"]]
+    assert commits == ["a", "b", "b", "a", "a"]
 
 
 @pytest.fixture

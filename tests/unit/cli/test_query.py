@@ -25,10 +25,10 @@ def test_a_table(doteval_: CommandLine, results: str) -> None:
         ["1", "1", '{"text":"word', '1"}', "noun"],
     ]
     assert "\x1b" not in ran.out
-    assert ran.out.splitlines()[4] == "2 rows of more; --limit N shows N, 0 all, and -o FILE writes all"
+    assert ran.out.splitlines()[4] == "These are the first 2; --limit N shows N, --limit 0 all, and -o FILE writes all"
     everything = doteval_("query", "SELECT i, i / 2 AS half FROM range(150) t(i)", "--limit", "0", "--storage", results)
     assert everything.out.splitlines()[-1].split() == ["149", "74.5"]
-    assert "of more" not in everything.out
+    assert "the first" not in everything.out
     none = doteval_("query", f"{RECORDS} AND index > 99", "--storage", results)
     assert "The query has no rows." in none.out
 

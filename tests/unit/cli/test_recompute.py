@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from doteval.core.experiments import EvaluationStatus
+from doteval.core.provenance import GitState, Provenance
 from doteval.store import Store
 from tests.support.cli import CommandLine, line_with
 from tests.support.comparisons import FAILED, PENDING, add_experiment
@@ -18,10 +19,12 @@ pytestmark = pytest.mark.usefixtures("without_settings")
 
 @pytest.fixture
 def stored(tmp_path: Path) -> str:
-    """A store with "first", two samples of each of ten rows, and a "running" experiment."""
+    """A store with "first", two samples of each of ten rows, a "running" experiment, and one of doteval 0.2."""
     right = [FAILED, *[sample % 3 > 0 for sample in range(1, 20)]]
     with Store.open(str(tmp_path / "results.db")) as store:
-        add_experiment(store, "first", {"right": right, "other": right}, epochs=2)
+        first = add_experiment(store, "first", {"right": right, "other": right}, epochs=2)
+        store.provenance.add(first.experiment, Provenance(("pytest",), GitState("a" * 40, "main"), "host", "ann"))
+        add_experiment(store, "old", {"right": [True]})
         add_experiment(store, "running", {"right": [True, PENDING]}, status=EvaluationStatus.RUNNING)
         return store.url
 
@@ -55,8 +58,20 @@ def test_other_metrics_and_reducers(doteval_: CommandLine, stored: str) -> None:
     assert shown(doteval_, stored) == {("right", "accuracy"): 1.0, ("right", "std"): 0.0, ("other", "accuracy"): 1.0}
     # The next one has the score's own metrics again, and the reducer that was chosen.
     assert ("right", "std", 0.0, None, "gone") in recomputed(doteval_, stored)
-    commands = json.loads(doteval_("show", "first", "--json", "--storage", stored).out)["experiment"]["commands"]
-    assert commands
+
+
+def test_the_command_is_recorded_as_what_it_was(doteval_: CommandLine, stored: str) -> None:
+    for name in ("first", "first", "old"):
+        assert doteval_("recompute", name, "--storage", stored).code == 0
+    first, *later = doteval_("show", "first", "--storage", stored).out.partition("\n\n")[0].splitlines()
+    assert first == "Begun from commit aaaaaaaa (main) by ann on host"
+    assert [line.split()[0] for line in later] == ["Recomputed"]
+    with Store.open(stored) as store:
+        begun, again = store.provenance.of(store.experiments.find("first"))
+        assert (begun.recomputes, again.recomputes) == (False, True)
+        # Nobody knows which command began it: this was not the one.
+        assert store.provenance.of(store.experiments.find("old")) == []
+        assert store.experiments.overviews()[0].begun_by is None
 
 
 def test_nothing_is_stored_by_a_dry_run(doteval_: CommandLine, stored: str) -> None:
@@ -65,15 +80,16 @@ def test_nothing_is_stored_by_a_dry_run(doteval_: CommandLine, stored: str) -> N
     with Store.open(stored) as store:
         experiment = store.experiments.find("first")
         assert store.summaries.read(store.evaluations.of(experiment)[0]) is None
-        assert store.provenance.of(experiment) == []
+        assert len(store.provenance.of(experiment)) == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         (("running",), "evals/eval_qa.py::eval_qa is running"),
-        (("first", "--metric", "wrong=std"), "no evaluation has a score 'wrong'"),
+        (("first", "--metric", "rihgt=std"), "no evaluation has a score 'rihgt'\nDid you mean 'right'?"),
         (("first", "--metric", "right=nosuch"), "nothing defines the metric nosuch"),
+        (("first", "--metric", "right=meen"), "Did you mean 'mean'"),
         (("first", "--metric", "right=f1"), "f1 needs pairs (predicted, expected), not bool"),
         (("first", "--metric", "right"), "'right' is not SCORE=METRIC"),
         (("none",), "there is no experiment named 'none'"),

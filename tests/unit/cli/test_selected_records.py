@@ -84,8 +84,8 @@ def test_a_table_says_whether_there_is_more(doteval_: CommandLine, graded: str) 
     assert words(lines[1]) == ["key", "attempts", "score.f1"]
     assert words(lines[3]) == [f"{59:032x}", "1", "0.9833"]
     assert words(lines[4]) == [f"{58:032x}", "1", "0.9667"]
-    assert lines[5] == "2 results of more; --limit N shows N, and 0 all"
-    assert "of more" not in doteval_("show", "x", "--storage", graded, "--wrong", "--limit", "20").out
+    assert lines[5] == "These are the first 2; --limit N shows N, and --limit 0 all"
+    assert "the first" not in doteval_("show", "x", "--storage", graded, "--wrong", "--limit", "20").out
     assert "No results match." in doteval_("show", "x", "--storage", graded, "--where", "sample = 5").out
 
 

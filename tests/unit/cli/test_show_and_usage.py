@@ -124,11 +124,11 @@ def test_show_has_both_figures_where_rows_failed(
     line = words(line_with(ran.out, "exact_match"))
     assert (line[2], line[-1]) == figures
     assert line[6] == n
-    assert line_with(ran.out, "Errors: 1 evaluation")
+    assert line_with(ran.out, "Errors by class: evaluation 1")
     # None of these failed.
     more = ran.out[ran.out.index("eval_more") :]
     assert heading not in more
-    assert "Errors:" not in more
+    assert "Errors by class" not in more
     document = json.loads(doteval_("show", "alpha", "--storage", results, "--errors-as", errors_as, "--json").out)
     metric = document["evaluations"][0]["scores"][0]["metrics"][0]
     assert metric["value"] == pytest.approx(float(figures[0]), abs=0.001)
