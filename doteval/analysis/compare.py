@@ -83,7 +83,8 @@ class MetricComparison:
     test: what computed the p-value.
     units: what is independent: rows, or clusters of rows.
     better: whether higher or lower values are better.
-    improved, worsened: the number of rows whose value became better and worse.
+    improved, worsened: the number of rows whose value became better and worse; None for metrics that have no value for
+        a single row, such as `f1`.
     detectable: the difference that would have been seen with a power of 80%; None if that is not known.
     missing: samples without a value on one of the sides.
     worst_difference: the least favourable difference that any values of these samples give; None if there is no bound.
@@ -106,8 +107,8 @@ class MetricComparison:
     adjusted_p_value: float | None = None
     test: str = "none"
     better: str = "higher"
-    improved: int = 0
-    worsened: int = 0
+    improved: int | None = None
+    worsened: int | None = None
     detectable: float | None = None
     missing: int = 0
     worst_difference: float | None = None

@@ -73,8 +73,8 @@ class PairedMetric:
     missing: int
     worst: Estimate | None
     of_shares: bool
-    improved: int = 0
-    worsened: int = 0
+    improved: int | None = None
+    worsened: int | None = None
     changed: tuple[Change, ...] = field(default=(), repr=False)
 
 

@@ -64,7 +64,7 @@ def _print_pair(console: Console, store: Store, pair: ComparedPair) -> None:
         _print_wrapped(console, str(gap), style="yellow")
     for metric in found.metrics:
         console.print()
-        _print_metric(console, metric)
+        _print_metric(console, metric, found.matched)
         for row in metric.changed:
             _print_changed(console, store, pair.pair, names, row)
     for score in found.only_other:
@@ -88,7 +88,7 @@ def _heading(pair: EvaluationPair) -> Text:
     return Text.assemble((f"{names[0]} → {names[1]}", "bold"), f"  {' → '.join(evaluations)}")
 
 
-def _print_metric(console: Console, metric: MetricComparison) -> None:
+def _print_metric(console: Console, metric: MetricComparison, matched: int) -> None:
     name = " ".join(filter(None, (metric.score, metric.metric)))
     tolerated = " (the drop is allowed)" if metric.tolerated else ""
     figures = ""
@@ -105,9 +105,11 @@ def _print_metric(console: Console, metric: MetricComparison) -> None:
             alone = "" if same else f" ({metric.p_value:.2g} alone)"
             parts.append(f"p {metric.adjusted_p_value:.2g}{alone}")
         _print_wrapped(console, ", ".join(parts), indent=2)
-    if metric.improved or metric.worsened or metric.n:
+    if metric.improved is not None and metric.worsened is not None:
         same_rows = metric.n - metric.improved - metric.worsened
         rows = f"{counted(metric.improved, 'row')} better, {metric.worsened:,} worse, {same_rows:,} equal"
+        if matched > metric.n:
+            rows += f", {matched - metric.n:,} without a value on both sides"
         _print_wrapped(console, rows, indent=2)
     if (sentence := power_sentence(metric)) is not None:
         _print_wrapped(console, sentence, indent=2)
@@ -138,7 +140,7 @@ def _print_changed(
     prompt = _shown(after, "prompt") or _shown(before, "prompt")
     for label, text in (("prompt", prompt), (names[0], _answer(before)), (names[1], _answer(after))):
         if text:
-            console.print(f"    {label}: {text}", soft_wrap=True)
+            console.print(f"    {label}: " + text.replace("\n", "\n      "), soft_wrap=True)
 
 
 def _records(store: Store, pair: EvaluationPair, row: ChangedRow) -> tuple[Record | None, Record | None]:

@@ -114,8 +114,7 @@ def _metrics(against: Against) -> Iterator[tuple[str, ...]]:
                 "-" if metric.difference is None else signed(metric.difference),
                 "-" if found is None else f"{signed(found.low)} to {signed(found.high)}",
                 "-" if metric.adjusted_p_value is None else f"{metric.adjusted_p_value:.2g}",
-                count(metric.improved),
-                count(metric.worsened),
+                *("-" if rows is None else count(rows) for rows in (metric.improved, metric.worsened)),
             )
 
 

@@ -112,6 +112,9 @@ def test_other_metrics_have_a_comparison_each() -> None:
     after = [(each if source.random() < 0.9 else source.choice("abc"), each) for each in expected]
     found = comparison_of(before, after, metrics={"right": ("accuracy", "f1")}).evaluations[0].metrics
     assert [(each.metric, each.verdict) for each in found] == [("accuracy", BETTER), ("f1", BETTER)]
+    # A row has no F1 of its own, so that none became better or worse in it.
+    assert found[0].improved
+    assert (found[1].improved, found[1].worsened) == (None, None)
 
 
 def test_a_metric_over_samples() -> None:

@@ -52,6 +52,17 @@ def test_compare(doteval_: CommandLine, compared: str) -> None:
     assert ran.out.splitlines()[-1] == "Verdict: WORSE"
 
 
+def test_rows_without_a_value_are_counted_where_rows_have_one(doteval_: CommandLine, compared: str) -> None:
+    pairs = [("a" if row % 3 else "b", "a") for row in range(20)]
+    with Store.open(compared) as store:
+        for name, numbers in (("first", [1.0] * 20), ("second", [2.0] * 18 + [float("nan"), 2.0])):
+            scores, metrics = {"judge": numbers, "label": pairs}, {"judge": ("mean",), "label": ("f1",)}
+            add_experiment(store, name, scores, metrics=metrics)
+    lines = doteval_("compare", "first", "second", "--storage", compared).out.splitlines()
+    assert "  19 rows better, 0 worse, 0 equal, 1 without a value on both sides" in lines
+    assert [line for line in lines if " equal" in line][1:] == []
+
+
 def test_no_line_is_wider_than_a_terminal(
     doteval_: CommandLine, compared: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
