@@ -16,7 +16,6 @@ from doteval.analysis.export import CellTable, Page, cell, cells
 from doteval.core.experiments import Evaluation
 from doteval.core.filters import Filter
 from doteval.core.json_codec import decode, unescape_text
-from doteval.core.plugins import did_you_mean
 from doteval.errors import ChangedError, UsageError
 from doteval.store.engine import Database
 from doteval.store.result_pages import ResultPage, result_pages
@@ -82,7 +81,7 @@ class FlatResults:
         known = self.columns()
         for name in columns or ():
             if name not in known:
-                raise UsageError(f"there is no column {name!r}", remedy=did_you_mean(name, known))
+                raise UsageError(f"there is no column {name!r}", remedy=f"The columns are {', '.join(known)}.")
         wanted = known if columns is None else list(columns)
         return CellTable(wanted, self._pages(wanted, known))
 

@@ -60,8 +60,11 @@ def test_other_metrics_and_reducers(doteval_: CommandLine, stored: str) -> None:
     assert ("right", "std", 0.0, None, "gone") in recomputed(doteval_, stored)
 
 
-def test_the_command_is_recorded_as_what_it_was(doteval_: CommandLine, stored: str) -> None:
+def test_the_command_is_recorded_as_what_it_was(
+    doteval_: CommandLine, stored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("first", "first", "old"):
+        monkeypatch.setattr("sys.argv", ["/bin/doteval", "recompute", name])
         assert doteval_("recompute", name, "--storage", stored).code == 0
     first, *later = doteval_("show", "first", "--storage", stored).out.partition("\n\n")[0].splitlines()
     assert first == "Begun from commit aaaaaaaa (main) by ann on host"
