@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from doteval.core.standard_streams import open_closed_streams
 from doteval.core.stop_signals import StopSignals, exit_code_of
 from doteval.local.options import add_options, check_options, local_options
 from doteval.local.progress import Screen, tell, terminal_screen
-from doteval.local.xdist import command_of, give_name, given_name, hand_over, take_over
+from doteval.local.xdist import XdistWorkers, command_of, give_name, given_name, hand_over, stop_signals, take_over
 from doteval.providers.fixtures import model_providers
 from doteval.pytest_runtime.async_fixtures import loop_key, on_loop
 from doteval.pytest_runtime.embedded_session import is_embedded
-from doteval.pytest_runtime.items import EvaluationItem, evaluation_items, is_evaluation_file
+from doteval.pytest_runtime.items import FUNCTION_PREFIX, EvaluationItem, evaluation_items, is_evaluation_file
 from doteval.pytest_runtime.load_timer import LoadTimer
 from doteval.pytest_runtime.pytest_internals import use_row_setup_state
 from doteval.runner.error_classes import ends_command
@@ -32,6 +31,7 @@ _screen_key = pytest.StashKey[Screen | None]()
 _local_key = pytest.StashKey[Any]()
 _reports_key = pytest.StashKey[list[Any]]()
 _signals_key = pytest.StashKey[StopSignals]()
+_xdist_key = pytest.StashKey[XdistWorkers]()
 _applied_thresholds_key = pytest.StashKey[set[Any]]()
 
 
@@ -65,8 +65,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     evaluations = [item for item in session.items if isinstance(item, EvaluationItem)]
     if not evaluations or is_embedded(config):
         return
-    # pytest itself handles SIGINT; it dies of the others.
-    config.stash[_signals_key] = StopSignals(numbers=(signal.SIGTERM, signal.SIGHUP)).install()
+    config.stash[_signals_key] = stop_signals(config).install()
     # Imported here, so that pytest runs without evaluations do not wait for the store's libraries to load.
     from doteval.coordination.provenance import CommandOrigin
     from doteval.local.session import LocalExperiment
@@ -98,15 +97,26 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
         raise
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    local = session.config.stash.get(_local_key, None)
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around xdist, which ends its workers in it
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[None, Any, Any]:
+    config = session.config
+    local = config.stash.get(_local_key, None)
     if local is not None:
-        hand_over(session.config, local)
+        hand_over(config, local)
+    if (workers := config.stash.get(_xdist_key, None)) is not None:
+        workers.wait(functools.partial(tell, config))
+        workers.take_over(config.stash[_reports_key], config.stash[_applied_thresholds_key])
     if exitstatus == pytest.ExitCode.OK and _missed_thresholds(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     signals = session.config.stash.get(_signals_key, None)
     if signals is not None and signals.first is not None and exitstatus == pytest.ExitCode.INTERRUPTED:
         session.exitstatus = exit_code_of(signals.first)
+    try:
+        return (yield)
+    finally:
+        if hasattr(config, "workeroutput"):
+            # If the controller has died, xdist fails in this hook, and pytest then calls no further one.
+            _close_local(config)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -121,9 +131,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     signals = config.stash.get(_signals_key, None)
     if signals is not None:
         signals.restore()
-    local = config.stash.get(_local_key, None)
-    if local is not None:
-        local.close()
+    _close_local(config)
     loop = config.stash.get(loop_key, None)
     if loop is not None:
         loop.close()
@@ -132,6 +140,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     give_name(node.config, node.workerinput)
+    node.config.stash.setdefault(_xdist_key, XdistWorkers()).add(node)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    if any(f"::{FUNCTION_PREFIX}" in each for each in ids):
+        workers = node.config.stash[_xdist_key]
+        workers.stop_in_order()
+        node.config.stash[_signals_key] = workers.signals
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -161,6 +178,14 @@ def pytest_fixture_setup(
 ) -> Generator[None, Any, Any]:
     with on_loop(fixturedef, request, request.config.stash[loop_key]):
         return (yield)
+
+
+def _close_local(config: pytest.Config) -> None:
+    """Store what is left of the evaluations, and close their stores."""
+    local = config.stash.get(_local_key, None)
+    if local is not None:
+        config.stash[_local_key] = None
+        local.close()
 
 
 def _missed_thresholds(config: pytest.Config) -> list[Any]:

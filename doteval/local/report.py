@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from doteval.analysis.summary import MetricValue
 from doteval.analysis.thresholds import Threshold
 from doteval.core.experiments import EvaluationStatus
+from doteval.core.states import EvaluationEnd
 from doteval.core.tables import Cell, Table, output_width
 from doteval.core.wording import counted, duration, plain
 from doteval.local.evaluation import LocalReport
@@ -37,6 +39,9 @@ def write_report(
         _write_notes(terminal, report)
     for threshold in missed:
         write_line(terminal, f"--fail-under {threshold}: no evaluation has this score", red=True)
+    if any(report.evaluation.end_cause is EvaluationEnd.INTERRUPTED for report in reports):
+        name = reports[-1].evaluation.experiment.name
+        write_line(terminal, f"To continue, run the command again with --experiment {shlex.quote(name)}")
     for storage in dict.fromkeys(each.storage for each in stored):
         write_line(terminal, f"results: {storage}")
 

@@ -105,6 +105,27 @@ def test_a_signal_while_a_dataset_is_read_leaves_nothing_running(
     assert list(temporary.iterdir()) == []
 
 
+def test_a_signal_for_the_controller_of_xdist_ends_its_workers_in_order(project: Project, temporary: Path) -> None:
+    write(project, dataset=0, rows=600)
+    project.write("eval_more.py", (project.path / "eval_it.py").read_text())
+    project.environment["PYTEST_ADDOPTS"] = "-p no:hypothesispytest -p no:asyncio"
+    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", "--experiment", "x y")
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+        before = project.counts()["row"]
+        with project.started(program=(*command, "eval_it.py", "eval_more.py", "--allow-changed")) as process:
+            wait_until(lambda: project.counts()["row"] == before + 2 * 10, seconds=60, what="rows in flight")  # noqa: B023
+            # The group, as a closed terminal and `timeout` do; the other one, as `kill` and Docker do.
+            (os.killpg if number == signal.SIGHUP else os.kill)(process.pid, number)
+            assert process.wait(60) == code
+        evaluations = project.json("status", "x y")["evaluations"]
+        assert [(each["status"], each["abandoned"]) for each in evaluations] == [("cancelled", False)] * 2
+        assert {worker.reason for worker in project.workers()} == {"left"}
+        assert [path.name for path in temporary.iterdir() if path.name.startswith("doteval")] == []
+        assert "eval_slow: 12 rows are left: interrupted" in project.output()
+        assert "To continue, run the command again with --experiment 'x y'" in project.output()
+        assert "Error" not in project.output()
+
+
 def test_rows_in_flight_are_stored_after_sigterm_and_the_command_says_how_to_go_on(
     project: Project, temporary: Path
 ) -> None:
