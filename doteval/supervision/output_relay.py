@@ -5,12 +5,19 @@ It uses a file and not a pipe: a print into a pipe whose reader was killed would
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 # Celery prints this at every warm shutdown, and it tells the user nothing.
 _DROPPED = ("worker: Warm shutdown",)
+# Bytes of a line that are passed on. Of a longer one, such as a progress bar that never ends its line, only the number
+# of its bytes is kept.
+_MOST_BYTES = 100_000
+# Bytes that are read at once, and how often `pass_on` does so at most: a process that prints without end must not keep
+# the supervisor from its other work.
+_READ_BYTES, _MOST_READS = 1 << 20, 16
 # Lines that are kept to show why a process ended: enough for the end of a traceback.
 _KEPT_LINES = 10
 
@@ -32,32 +39,57 @@ class OutputFile:
         self.file = path.open("ab", buffering=0)
         self._reader = path.open("rb")
         path.unlink()
-        # The pieces of a line that is not complete: adding each to a text would take quadratic time.
-        self._begun: list[bytes] = []
+        self._line = _Line()
         self.last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
     def pass_on(self) -> None:
-        """Pass on the complete lines that were printed since the last call."""
-        begun, *others = self._reader.read().split(b"\n")
-        if begun:
-            self._begun.append(begun)
-        if not others:
-            return
-        lines = [b"".join(self._begun), *others[:-1]]
-        self._begun = [others[-1]]
-        for line in lines:
-            self._pass_on_line(line)
+        """Pass on the complete lines that were printed since the last call, of very many only the first ones."""
+        for _ in range(_MOST_READS):
+            if not self._pass_on_piece():
+                break
 
     def close(self) -> None:
         """Pass on what is left."""
-        self.pass_on()
-        if rest := b"".join(self._begun):
-            self._pass_on_line(rest)
+        # A process that is left behind may print on for ever.
+        size = os.fstat(self._reader.fileno()).st_size
+        while self._reader.tell() < size:
+            self._pass_on_piece()
+        self._end_line()
         self._reader.close()
         self.file.close()
 
-    def _pass_on_line(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip()
+    def _pass_on_piece(self) -> bool:
+        """Read some bytes and pass on the lines that end in them. Returns whether there were any bytes."""
+        content = self._reader.read(_READ_BYTES)
+        begun, *others = content.split(b"\n")
+        self._line.add(begun)
+        for each in others:
+            self._end_line()
+            self._line.add(each)
+        return bool(content)
+
+    def _end_line(self) -> None:
+        text, self._line = self._line.text(), _Line()
         if text and not text.startswith(_DROPPED):
             self.last_lines.append(text)
             self._output(text)
+
+
+class _Line:
+    """A line that comes in pieces. It keeps the first bytes and counts the others."""
+
+    def __init__(self) -> None:
+        # Adding each piece to a text would take quadratic time.
+        self._kept: list[bytes] = []
+        self._room = _MOST_BYTES
+        self._bytes = 0
+
+    def add(self, piece: bytes) -> None:
+        self._bytes += len(piece)
+        if kept := piece[: self._room]:
+            self._kept.append(kept)
+            self._room -= len(kept)
+
+    def text(self) -> str:
+        text = b"".join(self._kept).decode(errors="replace").rstrip()
+        return text if self._bytes <= _MOST_BYTES else f"{text}... ({self._bytes:,} bytes in this line)"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
+
+import pytest
 
 from doteval.supervision.output_relay import OutputFile
 
@@ -18,12 +21,44 @@ def test_lines_are_whole_however_they_were_written(tmp_path: Path) -> None:
     assert lines == ["one", "two", "three"]
 
 
-def test_a_megabyte_without_an_end_of_line_is_read_in_linear_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [8, 1_000_000])
+def test_a_megabyte_without_an_end_of_line_is_cut_and_read_in_linear_time(tmp_path: Path, size: int) -> None:
     """If every piece were added to the line before it, this would take minutes."""
     lines: list[str] = []
     output = OutputFile(lines.append, tmp_path)
-    for _ in range(125_000):
-        output.file.write(b"........")
+    for _ in range(1_000_000 // size):
+        output.file.write(b"." * size)
         output.pass_on()
+    assert lines == []
+    output.file.write(b"\nnext\n")
+    output.pass_on()
+    assert lines == [f"{'.' * 100_000}... (1,000,000 bytes in this line)", "next"]
     output.close()
-    assert [len(line) for line in lines] == [1_000_000]
+
+
+def test_a_line_that_never_ends_takes_no_memory(tmp_path: Path) -> None:
+    lines: list[str] = []
+    output = OutputFile(lines.append, tmp_path)
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            output.file.write(b"." * 1_000_000)
+            output.pass_on()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 1_000_000
+    output.close()
+    assert [line[-35:] for line in lines] == ["... (20,000,000 bytes in this line)"]
+
+
+def test_one_call_reads_a_bounded_part_of_what_was_printed(tmp_path: Path) -> None:
+    lines: list[str] = []
+    output = OutputFile(lines.append, tmp_path)
+    line = b"." * 1023 + b"\n"
+    for _ in range(17):
+        output.file.write(line * 1024)
+    output.pass_on()
+    assert len(lines) == 16 * 1024
+    output.close()
+    assert len(lines) == 17 * 1024
