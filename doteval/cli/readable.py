@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _EXPECTED = ("expected", "answer", "target", "label", "reference", "gold", "solution", "output")
 # Characters of both texts, at most, whose difference is shown: to find it takes the square of their number, or more.
 _COMPARED = 20_000
+# Pairs of lines, at most, that are compared character by character: that takes up to the cube of the number of lines.
+_COMPARED_PAIRS = 2_500
 _FRAME = re.compile(r'^ *File "(?P<file>[^"]+)", line \d+')
 # Frames of libraries: installed packages, Python's own modules, code without a file, and doteval itself.
 _LIBRARY = re.compile(r"[\\/](?:site-packages|dist-packages)[\\/]|[\\/]lib[\\/]python\d|^<")
@@ -83,9 +85,19 @@ def _difference(values: Mapping[str, Any], response: Any) -> Iterator[str]:
     if len(expected) + len(response) > _COMPARED:
         return
     yield f"{name} → response"
-    for line in difflib.ndiff(expected.splitlines(), response.splitlines()):
-        if not line.startswith("  "):
-            yield line.rstrip("\n")
+    yield from _changes(expected.splitlines(), response.splitlines())
+
+
+def _changes(old: list[str], new: list[str]) -> Iterator[str]:
+    if len(old) * len(new) <= _COMPARED_PAIRS:
+        for line in difflib.ndiff(old, new):
+            if not line.startswith("  "):
+                yield line.rstrip("\n")
+        return
+    for _, old_first, old_end, new_first, new_end in difflib.SequenceMatcher(None, old, new).get_opcodes():
+        if old[old_first:old_end] != new[new_first:new_end]:
+            yield from (f"- {line}" for line in old[old_first:old_end])
+            yield from (f"+ {line}" for line in new[new_first:new_end])
 
 
 def own_frames(traceback: str) -> str:

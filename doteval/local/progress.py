@@ -6,6 +6,7 @@ It is drawn below the cursor, which stays where it is, so that it does not distu
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import sys
@@ -24,6 +25,9 @@ from doteval.core.wording import counted, plain
 
 # Seconds between two drawings. One takes about 20 µs.
 _DRAW_SECONDS = 0.2
+
+# Characters of a name that are shown, however wide the terminal is.
+_MOST_NAME = 1000
 
 # Index (one line down, scrolling at the bottom) and up again: there is a line below now.
 _MAKE_ROOM = "\x1bD\x1b[A"
@@ -94,7 +98,7 @@ class ProgressLine:
         self, screen: Screen, name: str, total: int | None, *, clock: Callable[[], float] = clocks.monotonic
     ) -> None:
         self._screen = screen
-        self._name = plain(name)
+        self._name = plain(name[:_MOST_NAME])
         self._total = total
         self._clock = clock
         self._lock = threading.Lock()
@@ -131,9 +135,12 @@ class ProgressLine:
         rows, *figures = self._figures(now)
         while figures and columns_of("  ".join([f"{self._name}: {rows}", *figures])) > width:
             figures.pop()
-        name, room = self._name, width - len(f": {rows}")
-        while columns_of(name) > max(room, 1):
-            name = f"{name[:-2]}…"
+        name = self._name
+        room = max(width - len(f": {rows}"), 1)
+        if columns_of(name) > room:
+            # Each character is looked at once.
+            ends = itertools.accumulate(columns_of(character) for character in name)
+            name = f"{name[: sum(1 for _ in itertools.takewhile(lambda end: end < room, ends))]}…"
         return "  ".join([f"{name}: {rows}", *figures])
 
     def _figures(self, now: float) -> list[str]:

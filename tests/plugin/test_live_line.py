@@ -120,3 +120,11 @@ def test_a_narrow_terminal_cuts_no_figure(width: int, text: str) -> None:
         clock.now += 0.01
         line.row(outcome(0.5) if index % 4 else outcome(None, RowStatus.FAILED))
     assert line.text(clock.now, width) == text
+
+
+def test_the_line_of_a_megabyte_of_a_name_is_drawn_at_once() -> None:
+    """If the name were shortened character by character, this would take hours."""
+    file, clock = io.StringIO(), FakeTime()
+    line = ProgressLine(Screen(file), "行" * 1_000_000, 2, clock=clock)
+    line.row(outcome("a label"))
+    assert line.text(clock.now, 40) == f"{'行' * 14}…: 1/2 rows"

@@ -257,6 +257,17 @@ def test_no_difference_of_long_texts_is_looked_for(capsys: pytest.CaptureFixture
     assert "answer → response" not in printed(capsys, record)
 
 
+def test_many_short_lines_are_compared_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """If each line were compared with each by its characters, this would take minutes."""
+    record = Record(
+        Row(0, "k", {"answer": "a\n" * 4000 + "end"}),
+        Outcome(RowStatus.DONE, 0.0, 0.5, model_response="b\n" * 4000 + "end"),
+    )
+    shown = printed(capsys, record).split("answer → response\n")[1]
+    assert shown.count("    - a\n") == shown.count("    + b\n") == 4000
+    assert "- end" not in shown
+
+
 @pytest.mark.parametrize(
     ("prompt", "text"),
     [
