@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from doteval.broker.celery_app import celery_app
+from doteval.broker.publisher import Publisher
 from doteval.core.broker_url import Broker
 from doteval.errors import UsageError
 
@@ -58,7 +60,12 @@ class FlowerOptions:
 
 
 def serve_flower(options: FlowerOptions) -> None:
-    """Run Flower in this process until SIGTERM or Ctrl-C."""
+    """Run Flower in this process until SIGTERM or Ctrl-C.
+
+    Raises BrokerError: the broker does not answer now. Flower itself would try again for ever, and show nothing.
+    """
+    with contextlib.closing(Publisher(options.broker, options.queue)) as publisher:
+        publisher.connect(with_rights=False)
     if options.auth is not None:
         # In the environment, since every user can read a command line.
         os.environ["FLOWER_BASIC_AUTH"] = options.auth

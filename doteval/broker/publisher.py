@@ -46,14 +46,14 @@ class Publisher:
         """Whether worker processes fetch each message when they want it; else the broker sends what they may hold."""
         return self._broker.is_pull_based
 
-    def connect(self) -> None:
-        """Connect now, and check that the user in the URL may do what is needed.
+    def connect(self, *, with_rights: bool = True) -> None:
+        """Connect now, and check that the user in the URL may do what is needed, unless `with_rights` is false.
 
         Raises BrokerError: the broker cannot be reached within seconds, or the user may not.
         """
         with self._lock:
             self._connected()
-        if not self._broker.is_private:
+        if with_rights and not self._broker.is_private:
             check_rights(self._broker)
 
     def publish(

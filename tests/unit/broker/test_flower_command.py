@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 from flower.events import EventsState
 
-from doteval.broker.flower import MOST_TASKS, FlowerOptions, flower_arguments
+from doteval.broker.flower import MOST_TASKS, FlowerOptions, flower_arguments, serve_flower
 from doteval.core.broker_url import Broker
-from doteval.errors import UsageError
+from doteval.errors import BrokerError, UsageError
 
 BROKER = Broker("redis://:hush@127.0.0.1:6379/0")
 # Row tasks that Flower keeps in these tests.
@@ -43,6 +44,13 @@ def test_the_command_line_holds_no_password() -> None:
     assert "hush" not in words
     assert "--persistent=True" in words
     assert f"--max_tasks={MOST_TASKS}" in words
+
+
+def test_a_broker_that_takes_connections_and_does_not_answer_ends_the_command() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        broker = Broker(f"redis://127.0.0.1:{silent.getsockname()[1]}/0?socket_timeout=0.2")
+        with pytest.raises(BrokerError, match=r"does not answer: nothing came for 0\.2 s"):
+            serve_flower(FlowerOptions(broker))
 
 
 def test_memory_is_bounded_by_the_number_of_kept_tasks() -> None:
