@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import signals
-from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 
 from doteval.core.log_format import LogFormat, handler, line, resolve
@@ -32,6 +31,8 @@ def connect(log_format: LogFormat) -> None:
         logging.getLogger("celery.worker.consumer.consumer").addFilter(_refused)
         logging.getLogger("celery.worker.request").addFilter(_not_acknowledged)
         logging.getLogger("asyncio").addFilter(_without_objects)
+        # Celery has its warnings logged, whatever `warnings.filterwarnings` said before it started.
+        logging.getLogger("py.warnings").addFilter(_not_decided)
 
     signals.setup_logging.connect(set_up, weak=False)
     # For messages before Celery sends `setup_logging`.
@@ -42,8 +43,6 @@ def connect(log_format: LogFormat) -> None:
     warnings.formatwarning = _without_exception(warnings.formatwarning)
     # Celery warns the user root about pickle, which is not accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    # Each time that a connection is lost Celery 5.7 explains at length a setting that doteval has decided on.
-    warnings.filterwarnings("ignore", message="\nIn Celery 5.1 we introduced", category=CPendingDeprecationWarning)
 
 
 def say_why_not(error: DotEvalError, log_format: LogFormat) -> None:
@@ -71,6 +70,11 @@ def _not_acknowledged(record: logging.LogRecord) -> bool:
         )
         record.args = ()
     return True
+
+
+def _not_decided(record: logging.LogRecord) -> bool:
+    """Drop what Celery 5.7 explains at length whenever a connection is lost: a setting that doteval has decided on."""
+    return "worker_cancel_long_running_tasks_on_connection_loss" not in record.getMessage()
 
 
 def _refused(record: logging.LogRecord) -> bool:

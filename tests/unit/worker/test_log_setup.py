@@ -8,10 +8,12 @@ import warnings
 from collections.abc import Callable
 
 import pytest
+from celery.exceptions import CPendingDeprecationWarning
+from celery.worker.consumer.consumer import CANCEL_TASKS_BY_DEFAULT
 
 from doteval.core.log_format import TextLines
 from doteval.errors import ResourceError
-from doteval.worker.log_setup import _without_exception, _without_objects
+from doteval.worker.log_setup import _not_decided, _without_exception, _without_objects
 
 SECRET = "hunter" + "2"
 
@@ -113,3 +115,20 @@ def test_warnings_of_others_stay() -> None:
 def test_stacks_end_with_what_may_be_logged(error: Exception, shown: str) -> None:
     record = logging.LogRecord("mine", logging.ERROR, __file__, 1, "failed", (), (type(error), error, None))
     assert TextLines("%(message)s").format(record) == f"failed\n{shown}"
+
+
+def test_what_celery_explains_at_each_lost_connection_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("py.warnings")
+    logger.addFilter(_not_decided)
+    logging.captureWarnings(True)
+    try:
+        with warnings.catch_warnings():
+            # As Celery does after everything else has been set up.
+            warnings.filterwarnings("always", category=CPendingDeprecationWarning)
+            warnings.warn(CANCEL_TASKS_BY_DEFAULT, CPendingDeprecationWarning, stacklevel=1)
+            warnings.warn("another setting", CPendingDeprecationWarning, stacklevel=1)
+    finally:
+        logging.captureWarnings(False)
+        logger.removeFilter(_not_decided)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "another setting" in line
