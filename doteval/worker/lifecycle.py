@@ -32,6 +32,7 @@ from doteval.errors import DotEvalError, UsageError
 from doteval.supervision.start_reports import StartReport, write_start_report
 from doteval.supervision.worker_config import WorkerOptions
 from doteval.worker import log_setup
+from doteval.worker.broker_watch import ReceivedFrames
 from doteval.worker.process import WorkerProcess, set_current_process
 from doteval.worker.shutdown_signals import ShutdownSignals
 
@@ -112,6 +113,11 @@ class SessionWorker(Worker):  # type: ignore[misc] # Celery has no types
             self._process.prefetch.wake = self._wake
             fetch_while(self._process.prefetch.wants_more)
             note_answers(self._process.broker_watch.heard)
+            if not self.row_options.broker.is_pull_based:
+                # The property of kombu's connection would connect, and wait for that.
+                self._process.broker_watch.listen = ReceivedFrames(
+                    lambda: getattr(consumer.connection, "_connection", None)
+                )
 
     def _check(self, queues: tuple[str, ...]) -> None:
         """Raises UsageError: if Celery's command line says something that a worker process cannot do."""
@@ -128,9 +134,7 @@ class SessionWorker(Worker):  # type: ignore[misc] # Celery has no types
     def _begin_to_take_row_tasks(self) -> None:
         set_current_process(self._process)
         write_start_report(self.row_options.journals, StartReport(ready=True))
-        if self.row_options.broker.is_pull_based:
-            # RabbitMQ and Celery send each other heartbeats.
-            self._process.broker_watch.begin()
+        self._process.broker_watch.begin()
         self._celery.start()
 
     def _take_row_tasks(self) -> None:

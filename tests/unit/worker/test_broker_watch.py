@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from doteval.worker.broker_watch import BrokerWatch
+from doteval.worker.broker_watch import BrokerWatch, ReceivedFrames
 from tests.support.clock import Clock
 
 
@@ -88,3 +88,40 @@ def test_nothing_is_expected_of_a_broker_that_nobody_asks(
     clock.now += 100.0
     watch.check()
     assert (watch.silence(), connections.renewed) == (None, 0)
+
+
+class RabbitConnection:
+    """What py-amqp knows of a connection."""
+
+    heartbeat = 8.0
+    bytes_recv = 5
+
+
+def test_rabbitmq_is_heard_while_frames_come(clock: Clock) -> None:
+    used: list[RabbitConnection | None] = [None]
+    watch = BrokerWatch(10.0, renew=lambda: 0, clock=clock)
+    watch.listen = ReceivedFrames(lambda: used[0], clock=clock)
+
+    def silence_after(seconds: int, *, frames: bool) -> float | None:
+        for _ in range(seconds):
+            clock.now += 1.0
+            if frames and used[0] is not None:
+                used[0].bytes_recv += 1
+            watch.check()
+        return watch.silence()
+
+    watch.begin()
+    # It does not connect.
+    assert silence_after(12, frames=True) == 12.0
+    used[0] = RabbitConnection()
+    assert silence_after(30, frames=True) is None
+    assert silence_after(7, frames=False) is None
+    # The silence counts from the moment at which a heartbeat is missing.
+    assert silence_after(20, frames=False) == 20.0
+    # A new connection is made, over which nothing comes but the handshake.
+    used[0] = RabbitConnection()
+    assert silence_after(1, frames=False) is None
+    assert silence_after(7 + 10, frames=False) == 10.0
+    # Without heartbeats, nothing is expected to come.
+    used[0].heartbeat = 0.0
+    assert silence_after(100, frames=False) is None
