@@ -5,7 +5,9 @@ span, because every process was killed, it ended at the last sign of work: its l
 that holds its rows sent a heartbeat. So the days until somebody resumes or cancels the evaluation do not count. While
 the last sign is younger than `DEAD_AFTER_SECONDS`, the span goes on, also for a command that joins.
 
-All times are the database's.
+All times are the database's. That clock may be set while a span goes on: the process that began a span measures it by a
+clock that nobody sets, as long as the span lasts. What other processes find may be too much by what the clock was set
+ahead, and is never negative.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, select, update
 
+from doteval.core import clocks
 from doteval.core.experiments import WorkTime
 from doteval.core.liveness import DEAD_AFTER_SECONDS
 from doteval.store.counters import NOBODY
@@ -31,6 +34,7 @@ _LAST_BEAT = (
     .scalar_subquery()
 )
 _TIMES = select(
+    EVALUATION.c.id,
     EVALUATION.c.created_at,
     EVALUATION.c.finished_at,
     EVALUATION.c.worked_seconds,
@@ -39,6 +43,11 @@ _TIMES = select(
     _LAST_BEAT.label("last_beat"),
     database_time().label("now"),
 ).where(EVALUATION.c.id == bindparam("evaluation"))
+
+# When this process began a span, by its own clock: by evaluation and by the beginning that the store has.
+_begun: dict[tuple[int, float], float] = {}
+# A process begins few spans that others end; the oldest are forgotten.
+_MOST_BEGUN = 1000
 
 
 def begin_span(connection: Connection, evaluation_id: int) -> None:
@@ -62,7 +71,8 @@ def work_time(connection: Connection, evaluation_id: int) -> WorkTime | None:
     if line is None:
         return None
     until = line.now if line.finished_at is None else line.finished_at
-    return WorkTime(_worked(line), max(0.0, until - line.created_at))
+    worked = _worked(line)
+    return WorkTime(worked, max(worked, until - line.created_at))
 
 
 def _times(connection: Connection, evaluation_id: int) -> Row[Any] | None:
@@ -70,8 +80,16 @@ def _times(connection: Connection, evaluation_id: int) -> Row[Any] | None:
 
 
 def _worked(line: Row[Any]) -> float:
-    span = 0.0 if line.span_began_at is None else max(0.0, _end(line) - line.span_began_at)
-    return float(line.worked_seconds + span)
+    return float(line.worked_seconds + (0.0 if line.span_began_at is None else _length(line)))
+
+
+def _length(line: Row[Any]) -> float:
+    """The length of the open span in seconds."""
+    end = _end(line)
+    begun: float | None = _begun.get((line.id, line.span_began_at))
+    if begun is not None and end == line.now:
+        return clocks.since_boot() - begun
+    return max(0.0, float(end - line.span_began_at))
 
 
 def _end(line: Row[Any]) -> float:
@@ -84,3 +102,7 @@ def _store(connection: Connection, evaluation_id: int, worked: float, began: flo
     connection.execute(
         update(EVALUATION).where(EVALUATION.c.id == evaluation_id).values(worked_seconds=worked, span_began_at=began)
     )
+    if began is not None:
+        _begun[evaluation_id, began] = clocks.since_boot()
+        while len(_begun) > _MOST_BEGUN:
+            _begun.pop(next(iter(_begun)), None)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import time_machine
 
+from doteval.core.experiments import Ending, EvaluationStatus
 from doteval.core.liveness import DEAD_AFTER_SECONDS, LATE_AFTER_SECONDS
-from doteval.core.states import WorkerEnd
-from doteval.store import HeldRange, Store, WorkerInfo, WorkerState
+from doteval.core.states import EvaluationEnd, WorkerEnd
+from doteval.store import HeldRange, Store, WorkerInfo, WorkerState, running_spans
 from doteval.store.heartbeat_ages import HeartbeatAges
 from tests.support.clock import Clock
 from tests.support.database_clock import DatabaseClock
@@ -119,6 +120,25 @@ def test_what_a_dead_process_held_is_taken_over(open_store: Open, database_clock
         WorkerEnd.LOST,
         "sent no heartbeat, and another process took its rows over",
     )
+
+
+@JUMPS
+def test_the_time_worked_does_not_jump(
+    open_store: Open, database_clock: DatabaseClock, monkeypatch: pytest.MonkeyPatch, hours: float
+) -> None:
+    store, _ = open_store()
+    evaluation = begin(store, 3)
+    worker = store.workers.begin(INFO)
+    database_clock.set_ahead(hours)
+    holding(worker, store, evaluation.uid)
+    time = store.evaluations.work_time(evaluation.id)
+    assert 0.0 <= time.worked < 30.0
+    assert time.elapsed >= time.worked
+    with monkeypatch.context() as another_process:
+        another_process.setattr(running_spans, "_begun", {})
+        assert store.evaluations.work_time(evaluation.id).worked >= 0.0
+    store.evaluations.end(evaluation.id, Ending(EvaluationStatus.CANCELLED, EvaluationEnd.INTERRUPTED, "interrupted"))
+    assert time.worked <= store.evaluations.work_time(evaluation.id).worked < 30.0
 
 
 @pytest.mark.parametrize("hours", [5, -5])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 
 import freezegun
 import pytest
@@ -34,16 +36,21 @@ NAMES = ["freezegun", "freezegun that ticks", "time-machine", "time-machine that
 
 @pytest.mark.parametrize("stop", STOPPED, ids=NAMES)
 def test_no_library_stops_the_clocks(stop: Stop) -> None:
-    before = clocks.now(), clocks.monotonic(), clocks.perf_counter()
+    before = clocks.now(), clocks.monotonic(), clocks.perf_counter(), clocks.since_boot()
     moment = clocks.utc_now()
     with stop():
         assert time.time() < before[0] - 1000
         time.sleep(0.01)
-        during = clocks.now(), clocks.monotonic(), clocks.perf_counter()
+        during = clocks.now(), clocks.monotonic(), clocks.perf_counter(), clocks.since_boot()
         assert clocks.utc_now() > moment
-    after = clocks.now(), clocks.monotonic(), clocks.perf_counter()
+    after = clocks.now(), clocks.monotonic(), clocks.perf_counter(), clocks.since_boot()
     for one, two, three in zip(before, during, after, strict=True):
         assert one < two < three + 1e-9 < one + 3600
+
+
+def test_the_time_is_known_while_another_thread_imports_time_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "time_machine", ModuleType("time_machine"))
+    assert abs(clocks.now() - time.time()) < 60
 
 
 @pytest.mark.parametrize("stop", STOPPED, ids=NAMES)
