@@ -24,6 +24,8 @@ from celery.app.amqp import AMQP
 from kombu.connection import Connection
 from kombu.transport.redis import Channel, QoS, SentinelChannel, SentinelTransport, Transport
 from kombu.transport.virtual import QoS as HeldMessages
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from doteval.broker.renewable_connections import renewable
 
@@ -120,6 +122,13 @@ class ResilientTransport(Transport):
 
 class ResilientSentinelChannel(ResilientChannel, SentinelChannel):
     """The same for a Redis that Sentinels find."""
+
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
+        # One that does not answer is not asked again, since another one will: redis-py would take seconds for each
+        # connection. It is no transport option, since Celery sends these as JSON.
+        given: Any = getattr(self, "sentinel_kwargs", None) or {}
+        self.sentinel_kwargs = {"retry": Retry(NoBackoff(), 0), **given}
+        return super()._sentinel_managed_pool(asynchronous)  # type: ignore[no-untyped-call] # kombu has no types
 
 
 class ResilientSentinelTransport(SentinelTransport):

@@ -103,6 +103,9 @@ def connection_of(url: str) -> BrokerConnection:
     given = {name: value for part in parts for name, value in parse_qsl(part.query)}
     options = {name: _value(name, given[name], allowed[name], url) for name in allowed if name in given}
     database = given.get("db", given.get("virtual_host", "")).strip("/")
+    if scheme == "sentinel" and not database:
+        # One Redis is meant, so its database may be in any of the URLs.
+        database = next((path for part in parts if (path := part.path.strip("/"))), "")
     if database and not database.isdecimal():
         raise _refusal(url, f"has no number as its database: {database!r}")
     timeouts: dict[str, Any] = {
@@ -129,11 +132,14 @@ def connection_of(url: str) -> BrokerConnection:
     if not options.get("master_name"):
         raise _refusal(url, "does not say which Redis the Sentinels shall find", "Add ?master_name=NAME to it.")
     ours = {"username": options.get("sentinel_username"), "password": options.get("sentinel_password")}
-    sentinel_options = {**timeouts, **{name: value for name, value in ours.items() if value is not None}}
+    sentinel_options = {
+        **timeouts,
+        **{name: value for name, value in ours.items() if value is not None},
+    }
     of_sentinels = {"master_name": options["master_name"], "sentinel_kwargs": sentinel_options}
     of_sentinels |= _only(options, "min_other_sentinels")
     master = {
-        "db": int(database or parts[0].path.strip("/") or 0),
+        "db": int(database or 0),
         "username": unquote(parts[0].username) if parts[0].username else None,
         "password": unquote(parts[0].password) if parts[0].password else None,
     }

@@ -122,3 +122,9 @@ def test_text_of_a_broker_hides_the_password() -> None:
 def test_only_a_broker_with_a_name_of_its_own_is_private() -> None:
     assert Broker("redis://host", private="a1").is_private
     assert not Broker("redis://host").is_private
+
+
+def test_the_database_of_a_redis_that_several_sentinels_know() -> None:
+    connection = Broker("sentinel://one;sentinel://two/6?master_name=main").connection
+    assert connection.celery_url == "sentinel://one/6;sentinel://two/6"
+    assert connection.redis_options["db"] == 6
