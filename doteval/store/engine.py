@@ -112,12 +112,15 @@ class Database:
             except BaseException as error:
                 self._give_up(connection, error)
                 raise
-            self._outages.used(writes=writes)
+            is_over = self._outages.used(writes=writes)
             # A connection to PostgreSQL may be lost while idle; it is checked before it is used again.
             if self.is_sqlite and len(idle) < _MOST_IDLE:
                 idle.append(connection)
             else:
                 connection.close()
+                if is_over:
+                    # Connections that were opened in the outage may lead to a server that can only be read.
+                    self.engine.dispose()
 
     def _give_up(self, connection: Connection, error: BaseException) -> None:
         """Close the connection of a transaction that has failed."""

@@ -22,6 +22,7 @@ class Outages:
     An outage that a write has met ends with a write, since a server that was demoted still answers those who read:
 
     >>> outages.used(writes=False)
+    False
     >>> now = 5.0
     >>> outages.failed(began=1.0, writes=True) is first
     True
@@ -29,9 +30,11 @@ class Outages:
     A transaction that was already open then has met the same outage, although others have succeeded since:
 
     >>> outages.used(writes=True)
+    True
     >>> outages.failed(began=-2.0, writes=True) is first
     True
     >>> outages.used(writes=True)
+    True
     >>> outages.failed(began=6.0, writes=False) is first
     False
     """
@@ -40,7 +43,7 @@ class Outages:
         self._clock = clock
         self._lock = threading.Lock()
         self._outage: Outage | None = None
-        self._failed_at = 0.0
+        self._over_at = 0.0
         self._lasts = False
         # Whether a write has failed in it.
         self._writes = False
@@ -51,15 +54,18 @@ class Outages:
         writes: whether it was opened for writing
         """
         with self._lock:
-            if self._outage is None or (not self._lasts and began > self._failed_at):
+            if self._outage is None or (not self._lasts and began > self._over_at):
                 self._outage = Outage()
             self._writes = writes or (self._lasts and self._writes)
-            self._lasts, self._failed_at = True, self._clock()
+            self._lasts = True
             return self._outage
 
-    def used(self, *, writes: bool) -> None:
-        """A transaction has succeeded."""
+    def used(self, *, writes: bool) -> bool:
+        """A transaction has succeeded. Returns whether an outage has ended with it."""
         # Read without the lock, which every transaction would wait for.
-        if self._lasts and (writes or not self._writes):
-            self._lasts = False
-            _LOG.info("the result store can be used again")
+        if not self._lasts or (self._writes and not writes):
+            return False
+        with self._lock:
+            self._lasts, self._over_at = False, self._clock()
+        _LOG.info("the result store can be used again")
+        return True

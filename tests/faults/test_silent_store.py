@@ -113,7 +113,7 @@ def test_a_service_leaves_while_its_store_is_silent(
     assert len(lost) == 2
     assert sum(lost) == begun_rows(project) - project.done()
     assert output.count("left with exit code 4") == 0
-    assert "the ends of 2 worker processes, and what their rows used, cannot be recorded" in output
+    assert "the ends of 2 worker processes cannot be recorded: the store is away" in output
     with project.started("worker", ".", "--processes", "1"):
         project.run("watch", "x")
     check(project, "x", rows=60, in_flight=sum(lost))

@@ -101,7 +101,7 @@ SUBMITTED = {
         ),
         pytest.param(
             SUBMITTED,
-            # Its budget has no limit of tokens, no mark was stored, and there were no reducers.
+            # Its budget has no limit of tokens, no mark was stored, and there were no reducers and imports.
             replace(
                 FULL,
                 reducer=None,
@@ -109,6 +109,7 @@ SUBMITTED = {
                 max_requests=100,
                 max_tokens=None,
                 strict_xfail=None,
+                imported_from=None,
                 root="/evals/\udcff",
                 concurrency=10,
             ),
