@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from doteval.analysis.compare import Comparison, compare_evaluations, conclude
 from doteval.analysis.score_arrays import EvaluationArrays, ScoreArrayBuilder, digests
 from tests.support.comparisons import FAILED, PENDING, SKIPPED
 
@@ -54,3 +55,27 @@ def arrays(
 
 
 _WITHOUT = (None, FAILED, SKIPPED, PENDING)
+
+
+SIDES = ("base", "new")
+
+
+def comparison_of(
+    before: Sequence[Any], after: Sequence[Any], *, max_drop: float | None = None, **settings: Any
+) -> Comparison:
+    """The comparison of two evaluations with the score "right". `base` and `new` have the settings of one of them."""
+    named = {name: settings.pop(name) for name in ("lower_is_better", "changed_rows") if name in settings}
+    sides = [
+        arrays(
+            name, {"right": values}, **settings.get(name, {}), **{k: v for k, v in settings.items() if k not in SIDES}
+        )
+        for name, values in zip(SIDES, (before, after), strict=True)
+    ]
+    return conclude([compare_evaluations(sides[0], sides[1], **named)], max_drop=max_drop)
+
+
+def clustered_values(random: numpy.random.Generator, clusters: int, mean: float) -> tuple[Any, Any]:
+    """Draw values of rows in clusters of unequal size: the cluster of each row, and its value."""
+    rows = numpy.repeat(numpy.arange(clusters), random.integers(1, 12, clusters))
+    # Rows of a cluster have half of their variance in common.
+    return rows, mean + random.normal(0, 1, clusters)[rows] + random.normal(0, 1, len(rows))

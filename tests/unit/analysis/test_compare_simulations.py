@@ -19,7 +19,7 @@ from doteval.analysis.compare import Verdict, compare_evaluations, conclude
 from doteval.analysis.paired_tests import mcnemar, mean_estimate, true_false_estimate
 from doteval.metrics import studentized
 from tests.support.comparisons import FAILED, PENDING
-from tests.support.score_arrays import arrays
+from tests.support.score_arrays import arrays, clustered_values
 
 pytestmark = pytest.mark.slow("thousands of draws take tens of seconds")
 
@@ -130,11 +130,8 @@ def test_the_interval_of_clusters_covers_95_percent() -> None:
     covered = alone = 0
     draws = 3_000
     for _ in range(draws):
-        sizes = random.integers(1, 12, 30)
-        rows = numpy.repeat(numpy.arange(30), sizes)
-        # Rows of a cluster have half of their variance in common.
-        values = 0.1 + random.normal(0, 1, 30)[rows] + random.normal(0, 1, len(rows))
-        interval = mean_estimate(numpy.bincount(rows, values), sizes.astype(float), math.inf).interval
+        rows, values = clustered_values(random, 30, 0.1)
+        interval = mean_estimate(numpy.bincount(rows, values), numpy.bincount(rows).astype(float), math.inf).interval
         assert interval is not None
         covered += interval.low <= 0.1 <= interval.high
         margin = paired_tests.Z * values.std(ddof=1) / math.sqrt(len(values))

@@ -16,6 +16,7 @@ from doteval.metrics import studentized
 from doteval.metrics.intervals import wilson
 from doteval.metrics.mean_intervals import mean_interval, share_interval
 from doteval.metrics.studentized import units_interval
+from tests.support.score_arrays import clustered_values
 
 Draw = Callable[[numpy.random.Generator, int], numpy.ndarray]
 
@@ -126,11 +127,8 @@ def test_the_interval_of_few_clusters() -> None:
     covered = alone = 0
     draws = 2_000
     for _ in range(draws):
-        sizes = random.integers(1, 12, 10)
-        rows = numpy.repeat(numpy.arange(10), sizes)
-        # Rows of a cluster have half of their variance in common.
-        values = 0.6 + random.normal(0, 1, 10)[rows] + random.normal(0, 1, len(rows))
-        found = units_interval(numpy.bincount(rows, values), sizes.astype(float))
+        rows, values = clustered_values(random, 10, 0.6)
+        found = units_interval(numpy.bincount(rows, values), numpy.bincount(rows).astype(float))
         assert found is not None
         covered += found.low <= 0.6 <= found.high
         alone += abs(values.mean() - 0.6) <= 1.96 * values.std(ddof=1) / math.sqrt(len(values))
