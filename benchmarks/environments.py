@@ -33,7 +33,7 @@ def python_of(name: str) -> str:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(directory)], check=True)
         _install(python, *_PACKAGES[name])
         if name == "doteval":
-            # What the extras of doteval need that `reading` measures, and pandas, beside which it does.
+            # The subject `reading` measures extras of doteval, which need pyarrow and duckdb, and pandas beside them.
             _install(python, "hatchling", "editables", "pyarrow==26.0.1", "duckdb==2.0.1", "pandas==3.1.1")
             _install(python, "--no-deps", "--no-build-isolation", "--editable", str(CHECKOUT))
         installed.touch()

@@ -185,7 +185,7 @@ class TimelineCounts:
 
     def __init__(self) -> None:
         self._width = _FIRST_WIDTH
-        # By worker process, by whether they failed and by part.
+        # The numbers of rows, by worker process, whether they failed, and part.
         self._counts: Counter[tuple[int | None, bool, int]] = Counter()
         self._workers: set[int | None] = set()
         self._more_workers = False

@@ -12,7 +12,7 @@ _PART_CHARACTERS = 20_000
 _NAME_CHARACTERS = 200
 _SENTENCE_CHARACTERS = 2_000
 
-# What Markdown, a table or HTML could take for its own; underscores within words are none.
+# Characters that Markdown, a table or HTML may interpret. Underscores within words have no meaning there.
 _SPECIAL = re.compile(r"[^\w\s.,:;/=+()-]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _BACKTICKS = re.compile("`+")
 

@@ -124,8 +124,8 @@ class ResilientSentinelChannel(ResilientChannel, SentinelChannel):
     """The same for a Redis that Sentinels find."""
 
     def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
-        # One that does not answer is not asked again, since another one will: redis-py would take seconds for each
-        # connection. It is no transport option, since Celery sends these as JSON.
+        # A Sentinel that does not answer is not asked again: another one answers, and redis-py's tries would take
+        # seconds for each connection. This is no transport option, since Celery sends these as JSON.
         given: Any = getattr(self, "sentinel_kwargs", None) or {}
         self.sentinel_kwargs = {"retry": Retry(NoBackoff(), 0), **given}
         return super()._sentinel_managed_pool(asynchronous)  # type: ignore[no-untyped-call] # kombu has no types

@@ -157,7 +157,7 @@ def _with_files(store: Store, matched: Matched, options: ComparisonOptions) -> C
     from doteval.submission.evaluation_files import with_evaluation_files
 
     found: list[Comparison] = []
-    # What a file prints while it is loaded is no part of the comparison.
+    # A file may print while it is loaded. That must not end up in the comparison.
     with contextlib.redirect_stdout(sys.stderr):
         with_evaluation_files(
             [pair.other for pair in matched.pairs], lambda: found.append(compare_pairs(store, matched, options))

@@ -132,10 +132,7 @@ def connection_of(url: str) -> BrokerConnection:
     if not options.get("master_name"):
         raise _refusal(url, "does not say which Redis the Sentinels shall find", "Add ?master_name=NAME to it.")
     ours = {"username": options.get("sentinel_username"), "password": options.get("sentinel_password")}
-    sentinel_options = {
-        **timeouts,
-        **{name: value for name, value in ours.items() if value is not None},
-    }
+    sentinel_options = {**timeouts, **{name: value for name, value in ours.items() if value is not None}}
     of_sentinels = {"master_name": options["master_name"], "sentinel_kwargs": sentinel_options}
     of_sentinels |= _only(options, "min_other_sentinels")
     master = {

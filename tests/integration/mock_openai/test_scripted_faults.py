@@ -43,7 +43,7 @@ def test_an_error_within_a_200(client: OpenAI, mock_openai: MockOpenAI) -> None:
     chunks: list[Any] = []
     with pytest.raises(openai.APIError, match="server had an error"):
         chunks.extend(ask(client, "[[error]] [[reply:one two three]]", stream=True))
-    # The Responses API has an event for errors, which the client hands on.
+    # The Responses API has an event for errors, which the client passes on.
     events = list(stream(client, "[[error]] [[reply:one two three]]"))
     assert (events[-1].type, events[-1].sequence_number) == ("error", len(events) - 1)
     assert len(events) > 1
