@@ -14,7 +14,7 @@ from doteval.analysis.summary import MetricValue, Summary
 from doteval.core.wording import counted
 from doteval.errors import DotEvalError
 from doteval.metrics import Interval, resolve
-from doteval.metrics.intervals import wilson
+from doteval.metrics.intervals import narrowed, wilson
 from doteval.metrics.studentized import units_interval
 
 
@@ -50,12 +50,8 @@ def clustered_interval(values: Numbers, clusters: Places, *, of_shares: bool = F
     if of_shares and values.min() >= 0 and values.max() <= 1:
         equal = float(sizes.sum()) ** 2 / float(sizes @ sizes)
         bounds = wilson(float(values.mean()) * equal, equal)
-    if found is None:
-        return None if bounds is None else replace(bounds, method="wilson-clustered")
-    low, high = found.low, found.high
-    if bounds is not None:
-        low, high = max(low, bounds.low), min(high, bounds.high)
-    return Interval(low, high, f"{found.method}-clustered")
+    found = narrowed(found, bounds)
+    return None if found is None else replace(found, method=f"{found.method}-clustered")
 
 
 def with_clusters(summary: Summary, arrays: EvaluationArrays, column: str) -> Summary:

@@ -25,7 +25,8 @@ LEAST_UNITS = 6
 # Rows that a gap names, at most.
 _ROWS_NAMED = 5
 
-_ALONE = "without a counterpart"
+ALONE = "without a counterpart"
+"""What a gap says of rows of one side only."""
 
 
 class Verdict(StrEnum):
@@ -115,6 +116,17 @@ class MetricComparison:
     tolerated: bool = False
     reasons: tuple[str, ...] = ()
     of_shares: bool = False
+
+    @property
+    def name(self) -> str:
+        """The score and the metric, as people read them."""
+        return " ".join(filter(None, (self.score, self.metric)))
+
+    @property
+    def reference(self) -> str:
+        """The score and the metric, as options take them."""
+        return ".".join(filter(None, (self.score, self.metric)))
+
     changed: tuple[ChangedRow, ...] = field(default=(), repr=False)
 
 
@@ -364,8 +376,9 @@ def evaluation_regressions(evaluation: EvaluationComparison, *, strict: bool = F
     for metric in evaluation.metrics:
         fails = metric.verdict is Verdict.WORSE and not metric.tolerated
         if fails or (strict and metric.verdict is Verdict.UNDECIDED):
-            name = ".".join(filter(None, (metric.score, metric.metric)))
-            found.append(f"{evaluation.other_evaluation} {name} is {metric.verdict.value}{_figures(metric)}")
+            found.append(
+                f"{evaluation.other_evaluation} {metric.reference} is {metric.verdict.value}{_figures(metric)}"
+            )
     return found
 
 
@@ -410,7 +423,7 @@ def _gaps(rows: PairedRows) -> list[Gap]:
         name = rows.name_of(side)
         alone = side.indexes[numpy.sort(own[(theirs < 0) & (own >= 0)])]
         parts = [
-            (_ALONE, alone),
+            (ALONE, alone),
             ("failed", side.indexes[side.failed > 0]),
             ("skipped", side.indexes[side.skipped > 0]),
         ]

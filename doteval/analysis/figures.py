@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from doteval.core.experiments import Counts
+from doteval.core.experiments import Counts, Evaluation
 from doteval.metrics import Interval
 
 # How the methods of intervals and tests are called in print; `--json` has the short names.
@@ -36,6 +37,15 @@ def share(counts: Counts) -> str:
 def rows_of(counts: Counts) -> str:
     """Return the finished rows and the total as ``12/100 rows``."""
     return f"{share(counts)} {'row' if counts.total == 1 else 'rows'}"
+
+
+def names(evaluations: Sequence[Evaluation]) -> dict[int, str]:
+    """Return the name of each evaluation by its id, with its file where two evaluations share a name."""
+    taken = [evaluation.name for evaluation in evaluations]
+    return {
+        evaluation.id: evaluation.name if taken.count(evaluation.name) == 1 else evaluation.spec.nodeid
+        for evaluation in evaluations
+    }
 
 
 def failures(counts: Counts) -> str:

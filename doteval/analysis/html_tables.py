@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from doteval.core.wording import plain, without_surrogates
+from doteval.core.wording import clean
 
 _LEFT = ' style="text-align:left"'
 _RIGHT = ' style="text-align:right;font-variant-numeric:tabular-nums"'
@@ -32,4 +32,4 @@ def html_text(text: str) -> str:
     >>> html_text("<b>\x00\ud800")
     '&lt;b&gt;\ufffd\ufffd'
     """
-    return html.escape(without_surrogates(plain(text)))
+    return html.escape(clean(text))

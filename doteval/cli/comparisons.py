@@ -16,7 +16,6 @@ from doteval.analysis.compare import (
 )
 from doteval.analysis.readable_values import as_text
 from doteval.cli import documents, terminal
-from doteval.cli.records import records_of_row
 from doteval.core.experiments import Evaluation
 from doteval.core.tables import Table, wrap
 from doteval.core.wording import counted, duration
@@ -89,7 +88,7 @@ def _heading(pair: EvaluationPair) -> Text:
 
 
 def _print_metric(console: Console, metric: MetricComparison, matched: int) -> None:
-    name = " ".join(filter(None, (metric.score, metric.metric)))
+    name = metric.name
     tolerated = " (the drop is allowed)" if metric.tolerated else ""
     figures = ""
     if metric.difference is not None:
@@ -147,7 +146,7 @@ def _records(store: Store, pair: EvaluationPair, row: ChangedRow) -> tuple[Recor
     """The first sample of a row on either side."""
 
     def first(evaluation: Evaluation, index: int) -> Record | None:
-        return next(records_of_row(store, evaluation, index), None)
+        return next(iter(store.results.of_row(evaluation.id, index)), None)
 
     return first(pair.baseline, row.baseline_index), first(pair.other, row.index)
 

@@ -106,7 +106,7 @@ def _verdicts(comparison: Comparison) -> Iterator[tuple[str, ...]]:
         interval = metric.interval
         yield (
             markdown_code(evaluation.other_evaluation),
-            markdown_code(".".join(filter(None, (metric.score, metric.metric)))),
+            markdown_code(metric.reference),
             metric.verdict.value + (" (the drop is allowed)" if metric.tolerated else ""),
             terminal.figure(metric.baseline),
             terminal.figure(metric.value),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from doteval.cli.readable import print_record
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from doteval.core.experiments import Evaluation
-    from doteval.core.results import Record
     from doteval.store import Attempt, Store
 
 # --errors shows so many different errors of an evaluation, and so many of its most recent failures.
@@ -56,19 +55,11 @@ def failure_line(attempt: Attempt) -> str:
     return f"  {attempt.started_at.astimezone():%Y-%m-%d %H:%M:%S}  {row}{where}  {why}{again}"
 
 
-def records_of_row(store: Store, evaluation: Evaluation, index: int) -> Iterator[Record]:
-    """Yield the records of a row, one for each sample that has a result."""
-    for record in store.results.records(evaluation.id, first=index):
-        if record.row.index != index:
-            return
-        yield record
-
-
 def print_row(console: Console, store: Store, evaluation: Evaluation, index: int) -> None:
     """Print everything that is known of one row: its records and every attempt."""
 
     found = False
-    for record in records_of_row(store, evaluation, index):
+    for record in store.results.of_row(evaluation.id, index):
         print_record(console, record)
         found = True
     attempts = store.attempts.of_row(evaluation.id, index)

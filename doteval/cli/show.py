@@ -357,7 +357,7 @@ def _document(
     cluster: str | None,
 ) -> dict[str, Any]:
     from doteval.cli import documents
-    from doteval.cli.records import ERRORS_SHOWN, LAST_SHOWN, records_of_row
+    from doteval.cli.records import ERRORS_SHOWN, LAST_SHOWN
 
     read = _clustered(store, evaluation, read_figures(store, evaluation, errors_as), cluster)
     document = {
@@ -370,7 +370,7 @@ def _document(
     }
     if row is not None:
         index = _row_index(store, evaluation, row)
-        document["records"] = [documents.record(record) for record in records_of_row(store, evaluation, index)]
+        document["records"] = [documents.record(record) for record in store.results.of_row(evaluation.id, index)]
         document["attempts"] = [documents.attempt(each) for each in store.attempts.of_row(evaluation.id, index)]
         return document
     if errors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -15,10 +15,11 @@ from doteval.analysis.figures import failures as failures
 from doteval.analysis.figures import figure as figure
 from doteval.analysis.figures import interval as interval
 from doteval.analysis.figures import money as money
+from doteval.analysis.figures import names as names
 from doteval.analysis.figures import rows_of as rows_of
 from doteval.analysis.figures import share as share
 from doteval.analysis.figures import signed as signed
-from doteval.core.experiments import Evaluation, EvaluationStatus
+from doteval.core.experiments import EvaluationStatus
 from doteval.core.tables import Cell, Table, output_width
 from doteval.core.wording import plain
 
@@ -67,12 +68,3 @@ def status_cell(status: EvaluationStatus | None, *, abandoned: bool = False) -> 
     if abandoned:
         return Cell("running, by nobody", "red")
     return Cell("-") if status is None else Cell(status.value, STATUS_STYLES[status])
-
-
-def names(evaluations: Sequence[Evaluation]) -> dict[int, str]:
-    """Return the name of each evaluation by its id, with its file where two evaluations share a name."""
-    taken = [evaluation.name for evaluation in evaluations]
-    return {
-        evaluation.id: evaluation.name if taken.count(evaluation.name) == 1 else evaluation.spec.nodeid
-        for evaluation in evaluations
-    }

@@ -20,8 +20,11 @@ def summary_of(store: Store, evaluation: Evaluation) -> Summary:
 
 def compute_summary(store: Store, evaluation: Evaluation) -> Summary:
     """`summary_of`, computed anew in any case."""
-    summaries = summaries_of_columns(evaluation, store.results.score_columns(evaluation.id))
-    if evaluation.status is not EvaluationStatus.RUNNING and not summaries[0].unknown_metrics:
+    columns = store.results.score_columns(evaluation.id)
+    if evaluation.status is EvaluationStatus.RUNNING:
+        return summarize_evaluation(evaluation, columns)
+    summaries = summaries_of_columns(evaluation, columns)
+    if not summaries[0].unknown_metrics:
         store.summaries.write(evaluation, summaries)
     return summaries[0]
 

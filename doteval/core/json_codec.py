@@ -70,6 +70,15 @@ def decode(text: str) -> Any:
     return _untagged(value) if '"$type"' in text else value
 
 
+def key_of(value: Any) -> str:
+    """The key of a row that is named by a value of it: a text as it is, another value as JSON.
+
+    >>> key_of("17"), key_of(17)
+    ('17', '17')
+    """
+    return value if isinstance(value, str) else encode(value)
+
+
 def content_key(encoded: str) -> str:
     """Hash encoded content: 32 hexadecimal characters of BLAKE2b."""
     return blake2b(encoded.encode(), digest_size=16).hexdigest()

@@ -20,13 +20,13 @@ def plain(text: object) -> str:
     return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
-def without_surrogates(text: str) -> str:
-    r"""Return a text with lone surrogates replaced, which UTF-8 does not have.
+def clean(text: object) -> str:
+    r"""Return a text as `plain` does, without lone surrogates, which UTF-8 does not have.
 
-    >>> without_surrogates("a\ud800b")
-    'a\ufffdb'
+    >>> clean("a\x00b\ud800")
+    'a\ufffdb\ufffd'
     """
-    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", plain(text))
 
 
 def plain_json(document: str) -> str:

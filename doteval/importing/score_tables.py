@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from doteval.core.json_codec import content_key, encode
+from doteval.core.json_codec import content_key, key_of
 from doteval.core.plugins import did_you_mean
 from doteval.core.results import Outcome, RowError, RowStatus, Score
 from doteval.core.wording import counted
@@ -71,7 +71,7 @@ def open_table(path: Path, columns: TableColumns) -> Log:
                 f"{path}, row {number}: it has no column {missing[0]!r}", remedy=did_you_mean(missing[0], record)
             )
         if columns.key is not None:
-            key = bytes.fromhex(content_key(_key(record[columns.key])))
+            key = bytes.fromhex(content_key(key_of(record[columns.key])))
             if key in seen:
                 raise LogError(
                     f"{path}: rows {seen[key]} and {number} have the same {columns.key}",
@@ -112,14 +112,8 @@ def _rows(path: Path, columns: TableColumns, remarks: Remarks) -> Iterator[Impor
     outcome_columns = {*columns.scores, columns.prompt, columns.response, columns.error} - {None}
     for number, record in _records(path):
         values = {name: value for name, value in record.items() if name not in outcome_columns}
-        key = None
-        if columns.key is not None:
-            key = _key(record[columns.key])
+        key = None if columns.key is None else key_of(record[columns.key])
         yield ImportedRow(key, values, {0: _outcome(path, number, record, columns, remarks)})
-
-
-def _key(value: Any) -> str:
-    return value if isinstance(value, str) else encode(value)
 
 
 def _outcome(path: Path, number: int, record: Mapping[str, Any], columns: TableColumns, remarks: Remarks) -> Outcome:

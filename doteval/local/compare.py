@@ -112,8 +112,7 @@ class ComparedExperiments:
 
     def __repr__(self) -> str:
         metrics = (
-            f"{' '.join(filter(None, (metric.score, metric.metric)))} {metric.verdict.value} "
-            f"({figure(metric.baseline)} → {figure(metric.value)})"
+            f"{metric.name} {metric.verdict.value} ({figure(metric.baseline)} → {figure(metric.value)})"
             for metric in self.metrics
         )
         return f"<{self._title()}: {'; '.join(metrics) or 'nothing could be compared'}>"
@@ -148,10 +147,9 @@ class ComparedExperiments:
             yield from pair.differences
             yield from map(str, pair.comparison.gaps)
             for metric in pair.comparison.metrics:
-                name = " ".join(filter(None, (metric.score, metric.metric)))
-                yield from (f"{name}: {reason}" for reason in metric.reasons)
+                yield from (f"{metric.name}: {reason}" for reason in metric.reasons)
                 if (power := power_sentence(metric)) is not None:
-                    yield f"{name}: {power}"
+                    yield f"{metric.name}: {power}"
             for score in pair.comparison.only_other:
                 yield f"Only {self.names[1]} has the score {score}: it is not compared"
         for missing in self.comparison.missing:

@@ -66,6 +66,17 @@ def wilson(successes: float, n: float) -> Interval | None:
     return Interval(low, high, "wilson")
 
 
+def narrowed(found: Interval | None, bounds: Interval | None) -> Interval | None:
+    """An interval within the bounds of another one, which is also the interval if the first is not known.
+
+    >>> narrowed(Interval(0.1, 1.2, "t"), Interval(0.3, 0.9, "wilson"))
+    Interval(low=0.3, high=0.9, method='t')
+    """
+    if found is None or bounds is None:
+        return found or bounds
+    return Interval(max(found.low, bounds.low), min(found.high, bounds.high), found.method)
+
+
 def resampled_interval(scores: Sequence[Any], calculate: Callable[[Sequence[Any]], Any]) -> Interval | None:
     """The interval of any metric: a seeded percentile bootstrap over the scores (Efron 1979).
 

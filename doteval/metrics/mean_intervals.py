@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from doteval.metrics.intervals import Interval, as_number, wilson
+from doteval.metrics.intervals import Interval, as_number, narrowed, wilson
 
 
 def mean_interval(scores: Sequence[Any]) -> Interval | None:
@@ -43,10 +43,7 @@ def share_interval(scores: Sequence[Any]) -> Interval | None:
     numbers = list(map(as_number, scores))
     if len(numbers) < 2 or not all(0 <= number <= 1 for number in numbers):
         return found
-    bounds = wilson(math.fsum(numbers), len(numbers))
-    if found is None or bounds is None:
-        return bounds
-    return Interval(max(bounds.low, found.low), min(bounds.high, found.high), found.method)
+    return narrowed(found, wilson(math.fsum(numbers), len(numbers)))
 
 
 def _right(scores: Sequence[Any]) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from doteval.analysis.compare import ALONE
 from doteval.analysis.figures import rows_of
 from doteval.analysis.summary import FAILED_SHARE_WARNED
 from doteval.core.experiments import Evaluation, EvaluationStatus
@@ -108,7 +109,7 @@ def _of_comparison(against: Against) -> Iterator[Check]:
         f"{pair.pair.other.name}: {gap}" if len(against.pairs) > 1 else str(gap)
         for pair in against.pairs
         for gap in pair.comparison.gaps
-        if gap.experiment != own or gap.what == "without a counterpart"
+        if gap.experiment != own or gap.what == ALONE
     ]
     for text in differences[:_NAMED]:
         yield Check(Level.NOTE, f"Against {against.names[0]}, {text}")

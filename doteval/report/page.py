@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import doteval
 from doteval.analysis.compare import Comparison, MetricComparison, Verdict, power_sentence
-from doteval.analysis.figures import count, figure, interval, method_name, money, rows_of, signed
+from doteval.analysis.figures import count, figure, interval, method_name, money, names, rows_of, signed
 from doteval.analysis.history import HistoryStep, change_sentence
 from doteval.core.experiments import Experiment
-from doteval.core.wording import counted, duration, plain, without_surrogates
+from doteval.core.wording import clean, counted, duration
 from doteval.errors import UsageError
 from doteval.report.contents import Against, EvaluationDetail, ReportContents
 
@@ -66,7 +66,7 @@ def html_page(contents: ReportContents) -> str:
             details=contents.details[: limits.details],
             limits=limits,
             version=doteval.__version__,
-            labels=_short_names(contents),
+            labels=names([each.evaluation for each in contents.shown]),
         )
         if len(page.encode()) < MOST_BYTES:
             break
@@ -132,15 +132,6 @@ def _final(value: Any) -> Any:
     if isinstance(value, str) and not hasattr(value, "__html__"):
         return clean(value)
     return value
-
-
-def clean(text: str) -> str:
-    r"""Return a text without control characters, marks that change its direction, and lone surrogates.
-
-    >>> clean("a\x00b\ud800")
-    'a\ufffdb\ufffd'
-    """
-    return without_surrogates(plain(text))
 
 
 def excerpt(text: object, characters: int = _SENTENCE_CHARACTERS) -> str:
@@ -222,17 +213,6 @@ def spending_lines(against: Against) -> list[tuple[str, str, str, str]]:
 def _sum(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
-
-
-def _short_names(contents: ReportContents) -> dict[int, str]:
-    """The names of evaluations by their ids, with the file where two share a name."""
-    names = [each.evaluation.name for each in contents.shown]
-    return {
-        each.evaluation.id: each.evaluation.name
-        if names.count(each.evaluation.name) == 1
-        else each.evaluation.spec.nodeid
-        for each in contents.shown
-    }
 
 
 class _Charts:
@@ -341,7 +321,7 @@ def _history_caption(steps: Sequence[HistoryStep]) -> str:
 
 def metric_name(evaluation: str, metric: MetricComparison) -> str:
     """Return the evaluation, the score and the metric in one line."""
-    return " ".join(filter(None, (evaluation, metric.score, metric.metric)))
+    return " ".join(filter(None, (evaluation, metric.name)))
 
 
 def file_name(experiment: Experiment, extension: str) -> str:

@@ -35,14 +35,16 @@ def worst_rows(
 ) -> tuple[str | None, tuple[ShownRow, ...]]:
     """Return the first score that has numbers, and the rows where it is worst; none if all have the best value."""
     chosen = next((each for each in scores if each.least is not None), None)
-    if chosen is None or chosen.least == chosen.greatest:
-        is_bad = chosen is not None and chosen.greatest == 0 and not _lower_is_better(store, evaluation, chosen.name)
-        if chosen is None or not is_bad:
-            return None, ()
+    if chosen is None:
+        return None, ()
     lower = _lower_is_better(store, evaluation, chosen.name)
+    bound = chosen.least if lower else chosen.greatest
+    if chosen.least == chosen.greatest:
+        if chosen.greatest != 0 or lower:
+            return None, ()
+        # All are equally bad, and each is as bad as any.
+        bound = 1.0
     field = FilterField(FieldKind.SCORE, chosen.name)
-    # Where all are equally bad, each is as bad as any.
-    bound = 1.0 if chosen.least == chosen.greatest else (chosen.least if lower else chosen.greatest)
     worse = FieldComparison(field, Comparator.MORE if lower else Comparator.LESS, bound)
     where = AllOf((FieldComparison(_STATUS, Comparator.EQUAL, RowStatus.DONE.value), worse))
     sort = None if _is_true_false(chosen) else SortOrder(field, descending=lower)
@@ -117,8 +119,7 @@ def _shown(record: Record, heading: str, answers: tuple[tuple[str, Excerpt], ...
 
 
 def _first(store: Store, evaluation: Evaluation, index: int) -> Record | None:
-    record = next(iter(store.results.records(evaluation.id, first=index)), None)
-    return record if record is not None and record.row.index == index else None
+    return next(iter(store.results.of_row(evaluation.id, index)), None)
 
 
 def _answer(record: Record) -> Excerpt | None:

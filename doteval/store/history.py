@@ -33,7 +33,7 @@ def history_points(
                 for metric in score.metrics:
                     yield HistoryPoint(
                         overview.experiment.name,
-                        each.spec.nodeid,
+                        name,
                         score.name,
                         metric,
                         each.created_at,

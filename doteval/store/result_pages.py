@@ -30,6 +30,7 @@ from doteval.store.bulk_insert import among
 from doteval.store.engine import Database
 from doteval.store.filter_sql import FilterCompiler
 from doteval.store.index_windows import index_windows
+from doteval.store.statements import driver_lines
 from doteval.store.tables import RESULT, RESULT_AND_ROW, ROW, SCORE, USAGE, WORKER
 
 # A page has at most so many rows, and by the size of the rows before about so many characters.
@@ -167,13 +168,6 @@ class _Placer:
         place_of = self._places.get
         lines = driver_lines(self._connection, query)
         return [(place, line[2:]) for line in lines if (place := place_of(line[:2])) is not None]
-
-
-def driver_lines(connection: Connection, query: Select[Any], given: dict[str, Any] | None = None) -> list[Any]:
-    """The lines of a query as the driver gives them."""
-    cursor = connection.execute(query, given or {}).cursor
-    assert cursor is not None
-    return list(cursor.fetchall())
 
 
 def _query(

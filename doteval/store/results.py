@@ -106,21 +106,28 @@ class StoredResults:
 
     def of_keys(self, evaluation_id: int, keys: Sequence[tuple[int, int]]) -> list[Record]:
         """The results of rows by index and sample, in the order of the keys; those that are gone are left out."""
-        indexes = sorted({index for index, _ in keys})
+        records = self._of_indexes(evaluation_id, sorted({index for index, _ in keys}))
+        found = {(record.row.index, record.row.sample): record for record in records}
+        return [found[key] for key in keys if key in found]
+
+    def of_row(self, evaluation_id: int, index: int) -> list[Record]:
+        """The results of a row, one for each sample that has one."""
+        return self._of_indexes(evaluation_id, [index])
+
+    def _of_indexes(self, evaluation_id: int, indexes: Sequence[int]) -> list[Record]:
         with self._database.read() as connection:
             among_them = _records_query(evaluation_id, None).where(among(connection, RESULT.c.row_index, indexes))
             lines = connection.execute(among_them, {"after_index": -1, "after_sample": 0}).all()
             scores = _scores(connection, evaluation_id, lines)
             usage = _usage(connection, evaluation_id, lines)
-        found = {
-            (line.row_index, line.sample): _record(
+        return [
+            _record(
                 line,
                 scores.get((line.row_index, line.sample), ()),
                 usage.get((line.row_index, line.sample, line.execution), ()),
             )
             for line in lines
-        }
-        return [found[key] for key in keys if key in found]
+        ]
 
     def score_columns(self, evaluation_id: int) -> list[ScoreColumn]:
         """The scores of done rows by name, in the order in which the names first appear."""

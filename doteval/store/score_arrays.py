@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, false, func, select
 from doteval.analysis.clusters import RowClusters
 from doteval.analysis.score_arrays import Digests, EvaluationArrays, Places, ScoreArrayBuilder, digests, group_numbers
 from doteval.core.experiments import Evaluation, EvaluationStatus
-from doteval.core.json_codec import decode, encode, unescape_text
+from doteval.core.json_codec import decode, encode, key_of, unescape_text
 from doteval.core.plugins import did_you_mean
 from doteval.core.results import RowStatus
 from doteval.core.wording import counted
@@ -76,8 +76,7 @@ class _Columns:
         """What a row is paired by. Numbers and their texts are the same, since files of some formats hold text only."""
         if self.key is None:
             return str(line[1])
-        value = self._value(line, self.key, "pair rows by")
-        return value if isinstance(value, str) else encode(value)
+        return key_of(self._value(line, self.key, "pair rows by"))
 
     def cluster_of(self, line: Any, column: str) -> str:
         """The cluster of a row."""

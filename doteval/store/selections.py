@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, func, select, type_coerce
+from sqlalchemy import ColumnElement, Select, Text, func, select, type_coerce
 
 from doteval.analysis.groups import GroupTotals
 from doteval.core.experiments import Evaluation
@@ -23,6 +23,7 @@ from doteval.store.engine import Database
 from doteval.store.filter_sql import FieldSql, FilterCompiler
 from doteval.store.index_windows import index_windows
 from doteval.store.results import StoredResults
+from doteval.store.statements import driver_lines
 from doteval.store.tables import RESULT, RESULT_AND_ROW, ROW, SCORE
 
 # Records in memory at once.
@@ -151,11 +152,11 @@ class Selections:
                 totals.add(
                     [
                         (index, sample, status, text if number is None else float(number))
-                        for index, sample, status, number, text in _driver_rows(connection, results)
+                        for index, sample, status, number, text in driver_lines(connection, results)
                     ],
                     (
                         (index, sample, unescape_text(name), number, bool(is_bool))
-                        for index, sample, name, number, is_bool in _driver_rows(connection, scores)
+                        for index, sample, name, number, is_bool in driver_lines(connection, scores)
                     ),
                 )
 
@@ -201,10 +202,3 @@ def _order(field: FieldSql, descending: bool, dialect: str) -> list[ColumnElemen
     """Numbers first, then texts by code points, then what has no value."""
     text = field.text if dialect == "sqlite" else field.text.collate("C")
     return [each.desc().nulls_last() if descending else each.asc().nulls_last() for each in (field.number, text)]
-
-
-def _driver_rows(connection: Connection, query: Select[Any]) -> list[Any]:
-    """The rows of a query as the driver gives them. SQLAlchemy's rows take twice as long, for millions of them."""
-    cursor = connection.execute(query).cursor
-    assert cursor is not None
-    return list(cursor.fetchall())

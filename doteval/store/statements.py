@@ -7,11 +7,11 @@ and raises its own errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql.expression import ClauseElement
@@ -24,6 +24,13 @@ POSTGRES = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
 def cursor_of(connection: Connection) -> DBAPICursor:
     """A cursor of the driver in the connection's transaction."""
     return connection.connection.cursor()
+
+
+def driver_lines(connection: Connection, query: Select[Any], given: Mapping[str, Any] | None = None) -> list[Any]:
+    """The lines of a query as the driver gives them: SQLAlchemy's rows take twice as long, for millions of them."""
+    cursor = connection.execute(query, given or {}).cursor
+    assert cursor is not None
+    return list(cursor.fetchall())
 
 
 class Prepared:
