@@ -108,6 +108,7 @@ def evaluation(found: Evaluation) -> Document:
         "finished_at": moment(found.finished_at),
         "rows": rows(found.counts),
         "dataset_notes": list(found.dataset_notes),
+        "repaid_rows": found.repaid_rows,
         "code": dict(found.spec.fingerprint),
         "dataset": found.rows_hash,
     }

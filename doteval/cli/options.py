@@ -13,6 +13,7 @@ import click
 
 from doteval.core.options import (
     AmountValue,
+    ChoiceValue,
     CountValue,
     FlagValue,
     Option,
@@ -136,7 +137,7 @@ def _click_option(option: Option) -> Callable[[Command], Command]:
             option.flag,
             option.name,
             type=kind,
-            default=option.default,
+            default=str(option.default) if isinstance(option.value, ChoiceValue) else option.default,
             metavar=option.metavar,
             multiple=multiple,
             help=text,
@@ -148,6 +149,8 @@ def _click_option(option: Option) -> Callable[[Command], Command]:
 def _click_type(value: OptionValue) -> click.ParamType[Any]:
     if isinstance(value, CountValue):
         return click.IntRange(min=value.least)
+    if isinstance(value, ChoiceValue):
+        return click.Choice(list(map(str, value.words)))
     if isinstance(value, AmountValue):
         return click.FloatRange(min=0, min_open=not value.zero)
     return ReducerParam() if isinstance(value, ReducerValue) else click.STRING

@@ -69,11 +69,11 @@ def _print_value(console: Console, name: str, value: Any) -> None:
         console.print(f"  {name}:", soft_wrap=True)
         for role, text in messages:
             console.print(f"    {role}:", style="cyan", soft_wrap=True)
-            console.print(_indented(text, 6), soft_wrap=True)
+            console.print(indented(text, 6), soft_wrap=True)
         return
     text = readable(value)
     # A text of several lines begins on a line of its own.
-    console.print(f"  {name}: {text}" if "\n" not in text else f"  {name}:\n{_indented(text, 4)}", soft_wrap=True)
+    console.print(f"  {name}: {text}" if "\n" not in text else f"  {name}:\n{indented(text, 4)}", soft_wrap=True)
 
 
 def _difference(values: Mapping[str, Any], response: Any) -> Iterator[str]:
@@ -128,5 +128,5 @@ def _is_of_library(frame: str) -> bool:
     return _LIBRARY.search(file) is not None or file.startswith(_OWN_PACKAGE)
 
 
-def _indented(text: str, spaces: int) -> str:
+def indented(text: str, spaces: int) -> str:
     return "\n".join(f"{' ' * spaces}{line}" for line in text.splitlines())

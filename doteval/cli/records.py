@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from doteval.cli.calls import print_calls
 from doteval.cli.readable import print_record
 from doteval.core.tables import Table
 from doteval.core.wording import duration
@@ -56,7 +57,7 @@ def failure_line(attempt: Attempt) -> str:
 
 
 def print_row(console: Console, store: Store, evaluation: Evaluation, index: int) -> None:
-    """Print everything that is known of one row: its records and every attempt."""
+    """Print everything that is known of one row: its records, every attempt, and its calls to models."""
 
     found = False
     for record in store.results.of_row(evaluation.id, index):
@@ -67,6 +68,7 @@ def print_row(console: Console, store: Store, evaluation: Evaluation, index: int
         console.print(f"row {index} is pending")
     if attempts:
         _print_attempts(console, attempts)
+    print_calls(console, store.calls.of_row(evaluation.id, index))
     console.print()
     if found and any(attempt.to_be_retried for attempt in attempts):
         console.print("It will run again; the results so far stay until then.", style="yellow")

@@ -16,10 +16,12 @@ from doteval.cli.options import (
     existing_store,
     local_fork_server,
     placement_options,
+    run_options,
     storage_option,
 )
 from doteval.cli.streams import say_stopped
 from doteval.cli.thresholds import Thresholds, threshold_options
+from doteval.core.run_config import RunConfig
 from doteval.core.wording import counted
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ CLASSES = {
 @errors_as_option
 @threshold_options
 @report_options
+@run_options(RunConfig, names=("replay",))
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
 def command(
     name: str,
@@ -69,6 +72,7 @@ def command(
     errors_as: ErrorsAs,
     thresholds: Thresholds,
     reports: CiReports,
+    replay: bool,
     detach: bool,
 ) -> None:
     """Run failed rows of the experiment NAME again.
@@ -78,8 +82,12 @@ def command(
     when they were cancelled or stopped run too; with --only and --row, only where some of the chosen rows
     failed.
 
+    A row asks its models anew. With --replay the calls that it has made are answered from the call journal,
+    for rows that failed for another reason than a reply. (If their code was mended: submit --replay.)
+
     \b
     doteval retry first
+    doteval retry first --only evaluation --replay
     doteval retry first --only infrastructure --only timeouts
     doteval retry first --evaluation eval_x --row 17
     """
@@ -110,6 +118,7 @@ def command(
         detach=detach,
         budget=Budget(max_requests, max_tokens, max_cost),
         max_errors=thresholds.max_errors,
+        replay=replay,
     )
     console = terminal.console()
     with existing_store(storage) as store:

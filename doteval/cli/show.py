@@ -60,7 +60,9 @@ class Figures:
 @click.option("--errors", is_flag=True, help="Also print the errors of failed rows, equal ones in one line.")
 @click.option("--full", is_flag=True, help="Also print every record: row, scores, prompt, response, error.")
 @click.option(
-    "--row", metavar="KEY|N", help="Only the row with this index, or the beginning of its key, and every attempt."
+    "--row",
+    metavar="KEY|N",
+    help="Only the row with this index, or the beginning of its key: every attempt, and its calls to models.",
 )
 @click.option("--wrong", is_flag=True, help="Records of done rows where a score is false or 0.")
 @click.option("--failed", is_flag=True, help="Records of failed rows.")
@@ -245,6 +247,11 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
             else f"doteval recompute {shlex.quote(evaluation.experiment.name)} loads it"
         )
         notes.append(f"Only the evaluation file may know {', '.join(unknown)}; {how}")
+    if evaluation.repaid_rows:
+        notes.append(
+            f"{counted(evaluation.repaid_rows, 'row')} asked something else of a model than before "
+            f"{'its' if evaluation.repaid_rows == 1 else 'their'} process died, and so paid for calls again"
+        )
     if counts.pending or counts.total is None:
         notes.append(f"{terminal.rows_of(counts)} are finished; the figures are for these")
     for note in notes:
@@ -357,6 +364,7 @@ def _document(
     cluster: str | None,
 ) -> dict[str, Any]:
     from doteval.cli import documents
+    from doteval.cli.calls import call_document
     from doteval.cli.records import ERRORS_SHOWN, LAST_SHOWN
 
     read = _clustered(store, evaluation, read_figures(store, evaluation, errors_as), cluster)
@@ -372,6 +380,7 @@ def _document(
         index = _row_index(store, evaluation, row)
         document["records"] = [documents.record(record) for record in store.results.of_row(evaluation.id, index)]
         document["attempts"] = [documents.attempt(each) for each in store.attempts.of_row(evaluation.id, index)]
+        document["calls"] = [call_document(each) for each in store.calls.of_row(evaluation.id, index)]
         return document
     if errors:
         found = store.results.errors(evaluation.id, ERRORS_SHOWN)

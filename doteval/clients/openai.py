@@ -5,8 +5,8 @@ connection pool for each set of client settings, so a client may be made anew fo
 of the row that makes the call (`doteval.core.metering`) and to the totals of ``client.get_stats()``. `instrument()`
 does the same for a client that the author made.
 
-A request passes four steps, from the outside in: `cache.step` answers it from the cache, `retries` tries again,
-`rate_limits.step` holds it back until it may be sent, `usage_recording` records it.
+A request passes five steps, from the outside in: `journal` notes the call or replays it, `cache.step` answers it from
+the cache, `retries` tries again, `rate_limits.step` holds it back until it may be sent, `usage_recording` records it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from openai.resources.chat import AsyncChat
 
 from doteval.clients.cache.step import cache_step
 from doteval.clients.direct import DirectCalls, DirectChat
+from doteval.clients.journal import journal_step
 from doteval.clients.rate_limits.limiter import UserLimits
 from doteval.clients.rate_limits.step import rate_limit_step
 from doteval.clients.retries import RETRY_SECONDS, RetryPolicy, retry_step
@@ -240,7 +241,8 @@ def _steps(totals: UsageTotals, options: ClientOptions, transport_errors: tuple[
     step = rate_limit_step(step, shared_limiter(), options.limits, totals)
     step = retry_step(step, options.retries, totals, transport_errors=transport_errors)
     cache, choice = shared_cache(), client_config().choice
-    return cache_step(step, cache, choice, options.cache, totals, ignored=options.cache_ignores)
+    step = cache_step(step, cache, choice, options.cache, totals, ignored=options.cache_ignores)
+    return journal_step(step, options.cache_ignores)
 
 
 def _transport_errors(http_client: Any) -> tuple[type[Exception], ...]:

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 from doteval.clients.streams import StreamObserver, observe, observe_async
 from doteval.core import lenient_json
 from doteval.core.metering import Meter, current_meter
+from doteval.core.results import Usage
 from doteval.errors import UsageError
 
 # Requests and responses are httpx2's with openai 3 and httpx's with openai 2. The parts used here are the same in
@@ -43,8 +44,8 @@ class Io(Protocol):
     async def pause(self, seconds: float) -> None:
         """Sleep."""
 
-    async def wait(self, future: Future[Value]) -> Value:
-        """The result of a future that another thread completes."""
+    async def wait(self, future: Future[Value], seconds: float | None = None) -> Value:
+        """The result of a future that another thread completes. Raises TimeoutError after `seconds`."""
 
     async def read(self, response: Response) -> None:
         """Read the whole body of a response that was to be streamed."""
@@ -63,10 +64,22 @@ class ApiCall:
     """One request on its way, with the meter of the row that makes it.
 
     `body`: the JSON object sent, empty if there is none; `try_number`: counts from 1; `tokens`: those of the reply,
-    None until known; `error_status`: the HTTP status of the error that a streamed body turned out to be, else 0.
+    None until known; `reported`: the usage that the reply reported, None until known; `error_status`: the HTTP status
+    of the error that a streamed body turned out to be, else 0.
     """
 
-    __slots__ = ("body", "error_status", "io", "meter", "model", "options", "request", "tokens", "try_number")
+    __slots__ = (
+        "body",
+        "error_status",
+        "io",
+        "meter",
+        "model",
+        "options",
+        "reported",
+        "request",
+        "tokens",
+        "try_number",
+    )
 
     def __init__(self, io: Io, request: Request, options: dict[str, Any]) -> None:
         self.io = io
@@ -75,6 +88,7 @@ class ApiCall:
         self.meter: Meter | None = current_meter()
         self.try_number = 1
         self.tokens: int | None = None
+        self.reported: Usage | None = None
         self.error_status = 0
         self.body = _body_of(request)
         model = self.body.get("model")
@@ -141,9 +155,9 @@ class _BlockingIo:
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - nothing else runs here
 
-    async def wait(self, future: Future[Value]) -> Value:
+    async def wait(self, future: Future[Value], seconds: float | None = None) -> Value:
         try:
-            return future.result()
+            return future.result(seconds)
         except BaseException:
             # Ctrl-C, or the deadline of the row: nobody needs the result any more.
             future.cancel()
@@ -173,8 +187,9 @@ class _AsyncIo:
     async def pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def wait(self, future: Future[Value]) -> Value:
-        return await asyncio.wrap_future(future)
+    async def wait(self, future: Future[Value], seconds: float | None = None) -> Value:
+        wrapped = asyncio.wrap_future(future)
+        return await (wrapped if seconds is None else asyncio.wait_for(wrapped, seconds))
 
     async def read(self, response: Response) -> None:
         await response.aread()

@@ -226,6 +226,8 @@ class _TryRecorder:
             self._meter,
         )
         self._reported, self._since = tokens, now
+        if reported is not None:
+            self.call.reported = tokens
 
     def _tokens(self, reported: dict[str, Any]) -> Usage:
         counts = _tokens(reported)

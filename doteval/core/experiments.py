@@ -122,6 +122,7 @@ class Evaluation:
     reason: the same for people.
     dataset_notes: what a reader of its figures has to know about its dataset.
     rows_hash: a hash of the keys of all its rows in order; None if not all have been read, or by an older release.
+    repaid_rows: how many of its rows asked something else when they ran again, and so paid for calls again.
     """
 
     id: int
@@ -136,6 +137,7 @@ class Evaluation:
     end_cause: EvaluationEnd | None = None
     dataset_notes: tuple[str, ...] = ()
     rows_hash: str | None = None
+    repaid_rows: int = 0
 
     @property
     def name(self) -> str:

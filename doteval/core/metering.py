@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from doteval.core.call_journal import RowCalls
 from doteval.core.client_config import CacheChoice
 from doteval.core.fast_dataclass import row_value
 from doteval.core.results import Usage
@@ -50,6 +51,7 @@ class Meter:
 
     scope: what the usage is attributed to, None if that is not known.
     cache: what the row's submission says of the reply cache, None for nothing.
+    calls: the row's part of the call journal, None if its calls are not stored.
 
     >>> meter = Meter()
     >>> meter.add(Usage("m", requests=1))
@@ -58,9 +60,12 @@ class Meter:
     [('m', 3)]
     """
 
-    def __init__(self, scope: UsageScope | None = None, cache: CacheChoice | None = None) -> None:
+    def __init__(
+        self, scope: UsageScope | None = None, cache: CacheChoice | None = None, calls: RowCalls | None = None
+    ) -> None:
         self.scope = scope
         self.cache = cache
+        self.calls = calls
         self._lock = threading.Lock()
         self._by_model: dict[str, Usage] = {}
         self._drop_cached: list[Callable[[], None]] = []
@@ -142,14 +147,17 @@ def sum_by_model(usages: Iterable[Usage]) -> tuple[Usage, ...]:
 
 
 def with_usage_scope(
-    function: Callable[..., Returned], scope: UsageScope, cache: CacheChoice | None = None
+    function: Callable[..., Returned],
+    scope: UsageScope,
+    cache: CacheChoice | None = None,
+    calls: RowCalls | None = None,
 ) -> Callable[..., Returned]:
-    """A function that sets scope and cache choice of the meter that it is called under, and then calls `function`."""
+    """A function that sets scope, cache choice and calls of the meter that it is called under, and calls `function`."""
 
     def call(**arguments: Any) -> Returned:
         meter = _current.get()
         if meter is not None:
-            meter.scope, meter.cache = scope, cache
+            meter.scope, meter.cache, meter.calls = scope, cache, calls
         return function(**arguments)
 
     return call

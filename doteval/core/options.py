@@ -53,6 +53,13 @@ class ReducerValue:
 
 
 @dataclass(frozen=True, slots=True)
+class ChoiceValue:
+    """One of several words."""
+
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FlagValue:
     """True if the flag is given."""
 
@@ -66,7 +73,9 @@ class FlagChoice:
     help: str
 
 
-OptionValue = TextValue | TextsValue | CountValue | AmountValue | ReducerValue | FlagValue | tuple[FlagChoice, ...]
+OptionValue = (
+    TextValue | TextsValue | CountValue | AmountValue | ReducerValue | ChoiceValue | FlagValue | tuple[FlagChoice, ...]
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,15 @@ def hide_in_text(text: str) -> str:
     return _PARAMETER_IN_TEXT.sub(_without_value, _BEFORE_AT.sub(_without_password, text))
 
 
+def is_secret_parameter(name: str) -> bool:
+    """Whether the value of a query parameter or header with this name is a secret.
+
+    >>> is_secret_parameter("api-version"), is_secret_parameter("X-Api-Key")
+    (False, True)
+    """
+    return _SECRET_IN_QUERY.search(name) is not None
+
+
 def without_arguments(text: str) -> str:
     """What a Redis server has said, without the arguments of a command that it does not know, such as AUTH.
 
@@ -60,7 +69,7 @@ def without_arguments(text: str) -> str:
 
 
 def _without_value(found: re.Match[str]) -> str:
-    return f"{found['name']}={HIDDEN}" if _SECRET_IN_QUERY.search(found["name"]) else found.group()
+    return f"{found['name']}={HIDDEN}" if is_secret_parameter(found["name"]) else found.group()
 
 
 def _without_password(found: re.Match[str]) -> str:

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from doteval.core.budgets import Budget
+from doteval.core.call_journal import JournalMode
 from doteval.core.client_config import CacheChoice
 from doteval.core.labels import checked_tag
 from doteval.core.options import (
     AmountValue,
+    ChoiceValue,
     CountValue,
     FlagChoice,
     FlagValue,
@@ -136,6 +138,16 @@ class RunConfig:
         metavar="NAME",
         shown_default="every sample counts",
     )
+    journal: JournalMode = option(  # noqa: RUF009 - it returns a dataclass field
+        JournalMode.FULL,
+        ChoiceValue(tuple(JournalMode)),
+        "What to store of model calls: requests and replies, usage only, or nothing",
+        metavar="|".join(JournalMode),
+        shown_default="full",
+    )
+    replay: bool = option(
+        False, FlagValue(), "Let failed rows replay the calls that they have made, and ask only new ones"
+    )
     submitted: bool = False
     root: str | None = None
     queue: str | None = None
@@ -153,7 +165,8 @@ class RunConfig:
 
         `cache`: the choice that the settings make of the option for the cache, None if it was not given.
         """
-        return cls(**{**given_values(cls, values), "cache": cache})
+        given = given_values(cls, values)
+        return cls(**{**given, "cache": cache, "journal": JournalMode(given.get("journal", JournalMode.FULL))})
 
     @property
     def budget(self) -> Budget:
@@ -189,4 +202,5 @@ class RunConfig:
                 remedy="Use the doteval that wrote it, or a newer one: pip install --upgrade doteval",
             )
         cache = values.get("cache")
-        return cls(**{**values, "cache": None if cache is None else CacheChoice.from_json(cache)})
+        journal = JournalMode(values.get("journal", JournalMode.FULL))
+        return cls(**{**values, "cache": None if cache is None else CacheChoice.from_json(cache), "journal": journal})

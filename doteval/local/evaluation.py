@@ -11,6 +11,7 @@ from pathlib import Path
 
 from doteval.analysis.summary import Summary
 from doteval.coordination.budget_guard import budget_guard_for, used_up
+from doteval.coordination.call_journal import CallJournal
 from doteval.coordination.claims import wait_for_claim
 from doteval.coordination.ended_evaluations import store_missing_summaries, summary_of
 from doteval.coordination.endings import end_running
@@ -32,7 +33,7 @@ from doteval.runner.assignments import Assignment, EvaluationFixtures, Runnable
 from doteval.runner.event_loop import LoopThread
 from doteval.runner.row_retries import CallPolicy
 from doteval.runner.scheduler import Scheduler
-from doteval.store import ErrorCount, LostUsage, NewResult, Store, new_execution
+from doteval.store import ErrorCount, LostUsage, Store
 
 _RANGE_ROWS = 1000
 _ERRORS_SHOWN = 3
@@ -152,13 +153,15 @@ class LocalEvaluation:
             concurrency=self._options.concurrency,
         )
         ended: list[BaseException | None] = []
+        journal = CallJournal(self._evaluation, self._session.writer)
         assignment = Assignment(
             self._runnable,
-            self._pending_rows(dataset),
-            self._recorder(progress),
+            self._pending_rows(dataset, journal),
+            self._recorder(progress, journal),
             ended.append,
             name=self._evaluation.uid,
             check=self._guard(),
+            calls_of=journal.calls_of,
             record_lost_usage=self.spend,
         )
         try:
@@ -166,6 +169,7 @@ class LocalEvaluation:
         finally:
             if progress is not None:
                 progress.close()
+            journal.close(self._store)
         self._session.writer.flush()
         cut = self._refused or ended[0]
         stopped = isinstance(cut, TooManyErrorsError)
@@ -204,19 +208,20 @@ class LocalEvaluation:
         quota_guard = QuotaGuard(session.quota, guard if budget else None, BudgetError)
         return ClaimGuard(lambda: session.taken_by(self._evaluation), quota_guard)
 
-    def _recorder(self, progress: ProgressLine | None) -> Callable[[Row, Outcome], None]:
-        evaluation_id, uid, put = self._evaluation.id, self._evaluation.uid, self._session.writer.put
+    def _recorder(self, progress: ProgressLine | None, calls: CallJournal) -> Callable[[Row, Outcome], None]:
+        uid, put = self._evaluation.uid, self._session.writer.put
         journal = self._session.usage_journal
 
         def record(row: Row, outcome: Outcome) -> None:
             self._session.quota.note(outcome)
-            if outcome.usage:
+            new = calls.result(row, outcome)
+            if outcome.usage and new.execution is not None:
                 # The store counts the usage of one execution once, also if this process dies before it knows.
-                scope, execution = UsageScope(uid, row.index, row.sample), new_execution()
-                journal.ended(scope, execution)
-                put(NewResult(evaluation_id, row, outcome, execution), functools.partial(self._stored, scope=scope))
+                scope = UsageScope(uid, row.index, row.sample)
+                journal.ended(scope, new.execution)
+                put(new, functools.partial(self._stored, scope=scope))
             else:
-                put(NewResult(evaluation_id, row, outcome), self._stored)
+                put(new, self._stored)
             if progress is not None:
                 progress.row(outcome)
             if outcome.status is RowStatus.FAILED:
@@ -246,7 +251,7 @@ class LocalEvaluation:
         total = None if rows is None else rows * self._options.target.epochs - self._resumed
         return ProgressLine(self._screen, self._evaluation.name, total if total and total > 0 else None)
 
-    def _pending_rows(self, dataset: Dataset) -> Iterator[Row]:
+    def _pending_rows(self, dataset: Dataset, journal: CallJournal) -> Iterator[Row]:
         rows, target = self._store.rows, self._options.target
         evaluation, samples, epochs = self._evaluation, target.samples, target.epochs
         seen = -1
@@ -254,6 +259,7 @@ class LocalEvaluation:
             self._store, evaluation, dataset, samples=samples, allow_changed=target.allow_changed
         ):
             if not chunk.new:
+                journal.load(self._store, chunk.first, chunk.last)
                 yield from rows.pending(evaluation.id, chunk.first, chunk.last)
             elif epochs == 1:
                 yield from chunk.rows
@@ -264,6 +270,7 @@ class LocalEvaluation:
         for part in rows.pending_ranges(evaluation.id, _RANGE_ROWS, first=seen + 1):
             if samples is None or part.first < samples:
                 last = part.last if samples is None else min(part.last, samples - 1)
+                journal.load(self._store, part.first, last)
                 yield from rows.pending(evaluation.id, part.first, last)
 
     def _end_by(self, error: BaseException) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from doteval.core.budgets import check_prices
 from doteval.core.client_config import ClientConfig
 from doteval.core.options import (
     AmountValue,
+    ChoiceValue,
     CountValue,
     FlagValue,
     Option,
@@ -108,6 +109,8 @@ def _add(group: pytest.OptionGroup, option: Option) -> None:
     elif isinstance(option.value, TextsValue):
         kind |= {"action": "append", "default": [], "metavar": option.metavar}
     else:
+        if isinstance(option.value, ChoiceValue):
+            kind["default"] = str(option.default)
         kind |= {"type": _parser(option.flag, option.value), "metavar": option.metavar}
     group.addoption(option.flag, help=f"{_beginning_small(option.help)}{default}", **kind)
 
@@ -185,8 +188,19 @@ def _parser(flag: str, value: OptionValue) -> Callable[[str], Any]:
         return _amount(flag, value)
     if isinstance(value, ReducerValue):
         return _reducer
+    if isinstance(value, ChoiceValue):
+        return _choice(flag, value.words)
     assert isinstance(value, TextValue)
     return str
+
+
+def _choice(option: str, words: Sequence[str]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise pytest.UsageError(f"{option} takes {', '.join(words[:-1])} or {words[-1]}, not {text!r}")
+        return text
+
+    return parse
 
 
 def _reducer(text: str) -> str:

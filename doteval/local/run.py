@@ -12,6 +12,7 @@ from types import CodeType
 from typing import Any, overload
 
 from doteval.coordination.provenance import CommandOrigin, record_command
+from doteval.core.call_journal import JournalMode
 from doteval.core.experiments import Counts, Evaluation, EvaluationSpec, ephemeral_name
 from doteval.core.reducer_names import ReducerName
 from doteval.core.results import Record
@@ -45,6 +46,8 @@ def run(
     reducer: str | None = None,
     retries: int = RunConfig().max_retries,
     row_timeout: float | None = None,
+    journal: str = "full",
+    replay: bool = False,
     allow_changed: bool = False,
     **fixtures: Any,
 ) -> RunResults:
@@ -64,13 +67,16 @@ def run(
     reducer: what reduces the samples of a row to one score: ``mean``, ``mode``, ... (`doteval.metrics.reducers`)
     retries: further attempts after connection errors
     row_timeout: seconds that a row may take
+    journal: what is stored of model calls: ``full`` for requests and replies, ``usage``, or ``off``
+    replay: rows that failed replay the calls that they have made, and ask only new ones
     allow_changed: go on although the function or the dataset has changed
 
     Returns when all rows have completed; errors of rows are results. In a notebook too, where an event loop is running
     already, async functions run on a loop of their own in a thread. Clients that are bound to the notebook's loop (used
     in an ``await`` before) must be made anew for them.
 
-    Raises UsageError: when the function is no evaluation, `fixtures` are not its parameters, or no reducer has the name
+    Raises UsageError: when the function is no evaluation, `fixtures` are not its parameters, or a reducer or a mode of
+        the journal does not exist
     Raises DatasetError or UnstorableValueError: when the dataset cannot be read or stored
     Raises ChangedError: when the function or the dataset has changed since the experiment began
     Raises StoreError: when the store cannot be used
@@ -88,6 +94,8 @@ def run(
     config = RunConfig(
         max_retries=retries,
         row_timeout=row_timeout,
+        journal=_journal_mode(journal),
+        replay=replay,
         batch_size=evaluation.spec.batch_size,
         reducer=None if reducer is None else str(ReducerName.parse(reducer)),
     )
@@ -252,6 +260,13 @@ def _folder(function: Callable[..., Any]) -> Path:
 
 def _relative(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _journal_mode(word: str) -> JournalMode:
+    try:
+        return JournalMode(word)
+    except ValueError:
+        raise UsageError(f"journal is {word!r}", remedy=f"Give one of {', '.join(JournalMode)}.") from None
 
 
 def _positive(name: str, value: int | None) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from doteval.core.call_journal import RowCalls
 from doteval.core.client_config import CacheChoice
 from doteval.core.error_leaves import for_logs
 from doteval.core.metering import Meter, UsageScope
@@ -107,6 +108,7 @@ class Assignment:
     `name`: the name that all worker processes use for the evaluation.
     `check`: asked before each call. If it refuses, the assignment ends with the refusal.
     `cache`: the submission's choice for the reply cache.
+    `calls_of`: makes the part of a row in the call journal, where its calls are noted. Asked for a batch's first row.
     `record_lost_usage`: called with usage that belongs to no result: the set-up of shared fixtures, and rows
     that were set up and then not called.
     """
@@ -121,6 +123,7 @@ class Assignment:
     name: str = ""
     check: AdmissionCheck | None = None
     cache: CacheChoice | None = None
+    calls_of: Callable[[Row], RowCalls] | None = None
     record_lost_usage: Callable[[UsageScope, tuple[Usage, ...]], None] | None = None
     in_flight: int = field(default=0, init=False)
     withdrawn: bool = field(default=False, init=False)

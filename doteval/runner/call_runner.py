@@ -89,13 +89,14 @@ class CallRunner:
     def begin(self, assignment: Assignment, rows: Sequence[Row]) -> None:
         """Begin one call with one row, or with the rows of a batch."""
         entry = assignment.note(rows) if assignment.note is not None else NO_ENTRY
+        calls = None if assignment.calls_of is None else assignment.calls_of(rows[0])
         shared = self._setup.shared_call
         if shared is not None:
-            self._call(InflightCall(assignment, rows, None, entry), shared)
+            self._call(InflightCall(assignment, rows, None, entry, calls=calls), shared)
             return
         context = self._setup.take_context()
-        meter = Meter(assignment.usage_scope_of(rows), assignment.cache)
-        inflight = InflightCall(assignment, rows, context, entry, meter)
+        meter = Meter(assignment.usage_scope_of(rows), assignment.cache, calls)
+        inflight = InflightCall(assignment, rows, context, entry, meter, calls)
         try:
             with metering(meter):
                 prepared = context.set_up()
@@ -116,7 +117,8 @@ class CallRunner:
             policy = assignment.policy.with_retries(assignment.item.spec.retries)
         batch = assignment.item.spec.batch_size is not None
         arguments = {**prepared.fixtures, **_values(inflight.rows, batch=batch)}
-        function = with_usage_scope(prepared.function, assignment.usage_scope_of(inflight.rows), assignment.cache)
+        scope = assignment.usage_scope_of(inflight.rows)
+        function = with_usage_scope(prepared.function, scope, assignment.cache, inflight.calls)
         if self._executor is not None:
             assignment.in_flight += 1
             self.in_flight += 1

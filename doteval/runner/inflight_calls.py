@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from doteval.core.call_journal import RowCalls
 from doteval.core.metering import Meter, metering
 from doteval.core.results import Outcome, Row
 from doteval.runner.assignments import Assignment, JournalEntry, RowFixtures
@@ -16,7 +17,8 @@ class InflightCall:
     """One call in flight.
 
     `rows`: the rows it serves, more than one in a batch. `context`: their own fixtures, None if they have none.
-    `entry`: their entry in the in-flight journal. `meter`: counts what their fixtures use.
+    `entry`: their entry in the in-flight journal. `meter`: counts what their fixtures use. `calls`: their part in the
+    call journal.
     """
 
     assignment: Assignment
@@ -24,6 +26,7 @@ class InflightCall:
     context: RowFixtures | None
     entry: JournalEntry
     meter: Meter | None = None
+    calls: RowCalls | None = None
 
     def tear_down(self, timeout: float | None = None) -> list[BaseException]:
         """Tear down the rows' own fixtures, each within `timeout` seconds. Returns what that raised."""

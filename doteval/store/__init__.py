@@ -9,6 +9,7 @@ It may import `doteval.analysis`, `doteval.core` and `doteval.errors`, not the b
 """
 
 from doteval.store.attempts import Attempt
+from doteval.store.calls import NewCall, StoredCall
 from doteval.store.crashes import CrashedRow, TimedOutRow
 from doteval.store.experiment_filter import ExperimentFilter, sort_overviews
 from doteval.store.experiments import ExperimentOverview
@@ -18,6 +19,7 @@ from doteval.store.provenance import ExperimentLabels
 from doteval.store.result_rows import NewResult, new_execution
 from doteval.store.results import ErrorCount
 from doteval.store.rows import DatasetState, RowRange
+from doteval.store.sizes import StoreSizes
 from doteval.store.store import Store
 from doteval.store.usage import LoadUsage, LostUsage, ModelUsage, UsageGroup, UsageReport, WorkerUsage
 from doteval.store.workers import HeldRange, WorkerCode, WorkerInfo, WorkerState, held_by
@@ -37,9 +39,12 @@ __all__ = [
     "LoadUsage",
     "LostUsage",
     "ModelUsage",
+    "NewCall",
     "NewResult",
     "RowRange",
     "Store",
+    "StoreSizes",
+    "StoredCall",
     "TimedOutRow",
     "UsageGroup",
     "UsageReport",

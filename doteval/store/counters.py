@@ -12,7 +12,7 @@ from doteval.core.budgets import Spent
 from doteval.core.results import RowStatus
 from doteval.store.engine import database_time, insert_into
 from doteval.store.statements import Prepared
-from doteval.store.tables import ATTEMPT, COUNTERS, RESULT, SCORE, USAGE
+from doteval.store.tables import ATTEMPT, CALL, COUNTERS, RESULT, SCORE, USAGE
 
 _COUNTED = (RowStatus.DONE.value, RowStatus.FAILED.value, RowStatus.SKIPPED.value)
 
@@ -90,11 +90,11 @@ def count_spent_again(connection: Connection, evaluation_id: int, worker_id: int
 
 
 def remove_results(connection: Connection, evaluation_id: int, which: Callable[[Table], ColumnElement[bool]]) -> int:
-    """Remove results with their scores and earlier attempts, and subtract them from the counters.
+    """Remove results with their scores, earlier attempts and calls, and subtract them from the counters.
 
     Usage stays, since it was spent. Returns the number of removed results.
     """
-    for table in (SCORE, ATTEMPT):
+    for table in (SCORE, ATTEMPT, CALL):
         connection.execute(delete(table).where(table.c.evaluation_id == evaluation_id, which(table)))
     gone = connection.execute(
         delete(RESULT)

@@ -17,7 +17,7 @@ from doteval.core.wording import counted
 from doteval.errors import RowTimeoutError
 from doteval.store.engine import Database
 from doteval.store.result_rows import NewResult, encode_result, write_results
-from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW
+from doteval.store.tables import ATTEMPT, CALL, EVALUATION, RESULT, ROW
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,4 +201,23 @@ def _failed(connection: Connection, row: CrashedRow | TimedOutRow, outcome: Outc
     key = connection.scalar(
         select(ROW.c.key).where(ROW.c.evaluation_id == row.evaluation_id, ROW.c.row_index == row.row_index)
     )
-    return NewResult(row.evaluation_id, Row(row.row_index, str(key), {}, row.sample), outcome)
+    # The last execution that journalled calls, so that they count as those of this result.
+    last = connection.scalar(
+        select(CALL.c.execution)
+        .where(
+            CALL.c.evaluation_id == row.evaluation_id,
+            CALL.c.row_index == row.row_index,
+            CALL.c.sample == row.sample,
+            ~select(ATTEMPT.c.id)
+            .where(
+                ATTEMPT.c.evaluation_id == CALL.c.evaluation_id,
+                ATTEMPT.c.row_index == CALL.c.row_index,
+                ATTEMPT.c.sample == CALL.c.sample,
+                ATTEMPT.c.execution == CALL.c.execution,
+            )
+            .exists(),
+        )
+        .order_by(CALL.c.started_at.desc())
+        .limit(1)
+    )
+    return NewResult(row.evaluation_id, Row(row.row_index, str(key), {}, row.sample), outcome, last)

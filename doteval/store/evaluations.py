@@ -68,6 +68,7 @@ class Evaluations:
                     published=0,
                     dataset_complete=False,
                     worked_seconds=0.0,
+                    repaid_rows=0,
                 )
                 .on_conflict_do_nothing(index_elements=["experiment_id", "path", "name"])
             )
@@ -362,6 +363,7 @@ def _evaluation(line: Row[Any]) -> Evaluation:
         finished_at=None if line.finished_at is None else moment(line.finished_at),
         dataset_notes=tuple(decode(line.dataset_notes)) if line.dataset_notes else (),
         rows_hash=line.rows_hash,
+        repaid_rows=line.repaid_rows,
     )
 
 

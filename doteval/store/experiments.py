@@ -21,6 +21,7 @@ from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.provenance import ExperimentLabels, all_tags, first_commands
 from doteval.store.tables import (
     ATTEMPT,
+    CALL,
     COUNTERS,
     EVALUATION,
     EXPERIMENT,
@@ -198,7 +199,7 @@ class Experiments:
             _refuse_baseline(connection, experiment)
 
     def delete(self, name: str) -> None:
-        """Delete an experiment with its evaluations, rows, results and usage.
+        """Delete an experiment with its evaluations, rows, results, usage and calls.
 
         Raises NotFoundError: there is none of this name.
         Raises UsageError: it is the baseline of the store.
@@ -216,9 +217,9 @@ class Experiments:
 
 
 def delete_evaluations(database: Database, connection: Connection, ids: Sequence[int]) -> None:
-    """Delete evaluations with their rows, results and usage, within a transaction."""
+    """Delete evaluations with their rows, results, usage and calls, within a transaction."""
     database.hold(connection, ids, alone=True)
-    for table in (SCORE, RESULT, ATTEMPT, USAGE, COUNTERS, METRIC_VALUE, SUMMARY, ROW):
+    for table in (SCORE, RESULT, ATTEMPT, USAGE, CALL, COUNTERS, METRIC_VALUE, SUMMARY, ROW):
         connection.execute(delete(table).where(table.c.evaluation_id.in_(ids)))
     connection.execute(update(RESOURCE_LOAD).where(RESOURCE_LOAD.c.evaluation_id.in_(ids)).values(evaluation_id=None))
     connection.execute(delete(EVALUATION).where(EVALUATION.c.id.in_(ids)))

@@ -15,6 +15,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
@@ -22,6 +23,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 from doteval.core import clocks
 from doteval.core.results import Outcome, RowError, RowStatus
 from doteval.errors import StoreError, UnstorableValueError
+from doteval.store.calls import NewCall, encode_calls
 from doteval.store.driver_errors import RefusedError
 from doteval.store.result_rows import EncodedResult, NewResult, encode_result
 from doteval.store.store import Store
@@ -36,13 +38,16 @@ _LONGEST_PAUSE_SECONDS = 5.0
 
 @dataclass(slots=True)
 class _Entry:
-    result: NewResult
+    """A result with its calls, or calls of a row that runs."""
+
+    result: NewResult | None
+    calls: Sequence[NewCall]
     on_stored: OnStored | None
     failure: BaseException | None = None
 
 
 class GroupWriter:
-    """Writes results in groups: all that wait, up to `group`, in one transaction.
+    """Writes results, and calls of rows that run, in groups: all that wait, up to `group`, in one transaction.
 
     A result that cannot be stored is replaced by a failed one that says why; the others of its group are stored. While
     the store is unavailable (locked, disk full, connection lost), the writer retries with back-off and keeps every
@@ -112,6 +117,28 @@ class GroupWriter:
 
         Raises RuntimeError: the writer is closed, or its thread has died.
         """
+        self._put_entry(_Entry(result, result.calls, on_stored))
+
+    def put_calls(self, calls: Sequence[NewCall]) -> Future[None]:
+        """Give the writer calls to store, of a row that has no result yet. Blocks while too many wait.
+
+        Returns a future that is done when they are committed, or cannot be for good, which is logged. It cannot be
+        cancelled.
+
+        Raises RuntimeError: as `put` does.
+        """
+        stored: Future[None] = Future()
+        stored.set_running_or_notify_cancel()
+
+        def on_stored(error: BaseException | None) -> None:
+            stored.set_result(None)
+            if error is not None:
+                _LOG.warning("calls of a row cannot be stored: %s", type(error).__name__)
+
+        self._put_entry(_Entry(None, calls, on_stored))
+        return stored
+
+    def _put_entry(self, entry: _Entry) -> None:
         with self._arrived:
             if len(self._waiting) >= self._most_waiting and threading.current_thread() is not self._thread:
                 self._room.wait_for(
@@ -120,7 +147,7 @@ class GroupWriter:
             self._check_alive()
             if self._closed:
                 raise RuntimeError("the writer of results is closed")
-            self._waiting.append(_Entry(result, on_stored))
+            self._waiting.append(entry)
             self._put += 1
             if len(self._waiting) == 1:
                 self._arrived.notify()
@@ -199,7 +226,8 @@ class GroupWriter:
     def _store_group(self, group: Sequence[_Entry]) -> None:
         """Store a group. An entry that cannot be stored for good gets the error as its `failure`."""
         try:
-            self._write([_encode(entry.result) for entry in group])
+            results = [_encode(entry.result) for entry in group if entry.result is not None]
+            self._write(results, [call for entry in group for call in entry.calls])
         except Exception:  # noqa: BLE001 (each result is tried again)
             # One of them may be the cause, so each is stored alone.
             for entry in group:
@@ -207,16 +235,20 @@ class GroupWriter:
 
     def _store_alone(self, entry: _Entry) -> None:
         try:
-            self._write([_encode(entry.result)])
+            self._write([] if entry.result is None else [_encode(entry.result)], entry.calls)
         except Exception as error:  # noqa: BLE001 (given to its callback)
+            if entry.result is None:
+                entry.failure = error
+                return
             try:
                 self._write([encode_result(_failed(entry.result, error))])
             except Exception as again:  # noqa: BLE001 (given to its callback)
                 entry.failure = again
 
-    def _write(self, encoded: Sequence[EncodedResult]) -> None:
+    def _write(self, results: Sequence[EncodedResult], calls: Sequence[NewCall] = ()) -> None:
         began = clocks.monotonic()
-        self._attempts(self._store.results.write_encoded, encoded, self.worker_id)
+        encoded = encode_calls(calls) if calls else None
+        self._attempts(self._store.results.write_encoded, results, self.worker_id, encoded)
         self._last_error = None
         if self._on_commit is not None:
             self._on_commit(clocks.monotonic() - began)

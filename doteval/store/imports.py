@@ -104,6 +104,7 @@ class Imports:
                     published=0,
                     dataset_complete=False,
                     worked_seconds=0.0,
+                    repaid_rows=0,
                 )
             )
         return uid

@@ -39,6 +39,7 @@ from doteval.core.results import Outcome, Row, Usage
 from doteval.errors import UnstorableValueError
 from doteval.metrics.intervals import as_number
 from doteval.store.bulk_insert import BulkInsert, among, among_given, numbers_given
+from doteval.store.calls import EncodedCalls, NewCall, write_calls
 from doteval.store.counters import add_to_counters, count_spent_again
 from doteval.store.engine import Database, insert_into
 from doteval.store.statements import Prepared
@@ -47,12 +48,16 @@ from doteval.store.tables import ATTEMPT, EVALUATION, RESULT, ROW, SCORE, USAGE
 
 @row_value
 class NewResult:
-    """The outcome of an execution, to be stored. `execution` names the execution, None for a new name."""
+    """The outcome of an execution, to be stored. `execution` names the execution, None for a new name.
+
+    calls: those of its calls that are stored with it.
+    """
 
     evaluation_id: int
     row: Row
     outcome: Outcome
     execution: int | None = None
+    calls: tuple[NewCall, ...] = ()
 
 
 Key = tuple[int, int, int]
@@ -261,13 +266,20 @@ def _names(names: tuple[str, ...]) -> str:
 
 
 def write_results(
-    database: Database, connection: Connection, results: Sequence[EncodedResult], worker_id: int | None
+    database: Database,
+    connection: Connection,
+    results: Sequence[EncodedResult],
+    worker_id: int | None,
+    calls: EncodedCalls | None = None,
 ) -> int:
-    """Write results within a transaction; see `StoredResults.write`."""
+    """Write results within a transaction, and calls of any rows; see `StoredResults.write`."""
     by_evaluation: dict[int, list[EncodedResult]] = defaultdict(list)
     for result in results:
         by_evaluation[result.key[0]].append(result)
-    database.hold(connection, list(by_evaluation), alone=False)
+    others = calls.evaluations if calls is not None else set()
+    database.hold(connection, [*by_evaluation, *others], alone=False)
+    if calls is not None:
+        write_calls(connection, calls)
     # In order, so that two writers cannot deadlock.
     return sum(
         _write_evaluation(connection, evaluation_id, by_evaluation[evaluation_id], worker_id)

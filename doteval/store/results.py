@@ -16,6 +16,7 @@ from doteval.core.histogram import Latency
 from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.store.bulk_insert import among
+from doteval.store.calls import EncodedCalls
 from doteval.store.driver_errors import RefusedError
 from doteval.store.engine import Database
 from doteval.store.flat_results import FlatResults
@@ -64,12 +65,14 @@ class StoredResults:
         """
         return self.write_encoded([encode_result(result) for result in results], worker_id)
 
-    def write_encoded(self, results: Sequence[EncodedResult], worker_id: int | None) -> int:
-        """`write` for results that `encode_result` has prepared."""
-        if not results:
+    def write_encoded(
+        self, results: Sequence[EncodedResult], worker_id: int | None, calls: EncodedCalls | None = None
+    ) -> int:
+        """`write` for results that `encode_result` has prepared, together with calls of these and other rows."""
+        if not results and calls is None:
             return 0
         with self._database.write() as connection:
-            return write_results(self._database, connection, results, worker_id)
+            return write_results(self._database, connection, results, worker_id, calls)
 
     def records(
         self,

@@ -19,6 +19,7 @@ from doteval.errors import NotFoundError, StoreError
 from doteval.store.attempts import Attempts
 from doteval.store.backup import back_up
 from doteval.store.baseline import Baseline
+from doteval.store.calls import Calls
 from doteval.store.crashes import Crashes
 from doteval.store.driver_errors import no_descriptors
 from doteval.store.engine import Database, database_time
@@ -31,6 +32,7 @@ from doteval.store.provenance import Labels, ProvenanceRecords
 from doteval.store.results import StoredResults
 from doteval.store.rows import Rows
 from doteval.store.selections import Selections
+from doteval.store.sizes import StoreSizes, measure
 from doteval.store.summaries import Summaries
 from doteval.store.tables import EXPERIMENT
 from doteval.store.url import Location, locate
@@ -62,6 +64,7 @@ class Store:
         self.results = StoredResults(database)
         self.selections = Selections(database)
         self.attempts = Attempts(database)
+        self.calls = Calls(database)
         self.summaries = Summaries(database)
         self.crashes = Crashes(database)
         self.workers = Workers(database)
@@ -138,6 +141,10 @@ class Store:
         location = locate(url)
         _check_exists(location)
         back_up(location, target)
+
+    def sizes(self) -> StoreSizes:
+        """What the parts of the store take on disk. Raises StoreError: it cannot be reached."""
+        return measure(self._database)
 
     def summary(self, evaluation: Evaluation) -> Summary:
         """The metrics of an evaluation: those stored when it ended, or else computed from the scores so far."""

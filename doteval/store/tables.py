@@ -9,7 +9,19 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from sqlalchemy import BigInteger, Dialect, Index, Integer, Table, Text, TypeDecorator, UniqueConstraint, and_, text
+from sqlalchemy import (
+    BigInteger,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    and_,
+    text,
+)
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
@@ -90,6 +102,7 @@ class EvaluationTable(SQLModel, table=True):
 
     dataset_fingerprint: that of the dataset's source, by which a later command knows that it need not read it.
     rows_hash: a hash of the keys of all rows in order, None if not all were read.
+    repaid_rows: how many of its rows asked something else when they ran again, and so paid for calls again.
     dataset_notes: a list of what a reader of the figures has to know about the dataset.
     worked_seconds, span_began_at: its ended running spans, and the open one; see `doteval.store.running_spans`.
     """
@@ -119,6 +132,7 @@ class EvaluationTable(SQLModel, table=True):
     worked_seconds: float
     span_began_at: float | None
     rows_hash: str | None = Field(sa_type=Text)
+    repaid_rows: int = Field(sa_type=BigInteger)
 
 
 class RowTable(SQLModel, table=True):
@@ -249,6 +263,35 @@ class UsageTable(SQLModel, table=True):
     seconds: float
     waited: float
     latency: str = Field(sa_type=Text)
+
+
+class CallTable(SQLModel, table=True):
+    """One call of one execution of a row, in the call journal.
+
+    execution: that of the result which the calls led to, or of an execution that did not end.
+    digest: of what the call asked, empty if it cannot be replayed; see `doteval.core.call_journal`.
+    body: request and reply, packed by `doteval.core.call_bodies`; None where only the usage is kept.
+    """
+
+    __tablename__ = "call"
+
+    evaluation_id: int = Field(primary_key=True)
+    row_index: int = Field(primary_key=True, sa_type=BigInteger)
+    sample: int = Field(primary_key=True)
+    execution: int = Field(primary_key=True, sa_type=BigInteger)
+    position: int = Field(primary_key=True)
+    digest: bytes = Field(sa_type=LargeBinary)
+    source: str = Field(sa_type=Text)
+    model: str = Field(sa_type=SafeText)
+    status: int
+    started_at: float
+    seconds: float
+    prompt_tokens: int = Field(sa_type=BigInteger)
+    completion_tokens: int = Field(sa_type=BigInteger)
+    cached_tokens: int = Field(sa_type=BigInteger)
+    reasoning_tokens: int = Field(sa_type=BigInteger)
+    cost: float | None
+    body: bytes | None = Field(sa_type=LargeBinary)
 
 
 class CounterTable(SQLModel, table=True):
@@ -389,6 +432,7 @@ RESULT = table_of(ResultTable)
 SCORE = table_of(ScoreTable)
 ATTEMPT = table_of(AttemptTable)
 USAGE = table_of(UsageTable)
+CALL = table_of(CallTable)
 COUNTERS = table_of(CounterTable)
 SUMMARY = table_of(SummaryTable)
 METRIC_VALUE = table_of(MetricValueTable)
@@ -409,6 +453,7 @@ ALL = (
     SCORE,
     ATTEMPT,
     USAGE,
+    CALL,
     COUNTERS,
     SUMMARY,
     METRIC_VALUE,

@@ -1,4 +1,4 @@
-"""`prune` finds old experiments, and deletes those that nobody runs."""
+"""`prune` finds old experiments, and deletes those that nobody runs, or their model calls."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ class Prunable:
     baseline: str | None = None
 
 
-def find_prunable(store: Store, *, older_than: float | None, unnamed: bool) -> Prunable:
+def find_prunable(store: Store, *, older_than: float | None, unnamed: bool, labelled: bool = False) -> Prunable:
     """Find the experiments that have been idle for more than `older_than` seconds, the oldest first.
 
     unnamed: only those that the user gave no name.
+    labelled: also those with a tag, and the baseline.
 
-    A tag keeps an experiment, and the baseline is kept. So is one that a process runs; one whose command was killed
-    counts as ended.
+    Otherwise a tag keeps an experiment, and the baseline is kept. So is one that a process runs; one whose command was
+    killed counts as ended.
     """
     found: list[ExperimentOverview] = []
     running = tagged = 0
@@ -40,9 +41,9 @@ def find_prunable(store: Store, *, older_than: float | None, unnamed: bool) -> P
             continue
         if unnamed and not is_ephemeral(line.experiment.name):
             continue
-        if line.labels.is_baseline:
+        if line.labels.is_baseline and not labelled:
             baseline = line.experiment.name
-        elif line.labels.tags:
+        elif line.labels.tags and not labelled:
             tagged += 1
         elif is_run(store, line):
             running += 1
@@ -67,6 +68,16 @@ def delete_all(store: Store, prunable: Prunable) -> list[str]:
             # Somebody else has deleted it meanwhile.
             continue
     return deleted
+
+
+def drop_journals(store: Store, prunable: Prunable) -> int:
+    """Drop the calls of the experiments, but for those that run again by now. Returns how many calls they were."""
+    return sum(
+        store.calls.drop(evaluation.id)
+        for line in prunable.experiments
+        if not is_run(store, line)
+        for evaluation in store.evaluations.of(line.experiment)
+    )
 
 
 def is_run(store: Store, line: ExperimentOverview) -> bool:

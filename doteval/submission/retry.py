@@ -50,6 +50,7 @@ class RetryOptions:
     devices: each local worker process sees one of them
     budget: an empty one leaves the evaluations the budgets that they were submitted with
     max_errors: how many rows of an evaluation may fail before it is ended, None for any number
+    replay: whether the rows replay the calls that they have made, instead of asking again
     """
 
     classes: frozenset[ErrorClass] | None = None
@@ -62,6 +63,7 @@ class RetryOptions:
     detach: bool = False
     budget: Budget = field(default_factory=Budget)
     max_errors: int | None = None
+    replay: bool = False
 
 
 def retry(
@@ -156,6 +158,8 @@ def _run(
         for evaluation in evaluations:
             if options.budget:
                 store.evaluations.reconfigure(evaluation.id, lambda config: config.with_budget(options.budget))
+            if evaluation.config.replay != options.replay:
+                store.evaluations.reconfigure(evaluation.id, lambda config: replace(config, replay=options.replay))
             marked += store.rows.retry_failed(evaluation.id, classes=options.classes, index=options.row)
             marked += evaluation.counts.pending if _left_pending(evaluation) else 0
             # Only now: a running evaluation without pending rows would be completed.

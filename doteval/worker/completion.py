@@ -7,11 +7,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
+from doteval.coordination.call_journal import CallJournal
 from doteval.core.experiments import Evaluation
 from doteval.core.metering import UsageScope
 from doteval.core.results import Outcome, Row, RowStatus
 from doteval.core.wording import counted
-from doteval.store import GroupWriter, NewResult, new_execution
+from doteval.store import GroupWriter
 from doteval.supervision.usage_journal import UsageJournal
 from doteval.worker.prefetch import PrefetchedRows
 
@@ -20,6 +21,7 @@ class RowTaskCompletion:
     """Counts the rows of one row task that have completed, and waits until all are stored. Safe to use from any thread.
 
     on_stored: called on the writer's thread for every outcome whose result is stored.
+    journal: the call journal of its rows.
     parts: the number of assignments that the rows are divided into.
     """
 
@@ -28,13 +30,14 @@ class RowTaskCompletion:
         evaluation: Evaluation,
         writer: GroupWriter,
         on_stored: Callable[[Outcome], None],
+        journal: CallJournal,
         usage_journal: UsageJournal,
         prefetched: PrefetchedRows,
         *,
         parts: int,
     ) -> None:
-        self._evaluation_id = evaluation.id
         self._evaluation_uid = evaluation.uid
+        self._journal = journal
         self._usage_journal = usage_journal
         self._prefetched = prefetched
         self._parts = parts
@@ -58,11 +61,10 @@ class RowTaskCompletion:
                 self._not_done[outcome.status] += 1
             for usage in outcome.usage:
                 self._tokens += usage.prompt_tokens + usage.completion_tokens
-        execution = new_execution()
-        if outcome.usage:
+        new = self._journal.result(row, outcome)
+        if outcome.usage and new.execution is not None:
             # The store counts the usage of one execution once, also if the process dies before it knows of the commit.
-            self._usage_journal.ended(self._usage_scope_of(row), execution)
-        new = NewResult(self._evaluation_id, row, outcome, execution)
+            self._usage_journal.ended(self._usage_scope_of(row), new.execution)
         self._writer.put(new, functools.partial(self._stored, row, outcome))
 
     def ended(self, cut: BaseException | None) -> None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from doteval.broker.messages import RowTask
+from doteval.coordination.call_journal import CallJournal
 from doteval.coordination.load_verdict import Prospect
 from doteval.coordination.quota_guard import Quota, QuotaGuard
 from doteval.core import clocks
@@ -146,11 +147,13 @@ class RowTaskRunner:
             )
             if part
         ]
+        journal = CallJournal(evaluation, context.writer)
+        context.read_store(lambda store: journal.load(store, task.first, task.last))
         completion = RowTaskCompletion(
-            evaluation, context.writer, self._on_stored, context.usage_journal, prefetched, parts=len(parts)
+            evaluation, context.writer, self._on_stored, journal, context.usage_journal, prefetched, parts=len(parts)
         )
         assignments = [
-            self._assignment(evaluation, item, part, completion, guard, alone=alone) for part, alone in parts
+            self._assignment(evaluation, item, part, completion, journal, guard, alone=alone) for part, alone in parts
         ]
         self._assigned.update(dict.fromkeys(assignments, evaluation.uid))
         try:
@@ -160,6 +163,7 @@ class RowTaskRunner:
         finally:
             for assignment in assignments:
                 del self._assigned[assignment]
+        self._close(journal)
         if guard.quota.stop is not None:
             self._budget_guards.end_without_quota(evaluation, guard, guard.quota.stop)
         return self._summary(evaluation, completion, cut)
@@ -170,6 +174,7 @@ class RowTaskRunner:
         item: EvaluationItem,
         rows: list[Row],
         completion: RowTaskCompletion,
+        calls: CallJournal,
         guard: QuotaGuard,
         *,
         alone: bool,
@@ -186,12 +191,19 @@ class RowTaskRunner:
             name=evaluation.uid,
             check=guard,
             cache=evaluation.config.cache,
+            calls_of=calls.calls_of,
             record_lost_usage=self._record_lost_usage,
         )
 
     def _record(self, completion: RowTaskCompletion, quota: Quota, row: Row, outcome: Outcome) -> None:
         quota.note(outcome)
         completion.record(row, outcome)
+
+    def _close(self, journal: CallJournal) -> None:
+        try:
+            journal.close(self._context.store)
+        except StoreError as error:
+            logger.warning("it is not stored that rows have paid for calls again: %s", error.message)
 
     def _summary(self, evaluation: Evaluation, completion: RowTaskCompletion, cut: BaseException | None) -> str:
         """The counts of a row task that has ended; `cut` is what ended it before its last row.

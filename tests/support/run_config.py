@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from doteval.core.call_journal import JournalMode
 from doteval.core.client_config import CacheChoice, CacheMode
 from doteval.core.run_config import RunConfig
 
@@ -15,6 +16,8 @@ FULL = RunConfig(
     max_cost=0.25,
     cache=CacheChoice(CacheMode.REFRESH, 12.5),
     reducer="mode",
+    journal=JournalMode.USAGE,
+    replay=True,
     submitted=True,
     root="/evals",
     queue="gpu",
@@ -24,5 +27,5 @@ FULL = RunConfig(
     concurrency=16,
     concurrency_is_own=True,
     strict_xfail="a weak model",
-    imported_from="logs/quiz.eval",
+    imported_from="/logs/a.eval",
 )

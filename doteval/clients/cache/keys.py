@@ -71,7 +71,7 @@ def cache_key(call: ApiCall, ignored: Collection[str] = ()) -> bytes:
     headers = sorted(
         (name.lower(), value)
         for name, value in request.headers.items()
-        if _may_matter(name.lower(), value, netloc) and name.lower() not in ignored
+        if may_matter(name.lower(), value, netloc) and name.lower() not in ignored
     )
     sample = scope.sample if scope else 0
     where = [] if SERVER_HEADER in request.headers else [url.scheme, netloc]
@@ -81,7 +81,8 @@ def cache_key(call: ApiCall, ignored: Collection[str] = ()) -> bytes:
     return digest.digest()
 
 
-def _may_matter(name: str, value: str, netloc: str) -> bool:
+def may_matter(name: str, value: str, netloc: str) -> bool:
+    """Whether a header, its name in lower case, may change the reply. `netloc`: that of the URL."""
     if name == "host":
         return value != netloc
     return name not in WITHOUT_EFFECT and not name.startswith("x-stainless-")

@@ -40,6 +40,7 @@ VERSIONS = (
     "0014",
     "0015",
     "0016",
+    "0017",
 )
 
 # The oldest one that psycopg supports.

@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from doteval.coordination.claims import has_ended
 from doteval.coordination.registration import Registration
+from doteval.core.call_journal import JournalMode
 from doteval.core.experiments import EvaluationStatus
 from doteval.core.json_codec import encode
 from doteval.core.run_config import RunConfig
@@ -101,10 +102,13 @@ SUBMITTED = {
         ),
         pytest.param(
             SUBMITTED,
-            # Its budget has no limit of tokens, no mark was stored, and there were no reducers and imports.
+            # Its budget has no limit of tokens, no mark was stored, and there were no reducers, journal and imports.
             replace(
                 FULL,
                 reducer=None,
+                journal=JournalMode.FULL,
+                replay=False,
+                imported_from=None,
                 max_retries=5,
                 max_requests=100,
                 max_tokens=None,

@@ -50,6 +50,7 @@ def test_options_that_both_commands_have() -> None:
     assert both == [
         *("experiment", "samples", "storage", "epochs", "allow_changed", "tag", "note"),
         *("max_retries", "retry_delay", "row_timeout", "max_requests", "max_tokens", "max_cost", "cache", "reducer"),
+        *("journal", "replay"),
     ]
 
 

@@ -1,0 +1,187 @@
+"""The request step that notes every call of a row in the call journal, and replays recorded replies.
+
+It goes around all other steps, so that one call is one request of the author's, with the retries that it took. Before
+a row's next request, its earlier calls are stored: however often its process is killed, a row pays at most once more
+for the calls that were in flight.
+
+Headers and URLs are never kept, and the secrets in them are removed from bodies and errors that quote them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from doteval.clients.bad_replies import is_event_stream
+from doteval.clients.cache.keys import CACHE_HEADER
+from doteval.clients.request_identity import RequestIdentity
+from doteval.clients.steps import ApiCall, Response, Step
+from doteval.clients.streams import StreamObserver
+from doteval.core import clocks
+from doteval.core.call_bodies import unpack
+from doteval.core.call_journal import CallSource, FinishedCall, RecordedCall, RowCalls
+
+# The row goes on without waiting if the store does not take its calls for so long.
+_STORED_WITHIN_SECONDS = 5.0
+# Larger bodies, of uploads or audio say, are not kept, and not replayed.
+_LARGEST_BODY_BYTES = 32 * 1024 * 1024
+
+
+def journal_step(step: Step, ignored: frozenset[str] = frozenset()) -> Step:
+    """A step around `step`. `ignored`: headers that may differ where a call is replayed, in lower case."""
+
+    async def journal(call: ApiCall) -> Response:
+        calls = None if call.meter is None else call.meter.calls
+        if calls is None or not calls.is_open:
+            return await step(call)
+        note = _CallNote(call, calls, ignored)
+        recorded = calls.take(note.digest)
+        if recorded is not None:
+            return note.replay(recorded)
+        unstored = calls.unstored
+        if unstored is not None and calls.keeps_bodies:
+            # If it takes longer, the writer has logged a warning, and the calls are stored when the store is back.
+            with contextlib.suppress(TimeoutError):
+                await call.io.wait(unstored, _STORED_WITHIN_SECONDS)
+        try:
+            response = await step(call)
+        except BaseException as error:
+            note.failed(error)
+            raise
+        if call.streamed and not response.is_closed:
+            events = is_event_stream(call, response)
+            call.io.observe(response, _ReplyNote(note, response), events=events)
+        else:
+            note.replied(response, response.content)
+        return response
+
+    return journal
+
+
+class _CallNote:
+    """Notes one call when it ends."""
+
+    def __init__(self, call: ApiCall, calls: RowCalls, ignored: frozenset[str]) -> None:
+        self._call = call
+        self._calls = calls
+        self._position = calls.begin()
+        self._started_at, self._began = clocks.now(), clocks.perf_counter()
+        self._identity = RequestIdentity.of(call.request, ignored)
+        self._request = b""
+        self.digest = b""
+        if calls.keeps_bodies:
+            content = _content(call)
+            if content is not None:
+                self._request = content
+                self.digest = calls.digest(self._identity.key(content))
+
+    def replay(self, recorded: RecordedCall) -> Response:
+        """Answer the call by a recorded reply."""
+        call, body = self._call, unpack(recorded.packed)
+        self._calls.ended(
+            FinishedCall(
+                self.digest,
+                self._position,
+                CallSource.REPLAY,
+                call.model,
+                recorded.status,
+                self._started_at,
+                clocks.perf_counter() - self._began,
+                replayed=(recorded.execution, recorded.position),
+            )
+        )
+        return call.io.reply(call.request, {"content-type": body.content_type}, body.reply, recorded.status)
+
+    def failed(self, error: BaseException) -> None:
+        """The call ended without a reply."""
+        self._calls.ended(self._finished(0, error=self._described(error)))
+
+    def replied(self, response: Response, content: bytes) -> None:
+        """The reply is complete."""
+        self._calls.ended(self._of_reply(response, content))
+
+    def cut(self, response: Response, content: bytes, why: str) -> None:
+        """The reply was not read to its end."""
+        self._calls.ended(self._of_reply(response, content, why))
+
+    def abandoned(self, response: Response, content: bytes) -> None:
+        """Nobody will read the rest of the reply. The garbage collector may call this at any moment."""
+        self._calls.abandoned(self._of_reply(response, content, "the row did not read the stream to its end"))
+
+    def _of_reply(self, response: Response, content: bytes, error: str = "") -> FinishedCall:
+        headers = response.headers
+        source = CallSource.CACHE if headers.get(CACHE_HEADER) == "hit" else CallSource.LIVE
+        return self._finished(response.status_code, source, headers.get("content-type", ""), content, error=error)
+
+    def _finished(
+        self,
+        status: int,
+        source: CallSource = CallSource.LIVE,
+        content_type: str = "",
+        reply: bytes = b"",
+        *,
+        error: str = "",
+    ) -> FinishedCall:
+        call, hidden = self._call, self._identity.hidden_in
+        keeps = self._calls.keeps_bodies
+        fits = keeps and len(self._request) + len(reply) <= _LARGEST_BODY_BYTES
+        return FinishedCall(
+            # Half a reply is not replayed.
+            self.digest if fits and not error else b"",
+            self._position,
+            source,
+            call.model,
+            status,
+            self._started_at,
+            clocks.perf_counter() - self._began,
+            self._identity.endpoint if keeps else "",
+            content_type if keeps else "",
+            error if keeps else "",
+            hidden(self._request) if fits else b"",
+            hidden(reply) if fits else b"",
+            call.reported,
+        )
+
+    def _described(self, error: BaseException) -> str:
+        name = type(error).__name__
+        return self._identity.hidden_in_text(f"{name}: {error}" if str(error) else name)
+
+
+class _ReplyNote(StreamObserver):
+    """Collects a streamed reply as the caller reads it."""
+
+    def __init__(self, note: _CallNote, response: Response) -> None:
+        self._note = note
+        # Not the response itself, which would then never be garbage.
+        self._head = _Head(response)
+        self._chunks: list[bytes] = []
+
+    def on_chunk(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+
+    def on_end(self) -> None:
+        self._note.replied(self._head, b"".join(self._chunks))
+
+    def on_error(self) -> None:
+        self._note.cut(self._head, b"".join(self._chunks), "the stream was cut")
+
+    def on_abandoned(self) -> None:
+        self._note.abandoned(self._head, b"".join(self._chunks))
+
+
+class _Head:
+    """Status and headers of a response."""
+
+    __slots__ = ("headers", "status_code")
+
+    def __init__(self, response: Response) -> None:
+        self.status_code = response.status_code
+        self.headers = response.headers
+
+
+def _content(call: ApiCall) -> bytes | None:
+    """The body of the request, None for an upload that is streamed."""
+    try:
+        content: bytes = call.request.content
+    except RuntimeError:
+        return None
+    return content

@@ -1,0 +1,83 @@
+"""Gives rows their parts of the call journal, and has the calls stored that are noted there."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from doteval.core.call_journal import FinishedCall, JournalMode, RecordedCall, RowCalls
+from doteval.core.experiments import Evaluation
+from doteval.core.results import Outcome, Row
+from doteval.store import GroupWriter, NewCall, NewResult, Store, new_execution
+
+
+class CallJournal:
+    """The call journal of the rows of one evaluation that a process runs. Safe to use from threads."""
+
+    def __init__(self, evaluation: Evaluation, writer: GroupWriter) -> None:
+        self._evaluation = evaluation
+        self._writer = writer
+        self._mode = evaluation.config.journal
+        # The name of the evaluation is no secret, but nobody can look digests up that were made for another one.
+        self._key = evaluation.uid.encode()
+        self._lock = threading.Lock()
+        self._recorded: dict[tuple[int, int], Sequence[RecordedCall]] = {}
+        self._open: dict[tuple[int, int], RowCalls] = {}
+        self._repaid = 0
+
+    @property
+    def calls_of(self) -> Callable[[Row], RowCalls] | None:
+        """Makes the part of a row that begins; None if nothing is to be stored."""
+        return None if self._mode is JournalMode.OFF else self._calls_of
+
+    def load(self, store: Store, first: int, last: int) -> None:
+        """Load the calls that pending rows from `first` to `last` (included) may replay. Raises StoreError."""
+        if self._mode is not JournalMode.FULL:
+            return
+        found = store.calls.unfinished(self._evaluation.id, first, last, failed=self._evaluation.config.replay)
+        with self._lock:
+            self._recorded.update(found)
+
+    def result(self, row: Row, outcome: Outcome) -> NewResult:
+        """The result of a row that has ended, with those of its calls that are not stored yet."""
+        with self._lock:
+            calls = self._open.pop((row.index, row.sample), None)
+        if calls is None:
+            return NewResult(self._evaluation.id, row, outcome, new_execution())
+        kept = self._new(row.index, row.sample, calls.execution, calls.close())
+        if calls.differs:
+            with self._lock:
+                self._repaid += 1
+        return NewResult(self._evaluation.id, row, outcome, calls.execution, kept)
+
+    def close(self, store: Store) -> None:
+        """Store the calls of rows that have begun and not ended, and how many rows have paid again.
+
+        Raises StoreError.
+        """
+        with self._lock:
+            left, self._open = self._open, {}
+            repaid, self._repaid = self._repaid, 0
+        for (index, sample), calls in left.items():
+            kept = calls.close()
+            if kept:
+                self._writer.put_calls(self._new(index, sample, calls.execution, kept))
+        if repaid:
+            store.calls.note_repaid(self._evaluation.id, repaid)
+
+    def _calls_of(self, row: Row) -> RowCalls:
+        execution = new_execution()
+        key = (row.index, row.sample)
+        put = functools.partial(self._put, row.index, row.sample, execution)
+        with self._lock:
+            recorded = self._recorded.pop(key, ())
+            calls = self._open[key] = RowCalls(self._mode, execution, self._key, put, recorded)
+        return calls
+
+    def _put(self, index: int, sample: int, execution: int, calls: Sequence[FinishedCall]) -> Future[None]:
+        return self._writer.put_calls(self._new(index, sample, execution, calls))
+
+    def _new(self, index: int, sample: int, execution: int, calls: Sequence[FinishedCall]) -> tuple[NewCall, ...]:
+        return tuple(NewCall(self._evaluation.id, index, sample, execution, call) for call in calls)

@@ -1,0 +1,189 @@
+"""The call journal of a row in flight: what its calls asked and got, and the replies that it may replay.
+
+The runner gives the row's meter a `RowCalls`; the journal step of the clients (`doteval.clients.journal`) notes each
+call there when it ends. How calls are stored is left to `put`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from enum import StrEnum
+
+from doteval.core.fast_dataclass import row_value
+from doteval.core.results import Usage
+
+_DIGEST_BYTES = 16
+
+
+class JournalMode(StrEnum):
+    """What is stored of the calls of rows."""
+
+    FULL = "full"
+    """Requests and replies, which a row that runs again can replay."""
+    USAGE = "usage"
+    """Model, usage and times only."""
+    OFF = "off"
+    """Nothing."""
+
+
+class CallSource(StrEnum):
+    """Where the reply to a call came from."""
+
+    LIVE = "live"
+    CACHE = "cache"
+    REPLAY = "replay"
+
+
+@row_value
+class FinishedCall:
+    """A call that has ended.
+
+    digest: identifies what it asked, b"" if it cannot be replayed.
+    position: counts the calls of one execution of the row, in the order in which they began.
+    status: the HTTP status of the reply, 0 without one.
+    started_at: in seconds since the epoch. seconds: until the reply was complete, with retries and waits.
+    endpoint, content_type, error, request, reply: see `doteval.core.call_bodies.CallBody`.
+    usage: what the reply reported, None if it reported nothing.
+    replayed: the execution and the position under which the replayed reply was stored, None for other sources.
+    """
+
+    digest: bytes
+    position: int
+    source: CallSource
+    model: str
+    status: int
+    started_at: float
+    seconds: float
+    endpoint: str = ""
+    content_type: str = ""
+    error: str = ""
+    request: bytes = b""
+    reply: bytes = b""
+    usage: Usage | None = None
+    replayed: tuple[int, int] | None = None
+
+
+@row_value
+class RecordedCall:
+    """A stored call whose reply can be replayed. packed: its body, see `doteval.core.call_bodies`."""
+
+    digest: bytes
+    execution: int
+    position: int
+    status: int
+    packed: bytes
+
+
+PutCalls = Callable[[Sequence[FinishedCall]], "Future[None]"]
+
+
+class RowCalls:
+    """The calls of one execution of a row. Safe to use from threads.
+
+    The only call of a row is kept until `close`, so that it is stored together with the result. As soon as the row
+    makes another, all are given to `put` when they end. What threads and tasks of the row ask after `close` is not
+    stored, and neither is what processes ask that it forks.
+
+    key: makes digests that reveal nothing to those who do not know it.
+    put: stores calls; its future is done when they are stored, or cannot be.
+    recorded: calls of an earlier execution whose replies may be replayed, in their order.
+    """
+
+    def __init__(
+        self, mode: JournalMode, execution: int, key: bytes, put: PutCalls, recorded: Iterable[RecordedCall] = ()
+    ) -> None:
+        self.execution = execution
+        self.keeps_bodies = mode is JournalMode.FULL
+        self._key = key
+        self._put = put
+        self._lock = threading.Lock()
+        self._begun = 0
+        self._asked = 0
+        self._kept: list[FinishedCall] = []
+        # Of streams that the garbage collector ended; it must not wait for the lock.
+        self._abandoned: deque[FinishedCall] = deque()
+        self._last_put: Future[None] | None = None
+        self._closed = False
+        self._pid = os.getpid()
+        self._taken: set[bytes] = set()
+        self._recorded: dict[bytes, deque[RecordedCall]] = defaultdict(deque)
+        for each in recorded:
+            self._recorded[each.digest].append(each)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can be noted: the row runs, in this process."""
+        return not self._closed and self._pid == os.getpid()
+
+    def digest(self, request_key: bytes) -> bytes:
+        """The stored form of the digest of a request."""
+        return hashlib.blake2b(request_key, key=self._key, digest_size=_DIGEST_BYTES).digest()
+
+    def begin(self) -> int:
+        """A call begins. Returns its position. The calls before it are on their way to the store now."""
+        with self._lock:
+            position = self._begun
+            self._begun += 1
+            if position:
+                self._put_kept()
+            return position
+
+    @property
+    def unstored(self) -> Future[None] | None:
+        """Done when all calls that have ended are stored; None if they are."""
+        last = self._last_put
+        return None if last is None or last.done() else last
+
+    def take(self, digest: bytes) -> RecordedCall | None:
+        """The recorded call with this digest that is next, for one caller; None without one."""
+        if not self._recorded:
+            return None
+        with self._lock:
+            found = self._recorded.get(digest)
+            if not found:
+                return None
+            self._taken.add(digest)
+            return found.popleft()
+
+    def ended(self, call: FinishedCall) -> None:
+        """A call has ended."""
+        with self._lock:
+            if self._closed:
+                return
+            self._asked += call.source is not CallSource.REPLAY
+            self._kept.append(call)
+            if self._begun > 1:
+                self._put_kept()
+
+    def abandoned(self, call: FinishedCall) -> None:
+        """The garbage collector has ended a call. It takes no lock."""
+        self._abandoned.append(call)
+
+    def close(self) -> tuple[FinishedCall, ...]:
+        """The row has ended. Returns the calls that are to be stored with its result."""
+        with self._lock:
+            self._closed = True
+            self._take_abandoned()
+            kept, self._kept = tuple(self._kept), []
+            return kept
+
+    @property
+    def differs(self) -> bool:
+        """Whether the row has asked something else than in the execution before, so that calls were paid again."""
+        # The last execution may have asked the same several times, in several tries of the row.
+        return self._asked > 0 and any(digest not in self._taken for digest, left in self._recorded.items() if left)
+
+    def _take_abandoned(self) -> None:
+        while self._abandoned:
+            self._kept.append(self._abandoned.popleft())
+
+    def _put_kept(self) -> None:
+        self._take_abandoned()
+        if self._kept:
+            kept, self._kept = self._kept, []
+            self._last_put = self._put(kept)

@@ -1,0 +1,264 @@
+"""The call journal in the store: writes the calls of rows, finds those to replay, and drops them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Integer,
+    LargeBinary,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    false,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+
+from doteval.core.call_bodies import CallBody, pack, unpack
+from doteval.core.call_journal import CallSource, FinishedCall, RecordedCall
+from doteval.core.fast_dataclass import row_value
+from doteval.core.json_codec import escape_text
+from doteval.core.results import Usage
+from doteval.store.bulk_insert import BulkInsert
+from doteval.store.engine import Database
+from doteval.store.experiments import moment
+from doteval.store.statements import Prepared
+from doteval.store.tables import ATTEMPT, CALL, EVALUATION, RESULT
+
+_COLUMNS = tuple(CALL.c.keys())
+_INSERT = BulkInsert(CALL, _COLUMNS)
+_EXISTS = Prepared(lambda _: select(EVALUATION.c.id).where(EVALUATION.c.id == bindparam("evaluation")))
+_KEY = ("evaluation_id", "row_index", "sample", "execution", "position")
+# A replayed call belongs to the execution that replayed it from then on.
+_MOVED = ("execution", "position", "source", "started_at", "seconds")
+_MOVE = Prepared(
+    lambda _: (
+        update(CALL)
+        .where(*(CALL.c[name] == bindparam(f"old_{name}") for name in _KEY))
+        .values({name: bindparam(f"new_{name}") for name in _MOVED})
+    )
+)
+
+
+@row_value
+class NewCall:
+    """A call of a row, to be stored."""
+
+    evaluation_id: int
+    row_index: int
+    sample: int
+    execution: int
+    call: FinishedCall
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCall:
+    """A call in the store. `body` is None where only its usage was kept."""
+
+    sample: int
+    execution: int
+    position: int
+    source: CallSource
+    status: int
+    started_at: datetime
+    seconds: float
+    usage: Usage
+    body: CallBody | None
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedCalls:
+    """Calls as table rows: those to insert, and the parameters of replayed ones, which are there already."""
+
+    new: list[tuple[Any, ...]]
+    moved: list[dict[str, Any]]
+
+    @property
+    def evaluations(self) -> set[int]:
+        """The ids of their evaluations."""
+        return {line[0] for line in self.new} | {each["old_evaluation_id"] for each in self.moved}
+
+
+def encode_calls(calls: Iterable[NewCall]) -> EncodedCalls:
+    """Pack the bodies of calls, and make table rows of them."""
+    new: list[tuple[Any, ...]] = []
+    moved: list[dict[str, Any]] = []
+    for each in calls:
+        call = each.call
+        where = (each.evaluation_id, each.row_index, each.sample)
+        if call.replayed is not None:
+            old = dict(zip(_KEY, (*where, *call.replayed), strict=True))
+            values = (each.execution, call.position, call.source.value, call.started_at, call.seconds)
+            moved.append(
+                {f"old_{name}": value for name, value in old.items()}
+                | {f"new_{name}": value for name, value in zip(_MOVED, values, strict=True)}
+            )
+            continue
+        used = call.usage or _NO_USAGE
+        is_kept = call.request or call.reply or call.error or call.endpoint
+        body = CallBody(call.endpoint, call.content_type, call.error, call.request, call.reply)
+        new.append(
+            (
+                *where,
+                each.execution,
+                call.position,
+                call.digest,
+                call.source.value,
+                escape_text(call.model),
+                call.status,
+                call.started_at,
+                call.seconds,
+                used.prompt_tokens,
+                used.completion_tokens,
+                used.cached_tokens,
+                used.reasoning_tokens,
+                used.cost,
+                pack(body) if is_kept else None,
+            )
+        )
+    return EncodedCalls(new, moved)
+
+
+_NO_USAGE = Usage("")
+
+
+def write_calls(connection: Connection, calls: EncodedCalls) -> None:
+    """Write calls within a transaction that holds their evaluations. Calls of deleted evaluations are dropped."""
+    known = {each for each in calls.evaluations if _EXISTS.run(connection, evaluation=each)}
+    _INSERT.count(connection, [line for line in calls.new if line[0] in known])
+    for each in calls.moved:
+        _MOVE.run(connection, **each)
+
+
+_IS_ROWS_RESULT = and_(
+    RESULT.c.evaluation_id == CALL.c.evaluation_id,
+    RESULT.c.row_index == CALL.c.row_index,
+    RESULT.c.sample == CALL.c.sample,
+)
+_UNFINISHED = Prepared(
+    lambda _: (
+        select(
+            CALL.c.row_index,
+            CALL.c.sample,
+            CALL.c.digest,
+            CALL.c.execution,
+            CALL.c.position,
+            CALL.c.status,
+            CALL.c.body,
+        )
+        .where(
+            CALL.c.evaluation_id == bindparam("evaluation"),
+            CALL.c.row_index.between(bindparam("first"), bindparam("last")),
+            CALL.c.status.between(literal_column("200"), literal_column("299")),
+            CALL.c.digest != bindparam("none", type_=LargeBinary),
+            # An execution that ended has a result, or had one that a retry has replaced since.
+            ~exists().where(
+                _IS_ROWS_RESULT,
+                or_(
+                    RESULT.c.retry == false(),
+                    and_(
+                        RESULT.c.execution == CALL.c.execution,
+                        bindparam("replay", type_=Integer) == literal_column("0"),
+                    ),
+                ),
+            ),
+            ~exists().where(
+                ATTEMPT.c.evaluation_id == CALL.c.evaluation_id,
+                ATTEMPT.c.row_index == CALL.c.row_index,
+                ATTEMPT.c.sample == CALL.c.sample,
+                ATTEMPT.c.execution == CALL.c.execution,
+            ),
+        )
+        .order_by(CALL.c.row_index, CALL.c.sample, CALL.c.started_at, CALL.c.position)
+    )
+)
+
+
+class Calls:
+    """Reads and drops the calls of rows."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def unfinished(
+        self, evaluation_id: int, first: int, last: int, *, failed: bool = False
+    ) -> Mapping[tuple[int, int], Sequence[RecordedCall]]:
+        """The calls whose replies pending rows from `first` to `last` (included) may replay, by index and sample.
+
+        They are those of executions that did not end, because the process died.
+
+        failed: also those of failed results that are to be replaced.
+        """
+        with self._database.read() as connection:
+            lines = _UNFINISHED.run(
+                connection, evaluation=evaluation_id, first=first, last=last, none=b"", replay=int(failed)
+            )
+        found: dict[tuple[int, int], list[RecordedCall]] = defaultdict(list)
+        for index, sample, digest, execution, position, status, body in lines:
+            found[index, sample].append(RecordedCall(bytes(digest), execution, position, status, bytes(body)))
+        return found
+
+    def of_row(self, evaluation_id: int, index: int) -> list[StoredCall]:
+        """The calls of a row, by sample and by when their executions began, in the order in which they began."""
+        query = (
+            select(CALL)
+            .where(CALL.c.evaluation_id == evaluation_id, CALL.c.row_index == index)
+            .order_by(CALL.c.sample, CALL.c.position)
+        )
+        with self._database.read() as connection:
+            lines = connection.execute(query).all()
+        began: dict[int, float] = {}
+        for line in lines:
+            began[line.execution] = min(line.started_at, began.get(line.execution, line.started_at))
+        lines = sorted(lines, key=lambda line: (line.sample, began[line.execution], line.execution, line.position))
+        return [_stored(line) for line in lines]
+
+    def note_repaid(self, evaluation_id: int, rows: int) -> None:
+        """Note that so many rows asked something else when they ran again, and so paid for calls again."""
+        with self._database.write() as connection:
+            count = EVALUATION.c.repaid_rows + rows
+            connection.execute(update(EVALUATION).where(EVALUATION.c.id == evaluation_id).values(repaid_rows=count))
+
+    def count(self, evaluation_ids: Sequence[int]) -> int:
+        """How many calls of evaluations are stored."""
+        query = select(func.count()).select_from(CALL).where(CALL.c.evaluation_id.in_(evaluation_ids))
+        with self._database.read() as connection:
+            return int(connection.scalar(query) or 0)
+
+    def drop(self, evaluation_id: int) -> int:
+        """Delete the calls of an evaluation. Returns how many there were."""
+        with self._database.write() as connection:
+            self._database.hold(connection, [evaluation_id], alone=True)
+            return connection.execute(delete(CALL).where(CALL.c.evaluation_id == evaluation_id)).rowcount
+
+
+def _stored(line: Any) -> StoredCall:
+    usage = Usage(
+        line.model,
+        prompt_tokens=line.prompt_tokens,
+        completion_tokens=line.completion_tokens,
+        cached_tokens=line.cached_tokens,
+        reasoning_tokens=line.reasoning_tokens,
+        cost=line.cost,
+    )
+    return StoredCall(
+        sample=line.sample,
+        execution=line.execution,
+        position=line.position,
+        source=CallSource(line.source),
+        status=line.status,
+        started_at=moment(line.started_at),
+        seconds=line.seconds,
+        usage=usage,
+        body=None if line.body is None else unpack(bytes(line.body)),
+    )

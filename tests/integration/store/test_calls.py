@@ -1,0 +1,125 @@
+"""The call journal in the store."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from doteval.core.call_bodies import CallBody
+from doteval.core.call_journal import CallSource, FinishedCall
+from doteval.core.experiments import EvaluationSpec
+from doteval.core.results import Outcome, Row, RowError, RowStatus, Usage
+from doteval.store import CrashedRow, GroupWriter, NewCall, NewResult, Store, StoredCall
+
+
+def call(position: int, *, digest: bytes = b"d", status: int = 200, reply: bytes = b"\x00{}") -> FinishedCall:
+    return FinishedCall(
+        digest,
+        position,
+        CallSource.LIVE,
+        "m",
+        status,
+        1000.0 + position,
+        0.25,
+        endpoint="/chat/completions",
+        content_type="application/json",
+        request=b'{"messages": []}',
+        reply=reply,
+        usage=Usage("m", prompt_tokens=3, completion_tokens=2, cost=0.5),
+    )
+
+
+def outcome(status: RowStatus = RowStatus.DONE) -> Outcome:
+    error = None if status is RowStatus.DONE else RowError("ValueError", "bad")
+    return Outcome(status, 1000.0, 0.5, error=error)
+
+
+@pytest.fixture
+def evaluation_id(store: Store) -> int:
+    evaluation = store.evaluations.begin(store.experiments.begin("x"), EvaluationSpec("eval_x.py", "eval_x", ("q",)))
+    store.rows.add(evaluation.id, [Row(index, str(index), {"q": index}) for index in range(3)])
+    return evaluation.id
+
+
+def put(store: Store, evaluation_id: int, index: int, execution: int, *calls: FinishedCall) -> None:
+    with closing(GroupWriter(store, None)) as writer:
+        stored = writer.put_calls([NewCall(evaluation_id, index, 0, execution, each) for each in calls])
+        stored.result(10)
+
+
+def finish(store: Store, evaluation_id: int, index: int, execution: int, new: Outcome, *calls: FinishedCall) -> None:
+    kept = tuple(NewCall(evaluation_id, index, 0, execution, each) for each in calls)
+    row = Row(index, str(index), {"q": index})
+    with closing(GroupWriter(store, None)) as writer:
+        writer.put(NewResult(evaluation_id, row, new, execution, kept))
+
+
+def test_a_call_is_stored_as_it_was(store: Store, evaluation_id: int) -> None:
+    put(store, evaluation_id, 1, 7, call(0))
+    (found,) = store.calls.of_row(evaluation_id, 1)
+    assert isinstance(found, StoredCall)
+    assert (found.execution, found.position, found.source, found.status) == (7, 0, "live", 200)
+    assert found.body == CallBody("/chat/completions", "application/json", "", b'{"messages": []}', b"\x00{}")
+    assert (found.usage.prompt_tokens, found.usage.completion_tokens, found.usage.cost) == (3, 2, 0.5)
+
+
+def test_calls_of_executions_that_did_not_end_can_be_replayed(store: Store, evaluation_id: int) -> None:
+    put(store, evaluation_id, 0, 7, call(0), call(1, status=500), call(2, digest=b""), call(3, digest=b"e"))
+    finish(store, evaluation_id, 1, 8, outcome(), call(0))
+    finish(store, evaluation_id, 2, 9, outcome(RowStatus.FAILED), call(0))
+    found = store.calls.unfinished(evaluation_id, 0, 2)
+    assert {key: [each.position for each in calls] for key, calls in found.items()} == {(0, 0): [0, 3]}
+    store.rows.retry_failed(evaluation_id)
+    assert set(store.calls.unfinished(evaluation_id, 0, 2)) == {(0, 0)}
+    # The user may ask for a replay of failed rows as well.
+    assert set(store.calls.unfinished(evaluation_id, 0, 2, failed=True)) == {(0, 0), (2, 0)}
+
+
+def test_a_replayed_call_belongs_to_the_execution_that_replayed_it(store: Store, evaluation_id: int) -> None:
+    put(store, evaluation_id, 0, 7, call(0), call(1))
+    replayed = FinishedCall(b"d", 4, CallSource.REPLAY, "m", 200, 2000.0, 0.0, replayed=(7, 1))
+    finish(store, evaluation_id, 0, 8, outcome(), replayed)
+    assert [(each.execution, each.position, each.source) for each in store.calls.of_row(evaluation_id, 0)] == [
+        (7, 0, "live"),
+        (8, 4, "replay"),
+    ]
+
+
+def test_the_calls_of_a_row_that_is_given_up_are_those_of_its_result(store: Store, evaluation_id: int) -> None:
+    put(store, evaluation_id, 0, 7, call(0))
+    for _ in range(2):
+        store.crashes.record([CrashedRow(evaluation_id, 0, 0)], reason="was killed", worker_id=None)
+    store.rows.retry_failed(evaluation_id)
+    assert not store.calls.unfinished(evaluation_id, 0, 2)
+    assert set(store.calls.unfinished(evaluation_id, 0, 2, failed=True)) == {(0, 0)}
+
+
+def test_calls_go_with_their_rows_and_experiments(store: Store, evaluation_id: int) -> None:
+    for index in range(3):
+        put(store, evaluation_id, index, 7, call(0))
+    store.rows.truncate(evaluation_id, 2)
+    assert store.calls.count([evaluation_id]) == 2
+    assert store.sizes().calls == 2
+    assert store.calls.drop(evaluation_id) == 2
+    put(store, evaluation_id, 0, 8, call(0))
+    store.experiments.delete("x")
+    assert store.calls.count([evaluation_id]) == 0
+    # A late call finds no evaluation.
+    put(store, evaluation_id, 0, 9, call(0))
+    assert store.calls.count([evaluation_id]) == 0
+
+
+def test_the_sizes_name_every_part(store: Store, evaluation_id: int) -> None:
+    put(store, evaluation_id, 0, 7, call(0, reply=bytes(range(256)) * 100))
+    sizes = store.sizes()
+    assert set(sizes.parts) >= {"rows", "results", "attempts", "scores", "usage", "journal", "other"}
+    assert sizes.total == sum(sizes.parts.values())
+    assert 0 < sizes.call_bytes < sizes.parts["journal"]
+
+
+def test_rows_that_paid_again_are_counted(store: Store, evaluation_id: int) -> None:
+    store.calls.note_repaid(evaluation_id, 2)
+    store.calls.note_repaid(evaluation_id, 1)
+    (evaluation,) = store.evaluations.of(store.experiments.find("x"))
+    assert evaluation.repaid_rows == 3

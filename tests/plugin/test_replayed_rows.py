@@ -1,0 +1,96 @@
+"""Rows that run again in one process: those that failed ask anew, or replay their calls if the user asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doteval import Score, foreach, run
+from doteval.clients.openai import openai_client
+from doteval.errors import UsageError
+from doteval.mock_openai import MockOpenAI
+from doteval.store import Store
+from tests.support.client_calls import ask, settings
+
+broken = True
+
+
+def made() -> Callable[..., Any]:
+    @foreach("number", [(0,), (1,)])
+    def eval_it(number: int, client: Any) -> Score:
+        for step in range(3):
+            ask(client, f"{number} {step}", temperature=None)
+        if broken and number:
+            raise KeyError("a mistake in the evaluation")
+        return Score("ok", True, [])
+
+    return eval_it
+
+
+@pytest.fixture
+def failed(mock_openai: MockOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The arguments of a run of which one row has failed after three calls."""
+    monkeypatch.chdir(tmp_path)
+    given = {"experiment": "x", "storage": f"{tmp_path}/x.db", "client": openai_client(**settings(mock_openai))}
+    assert run(made(), **given).counts.failed == 1
+    assert mock_openai.stats()["requests"] == 6
+    monkeypatch.setattr(f"{__name__}.broken", False)
+    return given
+
+
+@pytest.mark.parametrize(("replay", "sent"), [(False, 9), (True, 6)])
+def test_failed_rows_replay_their_calls_if_asked_to(
+    mock_openai: MockOpenAI, failed: dict[str, Any], replay: bool, sent: int
+) -> None:
+    assert run(made(), replay=replay, **failed).counts.done == 2
+    assert mock_openai.stats()["requests"] == sent
+    with Store.open(failed["storage"]) as store:
+        (evaluation,) = store.evaluations.of(store.experiments.find("x"))
+        calls = store.calls.of_row(evaluation.id, 1)
+    # The calls of the failed attempt are kept beside those of a new one.
+    assert [call.source for call in calls] == (["replay"] * 3 if replay else ["live"] * 6)
+    assert len({call.execution for call in calls}) == (1 if replay else 2)
+
+
+@pytest.mark.parametrize(("journal", "stored", "bodies"), [("off", 0, 0), ("usage", 6, 0), ("full", 6, 6)])
+def test_the_journal_keeps_what_it_is_asked_to(
+    mock_openai: MockOpenAI, tmp_path: Path, journal: str, stored: int, bodies: int
+) -> None:
+    storage = f"{tmp_path}/x.db"
+    run(made(), "x", storage=storage, journal=journal, client=openai_client(**settings(mock_openai)))
+    with Store.open(storage) as store:
+        (evaluation,) = store.evaluations.of(store.experiments.find("x"))
+        calls = [call for index in range(2) for call in store.calls.of_row(evaluation.id, index)]
+    assert len(calls) == stored
+    assert sum(call.body is not None for call in calls) == bodies
+    assert all(call.usage.completion_tokens for call in calls)
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(UsageError, match="journal is 'all'"):
+        run(made(), journal="all", client=None)
+
+
+def test_planted_keys_are_in_no_byte_of_the_store(mock_openai: MockOpenAI, tmp_path: Path) -> None:
+    key, password = "sk-planted-0123456789", "planted-password"
+    base_url = mock_openai.base_url.replace("://", f"://me:{password}@")
+    client = openai_client(base_url=base_url, api_key=key, default_query={"token": "planted-query"})
+
+    @foreach("text", [("hello",), ("[[status:401]]",)])
+    def eval_secret(text: str) -> Score:
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
+        return Score("ok", True, [])
+
+    run(eval_secret, "x", storage=f"{tmp_path}/x.db")
+    content = b"".join(file.read_bytes() for file in tmp_path.glob("x.db*"))
+    assert b"eval_secret" in content
+    with Store.open(f"{tmp_path}/x.db") as store:
+        (evaluation,) = store.evaluations.of(store.experiments.find("x"))
+        bodies = [call.body for index in range(2) for call in store.calls.of_row(evaluation.id, index)]
+    assert len(bodies) == 2
+    for planted in (key, password, "planted-query"):
+        assert planted.encode() not in content
+        assert planted not in repr(bodies)
