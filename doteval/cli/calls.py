@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ def call_document(call: StoredCall) -> dict[str, Any]:
         "completion_tokens": call.usage.completion_tokens,
         "cached_tokens": call.usage.cached_tokens,
         "reasoning_tokens": call.usage.reasoning_tokens,
-        "cost": call.usage.cost,
+        "cost": call.usage.cost if math.isfinite(call.usage.cost or 0.0) else None,
         "endpoint": None if body is None else body.endpoint or None,
         "request": None if body is None else _json(body.request),
         "reply": None if body is None else _json(body.reply),

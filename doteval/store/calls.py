@@ -9,9 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Integer,
     LargeBinary,
+    Select,
+    Table,
     and_,
     bindparam,
     delete,
@@ -145,8 +148,19 @@ _IS_ROWS_RESULT = and_(
     RESULT.c.row_index == CALL.c.row_index,
     RESULT.c.sample == CALL.c.sample,
 )
-_UNFINISHED = Prepared(
-    lambda _: (
+
+
+def _of_rows(table: Table) -> tuple[ColumnElement[bool], ...]:
+    between = table.c.row_index.between(bindparam("first"), bindparam("last"))
+    return table.c.evaluation_id == bindparam("evaluation"), between
+
+
+def _unfinished(dialect: str) -> Select[Any]:
+    # Without statistics of a new table, PostgreSQL would scan all results unless the range is given for them too.
+    # SQLite looks each row up, and would scan the range if it were given.
+    of_results = () if dialect == "sqlite" else _of_rows(RESULT)
+    of_attempts = () if dialect == "sqlite" else _of_rows(ATTEMPT)
+    return (
         select(
             CALL.c.row_index,
             CALL.c.sample,
@@ -157,13 +171,13 @@ _UNFINISHED = Prepared(
             CALL.c.body,
         )
         .where(
-            CALL.c.evaluation_id == bindparam("evaluation"),
-            CALL.c.row_index.between(bindparam("first"), bindparam("last")),
+            *_of_rows(CALL),
             CALL.c.status.between(literal_column("200"), literal_column("299")),
             CALL.c.digest != bindparam("none", type_=LargeBinary),
             # An execution that ended has a result, or had one that a retry has replaced since.
             ~exists().where(
                 _IS_ROWS_RESULT,
+                *of_results,
                 or_(
                     RESULT.c.retry == false(),
                     and_(
@@ -173,6 +187,7 @@ _UNFINISHED = Prepared(
                 ),
             ),
             ~exists().where(
+                *of_attempts,
                 ATTEMPT.c.evaluation_id == CALL.c.evaluation_id,
                 ATTEMPT.c.row_index == CALL.c.row_index,
                 ATTEMPT.c.sample == CALL.c.sample,
@@ -181,7 +196,10 @@ _UNFINISHED = Prepared(
         )
         .order_by(CALL.c.row_index, CALL.c.sample, CALL.c.started_at, CALL.c.position)
     )
-)
+
+
+# Built once: worker processes run it for every row task.
+_UNFINISHED = Prepared(_unfinished)
 
 
 class Calls:

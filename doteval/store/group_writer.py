@@ -234,12 +234,19 @@ class GroupWriter:
                 self._store_alone(entry)
 
     def _store_alone(self, entry: _Entry) -> None:
+        if entry.calls:
+            try:
+                self._write([], entry.calls)
+            except Exception as error:  # noqa: BLE001 (given to its callback, or logged)
+                # The result is worth more than its calls.
+                if entry.result is not None:
+                    _LOG.warning("calls of a row cannot be stored: %s", type(error).__name__)
+                entry.failure = error if entry.result is None else None
+        if entry.result is None:
+            return
         try:
-            self._write([] if entry.result is None else [_encode(entry.result)], entry.calls)
+            self._write([_encode(entry.result)])
         except Exception as error:  # noqa: BLE001 (given to its callback)
-            if entry.result is None:
-                entry.failure = error
-                return
             try:
                 self._write([encode_result(_failed(entry.result, error))])
             except Exception as again:  # noqa: BLE001 (given to its callback)
