@@ -36,7 +36,8 @@ def command(
 ) -> None:
     """Delete old experiments and all their results, or with --journals only their model calls.
 
-    Experiments that somebody runs are kept, and so are the baseline and those with a tag; their model calls go.
+    Experiments that somebody runs are kept, and so are the baseline and those with a tag. With --journals, only
+    those that somebody runs keep their model calls.
 
     \b
     doteval prune --older-than 30d --unnamed --dry-run

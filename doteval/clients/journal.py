@@ -1,15 +1,13 @@
 """The request step that notes every call of a row in the call journal, and replays recorded replies.
 
 It goes around all other steps, so that one call is one request of the author's, with the retries that it took. Before
-a row's next request, its earlier calls are stored: however often its process is killed, a row pays at most once more
-for the calls that were in flight.
+a row's next request is sent, its earlier calls are stored: when its process is killed, a row pays again for the calls
+in flight, and for one that had just ended.
 
 Headers and URLs are never kept, and the secrets in them are removed from bodies and errors that quote them.
 """
 
 from __future__ import annotations
-
-import contextlib
 
 from doteval.clients.bad_replies import is_event_stream
 from doteval.clients.cache.keys import CACHE_HEADER
@@ -39,9 +37,11 @@ def journal_step(step: Step, ignored: frozenset[str] = frozenset()) -> Step:
             return note.replay(recorded)
         unstored = calls.unstored
         if unstored is not None and calls.keeps_bodies:
-            # If it takes longer, the writer has logged a warning, and the calls are stored when the store is back.
-            with contextlib.suppress(TimeoutError):
+            try:
                 await call.io.wait(unstored, _STORED_WITHIN_SECONDS)
+            except TimeoutError:
+                # The writer has logged a warning, and the calls are stored when the store is back.
+                calls.wait_no_more()
         try:
             response = await step(call)
         except BaseException as error:

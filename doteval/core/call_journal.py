@@ -109,6 +109,7 @@ class RowCalls:
         self._abandoned: deque[FinishedCall] = deque()
         self._last_put: Future[None] | None = None
         self._closed = False
+        self._waits = True
         self._pid = os.getpid()
         self._taken: set[bytes] = set()
         self._recorded: dict[bytes, deque[RecordedCall]] = defaultdict(deque)
@@ -135,9 +136,13 @@ class RowCalls:
 
     @property
     def unstored(self) -> Future[None] | None:
-        """Done when all calls that have ended are stored; None if they are."""
+        """Done when all calls that have ended are stored; None if they are, or if the row is not to wait for it."""
         last = self._last_put
-        return None if last is None or last.done() else last
+        return None if last is None or last.done() or not self._waits else last
+
+    def wait_no_more(self) -> None:
+        """The store is away for too long: the row goes on without waiting."""
+        self._waits = False
 
     def take(self, digest: bytes) -> RecordedCall | None:
         """The recorded call with this digest that is next, for one caller; None without one."""

@@ -238,10 +238,11 @@ class GroupWriter:
             try:
                 self._write([], entry.calls)
             except Exception as error:  # noqa: BLE001 (given to its callback, or logged)
-                # The result is worth more than its calls.
-                if entry.result is not None:
+                if entry.result is None:
+                    entry.failure = error
+                else:
+                    # The result is worth more than its calls.
                     _LOG.warning("calls of a row cannot be stored: %s", type(error).__name__)
-                entry.failure = error if entry.result is None else None
         if entry.result is None:
             return
         try:
