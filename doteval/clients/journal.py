@@ -72,7 +72,7 @@ class _CallNote:
             content = _content(call)
             if content is not None:
                 self._request = content
-                self.digest = calls.digest(self._identity.key(content))
+                self.digest = calls.digest(self._identity.parts, self._identity.endpoint, content)
 
     def replay(self, recorded: RecordedCall) -> Response:
         """Answer the call by a recorded reply."""

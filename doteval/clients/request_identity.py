@@ -6,7 +6,6 @@ Both are worked out once for all requests that differ in their bodies only, as t
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Collection
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -27,9 +26,10 @@ class RequestIdentity:
     """What a request is but for its body.
 
     endpoint: the end of the path, "" if it is none of those known: the path of a gateway may hold a key.
+    parts: method, URL and the headers that may change the reply, as bytes that are equal if they are.
     """
 
-    __slots__ = ("_parts", "_secrets", "endpoint")
+    __slots__ = ("_secrets", "endpoint", "parts")
 
     def __init__(self, method: str, url: str, headers: Collection[tuple[str, str]], ignored: Collection[str]) -> None:
         split = urlsplit(url)
@@ -42,7 +42,7 @@ class RequestIdentity:
         has_server = any(name == SERVER_HEADER for name, _ in headers)
         where = [] if has_server else [split.scheme, split.netloc]
         parts = (method, where, split.path, sorted(parse_qsl(split.query)), counted)
-        self._parts = repr(parts).encode(errors="backslashreplace")
+        self.parts = repr(parts).encode(errors="backslashreplace")
         found = [split.username or "", split.password or ""]
         found += [value for name, value in parse_qsl(split.query) if is_secret_parameter(name)]
         for name, value in headers:
@@ -59,12 +59,6 @@ class RequestIdentity:
         # The length of the body would make each request another one.
         headers = tuple(each for each in request.headers.items() if each[0] != "content-length")
         return _remembered(request.method, str(request.url), headers, ignored)
-
-    def key(self, body: bytes) -> bytes:
-        """The digest of all that may change the reply."""
-        digest = hashlib.blake2b(self._parts, digest_size=32)
-        digest.update(body)
-        return digest.digest()
 
     def hidden_in(self, content: bytes) -> bytes:
         """The same bytes with `***` in place of each secret."""

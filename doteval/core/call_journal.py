@@ -17,7 +17,9 @@ from enum import StrEnum
 from doteval.core.fast_dataclass import row_value
 from doteval.core.results import Usage
 
-_DIGEST_BYTES = 16
+# The two parts of a digest. Few other requests are in the journal of a row, so that few bytes are enough.
+_ASKED_BYTES = 12
+_WHERE_BYTES = 4
 
 
 class JournalMode(StrEnum):
@@ -121,9 +123,11 @@ class RowCalls:
         """Whether calls can be noted: the row runs, in this process."""
         return not self._closed and self._pid == os.getpid()
 
-    def digest(self, request_key: bytes) -> bytes:
-        """The stored form of the digest of a request."""
-        return hashlib.blake2b(request_key, key=self._key, digest_size=_DIGEST_BYTES).digest()
+    def digest(self, where: bytes, endpoint: str, body: bytes) -> bytes:
+        """The digest of a request: of what it asks, and behind that of where it is sent and with which headers."""
+        asked = hashlib.blake2b(endpoint.encode(), key=self._key, digest_size=_ASKED_BYTES)
+        asked.update(body)
+        return asked.digest() + hashlib.blake2b(where, key=self._key, digest_size=_WHERE_BYTES).digest()
 
     def begin(self) -> int:
         """A call begins. Returns its position. The calls before it are on their way to the store now."""

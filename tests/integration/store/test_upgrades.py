@@ -108,7 +108,6 @@ SUBMITTED = {
                 reducer=None,
                 journal=JournalMode.FULL,
                 replay=False,
-                imported_from=None,
                 max_retries=5,
                 max_requests=100,
                 max_tokens=None,
