@@ -93,8 +93,9 @@ format: $(INSTALLED) ## Format the code and mend what can be mended
 	@$(BIN)/ruff check --fix --exit-zero .
 	@$(BIN)/ruff format .
 
-# What plugins need and requirements-dev.lock holds.
-SHARED := attrs colorama iniconfig jinja2 markupsafe packaging pluggy pygments pytest
+# What plugins need and requirements-dev.lock holds, and Playwright with its own, which no test uses.
+SHARED := attrs colorama iniconfig jinja2 markupsafe packaging pluggy pygments pytest \
+          greenlet playwright pyee typing-extensions
 lock: | $(BIN)/uv ## Write the locks anew from pyproject.toml (UPGRADE=1 for the newest versions)
 	@$(LOCK) pyproject.toml --output-file requirements.lock
 	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock

@@ -13,6 +13,7 @@
     ├── BrokerError                     3   the message broker cannot be reached or used
     ├── StoreError                      4   the result store cannot be reached or used
     │   ├── StoreReadOnlyError          4
+    │   ├── StoreTimeoutError           4   a query took longer than its reader waits
     │   └── StoreVersionError           4   the schema is newer (or older) than this doteval
     ├── WorkerError                     5   a worker process cannot do its work
     │   └── CodeMismatchError           5   its files differ from the submitter's
@@ -133,6 +134,10 @@ class StoreError(DotEvalError):
 
 class StoreReadOnlyError(StoreError):
     """The result store can be read but not written."""
+
+
+class StoreTimeoutError(StoreError):
+    """A query took longer than its reader waits for, and was ended."""
 
 
 class StoreVersionError(StoreError):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from doteval.broker.celery_app import celery_app
 from doteval.broker.publisher import Publisher
+from doteval.core.addresses import is_loopback
 from doteval.core.broker_url import Broker
 from doteval.errors import UsageError
 
@@ -52,7 +52,7 @@ class FlowerOptions:
                     "Flower's user and password cannot be used",
                     remedy="DOTEVAL_FLOWER_AUTH should look like user:password, without a comma.",
                 )
-        elif not _is_loopback(self.address):
+        elif not is_loopback(self.address):
             raise UsageError(
                 f"Flower would let everyone who reaches {self.address} stop your workers",
                 remedy="Set DOTEVAL_FLOWER_AUTH=user:password, or keep the address 127.0.0.1.",
@@ -86,10 +86,3 @@ def flower_arguments(options: FlowerOptions) -> list[str]:
     if options.url_prefix:
         arguments.append(f"--url_prefix={options.url_prefix}")
     return arguments
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"

@@ -43,6 +43,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("history", "Show how a score went from experiment to experiment"),
         Entry("usage", "Show what an experiment used: loads, calls, tokens, cost"),
         Entry("report", "Write an experiment as one page: HTML or Markdown"),
+        Entry("view", "Show experiments, rows and comparisons in the browser"),
     ),
     "Data": (
         Entry("query", "Answer an SQL query over the store"),

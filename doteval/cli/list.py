@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     default="-started",
     show_default=True,
     metavar="KEY",
-    help="started, active, name, status, evaluations, rows, failed, branch or user; -KEY from the last to the first.",
+    help="started, active, name, status, evaluations, rows, failed, cost, branch or user; "
+    "-KEY from the last to the first.",
 )
 @storage_option
 @json_option

@@ -9,7 +9,8 @@ from doteval.analysis.history import change_sentence
 from doteval.analysis.markdown_text import markdown_block, markdown_code, markdown_table
 from doteval.core.wording import clean, counted, duration
 from doteval.report.contents import Against, EvaluationDetail, Level, ReportContents, ShownRow
-from doteval.report.page import comparison_sentences, excerpt, spending_lines, verdict_sentence
+from doteval.report.page import comparison_sentences, spending_lines, verdict_sentence
+from doteval.report.templates_environment import excerpt
 
 # GitHub takes 65,536 characters in a comment: so many for each part, of which there are at most eight.
 _PART_CHARACTERS = 6_000

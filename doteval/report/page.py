@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import doteval
 from doteval.analysis.compare import Comparison, MetricComparison, Verdict, power_sentence
-from doteval.analysis.figures import count, figure, interval, method_name, money, names, rows_of, signed
+from doteval.analysis.figures import count, method_name, money, names, rows_of, signed
 from doteval.analysis.history import HistoryStep, change_sentence
 from doteval.core.experiments import Experiment
-from doteval.core.wording import clean, counted, duration
+from doteval.core.wording import counted, duration
 from doteval.errors import UsageError
 from doteval.report.contents import Against, EvaluationDetail, ReportContents
+from doteval.report.templates_environment import excerpt, template_environment
 
 if TYPE_CHECKING:
     import jinja2
     from markupsafe import Markup
 
 MOST_BYTES = 2_000_000
-# Texts of names and sentences; those of rows have limits of their own.
-_SENTENCE_CHARACTERS = 500
 # Lines of a table whose length follows from the evaluation files, at most.
 LINES_SHOWN = 400
 # Pairs of evaluations, their metrics, and sentences on them, at most.
@@ -79,32 +78,14 @@ _SCALES = (("Differences of shares", True), ("Differences of other metrics", Fal
 @cache
 def _environment() -> jinja2.Environment:
     try:
-        import jinja2
         import matplotlib  # noqa: F401 - as early as possible, before the store is read
     except ImportError as error:
         raise UsageError(
             f"a report as HTML needs {error.name}, which is not installed",
             remedy="Install it: pip install 'doteval[report]'. --format markdown needs nothing.",
         ) from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("doteval.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_final,
-    )
+    environment = template_environment("doteval.report")
     environment.filters |= {
-        "figure": figure,
-        "interval": interval,
-        "signed": signed,
-        "money": money,
-        "count": count,
-        "counted": counted,
-        "duration": duration,
-        "method": method_name,
-        "excerpt": excerpt,
-        "p_value": lambda value: "-" if value is None else f"{value:.2g}",
         "bounds": lambda found: "-" if found is None else f"{signed(found.low)} to {signed(found.high)}",
         "slug": lambda verdict: verdict.name.lower().replace("_", "-"),
         "when": lambda moment: f"{moment:%Y-%m-%d %H:%M} UTC",
@@ -125,19 +106,6 @@ def _environment() -> jinja2.Environment:
 def check_installed() -> None:
     """Check that pages can be made. Raises UsageError: the extra "report" is not installed."""
     _environment()
-
-
-def _final(value: Any) -> Any:
-    """What a template shows, without control characters and what UTF-8 does not have."""
-    if isinstance(value, str) and not hasattr(value, "__html__"):
-        return clean(value)
-    return value
-
-
-def excerpt(text: object, characters: int = _SENTENCE_CHARACTERS) -> str:
-    """Return the beginning of a text that is longer than so many characters."""
-    shown = str(text)
-    return shown if len(shown) <= characters else f"{shown[:characters]} …"
 
 
 def verdict_sentence(comparison: Comparison) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from doteval.core.file_descriptors import are_spent, how_to_raise, is_lack_of_descriptors
-from doteval.errors import StoreError, StoreReadOnlyError
+from doteval.errors import StoreError, StoreReadOnlyError, StoreTimeoutError
 from doteval.store.connection_errors import role_of, said_and_remedy
 from doteval.store.url import Location
 
@@ -46,6 +46,8 @@ _POSTGRES = {
 }
 
 _READ_ONLY = "25006"
+# A statement that ran into its limit of time, or that an administrator has ended.
+_ENDED = ("SQLITE_INTERRUPT", "57014")
 # The role lacks a right; or it may use none of the schemas, so that there is none to create a table in.
 _NO_RIGHT, _NO_SCHEMA = "42501", "3F000"
 # A query that locks lines needs the right to change them.
@@ -68,7 +70,8 @@ _VALUE_TYPES = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceErro
 def store_error(error: Exception, location: Location) -> StoreError:
     """The `StoreError` for an error of SQLAlchemy or of a driver.
 
-    It is a `StoreReadOnlyError` if only writing is impossible, and a `RefusedError` if a value was refused.
+    It is a `StoreReadOnlyError` if only writing is impossible, a `StoreTimeoutError` if a query was ended, and a
+    `RefusedError` if a value was refused.
     """
     original: Any = getattr(error, "orig", None) or error
     where = f"the result store {location.shown}"
@@ -87,6 +90,8 @@ def store_error(error: Exception, location: Location) -> StoreError:
         )
     if (name.startswith(("SQLITE_CANTOPEN", "SQLITE_IOERR")) and are_spent()) or is_lack_of_descriptors(original):
         return no_descriptors(where)
+    if name in _ENDED or code in _ENDED:
+        return StoreTimeoutError(f"{where} took too long for an answer, and the query was ended")
     known = next((known for prefix, known in _SQLITE.items() if name.startswith(prefix)), None)
     known = known or _POSTGRES.get(code[:2])
     if known is not None:

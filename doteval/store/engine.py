@@ -36,10 +36,11 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from doteval.core import clocks
-from doteval.errors import DotEvalError, StoreError
+from doteval.errors import DotEvalError, StoreError, StoreTimeoutError
 from doteval.store.driver_errors import RefusedError, is_refusal, store_error
 from doteval.store.outages import Outages
 from doteval.store.postgres import postgres_engine
+from doteval.store.read_only import only_read
 from doteval.store.statements import Prepared
 from doteval.store.url import Location
 
@@ -71,11 +72,18 @@ def _postgres_time(*_: Any, **__: Any) -> str:
 
 
 class Database:
-    """A database behind a connection pool. Threads may share it, and forked processes may go on using it."""
+    """A database behind a connection pool. Threads may share it, and forked processes may go on using it.
 
-    def __init__(self, location: Location) -> None:
+    read_seconds: connections cannot write, and a transaction ends with `StoreTimeoutError` after so many seconds; None
+        for connections that may write.
+    """
+
+    def __init__(self, location: Location, *, read_seconds: float | None = None) -> None:
         self.location = location
-        self.engine = _sqlite_engine(location) if location.path is not None else postgres_engine(location)
+        if location.path is not None:
+            self.engine = _sqlite_engine(location, read_seconds)
+        else:
+            self.engine = postgres_engine(location, read_seconds)
         self._outages = Outages()
         # Idle connections, by whether they write. A lock is not needed, since list.append and list.pop are atomic.
         self._idle: dict[bool, list[Connection]] = {False: [], True: []}
@@ -170,7 +178,7 @@ class Database:
             yield
         except (SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error) as error:
             translated = store_error(error, self.location)
-            if not isinstance(translated, RefusedError):
+            if not isinstance(translated, (RefusedError, StoreTimeoutError)):
                 translated.outage = self._outages.failed(began, writes=writes)
             raise translated from error
 
@@ -207,7 +215,7 @@ _LOCK_SHARED = _lock(func.pg_advisory_xact_lock_shared)
 _OLDEST_SQLITE = (3, 38)
 
 
-def _sqlite_engine(location: Location) -> Engine:
+def _sqlite_engine(location: Location, read_seconds: float | None) -> Engine:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StoreError(
             f"this Python has SQLite {sqlite3.sqlite_version}; the result store needs 3.38 or newer",
@@ -218,7 +226,12 @@ def _sqlite_engine(location: Location) -> Engine:
     engine = create_engine(
         location.url,
         hide_parameters=True,
-        creator=lambda: sqlite3.connect(_uri(path), uri=True, timeout=SQLITE_WAIT_SECONDS, check_same_thread=False),
+        creator=lambda: sqlite3.connect(
+            _uri(path, read_only=read_seconds is not None),
+            uri=True,
+            timeout=SQLITE_WAIT_SECONDS,
+            check_same_thread=False,
+        ),
         max_overflow=20,
         # The connection that was used last has pages and statements cached.
         pool_use_lifo=True,
@@ -244,6 +257,8 @@ def _sqlite_engine(location: Location) -> Engine:
             _set_wait(driver, connection.connection.info, SQLITE_WAIT_SECONDS)
             driver.execute("BEGIN")
 
+    if read_seconds is not None:
+        only_read(engine, read_seconds)
     return engine
 
 
@@ -285,11 +300,11 @@ def _has_log(connection: sqlite3.Connection, info: dict[str, Any]) -> bool:
     return "log" in info
 
 
-def _uri(path: Path) -> str:
-    """The URI of the file: read-only if the file or its directory cannot be written."""
+def _uri(path: Path, *, read_only: bool) -> str:
+    """The URI of the file: read-only if that is asked for, or if the file or its directory cannot be written."""
     uri = path.as_uri()
     directory = _writable(path.parent)
-    if not path.exists() or (_writable(path) and directory):
+    if not read_only and (not path.exists() or (_writable(path) and directory)):
         return uri
     # For a write-ahead log SQLite creates another file in the directory, unless `immutable` says that nobody writes.
     logged = path.with_name(f"{path.name}-shm").exists()

@@ -79,6 +79,7 @@ SORT_KEYS: dict[str, Callable[[ExperimentOverview], Any]] = {
     "evaluations": lambda line: line.evaluations,
     "rows": lambda line: line.counts.total,
     "failed": lambda line: line.counts.failed,
+    "cost": lambda line: line.cost,
     "branch": _branch,
     "user": lambda line: None if line.begun_by is None else line.begun_by.user,
 }

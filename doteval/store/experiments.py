@@ -46,6 +46,7 @@ class ExperimentOverview:
         evaluations.
     active_at: when a result was last written or an evaluation ended; when it began if neither has happened.
     begun_by: the command that began it, None if it was not recorded.
+    cost: what its model calls cost, as far as their models have prices, in dollars.
     """
 
     experiment: Experiment
@@ -55,6 +56,7 @@ class ExperimentOverview:
     active_at: datetime
     labels: ExperimentLabels
     begun_by: Provenance | None
+    cost: float = 0.0
 
 
 class Experiments:
@@ -135,6 +137,7 @@ class Experiments:
                 func.sum(COUNTERS.c.done).label("done"),
                 func.sum(COUNTERS.c.failed).label("failed"),
                 func.sum(COUNTERS.c.skipped).label("skipped"),
+                func.sum(COUNTERS.c.cost).label("cost"),
                 func.max(COUNTERS.c.wrote_at).label("wrote_at"),
             )
             .group_by(COUNTERS.c.evaluation_id)
@@ -146,7 +149,7 @@ class Experiments:
                 func.count(EVALUATION.c.id).label("evaluations"),
                 func.count(total).label("known"),
                 func.sum(total).label("total"),
-                *(func.coalesce(func.sum(counted.c[name]), 0).label(name) for name in ("done", "failed", "skipped")),
+                *(func.coalesce(func.sum(counted.c[name]), 0).label(name) for name in _SUMMED),
                 *(_any_with(status).label(f"any_{status.value}") for status in EvaluationStatus),
                 func.max(EVALUATION.c.finished_at).label("finished_at"),
                 func.max(counted.c.wrote_at).label("wrote_at"),
@@ -260,9 +263,11 @@ def _overview(line: Row[*tuple[Any, ...]], labels: ExperimentLabels, begun_by: P
     counts = Counts(int(line.total) if known else None, int(line.done), int(line.failed), int(line.skipped))
     active_at = moment(max(line.created_at, line.finished_at or 0.0, line.wrote_at or 0.0))
     status = present[0] if present else None
-    return ExperimentOverview(experiment_of(line), line.evaluations, counts, status, active_at, labels, begun_by)
+    cost = float(line.cost)
+    return ExperimentOverview(experiment_of(line), line.evaluations, counts, status, active_at, labels, begun_by, cost)
 
 
+_SUMMED = ("done", "failed", "skipped", "cost")
 _GRAVEST_FIRST = (
     EvaluationStatus.RUNNING,
     EvaluationStatus.FAILED,

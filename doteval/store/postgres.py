@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Engine, create_engine
 
 from doteval.errors import StoreError
+from doteval.store.read_only import read_only_postgres
 from doteval.store.url import OWN_PARAMETERS, Location
 
 # The URL may say otherwise. The times are seconds, and milliseconds for tcp_user_timeout: a server that cannot be
@@ -22,8 +23,10 @@ _OPTIONS: dict[str, Any] = {
 _ANSWER_SECONDS = 10.0
 
 
-def postgres_engine(location: Location) -> Engine:
+def postgres_engine(location: Location, read_seconds: float | None = None) -> Engine:
     """An engine whose connections give up when the server is silent.
+
+    read_seconds: its transactions cannot write, and its statements end after so many seconds; None if they may write.
 
     Raises StoreError: a parameter of the URL has no meaning.
     """
@@ -46,7 +49,7 @@ def postgres_engine(location: Location) -> Engine:
         connect_args=own,
     )
     connector.attach(engine)
-    return engine
+    return engine if read_seconds is None else read_only_postgres(engine, read_seconds)
 
 
 def _prepare_threshold(given: object, location: Location) -> int | None:

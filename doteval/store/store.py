@@ -27,7 +27,7 @@ from doteval.store.evaluations import Evaluations
 from doteval.store.experiments import Experiments
 from doteval.store.fixture_loads import FixtureLoads
 from doteval.store.imports import Imports
-from doteval.store.migrations import VERSIONS, current_version, prepare, upgrade
+from doteval.store.migrations import VERSIONS, check_current, current_version, prepare, upgrade
 from doteval.store.provenance import Labels, ProvenanceRecords
 from doteval.store.results import StoredResults
 from doteval.store.rows import Rows
@@ -98,6 +98,24 @@ class Store:
         database = Database(location)
         try:
             prepare(database, create=create)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
+
+    @classmethod
+    def open_read_only(cls, url: str | None = None, *, seconds: float) -> Store:
+        """Open the store at a URL for reading: it is not upgraded, and whatever would write raises an error.
+
+        seconds: reading raises StoreTimeoutError after so long.
+
+        Raises the errors of `open`; StoreVersionError also for an older SQLite file.
+        """
+        location = locate(url)
+        _check_exists(location)
+        database = Database(location, read_seconds=seconds)
+        try:
+            check_current(database)
         except BaseException:
             database.close()
             raise

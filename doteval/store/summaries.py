@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy import Row, ScalarSelect, delete, func, insert, select
 
 from doteval.analysis.summary import ErrorsAs, MetricValue, ScoreSummary, Summary
-from doteval.core.experiments import Evaluation, EvaluationStatus
+from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.metrics import Interval
 from doteval.store.engine import Database
 from doteval.store.experiments import moment
@@ -57,6 +57,40 @@ class Summaries:
             lines = connection.execute(query).all()
         return {line.evaluation_id for line in lines if _is_of(line, ended[line.evaluation_id])}
 
+    def headlines(self, experiments: Sequence[Experiment], most: int) -> dict[int, list[tuple[str, MetricValue]]]:
+        """The first stored metric of each score, by experiment id, at most `most` an experiment.
+
+        They are those of the first evaluation of an experiment that has ended and has current values.
+        """
+        first = (
+            select(func.min(SUMMARY.c.evaluation_id))
+            .join(EVALUATION, EVALUATION.c.id == SUMMARY.c.evaluation_id)
+            .where(
+                EVALUATION.c.experiment_id.in_([each.id for each in experiments]),
+                EVALUATION.c.status != EvaluationStatus.RUNNING.value,
+                EVALUATION.c.finished_at == SUMMARY.c.finished_at,
+                *(SUMMARY.c[name] == _counter_sum(name) for name in _COUNTED),
+            )
+            .group_by(EVALUATION.c.experiment_id)
+        )
+        query = (
+            select(METRIC_VALUE, EVALUATION.c.experiment_id)
+            .join(EVALUATION, EVALUATION.c.id == METRIC_VALUE.c.evaluation_id)
+            .where(
+                METRIC_VALUE.c.evaluation_id.in_(first),
+                METRIC_VALUE.c.errors_as == "false",
+                METRIC_VALUE.c.metric.is_not(None),
+            )
+            .order_by(METRIC_VALUE.c.evaluation_id, METRIC_VALUE.c.position)
+        )
+        found: dict[int, dict[str, MetricValue]] = {}
+        with self._database.read() as connection:
+            for line in connection.execute(query):
+                of_experiment = found.setdefault(line.experiment_id, {})
+                if len(of_experiment) < most:
+                    of_experiment.setdefault(line.score, _value(line))
+        return {experiment: list(values.items()) for experiment, values in found.items()}
+
     def write(self, evaluation: Evaluation, summaries: Sequence[Summary]) -> bool:
         """Store the summaries of an evaluation that has ended, one for each way to count failed rows.
 
@@ -88,6 +122,11 @@ class Summaries:
 
 
 _COUNTED = ("done", "failed", "skipped")
+
+
+def _counter_sum(name: str) -> ScalarSelect[int]:
+    mine = COUNTERS.c.evaluation_id == EVALUATION.c.id
+    return select(func.coalesce(func.sum(COUNTERS.c[name]), 0)).where(mine).correlate(EVALUATION).scalar_subquery()
 
 
 def _is_of(line: Row[Any], evaluation: Evaluation) -> bool:

@@ -80,19 +80,29 @@ def prepare(database: Database, schema: Schema | None = None, *, create: bool = 
     if version == schema.newest:
         return
     if version is None and not create:
-        raise NotFoundError(
-            f"there are no tables of doteval in {database.location.shown}",
-            remedy="Give the store of your experiment with --storage, or run an evaluation first. If there are tables, "
-            "the user in the URL may not see them.",
-        )
+        raise _no_tables(database)
     _check_known(database, schema, version)
     if version is not None and not database.is_sqlite:
-        raise StoreVersionError(
-            f"the result store {database.location.shown} has schema version {version}, and this doteval uses "
-            f"{schema.newest}",
-            remedy="Stop what uses it, make a backup, and run: doteval db upgrade",
-        )
+        raise _older(database, schema, version)
     upgrade(database, schema)
+
+
+def check_current(database: Database, schema: Schema | None = None) -> None:
+    """Check that a database has the newest schema, without changing it.
+
+    Raises NotFoundError: it has no tables of doteval.
+    Raises StoreVersionError: its schema is older or newer.
+    """
+    schema = schema or Schema()
+    with database.read() as connection:
+        _check_server(database)
+        version = _version(connection)
+    if version == schema.newest:
+        return
+    if version is None:
+        raise _no_tables(database)
+    _check_known(database, schema, version)
+    raise _older(database, schema, version)
 
 
 def upgrade(database: Database, schema: Schema | None = None) -> tuple[str | None, str]:
@@ -128,6 +138,22 @@ def current_version(database: Database) -> str | None:
     """The schema version of a database, None if it has no tables of doteval."""
     with database.read() as connection:
         return _version(connection)
+
+
+def _no_tables(database: Database) -> NotFoundError:
+    return NotFoundError(
+        f"there are no tables of doteval in {database.location.shown}",
+        remedy="Give the store of your experiment with --storage, or run an evaluation first. If there are tables, "
+        "the user in the URL may not see them.",
+    )
+
+
+def _older(database: Database, schema: Schema, version: str) -> StoreVersionError:
+    return StoreVersionError(
+        f"the result store {database.location.shown} has schema version {version}, and this doteval uses "
+        f"{schema.newest}",
+        remedy="Stop what uses it, make a backup, and run: doteval db upgrade",
+    )
 
 
 def _version(connection: Connection) -> str | None:

@@ -1,0 +1,89 @@
+"""Computes what takes longer than a page may, once for all visitors, on a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
+
+from doteval.core import clocks
+from doteval.store import Store
+
+Value = TypeVar("Value")
+
+# Results that are kept, those asked for last.
+_MOST_KEPT = 200
+# Seconds that a page waits for a result, so that most never have to say that it is being computed.
+_WAIT_SECONDS = 0.25
+# A result that takes so long to read is used for so many times as long: readers get at most a part of a processor.
+_SHARE = 20
+_LEAST_SECONDS = 0.5
+
+
+class Calculations:
+    """Computes values in the background and keeps them.
+
+    store: gives its transactions more time than that of pages has.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        # One thread: what is computed here takes all of a processor, and pages need the other.
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="doteval-calculations")
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Hashable, Future[Any]] = OrderedDict()
+        self._fresh: dict[Hashable, _Recent] = {}
+
+    def get(self, key: Hashable, compute: Callable[[Store], Value]) -> Value | None:
+        """The value for a key, None while it is being computed. Raises what `compute` raises.
+
+        key: holds the state of what the value depends on: with another state it is computed anew.
+        """
+        with self._lock:
+            future = self._kept.get(key)
+            if future is None or _has_failed(future):
+                future = self._kept[key] = self._executor.submit(compute, self._store)
+            self._kept.move_to_end(key)
+            while len(self._kept) > _MOST_KEPT:
+                _, oldest = self._kept.popitem(last=False)
+                oldest.cancel()
+        wait((future,), _WAIT_SECONDS)
+        if not future.done() or future.cancelled():
+            return None
+        value: Value = future.result()
+        return value
+
+    def recent(self, key: Hashable, read: Callable[[], Value]) -> Value:
+        """What `read` returns, or returned a moment ago: one visitor reads, and the others at that time share it."""
+        with self._lock:
+            recent = self._fresh.setdefault(key, _Recent())
+        value: Value = recent.get(read)
+        return value
+
+    def close(self) -> None:
+        """Forget what is not begun, and wait for the rest."""
+        self._executor.shutdown(cancel_futures=True)
+
+
+def _has_failed(future: Future[Any]) -> bool:
+    return future.done() and (future.cancelled() or future.exception() is not None)
+
+
+class _Recent:
+    """A value that is read again when it has become old."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until = 0.0
+        self._value: Any = None
+
+    def get(self, read: Callable[[], Any]) -> Any:
+        with self._lock:
+            began = clocks.monotonic()
+            if began >= self._until:
+                self._value = read()
+                now = clocks.monotonic()
+                self._until = now + max(_LEAST_SECONDS, _SHARE * (now - began))
+            return self._value

@@ -1,0 +1,126 @@
+"""Runs the view until a signal ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import uvicorn
+
+from doteval.core.file_descriptors import remedy_for
+from doteval.core.stop_signals import StopSignals
+from doteval.errors import UsageError
+from doteval.store import Store
+from doteval.view.access import AccessRules, needs_token
+from doteval.view.application import make_application
+from doteval.view.calculations import Calculations
+
+# Seconds that a transaction of a page may take, and of what is computed in the background.
+PAGE_SECONDS = 5.0
+CALCULATION_SECONDS = 120.0
+# Seconds that requests may take after the signal that ends the view.
+_LEAVING_SECONDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    """The options of ``doteval view``.
+
+    port: 0 for a free one.
+    token: what visitors have to show, None for a new one where one is needed.
+    trust_header, hosts: see `AccessRules`.
+    flower: the URL of Flower, to which pages link.
+    """
+
+    storage: str | None
+    host: str = "127.0.0.1"
+    port: int = 7575
+    token: str | None = None
+    trust_header: str | None = None
+    hosts: tuple[str, ...] = ()
+    flower: str | None = None
+    opens_browser: bool = False
+
+    def rules(self) -> AccessRules:
+        """Who may see the view: on an address that others reach, only who shows a token or comes by the proxy."""
+        token = self.token
+        if token is None and self.trust_header is None and needs_token(self.host):
+            token = secrets.token_urlsafe(24)
+        return AccessRules(token, self.trust_header, (*self.hosts, self.host))
+
+
+def serve(options: ViewOptions, on_start: Callable[[str, str], None]) -> None:
+    """Serve the view until SIGTERM or Ctrl-C.
+
+    on_start: called with the URL to open and with that of the store.
+
+    Raises UsageError: the address cannot be listened on.
+    Raises StoreError, NotFoundError: the store cannot be read; StoreVersionError: it has to be upgraded first.
+    """
+    rules = options.rules()
+    leaving = threading.Event()
+    with (
+        _listening(options.host, options.port) as listener,
+        Store.open_read_only(options.storage, seconds=PAGE_SECONDS) as store,
+        Store.open_read_only(options.storage, seconds=CALCULATION_SECONDS) as patient,
+        contextlib.closing(Calculations(patient)) as calculations,
+        StopSignals(leaving.set),
+    ):
+        application = make_application(store, calculations, rules, flower=options.flower)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                application,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                ws="none",
+                timeout_graceful_shutdown=_LEAVING_SECONDS,
+            )
+        )
+
+        def run() -> None:
+            try:
+                server.run(sockets=[listener])
+            finally:
+                leaving.set()
+
+        # On the main thread uvicorn would take the signals, and raise them again at its end.
+        thread = threading.Thread(target=run, name="doteval-view")
+        url = f"http://{_shown_host(options.host)}:{listener.getsockname()[1]}/"
+        thread.start()
+        try:
+            shown = url if rules.token is None else f"{url}?token={rules.token}"
+            on_start(shown, store.url)
+            if options.opens_browser:
+                webbrowser.open(shown)
+            leaving.wait()
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host} port {port}: {error.strerror}",
+            remedy=remedy_for(error, "Choose another one with --port, or 0 for any that is free."),
+        ) from None
+    with listener:
+        yield listener
+
+
+def _shown_host(host: str) -> str:
+    """The host in a URL: this machine's own name for all of its addresses."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,166 @@
+// What pages do beyond HTML: local times, keys, copying, and parts that are live. Everything else works without it.
+"use strict";
+
+// Times are written in UTC. They are shown in the reader's zone, which the foot of the page names.
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const short = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "short" });
+const long = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+
+function localTimes(part) {
+  for (const element of part.querySelectorAll("time[datetime]")) {
+    const moment = new Date(element.dateTime);
+    if (Number.isNaN(moment.getTime())) continue;
+    element.textContent = short.format(moment);
+    element.title = long.format(moment);
+  }
+}
+
+// Tables: a button below each copies it with tabs between the cells, as spreadsheets take it.
+function cellText(cell) {
+  const copy = cell.cloneNode(true);
+  for (const each of copy.querySelectorAll(".quiet, svg, [aria-hidden=true], button")) each.remove();
+  return copy.textContent.replace(/\s+/g, " ").trim();
+}
+
+function tsv(table) {
+  return [...table.rows].map(row => [...row.cells].map(cellText).join("\t")).join("\n") + "\n";
+}
+
+async function copy(text, button) {
+  const before = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "copied";
+  } catch {
+    // A page that is not of this machine and has no TLS may not use the clipboard.
+    button.textContent = "the browser does not allow it";
+  }
+  setTimeout(() => { button.textContent = before; }, 1500);
+}
+
+function copyButton(label, text) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "copy";
+  button.textContent = label;
+  button.addEventListener("click", () => copy(text(), button));
+  return button;
+}
+
+for (const region of document.querySelectorAll("[data-copy]")) {
+  region.after(copyButton("copy as TSV", () => tsv(region.querySelector("table"))));
+}
+for (const command of document.querySelectorAll("[data-command]")) {
+  command.after(" ", copyButton("copy", () => command.textContent));
+}
+
+// Live parts: the page is fetched again, and the elements with data-live are replaced by their newest form.
+const seconds = Number(document.body.dataset.liveSeconds || 0);
+
+function replace(part, newest) {
+  const selection = document.getSelection();
+  if (!selection.isCollapsed && part.contains(selection.anchorNode)) return;
+  const focused = part.contains(document.activeElement) ? document.activeElement : null;
+  const checked = new Set([...part.querySelectorAll("input:checked")].map(each => each.value));
+  const opened = new Set([...part.querySelectorAll("details[open][id]")].map(each => each.id));
+  part.replaceChildren(...document.adoptNode(newest).childNodes);
+  localTimes(part);
+  for (const each of part.querySelectorAll("input[type=checkbox]")) each.checked = checked.has(each.value);
+  for (const each of part.querySelectorAll("details[id]")) if (opened.has(each.id)) each.open = true;
+  if (!focused) return;
+  const address = focused.getAttribute("href");
+  const same = [...part.querySelectorAll("a[href], input")]
+    .find(each => address ? each.getAttribute("href") === address : each.value === focused.value);
+  if (same) same.focus({ preventScroll: true });
+}
+
+let shown = null;
+
+async function refresh() {
+  if (!document.hidden) {
+    try {
+      const answer = await fetch(location.href, { cache: "no-cache", headers: { Accept: "text/html" } });
+      const text = await answer.text();
+      if (answer.ok && text !== shown) {
+        shown = text;
+        const page = new DOMParser().parseFromString(text, "text/html");
+        for (const part of document.querySelectorAll("[data-live][id]")) {
+          const newest = page.getElementById(part.id);
+          if (newest) replace(part, newest);
+        }
+        next = Number(page.body.dataset.liveSeconds || 0) || next;
+      }
+    } catch {
+      // The view has ended, or restarts. The page stays as it is, and is asked for again.
+    }
+  }
+  setTimeout(refresh, next * 1000);
+}
+
+let next = seconds;
+if (seconds) setTimeout(refresh, seconds * 1000);
+
+// Keys.
+const help = document.getElementById("help");
+
+function lines() {
+  return [...document.querySelectorAll("main table.lines tbody tr")].map(row => row.querySelector("a.open")).filter(Boolean);
+}
+
+function move(step) {
+  const all = lines();
+  if (!all.length) return;
+  const row = document.activeElement.closest && document.activeElement.closest("tr");
+  const now = all.findIndex(each => each.closest("tr") === row);
+  const target = all[now < 0 ? (step > 0 ? 0 : all.length - 1) : Math.min(all.length - 1, Math.max(0, now + step))];
+  target.focus();
+  target.closest("tr").scrollIntoView({ block: "nearest" });
+}
+
+function follow(relation) {
+  const found = document.querySelector(`main a[rel=${relation}]`);
+  if (found) found.click();
+}
+
+const actions = {
+  j: () => move(1),
+  k: () => move(-1),
+  "[": () => follow("prev"),
+  "]": () => follow("next"),
+  u: () => follow("up"),
+  "/": () => { const field = document.querySelector("[data-search]"); if (field) { field.focus(); field.select(); } },
+  "?": () => { if (help.open) help.close(); else help.showModal(); },
+};
+
+document.addEventListener("keydown", event => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  const field = event.target.closest && event.target.closest("input:not([type=checkbox]), textarea, select");
+  if (field) {
+    if (event.key === "Escape") field.blur();
+    return;
+  }
+  const action = actions[event.key];
+  if (!action || (help.open && event.key !== "?")) return;
+  event.preventDefault();
+  action();
+});
+
+for (const button of document.querySelectorAll("[data-help]")) {
+  button.hidden = false;
+  button.addEventListener("click", actions["?"]);
+}
+
+// A link from elsewhere brings no cookie (SameSite=Strict); the same address asked for from this page does.
+if (document.querySelector("[data-again]") && !new URLSearchParams(location.search).has("token")) {
+  const key = `again ${location.href}`;
+  if (!sessionStorage.getItem(key)) {
+    sessionStorage.setItem(key, "1");
+    location.replace(location.href);
+  } else {
+    sessionStorage.removeItem(key);
+  }
+}
+
+localTimes(document);
+const foot = document.querySelector("[data-zone]");
+if (foot) foot.textContent = document.querySelector("time") ? ` · times are in ${zone}` : "";

@@ -1,0 +1,40 @@
+"""A store with experiments, and its view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from doteval.core.experiments import EvaluationStatus
+from doteval.store import Store
+from tests.support.comparisons import FAILED, PENDING, add_experiment
+from tests.support.view import client
+
+# What no page may let a browser obey or a layout follow.
+HOSTILE = "<script>alert(1)</script>\x00\u202e\"'&" + "x" * 3_000
+
+
+@pytest.fixture(scope="session")
+def viewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with finished, running, empty and hostile experiments."""
+    path = tmp_path_factory.mktemp("view") / "results.db"
+    with Store.open(str(path)) as store:
+        for name, right in (("base", 30), ("new", 20)):
+            scores = {"exact_match": [FAILED if row > 37 else row < right for row in range(40)]}
+            evaluation = add_experiment(store, name, scores)
+            store.summaries.write(evaluation, [store.summary(evaluation)])
+        store.labels.change(store.experiments.find("new"), add=["paper"], note="The prompt of the paper")
+        add_experiment(store, "running", {"match": [True] * 3 + [PENDING] * 7}, status=EvaluationStatus.RUNNING)
+        hostile = add_experiment(store, HOSTILE, {HOSTILE: [True, False]}, name=f"eval_{HOSTILE}[{HOSTILE}]")
+        store.summaries.write(hostile, [store.summary(hostile)])
+        store.experiments.begin("empty")
+    return path
+
+
+@pytest.fixture(scope="session")
+def view(viewed: Path) -> Iterator[TestClient]:
+    with client(viewed) as found:
+        yield found
