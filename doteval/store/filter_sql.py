@@ -6,7 +6,7 @@ Each condition is true or false, never NULL, so that `not` means what it says. S
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,15 +45,19 @@ from doteval.core.filters import (
     Membership,
     Negation,
     case_pairs,
+    contains,
     number_of,
 )
 from doteval.core.json_codec import encode, escape_text
+from doteval.core.results import RowStatus
 from doteval.store.tables import ATTEMPT, RESULT, ROW, SCORE, USAGE, WORKER
 
 Condition = ColumnElement[bool]
 
 # SQLite before 3.42 does not undo escapes in a path. Keys with one of these are looked for one by one.
 _ESCAPED_IN_JSON = frozenset('"\\') | {chr(code) for code in range(0x20)}
+# Characters of a pattern, each of up to four bytes: SQLite's LIKE takes 50,000 bytes.
+_LONGEST_PATTERN = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,21 @@ class FilterCompiler:
             return or_(false(), *(self._compared(wanted.field, Comparator.EQUAL, each) for each in wanted.values))
         return self._comparison(wanted)
 
+    def holds(self, columns: Sequence[str], wanted: str) -> Condition:
+        """Whether the prompt, the response or a value of the row holds a text, where letters match in either case.
+
+        It is found in what is stored, which is JSON: numbers and the names of nested values are found, too.
+
+        columns: those of the rows, whose names do not count.
+        """
+        as_stored = encode(wanted)[1:-1]
+        content: ColumnElement[Any] = ROW.c.content
+        for name in columns:
+            if contains(encode(name), as_stored):
+                content = func.replace(content, f"{encode(name)}:", '"":')
+        places = (content, RESULT.c.prompt, RESULT.c.model_response)
+        return or_(*(func.coalesce(self._contains(place, as_stored), false()) for place in places))
+
     def field(self, field: FilterField) -> FieldSql:
         """A field, for sorting and grouping."""
         if field.kind is FieldKind.SCORE:
@@ -104,8 +123,21 @@ class FilterCompiler:
         return self._compared(wanted.field, wanted.comparator, wanted.value)
 
     def _compared(self, field: FilterField, comparator: Comparator, value: FilterValue) -> Condition:
+        if field.name == "status" and field.kind is FieldKind.RESULT and comparator is Comparator.EQUAL and value:
+            equal = RESULT.c.status == value
+            # Both databases find the few rows that are not done by an index, if the condition says so.
+            return equal if value == RowStatus.DONE else and_(equal, RESULT.c.status != RowStatus.DONE.value)
         if field.kind is not FieldKind.SCORE:
-            return self._decided(self.field(field), comparator, value)
+            decided = self._decided(self.field(field), comparator, value)
+            stored = _document_of(field)
+            if stored is None or not isinstance(value, str) or not _is_stored_as_it_is(value):
+                return decided
+            if comparator is Comparator.EQUAL:
+                value = encode(value)
+            elif comparator is not Comparator.CONTAINS:
+                return decided
+            # To look into JSON takes several times as long as to find a text in it, and most rows do not hold it.
+            return case((func.coalesce(self._contains(stored, value), false()), decided), else_=false())
         scores = self._scores(field.name)
         if value is None:
             return not_(_is_among(scores.where(SCORE.c.value != "null")))
@@ -134,6 +166,10 @@ class FilterCompiler:
     def _contains(self, text: ColumnElement[Any], wanted: str) -> Condition:
         # lower() changes ASCII only, on SQLite always and on PostgreSQL in this collation; the rest is replaced.
         pairs = case_pairs(wanted)
+        if self._dialect == "sqlite" and all(large.isascii() for large, _ in pairs) and len(wanted) < _LONGEST_PATTERN:
+            # It takes half the time of instr(), and ignores the case of ASCII letters only.
+            pattern = wanted.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+            return text.like(literal(f"%{pattern}%", Text), escape="\\")
         folded = func.lower(self._by_code_point(text)) if any(large.isascii() for large, _ in pairs) else text
         for large, small in pairs:
             if not large.isascii():
@@ -218,6 +254,18 @@ class FilterCompiler:
             return FieldSql(number, cast(null(), Text), cast(null(), Text), number.is_(None))
         text = _TEXTS[name]()
         return FieldSql(cast(null(), Float), text, text, text.is_(None))
+
+
+def _document_of(field: FilterField) -> ColumnElement[Any] | None:
+    """The JSON that holds the value of a field among others, or alone."""
+    if field.kind is FieldKind.ROW:
+        return ROW.c.content
+    return {"prompt": RESULT.c.prompt, "response": RESULT.c.model_response}.get(field.name)
+
+
+def _is_stored_as_it_is(text: str) -> bool:
+    """Whether JSON holds a text without escapes, in a text as in the JSON of a list."""
+    return _ESCAPED_IN_JSON.isdisjoint(text)
 
 
 def _stored(column: ColumnElement[Any]) -> ColumnElement[Any]:

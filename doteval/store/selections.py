@@ -178,7 +178,7 @@ class Selections:
     ) -> Iterator[tuple[int, int]]:
         compiler = FilterCompiler(self._database.dialect, evaluation_id)
         query = _joined(select(RESULT.c.row_index, RESULT.c.sample), evaluation_id, compiler, where)
-        query = query.order_by(*_order(compiler.field(sort.field), sort.descending, self._database.dialect))
+        query = query.order_by(*sort_columns(compiler.field(sort.field), sort.descending, self._database.dialect))
         query = query.order_by(RESULT.c.row_index, RESULT.c.sample).limit(limit)
         numbers = array("q")
         with self._database.read() as connection:
@@ -198,7 +198,7 @@ def _within(
     return _joined(query, evaluation_id, compiler, where).where(RESULT.c.row_index >= first, RESULT.c.row_index < end)
 
 
-def _order(field: FieldSql, descending: bool, dialect: str) -> list[ColumnElement[Any]]:
-    """Numbers first, then texts by code points, then what has no value."""
+def sort_columns(field: FieldSql, descending: bool, dialect: str) -> list[ColumnElement[Any]]:
+    """How results are sorted by a field: numbers first, then texts by code points, then what has no value."""
     text = field.text if dialect == "sqlite" else field.text.collate("C")
     return [each.desc().nulls_last() if descending else each.asc().nulls_last() for each in (field.number, text)]

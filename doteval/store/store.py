@@ -30,6 +30,7 @@ from doteval.store.imports import Imports
 from doteval.store.migrations import VERSIONS, check_current, current_version, prepare, upgrade
 from doteval.store.provenance import Labels, ProvenanceRecords
 from doteval.store.results import StoredResults
+from doteval.store.row_pages import RowPages
 from doteval.store.rows import Rows
 from doteval.store.selections import Selections
 from doteval.store.sizes import StoreSizes, measure
@@ -63,6 +64,7 @@ class Store:
         self.rows = Rows(database)
         self.results = StoredResults(database)
         self.selections = Selections(database)
+        self.row_pages = RowPages(database)
         self.attempts = Attempts(database)
         self.calls = Calls(database)
         self.summaries = Summaries(database)
