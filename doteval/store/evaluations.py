@@ -108,7 +108,7 @@ class Evaluations:
                 f"there is no evaluation {uid} in {self._database.location.shown}",
                 remedy="It was deleted, or the submitter and this process use different result stores.",
             )
-        return _evaluation(line)
+        return evaluation_of(line)
 
     def of(self, experiment: Experiment, containing: str | None = None) -> list[Evaluation]:
         """The evaluations of an experiment, in the order of their creation.
@@ -117,9 +117,9 @@ class Evaluations:
 
         Raises NotFoundError: the experiment has evaluations, but none that contains the text; it lists them.
         """
-        query = _query().where(EVALUATION.c.experiment_id == experiment.id).order_by(EVALUATION.c.id)
+        query = evaluation_query().where(EVALUATION.c.experiment_id == experiment.id).order_by(EVALUATION.c.id)
         with self._database.read() as connection:
-            found = [_evaluation(line) for line in connection.execute(query)]
+            found = [evaluation_of(line) for line in connection.execute(query)]
         chosen = [each for each in found if containing is None or containing in each.spec.nodeid]
         if found and not chosen:
             raise NotFoundError(
@@ -131,26 +131,26 @@ class Evaluations:
     def all(self) -> list[Evaluation]:
         """The evaluations of all experiments, the oldest first."""
         with self._database.read() as connection:
-            return [_evaluation(line) for line in connection.execute(_query().order_by(EVALUATION.c.id))]
+            return [evaluation_of(line) for line in connection.execute(evaluation_query().order_by(EVALUATION.c.id))]
 
     def find(self, experiment: Experiment, spec: EvaluationSpec) -> Evaluation | None:
         """The evaluation of the same path and name as it is now, None if `begin` would create it."""
-        query = _query().where(
+        query = evaluation_query().where(
             EVALUATION.c.experiment_id == experiment.id, EVALUATION.c.path == spec.path, EVALUATION.c.name == spec.name
         )
         with self._database.read() as connection:
             line = connection.execute(query).one_or_none()
-        return None if line is None else _evaluation(line)
+        return None if line is None else evaluation_of(line)
 
     def running(self) -> list[Evaluation]:
         """The running evaluations of all experiments, the oldest first."""
         with self._database.read() as connection:
-            return [_evaluation(line) for line in connection.execute(_RUNNING)]
+            return [evaluation_of(line) for line in connection.execute(_RUNNING)]
 
     def current(self, seconds: float) -> list[Evaluation]:
         """The evaluations of all experiments that are running or ended in the last `seconds`, the oldest first."""
         query = (
-            _query()
+            evaluation_query()
             .where(
                 or_(
                     EVALUATION.c.status == EvaluationStatus.RUNNING.value,
@@ -160,7 +160,7 @@ class Evaluations:
             .order_by(EVALUATION.c.id)
         )
         with self._database.read() as connection:
-            return [_evaluation(line) for line in connection.execute(query)]
+            return [evaluation_of(line) for line in connection.execute(query)]
 
     def counts(self, evaluation_id: int) -> Counts:
         """The number of rows by status. It reads one table row a worker process, however many results there are.
@@ -314,7 +314,8 @@ _FIRST_SKIP = (
 _COUNTED_STATUSES = ("done", "failed", "skipped")
 
 
-def _query() -> Select[Any]:
+def evaluation_query() -> Select[Any]:
+    """The evaluations with their experiments and the sums of their counters, for `evaluation_of`."""
     sums = (
         select(func.sum(COUNTERS.c[name]))
         .where(COUNTERS.c.evaluation_id == EVALUATION.c.id)
@@ -331,9 +332,9 @@ def _query() -> Select[Any]:
 
 
 # Built once: these run several times a second, and building one takes longer than running it.
-_BY_UID = _query().where(EVALUATION.c.uid == bindparam("uid"))
-_BY_ID = _query().where(EVALUATION.c.id == bindparam("evaluation"))
-_RUNNING = _query().where(EVALUATION.c.status == EvaluationStatus.RUNNING.value).order_by(EVALUATION.c.id)
+_BY_UID = evaluation_query().where(EVALUATION.c.uid == bindparam("uid"))
+_BY_ID = evaluation_query().where(EVALUATION.c.id == bindparam("evaluation"))
+_RUNNING = evaluation_query().where(EVALUATION.c.status == EvaluationStatus.RUNNING.value).order_by(EVALUATION.c.id)
 _STATUSES = select(EVALUATION.c.uid, EVALUATION.c.status).where(EVALUATION.c.uid.in_(bindparam("uids", expanding=True)))
 _PUBLISHED = select(EVALUATION.c.published).where(EVALUATION.c.id == bindparam("evaluation"))
 
@@ -343,7 +344,8 @@ def _counts(line: Row[Any]) -> Counts:
     return Counts(total, *(int(getattr(line, name) or 0) for name in _COUNTED_STATUSES))
 
 
-def _evaluation(line: Row[Any]) -> Evaluation:
+def evaluation_of(line: Row[Any]) -> Evaluation:
+    """The evaluation of a line of `evaluation_query`."""
     return Evaluation(
         id=line.id,
         uid=line.uid,

@@ -24,6 +24,7 @@ from doteval.store.crashes import Crashes
 from doteval.store.driver_errors import no_descriptors
 from doteval.store.engine import Database, database_time
 from doteval.store.evaluations import Evaluations
+from doteval.store.experiment_contents import ExperimentContents
 from doteval.store.experiments import Experiments
 from doteval.store.fixture_loads import FixtureLoads
 from doteval.store.imports import Imports
@@ -60,6 +61,7 @@ class Store:
         self.provenance = ProvenanceRecords(database)
         self.labels = Labels(database)
         self.evaluations = Evaluations(database)
+        self.contents = ExperimentContents(database)
         self.imports = Imports(database)
         self.rows = Rows(database)
         self.results = StoredResults(database)

@@ -31,21 +31,22 @@ class Summaries:
 
     def read(self, evaluation: Evaluation, errors_as: ErrorsAs = "false") -> Summary | None:
         """The summary of an evaluation as it was when it ended, None if none is stored for its results."""
-        if evaluation.id not in self.stored([evaluation]):
-            return None
+        return self.read_all([evaluation], errors_as).get(evaluation.id)
+
+    def read_all(self, evaluations: Sequence[Evaluation], errors_as: ErrorsAs = "false") -> dict[int, Summary]:
+        """The summaries of some evaluations by their ids, without those that are not stored for their results."""
+        known = self.stored(evaluations)
         query = (
             select(METRIC_VALUE)
-            .where(METRIC_VALUE.c.evaluation_id == evaluation.id, METRIC_VALUE.c.errors_as == errors_as)
-            .order_by(METRIC_VALUE.c.position)
+            .where(METRIC_VALUE.c.evaluation_id.in_(known), METRIC_VALUE.c.errors_as == errors_as)
+            .order_by(METRIC_VALUE.c.evaluation_id, METRIC_VALUE.c.position)
         )
-        with self._database.read() as connection:
-            lines = connection.execute(query).all()
-        failed = evaluation.counts.failed if errors_as == "false" else 0
-        scores = tuple(
-            ScoreSummary(name, tuple(_value(line) for line in group if line.metric is not None), failed)
-            for name, group in groupby(lines, lambda line: line.score)
-        )
-        return Summary(evaluation.counts, scores, errors_as)
+        lines: dict[int, list[Row[Any]]] = {}
+        if known:
+            with self._database.read() as connection:
+                for line in connection.execute(query):
+                    lines.setdefault(line.evaluation_id, []).append(line)
+        return {each.id: _summary(each, lines.get(each.id, []), errors_as) for each in evaluations if each.id in known}
 
     def stored(self, evaluations: Iterable[Evaluation]) -> set[int]:
         """The ids of those evaluations that have ended and whose stored values are those of their results."""
@@ -122,6 +123,15 @@ class Summaries:
 
 
 _COUNTED = ("done", "failed", "skipped")
+
+
+def _summary(evaluation: Evaluation, lines: Sequence[Row[Any]], errors_as: ErrorsAs) -> Summary:
+    failed = evaluation.counts.failed if errors_as == "false" else 0
+    scores = tuple(
+        ScoreSummary(name, tuple(_value(line) for line in group if line.metric is not None), failed)
+        for name, group in groupby(lines, lambda line: line.score)
+    )
+    return Summary(evaluation.counts, scores, errors_as)
 
 
 def _counter_sum(name: str) -> ScalarSelect[int]:

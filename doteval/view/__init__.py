@@ -22,9 +22,15 @@ How URLs hold state
 How the store is read
     ``visit.store`` gives each transaction a few seconds; `StoreTimeoutError` is a page that says so. A page asks for a
     bounded number of lines, whatever the store holds. What has to look at all rows of an evaluation goes through
-    ``visit.calculations.get(key, function)``: it is computed on a thread of its own, once for all visitors, with a
-    store that has more time. ``key`` holds the state of what it depends on. Until it is there, `get` returns None and
-    the template says that it is being computed, in a part that is live.
+    ``visit.compute(key, function)``: it is computed on a thread of its own, once for all visitors, with a store that
+    has more time. ``key`` holds the state of what it depends on. Until it is there, the value is None, and the template
+    says that it is being computed, in a part that is live.
+
+Which URLs there are
+    ``.`` (search, status, tag, since, branch, sort, page) and ``experiment`` (name, search, status, sort, page);
+    ``compare`` (a: the baseline, b: others, once for each; both may be ``NAME::EVALUATION``). Rows are chosen by
+    ``experiment`` and ``evaluation``, which is its ``file::name``: ``rows`` (experiment, evaluation, show=wrong, failed
+    or slow, where: the grammar of filters) and ``row`` (experiment, evaluation, index, sample).
 
 What is live
     An element with ``id`` and ``data-live`` is replaced by its newest form every few seconds: the script fetches the

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+from doteval.core.experiments import Counts
 from doteval.store import Store
+from doteval.store.url import DEFAULT_PATH
 from doteval.view.calculations import Calculations
 from doteval.view.parameters import Parameters, ParameterValue, link
 
-# Seconds between two looks at a page on which something runs, and on which nothing does.
+Value = TypeVar("Value")
+
+# Seconds between two looks at a page on which something is being computed, on which something runs, and on which
+# nothing does.
+COMPUTING_SECONDS = 1
 RUNNING_SECONDS = 2
 IDLE_SECONDS = 15
 
@@ -34,9 +41,43 @@ class Visit:
         """A link to this page with other parameters; None leaves one out."""
         return link(self.path, **self.parameters.changed(changes))
 
+    def command(self, *words: str) -> str:
+        """A command of doteval for this store, to copy.
+
+        The store is named if it is a file other than the one that commands take by themselves; that of a team, whose
+        URL may hold a password, is in the settings.
+        """
+        url = self.store.url
+        elsewhere = url.startswith("sqlite:") and url != f"sqlite:///{DEFAULT_PATH.absolute()}"
+        return shlex.join(["doteval", *words, *(["--storage", url] if elsewhere else [])])
+
     def live(self, *, running: bool) -> None:
         """Have the script look at this page again and again: often while something runs, seldom else."""
-        self.live_seconds = RUNNING_SECONDS if running else IDLE_SECONDS
+        self._look_again(RUNNING_SECONDS if running else IDLE_SECONDS)
+
+    def compute(self, key: Hashable, function: Callable[[Store], Value]) -> Value | None:
+        """What a function computes in the background, None until it is there; see `Calculations.get`.
+
+        The script looks at the page again soon, to show it.
+        """
+        value = self.calculations.get(key, function)
+        if value is None:
+            self._look_again(COMPUTING_SECONDS)
+        return value
+
+    def _look_again(self, seconds: int) -> None:
+        self.live_seconds = min(seconds, self.live_seconds or seconds)
+
+
+def progress_key(counts: Counts, *, running: bool) -> Hashable:
+    """The state of results, for the key of a calculation: while rows run, it changes at every 50th of them.
+
+    >>> progress_key(Counts(100, 41), running=True) == progress_key(Counts(100, 40), running=True)
+    True
+    """
+    if not running:
+        return counts
+    return ("running", 50 * counts.finished // counts.total if counts.total else counts.finished.bit_length())
 
 
 @dataclass(frozen=True, slots=True)

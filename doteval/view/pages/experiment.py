@@ -1,0 +1,132 @@
+"""One experiment: its evaluations, what they cost, what failed, and who ran them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from doteval.analysis.summary import MetricValue, Summary
+from doteval.core.experiments import Evaluation, EvaluationStatus
+from doteval.store import Store
+from doteval.store.experiment_contents import EVALUATION_SORTS, EvaluationChoice, ExperimentTotals
+from doteval.view.matrix import heat, parameter_matrix
+from doteval.view.paging import Paging
+from doteval.view.visit import Page, Visit, progress_key
+from doteval.view.worker_spans import worker_spans
+
+# What the page shows, at most: evaluations, columns of metrics, cells of the matrix, groups of failures, worker
+# processes, commands, and notes on figures.
+_SHOWN = 100
+_METRICS = 6
+_CELLS = 5_000
+_FAILURES = 20
+_WORKERS = 40
+_COMMANDS = 10
+_NOTES = 12
+# The metrics of a running evaluation are computed from all of its scores, up to so many results.
+_MOST_COMPUTED = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class ListedEvaluation:
+    """An evaluation in the table. `metrics` are by score and metric; `so_far` if more of its rows are to come."""
+
+    evaluation: Evaluation
+    metrics: Mapping[tuple[str, str], MetricValue]
+    so_far: bool
+    cost: float
+    tokens: int
+
+
+def read(visit: Visit) -> Mapping[str, Any]:
+    """Read the page of an experiment."""
+    given, store = visit.parameters, visit.store
+    experiment = store.experiments.find(given.required("name"))
+    status = given.choice("status", [each.value for each in EvaluationStatus], "")
+    sorts = [*EVALUATION_SORTS, *(f"-{key}" for key in EVALUATION_SORTS)]
+    choice = EvaluationChoice(
+        given.text("search"), EvaluationStatus(status) if status else None, given.choice("sort", sorts, "began")
+    )
+    totals = store.contents.totals(experiment)
+    paging = Paging.of(visit, store.contents.count(experiment, choice), _SHOWN)
+    evaluations = store.contents.page(experiment, choice, paging.first, _SHOWN)
+    summaries = _summaries(visit, evaluations)
+    spent = store.contents.spent(evaluations)
+    listed = [_listed(each, summaries.get(each.id), *spent.get(each.id, (0.0, 0))) for each in evaluations]
+    columns = list(dict.fromkeys(column for each in listed for column in each.metrics))
+    state: Hashable = (experiment.id, progress_key(totals.counts, running=totals.is_running))
+    workers = store.contents.workers(experiment, _WORKERS)
+    end = totals.active_at or experiment.created_at
+    commands = store.provenance.of(experiment)
+    visit.live(running=totals.is_running)
+    return {
+        "experiment": experiment,
+        "labels": store.labels.of(experiment),
+        "totals": totals,
+        "choice": choice,
+        "statuses": list(EvaluationStatus),
+        "paging": paging,
+        "listed": listed,
+        "columns": columns[:_METRICS],
+        "columns_left_out": max(0, len(columns) - _METRICS),
+        "notes": _notes(evaluations, summaries),
+        "matrix": parameter_matrix(store.contents.cells(experiment, _CELLS)),
+        "heat": heat,
+        "usage": visit.compute(("usage", state), lambda patient: patient.usage.report(experiment)),
+        "failures": visit.compute(("failures", state), lambda patient: patient.contents.failures(experiment, _FAILURES))
+        if totals.counts.failed
+        else [],
+        "spans": worker_spans(workers, experiment.created_at, end),
+        "most_workers": len(workers) == _WORKERS,
+        "commands": commands[:_COMMANDS],
+        "next_commands": _next_commands(visit, experiment.name, totals),
+    }
+
+
+def _summaries(visit: Visit, evaluations: Sequence[Evaluation]) -> dict[int, Summary]:
+    """The stored summaries, and those of running evaluations that are small enough to compute."""
+    found = visit.store.summaries.read_all(evaluations)
+    for each in evaluations:
+        if each.id in found or not 0 < each.counts.finished <= _MOST_COMPUTED:
+            continue
+        running = each.status is EvaluationStatus.RUNNING
+        key = ("summary", each.id, each.finished_at, progress_key(each.counts, running=running))
+        summary = visit.compute(key, partial(Store.summary, evaluation=each))
+        if summary is not None:
+            found[each.id] = summary
+    return found
+
+
+def _listed(evaluation: Evaluation, summary: Summary | None, cost: float, tokens: int) -> ListedEvaluation:
+    metrics = {(score.name, metric.name): metric for score in summary or () for metric in score.metrics}
+    return ListedEvaluation(evaluation, metrics, evaluation.status is EvaluationStatus.RUNNING, cost, tokens)
+
+
+def _notes(evaluations: Sequence[Evaluation], summaries: Mapping[int, Summary]) -> list[str]:
+    """What has to be known to read the figures of the page."""
+    found = []
+    for each in evaluations:
+        summary = summaries.get(each.id)
+        notes = [*each.dataset_notes, *(() if summary is None else (*summary.warnings, *summary.notes))]
+        found += [f"{each.name}: {note}" for note in notes]
+        if len(found) >= _NOTES:
+            break
+    return found[:_NOTES]
+
+
+def _next_commands(visit: Visit, name: str, totals: ExperimentTotals) -> list[tuple[str, str]]:
+    """Commands to copy, each with what it does."""
+    found = [("show its metrics in the terminal", visit.command("show", name))]
+    if totals.is_running:
+        found.append(("follow it until it is completed", visit.command("watch", name)))
+        found.append(("see where its rows are, and what happens next", visit.command("status", name)))
+    if totals.counts.failed:
+        found.append(("run its failed rows again", visit.command("retry", name)))
+    if not totals.is_running and totals.counts.finished:
+        found.append(("write it as one page for others", visit.command("report", name, "-o", "report.html")))
+    return found
+
+
+page = Page("/experiment", "experiment.html.jinja", read)
