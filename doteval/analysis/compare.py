@@ -37,6 +37,11 @@ class Verdict(StrEnum):
     NO_DIFFERENCE = "NO DIFFERENCE SEEN"
     UNDECIDED = "UNDECIDED"
 
+    @property
+    def rank(self) -> int:
+        """Its place in an order from what needs attention to what does not: WORSE, UNDECIDED, BETTER, no difference."""
+        return _FROM_WORST.index(self)
+
 
 @dataclass(frozen=True, slots=True)
 class ChangedRow:

@@ -170,8 +170,10 @@ def row_values(side: EvaluationArrays, score: ScoreArray, places: Places, calcul
     sums = numpy.bincount(rows, numbers, minlength=len(side)).astype(numpy.float64)
     counts = numpy.bincount(rows, minlength=len(side)).astype(numpy.float64)
     failed = side.failed.astype(numpy.float64) if calculation.failed_as_false else numpy.zeros(len(side))
-    # The place -1 of a row that this side does not have is the end.
-    sums, counts, failed = (numpy.append(part, 0.0)[places] for part in (sums, counts, failed))
+    if (places < 0).any():
+        # The place -1 of a row that this side does not have is the end.
+        sums, counts, failed = (numpy.append(part, 0.0) for part in (sums, counts, failed))
+    sums, counts, failed = sums[places], counts[places], failed[places]
     missing = numpy.maximum(0.0, side.samples - counts)
     if side.samples > 1 and side.reducer not in (None, "mean"):
         return _reduced_rows(side, score, places, calculation, missing, failed)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
 from doteval.cli.options import evaluation_option, existing_store, json_option, storage_option
-from doteval.cli.streams import say_aside
 
 if TYPE_CHECKING:
     from doteval.analysis.compare import Comparison
     from doteval.store import Store
-    from doteval.store.comparisons import ComparedPair, ComparisonOptions, Matched, Selection
+    from doteval.store.comparisons import ComparisonOptions, Matched, Selection
 
 
 @click.command("compare")
@@ -42,6 +41,14 @@ if TYPE_CHECKING:
     metavar="N",
     help="Also print N rows that became worse and N that improved, with prompt and both responses.",
 )
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Print N evaluations, the worst first, and count the others; 0 prints all.",
+)
 @click.option("--load-files", is_flag=True, help="Load the evaluation files, where they define metrics. No row runs.")
 @click.option("--matrix", is_flag=True, help="Print only a table of experiments and parameters × evaluations.")
 @storage_option
@@ -57,6 +64,7 @@ def command(
     fail_if_worse: bool,
     strict: bool,
     flips: int | None,
+    limit: int,
     load_files: bool,
     matrix: bool,
     storage: str | None,
@@ -99,12 +107,13 @@ def command(
             lower_is_better=lower_is_better,
             changed_rows=flips or 0,
         )
-        comparison = _show(store, matched, options, load_files=load_files, as_json=as_json)
+        comparison = _compared(store, matched, options, load_files=load_files)
+        _show(store, matched, comparison, limit or None, as_json=as_json)
     if fail_if_worse or strict:
         from doteval.analysis.compare import regressions
+        from doteval.cli.thresholds import fail
 
-        if failures := regressions(comparison, strict=strict):
-            _fail(failures)
+        fail(regressions(comparison, strict=strict))
 
 
 def _baseline(store: Store, other: str) -> str:
@@ -130,30 +139,11 @@ def _key_columns(text: str) -> tuple[str, str]:
     return first, second or first
 
 
-def _fail(failures: list[str]) -> NoReturn:
-    for failure in failures:
-        say_aside(failure, label="Failed:")
-    click.get_current_context().exit(1)
-
-
-def _show(store: Store, matched: Matched, options: ComparisonOptions, *, load_files: bool, as_json: bool) -> Comparison:
-    from doteval.cli.comparisons import comparison_document, print_comparison
-    from doteval.store.comparisons import compare_pairs, compared
-
-    comparison = _with_files(store, matched, options) if load_files else compare_pairs(store, matched, options)
-    pairs: list[ComparedPair] = compared(store, matched, comparison)
-    if as_json:
-        from doteval.cli import documents
-
-        documents.write({"storage": store.url, **comparison_document(store, matched, comparison, pairs)})
-    else:
-        print_comparison(store, matched, comparison, pairs)
-    return comparison
-
-
-def _with_files(store: Store, matched: Matched, options: ComparisonOptions) -> Comparison:
-    """Compare evaluations while their files are loaded."""
+def _compared(store: Store, matched: Matched, options: ComparisonOptions, *, load_files: bool) -> Comparison:
     from doteval.store.comparisons import compare_pairs
+
+    if not load_files:
+        return compare_pairs(store, matched, options)
     from doteval.submission.evaluation_files import with_evaluation_files
 
     found: list[Comparison] = []
@@ -163,6 +153,19 @@ def _with_files(store: Store, matched: Matched, options: ComparisonOptions) -> C
             [pair.other for pair in matched.pairs], lambda: found.append(compare_pairs(store, matched, options))
         )
     return found[0]
+
+
+def _show(store: Store, matched: Matched, comparison: Comparison, limit: int | None, *, as_json: bool) -> None:
+    from doteval.cli.comparisons import comparison_document, print_comparison
+    from doteval.store.comparisons import compared
+
+    pairs = compared(store, matched, comparison)
+    if as_json:
+        from doteval.cli import documents
+
+        documents.write({"storage": store.url, **comparison_document(store, matched, comparison, pairs)})
+    else:
+        print_comparison(store, matched, comparison, pairs, limit)
 
 
 def _show_matrix(store: Store, selected: list[Selection], scores: tuple[str, ...], *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,17 +39,34 @@ _STYLES = {
 _TEXT_SHOWN = 2_000
 
 
-def print_comparison(store: Store, matched: Matched, comparison: Comparison, pairs: Sequence[ComparedPair]) -> None:
-    """Print each pair of evaluations with its metrics, and the verdict on all of them."""
+def print_comparison(
+    store: Store, matched: Matched, comparison: Comparison, pairs: Sequence[ComparedPair], limit: int | None = None
+) -> None:
+    """Print each pair of evaluations with its metrics, and the verdict on all of them.
+
+    limit: print at most so many pairs, the worst first, and say how many others there are.
+    """
     console = terminal.console()
-    for pair in pairs:
+    shown, others = list(pairs), []
+    if limit is not None and len(pairs) > limit:
+        ordered = sorted(pairs, key=lambda pair: pair.comparison.verdict.rank)
+        shown, others = ordered[:limit], ordered[limit:]
+    for pair in shown:
         _print_pair(console, store, pair)
-    for missing in comparison.missing:
-        what = f"{missing.experiment} has no evaluation {missing.evaluation}: it is not compared"
-        console.print(what, style="bold yellow", soft_wrap=True)
-    for evaluation in matched.only_others:
-        where = f"{evaluation.experiment.name}::{evaluation.name}"
-        console.print(f"Only {where} has this evaluation: it is not compared", style="yellow", soft_wrap=True)
+    if others:
+        verdicts = Counter(pair.comparison.verdict for pair in others)
+        counts = ", ".join(f"{number:,} {verdict.value}" for verdict, number in verdicts.items())
+        more = f"and {counted(len(others), 'more evaluation')}: {counts} (--limit 0 prints all)"
+        _print_wrapped(console, more)
+        console.print()
+    for what, style in (
+        ([f"{each.experiment} has no evaluation {each.evaluation}" for each in comparison.missing], "bold yellow"),
+        ([f"Only {each.experiment.name} has {each.spec.nodeid}" for each in matched.only_others], "yellow"),
+    ):
+        for line in what[:limit]:
+            console.print(f"{line}: it is not compared", style=style, soft_wrap=True)
+        if (left := len(what[:limit])) < len(what):
+            console.print(f"and {len(what) - left:,} more", style=style)
     console.print(Text.assemble("Verdict: ", (comparison.verdict.value, _STYLES[comparison.verdict])))
 
 

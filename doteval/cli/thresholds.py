@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from doteval.store import Store
     from doteval.store.comparisons import BaselineCheck
 
+# Reasons of a failure that are printed; the rest is counted.
+_REASONS_SHOWN = 20
 _OPTIONS = (
     click.option(
         "--fail-under",
@@ -183,9 +185,16 @@ class Thresholds:
 
 def enforce(judgement: Judgement) -> None:
     """End the command with exit code 1 if an evaluation misses a threshold, saying which and by how much."""
-    for missed in judgement.missed:
-        say_aside(missed.message, label="Failed:")
-    if judgement.missed:
+    fail([missed.message for missed in judgement.missed])
+
+
+def fail(reasons: Sequence[str]) -> None:
+    """End the command with exit code 1 if there are reasons why it must not pass, and say the first of them."""
+    for reason in reasons[:_REASONS_SHOWN]:
+        say_aside(reason, label="Failed:")
+    if len(reasons) > _REASONS_SHOWN:
+        say_aside(f"and {counted(len(reasons) - _REASONS_SHOWN, 'more reason')}")
+    if reasons:
         click.get_current_context().exit(1)
 
 

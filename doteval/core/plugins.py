@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from doteval.core.error_leaves import for_logs, in_one_line
+from doteval.core.wording import listed
 from doteval.errors import NotFoundError, UsageError
 
 
@@ -95,4 +96,4 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None) 
         return f"Did you mean {' or '.join(filter(None, (', '.join(near[:-1]), near[-1])))}?"
     if otherwise is not None:
         return otherwise
-    return f"There are: {', '.join(names)}." if names else "There are none."
+    return f"There are: {listed(names, most=30)}." if names else "There are none."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # C0 and C1 controls, which move a cursor, ring a bell or recolour a terminal, and the marks that change the direction
 # of text, so that a name reads as another. Newline and tab stay.
@@ -49,6 +50,16 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
     if number == 1:
         return f"1 {singular}"
     return f"{number:,} {plural or (f'{singular}es' if singular.endswith('s') else f'{singular}s')}"
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Return the first names of a list, and how many more there are.
+
+    >>> listed(["a", "b", "c"]), listed(["a", "b", "c", "d"], most=2)
+    ('a, b, c', 'a, b and 2 more')
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def duration(seconds: float | None) -> str:

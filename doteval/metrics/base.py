@@ -79,9 +79,11 @@ class MetricFactory(Generic[Parameters]):
     def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> NamedMetric:
         made = self._function(*args, **kwargs)
         calculation = made if isinstance(made, Calculation) else Calculation(made)
+        if not args and not kwargs:
+            return NamedMetric(self.name, calculation)
         bound = inspect.signature(self._function).bind(*args, **kwargs)
         settings = ", ".join(f"{name}={value!r}" for name, value in bound.arguments.items())
-        return NamedMetric(f"{self.name}({settings})" if settings else self.name, calculation)
+        return NamedMetric(f"{self.name}({settings})", calculation)
 
     def __repr__(self) -> str:
         return f"<metric {self.name}>"

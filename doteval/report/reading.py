@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from doteval.analysis.compare import Verdict
 from doteval.analysis.distributions import LogCounts, Timeline, TimelineCounts
 from doteval.analysis.history import HistoryStep, series_of
 from doteval.core.experiments import Counts, Evaluation, EvaluationStatus, Experiment
@@ -33,8 +32,6 @@ _FLIPS = 3
 _HISTORY = 30
 # Metrics of one evaluation whose history is shown.
 _SERIES = 4
-
-_RANKS = {Verdict.WORSE: 0, Verdict.UNDECIDED: 1, Verdict.BETTER: 2, Verdict.NO_DIFFERENCE: 3}
 
 
 def read_report(
@@ -97,7 +94,7 @@ def _against(store: Store, experiment: Experiment, evaluations: Sequence[Evaluat
     comparison = compare_pairs(store, matched, ComparisonOptions(changed_rows=_FLIPS))
     pairs = compared(store, matched, comparison)
     if len(pairs) > _DETAILED:
-        pairs.sort(key=lambda pair: _RANKS[pair.comparison.verdict])
+        pairs.sort(key=lambda pair: pair.comparison.verdict.rank)
     sides = (base.experiment.name, experiment.name)
     if base.experiment.id == experiment.id:
         sides = (pairs[0].pair.baseline.name, pairs[0].pair.other.name)
@@ -121,7 +118,7 @@ def _ordered(evaluations: Sequence[Evaluation], against: Against | None) -> list
     """The evaluations, those that matter most first if they are many."""
     if len(evaluations) <= _DETAILED:
         return list(evaluations)
-    ranks = {} if against is None else {pair.pair.other.id: _RANKS[pair.comparison.verdict] for pair in against.pairs}
+    ranks = {} if against is None else {pair.pair.other.id: pair.comparison.verdict.rank for pair in against.pairs}
 
     def rank(evaluation: Evaluation) -> tuple[int, bool, float, int]:
         counts = evaluation.counts

@@ -5,6 +5,7 @@ It is imported only where something is compared, since the arrays take numpy.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,10 +24,11 @@ from doteval.core.experiments import Evaluation, Experiment
 from doteval.core.plugins import did_you_mean
 from doteval.core.provenance import Provenance
 from doteval.core.results import Usage
+from doteval.core.wording import listed
 from doteval.errors import NotFoundError, UsageError
 from doteval.store.baseline import BASELINE
 from doteval.store.engine import Database
-from doteval.store.score_arrays import mean_row_seconds, read_arrays
+from doteval.store.score_arrays import RESULTS_AT_ONCE, mean_row_seconds, read_all_arrays
 from doteval.store.store import Store
 
 
@@ -103,7 +105,7 @@ def select_evaluations(store: Store, target: str, contains: str | None = None) -
         exact = [each for each in chosen if wanted in (each.spec.nodeid, each.name)]
         chosen = exact or [each for each in chosen if wanted in short_names(each.name)]
     if not chosen:
-        known = ", ".join(each.spec.nodeid for each in evaluations)
+        known = listed([each.spec.nodeid for each in evaluations])
         raise NotFoundError(
             f"the experiment {experiment.name!r} has no evaluation {wanted or contains!r}"
             if evaluations
@@ -138,44 +140,48 @@ def match_evaluations(baseline: Selection, others: Sequence[Selection]) -> Match
         if all(len(side.evaluations) == 1 for side in both) and any(side.named for side in both):
             pairs.append(EvaluationPair(baseline.evaluations[0], other.evaluations[0]))
             continue
-        left = list(other.evaluations)
-        for evaluation in baseline.evaluations:
-            found = _counterpart(evaluation, baseline.evaluations, left)
-            if found is None:
-                missing.append(MissingEvaluation(other.experiment.name, evaluation.spec.nodeid))
-            else:
-                left.remove(found)
-                pairs.append(EvaluationPair(evaluation, found))
-        only += left
+        found = _counterparts(baseline.evaluations, other.evaluations)
+        pairs += [EvaluationPair(each, found[each.id]) for each in baseline.evaluations if each.id in found]
+        missing += [
+            MissingEvaluation(other.experiment.name, each.spec.nodeid)
+            for each in baseline.evaluations
+            if each.id not in found
+        ]
+        taken = {each.id for each in found.values()}
+        only += [each for each in other.evaluations if each.id not in taken]
     if not pairs:
-        names = [", ".join(each.name for each in side.evaluations) for side in (baseline, *others)]
+        names = [listed([each.name for each in side.evaluations]) for side in (baseline, *others)]
         example = f"{baseline.experiment.name}::{baseline.evaluations[0].name}"
         raise NotFoundError(
             f"no evaluations of the same name: {' | '.join(names)}",
             remedy=f"Name the evaluations to compare, as in {example}.",
         )
     # All that is compared with one evaluation comes together, so that it is read once.
-    order = [each.id for each in baseline.evaluations]
-    pairs.sort(key=lambda pair: order.index(pair.baseline.id))
+    order = {each.id: place for place, each in enumerate(baseline.evaluations)}
+    pairs.sort(key=lambda pair: order[pair.baseline.id])
     return Matched(tuple(pairs), tuple(missing), tuple(only))
 
 
-def _counterpart(
-    evaluation: Evaluation, of_baseline: Sequence[Evaluation], among: Sequence[Evaluation]
-) -> Evaluation | None:
-    same: Sequence[Callable[[Evaluation], bool]] = (
-        lambda each: each.spec.nodeid == evaluation.spec.nodeid,
-        lambda each: each.name == evaluation.name,
-    )
-    for is_same in same:
-        found = [each for each in among if is_same(each)]
-        if len(found) == 1 and sum(map(is_same, of_baseline)) == 1:
-            return found[0]
-    return None
+def _counterparts(of: Sequence[Evaluation], among: Sequence[Evaluation]) -> dict[int, Evaluation]:
+    """The evaluations that belong to those of a baseline, by the ids of these."""
+    found: dict[int, Evaluation] = {}
+    same: Sequence[Callable[[Evaluation], str]] = (lambda each: each.spec.nodeid, lambda each: each.name)
+    for name_of in same:
+        taken = {each.id for each in found.values()}
+        left: dict[str, list[Evaluation]] = {}
+        for each in among:
+            if each.id not in taken:
+                left.setdefault(name_of(each), []).append(each)
+        times = Counter(map(name_of, of))
+        for each in of:
+            named = left.get(name_of(each), ())
+            if each.id not in found and len(named) == 1 and times[name_of(each)] == 1:
+                found[each.id] = named[0]
+    return found
 
 
 def compare_pairs(store: Store, matched: Matched, options: ComparisonOptions) -> Comparison:
-    """Compare evaluations row by row. At most two of them are in memory at a time, without the content of rows.
+    """Compare evaluations row by row. Two of them are in memory at a time, or several small ones.
 
     Raises UsageError: a row does not have the column to cluster or to pair by, or two rows have one key.
     Raises NotFoundError: no evaluation has one of the scores.
@@ -194,26 +200,50 @@ def compare_pairs(store: Store, matched: Matched, options: ComparisonOptions) ->
 def _tested(
     database: Database, pairs: Sequence[EvaluationPair], options: ComparisonOptions, known: dict[str, None]
 ) -> Iterator[TestedEvaluation]:
-    """Test pairs of evaluations one by one. The names of the baseline's scores are added to `known`."""
-    baseline: tuple[int, EvaluationArrays] | None = None
+    """Test pairs of evaluations in their order. The names of the baseline's scores are added to `known`."""
     keys = options.key or (None, None)
-    for pair in pairs:
-        if baseline is None or baseline[0] != pair.baseline.id:
-            baseline = (pair.baseline.id, read_arrays(database, pair.baseline, options.cluster, keys[0]))
-            known |= dict.fromkeys(baseline[1].scores)
-        other = read_arrays(database, pair.other, options.cluster, keys[1])
-        yield compare_evaluations(
-            baseline[1],
-            other,
-            scores=options.scores,
-            lower_is_better=options.lower_is_better,
-            changed_rows=options.changed_rows,
+    baselines: dict[int, EvaluationArrays] = {}
+    for batch in _batches(pairs):
+        wanted = {pair.baseline.id: pair.baseline for pair in batch}
+        # What was compared with other evaluations just now need not be read again.
+        baselines = {id_: arrays for id_, arrays in baselines.items() if id_ in wanted}
+        missing = [evaluation for id_, evaluation in wanted.items() if id_ not in baselines]
+        baselines |= read_all_arrays(database, missing, options.cluster, keys[0])
+        others = read_all_arrays(
+            database, {pair.other.id: pair.other for pair in batch}.values(), options.cluster, keys[1]
         )
+        for pair in batch:
+            baseline = baselines[pair.baseline.id]
+            known |= dict.fromkeys(baseline.scores)
+            yield compare_evaluations(
+                baseline,
+                others[pair.other.id],
+                scores=options.scores,
+                lower_is_better=options.lower_is_better,
+                changed_rows=options.changed_rows,
+            )
+
+
+def _batches(pairs: Sequence[EvaluationPair]) -> Iterator[list[EvaluationPair]]:
+    """Pairs whose evaluations may be in memory together: one pair, or several with few results."""
+    batch: list[EvaluationPair] = []
+    results = 0
+    for pair in pairs:
+        # How many rows an evaluation will have is not known while its dataset is read.
+        totals = (side.counts.total for side in (pair.baseline, pair.other))
+        size = sum(RESULTS_AT_ONCE if total is None else total for total in totals)
+        if batch and results + size > RESULTS_AT_ONCE:
+            yield batch
+            batch, results = [], 0
+        batch.append(pair)
+        results += size
+    yield batch
 
 
 def spending_of(store: Store, evaluations: Collection[Evaluation]) -> dict[int, Spending]:
     """Return the usage of the results of evaluations, by their ids."""
     found: dict[int, Spending] = {}
+    seconds = mean_row_seconds(store._database, [each.id for each in evaluations])
     groups: dict[int, dict[str, list[Usage]]] = {}
     for evaluation in evaluations:
         of = evaluation.experiment
@@ -225,7 +255,7 @@ def spending_of(store: Store, evaluations: Collection[Evaluation]) -> dict[int, 
         found[evaluation.id] = Spending(
             sum(used, Usage("")),
             tuple(usage.model for usage in used),
-            mean_row_seconds(store._database, evaluation.id),
+            seconds.get(evaluation.id),
         )
     return found
 

@@ -13,6 +13,7 @@ from doteval.core.json_codec import decode, encode
 from doteval.core.results import RowStatus
 from doteval.core.run_config import RunConfig
 from doteval.core.states import EvaluationEnd
+from doteval.core.wording import listed
 from doteval.errors import ChangedError, NotFoundError
 from doteval.store.counters import remove_results
 from doteval.store.engine import Database, database_time, insert_into
@@ -124,7 +125,7 @@ class Evaluations:
         if found and not chosen:
             raise NotFoundError(
                 f"no evaluation of the experiment {experiment.name!r} contains {containing!r}",
-                remedy="It has " + ", ".join(each.spec.nodeid for each in found) + ".",
+                remedy=f"It has {listed([each.spec.nodeid for each in found])}.",
             )
         return chosen
 

@@ -8,11 +8,12 @@ import numpy
 import pytest
 
 from doteval.analysis.compare import Verdict
+from doteval.analysis.score_arrays import EvaluationArrays
 from doteval.analysis.thresholds import MissedThreshold
 from doteval.core.experiments import EvaluationStatus
 from doteval.core.provenance import Provenance
 from doteval.errors import NotFoundError, UsageError
-from doteval.store import Store
+from doteval.store import Store, comparisons
 from doteval.store import score_arrays as module
 from doteval.store.comparisons import (
     ComparisonOptions,
@@ -23,7 +24,7 @@ from doteval.store.comparisons import (
     select_evaluations,
     spending_of,
 )
-from doteval.store.score_arrays import read_arrays
+from doteval.store.score_arrays import read_all_arrays, read_arrays
 from tests.support.comparisons import FAILED, PENDING, SKIPPED, add_experiment
 
 BEFORE = [True, False] * 20
@@ -55,6 +56,41 @@ def test_what_is_read(store: Store, page: int, monkeypatch: pytest.MonkeyPatch) 
     assert share.values(numpy.arange(3))[::2] == [0.5, 1.0]
     assert label.values(numpy.arange(4)) == ["a", ("b", "c"), "a", [1]]
     assert [label.value(place) for place in (0, 3)] == ["a", [1]]
+
+
+@pytest.mark.parametrize("at_once", [1, 10_000])
+def test_several_evaluations_are_read_together(store: Store, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparisons, "RESULTS_AT_ONCE", at_once)
+    many = {
+        "right": [True, FAILED, False, SKIPPED, True, PENDING],
+        "share": [0.5, FAILED, None, SKIPPED, math.nan, PENDING],
+        "label": ["a", FAILED, ("b", "c"), SKIPPED, "a", PENDING],
+    }
+    two = {"right": [True, False, FAILED, True], "x\x00": [1.5, math.inf, FAILED, None]}
+    for experiment in ("base", "new"):
+        add_experiment(store, experiment, many, topics=list("aabbba"), name="eval_many")
+        add_experiment(store, experiment, two, topics=list("ab"), epochs=2, name="eval_two")
+        add_experiment(store, experiment, {"right": []}, name="eval_none", status=EvaluationStatus.SKIPPED)
+        add_experiment(store, experiment, {"right": [True, True, False]}, topics=list("aab"), name="eval_three")
+    evaluations = store.evaluations.of(store.experiments.find("base"))
+    together = read_all_arrays(store._database, evaluations, "topic")
+    assert list(together) == [each.id for each in evaluations]
+    for each in evaluations:
+        assert shown(together[each.id]) == shown(read_arrays(store._database, each, "topic"))
+    matched = match_evaluations(select_evaluations(store, "base"), [select_evaluations(store, "new")])
+    found = compare_pairs(store, matched, ComparisonOptions())
+    assert [(each.evaluation, each.matched) for each in found.evaluations] == [
+        ("eval_many", 6),
+        ("eval_two", 2),
+        ("eval_none", 0),
+        ("eval_three", 3),
+    ]
+    assert {metric.difference for _, metric in found.metrics} == {0.0}
+
+
+def shown(arrays: EvaluationArrays) -> str:
+    """All fields, for which arrays have no equality."""
+    return repr(arrays) + repr([(score.labels, score.codes) for score in arrays.scores.values()])
 
 
 def test_samples_and_rows_to_be_retried(store: Store) -> None:

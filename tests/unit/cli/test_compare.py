@@ -72,6 +72,35 @@ def test_no_line_is_wider_than_a_terminal(
         assert [line for line in ran.out.splitlines() if len(line) > 80] == []
 
 
+def test_of_many_evaluations_the_worst_are_printed(doteval_: CommandLine, tmp_path: Path) -> None:
+    with Store.open(str(tmp_path / "results.db")) as store:
+        for experiment in ("base", "new"):
+            for number in range(25):
+                worse = experiment == "new" and number in (7, 23)
+                add_experiment(store, experiment, {"right": [not worse] * 20}, name=f"eval_x[{number}]")
+            add_experiment(store, experiment, {"right": [True] * 20}, name=f"eval_{experiment}")
+        url = store.url
+    ran = doteval_("compare", "base", "new", "--limit", "3", "--fail-if-worse", "--storage", url)
+    lines = ran.out.splitlines()
+    assert [line.split("::")[1] for line in lines if line.startswith("base → new")] == [
+        "eval_x[7]",
+        "eval_x[23]",
+        "eval_x[0]",
+    ]
+    assert "and 22 more evaluations: 22 NO DIFFERENCE SEEN (--limit 0 prints all)" in lines
+    assert "Only new has evals/eval_qa.py::eval_new: it is not compared" in lines
+    assert ran.code == 1
+    assert len(ran.err.splitlines()) == 3
+    ran = doteval_("compare", "base", "new", "--limit", "0", "--storage", url)
+    assert ran.out.count("base → new") == 25
+    missing = doteval_("compare", "base::eval_x", "new::eval_new", "--storage", url)
+    assert missing.err.splitlines()[0] == (
+        "Error: no evaluations of the same name: "
+        + ", ".join(f"eval_x[{number}]" for number in range(10))
+        + " and 15 more | eval_new"
+    )
+
+
 def test_flips(doteval_: CommandLine, compared: str) -> None:
     ran = doteval_("compare", "base", "worse", "--score", "exact_match", "--flips", "2", "--storage", compared)
     lines = ran.out.splitlines()
