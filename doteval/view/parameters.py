@@ -11,7 +11,7 @@ from doteval.errors import UsageError
 # Names may hold lone surrogates, which come from file names and from JSON.
 _ERRORS = "surrogatepass"
 _MOST_PARAMETERS = 200
-_MOST_CHARACTERS = 4_000
+_MOST_CHARACTERS = 16_000
 
 ParameterValue = str | int | Sequence[str] | None
 

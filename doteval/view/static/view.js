@@ -47,11 +47,21 @@ function copyButton(label, text) {
   return button;
 }
 
-for (const region of document.querySelectorAll("[data-copy]")) {
-  region.after(copyButton("copy as TSV", () => tsv(region.querySelector("table"))));
+function copyButtons(part) {
+  for (const region of part.querySelectorAll("[data-copy]")) {
+    region.after(copyButton("copy as TSV", () => tsv(region.querySelector("table"))));
+  }
+  for (const command of part.querySelectorAll("[data-command]")) {
+    command.after(" ", copyButton("copy", () => command.textContent));
+  }
 }
-for (const command of document.querySelectorAll("[data-command]")) {
-  command.after(" ", copyButton("copy", () => command.textContent));
+
+// What each part gets, once it is there.
+function complete(part) {
+  localTimes(part);
+  copyButtons(part);
+  const foot = document.querySelector("[data-zone]");
+  if (foot) foot.textContent = document.querySelector("time") ? ` · times are in ${zone}` : "";
 }
 
 // Live parts: the page is fetched again, and the elements with data-live are replaced by their newest form.
@@ -64,7 +74,7 @@ function replace(part, newest) {
   const checked = new Set([...part.querySelectorAll("input:checked")].map(each => each.value));
   const opened = new Set([...part.querySelectorAll("details[open][id]")].map(each => each.id));
   part.replaceChildren(...document.adoptNode(newest).childNodes);
-  localTimes(part);
+  complete(part);
   for (const each of part.querySelectorAll("input[type=checkbox]")) each.checked = checked.has(each.value);
   for (const each of part.querySelectorAll("details[id]")) if (opened.has(each.id)) each.open = true;
   if (!focused) return;
@@ -161,6 +171,4 @@ if (document.querySelector("[data-again]") && !new URLSearchParams(location.sear
   }
 }
 
-localTimes(document);
-const foot = document.querySelector("[data-zone]");
-if (foot) foot.textContent = document.querySelector("time") ? ` · times are in ${zone}` : "";
+complete(document);

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from sqlalchemy import make_url
+from starlette.testclient import TestClient
 
 from doteval.store import Store
 from doteval.view.parameters import link
 from tests.support.comparisons import FAILED, add_experiment
+from tests.support.project import wait_until
 from tests.support.view import client
 
 PAGES = (
@@ -52,3 +54,9 @@ def test_every_page_is_shown_with_the_right_to_read(reading_url: str) -> None:
             answer = view.get(path)
             assert answer.status_code == 200, f"{path}: {answer.text}"
             assert "0.750" in answer.text
+        assert "Worse" in wait_until(lambda: compared(view), seconds=60)
+
+
+def compared(view: TestClient) -> str | None:
+    page = view.get("/compare?a=base&b=new").text
+    return None if 'class="computing"' in page else page

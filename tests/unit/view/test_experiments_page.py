@@ -66,7 +66,7 @@ def test_the_url_sorts_the_list(view: TestClient) -> None:
         "page=1&page=2",
         "unknown=1",
         "search=%ff",
-        "search=" + "x" * 5_000,
+        "search=" + "x" * 20_000,
         "&".join(f"tag={number}" for number in range(300)),
     ],
 )

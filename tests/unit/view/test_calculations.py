@@ -1,0 +1,77 @@
+"""What is computed in the background."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from doteval.errors import UsageError
+from doteval.store import Store
+from doteval.view.calculations import Calculations
+from tests.support.project import wait_until
+
+
+@pytest.fixture
+def calculations(tmp_path: Path) -> Iterator[Calculations]:
+    with Store.open(str(tmp_path / "results.db")) as store, contextlib.closing(Calculations(store)) as found:
+        yield found
+
+
+def test_a_value_is_computed_once_for_all(calculations: Calculations) -> None:
+    begun: list[Store] = []
+    go_on = threading.Event()
+
+    def compute(store: Store) -> str:
+        begun.append(store)
+        assert go_on.wait(60)
+        return "done"
+
+    assert calculations.get("key", compute) is None
+    assert calculations.get("key", compute) is None
+    go_on.set()
+    assert wait_until(lambda: calculations.get("key", compute), seconds=60) == "done"
+    assert len(begun) == 1
+
+
+def test_another_state_is_computed_anew(calculations: Calculations) -> None:
+    for state in (1, 2):
+        key = ("key", state)
+        assert wait_until(lambda key=key: calculations.get(key, lambda _, key=key: key), seconds=60) == key
+
+
+def test_an_error_is_raised_and_the_next_visitor_tries_again(calculations: Calculations) -> None:
+    outcomes: list[str] = []
+
+    def fail(_: Store) -> str:
+        outcomes.append("failed")
+        raise UsageError("no such column")
+
+    def raised() -> bool:
+        try:
+            calculations.get("key", fail)
+        except UsageError:
+            return True
+        return False
+
+    assert wait_until(raised, seconds=60)
+    assert wait_until(lambda: calculations.get("key", lambda _: "well"), seconds=60) == "well"
+
+
+def test_what_was_read_a_moment_ago_is_shared(calculations: Calculations) -> None:
+    read: list[int] = []
+    for _ in range(3):
+        calculations.recent("key", lambda: read.append(1))
+    assert len(read) == 1
+
+
+def test_an_error_of_reading_is_not_kept(calculations: Calculations) -> None:
+    def fail() -> str:
+        raise UsageError("no")
+
+    with pytest.raises(UsageError):
+        calculations.recent("key", fail)
+    assert calculations.recent("key", lambda: "well") == "well"
