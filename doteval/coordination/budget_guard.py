@@ -1,8 +1,8 @@
 """The budget guard: asks the result store whether an experiment has spent its budget.
 
 Every call asks the guard before it begins. While much is left, the guard reads the store a few times a second. When
-the rest may soon be spent, it reads for every call, after the completed rows of this process are stored. So an
-experiment exceeds its budget only by the rows that were in flight when it was used up.
+the rest may soon be spent, it reads for every call, after the completed rows of this process are stored. So no call
+begins once the budget is used up. That rows in flight do not exceed it is the task of `budget_share`.
 """
 
 from __future__ import annotations

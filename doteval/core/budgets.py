@@ -13,6 +13,9 @@ from doteval.core.states import EvaluationEnd
 from doteval.core.wording import counted
 from doteval.errors import BudgetError, UsageError
 
+# Rows that begin in all processes before the first one has shown what a row costs.
+_FIRST_ROWS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Spent:
@@ -64,6 +67,21 @@ class Budget:
     def left(self, spent: Spent) -> tuple[float, ...]:
         """The rest of each limit that is set."""
         return tuple(left for left, _ in self._limits(spent))
+
+    def rows_left(self, spent: Spent, rows: int) -> int | None:
+        """How many more rows fit, at the mean of the rows so far; None for any number.
+
+        While no row has ended, nothing is known, and a few rows fit.
+
+        >>> Budget(cost=1.0).rows_left(Spent(cost=0.25), rows=10)
+        30
+        """
+        if not rows:
+            return _FIRST_ROWS if self.requests is None else min(_FIRST_ROWS, self.requests - spent.requests)
+        limits = ((self.requests, spent.requests), (self.tokens, spent.tokens), (self.cost, spent.cost))
+        # The sum of many costs is not exact.
+        fits = [int((most - used) * rows / used + 1e-6) for most, used in limits if most is not None and used]
+        return max(0, min(fits)) if fits else None
 
     def used_up_by(self, spent: Spent, unpriced_models: Callable[[], Sequence[str]] = list) -> BudgetStop | None:
         """Why no further row may begin, None if one may.

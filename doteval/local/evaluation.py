@@ -11,6 +11,7 @@ from pathlib import Path
 
 from doteval.analysis.summary import Summary
 from doteval.coordination.budget_guard import budget_guard_for, used_up
+from doteval.coordination.budget_share import BudgetShare, StoredShares
 from doteval.coordination.call_journal import CallJournal
 from doteval.coordination.claims import wait_for_claim
 from doteval.coordination.ended_evaluations import store_missing_summaries, summary_of
@@ -105,6 +106,8 @@ class LocalEvaluation:
         self._failed = 0
         self._lock = threading.Lock()
         self._refused: BaseException | None = None
+        # The permits of the rows, None without a budget.
+        self._share: BudgetShare | None = None
         known = self._store.evaluations.find(session.experiment, spec)
         self._evaluation = known or self._begin(spec)
         try:
@@ -154,19 +157,25 @@ class LocalEvaluation:
         )
         ended: list[BaseException | None] = []
         journal = CallJournal(self._evaluation, self._session.writer)
+        guard = self._guard()
+        share = self._share = self._budget_share(guard)
         assignment = Assignment(
             self._runnable,
             self._pending_rows(dataset, journal),
             self._recorder(progress, journal),
             ended.append,
             name=self._evaluation.uid,
-            check=self._guard(),
+            note=None if share is None else share.unended.note,
+            check=guard,
+            permits=share,
             calls_of=journal.calls_of,
             record_lost_usage=self.spend,
         )
         try:
             scheduler.run(assignment)
         finally:
+            if share is not None:
+                share.close()
             if progress is not None:
                 progress.close()
             journal.close(self._store)
@@ -208,12 +217,21 @@ class LocalEvaluation:
         quota_guard = QuotaGuard(session.quota, guard if budget else None, BudgetError)
         return ClaimGuard(lambda: session.taken_by(self._evaluation), quota_guard)
 
+    def _budget_share(self, guard: ClaimGuard) -> BudgetShare | None:
+        budget, session = self._options.config.budget, self._session
+        if not budget:
+            return None
+        shares = StoredShares(self._store, session.experiment, lambda: session.worker_id)
+        return BudgetShare(budget, shares, guard.refusal)
+
     def _recorder(self, progress: ProgressLine | None, calls: CallJournal) -> Callable[[Row, Outcome], None]:
         uid, put = self._evaluation.uid, self._session.writer.put
         journal = self._session.usage_journal
 
         def record(row: Row, outcome: Outcome) -> None:
             self._session.quota.note(outcome)
+            if self._share is not None:
+                self._share.unended.add(1)
             new = calls.result(row, outcome)
             if outcome.usage and new.execution is not None:
                 # The store counts the usage of one execution once, also if this process dies before it knows.
@@ -230,6 +248,8 @@ class LocalEvaluation:
         return record
 
     def _stored(self, error: BaseException | None, scope: UsageScope | None = None) -> None:
+        if self._share is not None:
+            self._share.unended.add(-1)
         if error is not None:
             self._refused = error
         elif scope is not None:

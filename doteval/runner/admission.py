@@ -24,6 +24,13 @@ class AdmissionCheck(Protocol):
         """Why no further call may begin, None if one may. May wait; raises nothing."""
 
 
+class Permits(Protocol):
+    """Limits how many rows begin, in all processes."""
+
+    def take(self, rows: int, wake: Callable[[], None]) -> bool:
+        """Take permits for so many rows. If there are too few, `wake` is called once there may be more. Never waits."""
+
+
 class Guarded(Protocol):
     """What admission needs to know of an assignment."""
 

@@ -13,7 +13,7 @@ from doteval.core.metering import Meter, UsageScope
 from doteval.core.results import Outcome, Row, Usage
 from doteval.core.wording import counted
 from doteval.foreach import ForEachSpec
-from doteval.runner.admission import AdmissionCheck
+from doteval.runner.admission import AdmissionCheck, Permits
 from doteval.runner.calls import CallPolicy, failed_before_call
 from doteval.runner.error_classes import ends_command
 
@@ -107,6 +107,7 @@ class Assignment:
     `policy`: replaces the scheduler's policy.
     `name`: the name that all worker processes use for the evaluation.
     `check`: asked before each call. If it refuses, the assignment ends with the refusal.
+    `permits`: taken for each row before it begins; None if any number may.
     `cache`: the submission's choice for the reply cache.
     `calls_of`: makes the part of a row in the call journal, where its calls are noted. Asked for a batch's first row.
     `record_lost_usage`: called with usage that belongs to no result: the set-up of shared fixtures, and rows
@@ -122,6 +123,7 @@ class Assignment:
     policy: CallPolicy | None = None
     name: str = ""
     check: AdmissionCheck | None = None
+    permits: Permits | None = None
     cache: CacheChoice | None = None
     calls_of: Callable[[Row], RowCalls] | None = None
     record_lost_usage: Callable[[UsageScope, tuple[Usage, ...]], None] | None = None
@@ -129,12 +131,24 @@ class Assignment:
     withdrawn: bool = field(default=False, init=False)
     # No further row is taken from `rows`.
     exhausted: bool = field(default=False, init=False)
+    # The row that `is_over` has taken.
+    _ahead: Row | None = field(default=None, init=False)
     # Why it ends early, None if it does not.
     error: BaseException | None = field(default=None, init=False)
 
     def stop(self, error: BaseException) -> None:
         """Begin no further row; the assignment ends with `error`."""
         self.exhausted, self.error = True, error
+
+    def is_over(self) -> bool:
+        """Whether no row is left. It looks one row ahead, which `draw` then begins with."""
+        if self._ahead is None and not self.exhausted:
+            self._ahead = self._next()
+        return self.exhausted
+
+    def may_begin(self, wake: Callable[[], None]) -> bool:
+        """Whether the rows of the next call may begin now. If not, `wake` is called once they may."""
+        return self.permits is None or self.permits.take(self.item.spec.batch_size or 1, wake)
 
     def draw(self, reject: Callable[[Assignment, Row, Outcome], None]) -> list[Row]:
         """Take the rows of the next call: one, or up to a batch. Empty if none is left or the next one is rejected.
@@ -145,24 +159,30 @@ class Assignment:
         spec = self.item.spec
         columns, most = len(spec.columns), spec.batch_size or 1
         while not self.exhausted and len(rows) < most:
-            try:
-                row = next(self.rows)
-            except StopIteration:
-                self.exhausted = True
-            except BaseException as error:
-                # A dataset may raise anything, pytest.skip too. The error ends the assignment.
-                if ends_command(error):
-                    raise
-                self.stop(error)
-            else:
-                if len(row.values) == columns:
-                    rows.append(row)
-                    continue
-                short = ValueError(f"the row has {counted(len(row.values), 'value')} for {counted(columns, 'column')}")
-                reject(self, row, failed_before_call(short, "before the call"))
-                if not rows:
-                    break
+            row, self._ahead = self._ahead or self._next(), None
+            if row is None:
+                break
+            if len(row.values) == columns:
+                rows.append(row)
+                continue
+            short = ValueError(f"the row has {counted(len(row.values), 'value')} for {counted(columns, 'column')}")
+            reject(self, row, failed_before_call(short, "before the call"))
+            if not rows:
+                break
         return rows
+
+    def _next(self) -> Row | None:
+        """The next row, None if no further one is taken."""
+        try:
+            return next(self.rows)
+        except StopIteration:
+            self.exhausted = True
+        except BaseException as error:
+            # A dataset may raise anything, pytest.skip too. The error ends the assignment.
+            if ends_command(error):
+                raise
+            self.stop(error)
+        return None
 
     def usage_scope_of(self, rows: Sequence[Row]) -> UsageScope:
         """Where the usage of a call counts: at its first row."""

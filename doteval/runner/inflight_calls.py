@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from doteval.core.call_journal import RowCalls
@@ -55,6 +56,33 @@ class InflightCall:
         return raised
 
 
+class RowCounter:
+    """Counts rows that have begun and are not stored. Safe to use from several threads.
+
+    >>> counter = RowCounter()
+    >>> entry = counter.note([Row(0, "a", {}), Row(1, "b", {})])
+    >>> counter.rows
+    2
+    >>> entry.completed()
+    >>> counter.rows
+    0
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.rows = 0
+
+    def note(self, rows: Sequence[Row], note: Callable[[Sequence[Row]], JournalEntry] | None = None) -> JournalEntry:
+        """Count rows that begin, until their entry is completed. `note` makes one in the in-flight journal too."""
+        self.add(len(rows))
+        return _CountedRows(self, len(rows), NO_ENTRY if note is None else note(rows))
+
+    def add(self, rows: int) -> None:
+        """Count rows that are to be stored, or no longer count them."""
+        with self._lock:
+            self.rows += rows
+
+
 class _NoEntry:
     """Stands in for a journal entry where no journal is kept."""
 
@@ -66,6 +94,21 @@ class _NoEntry:
 
     def completed(self) -> None:
         pass
+
+
+class _CountedRows:
+    """The rows of one call that a counter counts, with their entry in the in-flight journal."""
+
+    def __init__(self, counter: RowCounter, rows: int, entry: JournalEntry) -> None:
+        self._counter = counter
+        self._rows = rows
+        self._entry = entry
+        self.called = entry.called
+        self.returned = entry.returned
+
+    def completed(self) -> None:
+        self._counter.add(-self._rows)
+        self._entry.completed()
 
 
 NO_ENTRY = _NoEntry()

@@ -17,7 +17,7 @@ from doteval.concurrency import Adaptive
 from doteval.core import clocks
 from doteval.core.metering import Meter, metering, setup_usage_scope
 from doteval.errors import UsageError
-from doteval.runner.admission import Admission
+from doteval.runner.admission import Admission, Permits
 from doteval.runner.assignments import Assignment, EvaluationFixtures, LoadFailedError, Runnable, WindingDownError
 from doteval.runner.call_runner import CallRunner
 from doteval.runner.calls import CallPolicy
@@ -142,29 +142,47 @@ class Scheduler:
             self._inbox.get()()
 
     def _fill(self) -> None:
-        """Begin rows until the window is full or no row is left."""
+        """Begin rows until the window is full, or no row is left that may begin."""
+        # Permits that there are too few of now: their rows let those of other experiments go first.
+        short: set[Permits | None] = set()
+        set_up: Assignment | None = None
         while True:
             self._drain_inbox()
-            assignment = self._slice.next_assignment(self._assignments, self._current)
+            ready = [each for each in self._assignments if each.permits not in short] if short else self._assignments
+            assignment = self._slice.next_assignment(ready, self._current)
             if assignment is None or self._winding_down:
                 return
             if self._admission.has_refused(assignment):
                 # It is withdrawn now, and no fixture is set up for it.
                 continue
-            if assignment.item is not self._current:
-                if self._calls.in_flight:
-                    return
-                self._change_evaluation(assignment)
-            elif self._calls.in_flight and self._must_wait(assignment):
+            is_current = assignment.item is self._current
+            if self._must_wait(assignment) if is_current else self._calls.in_flight:
                 return
-            elif self._calls.has_room():
+            if assignment.permits is not None and assignment.is_over():
+                # Before it asks for permits: to end, it needs none.
+                self._end_if_over(assignment)
+            elif not assignment.may_begin(self._wake):
+                if assignment is set_up:
+                    # The set-up took longer than permits last. It is woken in a moment, before another one is set up.
+                    return
+                short.add(assignment.permits)
+            elif is_current:
                 self._begin(assignment)
             else:
-                return
+                self._change_evaluation(assignment)
+                set_up = assignment
+
+    def _wake(self) -> None:
+        """Have `_fill` look again. Called on any thread."""
+        self._inbox.put(_nothing)
 
     def _must_wait(self, assignment: Assignment) -> bool:
-        """Whether a row that is to run alone is in flight, or would not be alone."""
-        return assignment.alone or any(each.alone and each.in_flight for each in self._assignments)
+        """Whether the window is full, or a row that is to run alone is in flight or would not be alone."""
+        if self._calls.in_flight and (
+            assignment.alone or any(each.alone and each.in_flight for each in self._assignments)
+        ):
+            return True
+        return not self._calls.has_room()
 
     def _begin(self, assignment: Assignment) -> None:
         self._slice.use()
@@ -231,3 +249,7 @@ class Scheduler:
             self._inbox.get()()
         self._assignments.clear()
         self._close_evaluation()
+
+
+def _nothing() -> None:
+    """Wakes the thread that waits for something to do."""

@@ -9,6 +9,7 @@ It may import `doteval.analysis`, `doteval.core` and `doteval.errors`, not the b
 """
 
 from doteval.store.attempts import Attempt
+from doteval.store.budget_shares import BudgetState
 from doteval.store.calls import NewCall, StoredCall
 from doteval.store.crashes import CrashedRow, TimedOutRow
 from doteval.store.experiment_filter import ExperimentFilter, sort_overviews
@@ -27,6 +28,7 @@ from doteval.store.workers import HeldRange, WorkerCode, WorkerInfo, WorkerState
 __all__ = [
     "EVALUATION_FILES",
     "Attempt",
+    "BudgetState",
     "CrashedRow",
     "DatasetState",
     "ErrorCount",

@@ -21,6 +21,7 @@ from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.provenance import ExperimentLabels, all_tags, first_commands
 from doteval.store.tables import (
     ATTEMPT,
+    BUDGET_SHARE,
     CALL,
     COUNTERS,
     EVALUATION,
@@ -230,7 +231,7 @@ def delete_evaluations(database: Database, connection: Connection, ids: Sequence
 
 def delete_empty(connection: Connection, experiment_id: int) -> None:
     """Delete an experiment that has no evaluations, with its labels and commands, within a transaction."""
-    for table in (EXPERIMENT_TAG, PROVENANCE):
+    for table in (BUDGET_SHARE, EXPERIMENT_TAG, PROVENANCE):
         connection.execute(delete(table).where(table.c.experiment_id == experiment_id))
     connection.execute(delete(EXPERIMENT).where(EXPERIMENT.c.id == experiment_id))
 

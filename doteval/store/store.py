@@ -19,6 +19,7 @@ from doteval.errors import NotFoundError, StoreError
 from doteval.store.attempts import Attempts
 from doteval.store.backup import back_up
 from doteval.store.baseline import Baseline
+from doteval.store.budget_shares import BudgetShares
 from doteval.store.calls import Calls
 from doteval.store.crashes import Crashes
 from doteval.store.driver_errors import no_descriptors
@@ -74,6 +75,7 @@ class Store:
         self.workers = Workers(database)
         self.loads = FixtureLoads(database)
         self.usage = UsageReports(database)
+        self.budget_shares = BudgetShares(database)
 
     @functools.cached_property
     def distributions(self) -> Distributions:

@@ -317,6 +317,19 @@ class CounterTable(SQLModel, table=True):
     wrote_at: float | None
 
 
+class BudgetShareTable(SQLModel, table=True):
+    """For how many rows a worker process has reserved a part of an experiment's budget.
+
+    It has these in flight, or may begin them. What a process reserved that has died or left counts for nothing.
+    """
+
+    __tablename__ = "budget_share"
+
+    experiment_id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    worker_id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    rows: int = Field(sa_type=BigInteger)
+
+
 class SummaryTable(SQLModel, table=True):
     """The end and the counts of an evaluation for which its metric values are stored.
 
@@ -434,6 +447,7 @@ ATTEMPT = table_of(AttemptTable)
 USAGE = table_of(UsageTable)
 CALL = table_of(CallTable)
 COUNTERS = table_of(CounterTable)
+BUDGET_SHARE = table_of(BudgetShareTable)
 SUMMARY = table_of(SummaryTable)
 METRIC_VALUE = table_of(MetricValueTable)
 WORKER = table_of(WorkerTable)
@@ -455,6 +469,7 @@ ALL = (
     USAGE,
     CALL,
     COUNTERS,
+    BUDGET_SHARE,
     SUMMARY,
     METRIC_VALUE,
     WORKER,

@@ -1,4 +1,4 @@
-"""Keeps one guard of budget and quota for each experiment whose rows this process runs."""
+"""Keeps the guard of budget and quota, and the budget share, of each experiment whose rows this process runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from doteval.coordination.budget_guard import budget_guard_for
+from doteval.coordination.budget_share import BudgetShare, StoredShares
 from doteval.coordination.quota_guard import Quota, QuotaGuard
 from doteval.core.budgets import Budget, BudgetStop
 from doteval.core.experiments import Ending, Evaluation, EvaluationStatus
@@ -18,10 +19,11 @@ _MOST_GUARDS = 100
 
 
 class BudgetGuards:
-    """The guards of this process. Evaluations of one experiment with the same budget share a guard.
+    """The guards and shares of this process. Evaluations of one experiment with the same budget have them in common.
 
     read_store: reads from the store, and retries while it is unavailable.
     leaving: set when the process leaves; a guard then waits no longer.
+    worker_id: returns the id of this process in the store.
     """
 
     def __init__(
@@ -31,12 +33,15 @@ class BudgetGuards:
         *,
         read_store: Callable[[Callable[[Store], Any]], Any],
         leaving: threading.Event,
+        worker_id: Callable[[], int],
     ) -> None:
         self._store = store
         self._writer = writer
         self._read_store = read_store
         self._leaving = leaving
+        self._worker_id = worker_id
         self._guards: dict[tuple[int, Budget], QuotaGuard] = {}
+        self._shares: dict[tuple[int, Budget], BudgetShare] = {}
 
     def of(self, evaluation: Evaluation) -> QuotaGuard:
         """The guard that admits calls of an evaluation."""
@@ -59,6 +64,22 @@ class BudgetGuards:
         )
         guard = QuotaGuard(Quota(), of_budget if budget else None, EndedError)
         return self._guards.setdefault((experiment.id, budget), guard)
+
+    def permits_of(self, evaluation: Evaluation) -> BudgetShare | None:
+        """The permits for rows of an evaluation, None without a budget."""
+        experiment, budget = evaluation.experiment, evaluation.config.budget
+        if not budget:
+            return None
+        known = self._shares.get((experiment.id, budget))
+        if known is not None:
+            return known
+        if len(self._shares) >= _MOST_GUARDS:
+            for key, each in list(self._shares.items()):
+                if each.is_idle:
+                    self._shares.pop(key, None)
+        stored = StoredShares(self._store, experiment, self._worker_id)
+        share = BudgetShare(budget, stored, lambda: self.of(evaluation).refusal())
+        return self._shares.setdefault((experiment.id, budget), share)
 
     def end_without_quota(self, evaluation: Evaluation, guard: QuotaGuard, stop: BudgetStop) -> None:
         """End the running evaluations of an experiment whose account has no money left, but for complete ones.

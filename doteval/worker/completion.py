@@ -12,6 +12,7 @@ from doteval.core.experiments import Evaluation
 from doteval.core.metering import UsageScope
 from doteval.core.results import Outcome, Row, RowStatus
 from doteval.core.wording import counted
+from doteval.runner.inflight_calls import RowCounter
 from doteval.store import GroupWriter
 from doteval.supervision.usage_journal import UsageJournal
 from doteval.worker.prefetch import PrefetchedRows
@@ -23,6 +24,7 @@ class RowTaskCompletion:
     on_stored: called on the writer's thread for every outcome whose result is stored.
     journal: the call journal of its rows.
     parts: the number of assignments that the rows are divided into.
+    unended: counts the rows until they are stored, or cannot be; None without a budget.
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class RowTaskCompletion:
         prefetched: PrefetchedRows,
         *,
         parts: int,
+        unended: RowCounter | None,
     ) -> None:
         self._evaluation_uid = evaluation.uid
         self._journal = journal
         self._usage_journal = usage_journal
         self._prefetched = prefetched
         self._parts = parts
+        self._unended = unended
         self._writer = writer
         self._on_stored = on_stored
         self._lock = threading.Lock()
@@ -65,6 +69,8 @@ class RowTaskCompletion:
         if outcome.usage and new.execution is not None:
             # The store counts the usage of one execution once, also if the process dies before it knows of the commit.
             self._usage_journal.ended(self._usage_scope_of(row), new.execution)
+        if self._unended is not None:
+            self._unended.add(1)
         self._writer.put(new, functools.partial(self._stored, row, outcome))
 
     def ended(self, cut: BaseException | None) -> None:
@@ -95,6 +101,8 @@ class RowTaskCompletion:
         return UsageScope(self._evaluation_uid, row.index, row.sample)
 
     def _stored(self, row: Row, outcome: Outcome, error: BaseException | None) -> None:
+        if self._unended is not None:
+            self._unended.add(-1)
         if error is None:
             self._on_stored(outcome)
             if outcome.usage:

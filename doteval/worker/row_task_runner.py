@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from doteval.broker.messages import RowTask
+from doteval.coordination.budget_share import BudgetShare
 from doteval.coordination.call_journal import CallJournal
 from doteval.coordination.load_verdict import Prospect
 from doteval.coordination.quota_guard import Quota, QuotaGuard
@@ -58,7 +59,11 @@ class RowTaskRunner:
         self._prefetch = prefetch
         self._on_stored = on_stored
         self._budget_guards = BudgetGuards(
-            context.store, context.writer, read_store=context.read_store, leaving=context.leaving
+            context.store,
+            context.writer,
+            read_store=context.read_store,
+            leaving=context.leaving,
+            worker_id=lambda: context.registration.id,
         )
         # By assignment: the uid of its evaluation.
         self._assigned: dict[Assignment, str] = {}
@@ -149,11 +154,20 @@ class RowTaskRunner:
         ]
         journal = CallJournal(evaluation, context.writer)
         context.read_store(lambda store: journal.load(store, task.first, task.last))
+        share = self._budget_guards.permits_of(evaluation)
         completion = RowTaskCompletion(
-            evaluation, context.writer, self._on_stored, journal, context.usage_journal, prefetched, parts=len(parts)
+            evaluation,
+            context.writer,
+            self._on_stored,
+            journal,
+            context.usage_journal,
+            prefetched,
+            parts=len(parts),
+            unended=None if share is None else share.unended,
         )
         assignments = [
-            self._assignment(evaluation, item, part, completion, journal, guard, alone=alone) for part, alone in parts
+            self._assignment(evaluation, item, part, completion, journal, guard, share, alone=alone)
+            for part, alone in parts
         ]
         self._assigned.update(dict.fromkeys(assignments, evaluation.uid))
         try:
@@ -176,20 +190,22 @@ class RowTaskRunner:
         completion: RowTaskCompletion,
         calls: CallJournal,
         guard: QuotaGuard,
+        share: BudgetShare | None,
         *,
         alone: bool,
     ) -> Assignment:
-        journal = self._context.inflight_journal
+        note = functools.partial(self._context.inflight_journal.note, evaluation.id)
         return Assignment(
             item,
             iter(rows),
             functools.partial(self._record, completion, guard.quota),
             completion.ended,
-            note=functools.partial(journal.note, evaluation.id),
+            note=note if share is None else functools.partial(share.unended.note, note=note),
             alone=alone,
             policy=CallPolicy.from_config(evaluation.config),
             name=evaluation.uid,
             check=guard,
+            permits=share,
             cache=evaluation.config.cache,
             calls_of=calls.calls_of,
             record_lost_usage=self._record_lost_usage,

@@ -41,6 +41,7 @@ VERSIONS = (
     "0015",
     "0016",
     "0017",
+    "0018",
 )
 
 # The oldest one that psycopg supports.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from doteval.concurrency import Adaptive
-from doteval.core.results import Row
+from doteval.core.results import Outcome, Row
 from doteval.pytest_runtime import pytest_internals as internals
 from doteval.runner.calls import CallPolicy
 from tests.support.scheduler_bench import KINDS, SIMPLE, TIMEOUT_SECONDS, Bench, four_kinds, rows
@@ -249,6 +249,62 @@ def test_evaluations_share_the_process_in_time_slices(
         assert all(event.startswith(model) for model, rows in slices for event in rows)
         ran = sum((rows for _, rows in slices), Counter())
         assert ran == Counter([f"{model}{x}" for model in "pq" for x in range(3)] * 2)
+
+    on_bench(TWO_MODELS, body, concurrency=1)
+
+
+class GivenPermits:
+    """Permits that the test gives. `on_short` is called when there are too few."""
+
+    def __init__(self, permits: int, on_short: Callable[[], None] = lambda: None) -> None:
+        self.permits = permits
+        self.on_short = on_short
+        self.wake: Callable[[], None] = lambda: None
+
+    def take(self, rows: int, wake: Callable[[], None]) -> bool:
+        if self.permits < rows:
+            self.wake = wake
+            self.on_short()
+            return False
+        self.permits -= rows
+        return True
+
+    def give(self, permits: int) -> None:
+        self.permits += permits
+        self.wake()
+
+
+def test_rows_that_wait_for_permits_let_others_go_first(on_bench: OnBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("doteval.runner.time_slices._SLICE_SECONDS", 60.0)
+
+    def body(bench: Bench) -> None:
+        permits = GivenPermits(0)
+
+        def record(row: Row, outcome: Outcome) -> None:
+            if row.index == 12:
+                # One more for each change to another evaluation.
+                permits.give(7)
+
+        # Another evaluation, the same one, and rows of it that need no permits.
+        limited = [bench.assign(name, 3, permits=permits) for name in ("eval_it[p]", "eval_it[q]")]
+        bench.assign("eval_it[q]", rows(3, first=10), record=record)
+        bench.serve()
+        q, p = (["+q", "q10", "q11", "q12", "q0", "q1", "q2", "-q"], ["+p", "p0", "p1", "p2", "-p"])
+        assert bench.module.events == q + p
+        assert [each.recorded for each in limited] == [Counter(range(3))] * 2
+        assert permits.permits == 0
+
+    on_bench(TWO_MODELS, body, concurrency=1)
+
+
+def test_an_evaluation_that_was_set_up_waits_for_its_permits_before_another_is_set_up(on_bench: OnBench) -> None:
+    def body(bench: Bench) -> None:
+        # The permit that allows the set-up does not outlast it.
+        permits = GivenPermits(1, lambda: permits.give(3))
+        bench.assign("eval_it[p]", 3, permits=permits)
+        bench.assign("eval_it[q]", 1)
+        bench.serve()
+        assert bench.module.events == ["+p", "p0", "p1", "p2", "-p", "+q", "q0", "-q"]
 
     on_bench(TWO_MODELS, body, concurrency=1)
 
