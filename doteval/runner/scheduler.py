@@ -49,6 +49,8 @@ class Scheduler:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._assignments: deque[Assignment] = deque()
         self._winding_down = False
+        # Permits that there are too few of until they wake: their rows let those of other experiments go first.
+        self._short: set[Permits | None] = set()
         # The evaluation that is set up.
         self._current: Runnable | None = None
         self._slice = TimeSlice()
@@ -143,12 +145,10 @@ class Scheduler:
 
     def _fill(self) -> None:
         """Begin rows until the window is full, or no row is left that may begin."""
-        # Permits that there are too few of now: their rows let those of other experiments go first.
-        short: set[Permits | None] = set()
         set_up: Assignment | None = None
         while True:
             self._drain_inbox()
-            ready = [each for each in self._assignments if each.permits not in short] if short else self._assignments
+            ready = (each for each in self._assignments if each.permits not in self._short)
             assignment = self._slice.next_assignment(ready, self._current)
             if assignment is None or self._winding_down:
                 return
@@ -165,7 +165,7 @@ class Scheduler:
                 if assignment is set_up:
                     # The set-up took longer than permits last. It is woken in a moment, before another one is set up.
                     return
-                short.add(assignment.permits)
+                self._short.add(assignment.permits)
             elif is_current:
                 self._begin(assignment)
             else:
@@ -173,8 +173,8 @@ class Scheduler:
                 set_up = assignment
 
     def _wake(self) -> None:
-        """Have `_fill` look again. Called on any thread."""
-        self._inbox.put(_nothing)
+        """Have `_fill` ask for permits again. Called on any thread."""
+        self._inbox.put(self._short.clear)
 
     def _must_wait(self, assignment: Assignment) -> bool:
         """Whether the window is full, or a row that is to run alone is in flight or would not be alone."""
@@ -249,7 +249,3 @@ class Scheduler:
             self._inbox.get()()
         self._assignments.clear()
         self._close_evaluation()
-
-
-def _nothing() -> None:
-    """Wakes the thread that waits for something to do."""

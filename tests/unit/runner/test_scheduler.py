@@ -309,6 +309,17 @@ def test_an_evaluation_that_was_set_up_waits_for_its_permits_before_another_is_s
     on_bench(TWO_MODELS, body, concurrency=1)
 
 
+def test_permits_that_come_at_once_are_used(on_bench: OnBench) -> None:
+    def body(bench: Bench) -> None:
+        # They come while the scheduler still looks for rows that need none.
+        permits = GivenPermits(0, lambda: permits.give(1))
+        limited = bench.assign("eval_it[p]", 3, permits=permits)
+        bench.serve()
+        assert limited.recorded == Counter(range(3))
+
+    on_bench(TWO_MODELS, body, concurrency=1)
+
+
 @pytest.mark.parametrize("kind", ["eval_sync", "eval_sync_own"])
 def test_sync_rows_run_in_order(on_bench: OnBench, kind: str) -> None:
     def body(bench: Bench) -> None:
