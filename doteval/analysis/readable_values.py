@@ -27,6 +27,24 @@ def readable(value: Any) -> str:
     return str(value)
 
 
+def short_value(value: Any, characters: int = 80) -> str:
+    """A value as one line for a table: figures with four digits, texts cut, a dash for None.
+
+    >>> short_value(0.123456), short_value("two\nlines"), short_value(True), short_value(None)
+    ('0.1235', 'two lines', 'true', '-')
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = as_text(value)
+    # Only the beginning is looked at: values may have megabytes.
+    line = " ".join(text[: 4 * characters].split())
+    return line if len(line) <= characters and len(text) <= 4 * characters else f"{line[: characters - 1]}…"
+
+
 def as_text(value: Any) -> str:
     """A prompt or a response as text: a chat as its messages, with their roles if there are several.
 

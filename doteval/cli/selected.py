@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from doteval.analysis.groups import GroupSummary, GroupTotals
-from doteval.analysis.readable_values import readable
+from doteval.analysis.readable_values import short_value
 from doteval.analysis.record_fields import record_value
 from doteval.cli.readable import print_record
 from doteval.core.filter_grammar import parse_field, parse_filter
-from doteval.core.filters import AllOf, AnyOf, Comparator, FieldComparison, FieldKind, Filter, FilterField
-from doteval.core.results import Record, RowStatus
+from doteval.core.filters import STATUS, AllOf, FieldKind, Filter, FilterField, failed_rows, wrong_rows
+from doteval.core.results import Record
 from doteval.core.tables import Table
 from doteval.store.selections import SortOrder
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from doteval.store import Store
 
 LIMIT = 20
-# Characters of a value in a table; `--row` shows all of it.
-_SHOWN = 80
-_STATUS = FilterField(FieldKind.RESULT, "status")
 _ATTEMPTS = FilterField(FieldKind.RESULT, "attempts")
 
 
@@ -91,11 +88,9 @@ def select(
     scores, columns = store.selections.names(evaluations, texts)
     parts: list[Filter] = []
     if options.failed:
-        parts.append(FieldComparison(_STATUS, Comparator.EQUAL, RowStatus.FAILED.value))
+        parts.append(failed_rows())
     if options.wrong:
-        parts.append(FieldComparison(_STATUS, Comparator.EQUAL, RowStatus.DONE.value))
-        fields = (FilterField(FieldKind.SCORE, name) for name in scores)
-        parts.append(AnyOf(tuple(FieldComparison(field, Comparator.EQUAL, 0.0) for field in fields)))
+        parts.append(wrong_rows(scores))
     if options.where is not None:
         parts.append(parse_filter(options.where, scores=scores, columns=columns))
     sort = None
@@ -158,7 +153,7 @@ def _print_table(
         table = Table(*map(str, fields), left=len(fields), prose=True)
         for record in part:
             values = _values(store, evaluation, record, fields)
-            table.add_row(*(_short(value) for value in values))
+            table.add_row(*(short_value(value) for value in values))
         terminal.print_table(console, table)
         shown += len(part)
     return shown
@@ -169,7 +164,7 @@ def _default_columns(store: Store, evaluation: Evaluation) -> list[FilterField]:
     columns = [FilterField(FieldKind.ROW, name) for name in evaluation.spec.columns]
     return [
         FilterField(FieldKind.RESULT, "index"),
-        _STATUS,
+        STATUS,
         *scores,
         *columns,
         FilterField(FieldKind.RESULT, "response"),
@@ -184,15 +179,6 @@ def _values(store: Store, evaluation: Evaluation, record: Record, fields: Sequen
     return [record_value(record, field, attempts=attempts) for field in fields]
 
 
-def _short(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = f"{value:.4g}" if isinstance(value, float) else " ".join(readable(value).split())
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
-
-
 def _print_groups(console: Console, by: FilterField, groups: Sequence[GroupSummary]) -> None:
     from doteval.cli import terminal
 
@@ -201,9 +187,9 @@ def _print_groups(console: Console, by: FilterField, groups: Sequence[GroupSumma
         counts = [terminal.count(number) for number in (group.results, group.failed, group.skipped)]
         for name, score in group.scores.items():
             figures = [terminal.figure(score.mean), terminal.interval(score.interval), terminal.count(score.n)]
-            table.add_row(_short(group.group), name, *figures, *counts)
+            table.add_row(short_value(group.group), name, *figures, *counts)
         if not group.scores:
-            table.add_row(_short(group.group), "no scores", "-", "-", "0", *counts)
+            table.add_row(short_value(group.group), "no scores", "-", "-", "0", *counts)
     if not groups:
         console.print("No results match.")
     terminal.print_table(console, table)

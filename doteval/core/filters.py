@@ -16,7 +16,7 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -120,6 +120,20 @@ class Negation:
 
 
 Filter = FieldComparison | Membership | AllOf | AnyOf | Negation
+
+STATUS = FilterField(FieldKind.RESULT, "status")
+
+
+def wrong_rows(scores: Sequence[str]) -> Filter:
+    """The filter of rows that are done and have a score of 0."""
+    zero = (FieldComparison(FilterField(FieldKind.SCORE, name), Comparator.EQUAL, 0.0) for name in scores)
+    return AllOf((FieldComparison(STATUS, Comparator.EQUAL, "done"), AnyOf(tuple(zero))))
+
+
+def failed_rows() -> Filter:
+    """The filter of rows that failed."""
+    return FieldComparison(STATUS, Comparator.EQUAL, "failed")
+
 
 ORDERS: Mapping[Comparator, Callable[[Any, Any], Any]] = {
     Comparator.LESS: operator.lt,

@@ -10,7 +10,7 @@ from doteval.analysis.distributions import ScoreDistribution
 from doteval.analysis.figures import figure
 from doteval.analysis.readable_values import as_text, readable
 from doteval.core.experiments import Evaluation
-from doteval.core.filters import AllOf, Comparator, FieldComparison, FieldKind, FilterField
+from doteval.core.filters import STATUS, AllOf, Comparator, FieldComparison, FieldKind, FilterField
 from doteval.core.redaction import hide_in_text
 from doteval.core.results import Record, RowStatus
 from doteval.errors import DotEvalError
@@ -26,8 +26,6 @@ _COLUMNS = 8
 # Different messages of one type of error, and different errors of an evaluation, at most.
 _MESSAGES = 5
 _ERRORS = 200
-
-_STATUS = FilterField(FieldKind.RESULT, "status")
 
 
 def worst_rows(
@@ -46,7 +44,7 @@ def worst_rows(
         bound = 1.0
     field = FilterField(FieldKind.SCORE, chosen.name)
     worse = FieldComparison(field, Comparator.MORE if lower else Comparator.LESS, bound)
-    where = AllOf((FieldComparison(_STATUS, Comparator.EQUAL, RowStatus.DONE.value), worse))
+    where = AllOf((FieldComparison(STATUS, Comparator.EQUAL, RowStatus.DONE.value), worse))
     sort = None if _is_true_false(chosen) else SortOrder(field, descending=lower)
     records = store.selections.records(evaluation.id, where, sort=sort, limit=limit)
     return chosen.name, tuple(shown_row(record) for record in records)
@@ -54,7 +52,7 @@ def worst_rows(
 
 def failed_rows(store: Store, evaluation: Evaluation, limit: int) -> tuple[ShownRow, ...]:
     """Return the first rows that failed."""
-    where = FieldComparison(_STATUS, Comparator.EQUAL, RowStatus.FAILED.value)
+    where = FieldComparison(STATUS, Comparator.EQUAL, RowStatus.FAILED.value)
     return tuple(shown_row(record) for record in store.selections.records(evaluation.id, where, limit=limit))
 
 

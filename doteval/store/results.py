@@ -119,8 +119,9 @@ class StoredResults:
 
     def _of_indexes(self, evaluation_id: int, indexes: Sequence[int]) -> list[Record]:
         with self._database.read() as connection:
-            among_them = _records_query(evaluation_id, None).where(among(connection, RESULT.c.row_index, indexes))
-            lines = connection.execute(among_them, {"after_index": -1, "after_sample": 0}).all()
+            # Without the condition on the place SQLite finds each index by the key; with it, it would read all rows.
+            among_them = _joined_query(evaluation_id).where(among(connection, RESULT.c.row_index, indexes))
+            lines = connection.execute(among_them).all()
             scores = _scores(connection, evaluation_id, lines)
             usage = _usage(connection, evaluation_id, lines)
         return [
@@ -190,16 +191,18 @@ class StoredResults:
             ]
 
 
-def _records_query(evaluation_id: int, status: RowStatus | None) -> Any:
-    query = (
+def _joined_query(evaluation_id: int) -> Any:
+    return (
         select(*RESULT.c, ROW.c.key, ROW.c.content, WORKER.c.hostname, WORKER.c.pid)
         .select_from(RESULT_AND_ROW.outerjoin(WORKER, WORKER.c.id == RESULT.c.worker_id))
-        .where(
-            RESULT.c.evaluation_id == evaluation_id,
-            tuple_(RESULT.c.row_index, RESULT.c.sample) > tuple_(bindparam("after_index"), bindparam("after_sample")),
-        )
+        .where(RESULT.c.evaluation_id == evaluation_id)
         .order_by(RESULT.c.row_index, RESULT.c.sample)
     )
+
+
+def _records_query(evaluation_id: int, status: RowStatus | None) -> Any:
+    place = tuple_(RESULT.c.row_index, RESULT.c.sample)
+    query = _joined_query(evaluation_id).where(place > tuple_(bindparam("after_index"), bindparam("after_sample")))
     if status is None:
         return query
     query = query.where(RESULT.c.status == status.value)

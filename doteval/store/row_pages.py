@@ -127,8 +127,7 @@ class RowPages:
         if low is None or high is None:
             return RowPage((), None, 0, 0)
         deadline = clocks.monotonic() + seconds
-        place = (high if backwards else low) if key is None else key[0]
-        place = min(place, high) if backwards else max(place, low)
+        place = _first_index(key, low, high, backwards=backwards)
         window = _LARGEST_WINDOW if wanted.everything else _FIRST_WINDOW
         found: list[RowKey] = []
         reached: RowKey | None = None
@@ -181,6 +180,16 @@ class RowPages:
                 query = select(bound(RESULT.c.row_index)).where(RESULT.c.evaluation_id == evaluation_id)
                 found.append(connection.scalar(query))
         return found[0], found[1]
+
+
+def _first_index(key: RowKey | None, low: int, high: int, *, backwards: bool) -> int:
+    """The first index to look at behind a row, or before it."""
+    if key is None:
+        return high if backwards else low
+    index, sample = key
+    if backwards:
+        return min(index if sample else index - 1, high)
+    return max(index if sample < _LAST_SAMPLE else index + 1, low)
 
 
 def _matching(wanted: RowsWanted, compiler: FilterCompiler) -> Select[Any]:

@@ -22,14 +22,14 @@ from doteval.errors import DotEvalError, NotFoundError, StoreError, UsageError
 from doteval.store import Store
 from doteval.view.access import AccessMiddleware, AccessRules
 from doteval.view.calculations import Calculations
-from doteval.view.pages import compare, experiment, experiments
+from doteval.view.pages import compare, experiment, experiments, rows
 from doteval.view.parameters import Parameters
 from doteval.view.templating import render
 from doteval.view.visit import Page, Visit
 
 logger = logging.getLogger("doteval.view")
 
-PAGES: tuple[Page, ...] = (experiments.page, experiment.page, compare.page)
+PAGES: tuple[Page, ...] = (experiments.page, experiment.page, rows.page, compare.page)
 
 # Pages that are made at the same time, each with a connection. More would only share the same processors.
 _THREADS = 6
@@ -52,20 +52,20 @@ def make_application(
                 # It belongs to the event loop, which runs by now.
                 limiter.append(CapacityLimiter(_THREADS))
             try:
-                body = await anyio.to_thread.run_sync(made, page, request.url.query, limiter=limiter[0])
+                status, body = await anyio.to_thread.run_sync(made, page, request.url.query, limiter=limiter[0])
             except DotEvalError as error:
                 return refusal(_status(error), error.message, error.remedy)
             except Exception as error:  # noqa: BLE001 - one page that fails is no reason to fail altogether
                 return unexpected(error)
-            return _unless_known(request, body)
+            return _unless_known(request, body) if status == 200 else HTMLResponse(body, status)
 
         return answer
 
-    def made(page: Page, query: str) -> bytes:
+    def made(page: Page, query: str) -> tuple[int, bytes]:
         visit = Visit(store, calculations, Parameters(query), page.path.lstrip("/") or ".")
         contents = page.read(visit)
         visit.parameters.refuse_others()
-        return render(page.template, contents, visit=visit, flower=flower).encode()
+        return visit.status, render(page.template, contents, visit=visit, flower=flower).encode()
 
     def refusal(status: int, message: str, remedy: str | None) -> Response:
         contents = {"status": status, "message": message, "remedy": remedy}

@@ -29,6 +29,7 @@ class Visit:
     store: its transactions end after a few seconds.
     path: that of the page, without a slash; "." for the first one.
     live_seconds: how often the script looks at the page again, None for never; see `live`.
+    status: the status of the answer, for pages that show what is wrong with their parameters.
     """
 
     store: Store
@@ -36,6 +37,7 @@ class Visit:
     parameters: Parameters
     path: str = "."
     live_seconds: int | None = field(default=None, init=False)
+    status: int = field(default=200, init=False)
 
     def here(self, **changes: ParameterValue) -> str:
         """A link to this page with other parameters; None leaves one out."""

@@ -1,0 +1,195 @@
+"""Which rows of an evaluation a page is about, in which order: what its URL says, and how they are found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus, Experiment
+from doteval.core.filter_grammar import parse_field, parse_filter
+from doteval.core.filters import AllOf, Filter, failed_rows, wrong_rows
+from doteval.errors import NotFoundError, UsageError
+from doteval.store import Store
+from doteval.store.comparisons import (
+    ComparisonOptions,
+    EvaluationPair,
+    Matched,
+    Selection,
+    compare_pairs,
+    match_evaluations,
+    select_evaluations,
+)
+from doteval.store.row_pages import RowKey, RowPage, RowsWanted
+from doteval.store.selections import SortOrder
+from doteval.view.parameters import ParameterValue, link
+from doteval.view.visit import Visit, progress_key
+
+# What the parameter `show` can be, with its meaning.
+SHOWN = {
+    "wrong": "done, with a score of 0",
+    "failed": "failed",
+    "slow": "sorted by the time they took",
+    "flipped": "scores that differ from another experiment",
+}
+# Rows that are sorted, and rows that changed most, at most: an order of all rows would be kept for every visitor.
+MOST_SORTED = 5_000
+MOST_FLIPPED = 1_000
+# Seconds that a page looks for rows with a filter, and with a text.
+_FILTER_SECONDS = 0.25
+_TEXT_SECONDS = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class RowChoice:
+    """The rows of one evaluation that a page is about.
+
+    scores, columns: the names that filters may use.
+    show: a key of `SHOWN`, or empty.
+    against: the experiment whose scores differ, for `flipped`.
+    where, search, sort: as they are given; `sort` also follows from `show`.
+    filter, order: what they mean.
+    problem: why the filter cannot be read; there are no rows then.
+    """
+
+    experiment: Experiment
+    evaluation: Evaluation
+    scores: Sequence[str]
+    columns: Sequence[str]
+    show: str
+    against: str | None
+    where: str | None
+    search: str | None
+    sort: str | None
+    filter: Filter | None = None
+    order: SortOrder | None = None
+    problem: UsageError | None = None
+
+    @classmethod
+    def of(cls, visit: Visit, fields: Sequence[str] = ()) -> RowChoice:
+        """What the URL says.
+
+        fields: texts of fields that the page reads, whose scores must be known.
+
+        Raises NotFoundError: there is no such experiment or evaluation.
+        Raises UsageError: a parameter cannot be used.
+        """
+        given, store = visit.parameters, visit.store
+        experiment = store.experiments.find(given.required("experiment"))
+        evaluation = _evaluation(store, experiment, given.text("evaluation"))
+        show = given.choice("show", SHOWN, "")
+        where, search, against = given.text("where"), given.text("search"), given.text("against")
+        if against is not None:
+            show = "flipped"
+        sort = given.text("sort") or ("-seconds" if show == "slow" else None)
+        scores, columns = store.selections.names([evaluation], [where, sort, *fields])
+        parts: list[Filter] = []
+        if show == "wrong":
+            parts.append(wrong_rows(scores))
+        if show == "failed":
+            parts.append(failed_rows())
+        order, problem = None, None
+        try:
+            if where is not None:
+                parts.append(parse_filter(where, scores=scores, columns=columns))
+            if sort is not None:
+                field = parse_field(sort.removeprefix("-"), scores=scores, columns=columns)
+                order = SortOrder(field, sort.startswith("-"))
+        except UsageError as error:
+            problem = error
+        if show == "flipped":
+            base = store.baseline.find()
+            against = against or (None if base is None else base[0].name)
+            if against is None:
+                problem = UsageError("no experiment is named whose scores may differ", remedy="Name one as “against”.")
+            elif where or search or sort:
+                problem = UsageError(
+                    "rows that changed are listed by how much they changed",
+                    remedy="Leave out the filter, the text and the order.",
+                )
+        found = AllOf(tuple(parts)) if parts else None
+        return cls(experiment, evaluation, scores, columns, show, against, where, search, sort, found, order, problem)
+
+    @property
+    def wanted(self) -> RowsWanted:
+        return RowsWanted(self.evaluation.id, self.filter, self.search, self.evaluation.spec.columns)
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether its rows are a list that is computed in the background, rather than read page by page."""
+        return self.order is not None or self.show == "flipped"
+
+    def parameters(self) -> dict[str, ParameterValue]:
+        """The parameters that say it again, on this page or another."""
+        return {
+            "experiment": self.experiment.name,
+            "evaluation": self.evaluation.spec.nodeid,
+            "show": self.show,
+            "against": self.against,
+            "where": self.where,
+            "search": self.search,
+            # The order of slow rows follows from `show`.
+            "sort": None if self.show == "slow" and self.sort == "-seconds" else self.sort,
+        }
+
+    def row_link(self, key: RowKey) -> str:
+        """A link to the page of a row, which knows the rows before and behind it."""
+        return link("row", **self.parameters(), index=key[0], sample=key[1] or None)
+
+    def listed(self, visit: Visit) -> Sequence[RowKey] | None:
+        """The rows of a list, None while it is being computed."""
+        state = progress_key(self.evaluation.counts, running=self.evaluation.status is EvaluationStatus.RUNNING)
+        key = ("rows", self.evaluation.uid, state, *self.parameters().items())
+        if self.show == "flipped":
+            against = self.against
+            assert against is not None
+            return visit.calculations.get(key, lambda patient: _flipped(patient, self.evaluation, against))
+        order = self.order
+        assert order is not None
+        return visit.calculations.get(
+            key, lambda patient: patient.row_pages.first_sorted(self.wanted, order, MOST_SORTED)
+        )
+
+    def after(self, store: Store, key: RowKey | None, size: int) -> RowPage:
+        """The next rows behind one, of rows that are no list."""
+        return store.row_pages.after(self.wanted, key, size, self._seconds)
+
+    def before(self, store: Store, key: RowKey | None, size: int) -> RowPage:
+        """The rows before one, of rows that are no list."""
+        return store.row_pages.before(self.wanted, key, size, self._seconds)
+
+    @property
+    def _seconds(self) -> float:
+        return _TEXT_SECONDS if self.search else _FILTER_SECONDS
+
+
+def _evaluation(store: Store, experiment: Experiment, nodeid: str | None) -> Evaluation:
+    if nodeid is None:
+        found = store.evaluations.of(experiment)
+        if not found:
+            raise NotFoundError(
+                f"the experiment {experiment.name!r} has no evaluations", remedy="Run its evaluations first."
+            )
+        return found[0]
+    path, _, name = nodeid.partition("::")
+    evaluation = store.evaluations.find(experiment, EvaluationSpec(path, name, ()))
+    if evaluation is None:
+        raise NotFoundError(
+            f"the experiment {experiment.name!r} has no evaluation {nodeid!r}",
+            remedy="Its page lists the evaluations that it has.",
+        )
+    return evaluation
+
+
+def _flipped(store: Store, evaluation: Evaluation, against: str) -> Sequence[RowKey]:
+    """The rows of an evaluation whose scores differ most from those of another experiment."""
+    other = Selection(evaluation.experiment, (evaluation,), named=False)
+    base = select_evaluations(store, against)
+    pairs = [
+        EvaluationPair(pair.baseline, pair.other)
+        for pair in match_evaluations(base, [other]).pairs
+        if pair.other.id == evaluation.id
+    ]
+    options = ComparisonOptions(changed_rows=MOST_FLIPPED)
+    comparison = compare_pairs(store, Matched(tuple(pairs), (), ()), options)
+    changed = [change for each in comparison.evaluations for metric in each.metrics for change in metric.changed]
+    return tuple(dict.fromkeys((change.index, 0) for change in changed))[:MOST_FLIPPED]
