@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+
+Appearance = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +45,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
         yield chrome
     finally:
         chrome.quit()
+
+
+@pytest.fixture
+def appearance(browser: webdriver.Chrome) -> Iterator[Appearance]:
+    """Sets the colour scheme and the width of the window, and the medium "print", for one test."""
+
+    def set_to(scheme: str, width: int, *, medium: str = "") -> None:
+        features: list[Any] = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": medium, "features": features})
+        metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    yield set_to
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from doteval.core.provenance import GitState, Provenance
 from doteval.report.page import html_page
 from doteval.report.reading import read_report
 from doteval.store import Store
+from tests.browser.conftest import Appearance
 from tests.support.comparisons import FAILED, add_experiment
 
 pytestmark = pytest.mark.browser
@@ -75,19 +75,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def seen(browser: webdriver.Chrome) -> Iterator[Any]:
+def seen(browser: webdriver.Chrome, appearance: Appearance) -> Any:
     """Shows a page in a colour scheme and a width."""
 
     def show(path: Path, scheme: str, width: int, *, medium: str = "") -> None:
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": medium, "features": features})
-        metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        appearance(scheme, width, medium=medium)
         browser.get(path.as_uri())
 
-    yield show
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    return show
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

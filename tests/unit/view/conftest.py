@@ -12,9 +12,7 @@ from doteval.core.experiments import EvaluationStatus
 from doteval.store import Store
 from tests.support.comparisons import FAILED, PENDING, add_experiment
 from tests.support.view import client
-
-# What no page may let a browser obey or a layout follow.
-HOSTILE = "<script>alert(1)</script>\x00\u202e\"'&" + "x" * 3_000
+from tests.support.view_stores import HOSTILE
 
 
 @pytest.fixture(scope="session")

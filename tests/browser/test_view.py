@@ -1,0 +1,244 @@
+"""The web view in a real browser, on a real server: every page, its keys, its live parts, and hostile names."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from doteval.core.results import Row
+from doteval.store import NewResult, Store
+from doteval.view.parameters import link
+from tests.browser.conftest import Appearance
+from tests.support.project import wait_until
+from tests.support.store_workload import done
+from tests.support.view_stores import HOSTILE, fill_for_view
+
+pytestmark = pytest.mark.browser
+
+AXE = Path(sys.prefix) / "plugins" / "axe_playwright_python" / "axe.min.js"
+EVALUATION = "evals/eval_qa.py::eval_qa"
+PAGES = {
+    "experiments": ".",
+    "nothing found": link(".", search="nothing like this"),
+    "experiment": link("experiment", name="base"),
+    "a running experiment": link("experiment", name="running"),
+    "an empty experiment": link("experiment", name="empty"),
+    "a hostile experiment": link("experiment", name=HOSTILE),
+    "comparison": link("compare", a="base", b="new"),
+    "no comparison": "compare",
+    "an error": link("experiment", name="nothing"),
+}
+TOKEN = "a-token-for-this-test"
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("view") / "results.db"
+    with Store.open(str(path)) as store:
+        fill_for_view(store)
+    return path
+
+
+def served(path: Path, *options: str) -> Iterator[str]:
+    """The address of a view, which ends in order at SIGTERM."""
+    command = [sys.executable, "-m", "doteval", "view", "--storage", str(path), "--port", "0", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            found = re.search(r"View on (http://\S+) for ", line)
+            assert found is not None, line + process.stderr.read()
+            yield found[1]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+
+
+@pytest.fixture(scope="module")
+def address(stored: Path) -> Iterator[str]:
+    yield from served(stored)
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome, address: str) -> Any:
+    """Opens a page, and waits until what it computes is there."""
+
+    def open_page(path: str) -> None:
+        browser.get(address + path)
+        wait_until(lambda: not browser.find_elements(By.CLASS_NAME, "computing"), what=f"all of {path}")
+
+    return open_page
+
+
+def focused(browser: webdriver.Chrome) -> str:
+    return str(browser.execute_script("return document.activeElement.textContent"))
+
+
+def press(browser: webdriver.Chrome, *keys: str) -> None:
+    for key in keys:
+        browser.switch_to.active_element.send_keys(key)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_everybody_can_use_a_page(browser: webdriver.Chrome, page: Any, appearance: Appearance, name: str) -> None:
+    backgrounds = set()
+    for scheme, width in (("light", 1250), ("dark", 375)):
+        appearance(scheme, width)
+        page(PAGES[name])
+        browser.execute_script(AXE.read_text(encoding="utf-8"))
+        found = browser.execute_async_script("axe.run(document).then(arguments[0], error => arguments[0](`${error}`))")
+        assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+        assert "color-contrast" in [each["id"] for each in found["passes"]]
+        for other in (width, 2560, 375):
+            appearance(scheme, other)
+            # Only tables and texts in regions of their own are wider than the window.
+            hidden = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert browser.execute_script(hidden) == 0, (scheme, other)
+        backgrounds.add(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
+    assert len(backgrounds) == 2
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_asks_only_its_own_server_and_obeys_no_name(
+    browser: webdriver.Chrome, page: Any, address: str, name: str
+) -> None:
+    before = browser.get_log("browser")
+    page(PAGES[name])
+    asked = browser.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")
+    assert [each for each in asked if not each.startswith(address)] == []
+    assert browser.title != "owned"
+    assert browser.find_elements(By.CSS_SELECTOR, "main script, main img") == []
+    # A page of an error is one by its status, too, which the console says.
+    said = [each["message"] for each in browser.get_log("browser") if each not in before]
+    assert [each for each in said if name != "an error" or "404" not in each] == []
+
+
+def test_keys_move_open_and_search(browser: webdriver.Chrome, page: Any) -> None:
+    page(link(".", sort="name"))
+    press(browser, "j")
+    first = focused(browser)
+    press(browser, "j", "j", "k", "k")
+    assert focused(browser) == first
+    press(browser, "k")
+    assert focused(browser) == first
+    press(browser, "/")
+    assert browser.switch_to.active_element.get_attribute("name") == "search"
+    # In a field, keys are letters.
+    press(browser, "jk?")
+    assert browser.switch_to.active_element.get_attribute("value") == "jk?"
+    press(browser, Keys.ESCAPE)
+    press(browser, "?")
+    assert browser.find_element(By.ID, "help").is_displayed()
+    press(browser, "?")
+    assert not browser.find_element(By.ID, "help").is_displayed()
+    wanted = next(each for each in browser.find_elements(By.CSS_SELECTOR, "a.open") if each.text == "base")
+    browser.execute_script("arguments[0].focus()", wanted)
+    press(browser, Keys.ENTER)
+    wait_until(lambda: "name=base" in browser.current_url)
+    press(browser, "u")
+    wait_until(lambda: "experiment?" not in browser.current_url)
+    browser.back()
+    assert "name=base" in browser.current_url
+
+
+def test_a_search_is_part_of_the_url(browser: webdriver.Chrome, page: Any) -> None:
+    page(".")
+    browser.find_element(By.NAME, "search").send_keys("prompt of the paper" + Keys.ENTER)
+    wait_until(lambda: "search=prompt" in browser.current_url)
+    assert [each.text for each in browser.find_elements(By.CSS_SELECTOR, "a.open")] == ["new"]
+    browser.find_element(By.LINK_TEXT, "failed").click()
+    assert "search=prompt" in browser.current_url
+    assert "sort=-failed" in browser.current_url
+
+
+def test_chosen_experiments_are_compared(browser: webdriver.Chrome, page: Any) -> None:
+    page(link(".", search="e", sort="name"))
+    browser.find_element(By.CSS_SELECTOR, "input[value=new]").click()
+    browser.find_element(By.XPATH, "//button[text()='Compare the chosen ones']").click()
+    wait_until(lambda: browser.find_elements(By.CLASS_NAME, "verdict"))
+    assert browser.find_element(By.TAG_NAME, "h1").text == "base and new"
+    assert {each.text for each in browser.find_elements(By.TAG_NAME, "del")} == {"base"}
+
+
+def test_a_table_is_copied_for_a_spreadsheet(browser: webdriver.Chrome, page: Any, address: str) -> None:
+    page(link("compare", a="base", b="new"))
+    permissions = {"origin": address.rstrip("/"), "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    browser.execute_cdp_cmd("Browser.grantPermissions", permissions)
+    button = browser.find_element(By.CSS_SELECTOR, "#metrics + button.copy")
+    button.click()
+    wait_until(lambda: button.text == "copied")
+    read = "navigator.clipboard.readText().then(arguments[0], error => arguments[0](`${error}`))"
+    head, first, *_ = browser.execute_async_script(read).splitlines()
+    assert head.split("\t")[:3] == ["evaluation", "metric", "verdict"]
+    assert first.split("\t")[:3] == ["eval_qa", "exact_match accuracy", "worse"]
+
+
+def test_a_running_experiment_is_followed_without_a_reload(browser: webdriver.Chrome, page: Any, stored: Path) -> None:
+    page(link("experiment", name="running"))
+    browser.execute_script("window.before = true")
+    assert "3/10" in browser.find_element(By.ID, "state").text
+    press(browser, "j")
+    assert focused(browser) == "eval_qa"
+    with Store.open(str(stored)) as store:
+        evaluation = store.evaluations.of(store.experiments.find("running"))[0]
+        row = Row(3, "key3", {})
+        store.results.write([NewResult(evaluation.id, row, done())], None)
+    wait_until(lambda: "4/10" in browser.find_element(By.ID, "state").text)
+    assert browser.execute_script("return window.before")
+    # What the reader was doing goes on.
+    wait_until(lambda: "4/10" in browser.find_element(By.ID, "evaluations").text)
+    assert focused(browser) == "eval_qa"
+
+
+def test_times_are_in_the_zone_of_the_reader(browser: webdriver.Chrome, page: Any) -> None:
+    browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "Asia/Tokyo"})
+    page(".")
+    time = browser.find_element(By.CSS_SELECTOR, "time")
+    there = datetime.fromisoformat(str(time.get_attribute("datetime"))) + timedelta(hours=9)
+    assert time.text == f"{there:%Y-%m-%d %H:%M}"
+    assert browser.find_element(By.CLASS_NAME, "foot").text.endswith("times are in Asia/Tokyo")
+    browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
+
+
+def test_without_scripts_everything_is_there(browser: webdriver.Chrome, address: str) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(address + link("experiment", name="base"))
+        assert browser.find_element(By.CSS_SELECTOR, "time").text.endswith(" UTC")
+        assert "80/80" in browser.find_element(By.ID, "evaluations").text
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_a_page_prints_dark_on_white(browser: webdriver.Chrome, page: Any, appearance: Appearance) -> None:
+    appearance("dark", 800, medium="print")
+    page(link("experiment", name="base"))
+    assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    for hidden in (".bar", ".copy"):
+        assert not browser.find_element(By.CSS_SELECTOR, hidden).is_displayed()
+
+
+def test_a_visitor_with_the_token_comes_back_by_a_link_of_another_site(browser: webdriver.Chrome, stored: Path) -> None:
+    for url in served(stored, "--token", TOKEN):
+        address = url.partition("?")[0]
+        browser.get(address)
+        assert "without its token" in browser.find_element(By.TAG_NAME, "h1").text
+        browser.get(url)
+        assert browser.find_element(By.TAG_NAME, "h1").text == "Experiments"
+        assert TOKEN not in browser.current_url
+        # For the browser, another name of this machine is another site, whose links bring no cookie.
+        browser.get(address.replace("127.0.0.1", "localhost"))
+        assert "without its token" in browser.find_element(By.TAG_NAME, "h1").text
+        browser.execute_script(f"location.href = '{address}{link('experiment', name='base')}'")
+        wait_until(lambda: browser.find_element(By.TAG_NAME, "h1").text == "base")
