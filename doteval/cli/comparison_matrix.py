@@ -12,7 +12,7 @@ from doteval.cli.show import read_figures
 from doteval.core.experiments import EvaluationStatus
 from doteval.core.tables import Table
 from doteval.store import Store
-from doteval.store.comparisons import Selection
+from doteval.store.comparisons import Selection, check_scores
 
 
 @dataclass(slots=True)
@@ -31,13 +31,17 @@ def matrix_of(store: Store, selected: Sequence[Selection], scores: Collection[st
     """Read the metrics of evaluations. A line is an experiment with one set of parameters.
 
     scores: only these; all without any.
+
+    Raises NotFoundError: no evaluation has one of the scores.
     """
     matrix = Matrix()
+    known: dict[str, None] = {}
     for selection in selected:
         for evaluation in selection.evaluations:
             function, bracket, parameters = evaluation.name.partition("[")
             line = matrix.lines.setdefault((selection.experiment.name, bracket + parameters), {})
             for score in read_figures(store, evaluation).summary:
+                known.setdefault(score.name)
                 for metric in score.metrics:
                     if not scores or score.name in scores:
                         column = (function, score.name, metric.name)
@@ -47,6 +51,7 @@ def matrix_of(store: Store, selected: Sequence[Selection], scores: Collection[st
                 failed = terminal.failures(evaluation.counts)
                 what = f"{evaluation.status.value}, {terminal.rows_of(evaluation.counts)}{failed}"
                 matrix.notes.append(f"{selection.experiment.name} {evaluation.name}: {what}")
+    check_scores(scores, known, "no evaluation has")
     return matrix
 
 

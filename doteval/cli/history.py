@@ -69,6 +69,11 @@ def command(
         chosen = [each for each in points if score in (each.score, f"{each.score}.{each.metric.name}")]
         if not chosen:
             known = dict.fromkeys(f"{each.score}.{each.metric.name}" for each in points)
+            if not known and evaluation is not None:
+                raise NotFoundError(
+                    f"no evaluation that has ended contains {evaluation!r}, among {counted(len(found), 'experiment')}",
+                    remedy="Look at the evaluations with: doteval show NAME",
+                )
             raise NotFoundError(
                 f"no evaluation that has ended has the score {score!r}, among {counted(len(found), 'experiment')}",
                 remedy=did_you_mean(score, known) if known else "Look at the experiments with: doteval list",

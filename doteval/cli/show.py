@@ -36,6 +36,7 @@ _LOOK_SECONDS = 0.2
 _MOST_READINGS = 5
 # A longer number is no index but a key.
 _DIGITS_OF_INDEX = 19
+_LEAST_OF_KEY = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,60 +102,99 @@ def command(
     doteval show first --group-by row.category --cluster text_id
     doteval show first --row 17
     """
+    selects = any(selecting.values()) or selecting["limit"] is not None
+    if cluster is not None and row is not None:
+        raise click.UsageError("--cluster is for metrics and groups, and --row shows a record.")
+    if selects and cluster is not None and selecting["group_by"] is None:
+        raise click.UsageError("--cluster is for metrics and groups: leave it out, or add --group-by.")
+    if selects and (row is not None or errors):
+        raise click.UsageError("--row and --errors cannot be combined with options that select records.")
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
         evaluations = store.evaluations.of(experiment, evaluation)
-        if cluster is not None and row is not None:
-            raise click.UsageError("--cluster is for metrics and groups, and --row shows a record.")
-        if any(selecting.values()) or selecting["limit"] is not None:
-            if cluster is not None and selecting["group_by"] is None:
-                raise click.UsageError("--cluster is for metrics and groups: leave it out, or add --group-by.")
-            if row is not None or errors:
-                raise click.UsageError("--row and --errors cannot be combined with options that select records.")
+        if cluster is not None:
+            from doteval.store.clusters import check_columns
+
+            check_columns(evaluations, cluster)
+        if selects:
             selecting["cluster"] = cluster
             _show_selected(store, experiment, evaluations, selecting, full, errors_as, as_json=as_json)
             return
+        asked = _Asked(errors, full, errors_as, cluster)
+        indexes = None if row is None else _indexes(store, evaluations, row)
         if as_json:
-            from doteval.cli import documents
+            _write_document(store, experiment, evaluations, asked, indexes)
+        elif indexes is not None:
+            _print_row(store, evaluations, indexes)
+        else:
+            _print_metrics(store, experiment, evaluations, asked)
 
-            document = {
-                "experiment": {
-                    **documents.experiment(experiment),
-                    **documents.labels(store.labels.of(experiment)),
-                    "commands": [documents.provenance(each) for each in store.provenance.of(experiment)],
-                },
-                "storage": store.url,
-                "evaluations": documents.Streamed(
-                    _document(store, found, errors=errors, full=full, row=row, errors_as=errors_as, cluster=cluster)
-                    for found in evaluations
-                ),
-            }
-            documents.write(document)
-            return
-        from doteval.cli import terminal
-        from doteval.cli.origin import print_origin
-        from doteval.cli.pager import paged
-        from doteval.cli.records import print_errors, print_records, print_row
 
-        if row is not None:
-            with paged() as console:
-                for found in evaluations:
-                    index = _row_index(store, found, row)
-                    print_heading(console, found)
-                    print_row(console, store, found, index)
-            return
-        console = terminal.console()
-        print_origin(console, store.provenance.of(experiment), store.labels.of(experiment))
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What to show of each evaluation besides its metrics, and how to compute these: see the options."""
+
+    errors: bool
+    full: bool
+    errors_as: ErrorsAs
+    cluster: str | None
+
+
+def _print_metrics(store: Store, experiment: Experiment, evaluations: Sequence[Evaluation], asked: _Asked) -> None:
+    from doteval.cli import terminal
+    from doteval.cli.origin import print_origin
+    from doteval.cli.records import print_errors, print_records
+
+    console = terminal.console()
+    print_origin(console, store.provenance.of(experiment), store.labels.of(experiment))
+    for found in evaluations:
+        figures = read_figures(store, found, asked.errors_as)
+        print_evaluation(console, found, _clustered(store, found, figures, asked.cluster))
+        if asked.errors:
+            print_errors(console, store, found)
+        if asked.full:
+            print_records(console, store, found)
+    if not evaluations:
+        console.print(f"The experiment {experiment.name!r} has no evaluations yet")
+    elif not asked.errors and any(found.counts.failed for found in evaluations):
+        console.print(f"Failed rows: doteval show {shlex.quote(experiment.name)} --errors", soft_wrap=True)
+
+
+def _print_row(store: Store, evaluations: Sequence[Evaluation], indexes: Mapping[int, int]) -> None:
+    from doteval.cli.pager import paged
+    from doteval.cli.records import print_row
+
+    with paged() as console:
         for found in evaluations:
-            print_evaluation(console, found, _clustered(store, found, read_figures(store, found, errors_as), cluster))
-            if errors:
-                print_errors(console, store, found)
-            if full:
-                print_records(console, store, found)
-        if not evaluations:
-            console.print(f"The experiment {name!r} has no evaluations yet")
-        elif not errors and any(found.counts.failed for found in evaluations):
-            console.print(f"Failed rows: doteval show {shlex.quote(name)} --errors", soft_wrap=True)
+            if (index := indexes.get(found.id)) is not None:
+                print_heading(console, found)
+                print_row(console, store, found, index)
+
+
+def _write_document(
+    store: Store,
+    experiment: Experiment,
+    evaluations: Sequence[Evaluation],
+    asked: _Asked,
+    indexes: Mapping[int, int] | None,
+) -> None:
+    from doteval.cli import documents
+
+    documents.write(
+        {
+            "experiment": {
+                **documents.experiment(experiment),
+                **documents.labels(store.labels.of(experiment)),
+                "commands": [documents.provenance(each) for each in store.provenance.of(experiment)],
+            },
+            "storage": store.url,
+            "evaluations": documents.Streamed(
+                _document(store, found, asked, None if indexes is None else indexes[found.id])
+                for found in evaluations
+                if indexes is None or found.id in indexes
+            ),
+        }
+    )
 
 
 def _show_selected(
@@ -334,59 +374,60 @@ def _read_figures(store: Store, evaluation: Evaluation, errors_as: ErrorsAs) -> 
     return Figures(wanted, as_false, store.attempts.classes(evaluation.id), taken)
 
 
-def _row_index(store: Store, evaluation: Evaluation, row: str) -> int:
-    """The index of a row that a user names by its index, or by the beginning of its key.
+def _indexes(store: Store, evaluations: Sequence[Evaluation], row: str) -> dict[int, int]:
+    """The indexes of a row that a user names by its index, or by the beginning of its key, by evaluation.
 
-    Raises NotFoundError: the evaluation has no such row.
+    Raises NotFoundError: no evaluation has such a row.
     """
-    if row.isdecimal() and len(row) < _DIGITS_OF_INDEX and store.rows.keys(evaluation.id, int(row), int(row)):
-        return int(row)
-    index = store.selections.index_of_key(evaluation.id, row) if row else None
-    if index is None:
+    found = {each.id: index for each in evaluations if (index := _row_index(store, each, row)) is not None}
+    if not found:
         from doteval.errors import NotFoundError
 
-        rows = store.rows.dataset_state(evaluation.id).rows
+        if not evaluations:
+            raise NotFoundError(f"there is no row {row}: the experiment has no evaluations yet")
+        first = evaluations[0]
+        rows = store.rows.dataset_state(first.id).rows
         raise NotFoundError(
-            f"{evaluation.spec.nodeid} has no row {row}",
+            f"{first.spec.nodeid} has no row {row}",
             remedy=f"Its rows have the indexes 0 to {rows - 1}; --evaluation chooses one of several evaluations.",
         )
-    return index
+    return found
 
 
-def _document(
-    store: Store,
-    evaluation: Evaluation,
-    *,
-    errors: bool,
-    full: bool,
-    row: str | None,
-    errors_as: ErrorsAs,
-    cluster: str | None,
-) -> dict[str, Any]:
+def _row_index(store: Store, evaluation: Evaluation, row: str) -> int | None:
+    if row.isdecimal() and len(row) < _DIGITS_OF_INDEX and store.rows.keys(evaluation.id, int(row), int(row)):
+        return int(row)
+    if not row:
+        return None
+    # A short number that is no index would be the beginning of some key by chance.
+    by_chance = row.isdecimal() and len(row) < _LEAST_OF_KEY
+    return store.selections.index_of_key(evaluation.id, row, whole=by_chance)
+
+
+def _document(store: Store, evaluation: Evaluation, asked: _Asked, index: int | None) -> dict[str, Any]:
     from doteval.cli import documents
     from doteval.cli.calls import call_document
     from doteval.cli.records import ERRORS_SHOWN, LAST_SHOWN
 
-    read = _clustered(store, evaluation, read_figures(store, evaluation, errors_as), cluster)
+    read = _clustered(store, evaluation, read_figures(store, evaluation, asked.errors_as), asked.cluster)
     document = {
         **documents.evaluation(evaluation),
         **documents.work_time(read.time),
-        "errors_as": errors_as,
+        "errors_as": asked.errors_as,
         "error_classes": read.classes,
         "warnings": read.summary.warnings,
         "scores": documents.scores(read.summary, read.as_false),
     }
-    if row is not None:
-        index = _row_index(store, evaluation, row)
+    if index is not None:
         document["records"] = [documents.record(record) for record in store.results.of_row(evaluation.id, index)]
         document["attempts"] = [documents.attempt(each) for each in store.attempts.of_row(evaluation.id, index)]
         document["calls"] = [call_document(each) for each in store.calls.of_row(evaluation.id, index)]
         return document
-    if errors:
+    if asked.errors:
         found = store.results.errors(evaluation.id, ERRORS_SHOWN)
         document["errors"] = [documents.error(error) for error in found]
         last = store.attempts.last_failures(evaluation.id, LAST_SHOWN)
         document["last_errors"] = [documents.attempt(each) for each in last]
-    if full:
+    if asked.full:
         document["records"] = documents.Streamed(map(documents.record, store.results.records(evaluation.id)))
     return document

@@ -6,7 +6,7 @@ It is imported only where something is compared, since the arrays take numpy.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from doteval.analysis.compare import (
@@ -188,13 +188,18 @@ def compare_pairs(store: Store, matched: Matched, options: ComparisonOptions) ->
     """
     known: dict[str, None] = {}
     tested = list(_tested(store._database, matched.pairs, options, known))
-    for name in (*options.scores, *options.lower_is_better):
-        if name not in known:
-            raise NotFoundError(
-                f"no evaluation of the baseline has a score {name!r}",
-                remedy=did_you_mean(name, known),
-            )
+    check_scores((*options.scores, *options.lower_is_better), known, "no evaluation of the baseline has")
     return conclude(tested, matched.missing, max_drop=options.max_drop)
+
+
+def check_scores(names: Iterable[str], known: Collection[str], nobody_has: str) -> None:
+    """Check that the scores that a user names are known.
+
+    Raises NotFoundError: one is not.
+    """
+    for name in names:
+        if name not in known:
+            raise NotFoundError(f"{nobody_has} a score {name!r}", remedy=did_you_mean(name, known))
 
 
 def _tested(

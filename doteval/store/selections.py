@@ -115,13 +115,13 @@ class Selections:
                 count += int(connection.execute(query).scalar_one())
         return count
 
-    def index_of_key(self, evaluation_id: int, beginning: str) -> int | None:
-        """The index of the first row whose key begins with a text, None if there is none."""
+    def index_of_key(self, evaluation_id: int, beginning: str, *, whole: bool = False) -> int | None:
+        """The index of the first row whose key begins with a text, or is it for `whole`; None if there is none."""
         key = type_coerce(ROW.c.key, Text)
         wanted = escape_text(beginning)
         query = (
             select(ROW.c.row_index)
-            .where(ROW.c.evaluation_id == evaluation_id, func.substr(key, 1, len(wanted)) == wanted)
+            .where(ROW.c.evaluation_id == evaluation_id, (key if whole else func.substr(key, 1, len(wanted))) == wanted)
             .order_by(ROW.c.row_index)
             .limit(1)
         )

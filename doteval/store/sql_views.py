@@ -12,15 +12,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Text, select, type_coerce
+from sqlalchemy import Text, bindparam, cast, select, tuple_, type_coerce
 
 from doteval.core.experiments import Evaluation
 from doteval.core.json_codec import encode, unescape_text
 from doteval.core.provenance import Provenance
 from doteval.store.flat_results import USAGE_COLUMNS, stored_cell, usage_sums
 from doteval.store.result_pages import ResultPage, result_pages
+from doteval.store.statements import driver_lines
 from doteval.store.store import Store
-from doteval.store.tables import METRIC_VALUE, SCORE, USAGE
+from doteval.store.tables import ATTEMPT, METRIC_VALUE, SCORE, USAGE, WORKER
 
 Page = Mapping[str, Sequence[Any]]
 
@@ -64,6 +65,8 @@ class View:
 
 # Rows of a part: a query for some indexes reads no more than this many others.
 _PART_ROWS = 50_000
+# Their prompts and responses are in memory together.
+_ATTEMPTS_AT_ONCE = 1_000
 _OF_ROW = {
     "experiment": Kind.TEXT,
     "evaluation": Kind.TEXT,
@@ -215,6 +218,80 @@ def _usage(store: Store, _: Collection[str], part: Part | None) -> Iterator[Page
         }
 
 
+def _attempts(store: Store, _: Collection[str], part: Part | None) -> Iterator[Page]:
+    assert part is not None
+    names = ("row_index", "sample", "status", "prompt", "model_response", "started_at", "seconds", "error_class")
+    query = (
+        select(
+            ATTEMPT.c.id,
+            *(ATTEMPT.c[name] for name in names),
+            *(type_coerce(ATTEMPT.c[name], Text) for name in ("error_message", "error_type")),
+            type_coerce(WORKER.c.hostname, Text) + ":" + cast(WORKER.c.pid, Text),
+        )
+        .select_from(ATTEMPT.outerjoin(WORKER, WORKER.c.id == ATTEMPT.c.worker_id))
+        .where(
+            ATTEMPT.c.evaluation_id == part.evaluation.id,
+            ATTEMPT.c.row_index >= part.first,
+            tuple_(ATTEMPT.c.row_index, ATTEMPT.c.sample, ATTEMPT.c.id)
+            > tuple_(bindparam("index"), bindparam("sample"), bindparam("id")),
+        )
+        .order_by(ATTEMPT.c.row_index, ATTEMPT.c.sample, ATTEMPT.c.id)
+        .limit(_ATTEMPTS_AT_ONCE)
+    )
+    if part.end is not None:
+        query = query.where(ATTEMPT.c.row_index < part.end)
+    after = {"index": part.first - 1, "sample": 0, "id": 0}
+    while True:
+        with store._database.read() as connection:
+            lines = driver_lines(connection, query, after)
+        if not lines:
+            return
+        ids, indexes, samples, statuses, prompts, responses, began, seconds, classes, messages, types, workers = zip(
+            *lines, strict=True
+        )
+        yield {
+            "experiment": [part.evaluation.experiment.name] * len(lines),
+            "evaluation": [part.evaluation.spec.nodeid] * len(lines),
+            "index": indexes,
+            "sample": samples,
+            "status": statuses,
+            "prompt": list(map(_text, prompts)),
+            "response": list(map(_text, responses)),
+            "error": list(map(_unescaped, messages)),
+            "error_type": list(map(_unescaped, types)),
+            "error_class": classes,
+            "started_at": began,
+            "seconds": seconds,
+            "worker": list(map(_unescaped, workers)),
+        }
+        after = {"index": indexes[-1], "sample": samples[-1], "id": ids[-1]}
+
+
+def _workers(store: Store, _: Collection[str], __: Part | None) -> Iterator[Page]:
+    stored = store.workers.results()
+    yield _columns(
+        {
+            "worker": f"{each.info.hostname}:{each.info.pid}",
+            "service": each.info.service,
+            "host": each.info.hostname,
+            "pid": each.info.pid,
+            "state": each.state.value,
+            "queues": list(each.info.queues),
+            "device": each.info.device,
+            "concurrency": each.info.concurrency,
+            "results": stored.get(each.id, 0),
+            "started_at": each.started_at.timestamp(),
+            "heartbeat_at": each.beat_at.timestamp(),
+            "left_at": each.left_at and each.left_at.timestamp(),
+            "end_cause": each.end_cause and each.end_cause.value,
+            "reason": each.reason,
+            "exit_code": each.exit_code,
+            "versions": encode(dict(each.info.versions or {})),
+        }
+        for each in store.workers.all()
+    )
+
+
 VIEWS = (
     View(
         "experiments",
@@ -302,6 +379,46 @@ VIEWS = (
         True,
         _usage,
     ),
+    View(
+        "attempts",
+        {
+            **_OF_ROW,
+            "status": Kind.TEXT,
+            "prompt": Kind.TEXT,
+            "response": Kind.TEXT,
+            "error": Kind.TEXT,
+            "error_type": Kind.TEXT,
+            "error_class": Kind.TEXT,
+            "started_at": Kind.MOMENT,
+            "seconds": Kind.NUMBER,
+            "worker": Kind.TEXT,
+        },
+        True,
+        _attempts,
+    ),
+    View(
+        "workers",
+        {
+            "worker": Kind.TEXT,
+            "service": Kind.TEXT,
+            "host": Kind.TEXT,
+            "pid": Kind.INTEGER,
+            "state": Kind.TEXT,
+            "queues": Kind.TEXTS,
+            "device": Kind.TEXT,
+            "concurrency": Kind.INTEGER,
+            "results": Kind.INTEGER,
+            "started_at": Kind.MOMENT,
+            "heartbeat_at": Kind.MOMENT,
+            "left_at": Kind.MOMENT,
+            "end_cause": Kind.TEXT,
+            "reason": Kind.TEXT,
+            "exit_code": Kind.INTEGER,
+            "versions": Kind.JSON,
+        },
+        False,
+        _workers,
+    ),
 )
 
 
@@ -344,6 +461,10 @@ def _text(stored: str | None) -> str | None:
     """A prompt or a response: the text itself, or JSON of anything else."""
     value = stored_cell(stored)
     return value if value is None or isinstance(value, str) else encode(value)
+
+
+def _unescaped(stored: str | None) -> str | None:
+    return None if stored is None else unescape_text(stored)
 
 
 def _restored(names: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ from doteval.store.engine import Database, database_time
 from doteval.store.experiments import moment
 from doteval.store.heartbeat_ages import Beat, HeartbeatAges
 from doteval.store.rows import RowRange
-from doteval.store.tables import WORKER
+from doteval.store.tables import COUNTERS, WORKER
 
 # The largest index of a row.
 LAST_INDEX = (1 << 40) - 1
@@ -291,6 +291,13 @@ class Workers:
         """All worker processes ever, in the order in which they began."""
         with self._database.read() as connection:
             return [_state(line, self._ages) for line in connection.execute(_ALL)]
+
+    def results(self) -> dict[int, int]:
+        """The number of results that each worker process has stored, those that were replaced since included."""
+        count = func.sum(COUNTERS.c.done + COUNTERS.c.failed + COUNTERS.c.skipped)
+        query = select(COUNTERS.c.worker_id, count).group_by(COUNTERS.c.worker_id)
+        with self._database.read() as connection:
+            return {worker_id: int(number) for worker_id, number in connection.execute(query)}
 
     def _look(
         self,

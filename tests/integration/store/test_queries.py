@@ -11,8 +11,10 @@ import pytest
 
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.results import Outcome, Row, Score, Usage
+from doteval.core.states import WorkerEnd
 from doteval.errors import StoreError, UsageError
-from doteval.store import NewResult, Store, result_pages, sql_views
+from doteval.store import NewResult, Store, WorkerInfo, result_pages, sql_views
+from doteval.store.crashes import CrashedRow
 from doteval.store.duckdb_queries import answer
 from doteval.store.sql_views import VIEWS
 from tests.support.store_workload import done, failed
@@ -120,8 +122,51 @@ def test_each_view_has_the_types_that_are_documented(store: Store) -> None:
         assert names == set(view.columns), view.name
 
 
+def retry(store: Store, evaluation: Evaluation) -> int:
+    """Let the failed row fail once more on a worker process that is killed, then be done. Returns the process."""
+    info = WorkerInfo("gpu", "host", 4242, ("doteval",), 8, {"python": "3.11"})
+    worker_id = store.workers.begin(info)
+    store.rows.retry_failed(evaluation.id)
+    row = Row(2, "k2", {"category": "a", "question": 2})
+    store.results.write([NewResult(evaluation.id, row, failed("still \x00 none"))], worker_id)
+    store.rows.retry_failed(evaluation.id)
+    store.crashes.record([CrashedRow(evaluation.id, 2, 0)], reason="was killed by SIGKILL", worker_id=worker_id)
+    store.workers.end(worker_id, WorkerEnd.KILLED, reason="was killed by SIGKILL")
+    store.results.write([NewResult(evaluation.id, row, done())], None)
+    return worker_id
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 1000])
+def test_attempts_and_workers(store: Store, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_views, "_ATTEMPTS_AT_ONCE", at_once)
+    monkeypatch.setattr(sql_views, "_PART_ROWS", 2)
+    retry(store, write(store, "an experiment"))
+    write(store, "another")
+    found = rows(
+        store,
+        "SELECT index, sample, status, error, error_type, error_class, worker FROM attempts"
+        " WHERE experiment = 'an experiment'",
+    )
+    assert sorted(found, key=str) == [
+        (2, 0, "failed", "no\x00 answer ?", "ValueError", "evaluation", None),
+        (2, 0, "failed", "still \x00 none", "ValueError", "evaluation", "host:4242"),
+        (2, 0, "failed", "the worker process was killed by SIGKILL", "Crash", "crash", "host:4242"),
+    ]
+    assert rows(store, "SELECT count(*) FROM attempts WHERE index < 2 OR experiment = 'another'") == [(0,)]
+    (worker,) = rows(
+        store,
+        "SELECT worker, service, host, pid, state, queues, device, concurrency, results, end_cause, reason, exit_code,"
+        " versions, started_at <= heartbeat_at AND heartbeat_at <= left_at FROM workers",
+        parse_json=True,
+    )
+    assert worker == (
+        *("host:4242", "gpu", "host", 4242, "left", ["doteval"], None, 8, 1),
+        *("killed", "was killed by SIGKILL", None, {"python": "3.11"}, True),
+    )
+
+
 def test_the_documented_queries_work(store: Store) -> None:
-    write(store, "base")
+    retry(store, write(store, "base"))
     write(store, "new")
     examples = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
     assert len(examples) >= 5

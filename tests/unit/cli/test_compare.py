@@ -114,6 +114,9 @@ def test_flips(doteval_: CommandLine, compared: str) -> None:
     ]
     assert int(row) % 12 == 0
     assert "judge" not in ran.out
+    wrong = doteval_("compare", "base", "cut", "--matrix", "--score", "exact_mach", "--storage", compared)
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "Did you mean 'exact_match'?" in wrong.err
 
 
 def test_exit_codes(doteval_: CommandLine, compared: str) -> None:
@@ -167,6 +170,9 @@ def test_matrix(doteval_: CommandLine, compared: str) -> None:
     assert float(first[1]) > float(second[1])
     ran = doteval_("compare", "base", "cut", "--matrix", "--score", "exact_match", "--storage", compared)
     assert "judge" not in ran.out
+    wrong = doteval_("compare", "base", "cut", "--matrix", "--score", "exact_mach", "--storage", compared)
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "Did you mean 'exact_match'?" in wrong.err
     assert "cut eval_qa: cancelled, 399/400 rows, 1 failed" in ran.out
     document = json.loads(doteval_("compare", "params", "--matrix", "--json", "--storage", compared).out)
     assert [(each["parameters"], each["score"], each["n"]) for each in document["figures"]] == [

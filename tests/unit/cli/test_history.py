@@ -72,7 +72,7 @@ def test_json(doteval_: CommandLine, storage: str) -> None:
     [
         (("f1",), "has the score 'f1', among 4 experiments"),
         (("exact_match", "--tag", "none"), "among 0 experiments"),
-        (("exact_match", "--evaluation", "eval_other"), "has the score 'exact_match'"),
+        (("exact_match", "--evaluation", "eval_other"), "contains 'eval_other', among 4 experiments"),
         (("exact_match", "--since", "soon"), "'soon' is neither an age nor a date"),
     ],
 )

@@ -143,6 +143,7 @@ def test_a_row_by_its_key(doteval_: CommandLine, graded: str) -> None:
     assert "row 33  done" in ran.out
     assert doteval_("show", "x", "--storage", graded, "--row", "ffff").code == 2
     assert doteval_("show", "x", "--storage", graded, "--row", "60").code == 2
+    assert "row 0  done" in doteval_("show", "x", "--storage", graded, "--row", "0" * 20).out
 
 
 def printed(capsys: pytest.CaptureFixture[str], record: Record) -> str:

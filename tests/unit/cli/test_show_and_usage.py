@@ -11,6 +11,7 @@ from doteval.core.histogram import Latency
 from doteval.core.results import ErrorClass, Outcome, RowError, RowStatus, Usage
 from doteval.store import NewResult, Store
 from tests.support.cli import CommandLine, line_with, words
+from tests.support.comparisons import add_experiment
 from tests.support.passing_time import let_pass, work_again
 from tests.support.store_workload import begin, done, rows
 from tests.support.store_workload import results as results_of
@@ -167,6 +168,22 @@ def test_show_a_row_that_is_pending_and_one_that_does_not_exist(doteval_: Comman
     ran = doteval_(*arguments, "4")
     assert ran.code == 2
     assert "0 to 3" in ran.err
+
+
+def test_show_a_row_of_the_evaluations_that_have_it(doteval_: CommandLine, tmp_path: Path) -> None:
+    with Store.open(str(tmp_path / "results.db")) as store:
+        for name, count in (("eval_long", 3), ("eval_short", 1)):
+            add_experiment(store, "first", {"right": [True] * count}, name=name, keys=["9a", "77", "c"][:count])
+        url = store.url
+    ran = doteval_("show", "first", "--row", "2", "--storage", url)
+    assert (ran.code, "eval_long" in ran.out, "eval_short" in ran.out) == (0, True, False)
+    document = json.loads(doteval_("show", "first", "--row", "2", "--json", "--storage", url).out)
+    assert [each["name"] for each in document["evaluations"]] == ["eval_long"]
+    assert "row 1  done" in doteval_("show", "first", "--row", "77", "--storage", url).out
+    # A short number is an index, or all of a key.
+    for missing in ("3", "9", "7"):
+        ran = doteval_("show", "first", "--row", missing, "--storage", url)
+        assert (ran.code, ran.out) == (2, "")
 
 
 def test_show_the_last_errors_and_their_classes(doteval_: CommandLine, results: str) -> None:
