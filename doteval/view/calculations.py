@@ -18,7 +18,7 @@ _MOST_KEPT = 200
 # Seconds that a page waits for a result, so that most never have to say that it is being computed.
 _WAIT_SECONDS = 0.25
 # A result that takes so long to read is used for so many times as long: readers get at most a part of a processor.
-_SHARE = 20
+_SHARE = 8
 _LEAST_SECONDS = 0.5
 
 
@@ -34,7 +34,7 @@ class Calculations:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="doteval-calculations")
         self._lock = threading.Lock()
         self._kept: OrderedDict[Hashable, Future[Any]] = OrderedDict()
-        self._fresh: dict[Hashable, _Recent] = {}
+        self._fresh: OrderedDict[Hashable, _Recent] = OrderedDict()
 
     def get(self, key: Hashable, compute: Callable[[Store], Value]) -> Value | None:
         """The value for a key, None while it is being computed. Raises what `compute` raises.
@@ -59,6 +59,9 @@ class Calculations:
         """What `read` returns, or returned a moment ago: one visitor reads, and the others at that time share it."""
         with self._lock:
             recent = self._fresh.setdefault(key, _Recent())
+            self._fresh.move_to_end(key)
+            if len(self._fresh) > _MOST_KEPT:
+                self._fresh.popitem(last=False)
         value: Value = recent.get(read)
         return value
 

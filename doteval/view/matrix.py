@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from doteval.store.experiment_contents import EvaluationCell
 
 # What a matrix shows, at most.
-MOST_LINES = 60
-MOST_COLUMNS = 24
+MOST_LINES = 40
+MOST_COLUMNS = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,9 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "columns": columns[:_METRICS],
         "columns_left_out": max(0, len(columns) - _METRICS),
         "notes": _notes(evaluations, summaries),
-        "matrix": parameter_matrix(store.contents.cells(experiment, _CELLS)),
+        "matrix": visit.calculations.recent(
+            ("matrix", experiment.id), lambda: parameter_matrix(store.contents.cells(experiment, _CELLS))
+        ),
         "heat": heat,
         "usage": visit.compute(("usage", state), lambda patient: patient.usage.report(experiment)),
         "failures": visit.compute(("failures", state), lambda patient: patient.contents.failures(experiment, _FAILURES))

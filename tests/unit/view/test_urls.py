@@ -1,0 +1,70 @@
+"""URLs of any kind: every one has an answer, none is an error of the view itself."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlencode
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from doteval.view.application import PAGES
+from doteval.view.parameters import Parameters, link
+from tests.support.view_stores import HOSTILE
+
+NAMES = [
+    "name",
+    "search",
+    "status",
+    "tag",
+    "since",
+    "branch",
+    "sort",
+    "page",
+    "a",
+    "b",
+    "pair",
+    "metric",
+    "experiment",
+    "evaluation",
+    "show",
+    "where",
+    "index",
+    "sample",
+]
+VALUES = st.one_of(
+    st.sampled_from(
+        ["base", "new", "running", "empty", HOSTILE, "evals/eval_qa.py::eval_qa", "-score", "2", "wrong", ""]
+    ),
+    st.integers().map(str),
+    st.text(max_size=40),
+    st.text(alphabet="%_'\"\\;()[]{}<>&=~./\x00\ud800\u202e", max_size=20),
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(PAGES), st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=6))
+def test_no_query_is_an_error_of_the_view(view: TestClient, page: object, pairs: list[tuple[str, str]]) -> None:
+    query = urlencode(pairs, errors="surrogatepass")
+    answer = view.get(f"{page.path}?{query}")  # type: ignore[attr-defined]
+    assert answer.status_code in (200, 400, 404), answer.text
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=40))
+def test_no_path_is_an_error_of_the_view(view: TestClient, path: bytes) -> None:
+    answer = view.get("/" + quote(path))
+    assert answer.status_code in (200, 400, 404, 405), answer.text
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.text(min_size=1, max_size=30)), unique_by=lambda pair: pair[0]))
+def test_what_a_link_says_is_read_again(pairs: list[tuple[str, str]]) -> None:
+    given_ = Parameters(link("experiment", **dict(pairs)).partition("?")[2])
+    for name, value in pairs:
+        assert given_.text(name) == value
+    given_.refuse_others()
+
+
+def test_lone_surrogates_survive_a_link() -> None:
+    query = link("experiment", name="\ud800").partition("?")[2]
+    assert Parameters(query).required("name") == "\ud800"
