@@ -28,6 +28,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("submit", "Evaluate on worker processes, here or elsewhere"),
         Entry("worker", "Serve evaluation files as a long-lived worker"),
         Entry("retry", "Run failed rows again"),
+        Entry("rescore", "Score recorded replies again, with changed evaluators"),
         Entry("cancel", "Stop an experiment"),
     ),
     "Follow": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,14 +14,33 @@ from doteval.analysis.readable_values import chat_messages, readable
 from doteval.cli.readable import indented
 from doteval.core import lenient_json
 from doteval.core.call_bodies import CallBody
+from doteval.core.call_journal import CallSource
 from doteval.core.wording import counted, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from doteval.store import StoredCall
+    from doteval.core.experiments import Evaluation
+    from doteval.store import Store, StoredCall
 
 _CHARACTERS_SHOWN = 10_000
+
+
+def calls_of_row(store: Store, evaluation: Evaluation, index: int) -> list[StoredCall]:
+    """The calls of a row: of a rescored one, before its own, those that it replays from the experiments before it."""
+    from doteval.errors import NotFoundError
+
+    own = store.calls.of_row(evaluation.id, index)
+    rescoring = evaluation.config.rescoring
+    for uid in rescoring.sources if rescoring is not None else ():
+        try:
+            source = store.evaluations.by_uid(uid)
+        except NotFoundError:
+            # It was deleted with its calls.
+            continue
+        replayed = store.calls.of_row(source.id, index, last=True)
+        own = [*(replace(call, source=CallSource.REPLAY) for call in replayed), *own]
+    return own
 
 
 def print_calls(console: Console, calls: Sequence[StoredCall]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import doteval
 from doteval.analysis.readable_values import chat_messages, readable
+from doteval.core.call_journal import UnrecordedCallError
 from doteval.core.wording import duration
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def print_record(console: Console, record: Record) -> None:
             if own:
                 console.print("  in your code:", soft_wrap=True)
                 console.print(own, style="bold", soft_wrap=True)
-            console.print("  traceback:", soft_wrap=True)
+            # A call that is not recorded has the difference of the requests there, and no frames.
+            what = "difference" if outcome.error.type == UnrecordedCallError.__name__ else "traceback"
+            console.print(f"  {what}:", soft_wrap=True)
             console.print(outcome.error.traceback, style="dim" if own else "", soft_wrap=True)
 
 

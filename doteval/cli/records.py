@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from doteval.cli.calls import print_calls
+from doteval.cli.calls import calls_of_row, print_calls
 from doteval.cli.readable import print_record
 from doteval.core.tables import Table
 from doteval.core.wording import duration
@@ -68,7 +68,7 @@ def print_row(console: Console, store: Store, evaluation: Evaluation, index: int
         console.print(f"row {index} is pending")
     if attempts:
         _print_attempts(console, attempts)
-    print_calls(console, store.calls.of_row(evaluation.id, index))
+    print_calls(console, calls_of_row(store, evaluation, index))
     console.print()
     if found and any(attempt.to_be_retried for attempt in attempts):
         console.print("It will run again; the results so far stay until then.", style="yellow")

@@ -406,7 +406,7 @@ def _row_index(store: Store, evaluation: Evaluation, row: str) -> int | None:
 
 def _document(store: Store, evaluation: Evaluation, asked: _Asked, index: int | None) -> dict[str, Any]:
     from doteval.cli import documents
-    from doteval.cli.calls import call_document
+    from doteval.cli.calls import call_document, calls_of_row
     from doteval.cli.records import ERRORS_SHOWN, LAST_SHOWN
 
     read = _clustered(store, evaluation, read_figures(store, evaluation, asked.errors_as), asked.cluster)
@@ -421,7 +421,7 @@ def _document(store: Store, evaluation: Evaluation, asked: _Asked, index: int | 
     if index is not None:
         document["records"] = [documents.record(record) for record in store.results.of_row(evaluation.id, index)]
         document["attempts"] = [documents.attempt(each) for each in store.attempts.of_row(evaluation.id, index)]
-        document["calls"] = [call_document(each) for each in store.calls.of_row(evaluation.id, index)]
+        document["calls"] = [call_document(each) for each in calls_of_row(store, evaluation, index)]
         return document
     if asked.errors:
         found = store.results.errors(evaluation.id, ERRORS_SHOWN)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from doteval.clients.bad_replies import is_event_stream
 from doteval.clients.cache.keys import CACHE_HEADER
+from doteval.clients.request_difference import difference
 from doteval.clients.request_identity import RequestIdentity
 from doteval.clients.steps import ApiCall, Response, Step
 from doteval.clients.streams import StreamObserver
 from doteval.core import clocks
-from doteval.core.call_bodies import unpack
-from doteval.core.call_journal import CallSource, FinishedCall, RecordedCall, RowCalls
+from doteval.core.call_bodies import CallBody, unpack
+from doteval.core.call_journal import CallSource, FinishedCall, RecordedCall, RowCalls, UnrecordedCallError
 
 # The row goes on without waiting if the store does not take its calls for so long.
 _STORED_WITHIN_SECONDS = 5.0
@@ -35,6 +36,10 @@ def journal_step(step: Step, ignored: frozenset[str] = frozenset()) -> Step:
         recorded = calls.take(note.digest)
         if recorded is not None:
             return note.replay(recorded)
+        if not calls.sends_new_calls:
+            refusal = note.refusal()
+            calls.refuse(refusal)
+            raise refusal
         unstored = calls.unstored
         if unstored is not None and calls.keeps_bodies:
             try:
@@ -86,10 +91,25 @@ class _CallNote:
                 recorded.status,
                 self._started_at,
                 clocks.perf_counter() - self._began,
-                replayed=(recorded.execution, recorded.position),
+                replayed=None if recorded.foreign else (recorded.execution, recorded.position),
             )
         )
         return call.io.reply(call.request, {"content-type": body.content_type}, body.reply, recorded.status)
+
+    def refusal(self) -> UnrecordedCallError:
+        """The error that says which call is not recorded, and how it differs from what is."""
+        calls, endpoint = self._calls, self._identity.endpoint
+        assert calls.rescoring is not None
+        what = ", ".join(part for part in (endpoint, self._call.model) if part)
+        message = (
+            f"call {self._position + 1} of the row{f' ({what})' if what else ''} has no recorded reply in "
+            f"{calls.rescoring.experiment!r}, and was not sent. To send such calls: --missing live"
+        )
+        if not calls.recorded:
+            return UnrecordedCallError(message, "No reply is recorded for this row.")
+        asked = CallBody(endpoint, "", "", self._identity.hidden_in(self._request), b"")
+        differs = difference(asked, [unpack(each.packed) for each in calls.recorded], self._position)
+        return UnrecordedCallError(message, f"The nearest recorded request (-) and this one (+):\n{differs}")
 
     def failed(self, error: BaseException) -> None:
         """The call ended without a reply."""

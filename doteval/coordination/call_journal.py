@@ -6,10 +6,11 @@ import functools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
 from doteval.core.call_journal import FinishedCall, JournalMode, RecordedCall, RowCalls
 from doteval.core.experiments import Evaluation
-from doteval.core.results import Outcome, Row
+from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
 from doteval.store import GroupWriter, NewCall, NewResult, Store, new_execution
 
 
@@ -20,8 +21,9 @@ class CallJournal:
         self._evaluation = evaluation
         self._writer = writer
         self._mode = evaluation.config.journal
+        self._rescoring = evaluation.config.rescoring
         # The name of the evaluation is no secret, but nobody can look digests up that were made for another one.
-        self._key = evaluation.uid.encode()
+        self._key = (self._rescoring.sources[-1] if self._rescoring else evaluation.uid).encode()
         self._lock = threading.Lock()
         self._recorded: dict[tuple[int, int], Sequence[RecordedCall]] = {}
         self._open: dict[tuple[int, int], RowCalls] = {}
@@ -37,16 +39,27 @@ class CallJournal:
         if self._mode is not JournalMode.FULL:
             return
         found = store.calls.unfinished(self._evaluation.id, first, last, failed=self._evaluation.config.replay)
+        recorded = {key: list(calls) for key, calls in found.items()}
+        for uid in self._rescoring.sources if self._rescoring else ():
+            for key, calls in store.calls.recorded(uid, first, last).items():
+                recorded.setdefault(key, []).extend(calls)
         with self._lock:
-            self._recorded.update(found)
+            self._recorded.update(recorded)
 
     def result(self, row: Row, outcome: Outcome) -> NewResult:
-        """The result of a row that has ended, with those of its calls that are not stored yet."""
+        """The result of a row that has ended, with those of its calls that are not stored yet.
+
+        It has failed if a call was not recorded, whatever the row has made of that.
+        """
         with self._lock:
             calls = self._open.pop((row.index, row.sample), None)
         if calls is None:
             return NewResult(self._evaluation.id, row, outcome, new_execution())
         kept = self._new(row.index, row.sample, calls.execution, calls.close())
+        if calls.refused is not None:
+            refused = calls.refused
+            error = RowError(type(refused).__name__, str(refused), ErrorClass.EVALUATION, refused.difference)
+            outcome = replace(outcome, status=RowStatus.FAILED, scores=(), error=error)
         if calls.differs:
             with self._lock:
                 self._repaid += 1
@@ -73,7 +86,7 @@ class CallJournal:
         put = functools.partial(self._put, row.index, row.sample, execution)
         with self._lock:
             recorded = self._recorded.pop(key, ())
-            calls = self._open[key] = RowCalls(self._mode, execution, self._key, put, recorded)
+            calls = self._open[key] = RowCalls(self._mode, execution, self._key, put, recorded, self._rescoring)
         return calls
 
     def _put(self, index: int, sample: int, execution: int, calls: Sequence[FinishedCall]) -> Future[None]:

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from enum import StrEnum
 
 from doteval.core.fast_dataclass import row_value
+from doteval.core.rescoring import MissingCalls, Rescoring
 from doteval.core.results import Usage
 
 # The two parts of a digest. Few other requests are in the journal of a row, so that few bytes are enough.
@@ -51,7 +52,8 @@ class FinishedCall:
     started_at: in seconds since the epoch. seconds: until the reply was complete, with retries and waits.
     endpoint, content_type, error, request, reply: see `doteval.core.call_bodies.CallBody`.
     usage: what the reply reported, None if it reported nothing.
-    replayed: the execution and the position under which the replayed reply was stored, None for other sources.
+    replayed: the execution and the position under which the replayed reply was stored. None for other sources, and for
+        a reply that stays where it was stored, in the journal of another evaluation.
     """
 
     digest: bytes
@@ -72,16 +74,34 @@ class FinishedCall:
 
 @row_value
 class RecordedCall:
-    """A stored call whose reply can be replayed. packed: its body, see `doteval.core.call_bodies`."""
+    """A stored call whose reply can be replayed.
+
+    packed: its body, see `doteval.core.call_bodies`.
+    foreign: whether it belongs to the evaluation that is rescored.
+    """
 
     digest: bytes
     execution: int
     position: int
     status: int
     packed: bytes
+    foreign: bool = False
 
 
 PutCalls = Callable[[Sequence[FinishedCall]], "Future[None]"]
+
+
+class UnrecordedCallError(BaseException):
+    """A call was to be replayed, and its reply is not recorded. The row fails, whatever becomes of this error.
+
+    It is no Exception, so that neither clients nor evaluations take it for a failed request and try again.
+
+    difference: how the request differs from what is recorded; the message says only which it is.
+    """
+
+    def __init__(self, message: str, difference: str) -> None:
+        super().__init__(message)
+        self.difference = difference
 
 
 class RowCalls:
@@ -94,12 +114,22 @@ class RowCalls:
     key: makes digests that reveal nothing to those who do not know it.
     put: stores calls; its future is done when they are stored, or cannot be.
     recorded: calls of an earlier execution whose replies may be replayed, in their order.
+    rescoring: what the row replays of other evaluations, None if it is not a rescored one.
     """
 
     def __init__(
-        self, mode: JournalMode, execution: int, key: bytes, put: PutCalls, recorded: Iterable[RecordedCall] = ()
+        self,
+        mode: JournalMode,
+        execution: int,
+        key: bytes,
+        put: PutCalls,
+        recorded: Iterable[RecordedCall] = (),
+        rescoring: Rescoring | None = None,
     ) -> None:
         self.execution = execution
+        self.rescoring = rescoring
+        self.recorded = tuple(recorded)
+        self.refused: UnrecordedCallError | None = None
         self.keeps_bodies = mode is JournalMode.FULL
         self._key = key
         self._put = put
@@ -115,7 +145,7 @@ class RowCalls:
         self._pid = os.getpid()
         self._taken: set[bytes] = set()
         self._recorded: dict[bytes, deque[RecordedCall]] = defaultdict(deque)
-        for each in recorded:
+        for each in self.recorded:
             self._recorded[each.digest].append(each)
 
     @property
@@ -149,20 +179,37 @@ class RowCalls:
         self._waits = False
 
     def take(self, digest: bytes) -> RecordedCall | None:
-        """The recorded call with this digest that is next, for one caller; None without one."""
+        """The recorded call with this digest that is next, for one caller; None without one.
+
+        If the row is rescored, the call may have gone to another server: the one of then may be gone.
+        """
         if not self._recorded:
             return None
         with self._lock:
             found = self._recorded.get(digest)
+            if not found and self.rescoring is not None:
+                found = next((each for key, each in self._recorded.items() if each and _ask_alike(key, digest)), None)
             if not found:
                 return None
             self._taken.add(digest)
             return found.popleft()
 
+    @property
+    def sends_new_calls(self) -> bool:
+        """Whether calls are sent that are not recorded."""
+        return self.rescoring is None or self.rescoring.missing is MissingCalls.LIVE
+
+    def refuse(self, error: UnrecordedCallError) -> None:
+        """A call is not recorded and must not be sent: the row has failed."""
+        with self._lock:
+            self.refused = self.refused or error
+
     def ended(self, call: FinishedCall) -> None:
         """A call has ended."""
         with self._lock:
             if self._closed:
+                return
+            if call.source is CallSource.REPLAY and call.replayed is None:
                 return
             self._asked += call.source is not CallSource.REPLAY
             self._kept.append(call)
@@ -185,6 +232,8 @@ class RowCalls:
     def differs(self) -> bool:
         """Whether the row has asked something else than in the execution before, so that calls were paid again."""
         # The last execution may have asked the same several times, in several tries of the row.
+        if self.rescoring is not None:
+            return False
         return self._asked > 0 and any(digest not in self._taken for digest, left in self._recorded.items() if left)
 
     def _take_abandoned(self) -> None:
@@ -196,3 +245,8 @@ class RowCalls:
         if self._kept:
             kept, self._kept = self._kept, []
             self._last_put = self._put(kept)
+
+
+def _ask_alike(digest: bytes, other: bytes) -> bool:
+    """Whether two digests are of calls that ask the same, wherever they are sent."""
+    return digest[:_ASKED_BYTES] == other[:_ASKED_BYTES]

@@ -24,6 +24,7 @@ from doteval.core.options import (
     option,
 )
 from doteval.core.reducer_names import REDUCERS
+from doteval.core.rescoring import Rescoring
 from doteval.errors import StoreVersionError
 
 # The version of the stored form; a change that older releases cannot read raises it.
@@ -93,6 +94,7 @@ class RunConfig:
     `concurrency_is_own`: its decorator says so, whatever the command says.
     `strict_xfail`: the reason of its strict xfail mark, None without one. Its rows must not all run then.
     `imported_from`: the file that `doteval import` read its results from, None if its rows run here.
+    `rescoring`: what its rows replay, None if it is not a rescoring.
 
     >>> RunConfig.from_json(RunConfig(max_retries=5).to_json()).max_retries
     5
@@ -158,6 +160,7 @@ class RunConfig:
     concurrency_is_own: bool = False
     strict_xfail: str | None = None
     imported_from: str | None = None
+    rescoring: Rescoring | None = None
 
     @classmethod
     def from_options(cls, values: Mapping[str, Any], *, cache: CacheChoice | None = None) -> Self:
@@ -182,8 +185,11 @@ class RunConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The stored form: plain values, with the version."""
-        cache = None if self.cache is None else self.cache.to_json()
-        return {_VERSION: RUN_CONFIG_VERSION, **asdict(self), "cache": cache}
+        nested = {
+            name: None if value is None else value.to_json()
+            for name, value in (("cache", self.cache), ("rescoring", self.rescoring))
+        }
+        return {_VERSION: RUN_CONFIG_VERSION, **asdict(self), **nested}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
@@ -201,6 +207,9 @@ class RunConfig:
                 f"(it knows version {RUN_CONFIG_VERSION})",
                 remedy="Use the doteval that wrote it, or a newer one: pip install --upgrade doteval",
             )
-        cache = values.get("cache")
-        journal = JournalMode(values.get("journal", JournalMode.FULL))
-        return cls(**{**values, "cache": None if cache is None else CacheChoice.from_json(cache), "journal": journal})
+        values["journal"] = JournalMode(values.get("journal", JournalMode.FULL))
+        if (cache := values.get("cache")) is not None:
+            values["cache"] = CacheChoice.from_json(cache)
+        if (rescoring := values.get("rescoring")) is not None:
+            values["rescoring"] = Rescoring.from_json(rescoring)
+        return cls(**values)

@@ -233,6 +233,7 @@ class LocalEvaluation:
             if self._share is not None:
                 self._share.unended.add(1)
             new = calls.result(row, outcome)
+            outcome = new.outcome
             if outcome.usage and new.execution is not None:
                 # The store counts the usage of one execution once, also if this process dies before it knows.
                 scope = UsageScope(uid, row.index, row.sample)

@@ -36,7 +36,7 @@ from doteval.store.bulk_insert import BulkInsert
 from doteval.store.engine import Database
 from doteval.store.experiments import moment
 from doteval.store.statements import Prepared
-from doteval.store.tables import ATTEMPT, CALL, EVALUATION, RESULT
+from doteval.store.tables import ATTEMPT, CALL, EVALUATION, RESULT, USAGE
 
 _COLUMNS = tuple(CALL.c.keys())
 _INSERT = BulkInsert(CALL, _COLUMNS)
@@ -150,16 +150,38 @@ _IS_ROWS_RESULT = and_(
 )
 
 
+_IS_ATTEMPT = and_(
+    ATTEMPT.c.evaluation_id == CALL.c.evaluation_id,
+    ATTEMPT.c.row_index == CALL.c.row_index,
+    ATTEMPT.c.sample == CALL.c.sample,
+    ATTEMPT.c.execution == CALL.c.execution,
+)
+
+
+def _range(table: Table) -> ColumnElement[bool]:
+    return table.c.row_index.between(bindparam("first"), bindparam("last"))
+
+
 def _of_rows(table: Table) -> tuple[ColumnElement[bool], ...]:
-    between = table.c.row_index.between(bindparam("first"), bindparam("last"))
-    return table.c.evaluation_id == bindparam("evaluation"), between
+    return table.c.evaluation_id == bindparam("evaluation"), _range(table)
 
 
-def _unfinished(dialect: str) -> Select[Any]:
-    # Without statistics of a new table, PostgreSQL would scan all results unless the range is given for them too.
-    # SQLite looks each row up, and would scan the range if it were given.
-    of_results = () if dialect == "sqlite" else _of_rows(RESULT)
-    of_attempts = () if dialect == "sqlite" else _of_rows(ATTEMPT)
+def _of_uid(table: Table) -> tuple[ColumnElement[bool], ...]:
+    found = select(EVALUATION.c.id).where(EVALUATION.c.uid == bindparam("uid")).scalar_subquery()
+    return (table.c.evaluation_id == found,)
+
+
+def _are_last(
+    of_results: Sequence[ColumnElement[bool]] = (), of_attempts: Sequence[ColumnElement[bool]] = ()
+) -> tuple[ColumnElement[bool], ...]:
+    """The conditions for the calls that a row's result came of; of a row without one, of executions that were lost."""
+    return (
+        ~exists().where(_IS_ROWS_RESULT, *of_results, RESULT.c.execution != CALL.c.execution),
+        ~exists().where(_IS_ATTEMPT, *of_attempts),
+    )
+
+
+def _replayable(*conditions: ColumnElement[bool]) -> Select[Any]:
     return (
         select(
             CALL.c.row_index,
@@ -171,35 +193,46 @@ def _unfinished(dialect: str) -> Select[Any]:
             CALL.c.body,
         )
         .where(
-            *_of_rows(CALL),
             CALL.c.status.between(literal_column("200"), literal_column("299")),
             CALL.c.digest != bindparam("none", type_=LargeBinary),
-            # An execution that ended has a result, or had one that a retry has replaced since.
-            ~exists().where(
-                _IS_ROWS_RESULT,
-                *of_results,
-                or_(
-                    RESULT.c.retry == false(),
-                    and_(
-                        RESULT.c.execution == CALL.c.execution,
-                        bindparam("replay", type_=Integer) == literal_column("0"),
-                    ),
-                ),
-            ),
-            ~exists().where(
-                *of_attempts,
-                ATTEMPT.c.evaluation_id == CALL.c.evaluation_id,
-                ATTEMPT.c.row_index == CALL.c.row_index,
-                ATTEMPT.c.sample == CALL.c.sample,
-                ATTEMPT.c.execution == CALL.c.execution,
-            ),
+            *conditions,
         )
         .order_by(CALL.c.row_index, CALL.c.sample, CALL.c.started_at, CALL.c.position)
     )
 
 
-# Built once: worker processes run it for every row task.
+def _unfinished(dialect: str) -> Select[Any]:
+    # Without statistics of a new table, PostgreSQL would scan all results unless the range is given for them too.
+    # SQLite looks each row up, and would scan the range if it were given.
+    of_results = () if dialect == "sqlite" else _of_rows(RESULT)
+    of_attempts = () if dialect == "sqlite" else _of_rows(ATTEMPT)
+    return _replayable(
+        *_of_rows(CALL),
+        # An execution that ended has a result, or had one that a retry has replaced since.
+        ~exists().where(
+            _IS_ROWS_RESULT,
+            *of_results,
+            or_(
+                RESULT.c.retry == false(),
+                and_(
+                    RESULT.c.execution == CALL.c.execution,
+                    bindparam("replay", type_=Integer) == literal_column("0"),
+                ),
+            ),
+        ),
+        ~exists().where(_IS_ATTEMPT, *of_attempts),
+    )
+
+
+def _recorded(dialect: str) -> Select[Any]:
+    of_results = () if dialect == "sqlite" else (*_of_uid(RESULT), _range(RESULT))
+    of_attempts = () if dialect == "sqlite" else (*_of_uid(ATTEMPT), _range(ATTEMPT))
+    return _replayable(*_of_uid(CALL), _range(CALL), *_are_last(of_results, of_attempts))
+
+
+# Built once: worker processes run them for every row task.
 _UNFINISHED = Prepared(_unfinished)
+_RECORDED = Prepared(_recorded)
 
 
 class Calls:
@@ -221,16 +254,24 @@ class Calls:
             lines = _UNFINISHED.run(
                 connection, evaluation=evaluation_id, first=first, last=last, none=b"", replay=int(failed)
             )
-        found: dict[tuple[int, int], list[RecordedCall]] = defaultdict(list)
-        for index, sample, digest, execution, position, status, body in lines:
-            found[index, sample].append(RecordedCall(bytes(digest), execution, position, status, bytes(body)))
-        return found
+        return _by_row(lines)
 
-    def of_row(self, evaluation_id: int, index: int) -> list[StoredCall]:
-        """The calls of a row, by sample and by when their executions began, in the order in which they began."""
+    def recorded(self, uid: str, first: int, last: int) -> Mapping[tuple[int, int], Sequence[RecordedCall]]:
+        """The calls of rows from `first` to `last` (included) that a rescoring replays, by index and sample.
+
+        They are those that the results came of. uid: of their evaluation; without it in the store there are none.
+        """
+        with self._database.read() as connection:
+            return _by_row(_RECORDED.run(connection, uid=uid, first=first, last=last, none=b""), foreign=True)
+
+    def of_row(self, evaluation_id: int, index: int, *, last: bool = False) -> list[StoredCall]:
+        """The calls of a row, by sample and by when their executions began, in the order in which they began.
+
+        last: only those that its result came of.
+        """
         query = (
             select(CALL)
-            .where(CALL.c.evaluation_id == evaluation_id, CALL.c.row_index == index)
+            .where(CALL.c.evaluation_id == evaluation_id, CALL.c.row_index == index, *(_are_last() if last else ()))
             .order_by(CALL.c.sample, CALL.c.position)
         )
         with self._database.read() as connection:
@@ -253,11 +294,27 @@ class Calls:
         with self._database.read() as connection:
             return int(connection.scalar(query) or 0)
 
+    def were_dropped(self, evaluation_id: int) -> bool:
+        """Whether rows of an evaluation have sent requests, and no call of them is stored."""
+        kept = select(CALL.c.evaluation_id).where(CALL.c.evaluation_id == evaluation_id).limit(1)
+        sent = select(USAGE.c.evaluation_id).where(
+            USAGE.c.evaluation_id == evaluation_id, USAGE.c.row_index >= 0, USAGE.c.requests > 0
+        )
+        with self._database.read() as connection:
+            return connection.scalar(kept) is None and connection.scalar(sent.limit(1)) is not None
+
     def drop(self, evaluation_id: int) -> int:
         """Delete the calls of an evaluation. Returns how many there were."""
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
             return connection.execute(delete(CALL).where(CALL.c.evaluation_id == evaluation_id)).rowcount
+
+
+def _by_row(lines: Iterable[Any], *, foreign: bool = False) -> dict[tuple[int, int], list[RecordedCall]]:
+    found: dict[tuple[int, int], list[RecordedCall]] = defaultdict(list)
+    for index, sample, digest, execution, position, status, body in lines:
+        found[index, sample].append(RecordedCall(bytes(digest), execution, position, status, bytes(body), foreign))
+    return found
 
 
 def _stored(line: Any) -> StoredCall:

@@ -287,8 +287,16 @@ def differences(
     if pair.baseline.config.reducer != pair.other.config.reducer:
         reducers = [side.config.reducer or "mean" for side in (pair.baseline, pair.other)]
         found.append(f"the samples of a row are reduced differently: {reducers[0]} | {reducers[1]}")
+    rescored = [side for side in (pair.baseline, pair.other) if side.config.rescoring is not None]
+    for side in rescored:
+        assert side.config.rescoring is not None
+        found.append(
+            f"{side.experiment.name!r} was rescored from {side.config.rescoring.experiment!r}, with the replies of "
+            "models that were recorded there"
+        )
     models = [", ".join(sorted(spending[side.id].models)) or "none" for side in (pair.baseline, pair.other)]
-    if models[0] != models[1]:
+    # What a rescored evaluation has replayed is no usage of it.
+    if models[0] != models[1] and not rescored:
         found.append(f"the models differ: {models[0]} | {models[1]}")
     versions = [_versions(commands.get(side.experiment.id, ())) for side in (pair.baseline, pair.other)]
     for name in sorted({*versions[0], *versions[1]}):

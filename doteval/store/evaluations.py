@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,7 +15,7 @@ from doteval.core.results import RowStatus
 from doteval.core.run_config import RunConfig
 from doteval.core.states import EvaluationEnd
 from doteval.core.wording import listed
-from doteval.errors import ChangedError, NotFoundError
+from doteval.errors import ChangedError, NotFoundError, UsageError
 from doteval.store.counters import remove_results
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.experiments import moment
@@ -39,6 +40,7 @@ class Evaluations:
         allow_changed: accept other columns and code than before, and fewer epochs; results of samples beyond the new
             `epochs` are removed.
 
+        Raises UsageError: the evaluation was rescored, and would go on as something else.
         Raises ChangedError: columns or code changed, or epochs decreased; it names the files that differ.
         Raises NotFoundError: the experiment was deleted.
         """
@@ -77,6 +79,7 @@ class Evaluations:
                 connection, [connection.execute(select(EVALUATION.c.id).where(*same)).scalar_one()], alone=True
             )
             stored = connection.execute(select(EVALUATION).where(*same)).one()
+            _check_alike_rescored(stored, spec, experiment)
             if not allow_changed:
                 _check_unchanged(stored, spec, epochs)
             elif epochs < stored.epochs:
@@ -367,6 +370,17 @@ def evaluation_of(line: Row[Any]) -> Evaluation:
         dataset_notes=tuple(decode(line.dataset_notes)) if line.dataset_notes else (),
         rows_hash=line.rows_hash,
         repaid_rows=line.repaid_rows,
+    )
+
+
+def _check_alike_rescored(stored: Row[Any], spec: EvaluationSpec, experiment: Experiment) -> None:
+    before, now = RunConfig.from_json(decode(stored.run_config)).rescoring, spec.config.rescoring
+    if before is None or (now is not None and now.sources == before.sources):
+        return
+    raise UsageError(
+        f"the experiment {experiment.name!r} was rescored from {before.experiment!r}",
+        remedy=f"To continue it: doteval rescore {shlex.quote(before.experiment)} --as {shlex.quote(experiment.name)}. "
+        "Or give another name.",
     )
 
 

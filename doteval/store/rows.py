@@ -57,12 +57,14 @@ class DatasetState:
 
     rows: the number that `set_total` set, before that the number of rows so far.
     complete: whether the dataset was read to its end.
+    epochs: how often each row is run.
     fingerprint: that of the whole dataset, None if it is not known.
     """
 
     rows: int
     complete: bool
     fingerprint: str | None
+    epochs: int = 1
 
 
 class Rows:
@@ -89,6 +91,20 @@ class Rows:
             _INSERT.run(connection, lines)
             if so_far is not None:
                 self._set_total(connection, evaluation_id, so_far, complete=False, fingerprint=None)
+
+    def copy(self, source: int, evaluation_id: int, first: int, last: int) -> None:
+        """Give an evaluation the rows of another one from `first` to `last` (included). Those that it has stay.
+
+        Raises NotFoundError: there is no such evaluation.
+        """
+        added = select(literal(evaluation_id), ROW.c.row_index, ROW.c.key, ROW.c.content).where(
+            ROW.c.evaluation_id == source, ROW.c.row_index.between(first, last)
+        )
+        statement = insert_into(self._database.dialect, ROW).from_select(list(_COLUMNS), added)
+        with self._database.write() as connection:
+            self._database.hold(connection, [evaluation_id], alone=False)
+            self._epochs(connection, evaluation_id)
+            connection.execute(statement.on_conflict_do_nothing())
 
     def keys(self, evaluation_id: int, first: int, last: int) -> dict[int, str]:
         """The keys of the rows from `first` to `last` (included), by index."""
@@ -163,7 +179,7 @@ class Rows:
             line = connection.execute(_DATASET_STATE, {"evaluation": evaluation_id}).one_or_none()
         if line is None:
             raise self._gone(evaluation_id)
-        return DatasetState(line.rows, line.dataset_complete, line.dataset_fingerprint)
+        return DatasetState(line.rows, line.dataset_complete, line.dataset_fingerprint, line.epochs)
 
     def pending(self, evaluation_id: int, first: int, last: int) -> list[Row]:
         """The pending rows from `first` to `last` (included), with their values, by index and sample.
@@ -407,6 +423,7 @@ _DATASET_STATE = select(
     func.coalesce(EVALUATION.c.row_count, _SO_FAR, 0).label("rows"),
     EVALUATION.c.dataset_complete,
     EVALUATION.c.dataset_fingerprint,
+    EVALUATION.c.epochs,
 ).where(EVALUATION.c.id == bindparam("evaluation"))
 _FINISHED = select(RESULT.c.row_index, RESULT.c.sample).where(*_within(RESULT), RESULT.c.retry == false())
 _COUNT_PENDING = Prepared(

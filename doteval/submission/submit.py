@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from doteval.broker.fair_queues import Priority
 from doteval.broker.publisher import Publisher
@@ -59,6 +60,7 @@ class SubmitOptions:
     queue: for evaluations that name none
     devices: each local worker process sees one of them
     rows_per_task: rows of a row task; None lets the dispatcher choose
+    root: pytest's root directory, None to leave it to pytest
     command: the arguments of the command, which are recorded with the experiment
     max_errors: how many rows of an evaluation may fail before it is ended, None for any number
     """
@@ -73,6 +75,7 @@ class SubmitOptions:
     concurrency: int | None = None
     rows_per_task: int | None = None
     keyword: str | None = None
+    root: str | None = None
     detach: bool = False
     priority: Priority | None = None
     client_config: ClientConfig = field(default_factory=ClientConfig)
@@ -95,6 +98,19 @@ class Submission:
     unrecorded: tuple[str, ...] = ()
 
 
+class RowSource(Protocol):
+    """Where the rows of evaluations come from, and how they run."""
+
+    def config(self, item: EvaluationItem, config: RunConfig) -> RunConfig:
+        """How the rows of an evaluation run. config: what the command says of that."""
+
+    def epochs(self, item: EvaluationItem) -> int:
+        """How often each row of an evaluation runs."""
+
+    def add(self, item: EvaluationItem, evaluation: Evaluation, following: Following) -> Iterator[bool]:
+        """Add the rows of an evaluation to the store. Yields after every part whether its rows are new there."""
+
+
 def submit(options: SubmitOptions, observer: ProgressObserver, fork_server: ForkServer | None = None) -> Submission:
     """Evaluate on worker processes. Rows that an earlier submission completed are not run again.
 
@@ -110,31 +126,43 @@ def submit(options: SubmitOptions, observer: ProgressObserver, fork_server: Fork
     Raises BudgetError: when the budget is used up already
     Raises WorkerError: when no local worker process can start
     """
-    if options.broker is None:
-        check_prices(options.config.budget, options.client_config.prices)
-    if options.detach and options.broker is None:
-        raise UsageError(
-            "--detach needs a broker that outlives this command",
-            remedy="Name one with --broker URL or DOTEVAL_BROKER, and start workers with `doteval worker`.",
-        )
+    check_options(options)
     finished: list[Submission] = []
 
     def body(collected: Collected) -> None:
-        finished.append(_submit_collected(collected, options, observer, fork_server))
+        for line in collected.skipped:
+            observer.note(line)
+        with contextlib.closing(Store.open(_storage(collected, options))) as store:
+            store_left_usage(store)
+            rows = _RowsOfDatasets(store, options)
+            finished.append(submit_items(store, collected.items, rows, options, observer, fork_server))
 
     with_collected(options.paths, body, keyword=options.keyword)
     return finished[0]
 
 
-def _submit_collected(
-    collected: Collected, options: SubmitOptions, observer: ProgressObserver, fork_server: ForkServer | None
+def check_options(options: SubmitOptions) -> None:
+    """Raise UsageError if options need a change, whatever is submitted."""
+    if options.broker is None:
+        check_prices(options.config.budget, options.client_config.prices)
+        if options.detach:
+            raise UsageError(
+                "--detach needs a broker that outlives this command",
+                remedy="Name one with --broker URL or DOTEVAL_BROKER, and start workers with `doteval worker`.",
+            )
+
+
+def submit_items(
+    store: Store,
+    items: Sequence[EvaluationItem],
+    rows: RowSource,
+    options: SubmitOptions,
+    observer: ProgressObserver,
+    fork_server: ForkServer | None,
 ) -> Submission:
-    for line in collected.skipped:
-        observer.note(line)
+    """Evaluate collected evaluations on worker processes, as `submit` does, with rows from `rows`."""
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(contextlib.closing(Store.open(_storage(collected, options))))
-        store_left_usage(store)
-        submitter = _Submitter(store, collected, options, observer)
+        submitter = _Submitter(store, items, rows, options, observer)
         if submitter.to_run:
             submitter.run(stack, fork_server)
         else:
@@ -150,12 +178,20 @@ def _submit_collected(
 class _Submitter:
     """Submits the evaluations of one command. One that cannot run is ended, and the others run all the same."""
 
-    def __init__(self, store: Store, collected: Collected, options: SubmitOptions, observer: ProgressObserver) -> None:
+    def __init__(
+        self,
+        store: Store,
+        items: Sequence[EvaluationItem],
+        rows: RowSource,
+        options: SubmitOptions,
+        observer: ProgressObserver,
+    ) -> None:
         self._store = store
-        self._items = collected.items
+        self._items = items
+        self._rows = rows
         self._options = options
         self._observer = observer
-        stops = [(item, stop_before_rows(item)) for item in collected.items]
+        stops = [(item, stop_before_rows(item)) for item in items]
         self._stopped = [(item, stop) for item, stop in stops if stop is not None]
         self.to_run = [item for item, stop in stops if stop is None]
         self._evaluations: dict[EvaluationItem, Evaluation] = {}
@@ -259,8 +295,9 @@ class _Submitter:
     ) -> None:
         target = self._options.target
         try:
+            spec, epochs = specify(item, self._rows.config(item, config)), self._rows.epochs(item)
             evaluation = self._store.evaluations.begin(
-                self.experiment(), specify(item, config), epochs=target.epochs, allow_changed=target.allow_changed
+                self.experiment(), spec, epochs=epochs, allow_changed=target.allow_changed
             )
         except ChangedError as error:
             self._refused.append(error)
@@ -272,13 +309,13 @@ class _Submitter:
             begun.append(evaluation)
 
     def _send_rows(self, item: EvaluationItem, following: Following, perhaps_running: Container[str]) -> None:
-        """Stream the dataset of an evaluation into the store, and publish its rows as they come.
+        """Stream the rows of an evaluation into the store, and publish them as they come.
 
         A dataset that cannot be read, or that skips, ends the evaluation.
         """
         evaluation = self._evaluations[item]
         try:
-            _send_rows(self._store, following, item, evaluation, self._options)
+            _send_rows(self._rows.add(item, evaluation, following), following, evaluation)
         except BaseException as error:
             if not isinstance(error, UsageError) and not is_skip(error):
                 raise
@@ -305,30 +342,46 @@ def _worker_options(options: SubmitOptions, store: Store, broker: Broker, queues
         concurrency=options.concurrency,
         slots=slots_for(options.concurrency),
         keyword=options.keyword,
+        root=options.root,
         service="local",
         # Rate limits are kept in the private Redis, which ends with this command; the cache stays in its file.
         client_config=replace(options.client_config, broker=broker.url),
     )
 
 
-def _send_rows(
-    store: Store, following: Following, item: EvaluationItem, evaluation: Evaluation, options: SubmitOptions
-) -> None:
-    """Stream the dataset of an evaluation into the store, and publish its rows as they come."""
-    dataset = open_dataset(item.spec.dataset, columns=item.spec.columns, base=item.path.parent)
-    chunks = ingest_dataset(
-        store,
-        evaluation,
-        dataset,
-        samples=options.target.samples,
-        allow_changed=options.target.allow_changed,
-        retry=following.through_outage,
-    )
+class _RowsOfDatasets:
+    """Reads the rows of evaluations from their datasets."""
+
+    def __init__(self, store: Store, options: SubmitOptions) -> None:
+        self._store = store
+        self._target = options.target
+
+    def config(self, item: EvaluationItem, config: RunConfig) -> RunConfig:  # noqa: ARG002 - all run alike
+        return config
+
+    def epochs(self, item: EvaluationItem) -> int:  # noqa: ARG002 - all run alike
+        return self._target.epochs
+
+    def add(self, item: EvaluationItem, evaluation: Evaluation, following: Following) -> Iterator[bool]:
+        dataset = open_dataset(item.spec.dataset, columns=item.spec.columns, base=item.path.parent)
+        chunks = ingest_dataset(
+            self._store,
+            evaluation,
+            dataset,
+            samples=self._target.samples,
+            allow_changed=self._target.allow_changed,
+            retry=following.through_outage,
+        )
+        return (chunk.new for chunk in chunks)
+
+
+def _send_rows(added: Iterator[bool], following: Following, evaluation: Evaluation) -> None:
+    """Publish the rows of an evaluation as they are added to the store."""
     next_publish = 0.0
-    for chunk in chunks:
+    for are_new in added:
         # Rows that were stored before are searched for pending ones only now and then, since that takes longer the more
         # of them are done.
-        if chunk.new or clocks.monotonic() >= next_publish:
+        if are_new or clocks.monotonic() >= next_publish:
             if not following.publish(evaluation):
                 # It was cancelled: the next submission reads the rest of the dataset.
                 break

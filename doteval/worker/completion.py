@@ -57,6 +57,8 @@ class RowTaskCompletion:
 
     def record(self, row: Row, outcome: Outcome) -> None:
         """A row has completed: hand its result to the writer."""
+        new = self._journal.result(row, outcome)
+        outcome = new.outcome
         self._prefetched.row_completed()
         with self._lock:
             self._unstored += 1
@@ -65,7 +67,6 @@ class RowTaskCompletion:
                 self._not_done[outcome.status] += 1
             for usage in outcome.usage:
                 self._tokens += usage.prompt_tokens + usage.completion_tokens
-        new = self._journal.result(row, outcome)
         if outcome.usage and new.execution is not None:
             # The store counts the usage of one execution once, also if the process dies before it knows of the commit.
             self._usage_journal.ended(self._usage_scope_of(row), new.execution)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from doteval.core.call_journal import JournalMode
 from doteval.core.client_config import CacheChoice, CacheMode
+from doteval.core.rescoring import MissingCalls, Rescoring
 from doteval.core.run_config import RunConfig
 
 FULL = RunConfig(
@@ -28,4 +29,5 @@ FULL = RunConfig(
     concurrency_is_own=True,
     strict_xfail="a weak model",
     imported_from="/logs/a.eval",
+    rescoring=Rescoring("first", ("u1", "u2"), MissingCalls.LIVE),
 )

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -16,8 +17,16 @@ from openai import OpenAI
 
 from doteval.clients.openai import async_openai_client, instrument, openai_client
 from doteval.core.call_bodies import CallBody, pack
-from doteval.core.call_journal import CallSource, FinishedCall, JournalMode, RecordedCall, RowCalls
+from doteval.core.call_journal import (
+    CallSource,
+    FinishedCall,
+    JournalMode,
+    RecordedCall,
+    RowCalls,
+    UnrecordedCallError,
+)
 from doteval.core.metering import Meter, metering
+from doteval.core.rescoring import MissingCalls, Rescoring
 from doteval.core.results import Usage
 from doteval.mock_openai import MockOpenAI
 from tests.support.client_calls import RICH, ask, message, settings
@@ -167,6 +176,46 @@ def test_a_row_that_asks_something_else_is_noted(sync_client: Any) -> None:
         ask(sync_client, "then")
     assert calls.differs
     assert [call.source for call in recording.put] == [CallSource.LIVE, CallSource.REPLAY]
+
+
+def rescored(recording: Recording, missing: MissingCalls) -> RowCalls:
+    """The part of a rescored row that replays what another evaluation has recorded."""
+    recorded = [replace(_recorded(call, 1), foreign=True) for call in recording.put]
+    return RowCalls(JournalMode.FULL, 2, b"key", recording._put, recorded, Rescoring("first", ("u1",), missing))
+
+
+def test_a_rescored_row_replays_whatever_server_it_asks_now(mock_openai: MockOpenAI, sync_client: Any) -> None:
+    recording = Recording()
+    with recording.row():
+        then = [ask(sync_client, prompt).choices[0].message.content for prompt in ("one", "two")]
+    elsewhere = openai_client(base_url="http://127.0.0.1:9/v1", api_key="another", max_retries=0)
+    calls = rescored(recording, MissingCalls.FAIL)
+    with metering(Meter(calls=calls)):
+        assert [ask(elsewhere, prompt).choices[0].message.content for prompt in ("one", "two")] == then
+    # The calls stay where they are.
+    assert calls.close() == ()
+    assert not calls.differs
+
+
+def test_a_rescored_row_sends_nothing_that_is_not_recorded(mock_openai: MockOpenAI, sync_client: Any) -> None:
+    recording = Recording()
+    with recording.row():
+        ask(sync_client, "one")
+    sent = mock_openai.stats()["requests"]
+    calls = rescored(recording, MissingCalls.FAIL)
+    with metering(Meter(calls=calls)):
+        # Neither the SDK nor the row takes it for an error of the request.
+        with pytest.raises(UnrecordedCallError) as raised, contextlib.suppress(Exception):
+            ask(sync_client, "another")
+        with contextlib.suppress(UnrecordedCallError):
+            ask(sync_client, "a third")
+    assert mock_openai.stats()["requests"] == sent
+    assert calls.refused is raised.value
+    assert "call 1 of the row (/chat/completions" in str(raised.value)
+    assert '+       "content": "another"' in raised.value.difference
+    with metering(Meter(calls=rescored(recording, MissingCalls.LIVE))):
+        ask(sync_client, "another")
+    assert mock_openai.stats()["requests"] == sent + 1
 
 
 def test_usage_mode_keeps_no_bodies(sync_client: Any) -> None:

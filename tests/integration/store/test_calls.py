@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -74,6 +75,35 @@ def test_calls_of_executions_that_did_not_end_can_be_replayed(store: Store, eval
     assert set(store.calls.unfinished(evaluation_id, 0, 2)) == {(0, 0)}
     # The user may ask for a replay of failed rows as well.
     assert set(store.calls.unfinished(evaluation_id, 0, 2, failed=True)) == {(0, 0), (2, 0)}
+
+
+def test_a_rescoring_replays_the_calls_that_the_results_came_of(store: Store, evaluation_id: int) -> None:
+    uid = store.evaluations.of(store.experiments.find("x"))[0].uid
+    finish(store, evaluation_id, 0, 7, outcome(RowStatus.FAILED), call(0), call(1, status=500))
+    store.rows.retry_failed(evaluation_id)
+    finish(store, evaluation_id, 0, 8, outcome(), call(2), call(3))
+    put(store, evaluation_id, 1, 9, call(0))
+    finish(store, evaluation_id, 2, 10, outcome(RowStatus.FAILED), call(0))
+    found = store.calls.recorded(uid, 0, 2)
+    assert {key: [each.position for each in calls] for key, calls in found.items()} == {
+        (0, 0): [2, 3],
+        (1, 0): [0],
+        (2, 0): [0],
+    }
+    assert all(each.foreign for calls in found.values() for each in calls)
+    assert set(store.calls.recorded(uid, 1, 1)) == {(1, 0)}
+    assert [each.position for each in store.calls.of_row(evaluation_id, 0, last=True)] == [2, 3]
+    assert not store.calls.recorded("of another store", 0, 2)
+
+
+def test_calls_that_are_no_longer_there_are_noticed(store: Store, evaluation_id: int) -> None:
+    finish(store, evaluation_id, 0, 7, outcome())
+    assert not store.calls.were_dropped(evaluation_id)
+    used = replace(outcome(), usage=(Usage("m", requests=1),))
+    finish(store, evaluation_id, 1, 8, used, call(0))
+    assert not store.calls.were_dropped(evaluation_id)
+    store.calls.drop(evaluation_id)
+    assert store.calls.were_dropped(evaluation_id)
 
 
 def test_a_replayed_call_belongs_to_the_execution_that_replayed_it(store: Store, evaluation_id: int) -> None:

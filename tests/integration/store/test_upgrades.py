@@ -102,7 +102,7 @@ SUBMITTED = {
         ),
         pytest.param(
             SUBMITTED,
-            # Its budget has no limit of tokens, no mark was stored, and there were no reducers, journal and imports.
+            # Its budget has no limit of tokens, no mark was stored, and there was nothing of what came later.
             replace(
                 FULL,
                 reducer=None,
@@ -113,6 +113,7 @@ SUBMITTED = {
                 max_tokens=None,
                 strict_xfail=None,
                 imported_from=None,
+                rescoring=None,
                 root="/evals/\udcff",
                 concurrency=10,
             ),
