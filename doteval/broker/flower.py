@@ -29,6 +29,7 @@ class FlowerOptions:
     """The options of ``doteval flower``.
 
     auth: ``user:password``, None for no password.
+    view: the URL of `doteval view`, to which pages link.
     state: the file in which Flower keeps its tasks, None to lose them when it ends.
 
     Raises UsageError: for an address that other machines reach, without `auth`.
@@ -42,6 +43,7 @@ class FlowerOptions:
     state: Path | None = None
     max_tasks: int = MOST_TASKS
     url_prefix: str | None = None
+    view: str | None = None
 
     def __post_init__(self) -> None:
         if self.auth is not None:
@@ -69,6 +71,12 @@ def serve_flower(options: FlowerOptions) -> None:
     if options.auth is not None:
         # In the environment, since every user can read a command line.
         os.environ["FLOWER_BASIC_AUTH"] = options.auth
+    if options.view is not None:
+        from flower.urls import settings
+
+        from doteval.broker.flower_link import link_to_view
+
+        link_to_view(settings, options.view)
     celery_app(options.broker, options.queue).start(argv=["--quiet", "flower", *flower_arguments(options)])
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from doteval.cli.options import web_url
 from doteval.cli.streams import say_aside
 
 
@@ -29,6 +30,9 @@ from doteval.cli.streams import say_aside
     "--max-tasks", type=click.IntRange(min=1), metavar="N", help="Number of row tasks to keep.  [default: 10000]"
 )
 @click.option("--url-prefix", metavar="PATH", help="Path prefix that a proxy adds.")
+@click.option(
+    "--view-url", envvar="DOTEVAL_VIEW_URL", metavar="URL", help="Address of doteval view, to which pages then link."
+)
 def command(
     broker: str | None,
     queue: str | None,
@@ -38,6 +42,7 @@ def command(
     state: Path | None,
     max_tasks: int | None,
     url_prefix: str | None,
+    view_url: str | None,
 ) -> None:
     """Show worker processes and row tasks in the browser, with Flower.
 
@@ -66,6 +71,7 @@ def command(
         state=state,
         max_tasks=max_tasks or MOST_TASKS,
         url_prefix=url_prefix,
+        view=web_url(view_url, "--view-url"),
     )
     say_aside(f"Flower on http://{address}:{port} for {settings.message_broker}")
     serve_flower(options)

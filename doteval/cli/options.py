@@ -258,6 +258,16 @@ def local_fork_server(
     return None
 
 
+def web_url(url: str | None, option: str) -> str | None:
+    """The URL of a web page, as an option or its variable gives it; None for an empty one.
+
+    Raises click.BadParameter: it is no URL of a page.
+    """
+    if url and not url.startswith(("http://", "https://")):
+        raise click.BadParameter("it begins with http:// or https://", param_hint=option)
+    return url or None
+
+
 @contextmanager
 def existing_store(storage: str | None) -> Iterator[Store]:
     """Open the result store of the settings, which must exist. It gets the usage that killed processes have left.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from doteval.cli.options import storage_option
+from doteval.cli.options import storage_option, web_url
 from doteval.cli.streams import say_aside
 
 
@@ -67,13 +67,7 @@ def command(
         token=token or None,
         trust_header=trust_header,
         hosts=hosts,
-        flower=_web_url(flower_url),
+        flower=web_url(flower_url, "--flower-url"),
         opens_browser=opens,
     )
     serve(options, lambda url, shown: say_aside(f"View on {url} for {shown}"))
-
-
-def _web_url(url: str | None) -> str | None:
-    if url and not url.startswith(("http://", "https://")):
-        raise click.BadParameter("it begins with http:// or https://", param_hint="--flower-url")
-    return url or None

@@ -95,10 +95,11 @@ def serve(options: ViewOptions, on_start: Callable[[str, str], None]) -> None:
         url = f"http://{_shown_host(options.host)}:{listener.getsockname()[1]}/"
         thread.start()
         try:
-            shown = url if rules.token is None else f"{url}?token={rules.token}"
-            on_start(shown, store.url)
+            whole = url if rules.token is None else f"{url}?token={rules.token}"
+            # Who has chosen the token knows it, and logs must not.
+            on_start(whole if options.token is None else f"{url}?token=***", store.url)
             if options.opens_browser:
-                webbrowser.open(shown)
+                webbrowser.open(whole)
             leaving.wait()
         finally:
             server.should_exit = True

@@ -26,8 +26,8 @@ from tests.support.project import wait_until
 
 BIN = Path(sys.executable).parent
 PASSWORDS = {
-    name: f"{name[:5].lower()}0c0ffee"
-    for name in re.findall(r"^(\w+_PASSWORD)=$", (ROOT / "infra/env.example").read_text(), re.MULTILINE)
+    name: f"{name[:5].lower()}0c0ffee0c0ffee"
+    for name in re.findall(r"^(\w+_(?:PASSWORD|TOKEN))=$", (ROOT / "infra/env.example").read_text(), re.MULTILINE)
 }
 ROWS = 2000
 # PostgreSQL refuses a user without a name.
@@ -209,11 +209,17 @@ def start_postgres(stack: Compose, password: str) -> str:
 
 
 def get(url: str, auth: str | None = None) -> Any:
+    return json.loads(page(url, auth))
+
+
+def page(url: str, auth: str | None = None) -> str:
     request = urllib.request.Request(url)
     if auth is not None:
         request.add_header("Authorization", f"Basic {base64.b64encode(auth.encode()).decode()}")
-    with urllib.request.urlopen(request, timeout=10) as reply:
-        return json.load(reply)
+    # The view gives a visitor with its token a cookie, and another address.
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with opener.open(request, timeout=10) as reply:
+        return str(reply.read(), "utf-8")
 
 
 def is_healthy(stack: Compose, service: str, container: Any) -> bool:
@@ -239,7 +245,7 @@ def test_the_stack_runs_an_experiment(stack: Compose) -> None:
     assert "no schema ->" in stack.run("migrate")
     mock = stack.start("mock-openai")
     workers = [stack.start("worker"), stack.start("worker", name="worker2")]
-    flower = stack.start("flower")
+    flower, view = stack.start("flower"), stack.start("view")
     stack.start("figures")
     prometheus = stack.start("prometheus")
     for worker in workers:
@@ -320,8 +326,12 @@ def test_the_stack_runs_an_experiment(stack: Compose) -> None:
     assert "secret-" not in json.dumps(list(tasks))
     assert any("failed" in task["result"] for task in tasks)
 
+    assert "Experiments</a>" in page(f"http://{flower.address}:5555/workers", f"doteval:{PASSWORDS['FLOWER_PASSWORD']}")
+    shown = f"http://{view.address}:7575/experiment?name=demo&token={PASSWORDS['VIEW_TOKEN']}"
+    wait_until(lambda: "ValueError" in page(shown), what="the failures of the experiment, computed")
+
     assert [worker.stop(60) for worker in workers] == [0, 0]
-    for container in (redis, mock, flower, prometheus, *workers):
+    for container in (redis, mock, flower, view, prometheus, *workers):
         for password in PASSWORDS.values():
             assert password not in container.logs()
 

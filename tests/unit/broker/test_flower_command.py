@@ -12,6 +12,7 @@ import pytest
 from flower.events import EventsState
 
 from doteval.broker.flower import MOST_TASKS, FlowerOptions, flower_arguments, serve_flower
+from doteval.broker.flower_link import LinkingLoader
 from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError, UsageError
 
@@ -44,6 +45,17 @@ def test_the_command_line_holds_no_password() -> None:
     assert "hush" not in words
     assert "--persistent=True" in words
     assert f"--max_tasks={MOST_TASKS}" in words
+
+
+def test_its_pages_link_to_the_view() -> None:
+    from flower.urls import settings
+
+    loader = LinkingLoader(settings["template_path"], 'https://view.example/?a={{1}}&b="')
+    bar = loader.load("navbar.html").code
+    assert "https://view.example/?a=%7B%7B1}}&amp;b=&quot;" in bar
+    assert ">Experiments</a>" in bar
+    # The other templates are Flower's own.
+    assert "view.example" not in loader.load("base.html").code
 
 
 def test_a_broker_that_takes_connections_and_does_not_answer_ends_the_command() -> None:

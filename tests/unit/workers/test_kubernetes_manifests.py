@@ -56,7 +56,7 @@ def test_kubernetes_accepts_them(version: str) -> None:
         for _, document in documents()
         if document["kind"] not in OTHERS
     ]
-    assert checked == [version] * 4
+    assert checked == [version] * 6
 
 
 def test_the_autoscaler_that_keda_makes_is_valid() -> None:
