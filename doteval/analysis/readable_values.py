@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from doteval.core.json_codec import encode
+
+# Columns that by their name hold what the model should have answered.
+_EXPECTED = ("expected", "answer", "target", "label", "reference", "gold", "solution", "output")
 
 
 def readable(value: Any) -> str:
@@ -23,14 +27,14 @@ def readable(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, dict | list | tuple):
-        return json.dumps(json.loads(encode(value)), indent=2, ensure_ascii=False)
+        return orjson.dumps(orjson.loads(encode(value)), option=orjson.OPT_INDENT_2).decode()
     return str(value)
 
 
 def short_value(value: Any, characters: int = 80) -> str:
     """A value as one line for a table: figures with four digits, texts cut, a dash for None.
 
-    >>> short_value(0.123456), short_value("two\nlines"), short_value(True), short_value(None)
+    >>> short_value(0.123456), short_value("two   lines"), short_value(True), short_value(None)
     ('0.1235', 'two lines', 'true', '-')
     """
     if value is None:
@@ -39,7 +43,8 @@ def short_value(value: Any, characters: int = 80) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = as_text(value)
+    is_json = isinstance(value, dict | list | tuple) and chat_messages(value) is None
+    text = encode(value) if is_json else as_text(value)
     # Only the beginning is looked at: values may have megabytes.
     line = " ".join(text[: 4 * characters].split())
     return line if len(line) <= characters and len(text) <= 4 * characters else f"{line[: characters - 1]}…"
@@ -80,3 +85,12 @@ def _content(content: Any) -> str:
         return readable(content)
     texts = [each["text"] if isinstance(each, dict) and isinstance(each.get("text"), str) else None for each in content]
     return "\n".join(readable(each) if text is None else text for each, text in zip(content, texts, strict=True))
+
+
+def expected_column(values: Mapping[str, Any]) -> str | None:
+    """The column of a row that by its name holds what the model should have answered, as a text.
+
+    >>> expected_column({"question": "1 + 1?", "answer": "2"})
+    'answer'
+    """
+    return next((each for each in _EXPECTED if isinstance(values.get(each), str)), None)

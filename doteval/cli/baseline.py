@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from doteval.analysis import record_documents
 from doteval.cli.options import existing_store, json_option, storage_option
 from doteval.cli.streams import say, say_aside
 from doteval.core.wording import counted
@@ -103,5 +104,5 @@ def _write(store: Store) -> None:
     found = store.baseline.find()
     baseline = None
     if found is not None:
-        baseline = {**documents.experiment(found[0]), "since": documents.moment(found[1])}
+        baseline = {**documents.experiment(found[0]), "since": record_documents.moment(found[1])}
     documents.write({"storage": store.url, "baseline": baseline})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from doteval.analysis import record_documents
 from doteval.analysis.compare import (
     ChangedRow,
     Comparison,
@@ -16,7 +17,7 @@ from doteval.analysis.compare import (
     power_sentence,
 )
 from doteval.analysis.readable_values import as_text
-from doteval.cli import documents, terminal
+from doteval.cli import terminal
 from doteval.core.experiments import Evaluation
 from doteval.core.tables import Table, wrap
 from doteval.core.wording import counted, duration
@@ -292,14 +293,14 @@ def _flip_document(store: Store, pair: EvaluationPair, row: ChangedRow) -> dict[
         "row": row.index,
         "baseline": row.baseline,
         "value": row.value,
-        "baseline_record": None if before is None else documents.record(before),
-        "record": None if after is None else documents.record(after),
+        "baseline_record": None if before is None else record_documents.record(before),
+        "record": None if after is None else record_documents.record(after),
     }
 
 
 def _spending_document(spending: Spending) -> dict[str, Any]:
     return {
         "models": list(spending.models),
-        "usage": documents.usage(spending.usage),
+        "usage": record_documents.usage(spending.usage),
         "row_seconds": spending.row_seconds,
     }

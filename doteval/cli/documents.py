@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from doteval.analysis.groups import GroupSummary
+from doteval.analysis.record_documents import finite, moment, stored, usage
 from doteval.analysis.summary import MetricValue, Summary
 from doteval.core.experiments import Counts, Evaluation, Experiment, WorkTime
-from doteval.core.histogram import QUANTILES
-from doteval.core.json_codec import encode
 from doteval.core.provenance import Provenance
-from doteval.core.results import Record, Usage
 from doteval.core.wording import plain_json
 from doteval.store import (
     Attempt,
@@ -166,14 +162,14 @@ def _metric(value: MetricValue, failed_as_false: float | None) -> Document:
     found = value.interval
     return {
         "name": value.name,
-        "value": _finite(value.value),
+        "value": finite(value.value),
         "n": value.n,
         "failed": value.failed,
         "left_out": value.left_out,
-        "interval": None if found is None else [_finite(found.low), _finite(found.high)],
+        "interval": None if found is None else [finite(found.low), finite(found.high)],
         "interval_method": None if found is None else found.method,
-        "without_failed": _finite(value.without_failed),
-        "failed_as_false": _finite(failed_as_false),
+        "without_failed": finite(value.without_failed),
+        "failed_as_false": finite(failed_as_false),
         "note": value.note,
     }
 
@@ -203,37 +199,6 @@ def attempt(found: Attempt) -> Document:
     }
 
 
-def record(found: Record) -> Document:
-    """Return a record. The user's values have the form that the store keeps them in (`doteval.core.json_codec`)."""
-    row, outcome = found.row, found.outcome
-    failure = outcome.error
-    return {
-        "row": row.index,
-        "sample": row.sample,
-        "key": row.key,
-        "values": stored(dict(row.values)),
-        "status": outcome.status,
-        "scores": [
-            {"name": score.name, "value": stored(score.value), "metadata": stored(dict(score.metadata))}
-            for score in outcome.scores
-        ],
-        "prompt": stored(outcome.prompt),
-        "model_response": stored(outcome.model_response),
-        "metadata": stored(dict(outcome.metadata)),
-        "error": failure
-        and {
-            "type": failure.type,
-            "message": failure.message,
-            "class": failure.error_class,
-            "traceback": failure.traceback,
-        },
-        "started_at": moment(datetime.fromtimestamp(outcome.started_at, UTC)),
-        "seconds": outcome.seconds,
-        "usage": [usage(used) for used in outcome.usage],
-        "worker": found.worker,
-    }
-
-
 def group(found: GroupSummary) -> Document:
     return {
         "group": found.group,
@@ -249,26 +214,6 @@ def group(found: GroupSummary) -> Document:
             }
             for name, score in found.scores.items()
         },
-    }
-
-
-def usage(used: Usage) -> Document:
-    return {
-        "model": used.model,
-        "requests": used.requests,
-        "attempts": used.attempts,
-        "cache_hits": used.cache_hits,
-        "cache_misses": used.cache_misses,
-        "prompt_tokens": used.prompt_tokens,
-        "completion_tokens": used.completion_tokens,
-        "cached_tokens": used.cached_tokens,
-        "reasoning_tokens": used.reasoning_tokens,
-        "unfinished": used.unfinished,
-        "cost": _finite(used.cost),
-        "seconds": used.seconds,
-        "hit_rate": used.hit_rate,
-        "waited": used.waited,
-        "latency": {name: used.latency.quantile(share) for name, share in QUANTILES},
     }
 
 
@@ -333,15 +278,3 @@ def worker(found: WorkerState) -> Document:
         "versions": dict(found.info.versions or {}),
         "rows_held": sum(held.rows for held in found.holding),
     }
-
-
-def moment(time: datetime | None) -> str | None:
-    return None if time is None else time.astimezone(UTC).isoformat(timespec="milliseconds")
-
-
-def _finite(number: float | None) -> float | None:
-    return number if number is not None and math.isfinite(number) else None
-
-
-def stored(value: Any) -> Any:
-    return json.loads(encode(value))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from doteval.analysis import record_documents
 from doteval.cli.options import evaluation_option, existing_store, experiment_options, json_option, storage_option
 from doteval.core.tables import Table
 from doteval.core.times import parse_since
@@ -132,7 +133,6 @@ def _change(difference: float | None, change: Change | None) -> str:
 
 
 def _document(name: tuple[str, str, str], steps: Sequence[HistoryStep]) -> dict[str, Any]:
-    from doteval.cli import documents
 
     evaluation, score, metric = name
     return {
@@ -142,7 +142,7 @@ def _document(name: tuple[str, str, str], steps: Sequence[HistoryStep]) -> dict[
         "points": [
             {
                 "experiment": step.point.experiment,
-                "started_at": documents.moment(step.point.started_at),
+                "started_at": record_documents.moment(step.point.started_at),
                 "status": step.point.status,
                 "commit": step.point.commit,
                 "branch": step.point.branch,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import doteval
-from doteval.analysis.readable_values import chat_messages, readable
+from doteval.analysis.readable_values import chat_messages, expected_column, readable
+from doteval.analysis.tracebacks import own_frames
 from doteval.core.call_journal import UnrecordedCallError
 from doteval.core.wording import duration
 
@@ -18,16 +16,10 @@ if TYPE_CHECKING:
 
     from doteval.core.results import Record
 
-# Columns that by their name hold what the model should have answered.
-_EXPECTED = ("expected", "answer", "target", "label", "reference", "gold", "solution", "output")
 # Characters of both texts, at most, whose difference is shown: to find it takes the square of their number, or more.
 _COMPARED = 20_000
 # Pairs of lines, at most, that are compared character by character: that takes up to the cube of the number of lines.
 _COMPARED_PAIRS = 2_500
-_FRAME = re.compile(r'^ *File "(?P<file>[^"]+)", line \d+')
-# Frames of libraries: installed packages, Python's own modules, code without a file, and doteval itself.
-_LIBRARY = re.compile(r"[\\/](?:site-packages|dist-packages)[\\/]|[\\/]lib[\\/]python\d|^<")
-_OWN_PACKAGE = str(Path(doteval.__file__).parent)
 
 
 def print_record(console: Console, record: Record) -> None:
@@ -81,7 +73,7 @@ def _print_value(console: Console, name: str, value: Any) -> None:
 
 def _difference(values: Mapping[str, Any], response: Any) -> Iterator[str]:
     """The lines in which the expected answer and a response differ, if a column has an expected one."""
-    name = next((each for each in _EXPECTED if isinstance(values.get(each), str)), None)
+    name = expected_column(values)
     if name is None or not isinstance(response, str) or values[name] == response:
         return
     expected = values[name]
@@ -101,34 +93,6 @@ def _changes(old: list[str], new: list[str]) -> Iterator[str]:
         if old[old_first:old_end] != new[new_first:new_end]:
             yield from (f"- {line}" for line in old[old_first:old_end])
             yield from (f"+ {line}" for line in new[new_first:new_end])
-
-
-def own_frames(traceback: str) -> str:
-    """The part of a traceback that is about the author's own code: their frames, and the last line.
-
-    Empty if all frames are theirs, or none is.
-    """
-    blocks: list[list[str]] = []
-    rest: list[str] = []
-    for line in traceback.splitlines():
-        if _FRAME.match(line):
-            blocks.append([line])
-        elif blocks and line.startswith("    ") and not rest:
-            blocks[-1].append(line)
-        elif blocks:
-            rest = [line] if line.strip() and not line.startswith(" ") else rest
-    own = [block for block in blocks if not _is_of_library(block[0])]
-    if not own or len(own) == len(blocks):
-        return ""
-    last = [line for line in traceback.splitlines() if line.strip()][-1]
-    return "\n".join([line for block in own for line in block] + [last])
-
-
-def _is_of_library(frame: str) -> bool:
-    found = _FRAME.match(frame)
-    assert found is not None
-    file = found["file"]
-    return _LIBRARY.search(file) is not None or file.startswith(_OWN_PACKAGE)
 
 
 def indented(text: str, spaces: int) -> str:

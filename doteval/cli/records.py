@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from doteval.cli.calls import calls_of_row, print_calls
+from doteval.cli.calls import print_calls
 from doteval.cli.readable import print_record
 from doteval.core.tables import Table
 from doteval.core.wording import duration
+from doteval.report.conversations import calls_of_row
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from doteval.analysis import record_documents
 from doteval.analysis.groups import GroupSummary, GroupTotals
 from doteval.analysis.readable_values import short_value
 from doteval.analysis.record_fields import record_value
@@ -206,10 +207,12 @@ def selected_document(store: Store, evaluation: Evaluation, selected: Selected, 
         return {**document, "group_by": str(selected.group_by), "groups": list(map(documents.group, groups))}
     records = selected.records(store, evaluation)
     if not as_columns:
-        return {**document, "records": documents.Streamed(map(documents.record, records))}
+        return {**document, "records": documents.Streamed(map(record_documents.record, records))}
     names = list(map(str, selected.columns))
     lines = (
-        dict(zip(names, map(documents.stored, _values(store, evaluation, record, selected.columns)), strict=True))
+        dict(
+            zip(names, map(record_documents.stored, _values(store, evaluation, record, selected.columns)), strict=True)
+        )
         for record in records
     )
     return {**document, "records": documents.Streamed(lines)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from doteval.analysis import record_documents
 from doteval.cli.options import (
     errors_as_option,
     evaluation_option,
@@ -406,8 +407,9 @@ def _row_index(store: Store, evaluation: Evaluation, row: str) -> int | None:
 
 def _document(store: Store, evaluation: Evaluation, asked: _Asked, index: int | None) -> dict[str, Any]:
     from doteval.cli import documents
-    from doteval.cli.calls import call_document, calls_of_row
+    from doteval.cli.calls import call_document
     from doteval.cli.records import ERRORS_SHOWN, LAST_SHOWN
+    from doteval.report.conversations import calls_of_row
 
     read = _clustered(store, evaluation, read_figures(store, evaluation, asked.errors_as), asked.cluster)
     document = {
@@ -419,7 +421,7 @@ def _document(store: Store, evaluation: Evaluation, asked: _Asked, index: int | 
         "scores": documents.scores(read.summary, read.as_false),
     }
     if index is not None:
-        document["records"] = [documents.record(record) for record in store.results.of_row(evaluation.id, index)]
+        document["records"] = [record_documents.record(record) for record in store.results.of_row(evaluation.id, index)]
         document["attempts"] = [documents.attempt(each) for each in store.attempts.of_row(evaluation.id, index)]
         document["calls"] = [call_document(each) for each in calls_of_row(store, evaluation, index)]
         return document
@@ -429,5 +431,5 @@ def _document(store: Store, evaluation: Evaluation, asked: _Asked, index: int | 
         last = store.attempts.last_failures(evaluation.id, LAST_SHOWN)
         document["last_errors"] = [documents.attempt(each) for each in last]
     if asked.full:
-        document["records"] = documents.Streamed(map(documents.record, store.results.records(evaluation.id)))
+        document["records"] = documents.Streamed(map(record_documents.record, store.results.records(evaluation.id)))
     return document

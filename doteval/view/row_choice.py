@@ -34,9 +34,10 @@ SHOWN = {
 # Rows that are sorted, and rows that changed most, at most: an order of all rows would be kept for every visitor.
 MOST_SORTED = 5_000
 MOST_FLIPPED = 1_000
-# Seconds that a page looks for rows with a filter, and with a text.
+# Seconds that a page looks for rows with a filter, with a text, and for the row before or behind another.
 _FILTER_SECONDS = 0.25
 _TEXT_SECONDS = 0.8
+_NEIGHBOUR_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +150,20 @@ class RowChoice:
             key, lambda patient: patient.row_pages.first_sorted(self.wanted, order, MOST_SORTED)
         )
 
-    def after(self, store: Store, key: RowKey | None, size: int) -> RowPage:
-        """The next rows behind one, of rows that are no list."""
-        return store.row_pages.after(self.wanted, key, size, self._seconds)
+    def after(self, store: Store, key: RowKey | None, size: int, *, neighbour: bool = False) -> RowPage:
+        """The next rows behind one, of rows that are no list.
 
-    def before(self, store: Store, key: RowKey | None, size: int) -> RowPage:
-        """The rows before one, of rows that are no list."""
-        return store.row_pages.before(self.wanted, key, size, self._seconds)
+        neighbour: look for a shorter time, beside other things that a page reads.
+        """
+        return store.row_pages.after(self.wanted, key, size, self._seconds(neighbour))
 
-    @property
-    def _seconds(self) -> float:
+    def before(self, store: Store, key: RowKey | None, size: int, *, neighbour: bool = False) -> RowPage:
+        """The rows before one, of rows that are no list; see `after`."""
+        return store.row_pages.before(self.wanted, key, size, self._seconds(neighbour))
+
+    def _seconds(self, neighbour: bool) -> float:
+        if neighbour:
+            return _NEIGHBOUR_SECONDS
         return _TEXT_SECONDS if self.search else _FILTER_SECONDS
 
 

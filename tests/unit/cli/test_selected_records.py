@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from doteval.analysis.readable_values import as_text
+from doteval.analysis.tracebacks import own_frames
 from doteval.cli import terminal
-from doteval.cli.readable import own_frames, print_record
+from doteval.cli.readable import print_record
 from doteval.core.experiments import EvaluationSpec
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
 from doteval.store import NewResult, Store

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from doteval.core.experiments import EvaluationStatus
 from doteval.store import Store
 from tests.support.comparisons import FAILED, PENDING, add_experiment
+from tests.support.odd_rows import add_odd_rows
 from tests.support.view import client
 from tests.support.view_stores import HOSTILE
 
@@ -35,4 +36,16 @@ def viewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def view(viewed: Path) -> Iterator[TestClient]:
     with client(viewed) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def rows_view(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The view of a store with two experiments to compare, and one with rows of all kinds."""
+    path = tmp_path_factory.mktemp("rows") / "results.db"
+    with Store.open(str(path)) as store:
+        for name, right in (("base", 30), ("new", 20)):
+            add_experiment(store, name, {"exact_match": [FAILED if row > 37 else row < right for row in range(40)]})
+        add_odd_rows(store)
+    with client(path) as found:
         yield found

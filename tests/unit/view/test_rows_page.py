@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from doteval.view import row_choice
 from doteval.view.pages import rows
 from tests.support.project import wait_until
-from tests.unit.view.conftest import HOSTILE
+from tests.support.view_stores import HOSTILE
 
 
 def url(**parameters: Any) -> str:

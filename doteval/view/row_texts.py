@@ -1,0 +1,84 @@
+"""Values of rows as a page shows them: texts that are cut, conversations, and images that are data.
+
+They come from models and datasets, and may hold anything. Templates escape them; here they are bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from doteval.analysis.readable_values import chat_messages, readable
+
+# Characters of one text, and of all texts of a page.
+TEXT_CHARACTERS = 20_000
+_ALL_CHARACTERS = 1_500_000
+# Images of a page, and characters of one.
+_IMAGES = 20
+_IMAGE_CHARACTERS = 3_000_000
+# SVG is not among them: it can hold scripts and links.
+_IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}", re.ASCII)
+_DEEPEST = 90
+
+
+@dataclass(frozen=True, slots=True)
+class ShownText:
+    """The beginning of a text, and how many characters are left out."""
+
+    text: str
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ShownValue:
+    """A value: its messages with their roles if it is a conversation, else its text; and the images in it."""
+
+    name: str
+    text: ShownText | None
+    messages: Sequence[tuple[str, ShownText]] = ()
+    images: Sequence[str] = ()
+
+
+class ShownTexts:
+    """Makes the texts of one page, which are bounded together.
+
+    characters: of one text.
+    """
+
+    def __init__(self, characters: int = TEXT_CHARACTERS) -> None:
+        self._characters = characters
+        self._left = _ALL_CHARACTERS
+        self._images = _IMAGES
+
+    def cut(self, text: str) -> ShownText:
+        """The beginning of a text."""
+        shown = text[: min(self._characters, self._left)]
+        self._left -= len(shown)
+        return ShownText(shown, len(text) - len(shown))
+
+    def value(self, name: str, value: Any) -> ShownValue:
+        """A value of a row, a prompt or a response."""
+        images: list[str] = []
+        plain = self._without_images(value, images, 0)
+        messages = chat_messages(plain)
+        if messages is None:
+            return ShownValue(name, self.cut(readable(plain)), images=images)
+        return ShownValue(name, None, [(role, self.cut(text)) for role, text in messages], images)
+
+    def _without_images(self, value: Any, images: list[str], depth: int) -> Any:
+        """A value with a name in place of each image, which is added to `images`."""
+        if isinstance(value, str):
+            if not value.startswith("data:image/") or len(value) > _IMAGE_CHARACTERS or self._images == 0:
+                return value
+            if _IMAGE.fullmatch(value) is None:
+                return value
+            self._images -= 1
+            images.append(value)
+            return f"[image {len(images)}]"
+        if depth < _DEEPEST and isinstance(value, list | tuple):
+            return type(value)(self._without_images(each, images, depth + 1) for each in value) if value else value
+        if depth < _DEEPEST and isinstance(value, Mapping):
+            return {name: self._without_images(each, images, depth + 1) for name, each in value.items()}
+        return value
