@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from doteval.broker.celery_app import celery_app
+from doteval.broker.flower_pages import install
 from doteval.broker.publisher import Publisher
 from doteval.core.addresses import is_loopback
 from doteval.core.broker_url import Broker
@@ -68,16 +69,17 @@ def serve_flower(options: FlowerOptions) -> None:
     """
     with contextlib.closing(Publisher(options.broker, options.queue)) as publisher:
         publisher.connect(with_rights=False)
-    if options.auth is not None:
-        # In the environment, since every user can read a command line.
-        os.environ["FLOWER_BASIC_AUTH"] = options.auth
-    if options.view is not None:
-        from flower.urls import settings
+        install(options.broker, publisher)
+        if options.auth is not None:
+            # In the environment, since every user can read a command line.
+            os.environ["FLOWER_BASIC_AUTH"] = options.auth
+        if options.view is not None:
+            from flower.urls import settings
 
-        from doteval.broker.flower_link import link_to_view
+            from doteval.broker.flower_link import link_to_view
 
-        link_to_view(settings, options.view)
-    celery_app(options.broker, options.queue).start(argv=["--quiet", "flower", *flower_arguments(options)])
+            link_to_view(settings, options.view)
+        celery_app(options.broker, options.queue).start(argv=["--quiet", "flower", *flower_arguments(options)])
 
 
 def flower_arguments(options: FlowerOptions) -> list[str]:

@@ -101,6 +101,15 @@ class Publisher:
             except (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
                 raise self._lost(error) from error
 
+    def waiting_in(self, names: Iterable[str]) -> dict[str, int]:
+        """How many messages wait in each of these fair queues, by the broker's names for them."""
+        with self._lock:
+            connection = self._connected()
+            try:
+                return {name: self._waiting(name) for name in names}
+            except (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
+                raise self._lost(error) from error
+
     def _known(self, queue: str | None, fair_queue: int) -> str:
         """The broker's name for a fair queue. The app knows afterwards how to declare it."""
         queues, name = self._app.amqp.queues, fair_queue_name(queue or self.queue, fair_queue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import redis
 
 from doteval.broker.embedded_redis import find_redis_binary
+from doteval.broker.flower_pages import QueueLengths
 from doteval.broker.inspection import inspect_redis
 from doteval.broker.messages import RowTask
 from doteval.broker.publisher import Publisher
@@ -92,6 +94,14 @@ def test_a_user_who_may_only_use_keys_with_a_prefix(redis_url: str) -> None:
             assert all(key.startswith("team:") for key in keys)
         finally:
             admin.execute_command("ACL", "DELUSER", "eval")
+
+
+def test_flowers_pages_read_queues_whichever_url_answers(redis_url: str) -> None:
+    broker = Broker(f"redis://127.0.0.1:{free_port()}/0;{redis_url}?global_keyprefix=team:")
+    with contextlib.closing(Publisher(broker, "q")) as publisher:
+        publish(publisher)
+        lengths = asyncio.run(QueueLengths(publisher).queues(["q", "q~1"]))
+    assert lengths == [{"name": "q", "messages": 1}, {"name": "q~1", "messages": 0}]
 
 
 @contextlib.contextmanager

@@ -234,6 +234,7 @@ def test_counting_in_a_missing_queue_of_rabbitmq_leaves_the_publisher_usable(rab
         wait_until(lambda: publisher.queued() == 1)
         assert publisher.queued(queue="never") == 0
         assert publisher.queued() == 1
+        assert publisher.waiting_in(["never", "q", "q~1"]) == {"never": 0, "q": 1, "q~1": 0}
 
 
 def test_an_unreachable_broker_is_reported_within_seconds_without_its_password() -> None:
