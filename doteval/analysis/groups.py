@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from doteval.core.results import RowStatus
-from doteval.metrics.intervals import Interval
-from doteval.metrics.mean_intervals import mean_interval
+from doteval.metrics.intervals import Interval, wilson
 
 if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
     from doteval.analysis.clusters import RowClusters
 
 Group = float | str | None
@@ -40,6 +43,18 @@ class GroupSummary:
 # One result: its index, sample, status and group. One score: index, sample, name, number, whether it is true or false.
 ResultLine = tuple[int, int, str, Group]
 ScoreLine = tuple[int, int, str, float, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedScore:
+    """The values of one score, one for each result that is done, in the order of the results.
+
+    only_bools: whether all of them are true or false.
+    """
+
+    name: str
+    numbers: NDArray[numpy.float64]
+    only_bools: bool
 
 
 @dataclass(slots=True)
@@ -85,7 +100,9 @@ class GroupTotals:
                 gathered.failed_rows.append(index)
             elif status == RowStatus.SKIPPED:
                 gathered.skipped += 1
-            of_key[index, sample] = gathered
+            else:
+                # A row that failed counts as false, whatever scores it has.
+                of_key[index, sample] = gathered
         for index, sample, name, number, is_bool in scores:
             known = of_key.get((index, sample))
             if known is None:
@@ -98,13 +115,42 @@ class GroupTotals:
             if not is_bool:
                 values.only_bools = False
 
+    def add_aligned(
+        self, indexes: Sequence[int], statuses: Sequence[str], groups: Sequence[Group], scores: Sequence[AlignedScore]
+    ) -> None:
+        """Add results of which each that is done has all of the scores, in the order of the results."""
+        import numpy
+
+        if len(set(statuses)) > 1 or statuses[0] != RowStatus.DONE:
+            others = zip(indexes, repeat(0), statuses, groups)
+            self.add((line for line in others if line[2] != RowStatus.DONE), ())
+            done = [place for place, status in enumerate(statuses) if status == RowStatus.DONE]
+            indexes, groups = [indexes[place] for place in done], [groups[place] for place in done]
+        code_of = {group: code for code, group in enumerate(dict.fromkeys(groups))}
+        codes = numpy.fromiter(map(code_of.__getitem__, groups), dtype=numpy.int64, count=len(groups))
+        order = numpy.argsort(codes, kind="stable")
+        ends = numpy.cumsum(numpy.bincount(codes)).tolist()
+        rows = numpy.array(indexes, dtype=numpy.int64)[order]
+        for group, first, end in zip(code_of, [0, *ends], ends, strict=False):
+            gathered = self._groups.setdefault(group, _Gathered())
+            gathered.results += end - first
+            for score in scores:
+                values = gathered.scores.setdefault(score.name, _Values())
+                values.numbers.frombytes(score.numbers[order[first:end]].tobytes())
+                values.rows.frombytes(rows[first:end].tobytes())
+                values.only_bools = values.only_bools and score.only_bools
+
+    def __len__(self) -> int:
+        """The number of groups so far."""
+        return len(self._groups)
+
     def summaries(self, *, failed_as_false: bool = True, clusters: RowClusters | None = None) -> list[GroupSummary]:
         """The groups, the largest first.
 
         failed_as_false: whether a failed row counts as 0 in each score, as in the metrics of an evaluation
         clusters: the cluster of each row, where rows are not independent
 
-        The interval is that of `doteval.metrics.mean_intervals.mean_interval`, or of
+        The interval is Wilson's of true/false scores, `doteval.metrics.studentized.units_interval` of others, or
         `doteval.analysis.clusters.clustered_interval`. The samples of a row are averaged first,
         since they are not independent.
         """
@@ -138,7 +184,7 @@ def _score(values: _Values, clusters: RowClusters | None) -> GroupScore:
     if len(set(values.rows)) < len(values.rows):
         for index, number in zip(values.rows, values.numbers, strict=True):
             by_row.setdefault(index, []).append(number)
-    numbers = [sum(each) / len(each) for each in by_row.values()] if by_row else list(values.numbers)
+    numbers = array("d", (sum(each) / len(each) for each in by_row.values())) if by_row else values.numbers
     mean = sum(numbers) / len(numbers)
     if clusters is not None:
         import numpy
@@ -148,6 +194,12 @@ def _score(values: _Values, clusters: RowClusters | None) -> GroupScore:
         rows = numpy.array(list(by_row) if by_row else values.rows, dtype=numpy.int64)
         interval = clustered_interval(numpy.array(numbers), clusters.of(rows), of_shares=values.only_bools)
         return GroupScore(mean, interval, len(numbers))
-    # Shares of true values have another interval than means of numbers.
-    kept = [number == 1.0 for number in numbers] if values.only_bools and not by_row else numbers
-    return GroupScore(mean, mean_interval(kept), len(numbers))
+    if values.only_bools and not by_row:
+        # Shares of true values have another interval than means of numbers.
+        return GroupScore(mean, wilson(numbers.count(1.0), len(numbers)), len(numbers))
+    import numpy
+
+    from doteval.metrics.studentized import units_interval
+
+    interval = units_interval(numpy.array(numbers), numpy.ones(len(numbers)))
+    return GroupScore(mean, interval, len(numbers))

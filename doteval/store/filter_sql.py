@@ -117,6 +117,17 @@ class FilterCompiler:
             return self._json(ROW.c.content, field.name)
         return self._result_field(field.name)
 
+    def json_of_row(self, field: FilterField) -> ColumnElement[Any] | None:
+        """The JSON of a value of the row, which is read once where `field` reads it for each form of the value.
+
+        None for other fields, and for columns that have to be looked for.
+        """
+        if field.kind is not FieldKind.ROW or not _ESCAPED_IN_JSON.isdisjoint(field.name):
+            return None
+        if self._dialect == "sqlite":
+            return ROW.c.content.op("->", return_type=Text())(literal(f'$."{field.name}"', Text))
+        return cast(self._parsed(ROW.c.content).op("->", return_type=JSON())(literal(field.name, Text)), Text)
+
     def _comparison(self, wanted: FieldComparison) -> Condition:
         if wanted.comparator is Comparator.UNEQUAL:
             return not_(self._compared(wanted.field, Comparator.EQUAL, wanted.value))
@@ -231,8 +242,7 @@ class FilterCompiler:
         )
 
     def _json_in_postgres(self, document: ColumnElement[Any], key: str | None) -> FieldSql:
-        # PostgreSQL refuses NUL; this is how doteval writes it in texts (`escape_text`).
-        json: ColumnElement[Any] = cast(func.replace(document, "\\u0000", "\\u001a0"), JSON)
+        json = self._parsed(document)
         if key is not None:
             json = json.op("->", return_type=JSON())(literal(key, Text))
         kind = func.json_typeof(json)
@@ -245,6 +255,10 @@ class FilterCompiler:
             searched=case((kind == "string", text), (kind.in_(["array", "object"]), cast(json, Text))),
             is_null=func.coalesce(kind, "null") == "null",
         )
+
+    def _parsed(self, document: ColumnElement[Any]) -> ColumnElement[Any]:
+        # PostgreSQL refuses NUL; this is how doteval writes it in texts (`escape_text`).
+        return cast(func.replace(document, "\\u0000", "\\u001a0"), JSON)
 
     def _result_field(self, name: str) -> FieldSql:
         if name in ("prompt", "response"):

@@ -105,17 +105,21 @@ def score_parts(
     rows_at_once = max(1, _PAGE // epochs)
     for first in range(0, 0 if last is None else last + 1, rows_at_once):
         page = {**of, "first": first, "end": first + rows_at_once}
-        parts = _aggregated_parts(connection, page, only_done, with_rows) if aggregate else None
+        parts = aggregated_parts(connection, page, only_done, with_rows) if aggregate else None
         if parts is None or any(not part.rows and not_finite_places(part.values) for part in parts):
             # Notes on scores that are NaN name their rows.
             parts = _parts_by_row(connection, page, only_done)
         yield from parts
 
 
-def _aggregated_parts(
+def aggregated_parts(
     connection: Connection, page: Mapping[str, int], only_done: bool, with_rows: bool
 ) -> list[ScorePart] | None:
-    """The scores of a page by position, None if the page is not uniform."""
+    """The scores of a page by position, None if the page is not uniform.
+
+    page: the id of the `evaluation`, the `first` index and the `end`, which is not included.
+    only_done: whether scores of results that are not done have to be left out.
+    """
     parts: list[ScorePart] = []
     for position in count():
         at = {**page, "position": position}

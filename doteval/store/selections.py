@@ -21,9 +21,9 @@ from doteval.core.json_codec import escape_text, unescape_text
 from doteval.core.results import Record
 from doteval.store.engine import Database
 from doteval.store.filter_sql import FieldSql, FilterCompiler
+from doteval.store.group_reading import add_groups
 from doteval.store.index_windows import index_windows
 from doteval.store.results import StoredResults
-from doteval.store.statements import driver_lines
 from doteval.store.tables import RESULT, RESULT_AND_ROW, ROW, SCORE
 
 # Records in memory at once.
@@ -130,35 +130,11 @@ class Selections:
         return None if found is None else int(found)
 
     def add_groups(self, totals: GroupTotals, evaluation_id: int, by: FilterField, where: Filter | None = None) -> None:
-        """Add the results that a filter matches to `totals`, by the value of a field, window by window."""
-        for first, end in index_windows(self._database, evaluation_id):
-            compiler = FilterCompiler(self._database.dialect, evaluation_id, first=first, end=end)
-            field = compiler.field(by)
-            columns = (RESULT.c.row_index, RESULT.c.sample, RESULT.c.status, field.number, field.text)
-            results = _within(select(*columns), evaluation_id, first, end, compiler, where)
-            scores = select(
-                SCORE.c.row_index,
-                SCORE.c.sample,
-                type_coerce(SCORE.c.name, Text),
-                SCORE.c.number,
-                SCORE.c.value.in_(["true", "false"]),
-            ).where(
-                SCORE.c.evaluation_id == evaluation_id,
-                SCORE.c.row_index >= first,
-                SCORE.c.row_index < end,
-                SCORE.c.number.is_not(None),
-            )
-            with self._database.read() as connection:
-                totals.add(
-                    [
-                        (index, sample, status, text if number is None else float(number))
-                        for index, sample, status, number, text in driver_lines(connection, results)
-                    ],
-                    (
-                        (index, sample, unescape_text(name), number, bool(is_bool))
-                        for index, sample, name, number, is_bool in driver_lines(connection, scores)
-                    ),
-                )
+        """Add the results that a filter matches to `totals`, by the value of a field.
+
+        Raises UsageError: the field has too many values.
+        """
+        add_groups(self._database, totals, evaluation_id, by, where)
 
     def _in_order(self, evaluation_id: int, where: Filter | None, limit: int | None) -> Iterator[tuple[int, int]]:
         left = limit
