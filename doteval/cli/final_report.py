@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from doteval.cli.price_origin import price_origin
 from doteval.cli.show import Figures, at_one_moment, late_rows, print_evaluation, read_figures
 from doteval.cli.thresholds import enforce
 from doteval.cli.usage import print_usage
@@ -51,7 +52,8 @@ class FinalReport:
         self._console.print()
         for evaluation, read in self._read:
             print_evaluation(self._console, evaluation, read)
-        print_usage(self._console, store.usage.report(experiment))
+        report = store.usage.report(experiment)
+        print_usage(self._console, report, price_origin(store, experiment, report.models))
         self._console.print(f"Results: {store.url}", soft_wrap=True)
         failed = any(evaluation.counts.failed for evaluation, _ in self._read)
         option = "--errors" if failed else "--full"

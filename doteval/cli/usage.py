@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from doteval.cli.options import existing_store, json_option, storage_option
+from doteval.cli.price_origin import origin_line, price_origin
 from doteval.core.histogram import QUANTILES
 from doteval.core.tables import Table
 from doteval.core.wording import counted, duration
@@ -57,7 +58,8 @@ def command(name: str, by: str | None, storage: str | None, as_json: bool) -> No
         elif by == "evaluation":
             _print_groups(console, by, store.usage.by_evaluation(experiment))
         else:
-            print_usage(console, store.usage.report(experiment), by=by)
+            report = store.usage.report(experiment)
+            print_usage(console, report, price_origin(store, experiment, report.models), by=by)
 
 
 def _document(store: Store, experiment: Experiment, by: str | None) -> Document:
@@ -67,16 +69,23 @@ def _document(store: Store, experiment: Experiment, by: str | None) -> Document:
         return documents.usage_of_workers(store.usage.by_worker(experiment))
     if by == "evaluation":
         return documents.usage_of_evaluations(store.usage.by_evaluation(experiment))
-    document = documents.usage_report(store.usage.report(experiment))
-    return document if by is None else {f"{by}s": document[f"{by}s"]}
+    report = store.usage.report(experiment)
+    document = documents.usage_report(report)
+    prices = {"prices": price_origin(store, experiment, report.models)}
+    return document | prices if by is None else {f"{by}s": document[f"{by}s"]}
 
 
-def print_usage(console: Console, report: UsageReport, *, by: str | None = None) -> None:
-    """Print the tables of a usage report. `by` is "fixture" or "model" for one of them, None for both."""
+def print_usage(
+    console: Console, report: UsageReport, prices: Document | None = None, *, by: str | None = None
+) -> None:
+    """Print the tables of a usage report. `by` is "fixture" or "model" for one of them, None for both.
+
+    prices: what `price_origin` says of the costs.
+    """
     if by in (None, "fixture"):
         _print_loads(console, report.loads)
     if by in (None, "model") and report.models:
-        _print_models(console, ("model",), [((model.usage.model,), model) for model in report.models])
+        _print_models(console, ("model",), [((model.usage.model,), model) for model in report.models], prices)
     if not report.loads and not report.models:
         console.print("No session fixtures were loaded, and no calls to models recorded")
 
@@ -132,7 +141,12 @@ def _print_loads(console: Console, loads: Sequence[LoadUsage]) -> None:
     console.print()
 
 
-def _print_models(console: Console, names: Sequence[str], lines: Sequence[tuple[tuple[str, ...], ModelUsage]]) -> None:
+def _print_models(
+    console: Console,
+    names: Sequence[str],
+    lines: Sequence[tuple[tuple[str, ...], ModelUsage]],
+    prices: Document | None = None,
+) -> None:
     from doteval.cli import terminal
 
     figures = ("requests", "tries", "hit rate", "tokens in", "tokens out", "cost")
@@ -153,6 +167,8 @@ def _print_models(console: Console, names: Sequence[str], lines: Sequence[tuple[
             terminal.count(spent.prompt_tokens + spent.completion_tokens),
         )
     terminal.print_table(console, table)
+    if prices is not None:
+        console.print(origin_line(prices))
     unpriced = {model.spent.model: None for _, model in lines if model.spent.cost is None and model.spent.prompt_tokens}
     if unpriced:
         names_shown = ", ".join(unpriced)

@@ -38,6 +38,7 @@ from doteval.clients.shared_state import shared_cache, shared_limiter, shared_pr
 from doteval.clients.steps import Step, http_package, send_step, send_through, send_through_async
 from doteval.clients.usage_recording import UsageTotals, usage_step
 from doteval.core.client_config import Caching, client_config
+from doteval.core.package_prices import import_prices
 from doteval.errors import UsageError
 
 Client = TypeVar("Client", bound=OpenAI | AsyncOpenAI)
@@ -226,6 +227,9 @@ def _instrumented(http_client: Any, options: ClientOptions) -> _Instrumented:
         instrumented = _instrumented_clients.get(http_client)
         if instrumented is None:
             totals = UsageTotals()
+            if client_config().prices is None and str(getattr(http_client, "base_url", "")).startswith("https://"):
+                # It takes a third of a second: now, not while replies are coming in.
+                import_prices()
             instrumented = _Instrumented(totals, _steps(totals, options, _transport_errors(http_client)))
             _instrumented_clients[http_client] = instrumented
             # A cookie that one row's reply sets would be a header of the next row's request.

@@ -231,11 +231,15 @@ class _TryRecorder:
 
     def _tokens(self, reported: dict[str, Any]) -> Usage:
         counts = _tokens(reported)
+        tier = self.call.body.get("service_tier")
         cost = self._prices.cost(
             self._model,
             prompt_tokens=counts["prompt_tokens"],
             completion_tokens=counts["completion_tokens"],
             cached_tokens=counts["cached_tokens"],
+            # The package's prices are those of text; of other tokens the cost is not known.
+            url="" if _has_audio(reported) else str(self.call.request.url),
+            tier=tier if isinstance(tier, str) else None,
         )
         return Usage(
             self._model,
@@ -321,6 +325,12 @@ def _tokens(usage: dict[str, Any]) -> dict[str, int]:
         "cached_tokens": _count(usage.get(f"{prompt}_tokens_details"), "cached_tokens"),
         "reasoning_tokens": _count(usage.get(f"{completion}_tokens_details"), "reasoning_tokens"),
     }
+
+
+def _has_audio(usage: dict[str, Any]) -> bool:
+    """Whether some of the tokens are audio, of the prompt or of the completion."""
+    details = [value for name, value in usage.items() if name.endswith("_tokens_details")]
+    return any(_count(counts, "audio_tokens") for counts in details)
 
 
 def _count(counts: Any, name: str) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from doteval.core import clocks
 from doteval.core.experiments import Experiment
+from doteval.core.package_prices import PACKAGE as PRICES
 from doteval.core.provenance import GitState, Provenance
 from doteval.core.redaction import hide_secrets
 from doteval.store import Store
@@ -25,7 +26,7 @@ from doteval.store import Store
 _GIT_SECONDS = 2.0
 # CI checks out commits, not branches, and names the branch here: GitHub for pull requests and others, then GitLab.
 _BRANCH_VARIABLES = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_BRANCH")
-_PACKAGES = ("doteval", "openai", "pytest", "celery")
+_PACKAGES = ("doteval", "openai", "pytest", "celery", PRICES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from doteval.core.states import EvaluationEnd
 from doteval.core.wording import counted
-from doteval.errors import BudgetError, UsageError
+from doteval.errors import BudgetError
 
 # Rows that begin in all processes before the first one has shown what a row costs.
 _FIRST_ROWS = 8
@@ -113,8 +113,8 @@ class Budget:
 
 _REMEDIES = {
     EvaluationEnd.BUDGET_USED_UP: "To go on, submit it again with a larger budget, or without one.",
-    EvaluationEnd.BUDGET_UNPRICED: "Put the prices into the table that `prices` in [tool.doteval] names, and begin "
-    "another experiment; or go on with --max-tokens instead of --max-cost.",
+    EvaluationEnd.BUDGET_UNPRICED: "Put the prices into a table, name it as `prices` in [tool.doteval] or "
+    "DOTEVAL_PRICES, and begin another experiment; or go on with --max-tokens instead of --max-cost.",
     EvaluationEnd.QUOTA_USED_UP: "To go on, add credit to the account, or use another key, and submit it again.",
 }
 
@@ -123,15 +123,6 @@ def budget_error(experiment: str, stop: BudgetStop, *, pending: int) -> BudgetEr
     """The error that tells the user that `stop` has ended an experiment with `pending` rows left."""
     rows = f"; {counted(pending, 'row is', 'rows are')} pending" if pending else ""
     return BudgetError(f"experiment {experiment!r}: {stop.message}{rows}", remedy=_REMEDIES[stop.cause])
-
-
-def check_prices(budget: Budget, prices: str | None) -> None:
-    """Raises UsageError: the budget is in dollars, and no price table is named."""
-    if budget.cost is not None and prices is None:
-        raise UsageError(
-            "--max-cost needs to know what tokens cost, and no price table is named",
-            remedy="Name one as `prices` in [tool.doteval] or DOTEVAL_PRICES, or use --max-tokens or --max-requests.",
-        )
 
 
 def _money(dollars: float) -> str:

@@ -1,6 +1,6 @@
-"""Computes what tokens cost, from a price table of the user. doteval has none of its own, since prices change.
+"""Computes what tokens cost: by a price table of the user, else by the prices that come with genai-prices.
 
-The table is a TOML or JSON file, which ``prices`` in the settings names, with US dollars for a million tokens::
+The user's table is a TOML or JSON file, which ``prices`` in the settings names, with US dollars for a million tokens::
 
     [models."a-model"]
     prompt = 2.5
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from doteval.core.package_prices import package_cost
 from doteval.errors import UsageError
 
 _MILLION = 1_000_000
@@ -40,7 +41,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """Prices by model."""
+    """The user's own prices, by model."""
 
     prices: Mapping[str, Price] = field(default_factory=dict)
 
@@ -59,11 +60,24 @@ class PriceTable:
             raise UsageError(f"the price table {path} has no table named models", remedy=_REMEDY)
         return cls({model: _price(path, model, given) for model, given in models.items()})
 
-    def cost(self, model: str, *, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> float | None:
-        """The cost in US dollars, None for a model that has no price.
+    def cost(
+        self,
+        model: str,
+        *,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cached_tokens: int,
+        url: str = "",
+        tier: str | None = None,
+        batch: bool = False,
+    ) -> float | None:
+        """The cost of one reply in US dollars, None for a model that has no price.
 
         prompt_tokens: includes cached tokens.
         completion_tokens: includes reasoning tokens.
+        url: where the request was sent, for models that are not in this table; without it, they have no price.
+        tier: the ``service_tier`` that the request asked for. Only prices of the package depend on it.
+        batch: whether a batch has used them. Only prices of the package depend on it.
 
         >>> table = PriceTable({"m": Price(prompt=2.0, completion=8.0, cached=1.0)})
         >>> table.cost("m", prompt_tokens=1_000_000, completion_tokens=0, cached_tokens=500_000)
@@ -71,7 +85,15 @@ class PriceTable:
         """
         price = self.prices.get(model) or self.prices.get(_DATE.sub("", model))
         if price is None:
-            return None
+            return package_cost(
+                url,
+                model,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                cached_tokens=cached_tokens,
+                tier=tier,
+                batch=batch,
+            )
         fresh = prompt_tokens - cached_tokens
         dollars = fresh * price.prompt + cached_tokens * price.cached + completion_tokens * price.completion
         return dollars / _MILLION

@@ -39,7 +39,7 @@ class Provenance:
     git: None if the evaluations are in no repository, or git could not be asked.
     host: the name of the machine.
     user: who started it.
-    versions: of Python and of the packages that decide what a row does.
+    versions: of Python, of the packages that decide what a row does, and of the one that says what it costs.
     started_at: by the database's clock, None before it is stored; for imported results, when the log says.
     """
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doteval.concurrency import Adaptive
-from doteval.core.budgets import check_prices
 from doteval.core.client_config import ClientConfig
 from doteval.core.options import (
     AmountValue,
@@ -153,7 +152,6 @@ def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOp
             **settings_among(values),
             concurrency=None if automatic else concurrent,
         )
-        check_prices(run_config.budget, settings.prices)
         target = RunTarget.from_options(values)
     except DotEvalError as error:
         raise pytest.UsageError(str(error)) from error

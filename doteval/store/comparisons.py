@@ -21,6 +21,7 @@ from doteval.analysis.compare import (
 from doteval.analysis.score_arrays import EvaluationArrays
 from doteval.analysis.thresholds import MissedThreshold, short_names
 from doteval.core.experiments import Evaluation, Experiment
+from doteval.core.package_prices import PACKAGE as PRICES
 from doteval.core.plugins import did_you_mean
 from doteval.core.provenance import Provenance
 from doteval.core.results import Usage
@@ -299,7 +300,8 @@ def differences(
     if models[0] != models[1] and not rescored:
         found.append(f"the models differ: {models[0]} | {models[1]}")
     versions = [_versions(commands.get(side.experiment.id, ())) for side in (pair.baseline, pair.other)]
-    for name in sorted({*versions[0], *versions[1]}):
+    # Prices change nothing in what rows do.
+    for name in sorted({*versions[0], *versions[1]} - {PRICES}):
         # Of experiments of older releases, and of packages that are not installed, no version is known.
         known = [", ".join(sorted(side.get(name, ()))) for side in versions]
         if all(known) and known[0] != known[1]:

@@ -13,7 +13,7 @@ from doteval.coordination.budget_guard import used_up
 from doteval.coordination.claims import wait_for_other_brokers
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.core.broker_url import Broker
-from doteval.core.budgets import Budget, budget_error, check_prices
+from doteval.core.budgets import Budget, budget_error
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
 from doteval.core.results import ErrorClass
@@ -93,8 +93,6 @@ def retry(
             "cannot run rows again",
             "Run them with the tool that wrote the log, and import its new log under another --name.",
         )
-    if options.broker is None:
-        check_prices(options.budget, load_settings().client_config().prices)
     if options.detach and options.broker is None:
         raise UsageError(
             "--detach needs a broker that outlives this command",

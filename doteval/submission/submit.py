@@ -18,7 +18,7 @@ from doteval.coordination.ingest import ingest_dataset
 from doteval.coordination.provenance import CommandOrigin, record_command
 from doteval.core import clocks
 from doteval.core.broker_url import Broker
-from doteval.core.budgets import budget_error, check_prices
+from doteval.core.budgets import budget_error
 from doteval.core.client_config import ClientConfig
 from doteval.core.experiments import Ending, Evaluation, EvaluationStatus, Experiment, ephemeral_name
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
@@ -143,13 +143,11 @@ def submit(options: SubmitOptions, observer: ProgressObserver, fork_server: Fork
 
 def check_options(options: SubmitOptions) -> None:
     """Raise UsageError if options need a change, whatever is submitted."""
-    if options.broker is None:
-        check_prices(options.config.budget, options.client_config.prices)
-        if options.detach:
-            raise UsageError(
-                "--detach needs a broker that outlives this command",
-                remedy="Name one with --broker URL or DOTEVAL_BROKER, and start workers with `doteval worker`.",
-            )
+    if options.detach and options.broker is None:
+        raise UsageError(
+            "--detach needs a broker that outlives this command",
+            remedy="Name one with --broker URL or DOTEVAL_BROKER, and start workers with `doteval worker`.",
+        )
 
 
 def submit_items(

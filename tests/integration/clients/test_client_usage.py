@@ -381,3 +381,36 @@ def test_usage_has_a_cost_where_the_model_has_a_price(tmp_path: Path, mock_opena
     assert costs["m"] == pytest.approx(4 + 0.5 + 2 * 10 / 1_000_000)
     assert costs["unknown-model"] is None
     assert client.get_stats()["cost"] == pytest.approx(costs["m"])
+
+
+def billed(details: dict[str, Any], **request: Any) -> Usage:
+    """The usage of a call to a public endpoint that reports 1,000 tokens of a prompt and 200 of a completion."""
+    usage = {"prompt_tokens": 1000, "completion_tokens": 200, "total_tokens": 1200, **details}
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "yes"}}
+    reply = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+
+    def answer(asked: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, json=reply, request=asked)
+
+    with httpx2.Client(transport=httpx2.MockTransport(answer)) as http_client:
+        client = openai_client(api_key="any", base_url="https://api.openai.com/v1", http_client=http_client)
+        with metering() as meter:
+            client.chat.completions.create(messages=message("hello"), **{"model": "gpt-5", **request})
+    return only(meter)
+
+
+def test_calls_to_public_endpoints_have_a_cost() -> None:
+    # gpt-5 takes $1.25 for a million tokens of prompts, 0.125 of them cached, and $10 for those of completions.
+    assert billed({}).cost == pytest.approx((1000 * 1.25 + 200 * 10) / 1e6)
+    cached = billed({"prompt_tokens_details": {"cached_tokens": 400}})
+    assert cached.cost == pytest.approx((600 * 1.25 + 400 * 0.125 + 200 * 10) / 1e6)
+    # Reasoning tokens are part of the completion.
+    reasoned = billed({"completion_tokens_details": {"reasoning_tokens": 150}})
+    assert (reasoned.reasoning_tokens, reasoned.cost) == (150, billed({}).cost)
+    assert billed({}, service_tier="flex").cost == pytest.approx((1000 * 1.25 + 200 * 10) / 2e6)
+
+
+def test_calls_whose_price_is_not_known_have_tokens_only() -> None:
+    heard = billed({"prompt_tokens_details": {"audio_tokens": 10}})
+    unknown = billed({}, model="no-such-model")
+    assert [(used.prompt_tokens, used.cost) for used in (heard, unknown)] == [(1000, None)] * 2

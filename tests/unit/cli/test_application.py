@@ -71,6 +71,7 @@ def test_help_imports_nothing_heavy() -> None:
     loaded = set(ran.stderr.split())
     assert "click" in loaded
     assert not loaded & {"rich", "sqlalchemy", "sqlmodel", "celery", "pytest", "pydantic", "scipy", "numpy", "openai"}
+    assert "genai_prices" not in loaded
 
 
 def test_version(doteval_: CommandLine) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from doteval.core.histogram import Latency
+from doteval.core.package_prices import PACKAGE, package_prices, package_version
+from doteval.core.provenance import Provenance
 from doteval.core.results import ErrorClass, Outcome, RowError, RowStatus, Usage
 from doteval.store import NewResult, Store
 from tests.support.cli import CommandLine, line_with, words
@@ -240,6 +242,25 @@ def test_usage_parted_up(doteval_: CommandLine, results: str, by: str, name: str
     (group,) = json.loads(doteval_("usage", "alpha", "--storage", results, "--by", by, "--json").out)[f"{by}s"]
     assert name in group["name"]
     assert group["models"][0]["kept"]["requests"] == 3
+
+
+def test_usage_says_where_its_prices_come_from(doteval_: CommandLine, results: str) -> None:
+    assert json.loads(doteval_("usage", "alpha", "--storage", results, "--json").out)["prices"] is None
+    assert "genai-prices" not in doteval_("usage", "alpha", "--storage", results).out
+    with Store.open(results) as store:
+        experiment = store.experiments.find("alpha")
+        store.provenance.add(experiment, Provenance(("doteval", "submit"), versions={PACKAGE: package_version()}))
+    found = json.loads(doteval_("usage", "alpha", "--storage", results, "--json").out)["prices"]
+    checked = package_prices().checked
+    assert checked is not None
+    assert found == {"package": "genai-prices", "versions": [package_version()], "checked": checked.isoformat()}
+    out = " ".join(doteval_("usage", "alpha", "--storage", results).out.split())
+    assert f"else by genai-prices {package_version()}, checked up to {checked.isoformat()}" in out
+    with Store.open(results) as store:
+        store.provenance.add(experiment, Provenance(("doteval", "submit", "again"), versions={PACKAGE: "0.0.1"}))
+    found = json.loads(doteval_("usage", "alpha", "--storage", results, "--json").out)["prices"]
+    # Of a version that is not installed, nobody knows how new its prices are.
+    assert (found["versions"], found["checked"]) == (["0.0.1", package_version()], None)
 
 
 def test_usage_by_worker_has_rows_and_loads(doteval_: CommandLine, results: str) -> None:

@@ -96,7 +96,7 @@ def test_a_command_is_recorded_without_its_secrets(tmp_path: Path, monkeypatch: 
     found = CommandOrigin(["/x/bin/doteval", "submit", "--storage", "postgresql://u:pw@h/d"], tmp_path).read()
     assert found.command_line == "doteval submit --storage 'postgresql://u:***@h/d'"
     assert (found.git, found.user) == (None, str(os.getuid()))
-    assert {"python", "doteval", "openai", "pytest", "celery"} == found.versions.keys()
+    assert {"python", "doteval", "openai", "pytest", "celery", "genai-prices"} == found.versions.keys()
     assert CommandOrigin(["/x/pytest/__main__.py", "a.py"], tmp_path).read().command == (
         "python",
         "-m",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from doteval.core.budgets import Budget, BudgetStop, Spent, budget_error, check_prices
+from doteval.core.budgets import Budget, BudgetStop, Spent, budget_error
 from doteval.core.run_config import RunConfig
 from doteval.core.states import EvaluationEnd
-from doteval.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -43,13 +42,6 @@ def test_a_budget_survives_the_run_configuration() -> None:
 
 def test_spending_is_compared_with_every_limit() -> None:
     assert Budget(100, None, 2.5).compare(Spent(7, 10, 1.25)) == "7 of 100 requests, $1.25 of $2.50"
-
-
-def test_a_budget_in_dollars_needs_prices() -> None:
-    check_prices(Budget(1, 1), None)
-    check_prices(Budget(cost=1.0), "prices.toml")
-    with pytest.raises(UsageError, match="--max-cost needs to know"):
-        check_prices(Budget(cost=1.0), None)
 
 
 def test_the_remedy_fits_the_reason() -> None:

@@ -1,0 +1,40 @@
+"""Says where the prices come from that a cost was computed with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from doteval.core.package_prices import PACKAGE, package_prices, package_version
+
+if TYPE_CHECKING:
+    from doteval.cli.documents import Document
+    from doteval.core.experiments import Experiment
+    from doteval.store import ModelUsage, Store
+
+
+def price_origin(store: Store, experiment: Experiment, models: Iterable[ModelUsage]) -> Document | None:
+    """The version of the price package that the experiment ran with, and how new its prices are.
+
+    None if nothing has a cost, or all has run with releases that had no prices of their own. The day is null if that
+    version is not the one that is installed here, since only its data can be read.
+    """
+    if all(model.spent.cost is None for model in models):
+        return None
+    found = {command.versions.get(PACKAGE) for command in store.provenance.of(experiment) if not command.recomputes}
+    versions = sorted(version for version in found if version is not None)
+    if not versions:
+        return None
+    checked = package_prices().checked if versions == [package_version()] else None
+    return {"package": PACKAGE, "versions": versions, "checked": None if checked is None else checked.isoformat()}
+
+
+def origin_line(origin: Document) -> str:
+    """The line below a table with costs.
+
+    >>> origin_line({"package": "genai-prices", "versions": ["0.2.3"], "checked": "2026-11-03"})
+    'Cost: by your own price table where it has the model, else by genai-prices 0.2.3, checked up to 2026-11-03'
+    """
+    checked = f", checked up to {origin['checked']}" if origin["checked"] else ""
+    versions = ", ".join(origin["versions"])
+    return f"Cost: by your own price table where it has the model, else by {origin['package']} {versions}{checked}"
