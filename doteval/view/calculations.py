@@ -20,6 +20,8 @@ _WAIT_SECONDS = 0.25
 # A result that takes so long to read is used for so many times as long: readers get at most a part of a processor.
 _SHARE = 8
 _LEAST_SECONDS = 0.5
+# One that is older than this is read before it is shown; until then, it is shown while it is read again.
+_OLDEST_SECONDS = 30.0
 
 
 class Calculations:
@@ -32,6 +34,7 @@ class Calculations:
         self._store = store
         # One thread: what is computed here takes all of a processor, and pages need the other.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="doteval-calculations")
+        self._refresher = ThreadPoolExecutor(1, thread_name_prefix="doteval-refresher")
         self._lock = threading.Lock()
         self._kept: OrderedDict[Hashable, Future[Any]] = OrderedDict()
         self._fresh: OrderedDict[Hashable, _Recent] = OrderedDict()
@@ -56,18 +59,22 @@ class Calculations:
         return value
 
     def recent(self, key: Hashable, read: Callable[[], Value]) -> Value:
-        """What `read` returns, or returned a moment ago: one visitor reads, and the others at that time share it."""
+        """What `read` returns, or returned a moment ago, so that visitors share it.
+
+        Nobody but the first visitor waits for it: it is read again in the background.
+        """
         with self._lock:
             recent = self._fresh.setdefault(key, _Recent())
             self._fresh.move_to_end(key)
             if len(self._fresh) > _MOST_KEPT:
                 self._fresh.popitem(last=False)
-        value: Value = recent.get(read)
+        value: Value = recent.get(read, self._refresher)
         return value
 
     def close(self) -> None:
         """Forget what is not begun, and wait for the rest."""
-        self._executor.shutdown(cancel_futures=True)
+        for executor in (self._executor, self._refresher):
+            executor.shutdown(cancel_futures=True)
 
 
 def _has_failed(future: Future[Any]) -> bool:
@@ -79,14 +86,23 @@ class _Recent:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._until = 0.0
+        self._read_at = self._until = float("-inf")
         self._value: Any = None
+        self._refresh: Future[None] | None = None
 
-    def get(self, read: Callable[[], Any]) -> Any:
+    def get(self, read: Callable[[], Any], refresher: ThreadPoolExecutor) -> Any:
         with self._lock:
-            began = clocks.monotonic()
-            if began >= self._until:
-                self._value = read()
-                now = clocks.monotonic()
-                self._until = now + max(_LEAST_SECONDS, _SHARE * (now - began))
+            now = clocks.monotonic()
+            if now >= self._read_at + _OLDEST_SECONDS:
+                self._renew(read)
+            elif now >= self._until and (self._refresh is None or self._refresh.done()):
+                self._refresh = refresher.submit(self._renew, read)
             return self._value
+
+    def _renew(self, read: Callable[[], Any]) -> None:
+        began = clocks.monotonic()
+        value = read()
+        now = clocks.monotonic()
+        # The refresher changes them one after another; a visitor who reads the value in between has the new one.
+        self._value, self._read_at = value, began
+        self._until = now + max(_LEAST_SECONDS, _SHARE * (now - began))

@@ -68,6 +68,30 @@ def test_what_was_read_a_moment_ago_is_shared(calculations: Calculations) -> Non
     assert len(read) == 1
 
 
+def test_what_has_become_old_is_shown_while_it_is_read_again(
+    calculations: Calculations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("doteval.view.calculations._LEAST_SECONDS", 0.0)
+    monkeypatch.setattr("doteval.view.calculations._SHARE", 0)
+    values = iter(range(1_000_000))
+    go_on = threading.Event()
+
+    def read() -> int:
+        value = next(values)
+        assert value == 0 or go_on.wait(60)
+        return value
+
+    assert [calculations.recent("key", read) for _ in range(3)] == [0, 0, 0]
+    go_on.set()
+    wait_until(lambda: calculations.recent("key", read) > 0, seconds=60)
+
+
+def test_a_value_that_is_too_old_is_not_shown(calculations: Calculations, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("doteval.view.calculations._OLDEST_SECONDS", 0.0)
+    values = iter((1, 2))
+    assert [calculations.recent("key", lambda: next(values)) for _ in range(2)] == [1, 2]
+
+
 def test_an_error_of_reading_is_not_kept(calculations: Calculations) -> None:
     def fail() -> str:
         raise UsageError("no")
