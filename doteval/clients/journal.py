@@ -91,6 +91,8 @@ class _CallNote:
                 recorded.status,
                 self._started_at,
                 clocks.perf_counter() - self._began,
+                content_type=body.content_type,
+                reply=body.reply,
                 replayed=None if recorded.foreign else (recorded.execution, recorded.position),
             )
         )

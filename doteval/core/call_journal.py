@@ -12,8 +12,10 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from enum import StrEnum
 
+from doteval.core.call_bodies import CallBody, pack
 from doteval.core.fast_dataclass import row_value
 from doteval.core.rescoring import MissingCalls, Rescoring
 from doteval.core.results import Usage
@@ -21,6 +23,10 @@ from doteval.core.results import Usage
 # The two parts of a digest. Few other requests are in the journal of a row, so that few bytes are enough.
 _ASKED_BYTES = 12
 _WHERE_BYTES = 4
+
+
+# A row that has got more than this asks for the rest again in another try.
+_MOST_ANSWERED_BYTES = 4 * 1024 * 1024
 
 
 class JournalMode(StrEnum):
@@ -144,6 +150,9 @@ class RowCalls:
         self._waits = True
         self._pid = os.getpid()
         self._taken: set[bytes] = set()
+        # What this execution has got so far, without the requests.
+        self._answered: list[FinishedCall] = []
+        self._answered_bytes = 0
         self._recorded: dict[bytes, deque[RecordedCall]] = defaultdict(deque)
         for each in self.recorded:
             self._recorded[each.digest].append(each)
@@ -194,6 +203,21 @@ class RowCalls:
             self._taken.add(digest)
             return found.popleft()
 
+    def replay_again(self) -> None:
+        """Another try of the row begins: it replays what this execution has got so far."""
+        with self._lock:
+            answered, self._answered, self._answered_bytes = self._answered, [], 0
+            for call in reversed(answered):
+                body = CallBody(call.endpoint, call.content_type, "", b"", call.reply)
+                foreign = call.source is CallSource.REPLAY and call.replayed is None
+                again = RecordedCall(call.digest, self.execution, call.position, call.status, pack(body), foreign)
+                self._recorded[call.digest].appendleft(again)
+
+    def ask_again(self) -> None:
+        """Another try of the row begins: it sends what this execution has sent so far again."""
+        with self._lock:
+            self._answered, self._answered_bytes = [], 0
+
     @property
     def sends_new_calls(self) -> bool:
         """Whether calls are sent that are not recorded."""
@@ -209,6 +233,9 @@ class RowCalls:
         with self._lock:
             if self._closed:
                 return
+            if call.digest and 200 <= call.status < 300 and self._answered_bytes < _MOST_ANSWERED_BYTES:
+                self._answered.append(replace(call, request=b""))
+                self._answered_bytes += len(call.reply)
             if call.source is CallSource.REPLAY and call.replayed is None:
                 return
             self._asked += call.source is not CallSource.REPLAY

@@ -1,6 +1,8 @@
-"""Drops cached replies of models when a row that used them fails, so that its next attempt asks the model again.
+"""Decides whether another try of a row that has failed asks its models again, or gets the replies that it had.
 
-Otherwise a reply that no evaluation can use would fail the same row in every run, until the cache forgets it.
+It asks again if a reply may be why the row failed: otherwise a reply that no evaluation can use would fail the same row
+in every try, and in every run until the cache forgets it. After a connection error, the replies before it are as good
+as they were, and paid for.
 """
 
 from __future__ import annotations
@@ -12,11 +14,19 @@ from doteval.core.results import ErrorClass, Result
 from doteval.runner.error_classes import classify
 
 
-def drop_cached_replies(error: BaseException) -> None:
-    """Drop the cached replies that the running row used, if they may be why it raised `error`."""
+def prepare_another_try(error: BaseException) -> None:
+    """After `error`, have another try of the running row ask again or replay; drop cached replies that may be why."""
     meter = current_meter()
-    if meter is not None and meter.used_cached and _may_come_of_a_reply(error):
+    if meter is None or (meter.calls is None and not meter.used_cached):
+        return
+    of_a_reply = _may_come_of_a_reply(error)
+    if meter.used_cached and of_a_reply:
         meter.drop_cached()
+    if meter.calls is not None:
+        if of_a_reply:
+            meter.calls.ask_again()
+        else:
+            meter.calls.replay_again()
 
 
 def with_checked_replies(returned: Any) -> Any:

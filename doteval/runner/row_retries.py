@@ -17,7 +17,7 @@ from doteval.core.metering import metering
 from doteval.core.results import Usage
 from doteval.core.run_config import RunConfig
 from doteval.errors import UsageError
-from doteval.runner.cached_replies import drop_cached_replies, with_checked_replies
+from doteval.runner.cached_replies import prepare_another_try, with_checked_replies
 from doteval.runner.error_classes import ends_command, may_be_tried_again
 from doteval.runner.timeouts import is_expiry, timed_out, within
 
@@ -132,7 +132,7 @@ def _attempt(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     try:
         return with_checked_replies(function(**arguments))
     except Exception as error:
-        drop_cached_replies(error)
+        prepare_another_try(error)
         raise
 
 
@@ -177,7 +177,7 @@ async def _attempt_async(function: Callable[..., Any], arguments: Mapping[str, A
     try:
         return with_checked_replies(await function(**arguments))
     except Exception as error:
-        drop_cached_replies(error)
+        prepare_another_try(error)
         raise
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tenacity
 
 from doteval import Score, foreach, run
-from doteval.clients.openai import openai_client
+from doteval.clients.openai import async_openai_client, openai_client
 from doteval.errors import UsageError
 from doteval.mock_openai import MockOpenAI
 from doteval.store import Store
@@ -53,6 +54,54 @@ def test_failed_rows_replay_their_calls_if_asked_to(
     # The calls of the failed attempt are kept beside those of a new one.
     assert [call.source for call in calls] == (["replay"] * 3 if replay else ["live"] * 6)
     assert len({call.execution for call in calls}) == (1 if replay else 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "sources"),
+    [
+        # The replies before it are good.
+        (ConnectionResetError("of a database"), ["replay", "replay", "live"]),
+        (NameError("a mistake in the code"), ["replay", "replay", "live"]),
+        # A reply may be why, as where it is no JSON.
+        (ValueError("no number in the reply"), ["live"] * 5),
+    ],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_another_try_of_a_row_replays_unless_a_reply_may_be_why(
+    mock_openai: MockOpenAI, tmp_path: Path, error: Exception, sources: list[str], is_async: bool
+) -> None:
+    tries: list[int] = []
+
+    def fail_once() -> None:
+        tries.append(len(tries))
+        if len(tries) == 1:
+            raise error
+
+    def eval_sync(number: int, client: Any) -> Score:
+        for step in ("first", "second"):
+            ask(client, f"{step} {number}", temperature=None)
+        fail_once()
+        ask(client, f"third {number}", temperature=None)
+        return Score("ok", True, [])
+
+    async def eval_async(number: int, client: Any) -> Score:
+        for step in ("first", "second"):
+            await ask(client, f"{step} {number}", temperature=None)
+        fail_once()
+        await ask(client, f"third {number}", temperature=None)
+        return Score("ok", True, [])
+
+    storage = f"{tmp_path}/x.db"
+    make = async_openai_client if is_async else openai_client
+    retrying = tenacity.Retrying(stop=tenacity.stop_after_attempt(2))
+    function = foreach("number", [(0,)], retries=retrying)(eval_async if is_async else eval_sync)
+    results = run(function, "x", storage=storage, client=make(**settings(mock_openai)))
+    assert results.counts.done == 1
+    assert mock_openai.stats()["requests"] == (3 if "replay" in sources else 5)
+    with Store.open(storage) as store:
+        (evaluation,) = store.evaluations.of(store.experiments.find("x"))
+        assert [call.source for call in store.calls.of_row(evaluation.id, 0)] == sources
+        assert evaluation.repaid_rows == 0
 
 
 @pytest.mark.parametrize(("journal", "stored", "bodies"), [("off", 0, 0), ("usage", 6, 0), ("full", 6, 6)])
