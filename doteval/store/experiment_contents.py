@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, func, select
 
 from doteval.core.experiments import Counts, Evaluation, EvaluationStatus, Experiment
+from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, RowStatus
 from doteval.store.bulk_insert import among
 from doteval.store.counters import NOBODY
@@ -20,6 +21,7 @@ from doteval.store.engine import Database
 from doteval.store.evaluations import evaluation_of, evaluation_query
 from doteval.store.experiments import moment
 from doteval.store.tables import COUNTERS, EVALUATION, METRIC_VALUE, RESOURCE_LOAD, RESULT, SUMMARY, WORKER
+from doteval.store.usage import loaded_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,35 @@ class FixtureLoadSpan:
     ended_at: datetime
     seconds: float
     error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FixtureLoadDetail:
+    """All that is known of the set-up of a session fixture.
+
+    span: its end and how long it took.
+    worker: its name.
+    defined_at: the collection node that the fixture belongs to, "" for all.
+    stats: what its `get_stats` returned, None if it has none or was not torn down.
+    """
+
+    span: FixtureLoadSpan
+    worker: str
+    defined_at: str
+    torn_down_at: datetime | None
+    teardown_seconds: float | None
+    stats: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FixtureTotals:
+    """Sums over the loads of a session fixture. `torn_down` counts those that were set up."""
+
+    loads: int
+    failed: int
+    torn_down: int
+    seconds: float
+    longest: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,9 +325,43 @@ class ExperimentContents:
                 .limit(_LOADS * limit)
             )
             for span in connection.execute(spans) if lines else ():
-                found = FixtureLoadSpan(span.fixture, moment(span.loaded_at), span.seconds, span.error)
-                loads.setdefault(span.worker_id, []).append(found)
+                loads.setdefault(span.worker_id, []).append(_span(span))
         return [_serving(line, loads.get(line.id, [])) for line in lines]
+
+    def fixture_totals(self, experiment: Experiment, fixture: str) -> FixtureTotals:
+        """The sums over the loads of a session fixture in the worker processes of an experiment."""
+        ended = RESOURCE_LOAD.c.torn_down_at.is_not(None)
+        query = select(
+            func.count(),
+            func.count(RESOURCE_LOAD.c.error),
+            func.count().filter(ended, RESOURCE_LOAD.c.error.is_(None)),
+            func.coalesce(func.sum(RESOURCE_LOAD.c.seconds), 0.0),
+            func.coalesce(func.max(RESOURCE_LOAD.c.seconds), 0.0),
+        ).where(loaded_for(experiment), RESOURCE_LOAD.c.fixture == fixture)
+        with self._database.read() as connection:
+            return FixtureTotals(*connection.execute(query).one())
+
+    def fixture_loads(self, experiment: Experiment, fixture: str, first: int, limit: int) -> list[FixtureLoadDetail]:
+        """Some loads of a session fixture, from the place `first` on, the newest first."""
+        query = (
+            select(RESOURCE_LOAD, WORKER.c.service, WORKER.c.hostname, WORKER.c.pid)
+            .join(WORKER, WORKER.c.id == RESOURCE_LOAD.c.worker_id)
+            .where(loaded_for(experiment), RESOURCE_LOAD.c.fixture == fixture)
+            .order_by(RESOURCE_LOAD.c.id.desc())
+        )
+        with self._database.read() as connection:
+            lines = connection.execute(query.limit(limit).offset(first)).all()
+        return [
+            FixtureLoadDetail(
+                _span(line),
+                _worker_name(line),
+                line.scope_node,
+                None if line.torn_down_at is None else moment(line.torn_down_at),
+                line.teardown_seconds,
+                None if line.stats is None else decode(line.stats),
+            )
+            for line in lines
+        ]
 
     def _example(self, connection: Any, line: Any) -> tuple[str, int]:
         same = (
@@ -350,10 +415,18 @@ def _ids(experiment: Experiment) -> Select[tuple[int]]:
     return select(EVALUATION.c.id).where(EVALUATION.c.experiment_id == experiment.id)
 
 
+def _span(line: Any) -> FixtureLoadSpan:
+    return FixtureLoadSpan(line.fixture, moment(line.loaded_at), line.seconds, line.error)
+
+
+def _worker_name(line: Any) -> str:
+    return f"{line.service} {line.hostname}:{line.pid}"
+
+
 def _serving(line: Any, loads: Sequence[FixtureLoadSpan]) -> ServingWorker:
     return ServingWorker(
         line.id,
-        f"{line.service} {line.hostname}:{line.pid}",
+        _worker_name(line),
         moment(line.started_at),
         moment(line.beat_at if line.left_at is None else line.left_at),
         line.left_at is not None,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, literal, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, or_, select, text
 
 from doteval.core.budgets import Spent
 from doteval.core.experiments import Experiment
@@ -210,14 +210,18 @@ def _evaluations(experiment: Experiment) -> Select[tuple[int]]:
 
 
 def _loads(connection: Connection, experiment: Experiment) -> Sequence[Any]:
-    """The loads of the worker processes that wrote results or loaded for an experiment, in order."""
+    return connection.execute(select(RESOURCE_LOAD).where(loaded_for(experiment)).order_by(RESOURCE_LOAD.c.id)).all()
+
+
+def loaded_for(experiment: Experiment) -> ColumnElement[bool]:
+    """The condition for loads of worker processes that wrote results or loaded for an experiment."""
     ids = _evaluations(experiment)
     wrote = select(COUNTERS.c.worker_id).where(COUNTERS.c.evaluation_id.in_(ids))
     loaded = select(RESOURCE_LOAD.c.worker_id).where(RESOURCE_LOAD.c.evaluation_id.in_(ids))
     served = or_(RESOURCE_LOAD.c.worker_id.in_(wrote), RESOURCE_LOAD.c.worker_id.in_(loaded))
     # Failures with an evaluation say why a process cannot run it, and are no load of one fixture.
     of_fixtures = or_(RESOURCE_LOAD.c.evaluation_id.is_(None), RESOURCE_LOAD.c.error.is_(None))
-    return connection.execute(select(RESOURCE_LOAD).where(served, of_fixtures).order_by(RESOURCE_LOAD.c.id)).all()
+    return and_(served, of_fixtures)
 
 
 def _grouped(connection: Connection, experiment: Experiment, group: ColumnElement[Any]) -> dict[Any, list[ModelUsage]]:

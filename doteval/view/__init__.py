@@ -30,7 +30,8 @@ Which URLs there are
     ``.`` (search, status, tag, since, branch, sort, page) and ``experiment`` (name, search, status, sort, page);
     ``compare`` (a: the baseline, b: others, once for each; both may be ``NAME::EVALUATION``). Rows are chosen by
     ``experiment`` and ``evaluation``, which is its ``file::name``: ``rows`` (experiment, evaluation, show=wrong, failed
-    or slow, where: the grammar of filters) and ``row`` (experiment, evaluation, index, sample).
+    or slow, where: the grammar of filters) and ``row`` (experiment, evaluation, index, sample). ``fixture``
+    (experiment, fixture, page) has the loads of a session fixture.
 
 What is live
     An element with ``id`` and ``data-live`` is replaced by its newest form every few seconds: the script fetches the

@@ -22,14 +22,14 @@ from doteval.errors import DotEvalError, NotFoundError, StoreError, UsageError
 from doteval.store import Store
 from doteval.view.access import AccessMiddleware, AccessRules
 from doteval.view.calculations import Calculations
-from doteval.view.pages import compare, experiment, experiments, row, rows
+from doteval.view.pages import compare, experiment, experiments, fixture, row, rows
 from doteval.view.parameters import Parameters
 from doteval.view.templating import render
 from doteval.view.visit import Page, Visit
 
 logger = logging.getLogger("doteval.view")
 
-PAGES: tuple[Page, ...] = (experiments.page, experiment.page, rows.page, row.page, compare.page)
+PAGES: tuple[Page, ...] = (experiments.page, experiment.page, rows.page, row.page, compare.page, fixture.page)
 
 # Pages that are made at the same time, each with a connection. More would only share the same processors.
 _THREADS = 6

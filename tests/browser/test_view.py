@@ -35,6 +35,7 @@ PAGES = {
     "a running experiment": link("experiment", name="running"),
     "an empty experiment": link("experiment", name="empty"),
     "a hostile experiment": link("experiment", name=HOSTILE),
+    "a fixture": link("fixture", experiment="base", fixture="model"),
     "comparison": link("compare", a="base", b="new"),
     "no comparison": "compare",
     "an error": link("experiment", name="nothing"),

@@ -97,6 +97,23 @@ def test_worker_processes_with_their_loads(store: Store) -> None:
     assert len(store.contents.workers(evaluation.experiment, 1)) == 1
 
 
+def test_loads_of_a_fixture(store: Store) -> None:
+    evaluation = begin(store, 1)
+    workers = [store.workers.begin(WorkerInfo("w", "host", pid)) for pid in (1, 2)]
+    first = store.loads.begin(workers[0], "model", "", 2.0, evaluation_id=evaluation.id)
+    store.loads.end(first, {"calls": 3}, 0.5)
+    store.loads.begin(workers[1], "model", "sub", 4.0, evaluation_id=evaluation.id)
+    store.loads.begin(workers[1], "other", "", 1.0, evaluation_id=evaluation.id)
+    totals = store.contents.fixture_totals(evaluation.experiment, "model")
+    assert (totals.loads, totals.failed, totals.torn_down) == (2, 0, 1)
+    assert (totals.seconds, totals.longest) == (6.0, 4.0)
+    newest, oldest = store.contents.fixture_loads(evaluation.experiment, "model", 0, 10)
+    assert (newest.worker, newest.defined_at, newest.stats, newest.torn_down_at) == ("w host:2", "sub", None, None)
+    assert (oldest.worker, oldest.stats, oldest.teardown_seconds) == ("w host:1", {"calls": 3}, 0.5)
+    assert store.contents.fixture_loads(evaluation.experiment, "model", 1, 10) == [oldest]
+    assert store.contents.fixture_totals(store.experiments.begin("empty"), "model").loads == 0
+
+
 def test_headlines_are_of_the_first_evaluation_that_has_ended(store: Store, evaluations: list[Evaluation]) -> None:
     second = store.experiments.find("second")
     found = store.summaries.headlines([evaluations[0].experiment, second], 3)

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from doteval.core.experiments import EvaluationStatus
-from doteval.store import Store
+from doteval.store import Store, WorkerInfo
 from tests.support.comparisons import FAILED, PENDING, add_experiment
 from tests.support.odd_rows import add_odd_rows
 from tests.support.view import client
@@ -25,6 +25,9 @@ def viewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             scores = {"exact_match": [FAILED if row > 37 else row < right for row in range(40)]}
             evaluation = add_experiment(store, name, scores)
             store.summaries.write(evaluation, [store.summary(evaluation)])
+        worker = store.workers.begin(WorkerInfo("worker", "host", 4711))
+        load = store.loads.begin(worker, HOSTILE, "", 0.5, evaluation_id=evaluation.id)
+        store.loads.end(load, {"calls <b>": 80, HOSTILE: HOSTILE}, 0.25)
         store.labels.change(store.experiments.find("new"), add=["paper"], note="The prompt of the paper")
         add_experiment(store, "running", {"match": [True] * 3 + [PENDING] * 7}, status=EvaluationStatus.RUNNING)
         hostile = add_experiment(store, HOSTILE, {HOSTILE: [True, False]}, name=f"eval_{HOSTILE}[{HOSTILE}]")
