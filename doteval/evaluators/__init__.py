@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from doteval.evaluators.base import available, evaluator, find, plugins, register
 from doteval.evaluators.function_calls import ast_evaluation
 from doteval.evaluators.json_text import json_match, valid_json
-from doteval.evaluators.judge import llm_judge
+from doteval.evaluators.judge import llm_judge, llm_rubric
 from doteval.evaluators.numeric import close_to, numeric_match
+from doteval.evaluators.several_judges import judge_panel, llm_pairwise
 from doteval.evaluators.text import choice_match, contains, exact_match, regex_match
 
 _BUILT_IN = (
@@ -23,7 +24,10 @@ _BUILT_IN = (
     contains,
     exact_match,
     json_match,
+    judge_panel,
     llm_judge,
+    llm_pairwise,
+    llm_rubric,
     numeric_match,
     regex_match,
     valid_json,
@@ -42,7 +46,10 @@ __all__ = [
     "exact_match",
     "find",
     "json_match",
+    "judge_panel",
     "llm_judge",
+    "llm_pairwise",
+    "llm_rubric",
     "numeric_match",
     "regex_match",
     "register",

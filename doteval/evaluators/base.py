@@ -63,11 +63,12 @@ def evaluator(function: Callable[..., Any] | None = None, /, *, metrics: Any = N
     """
     if function is not None:
         return _evaluator(function, None)
-    chosen = None if metrics is None else _metrics(metrics)
+    chosen = None if metrics is None else as_metrics(metrics)
     return lambda function: _evaluator(function, chosen)
 
 
-def _metrics(given: Any) -> tuple[Any, ...]:
+def as_metrics(given: Any) -> tuple[Any, ...]:
+    """The metrics that were given: one, the name of one, or several of these."""
     several = given if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
     return tuple(as_metric(one) for one in several)
 
