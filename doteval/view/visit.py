@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from doteval.core.experiments import Counts
+from doteval.coordination.claims import is_left_by_all
+from doteval.core.experiments import Counts, Experiment
 from doteval.store import Store
 from doteval.store.url import DEFAULT_PATH
 from doteval.view.calculations import Calculations
@@ -66,6 +67,10 @@ class Visit:
         if value is None:
             self._look_again(COMPUTING_SECONDS)
         return value
+
+    def is_abandoned(self, experiment: Experiment) -> bool:
+        """Whether nobody runs the evaluations of an experiment that are running by their status."""
+        return self.calculations.recent(("abandoned", experiment.id), lambda: is_left_by_all(self.store, experiment))
 
     def _look_again(self, seconds: int) -> None:
         self.live_seconds = min(seconds, self.live_seconds or seconds)

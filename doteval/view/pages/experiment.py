@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from doteval.analysis.summary import MetricValue, Summary
+from doteval.coordination.claims import NOBODY_RUNS_IT
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.store import Store
 from doteval.store.experiment_contents import EVALUATION_SORTS, EvaluationChoice, ExperimentTotals
@@ -83,7 +84,9 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "spans": worker_spans(workers, experiment.created_at, end),
         "most_workers": len(workers) == _WORKERS,
         "commands": commands[:_COMMANDS],
-        "next_commands": _next_commands(visit, experiment.name, totals),
+        "abandoned": totals.is_running and visit.is_abandoned(experiment),
+        "NOBODY_RUNS_IT": NOBODY_RUNS_IT,
+        "next_commands": _next_commands(visit, experiment.name, totals, columns),
     }
 
 
@@ -118,12 +121,16 @@ def _notes(evaluations: Sequence[Evaluation], summaries: Mapping[int, Summary]) 
     return found[:_NOTES]
 
 
-def _next_commands(visit: Visit, name: str, totals: ExperimentTotals) -> list[tuple[str, str]]:
+def _next_commands(
+    visit: Visit, name: str, totals: ExperimentTotals, columns: Sequence[tuple[str, str]]
+) -> list[tuple[str, str]]:
     """Commands to copy, each with what it does."""
     found = [("show its metrics in the terminal", visit.command("show", name))]
     if totals.is_running:
         found.append(("follow it until it is completed", visit.command("watch", name)))
         found.append(("see where its rows are, and what happens next", visit.command("status", name)))
+    if columns:
+        found.append(("see how it went from experiment to experiment", visit.command("history", ".".join(columns[0]))))
     if totals.counts.failed:
         found.append(("run its failed rows again", visit.command("retry", name)))
     if not totals.is_running and totals.counts.finished:

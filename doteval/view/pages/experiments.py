@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from doteval.analysis.summary import MetricValue
-from doteval.coordination.claims import is_left_by_all
 from doteval.core.experiments import EvaluationStatus
 from doteval.core.times import parse_since
-from doteval.store import ExperimentFilter, ExperimentOverview, Store, sort_overviews
+from doteval.store import ExperimentFilter, ExperimentOverview, sort_overviews
 from doteval.store.experiment_filter import SORT_KEYS
 from doteval.view.paging import Paging
 from doteval.view.visit import Page, Visit
@@ -54,7 +53,11 @@ def read(visit: Visit) -> Mapping[str, Any]:
     visit.live(running=any(each.status is EvaluationStatus.RUNNING for each in shown))
     return {
         "listed": [
-            ListedExperiment(each, scores.get(each.experiment.id, ()), _is_abandoned(visit.store, each))
+            ListedExperiment(
+                each,
+                scores.get(each.experiment.id, ()),
+                each.status is EvaluationStatus.RUNNING and visit.is_abandoned(each.experiment),
+            )
             for each in shown
         ],
         "count": len(found),
@@ -67,10 +70,6 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "baseline": baseline,
         "storage": visit.store.url,
     }
-
-
-def _is_abandoned(store: Store, line: ExperimentOverview) -> bool:
-    return line.status is EvaluationStatus.RUNNING and is_left_by_all(store, line.experiment)
 
 
 page = Page("/", "experiments.html.jinja", read)
