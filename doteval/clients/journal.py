@@ -9,7 +9,10 @@ Headers and URLs are never kept, and the secrets in them are removed from bodies
 
 from __future__ import annotations
 
+import functools
+
 from doteval.clients.bad_replies import is_event_stream
+from doteval.clients.body_secrets import secrets_of_body
 from doteval.clients.cache.keys import CACHE_HEADER
 from doteval.clients.request_difference import difference
 from doteval.clients.request_identity import RequestIdentity
@@ -72,11 +75,13 @@ class _CallNote:
         self._started_at, self._began = clocks.now(), clocks.perf_counter()
         self._identity = RequestIdentity.of(call.request, ignored)
         self._request = b""
+        self._secrets: frozenset[str] = frozenset()
         self.digest = b""
         if calls.keeps_bodies:
             content = _content(call)
             if content is not None:
                 self._request = content
+                self._secrets = secrets_of_body(call.body, content)
                 self.digest = calls.digest(self._identity.parts, self._identity.endpoint, content)
 
     def replay(self, recorded: RecordedCall) -> Response:
@@ -109,7 +114,7 @@ class _CallNote:
         )
         if not calls.recorded:
             return UnrecordedCallError(message, "No reply is recorded for this row.")
-        asked = CallBody(endpoint, "", "", self._identity.hidden_in(self._request), b"")
+        asked = CallBody(endpoint, "", "", self._identity.hidden_in(self._request, self._secrets), b"")
         differs = difference(asked, [unpack(each.packed) for each in calls.recorded], self._position)
         return UnrecordedCallError(message, f"The nearest recorded request (-) and this one (+):\n{differs}")
 
@@ -143,7 +148,7 @@ class _CallNote:
         *,
         error: str = "",
     ) -> FinishedCall:
-        call, hidden = self._call, self._identity.hidden_in
+        call, hidden = self._call, functools.partial(self._identity.hidden_in, more=self._secrets)
         keeps = self._calls.keeps_bodies
         fits = keeps and len(self._request) + len(reply) <= _LARGEST_BODY_BYTES
         return FinishedCall(
@@ -165,7 +170,7 @@ class _CallNote:
 
     def _described(self, error: BaseException) -> str:
         name = type(error).__name__
-        return self._identity.hidden_in_text(f"{name}: {error}" if str(error) else name)
+        return self._identity.hidden_in_text(f"{name}: {error}" if str(error) else name, self._secrets)
 
 
 class _ReplyNote(StreamObserver):

@@ -6,7 +6,7 @@ Both are worked out once for all requests that differ in their bodies only, as t
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import orjson
@@ -49,9 +49,7 @@ class RequestIdentity:
             if name == "cookie" or is_secret_parameter(name):
                 # "Bearer sk-..." and "a=1; session=..." hold the secret as a word.
                 found += [value, *value.replace(";", " ").replace("=", " ").split()]
-        # Bodies may quote a secret as it is, in JSON, or in a URL.
-        forms = {form for each in found if len(each) >= _SHORTEST_SECRET for form in _forms(each)}
-        self._secrets = tuple(sorted((form.encode() for form in forms), key=len, reverse=True))
+        self._secrets = _as_quoted(found)
 
     @classmethod
     def of(cls, request: Request, ignored: frozenset[str]) -> RequestIdentity:
@@ -60,16 +58,16 @@ class RequestIdentity:
         headers = tuple(each for each in request.headers.items() if each[0] != "content-length")
         return _remembered(request.method, str(request.url), headers, ignored)
 
-    def hidden_in(self, content: bytes) -> bytes:
-        """The same bytes with `***` in place of each secret."""
-        for secret in self._secrets:
+    def hidden_in(self, content: bytes, more: Collection[str] = ()) -> bytes:
+        """The same bytes with `***` in place of each secret. more: secrets that do not belong to URL and headers."""
+        for secret in (*self._secrets, *_as_quoted(more)) if more else self._secrets:
             if secret in content:
                 content = content.replace(secret, _HIDDEN)
         return content
 
-    def hidden_in_text(self, text: str) -> str:
+    def hidden_in_text(self, text: str, more: Collection[str] = ()) -> str:
         """The same text with `***` in place of each secret, and of those of other URLs in it."""
-        return hide_in_text(self.hidden_in(text.encode(errors="replace")).decode())
+        return hide_in_text(self.hidden_in(text.encode(errors="replace"), more).decode())
 
 
 @functools.lru_cache(maxsize=_MOST_REMEMBERED)
@@ -77,6 +75,12 @@ def _remembered(
     method: str, url: str, headers: tuple[tuple[str, str], ...], ignored: frozenset[str]
 ) -> RequestIdentity:
     return RequestIdentity(method, url, [(name.lower(), value) for name, value in headers], ignored)
+
+
+def _as_quoted(secrets: Iterable[str]) -> tuple[bytes, ...]:
+    """Secrets as bodies may quote them: as they are, in JSON, or in a URL; the longest first."""
+    forms = {form for each in secrets if len(each) >= _SHORTEST_SECRET for form in _forms(each)}
+    return tuple(sorted((form.encode() for form in forms), key=len, reverse=True))
 
 
 def _forms(secret: str) -> set[str]:

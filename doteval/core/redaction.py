@@ -59,6 +59,15 @@ def is_secret_parameter(name: str) -> bool:
     return _SECRET_IN_QUERY.search(name) is not None
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether the value of a field, an option or a variable with this name is a secret.
+
+    >>> is_secret_name("max_tokens"), is_secret_name("authorization")
+    (False, True)
+    """
+    return _SECRET_NAME.search(name) is not None
+
+
 def without_arguments(text: str) -> str:
     """What a Redis server has said, without the arguments of a command that it does not know, such as AUTH.
 
@@ -130,9 +139,9 @@ def hide_secrets(arguments: Sequence[str]) -> tuple[str, ...]:
         name, equals, _ = argument.partition("=")
         if value_is_secret and not argument.startswith("--"):
             hidden.append(HIDDEN)
-        elif equals and _SECRET_NAME.search(name.rstrip("-_")):
+        elif equals and is_secret_name(name.rstrip("-_")):
             hidden.append(f"{name}={HIDDEN}")
         else:
             hidden.append(_SECRET_VALUE.sub(HIDDEN, hide_password(argument)))
-        value_is_secret = not equals and argument.startswith("-") and bool(_SECRET_NAME.search(argument))
+        value_is_secret = not equals and argument.startswith("-") and is_secret_name(argument)
     return tuple(hidden)

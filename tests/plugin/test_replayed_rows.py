@@ -123,23 +123,59 @@ def test_an_unknown_mode_is_refused() -> None:
         run(made(), journal="all", client=None)
 
 
-def test_planted_keys_are_in_no_byte_of_the_store(mock_openai: MockOpenAI, tmp_path: Path) -> None:
-    key, password = "sk-planted-0123456789", "planted-password"
-    base_url = mock_openai.base_url.replace("://", f"://me:{password}@")
-    client = openai_client(base_url=base_url, api_key=key, default_query={"token": "planted-query"})
+# Where authors have secrets, and what must be hidden there.
+PLANTED = {
+    "header": "sk-planted-0123456789",
+    "password of the URL": "planted-password",
+    "query": "planted-query",
+    "cookie": "planted-cookie",
+    "authorization of a tool": "planted-authorization",
+    "header of a tool": "planted-team",
+    "query of a tool": "planted-url-token",
+    "field of the body": "planted-body-key",
+    "data source": "planted-data-source",
+}
 
-    @foreach("text", [("hello",), ("[[status:401]]",)])
-    def eval_secret(text: str) -> Score:
-        client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
+
+def test_planted_secrets_are_in_no_byte_of_the_store(mock_openai: MockOpenAI, tmp_path: Path) -> None:
+    tool = {
+        "type": "mcp",
+        "server_label": "files",
+        "server_url": f"https://host/mcp?token={PLANTED['query of a tool']}",
+        "authorization": PLANTED["authorization of a tool"],
+        "headers": {"x-team": PLANTED["header of a tool"]},
+    }
+    client = openai_client(
+        base_url=mock_openai.base_url.replace("://", f"://me:{PLANTED['password of the URL']}@"),
+        api_key=PLANTED["header"],
+        default_query={"token": PLANTED["query"]},
+        default_headers={"cookie": f"session={PLANTED['cookie']}"},
+    )
+    body = {
+        "api_key": PLANTED["field of the body"],
+        "data_sources": [{"parameters": {"authentication": {"type": "api_key", "key": PLANTED["data source"]}}}],
+        "tools": [tool],
+    }
+
+    @foreach("number", [(0,), (1,)])
+    def eval_secret(number: int) -> Score:
+        # A server may quote what it got, in its reply or in an error.
+        quoted = (f"[[reply:{' '.join(PLANTED.values())}]]", f"[[status:401]] {PLANTED}")[number]
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}], extra_body=body)
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": quoted}], extra_body=body)
         return Score("ok", True, [])
 
-    run(eval_secret, "x", storage=f"{tmp_path}/x.db")
-    content = b"".join(file.read_bytes() for file in tmp_path.glob("x.db*"))
-    assert b"eval_secret" in content
-    with Store.open(f"{tmp_path}/x.db") as store:
+    storage = f"{tmp_path}/x.db"
+    with Store.open(storage) as store:
+        # As long as it is open, SQLite keeps what was written in its log.
+        run(eval_secret, "x", storage=storage)
+        assert (tmp_path / "x.db-wal").stat().st_size
+        while_open = b"".join(file.read_bytes() for file in tmp_path.glob("x.db*"))
         (evaluation,) = store.evaluations.of(store.experiments.find("x"))
         bodies = [call.body for index in range(2) for call in store.calls.of_row(evaluation.id, index)]
-    assert len(bodies) == 2
-    for planted in (key, password, "planted-query"):
-        assert planted.encode() not in content
-        assert planted not in repr(bodies)
+    content = while_open + b"".join(file.read_bytes() for file in tmp_path.glob("x.db*"))
+    assert b"eval_secret" in content
+    assert len(bodies) == 4
+    everything = repr(bodies).encode() + content
+    assert {where for where, planted in PLANTED.items() if planted.encode() in everything} == set()
+    assert repr(bodies).count("***") > len(bodies)
