@@ -22,14 +22,23 @@ from doteval.errors import DotEvalError, NotFoundError, StoreError, UsageError
 from doteval.store import Store
 from doteval.view.access import AccessMiddleware, AccessRules
 from doteval.view.calculations import Calculations
-from doteval.view.pages import compare, experiment, experiments, fixture, row, rows
+from doteval.view.pages import charts, compare, experiment, experiments, fixture, row, rows
 from doteval.view.parameters import Parameters
 from doteval.view.templating import render
 from doteval.view.visit import Page, Visit
 
 logger = logging.getLogger("doteval.view")
 
-PAGES: tuple[Page, ...] = (experiments.page, experiment.page, rows.page, row.page, compare.page, fixture.page)
+PAGES: tuple[Page, ...] = (
+    experiments.page,
+    experiment.page,
+    rows.page,
+    row.page,
+    charts.page,
+    charts.image,
+    compare.page,
+    fixture.page,
+)
 
 # Pages that are made at the same time, each with a connection. More would only share the same processors.
 _THREADS = 6
@@ -57,7 +66,7 @@ def make_application(
                 return refusal(_status(error), error.message, error.remedy)
             except Exception as error:  # noqa: BLE001 - one page that fails is no reason to fail altogether
                 return unexpected(error)
-            return _unless_known(request, body) if status == 200 else HTMLResponse(body, status)
+            return _unless_known(request, body, page.media_type) if status == 200 else HTMLResponse(body, status)
 
         return answer
 
@@ -65,6 +74,8 @@ def make_application(
         visit = Visit(store, calculations, Parameters(query), page.path.lstrip("/") or ".")
         contents = page.read(visit)
         visit.parameters.refuse_others()
+        if page.template is None:
+            return visit.status, contents["image"]
         return visit.status, render(page.template, contents, visit=visit, flower=flower).encode()
 
     def refusal(status: int, message: str, remedy: str | None) -> Response:
@@ -95,13 +106,13 @@ def make_application(
     )
 
 
-def _unless_known(request: Request, body: bytes) -> Response:
+def _unless_known(request: Request, body: bytes, media_type: str) -> Response:
     """The page, or the answer that the browser has it already."""
     tag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
     known = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
-    return (
-        Response(status_code=304, headers={"ETag": tag}) if tag in known else HTMLResponse(body, headers={"ETag": tag})
-    )
+    if tag in known:
+        return Response(status_code=304, headers={"ETag": tag})
+    return Response(body, headers={"ETag": tag}, media_type=media_type)
 
 
 def _status(error: DotEvalError) -> int:

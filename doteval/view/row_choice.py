@@ -75,8 +75,8 @@ class RowChoice:
         Raises UsageError: a parameter cannot be used.
         """
         given, store = visit.parameters, visit.store
-        experiment = store.experiments.find(given.required("experiment"))
-        evaluation = _evaluation(store, experiment, given.text("evaluation"))
+        evaluation = chosen_evaluation(visit)
+        experiment = evaluation.experiment
         show = given.choice("show", SHOWN, "")
         where, search, against = given.text("where"), given.text("search"), given.text("against")
         if against is not None:
@@ -167,7 +167,14 @@ class RowChoice:
         return _TEXT_SECONDS if self.search else _FILTER_SECONDS
 
 
-def _evaluation(store: Store, experiment: Experiment, nodeid: str | None) -> Evaluation:
+def chosen_evaluation(visit: Visit) -> Evaluation:
+    """The evaluation that a URL names, the first one of the experiment if it names none.
+
+    Raises NotFoundError: there is none.
+    """
+    store = visit.store
+    experiment = store.experiments.find(visit.parameters.required("experiment"))
+    nodeid = visit.parameters.text("evaluation")
     if nodeid is None:
         found = store.evaluations.of(experiment)
         if not found:

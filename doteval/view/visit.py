@@ -92,9 +92,14 @@ class Page:
     """A page.
 
     path: with a slash and one part.
+    template: None for an image, whose `read` returns it as `image`, an SVG document.
     read: returns what the template is given. It is called on a thread.
     """
 
     path: str
-    template: str
+    template: str | None
     read: Callable[[Visit], Mapping[str, Any]]
+
+    @property
+    def media_type(self) -> str:
+        return "text/html" if self.template is not None else "image/svg+xml"
