@@ -18,7 +18,8 @@ _PACKAGES = {
     "pytest": ["pytest==9.2.0", "pytest-xdist==3.8.0"],
     "dotevals-0.26": ["dotevals==0.26.0", "openai"],
     "dotevals-0.28": ["dotevals==0.28.3", "openai"],
-    "inspect-ai": ["inspect-ai==0.3.285", "openai"],
+    # pandas and pyarrow are what its data frames need.
+    "inspect-ai": ["inspect-ai==0.3.285", "openai", "pandas==3.1.1", "pyarrow==26.0.1"],
     "pydantic-evals": ["pydantic-evals==2.62.0", "openai"],
 }
 PEERS = tuple(name for name in _PACKAGES if name != "doteval")

@@ -4,8 +4,9 @@ The store is filled by statements of the database (`benchmarks.large_store`), wh
 measured whole, in turn with a command that only starts and opens the store (``list``): its time is subtracted, and
 rates are of what is left. Memory is the peak of the command with everything that it imports. pandas answers the same
 questions from the Parquet files of the exports, with all columns that it needs in memory; an import of pandas is
-subtracted from its time. inspect-ai is not measured yet. An environment of doteval from before this subject lacks
-pyarrow and DuckDB: remove `.benchmarks/doteval`, and it is made anew.
+subtracted from its time. inspect-ai answers them with `evals_df` and `samples_df` from a log of 20,000 such samples,
+beside doteval with as many rows. An environment from before this subject lacks pyarrow, DuckDB or pandas: remove
+`.benchmarks/doteval` and `.benchmarks/inspect-ai`, and they are made anew.
 """
 
 from __future__ import annotations
@@ -30,17 +31,27 @@ _COMMANDS = {
     "query, the same groups": ("query", _SQL),
     "export to Parquet": ("export", "base", "base.parquet"),
     "compare": ("compare", "base", "new"),
+    "history": ("history", "exact_match.accuracy"),
     "status": ("status", "base"),
     "usage": ("usage", "base"),
     "list": ("list",),
 }
 # Seconds beyond the start, of a million rows.
-_AIMS = {"show, filter, 20 rows": 1.0, "show --group-by": 5.0, "compare": 30.0, "status": 5.0, "usage": 5.0}
+_AIMS = {
+    "show, filter, 20 rows": 1.0,
+    "show --group-by": 5.0,
+    "compare": 30.0,
+    "history": 1.0,
+    "status": 5.0,
+    "usage": 5.0,
+}
 _PANDAS = {
     "show, filter, 20 rows": ("filter", "base.parquet"),
     "show --group-by": ("group", "base.parquet"),
     "compare": ("compare", "base.parquet", "new.parquet"),
 }
+_INSPECT = {"show, filter, 20 rows": "filter", "show --group-by": "group", "history": "history"}
+_INSPECT_ROWS = 20_000
 _MOST_MEMORY = 500
 _RATE = 30_000
 
@@ -52,6 +63,8 @@ def measure(bench: Bench) -> None:
             for seed, experiment in enumerate(("base", "new")):
                 fill(url, experiment, rows, seed=seed)
             _measure(bench, f"{rows:,} rows of 1 KB, {database}", directory, url, rows)
+    if bench.peers:
+        _measure_inspect(bench, bench.rows(_INSPECT_ROWS))
 
 
 @contextmanager
@@ -98,5 +111,27 @@ def _measure_pandas(bench: Bench, work: str, directory: Path, url: str, taken: d
             work, f"{name}, pandas on Parquet", "s", [max(each.seconds - start, 0.001) for each in found]
         )
         bench.report.add(work, f"{name}, pandas on Parquet: memory", "MB", [each.peak for each in found])
-        ratio = [(each.seconds - ours) / figure.median for each in taken[name]]
+        ratio = [max(each.seconds - ours, 0.001) / figure.median for each in taken[name]]
         bench.report.add(work, f"{name}: doteval / pandas", "×", ratio)
+
+
+def _measure_inspect(bench: Bench, rows: int) -> None:
+    with project(PEERS / "reading_inspect.py") as directory:
+        work = f"{rows:,} rows of 1 KB, SQLite"
+        url = f"sqlite:///{directory / 'results.db'}"
+        fill(url, "base", rows, seed=0)
+        bench.peer("inspect-ai", directory, "reading_inspect.py", "write", str(rows))
+        imported = "from inspect_ai.analysis import evals_df, samples_df"
+        start = min(bench.peer("inspect-ai", directory, "-c", imported).seconds for _ in range(3))
+        ours = min(bench.doteval(directory, "list", DOTEVAL_STORAGE=url).seconds for _ in range(3))
+        for name, question in _INSPECT.items():
+            taken: dict[str, list[Measured]] = {"doteval": [], "inspect-ai": []}
+            for _ in range(bench.repeat):
+                taken["doteval"].append(bench.doteval(directory, *_COMMANDS[name], DOTEVAL_STORAGE=url))
+                taken["inspect-ai"].append(
+                    bench.peer("inspect-ai", directory, "reading_inspect.py", question, str(rows))
+                )
+            for runner, begins in (("doteval", ours), ("inspect-ai", start)):
+                beyond = [max(each.seconds - begins, 0.001) for each in taken[runner]]
+                bench.report.add(work, f"{name}, {runner}: beyond the start", "s", beyond)
+                bench.report.add(work, f"{name}, {runner}: memory", "MB", [each.peak for each in taken[runner]])

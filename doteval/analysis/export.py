@@ -309,11 +309,11 @@ def _typed(arrow: Any, table: CellTable) -> Iterator[tuple[Any, Iterator[Any]]]:
         for page in table.pages:
             arrays = []
             for name, column in zip(table.columns, _in_order(page, table.columns), strict=True):
-                found = _types(column)
+                found = _types(name, column)
                 kinds[name] |= found
                 # Numbers of both kinds wait as text: the column may become text, and then 1 is not to be 1.0.
                 kind = str if {int, float} <= found and name not in _KINDS else _kind(name, found)
-                arrays.append(_array(arrow, column, kind))
+                arrays.append(_array(arrow, column, kind, found))
             batch = arrow.record_batch(arrays, names=list(table.columns))
             with ipc.new_stream(file, batch.schema) as writer:
                 writer.write_batch(batch)
@@ -348,10 +348,12 @@ class _LargeInteger:
     """Stands for integers that a float cannot hold, among the types of a column."""
 
 
-def _types(column: Sequence[Any]) -> set[type]:
+def _types(name: str, column: Sequence[Any]) -> set[type]:
     types = set(map(type, column))
-    if int in types and any(type(value) is int and abs(value) > 2**53 for value in column):
-        types.add(_LargeInteger)
+    if int in types and name not in _KINDS:
+        integers = column if types == {int} else [value for value in column if type(value) is int]
+        if max(integers) > 2**53 or min(integers) < -(2**53):
+            types.add(_LargeInteger)
     return types
 
 
@@ -377,8 +379,8 @@ def _arrow_type(arrow: Any, kind: type) -> Any:
     }[kind]
 
 
-def _array(arrow: Any, column: Sequence[Any], kind: type) -> Any:
-    if set(map(type, column)) <= {kind, type(None)}:
+def _array(arrow: Any, column: Sequence[Any], kind: type, types: set[type]) -> Any:
+    if types <= {kind, type(None)}:
         return arrow.array(column, _arrow_type(arrow, kind))
     convert = _text if kind is str else kind
     return arrow.array([None if value is None else convert(value) for value in column], _arrow_type(arrow, kind))
@@ -388,4 +390,5 @@ def _as_kind(arrow: Any, array: Any, kind: type) -> Any:
     """An array of a batch with the type of the whole column."""
     if array.type == _arrow_type(arrow, kind):
         return array
-    return _array(arrow, array.to_pylist(), kind)
+    column = array.to_pylist()
+    return _array(arrow, column, kind, set(map(type, column)))

@@ -15,7 +15,7 @@ import functools
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -68,6 +68,16 @@ def decode(text: str) -> Any:
     """
     value = orjson.loads(text)
     return _untagged(value) if '"$type"' in text else value
+
+
+def decode_all(texts: Sequence[str]) -> list[Any]:
+    """Decode several texts at once.
+
+    >>> decode_all([encode("a"), encode((1, 2))])
+    ['a', (1, 2)]
+    """
+    found: list[Any] = decode(f"[{','.join(texts)}]")
+    return found
 
 
 def key_of(value: Any) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy import Text, select, type_coerce
 from doteval.analysis.export import CellTable, Page, cell, cells
 from doteval.core.experiments import Evaluation
 from doteval.core.filters import Filter
-from doteval.core.json_codec import decode, unescape_text
+from doteval.core.json_codec import decode, decode_all, unescape_text
 from doteval.errors import ChangedError, UsageError
 from doteval.store.engine import Database
 from doteval.store.result_pages import ResultPage, result_pages
@@ -113,11 +113,11 @@ def _flat_page(evaluation: Evaluation, page: ResultPage, known: frozenset[str]) 
         columns[name] = cells(columns[name])
     for name in ("prompt", "response"):
         if name in columns:
-            columns[name] = list(map(stored_cell, columns[name]))
+            columns[name] = stored_cells(columns[name])
     if "started_at" in columns:
         columns["started_at"] = [datetime.fromtimestamp(moment, UTC) for moment in columns["started_at"]]
     if "content" in columns:
-        rows = [decode(text) for text in columns.pop("content")]
+        rows = decode_all(columns.pop("content"))
         for name in evaluation.spec.columns:
             columns[f"row.{name}"] = cells([row.get(name) for row in rows])
     columns.update(_scores(evaluation, page, known))
@@ -126,13 +126,13 @@ def _flat_page(evaluation: Evaluation, page: ResultPage, known: frozenset[str]) 
 
 
 def _scores(evaluation: Evaluation, page: ResultPage, known: frozenset[str]) -> Mapping[str, Sequence[Any]]:
-    by_name: dict[str, list[Any]] = {}
+    by_name: dict[str, list[str | None]] = {}
     for place, (name, value) in page.scores:
         column = by_name.get(name)
         if column is None:
             column = by_name[name] = [None] * len(page)
-        column[place] = stored_cell(value)
-    columns = {f"score.{unescape_text(name)}": column for name, column in by_name.items()}
+        column[place] = value
+    columns = {f"score.{unescape_text(name)}": stored_cells(column) for name, column in by_name.items()}
     for name in columns:
         if name not in known:
             raise ChangedError(
@@ -161,6 +161,19 @@ def usage_sums(page: ResultPage) -> Mapping[str, Sequence[Any]]:
             costs[place] = cost + (costs[place] or 0.0)
         sums[place] = tuple(map(operator.add, sums[place], numbers))
     return {"models": models, "cost": costs, **dict(zip(_SUMS, zip(*sums, strict=True), strict=True))}
+
+
+def stored_cells(texts: Sequence[str | None]) -> Sequence[Any]:
+    """`stored_cell` of each value, in a third of the time."""
+    known = [text for text in texts if text is not None]
+    values = decode_all(known)
+    if not set(map(type, values)) <= {bool, int, float, str}:
+        return list(map(stored_cell, texts))
+    found = cells(values)
+    if len(known) == len(texts):
+        return found
+    left = iter(found)
+    return [None if text is None else next(left) for text in texts]
 
 
 def stored_cell(text: str | None) -> Any:
