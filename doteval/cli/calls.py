@@ -61,7 +61,7 @@ def call_document(call: StoredCall) -> dict[str, Any]:
         # As a text: it is larger than the numbers that JSON readers hold exactly.
         "execution": f"{call.execution:016x}",
         "position": call.position,
-        "source": call.source,
+        "source": call.source.value,
         "model": call.usage.model,
         "status": call.status or None,
         "started_at": moment(call.started_at),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,6 +24,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    tuple_,
     update,
 )
 
@@ -39,6 +40,8 @@ from doteval.store.statements import Prepared
 from doteval.store.tables import ATTEMPT, CALL, EVALUATION, RESULT, USAGE
 
 _COLUMNS = tuple(CALL.c.keys())
+# Calls that are read at once: their bodies may have megabytes.
+_PAGE_CALLS = 100
 _INSERT = BulkInsert(CALL, _COLUMNS)
 _EXISTS = Prepared(lambda _: select(EVALUATION.c.id).where(EVALUATION.c.id == bindparam("evaluation")))
 _KEY = ("evaluation_id", "row_index", "sample", "execution", "position")
@@ -281,6 +284,25 @@ class Calls:
             began[line.execution] = min(line.started_at, began.get(line.execution, line.started_at))
         lines = sorted(lines, key=lambda line: (line.sample, began[line.execution], line.execution, line.position))
         return [_stored(line) for line in lines]
+
+    def stream(self, evaluation_id: int) -> Iterator[tuple[int, StoredCall]]:
+        """All calls of an evaluation with the index of their row, by row, sample and execution.
+
+        Memory is bounded by a page of calls, and no query stays open between pages.
+        """
+        key = tuple_(CALL.c.row_index, CALL.c.sample, CALL.c.execution, CALL.c.position)
+        query = select(CALL).where(CALL.c.evaluation_id == evaluation_id).order_by(*key.clauses).limit(_PAGE_CALLS)
+        after: tuple[int, ...] | None = None
+        while True:
+            page = query if after is None else query.where(key > after)
+            with self._database.read() as connection:
+                lines = connection.execute(page).all()
+            for line in lines:
+                yield line.row_index, _stored(line)
+            if len(lines) < _PAGE_CALLS:
+                return
+            last = lines[-1]
+            after = (last.row_index, last.sample, last.execution, last.position)
 
     def note_repaid(self, evaluation_id: int, rows: int) -> None:
         """Note that so many rows asked something else when they ran again, and so paid for calls again."""
