@@ -5,7 +5,9 @@ It uses a file and not a pipe: a print into a pipe whose reader was killed would
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,10 @@ _MOST_BYTES = 100_000
 # Bytes that are read at once, and how often `pass_on` does so at most: a process that prints without end must not keep
 # the supervisor from its other work.
 _READ_BYTES, _MOST_READS = 1 << 20, 16
+# Once so many bytes were passed on, their space on the disk is given back.
+_FREED_BYTES = 16 << 20
+# FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE of Linux.
+_PUNCH_HOLE = 3
 # Lines that are kept to show why a process ended: enough for the end of a traceback.
 _KEPT_LINES = 10
 
@@ -30,7 +36,8 @@ class OutputFile:
     output: called by `pass_on` with every new line.
     last_lines: the last lines that were passed on.
 
-    The file has no name, so it disappears with the last process that has it open.
+    The file has no name, so it disappears with the last process that has it open. On Linux it takes a bounded place on
+    the disk, however long the processes print.
     """
 
     def __init__(self, output: Callable[[str], None], directory: Path) -> None:
@@ -39,6 +46,7 @@ class OutputFile:
         self.file = path.open("ab", buffering=0)
         self._reader = path.open("rb")
         path.unlink()
+        self._freed = 0
         self._line = _Line()
         self.last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
@@ -47,6 +55,8 @@ class OutputFile:
         for _ in range(_MOST_READS):
             if not self._pass_on_piece():
                 break
+        if self._reader.tell() - self._freed >= _FREED_BYTES:
+            self._free()
 
     def close(self) -> None:
         """Pass on what is left."""
@@ -67,6 +77,16 @@ class OutputFile:
             self._end_line()
             self._line.add(each)
         return bool(content)
+
+    def _free(self) -> None:
+        """Give back the space of what was passed on. To cut the file could lose what is being printed."""
+        if sys.platform == "linux":
+            read = self._reader.tell()
+            libc = ctypes.CDLL(None)
+            start, length = ctypes.c_int64(self._freed), ctypes.c_int64(read - self._freed)
+            # A file system that cannot do it refuses; then the file keeps its size, as elsewhere.
+            libc.fallocate(self.file.fileno(), _PUNCH_HOLE, start, length)
+            self._freed = read
 
     def _end_line(self) -> None:
         text, self._line = self._line.text(), _Line()

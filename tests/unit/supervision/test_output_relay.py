@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -62,3 +64,15 @@ def test_one_call_reads_a_bounded_part_of_what_was_printed(tmp_path: Path) -> No
     assert len(lines) == 16 * 1024
     output.close()
     assert len(lines) == 17 * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives parts of a file back")
+def test_what_was_passed_on_takes_no_place_on_the_disk(tmp_path: Path) -> None:
+    lines: list[str] = []
+    output = OutputFile(lines.append, tmp_path)
+    for number in range(60):
+        output.file.write(f"{number} ".encode() + b"." * 1_000_000 + b"\n")
+        output.pass_on()
+    assert os.fstat(output.file.fileno()).st_blocks * 512 < 20_000_000
+    output.close()
+    assert [int(line.split()[0]) for line in lines] == list(range(60))
