@@ -14,7 +14,16 @@ from doteval.core.standard_streams import open_closed_streams
 from doteval.core.stop_signals import StopSignals, exit_code_of
 from doteval.local.options import add_options, check_options, local_options
 from doteval.local.progress import Screen, tell, terminal_screen
-from doteval.local.xdist import XdistWorkers, command_of, give_name, given_name, hand_over, stop_signals, take_over
+from doteval.local.xdist import (
+    XdistWorkers,
+    command_of,
+    give_name,
+    given_name,
+    hand_over,
+    name_of_all,
+    stop_signals,
+    take_over,
+)
 from doteval.providers.fixtures import model_providers
 from doteval.pytest_runtime.async_fixtures import loop_key, on_loop
 from doteval.pytest_runtime.embedded_session import is_embedded
@@ -119,12 +128,18 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[
             _close_local(config)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     reports = config.stash[_reports_key]
+    workers = config.stash.get(_xdist_key, None)
     if reports:
         from doteval.local.report import write_report
 
         write_report(terminalreporter, reports, _missed_thresholds(config))
+    elif exitstatus == pytest.ExitCode.INTERRUPTED and workers is not None and workers.run_evaluations:
+        # After Ctrl-C the workers store their results, and xdist does not hear of them.
+        from doteval.local.report import write_how_to_see
+
+        write_how_to_see(terminalreporter, name_of_all(config))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -46,6 +46,13 @@ def write_report(
         write_line(terminal, f"results: {storage}")
 
 
+def write_how_to_see(terminal: pytest.TerminalReporter, experiment: str) -> None:
+    """Say how to see the results of an experiment that other processes run, and how to go on."""
+    name = shlex.quote(experiment)
+    write_line(terminal, f"The results so far are stored; to see them: doteval show {name}")
+    write_line(terminal, f"To continue, run the command again with --experiment {name}")
+
+
 def _write_table(terminal: pytest.TerminalReporter, reports: Sequence[LocalReport]) -> None:
     with_errors = any(report.evaluation.counts.failed for report in reports)
     titles = ("evaluation", "metric", "value", "95% interval", "n", "errors", "skipped", "time")

@@ -33,12 +33,13 @@ class XdistWorkers:
     off. Ctrl-C reaches the workers without the controller.
 
     signals: those that stop the controller and its workers, once `stop_in_order` was called.
+    run_evaluations: whether some worker has an evaluation to run.
     """
 
     def __init__(self) -> None:
         self.signals = StopSignals(self._stop, numbers=_SIGNALS)
         self._nodes: list[Any] = []
-        self._takes_signals = False
+        self.run_evaluations = False
 
     def add(self, node: Any) -> None:
         """Add a worker that xdist is about to start, as its `WorkerController`."""
@@ -46,8 +47,8 @@ class XdistWorkers:
 
     def stop_in_order(self) -> None:
         """Take the signals: some worker has an evaluation to run."""
-        if not self._takes_signals:
-            self._takes_signals = True
+        if not self.run_evaluations:
+            self.run_evaluations = True
             self.signals.install()
 
     def wait(self, on_message: Callable[[str], None]) -> None:
@@ -130,6 +131,11 @@ def give_name(config: pytest.Config, workerinput: dict[str, Any]) -> None:
     if config.getoption("experiment") is None:
         name = config.stash.setdefault(_name_key, ephemeral_name())
         workerinput[_KEY] = name
+
+
+def name_of_all(config: pytest.Config) -> str:
+    """In the controller: the experiment name of all workers, given by the user or by `give_name`."""
+    return config.getoption("experiment") or config.stash[_name_key]
 
 
 def given_name(config: pytest.Config) -> str | None:

@@ -124,6 +124,12 @@ def test_a_signal_for_the_controller_of_xdist_ends_its_workers_in_order(project:
         assert "eval_slow: 12 rows are left: interrupted" in project.output()
         assert "To continue, run the command again with --experiment 'x y'" in project.output()
         assert "Error" not in project.output()
+    before = project.counts()["row"]
+    with project.started(program=(*command, "eval_it.py", "eval_more.py", "--allow-changed")) as process:
+        wait_until(lambda: project.counts()["row"] == before + 2 * 10, seconds=60, what="rows in flight")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 2
+    assert "The results so far are stored; to see them: doteval show 'x y'" in project.output()
 
 
 def test_rows_in_flight_are_stored_after_sigterm_and_the_command_says_how_to_go_on(
