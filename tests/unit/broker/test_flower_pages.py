@@ -58,7 +58,7 @@ def test_an_outage_is_logged_when_it_begins_and_when_it_is_over(
         assert outages(other)
         assert "flower.db" in other.getMessage()
         answers.set()
-        wait_until(lambda told=outage: len(caplog.messages) == told, what="the end of the outage")
+        wait_until(lambda count=outage: len(caplog.messages) == count, what="the end of the outage")
     assert caplog.messages == ["the broker answers again"] * 2
 
 
