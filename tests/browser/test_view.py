@@ -20,12 +20,14 @@ from doteval.core.results import Row
 from doteval.store import NewResult, Store
 from doteval.view.parameters import link
 from tests.browser.conftest import Appearance
+from tests.support.odd_rows import KINDS, add_odd_rows
 from tests.support.project import wait_until
 from tests.support.store_workload import done
 from tests.support.view_stores import HOSTILE, fill_for_view
 
 pytestmark = pytest.mark.browser
 
+SHOWN_KINDS = ("chat", "error", "image", "script", "handler", "attribute", "line", "marks", "keys")
 AXE = Path(sys.prefix) / "plugins" / "axe_playwright_python" / "axe.min.js"
 EVALUATION = "evals/eval_qa.py::eval_qa"
 PAGES = {
@@ -38,8 +40,15 @@ PAGES = {
     "a fixture": link("fixture", experiment="base", fixture="model"),
     "comparison": link("compare", a="base", b="new"),
     "no comparison": "compare",
+    "rows": link("rows", experiment="base"),
+    "rows of all kinds": link("rows", experiment="odd", column=["prompt", "row.value", "error"]),
+    "a filter that cannot be read": link("rows", experiment="base", where="tokenz > 1"),
+    "charts": link("charts", experiment="new"),
+    **{f"a row: {kind}": link("row", experiment="odd", index=KINDS.index(kind)) for kind in SHOWN_KINDS},
     "an error": link("experiment", name="nothing"),
 }
+# What the console says of a page whose status is that of an error.
+STATUSES = {"an error": "404", "a filter that cannot be read": "400"}
 TOKEN = "a-token-for-this-test"
 
 
@@ -48,6 +57,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("view") / "results.db"
     with Store.open(str(path)) as store:
         fill_for_view(store)
+        add_odd_rows(store)
     return path
 
 
@@ -118,11 +128,10 @@ def test_a_page_asks_only_its_own_server_and_obeys_no_name(
     page(PAGES[name])
     asked = browser.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")
     assert [each for each in asked if not each.startswith(address)] == []
-    assert browser.title != "owned"
-    assert browser.find_elements(By.CSS_SELECTOR, "main script, main img") == []
-    # A page of an error is one by its status, too, which the console says.
+    assert browser.title not in ("owned", "obeyed")
+    assert browser.find_elements(By.CSS_SELECTOR, "main script, main img:not(.chart):not(.given)") == []
     said = [each["message"] for each in browser.get_log("browser") if each not in before]
-    assert [each for each in said if name != "an error" or "404" not in each] == []
+    assert [each for each in said if name not in STATUSES or STATUSES[name] not in each] == []
 
 
 def test_keys_move_open_and_search(browser: webdriver.Chrome, page: Any) -> None:
@@ -246,3 +255,30 @@ def test_a_visitor_with_the_token_comes_back_by_a_link_of_another_site(browser: 
         assert "without its token" in browser.find_element(By.TAG_NAME, "h1").text
         browser.execute_script(f"location.href = '{address}{link('experiment', name='base')}'")
         wait_until(lambda: browser.find_element(By.TAG_NAME, "h1").text == "base")
+
+
+def test_rows_are_chosen_opened_and_walked_by_keys(browser: webdriver.Chrome, page: Any) -> None:
+    page(link("rows", experiment="base", show="wrong"))
+    first, second = (each.text for each in browser.find_elements(By.CSS_SELECTOR, "a.open")[:2])
+    press(browser, "j", Keys.ENTER)
+    wait_until(lambda: browser.find_element(By.TAG_NAME, "h1").text == f"Row {first}")
+    press(browser, "]")
+    wait_until(lambda: browser.find_element(By.TAG_NAME, "h1").text == f"Row {second}")
+    press(browser, "[")
+    wait_until(lambda: browser.find_element(By.TAG_NAME, "h1").text == f"Row {first}")
+    press(browser, "u")
+    wait_until(lambda: browser.find_element(By.TAG_NAME, "h1").text == "Rows of eval_qa")
+    assert "show=wrong" in browser.current_url
+    browser.find_element(By.NAME, "where").send_keys("index > 70" + Keys.ENTER)
+    wait_until(lambda: "where=" in browser.current_url)
+    shown = [int(each.text) for each in browser.find_elements(By.CSS_SELECTOR, "a.open")]
+    assert shown
+    assert min(shown) > 70
+    press(browser, "/")
+    assert browser.switch_to.active_element.get_attribute("name") == "search"
+
+
+def test_charts_are_drawn(browser: webdriver.Chrome, page: Any) -> None:
+    page(link("charts", experiment="new"))
+    drawn = "return [...document.querySelectorAll('img.chart')].map(each => each.complete && each.naturalWidth)"
+    wait_until(lambda: all(browser.execute_script(drawn)) and browser.execute_script(drawn))
