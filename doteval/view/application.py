@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from doteval.errors import DotEvalError, NotFoundError, StoreError, UsageError
+from doteval.errors import DotEvalError, NotFoundError, StoreError, StoreTimeoutError, UsageError
 from doteval.store import Store
 from doteval.view.access import AccessMiddleware, AccessRules
 from doteval.view.calculations import Calculations
@@ -63,7 +63,7 @@ def make_application(
             try:
                 status, body = await anyio.to_thread.run_sync(made, page, request.url.query, limiter=limiter[0])
             except DotEvalError as error:
-                return refusal(_status(error), error.message, error.remedy)
+                return refusal(_status(error), error.message, error.remedy or _remedy(error))
             except Exception as error:  # noqa: BLE001 - one page that fails is no reason to fail altogether
                 return unexpected(error)
             return _unless_known(request, body, page.media_type) if status == 200 else HTMLResponse(body, status)
@@ -113,6 +113,10 @@ def _unless_known(request: Request, body: bytes, media_type: str) -> Response:
     if tag in known:
         return Response(status_code=304, headers={"ETag": tag})
     return Response(body, headers={"ETag": tag}, media_type=media_type)
+
+
+def _remedy(error: DotEvalError) -> str | None:
+    return "Ask for less, as with a search or a filter." if isinstance(error, StoreTimeoutError) else None
 
 
 def _status(error: DotEvalError) -> int:

@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 # Results that are kept, those asked for last.
 _MOST_KEPT = 200
-# Seconds that a page waits for a result, so that most never have to say that it is being computed.
+# Seconds that a page waits for a result.
 _WAIT_SECONDS = 0.25
 # A result that takes so long to read is used for so many times as long: readers get at most a part of a processor.
 _SHARE = 8
@@ -39,10 +39,11 @@ class Calculations:
         self._kept: OrderedDict[Hashable, Future[Any]] = OrderedDict()
         self._fresh: OrderedDict[Hashable, _Recent] = OrderedDict()
 
-    def get(self, key: Hashable, compute: Callable[[Store], Value]) -> Value | None:
+    def get(self, key: Hashable, compute: Callable[[Store], Value], *, waits: bool = True) -> Value | None:
         """The value for a key, None while it is being computed. Raises what `compute` raises.
 
         key: holds the state of what the value depends on: with another state it is computed anew.
+        waits: whether to wait a moment for it, so that most pages never have to say that something is not there yet.
         """
         with self._lock:
             future = self._kept.get(key)
@@ -52,7 +53,7 @@ class Calculations:
             while len(self._kept) > _MOST_KEPT:
                 _, oldest = self._kept.popitem(last=False)
                 oldest.cancel()
-        wait((future,), _WAIT_SECONDS)
+        wait((future,), _WAIT_SECONDS if waits else 0.0)
         if not future.done() or future.cancelled():
             return None
         value: Value = future.result()

@@ -58,12 +58,14 @@ class Visit:
         """Have the script look at this page again and again: often while something runs, seldom else."""
         self._look_again(RUNNING_SECONDS if running else IDLE_SECONDS)
 
-    def compute(self, key: Hashable, function: Callable[[Store], Value]) -> Value | None:
+    def compute(self, key: Hashable, function: Callable[[Store], Value], *, waits: bool = True) -> Value | None:
         """What a function computes in the background, None until it is there; see `Calculations.get`.
 
         The script looks at the page again soon, to show it.
+
+        waits: whether to wait a moment for it.
         """
-        value = self.calculations.get(key, function)
+        value = self.calculations.get(key, function, waits=waits)
         if value is None:
             self._look_again(COMPUTING_SECONDS)
         return value

@@ -28,6 +28,8 @@ _COMMANDS = 10
 _NOTES = 12
 # The metrics of a running evaluation are computed from all of its scores, up to so many results.
 _MOST_COMPUTED = 50_000
+# So many of them on a page: they change all the time.
+_MOST_RUNNING = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,14 @@ def read(visit: Visit) -> Mapping[str, Any]:
 def _summaries(visit: Visit, evaluations: Sequence[Evaluation]) -> dict[int, Summary]:
     """The stored summaries, and those of running evaluations that are small enough to compute."""
     found = visit.store.summaries.read_all(evaluations)
-    for each in evaluations:
-        if each.id in found or not 0 < each.counts.finished <= _MOST_COMPUTED:
-            continue
+    others = [each for each in evaluations if each.id not in found and 0 < each.counts.finished <= _MOST_COMPUTED]
+    # After one that is not there yet, the page waits for no other.
+    waits = True
+    for each in others[:_MOST_RUNNING]:
         running = each.status is EvaluationStatus.RUNNING
         key = ("summary", each.id, each.finished_at, progress_key(each.counts, running=running))
-        summary = visit.compute(key, partial(Store.summary, evaluation=each))
+        summary = visit.compute(key, partial(Store.summary, evaluation=each), waits=waits)
+        waits = waits and summary is not None
         if summary is not None:
             found[each.id] = summary
     return found

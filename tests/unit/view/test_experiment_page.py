@@ -6,6 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from doteval.view.parameters import link
+from tests.support.project import wait_until
 from tests.support.view_stores import HOSTILE
 
 
@@ -34,8 +35,14 @@ def test_a_running_one_is_live_and_names_the_commands_to_follow_it(view: TestCli
     assert "3/10" in page
     assert "doteval watch running" in page
     # Of three rows, all are right.
+    page = wait_until(lambda: with_figures(view), seconds=60)
     assert "<b>1.000</b>" in page
-    assert "so far" in page
+    assert "Nobody runs it" in page
+
+
+def with_figures(view: TestClient) -> str | None:
+    page = shown(view, name="running")
+    return page if "so far" in page else None
 
 
 def test_an_empty_one_names_the_next_command(view: TestClient) -> None:
