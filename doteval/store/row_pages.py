@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Select, Text, func, literal, select, tuple_, type_coerce
 
 from doteval.core import clocks
-from doteval.core.filters import FieldKind, Filter, fields_of
+from doteval.core.filters import FieldKind, Filter, FilterField, fields_of
 from doteval.core.json_codec import escape_text
 from doteval.store.engine import Database
 from doteval.store.filter_sql import FilterCompiler
@@ -71,8 +71,7 @@ class RowsWanted:
     @property
     def reads_rows(self) -> bool:
         """Whether the content of rows is needed to find them."""
-        fields = () if self.where is None else fields_of(self.where)
-        return bool(self.text) or any(each.kind is FieldKind.ROW or each.name == "key" for each in fields)
+        return bool(self.text) or any(map(_is_of_row, () if self.where is None else fields_of(self.where)))
 
 
 class RowPages:
@@ -100,7 +99,7 @@ class RowPages:
                 return found
         dialect = self._database.dialect
         compiler = FilterCompiler(dialect, wanted.evaluation_id)
-        query = _matching(wanted, compiler).order_by(
+        query = _matching(wanted, compiler, with_rows=_is_of_row(sort.field)).order_by(
             *sort_columns(compiler.field(sort.field), sort.descending, dialect)
         )
         return self._keys(query.order_by(RESULT.c.row_index, RESULT.c.sample).limit(limit))
@@ -192,10 +191,15 @@ def _first_index(key: RowKey | None, low: int, high: int, *, backwards: bool) ->
     return max(index if sample < _LAST_SAMPLE else index + 1, low)
 
 
-def _matching(wanted: RowsWanted, compiler: FilterCompiler) -> Select[Any]:
+def _is_of_row(field: FilterField) -> bool:
+    """Whether the content of rows holds a field."""
+    return field.kind is FieldKind.ROW or field.name == "key"
+
+
+def _matching(wanted: RowsWanted, compiler: FilterCompiler, *, with_rows: bool = False) -> Select[Any]:
     query = (
         select(RESULT.c.row_index, RESULT.c.sample)
-        .select_from(RESULT_AND_ROW if wanted.reads_rows else RESULT)
+        .select_from(RESULT_AND_ROW if with_rows or wanted.reads_rows else RESULT)
         .where(RESULT.c.evaluation_id == wanted.evaluation_id)
     )
     if wanted.where is not None:

@@ -96,10 +96,21 @@ def test_a_text_and_a_filter_are_both_matched(store: Store, mixed: Evaluation) -
     assert both not in (done, held)
 
 
-@pytest.mark.parametrize("field", ["exact_match", "label"])
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        (FieldKind.SCORE, "exact_match"),
+        (FieldKind.SCORE, "label"),
+        (FieldKind.ROW, "category"),
+        (FieldKind.RESULT, "key"),
+        (FieldKind.RESULT, "seconds"),
+    ],
+)
 @pytest.mark.parametrize("descending", [True, False])
-def test_sorted_rows_are_those_of_selections(store: Store, mixed: Evaluation, field: str, descending: bool) -> None:
-    order = SortOrder(FilterField(FieldKind.SCORE, field), descending)
+def test_sorted_rows_are_those_of_selections(
+    store: Store, mixed: Evaluation, kind: FieldKind, field: str, descending: bool
+) -> None:
+    order = SortOrder(FilterField(kind, field), descending)
     for limit in (3, 70):
         for wanted in (wanted_rows(mixed), wanted_rows(mixed, "status = 'done'")):
             records = store.selections.records(mixed.id, wanted.where, sort=order, limit=limit)
