@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from doteval.core.experiments import Counts, Evaluation
@@ -41,9 +42,9 @@ def rows_of(counts: Counts) -> str:
 
 def names(evaluations: Sequence[Evaluation]) -> dict[int, str]:
     """Return the name of each evaluation by its id, with its file where two evaluations share a name."""
-    taken = [evaluation.name for evaluation in evaluations]
+    taken = Counter(evaluation.name for evaluation in evaluations)
     return {
-        evaluation.id: evaluation.name if taken.count(evaluation.name) == 1 else evaluation.spec.nodeid
+        evaluation.id: evaluation.name if taken[evaluation.name] == 1 else evaluation.spec.nodeid
         for evaluation in evaluations
     }
 

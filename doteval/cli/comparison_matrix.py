@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from doteval.analysis.figures import failures, figure, rows_of
 from doteval.analysis.summary import MetricValue
 from doteval.cli import terminal
 from doteval.cli.show import read_figures
@@ -48,8 +49,8 @@ def matrix_of(store: Store, selected: Sequence[Selection], scores: Collection[st
                         matrix.columns.setdefault(column)
                         line[column] = metric
             if evaluation.status is not EvaluationStatus.COMPLETED or evaluation.counts.failed:
-                failed = terminal.failures(evaluation.counts)
-                what = f"{evaluation.status.value}, {terminal.rows_of(evaluation.counts)}{failed}"
+                failed = failures(evaluation.counts)
+                what = f"{evaluation.status.value}, {rows_of(evaluation.counts)}{failed}"
                 matrix.notes.append(f"{selection.experiment.name} {evaluation.name}: {what}")
     check_scores(scores, known, "no evaluation has")
     return matrix
@@ -63,7 +64,7 @@ def print_matrix(matrix: Matrix) -> None:
     for (experiment, parameters), line in matrix.lines.items():
         name = f"{experiment}{parameters}" if several or not parameters else parameters
         values = (line.get(column) for column in matrix.columns)
-        table.add_row(name, *("-" if value is None else terminal.figure(value.value) for value in values))
+        table.add_row(name, *("-" if value is None else figure(value.value) for value in values))
     terminal.print_table(console, table)
     for note in matrix.notes:
         console.print(note, style="yellow", soft_wrap=True)

@@ -16,6 +16,7 @@ from doteval.analysis.compare import (
     Verdict,
     power_sentence,
 )
+from doteval.analysis.figures import count, figure, money, signed
 from doteval.analysis.readable_values import as_text
 from doteval.cli import terminal
 from doteval.core.experiments import Evaluation
@@ -111,12 +112,12 @@ def _print_metric(console: Console, metric: MetricComparison, matched: int) -> N
     tolerated = " (the drop is allowed)" if metric.tolerated else ""
     figures = ""
     if metric.difference is not None:
-        figures = f"  {terminal.figure(metric.baseline)} → {terminal.figure(metric.value)}"
+        figures = f"  {figure(metric.baseline)} → {figure(metric.value)}"
     heading = Text.assemble((metric.verdict.value, _STYLES[metric.verdict]), tolerated, f"  {name}", (figures, "bold"))
     console.print(heading, soft_wrap=True)
     if metric.difference is not None:
         # A change of a thousandth matters as little as any rounding, but 0.0004 is not 0.000.
-        parts = [f"difference {terminal.signed(metric.difference)}"]
+        parts = [f"difference {signed(metric.difference)}"]
         parts.append(f"95% interval {_between(metric.interval)}" if metric.interval else "no interval")
         if metric.adjusted_p_value is not None and metric.p_value is not None:
             same = f"{metric.adjusted_p_value:.2g}" == f"{metric.p_value:.2g}"
@@ -136,7 +137,7 @@ def _print_metric(console: Console, metric: MetricComparison, matched: int) -> N
 
 
 def _between(interval: Interval) -> str:
-    return f"{terminal.signed(interval.low)} to {terminal.signed(interval.high)}"
+    return f"{signed(interval.low)} to {signed(interval.high)}"
 
 
 def _print_wrapped(console: Console, text: str, *, indent: int = 0, style: str = "") -> None:
@@ -191,7 +192,7 @@ def _print_spending(console: Console, names: tuple[str, str], before: Spending, 
     table = Table("", *names, "change")
     for title, pair, shown in _spending_lines(before, after):
         if pair != (None, None) and any(pair):
-            cells = [terminal.figure(None) if value is None else shown(value) for value in pair]
+            cells = [figure(None) if value is None else shown(value) for value in pair]
             # Two times of no length that is worth showing have no change that is.
             table.add_row(title, *cells, "-" if cells[0] == cells[1] else _change(*pair))
     if len(table):
@@ -200,8 +201,8 @@ def _print_spending(console: Console, names: tuple[str, str], before: Spending, 
 
 def _spending_lines(before: Spending, after: Spending) -> Iterator[tuple[str, tuple[float | None, float | None], Any]]:
     sides = (before, after)
-    whole = terminal.count
-    yield "cost", (before.usage.cost, after.usage.cost), terminal.money
+    whole = count
+    yield "cost", (before.usage.cost, after.usage.cost), money
     yield "requests", (before.usage.requests, after.usage.requests), whole
     yield "tokens in", (before.usage.prompt_tokens, after.usage.prompt_tokens), whole
     yield "tokens out", (before.usage.completion_tokens, after.usage.completion_tokens), whole

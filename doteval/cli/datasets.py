@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from doteval.analysis.figures import count
 from doteval.cli.options import json_option
 from doteval.core.tables import Table
 
@@ -42,6 +43,6 @@ def command(name: str | None, verbose: bool, as_json: bool) -> None:
             ", ".join(map(str, info["splits"])) or "-",
             ", ".join(map(str, info["columns"])) or "-",
             f"@foreach.{known}({split})",
-            terminal.count(info["num_rows"]),
+            count(info["num_rows"]),
         )
     terminal.print_table(console, table)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from doteval.analysis.figures import count, figure, interval, rows_of, signed
 from doteval.analysis.judgement import JudgedEvaluation, JudgedOutcome, Judgement
 from doteval.analysis.markdown_text import markdown_block, markdown_code, markdown_table
-from doteval.cli import terminal
 from doteval.core.wording import plain
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ def markdown(judgement: Judgement) -> str:
 def _metrics(judged: JudgedEvaluation) -> Iterator[tuple[str, ...]]:
     evaluation = judged.evaluation
     first = (markdown_code(evaluation.spec.nodeid), evaluation.status.value)
-    last = (terminal.count(evaluation.counts.failed), terminal.count(evaluation.counts.skipped))
+    last = (count(evaluation.counts.failed), count(evaluation.counts.skipped))
     is_empty = True
     for score in judged.summary:
         for metric in score.metrics:
             is_empty = False
-            figures = (terminal.figure(metric.value), terminal.interval(metric.interval), terminal.count(metric.n))
+            figures = (figure(metric.value), interval(metric.interval), count(metric.n))
             yield (*first, markdown_code(score.name), markdown_code(metric.name), *figures, *last)
     if is_empty:
         yield (*first, "no scores", "", "-", "-", "0", *last)
@@ -97,20 +97,20 @@ def _warnings(judged: JudgedEvaluation) -> list[str]:
     counts = judged.evaluation.counts
     found = list(judged.summary.warnings)
     if counts.pending or counts.total is None:
-        found.append(f"{terminal.rows_of(counts)} are finished; the figures are for these")
+        found.append(f"{rows_of(counts)} are finished; the figures are for these")
     return [f"{judged.evaluation.spec.nodeid}: {warning}" for warning in found]
 
 
 def _verdicts(comparison: Comparison) -> Iterator[tuple[str, ...]]:
     for evaluation, metric in comparison.metrics:
-        interval = metric.interval
+        found = metric.interval
         yield (
             markdown_code(evaluation.other_evaluation),
             markdown_code(metric.reference),
             metric.verdict.value + (" (the drop is allowed)" if metric.tolerated else ""),
-            terminal.figure(metric.baseline),
-            terminal.figure(metric.value),
-            "-" if metric.difference is None else terminal.signed(metric.difference),
-            "-" if interval is None else f"{terminal.signed(interval.low)} to {terminal.signed(interval.high)}",
+            figure(metric.baseline),
+            figure(metric.value),
+            "-" if metric.difference is None else signed(metric.difference),
+            "-" if found is None else f"{signed(found.low)} to {signed(found.high)}",
             "-" if metric.adjusted_p_value is None else f"{metric.adjusted_p_value:.2g}",
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from doteval.analysis import record_documents
+from doteval.analysis.figures import count, figure, interval
 from doteval.cli.options import evaluation_option, existing_store, experiment_options, json_option, storage_option
 from doteval.core.tables import Table
 from doteval.core.times import parse_since
@@ -112,9 +113,9 @@ def _print(console: Console, title: str, steps: Sequence[HistoryStep]) -> None:
             f"{point.started_at.astimezone():%Y-%m-%d %H:%M}",
             point.experiment,
             *([point.commit or "-"] if with_git else []),
-            terminal.figure(metric.value),
-            terminal.interval(metric.interval),
-            terminal.count(metric.n),
+            figure(metric.value),
+            interval(metric.interval),
+            count(metric.n),
             _change(step.difference, step.change),
             *([_change(step.baseline_difference, step.baseline_change)] if with_baseline else []),
             ", ".join([*(["(baseline)"] if point.is_baseline else []), *point.tags, *step.notes]),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from doteval.analysis.figures import count, share
 from doteval.cli.options import existing_store, experiment_options, json_option, storage_option
 from doteval.core.experiments import EvaluationStatus
 from doteval.core.tables import Table
@@ -85,10 +86,10 @@ def command(
                 terminal.status_cell(line.status, abandoned=_is_abandoned(store, line)),
                 f"{line.experiment.created_at.astimezone():%Y-%m-%d %H:%M}",
                 *([_marks(line.labels)] if tags else []),
-                terminal.count(line.evaluations),
-                terminal.share(line.counts),
-                terminal.count(line.counts.failed),
-                terminal.count(line.counts.skipped),
+                count(line.evaluations),
+                share(line.counts),
+                count(line.counts.failed),
+                count(line.counts.skipped),
             )
         terminal.print_table(console, table)
 

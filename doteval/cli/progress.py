@@ -9,8 +9,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.text import Text
 
+from doteval.analysis.figures import failures, names, rows_of
 from doteval.cli.progress_bars import ProgressBars
-from doteval.cli.terminal import STATUS_STYLES, console, failures, names, rows_of
+from doteval.cli.terminal import STATUS_STYLES, console
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.wording import counted, duration
 from doteval.store import Store

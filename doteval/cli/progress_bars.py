@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from doteval.cli.terminal import count, failures, share
+from doteval.analysis.figures import count, failures, share
 from doteval.core.experiments import Evaluation
 from doteval.core.wording import counted
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from doteval.analysis.figures import count
 from doteval.cli.calls import print_calls
 from doteval.cli.readable import print_record
 from doteval.core.tables import Table
@@ -34,7 +35,7 @@ def print_errors(console: Console, store: Store, evaluation: Evaluation) -> None
         table.add_row(
             error.type,
             error.error_class.value,
-            terminal.count(error.count),
+            count(error.count),
             str(error.example),
             error.message,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from doteval.analysis import record_documents
+from doteval.analysis.figures import count, figure, interval
 from doteval.analysis.groups import GroupSummary, GroupTotals
 from doteval.analysis.readable_values import short_value
 from doteval.analysis.record_fields import record_value
@@ -185,9 +186,9 @@ def _print_groups(console: Console, by: FilterField, groups: Sequence[GroupSumma
 
     table = Table(str(by), "score", "mean", "95% interval", "n", "results", "errors", "skipped", left=2)
     for group in groups:
-        counts = [terminal.count(number) for number in (group.results, group.failed, group.skipped)]
+        counts = [count(number) for number in (group.results, group.failed, group.skipped)]
         for name, score in group.scores.items():
-            figures = [terminal.figure(score.mean), terminal.interval(score.interval), terminal.count(score.n)]
+            figures = [figure(score.mean), interval(score.interval), count(score.n)]
             table.add_row(short_value(group.group), name, *figures, *counts)
         if not group.scores:
             table.add_row(short_value(group.group), "no scores", "-", "-", "0", *counts)

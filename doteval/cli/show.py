@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from doteval.analysis import record_documents
+from doteval.analysis.figures import count, figure, interval, names, rows_of
 from doteval.cli.options import (
     errors_as_option,
     evaluation_option,
@@ -260,24 +261,24 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
     other = [] if not counts.failed else ["without errors" if errors_as == "false" else "errors as False"]
     columns = ("score", "metric", "value", "95% interval", "n", "errors", "skipped", "time", *other)
     table = Table(*columns, left=2)
-    rest = (terminal.count(counts.failed), terminal.count(counts.skipped), duration(figures.time.worked))
+    rest = (count(counts.failed), count(counts.skipped), duration(figures.time.worked))
     for score in figures.summary:
         for metric in score.metrics:
             second = metric.without_failed if errors_as == "false" else figures.as_false[score.name][metric.name]
             table.add_row(
                 score.name,
                 metric.name,
-                terminal.figure(metric.value),
-                terminal.interval(metric.interval),
-                terminal.count(metric.n),
+                figure(metric.value),
+                interval(metric.interval),
+                count(metric.n),
                 *rest,
-                *([terminal.figure(second)] if other else []),
+                *([figure(second)] if other else []),
             )
     if not len(table):
         table.add_row("no scores", "", "-", "-", "0", *rest, *("-" for _ in other))
     terminal.print_table(console, table)
     if figures.classes:
-        named = ", ".join(f"{kind.value} {terminal.count(number)}" for kind, number in figures.classes.items())
+        named = ", ".join(f"{kind.value} {count(number)}" for kind, number in figures.classes.items())
         again = "" if sum(figures.classes.values()) == counts.failed else "; some of them will run again"
         console.print(f"Errors by class: {named}{again}")
     notes = [*evaluation.dataset_notes, *figures.summary.notes]
@@ -294,7 +295,7 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
             f"{'its' if evaluation.repaid_rows == 1 else 'their'} process died, and so paid for calls again"
         )
     if counts.pending or counts.total is None:
-        notes.append(f"{terminal.rows_of(counts)} are finished; the figures are for these")
+        notes.append(f"{rows_of(counts)} are finished; the figures are for these")
     for note in notes:
         console.print(note, style="yellow")
     console.print()
@@ -333,9 +334,8 @@ def at_one_moment(store: Store, evaluation: Evaluation, errors_as: ErrorsAs = "f
 
 def late_rows(shown: Sequence[Evaluation], now: Sequence[Evaluation]) -> list[str]:
     """Sentences about rows that have ended since evaluations were `shown`."""
-    from doteval.cli import terminal
 
-    called = terminal.names(now)
+    called = names(now)
     before = {each.id: each.counts.finished for each in shown}
     more = {each.id: each.counts.finished - before.get(each.id, each.counts.finished) for each in now}
     return [

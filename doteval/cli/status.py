@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from doteval.analysis.figures import count, names
 from doteval.cli.options import existing_store, json_option, storage_option
 from doteval.core.tables import Table
 from doteval.core.wording import counted
@@ -102,18 +103,18 @@ def _print(console: Console, store: Store, status: ExperimentStatus) -> None:
 
     columns = ("evaluation", "status", "rows", "done", "failed", "skipped", "pending", "in flight")
     table = Table(*columns, left=2)
-    called = terminal.names([found.evaluation for found in status.evaluations])
+    called = names([found.evaluation for found in status.evaluations])
     for found in status.evaluations:
         evaluation, counts = found.evaluation, found.evaluation.counts
         table.add_row(
             called[evaluation.id],
             terminal.status_cell(evaluation.status, abandoned=found.abandoned),
-            terminal.count(counts.total),
-            terminal.count(counts.done),
-            terminal.count(counts.failed),
-            terminal.count(counts.skipped),
-            terminal.count(None if counts.total is None else counts.pending),
-            terminal.count(found.held),
+            count(counts.total),
+            count(counts.done),
+            count(counts.failed),
+            count(counts.skipped),
+            count(None if counts.total is None else counts.pending),
+            count(found.held),
         )
     terminal.print_table(console, table)
     for found in status.evaluations:

@@ -1,4 +1,4 @@
-"""How doteval prints: one console, tables, and one way to format numbers and money."""
+"""How doteval prints: one console and tables; `doteval.analysis.figures` writes numbers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,6 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from doteval.analysis.figures import count as count
-from doteval.analysis.figures import failures as failures
-from doteval.analysis.figures import figure as figure
-from doteval.analysis.figures import interval as interval
-from doteval.analysis.figures import money as money
-from doteval.analysis.figures import names as names
-from doteval.analysis.figures import rows_of as rows_of
-from doteval.analysis.figures import share as share
-from doteval.analysis.figures import signed as signed
 from doteval.core.experiments import EvaluationStatus
 from doteval.core.tables import Cell, Table, output_width
 from doteval.core.wording import plain

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from doteval.analysis.figures import count, money
 from doteval.cli.options import existing_store, json_option, storage_option
 from doteval.cli.price_origin import origin_line, price_origin
 from doteval.core.histogram import QUANTILES
@@ -101,10 +102,10 @@ def _print_workers(console: Console, workers: Sequence[WorkerUsage]) -> None:
         spent = worker.spent
         table.add_row(
             worker.name or "-",
-            terminal.count(worker.rows),
-            terminal.count(spent.requests),
-            terminal.count(spent.prompt_tokens + spent.completion_tokens),
-            terminal.count(sum(load.loads for load in worker.loads)),
+            count(worker.rows),
+            count(spent.requests),
+            count(spent.prompt_tokens + spent.completion_tokens),
+            count(sum(load.loads for load in worker.loads)),
             duration(sum(load.load_seconds for load in worker.loads)),
         )
     terminal.print_table(console, table)
@@ -129,9 +130,9 @@ def _print_loads(console: Console, loads: Sequence[LoadUsage]) -> None:
     for load in loads:
         table.add_row(
             load.fixture,
-            terminal.count(load.loads),
+            count(load.loads),
             duration(load.load_seconds),
-            terminal.count(load.torn_down),
+            count(load.torn_down),
             _facts(load.stats),
         )
     terminal.print_table(console, table)
@@ -156,15 +157,15 @@ def _print_models(
         usage, spent = model.usage, model.spent
         table.add_row(
             *line,
-            terminal.count(usage.requests),
-            terminal.count(usage.attempts),
+            count(usage.requests),
+            count(usage.attempts),
             _percent(usage.hit_rate),
-            terminal.count(usage.prompt_tokens),
-            terminal.count(usage.completion_tokens),
-            terminal.money(usage.cost),
+            count(usage.prompt_tokens),
+            count(usage.completion_tokens),
+            money(usage.cost),
             *(duration(usage.latency.quantile(share)) for _, share in QUANTILES),
             duration(usage.waited),
-            terminal.count(spent.prompt_tokens + spent.completion_tokens),
+            count(spent.prompt_tokens + spent.completion_tokens),
         )
     terminal.print_table(console, table)
     if prices is not None:

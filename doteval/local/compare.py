@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from doteval.analysis.figures import count, figure, signed
 from doteval.analysis.html_tables import html_table, html_text
-from doteval.core.wording import counted
 from doteval.settings import load_settings
 from doteval.store import Store
 
@@ -108,7 +107,16 @@ class ComparedExperiments:
     @property
     def notes(self) -> list[str]:
         """What has to be known to read the figures: other differences, rows without a result, what could be seen."""
-        return list(dict.fromkeys(self._notes()))
+        from doteval.analysis.comparison_notes import comparison_notes
+
+        found = comparison_notes(
+            [(pair.comparison, pair.differences) for pair in self._pairs],
+            self.comparison.missing,
+            self._only_other,
+            other=self.names[1],
+            several=len(self._pairs) > 1,
+        )
+        return list(dict.fromkeys(found))
 
     def __repr__(self) -> str:
         metrics = (
@@ -139,21 +147,3 @@ class ComparedExperiments:
                 "-" if metric.adjusted_p_value is None else f"{metric.adjusted_p_value:.2g}",
                 count(metric.n),
             )
-
-    def _notes(self) -> Iterator[str]:
-        from doteval.analysis.compare import power_sentence
-
-        for pair in self._pairs:
-            yield from pair.differences
-            yield from map(str, pair.comparison.gaps)
-            for metric in pair.comparison.metrics:
-                yield from (f"{metric.name}: {reason}" for reason in metric.reasons)
-                if (power := power_sentence(metric)) is not None:
-                    yield f"{metric.name}: {power}"
-            for score in pair.comparison.only_other:
-                yield f"Only {self.names[1]} has the score {score}: it is not compared"
-        for missing in self.comparison.missing:
-            yield f"{missing.experiment} has no evaluation {missing.evaluation}: it is not compared"
-        if self._only_other:
-            more = counted(len(self._only_other), "evaluation")
-            yield f"Only {self.names[1]} has {more}: {', '.join(self._only_other[:5])}"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import doteval
 from doteval.analysis.compare import Comparison, MetricComparison, Verdict, power_sentence
-from doteval.analysis.figures import count, method_name, money, names, rows_of, signed
+from doteval.analysis.comparison_notes import comparison_notes
+from doteval.analysis.figures import count, money, names, rows_of, signed
 from doteval.analysis.history import HistoryStep, change_sentence
 from doteval.core.experiments import Experiment
 from doteval.core.wording import counted, duration
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
 MOST_BYTES = 2_000_000
 # Lines of a table whose length follows from the evaluation files, at most.
 LINES_SHOWN = 400
-# Pairs of evaluations, their metrics, and sentences on them, at most.
+# Pairs of evaluations, and sentences on them, at most.
 _PAIRS_NOTED = 8
-_METRICS_NOTED = 6
 _SENTENCES = 40
 
 
@@ -128,26 +128,13 @@ def verdict_sentence(comparison: Comparison) -> str:
 
 def comparison_sentences(against: Against) -> list[str]:
     """Return what has to be known to read the comparison, each sentence once."""
-    found: list[str] = []
-    several = len(against.pairs) > 1
-    for pair in against.pairs[:_PAIRS_NOTED]:
-        for metric in pair.comparison.metrics[:_METRICS_NOTED]:
-            name = metric_name(pair.pair.other.name if several else "", metric)
-            found += [f"{name}: {reason}" for reason in metric.reasons]
-            if (power := power_sentence(metric)) is not None:
-                method = method_name(metric.interval.method if metric.interval else None)
-                found.append(f"{name}: {power} (interval: {method}; p: {method_name(metric.test)})")
-        where = f"{pair.pair.other.name}: " if several else ""
-        found += [f"{where}{gap}" for gap in pair.comparison.gaps]
-        found += pair.differences
-        found += [
-            f"Only {against.names[1]} has the score {score}: not compared" for score in pair.comparison.only_other
-        ]
-    found += [
-        f"{missing.experiment} has no evaluation {missing.evaluation}: not compared"
-        for missing in against.comparison.missing
-    ]
-    found += [f"Only {against.names[1]} has the evaluation {nodeid}: not compared" for nodeid in against.only_here]
+    found = comparison_notes(
+        [(pair.comparison, pair.differences) for pair in against.pairs[:_PAIRS_NOTED]],
+        against.comparison.missing,
+        against.only_here,
+        other=against.names[1],
+        several=len(against.pairs) > 1,
+    )
     return list(dict.fromkeys(found))[:_SENTENCES]
 
 
