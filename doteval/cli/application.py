@@ -17,7 +17,7 @@ from doteval import __version__
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A command in the overview. Its module has the same name and holds an object named `command`."""
+    """A command in the overview. Its module has the same name, with _ for -, and holds an object named `command`."""
 
     name: str
     help: str
@@ -41,6 +41,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("show", "Show the metrics of an experiment, or its records"),
         Entry("compare", "Compare experiments row by row: better, worse, or not known"),
         Entry("baseline", "Say which experiment others are compared with"),
+        Entry("judge-check", "Compare a judge with the labels of people"),
         Entry("history", "Show how a score went from experiment to experiment"),
         Entry("usage", "Show what an experiment used: loads, calls, tokens, cost"),
         Entry("report", "Write an experiment as one page: HTML or Markdown"),
@@ -105,7 +106,7 @@ class Application(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        module = importlib.import_module(f"doteval.cli.{cmd_name}")
+        module = importlib.import_module(f"doteval.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 
