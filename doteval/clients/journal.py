@@ -19,7 +19,7 @@ from doteval.clients.request_identity import RequestIdentity
 from doteval.clients.steps import ApiCall, Response, Step
 from doteval.clients.streams import StreamObserver
 from doteval.core import clocks
-from doteval.core.call_bodies import CallBody, unpack
+from doteval.core.call_bodies import CallBody, restored, unpack
 from doteval.core.call_journal import CallSource, FinishedCall, RecordedCall, RowCalls, UnrecordedCallError
 
 # The row goes on without waiting if the store does not take its calls for so long.
@@ -115,7 +115,8 @@ class _CallNote:
         if not calls.recorded:
             return UnrecordedCallError(message, "No reply is recorded for this row.")
         asked = CallBody(endpoint, "", "", self._identity.hidden_in(self._request, self._secrets), b"")
-        differs = difference(asked, [unpack(each.packed) for each in calls.recorded], self._position)
+        recorded = restored([(each.digest, unpack(each.packed)) for each in calls.recorded])
+        differs = difference(asked, recorded, self._position)
         return UnrecordedCallError(message, f"The nearest recorded request (-) and this one (+):\n{differs}")
 
     def failed(self, error: BaseException) -> None:

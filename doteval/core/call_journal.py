@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from enum import StrEnum
 
-from doteval.core.call_bodies import CallBody, pack
+from doteval.core.call_bodies import CallBody, RequestBase, RequestChain, pack
 from doteval.core.fast_dataclass import row_value
 from doteval.core.rescoring import MissingCalls, Rescoring
 from doteval.core.results import Usage
@@ -58,6 +58,7 @@ class FinishedCall:
     started_at: in seconds since the epoch. seconds: until the reply was complete, with retries and waits.
     endpoint, content_type, error, request, reply: see `doteval.core.call_bodies.CallBody`.
     usage: what the reply reported, None if it reported nothing.
+    base: the request of this execution that `request` begins like, None without one.
     replayed: the execution and the position under which the replayed reply was stored. None for other sources, and for
         a reply that stays where it was stored, in the journal of another evaluation.
     """
@@ -75,6 +76,7 @@ class FinishedCall:
     request: bytes = b""
     reply: bytes = b""
     usage: Usage | None = None
+    base: RequestBase | None = None
     replayed: tuple[int, int] | None = None
 
 
@@ -152,6 +154,7 @@ class RowCalls:
         self._taken: set[bytes] = set()
         # What this execution has got so far, without the requests.
         self._answered: list[FinishedCall] = []
+        self._chain = RequestChain()
         self._answered_bytes = 0
         self._recorded: dict[bytes, deque[RecordedCall]] = defaultdict(deque)
         for each in self.recorded:
@@ -239,6 +242,8 @@ class RowCalls:
             if call.source is CallSource.REPLAY and call.replayed is None:
                 return
             self._asked += call.source is not CallSource.REPLAY
+            if call.digest and call.request:
+                call = replace(call, base=self._chain.base_of(call.digest, call.request))
             self._kept.append(call)
             if self._begun > 1:
                 self._put_kept()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-from doteval.core.call_bodies import CallBody, pack, unpack
+from doteval.core.call_bodies import CallBody, pack, restored, unpack
 from doteval.core.call_journal import CallSource, FinishedCall, RecordedCall
 from doteval.core.fast_dataclass import row_value
 from doteval.core.json_codec import escape_text
@@ -129,7 +130,7 @@ def encode_calls(calls: Iterable[NewCall]) -> EncodedCalls:
                 used.cached_tokens,
                 used.reasoning_tokens,
                 used.cost,
-                pack(body) if is_kept else None,
+                pack(body, call.base) if is_kept else None,
             )
         )
     return EncodedCalls(new, moved)
@@ -283,13 +284,18 @@ class Calls:
         for line in lines:
             began[line.execution] = min(line.started_at, began.get(line.execution, line.started_at))
         lines = sorted(lines, key=lambda line: (line.sample, began[line.execution], line.execution, line.position))
-        return [_stored(line) for line in lines]
+        return _stored(lines)
 
     def stream(self, evaluation_id: int) -> Iterator[tuple[int, StoredCall]]:
         """All calls of an evaluation with the index of their row, by row, sample and execution.
 
-        Memory is bounded by a page of calls, and no query stays open between pages.
+        Memory is bounded by a page of calls and those of one row, and no query stays open between pages.
         """
+        for index, lines in itertools.groupby(self._lines(evaluation_id), key=lambda line: int(line.row_index)):
+            for call in _stored(list(lines)):
+                yield index, call
+
+    def _lines(self, evaluation_id: int) -> Iterator[Any]:
         key = tuple_(CALL.c.row_index, CALL.c.sample, CALL.c.execution, CALL.c.position)
         query = select(CALL).where(CALL.c.evaluation_id == evaluation_id).order_by(*key.clauses).limit(_PAGE_CALLS)
         after: tuple[int, ...] | None = None
@@ -297,8 +303,7 @@ class Calls:
             page = query if after is None else query.where(key > after)
             with self._database.read() as connection:
                 lines = connection.execute(page).all()
-            for line in lines:
-                yield line.row_index, _stored(line)
+            yield from lines
             if len(lines) < _PAGE_CALLS:
                 return
             last = lines[-1]
@@ -339,7 +344,14 @@ def _by_row(lines: Iterable[Any], *, foreign: bool = False) -> dict[tuple[int, i
     return found
 
 
-def _stored(line: Any) -> StoredCall:
+def _stored(lines: Sequence[Any]) -> list[StoredCall]:
+    """The calls of one row."""
+    packed = [(bytes(line.digest), unpack(bytes(line.body))) for line in lines if line.body is not None]
+    bodies = iter(restored(packed))
+    return [_stored_call(line, None if line.body is None else next(bodies)) for line in lines]
+
+
+def _stored_call(line: Any, body: CallBody | None) -> StoredCall:
     usage = Usage(
         line.model,
         prompt_tokens=line.prompt_tokens,
@@ -357,5 +369,5 @@ def _stored(line: Any) -> StoredCall:
         started_at=moment(line.started_at),
         seconds=line.seconds,
         usage=usage,
-        body=None if line.body is None else unpack(bytes(line.body)),
+        body=body,
     )
