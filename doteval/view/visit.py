@@ -50,9 +50,9 @@ class Visit:
         The store is named if it is a file other than the one that commands take by themselves; that of a team, whose
         URL may hold a password, is in the settings.
         """
-        url = self.store.url
-        elsewhere = url.startswith("sqlite:") and url != f"sqlite:///{DEFAULT_PATH.absolute()}"
-        return shlex.join(["doteval", *words, *(["--storage", url] if elsewhere else [])])
+        path = self.store.url.removeprefix("sqlite:///")
+        elsewhere = path != self.store.url and path != str(DEFAULT_PATH.absolute())
+        return shlex.join(["doteval", *words, *(["--storage", path] if elsewhere else [])])
 
     def live(self, *, running: bool) -> None:
         """Have the script look at this page again and again: often while something runs, seldom else."""
