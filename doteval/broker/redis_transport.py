@@ -22,11 +22,13 @@ from typing import Any
 import redis
 from celery.app.amqp import AMQP
 from kombu.connection import Connection
+from kombu.transport import pyamqp
 from kombu.transport.redis import Channel, QoS, SentinelChannel, SentinelTransport, Transport
 from kombu.transport.virtual import QoS as HeldMessages
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from doteval.broker.amqp_transport import RenewingSSLTransport, RenewingTransport
 from doteval.broker.renewable_connections import renewable
 
 
@@ -138,13 +140,21 @@ class ResilientSentinelTransport(SentinelTransport):
     connection_errors = ResilientTransport.connection_errors
 
 
+_TRANSPORTS = {
+    Transport: ResilientTransport,
+    SentinelTransport: ResilientSentinelTransport,
+    pyamqp.Transport: RenewingTransport,
+    pyamqp.SSLTransport: RenewingSSLTransport,
+}
+
+
 class ResilientConnection(Connection):
-    """A connection to a broker, which uses this transport if the broker is a Redis."""
+    """A connection to a broker: to a Redis with this transport, to RabbitMQ with that of `amqp_transport`."""
 
     def get_transport_cls(self) -> Any:
         # kombu's table of transports would not do: kombu caches the class once anything in the process has used Redis.
         found = super().get_transport_cls()  # type: ignore[no-untyped-call] # kombu has no types
-        return {Transport: ResilientTransport, SentinelTransport: ResilientSentinelTransport}.get(found, found)
+        return _TRANSPORTS.get(found, found)
 
 
 class ResilientAMQP(AMQP):  # type: ignore[misc] # Celery has no types
