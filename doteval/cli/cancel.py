@@ -20,6 +20,7 @@ def command(name: str, evaluation: str | None, reason: str | None, storage: str 
     """Cancel the running evaluations of the experiment NAME.
 
     Within two seconds, worker processes begin no further rows of it. Rows in flight finish and are stored.
+    Batches of its calls are cancelled at the provider.
     The same `doteval submit` continues it later, and so does `doteval retry NAME`.
     """
     from doteval.core.experiments import Ending, EvaluationStatus
@@ -40,3 +41,11 @@ def command(name: str, evaluation: str | None, reason: str | None, storage: str 
         what = counted(len(cancelled), "evaluation")
         left = counted(pending, "row")
         say(f"Cancelled {what}; {left} pending. To continue: doteval retry {shlex.quote(name)}, or submit it again")
+        batches = store.batches.cancel([each.id for each in cancelled], "ended")
+        if batches and store.workers.live():
+            say(f"Its worker processes cancel {counted(batches, 'batch')} at the provider; replies until then are kept")
+        elif batches:
+            say(
+                f"No worker process is there to cancel {counted(batches, 'batch')} at the provider: cancel them in its "
+                "console. Replies are kept if the experiment is continued"
+            )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from doteval.analysis.groups import GroupSummary
 from doteval.analysis.record_documents import finite, moment, stored, usage
 from doteval.analysis.summary import MetricValue, Summary
+from doteval.core.batches import BatchProgress
 from doteval.core.experiments import Counts, Evaluation, Experiment, WorkTime
 from doteval.core.provenance import Provenance
 from doteval.core.wording import plain_json
@@ -131,8 +132,21 @@ def evaluation_progress(found: EvaluationProgress) -> Document:
         "rows_of_dead_workers": found.orphaned,
         "rows_published": found.published,
         "rows_unpublished": found.unpublished,
+        "rows_waiting": found.batches.waiting,
+        "batches": batch_progress(found.batches),
         "plan": list(found.plan),
         "abandoned": found.abandoned,
+    }
+
+
+def batch_progress(found: BatchProgress) -> Document:
+    return {
+        "open": found.batches,
+        "requests": found.requests,
+        "answered": found.answered,
+        "oldest_seconds": found.oldest,
+        "calls_for_next": found.unsent,
+        "errors": list(found.errors),
     }
 
 

@@ -15,6 +15,7 @@ from doteval.core.options import (
     AmountValue,
     ChoiceValue,
     CountValue,
+    DurationValue,
     FlagValue,
     Option,
     OptionValue,
@@ -153,7 +154,26 @@ def _click_type(value: OptionValue) -> click.ParamType[Any]:
         return click.Choice(list(map(str, value.words)))
     if isinstance(value, AmountValue):
         return click.FloatRange(min=0, min_open=not value.zero)
+    if isinstance(value, DurationValue):
+        return DurationParam()
     return ReducerParam() if isinstance(value, ReducerValue) else click.STRING
+
+
+class DurationParam(click.ParamType[float]):
+    """A duration such as `60s` or `2h`."""
+
+    name = "duration"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from doteval.core.times import parse_age
+        from doteval.errors import UsageError
+
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_age(value)
+        except UsageError as error:
+            self.fail(f"{error.message}. {error.remedy}", param, ctx)
 
 
 class ReducerParam(click.ParamType[str]):

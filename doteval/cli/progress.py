@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.text import Text
 from doteval.analysis.figures import failures, names, rows_of
 from doteval.cli.progress_bars import ProgressBars
 from doteval.cli.terminal import STATUS_STYLES, console
+from doteval.core.batches import BatchProgress
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.wording import counted, duration
 from doteval.store import Store
@@ -44,6 +45,7 @@ class ProgressDisplay:
         self.experiment_name: str | None = None
         self._started: dict[int, tuple[float, int]] = {}
         self._last_lines: float | None = None
+        self._batches: Mapping[int, BatchProgress] = {}
 
     def __enter__(self) -> ProgressDisplay:
         if self._bars is not None:
@@ -70,8 +72,9 @@ class ProgressDisplay:
             self._console.print(f"Continuing: {counted(resumed, 'row already has', 'rows already have')} a result")
         self.moved(evaluations)
 
-    def moved(self, evaluations: Sequence[Evaluation]) -> None:
-        """Show the current counts of the evaluations."""
+    def moved(self, evaluations: Sequence[Evaluation], batches: Mapping[int, BatchProgress] | None = None) -> None:
+        """Show the current counts of the evaluations. batches: the progress of their batches by id."""
+        self._batches = batches or {}
         self.experiment_name = next((each.experiment.name for each in evaluations), self.experiment_name)
         now = self._clock()
         called = names(evaluations)
@@ -91,7 +94,8 @@ class ProgressDisplay:
             self._ended.add(evaluation.id)
             self._console.print(self._end_line(evaluation, called[evaluation.id], now))
         if self._bars is not None:
-            self._bars.show(running, called)
+            lines = [f"{called[each.id]}: {line}" for each in running if (line := self._batch_line(each))]
+            self._bars.show(running, called, lines)
         elif running and (self._last_lines is None or now - self._last_lines >= _QUIET_SECONDS):
             self._last_lines = now
             for evaluation in running:
@@ -110,7 +114,12 @@ class ProgressDisplay:
         since, finished = self._started[evaluation.id]
         made = evaluation.counts.finished - finished
         rate = f", {made / (now - since):,.1f} rows/s" if made and now > since else ""
-        return f"{name}: {rows_of(evaluation.counts)}{failures(evaluation.counts)}{rate}"
+        line = self._batch_line(evaluation)
+        batches = f"; {line}" if line else ""
+        return f"{name}: {rows_of(evaluation.counts)}{failures(evaluation.counts)}{rate}{batches}"
+
+    def _batch_line(self, evaluation: Evaluation) -> str:
+        return str(self._batches.get(evaluation.id, ""))
 
     def _end_line(self, evaluation: Evaluation, name: str, now: float) -> Text:
         since, finished = self._started[evaluation.id]

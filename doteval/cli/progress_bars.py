@@ -37,8 +37,8 @@ class ProgressBars:
     def stop(self) -> None:
         self._progress.stop()
 
-    def show(self, running: Sequence[Evaluation], called: dict[int, str]) -> None:
-        """Draw the bars. `called` has the name of each evaluation by its id."""
+    def show(self, running: Sequence[Evaluation], called: dict[int, str], below: Sequence[str] = ()) -> None:
+        """Draw the bars. `called` has the name of each evaluation by its id, `below` are lines below the bars."""
         room = max(1, self._console.height - _OTHER_LINES)
         shown = running[:room]
         for gone in self._tasks.keys() - {evaluation.id for evaluation in shown}:
@@ -57,7 +57,8 @@ class ProgressBars:
                 failures=failures(counts).removeprefix(", "),
             )
         more = len(running) - len(shown)
-        self._progress.footer = f"and {counted(more, 'evaluation')} more" if more else ""
+        others = [f"and {counted(more, 'evaluation')} more"] if more else []
+        self._progress.footer = "\n".join([*others, *below[:_OTHER_LINES]])
         self._progress.refresh()
 
 

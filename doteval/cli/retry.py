@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -53,7 +53,7 @@ CLASSES = {
 @errors_as_option
 @threshold_options
 @report_options
-@run_options(RunConfig, names=("replay",))
+@run_options(RunConfig, names=("replay", "batch", "batch_linger", "batch_deadline", "then"))
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
 def command(
     name: str,
@@ -74,6 +74,7 @@ def command(
     reports: CiReports,
     replay: bool,
     detach: bool,
+    **batches: Any,
 ) -> None:
     """Run failed rows of the experiment NAME again.
 
@@ -119,6 +120,7 @@ def command(
         budget=Budget(max_requests, max_tokens, max_cost),
         max_errors=thresholds.max_errors,
         replay=replay,
+        batches=RunConfig.from_options(batches) if batches["batch"] else None,
     )
     console = terminal.console()
     with existing_store(storage) as store:

@@ -14,6 +14,7 @@ from doteval.cli.thresholds import Thresholds, enforce, threshold_options
 
 if TYPE_CHECKING:
     from doteval.cli.progress import ProgressDisplay
+    from doteval.core.batches import BatchProgress
     from doteval.core.experiments import Evaluation, Experiment
     from doteval.errors import DotEvalError
     from doteval.store import Store
@@ -69,20 +70,21 @@ def follow(store: Store, experiment: Experiment, follower: ProgressDisplay) -> t
     from doteval.coordination.outage_retry import retry_through_outage
     from doteval.core.liveness import LATE_AFTER_SECONDS
 
-    def look() -> tuple[Experiment, list[Evaluation], bool]:
+    def look() -> tuple[Experiment, list[Evaluation], dict[int, BatchProgress], bool]:
         current = store.experiments.current(experiment)
         evaluations = store.evaluations.of(current)
         running = [evaluation for evaluation in evaluations if evaluation.status == "running"]
-        return current, evaluations, all(nobody_runs(store, evaluation) for evaluation in running)
+        batches = store.batches.progress_of(evaluations)
+        return current, evaluations, batches, all(nobody_runs(store, evaluation) for evaluation in running)
 
     # Never set: Ctrl-C ends the wait.
     never = threading.Event()
     abandoned_since: float | None = None
     while True:
-        experiment, evaluations, is_abandoned = retry_through_outage(
+        experiment, evaluations, batches, is_abandoned = retry_through_outage(
             look, leaving=never, on_message=follower.note, where="screen"
         )
-        follower.moved(evaluations)
+        follower.moved(evaluations, batches)
         # An experiment without evaluations has only just begun, or its submitter failed: there is nothing to wait for.
         if all(evaluation.status != "running" for evaluation in evaluations):
             return experiment, evaluations

@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import functools
 
-from doteval.clients.bad_replies import is_event_stream
+import orjson
+
+from doteval.clients.bad_replies import is_event_stream, is_json
 from doteval.clients.body_secrets import secrets_of_body
 from doteval.clients.cache.keys import CACHE_HEADER
+from doteval.clients.parking import AskedCall, park, refusal_outside_of_rows
+from doteval.clients.reply_events import as_events
 from doteval.clients.request_difference import difference
 from doteval.clients.request_identity import RequestIdentity
 from doteval.clients.steps import ApiCall, Response, Step
@@ -26,6 +30,7 @@ from doteval.core.call_journal import CallSource, FinishedCall, RecordedCall, Ro
 _STORED_WITHIN_SECONDS = 5.0
 # Larger bodies, of uploads or audio say, are not kept, and not replayed.
 _LARGEST_BODY_BYTES = 32 * 1024 * 1024
+_OK = 200
 
 
 def journal_step(step: Step, ignored: frozenset[str] = frozenset()) -> Step:
@@ -34,8 +39,11 @@ def journal_step(step: Step, ignored: frozenset[str] = frozenset()) -> Step:
     async def journal(call: ApiCall) -> Response:
         calls = None if call.meter is None else call.meter.calls
         if calls is None or not calls.is_open:
-            return await step(call)
+            refusal = refusal_outside_of_rows(call)
+            return await step(call) if refusal is None else refusal
         note = _CallNote(call, calls, ignored)
+        parking = calls.parking
+        nth = 0 if parking is None else parking.asked(note.digest)
         recorded = calls.take(note.digest)
         if recorded is not None:
             return note.replay(recorded)
@@ -43,6 +51,13 @@ def journal_step(step: Step, ignored: frozenset[str] = frozenset()) -> Step:
             refusal = note.refusal()
             calls.refuse(refusal)
             raise refusal
+        if (
+            parking is not None
+            and call.meter is not None
+            and call.meter.parks
+            and not parking.is_live(note.digest, nth)
+        ):
+            return await park(call, parking, note.identity, note.secrets, AskedCall(note.digest, nth, note.position))
         unstored = calls.unstored
         if unstored is not None and calls.keeps_bodies:
             try:
@@ -71,27 +86,29 @@ class _CallNote:
     def __init__(self, call: ApiCall, calls: RowCalls, ignored: frozenset[str]) -> None:
         self._call = call
         self._calls = calls
-        self._position = calls.begin()
+        self.position = calls.begin()
         self._started_at, self._began = clocks.now(), clocks.perf_counter()
-        self._identity = RequestIdentity.of(call.request, ignored)
+        self.identity = RequestIdentity.of(call.request, ignored)
         self._request = b""
-        self._secrets: frozenset[str] = frozenset()
+        self.secrets: frozenset[str] = frozenset()
         self.digest = b""
         if calls.keeps_bodies:
             content = _content(call)
             if content is not None:
                 self._request = content
-                self._secrets = secrets_of_body(call.body, content)
-                self.digest = calls.digest(self._identity.parts, self._identity.endpoint, content)
+                self.secrets = secrets_of_body(call.body, content)
+                self.digest = calls.digest(self.identity.parts, self.identity.endpoint, content)
 
     def replay(self, recorded: RecordedCall) -> Response:
         """Answer the call by a recorded reply."""
         call, body = self._call, unpack(recorded.packed)
+        is_of_batch = recorded.source is CallSource.BATCH and not recorded.foreign
         self._calls.ended(
             FinishedCall(
                 self.digest,
-                self._position,
-                CallSource.REPLAY,
+                self.position,
+                # The only use of what a batch has answered.
+                CallSource.BATCH if is_of_batch else CallSource.REPLAY,
                 call.model,
                 recorded.status,
                 self._started_at,
@@ -101,22 +118,26 @@ class _CallNote:
                 replayed=None if recorded.foreign else (recorded.execution, recorded.position),
             )
         )
-        return call.io.reply(call.request, {"content-type": body.content_type}, body.reply, recorded.status)
+        content_type, reply = body.content_type, body.reply
+        if call.body.get("stream") and recorded.status == _OK and is_json(content_type):
+            # A batch does not stream.
+            content_type, reply = "text/event-stream", as_events(orjson.loads(reply), usage=_wants_usage(call))
+        return call.io.reply(call.request, {"content-type": content_type}, reply, recorded.status)
 
     def refusal(self) -> UnrecordedCallError:
         """The error that says which call is not recorded, and how it differs from what is."""
-        calls, endpoint = self._calls, self._identity.endpoint
+        calls, endpoint = self._calls, self.identity.endpoint
         assert calls.rescoring is not None
         what = ", ".join(part for part in (endpoint, self._call.model) if part)
         message = (
-            f"call {self._position + 1} of the row{f' ({what})' if what else ''} has no recorded reply in "
+            f"call {self.position + 1} of the row{f' ({what})' if what else ''} has no recorded reply in "
             f"{calls.rescoring.experiment!r}, and was not sent. To send such calls: --missing live"
         )
         if not calls.recorded:
             return UnrecordedCallError(message, "No reply is recorded for this row.")
-        asked = CallBody(endpoint, "", "", self._identity.hidden_in(self._request, self._secrets), b"")
+        asked = CallBody(endpoint, "", "", self.identity.hidden_in(self._request, self.secrets), b"")
         recorded = restored([(each.digest, unpack(each.packed)) for each in calls.recorded])
-        differs = difference(asked, recorded, self._position)
+        differs = difference(asked, recorded, self.position)
         return UnrecordedCallError(message, f"The nearest recorded request (-) and this one (+):\n{differs}")
 
     def failed(self, error: BaseException) -> None:
@@ -149,19 +170,19 @@ class _CallNote:
         *,
         error: str = "",
     ) -> FinishedCall:
-        call, hidden = self._call, functools.partial(self._identity.hidden_in, more=self._secrets)
+        call, hidden = self._call, functools.partial(self.identity.hidden_in, more=self.secrets)
         keeps = self._calls.keeps_bodies
         fits = keeps and len(self._request) + len(reply) <= _LARGEST_BODY_BYTES
         return FinishedCall(
             # Half a reply is not replayed.
             self.digest if fits and not error else b"",
-            self._position,
+            self.position,
             source,
             call.model,
             status,
             self._started_at,
             clocks.perf_counter() - self._began,
-            self._identity.endpoint if keeps else "",
+            self.identity.endpoint if keeps else "",
             content_type if keeps else "",
             error if keeps else "",
             hidden(self._request) if fits else b"",
@@ -171,7 +192,7 @@ class _CallNote:
 
     def _described(self, error: BaseException) -> str:
         name = type(error).__name__
-        return self._identity.hidden_in_text(f"{name}: {error}" if str(error) else name, self._secrets)
+        return self.identity.hidden_in_text(f"{name}: {error}" if str(error) else name, self.secrets)
 
 
 class _ReplyNote(StreamObserver):
@@ -204,6 +225,11 @@ class _Head:
     def __init__(self, response: Response) -> None:
         self.status_code = response.status_code
         self.headers = response.headers
+
+
+def _wants_usage(call: ApiCall) -> bool:
+    options = call.body.get("stream_options")
+    return isinstance(options, dict) and bool(options.get("include_usage"))
 
 
 def _content(call: ApiCall) -> bytes | None:

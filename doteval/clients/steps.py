@@ -36,7 +36,9 @@ Value = TypeVar("Value")
 
 
 class Io(Protocol):
-    """The operations of a step that take time."""
+    """The operations of a step that take time. is_async: whether others run while they wait."""
+
+    is_async: bool
 
     async def send(self, request: Request, options: dict[str, Any]) -> Response:
         """Send the request by the HTTP client."""
@@ -146,6 +148,8 @@ def send_through_async(send: AsyncSend, step: Step, reply: MakeReply = _http_rep
 
 
 class _BlockingIo:
+    is_async = False
+
     def __init__(self, send: Send) -> None:
         self._send = send
 
@@ -177,6 +181,8 @@ class _BlockingIo:
 
 
 class _AsyncIo:
+    is_async = True
+
     def __init__(self, send: AsyncSend, reply: MakeReply) -> None:
         self._send = send
         self._reply = reply

@@ -305,6 +305,16 @@ def _loaded(text: bytes) -> Any:
         return None
 
 
+def usage_of_reply(reply: Any) -> dict[str, int] | None:
+    """The tokens that a whole reply reports, by the names of `Usage`; None if it reports none.
+
+    >>> usage_of_reply({"usage": {"prompt_tokens": 3, "completion_tokens": 4}})["completion_tokens"]
+    4
+    """
+    usage = _usage_in(reply)
+    return None if usage is None else _tokens(usage)
+
+
 def _usage_in(body: Any) -> dict[str, Any] | None:
     """The usage of a reply or an event; in events of the Responses API it is inside the response."""
     if not isinstance(body, dict):

@@ -10,8 +10,13 @@ from dataclasses import replace
 
 from doteval.core.call_journal import FinishedCall, JournalMode, RecordedCall, RowCalls
 from doteval.core.experiments import Evaluation
+from doteval.core.parking import Parking
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus
-from doteval.store import GroupWriter, NewCall, NewResult, Store, new_execution
+from doteval.core.wording import counted
+from doteval.store import GroupWriter, NewCall, NewResult, ParkedRow, Store, new_execution
+
+# A row whose last execution has not asked for so many replies of batches is given up.
+_MOST_UNASKED = 5
 
 
 class CallJournal:
@@ -28,6 +33,8 @@ class CallJournal:
         self._recorded: dict[tuple[int, int], Sequence[RecordedCall]] = {}
         self._open: dict[tuple[int, int], RowCalls] = {}
         self._repaid = 0
+        self._in_batches = evaluation.config.batch
+        self._live: dict[tuple[int, int], set[tuple[bytes, int]]] = {}
 
     @property
     def calls_of(self) -> Callable[[Row], RowCalls] | None:
@@ -43,8 +50,10 @@ class CallJournal:
         for uid in self._rescoring.sources if self._rescoring else ():
             for key, calls in store.calls.recorded(uid, first, last).items():
                 recorded.setdefault(key, []).extend(calls)
+        live = store.wanted.live(self._evaluation.id, first, last) if self._in_batches else {}
         with self._lock:
             self._recorded.update(recorded)
+            self._live.update(live)
 
     def result(self, row: Row, outcome: Outcome) -> NewResult:
         """The result of a row that has ended, with those of its calls that are not stored yet.
@@ -64,6 +73,30 @@ class CallJournal:
             with self._lock:
                 self._repaid += 1
         return NewResult(self._evaluation.id, row, outcome, calls.execution, kept)
+
+    def parked(self, row: Row, outcome: Outcome) -> ParkedRow | NewResult:
+        """What to store of a row that waits for a batch; a failed result if it asks something else each time.
+
+        Such a row would wait, and pay, for ever.
+        """
+        with self._lock:
+            calls = self._open[row.index, row.sample]
+        parking = calls.parking
+        assert parking is not None
+        if calls.unasked >= _MOST_UNASKED:
+            unasked = counted(calls.unasked, "reply", "replies")
+            message = (
+                f"this row asks something else each time it runs: {unasked} of batches were not asked for again. In "
+                "batch mode the code before a call runs several times: leave times, random numbers and the like out of "
+                "prompts, or run it without --batch."
+            )
+            error = RowError("NotRepeatable", message)
+            return self.result(row, replace(outcome, status=RowStatus.FAILED, error=error))
+        with self._lock:
+            del self._open[row.index, row.sample]
+        kept = self._new(row.index, row.sample, calls.execution, calls.close())
+        where = (self._evaluation.id, row.index, row.sample)
+        return ParkedRow(*where, calls.execution, parking.wanted, tuple(outcome.usage), kept)
 
     def close(self, store: Store) -> None:
         """Store the calls of rows that have begun and not ended, and how many rows have paid again.
@@ -86,7 +119,10 @@ class CallJournal:
         put = functools.partial(self._put, row.index, row.sample, execution)
         with self._lock:
             recorded = self._recorded.pop(key, ())
-            calls = self._open[key] = RowCalls(self._mode, execution, self._key, put, recorded, self._rescoring)
+            parking = Parking(self._live.pop(key, ())) if self._in_batches else None
+            calls = self._open[key] = RowCalls(
+                self._mode, execution, self._key, put, recorded, self._rescoring, parking
+            )
         return calls
 
     def _put(self, index: int, sample: int, execution: int, calls: Sequence[FinishedCall]) -> Future[None]:

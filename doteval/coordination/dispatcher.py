@@ -22,13 +22,15 @@ from doteval.coordination.task_sizing import TaskSize, most_unknown, tapered, ta
 from doteval.core import clocks
 from doteval.core.budgets import BudgetStop
 from doteval.core.experiments import Ending, Evaluation, EvaluationStatus
-from doteval.store import Store, WorkerState, held_by
+from doteval.store import RowRange, Store, WorkerState, held_by
 
 # The most messages in a queue: enough for any number of worker processes, and a bound for the broker's memory
 # (1.8 KB a message) however large the dataset is.
 MOST_QUEUED = 5_000
 # Row tasks published for one move of the cursor.
 _PUBLISHED_AT_ONCE = 200
+# What a row takes in batch mode until it waits for its first call.
+_PARKED_ROW_SECONDS = 0.05
 # The publish cursor is one number of three digits: the round, the fair queue (from 1; 0 is none yet), and the index of
 # the first row that is not published.
 _INDEXES = 1 << 40
@@ -105,7 +107,7 @@ class Dispatcher:
 
         Publishes nothing while the budget of the evaluation is used up.
         """
-        if self._budget_stop(evaluation):
+        if self._budget_stop(evaluation) and not evaluation.config.batch:
             return 0
         cursor = self._store.evaluations.published(evaluation.id)
         size, most = self._size(evaluation, cursor)
@@ -117,6 +119,26 @@ class Dispatcher:
             if not more:
                 break
         return published
+
+    def publish_rows(self, evaluation: Evaluation, indexes: Iterable[int]) -> None:
+        """Publish rows that may run again, whatever the cursor says: the replies of a batch are there."""
+        cursor = self._store.evaluations.published(evaluation.id)
+        size, _ = self._size(evaluation, cursor)
+        ranges: list[RowRange] = []
+        for index in sorted(indexes):
+            # Only what is side by side: rows between them may be on their way.
+            last = ranges[-1] if ranges else None
+            if last is not None and index == last.last + 1 and index - last.first < size.rows:
+                ranges[-1] = RowRange(last.first, index)
+            else:
+                ranges.append(RowRange(index, index))
+        self._publisher.publish(
+            (RowTask(evaluation.uid, each.first, each.last) for each in ranges),
+            experiment=evaluation.experiment.name,
+            evaluation=evaluation.name,
+            fair_queue=_fair_queue(cursor),
+            queue=self.queue_of(evaluation),
+        )
 
     def restart(self, evaluation: Evaluation, *, was_completed: bool = False, priority: Priority | None = None) -> None:
         """Publish from the first pending row again, unless messages of an earlier submission may be queued.
@@ -147,7 +169,7 @@ class Dispatcher:
             verdict = ending_of_failures(self._store.loads.failures(current.id))
             self._store.evaluations.end(current.id, verdict, only_from=EvaluationStatus.RUNNING)
             return self._store.evaluations.by_uid(evaluation.uid)
-        if stop := self._budget_stop(current):
+        if (stop := self._budget_stop(current)) and not self._goes_on_in_batches(current):
             return self._stop(current, stop)
         self._used_up.pop(current.id, None)
         # Without pending rows, the search for them would read all rows of the evaluation.
@@ -174,6 +196,13 @@ class Dispatcher:
         """Why the budget lets no further row begin, None if it does."""
         return used_up(self._store, evaluation.experiment, evaluation.config.budget)
 
+    def _goes_on_in_batches(self, evaluation: Evaluation) -> bool:
+        """Whether rows can still run whose calls are paid for: rows in batch mode send nothing themselves."""
+        if not evaluation.config.batch:
+            return False
+        progress = self._store.batches.progress([evaluation.id])
+        return progress.batches > 0 or evaluation.counts.pending > progress.waiting
+
     def _stop(self, evaluation: Evaluation, stop: BudgetStop) -> Evaluation:
         """Cancel an evaluation whose budget is used up, once its dataset is read and its rows in flight have ended."""
         since = self._used_up.setdefault(evaluation.id, self._clock())
@@ -194,6 +223,9 @@ class Dispatcher:
         if self._options.rows_per_task is not None:
             return TaskSize(self._options.rows_per_task, self._options.rows_per_task), MOST_QUEUED
         seconds = self._store.results.mean_seconds(evaluation.id)
+        if seconds is None and evaluation.config.batch:
+            # No row ends before the first batch does, and those that wait are fast.
+            seconds = _PARKED_ROW_SECONDS
         slots = self._options.slots
         limits = [worker.info.concurrency for worker in self._serving(evaluation)]
         at_once = [evaluation.config.concurrency_in(each) or ASYNC_CONCURRENCY for each in limits]

@@ -61,7 +61,8 @@ class LostRows:
             return False
         held = self._store.rows.count_pending(evaluation.id, held_by(live, evaluation.uid))
         # Counted after the held rows, of which some complete meanwhile.
-        return self._store.evaluations.by_uid(evaluation.uid).counts.pending > held
+        pending = self._store.evaluations.by_uid(evaluation.uid).counts.pending
+        return pending - (self._store.wanted.waiting(evaluation.id) if evaluation.config.batch else 0) > held
 
     def _are_lost(self, evaluation: Evaluation) -> bool:
         """Whether rows are pending that no live worker process holds. Reads all rows up to the first such one."""

@@ -17,6 +17,7 @@ from enum import StrEnum
 
 from doteval.core.call_bodies import CallBody, RequestBase, RequestChain, pack
 from doteval.core.fast_dataclass import row_value
+from doteval.core.parking import Parking
 from doteval.core.rescoring import MissingCalls, Rescoring
 from doteval.core.results import Usage
 
@@ -46,6 +47,7 @@ class CallSource(StrEnum):
     LIVE = "live"
     CACHE = "cache"
     REPLAY = "replay"
+    BATCH = "batch"
 
 
 @row_value
@@ -94,6 +96,7 @@ class RecordedCall:
     status: int
     packed: bytes
     foreign: bool = False
+    source: CallSource = CallSource.LIVE
 
 
 PutCalls = Callable[[Sequence[FinishedCall]], "Future[None]"]
@@ -123,6 +126,7 @@ class RowCalls:
     put: stores calls; its future is done when they are stored, or cannot be.
     recorded: calls of an earlier execution whose replies may be replayed, in their order.
     rescoring: what the row replays of other evaluations, None if it is not a rescored one.
+    parking: of a row in batch mode, else None.
     """
 
     def __init__(
@@ -133,9 +137,11 @@ class RowCalls:
         put: PutCalls,
         recorded: Iterable[RecordedCall] = (),
         rescoring: Rescoring | None = None,
+        parking: Parking | None = None,
     ) -> None:
         self.execution = execution
         self.rescoring = rescoring
+        self.parking = parking
         self.recorded = tuple(recorded)
         self.refused: UnrecordedCallError | None = None
         self.keeps_bodies = mode is JournalMode.FULL
@@ -241,7 +247,7 @@ class RowCalls:
                 self._answered_bytes += len(call.reply)
             if call.source is CallSource.REPLAY and call.replayed is None:
                 return
-            self._asked += call.source is not CallSource.REPLAY
+            self._asked += call.source is not CallSource.REPLAY and call.replayed is None
             if call.digest and call.request:
                 call = replace(call, base=self._chain.base_of(call.digest, call.request))
             self._kept.append(call)
@@ -267,6 +273,11 @@ class RowCalls:
         if self.rescoring is not None:
             return False
         return self._asked > 0 and any(digest not in self._taken for digest, left in self._recorded.items() if left)
+
+    @property
+    def unasked(self) -> int:
+        """How many replies of batches this execution has not asked for."""
+        return sum(each.source is CallSource.BATCH for left in self._recorded.values() for each in left)
 
     def _take_abandoned(self) -> None:
         while self._abandoned:

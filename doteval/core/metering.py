@@ -52,6 +52,7 @@ class Meter:
     scope: what the usage is attributed to, None if that is not known.
     cache: what the row's submission says of the reply cache, None for nothing.
     calls: the row's part of the call journal, None if its calls are not stored.
+    parks: whether calls are sent in batches, as those of eval functions in batch mode, not those of fixtures.
 
     >>> meter = Meter()
     >>> meter.add(Usage("m", requests=1))
@@ -66,6 +67,7 @@ class Meter:
         self.scope = scope
         self.cache = cache
         self.calls = calls
+        self.parks = False
         self._lock = threading.Lock()
         self._by_model: dict[str, Usage] = {}
         self._drop_cached: list[Callable[[], None]] = []
@@ -152,12 +154,16 @@ def with_usage_scope(
     cache: CacheChoice | None = None,
     calls: RowCalls | None = None,
 ) -> Callable[..., Returned]:
-    """A function that sets scope, cache choice and calls of the meter that it is called under, and calls `function`."""
+    """A function that sets scope, cache choice and calls of the meter that it is called under, and calls `function`.
+
+    Calls of an eval function are parked if its row is in batch mode; see `doteval.core.parking`.
+    """
 
     def call(**arguments: Any) -> Returned:
         meter = _current.get()
         if meter is not None:
             meter.scope, meter.cache, meter.calls = scope, cache, calls
+            meter.parks = calls is not None and calls.parking is not None
         return function(**arguments)
 
     return call

@@ -48,6 +48,11 @@ class AmountValue:
 
 
 @dataclass(frozen=True, slots=True)
+class DurationValue:
+    """A duration in seconds, written as ``60s``, ``30m`` or ``2h``."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReducerValue:
     """The name of a reducer, as `doteval.core.reducer_names` knows it."""
 
@@ -74,7 +79,15 @@ class FlagChoice:
 
 
 OptionValue = (
-    TextValue | TextsValue | CountValue | AmountValue | ReducerValue | ChoiceValue | FlagValue | tuple[FlagChoice, ...]
+    TextValue
+    | TextsValue
+    | CountValue
+    | AmountValue
+    | DurationValue
+    | ReducerValue
+    | ChoiceValue
+    | FlagValue
+    | tuple[FlagChoice, ...]
 )
 
 

@@ -6,6 +6,10 @@ The user's table is a TOML or JSON file, which ``prices`` in the settings names,
     prompt = 2.5
     completion = 10.0
     cached = 1.25      # prompt tokens that the provider had cached; the price of `prompt` if it is missing
+    batch_prompt = 1.25      # the same in batches; `batch_completion` and `batch_cached` too
+
+Without them, the tokens of batches cost what the others do, times the number ``batch`` at the top of the table, if it
+has one.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from doteval.errors import UsageError
 
 _MILLION = 1_000_000
 _NAMES = ("prompt", "completion", "cached")
+_BATCH_NAMES = tuple(f"batch_{name}" for name in _NAMES)
 # Replies and requests may name a dated version of a model, and all versions have one price.
 _DATE = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
 _REMEDY = (
@@ -38,12 +43,16 @@ class Price:
     completion: float
     cached: float
 
+    def times(self, factor: float) -> Price:
+        return Price(self.prompt * factor, self.completion * factor, self.cached * factor)
+
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """The user's own prices, by model."""
+    """The user's own prices, by model, and those of batches."""
 
     prices: Mapping[str, Price] = field(default_factory=dict)
+    batch_prices: Mapping[str, Price] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> PriceTable:
@@ -58,7 +67,14 @@ class PriceTable:
         models = document.get("models") if isinstance(document, dict) else None
         if not isinstance(models, dict):
             raise UsageError(f"the price table {path} has no table named models", remedy=_REMEDY)
-        return cls({model: _price(path, model, given) for model, given in models.items()})
+        factor = document.get("batch", 1.0)
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor < float("inf"):
+            raise UsageError(f"batch in {path} is no number", remedy="Write batch = 0.5 for half the price.")
+        prices = {model: _price(path, model, given) for model, given in models.items()}
+        batches = {
+            model: _batch_price(path, model, given, prices[model].times(factor)) for model, given in models.items()
+        }
+        return cls(prices, batches)
 
     def cost(
         self,
@@ -77,13 +93,14 @@ class PriceTable:
         completion_tokens: includes reasoning tokens.
         url: where the request was sent, for models that are not in this table; without it, they have no price.
         tier: the ``service_tier`` that the request asked for. Only prices of the package depend on it.
-        batch: whether a batch has used them. Only prices of the package depend on it.
+        batch: whether a batch has used them.
 
         >>> table = PriceTable({"m": Price(prompt=2.0, completion=8.0, cached=1.0)})
         >>> table.cost("m", prompt_tokens=1_000_000, completion_tokens=0, cached_tokens=500_000)
         1.5
         """
-        price = self.prices.get(model) or self.prices.get(_DATE.sub("", model))
+        prices = self.batch_prices if batch else self.prices
+        price = prices.get(model) or prices.get(_DATE.sub("", model))
         if price is None:
             return package_cost(
                 url,
@@ -100,10 +117,17 @@ class PriceTable:
 
 
 def _price(path: Path, model: str, given: Any) -> Price:
-    if not isinstance(given, dict) or not {"prompt"} <= set(given) <= set(_NAMES):
+    if not isinstance(given, dict) or not {"prompt"} <= set(given) <= {*_NAMES, *_BATCH_NAMES}:
         raise UsageError(f"the price of {model!r} in {path} is no table with prompt and completion", remedy=_REMEDY)
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise UsageError(f"{name} of {model!r} in {path} is no number of dollars", remedy=_REMEDY)
     prompt: float = given["prompt"]
     return Price(prompt, given.get("completion", 0.0), given.get("cached", prompt))
+
+
+def _batch_price(path: Path, model: str, given: Mapping[str, float], otherwise: Price) -> Price:
+    named = {name: given[f"batch_{name}"] for name in _NAMES if f"batch_{name}" in given}
+    if named and "prompt" not in named:
+        raise UsageError(f"the price of {model!r} in {path} has no batch_prompt", remedy=_REMEDY)
+    return _price(path, model, named) if named else otherwise

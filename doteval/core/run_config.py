@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
+from doteval.core.batches import AfterDeadline
 from doteval.core.budgets import Budget
 from doteval.core.call_journal import JournalMode
 from doteval.core.client_config import CacheChoice
@@ -14,6 +15,7 @@ from doteval.core.options import (
     AmountValue,
     ChoiceValue,
     CountValue,
+    DurationValue,
     FlagChoice,
     FlagValue,
     ReducerValue,
@@ -150,6 +152,36 @@ class RunConfig:
     replay: bool = option(
         False, FlagValue(), "Let failed rows replay the calls that they have made, and ask only new ones"
     )
+    batch: bool = option(
+        False,
+        FlagValue(),
+        "Send the calls of rows in batches of the provider, at its lower price, within a day or less",
+        commands=(RunCommand.SUBMIT,),
+    )
+    batch_linger: float = option(
+        60.0,
+        DurationValue(),
+        "With --batch: send a batch once a call has waited so long for others, or no row can run",
+        metavar="AGE",
+        shown_default="60s",
+        commands=(RunCommand.SUBMIT,),
+    )
+    batch_deadline: float | None = option(
+        None,
+        DurationValue(),
+        "With --batch: cancel batches with calls that have waited so long, and do what --then says",
+        metavar="AGE",
+        shown_default="none",
+        commands=(RunCommand.SUBMIT,),
+    )
+    then: AfterDeadline = option(  # noqa: RUF009 - it returns a dataclass field
+        AfterDeadline.FAIL,
+        ChoiceValue(tuple(AfterDeadline)),
+        "What rows do with calls that have no reply at the deadline: send them live, or fail",
+        metavar="|".join(AfterDeadline),
+        shown_default="fail",
+        commands=(RunCommand.SUBMIT,),
+    )
     submitted: bool = False
     root: str | None = None
     queue: str | None = None
@@ -169,7 +201,11 @@ class RunConfig:
         `cache`: the choice that the settings make of the option for the cache, None if it was not given.
         """
         given = given_values(cls, values)
-        return cls(**{**given, "cache": cache, "journal": JournalMode(given.get("journal", JournalMode.FULL))})
+        words = {
+            "journal": JournalMode(given.get("journal", JournalMode.FULL)),
+            "then": AfterDeadline(given.get("then", AfterDeadline.FAIL)),
+        }
+        return cls(**{**given, "cache": cache, **words})
 
     @property
     def budget(self) -> Budget:
@@ -208,6 +244,7 @@ class RunConfig:
                 remedy="Use the doteval that wrote it, or a newer one: pip install --upgrade doteval",
             )
         values["journal"] = JournalMode(values.get("journal", JournalMode.FULL))
+        values["then"] = AfterDeadline(values.get("then", AfterDeadline.FAIL))
         if (cache := values.get("cache")) is not None:
             values["cache"] = CacheChoice.from_json(cache)
         if (rescoring := values.get("rescoring")) is not None:

@@ -16,7 +16,7 @@ from types import ModuleType
 
 from doteval.core.experiments import EvaluationSpec
 from doteval.core.run_config import RunConfig
-from doteval.pytest_runtime.items import EvaluationItem, queue_of
+from doteval.pytest_runtime.items import EvaluationItem, batch_of, queue_of
 from doteval.pytest_runtime.pytest_internals import strict_expected_failure
 from doteval.runner.concurrency_windows import window_for
 
@@ -185,6 +185,7 @@ def specify(item: EvaluationItem, config: RunConfig | None = None) -> Evaluation
     `config` is what the command says of that; the item's own marks and decorator count more.
     """
     config, own, queue = config or RunConfig(), item.spec.concurrency, queue_of(item)
+    in_batches = batch_of(item)
     return EvaluationSpec(
         path=item.evaluation_path,
         name=item.evaluation_name,
@@ -195,6 +196,10 @@ def specify(item: EvaluationItem, config: RunConfig | None = None) -> Evaluation
             root=str(item.config.rootpath),
             queue=queue or config.queue,
             queue_is_own=queue is not None,
+            # Only worker processes send batches, and rescored rows ask nothing.
+            batch=config.submitted
+            and config.rescoring is None
+            and (config.batch if in_batches is None else in_batches),
             batch_size=item.spec.batch_size,
             concurrency=window_for(own, None, is_async=item.is_async).size,
             concurrency_is_own=own is not None,

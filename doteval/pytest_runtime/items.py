@@ -24,7 +24,7 @@ FUNCTION_PREFIX = "eval_"
 CLASS_PREFIX = "Eval"
 MARK = "doteval"
 
-_MARK_ARGUMENTS = ("queue",)
+_MARK_ARGUMENTS = ("batch", "queue")
 
 # Frames shown of an error that caused a DotEvalError, counted from where it was raised.
 _FRAMES = 4
@@ -171,6 +171,7 @@ def evaluation_items(
     try:
         for item in items:
             queue_of(item)
+            batch_of(item)
     except EvaluationFileError as error:
         raise collector.CollectError(str(error)) from None
     return items
@@ -211,6 +212,20 @@ def queue_of(item: EvaluationItem) -> str | None:
                 return check_queue(mark.kwargs["queue"])
             except UsageError as error:
                 raise _wrong_mark(item, error.message, error.remedy) from None
+    return None
+
+
+def batch_of(item: EvaluationItem) -> bool | None:
+    """Whether the nearest `doteval` mark that says so wants the calls of rows sent in batches; None if none says so.
+
+    Raises EvaluationFileError if it says neither True nor False.
+    """
+    for mark in _marks(item):
+        if "batch" in mark.kwargs:
+            wanted = mark.kwargs["batch"]
+            if not isinstance(wanted, bool):
+                raise _wrong_mark(item, f"batch is {wanted!r}", "Give batch=True or batch=False.")
+            return wanted
     return None
 
 

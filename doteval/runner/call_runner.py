@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from doteval.clients.parking import ROWS_IN_BATCH_MODE
 from doteval.core.metering import Meter, metering, with_usage_scope
 from doteval.core.results import ErrorClass, Outcome, Row
 from doteval.runner.admission import Admission
@@ -119,6 +120,8 @@ class CallRunner:
         arguments = {**prepared.fixtures, **_values(inflight.rows, batch=batch)}
         scope = assignment.usage_scope_of(inflight.rows)
         function = with_usage_scope(prepared.function, scope, assignment.cache, inflight.calls)
+        if inflight.calls is not None and inflight.calls.parking is not None:
+            function = _in_batch_mode(function, is_async=assignment.item.is_async)
         if self._executor is not None:
             assignment.in_flight += 1
             self.in_flight += 1
@@ -190,6 +193,20 @@ def _without_overlap(item: Runnable, window: Window) -> Window:
         stacklevel=2,
     )
     return FixedWindow(1)
+
+
+def _in_batch_mode(function: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
+    """The function, during which calls are refused that belong to no row."""
+
+    def call(**arguments: Any) -> Any:
+        with ROWS_IN_BATCH_MODE:
+            return function(**arguments)
+
+    async def call_async(**arguments: Any) -> Any:
+        with ROWS_IN_BATCH_MODE:
+            return await function(**arguments)
+
+    return call_async if is_async else call
 
 
 def _values(rows: Sequence[Row], *, batch: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from doteval.core.call_journal import RowCalls
 from doteval.core.metering import Meter, metering
-from doteval.core.results import Outcome, Row
+from doteval.core.results import Outcome, Row, RowStatus
 from doteval.runner.assignments import Assignment, JournalEntry, RowFixtures
 from doteval.runner.calls import with_usage
 
@@ -46,6 +46,11 @@ class InflightCall:
     def record(self, outcomes: list[Outcome]) -> BaseException | None:
         """Record the rows. Returns what that raised."""
         raised = None
+        if self.calls is not None and self.calls.parking is not None and self.calls.parking.parked:
+            # Whatever the function has returned or raised; a row without a result is pending.
+            outcomes = [
+                Outcome(RowStatus.PENDING, each.started_at, each.seconds, usage=each.usage) for each in outcomes
+            ]
         if self.meter is not None:
             outcomes = [with_usage(outcomes[0], self.meter.reading()), *outcomes[1:]]
         for row, outcome in zip(self.rows, outcomes, strict=True):

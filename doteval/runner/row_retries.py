@@ -10,10 +10,11 @@ from typing import Any
 
 import tenacity
 from tenacity.asyncio.retry import async_retry_base
+from tenacity.stop import stop_base
 
 from doteval.core import clocks
 from doteval.core.fast_dataclass import row_value
-from doteval.core.metering import metering
+from doteval.core.metering import current_meter, metering
 from doteval.core.results import Usage
 from doteval.core.run_config import RunConfig
 from doteval.errors import UsageError
@@ -41,7 +42,8 @@ class CallPolicy:
     @classmethod
     def from_config(cls, config: RunConfig) -> CallPolicy:
         """The policy that a run's configuration asks for."""
-        return cls(config.max_retries, config.retry_delay, config.row_timeout)
+        # In batch mode, requests that fail come into another batch.
+        return cls(0 if config.batch else config.max_retries, config.retry_delay, config.row_timeout)
 
     def with_retries(self, own: object) -> CallPolicy:
         """The policy of an evaluation whose decorator sets `retries` to `own`, None if it does not.
@@ -188,14 +190,33 @@ def _is_cancelled(error: BaseException) -> bool:
 
 
 def _is_retried(error: BaseException, policy: CallPolicy) -> bool:
-    return policy.retries > 0 and may_be_tried_again(error)
+    return policy.retries > 0 and may_be_tried_again(error) and not _is_parked()
+
+
+def _is_parked() -> bool:
+    """Whether the row waits for the reply of a batch: what its function has raised is no failure then."""
+    meter = current_meter()
+    parking = None if meter is None or meter.calls is None else meter.calls.parking
+    return parking is not None and parking.parked
+
+
+class _StopIfParked(stop_base):
+    def __call__(self, _: tenacity.RetryCallState) -> bool:
+        return _is_parked()
+
+
+_STOP_IF_PARKED = _StopIfParked()
+
+
+def _or_if_parked(stop: Any) -> Any:
+    return tenacity.stop_any(stop, _STOP_IF_PARKED)
 
 
 def _retry_options(policy: CallPolicy) -> dict[str, Any]:
     # The first attempt is the call that has failed already. It was made without tenacity, which would cost every row
     # more than its set-up does.
     return {
-        "stop": tenacity.stop_after_attempt(1 + policy.retries),
+        "stop": _or_if_parked(tenacity.stop_after_attempt(1 + policy.retries)),
         "wait": tenacity.wait_exponential(multiplier=policy.delay, max=_LONGEST_PAUSE)
         + tenacity.wait_random(0, policy.delay),
         "retry": tenacity.retry_if_exception(may_be_tried_again),
@@ -209,7 +230,7 @@ def _retry_options(policy: CallPolicy) -> dict[str, Any]:
 
 def _sync_retrying(given: tenacity.BaseRetrying) -> tenacity.BaseRetrying:
     if not isinstance(given, tenacity.AsyncRetrying):
-        return given.copy(reraise=True)
+        return given.copy(reraise=True, stop=_or_if_parked(given.stop))
     if any(isinstance(part, async_retry_base) for part in (given.retry, given.stop, given.wait)):
         raise UsageError(
             "retries is asynchronous, and the evaluation is not",
@@ -220,11 +241,14 @@ def _sync_retrying(given: tenacity.BaseRetrying) -> tenacity.BaseRetrying:
 
 def _async_retrying(given: tenacity.BaseRetrying) -> tenacity.BaseRetrying:
     if isinstance(given, tenacity.AsyncRetrying):
-        return given.copy(reraise=True)
+        if asyncio.iscoroutinefunction(given.stop):
+            return given.copy(reraise=True)
+        return given.copy(reraise=True, stop=_or_if_parked(given.stop))
     return tenacity.AsyncRetrying(**_settings(given))
 
 
 def _settings(given: tenacity.BaseRetrying) -> dict[str, Any]:
     """What a tenacity object says of when to retry; not how it sleeps, which differs between sync and async."""
     names = ("stop", "wait", "retry", "before", "after", "before_sleep", "retry_error_cls", "retry_error_callback")
-    return {**{name: getattr(given, name) for name in names}, "reraise": True}
+    stop = _or_if_parked(given.stop)
+    return {**{name: getattr(given, name) for name in names}, "reraise": True, "stop": stop}

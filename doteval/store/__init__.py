@@ -17,17 +17,21 @@ from doteval.store.experiments import ExperimentOverview
 from doteval.store.fixture_loads import EVALUATION_FILES, LoadFailure
 from doteval.store.group_writer import GroupWriter
 from doteval.store.provenance import ExperimentLabels
+from doteval.store.provider_batches import BatchCapacity, WantedGroup
 from doteval.store.result_rows import NewResult, new_execution
 from doteval.store.results import ErrorCount
 from doteval.store.rows import DatasetState, RowRange
 from doteval.store.sizes import StoreSizes
 from doteval.store.store import Store
 from doteval.store.usage import LoadUsage, LostUsage, ModelUsage, UsageGroup, UsageReport, WorkerUsage
+from doteval.store.wanted_calls import BatchReply, ParkedRow
 from doteval.store.workers import HeldRange, WorkerCode, WorkerInfo, WorkerState, held_by
 
 __all__ = [
     "EVALUATION_FILES",
     "Attempt",
+    "BatchCapacity",
+    "BatchReply",
     "BudgetState",
     "CrashedRow",
     "DatasetState",
@@ -43,6 +47,7 @@ __all__ = [
     "ModelUsage",
     "NewCall",
     "NewResult",
+    "ParkedRow",
     "RowRange",
     "Store",
     "StoreSizes",
@@ -50,6 +55,7 @@ __all__ = [
     "TimedOutRow",
     "UsageGroup",
     "UsageReport",
+    "WantedGroup",
     "WorkerCode",
     "WorkerInfo",
     "WorkerState",

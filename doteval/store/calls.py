@@ -16,6 +16,7 @@ from sqlalchemy import (
     LargeBinary,
     Select,
     Table,
+    Text,
     and_,
     bindparam,
     delete,
@@ -34,6 +35,7 @@ from doteval.core.call_journal import CallSource, FinishedCall, RecordedCall
 from doteval.core.fast_dataclass import row_value
 from doteval.core.json_codec import escape_text
 from doteval.core.results import Usage
+from doteval.store.batch_tables import WANTED_CALL
 from doteval.store.bulk_insert import BulkInsert
 from doteval.store.engine import Database
 from doteval.store.experiments import moment
@@ -55,6 +57,15 @@ _MOVE = Prepared(
         .values({name: bindparam(f"new_{name}") for name in _MOVED})
     )
 )
+_MOVE_USAGE = Prepared(
+    lambda _: (
+        update(USAGE)
+        .where(*(USAGE.c[name] == bindparam(f"old_{name}") for name in _KEY))
+        .values(execution=bindparam("new_execution"), position=bindparam("new_position"))
+    )
+)
+USAGE_OF_CALLS = 1_000_000
+"""The position of the usage of a call that a batch has answered is this and the call's, apart from that of rows."""
 
 
 @row_value
@@ -145,6 +156,10 @@ def write_calls(connection: Connection, calls: EncodedCalls) -> None:
     _INSERT.count(connection, [line for line in calls.new if line[0] in known])
     for each in calls.moved:
         _MOVE.run(connection, **each)
+        if each["new_source"] == CallSource.BATCH:
+            # The usage of other calls is that of the execution which sent them.
+            old, new = USAGE_OF_CALLS + each["old_position"], USAGE_OF_CALLS + each["new_position"]
+            _MOVE_USAGE.run(connection, **{**each, "old_position": old, "new_position": new})
 
 
 _IS_ROWS_RESULT = and_(
@@ -195,9 +210,14 @@ def _replayable(*conditions: ColumnElement[bool]) -> Select[Any]:
             CALL.c.position,
             CALL.c.status,
             CALL.c.body,
+            CALL.c.source,
         )
         .where(
-            CALL.c.status.between(literal_column("200"), literal_column("299")),
+            or_(
+                CALL.c.status.between(literal_column("200"), literal_column("299")),
+                # The error of a batch is its answer: it was asked again as often as it may be.
+                CALL.c.source == bindparam("batch", type_=Text),
+            ),
             CALL.c.digest != bindparam("none", type_=LargeBinary),
             *conditions,
         )
@@ -256,7 +276,13 @@ class Calls:
         """
         with self._database.read() as connection:
             lines = _UNFINISHED.run(
-                connection, evaluation=evaluation_id, first=first, last=last, none=b"", replay=int(failed)
+                connection,
+                evaluation=evaluation_id,
+                first=first,
+                last=last,
+                none=b"",
+                replay=int(failed),
+                batch=CallSource.BATCH.value,
             )
         return _by_row(lines)
 
@@ -266,7 +292,8 @@ class Calls:
         They are those that the results came of. uid: of their evaluation; without it in the store there are none.
         """
         with self._database.read() as connection:
-            return _by_row(_RECORDED.run(connection, uid=uid, first=first, last=last, none=b""), foreign=True)
+            within = {"first": first, "last": last, "none": b"", "batch": CallSource.BATCH.value}
+            return _by_row(_RECORDED.run(connection, uid=uid, **within), foreign=True)
 
     def of_row(self, evaluation_id: int, index: int, *, last: bool = False) -> list[StoredCall]:
         """The calls of a row, by sample and by when their executions began, in the order in which they began.
@@ -334,13 +361,17 @@ class Calls:
         """Delete the calls of an evaluation. Returns how many there were."""
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
+            # A call whose reply is gone may be wanted again.
+            answered = (WANTED_CALL.c.evaluation_id == evaluation_id, WANTED_CALL.c.answered_at.is_not(None))
+            connection.execute(delete(WANTED_CALL).where(*answered))
             return connection.execute(delete(CALL).where(CALL.c.evaluation_id == evaluation_id)).rowcount
 
 
 def _by_row(lines: Iterable[Any], *, foreign: bool = False) -> dict[tuple[int, int], list[RecordedCall]]:
     found: dict[tuple[int, int], list[RecordedCall]] = defaultdict(list)
-    for index, sample, digest, execution, position, status, body in lines:
-        found[index, sample].append(RecordedCall(bytes(digest), execution, position, status, bytes(body), foreign))
+    for index, sample, digest, execution, position, status, body, source in lines:
+        call = RecordedCall(bytes(digest), execution, position, status, bytes(body), foreign, CallSource(source))
+        found[index, sample].append(call)
     return found
 
 

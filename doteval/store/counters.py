@@ -10,6 +10,7 @@ from sqlalchemy.dialects.sqlite import Insert
 
 from doteval.core.budgets import Spent
 from doteval.core.results import RowStatus
+from doteval.store.batch_tables import WANTED_CALL
 from doteval.store.engine import database_time, insert_into
 from doteval.store.statements import Prepared
 from doteval.store.tables import ATTEMPT, CALL, COUNTERS, RESULT, SCORE, USAGE
@@ -94,7 +95,7 @@ def remove_results(connection: Connection, evaluation_id: int, which: Callable[[
 
     Usage stays, since it was spent. Returns the number of removed results.
     """
-    for table in (SCORE, ATTEMPT, CALL):
+    for table in (SCORE, ATTEMPT, CALL, WANTED_CALL):
         connection.execute(delete(table).where(table.c.evaluation_id == evaluation_id, which(table)))
     gone = connection.execute(
         delete(RESULT)

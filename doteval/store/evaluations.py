@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, or_, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, or_, select, update
 
 from doteval.core.experiments import Counts, Ending, Evaluation, EvaluationSpec, EvaluationStatus, Experiment, WorkTime
 from doteval.core.json_codec import decode, encode
@@ -16,6 +16,7 @@ from doteval.core.run_config import RunConfig
 from doteval.core.states import EvaluationEnd
 from doteval.core.wording import listed
 from doteval.errors import ChangedError, NotFoundError, UsageError
+from doteval.store.batch_tables import WANTED_CALL
 from doteval.store.counters import remove_results
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.experiments import moment
@@ -166,6 +167,12 @@ class Evaluations:
         with self._database.read() as connection:
             return [evaluation_of(line) for line in connection.execute(query)]
 
+    def of_ids(self, ids: Collection[int]) -> list[Evaluation]:
+        """The evaluations with these ids, the oldest first."""
+        query = evaluation_query().where(EVALUATION.c.id.in_(ids)).order_by(EVALUATION.c.id)
+        with self._database.read() as connection:
+            return [evaluation_of(line) for line in connection.execute(query)]
+
     def counts(self, evaluation_id: int) -> Counts:
         """The number of rows by status. It reads one table row a worker process, however many results there are.
 
@@ -261,6 +268,8 @@ class Evaluations:
                 done = {"status": ending.status.value, "reason": ending.reason, "end_cause": ending.cause.value}
             change = update(EVALUATION).where(EVALUATION.c.id == evaluation_id)
             connection.execute(change.values(**done, finished_at=database_time()))
+            # What the rows of batches have wanted and got: they have results.
+            connection.execute(delete(WANTED_CALL).where(WANTED_CALL.c.evaluation_id == evaluation_id))
             end_span(connection, evaluation_id)
             return True
 

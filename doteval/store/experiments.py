@@ -17,6 +17,7 @@ from doteval.core.provenance import Provenance
 from doteval.core.run_config import RunConfig
 from doteval.errors import NotFoundError, UsageError
 from doteval.store.baseline import baseline_id
+from doteval.store.batch_tables import BATCH_LEASE, PROVIDER_BATCH, WANTED_CALL
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.provenance import ExperimentLabels, all_tags, first_commands
 from doteval.store.tables import (
@@ -223,7 +224,8 @@ class Experiments:
 def delete_evaluations(database: Database, connection: Connection, ids: Sequence[int]) -> None:
     """Delete evaluations with their rows, results, usage and calls, within a transaction."""
     database.hold(connection, ids, alone=True)
-    for table in (SCORE, RESULT, ATTEMPT, USAGE, CALL, COUNTERS, METRIC_VALUE, SUMMARY, ROW):
+    of_batches = (WANTED_CALL, PROVIDER_BATCH, BATCH_LEASE)
+    for table in (SCORE, RESULT, ATTEMPT, USAGE, CALL, *of_batches, COUNTERS, METRIC_VALUE, SUMMARY, ROW):
         connection.execute(delete(table).where(table.c.evaluation_id.in_(ids)))
     connection.execute(update(RESOURCE_LOAD).where(RESOURCE_LOAD.c.evaluation_id.in_(ids)).values(evaluation_id=None))
     connection.execute(delete(EVALUATION).where(EVALUATION.c.id.in_(ids)))

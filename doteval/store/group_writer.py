@@ -27,6 +27,7 @@ from doteval.store.calls import NewCall, encode_calls
 from doteval.store.driver_errors import RefusedError
 from doteval.store.result_rows import EncodedResult, NewResult, encode_result
 from doteval.store.store import Store
+from doteval.store.wanted_calls import ParkedRow
 
 OnStored = Callable[[BaseException | None], None]
 OnCommit = Callable[[float], None]
@@ -38,11 +39,12 @@ _LONGEST_PAUSE_SECONDS = 5.0
 
 @dataclass(slots=True)
 class _Entry:
-    """A result with its calls, or calls of a row that runs."""
+    """A result with its calls, calls of a row that runs, or a row that waits with its calls."""
 
     result: NewResult | None
     calls: Sequence[NewCall]
     on_stored: OnStored | None
+    parked: ParkedRow | None = None
     failure: BaseException | None = None
 
 
@@ -138,6 +140,13 @@ class GroupWriter:
         self._put_entry(_Entry(None, calls, on_stored))
         return stored
 
+    def put_parked(self, row: ParkedRow, on_stored: OnStored) -> None:
+        """Give the writer a row that waits for a batch. Otherwise as `put`.
+
+        Raises RuntimeError: as `put` does.
+        """
+        self._put_entry(_Entry(None, row.calls, on_stored, row))
+
     def _put_entry(self, entry: _Entry) -> None:
         with self._arrived:
             if len(self._waiting) >= self._most_waiting and threading.current_thread() is not self._thread:
@@ -227,7 +236,8 @@ class GroupWriter:
         """Store a group. An entry that cannot be stored for good gets the error as its `failure`."""
         try:
             results = [_encode(entry.result) for entry in group if entry.result is not None]
-            self._write(results, [call for entry in group for call in entry.calls])
+            parked = [entry.parked for entry in group if entry.parked is not None]
+            self._write(results, [call for entry in group for call in entry.calls], parked)
         except Exception:  # noqa: BLE001 (each result is tried again)
             # One of them may be the cause, so each is stored alone.
             for entry in group:
@@ -243,6 +253,11 @@ class GroupWriter:
                 else:
                     # The result is worth more than its calls.
                     _LOG.warning("calls of a row cannot be stored: %s", type(error).__name__)
+        if entry.parked is not None:
+            try:
+                self._write([], parked=[entry.parked])
+            except Exception as error:  # noqa: BLE001 (given to its callback)
+                entry.failure = error
         if entry.result is None:
             return
         try:
@@ -253,10 +268,12 @@ class GroupWriter:
             except Exception as again:  # noqa: BLE001 (given to its callback)
                 entry.failure = again
 
-    def _write(self, results: Sequence[EncodedResult], calls: Sequence[NewCall] = ()) -> None:
+    def _write(
+        self, results: Sequence[EncodedResult], calls: Sequence[NewCall] = (), parked: Sequence[ParkedRow] = ()
+    ) -> None:
         began = clocks.monotonic()
         encoded = encode_calls(calls) if calls else None
-        self._attempts(self._store.results.write_encoded, results, self.worker_id, encoded)
+        self._attempts(self._store.results.write_encoded, results, self.worker_id, encoded, parked)
         self._last_error = None
         if self._on_commit is not None:
             self._on_commit(clocks.monotonic() - began)

@@ -197,10 +197,10 @@ def encode_result(new: NewResult) -> EncodedResult:
     return EncodedResult(key, escape_text(row.key), status, result, scores, _usage_lines(key, execution, outcome.usage))
 
 
-def _usage_lines(key: Key, execution: int, usage: Iterable[Usage]) -> tuple[Line, ...]:
+def _usage_lines(key: Key, execution: int, usage: Iterable[Usage], first: int = 0) -> tuple[Line, ...]:
     return tuple(
         (*key, execution, position, escape_text(used.model), *_usage_values(used), used.latency.to_text())
-        for position, used in enumerate(usage)
+        for position, used in enumerate(usage, start=first)
     )
 
 
@@ -210,9 +210,11 @@ def write_usage(
     execution: int | None,
     usage: Iterable[Usage],
     worker_id: int | None,
+    *,
+    first_position: int = 0,
 ) -> None:
     """Write the usage of an execution that has no result. If a result came after all, nothing changes."""
-    lines = _usage_lines(key, new_execution() if execution is None else execution, usage)
+    lines = _usage_lines(key, new_execution() if execution is None else execution, usage, first_position)
     spent = _write_usage(connection, key[0], lines, worker_id)
     add_to_counters(connection, key[0], worker_id, Counter(), spent)
 
@@ -271,13 +273,17 @@ def write_results(
     results: Sequence[EncodedResult],
     worker_id: int | None,
     calls: EncodedCalls | None = None,
+    also: Iterable[int] = (),
 ) -> int:
-    """Write results within a transaction, and calls of any rows; see `StoredResults.write`."""
+    """Write results within a transaction, and calls of any rows; see `StoredResults.write`.
+
+    also: the ids of other evaluations that the transaction is to hold.
+    """
     by_evaluation: dict[int, list[EncodedResult]] = defaultdict(list)
     for result in results:
         by_evaluation[result.key[0]].append(result)
     others = calls.evaluations if calls is not None else set()
-    database.hold(connection, [*by_evaluation, *others], alone=False)
+    database.hold(connection, [*by_evaluation, *others, *also], alone=False)
     if calls is not None:
         write_calls(connection, calls)
     # In order, so that two writers cannot deadlock.

@@ -23,6 +23,7 @@ from doteval.store.flat_results import FlatResults
 from doteval.store.result_rows import EncodedResult, NewResult, encode_result, write_results
 from doteval.store.score_columns import read_score_columns
 from doteval.store.tables import COUNTERS, RESULT, RESULT_AND_ROW, ROW, SCORE, USAGE, WORKER
+from doteval.store.wanted_calls import ParkedRow, write_parked
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,24 @@ class StoredResults:
         return self.write_encoded([encode_result(result) for result in results], worker_id)
 
     def write_encoded(
-        self, results: Sequence[EncodedResult], worker_id: int | None, calls: EncodedCalls | None = None
+        self,
+        results: Sequence[EncodedResult],
+        worker_id: int | None,
+        calls: EncodedCalls | None = None,
+        parked: Sequence[ParkedRow] = (),
     ) -> int:
-        """`write` for results that `encode_result` has prepared, together with calls of these and other rows."""
-        if not results and calls is None:
+        """`write` for results that `encode_result` has prepared, together with calls of these and other rows.
+
+        parked: rows that wait for calls in batches.
+        """
+        if not results and calls is None and not parked:
             return 0
+        also = {each.evaluation_id for each in parked}
         with self._database.write() as connection:
-            return write_results(self._database, connection, results, worker_id, calls)
+            count = write_results(self._database, connection, results, worker_id, calls, also)
+            if parked:
+                write_parked(connection, parked, worker_id)
+            return count
 
     def records(
         self,

@@ -27,11 +27,13 @@ from sqlalchemy import (
 from doteval.core.json_codec import decode, encode, encode_columns, escape_text, unescape_text
 from doteval.core.results import ErrorClass, Row, RowStatus
 from doteval.errors import NotFoundError, UnstorableValueError
+from doteval.store.batch_tables import WANTED_CALL
 from doteval.store.bulk_insert import BulkInsert, among
 from doteval.store.counters import add_to_counters, remove_results
 from doteval.store.engine import Database, insert_into
 from doteval.store.statements import Prepared
 from doteval.store.tables import EVALUATION, RESULT, ROW
+from doteval.store.wanted_calls import count_waiting, forget_retried, waiting_rows
 
 # A range of pending rows may have gaps of finished rows, but spans at most this many times its size.
 _WIDEST = 20
@@ -181,8 +183,10 @@ class Rows:
             raise self._gone(evaluation_id)
         return DatasetState(line.rows, line.dataset_complete, line.dataset_fingerprint, line.epochs)
 
-    def pending(self, evaluation_id: int, first: int, last: int) -> list[Row]:
+    def pending(self, evaluation_id: int, first: int, last: int, *, waiting: bool = False) -> list[Row]:
         """The pending rows from `first` to `last` (included), with their values, by index and sample.
+
+        waiting: also those that wait for a batch.
 
         Raises NotFoundError if there is no such evaluation.
         """
@@ -195,6 +199,8 @@ class Rows:
                 if epochs > 1
                 else set()
             )
+            if lines and not waiting:
+                known |= waiting_rows(connection, evaluation_id, first, last)
         return [
             Row(index, unescape_text(key), values, sample)
             for index, key, text, _ in lines
@@ -249,6 +255,7 @@ class Rows:
     def _retry(self, evaluation_id: int, status: RowStatus, conditions: list[ColumnElement[bool]]) -> int:
         with self._database.write() as connection:
             self._database.hold(connection, [evaluation_id], alone=True)
+            forget_retried(connection, evaluation_id, conditions)
             count = connection.execute(update(RESULT).where(*conditions).values(retry=true())).rowcount
             add_to_counters(connection, evaluation_id, None, Counter({status.value: -count}))
         return count
@@ -269,10 +276,11 @@ class Rows:
         count = 0
         with self._database.read() as connection:
             for each in _merged(ranges):
-                line = _COUNT_PENDING.run(connection, evaluation=evaluation_id, first=each.first, last=each.last)
+                within = {"evaluation": evaluation_id, "first": each.first, "last": each.last}
+                line = _COUNT_PENDING.run(connection, **within)
                 if not line:
                     raise self._gone(evaluation_id)
-                count += int(line[0][0])
+                count += int(line[0][0]) - count_waiting(connection, evaluation_id, each.first, each.last)
         return count
 
     def count_pending_from(self, evaluation_id: int, first: int) -> int:
@@ -312,7 +320,14 @@ class Rows:
             with self._database.read() as connection:
                 found = connection.execute(query, {"evaluation": evaluation_id, "start": following})
                 page = [(line.row_index, line.samples) for line in found]
-            yield from page
+                waiting = (
+                    Counter(index for index, _ in waiting_rows(connection, evaluation_id, page[0][0], page[-1][0]))
+                    if page
+                    else Counter[int]()
+                )
+            for index, samples in page:
+                if samples > waiting[index]:
+                    yield index, samples - waiting[index]
             if len(page) < _PAGE:
                 return
             following = page[-1][0] + 1
@@ -411,10 +426,14 @@ def _unfinished(epochs: int, dialect: str) -> Select[tuple[int, int]]:
     )
 
 
-# The number of rows, and whether they have gaps or any of them has a result.
+# The number of rows, and whether they have gaps or any of them has a result or waits for a batch.
 _UNTOUCHED = select(
     func.count(),
-    or_(func.max(ROW.c.row_index) >= bindparam("first") + func.count(), exists().where(*_within(RESULT))),
+    or_(
+        func.max(ROW.c.row_index) >= bindparam("first") + func.count(),
+        exists().where(*_within(RESULT)),
+        exists().where(*_within(WANTED_CALL)),
+    ),
 ).where(*_within(ROW))
 # Built once: the submitter runs them once a second, worker processes for every row task.
 _EPOCHS = select(EVALUATION.c.epochs).where(EVALUATION.c.id == bindparam("evaluation"))

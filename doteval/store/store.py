@@ -31,6 +31,7 @@ from doteval.store.fixture_loads import FixtureLoads
 from doteval.store.imports import Imports
 from doteval.store.migrations import VERSIONS, check_current, current_version, prepare, upgrade
 from doteval.store.provenance import Labels, ProvenanceRecords
+from doteval.store.provider_batches import ProviderBatches
 from doteval.store.results import StoredResults
 from doteval.store.row_pages import RowPages
 from doteval.store.rows import Rows
@@ -40,6 +41,7 @@ from doteval.store.summaries import Summaries
 from doteval.store.tables import EXPERIMENT
 from doteval.store.url import Location, locate
 from doteval.store.usage import UsageReports
+from doteval.store.wanted_calls import WantedCalls
 from doteval.store.workers import Workers
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ class Store:
         self.row_pages = RowPages(database)
         self.attempts = Attempts(database)
         self.calls = Calls(database)
+        self.wanted = WantedCalls(database)
+        self.batches = ProviderBatches(database)
         self.summaries = Summaries(database)
         self.crashes = Crashes(database)
         self.workers = Workers(database)

@@ -7,48 +7,19 @@ thousands of rows a second, and the writer checks that the row exists anyway.
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 from sqlalchemy import (
     BigInteger,
-    Dialect,
     Index,
-    Integer,
     LargeBinary,
-    Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     and_,
     text,
 )
-from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
-from doteval.core.json_codec import escape_text, unescape_text
-
-
-class SafeText(TypeDecorator[str]):
-    """Text that may hold NUL and lone surrogates, which databases refuse; they are escaped."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        return None if value is None else escape_text(value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        return None if value is None else unescape_text(value)
-
-
-class _LongId(TypeDecorator[int]):
-    """An autoincrement key of 64 bits. SQLite needs a column declared INTEGER for that, which has 64 bits there."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else BigInteger())
+from doteval.store.batch_tables import BATCH_LEASE, PROVIDER_BATCH, WANTED_CALL
+from doteval.store.column_types import LongId, SafeText, table_of
 
 
 class ExperimentTable(SQLModel, table=True):
@@ -218,7 +189,7 @@ class AttemptTable(SQLModel, table=True):
     __tablename__ = "attempt"
     __table_args__ = (Index("attempt_row", "evaluation_id", "row_index", "sample"),)
 
-    id: int | None = Field(default=None, primary_key=True, sa_type=_LongId)
+    id: int | None = Field(default=None, primary_key=True, sa_type=LongId)
     evaluation_id: int
     row_index: int = Field(sa_type=BigInteger)
     sample: int
@@ -431,11 +402,6 @@ class ResourceLoadTable(SQLModel, table=True):
     teardown_seconds: float | None
 
 
-def table_of(model: type[SQLModel]) -> Table:
-    """The table of a model for SQLAlchemy Core."""
-    return cast(Table, cast(Any, model).__table__)
-
-
 EXPERIMENT = table_of(ExperimentTable)
 EXPERIMENT_TAG = table_of(ExperimentTagTable)
 PROVENANCE = table_of(ProvenanceTable)
@@ -468,6 +434,9 @@ ALL = (
     ATTEMPT,
     USAGE,
     CALL,
+    WANTED_CALL,
+    PROVIDER_BATCH,
+    BATCH_LEASE,
     COUNTERS,
     BUDGET_SHARE,
     SUMMARY,

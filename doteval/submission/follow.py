@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from doteval.coordination.dispatcher import Dispatcher
 from doteval.coordination.ended_evaluations import store_missing_summaries
 from doteval.coordination.outage_retry import retry_through_outage
 from doteval.core import clocks
+from doteval.core.batches import BatchProgress
 from doteval.core.broker_url import Broker
 from doteval.core.experiments import Ending, Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import QUEUE_UNSERVED_SECONDS
@@ -45,8 +46,8 @@ class ProgressObserver(Protocol):
     def began(self, experiment: Experiment, evaluations: Sequence[Evaluation], workers: int) -> None:
         """Called once the evaluations are stored; `workers` local worker processes are being started."""
 
-    def moved(self, evaluations: Sequence[Evaluation]) -> None:
-        """Called several times a second, with the current state of the evaluations."""
+    def moved(self, evaluations: Sequence[Evaluation], batches: Mapping[int, BatchProgress] | None = None) -> None:
+        """Called several times a second, with the current state of the evaluations and of their batches, by id."""
 
     def ended(self, store: Store, evaluations: Sequence[Evaluation]) -> None:
         """Called when all have ended. Local worker processes leave meanwhile."""
@@ -80,6 +81,8 @@ class Following:
         self._observer = observer
         self._next_look = 0.0
         self._next_settle = clocks.monotonic() + _SETTLE_SECONDS
+        self._next_batches = 0.0
+        self._batches: Mapping[int, BatchProgress] = {}
         self._begun: set[str] = set()
         # By queue: since when no worker process serves it; infinity once the user knows.
         self._unserved_since: dict[str, float] = {}
@@ -107,8 +110,15 @@ class Following:
                 self.through_outage(partial(self._end, each, Ending.at_max_errors(most)))
             if over:
                 current = self.current()
-        self._observer.moved(current)
+        self._observer.moved(current, self._batches_of(current))
         return current
+
+    def _batches_of(self, evaluations: Sequence[Evaluation]) -> Mapping[int, BatchProgress]:
+        """The progress of batches, which is read once a second."""
+        if clocks.monotonic() >= self._next_batches:
+            self._batches = self.through_outage(lambda: self._store.batches.progress_of(evaluations))
+            self._next_batches = clocks.monotonic() + _SETTLE_SECONDS
+        return self._batches
 
     def _end(self, evaluation: Evaluation, ending: Ending) -> None:
         self._store.evaluations.end(evaluation.id, ending, only_from=EvaluationStatus.RUNNING)

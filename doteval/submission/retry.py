@@ -21,6 +21,7 @@ from doteval.core.run_config import RunConfig
 from doteval.errors import ChangedError, NotFoundError, UsageError
 from doteval.settings import load_settings
 from doteval.store import Store
+from doteval.submission.batch_mode import check_batch_mode, in_batch_mode_of, keep_batch_mode
 from doteval.submission.evaluation_files import common_root, file_of
 from doteval.submission.follow import (
     Following,
@@ -51,6 +52,7 @@ class RetryOptions:
     budget: an empty one leaves the evaluations the budgets that they were submitted with
     max_errors: how many rows of an evaluation may fail before it is ended, None for any number
     replay: whether the rows replay the calls that they have made, instead of asking again
+    batches: what the options of batch mode say, None where the rows are not to run in batch mode
     """
 
     classes: frozenset[ErrorClass] | None = None
@@ -64,6 +66,7 @@ class RetryOptions:
     budget: Budget = field(default_factory=Budget)
     max_errors: int | None = None
     replay: bool = False
+    batches: RunConfig | None = None
 
 
 def retry(
@@ -108,6 +111,8 @@ def retry(
     if not failing:
         return 0
     for evaluation in failing:
+        if options.batches is not None:
+            check_batch_mode(evaluation.spec, in_batch_mode_of(evaluation.config, options.batches))
         _check_complete(store, evaluation)
         stop = used_up(store, evaluation.experiment, options.budget or evaluation.config.budget)
         if stop is not None:
@@ -153,16 +158,21 @@ def _run(
         ]
         processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
         marked = 0
+        batches = options.batches or RunConfig()
         for evaluation in evaluations:
             if options.budget:
                 store.evaluations.reconfigure(evaluation.id, lambda config: config.with_budget(options.budget))
+            # Rows that run in batch mode now go on in it.
+            is_running = evaluation.status is EvaluationStatus.RUNNING
+            if batches.batch or (evaluation.config.batch and not is_running):
+                store.evaluations.reconfigure(evaluation.id, lambda config: in_batch_mode_of(config, batches))
             if evaluation.config.replay != options.replay:
                 store.evaluations.reconfigure(evaluation.id, lambda config: replace(config, replay=options.replay))
             marked += store.rows.retry_failed(evaluation.id, classes=options.classes, index=options.row)
             marked += evaluation.counts.pending if _left_pending(evaluation) else 0
             # Only now: a running evaluation without pending rows would be completed.
             store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
-            begun.append(evaluation)
+            begun.append(keep_batch_mode(store, store.evaluations.by_uid(evaluation.uid), observer.note))
         present.follow(begun)
         slots = rows_in_flight(processes, options.concurrency)
         queues = {each.uid: each.queue or DEFAULT_QUEUE for each in evaluations}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from doteval.coordination.claims import NOBODY_RUNS_IT, nobody_runs
 from doteval.coordination.dispatcher import published_up_to
+from doteval.core.batches import BatchProgress
 from doteval.core.budgets import Spent
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import DEAD_AFTER_SECONDS
@@ -26,6 +27,7 @@ class EvaluationProgress:
     published: held by no process; they wait in the queue, or are lost
     plan: sentences that say what is going to happen to the rows
     abandoned: whether it is running by its status, and no process runs it or is going to
+    batches: of its calls, with the rows that wait for them
     """
 
     evaluation: Evaluation
@@ -35,6 +37,7 @@ class EvaluationProgress:
     unpublished: int
     plan: tuple[str, ...]
     abandoned: bool = False
+    batches: BatchProgress = field(default_factory=BatchProgress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +102,11 @@ def _progress(
     held = _count(store, evaluation, live)
     orphaned = _count(store, evaluation, dead)
     cursor = published_up_to(store.evaluations.published(evaluation.id))
-    unpublished = store.rows.count_pending_from(evaluation.id, cursor)
-    published = max(0, evaluation.counts.pending - unpublished - held - orphaned)
-    progress = EvaluationProgress(evaluation, held, orphaned, published, unpublished, ())
+    batches = store.batches.progress([evaluation.id])
+    ready = evaluation.counts.pending - batches.waiting
+    unpublished = min(max(0, ready), store.rows.count_pending_from(evaluation.id, cursor))
+    published = max(0, ready - unpublished - held - orphaned)
+    progress = EvaluationProgress(evaluation, held, orphaned, published, unpublished, (), batches=batches)
     holders = sum(any(part.evaluation_uid == evaluation.uid for part in worker.holding) for worker in dead)
     # Rows that pytest runs in its own process are on no queue.
     served = any(queue in each.info.queues for each in live) if evaluation.config.submitted else bool(live)
@@ -118,7 +123,7 @@ def _progress(
     if evaluation.status is EvaluationStatus.RUNNING and evaluation.config.submitted:
         serving = [worker for worker in live if queue in worker.info.queues]
         plan += _other_files(evaluation, store.loads.failures(evaluation.id), serving)
-    return EvaluationProgress(evaluation, held, orphaned, published, unpublished, tuple(plan), abandoned)
+    return replace(progress, plan=tuple(plan), abandoned=abandoned)
 
 
 def _other_files(evaluation: Evaluation, failures: Sequence[LoadFailure], serving: Sequence[WorkerState]) -> list[str]:
@@ -187,6 +192,9 @@ def _plan(
             else:
                 rows = counted(progress.published, "row waits", "rows wait")
                 plan.append(f"{rows} for a worker process")
+        if progress.batches.waiting:
+            waiting = counted(progress.batches.waiting, "row waits", "rows wait")
+            plan.append(f"{waiting} for batches: {progress.batches}")
         if progress.unpublished:
             plan.append(f"{counted(progress.unpublished, 'row')} will be published as the queue has room")
     elif pending:

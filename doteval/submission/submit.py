@@ -32,6 +32,7 @@ from doteval.pytest_runtime.items import EvaluationItem
 from doteval.pytest_runtime.outcomes import ending_of, stop_before_rows
 from doteval.runner.error_classes import is_skip
 from doteval.store import Store
+from doteval.submission.batch_mode import check_batch_mode, keep_batch_mode
 from doteval.submission.follow import (
     Following,
     ProgressObserver,
@@ -294,15 +295,17 @@ class _Submitter:
         target = self._options.target
         try:
             spec, epochs = specify(item, self._rows.config(item, config)), self._rows.epochs(item)
+            check_batch_mode(spec)
             evaluation = self._store.evaluations.begin(
                 self.experiment(), spec, epochs=epochs, allow_changed=target.allow_changed
             )
-        except ChangedError as error:
+        except (ChangedError, UsageError) as error:
             self._refused.append(error)
             self.unrecorded.append(error.message)
         else:
             if before.get(evaluation.uid) is EvaluationStatus.SKIPPED and self._store.rows.retry_skipped(evaluation.id):
                 evaluation = self._store.evaluations.by_uid(evaluation.uid)
+            evaluation = keep_batch_mode(self._store, evaluation, self._observer.note)
             self._evaluations[item] = evaluation
             begun.append(evaluation)
 

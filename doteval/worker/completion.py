@@ -13,7 +13,7 @@ from doteval.core.metering import UsageScope
 from doteval.core.results import Outcome, Row, RowStatus
 from doteval.core.wording import counted
 from doteval.runner.inflight_calls import RowCounter
-from doteval.store import GroupWriter
+from doteval.store import GroupWriter, NewResult, ParkedRow
 from doteval.supervision.usage_journal import UsageJournal
 from doteval.worker.prefetch import PrefetchedRows
 
@@ -57,8 +57,10 @@ class RowTaskCompletion:
 
     def record(self, row: Row, outcome: Outcome) -> None:
         """A row has completed: hand its result to the writer."""
-        new = self._journal.result(row, outcome)
-        outcome = new.outcome
+        waits = outcome.status is RowStatus.PENDING
+        new = self._journal.parked(row, outcome) if waits else self._journal.result(row, outcome)
+        if isinstance(new, NewResult):
+            outcome = new.outcome
         self._prefetched.row_completed()
         with self._lock:
             self._unstored += 1
@@ -72,7 +74,11 @@ class RowTaskCompletion:
             self._usage_journal.ended(self._usage_scope_of(row), new.execution)
         if self._unended is not None:
             self._unended.add(1)
-        self._writer.put(new, functools.partial(self._stored, row, outcome))
+        on_stored = functools.partial(self._stored, row, outcome)
+        if isinstance(new, ParkedRow):
+            self._writer.put_parked(new, on_stored)
+        else:
+            self._writer.put(new, on_stored)
 
     def ended(self, cut: BaseException | None) -> None:
         """One assignment has ended; `cut` is what ended it before its last row, None if nothing did."""
@@ -94,6 +100,8 @@ class RowTaskCompletion:
             for status in (RowStatus.FAILED, RowStatus.SKIPPED)
             if self._not_done[status]
         ]
+        if self._not_done[RowStatus.PENDING]:
+            parts.append(f"{self._not_done[RowStatus.PENDING]} waiting for a batch")
         if self._tokens:
             parts.append(f"{_thousands(self._tokens)} {'token' if self._tokens == 1 else 'tokens'}")
         return ", ".join(parts)
@@ -105,7 +113,8 @@ class RowTaskCompletion:
         if self._unended is not None:
             self._unended.add(-1)
         if error is None:
-            self._on_stored(outcome)
+            if outcome.status is not RowStatus.PENDING:
+                self._on_stored(outcome)
             if outcome.usage:
                 self._usage_journal.stored(self._usage_scope_of(row))
         with self._lock:

@@ -15,6 +15,8 @@ from celery.worker import state
 from doteval.broker.messages import RowTask
 from doteval.broker.publisher import Publisher
 from doteval.broker.renewable_connections import renew_connections
+from doteval.clients.shared_state import shared_prices
+from doteval.coordination.batches.coordinator import BatchCoordinator
 from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.heartbeat import Heartbeat
@@ -45,6 +47,7 @@ from doteval.store import GroupWriter, Store, WorkerCode, WorkerInfo
 from doteval.supervision.left_usage import OwnJournals, store_left_usage
 from doteval.supervision.start_reports import announce_token
 from doteval.supervision.worker_config import WorkerOptions
+from doteval.worker.batch_thread import BatchThread
 from doteval.worker.broker_watch import BrokerWatch
 from doteval.worker.code_match import CodeMatch
 from doteval.worker.code_reload import CodeReload
@@ -86,6 +89,7 @@ class WorkerProcess:
         self._dispatching: Heartbeat | None = None
         self._runner: RowTaskRunner | None = None
         self._recorder: SummaryRecorder | None = None
+        self._batches: BatchThread | None = None
         self._teardown_seconds = load_settings().teardown_timeout
         self._watchdog = FixtureWatchdog(threading.main_thread(), self._teardown_seconds)
         self._recycling = Recycling(options.max_rows, options.max_memory)
@@ -115,6 +119,17 @@ class WorkerProcess:
         code_reload = CodeReload(context, self._recycle_if_due)
         self._runner = RowTaskRunner(context, held_tasks, self.prefetch, self._count_stored, code_reload)
         recorder = self._recorder = SummaryRecorder(context.store, context.code_match)
+        batches = self._batches = BatchThread(
+            context,
+            BatchCoordinator(
+                context.store,
+                context.dispatcher,
+                lambda: context.registration.id,
+                serves=lambda evaluation: context.dispatcher.queue_of(evaluation) in self._options.queues,
+                run_row=lambda evaluation, index: self.runner.run_waiting(evaluation, index),
+                prices=shared_prices,
+            ),
+        )
         duties = HeartbeatDuties(
             context,
             self._runner,
@@ -141,6 +156,7 @@ class WorkerProcess:
             if not self._leaving.is_set():
                 if not self._options.broker.is_private:
                     recorder.start()
+                batches.start()
                 on_ready()
             # The store says last that this process is ready: who reads it there finds it taking row tasks.
             context.state = WorkerPhase.READY
@@ -218,6 +234,9 @@ class WorkerProcess:
         context = self._context
         if context is None or self._dispatching is None:
             return
+        # It may wait for a provider; the heartbeat goes on meanwhile.
+        if self._batches is not None:
+            self._batches.stop(self._teardown_seconds)
         for each in self._beating:
             each.stop()
         if not self._dispatching.stop(_LAST_REQUEST_SECONDS):

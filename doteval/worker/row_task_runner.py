@@ -70,11 +70,12 @@ class RowTaskRunner:
         # By uid: the end of freshness, and the evaluation.
         self._recent: dict[str, tuple[float, Evaluation]] = {}
 
-    def run(self, task: RowTask, lease: str | None = None, *, redelivered: bool = False) -> str:
+    def run(self, task: RowTask, lease: str | None = None, *, redelivered: bool = False, waiting: bool = False) -> str:
         """Run the pending rows of a row task. Returns counts, once the results are stored.
 
         lease: the tag of the message, which is renewed until then.
         redelivered: such a message is dropped if a live worker process holds its rows.
+        waiting: also run rows that wait for a batch.
 
         Raises GiveBackError: if this process leaves before all rows ran.
         """
@@ -84,7 +85,14 @@ class RowTaskRunner:
             self._held_tasks.hold(task, lease) as held_before,
             self._prefetch.rows(task.evaluation_uid, task.last - task.first + 1) as prefetched,
         ):
-            return self._run_held(task, prefetched, held_before)
+            return self._run_held(task, prefetched, held_before, waiting=waiting)
+
+    def run_waiting(self, evaluation: Evaluation, index: int) -> None:
+        """Run a row that waits for a batch: it asks for its calls, which tells this process who their client is.
+
+        Raises GiveBackError: if this process leaves before.
+        """
+        self.run(RowTask(evaluation.uid, index, index), waiting=True)
 
     def log_ids(self, task: RowTask) -> dict[str, dict[str, object]]:
         """The ids that log lines about a row task carry."""
@@ -110,7 +118,9 @@ class RowTaskRunner:
                 why = "was deleted" if status is None else f"is {status}"
                 scheduler.withdraw(assignment, EndedError(f"the evaluation {why}"))
 
-    def _run_held(self, task: RowTask, prefetched: PrefetchedRows, held_before: Sequence[HeldRange]) -> str:
+    def _run_held(
+        self, task: RowTask, prefetched: PrefetchedRows, held_before: Sequence[HeldRange], *, waiting: bool
+    ) -> str:
         context = self._context
         assert context.scheduler is not None
         try:
@@ -131,14 +141,20 @@ class RowTaskRunner:
             if evaluation.status is not EvaluationStatus.RUNNING:
                 return f"dropped: the evaluation is {evaluation.status}"
             guard = self._budget_guards.renew(evaluation, guard)
-        if (refusal := guard.refusal()) is not None:
+        # In batch mode rows send nothing, and batches keep the budget.
+        refusal = None if evaluation.config.batch else guard.refusal()
+        if refusal is not None:
             if isinstance(refusal, EndedError):
                 return f"dropped: {refusal}"
             raise refusal
-        rows = context.read_store(lambda store: store.rows.pending(evaluation.id, task.first, task.last))
+        rows = context.read_store(
+            lambda store: store.rows.pending(evaluation.id, task.first, task.last, waiting=waiting)
+        )
         if not rows:
-            return "0 rows: all done before"
-        rows = [row for row in rows if not any(each.first <= row.index <= each.last for each in held_before)]
+            return "0 rows: all done before, or waiting for a batch"
+        if not evaluation.config.batch:
+            # Those of a batch come again while the row task is held that they were parked in, and pay nothing twice.
+            rows = [row for row in rows if not any(each.first <= row.index <= each.last for each in held_before)]
         if not rows:
             return "dropped: this worker process holds these rows"
         prefetched.resize(len(rows), context.scheduler.rows_at_once(item))
@@ -154,7 +170,7 @@ class RowTaskRunner:
         ]
         journal = CallJournal(evaluation, context.writer)
         context.read_store(lambda store: journal.load(store, task.first, task.last))
-        share = self._budget_guards.permits_of(evaluation)
+        share = None if evaluation.config.batch else self._budget_guards.permits_of(evaluation)
         completion = RowTaskCompletion(
             evaluation,
             context.writer,
@@ -204,7 +220,8 @@ class RowTaskRunner:
             alone=alone,
             policy=CallPolicy.from_config(evaluation.config),
             name=evaluation.uid,
-            check=guard,
+            # In batch mode rows send nothing, and batches keep the budget.
+            check=None if evaluation.config.batch else guard,
             permits=share,
             cache=evaluation.config.cache,
             calls_of=calls.calls_of,

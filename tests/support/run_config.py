@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from doteval.core.batches import AfterDeadline
 from doteval.core.call_journal import JournalMode
 from doteval.core.client_config import CacheChoice, CacheMode
 from doteval.core.rescoring import MissingCalls, Rescoring
@@ -19,6 +20,10 @@ FULL = RunConfig(
     reducer="mode",
     journal=JournalMode.USAGE,
     replay=True,
+    batch=True,
+    batch_linger=5.0,
+    batch_deadline=7200.0,
+    then=AfterDeadline.LIVE,
     submitted=True,
     root="/evals",
     queue="gpu",

@@ -42,6 +42,7 @@ VERSIONS = (
     "0016",
     "0017",
     "0018",
+    "0019",
 )
 
 # The oldest one that psycopg supports.

@@ -18,7 +18,6 @@ from doteval.core.experiments import Counts, Evaluation
 from doteval.core.results import RowStatus, Score, Usage
 from doteval.errors import StoreError
 from doteval.store import GroupWriter, NewResult, Store, engine
-from doteval.store.calls import EncodedCalls
 from doteval.store.engine import Database
 from doteval.store.result_rows import EncodedResult
 from tests.support.store_workload import begin, counted, done, in_threads, results, rows
@@ -55,11 +54,11 @@ class WriteBarrier:
         self.groups: list[int] = []
         write = store.results.write_encoded
 
-        def guarded(group: Sequence[EncodedResult], worker_id: int | None, calls: EncodedCalls | None = None) -> int:
+        def guarded(group: Sequence[EncodedResult], *others: Any) -> int:
             self.reached.set()
             assert self.open.wait(_WAIT_SECONDS)
             self.groups.append(len(group))
-            return write(group, worker_id, calls)
+            return write(group, *others)
 
         monkeypatch.setattr(store.results, "write_encoded", guarded)
 

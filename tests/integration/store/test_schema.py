@@ -188,7 +188,7 @@ def test_tables_of_another_application_are_left_alone(store_url: str) -> None:
     with Store.open(store_url) as store, store._database.write() as connection:
         connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
     with pytest.raises(
-        StoreError, match="no result store of this doteval, but has tables named attempt, budget_share, call"
+        StoreError, match="no result store of this doteval, but has tables named attempt, batch_lease, budget_share"
     ):
         Store.open(store_url)
 

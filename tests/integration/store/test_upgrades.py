@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from doteval.coordination.claims import has_ended
 from doteval.coordination.registration import Registration
+from doteval.core.batches import AfterDeadline
 from doteval.core.call_journal import JournalMode
 from doteval.core.experiments import EvaluationStatus
 from doteval.core.json_codec import encode
@@ -114,6 +115,10 @@ SUBMITTED = {
                 strict_xfail=None,
                 imported_from=None,
                 rescoring=None,
+                batch=False,
+                batch_linger=60.0,
+                batch_deadline=None,
+                then=AfterDeadline.FAIL,
                 root="/evals/\udcff",
                 concurrency=10,
             ),

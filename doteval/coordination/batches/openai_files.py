@@ -1,0 +1,165 @@
+"""Batches as OpenAI has them: a file of requests is uploaded, and a batch is made of it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import openai
+import orjson
+from openai import OpenAI
+
+from doteval.clients.batch_clients import BatchClient
+from doteval.clients.steps import http_package
+from doteval.coordination.batches.provider import LineReply, ProviderError, ProviderState
+from doteval.core.batches import BatchStatus
+from doteval.store import BatchCapacity
+
+_TOKEN = "doteval"  # noqa: S105 - the name of a field of the metadata
+_WINDOW: Literal["24h"] = "24h"
+# Of files and new batches, and of everything else.
+_TIMEOUT_SECONDS = 120.0
+_SHORT_TIMEOUT_SECONDS = 20.0
+_PAGE = 100
+# The provider's clock may differ, and its times are whole seconds.
+_CLOCKS_SECONDS = 3600.0
+_STATUSES = {
+    "completed": BatchStatus.COMPLETED,
+    "failed": BatchStatus.FAILED,
+    "expired": BatchStatus.EXPIRED,
+    "cancelled": BatchStatus.CANCELLED,
+}
+_MAY_PASS = frozenset({408, 409, 425, 429})
+_WITHOUT_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+# The limits of the API are 50,000 requests or inputs and 200 MB.
+_LIMITS = BatchCapacity(requests=50_000, size=190_000_000, inputs=50_000, overhead=120)
+
+
+class OpenAiBatches:
+    """The batches of one account. lag_seconds: how long a new batch may be missing in the list of batches."""
+
+    limits = _LIMITS
+
+    def __init__(self, client: BatchClient, *, lag_seconds: float = 5.0) -> None:
+        headers = dict(client.headers)
+        scheme, _, key = headers.pop("authorization", "").partition(" ")
+        given: dict[str, Any] = headers if scheme == "Bearer" else {**headers, "Authorization": openai.Omit()}
+        self.lag_seconds = lag_seconds
+        self._client = OpenAI(
+            base_url=client.base_url,
+            api_key=key or "none",
+            default_headers=given,
+            max_retries=2,
+            timeout=_TIMEOUT_SECONDS,
+        )
+        self._package = http_package(self._client._client)
+
+    def send(
+        self, lines: Iterable[tuple[int, bytes]], endpoint: str, token: str, may_begin: Callable[[], bool]
+    ) -> ProviderState:
+        """See `BatchProvider.send`. The file of a batch that is not made stays at the provider, which costs nothing."""
+        with tempfile.TemporaryFile() as file, self._errors():
+            for wanted_id, body in lines:
+                head = {"custom_id": str(wanted_id), "method": "POST", "url": f"/v1{endpoint}"}
+                file.write(orjson.dumps(head)[:-1] + b',"body":' + body + b"}\n")
+            file.seek(0)
+            uploaded = self._client.files.create(file=(f"doteval-{token}.jsonl", file), purpose="batch")
+        if not may_begin():
+            raise ProviderError("another worker process sends the batches of this client now")
+        with self._errors():
+            # A second try could make a second batch.
+            made = self._client.with_options(max_retries=0).batches.create(
+                input_file_id=uploaded.id,
+                endpoint=f"/v1{endpoint}",  # type: ignore[arg-type] # a literal
+                completion_window=_WINDOW,
+                metadata={_TOKEN: token},
+            )
+        return _state(made)
+
+    def find(self, token: str, age: float) -> ProviderState | None:
+        oldest = time.time() - age - _CLOCKS_SECONDS
+        with self._errors():
+            for batch in self._client.batches.list(limit=_PAGE, timeout=_SHORT_TIMEOUT_SECONDS):
+                if (batch.metadata or {}).get(_TOKEN) == token:
+                    return _state(batch)
+                if batch.created_at < oldest:
+                    return None
+        return None
+
+    def state(self, provider_id: str) -> ProviderState:
+        with self._errors():
+            return _state(self._client.batches.retrieve(provider_id, timeout=_SHORT_TIMEOUT_SECONDS))
+
+    def cancel(self, provider_id: str) -> None:
+        with self._errors():
+            try:
+                self._client.batches.cancel(provider_id, timeout=_SHORT_TIMEOUT_SECONDS)
+            except (openai.ConflictError, openai.BadRequestError):
+                # It has ended meanwhile.
+                return
+
+    def replies(self, state: ProviderState) -> Iterator[LineReply]:
+        for file in state.files:
+            with self._errors(), self._client.files.with_streaming_response.content(file) as response:
+                yield from map(_line, _lines(response.iter_bytes()))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn errors of the SDK into ProviderError."""
+        try:
+            yield
+        except openai.APIStatusError as error:
+            status = error.status_code
+            passes = (status in _MAY_PASS or status >= 500) and error.code not in _WITHOUT_MONEY
+            message = f"the provider refused: {status} {_said(error)}"
+            raise ProviderError(message, status=status, is_final=not passes, content=error.response.content) from error
+        except (openai.APIError, self._package.HTTPError) as error:
+            raise ProviderError(f"the provider cannot be reached: {type(error).__name__}") from error
+
+
+def _said(error: openai.APIStatusError) -> str:
+    body = error.body
+    message = body.get("message") if isinstance(body, dict) else None
+    return str(message or type(error).__name__)[:300]
+
+
+def _state(batch: Any) -> ProviderState:
+    errors = (batch.errors.data if batch.errors is not None else None) or []
+    counts = batch.request_counts
+    return ProviderState(
+        batch.id,
+        _STATUSES.get(batch.status, BatchStatus.RUNNING),
+        0 if counts is None else counts.completed + counts.failed,
+        tuple(each for each in (batch.output_file_id, batch.error_file_id) if each),
+        next((each.code for each in errors if each.code), ""),
+        "; ".join(str(each.message) for each in errors[:3]),
+    )
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines, which end with a newline only; texts may hold other characters that Python takes for the end of one."""
+    rest: list[bytes] = []
+    for chunk in chunks:
+        *whole, last = chunk.split(b"\n")
+        for line in whole:
+            yield b"".join((*rest, line))
+            rest = []
+        rest.append(last)
+    yield b"".join(rest)
+
+
+def _line(line: bytes) -> LineReply:
+    if not line.strip():
+        return LineReply(0, 0)
+    try:
+        found = orjson.loads(line)
+        wanted_id = int(found["custom_id"])
+    except (ValueError, TypeError, KeyError):
+        return LineReply(0, 0)
+    response, error = found.get("response"), found.get("error") or {}
+    if isinstance(response, dict) and response.get("status_code"):
+        return LineReply(wanted_id, int(response["status_code"]), orjson.dumps(response.get("body")))
+    return LineReply(wanted_id, 0, code=str(error.get("code") or ""), message=str(error.get("message") or ""))

@@ -1,0 +1,337 @@
+"""The batch coordinator, with a provider that tests control: each call is answered once, asked again, or given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+
+from doteval.clients.batch_clients import remember_client
+from doteval.coordination.batches.coordinator import BatchCoordinator
+from doteval.coordination.batches.provider import LineReply, ProviderError, ProviderState
+from doteval.core.batches import AfterDeadline, BatchStatus
+from doteval.core.call_journal import CallSource
+from doteval.core.experiments import Ending, Evaluation, EvaluationStatus
+from doteval.core.parking import WantedCall
+from doteval.core.prices import Price, PriceTable
+from doteval.core.run_config import RunConfig
+from doteval.core.states import EvaluationEnd, WorkerEnd
+from doteval.store import BatchCapacity, ParkedRow, Store, WorkerInfo
+from tests.support.store_workload import SPEC, rows
+
+ROWS = 4
+REPLY = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 2}}
+
+
+class Provider:
+    """Holds batches until the test says how they end."""
+
+    lag_seconds = 5.0
+
+    def __init__(self) -> None:
+        self.limits = BatchCapacity(requests=100, size=10_000, inputs=100)
+        self.sent: dict[str, dict[int, bytes]] = {}
+        self.states: dict[str, ProviderState] = {}
+        self.lines: dict[str, list[LineReply]] = {}
+        self.cancelled: list[str] = []
+        self.fails: list[ProviderError] = []
+        self.loses_answers = False
+
+    def send(
+        self, lines: Iterable[tuple[int, bytes]], endpoint: str, token: str, may_begin: Callable[[], bool]
+    ) -> ProviderState:
+        assert endpoint == "/chat/completions"
+        assert may_begin()
+        if self.fails:
+            raise self.fails.pop()
+        assert token not in self.sent
+        self.sent[token] = dict(lines)
+        self.states[token] = ProviderState(token, BatchStatus.RUNNING)
+        if self.loses_answers:
+            raise ProviderError("the answer was lost")
+        return self.states[token]
+
+    def find(self, token: str, age: float) -> ProviderState | None:
+        assert age >= 0
+        return self.states.get(token)
+
+    def state(self, provider_id: str) -> ProviderState:
+        return self.states[provider_id]
+
+    def cancel(self, provider_id: str) -> None:
+        self.cancelled.append(provider_id)
+
+    def replies(self, state: ProviderState) -> Iterator[LineReply]:
+        yield from self.lines.get(state.id, ())
+
+    @property
+    def open(self) -> list[str]:
+        return [token for token, state in self.states.items() if state.status is BatchStatus.RUNNING]
+
+    def end(self, status: BatchStatus = BatchStatus.COMPLETED, **more: Any) -> None:
+        """End the open batches. `line` makes the reply to each request, by its place."""
+        line = more.pop("line", lambda place, wanted_id: LineReply(wanted_id, 200, orjson.dumps(REPLY)))
+        for token in self.open:
+            made = [line(place, wanted_id) for place, wanted_id in enumerate(self.sent[token])]
+            self.lines[token] = [each for each in made if each is not None]
+            self.states[token] = ProviderState(token, status, len(made), ("file",), **more)
+
+
+class World:
+    """A store with an evaluation whose rows wait, and a coordinator."""
+
+    def __init__(self, store: Store, **config: Any) -> None:
+        self.store = store
+        self.provider = Provider()
+        self.now = 1000.0
+        self.published: list[int] = []
+        self.learnt: list[int] = []
+        spec = replace(SPEC, config=RunConfig(batch=True, submitted=True, queue="q", **config))
+        self.evaluation = store.evaluations.begin(store.experiments.begin("x"), spec)
+        store.rows.add(self.evaluation.id, rows(ROWS))
+        store.rows.set_total(self.evaluation.id, ROWS, complete=True, fingerprint="f")
+        request = httpx2.Request(
+            "POST", "http://h/v1/chat/completions", headers={"authorization": f"Bearer key-of-{id(self)}"}
+        )
+        self.client = remember_client(self.evaluation.uid, request, "/chat/completions")
+        self.worker = store.workers.begin(WorkerInfo("w", "h", 1))
+        self.coordinator = self.another(lambda: self.worker)
+
+    def another(self, own_id: Callable[[], int]) -> BatchCoordinator:
+        return BatchCoordinator(
+            self.store,
+            self,
+            own_id,
+            serves=lambda _: True,
+            run_row=lambda _, index: self.learnt.append(index),
+            prices=lambda: PriceTable({}, {"m": Price(1.0, 1.0, 1.0)}),
+            provider=lambda _: self.provider,
+            clock=lambda: self.now,
+        )
+
+    def publish_rows(self, evaluation: Evaluation, indexes: Iterable[int]) -> None:
+        assert evaluation.id == self.evaluation.id
+        self.published += indexes
+
+    def park(self, *indexes: int, client: str | None = None, nth: int = 0) -> None:
+        parked = [
+            ParkedRow(
+                self.evaluation.id,
+                index,
+                0,
+                index + 1,
+                (WantedCall(b"d", nth, 0, client or self.client, "/chat/completions", "m", b'{"model":"m"}', 5),),
+            )
+            for index in indexes
+        ]
+        self.store.results.write_encoded([], None, None, parked)
+
+    def look(self, seconds: float = 60.0) -> None:
+        self.now += seconds
+        assert self.coordinator.look() in (True, False)
+
+    def recorded(self) -> dict[int, list[tuple[int, CallSource]]]:
+        found = self.store.calls.unfinished(self.evaluation.id, 0, ROWS)
+        return {index: [(call.status, call.source) for call in calls] for (index, _), calls in found.items()}
+
+
+@pytest.fixture
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    with Store.open(str(tmp_path / "results.db")) as store:
+        yield World(store, **getattr(request, "param", {}))
+
+
+def test_replies_wake_their_rows(world: World) -> None:
+    world.park(0, 1)
+    world.look()
+    assert world.provider.sent == {}, "rows that can run may want more"
+    world.park(2, 3)
+    world.park(3)
+    world.look()
+    assert [len(sent) for sent in world.provider.sent.values()] == [ROWS]
+    assert world.store.rows.pending(world.evaluation.id, 0, ROWS) == []
+    assert list(world.store.rows.pending_ranges(world.evaluation.id, 10)) == []
+    progress = world.store.batches.progress([world.evaluation.id])
+    assert (progress.waiting, progress.batches, progress.requests, progress.unsent) == (ROWS, 1, ROWS, 0)
+    world.provider.end()
+    world.look()
+    assert sorted(world.published) == [0, 1, 2, 3]
+    assert len(world.store.rows.pending(world.evaluation.id, 0, ROWS)) == ROWS
+    assert world.recorded() == {index: [(200, CallSource.BATCH)] for index in range(ROWS)}
+    spent = world.store.usage.spent(world.evaluation.experiment)
+    assert (spent.requests, spent.tokens) == (ROWS, 12 * ROWS)
+    assert spent.cost == pytest.approx(12e-6 * ROWS)
+    # The same call again, by an execution that began before, is not sent again.
+    world.park(0)
+    world.look()
+    assert len(world.provider.sent) == 1
+    assert len(world.store.rows.pending(world.evaluation.id, 0, ROWS)) == ROWS
+
+
+@pytest.mark.parametrize("world", [{"batch_linger": 0.0}], indirect=True)
+def test_calls_that_have_waited_are_sent_without_the_others(world: World) -> None:
+    world.park(0)
+    world.look()
+    world.park(1)
+    world.look()
+    assert [len(sent) for sent in world.provider.sent.values()] == [1, 1]
+
+
+def test_large_batches_are_divided(world: World) -> None:
+    world.provider.limits = BatchCapacity(requests=100, size=30, inputs=100)
+    world.park(0, 1, 2, 3)
+    for _ in range(3):
+        world.look()
+    assert [len(sent) for sent in world.provider.sent.values()] == [2, 2]
+
+
+@pytest.mark.parametrize("world", [{"max_retries": 1}], indirect=True)
+def test_requests_that_fail_for_a_moment_are_asked_again_and_then_given_up(world: World) -> None:
+    def line(place: int, wanted_id: int) -> LineReply | None:
+        replies: list[LineReply | None] = [
+            LineReply(wanted_id, 500, b"{}"),
+            LineReply(wanted_id, 400, b'{"error":{}}'),
+            LineReply(wanted_id, 0, code="batch_expired", message="too late"),
+            None,
+        ]
+        return replies[place]
+
+    world.park(0, 1, 2, 3)
+    world.look()
+    world.provider.end(BatchStatus.EXPIRED, line=line)
+    world.look()
+    assert world.recorded() == {1: [(400, CallSource.BATCH)]}
+    assert world.published == [1]
+    world.store.evaluations.reconfigure(world.evaluation.id, lambda config: replace(config, batch_linger=0.0))
+    world.look()
+    assert [len(sent) for sent in world.provider.sent.values()] == [4, 3]
+    world.provider.end(line=lambda place, wanted_id: LineReply(wanted_id, 503, b"{}"))
+    world.look()
+    assert {index: calls[0][0] for index, calls in world.recorded().items()} == {0: 504, 1: 400, 2: 504, 3: 504}
+    assert sorted(world.published) == [0, 1, 2, 3]
+
+
+def test_a_batch_whose_answer_was_lost_is_found_again(world: World) -> None:
+    world.provider.loses_answers = True
+    world.park(0, 1, 2, 3)
+    world.look()
+    assert world.store.batches.progress([world.evaluation.id]).errors == ("the answer was lost",)
+    world.provider.loses_answers = False
+    # Another process takes over; a new batch may be missing in the list for a while.
+    world.store.workers.end(world.worker, WorkerEnd.KILLED, reason="killed")
+    other = world.store.workers.begin(WorkerInfo("w2", "h", 2))
+    world.coordinator = world.another(lambda: other)
+    world.look(0.0)
+    assert world.store.batches.open(world.evaluation.id)[0].provider_id is None
+    world.look(6.0)
+    assert len(world.provider.sent) == 1
+    world.provider.end()
+    world.look()
+    assert len(world.recorded()) == ROWS
+
+
+def test_one_process_sends_the_batches_of_a_client(world: World) -> None:
+    other = world.store.workers.begin(WorkerInfo("w2", "h", 2))
+    world.park(0, 1, 2, 3)
+    world.look()
+    world.coordinator = world.another(lambda: other)
+    world.provider.end()
+    world.look()
+    assert world.recorded() == {}
+    world.store.workers.end(world.worker, WorkerEnd.KILLED, reason="killed")
+    world.look()
+    assert len(world.recorded()) == ROWS
+
+
+def test_a_process_that_does_not_know_the_client_runs_a_row(world: World) -> None:
+    world.park(2, client="of another process")
+    world.look()
+    assert world.learnt == [2]
+    world.look(1.0)
+    assert world.learnt == [2], "not at every look"
+
+
+def test_a_provider_that_refuses_a_batch_for_good_fails_its_calls(world: World) -> None:
+    world.provider.fails = [ProviderError("the provider refused: 404 no batches here", status=404, is_final=True)]
+    world.park(0, 1, 2, 3)
+    world.look()
+    assert world.recorded() == {index: [(404, CallSource.BATCH)] for index in range(ROWS)}
+    assert world.store.batches.open(world.evaluation.id) == []
+
+
+@pytest.mark.parametrize("world", [{"max_retries": 0}], indirect=True)
+def test_a_batch_with_too_many_tokens_is_sent_in_parts(world: World) -> None:
+    world.park(0, 1, 2, 3)
+    world.look()
+    world.provider.end(BatchStatus.FAILED, code="token_limit_exceeded", line=lambda *_: None)
+    for _ in range(4):
+        world.look()
+    assert [len(sent) for sent in world.provider.sent.values()] == [4, 2, 2]
+    assert world.recorded() == {}
+
+
+@pytest.mark.parametrize(
+    ("world", "then"),
+    [
+        ({"batch_deadline": 0.0, "then": AfterDeadline.LIVE}, AfterDeadline.LIVE),
+        ({"batch_deadline": 0.0, "then": AfterDeadline.FAIL}, AfterDeadline.FAIL),
+    ],
+    indirect=["world"],
+)
+def test_at_the_deadline(world: World, then: AfterDeadline) -> None:
+    world.store.evaluations.reconfigure(world.evaluation.id, lambda config: replace(config, batch_deadline=3600.0))
+    world.park(0, 1, 2, 3)
+    world.look()
+    world.store.evaluations.reconfigure(world.evaluation.id, lambda config: replace(config, batch_deadline=0.0))
+    world.look()
+    assert world.provider.cancelled == world.provider.open
+    world.provider.end(
+        BatchStatus.CANCELLED,
+        line=lambda place, wanted_id: (
+            LineReply(wanted_id, 200, orjson.dumps(REPLY))
+            if place == 0
+            else LineReply(wanted_id, 0, code="batch_cancelled")
+        ),
+    )
+    world.look()
+    assert sorted(world.published) == [0, 1, 2, 3]
+    live = world.store.wanted.live(world.evaluation.id, 0, ROWS)
+    if then is AfterDeadline.LIVE:
+        assert live == {(index, 0): {(b"d", 0)} for index in (1, 2, 3)}
+        assert world.recorded() == {0: [(200, CallSource.BATCH)]}
+    else:
+        assert live == {}
+        assert {index: calls[0][0] for index, calls in world.recorded().items()} == {0: 200, 1: 504, 2: 504, 3: 504}
+
+
+def test_batches_of_a_cancelled_evaluation_are_cancelled(world: World) -> None:
+    world.park(0, 1, 2, 3)
+    world.look()
+    world.store.evaluations.end(
+        world.evaluation.id, Ending(EvaluationStatus.CANCELLED, EvaluationEnd.CANCELLED_BY_USER, "enough")
+    )
+    world.look()
+    assert world.provider.cancelled == world.provider.open
+    first_only = {0: 200}
+    world.provider.end(
+        BatchStatus.CANCELLED,
+        line=lambda place, wanted_id: LineReply(wanted_id, 200, b"{}") if place in first_only else None,
+    )
+    world.look()
+    # The replies that came are kept, the other rows want anew.
+    assert world.recorded() == {0: [(200, CallSource.BATCH)]}
+    assert world.published == []
+    assert world.store.wanted.waiting(world.evaluation.id) == 0
+
+
+@pytest.mark.parametrize("world", [{"max_requests": 3}], indirect=True)
+def test_batches_keep_the_budget(world: World) -> None:
+    world.park(0, 1, 2, 3)
+    world.look()
+    world.look()
+    assert [len(sent) for sent in world.provider.sent.values()] == [3]
