@@ -1,7 +1,12 @@
-"""The web view in a real browser, on a real server: every page, its keys, its live parts, and hostile names."""
+"""The web view in a real browser, on a real server: every page, its keys, its live parts, and hostile names.
+
+``DOTEVAL_SCREENSHOTS=1`` keeps the picture for the documentation.
+"""
 
 from __future__ import annotations
 
+import base64
+import os
 import re
 import signal
 import subprocess
@@ -28,6 +33,7 @@ from tests.support.view_stores import HOSTILE, fill_for_view
 pytestmark = pytest.mark.browser
 
 SHOWN_KINDS = ("chat", "error", "image", "script", "handler", "attribute", "line", "marks", "keys")
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
 AXE = Path(sys.prefix) / "plugins" / "axe_playwright_python" / "axe.min.js"
 EVALUATION = "evals/eval_qa.py::eval_qa"
 PAGES = {
@@ -179,6 +185,18 @@ def test_chosen_experiments_are_compared(browser: webdriver.Chrome, page: Any) -
     wait_until(lambda: browser.find_elements(By.CLASS_NAME, "verdict"))
     assert browser.find_element(By.TAG_NAME, "h1").text == "base and new"
     assert {each.text for each in browser.find_elements(By.TAG_NAME, "del")} == {"base"}
+
+
+def test_a_picture_of_a_comparison_for_the_docs(
+    browser: webdriver.Chrome, page: Any, appearance: Appearance, tmp_path: Path
+) -> None:
+    appearance("light", 1250)
+    page(link("compare", a="base", b="new"))
+    directory = IMAGES if os.environ.get("DOTEVAL_SCREENSHOTS") else tmp_path
+    clip = {"x": 0, "y": 0, "width": 1230, "height": 800, "scale": 0.7}
+    taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip})
+    (directory / "view.png").write_bytes(base64.b64decode(taken["data"]))
+    assert (directory / "view.png").stat().st_size > 5_000
 
 
 def test_a_table_is_copied_for_a_spreadsheet(browser: webdriver.Chrome, page: Any, address: str) -> None:
