@@ -55,6 +55,11 @@ def rescore(
     Raises BrokerError, StoreError, BudgetError or WorkerError: as `submit` does
     """
     check_options(options)
+    if not source.evaluations:
+        raise UsageError(
+            f"the experiment {source.experiment.name!r} has no evaluations",
+            remedy="`doteval list` shows those that have.",
+        )
     store.experiments.refuse_imported(
         source.experiment, "cannot be rescored", "The tool that wrote the log can score it again; import that."
     )

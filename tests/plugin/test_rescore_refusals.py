@@ -77,6 +77,11 @@ def test_calls_that_were_pruned(store: Store, given: dict[str, Any]) -> None:
     assert "doteval prune --journals has dropped them" in refusal(store)
 
 
+def test_an_experiment_without_evaluations(store: Store) -> None:
+    store.experiments.begin("x")
+    assert refusal(store) == "the experiment 'x' has no evaluations"
+
+
 def test_batches(store: Store, given: dict[str, Any]) -> None:
     del given["client"]
     run(made_of_batches(), **given)
