@@ -44,12 +44,14 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
 
     >>> counted(1, "row"), counted(2000, "row"), counted(2, "worker process")
     ('1 row', '2,000 rows', '2 worker processes')
+    >>> counted(3, "batch")
+    '3 batches'
     >>> counted(1, "row is", "rows are")
     '1 row is'
     """
     if number == 1:
         return f"1 {singular}"
-    return f"{number:,} {plural or (f'{singular}es' if singular.endswith('s') else f'{singular}s')}"
+    return f"{number:,} {plural or (f'{singular}es' if singular.endswith(('s', 'ch', 'sh', 'x')) else f'{singular}s')}"
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
