@@ -14,12 +14,14 @@ from doteval.evaluators.function_calls import ast_evaluation
 from doteval.evaluators.json_text import json_match, valid_json
 from doteval.evaluators.judge import llm_judge, llm_rubric
 from doteval.evaluators.numeric import close_to, numeric_match
+from doteval.evaluators.reference_texts import chrf, sentence_bleu
 from doteval.evaluators.several_judges import judge_panel, llm_pairwise
 from doteval.evaluators.text import choice_match, contains, exact_match, regex_match
 
 _BUILT_IN = (
     ast_evaluation,
     choice_match,
+    chrf,
     close_to,
     contains,
     exact_match,
@@ -30,6 +32,7 @@ _BUILT_IN = (
     llm_rubric,
     numeric_match,
     regex_match,
+    sentence_bleu,
     valid_json,
 )
 
@@ -40,6 +43,7 @@ __all__ = [
     "ast_evaluation",
     "available",
     "choice_match",
+    "chrf",
     "close_to",
     "contains",
     "evaluator",
@@ -53,6 +57,7 @@ __all__ = [
     "numeric_match",
     "regex_match",
     "register",
+    "sentence_bleu",
     "valid_json",
 ]
 
