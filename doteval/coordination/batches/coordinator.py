@@ -37,6 +37,7 @@ _POLL_PART = 0.05
 _POLL_SECONDS = 0.5
 _LONGEST_POLL_SECONDS = 60.0
 _RETRY_SECONDS = 5.0
+_NOT_FOUND = 404
 _LEARN_SECONDS = 5.0
 
 logger = logging.getLogger("doteval.worker")
@@ -229,15 +230,27 @@ class BatchCoordinator:
         self._next_look[batch.id] = self._clock() + _POLL_SECONDS
         logger.info("batch %d: %s sent as %s", batch.id, counted(batch.requests, "request"), state.id)
 
+    def _state(self, share: BatchShare, provider_id: str) -> ProviderState:
+        """The state of a batch; one that the provider knows no more has ended without replies."""
+        try:
+            return share.provider.state(provider_id)
+        except ProviderError as error:
+            if error.status != _NOT_FOUND:
+                raise
+            return ProviderState(
+                provider_id, BatchStatus.FAILED, message="the provider does not know its batch any more"
+            )
+
     def _poll(self, share: BatchShare, batch: ProviderBatch, provider_id: str) -> None:
         deadline = share.evaluation.config.batch_deadline
         if batch.cancelled is None and deadline is not None and batch.age > deadline:
             self._store.batches.record(batch.id, cancelled=AT_DEADLINE)
             batch = replace(batch, cancelled=AT_DEADLINE)
-        if batch.cancelled is not None and batch.id not in self._cancelled:
+        state = self._state(share, provider_id)
+        if batch.cancelled is not None and batch.id not in self._cancelled and state.status is BatchStatus.RUNNING:
             share.provider.cancel(provider_id)
             self._cancelled.add(batch.id)
-        state = share.provider.state(provider_id)
+            state = self._state(share, provider_id)
         if state.answered != batch.answered or batch.error is not None:
             self._store.batches.record(batch.id, answered=state.answered, error=None)
         if state.status is not BatchStatus.RUNNING:

@@ -61,6 +61,8 @@ class Provider:
         return self.states.get(token)
 
     def state(self, provider_id: str) -> ProviderState:
+        if provider_id not in self.states:
+            raise ProviderError("the provider refused: 404", status=404, is_final=True)
         return self.states[provider_id]
 
     def cancel(self, provider_id: str) -> None:
@@ -262,6 +264,18 @@ def test_a_provider_that_refuses_a_batch_for_good_fails_its_calls(world: World) 
     world.look()
     assert world.recorded() == {index: [(404, CallSource.BATCH)] for index in range(ROWS)}
     assert world.store.batches.open(world.evaluation.id) == []
+
+
+@pytest.mark.parametrize("world", [{"batch_linger": 0.0}], indirect=True)
+def test_a_batch_that_the_provider_has_forgotten_is_sent_again(world: World) -> None:
+    world.park(0, 1, 2, 3)
+    world.look()
+    world.provider.states.clear()
+    world.look()
+    assert [len(sent) for sent in world.provider.sent.values()] == [ROWS, ROWS]
+    world.provider.end()
+    world.look()
+    assert len(world.recorded()) == ROWS
 
 
 @pytest.mark.parametrize("world", [{"max_retries": 0}], indirect=True)
