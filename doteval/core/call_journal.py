@@ -243,13 +243,14 @@ class RowCalls:
             if self._closed:
                 return
             if call.digest and 200 <= call.status < 300 and self._answered_bytes < _MOST_ANSWERED_BYTES:
-                self._answered.append(replace(call, request=b""))
+                self._answered.append(replace(call, request=b"") if call.request else call)
                 self._answered_bytes += len(call.reply)
             if call.source is CallSource.REPLAY and call.replayed is None:
                 return
             self._asked += call.source is not CallSource.REPLAY and call.replayed is None
             if call.digest and call.request:
-                call = replace(call, base=self._chain.base_of(call.digest, call.request))
+                base = self._chain.base_of(call.digest, call.request)
+                call = call if base is None else replace(call, base=base)
             self._kept.append(call)
             if self._begun > 1:
                 self._put_kept()
