@@ -11,7 +11,7 @@ from doteval.core.experiments import Counts, Evaluation
 from doteval.core.wording import counted
 from doteval.errors import DotEvalError
 from doteval.metrics import Calculation, Interval, NamedMetric, mean, resolve
-from doteval.metrics.intervals import as_number, resampled_interval
+from doteval.metrics.intervals import FEW_FOR_BOOTSTRAP, as_number, resampled_interval
 from doteval.metrics.reducers import Reducer
 from doteval.metrics.reducers import reducer as reducer_named
 
@@ -290,11 +290,19 @@ def _metric(
         if value is not None:
             interval, why_not = _interval(metric, given)
             notes.append(why_not and f"no interval: {why_not}")
+            notes.append(_limitation(interval, n))
     notes.append(remarks.lacking)
     if all_failed and not failed:
         notes.append(f"{counted(all_failed, 'failed row')} left out")
     note = "; ".join(text for text in notes if text)
     return MetricValue(name, value, n, interval, without_failed, note or None, failed)
+
+
+def _limitation(interval: Interval | None, n: int) -> str | None:
+    """What an interval falls short of, None if it covers what it says."""
+    if interval is None or interval.method != "bootstrap" or n >= FEW_FOR_BOOTSTRAP:
+        return None
+    return f"with {counted(n, 'score')} the bootstrap interval is too narrow, take it for a hint"
 
 
 def _value(metric: NamedMetric, scores: _Scores, *, says_why: bool) -> tuple[float | None, str | None]:

@@ -8,14 +8,16 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from doteval.metrics.base import Calculation
-from doteval.metrics.intervals import LEVEL, SEED, Interval
+from doteval.metrics.intervals import LEVEL, SEED, Interval, wilson
 from doteval.metrics.registry import metric
 
 RESAMPLES = 2_000
 
-# A function of the counts of one class (true positives, false positives, false negatives). It works on
-# numbers and on numpy arrays with one entry for each resample.
-Figure = Callable[[Any, Any, Any], Any]
+# A function of the counts of one class (true positives, false positives, false negatives): the number of rows of which
+# the true positives are a share. It works on numbers and on numpy arrays with one entry for each resample.
+Whole = Callable[[Any, Any, Any], Any]
+# The figure for this share.
+OfShare = Callable[[Any], Any]
 
 Pair = tuple[Hashable, Hashable]
 
@@ -34,7 +36,7 @@ def precision(positive: Hashable | None = None) -> Calculation:
     >>> precision("cat")([("cat", "cat"), ("cat", "dog"), ("dog", "dog")])
     0.5
     """
-    return _of_classes(lambda tp, fp, _fn: _ratio(tp, tp + fp), positive)
+    return _of_classes(lambda tp, fp, _fn: tp + fp, _same, positive)
 
 
 @metric
@@ -44,7 +46,7 @@ def recall(positive: Hashable | None = None) -> Calculation:
     >>> recall("dog")([("cat", "cat"), ("cat", "dog"), ("dog", "dog")])
     0.5
     """
-    return _of_classes(lambda tp, _fp, fn: _ratio(tp, tp + fn), positive)
+    return _of_classes(lambda tp, _fp, fn: tp + fn, _same, positive)
 
 
 @metric
@@ -57,26 +59,41 @@ def f1(positive: Hashable | None = None) -> Calculation:
     >>> f1("cat")([("cat", "cat"), ("cat", "cat"), ("cat", "dog"), ("dog", "cat")])  # doctest: +ELLIPSIS
     0.666...
     """
-    return _of_classes(lambda tp, fp, fn: _ratio(2 * tp, 2 * tp + fp + fn), positive)
+    return _of_classes(lambda tp, fp, fn: tp + fp + fn, _f1_of_jaccard, positive)
 
 
-def _of_classes(figure: Figure, positive: Hashable | None) -> Calculation:
+def _same(share: Any) -> Any:
+    return share
+
+
+def _f1_of_jaccard(share: Any) -> Any:
+    """F1 = 2 TP / (2 TP + FP + FN) by TP / (TP + FP + FN), with which it grows."""
+    return 2 * share / (1 + share)
+
+
+def _of_classes(whole: Whole, of_share: OfShare, positive: Hashable | None) -> Calculation:
     def value(scores: Sequence[Any]) -> float:
         cells = _cells(scores)
-        return float(_figure(figure, list(cells), list(cells.values()), positive))
+        return float(_figure(whole, of_share, list(cells), list(cells.values()), positive))
 
     def interval(scores: Sequence[Any]) -> Interval | None:
         cells = _cells(scores)
         n = sum(cells.values())
         if n < 2:
             return None
+        chosen = _chosen(list(cells), positive)
+        if len(chosen) == 1:
+            # Given how many rows the true positives are a share of, their number is binomial.
+            tp, *others = _counts(list(cells), list(cells.values()), *chosen)
+            found = wilson(tp, whole(tp, *others))
+            return found and Interval(of_share(found.low), of_share(found.high), found.method)
         import numpy
 
         # Percentile bootstrap (Efron 1979). Drawing n pairs with replacement is the same as drawing how often each
         # distinct pair occurs, which costs the same for any n.
         counts = numpy.array(list(cells.values()))
         drawn = numpy.random.default_rng(SEED).multinomial(n, counts / n, size=RESAMPLES)
-        figures = _figure(figure, list(cells), list(drawn.T), positive)
+        figures = _figure(whole, of_share, list(cells), list(drawn.T), positive)
         low, high = numpy.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Interval(float(low), float(high), "bootstrap")
 
@@ -97,24 +114,35 @@ def _cells(scores: Sequence[Any]) -> Counter[Pair]:
     return cells
 
 
-def _figure(figure: Figure, pairs: list[Pair], counts: list[Any], positive: Hashable | None) -> Any:
+def _chosen(pairs: list[Pair], positive: Hashable | None) -> set[Hashable]:
+    """The classes over which a figure is averaged: the one that is asked for, True, or all of them."""
     classes = {label for pair in pairs for label in pair}
     if positive is None and classes <= {True, False}:
         positive = True
-    chosen = classes if positive is None else {positive}
+    return classes if positive is None else {positive}
+
+
+def _counts(pairs: list[Pair], counts: list[Any], label: Hashable) -> tuple[Any, Any, Any]:
+    """The true positives, false positives and false negatives of a class."""
+    tp: Any = 0
+    fp: Any = 0
+    fn: Any = 0
+    for (predicted, expected), count in zip(pairs, counts, strict=True):
+        if predicted == label and expected == label:
+            tp = tp + count
+        elif predicted == label:
+            fp = fp + count
+        elif expected == label:
+            fn = fn + count
+    return tp, fp, fn
+
+
+def _figure(whole: Whole, of_share: OfShare, pairs: list[Pair], counts: list[Any], positive: Hashable | None) -> Any:
+    chosen = _chosen(pairs, positive)
     total: Any = 0.0
     for label in chosen:
-        tp: Any = 0
-        fp: Any = 0
-        fn: Any = 0
-        for (predicted, expected), count in zip(pairs, counts, strict=True):
-            if predicted == label and expected == label:
-                tp = tp + count
-            elif predicted == label:
-                fp = fp + count
-            elif expected == label:
-                fn = fn + count
-        total = total + figure(tp, fp, fn)
+        tp, fp, fn = _counts(pairs, counts, label)
+        total = total + of_share(_ratio(tp, whole(tp, fp, fn)))
     return total / len(chosen)
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy
 import pytest
 from scipy import stats
 
-from doteval.metrics import studentized
-from doteval.metrics.intervals import wilson
+from doteval.metrics import classes, f1, precision, studentized
+from doteval.metrics.intervals import FEW_FOR_BOOTSTRAP, wilson
 from doteval.metrics.mean_intervals import mean_interval, share_interval
 from doteval.metrics.studentized import units_interval
 from tests.support.score_arrays import clustered_values
@@ -45,6 +46,50 @@ def test_wilsons_interval_covers_95_percent_of_shares_on_average(n: int, mean: f
 )
 def test_what_wilsons_interval_covers(n: int, share: float, covered: float) -> None:
     assert share_coverage(n, share) == pytest.approx(covered, abs=0.001)
+
+
+# Metrics of one class
+
+
+@pytest.mark.parametrize("n", [10, 100])
+@pytest.mark.parametrize(("share", "right"), [(0.5, 0.8), (0.2, 0.8)])
+@pytest.mark.parametrize("metric", [f1, precision])
+def test_the_interval_of_a_class(metric: Any, share: float, right: float, n: int) -> None:
+    pairs = [(True, True), (True, False), (False, True), (False, False)]
+    shares = [share * right, (1 - share) * (1 - right), share * (1 - right), (1 - share) * right]
+    tp, fp, fn, _ = shares
+    truth = 2 * tp / (2 * tp + fp + fn) if metric is f1 else tp / (tp + fp)
+    drawn = numpy.random.default_rng(5).multinomial(n, shares, size=2_000)
+    outcomes, times = numpy.unique(drawn, axis=0, return_counts=True)
+    covered = known = 0
+    for outcome, count in zip(outcomes.tolist(), times.tolist(), strict=True):
+        scores = [pair for pair, of_pair in zip(pairs, outcome, strict=True) for _ in range(of_pair)]
+        if (found := metric().calculation.interval(scores)) is not None:
+            known += count
+            covered += count * (found.low <= truth <= found.high)
+    assert 0.93 <= covered / known <= 0.975
+    assert known >= 0.97 * len(drawn)
+
+
+def macro(random: numpy.random.Generator, n: int) -> list[tuple[str, str]]:
+    """Four classes of unequal size, of which 70% are found."""
+    expected = random.choice(list("abcd"), n, p=[0.4, 0.3, 0.2, 0.1])
+    other = random.choice(list("abcd"), n)
+    return [
+        (str(e) if hit else str(o), str(e)) for e, o, hit in zip(expected, other, random.random(n) < 0.6, strict=True)
+    ]
+
+
+@pytest.mark.slow("hundreds of bootstraps")
+def test_the_bootstrap_of_few_scores_is_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the note below `FEW_FOR_BOOTSTRAP` says."""
+    monkeypatch.setattr(classes, "RESAMPLES", 400)
+    random = numpy.random.default_rng(5)
+    truth = f1()(macro(random, 200_000))
+    for n, least, most in ((10, 0.65, 0.85), (30, 0.83, 0.93), (FEW_FOR_BOOTSTRAP, 0.91, 0.97)):
+        found = [f1().calculation.interval(macro(random, n)) for _ in range(400)]
+        covered = sum(each.low <= truth <= each.high for each in found if each is not None) / len(found)
+        assert least <= covered <= most
 
 
 # Means

@@ -202,14 +202,22 @@ def test_intervals_of_extreme_numbers_warn_of_nothing(numbers):
     assert found is None or found.low <= found.high
 
 
-def test_the_interval_of_a_class_metric_is_that_of_resampled_pairs():
-    found = precision("a").calculation.interval(PAIRS * 10)
+def test_the_interval_of_one_class_is_wilsons():
+    assert precision("a").calculation.interval(PAIRS) == wilson(3, 4)
+    assert recall("a").calculation.interval(PAIRS) == wilson(3, 5)
+    # F1 = 2 J / (1 + J) of J = TP / (TP + FP + FN).
+    low, high = (2 * end / (1 + end) for end in wilson(3, 6))
+    assert list(f1("a").calculation.interval(PAIRS)) == pytest.approx([low, high])
+    assert precision("c").calculation.interval(PAIRS) is None
+
+
+def test_the_interval_over_classes_is_that_of_resampled_pairs():
+    found = precision().calculation.interval(PAIRS * 10)
     assert found.method == "bootstrap"
-    assert found.low < 0.75 < found.high
-    # A share of 40: the interval is near Wilson's.
-    near = wilson(30, 40)
-    assert found.low == pytest.approx(near.low, abs=0.05)
-    assert found.high == pytest.approx(near.high, abs=0.05)
+    assert found.low < precision()(PAIRS) < found.high
+    # The mean of two shares of 40 and of 60.
+    error = math.sqrt(0.75 * 0.25 / 40 + 2 / 9 / 60) / 2
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.15)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.data())
