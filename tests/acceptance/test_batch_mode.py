@@ -62,8 +62,10 @@ def check(project: Project, mock: MockOpenAI, requests: int, rows: int, *, faile
     assert [each["rows"]["done"] for each in shown] == [rows - failed, rows // 10]
     used = project.json("usage", "x")["models"]
     for name in ("prompt_tokens", "completion_tokens"):
-        assert sum(each["kept"][name] for each in used) == sum(each["spent"][name] for each in used)
-        assert lost or sum(each["kept"][name] for each in used) == stats["batch"][name]
+        spent = sum(each["spent"][name] for each in used)
+        # A row that two processes ran at once, as after a kill, may have replayed a call in the run that lost.
+        assert sum(each["kept"][name] for each in used) <= spent
+        assert lost or spent == stats["batch"][name]
 
 
 def kill_workers(project: Project) -> None:
