@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from doteval.core.experiments import Counts, Evaluation
 from doteval.metrics import Interval
@@ -85,3 +86,27 @@ def method_name(method: str | None) -> str:
     ('Wilson', 'mine')
     """
     return "-" if method is None else _METHODS.get(method, method)
+
+
+def figures_of(stats: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """The figures that a fixture's statistics hold, without zeros.
+
+    >>> list(figures_of({"requests": 1200, "errors": 0, "cache": {"hits": 1}}))
+    ['requests 1,200', 'cache hits 1']
+    """
+    # Direct values come before nested ones, so that totals come before details.
+    for name, value in stats.items():
+        label = f"{above}{name}".replace("_", " ")
+        if isinstance(value, Mapping) or (value == 0 and not isinstance(value, bool)):
+            continue
+        if isinstance(value, float):
+            yield f"{label} {value:,.4g}" if abs(value) < 1000 else f"{label} {value:,.0f}"
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield f"{label} {value:,}"
+        elif isinstance(value, list | tuple | set | frozenset):
+            yield f"{label} {' '.join(map(str, value))}"
+        else:
+            yield f"{label} {value}"
+    for name, value in stats.items():
+        if isinstance(value, Mapping):
+            yield from figures_of(value, f"{above}{name} ")

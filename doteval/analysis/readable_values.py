@@ -71,7 +71,10 @@ def chat_messages(value: Any) -> list[tuple[str, str]] | None:
     for message in messages:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             return None
-        others = {name: each for name, each in message.items() if name not in ("role", "content") and each is not None}
+        # Replies name fields that they do not use, with null or an empty list.
+        others = {
+            name: each for name, each in message.items() if name not in ("role", "content") and each not in (None, [])
+        }
         parts = [_content(message.get("content")), readable(others) if others else ""]
         found.append((message["role"], "\n".join(part for part in parts if part)))
     return found

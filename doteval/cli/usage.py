@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from doteval.analysis.figures import count, money
+from doteval.analysis.figures import count, figures_of, money
 from doteval.cli.options import existing_store, json_option, storage_option
 from doteval.cli.price_origin import origin_line, price_origin
 from doteval.core.histogram import QUANTILES
@@ -206,25 +206,6 @@ def _percent(share: float | None) -> str:
 
 def _facts(stats: Mapping[str, Any]) -> str:
     """Return the first figures of the statistics, without zeros: ``{"cache": {"hits": 1}}`` → ``cache hits 1``."""
-    facts = list(_each_fact(stats))
+    facts = list(figures_of(stats))
     more = len(facts) - _FACTS_SHOWN
     return ", ".join(facts[:_FACTS_SHOWN]) + (f", and {more} more (--json)" if more > 0 else "")
-
-
-def _each_fact(stats: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    # Direct values come before nested ones, so that totals come before details.
-    for name, value in stats.items():
-        label = f"{above}{name}".replace("_", " ")
-        if isinstance(value, Mapping) or (value == 0 and not isinstance(value, bool)):
-            continue
-        if isinstance(value, float):
-            yield f"{label} {value:,.4g}" if abs(value) < 1000 else f"{label} {value:,.0f}"
-        elif isinstance(value, int) and not isinstance(value, bool):
-            yield f"{label} {value:,}"
-        elif isinstance(value, list | tuple | set | frozenset):
-            yield f"{label} {' '.join(map(str, value))}"
-        else:
-            yield f"{label} {value}"
-    for name, value in stats.items():
-        if isinstance(value, Mapping):
-            yield from _each_fact(value, f"{above}{name} ")

@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 import doteval
-from doteval.analysis.figures import rows_of
+from doteval.analysis.figures import figures_of, rows_of
 from doteval.core.clocks import now
 from doteval.core.experiments import Counts
 from doteval.core.wording import duration
@@ -30,7 +30,7 @@ def render(template: str, contents: Mapping[str, Any], *, visit: Visit | None = 
 def _environment() -> jinja2.Environment:
     environment = template_environment("doteval.view")
     environment.globals |= {"link": link, "rows_of": rows_of, "version": doteval.__version__}
-    environment.filters |= {"time": _time, "ago": _ago, "share": _share}
+    environment.filters |= {"time": _time, "ago": _ago, "share": _share, "figures": figures_of}
     return environment
 
 
