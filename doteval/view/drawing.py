@@ -31,8 +31,11 @@ def draw(figure: ShownFigure) -> bytes:
     """Draw a figure as an SVG document: bars, or points with their intervals."""
     # It takes a tenth of a second to import, which the start of the view does not wait for.
     import pygal
+    from pygal.etree import etree
     from pygal.style import Style
 
+    # Where lxml is installed pygal would use it, and its elements keep the namespace elsewhere.
+    etree.to_etree()
     has_intervals = any(series.intervals for series in figure.series)
     style = Style(
         background="transparent",
