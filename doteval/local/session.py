@@ -22,7 +22,7 @@ from doteval.local.progress import Screen
 from doteval.local.store_session import StoreSession
 from doteval.pytest_runtime.evaluation_setup import EvaluationSetup
 from doteval.pytest_runtime.fingerprint import specify
-from doteval.pytest_runtime.items import EvaluationItem
+from doteval.pytest_runtime.items import EvaluationItem, batch_of
 from doteval.pytest_runtime.load_timer import Load
 from doteval.pytest_runtime.outcomes import ending_of
 from doteval.pytest_runtime.pytest_internals import skipped
@@ -79,6 +79,11 @@ class LocalExperiment:
         options = self._options
         session = self._open(item.spec.storage)
         self._check_baseline(session)
+        if batch_of(item):
+            self._on_message(
+                f"{item.evaluation_name} sends its requests live, at their full price: only worker processes send "
+                "batches (doteval submit)"
+            )
         setup = EvaluationSetup()
         setup.adopt(item)
         evaluation = LocalEvaluation(

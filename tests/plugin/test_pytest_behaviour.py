@@ -423,3 +423,16 @@ def test_pytest_runs_without_standard_streams(pytester: pytest.Pytester, records
     ran = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *command], cwd=pytester.path, check=False)
     assert ran.returncode == 0
     assert [record.outcome.scores[0].value for record in records("eval_rows")] == [1, 2]
+
+
+def test_batch_mode_is_not_left_out_in_silence(pytester: pytest.Pytester, run_pytest: Evaluate) -> None:
+    """Only worker processes send batches."""
+    pytester.path.joinpath("eval_it.py").write_text(
+        "import pytest\nfrom doteval import Score, foreach\n"
+        "@pytest.mark.doteval(batch=True)\n"
+        '@foreach("i", [(1,)])\ndef eval_marked(i):\n    return Score("i", i)\n'
+        '@foreach("i", [(1,)])\ndef eval_plain(i):\n    return Score("i", i)\n'
+    )
+    result = run_pytest("eval_it.py")
+    result.stdout.fnmatch_lines("eval_marked sends its requests live, at their full price: *doteval submit*")
+    result.stdout.no_fnmatch_line("eval_plain sends*")
