@@ -112,7 +112,7 @@ def test_submitting_again_runs_only_failed_rows(project: Project) -> None:
         "2",
         *labels,
     ]
-    assert begun["versions"].keys() == {"python", "doteval", "openai", "pytest", "celery"}
+    assert begun["versions"].keys() == {"python", "doteval", "openai", "pytest", "celery", "genai-prices"}
     shown = project.json("show", "first")
     commands = [each["command"] for each in shown["experiment"]["commands"]]
     assert [each[each.index("--workers") + 1] for each in commands] == ["2", "1"]

@@ -19,7 +19,7 @@ def eval_it(i):
     return Score("ok", True, ["accuracy"])
 """
 
-# Files of at most so many bytes: enough for a small result store, and less than one of the journals takes.
+# Files of at most so many bytes: enough for a result store that is there, and less than one of the journals takes.
 LIMITED = """
 import resource, runpy, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (240_000, 240_000))
@@ -30,6 +30,8 @@ runpy.run_module("doteval", run_name="__main__")
 
 def test_a_worker_process_without_room_for_its_logs_says_so_and_ends(project: Project) -> None:
     project.write("eval_it.py", EVALUATION)
+    with project.store():
+        pass
     command = [sys.executable, "-c", LIMITED, "submit", "eval_it.py", "--experiment", "x", "--workers", "1"]
     with project.started(program=command):
         wait_until(lambda: "with TMPDIR" in project.output(), what="what is wrong, and what to do", seconds=30)

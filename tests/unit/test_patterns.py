@@ -27,7 +27,15 @@ PACKAGE = Path(__file__).parents[2] / "doteval"
 _AT_ONCE = ("match", "search", "fullmatch")
 _METHODS = (*_AT_ONCE, "sub", "subn", "split", "findall", "finditer")
 # What stands for the variables of patterns that are put together while doteval runs.
-_EXAMPLES = {"words": "yes|no", "pattern": "[0-9]+", "after": "x", "in_text": "a", "any_case": "a", "name": "p1"}
+_EXAMPLES = {
+    "words": "yes|no",
+    "pattern": "[0-9]+",
+    "after": "x",
+    "in_text": "a",
+    "any_case": "a",
+    "name": "p1",
+    "named": r"style\W{0,50}",
+}
 _LENGTH = 30_000
 # Processor time for one text. A linear pattern takes thousandths of a second, a quadratic one several seconds.
 _BOUND_SECONDS = 0.5

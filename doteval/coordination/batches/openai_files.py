@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from openai import OpenAI
 from doteval.clients.batch_clients import BatchClient
 from doteval.clients.steps import http_package
 from doteval.coordination.batches.provider import LineReply, ProviderError, ProviderState
+from doteval.core import clocks
 from doteval.core.batches import BatchStatus
 from doteval.store import BatchCapacity
 
@@ -80,7 +80,7 @@ class OpenAiBatches:
         return _state(made)
 
     def find(self, token: str, age: float) -> ProviderState | None:
-        oldest = time.time() - age - _CLOCKS_SECONDS
+        oldest = clocks.now() - age - _CLOCKS_SECONDS
         with self._errors():
             for batch in self._client.batches.list(limit=_PAGE, timeout=_SHORT_TIMEOUT_SECONDS):
                 if (batch.metadata or {}).get(_TOKEN) == token:
