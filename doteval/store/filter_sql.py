@@ -134,7 +134,8 @@ class FilterCompiler:
         return self._compared(wanted.field, wanted.comparator, wanted.value)
 
     def _compared(self, field: FilterField, comparator: Comparator, value: FilterValue) -> Condition:
-        if field.name == "status" and field.kind is FieldKind.RESULT and comparator is Comparator.EQUAL and value:
+        is_status = field.kind is FieldKind.RESULT and field.name == "status"
+        if is_status and comparator is Comparator.EQUAL and isinstance(value, str):
             equal = RESULT.c.status == value
             # Both databases find the few rows that are not done by an index, if the condition says so.
             return equal if value == RowStatus.DONE else and_(equal, RESULT.c.status != RowStatus.DONE.value)

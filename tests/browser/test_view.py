@@ -102,6 +102,13 @@ def focused(browser: webdriver.Chrome) -> str:
     return str(browser.execute_script("return document.activeElement.textContent"))
 
 
+def texts(browser: webdriver.Chrome, selector: str) -> list[str]:
+    """The texts of elements, read at once: between two commands a live list may be read again."""
+    script = "return [...document.querySelectorAll(arguments[0])].map(each => each.textContent.trim())"
+    found: list[str] = browser.execute_script(script, selector)
+    return found
+
+
 def press(browser: webdriver.Chrome, *keys: str) -> None:
     for key in keys:
         browser.switch_to.active_element.send_keys(key)
@@ -158,8 +165,10 @@ def test_keys_move_open_and_search(browser: webdriver.Chrome, page: Any) -> None
     assert browser.find_element(By.ID, "help").is_displayed()
     press(browser, "?")
     assert not browser.find_element(By.ID, "help").is_displayed()
-    wanted = next(each for each in browser.find_elements(By.CSS_SELECTOR, "a.open") if each.text == "base")
-    browser.execute_script("arguments[0].focus()", wanted)
+    # At once: between two commands the list may be read again, and its links be others.
+    browser.execute_script(
+        "[...document.querySelectorAll('a.open')].find(each => each.textContent.trim() === 'base').focus()"
+    )
     press(browser, Keys.ENTER)
     wait_until(lambda: "name=base" in browser.current_url)
     press(browser, "u")
@@ -172,7 +181,7 @@ def test_a_search_is_part_of_the_url(browser: webdriver.Chrome, page: Any) -> No
     page(".")
     browser.find_element(By.NAME, "search").send_keys("prompt of the paper" + Keys.ENTER)
     wait_until(lambda: "search=prompt" in browser.current_url)
-    assert [each.text for each in browser.find_elements(By.CSS_SELECTOR, "a.open")] == ["new"]
+    assert texts(browser, "a.open") == ["new"]
     browser.find_element(By.LINK_TEXT, "failed").click()
     assert "search=prompt" in browser.current_url
     assert "sort=-failed" in browser.current_url
@@ -184,7 +193,7 @@ def test_chosen_experiments_are_compared(browser: webdriver.Chrome, page: Any) -
     browser.find_element(By.XPATH, "//button[text()='Compare the chosen ones']").click()
     wait_until(lambda: browser.find_elements(By.CLASS_NAME, "verdict"))
     assert browser.find_element(By.TAG_NAME, "h1").text == "base and new"
-    assert {each.text for each in browser.find_elements(By.TAG_NAME, "del")} == {"base"}
+    assert set(texts(browser, "del")) == {"base"}
 
 
 def test_a_picture_of_a_comparison_for_the_docs(
@@ -277,7 +286,7 @@ def test_a_visitor_with_the_token_comes_back_by_a_link_of_another_site(browser: 
 
 def test_rows_are_chosen_opened_and_walked_by_keys(browser: webdriver.Chrome, page: Any) -> None:
     page(link("rows", experiment="base", show="wrong"))
-    first, second = (each.text for each in browser.find_elements(By.CSS_SELECTOR, "a.open")[:2])
+    first, second = texts(browser, "a.open")[:2]
     press(browser, "j", Keys.ENTER)
     wait_until(lambda: browser.find_element(By.TAG_NAME, "h1").text == f"Row {first}")
     press(browser, "]")
@@ -289,7 +298,7 @@ def test_rows_are_chosen_opened_and_walked_by_keys(browser: webdriver.Chrome, pa
     assert "show=wrong" in browser.current_url
     browser.find_element(By.NAME, "where").send_keys("index > 70" + Keys.ENTER)
     wait_until(lambda: "where=" in browser.current_url)
-    shown = [int(each.text) for each in browser.find_elements(By.CSS_SELECTOR, "a.open")]
+    shown = [int(text) for text in texts(browser, "a.open")]
     assert shown
     assert min(shown) > 70
     press(browser, "/")

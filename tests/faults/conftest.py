@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.fault_seeds import FAULT_SEEDS
 from tests.support.fault_services import Broker, PostgresServer, RabbitServer, RedisServer
 from tests.support.project import Project
-
-# How many times each fault is tried, each time at another moment. The nightly run uses more.
-SEEDS = range(int(os.environ.get("DOTEVAL_FAULT_SEEDS", "2")))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
-        metafunc.parametrize("seed", SEEDS)
+        metafunc.parametrize("seed", FAULT_SEEDS)
 
 
 @pytest.fixture
