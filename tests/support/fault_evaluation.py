@@ -150,5 +150,8 @@ def ready(project: Project, processes: int) -> None:
 
 
 def reached(project: Project, rows: int) -> None:
-    """Wait until `rows` rows are done."""
-    wait_until(lambda: project.done() >= rows, what=f"{rows} rows", seconds=60)
+    """Wait until `rows` rows are done. Fails with what the commands have printed."""
+    try:
+        wait_until(lambda: project.done() >= rows, what=f"{rows} rows", seconds=60)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; {project.done()} are done\n{project.output()[-5000:]}") from None
