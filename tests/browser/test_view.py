@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -110,8 +111,9 @@ def texts(browser: webdriver.Chrome, selector: str) -> list[str]:
 
 
 def press(browser: webdriver.Chrome, *keys: str) -> None:
+    """Press keys, wherever the focus is: a live list may be read again at any moment."""
     for key in keys:
-        browser.switch_to.active_element.send_keys(key)
+        ActionChains(browser).send_keys(key).perform()
 
 
 @pytest.mark.parametrize("name", PAGES)
