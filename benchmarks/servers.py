@@ -27,3 +27,13 @@ def postgres() -> Iterator[str]:
     finally:
         server.cleanup()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def result_store(database: str, directory: Path) -> Iterator[str]:
+    """Return the URL of an empty result store, of `database` "SQLite", in a directory, or "PostgreSQL"."""
+    if database == "SQLite":
+        yield f"sqlite:///{directory / 'results.db'}"
+    else:
+        with postgres() as url:
+            yield url

@@ -11,15 +11,13 @@ beside doteval with as many rows. An environment from before this subject lacks 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.bench import PEERS, Bench, project
 from benchmarks.commands import Measured
 from benchmarks.environments import python_of
 from benchmarks.large_store import fill
-from benchmarks.servers import postgres
+from benchmarks.servers import result_store
 
 _SQL = (
     "SELECT row->>'category' AS category, avg(scores['exact_match']) AS mean, count(*) AS n"
@@ -59,21 +57,12 @@ _RATE = 30_000
 def measure(bench: Bench) -> None:
     rows = bench.rows(1_000_000)
     for database in ("SQLite", "PostgreSQL"):
-        with project(PEERS / "reading_pandas.py") as directory, _store(database, directory) as url:
+        with project(PEERS / "reading_pandas.py") as directory, result_store(database, directory) as url:
             for seed, experiment in enumerate(("base", "new")):
                 fill(url, experiment, rows, seed=seed)
             _measure(bench, f"{rows:,} rows of 1 KB, {database}", directory, url, rows)
     if bench.peers:
         _measure_inspect(bench, bench.rows(_INSPECT_ROWS))
-
-
-@contextmanager
-def _store(database: str, directory: Path) -> Iterator[str]:
-    if database == "SQLite":
-        yield f"sqlite:///{directory / 'results.db'}"
-    else:
-        with postgres() as url:
-            yield url
 
 
 def _measure(bench: Bench, work: str, directory: Path, url: str, rows: int) -> None:

@@ -24,7 +24,7 @@ from benchmarks.bench import EVALUATIONS, Bench, project
 from benchmarks.commands import peak_of
 from benchmarks.environments import python_of
 from benchmarks.large_store import fill
-from benchmarks.servers import postgres
+from benchmarks.servers import result_store
 
 _PEOPLE = 20
 _CLICKS = 15
@@ -61,19 +61,10 @@ def _pages(rows: int) -> dict[str, tuple[str, float]]:
 def measure(bench: Bench) -> None:
     rows = bench.rows(1_000_000)
     for database in ("SQLite", "PostgreSQL"):
-        with project(EVALUATIONS / "eval_noop.py") as directory, _store(database, directory) as url:
+        with project(EVALUATIONS / "eval_noop.py") as directory, result_store(database, directory) as url:
             for seed, experiment in enumerate(("base", "new")):
                 fill(url, experiment, rows, seed=seed)
             _measure(bench, f"view, {rows:,} rows of 1 KB, {database}", directory, url, rows)
-
-
-@contextmanager
-def _store(database: str, directory: Path) -> Iterator[str]:
-    if database == "SQLite":
-        yield f"sqlite:///{directory / 'results.db'}"
-    else:
-        with postgres() as url:
-            yield url
 
 
 def _measure(bench: Bench, work: str, directory: Path, url: str, rows: int) -> None:

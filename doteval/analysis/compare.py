@@ -26,7 +26,7 @@ LEAST_UNITS = 6
 _ROWS_NAMED = 5
 
 ALONE = "without a counterpart"
-"""What a gap says of rows of one side only."""
+"""How a gap describes rows that only one side has."""
 
 
 class Verdict(StrEnum):

@@ -299,7 +299,7 @@ def _metric(
 
 
 def _limitation(interval: Interval | None, n: int) -> str | None:
-    """What an interval falls short of, None if it covers what it says."""
+    """The note on a bootstrap interval of few scores, which is too narrow; None for others."""
     if interval is None or interval.method != "bootstrap" or n >= FEW_FOR_BOOTSTRAP:
         return None
     return f"with {counted(n, 'score')} the bootstrap interval is too narrow, take it for a hint"

@@ -66,6 +66,12 @@ class FinalReport:
             return evaluation, figures
         return at_one_moment(store, now, self._errors_as)
 
+    def published(self, experiment: str, refused: DotEvalError | None) -> None:
+        """Say how to follow a submission that is not waited for. Raises `refused`, if there is one."""
+        self._console.print(f"Published. To follow: doteval watch {shlex.quote(experiment)}", soft_wrap=True)
+        if refused is not None:
+            raise refused
+
     def judge(
         self,
         store: Store,

@@ -129,9 +129,7 @@ def command(
             say_stopped(stopped, f"To continue: {_again(name, new, paths, missing)}")
             raise
         if detach:
-            console.print(f"Published. To follow: doteval watch {shlex.quote(new)}", soft_wrap=True)
-            if submission.refused is not None:
-                raise submission.refused
+            report.published(new, submission.refused)
 
 
 def _again(name: str, new: str, paths: tuple[str, ...], missing: str) -> str:

@@ -134,11 +134,7 @@ def command(
         say_stopped(stopped, f"To continue: {_again(paths, display.experiment_name or name)}")
         raise
     if detach:
-        console.print(
-            f"Published. To follow: doteval watch {shlex.quote(display.experiment_name or name)}", soft_wrap=True
-        )
-        if submission.refused is not None:
-            raise submission.refused
+        report.published(display.experiment_name or name, submission.refused)
 
 
 def _again(paths: tuple[str, ...], experiment: str) -> str:

@@ -132,13 +132,7 @@ class Dispatcher:
                 ranges[-1] = RowRange(last.first, index)
             else:
                 ranges.append(RowRange(index, index))
-        self._publisher.publish(
-            (RowTask(evaluation.uid, each.first, each.last) for each in ranges),
-            experiment=evaluation.experiment.name,
-            evaluation=evaluation.name,
-            fair_queue=_fair_queue(cursor),
-            queue=self.queue_of(evaluation),
-        )
+        self._publish(evaluation, cursor, ranges)
 
     def restart(self, evaluation: Evaluation, *, was_completed: bool = False, priority: Priority | None = None) -> None:
         """Publish from the first pending row again, unless messages of an earlier submission may be queued.
@@ -262,14 +256,18 @@ class Dispatcher:
             # has drained again.
             return 0, False
         free = without_held(ranges, held_by(live, evaluation.uid))
+        self._publish(evaluation, cursor, free)
+        return len(free), more
+
+    def _publish(self, evaluation: Evaluation, cursor: int, ranges: Iterable[RowRange]) -> None:
+        """Publish a row task for each range, on the fair queue that `cursor` names."""
         self._publisher.publish(
-            (RowTask(evaluation.uid, each.first, each.last) for each in free),
+            (RowTask(evaluation.uid, each.first, each.last) for each in ranges),
             experiment=evaluation.experiment.name,
             evaluation=evaluation.name,
             fair_queue=_fair_queue(cursor),
             queue=self.queue_of(evaluation),
         )
-        return len(free), more
 
     def _choose_fair_queue(self, evaluation: Evaluation, priority: Priority) -> int:
         """The fair queue that the experiment uses already, else the one with the fewest other experiments."""

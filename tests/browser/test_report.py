@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,11 @@ from doteval.report.page import html_page
 from doteval.report.reading import read_report
 from doteval.store import Store
 from tests.browser.conftest import Appearance
+from tests.browser.pictures import take_picture
 from tests.support.comparisons import FAILED, add_experiment
 
 pytestmark = pytest.mark.browser
 
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
 # The contrast of each text with what is behind it, the least first, by WCAG 2.2 (relative luminance).
 CONTRAST = """
 function luminance(color) {
@@ -104,11 +102,7 @@ def test_a_report_can_be_read(browser: webdriver.Chrome, page: Path, seen: Any, 
     below = "return document.querySelector('.verdict-large').getBoundingClientRect().bottom"
     assert browser.execute_script(below) < 800
     if scheme == "light":
-        directory = IMAGES if os.environ.get("DOTEVAL_SCREENSHOTS") else tmp_path
-        clip = {"x": 0, "y": 0, "width": 1230, "height": 720, "scale": 0.7}
-        taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip})
-        (directory / "report.png").write_bytes(base64.b64decode(taken["data"]))
-        assert (directory / "report.png").stat().st_size > 5_000
+        assert take_picture(browser, "report.png", 720, tmp_path).stat().st_size > 5_000
 
 
 def test_a_report_prints_dark_on_white(browser: webdriver.Chrome, page: Path, seen: Any) -> None:

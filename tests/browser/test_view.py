@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import base64
-import os
 import re
 import signal
 import subprocess
@@ -26,6 +24,7 @@ from doteval.core.results import Row
 from doteval.store import NewResult, Store
 from doteval.view.parameters import link
 from tests.browser.conftest import Appearance
+from tests.browser.pictures import take_picture
 from tests.support.odd_rows import KINDS, add_odd_rows
 from tests.support.project import wait_until
 from tests.support.store_workload import done
@@ -34,7 +33,6 @@ from tests.support.view_stores import HOSTILE, fill_for_view
 pytestmark = pytest.mark.browser
 
 SHOWN_KINDS = ("chat", "error", "image", "script", "handler", "attribute", "line", "marks", "keys")
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
 AXE = Path(sys.prefix) / "plugins" / "axe_playwright_python" / "axe.min.js"
 EVALUATION = "evals/eval_qa.py::eval_qa"
 PAGES = {
@@ -203,11 +201,7 @@ def test_a_picture_of_a_comparison_for_the_docs(
 ) -> None:
     appearance("light", 1250)
     page(link("compare", a="base", b="new"))
-    directory = IMAGES if os.environ.get("DOTEVAL_SCREENSHOTS") else tmp_path
-    clip = {"x": 0, "y": 0, "width": 1230, "height": 800, "scale": 0.7}
-    taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip})
-    (directory / "view.png").write_bytes(base64.b64decode(taken["data"]))
-    assert (directory / "view.png").stat().st_size > 5_000
+    assert take_picture(browser, "view.png", 800, tmp_path).stat().st_size > 5_000
 
 
 def test_a_table_is_copied_for_a_spreadsheet(browser: webdriver.Chrome, page: Any, address: str) -> None:

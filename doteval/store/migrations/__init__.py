@@ -76,9 +76,7 @@ def prepare(database: Database, schema: Schema | None = None, *, create: bool = 
     Raises StoreError: tables of another application have the same names, or the database cannot be reached.
     """
     schema = schema or Schema()
-    with database.read() as connection:
-        _check_server(database)
-        version = _version(connection)
+    version = _checked_version(database)
     if version == schema.newest:
         return
     if version is None and not create:
@@ -96,9 +94,7 @@ def check_current(database: Database, schema: Schema | None = None) -> None:
     Raises StoreVersionError: its schema is older or newer.
     """
     schema = schema or Schema()
-    with database.read() as connection:
-        _check_server(database)
-        version = _version(connection)
+    version = _checked_version(database)
     if version == schema.newest:
         return
     if version is None:
@@ -139,6 +135,13 @@ def upgrade(database: Database, schema: Schema | None = None) -> tuple[str | Non
 def current_version(database: Database) -> str | None:
     """The schema version of a database, None if it has no tables of doteval."""
     with database.read() as connection:
+        return _version(connection)
+
+
+def _checked_version(database: Database) -> str | None:
+    """The schema version of a database whose server is supported."""
+    with database.read() as connection:
+        _check_server(database)
         return _version(connection)
 
 
