@@ -64,7 +64,7 @@ class FinalReport:
         now = store.evaluations.by_uid(evaluation.uid)
         if (now.status, now.counts) == (evaluation.status, evaluation.counts):
             return evaluation, figures
-        return at_one_moment(store, now, self._errors_as)
+        return at_one_moment(store, evaluation, self._errors_as)
 
     def published(self, experiment: str, refused: DotEvalError | None) -> None:
         """Say how to follow a submission that is not waited for. Raises `refused`, if there is one."""

@@ -322,14 +322,25 @@ def at_one_moment(store: Store, evaluation: Evaluation, errors_as: ErrorsAs = "f
     """Read an evaluation and its results as they are now, so that both are of one moment.
 
     Rows in flight end after a `doteval cancel` from elsewhere: what was read while they were stored is read again.
+    One that had ended, and that another command has begun again since, is read as it ended.
     """
-    current = store.evaluations.by_uid(evaluation.uid)
+    current = _unless_begun_again(store, evaluation)
     for _ in range(_MOST_READINGS):
         read, figures = current, read_figures(store, current, errors_as)
-        current = store.evaluations.by_uid(evaluation.uid)
+        current = _unless_begun_again(store, read)
         if (current.status, current.counts) == (read.status, read.counts):
             break
     return read, figures
+
+
+def _unless_begun_again(store: Store, evaluation: Evaluation) -> Evaluation:
+    """An evaluation as it is now, or as given if it had ended and another command has begun it again.
+
+    A second command waits for the end of the first one, and begins the evaluation to see whether it has rows left. How
+    the first one ended is what the first one reports.
+    """
+    current = store.evaluations.by_uid(evaluation.uid)
+    return evaluation if current.status == "running" and evaluation.status != "running" else current
 
 
 def late_rows(shown: Sequence[Evaluation], now: Sequence[Evaluation]) -> list[str]:

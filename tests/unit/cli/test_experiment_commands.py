@@ -14,6 +14,7 @@ from doteval.cli import terminal
 from doteval.cli.ci_reports import CiReports
 from doteval.cli.final_report import FinalReport
 from doteval.cli.progress import ProgressDisplay
+from doteval.cli.show import at_one_moment
 from doteval.cli.thresholds import Thresholds
 from doteval.core.experiments import EvaluationStatus
 from doteval.store import Store
@@ -148,6 +149,28 @@ def test_rows_that_end_after_a_cancellation_are_in_the_final_report(
     printed = capsys.readouterr()
     assert "eval_qa: 2 rows in flight ended later, and the figures include them" in printed.out
     assert "2 rows have failed" in printed.err
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_what_another_command_begins_again_is_reported_as_it_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], watched: bool
+) -> None:
+    """A command that has waited for the end of this one looks, before this one reports, for rows that are left."""
+    with Store.open(str(tmp_path / "results.db")) as store:
+        evaluation = begin(store, 2, name="x")
+        store.results.write(results(evaluation, rows(2)), None)
+        assert store.evaluations.complete(evaluation.id)
+        ended = store.evaluations.by_uid(evaluation.uid)
+        report = FinalReport(terminal.console(), "false", Thresholds(max_errors=1), CiReports())
+        report.read(store, [ended])
+        store.evaluations.begin(evaluation.experiment, evaluation.spec)
+        assert store.evaluations.by_uid(evaluation.uid).status is EvaluationStatus.RUNNING
+        if watched:
+            assert at_one_moment(store, ended)[0].status is EvaluationStatus.COMPLETED
+        else:
+            report.print(store, evaluation.experiment)
+            report.judge(store, evaluation.experiment)
+            assert "completed" in capsys.readouterr().out
 
 
 def test_watch_of_an_evaluation_that_failed_exits_with_5(doteval_: CommandLine, results: str) -> None:
