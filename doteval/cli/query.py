@@ -52,9 +52,9 @@ def command(
 ) -> None:
     """Answer an SQL query over the result store; - reads it from stdin.
 
-    The views are experiments, evaluations, metrics, records, scores, usage, attempts and workers. DESCRIBE records
-    lists the columns of one. DuckDB answers the query, in its dialect: pip install 'doteval[query]'. The store is
-    only read.
+    The views are experiments, evaluations, metrics, records, scores, usage, attempts, calls and workers. DESCRIBE
+    records lists the columns of one. DuckDB answers the query, in its dialect: pip install 'doteval[query]'. The
+    store is only read.
 
     \b
     doteval query "SELECT experiment, score, value FROM metrics ORDER BY value DESC"

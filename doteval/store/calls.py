@@ -24,6 +24,7 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
+    null,
     or_,
     select,
     tuple_,
@@ -45,6 +46,7 @@ from doteval.store.tables import ATTEMPT, CALL, EVALUATION, RESULT, USAGE
 _COLUMNS = tuple(CALL.c.keys())
 # Calls that are read at once: their bodies may have megabytes.
 _PAGE_CALLS = 100
+_PAGE_CALLS_WITHOUT_BODIES = 2_000
 _INSERT = BulkInsert(CALL, _COLUMNS)
 _EXISTS = Prepared(lambda _: select(EVALUATION.c.id).where(EVALUATION.c.id == bindparam("evaluation")))
 _KEY = ("evaluation_id", "row_index", "sample", "execution", "position")
@@ -313,25 +315,37 @@ class Calls:
         lines = sorted(lines, key=lambda line: (line.sample, began[line.execution], line.execution, line.position))
         return _stored(lines)
 
-    def stream(self, evaluation_id: int) -> Iterator[tuple[int, StoredCall]]:
+    def stream(
+        self, evaluation_id: int, within: tuple[int, int | None] = (0, None), *, bodies: bool = True
+    ) -> Iterator[tuple[int, StoredCall]]:
         """All calls of an evaluation with the index of their row, by row, sample and execution.
 
         Memory is bounded by a page of calls and those of one row, and no query stays open between pages.
+
+        within: the first row index, and the one after the last, None for all that follow.
+        bodies: whether requests and replies are read.
         """
-        for index, lines in itertools.groupby(self._lines(evaluation_id), key=lambda line: int(line.row_index)):
-            for call in _stored(list(lines)):
+        lines = self._lines(evaluation_id, within, bodies=bodies)
+        for index, of_row in itertools.groupby(lines, key=lambda line: int(line.row_index)):
+            for call in _stored(list(of_row)):
                 yield index, call
 
-    def _lines(self, evaluation_id: int) -> Iterator[Any]:
+    def _lines(self, evaluation_id: int, within: tuple[int, int | None], *, bodies: bool) -> Iterator[Any]:
+        at_once = _PAGE_CALLS if bodies else _PAGE_CALLS_WITHOUT_BODIES
         key = tuple_(CALL.c.row_index, CALL.c.sample, CALL.c.execution, CALL.c.position)
-        query = select(CALL).where(CALL.c.evaluation_id == evaluation_id).order_by(*key.clauses).limit(_PAGE_CALLS)
+        first, end = within
+        read = CALL.c if bodies else [null().label("body") if each is CALL.c.body else each for each in CALL.c]
+        query = select(*read).where(CALL.c.evaluation_id == evaluation_id, CALL.c.row_index >= first)
+        if end is not None:
+            query = query.where(CALL.c.row_index < end)
+        query = query.order_by(*key.clauses).limit(at_once)
         after: tuple[int, ...] | None = None
         while True:
             page = query if after is None else query.where(key > after)
             with self._database.read() as connection:
                 lines = connection.execute(page).all()
             yield from lines
-            if len(lines) < _PAGE_CALLS:
+            if len(lines) < at_once:
                 return
             last = lines[-1]
             after = (last.row_index, last.sample, last.execution, last.position)

@@ -23,8 +23,9 @@ import orjson
 
 from doteval.core.wording import counted
 from doteval.errors import UsageError
-from doteval.store.sql_views import VIEWS, Kind, Page, Part, View, parts
+from doteval.store.sql_views import VIEWS
 from doteval.store.store import Store
+from doteval.store.view_schema import Kind, Page, Part, View, parts
 
 if TYPE_CHECKING:
     import pyarrow

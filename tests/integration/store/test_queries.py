@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from doteval.core.call_journal import CallSource, FinishedCall
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus
 from doteval.core.results import Outcome, Row, Score, Usage
 from doteval.core.states import WorkerEnd
 from doteval.errors import StoreError, UsageError
-from doteval.store import NewResult, Store, WorkerInfo, result_pages, sql_views
+from doteval.store import (
+    GroupWriter,
+    NewCall,
+    NewResult,
+    Store,
+    WorkerInfo,
+    calls,
+    result_pages,
+    row_views,
+    view_schema,
+)
 from doteval.store.crashes import CrashedRow
 from doteval.store.duckdb_queries import answer
 from doteval.store.sql_views import VIEWS
@@ -29,6 +41,24 @@ OUTCOMES: list[Outcome] = [
 ]
 
 
+REPLY = b'{"choices": [{"message": {"content": "b \\u00e4"}}]}'
+
+
+def call(position: int, reply: bytes = REPLY, error: str = "") -> FinishedCall:
+    source, used = CallSource.LIVE, Usage("small", prompt_tokens=10, completion_tokens=2, cost=0.5)
+    request = b'{"messages": [{"role": "user", "content": "%d"}]}' % position
+    chat = ("/chat/completions", "application/json", error, request, reply, used)
+    return FinishedCall(b"%16d" % position, position, source, "small", 0 if error else 200, 1000.5, 0.25, *chat)
+
+
+CALLS = (
+    call(0),
+    call(1, b"data: {\xff}\n\n"),
+    call(2, b"", "TimeoutError: too late"),
+    FinishedCall(b"", 3, CallSource.CACHE, "large", 200, 1001.0, 0.0),
+)
+
+
 def write(store: Store, experiment: str, *, name: str = "eval_qa") -> Evaluation:
     spec = EvaluationSpec("evals/eval_qa.py", name, ("category", "question"))
     evaluation = store.evaluations.begin(store.experiments.begin(experiment), spec)
@@ -38,6 +68,8 @@ def write(store: Store, experiment: str, *, name: str = "eval_qa") -> Evaluation
     store.results.write(
         [NewResult(evaluation.id, row, outcome) for row, outcome in zip(rows, OUTCOMES, strict=True)], None
     )
+    with closing(GroupWriter(store, None)) as writer:
+        writer.put_calls([NewCall(evaluation.id, 1, 0, 255, each) for each in CALLS]).result(10)
     store.evaluations.set_status(evaluation.id, EvaluationStatus.COMPLETED)
     (ended,) = (each for each in store.evaluations.all() if each.id == evaluation.id)
     store.summaries.write(ended, [store.summary(ended)])
@@ -53,7 +85,7 @@ def rows(store: Store, sql: str, *, parse_json: bool = False) -> list[tuple[Any,
 def test_records_scores_and_usage(store: Store, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
     monkeypatch.setattr(result_pages, "_FIRST_PAGE_ROWS", page)
     monkeypatch.setattr(result_pages, "_PAGE_ROWS", page)
-    monkeypatch.setattr(sql_views, "_PART_ROWS", page)
+    monkeypatch.setattr(view_schema, "_PART_ROWS", page)
     write(store, "an 'experiment'")
     found = rows(store, "SELECT * EXCLUDE (started_at, seconds, worker) FROM records ORDER BY index", parse_json=True)
     used = ("small, large", 12, 3, 0, 0, 10, 2, 0, 0, 0.5)
@@ -87,8 +119,8 @@ def test_conditions_choose_what_is_read(store: Store, monkeypatch: pytest.Monkey
         read.append((evaluation_id, named["within"]))
         return result_pages.result_pages(database, evaluation_id, *args, **named)
 
-    monkeypatch.setattr(sql_views, "result_pages", noted)
-    monkeypatch.setattr(sql_views, "_PART_ROWS", 3)
+    monkeypatch.setattr(row_views, "result_pages", noted)
+    monkeypatch.setattr(view_schema, "_PART_ROWS", 3)
     assert rows(store, "SELECT count(*) FROM records WHERE experiment = 'second'") == [(8,)]
     assert {each for each, _ in read} == {second.id, other.id}
     read.clear()
@@ -138,8 +170,8 @@ def retry(store: Store, evaluation: Evaluation) -> int:
 
 @pytest.mark.parametrize("at_once", [1, 2, 1000])
 def test_attempts_and_workers(store: Store, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql_views, "_ATTEMPTS_AT_ONCE", at_once)
-    monkeypatch.setattr(sql_views, "_PART_ROWS", 2)
+    monkeypatch.setattr(row_views, "_ATTEMPTS_AT_ONCE", at_once)
+    monkeypatch.setattr(view_schema, "_PART_ROWS", 2)
     retry(store, write(store, "an experiment"))
     write(store, "another")
     found = rows(
@@ -163,6 +195,32 @@ def test_attempts_and_workers(store: Store, at_once: int, monkeypatch: pytest.Mo
         *("host:4242", "gpu", "host", 4242, "left", ["doteval"], None, 8, 1),
         *("killed", "was killed by SIGKILL", None, {"python": "3.11"}, True),
     )
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_calls(store: Store, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_views, "_CALLS_AT_ONCE", at_once)
+    monkeypatch.setattr(calls, "_PAGE_CALLS_WITHOUT_BODIES", at_once)
+    monkeypatch.setattr(view_schema, "_PART_ROWS", 2)
+    write(store, "an experiment")
+    write(store, "another")
+    names = "index, sample, execution, position, model, source, status, prompt_tokens, cost, epoch(started_at), seconds"
+    of_first = "FROM calls WHERE experiment = 'an experiment' AND evaluation LIKE 'evals/%' ORDER BY position"
+    assert rows(store, f"SELECT {names} {of_first}") == [
+        (1, 0, "00000000000000ff", 0, "small", "live", 200, 10, 0.5, 1000.5, 0.25),
+        (1, 0, "00000000000000ff", 1, "small", "live", 200, 10, 0.5, 1000.5, 0.25),
+        (1, 0, "00000000000000ff", 2, "small", "live", None, 10, 0.5, 1000.5, 0.25),
+        (1, 0, "00000000000000ff", 3, "large", "cache", 200, 0, None, 1001.0, 0.0),
+    ]
+    asked = "request->'messages'->0->>'content'"
+    said = "reply->'choices'->0->'message'->>'content'"
+    assert rows(store, f"SELECT endpoint, {asked}, {said}, json_type(reply), error {of_first}") == [
+        ("/chat/completions", "0", "b ä", "OBJECT", None),
+        ("/chat/completions", "1", None, "VARCHAR", None),
+        ("/chat/completions", "2", None, None, "TimeoutError: too late"),
+        (None, None, None, None, None),
+    ]
+    assert rows(store, "SELECT count(*) FROM calls WHERE index > 1") == [(0,)]
 
 
 def test_the_documented_queries_work(store: Store) -> None:
@@ -210,7 +268,7 @@ def test_an_error_of_the_store_stays_one(store: Store, monkeypatch: pytest.Monke
     def gone(*_: Any, **__: Any) -> Any:
         raise StoreError("the store is away")
 
-    monkeypatch.setattr(sql_views, "result_pages", gone)
+    monkeypatch.setattr(row_views, "result_pages", gone)
     with pytest.raises(StoreError, match="the store is away"):
         rows(store, "SELECT count(*) FROM records")
 
