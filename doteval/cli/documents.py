@@ -272,7 +272,12 @@ def usage_of_evaluations(evaluations: Sequence[UsageGroup]) -> Document:
 
 
 def model(found: ModelUsage) -> Document:
-    return {"model": found.usage.model, "kept": usage(found.usage), "spent": usage(found.spent)}
+    return {
+        "model": found.usage.model,
+        "kept": usage(found.usage),
+        "spent": usage(found.spent),
+        "unpriced_tokens": found.unpriced,
+    }
 
 
 def worker(found: WorkerState) -> Document:

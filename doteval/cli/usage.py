@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -170,11 +170,16 @@ def _print_models(
     terminal.print_table(console, table)
     if prices is not None:
         console.print(origin_line(prices))
-    unpriced = {model.spent.model: None for _, model in lines if model.spent.cost is None and model.spent.prompt_tokens}
+    unpriced, priced_in_part = _unpriced_tokens(model for _, model in lines)
     if unpriced:
-        names_shown = ", ".join(unpriced)
         console.print(
-            f"No price is known for {names_shown}: tokens only. Name a price table with the setting `prices`."
+            f"No price is known for {', '.join(unpriced)}: tokens only. Name a price table with the setting `prices`."
+        )
+    for name, tokens in priced_in_part.items():
+        console.print(
+            f"{counted(tokens, 'token')} of {name} are not in its cost: they have no price, those of another provider, "
+            "say. Name a price table with the setting `prices`.",
+            style="yellow",
         )
     silent = {model.spent.model: None for _, model in lines if _reports_no_tokens(model)}
     if silent:
@@ -193,6 +198,21 @@ def _print_models(
             style="yellow",
         )
     console.print()
+
+
+def _unpriced_tokens(models: Iterable[ModelUsage]) -> tuple[Counter[str], Counter[str]]:
+    """The tokens without a price by model: of models whose tokens all have none, and of the others."""
+    tokens: Counter[str] = Counter()
+    priced: set[str] = set()
+    for model in models:
+        tokens[model.spent.model] += model.unpriced
+        if model.spent.cost is not None:
+            priced.add(model.spent.model)
+    tokens = +tokens
+    return (
+        Counter({name: count for name, count in tokens.items() if name not in priced}),
+        Counter({name: count for name, count in tokens.items() if name in priced}),
+    )
 
 
 def _reports_no_tokens(model: ModelUsage) -> bool:

@@ -73,8 +73,11 @@ class UsageTotals:
         """
         with self._lock:
             errors = dict(self._errors)
-        models: dict[str, dict[str, Any]] = {}
+        used: dict[str, Usage] = {}
         for usage in self._totals.reading():
+            used[usage.model] = used[usage.model] + usage if usage.model in used else usage
+        models: dict[str, dict[str, Any]] = {}
+        for usage in used.values():
             models[usage.model] = {"errors": errors.get(usage.model, 0)}
             models[usage.model] |= {name: getattr(usage, name) for name in _COUNTS}
             if usage.cost is not None:

@@ -47,7 +47,7 @@ def setup_usage_scope(evaluation: str) -> UsageScope:
 
 
 class Meter:
-    """Adds up usage by model. Threads that a row starts may use it too.
+    """Adds up usage by model, and apart what has no price. Threads that a row starts may use it too.
 
     scope: what the usage is attributed to, None if that is not known.
     cache: what the row's submission says of the reply cache, None for nothing.
@@ -59,6 +59,10 @@ class Meter:
     >>> meter.add(Usage("m", requests=2))
     >>> [(usage.model, usage.requests) for usage in meter.reading()]
     [('m', 3)]
+    >>> meter.add(Usage("m", requests=1, prompt_tokens=5, cost=0.25))
+    >>> meter.add(Usage("m", requests=1, prompt_tokens=7))
+    >>> [(usage.requests, usage.prompt_tokens, usage.cost) for usage in meter.reading()]
+    [(4, 5, 0.25), (1, 7, None)]
     """
 
     def __init__(
@@ -70,12 +74,16 @@ class Meter:
         self.parks = False
         self._lock = threading.Lock()
         self._by_model: dict[str, Usage] = {}
+        # Tokens without a price. Among others of a model with that name they would seem to cost nothing.
+        self._unpriced: dict[str, Usage] = {}
         self._drop_cached: list[Callable[[], None]] = []
 
     def add(self, usage: Usage) -> None:
+        is_unpriced = usage.cost is None and (usage.prompt_tokens or usage.completion_tokens)
         with self._lock:
-            known = self._by_model.get(usage.model)
-            self._by_model[usage.model] = usage if known is None else known + usage
+            added = self._unpriced if is_unpriced else self._by_model
+            known = added.get(usage.model)
+            added[usage.model] = usage if known is None else known + usage
         if _observer is not None and self.scope is not None:
             _observer(self.scope, usage)
 
@@ -95,9 +103,19 @@ class Meter:
             drop()
 
     def reading(self) -> tuple[Usage, ...]:
-        """The usage that was added so far, one entry a model."""
+        """The usage that was added so far, one entry a model; two if only some of its tokens have a price."""
         with self._lock:
-            return tuple(self._by_model.values())
+            if not self._unpriced:
+                return tuple(self._by_model.values())
+            found = self._by_model.copy()
+            mixed = []
+            for model, usage in self._unpriced.items():
+                known = found.get(model)
+                if known is None or known.cost is None:
+                    found[model] = usage if known is None else known + usage
+                else:
+                    mixed.append(usage)
+            return (*found.values(), *mixed)
 
 
 _current: ContextVar[Meter | None] = ContextVar("doteval_meter", default=None)
@@ -141,7 +159,7 @@ class metering:  # noqa: N801 (reads as a function; a class enters and leaves fa
 
 
 def sum_by_model(usages: Iterable[Usage]) -> tuple[Usage, ...]:
-    """The sums of usages, one entry a model."""
+    """The sums of usages, one entry a model; two if only some of its tokens have a price."""
     meter = Meter()
     for usage in usages:
         meter.add(usage)

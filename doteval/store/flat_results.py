@@ -156,7 +156,9 @@ def usage_sums(page: ResultPage) -> Mapping[str, Sequence[Any]]:
         if before is None:
             models[place], costs[place], sums[place] = shown, cost, numbers
             continue
-        models[place] = f"{before}, {shown}"
+        if shown not in before.split(", "):
+            # It is there already if only some of its tokens have a price.
+            models[place] = f"{before}, {shown}"
         if cost is not None:
             costs[place] = cost + (costs[place] or 0.0)
         sums[place] = tuple(map(operator.add, sums[place], numbers))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, literal, or_, select, text
 
 from doteval.core.budgets import Spent
 from doteval.core.experiments import Experiment
@@ -40,10 +40,16 @@ class LoadUsage:
 
 @dataclass(frozen=True, slots=True)
 class ModelUsage:
-    """The usage of one model: `usage` of the executions whose results were kept, `spent` of all executions."""
+    """The usage of one model.
+
+    usage: of the executions whose results were kept. spent: of all executions.
+    unpriced: the tokens of `spent` that have no price. Other tokens of a model with this name may have one, those of
+        another provider, say.
+    """
 
     usage: Usage
     spent: Usage
+    unpriced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,19 +237,21 @@ def _grouped(connection: Connection, experiment: Experiment, group: ColumnElemen
     kept = _sums(connection, group, mine, KEPT)
     found: dict[Any, list[ModelUsage]] = {}
     for key, model in sorted(spent):
-        usage = kept.get((key, model), Usage(model))
-        found.setdefault(key, []).append(ModelUsage(usage, spent[key, model]))
+        usage, _ = kept.get((key, model), (Usage(model), 0))
+        found.setdefault(key, []).append(ModelUsage(usage, *spent[key, model]))
     return found
 
 
 def _sums(
     connection: Connection, group: ColumnElement[Any], *conditions: ColumnElement[bool]
-) -> dict[tuple[Any, str], Usage]:
+) -> dict[tuple[Any, str], tuple[Usage, int]]:
+    """The usage by group and model, and how many of its tokens have no price."""
     key = group.label("key")
     sums = (func.sum(USAGE.c[name]).label(name) for name in _SUMMED)
     # By column number: PostgreSQL does not see that two bound parameters are the same expression.
     by = (text("1"), text("2"))
-    query = select(key, USAGE.c.model, *sums).where(*conditions).group_by(*by)
+    unpriced = func.sum(case((USAGE.c.cost.is_(None), USAGE.c.prompt_tokens + USAGE.c.completion_tokens), else_=0))
+    query = select(key, USAGE.c.model, *sums, unpriced.label("unpriced")).where(*conditions).group_by(*by)
     # There are few different texts, since nearly all rows have one reply, in one of a hundred buckets.
     replies = (
         select(key, USAGE.c.model, USAGE.c.latency, func.count().label("times"))
@@ -255,13 +263,16 @@ def _sums(
         latencies.setdefault((line.key, line.model), []).append((Latency.from_text(line.latency), line.times))
     # In PostgreSQL the sum of 64-bit integers is a Decimal.
     return {
-        (line.key, line.model): Usage(
-            line.model,
-            **{name: int(getattr(line, name)) for name in _SUMMED if name not in ("cost", "seconds", "waited")},
-            cost=line.cost,
-            seconds=line.seconds,
-            waited=line.waited,
-            latency=merged(latencies.get((line.key, line.model), [])),
+        (line.key, line.model): (
+            Usage(
+                line.model,
+                **{name: int(getattr(line, name)) for name in _SUMMED if name not in ("cost", "seconds", "waited")},
+                cost=line.cost,
+                seconds=line.seconds,
+                waited=line.waited,
+                latency=merged(latencies.get((line.key, line.model), [])),
+            ),
+            int(line.unpriced),
         )
         for line in connection.execute(query)
     }

@@ -44,6 +44,16 @@ def test_a_model_that_only_lost_executions_used(store: Store) -> None:
     assert store.usage.report(evaluation.experiment).models == [ModelUsage(Usage("m"), Usage("m", 3))]
 
 
+def test_tokens_without_a_price_are_counted_apart_from_those_of_a_model_with_the_same_name(store: Store) -> None:
+    evaluation = begin(store, 2)
+    priced, unpriced = Usage("m", 1, prompt_tokens=10, cost=0.5), Usage("m", 1, prompt_tokens=5, completion_tokens=2)
+    store.results.write(results(evaluation, rows(1), done(usage=(priced,))), None)
+    store.results.write(results(evaluation, rows(1, first=1), done(usage=(priced, unpriced))), None)
+    total = priced + priced + unpriced
+    assert store.usage.report(evaluation.experiment).models == [ModelUsage(total, total, unpriced=7)]
+    assert store.usage.spent(evaluation.experiment).unpriced == 7
+
+
 def test_usage_belongs_to_its_experiment(store: Store) -> None:
     one, two = begin(store, 1, name="one"), begin(store, 1, name="two")
     store.results.write(results(one, rows(1), done(usage=(Usage("m", 1),))), None)
@@ -77,7 +87,7 @@ def test_usage_of_a_killed_process_counts_once(store: Store, stored: bool) -> No
     for _ in range(2):
         store.usage.add_lost(lost, worker)
     (model,) = store.usage.report(evaluation.experiment).models
-    assert model == ModelUsage(used if stored else Usage("m"), used)
+    assert model == ModelUsage(used if stored else Usage("m"), used, unpriced=5)
     assert [group.name for group in store.usage.by_worker(evaluation.experiment)] == ["w host:7"]
 
 

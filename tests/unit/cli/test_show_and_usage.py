@@ -291,3 +291,25 @@ def test_models_whose_replies_report_no_tokens_are_named(
     ran = doteval_("usage", "an experiment", "--storage", url)
     assert ran.code == 0
     assert ("The replies of m reported no tokens" in ran.out) is named
+
+
+@pytest.mark.parametrize(
+    ("used", "shown"),
+    [
+        ([Usage("m", 1, prompt_tokens=5)], "No price is known for m: tokens only."),
+        (
+            [Usage("m", 1, prompt_tokens=10, cost=0.5), Usage("m", 1, prompt_tokens=5, completion_tokens=2)],
+            "7 tokens of m are not in its cost",
+        ),
+    ],
+)
+def test_tokens_without_a_price_are_said(doteval_: CommandLine, tmp_path: Path, used: list[Usage], shown: str) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    with Store.open(url) as store:
+        evaluation = begin(store, 1)
+        store.results.write(results_of(evaluation, rows(1), done(usage=tuple(used))), None)
+    for options in ((), ("--by", "evaluation")):
+        ran = doteval_("usage", "an experiment", "--storage", url, *options)
+        assert shown in " ".join(ran.out.split())
+    (model,) = json.loads(doteval_("usage", "an experiment", "--storage", url, "--json").out)["models"]
+    assert model["unpriced_tokens"] == used[-1].prompt_tokens + used[-1].completion_tokens
