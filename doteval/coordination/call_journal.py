@@ -64,7 +64,7 @@ class CallJournal:
             calls = self._open.pop((row.index, row.sample), None)
         if calls is None:
             return NewResult(self._evaluation.id, row, outcome, new_execution())
-        kept = self._new(row.index, row.sample, calls.execution, calls.close())
+        kept = self._new(row.index, row.sample, calls.execution, calls.close(has_result=True))
         if calls.refused is not None:
             refused = calls.refused
             error = RowError(type(refused).__name__, str(refused), ErrorClass.EVALUATION, refused.difference)
@@ -94,7 +94,7 @@ class CallJournal:
             return self.result(row, replace(outcome, status=RowStatus.FAILED, error=error))
         with self._lock:
             del self._open[row.index, row.sample]
-        kept = self._new(row.index, row.sample, calls.execution, calls.close())
+        kept = self._new(row.index, row.sample, calls.execution, calls.close(has_result=False))
         where = (self._evaluation.id, row.index, row.sample)
         return ParkedRow(*where, calls.execution, parking.wanted, tuple(outcome.usage), kept)
 
@@ -107,7 +107,7 @@ class CallJournal:
             left, self._open = self._open, {}
             repaid, self._repaid = self._repaid, 0
         for (index, sample), calls in left.items():
-            kept = calls.close()
+            kept = calls.close(has_result=False)
             if kept:
                 self._writer.put_calls(self._new(index, sample, calls.execution, kept))
         if repaid:

@@ -122,6 +122,9 @@ class RowCalls:
     makes another, all are given to `put` when they end. What threads and tasks of the row ask after `close` is not
     stored, and neither is what processes ask that it forks.
 
+    Replayed calls are kept until `close` too. Another process may replay the same ones now, and they are to belong to
+    the execution that the result comes of.
+
     key: makes digests that reveal nothing to those who do not know it.
     put: stores calls; its future is done when they are stored, or cannot be.
     recorded: calls of an earlier execution whose replies may be replayed, in their order.
@@ -151,6 +154,7 @@ class RowCalls:
         self._begun = 0
         self._asked = 0
         self._kept: list[FinishedCall] = []
+        self._replayed: list[FinishedCall] = []
         # Of streams that the garbage collector ended; it must not wait for the lock.
         self._abandoned: deque[FinishedCall] = deque()
         self._last_put: Future[None] | None = None
@@ -247,7 +251,10 @@ class RowCalls:
                 self._answered_bytes += len(call.reply)
             if call.source is CallSource.REPLAY and call.replayed is None:
                 return
-            self._asked += call.source is not CallSource.REPLAY and call.replayed is None
+            if call.replayed is not None:
+                self._replayed.append(replace(call, reply=b""))
+                return
+            self._asked += 1
             if call.digest and call.request:
                 base = self._chain.base_of(call.digest, call.request)
                 call = call if base is None else replace(call, base=base)
@@ -259,13 +266,17 @@ class RowCalls:
         """The garbage collector has ended a call. It takes no lock."""
         self._abandoned.append(call)
 
-    def close(self) -> tuple[FinishedCall, ...]:
-        """The row has ended. Returns the calls that are to be stored with its result."""
+    def close(self, *, has_result: bool) -> tuple[FinishedCall, ...]:
+        """The execution has ended. Returns the calls that are to be stored with what became of it.
+
+        has_result: whether that is the result of its row.
+        """
         with self._lock:
             self._closed = True
             self._take_abandoned()
             kept, self._kept = tuple(self._kept), []
-            return kept
+            replayed, self._replayed = tuple(self._replayed), []
+            return (*kept, *replayed) if has_result else kept
 
     @property
     def differs(self) -> bool:

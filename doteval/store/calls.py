@@ -50,7 +50,7 @@ _PAGE_CALLS_WITHOUT_BODIES = 2_000
 _INSERT = BulkInsert(CALL, _COLUMNS)
 _EXISTS = Prepared(lambda _: select(EVALUATION.c.id).where(EVALUATION.c.id == bindparam("evaluation")))
 _KEY = ("evaluation_id", "row_index", "sample", "execution", "position")
-# A replayed call belongs to the execution that replayed it from then on.
+# A replayed call belongs to the execution that a result came of, once it has one.
 _MOVED = ("execution", "position", "source", "started_at", "seconds")
 _MOVE = Prepared(
     lambda _: (

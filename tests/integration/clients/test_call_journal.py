@@ -53,7 +53,7 @@ class Recording:
         calls = RowCalls(self.mode, self.execution, b"key", self._put, recorded)
         with metering(Meter(calls=calls)):
             yield calls
-        self.put += calls.close()
+        self.put += calls.close(has_result=True)
 
     def _put(self, calls: Any) -> Future[None]:
         self.put += calls
@@ -193,7 +193,7 @@ def test_a_rescored_row_replays_whatever_server_it_asks_now(mock_openai: MockOpe
     with metering(Meter(calls=calls)):
         assert [ask(elsewhere, prompt).choices[0].message.content for prompt in ("one", "two")] == then
     # The calls stay where they are.
-    assert calls.close() == ()
+    assert calls.close(has_result=True) == ()
     assert not calls.differs
 
 

@@ -424,7 +424,7 @@ def test_a_row_that_has_ended_asks_nothing_more() -> None:
         current = current_meter()
         assert current is not None
         assert current.calls is not None
-        current.calls.close()
+        current.calls.close(has_result=True)
         with pytest.raises(openai.BadRequestError, match="does not belong to a row"):
             sync_plain(openai_client(**SETTINGS))
     assert not parking.parked

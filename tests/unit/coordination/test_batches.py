@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ import pytest
 from doteval.clients.batch_clients import remember_client
 from doteval.coordination.batches.coordinator import BatchCoordinator
 from doteval.coordination.batches.provider import LineReply, ProviderError, ProviderState
+from doteval.coordination.call_journal import CallJournal
 from doteval.core.batches import AfterDeadline, BatchStatus
-from doteval.core.call_journal import CallSource
+from doteval.core.call_journal import CallSource, FinishedCall, RowCalls
 from doteval.core.experiments import Ending, Evaluation, EvaluationStatus
 from doteval.core.parking import WantedCall
 from doteval.core.prices import Price, PriceTable
+from doteval.core.results import Row, RowStatus
 from doteval.core.run_config import RunConfig
 from doteval.core.states import EvaluationEnd, WorkerEnd
-from doteval.store import BatchCapacity, ParkedRow, Store, WorkerInfo
-from tests.support.store_workload import SPEC, rows
+from doteval.store import BatchCapacity, GroupWriter, ParkedRow, Store, WorkerInfo
+from tests.support.store_workload import SPEC, done, rows
 
 ROWS = 4
 REPLY = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 2}}
@@ -136,6 +139,11 @@ class World:
     def look(self, seconds: float = 60.0) -> None:
         self.now += seconds
         assert self.coordinator.look() in (True, False)
+
+    def used(self) -> list[tuple[int, int]]:
+        """The tokens of prompts of each model: of executions that led to results, and of all."""
+        models = self.store.usage.report(self.evaluation.experiment).models
+        return [(each.usage.prompt_tokens, each.spent.prompt_tokens) for each in models]
 
     def recorded(self) -> dict[int, list[tuple[int, CallSource]]]:
         found = self.store.calls.unfinished(self.evaluation.id, 0, ROWS)
@@ -341,6 +349,44 @@ def test_batches_of_a_cancelled_evaluation_are_cancelled(world: World) -> None:
     assert world.recorded() == {0: [(200, CallSource.BATCH)]}
     assert world.published == []
     assert world.store.wanted.waiting(world.evaluation.id) == 0
+
+
+def replay(journal: CallJournal, row: Row) -> RowCalls:
+    """Run a row that asks for the reply that is there, and begins another call."""
+    assert journal.calls_of is not None
+    calls = journal.calls_of(row)
+    position, recorded = calls.begin(), calls.take(b"d")
+    assert recorded is not None
+    replayed = (recorded.execution, recorded.position)
+    calls.ended(FinishedCall(b"d", position, recorded.source, "m", 200, 0.0, 0.0, replayed=replayed))
+    calls.begin()
+    return calls
+
+
+@pytest.mark.parametrize("other_ends", ["killed", "second", "parked"])
+def test_usage_counts_once_if_two_processes_run_a_row(world: World, other_ends: str) -> None:
+    """The execution that does not lead to the result takes no reply away from the one that does."""
+    world.park(*range(ROWS))
+    world.look()
+    world.provider.end()
+    world.look()
+    row = rows(1)[0]
+    with closing(GroupWriter(world.store, world.worker)) as writer:
+        this, other = CallJournal(world.evaluation, writer), CallJournal(world.evaluation, writer)
+        for journal in (this, other):
+            journal.load(world.store, 0, 0)
+        replay(other, row)
+        if other_ends == "parked":
+            parked = other.parked(row, replace(done(), status=RowStatus.PENDING))
+            assert isinstance(parked, ParkedRow)
+            writer.put_parked(parked, lambda error: None)
+        writer.flush()
+        replay(this, row)
+        writer.put(this.result(row, done()))
+        if other_ends == "second":
+            writer.put(other.result(row, done()))
+    assert world.used() == [(10, 10 * ROWS)]
+    assert [call.source for call in world.store.calls.of_row(world.evaluation.id, 0, last=True)] == [CallSource.BATCH]
 
 
 @pytest.mark.parametrize("world", [{"max_requests": 3}], indirect=True)
