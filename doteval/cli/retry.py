@@ -53,7 +53,7 @@ CLASSES = {
 @errors_as_option
 @threshold_options
 @report_options
-@run_options(RunConfig, names=("replay", "batch", "batch_linger", "batch_deadline", "then"))
+@run_options(RunConfig, names=("replay", "batch", "batch_linger", "batch_deadline", "then", "batch_tokens"))
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
 def command(
     name: str,

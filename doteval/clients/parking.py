@@ -18,7 +18,7 @@ from doteval.clients.batch_clients import remember_client
 from doteval.clients.request_identity import RequestIdentity
 from doteval.clients.steps import UNKNOWN_MODEL, ApiCall, Response
 from doteval.core.fast_dataclass import row_value
-from doteval.core.parking import Parked, Parking, WantedCall
+from doteval.core.parking import BYTES_PER_TOKEN, Parked, Parking, WantedCall
 
 ENDPOINTS = ("/chat/completions", "/responses", "/embeddings")
 """The endpoints whose requests can be put into a batch, as ends of their paths."""
@@ -27,8 +27,6 @@ ENDPOINTS = ("/chat/completions", "/responses", "/embeddings")
 # runs one row at a time would lose the time for each of them.
 _LINGER_SECONDS = 0.02
 _LINGER_SYNC_SECONDS = 0.005
-# An estimate for budgets and for limits of providers; JSON has about four characters a token.
-_BYTES_PER_TOKEN = 4
 _MOST_TOKENS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _OF_STREAMS = ("stream", "stream_options")
 
@@ -144,7 +142,7 @@ def _batch_body(call: ApiCall) -> bytes:
 
 def _tokens(body: Mapping[str, Any], content: bytes) -> int:
     most = next((body[name] for name in _MOST_TOKENS if type(body.get(name)) is int), 0)
-    return len(content) // _BYTES_PER_TOKEN + 1 + most
+    return len(content) // BYTES_PER_TOKEN + 1 + most
 
 
 def _refused(call: ApiCall, why: str) -> Response:

@@ -90,13 +90,21 @@ class Budget:
         `unpriced_models` is called only in that case; it names the models of these tokens.
         """
         if self.cost is not None and spent.unpriced:
-            whose = f" for {', '.join(unpriced_models()) or 'a model'}"
-            message = f"the budget of {_money(self.cost)} cannot be kept: no price is known{whose}"
-            return BudgetStop(EvaluationEnd.BUDGET_UNPRICED, message)
+            return self.unpriced(unpriced_models())
         used_up = [text for left, text in self._limits(spent) if left <= 0]
         if not used_up:
             return None
         return BudgetStop(EvaluationEnd.BUDGET_USED_UP, f"the budget is used up: {', '.join(used_up)}")
+
+    def unpriced(self, models: Sequence[str]) -> BudgetStop:
+        """Why no further row may begin that asks models without a price, with a budget in dollars.
+
+        >>> Budget(cost=5.0).unpriced(["m"]).message
+        'the budget of $5.00 cannot be kept: no price is known for m'
+        """
+        assert self.cost is not None
+        message = f"the budget of {_money(self.cost)} cannot be kept: no price is known for "
+        return BudgetStop(EvaluationEnd.BUDGET_UNPRICED, message + (", ".join(models) or "a model"))
 
     def compare(self, spent: Spent) -> str:
         """The spent part of each limit that is set: ``103 of 100 requests, $0.2000 of $1.00``."""

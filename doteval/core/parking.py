@@ -13,6 +13,9 @@ from collections.abc import Collection
 
 from doteval.core.fast_dataclass import row_value
 
+BYTES_PER_TOKEN = 4
+"""An estimate for budgets and for limits of providers; JSON has about four characters a token."""
+
 
 # A BaseException, since it must get past every `except Exception` of the row.
 class Parked(BaseException):

@@ -94,6 +94,7 @@ class RunConfig:
     `batch_size`: how many rows a call takes, None if it takes one.
     `concurrency`: how many of its calls run at once in a process whose command names no number;
     `concurrency_is_own`: its decorator says so, whatever the command says.
+    `own_batch`: whether its own mark wants it in batch mode, whatever the command says; None if no mark says so.
     `strict_xfail`: the reason of its strict xfail mark, None without one. Its rows must not all run then.
     `imported_from`: the file that `doteval import` read its results from, None if its rows run here.
     `rescoring`: what its rows replay, None if it is not a rescoring.
@@ -182,6 +183,14 @@ class RunConfig:
         shown_default="fail",
         commands=(RunCommand.SUBMIT,),
     )
+    batch_tokens: int | None = option(
+        None,
+        CountValue(1),
+        "With --batch: have N tokens of prompts of each model in batches at most, as the account's queue has room for",
+        metavar="N",
+        shown_default="until the provider refuses more",
+        commands=(RunCommand.SUBMIT,),
+    )
     submitted: bool = False
     root: str | None = None
     queue: str | None = None
@@ -190,6 +199,7 @@ class RunConfig:
     batch_size: int | None = None
     concurrency: int | None = None
     concurrency_is_own: bool = False
+    own_batch: bool | None = None
     strict_xfail: str | None = None
     imported_from: str | None = None
     rescoring: Rescoring | None = None

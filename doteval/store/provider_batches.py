@@ -10,12 +10,15 @@ from sqlalchemy import Select, and_, delete, exists, false, func, insert, select
 
 from doteval.core.batches import BatchProgress, BatchStatus, ProviderBatch
 from doteval.core.experiments import Evaluation, EvaluationStatus
+from doteval.core.parking import BYTES_PER_TOKEN
 from doteval.core.process_identity import new_token
 from doteval.store.batch_tables import BATCH_LEASE, PROVIDER_BATCH, WANTED_CALL
 from doteval.store.bulk_insert import among
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.tables import EVALUATION, RESULT
 
+# That are shown of the progress of batches.
+_MOST_ERRORS = 3
 _OPEN = PROVIDER_BATCH.c.ended_at.is_(None)
 _UNANSWERED = WANTED_CALL.c.answered_at.is_(None)
 _UNSENT = and_(_UNANSWERED, WANTED_CALL.c.batch_id.is_(None))
@@ -43,13 +46,24 @@ class WantedGroup:
 
 @dataclass(frozen=True, slots=True)
 class BatchCapacity:
-    """The most that one batch may hold. size: bytes of its file. overhead: bytes around each body."""
+    """The most that one batch may hold. size: bytes of its file. overhead: bytes around each body.
+
+    tokens: of prompts and replies. queue: the most tokens of prompts in all batches at once, of which `enqueued` are in
+    others; None for any number.
+    """
 
     requests: int
     size: int
     inputs: int
     tokens: int | None = None
     overhead: int = 0
+    queue: int | None = None
+    enqueued: int = 0
+
+
+def prompt_tokens(size: Any) -> Any:
+    """An estimate of the tokens of a prompt from the bytes of its request, a number or an expression in SQL."""
+    return size // BYTES_PER_TOKEN + 1
 
 
 class ProviderBatches:
@@ -101,11 +115,15 @@ class ProviderBatches:
             connection.execute(delete(WANTED_CALL).where(*mine, _HAS_RESULT))
             chosen: list[int] = []
             size = tokens = inputs = 0
+            enqueued = limits.enqueued
             for line in connection.execute(query):
                 size, inputs = size + line.size + limits.overhead, inputs + line.inputs
+                enqueued += prompt_tokens(line.size)
                 over = size > limits.size or inputs > limits.inputs
                 over = over or (limits.tokens is not None and tokens + line.tokens > limits.tokens)
-                if over and chosen:
+                is_full = limits.queue is not None and enqueued > limits.queue
+                # One that is too large is refused by the provider, which says why.
+                if (over and chosen) or (is_full and (chosen or limits.enqueued)):
                     break
                 tokens += line.tokens
                 chosen.append(line.id)
@@ -157,6 +175,23 @@ class ProviderBatches:
         mine = (PROVIDER_BATCH.c.evaluation_id.in_(evaluation_ids), _OPEN, PROVIDER_BATCH.c.cancelled.is_(None))
         with self._database.write() as connection:
             return connection.execute(update(PROVIDER_BATCH).where(*mine).values(cancelled=why)).rowcount
+
+    def enqueued(self, model: str) -> int:
+        """An estimate of the tokens of prompts that the open batches of a model hold, of all experiments."""
+        query = (
+            select(func.coalesce(func.sum(prompt_tokens(WANTED_CALL.c.size)), 0))
+            .join(PROVIDER_BATCH, PROVIDER_BATCH.c.id == WANTED_CALL.c.batch_id)
+            .where(_OPEN, PROVIDER_BATCH.c.model == model, _UNANSWERED)
+        )
+        with self._database.read() as connection:
+            return int(connection.scalar(query) or 0)
+
+    def begin_again(self, evaluation_id: int) -> None:
+        """An ended evaluation goes on: its rows want unsent calls anew, and wait for the others from now on."""
+        self.drop_unsent(evaluation_id)
+        mine = (WANTED_CALL.c.evaluation_id == evaluation_id, _UNANSWERED)
+        with self._database.write() as connection:
+            connection.execute(update(WANTED_CALL).where(*mine).values(wanted_at=database_time()))
 
     def drop_unsent(self, evaluation_id: int) -> None:
         """Forget the calls that rows of an evaluation want and that are in no batch. The rows are pending again."""
@@ -211,6 +246,9 @@ class ProviderBatches:
             database_time() - func.min(PROVIDER_BATCH.c.reserved_at),
         ).where(of_batches, _OPEN)
         errors = select(PROVIDER_BATCH.c.error).where(of_batches, _OPEN, PROVIDER_BATCH.c.error.is_not(None))
+        refusals = select(WANTED_CALL.c.last_error).where(
+            WANTED_CALL.c.evaluation_id.in_(evaluation_ids), _UNSENT, WANTED_CALL.c.last_error.is_not(None)
+        )
         wanted = select(WANTED_CALL.c.evaluation_id, WANTED_CALL.c.row_index, WANTED_CALL.c.sample).where(
             WANTED_CALL.c.evaluation_id.in_(evaluation_ids), _UNANSWERED
         )
@@ -225,7 +263,7 @@ class ProviderBatches:
                 requests=int(requests),
                 answered=int(answered),
                 oldest=None if oldest is None else float(oldest),
-                errors=tuple(connection.scalars(errors.distinct())),
+                errors=tuple(connection.scalars(errors.union(refusals).limit(_MOST_ERRORS))),
             )
 
     def progress_of(self, evaluations: Iterable[Evaluation]) -> dict[int, BatchProgress]:

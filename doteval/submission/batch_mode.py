@@ -21,7 +21,8 @@ def check_batch_mode(spec: EvaluationSpec, config: RunConfig | None = None) -> N
     if spec.config.batch_size is not None:
         raise UsageError(
             f"{spec.nodeid} cannot run in batch mode: its rows come in lists (@batch)",
-            remedy="Write it with @foreach, where each row makes its own calls; or run it without --batch.",
+            remedy="Write it with @foreach, where each row makes its own calls; or run it without --batch, and without "
+            "batch=True in its mark.",
         )
     if config.journal is not JournalMode.FULL:
         raise UsageError(
@@ -31,21 +32,30 @@ def check_batch_mode(spec: EvaluationSpec, config: RunConfig | None = None) -> N
 
 
 def in_batch_mode_of(config: RunConfig, options: RunConfig) -> RunConfig:
-    """A configuration with what the options of another say of batch mode."""
+    """A configuration with what the options of another say of batch mode, where its own mark says nothing else."""
+    batch = options.batch if config.own_batch is None else config.own_batch
+    if not options.batch:
+        return replace(config, batch=batch)
     return replace(
         config,
-        batch=options.batch,
+        batch=batch,
         batch_linger=options.batch_linger,
         batch_deadline=options.batch_deadline,
         then=options.then,
+        batch_tokens=options.batch_tokens,
     )
 
 
-def keep_batch_mode(store: Store, evaluation: Evaluation, on_message: Callable[[str], None]) -> Evaluation:
+def keep_batch_mode(
+    store: Store, evaluation: Evaluation, on_message: Callable[[str], None], *, was_running: bool
+) -> Evaluation:
     """Have an evaluation go on in batch mode if calls of its rows are in batches, which are paid for.
 
-    Calls that its rows wanted in batch mode, and that were not sent, are forgotten where it is not in that mode now.
+    Calls that its rows wanted in batch mode, and that were not sent, are forgotten where it had ended, and where it is
+    not in that mode now.
     """
+    if not was_running:
+        store.batches.begin_again(evaluation.id)
     if evaluation.config.batch:
         return evaluation
     store.batches.drop_unsent(evaluation.id)

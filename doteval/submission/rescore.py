@@ -216,6 +216,12 @@ def _matched(source: Source, collected: Collected, observer: ProgressObserver) -
         found = by_node.get((item.evaluation_path, item.evaluation_name)) or (named[0] if len(named) == 1 else None)
         if found is None or found in matched.values():
             continue
+        if item.spec.batch_size is not None:
+            raise UsageError(
+                f"{item.evaluation_name} is a @batch evaluation in these files, and the calls of "
+                f"{source.experiment.name!r} belong to single rows",
+                remedy="Write it with @foreach; or leave it out: doteval rescore ... FILE::NAME, for the others.",
+            )
         if set(item.spec.columns) != set(found.spec.columns):
             raise ChangedError(
                 f"{item.evaluation_name} takes {', '.join(item.spec.columns)}, and the rows of "

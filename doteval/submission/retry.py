@@ -111,8 +111,7 @@ def retry(
     if not failing:
         return 0
     for evaluation in failing:
-        if options.batches is not None:
-            check_batch_mode(evaluation.spec, in_batch_mode_of(evaluation.config, options.batches))
+        check_batch_mode(evaluation.spec, in_batch_mode_of(evaluation.config, options.batches or RunConfig()))
         _check_complete(store, evaluation)
         stop = used_up(store, evaluation.experiment, options.budget or evaluation.config.budget)
         if stop is not None:
@@ -164,7 +163,7 @@ def _run(
                 store.evaluations.reconfigure(evaluation.id, lambda config: config.with_budget(options.budget))
             # Rows that run in batch mode now go on in it.
             is_running = evaluation.status is EvaluationStatus.RUNNING
-            if batches.batch or (evaluation.config.batch and not is_running):
+            if batches.batch or not is_running:
                 store.evaluations.reconfigure(evaluation.id, lambda config: in_batch_mode_of(config, batches))
             if evaluation.config.replay != options.replay:
                 store.evaluations.reconfigure(evaluation.id, lambda config: replace(config, replay=options.replay))
@@ -172,7 +171,8 @@ def _run(
             marked += evaluation.counts.pending if _left_pending(evaluation) else 0
             # Only now: a running evaluation without pending rows would be completed.
             store.evaluations.set_status(evaluation.id, EvaluationStatus.RUNNING)
-            begun.append(keep_batch_mode(store, store.evaluations.by_uid(evaluation.uid), observer.note))
+            current = store.evaluations.by_uid(evaluation.uid)
+            begun.append(keep_batch_mode(store, current, observer.note, was_running=is_running))
         present.follow(begun)
         slots = rows_in_flight(processes, options.concurrency)
         queues = {each.uid: each.queue or DEFAULT_QUEUE for each in evaluations}

@@ -305,7 +305,12 @@ class _Submitter:
         else:
             if before.get(evaluation.uid) is EvaluationStatus.SKIPPED and self._store.rows.retry_skipped(evaluation.id):
                 evaluation = self._store.evaluations.by_uid(evaluation.uid)
-            evaluation = keep_batch_mode(self._store, evaluation, self._observer.note)
+            evaluation = keep_batch_mode(
+                self._store,
+                evaluation,
+                self._observer.note,
+                was_running=before.get(evaluation.uid) is EvaluationStatus.RUNNING,
+            )
             self._evaluations[item] = evaluation
             begun.append(evaluation)
 

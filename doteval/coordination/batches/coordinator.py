@@ -18,17 +18,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from doteval.clients.batch_clients import BatchClient, known_client
-from doteval.coordination.batches.limits import GroupLimits, is_due, left_of_budget
+from doteval.coordination.batches.limits import GroupLimits, is_due, left_of_budget, left_of_queue
 from doteval.coordination.batches.openai_files import OpenAiBatches
 from doteval.coordination.batches.provider import BatchProvider, ProviderError, ProviderState
 from doteval.coordination.batches.replies import ReplyReader
 from doteval.coordination.batches.settlement import AT_DEADLINE, BatchShare, RowPublisher, Settlement
 from doteval.core import clocks
 from doteval.core.batches import BatchStatus, ProviderBatch
-from doteval.core.experiments import Evaluation, EvaluationStatus
+from doteval.core.experiments import Ending, Evaluation, EvaluationStatus
 from doteval.core.prices import PriceTable
 from doteval.core.wording import counted
-from doteval.store import Store
+from doteval.store import Store, WantedGroup
 
 _OF_ENDED = "ended"
 
@@ -72,7 +72,7 @@ class BatchCoordinator:
         self._make_provider = provider
         self._clock = clock
         self._providers: dict[str, BatchProvider] = {}
-        self._limits = GroupLimits()
+        self._limits = GroupLimits(clock)
         self._settlement = Settlement(store, publisher, own_id, self._limits)
         # By batch: when it was first seen, and when it is looked at next.
         self._seen: dict[int, float] = {}
@@ -173,13 +173,13 @@ class BatchCoordinator:
         """Send new batches of what waits for long enough, or is enough."""
         evaluation = self._store.evaluations.by_uid(share.evaluation.uid)
         for group in self._store.batches.groups(evaluation.id, share.client):
-            limits = self._limits.of(share.client, group, share.provider.limits)
-            if limits is None or not is_due(self._store, evaluation, group, limits):
-                continue
-            allowed = left_of_budget(self._store, evaluation, limits, self._token_price(share, group.model))
-            batch = (
-                None if allowed is None else self._store.batches.reserve(evaluation.id, share.client, group, allowed)
-            )
+            price = self._token_price(share, group.model)
+            if price is None and evaluation.config.budget.cost is not None:
+                # Only the replies would tell what they cost, when they are paid for.
+                stop = evaluation.config.budget.unpriced([group.model])
+                self._store.evaluations.end(evaluation.id, Ending.at_budget(stop), only_from=EvaluationStatus.RUNNING)
+                return
+            batch = self._reserve(share, evaluation, group, price)
             if batch is None:
                 continue
             self._seen[batch.id] = self._clock()
@@ -187,6 +187,18 @@ class BatchCoordinator:
                 self._send(share, batch, fresh=True)
             except ProviderError as error:
                 self._note(batch, error)
+
+    def _reserve(
+        self, share: BatchShare, evaluation: Evaluation, group: WantedGroup, token_price: float | None
+    ) -> ProviderBatch | None:
+        """The next batch of a group, None if it has to wait."""
+        limits = self._limits.of(share.client, group, share.provider.limits)
+        if limits is None or not is_due(self._store, evaluation, group, limits):
+            return None
+        limits = replace(limits, queue=evaluation.config.batch_tokens)
+        room = left_of_queue(self._store, group, limits)
+        allowed = None if room is None else left_of_budget(self._store, evaluation, room, token_price)
+        return None if allowed is None else self._store.batches.reserve(evaluation.id, share.client, group, allowed)
 
     def _token_price(self, share: BatchShare, model: str) -> float | None:
         """US dollars for a token of a reply in a batch, None without a price."""
@@ -219,6 +231,8 @@ class BatchCoordinator:
                 finally:
                     self._seen[batch.id] = self._clock()
         except ProviderError as error:
+            if state is None and self._settlement.refuse_size(share, batch, error):
+                return
             if not error.is_final:
                 raise
             self._settlement.refuse_all(share, batch, error)

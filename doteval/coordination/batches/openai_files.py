@@ -115,7 +115,9 @@ class OpenAiBatches:
             status = error.status_code
             passes = (status in _MAY_PASS or status >= 500) and error.code not in _WITHOUT_MONEY
             message = f"the provider refused: {status} {_said(error)}"
-            raise ProviderError(message, status=status, is_final=not passes, content=error.response.content) from error
+            raise ProviderError(
+                message, status=status, code=error.code or "", is_final=not passes, content=error.response.content
+            ) from error
         except (openai.APIError, self._package.HTTPError) as error:
             raise ProviderError(f"the provider cannot be reached: {type(error).__name__}") from error
 

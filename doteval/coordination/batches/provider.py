@@ -45,13 +45,17 @@ class LineReply:
 class ProviderError(Exception):
     """The provider has refused a request, or could not be reached.
 
-    status: the HTTP status, 0 without one. is_final: whether it would refuse the same again. content: its reply.
+    status: the HTTP status, 0 without one. code: the provider's name of the error, "" without one.
+    is_final: whether it would refuse the same again. content: its reply.
     """
 
-    def __init__(self, message: str, *, status: int = 0, is_final: bool = False, content: bytes = b"") -> None:
+    def __init__(
+        self, message: str, *, status: int = 0, code: str = "", is_final: bool = False, content: bytes = b""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
+        self.code = code
         self.is_final = is_final
         self.content = content
 

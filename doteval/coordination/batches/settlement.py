@@ -68,6 +68,7 @@ class Settlement:
         if state.status is BatchStatus.FAILED and self._limits.refused(share.client, batch, state.code):
             # Not the fault of its requests.
             self._store.wanted.release(tries, state.message, counts=False)
+            logger.warning("batch %d: %s", batch.id, state.message)
             tries = {}
         elif state.files:
             reader = share.reader(batch.model)
@@ -142,6 +143,15 @@ class Settlement:
             rest = [each for each, (_, reason) in calls.items() if reason == why and each not in set(over)]
             if rest:
                 self._store.wanted.release(rest, why, counts=counts)
+
+    def refuse_size(self, share: BatchShare, batch: ProviderBatch, error: ProviderError) -> bool:
+        """Whether the provider refuses a batch for its size: its calls come into others, smaller or later ones."""
+        if not self._limits.refused(share.client, batch, error.code):
+            return False
+        self._store.wanted.release(self._store.wanted.unanswered(batch.id), error.message, counts=False)
+        self._store.batches.record(batch.id, status=BatchStatus.FAILED.value, ended=True, error=error.message)
+        logger.warning("batch %d: %s", batch.id, error.message)
+        return True
 
     def refuse_all(self, share: BatchShare, batch: ProviderBatch, error: ProviderError) -> None:
         """The provider refuses a batch for good: its requests are answered with what it says."""

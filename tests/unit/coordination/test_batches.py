@@ -28,6 +28,8 @@ from doteval.store import BatchCapacity, GroupWriter, ParkedRow, Store, WorkerIn
 from tests.support.store_workload import SPEC, done, rows
 
 ROWS = 4
+# A batch that runs is polled again after this.
+_POLLED = 3.0
 REPLY = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 2}}
 
 
@@ -123,14 +125,14 @@ class World:
         assert evaluation.id == self.evaluation.id
         self.published += indexes
 
-    def park(self, *indexes: int, client: str | None = None, nth: int = 0) -> None:
+    def park(self, *indexes: int, client: str | None = None, nth: int = 0, model: str = "m") -> None:
         parked = [
             ParkedRow(
                 self.evaluation.id,
                 index,
                 0,
                 index + 1,
-                (WantedCall(b"d", nth, 0, client or self.client, "/chat/completions", "m", b'{"model":"m"}', 5),),
+                (WantedCall(b"d", nth, 0, client or self.client, "/chat/completions", model, b'{"model":"m"}', 5),),
             )
             for index in indexes
         ]
@@ -286,15 +288,104 @@ def test_a_batch_that_the_provider_has_forgotten_is_sent_again(world: World) -> 
     assert len(world.recorded()) == ROWS
 
 
-@pytest.mark.parametrize("world", [{"max_retries": 0}], indirect=True)
-def test_a_batch_with_too_many_tokens_is_sent_in_parts(world: World) -> None:
+FULL = "token_limit_exceeded"
+
+
+@pytest.mark.parametrize("world", [{"max_retries": 0, "batch_linger": 0.0}], indirect=True)
+def test_a_full_queue_fails_no_row(world: World) -> None:
     world.park(0, 1, 2, 3)
     world.look()
-    world.provider.end(BatchStatus.FAILED, code="token_limit_exceeded", line=lambda *_: None)
-    for _ in range(4):
+    # Smaller and smaller batches, later and later, until one is taken; the next ones are larger again.
+    for seconds, size in ((5, 2), (10, 1), (20, 1), (40, 1)):
+        world.provider.end(BatchStatus.FAILED, code=FULL, message="no room", line=lambda *_: None)
+        world.look(_POLLED)
+        assert world.provider.open == []
+        assert "no room" in str(world.store.batches.progress([world.evaluation.id]))
+        world.look(seconds - _POLLED)
+        assert world.provider.open == []
+        world.look(_POLLED)
+        assert [len(world.provider.sent[each]) for each in world.provider.open] == [size]
+    world.provider.end()
+    for size in (2, 1):
         world.look()
-    assert [len(sent) for sent in world.provider.sent.values()] == [4, 2, 2]
-    assert world.recorded() == {}
+        assert [len(world.provider.sent[each]) for each in world.provider.open] == [size]
+        world.provider.end()
+    world.look()
+    assert {index: calls[0][0] for index, calls in world.recorded().items()} == dict.fromkeys(range(ROWS), 200)
+
+
+@pytest.mark.parametrize("world", [{"batch_linger": 0.0}], indirect=True)
+def test_a_queue_that_is_full_of_our_batches_has_room_when_one_ends(world: World) -> None:
+    world.park(0)
+    world.look()
+    (first,) = world.provider.open
+    world.park(1, 2, 3)
+    world.look()
+    (second,) = {*world.provider.open} - {first}
+    world.provider.states[second] = ProviderState(second, BatchStatus.FAILED, code=FULL)
+    for _ in range(3):
+        world.look(600)
+        assert world.provider.open == [first]
+    world.provider.end()
+    world.look()
+    world.look()
+    assert [len(world.provider.sent[each]) for each in world.provider.open] == [3]
+
+
+def test_a_creation_that_is_refused_for_the_queue_fails_no_row(world: World) -> None:
+    world.provider.fails = [ProviderError("no room", status=400, code=FULL, is_final=True)]
+    world.park(0, 1, 2, 3)
+    for _ in range(3):
+        world.look()
+    assert [len(sent) for sent in world.provider.sent.values()] == [2, 2]
+
+
+# Their bodies of 13 bytes have an estimate of 4 tokens each.
+@pytest.mark.parametrize("world", [{"batch_tokens": 8, "batch_linger": 0.0}], indirect=True)
+def test_batches_keep_to_the_queue_of_the_account(world: World) -> None:
+    world.park(0, 1, 2)
+    for _ in range(3):
+        world.look()
+    assert [len(sent) for sent in world.provider.sent.values()] == [2]
+    world.provider.end()
+    world.look()
+    assert [len(world.provider.sent[each]) for each in world.provider.open] == [1]
+    world.park(3)
+    world.look()
+    assert len(world.provider.open) == 2
+
+
+@pytest.mark.parametrize("world", [{"batch_tokens": 1, "batch_linger": 0.0}], indirect=True)
+def test_a_request_that_is_larger_than_the_queue_is_sent_alone(world: World) -> None:
+    world.park(0, 1)
+    for _ in range(3):
+        world.look()
+    assert [len(sent) for sent in world.provider.sent.values()] == [1]
+
+
+@pytest.mark.parametrize("world", [{"max_cost": 5.0}], indirect=True)
+def test_a_model_without_a_price_ends_an_evaluation_with_a_budget_in_dollars(world: World) -> None:
+    world.park(0, 1, 2, 3, model="of-unknown-price")
+    world.look()
+    world.look()
+    assert world.provider.sent == {}
+    evaluation = world.store.evaluations.by_uid(world.evaluation.uid)
+    assert evaluation.end_cause is EvaluationEnd.BUDGET_UNPRICED
+    assert "no price is known for of-unknown-price" in str(evaluation.reason)
+
+
+@pytest.mark.parametrize("world", [{"batch_linger": 0.0}], indirect=True)
+def test_what_goes_on_waits_from_then_on(world: World) -> None:
+    world.park(0, 1)
+    world.look()
+    world.park(2)
+    assert world.store.wanted.waiting(world.evaluation.id) == 3
+    world.store.batches.begin_again(world.evaluation.id)
+    # One in no batch is wanted anew; those in a batch are answered.
+    assert world.store.wanted.waiting(world.evaluation.id) == 2
+    world.provider.end()
+    world.look()
+    assert sorted(world.recorded()) == [0, 1]
 
 
 @pytest.mark.parametrize(
