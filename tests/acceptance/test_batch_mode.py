@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
-import random
-import signal
+from typing import Any
 
 import pytest
 
 from doteval.mock_openai import MockOpenAI
-from tests.support.fault_seeds import FAULT_SEEDS
-from tests.support.project import Process, Project, wait_until
+from tests.support.batch_runs import check_paid_once, finish, kill_workers, use
+from tests.support.commands import Commands
+from tests.support.project import Project, wait_until
 
 # Three calls a row in two rounds, streams, and a sync evaluation of another model. `{row}` makes each prompt a new one.
 EVALUATIONS = """
@@ -48,38 +45,12 @@ SUBMIT = ("submit", "eval_batches.py", "--experiment", "x", "--batch", "--worker
 def write(project: Project, mock: MockOpenAI, rows: int) -> int:
     """Write the evaluations. Returns how many requests they make."""
     project.write("eval_batches.py", EVALUATIONS.replace("ROWS", str(rows)))
-    project.environment |= {"OPENAI_BASE_URL": mock.base_url, "OPENAI_API_KEY": "sk-a-key-of-the-tests"}
+    use(project, mock)
     return 3 * rows + 3 * (rows // 10)
 
 
-def check(project: Project, mock: MockOpenAI, requests: int, rows: int, *, failed: int = 0) -> None:
-    """Each row has one result, and each request was paid once, in a batch."""
-    stats = mock.stats()
-    assert stats["requests"] == 0, "a request was sent live"
-    # The provider has paid-for replies that it has put into no file; nobody can know of them.
-    lost = stats["faults"].get("lost", 0)
-    assert stats["repeated_replies"] <= lost
-    assert requests <= stats["batch"]["replies"] <= requests + lost
-    shown = project.json("show", "x")["evaluations"]
-    assert [each["rows"]["done"] for each in shown] == [rows - failed, rows // 10]
-    used = project.json("usage", "x")["models"]
-    for name in ("prompt_tokens", "completion_tokens"):
-        spent = sum(each["spent"][name] for each in used)
-        # A row that two processes ran at once, as after a kill, may have replayed a call in the run that lost.
-        assert sum(each["kept"][name] for each in used) <= spent
-        assert lost or spent == stats["batch"][name]
-
-
-def kill_workers(project: Project) -> None:
-    for worker in project.workers():
-        if worker.left_at is None:
-            # It may have ended since the store was read.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker.info.pid, signal.SIGKILL)
-
-
-def finish(submitter: Process, project: Project, seconds: float = 180) -> None:
-    assert submitter.wait(seconds) == 0, project.output()
+def check(project: Project, mock: MockOpenAI, requests: int, rows: int) -> None:
+    check_paid_once(project, mock, requests, {"eval_rounds": rows, "eval_stream": rows // 10})
 
 
 # What the provider has done is lost with the process that asked for it.
@@ -105,39 +76,129 @@ def test_killed_in_the_middle_of_a_request(project: Project, step: str) -> None:
     assert [call["source"] for call in evaluation["calls"]] == ["batch"] * 3
 
 
-def _has_come_to(submitter: Process, mock: MockOpenAI, replies: int) -> bool:
-    return submitter.poll() is not None or mock.stats()["batch"]["replies"] >= replies
+# What holds a row up until the test lets it go is a fault of its client's batches.
+OF_COMMANDS = """
+import uuid
+from pathlib import Path
+import pytest
+from doteval import Score, foreach
+from doteval.clients.openai import openai_client
+
+def ask(prompt, key="of-all", fault=""):
+    client = openai_client(api_key=f"sk-a-key-{key}", default_headers={"x-mock-fault": fault})
+    client.chat.completions.create(model="m", messages=[{"role": "user", "content": prompt}])
+    return Score("ok", True, ["mean"])
+
+def break_(number):
+    if number == 1 and Path("broken").exists():
+        raise ValueError("a mistake")
+
+@pytest.mark.doteval(batch=True)
+@foreach("number", [(0,), (1,), (2,)])
+def eval_marked(number):
+    score = ask(f"marked {number} {Path('broken').exists()}")
+    break_(number)
+    return score
+
+@foreach("number", [(0,), (1,), (2,)])
+def eval_retried(number):
+    break_(number)
+    return ask(f"retried {number}")
+
+@foreach("number", [(0,), (1,)])
+def eval_late(number):
+    return ask(f"late {number}", fault="batch/stall")
+
+@foreach("number", [(0,)])
+def eval_too_late(number):
+    return ask(f"too late {number}", fault="batch/stall")
+
+@foreach("number", [(0,)])
+def eval_other_each_time(number):
+    return ask(f"{uuid.uuid4()}")
+
+@foreach("number", [(0,), (1,)])
+def eval_cancelled(number):
+    holds = Path("holds").exists()
+    return ask(f"cancelled {number}", "that-holds" if holds else "that-is-fast", "batch/stall" if holds else "")
+"""
 
 
-@pytest.mark.faults
-@pytest.mark.parametrize("seed", FAULT_SEEDS)
-def test_killed_at_random_moments(project: Project, seed: int) -> None:
-    moments = random.Random(seed)
-    faults = (
-        "line/status:500@0.05",
-        "line/lost@0.01",
-        "batch/expire:0.6@0.3",
-        "batches/hangup@0.05",
-        "upload/hangup@0.1",
-    )
-    with MockOpenAI(batch_latency=1.0, batch_latency_sigma=1.0, faults=faults, seed=seed) as mock:
-        requests = write(project, mock, rows := 1000)
-        kills = 0
-        while True:
-            with project.started(*SUBMIT, "--max-retries", "20", "--max-crashes", "99") as submitter:
-                enough = int(moments.uniform(0.0, 1.0) * requests)
-                wait_until(
-                    functools.partial(_has_come_to, submitter, mock, enough),
-                    seconds=240,
-                    what="a part of the replies",
-                )
-                if submitter.poll() is not None or kills >= 6:
-                    finish(submitter, project, 400)
-                    break
-                kills += 1
-                if moments.random() < 0.5:
-                    kill_workers(project)
-                    continue
-                submitter.kill()
-                submitter.wait(30)
-        check(project, mock, requests, rows)
+def rows_of(project: Project, experiment: str) -> dict[str, int]:
+    (evaluation,) = project.json("show", experiment)["evaluations"]
+    return {name: count for name, count in evaluation["rows"].items() if name in ("done", "failed") and count}
+
+
+def error_of(project: Project, experiment: str) -> str:
+    (evaluation,) = project.json("show", experiment, "--row", "0")["evaluations"]
+    return str(evaluation["records"][0]["error"]["message"])
+
+
+@pytest.fixture
+def commands(client_commands: Commands) -> Commands:
+    return client_commands
+
+
+@pytest.mark.slow
+def test_what_commands_say_of_batches(project: Project, redis_url: str) -> None:
+    """Marks, retries, deadlines, cancelled experiments, and rows that ask something else each time."""
+    project.write("eval_it.py", OF_COMMANDS)
+    (project.path / "broken").touch()
+    (project.path / "holds").touch()
+    project.environment["DOTEVAL_BROKER"] = redis_url
+
+    def submit(name: str, *options: str) -> None:
+        project.run("submit", f"eval_it.py::eval_{name}", "--experiment", name, *options)
+
+    with (
+        MockOpenAI(batch_latency=0.1) as mock,
+    ):
+        use(project, mock)
+        with project.started("worker", ".", "--processes", "1"):
+            submit("late", "--batch", "--batch-deadline", "1s", "--then", "live", "--detach")
+            submit("too_late", "--batch", "--batch-deadline", "1s", "--detach")
+            submit("other_each_time", "--batch", "--detach")
+            submit("cancelled", "--batch", "--detach")
+
+            submit("marked")
+            assert rows_of(project, "marked") == {"done": 2, "failed": 1}
+            submit("retried")
+            assert rows_of(project, "retried") == {"done": 2, "failed": 1}
+            (project.path / "broken").unlink()
+            project.run("retry", "marked")
+            project.run("retry", "retried", "--batch")
+            for name in ("marked", "retried"):
+                assert rows_of(project, name) == {"done": 3}
+            assert sources(project, "marked") == ["batch"] * 3
+            assert sources(project, "retried") == ["live", "batch", "live"]
+
+            wait_until(lambda: progress(project, "cancelled")["batches"]["open"], what="a batch at the provider")
+            assert "cancel 1 batch at the provider" in project.run("cancel", "cancelled").stdout
+            (project.path / "holds").unlink()
+            submit("cancelled", "--batch", "--batch-deadline", "30s")
+            assert sources(project, "cancelled") == ["batch"] * 2
+
+            for name in ("late", "too_late", "other_each_time"):
+                project.run("watch", name, check=None)
+        assert sources(project, "late") == ["live"] * 2
+        assert "within 1.00 s (--batch-deadline)" in error_of(project, "too_late")
+        assert "this row asks something else each time it runs" in error_of(project, "other_each_time")
+        # Two of `retried`, and those of `late`.
+        assert mock.stats()["requests"] == 4
+        assert mock.stats()["batch"]["replies"] == 4 + 1 + 2 + 5
+
+
+def progress(project: Project, experiment: str) -> dict[str, Any]:
+    (evaluation,) = project.json("status", experiment)["evaluations"]
+    return dict(evaluation)
+
+
+def sources(project: Project, experiment: str) -> list[str]:
+    """Where the reply to the only call of each row came from."""
+    with project.store() as store:
+        (evaluation,) = store.evaluations.of(store.experiments.find(experiment))
+        return [
+            call.source.value
+            for index in range(evaluation.counts.total)
+            for call in store.calls.of_row(evaluation.id, index, last=True)
+        ]
