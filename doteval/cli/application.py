@@ -25,6 +25,7 @@ class Entry:
 
 GROUPS: dict[str, tuple[Entry, ...]] = {
     "Evaluate": (
+        Entry("init", "Write an evaluation to start from, which runs at once"),
         Entry("submit", "Evaluate on worker processes, here or elsewhere"),
         Entry("worker", "Serve evaluation files as a long-lived worker"),
         Entry("retry", "Run failed rows again"),
@@ -87,6 +88,7 @@ EXIT_CODES = (
 
 
 START = (
+    ("doteval init evals", "write an evaluation that runs at once, without a key"),
     ("doteval submit eval_x.py --experiment first", "evaluate; nothing to set up"),
     ("doteval show first", "see what came out"),
     ("doteval COMMAND --help", "all options of a command"),

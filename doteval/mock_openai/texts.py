@@ -23,6 +23,8 @@ NEGATIVE = frozenset(_NEGATIVE_WORDS.split())
 _WORD = re.compile(r"[a-z']+")
 # A word with the blanks before it; the last one also with those after it.
 _PIECE = re.compile(r"(?<!\s)\s*\S+(?:\s+\Z)?")
+# How doteval's judges ask for a verdict: "VERDICT polite: yes | no".
+_VERDICT = re.compile(r"^(VERDICT[^:|\n]{0,200}): ([^|\n]{1,200}(?: \| [^|\n]{1,200})+)$", re.MULTILINE)
 _NEGATIONS = frozenset({"not", "never", "no", "isn't", "wasn't", "don't", "didn't", "doesn't"})
 
 
@@ -44,11 +46,13 @@ def sentiment_of(text: str) -> str:
 def reply_text(rule: str, prompt: Prompt) -> str:
     """The text of the reply by a rule of `MockSettings.reply`.
 
-    ``auto`` answers a prompt that contains "sentiment" with the sentiment of the last user message, and any other with
-    ``mock reply DIGEST``, the same for the same prompt.
+    ``auto`` answers a prompt that asks for verdicts with a choice for each, one that contains "sentiment" with the
+    sentiment of the last user message, and any other with ``mock reply DIGEST``, the same for the same prompt.
     """
     match rule:
         case "auto":
+            if verdicts := _VERDICT.findall(prompt.text):
+                return _chosen(verdicts, prompt.key)
             if "sentiment" in prompt.text.lower():
                 return sentiment_of(prompt.last)
             return f"mock reply {prompt.key.hex()}"
@@ -56,6 +60,16 @@ def reply_text(rule: str, prompt: Prompt) -> str:
             return prompt.last
         case _:
             return rule
+
+
+def _chosen(verdicts: list[tuple[str, str]], key: bytes) -> str:
+    """A line for each verdict that is asked for, drawn from the prompt's key."""
+    lines = []
+    for name, choices in verdicts:
+        drawn = hashlib.blake2b(key + name.encode("utf-8", "replace"), digest_size=2).digest()
+        words = choices.split(" | ")
+        lines.append(f"{name}: {words[int.from_bytes(drawn, 'big') % len(words)]}")
+    return "\n".join(lines)
 
 
 def pieces(text: str) -> list[str]:

@@ -355,7 +355,7 @@ def run_pytest(project: Project, *arguments: str) -> subprocess.CompletedProcess
         "pytest",
         ["eval_it.py", "--experiment", "x", "--concurrent", "5", *arguments],
         directory=project.path,
-        environment=project._environment(),
+        environment=project.process_environment(),
         timeout=90,
     )
 

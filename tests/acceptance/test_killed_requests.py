@@ -171,5 +171,5 @@ def spent_by(project: Project) -> dict[str, Any]:
 
 def run_pytest(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
     return project.commands.run(
-        "pytest", [*PYTEST, *arguments], directory=project.path, environment=project._environment(), timeout=90
+        "pytest", [*PYTEST, *arguments], directory=project.path, environment=project.process_environment(), timeout=90
     )

@@ -68,7 +68,7 @@ def test_show_needs_no_evaluation_file_and_recompute_loads_it(share: Project) ->
         "pytest",
         ["eval_share.py", "--experiment", "x", "-p", "no:cacheprovider"],
         directory=share.path,
-        environment=share._environment(),
+        environment=share.process_environment(),
         timeout=90,
     )
     note = "odd mean: 1 of 9 scores is NaN (row 7)"

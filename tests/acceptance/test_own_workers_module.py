@@ -56,7 +56,7 @@ def test_plain_pytest(own: Project) -> None:
         "pytest",
         ["eval_it.py", "--experiment", "x"],
         directory=own.path,
-        environment=own._environment(),
+        environment=own.process_environment(),
         timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -82,7 +82,7 @@ class Project:
     def run(self, *arguments: str, timeout: float = 90, check: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run ``doteval ARGUMENTS`` to its end; fails unless it exits with `check` (None: any code)."""
         done = self.commands.run(
-            "doteval", arguments, directory=self.path, environment=self._environment(), timeout=timeout
+            "doteval", arguments, directory=self.path, environment=self.process_environment(), timeout=timeout
         )
         if check is not None:
             assert done.returncode == check, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -107,7 +107,7 @@ class Project:
                     module,
                     arguments,
                     directory=self.path,
-                    environment=self._environment(),
+                    environment=self.process_environment(),
                     stdout=output,
                     stderr=output,
                     session=True,
@@ -116,7 +116,7 @@ class Project:
                 process = subprocess.Popen(
                     program,
                     cwd=self.path,
-                    env=self._environment(),
+                    env=self.process_environment(),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -164,7 +164,7 @@ class Project:
         with self.store() as store:
             return sum(overview.counts.finished for overview in store.experiments.overviews())
 
-    def _environment(self) -> Mapping[str, str]:
+    def process_environment(self) -> Mapping[str, str]:
         return {
             **os.environ,
             "COLUMNS": "200",
