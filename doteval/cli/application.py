@@ -66,6 +66,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("metrics", "Serve the figures of the store to Prometheus"),
         Entry("drain", "Let a worker service finish its rows and leave"),
         Entry("db", "Show, upgrade and back up the result store"),
+        Entry("completion", "Write the script with which a shell completes commands"),
     ),
 }
 

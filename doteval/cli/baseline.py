@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from doteval.analysis import record_documents
-from doteval.cli.options import existing_store, json_option, storage_option
+from doteval.cli.options import EXPERIMENT_NAME, existing_store, json_option, storage_option
 from doteval.cli.streams import say, say_aside
 from doteval.core.wording import counted
 
@@ -29,7 +29,7 @@ def command() -> None:
 
 
 @command.command("set")
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @storage_option
 @json_option
 def set_(name: str, storage: str | None, as_json: bool) -> None:

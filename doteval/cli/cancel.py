@@ -6,13 +6,13 @@ import shlex
 
 import click
 
-from doteval.cli.options import evaluation_option, existing_store, storage_option
+from doteval.cli.options import EXPERIMENT_NAME, evaluation_option, existing_store, storage_option
 from doteval.cli.streams import say
 from doteval.core.wording import counted
 
 
 @click.command("cancel")
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @evaluation_option
 @click.option("--reason", metavar="TEXT", help="Reason that `doteval show` and `doteval status` show.")
 @storage_option

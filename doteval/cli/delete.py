@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from doteval.cli.confirmation import confirmed
-from doteval.cli.options import existing_store, storage_option
+from doteval.cli.options import EXPERIMENT_NAME, existing_store, storage_option
 from doteval.cli.streams import say, say_aside
 from doteval.core.wording import counted, plain
 
 
 @click.command("delete")
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @storage_option
 def command(name: str, yes: bool, storage: str | None) -> None:

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from doteval.cli.options import evaluation_option, existing_store, json_option, storage_option
+from doteval.cli.options import EXPERIMENT_NAME, evaluation_option, existing_store, json_option, storage_option
 from doteval.cli.streams import say_aside
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ STDOUT = Path("-")
 
 
 @click.command("export")
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @click.argument("file", type=click.Path(path_type=Path))
 @evaluation_option
 @click.option("--where", metavar="FILTER", help="Only results that match, as in doteval show --where.")

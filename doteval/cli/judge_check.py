@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from doteval.cli.options import evaluation_option, existing_store, json_option, storage_option
+from doteval.cli.options import EXPERIMENT_NAME, evaluation_option, existing_store, json_option, storage_option
 from doteval.core.tables import Table
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("judge-check")
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @click.argument("labels", type=click.Path(path_type=Path))
 @click.option("--score", metavar="SCORE", help="The judge's score, if the evaluation has several.")
 @evaluation_option

@@ -27,11 +27,42 @@ from doteval.core.options import (
 from doteval.core.run_config import RunConfig
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from doteval.core.broker_url import Broker
     from doteval.store import Store
     from doteval.supervision.fork_server import ForkServer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _ExperimentName(click.ParamType[str]):
+    """The name of an experiment, which a shell completes from the result store of the settings."""
+
+    name = "text"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002 - click's signature
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from doteval.errors import DotEvalError
+        from doteval.settings import load_settings
+        from doteval.store import Store
+
+        try:
+            with Store.open(load_settings(storage=ctx.params.get("storage")).storage, create=False) as store:
+                names = [each.experiment.name for each in store.experiments.overviews(incomplete)]
+        except DotEvalError:
+            # A shell that completes a word has no place for an error; the command itself will say it.
+            return []
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+EXPERIMENT_NAME = _ExperimentName()
 
 STORAGE_HELP = "Result store: a SQLite file or postgresql://...  [default: .doteval/doteval.db]"
 

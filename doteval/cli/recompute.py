@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from doteval.cli.options import ReducerParam, evaluation_option, existing_store, json_option, storage_option
+from doteval.cli.options import (
+    EXPERIMENT_NAME,
+    ReducerParam,
+    evaluation_option,
+    existing_store,
+    json_option,
+    storage_option,
+)
 from doteval.cli.streams import say, say_aside
 from doteval.core.reducer_names import REDUCERS
 from doteval.core.tables import Table
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command("recompute")
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @evaluation_option
 @click.option(
     "--metric",

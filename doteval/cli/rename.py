@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from doteval.cli.options import existing_store, storage_option
+from doteval.cli.options import EXPERIMENT_NAME, existing_store, storage_option
 from doteval.cli.streams import say
 
 
 @click.command("rename")
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @click.argument("new")
 @storage_option
 def command(name: str, new: str, storage: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from doteval.cli.options import evaluation_option, existing_store, json_option, storage_option
+from doteval.cli.options import EXPERIMENT_NAME, evaluation_option, existing_store, json_option, storage_option
 from doteval.cli.streams import say_aside
 from doteval.cli.thresholds import enforce, threshold_options
 
@@ -24,7 +24,7 @@ STDOUT = Path("-")
 
 
 @click.command("report")
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @click.option(
     "--against", metavar="BASE[::EVALUATION]", help="The experiment to compare with, as in doteval compare BASE NAME."
 )

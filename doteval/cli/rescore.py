@@ -11,6 +11,7 @@ import click
 
 from doteval.cli.ci_reports import CiReports, refuse_with_detach, report_options
 from doteval.cli.options import (
+    EXPERIMENT_NAME,
     budget_options,
     early_fork_server,
     errors_as_option,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @click.command("rescore")
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @click.argument("paths", nargs=-1, metavar="[PATH[::NODE]]...")
 @click.option("--as", "new", required=True, metavar="NEW", help="The name of the new experiment.")
 @click.option(

@@ -9,6 +9,7 @@ import click
 
 from doteval.cli.ci_reports import CiReports, refuse_with_detach, report_options
 from doteval.cli.options import (
+    EXPERIMENT_NAME,
     budget_options,
     early_fork_server,
     errors_as_option,
@@ -38,7 +39,7 @@ CLASSES = {
 
 
 @click.command("retry")
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @click.option(
     "--only",
     type=click.Choice(list(CLASSES)),

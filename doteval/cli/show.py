@@ -13,6 +13,7 @@ import click
 from doteval.analysis import record_documents
 from doteval.analysis.figures import count, figure, interval, names, rows_of
 from doteval.cli.options import (
+    EXPERIMENT_NAME,
     errors_as_option,
     evaluation_option,
     existing_store,
@@ -58,7 +59,7 @@ class Figures:
 
 
 @click.command("show")
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @evaluation_option
 @click.option("--errors", is_flag=True, help="Also print the errors of failed rows, equal ones in one line.")
 @click.option("--full", is_flag=True, help="Also print every record: row, scores, prompt, response, error.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from doteval.analysis.figures import count, names
-from doteval.cli.options import existing_store, json_option, storage_option
+from doteval.cli.options import EXPERIMENT_NAME, existing_store, json_option, storage_option
 from doteval.core.tables import Table
 from doteval.core.wording import counted
 
@@ -25,7 +25,7 @@ _SHOWN = 5
 
 
 @click.command("status")
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @storage_option
 @click.option("--broker", metavar="URL", help="Also count the messages that wait on this broker.")
 @click.option("--queue", metavar="NAME", help="Queue to count.  [default: those of its evaluations]")

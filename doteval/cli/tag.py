@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from doteval.cli.options import existing_store, json_option, storage_option
+from doteval.cli.options import EXPERIMENT_NAME, existing_store, json_option, storage_option
 from doteval.cli.streams import say
 
 
 # Without -h, and with options that it does not know as arguments: a tag is removed with -TAG.
 @click.command("tag", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @click.argument("changes", nargs=-1, type=click.UNPROCESSED, metavar="[+TAG] [-TAG]...")
 @click.option("--note", metavar="TEXT", help="A note, which replaces the one before; an empty one removes it.")
 @storage_option

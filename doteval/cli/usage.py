@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from doteval.analysis.figures import count, figures_of, money
-from doteval.cli.options import existing_store, json_option, storage_option
+from doteval.cli.options import EXPERIMENT_NAME, existing_store, json_option, storage_option
 from doteval.cli.price_origin import origin_line, price_origin
 from doteval.core.histogram import QUANTILES
 from doteval.core.tables import Table
@@ -27,7 +27,7 @@ _FACTS_SHOWN = 6
 
 
 @click.command("usage")
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @click.option(
     "--by",
     type=click.Choice(["fixture", "model", "worker", "evaluation"]),

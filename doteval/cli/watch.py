@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from doteval.cli.ci_reports import CiReports, report_options
-from doteval.cli.options import existing_store, storage_option
+from doteval.cli.options import EXPERIMENT_NAME, existing_store, storage_option
 from doteval.cli.thresholds import Thresholds, enforce, threshold_options
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _LOOK_SECONDS = 0.5
 
 
 @click.command("watch")
-@click.argument("name")
+@click.argument("name", type=EXPERIMENT_NAME)
 @threshold_options
 @report_options
 @storage_option
