@@ -56,7 +56,7 @@ class BatchProgress:
     unsent: calls that are in no batch yet.
     batches: how many batches are open. requests, answered: calls in these, and those that the provider has answered.
     oldest: seconds since the oldest of them was made, None without one.
-    errors: what went wrong last with open batches, and with those before that had the calls of the next one.
+    errors: what went wrong last with open batches, and with the last one if it was refused and calls wait for the next.
     """
 
     waiting: int = 0

@@ -17,8 +17,6 @@ from doteval.store.bulk_insert import among
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.tables import EVALUATION, RESULT
 
-# That are shown of the progress of batches.
-_MOST_ERRORS = 3
 _OPEN = PROVIDER_BATCH.c.ended_at.is_(None)
 _UNANSWERED = WANTED_CALL.c.answered_at.is_(None)
 _UNSENT = and_(_UNANSWERED, WANTED_CALL.c.batch_id.is_(None))
@@ -246,8 +244,12 @@ class ProviderBatches:
             database_time() - func.min(PROVIDER_BATCH.c.reserved_at),
         ).where(of_batches, _OPEN)
         errors = select(PROVIDER_BATCH.c.error).where(of_batches, _OPEN, PROVIDER_BATCH.c.error.is_not(None))
-        refusals = select(WANTED_CALL.c.last_error).where(
-            WANTED_CALL.c.evaluation_id.in_(evaluation_ids), _UNSENT, WANTED_CALL.c.last_error.is_not(None)
+        # Its calls wait for the next one: why is this not sent?
+        last = (
+            select(PROVIDER_BATCH.c.status, PROVIDER_BATCH.c.error)
+            .where(of_batches)
+            .order_by(PROVIDER_BATCH.c.id.desc())
+            .limit(1)
         )
         wanted = select(WANTED_CALL.c.evaluation_id, WANTED_CALL.c.row_index, WANTED_CALL.c.sample).where(
             WANTED_CALL.c.evaluation_id.in_(evaluation_ids), _UNANSWERED
@@ -256,14 +258,20 @@ class ProviderBatches:
         with self._database.read() as connection:
             batches, requests, answered, oldest = connection.execute(totals).one()
             waiting = connection.scalar(select(func.count()).select_from(wanted.distinct().subquery()))
+            calls = int(connection.scalar(unsent) or 0)
+            said = set(connection.scalars(errors.distinct()))
+            if calls:
+                ended = connection.execute(last).first()
+                if ended is not None and ended.status == BatchStatus.FAILED and ended.error:
+                    said.add(ended.error)
             return BatchProgress(
                 waiting=int(waiting or 0),
-                unsent=int(connection.scalar(unsent) or 0),
+                unsent=calls,
                 batches=int(batches),
                 requests=int(requests),
                 answered=int(answered),
                 oldest=None if oldest is None else float(oldest),
-                errors=tuple(connection.scalars(errors.union(refusals).limit(_MOST_ERRORS))),
+                errors=tuple(sorted(said)),
             )
 
     def progress_of(self, evaluations: Iterable[Evaluation]) -> dict[int, BatchProgress]:

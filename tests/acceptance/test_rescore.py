@@ -46,6 +46,7 @@ def eval_it(number, openai_client):
     tell(f"row {number}")
     return Score("ok", number % 4 == 0, ["accuracy"])
 """
+IN_LISTS = BEFORE.replace("foreach", "batch")
 WITHOUT_JUDGE = AFTER.replace('    ask(openai_client, f"judge {number}")\n', "")
 
 
@@ -95,5 +96,9 @@ def test_rescored_rows_send_nothing_but_what_is_new(project: Project) -> None:
         '+       "content": "again 7"',
     ]
     assert [call["source"] for call in strict["calls"]] == ["replay"]
+    project.write("eval_it.py", IN_LISTS)
+    refused = project.run("rescore", "first", "--as", "lists", check=None)
+    assert refused.returncode != 0
+    assert "eval_it is a @batch evaluation in these files" in refused.stderr
     compared = project.json("compare", "first", "strict")
     assert "was rescored from 'first'" in str(compared)
