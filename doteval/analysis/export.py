@@ -18,9 +18,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import orjson
 
+from doteval.analysis.record_documents import label
 from doteval.core.json_codec import encode
 from doteval.core.process_identity import new_token
 from doteval.core.results import Record
+from doteval.core.row_labels import label_of
 from doteval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -121,6 +123,8 @@ def to_document(experiment: str, evaluation: str, record: Record) -> dict[str, A
         "started_at": outcome.started_at,
         "seconds": outcome.seconds,
         "worker": record.worker,
+        "label": label_of(record.labels),
+        "labels": [label(each) for each in record.labels],
     }
 
 

@@ -17,7 +17,10 @@ STATISTICS = ("kappa", "quadratic-kappa", "alpha", "interval-alpha")
 
 # More values than this are amounts, not categories.
 _MOST_CATEGORIES = 20
-_WORDS = {"yes": True, "true": True, "y": True, "1": True, "no": False, "false": False, "n": False, "0": False}
+_WORDS = {
+    **dict.fromkeys(("right", "yes", "true", "y", "1"), True),
+    **dict.fromkeys(("wrong", "no", "false", "n", "0"), False),
+}
 
 Value = bool | float | str
 

@@ -13,6 +13,7 @@ from typing import Any
 from doteval.core.histogram import QUANTILES
 from doteval.core.json_codec import encode
 from doteval.core.results import Record, Usage
+from doteval.core.row_labels import RowLabel, label_of
 
 Document = dict[str, Any]
 
@@ -45,6 +46,19 @@ def record(found: Record) -> Document:
         "seconds": outcome.seconds,
         "usage": [usage(used) for used in outcome.usage],
         "worker": found.worker,
+        "label": label_of(found.labels),
+        "labels": [label(each) for each in found.labels],
+    }
+
+
+def label(found: RowLabel) -> Document:
+    """Return what one person says of a row."""
+    return {
+        "person": found.person,
+        "judgement": found.judgement,
+        "note": found.note,
+        "labelled_at": moment(found.labelled_at),
+        "of_earlier": found.of_earlier,
     }
 
 

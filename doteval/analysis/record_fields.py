@@ -7,6 +7,7 @@ from typing import Any
 
 from doteval.core.filters import FieldKind, FilterField
 from doteval.core.results import Record
+from doteval.core.row_labels import label_of
 
 
 def record_value(record: Record, field: FilterField, *, attempts: int | None = None) -> Any:
@@ -51,4 +52,5 @@ _RESULT_VALUES: dict[str, Callable[[Record], Any]] = {
     "cost": _cost,
     "seconds": lambda record: record.outcome.seconds,
     "worker": lambda record: record.worker,
+    "label": lambda record: label_of(record.labels),
 }

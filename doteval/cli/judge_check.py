@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @click.command("judge-check")
 @click.argument("name", type=EXPERIMENT_NAME)
-@click.argument("labels", type=click.Path(path_type=Path))
+@click.argument("labels", required=False, type=click.Path(path_type=Path))
 @click.option("--score", metavar="SCORE", help="The judge's score, if the evaluation has several.")
 @evaluation_option
 @click.option(
     "--key", metavar="COLUMN", help="The column that identifies rows, in LABELS and the dataset.  [default: key]"
 )
-@click.option("--label", metavar="COLUMN", default="label", show_default=True, help="The column of LABELS with labels.")
+@click.option("--label", metavar="COLUMN", help="The column of LABELS with labels.  [default: label]")
 @click.option(
     "--statistic",
     type=click.Choice(["kappa", "quadratic-kappa", "alpha", "interval-alpha"]),
@@ -38,22 +38,24 @@ if TYPE_CHECKING:
 @json_option
 def command(
     name: str,
-    labels: Path,
+    labels: Path | None,
     score: str | None,
     evaluation: str | None,
     key: str | None,
-    label: str,
+    label: str | None,
     statistic: str | None,
     storage: str | None,
     as_json: bool,
 ) -> None:
-    """Compare a judge's score in the experiment NAME with the labels of people in the file LABELS.
+    """Compare a judge's score in the experiment NAME with the labels of people.
 
-    LABELS is a file as csv, tsv, jsonl, json or parquet, with a line for each label: the key of a row (that of
-    doteval export, or with --key a column of the dataset) and what a person said. Several lines of one row are the
-    labels of several people.
+    Without LABELS they are those that people have given in doteval view --allow-labels. LABELS is a file as csv,
+    tsv, jsonl, json or parquet, with a line for each label: the key of a row (that of doteval export, or with
+    --key a column of the dataset) and what a person said. Several lines of one row are the labels of several
+    people.
 
     \b
+    doteval judge-check nightly
     doteval export nightly to_label.csv --columns key,row.question,response
     doteval judge-check nightly labels.csv --score llm_judge
     doteval judge-check nightly labels.csv --key question --statistic alpha
@@ -61,7 +63,9 @@ def command(
     from doteval.analysis.judge_check import check_judge
     from doteval.submission.judged_rows import judged_rows, read_labels
 
-    given = read_labels(labels, key or "key", label)
+    if labels is None and (key or label):
+        raise click.UsageError("--key and --label are columns of a file with labels: name it after the experiment.")
+    given = None if labels is None else read_labels(labels, key or "key", label or "label")
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
         found = judged_rows(store, experiment, given, evaluation=evaluation, score=score, column=key)

@@ -43,6 +43,14 @@ def print_record(console: Console, record: Record) -> None:
         style = {"+": "green", "-": "red"}.get(line[:1], "dim")
         console.print(f"    {line}", style=style, soft_wrap=True)
     _print_value(console, "metadata", dict(outcome.metadata) or None)
+    for each in record.labels:
+        earlier = ", of an earlier result" if each.of_earlier else ""
+        note = f": {each.note}" if each.note else ""
+        console.print(
+            f"  labelled {each.judgement.value} by {each.person}, "
+            f"{each.labelled_at.astimezone():%Y-%m-%d %H:%M}{earlier}{note}",
+            soft_wrap=True,
+        )
     if outcome.error is not None:
         console.print(f"  error: {outcome.error.type}: {outcome.error.message}", soft_wrap=True)
         if outcome.error.traceback:

@@ -97,7 +97,7 @@ def command(
 
     With a filter, an order, columns or groups it shows records, 20 of each evaluation. The fields are
     score.NAME, row.COLUMN, index, key, sample, status, error, error_type, error_class, prompt, response,
-    tokens, prompt_tokens, completion_tokens, cost, seconds, attempts and worker.
+    tokens, prompt_tokens, completion_tokens, cost, seconds, attempts, worker and label.
 
     \b
     doteval show first --wrong --full

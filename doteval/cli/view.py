@@ -36,6 +36,12 @@ from doteval.cli.streams import say_aside
     "--allow-host", "hosts", multiple=True, metavar="NAME", help="Name of this machine in URLs, as that of the proxy."
 )
 @click.option(
+    "--allow-labels",
+    is_flag=True,
+    help="Let visitors label rows right or wrong, with a note. The role of the store then has to have the right to "
+    "write the table row_label.",
+)
+@click.option(
     "--flower-url", envvar="DOTEVAL_FLOWER_URL", metavar="URL", help="Flower's address, to which pages then link."
 )
 def command(
@@ -46,15 +52,18 @@ def command(
     token: str | None,
     trust_header: str | None,
     hosts: tuple[str, ...],
+    allow_labels: bool,
     flower_url: str | None,
 ) -> None:
     """Show experiments, rows and comparisons in the browser, until Ctrl-C.
 
-    The store is only read, also while rows are running. An address that others can reach needs a token, which is
+    The store is only read, also while rows are running; with --allow-labels the labels of people are
+    stored in it. An address that others can reach needs a token, which is
     in the URL that this command prints.
 
     \b
     doteval view --open
+    doteval view --allow-labels
     doteval view --storage postgresql://viewer@db/doteval --host 0.0.0.0 --port 8080
     """
     from doteval.settings import load_settings
@@ -69,5 +78,6 @@ def command(
         hosts=hosts,
         flower=web_url(flower_url, "--flower-url"),
         opens_browser=opens,
+        takes_labels=allow_labels,
     )
     serve(options, lambda url, shown: say_aside(f"View on {url} for {shown}"))

@@ -25,6 +25,7 @@ from doteval.core.filters import (
     Negation,
 )
 from doteval.core.results import ErrorClass, RowStatus
+from doteval.core.row_labels import DISPUTED, LabelJudgement
 from doteval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ _ESCAPES = {"n": "\n", "t": "\t"}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "status": (RowStatus.DONE.value, RowStatus.FAILED.value, RowStatus.SKIPPED.value),
     "error_class": tuple(each.value for each in ErrorClass),
+    "label": (*(each.value for each in LabelJudgement), DISPUTED),
 }
 _LARGEST = 1e308
 

@@ -68,6 +68,7 @@ RESULT_FIELDS: Mapping[str, str] = {
     "seconds": "how long the row took",
     "attempts": "how often the row was tried",
     "worker": "where it ran, as host:pid",
+    "label": "what people say of it: right, wrong, or disputed",
 }
 
 
@@ -122,6 +123,7 @@ class Negation:
 Filter = FieldComparison | Membership | AllOf | AnyOf | Negation
 
 STATUS = FilterField(FieldKind.RESULT, "status")
+LABEL = FilterField(FieldKind.RESULT, "label")
 
 
 def wrong_rows(scores: Sequence[str]) -> Filter:

@@ -9,6 +9,7 @@ from typing import Any
 
 from doteval.core.fast_dataclass import row_value
 from doteval.core.histogram import NO_LATENCY, Latency
+from doteval.core.row_labels import RowLabel
 from doteval.errors import InvalidResultError
 
 
@@ -213,7 +214,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A stored result with its row.
+    """A stored result with its row, and what people say of it.
 
     `result`, `error` and `item_id` are the names that doteval 0.22 uses.
     """
@@ -221,6 +222,7 @@ class Record:
     row: Row
     outcome: Outcome
     worker: str | None = None
+    labels: tuple[RowLabel, ...] = ()
 
     @property
     def item_id(self) -> int:

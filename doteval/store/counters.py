@@ -13,7 +13,7 @@ from doteval.core.results import RowStatus
 from doteval.store.batch_tables import WANTED_CALL
 from doteval.store.engine import database_time, insert_into
 from doteval.store.statements import Prepared
-from doteval.store.tables import ATTEMPT, CALL, COUNTERS, RESULT, SCORE, USAGE
+from doteval.store.tables import ATTEMPT, CALL, COUNTERS, RESULT, ROW_LABEL, SCORE, USAGE
 
 _COUNTED = (RowStatus.DONE.value, RowStatus.FAILED.value, RowStatus.SKIPPED.value)
 
@@ -91,11 +91,11 @@ def count_spent_again(connection: Connection, evaluation_id: int, worker_id: int
 
 
 def remove_results(connection: Connection, evaluation_id: int, which: Callable[[Table], ColumnElement[bool]]) -> int:
-    """Remove results with their scores, earlier attempts and calls, and subtract them from the counters.
+    """Remove results with their scores, labels, earlier attempts and calls, and subtract them from the counters.
 
     Usage stays, since it was spent. Returns the number of removed results.
     """
-    for table in (SCORE, ATTEMPT, CALL, WANTED_CALL):
+    for table in (SCORE, ATTEMPT, CALL, WANTED_CALL, ROW_LABEL):
         connection.execute(delete(table).where(table.c.evaluation_id == evaluation_id, which(table)))
     gone = connection.execute(
         delete(RESULT)

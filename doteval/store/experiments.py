@@ -33,6 +33,7 @@ from doteval.store.tables import (
     RESOURCE_LOAD,
     RESULT,
     ROW,
+    ROW_LABEL,
     SCORE,
     SUMMARY,
     USAGE,
@@ -204,7 +205,7 @@ class Experiments:
             _refuse_baseline(connection, experiment)
 
     def delete(self, name: str) -> None:
-        """Delete an experiment with its evaluations, rows, results, usage and calls.
+        """Delete an experiment with its evaluations, rows, results, labels, usage and calls.
 
         Raises NotFoundError: there is none of this name.
         Raises UsageError: it is the baseline of the store.
@@ -222,10 +223,10 @@ class Experiments:
 
 
 def delete_evaluations(database: Database, connection: Connection, ids: Sequence[int]) -> None:
-    """Delete evaluations with their rows, results, usage and calls, within a transaction."""
+    """Delete evaluations with their rows, results, labels, usage and calls, within a transaction."""
     database.hold(connection, ids, alone=True)
     of_batches = (WANTED_CALL, PROVIDER_BATCH, BATCH_LEASE)
-    for table in (SCORE, RESULT, ATTEMPT, USAGE, CALL, *of_batches, COUNTERS, METRIC_VALUE, SUMMARY, ROW):
+    for table in (SCORE, RESULT, ATTEMPT, USAGE, CALL, *of_batches, COUNTERS, METRIC_VALUE, SUMMARY, ROW_LABEL, ROW):
         connection.execute(delete(table).where(table.c.evaluation_id.in_(ids)))
     connection.execute(update(RESOURCE_LOAD).where(RESOURCE_LOAD.c.evaluation_id.in_(ids)).values(evaluation_id=None))
     connection.execute(delete(EVALUATION).where(EVALUATION.c.id.in_(ids)))

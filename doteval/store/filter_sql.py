@@ -33,6 +33,7 @@ from sqlalchemy import (
 )
 
 from doteval.core.filters import (
+    LABEL,
     ORDERS,
     AllOf,
     AnyOf,
@@ -50,7 +51,8 @@ from doteval.core.filters import (
 )
 from doteval.core.json_codec import encode, escape_text
 from doteval.core.results import RowStatus
-from doteval.store.tables import ATTEMPT, RESULT, ROW, SCORE, USAGE, WORKER
+from doteval.core.row_labels import DISPUTED, LabelJudgement
+from doteval.store.tables import ATTEMPT, RESULT, ROW, ROW_LABEL, SCORE, USAGE, WORKER
 
 Condition = ColumnElement[bool]
 
@@ -139,6 +141,10 @@ class FilterCompiler:
             equal = RESULT.c.status == value
             # Both databases find the few rows that are not done by an index, if the condition says so.
             return equal if value == RowStatus.DONE else and_(equal, RESULT.c.status != RowStatus.DONE.value)
+        if field == LABEL and (value is None or comparator is Comparator.EQUAL):
+            # Few rows have labels. They are found first, and not looked for at each row.
+            labelled = self._labelled(value)
+            return not_(labelled) if value is None else labelled
         if field.kind is not FieldKind.SCORE:
             decided = self._decided(self.field(field), comparator, value)
             stored = _document_of(field)
@@ -193,6 +199,20 @@ class FilterCompiler:
     def _by_code_point(self, text: ColumnElement[Any]) -> ColumnElement[Any]:
         """A text that is compared by code points, as SQLite does by itself."""
         return text if self._dialect == "sqlite" else text.collate("C")
+
+    def _labelled(self, value: FilterValue) -> Condition:
+        """Whether the label of a result is a value, any at all for None."""
+        query = select(ROW_LABEL.c.row_index, ROW_LABEL.c.sample, ROW_LABEL.c.execution)
+        query = query.where(ROW_LABEL.c.evaluation_id == self._evaluation_id)
+        if self._first is not None:
+            query = query.where(ROW_LABEL.c.row_index >= self._first)
+        if self._end is not None:
+            query = query.where(ROW_LABEL.c.row_index < self._end)
+        query = query.group_by(ROW_LABEL.c.row_index, ROW_LABEL.c.sample, ROW_LABEL.c.execution)
+        if value is not None:
+            query = query.having(_label_of_all() == (value if isinstance(value, str) else ""))
+        # A label of an earlier result of the row has another execution.
+        return tuple_(RESULT.c.row_index, RESULT.c.sample, RESULT.c.execution).in_(query)
 
     def _scores(self, name: str) -> Select[Any]:
         scores = select(SCORE.c.row_index, SCORE.c.sample).where(
@@ -311,6 +331,20 @@ def _worker() -> ColumnElement[Any]:
     return select(name).where(WORKER.c.id == RESULT.c.worker_id).correlate(RESULT).scalar_subquery()
 
 
+def _label_of_all() -> ColumnElement[Any]:
+    """What the labels of a group say, as `doteval.core.row_labels.label_of` does; NULL without any."""
+    right = _sum(case((ROW_LABEL.c.judgement == LabelJudgement.RIGHT.value, 1), else_=0))
+    said = case(
+        (right == func.count(), LabelJudgement.RIGHT.value), (right == 0, LabelJudgement.WRONG.value), else_=DISPUTED
+    )
+    return case((func.count() > 0, said))
+
+
+def _label() -> ColumnElement[Any]:
+    of_result = (ROW_LABEL.c[name] == RESULT.c[name] for name in ("evaluation_id", "row_index", "sample", "execution"))
+    return select(_label_of_all()).select_from(ROW_LABEL).where(*of_result).correlate(RESULT).scalar_subquery()
+
+
 _NUMBERS: dict[str, Callable[[], ColumnElement[Any]]] = {
     "index": lambda: RESULT.c.row_index,
     "sample": lambda: RESULT.c.sample,
@@ -328,4 +362,5 @@ _TEXTS: dict[str, Callable[[], ColumnElement[Any]]] = {
     "error_type": lambda: _stored(RESULT.c.error_type),
     "error_class": lambda: RESULT.c.error_class,
     "worker": _worker,
+    "label": _label,
 }

@@ -6,6 +6,7 @@ It reads columns, not `Record`s, which takes a third of the time.
 from __future__ import annotations
 
 import operator
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,13 +14,16 @@ from typing import Any
 from sqlalchemy import Text, select, type_coerce
 
 from doteval.analysis.export import CellTable, Page, cell, cells
+from doteval.analysis.record_documents import label
 from doteval.core.experiments import Evaluation
 from doteval.core.filters import Filter
 from doteval.core.json_codec import decode, decode_all, unescape_text
+from doteval.core.row_labels import RowLabel, label_of
 from doteval.errors import ChangedError, UsageError
 from doteval.store.engine import Database
 from doteval.store.result_pages import ResultPage, result_pages
-from doteval.store.tables import SCORE, USAGE
+from doteval.store.row_labels import stored_label
+from doteval.store.tables import ROW_LABEL, SCORE, USAGE
 
 _SUMS = (
     "requests",
@@ -44,8 +48,11 @@ _LAST = (
     "started_at",
     "seconds",
     "worker",
+    "label",
+    "labels",
 )
 _USAGE = frozenset((*_SUMS, "models", "cost"))
+_LABELS = frozenset(("label", "labels"))
 
 
 class FlatResults:
@@ -99,8 +106,11 @@ class FlatResults:
             names.add("content")
         scores = (_SCORE_NAME, SCORE.c.value) if any(name.startswith("score.") for name in wanted) else ()
         usage = () if _USAGE.isdisjoint(wanted) else USAGE_COLUMNS
+        labels = () if _LABELS.isdisjoint(wanted) else LABEL_COLUMNS
         for evaluation in self._evaluations:
-            pages = result_pages(self._database, evaluation.id, names, self._where, scores=scores, usage=usage)
+            pages = result_pages(
+                self._database, evaluation.id, names, self._where, scores=scores, usage=usage, labels=labels
+            )
             for page in pages:
                 yield _flat_page(evaluation, page, frozenset(known))
 
@@ -122,6 +132,7 @@ def _flat_page(evaluation: Evaluation, page: ResultPage, known: frozenset[str]) 
             columns[f"row.{name}"] = cells([row.get(name) for row in rows])
     columns.update(_scores(evaluation, page, known))
     columns.update(usage_sums(page))
+    columns.update(_label_cells(page))
     return columns
 
 
@@ -165,6 +176,20 @@ def usage_sums(page: ResultPage) -> Mapping[str, Sequence[Any]]:
     return {"models": models, "cost": costs, **dict(zip(_SUMS, zip(*sums, strict=True), strict=True))}
 
 
+def _label_cells(page: ResultPage) -> Mapping[str, Sequence[Any]]:
+    """What people say of each result of a page, which was read with `LABEL_COLUMNS`."""
+    executions = page.columns["execution"]
+    found: dict[int, list[RowLabel]] = defaultdict(list)
+    for place, (execution, *line) in page.labels:
+        found[place].append(stored_label(line, of_earlier=execution != executions[place]))
+    said: list[str | None] = [None] * len(page)
+    everything: list[str | None] = [None] * len(page)
+    for place, labels in found.items():
+        said[place] = label_of(labels)
+        everything[place] = cell([label(each) for each in labels])
+    return {"label": said, "labels": everything}
+
+
 def stored_cells(texts: Sequence[str | None]) -> Sequence[Any]:
     """`stored_cell` of each value, in a third of the time."""
     known = [text for text in texts if text is not None]
@@ -187,9 +212,13 @@ def stored_cell(text: str | None) -> Any:
     return cell(decode(text))
 
 
-_STORED = frozenset((*_FIRST, *_LAST)) - _USAGE
+_STORED = frozenset((*_FIRST, *_LAST)) - _USAGE - _LABELS
 # Texts that may have lone surrogates.
 _CLEANED = frozenset(("key", "error", "error_type", "worker"))
 _NOTHING = (0,) * len(_SUMS)
 _SCORE_NAME = type_coerce(SCORE.c.name, Text)
+LABEL_COLUMNS = (
+    *(type_coerce(ROW_LABEL.c[name], Text) for name in ("person", "judgement", "note")),
+    ROW_LABEL.c.labelled_at,
+)
 USAGE_COLUMNS = (type_coerce(USAGE.c.model, Text), USAGE.c.cost, *(USAGE.c[name] for name in _SUMS))

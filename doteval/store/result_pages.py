@@ -31,7 +31,7 @@ from doteval.store.engine import Database
 from doteval.store.filter_sql import FilterCompiler
 from doteval.store.index_windows import index_windows
 from doteval.store.statements import driver_lines
-from doteval.store.tables import RESULT, RESULT_AND_ROW, ROW, SCORE, USAGE, WORKER
+from doteval.store.tables import RESULT, RESULT_AND_ROW, ROW, ROW_LABEL, SCORE, USAGE, WORKER
 
 # A page has at most so many rows, and by the size of the rows before about so many characters.
 _PAGE_ROWS = 4_000
@@ -75,11 +75,13 @@ class ResultPage:
         responses, metadata and contents are JSON.
     scores: of these results: its place in the columns, and the columns that were asked for, as they are stored.
     usage: the same for the usage by model, without that of replaced results.
+    labels: the same for labels, with the execution in front, also those of replaced results.
     """
 
     columns: dict[str, Sequence[Any]]
     scores: list[Placed]
     usage: list[Placed]
+    labels: list[Placed]
 
     def __len__(self) -> int:
         return len(self.columns["index"])
@@ -93,6 +95,7 @@ def result_pages(
     *,
     scores: Sequence[ColumnElement[Any]] = (),
     usage: Sequence[ColumnElement[Any]] = (),
+    labels: Sequence[ColumnElement[Any]] = (),
     within: tuple[int, int | None] = (0, None),
 ) -> Iterator[ResultPage]:
     """Yield the results of an evaluation, all or those that a filter matches, in pages of bounded size.
@@ -100,7 +103,7 @@ def result_pages(
     A page is read as it is asked for; no transaction stays open between them.
 
     wanted: names of `ResultPage.columns`.
-    scores, usage: columns of these tables, for `ResultPage.scores` and `ResultPage.usage`.
+    scores, usage, labels: columns of these tables, for the attributes of `ResultPage` with these names.
     within: only rows with these indexes, the second not included.
     """
     names = [name for name in _COLUMNS if name in wanted]
@@ -111,7 +114,9 @@ def result_pages(
         while after is not None:
             with database.read() as connection:
                 place = {"after_index": after[0], "after_sample": after[1], "rows": rows}
-                page = _page(connection, evaluation_id, names, driver_lines(connection, query, place), scores, usage)
+                page = _page(
+                    connection, evaluation_id, names, driver_lines(connection, query, place), scores, usage, labels
+                )
             if page is None:
                 break
             after = None if len(page) < rows else (page.columns["index"][-1], page.columns["sample"][-1])
@@ -126,6 +131,7 @@ def _page(
     lines: Sequence[tuple[Any, ...]],
     scores: Sequence[ColumnElement[Any]],
     usage: Sequence[ColumnElement[Any]],
+    labels: Sequence[ColumnElement[Any]],
 ) -> ResultPage | None:
     if not lines:
         return None
@@ -139,7 +145,8 @@ def _page(
         executions = columns["execution"]
         found = placed(USAGE, (USAGE.c.execution, *usage), (USAGE.c.execution, USAGE.c.position))
         used = [(place, line[1:]) for place, line in found if line[0] == executions[place]]
-    return ResultPage(columns, placed(SCORE, scores, (SCORE.c.position,)) if scores else [], used)
+    said = placed(ROW_LABEL, (ROW_LABEL.c.execution, *labels), (ROW_LABEL.c.person,)) if labels else []
+    return ResultPage(columns, placed(SCORE, scores, (SCORE.c.position,)) if scores else [], used, said)
 
 
 class _Placer:

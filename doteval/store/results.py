@@ -15,12 +15,14 @@ from doteval.core.filters import Filter
 from doteval.core.histogram import Latency
 from doteval.core.json_codec import decode
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score, Usage
+from doteval.core.row_labels import RowLabel
 from doteval.store.bulk_insert import among
 from doteval.store.calls import EncodedCalls
 from doteval.store.driver_errors import RefusedError
 from doteval.store.engine import Database
 from doteval.store.flat_results import FlatResults
 from doteval.store.result_rows import EncodedResult, NewResult, encode_result, write_results
+from doteval.store.row_labels import labels_of_results
 from doteval.store.score_columns import read_score_columns
 from doteval.store.tables import COUNTERS, RESULT, RESULT_AND_ROW, ROW, SCORE, USAGE, WORKER
 from doteval.store.wanted_calls import ParkedRow, write_parked
@@ -107,9 +109,10 @@ class StoredResults:
                 lines = connection.execute(query.limit(size), {"after_index": after[0], "after_sample": after[1]}).all()
                 scores = _scores(connection, evaluation_id, lines)
                 usage = _usage(connection, evaluation_id, lines)
+                labels = labels_of_results(connection, evaluation_id, lines)
             for line in lines:
                 key = (line.row_index, line.sample)
-                yield _record(line, scores.get(key, ()), usage.get((*key, line.execution), ()))
+                yield _record(line, scores.get(key, ()), usage.get((*key, line.execution), ()), labels.get(key, ()))
             if len(lines) < size:
                 return
             after = (lines[-1].row_index, lines[-1].sample)
@@ -136,11 +139,13 @@ class StoredResults:
             lines = connection.execute(among_them).all()
             scores = _scores(connection, evaluation_id, lines)
             usage = _usage(connection, evaluation_id, lines)
+            labels = labels_of_results(connection, evaluation_id, lines)
         return [
             _record(
                 line,
                 scores.get((line.row_index, line.sample), ()),
                 usage.get((line.row_index, line.sample, line.execution), ()),
+                labels.get((line.row_index, line.sample), ()),
             )
             for line in lines
         ]
@@ -281,7 +286,7 @@ def _optional(text: str | None) -> Any:
     return None if text is None else decode(text)
 
 
-def _record(line: Any, scores: Iterable[Score], usage: Iterable[Usage]) -> Record:
+def _record(line: Any, scores: Iterable[Score], usage: Iterable[Usage], labels: Iterable[RowLabel]) -> Record:
     error = None
     if line.error_type is not None:
         error = RowError(line.error_type, line.error_message or "", ErrorClass(line.error_class), line.traceback or "")
@@ -297,4 +302,4 @@ def _record(line: Any, scores: Iterable[Score], usage: Iterable[Usage]) -> Recor
         usage=tuple(usage),
     )
     worker = None if line.pid is None else f"{line.hostname}:{line.pid}"
-    return Record(Row(line.row_index, line.key, decode(line.content), line.sample), outcome, worker)
+    return Record(Row(line.row_index, line.key, decode(line.content), line.sample), outcome, worker, tuple(labels))

@@ -33,6 +33,7 @@ from doteval.store.migrations import VERSIONS, check_current, current_version, p
 from doteval.store.provenance import Labels, ProvenanceRecords
 from doteval.store.provider_batches import ProviderBatches
 from doteval.store.results import StoredResults
+from doteval.store.row_labels import RowLabels
 from doteval.store.row_pages import RowPages
 from doteval.store.rows import Rows
 from doteval.store.selections import Selections
@@ -70,6 +71,7 @@ class Store:
         self.results = StoredResults(database)
         self.selections = Selections(database)
         self.row_pages = RowPages(database)
+        self.row_labels = RowLabels(database)
         self.attempts = Attempts(database)
         self.calls = Calls(database)
         self.wanted = WantedCalls(database)

@@ -341,6 +341,24 @@ class MetricValueTable(SQLModel, table=True):
     note: str | None = Field(sa_type=SafeText)
 
 
+class RowLabelTable(SQLModel, table=True):
+    """What one person says of the result of a row and sample; see `doteval.core.row_labels`.
+
+    execution: that of the result. A label whose result has been replaced is kept, and counts nowhere.
+    """
+
+    __tablename__ = "row_label"
+
+    evaluation_id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    row_index: int = Field(primary_key=True, sa_type=BigInteger)
+    sample: int = Field(primary_key=True)
+    person: str = Field(primary_key=True, sa_type=SafeText)
+    execution: int = Field(sa_type=BigInteger)
+    judgement: str = Field(sa_type=Text)
+    note: str | None = Field(sa_type=SafeText)
+    labelled_at: float
+
+
 class WorkerTable(SQLModel, table=True):
     """One worker process with its last heartbeat.
 
@@ -416,6 +434,7 @@ COUNTERS = table_of(CounterTable)
 BUDGET_SHARE = table_of(BudgetShareTable)
 SUMMARY = table_of(SummaryTable)
 METRIC_VALUE = table_of(MetricValueTable)
+ROW_LABEL = table_of(RowLabelTable)
 WORKER = table_of(WorkerTable)
 RESOURCE_LOAD = table_of(ResourceLoadTable)
 
@@ -441,6 +460,7 @@ ALL = (
     BUDGET_SHARE,
     SUMMARY,
     METRIC_VALUE,
+    ROW_LABEL,
     WORKER,
     RESOURCE_LOAD,
 )

@@ -20,8 +20,8 @@ Labels = Mapping[tuple[str, int], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class LabelFile:
-    """The labels of a file, and whether it says which sample of a row a label is for."""
+class GivenLabels:
+    """The labels of a file or of the store, and whether they say which sample of a row a label is for."""
 
     labels: Labels
     names_samples: bool
@@ -52,7 +52,7 @@ class JudgedRows:
         return lines
 
 
-def read_labels(path: Path, key: str, label: str) -> LabelFile:
+def read_labels(path: Path, key: str, label: str) -> GivenLabels:
     """Read a file of labels. Cells without a label are skipped.
 
     key, label: the columns with the keys of rows and with the labels. A column named sample, if there is one, says
@@ -77,13 +77,29 @@ def read_labels(path: Path, key: str, label: str) -> LabelFile:
         found[place] = (*found.get(place, ()), _text(value))
     if not found:
         raise UsageError(f"{path.name} has no labels in the column {label!r}")
-    return LabelFile(found, names_samples)
+    return GivenLabels(found, names_samples)
+
+
+def stored_labels(store: Store, evaluation: Evaluation) -> GivenLabels:
+    """The labels that people have given in the web view.
+
+    Raises UsageError: there are none.
+    """
+    found: dict[tuple[str, int], tuple[str, ...]] = {}
+    for key, sample, label in store.row_labels.of_evaluation(evaluation.id):
+        found[key, sample] = (*found.get((key, sample), ()), label.judgement.value)
+    if not found:
+        raise UsageError(
+            f"nobody has labelled a row of {evaluation.spec.nodeid}",
+            remedy="Label rows in the browser (doteval view --allow-labels), or name a file with labels.",
+        )
+    return GivenLabels(found, names_samples=True)
 
 
 def judged_rows(
     store: Store,
     experiment: Experiment,
-    file: LabelFile,
+    given: GivenLabels | None,
     *,
     evaluation: str | None = None,
     score: str | None = None,
@@ -91,6 +107,7 @@ def judged_rows(
 ) -> JudgedRows:
     """Find the judge's values of the rows with labels.
 
+    given: the labels of a file, None for those of the store.
     evaluation: a part of the name of the evaluation, if the experiment has several with that score.
     score: the judge's score, if the evaluation has several.
     column: the column of the dataset that labels name rows by, None for their keys.
@@ -98,6 +115,7 @@ def judged_rows(
     Raises NotFoundError or UsageError: the evaluation, the score or the column is not clear, or no label is of a row.
     """
     chosen, name = _chosen(store, store.evaluations.of(experiment, evaluation), score)
+    file = stored_labels(store, chosen) if given is None else given
     if column is not None and column not in chosen.spec.columns:
         raise NotFoundError(
             f"the dataset of {chosen.spec.nodeid} has no column {column!r}",

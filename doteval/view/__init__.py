@@ -2,7 +2,8 @@
 
 `serve` in `doteval.view.serving` runs it for ``doteval view``; `make_application` in `doteval.view.application` is the
 application, which tests call without a server. It only reads: the store is opened with `Store.open_read_only`, there
-are no forms but those that search, and no method but GET and HEAD.
+are no forms but those that search, and no method but GET and HEAD. With ``--allow-labels`` there is one more,
+``POST label``, which `doteval.view.labelling` answers: it has the only connection that may write, to one table.
 
 How a page is made
     One module in `doteval.view.pages` and one template in ``templates/``. The module ends with
@@ -22,9 +23,10 @@ How URLs hold state
 How the store is read
     ``visit.store`` gives each transaction a few seconds; `StoreTimeoutError` is a page that says so. A page asks for a
     bounded number of lines, whatever the store holds. What has to look at all rows of an evaluation goes through
-    ``visit.compute(key, function)``: it is computed on a thread of its own, once for all visitors, with a store that
-    has more time. ``key`` holds the state of what it depends on. Until it is there, the value is None, and the template
-    says that it is being computed, in a part that is live.
+    ``visit.compute(part, key, function)``: it is computed on a thread of its own, once for all visitors, with a store
+    that has more time. ``key`` holds the state of what it depends on. Until it is there, the value is None, and the
+    macro ``waiting(part, ...)`` says that it is being computed, in a part that is live. If it fails, the macro says
+    why, and the rest of the page is shown; it is tried again half a minute later.
 
 Which URLs there are
     ``.`` (search, status, tag, since, branch, sort, page) and ``experiment`` (name, search, status, sort, page);

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import unquote_plus
@@ -32,7 +32,8 @@ _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # With "no-referrer" a browser does not say, either, that a form comes from a page of this view.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -77,7 +78,7 @@ class AccessRules:
 
         A page of somebody else reaches this machine under a name of its own (DNS rebinding), never under an address.
         """
-        host = _host_name(header or "")
+        host = host_name(header or "")
         if host is None:
             return False
         own = {"localhost", socket.gethostname().lower(), *(each.lower() for each in self.hosts)}
@@ -92,9 +93,18 @@ class AccessRules:
         """Whether a request comes from somebody who may see the view."""
         if self.is_open:
             return True
-        if self.trust_header is not None and headers.get(self.trust_header):
+        if self.user(headers) is not None:
             return True
-        return self.token is not None and _same(_cookie(headers, cookie_name(self.token)), cookie_value(self.token))
+        return self.token is not None and _same(read_cookie(headers, cookie_name(self.token)), cookie_value(self.token))
+
+    def user(self, headers: Headers) -> str | None:
+        """The user whom a proxy names, None if there is no such proxy, or if it names nobody."""
+        named = "" if self.trust_header is None else headers.get(self.trust_header, "")
+        try:
+            # Headers are read as Latin-1; names of people are written in UTF-8 nowadays.
+            return named.encode("latin-1").decode() or None
+        except UnicodeError:
+            return named
 
     def is_token(self, shown: str) -> bool:
         """Whether a visitor shows the token."""
@@ -104,11 +114,20 @@ class AccessRules:
 class AccessMiddleware:
     """Answers requests that may not be answered otherwise, and adds the headers that every answer has.
 
+    forms: the paths that take a POST.
     refusal: makes the answer for a status, a sentence and what to do next.
     """
 
-    def __init__(self, app: ASGIApp, *, rules: AccessRules, refusal: Callable[[int, str, str], Response]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        rules: AccessRules,
+        refusal: Callable[[int, str, str], Response],
+        forms: Collection[str] = (),
+    ) -> None:
         self._app = app
+        self._forms = forms
         self._rules = rules
         self._refusal = refusal
 
@@ -132,7 +151,8 @@ class AccessMiddleware:
     def _answer(self, request: Request) -> Response | None:
         """The answer for a request that does not reach the pages."""
         rules = self._rules
-        if request.method not in _METHODS:
+        is_form = request.method == "POST" and request.url.path in self._forms
+        if request.method not in _METHODS and not is_form:
             answer = self._refusal(405, "the view can only be read", "Ask with GET.")
             answer.headers["Allow"] = ", ".join(_METHODS)
             return answer
@@ -146,7 +166,7 @@ class AccessMiddleware:
             return None
         parts = request.url.query.split("&")
         shown = [part for part in parts if part.startswith(_TOKEN)]
-        if shown and rules.token is not None:
+        if shown and rules.token is not None and not is_form:
             if not rules.is_token(unquote_plus(shown[0].removeprefix(_TOKEN))):
                 return self._refusal(401, "this is not the token of the view", _HOW)
             return self._begin_session(request, "&".join(part for part in parts if part not in shown))
@@ -193,7 +213,8 @@ def _same(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode(errors="surrogatepass"), other.encode(errors="surrogatepass"))
 
 
-def _cookie(headers: Headers, name: str) -> str:
+def read_cookie(headers: Headers, name: str) -> str:
+    """The value of a cookie, empty without it."""
     cookies = SimpleCookie()
     try:
         cookies.load(headers.get("cookie", ""))
@@ -203,7 +224,7 @@ def _cookie(headers: Headers, name: str) -> str:
     return cookies[name].value if name in cookies else ""
 
 
-def _host_name(header: str) -> str | None:
+def host_name(header: str) -> str | None:
     """The name or the address of a Host header, without its port; None if it is none."""
     host, colon, port = header.lower().rpartition(":")
     if not colon or header.endswith("]"):

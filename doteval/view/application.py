@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import anyio.to_thread
 from anyio import CapacityLimiter
@@ -14,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -22,12 +21,13 @@ from doteval.errors import DotEvalError, NotFoundError, StoreError, StoreTimeout
 from doteval.store import Store
 from doteval.view.access import AccessMiddleware, AccessRules
 from doteval.view.calculations import Calculations
+from doteval.view.labelling import MOST_BYTES, PATH, Labelling, LabelRefusedError, remember_name, remember_visitor
 from doteval.view.pages import charts, compare, experiment, experiments, fixture, row, rows
 from doteval.view.parameters import Parameters
 from doteval.view.templating import render
-from doteval.view.visit import Page, Visit
+from doteval.view.visit import LabelForm, Page, Visit, unexpected
 
-logger = logging.getLogger("doteval.view")
+Value = TypeVar("Value")
 
 PAGES: tuple[Page, ...] = (
     experiments.page,
@@ -46,37 +46,69 @@ _STATIC = Path(__file__).parent / "static"
 
 
 def make_application(
-    store: Store, calculations: Calculations, rules: AccessRules | None = None, *, flower: str | None = None
+    store: Store,
+    calculations: Calculations,
+    rules: AccessRules | None = None,
+    *,
+    flower: str | None = None,
+    labelling: Labelling | None = None,
 ) -> Starlette:
     """Return the application that shows a store.
 
     store: one that only reads; `calculations` has another one, with more time.
     flower: the URL of Flower, to which pages link.
+    labelling: takes people's labels; None for a view that only reads.
     """
     limiter: list[CapacityLimiter] = []
 
     def endpoint(page: Page) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            if not limiter:
-                # It belongs to the event loop, which runs by now.
-                limiter.append(CapacityLimiter(_THREADS))
+            form = None if labelling is None or page is not row.page else labelling.form(request.headers)
             try:
-                status, body = await anyio.to_thread.run_sync(made, page, request.url.query, limiter=limiter[0])
+                status, body = await on_thread(made, page, request.url.query, form)
             except DotEvalError as error:
-                return refusal(_status(error), error.message, error.remedy or _remedy(error))
+                return refused(error)
             except Exception as error:  # noqa: BLE001 - one page that fails is no reason to fail altogether
-                return unexpected(error)
-            return _unless_known(request, body, page.media_type) if status == 200 else HTMLResponse(body, status)
+                return failed(error)
+            response = _unless_known(request, body, page.media_type) if status == 200 else HTMLResponse(body, status)
+            if form is not None:
+                remember_visitor(response, form, secure=request.url.scheme == "https")
+            return response
 
         return answer
 
-    def made(page: Page, query: str) -> tuple[int, bytes]:
-        visit = Visit(store, calculations, Parameters(query), page.path.lstrip("/") or ".")
+    async def label(request: Request) -> Response:
+        try:
+            if labelling is None:
+                raise LabelRefusedError("this view takes no labels", remedy="Start it with --allow-labels.")
+            labelling.check_origin(request.headers)
+            visit = Visit(store, calculations, Parameters(request.url.query), row.page.path.lstrip("/"))
+            fields = Parameters(await _body(request))
+            name = await on_thread(labelling.save, visit, fields, request.headers)
+        except DotEvalError as error:
+            return refused(error)
+        except Exception as error:  # noqa: BLE001 - as for a page
+            return failed(error)
+        response = RedirectResponse(visit.here(), 303)
+        remember_name(response, name, secure=request.url.scheme == "https")
+        return response
+
+    async def on_thread(function: Callable[..., Value], *arguments: Any) -> Value:
+        if not limiter:
+            # It belongs to the event loop, which runs by now.
+            limiter.append(CapacityLimiter(_THREADS))
+        return await anyio.to_thread.run_sync(function, *arguments, limiter=limiter[0])
+
+    def made(page: Page, query: str, form: LabelForm | None) -> tuple[int, bytes]:
+        visit = Visit(store, calculations, Parameters(query), page.path.lstrip("/") or ".", form)
         contents = page.read(visit)
         visit.parameters.refuse_others()
         if page.template is None:
             return visit.status, contents["image"]
         return visit.status, render(page.template, contents, visit=visit, flower=flower).encode()
+
+    def refused(error: DotEvalError) -> Response:
+        return refusal(_status(error), error.message, error.remedy or _remedy(error))
 
     def refusal(status: int, message: str, remedy: str | None) -> Response:
         contents = {"status": status, "message": message, "remedy": remedy}
@@ -88,22 +120,29 @@ def make_application(
             return refusal(404, f"there is no page {request.url.path[:200]}", "Begin at the list of experiments.")
         return refusal(error.status_code, error.detail, None)
 
-    def unexpected(error: Exception) -> Response:
-        # The message may hold contents of rows, which do not belong into a log.
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{type(error).__name__} in {frame.filename}:{frame.lineno}, {frame.name}"
-        logger.error("the view did not expect this: %s", where)
-        return refusal(500, f"the view did not expect this: {where}", "Please report it with these words.")
+    def failed(error: Exception) -> Response:
+        return refusal(500, unexpected(error), "Please report it with these words.")
 
     return Starlette(
         routes=[
             *(Route(page.path, endpoint(page)) for page in PAGES),
+            Route(PATH, label, methods=["POST"]),
             Route("/health", lambda _: PlainTextResponse("ok\n")),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
-        middleware=[Middleware(AccessMiddleware, rules=rules or AccessRules(), refusal=refusal)],
+        middleware=[Middleware(AccessMiddleware, rules=rules or AccessRules(), refusal=refusal, forms=[PATH])],
         exception_handlers={HTTPException: no_page},
     )
+
+
+async def _body(request: Request) -> str:
+    """The body of a form. Raises UsageError: it is too long."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_BYTES:
+            raise UsageError(f"the form has more than {MOST_BYTES:,} bytes", remedy="Write a shorter note.")
+    return body.decode("latin-1")
 
 
 def _unless_known(request: Request, body: bytes, media_type: str) -> Response:
@@ -120,6 +159,8 @@ def _remedy(error: DotEvalError) -> str | None:
 
 
 def _status(error: DotEvalError) -> int:
+    if isinstance(error, LabelRefusedError):
+        return 403
     if isinstance(error, NotFoundError):
         return 404
     if isinstance(error, UsageError):

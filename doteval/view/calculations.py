@@ -15,6 +15,8 @@ Value = TypeVar("Value")
 
 # Results that are kept, those asked for last.
 _MOST_KEPT = 200
+# Seconds after which what has failed is tried again, if somebody asks for it.
+_RETRY_SECONDS = 30.0
 # Seconds that a page waits for a result.
 _WAIT_SECONDS = 0.25
 # A result that takes so long to read is used for so many times as long: readers get at most a part of a processor.
@@ -36,7 +38,7 @@ class Calculations:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="doteval-calculations")
         self._refresher = ThreadPoolExecutor(1, thread_name_prefix="doteval-refresher")
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Hashable, Future[Any]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, _Computation] = OrderedDict()
         self._fresh: OrderedDict[Hashable, _Recent] = OrderedDict()
 
     def get(self, key: Hashable, compute: Callable[[Store], Value], *, waits: bool = True) -> Value | None:
@@ -46,13 +48,14 @@ class Calculations:
         waits: whether to wait a moment for it, so that most pages never have to say that something is not there yet.
         """
         with self._lock:
-            future = self._kept.get(key)
-            if future is None or _has_failed(future):
-                future = self._kept[key] = self._executor.submit(compute, self._store)
+            found = self._kept.get(key)
+            if found is None or found.is_to_be_tried_again():
+                found = self._kept[key] = _Computation(self._executor.submit(compute, self._store))
             self._kept.move_to_end(key)
             while len(self._kept) > _MOST_KEPT:
                 _, oldest = self._kept.popitem(last=False)
-                oldest.cancel()
+                oldest.future.cancel()
+        future = found.future
         wait((future,), _WAIT_SECONDS if waits else 0.0)
         if not future.done() or future.cancelled():
             return None
@@ -78,8 +81,24 @@ class Calculations:
             executor.shutdown(cancel_futures=True)
 
 
-def _has_failed(future: Future[Any]) -> bool:
-    return future.done() and (future.cancelled() or future.exception() is not None)
+class _Computation:
+    """A value that is being computed, or was."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self.future = future
+        self._ended_at = float("inf")
+        future.add_done_callback(self._end)
+
+    def is_to_be_tried_again(self) -> bool:
+        """Whether it was given up, or has failed some time ago: until then everybody gets the error."""
+        if not self.future.done():
+            return False
+        if self.future.cancelled():
+            return True
+        return self.future.exception() is not None and clocks.monotonic() >= self._ended_at + _RETRY_SECONDS
+
+    def _end(self, _: Future[Any]) -> None:
+        self._ended_at = clocks.monotonic()
 
 
 class _Recent:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.core.filter_grammar import parse_field, parse_filter
-from doteval.core.filters import AllOf, Filter, failed_rows, wrong_rows
+from doteval.core.filters import LABEL, AllOf, Filter, failed_rows, fields_of, wrong_rows
 from doteval.errors import NotFoundError, UsageError
 from doteval.store import Store
 from doteval.store.comparisons import (
@@ -21,7 +21,7 @@ from doteval.store.comparisons import (
 )
 from doteval.store.row_pages import RowKey, RowPage, RowsWanted
 from doteval.store.selections import SortOrder
-from doteval.view.parameters import ParameterValue, link
+from doteval.view.parameters import Parameters, ParameterValue, link
 from doteval.view.visit import Visit, progress_key
 
 # What the parameter `show` can be, with its meaning.
@@ -38,6 +38,8 @@ MOST_FLIPPED = 1_000
 _FILTER_SECONDS = 0.25
 _TEXT_SECONDS = 0.8
 _NEIGHBOUR_SECONDS = 0.1
+_MOST_INDEX = 10**15 - 1
+_MOST_SAMPLE = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,11 @@ class RowChoice:
         """Whether its rows are a list that is computed in the background, rather than read page by page."""
         return self.order is not None or self.show == "flipped"
 
+    @property
+    def _reads_labels(self) -> bool:
+        fields = [] if self.filter is None else fields_of(self.filter)
+        return LABEL in fields or (self.order is not None and self.order.field == LABEL)
+
     def parameters(self) -> dict[str, ParameterValue]:
         """The parameters that say it again, on this page or another."""
         return {
@@ -137,17 +144,18 @@ class RowChoice:
         return link("row", **self.parameters(), index=key[0], sample=key[1] or None)
 
     def listed(self, visit: Visit) -> Sequence[RowKey] | None:
-        """The rows of a list, None while it is being computed."""
+        """The rows of a list, None while it is being computed, or if that fails."""
         state = progress_key(self.evaluation.counts, running=self.evaluation.status is EvaluationStatus.RUNNING)
-        key = ("rows", self.evaluation.uid, state, *self.parameters().items())
+        labels = visit.store.row_labels.state(self.evaluation.id) if self._reads_labels else None
+        key = ("rows", self.evaluation.uid, state, labels, *self.parameters().items())
         if self.show == "flipped":
             against = self.against
             assert against is not None
-            return visit.calculations.get(key, lambda patient: _flipped(patient, self.evaluation, against))
+            return visit.compute("rows", key, lambda patient: _flipped(patient, self.evaluation, against))
         order = self.order
         assert order is not None
-        return visit.calculations.get(
-            key, lambda patient: patient.row_pages.first_sorted(self.wanted, order, MOST_SORTED)
+        return visit.compute(
+            "rows", key, lambda patient: patient.row_pages.first_sorted(self.wanted, order, MOST_SORTED)
         )
 
     def after(self, store: Store, key: RowKey | None, size: int, *, neighbour: bool = False) -> RowPage:
@@ -165,6 +173,12 @@ class RowChoice:
         if neighbour:
             return _NEIGHBOUR_SECONDS
         return _TEXT_SECONDS if self.search else _FILTER_SECONDS
+
+
+def chosen_key(given: Parameters) -> RowKey:
+    """The index and the sample of the row that a URL names. Raises UsageError: they are no numbers."""
+    index = given.number("index", 0, least=0, most=_MOST_INDEX)
+    return index, given.number("sample", 0, least=0, most=_MOST_SAMPLE)
 
 
 def chosen_evaluation(visit: Visit) -> Evaluation:

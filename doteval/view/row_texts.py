@@ -5,30 +5,34 @@ They come from models and datasets, and may hold anything. Templates escape them
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from doteval.analysis.readable_values import chat_messages, readable
+from doteval.view.images import is_image
+from doteval.view.markdown import MOST_CHARACTERS, rendered
 
 # Characters of one text, and of all texts of a page.
 TEXT_CHARACTERS = 20_000
 _ALL_CHARACTERS = 1_500_000
-# Images of a page, and characters of one.
+# Images of a page.
 _IMAGES = 20
-_IMAGE_CHARACTERS = 3_000_000
-# SVG is not among them: it can hold scripts and links.
-_IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}", re.ASCII)
 _DEEPEST = 90
 
 
 @dataclass(frozen=True, slots=True)
 class ShownText:
-    """The beginning of a text, and how many characters are left out."""
+    """The beginning of a text, and how many characters are left out.
+
+    html: the same with its Markdown rendered, if that was asked for.
+    """
 
     text: str
     left_out: int = 0
+    html: Markup | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +62,26 @@ class ShownTexts:
         self._left -= len(shown)
         return ShownText(shown, len(text) - len(shown))
 
-    def value(self, name: str, value: Any) -> ShownValue:
+    def rendered(self, text: str) -> ShownText:
+        """The beginning of a text with its Markdown rendered."""
+        shown = self.cut(text[:MOST_CHARACTERS])
+        return ShownText(shown.text, len(text) - len(shown.text), rendered(shown.text))
+
+    def value(self, name: str, value: Any, *, markdown: bool = False) -> ShownValue:
         """A value of a row, a prompt or a response."""
+        cut = self.rendered if markdown else self.cut
         images: list[str] = []
         plain = self._without_images(value, images, 0)
         messages = chat_messages(plain)
         if messages is None:
-            return ShownValue(name, self.cut(readable(plain)), images=images)
-        return ShownValue(name, None, [(role, self.cut(text)) for role, text in messages], images)
+            # What is no text is JSON.
+            return ShownValue(name, (cut if isinstance(plain, str) else self.cut)(readable(plain)), images=images)
+        return ShownValue(name, None, [(role, cut(text)) for role, text in messages], images)
 
     def _without_images(self, value: Any, images: list[str], depth: int) -> Any:
         """A value with a name in place of each image, which is added to `images`."""
         if isinstance(value, str):
-            if not value.startswith("data:image/") or len(value) > _IMAGE_CHARACTERS or self._images == 0:
-                return value
-            if _IMAGE.fullmatch(value) is None:
+            if self._images == 0 or not is_image(value):
                 return value
             self._images -= 1
             images.append(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import secrets
 import socket
 import threading
@@ -16,9 +17,11 @@ from doteval.core.file_descriptors import remedy_for
 from doteval.core.stop_signals import StopSignals
 from doteval.errors import UsageError
 from doteval.store import Store
+from doteval.store.row_labels import RowLabelWriter
 from doteval.view.access import AccessRules, needs_token
 from doteval.view.application import make_application
 from doteval.view.calculations import Calculations
+from doteval.view.labelling import Labelling
 
 # Seconds that a transaction of a page may take, and of what is computed in the background.
 PAGE_SECONDS = 5.0
@@ -35,6 +38,7 @@ class ViewOptions:
     token: what visitors have to show, None for a new one where one is needed.
     trust_header, hosts: see `AccessRules`.
     flower: the URL of Flower, to which pages link.
+    takes_labels: whether visitors may label rows, for which the store is opened for writing, too.
     """
 
     storage: str | None
@@ -45,6 +49,7 @@ class ViewOptions:
     hosts: tuple[str, ...] = ()
     flower: str | None = None
     opens_browser: bool = False
+    takes_labels: bool = False
 
     def rules(self) -> AccessRules:
         """Who may see the view: on an address that others reach, only who shows a token or comes by the proxy."""
@@ -60,7 +65,8 @@ def serve(options: ViewOptions, on_start: Callable[[str, str], None]) -> None:
     on_start: called with the URL to open and with that of the store.
 
     Raises UsageError: the address cannot be listened on.
-    Raises StoreError, NotFoundError: the store cannot be read; StoreVersionError: it has to be upgraded first.
+    Raises StoreError, NotFoundError: the store cannot be read, or cannot be written though labels are to be taken;
+    StoreVersionError: it has to be upgraded first.
     """
     rules = options.rules()
     leaving = threading.Event()
@@ -69,9 +75,10 @@ def serve(options: ViewOptions, on_start: Callable[[str, str], None]) -> None:
         Store.open_read_only(options.storage, seconds=PAGE_SECONDS) as store,
         Store.open_read_only(options.storage, seconds=CALCULATION_SECONDS) as patient,
         contextlib.closing(Calculations(patient)) as calculations,
+        _labelling(options, rules) as labelling,
         StopSignals(leaving.set),
     ):
-        application = make_application(store, calculations, rules, flower=options.flower)
+        application = make_application(store, calculations, rules, flower=options.flower, labelling=labelling)
         server = uvicorn.Server(
             uvicorn.Config(
                 application,
@@ -118,6 +125,23 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         ) from None
     with listener:
         yield listener
+
+
+@contextlib.contextmanager
+def _labelling(options: ViewOptions, rules: AccessRules) -> Iterator[Labelling | None]:
+    if not options.takes_labels:
+        yield None
+        return
+    with contextlib.closing(RowLabelWriter(options.storage)) as writer:
+        yield Labelling(writer, rules, None if needs_token(options.host) else _own_name())
+
+
+def _own_name() -> str | None:
+    """The name of this process's user, None where the system has none for it."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return None
 
 
 def _shown_host(host: str) -> str:

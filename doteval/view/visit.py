@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
+import traceback
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from doteval.coordination.claims import is_left_by_all
 from doteval.core.experiments import Counts, Experiment
+from doteval.errors import DotEvalError, NotFoundError, UsageError
 from doteval.store import Store
 from doteval.store.url import DEFAULT_PATH
 from doteval.view.calculations import Calculations
 from doteval.view.parameters import Parameters, ParameterValue, link
 
 Value = TypeVar("Value")
+
+logger = logging.getLogger("doteval.view")
 
 # Seconds between two looks at a page on which something is being computed, on which something runs, and on which
 # nothing does.
@@ -23,26 +28,59 @@ RUNNING_SECONDS = 2
 IDLE_SECONDS = 15
 
 
+@dataclass(frozen=True, slots=True)
+class LabelForm:
+    """What the form for a label needs; see `doteval.view.labelling`.
+
+    token: fits the cookie of the visitor.
+    person: the name under which labels are stored, empty if the visitor has to give one.
+    is_known: whether a proxy has said who it is, so that nobody may give another name.
+    visitor: the value of the visitor's cookie; is_new: whether it has to be set.
+    """
+
+    token: str
+    person: str
+    is_known: bool
+    visitor: str
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PartProblem:
+    """Why a part of a page is not there."""
+
+    message: str
+    remedy: str | None
+
+
 @dataclass(slots=True)
 class Visit:
     """One request for a page.
 
     store: its transactions end after a few seconds.
     path: that of the page, without a slash; "." for the first one.
+    label_form: of the page of a row, if the view takes labels.
     live_seconds: how often the script looks at the page again, None for never; see `live`.
     status: the status of the answer, for pages that show what is wrong with their parameters.
+    problems: the parts of the page that could not be read or computed, by name; the rest of the page is shown.
     """
 
     store: Store
     calculations: Calculations
     parameters: Parameters
     path: str = "."
+    label_form: LabelForm | None = None
     live_seconds: int | None = field(default=None, init=False)
     status: int = field(default=200, init=False)
+    problems: dict[str, PartProblem] = field(default_factory=dict, init=False)
 
     def here(self, **changes: ParameterValue) -> str:
         """A link to this page with other parameters; None leaves one out."""
-        return link(self.path, **self.parameters.changed(changes))
+        return self.same(self.path, **changes)
+
+    def same(self, path: str, **changes: ParameterValue) -> str:
+        """A link to another path with the parameters of this page; see `here`."""
+        return link(path, **self.parameters.changed(changes))
 
     def command(self, *words: str) -> str:
         """A command of doteval for this store, to copy.
@@ -58,17 +96,32 @@ class Visit:
         """Have the script look at this page again and again: often while something runs, seldom else."""
         self._look_again(RUNNING_SECONDS if running else IDLE_SECONDS)
 
-    def compute(self, key: Hashable, function: Callable[[Store], Value], *, waits: bool = True) -> Value | None:
+    def compute(
+        self, part: str, key: Hashable, function: Callable[[Store], Value], *, waits: bool = True
+    ) -> Value | None:
         """What a function computes in the background, None until it is there; see `Calculations.get`.
 
-        The script looks at the page again soon, to show it.
+        The script looks at the page again soon, to show it. If it fails, the part is among the `problems`.
 
+        part: what the page shows of it.
         waits: whether to wait a moment for it.
         """
-        value = self.calculations.get(key, function, waits=waits)
-        if value is None:
+        value = self.attempt(part, lambda: self.calculations.get(key, function, waits=waits))
+        if value is None and part not in self.problems:
             self._look_again(COMPUTING_SECONDS)
         return value
+
+    def attempt(self, part: str, read: Callable[[], Value]) -> Value | None:
+        """What a function reads for a part of the page; None if it fails, and then the part is among the `problems`."""
+        try:
+            return read()
+        except DotEvalError as error:
+            if isinstance(error, UsageError):
+                self.status = 404 if isinstance(error, NotFoundError) else 400
+            self.problems[part] = PartProblem(error.message, error.remedy)
+        except Exception as error:  # noqa: BLE001 - one part that fails is no reason to show nothing
+            self.problems[part] = PartProblem(unexpected(error), "Please report it with these words.")
+        return None
 
     def is_abandoned(self, experiment: Experiment) -> bool:
         """Whether nobody runs the evaluations of an experiment that are running by their status."""
@@ -76,6 +129,17 @@ class Visit:
 
     def _look_again(self, seconds: int) -> None:
         self.live_seconds = min(seconds, self.live_seconds or seconds)
+
+
+def unexpected(error: Exception) -> str:
+    """A sentence about an error that nobody foresaw, which is logged, too.
+
+    Its message may hold contents of rows, which do not belong into a log.
+    """
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    said = f"the view did not expect this: {type(error).__name__} in {frame.filename}:{frame.lineno}, {frame.name}"
+    logger.error("%s", said)
+    return said
 
 
 def progress_key(counts: Counts, *, running: bool) -> Hashable:

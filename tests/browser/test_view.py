@@ -50,6 +50,7 @@ PAGES = {
     "a filter that cannot be read": link("rows", experiment="base", where="tokenz > 1"),
     "charts": link("charts", experiment="new"),
     **{f"a row: {kind}": link("row", experiment="odd", index=KINDS.index(kind)) for kind in SHOWN_KINDS},
+    "a response as Markdown": link("row", experiment="odd", index=KINDS.index("link"), markdown="1"),
     "an error": link("experiment", name="nothing"),
 }
 # What the console says of a page whose status is that of an error.
@@ -83,7 +84,7 @@ def served(path: Path, *options: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def address(stored: Path) -> Iterator[str]:
-    yield from served(stored)
+    yield from served(stored, "--allow-labels")
 
 
 @pytest.fixture
@@ -299,6 +300,26 @@ def test_rows_are_chosen_opened_and_walked_by_keys(browser: webdriver.Chrome, pa
     assert min(shown) > 70
     press(browser, "/")
     assert browser.switch_to.active_element.get_attribute("name") == "search"
+
+
+def test_a_person_labels_a_row_by_keys(browser: webdriver.Chrome, page: Any) -> None:
+    page(link("row", experiment="base", index=3, where="index > 2"))
+    name = browser.find_element(By.NAME, "person")
+    name.clear()
+    name.send_keys("Zoë <b>" + Keys.ENTER)
+    # Enter in the field sends nothing; nor does a letter of the note.
+    press(browser, Keys.ESCAPE, "n")
+    browser.switch_to.active_element.send_keys("wrong year" + Keys.ESCAPE)
+    assert browser.find_elements(By.ID, "labels") == []
+    press(browser, "w")
+    wait_until(lambda: "Zoë <b>" in " ".join(texts(browser, "#labels tbody tr")))
+    assert "where=index" in browser.current_url
+    assert browser.find_element(By.NAME, "person").get_attribute("value") == "Zoë <b>"
+    press(browser, "r")
+    wait_until(lambda: texts(browser, "#labels tbody td.strong") == ["right"])
+    assert "wrong year" in texts(browser, "#labels tbody tr")[0]
+    page(link("rows", experiment="base", where="label = 'right'"))
+    assert texts(browser, "a.open") == ["3"]
 
 
 def test_charts_are_drawn(browser: webdriver.Chrome, page: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 from doteval.core.experiments import Evaluation, EvaluationSpec
 from doteval.core.filters import FieldKind, FilterField
 from doteval.core.results import Outcome, Record, Row, RowError, RowStatus, Score, Usage
+from doteval.core.row_labels import LabelJudgement, label_of
 from doteval.store import NewResult, Store, WorkerInfo
+from doteval.store.row_labels import RowLabelWriter
 
 COLUMNS = ("category", "odd \"key\\ é'", "n")
 VALUES: list[Any] = [
@@ -40,6 +43,14 @@ VALUES: list[Any] = [
         [],
     ),
 ]
+# One row on which people agree, one on which they do not, and one with a single label.
+LABELLED = (
+    (1, 0, "ann", LabelJudgement.WRONG),
+    (1, 0, "bob", LabelJudgement.WRONG),
+    (2, 1, "ann", LabelJudgement.RIGHT),
+    (2, 1, "Bob", LabelJudgement.WRONG),
+    (30, 0, "ann", LabelJudgement.RIGHT),
+)
 NAMES = ("exact_match", "f 1", "label")
 SCORES: list[Any] = [True, False, 0.5, 1, -3, "geo", "Geo", 'a"b\\c\n', None]
 
@@ -88,6 +99,7 @@ def value_of(record: Record, attempts: int = 1) -> Callable[[FilterField], Any]:
         "seconds": outcome.seconds,
         "attempts": attempts,
         "worker": record.worker,
+        "label": label_of(record.labels),
     }
 
     def value(field: FilterField) -> Any:
@@ -115,4 +127,7 @@ def store_mixed(store: Store) -> Evaluation:
     ]
     store.results.write(new[:50], worker)
     store.results.write(new[50:], None)
+    with contextlib.closing(RowLabelWriter(store.raw_url)) as labels:
+        for index, sample, person, judgement in LABELLED:
+            labels.put(evaluation.id, index, sample, person=person, judgement=judgement, note=None)
     return evaluation

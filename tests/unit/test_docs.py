@@ -75,7 +75,7 @@ def test_options_in_commands_exist(page: Path) -> None:
     known = all_commands()
     for block in re.findall(r"^```\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
         for line in block.splitlines():
-            if found := re.match(r"doteval ((?:db )?\w+)(.*?)(?:  +#.*)?$", line):
+            if found := re.match(r"doteval ((?:db )?\w[\w-]*)(.*?)(?:  +#.*)?$", line):
                 command = known[found[1]]
                 options = {text for param in command.params for text in param.opts}
                 assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", found[2])) <= options, line

@@ -43,6 +43,7 @@ VERSIONS = (
     "0017",
     "0018",
     "0019",
+    "0020",
 )
 
 # The oldest one that psycopg supports.

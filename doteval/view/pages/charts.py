@@ -40,6 +40,8 @@ def read_image(visit: Visit) -> Mapping[str, Any]:
         figures = _figures(visit, evaluation)
         if figures is not None:
             break
+        if visit.problems:
+            raise NotFoundError("the chart cannot be drawn", remedy="The page of the charts says why.")
     else:
         raise NotFoundError("the chart is still being computed", remedy="Load the page again in a moment.")
     if number >= len(figures):
@@ -50,7 +52,7 @@ def read_image(visit: Visit) -> Mapping[str, Any]:
 def _figures(visit: Visit, evaluation: Evaluation) -> tuple[ShownFigure, ...] | None:
     state = progress_key(evaluation.counts, running=evaluation.status is EvaluationStatus.RUNNING)
     key = ("figures", evaluation.uid, state, evaluation.finished_at)
-    return visit.compute(key, partial(read_figures, evaluation=evaluation))
+    return visit.compute("charts", key, partial(read_figures, evaluation=evaluation))
 
 
 page = Page("/charts", "charts.html.jinja", read)

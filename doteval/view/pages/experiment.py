@@ -9,10 +9,10 @@ from typing import Any
 
 from doteval.analysis.summary import MetricValue, Summary
 from doteval.coordination.claims import NOBODY_RUNS_IT
-from doteval.core.experiments import Evaluation, EvaluationStatus
+from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.store import Store
 from doteval.store.experiment_contents import EVALUATION_SORTS, EvaluationChoice, ExperimentTotals
-from doteval.view.matrix import heat, parameter_matrix
+from doteval.view.matrix import ParameterMatrix, heat, parameter_matrix
 from doteval.view.paging import Paging
 from doteval.view.visit import Page, Visit, progress_key
 from doteval.view.worker_spans import worker_spans
@@ -75,12 +75,12 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "columns": columns[:_METRICS],
         "columns_left_out": max(0, len(columns) - _METRICS),
         "notes": _notes(evaluations, summaries),
-        "matrix": visit.calculations.recent(
-            ("matrix", experiment.id), lambda: parameter_matrix(store.contents.cells(experiment, _CELLS))
-        ),
+        "matrix": visit.attempt("matrix", lambda: _matrix(visit, experiment)),
         "heat": heat,
-        "usage": visit.compute(("usage", state), lambda patient: patient.usage.report(experiment)),
-        "failures": visit.compute(("failures", state), lambda patient: patient.contents.failures(experiment, _FAILURES))
+        "usage": visit.compute("usage", ("usage", state), lambda patient: patient.usage.report(experiment)),
+        "failures": visit.compute(
+            "failures", ("failures", state), lambda patient: patient.contents.failures(experiment, _FAILURES)
+        )
         if totals.counts.failed
         else [],
         "spans": worker_spans(workers, experiment.created_at, end),
@@ -92,6 +92,12 @@ def read(visit: Visit) -> Mapping[str, Any]:
     }
 
 
+def _matrix(visit: Visit, experiment: Experiment) -> ParameterMatrix | None:
+    return visit.calculations.recent(
+        ("matrix", experiment.id), lambda: parameter_matrix(visit.store.contents.cells(experiment, _CELLS))
+    )
+
+
 def _summaries(visit: Visit, evaluations: Sequence[Evaluation]) -> dict[int, Summary]:
     """The stored summaries, and those of running evaluations that are small enough to compute."""
     found = visit.store.summaries.read_all(evaluations)
@@ -101,7 +107,7 @@ def _summaries(visit: Visit, evaluations: Sequence[Evaluation]) -> dict[int, Sum
     for each in others[:_MOST_RUNNING]:
         running = each.status is EvaluationStatus.RUNNING
         key = ("summary", each.id, each.finished_at, progress_key(each.counts, running=running))
-        summary = visit.compute(key, partial(Store.summary, evaluation=each), waits=waits)
+        summary = visit.compute("metrics", key, partial(Store.summary, evaluation=each), waits=waits)
         waits = waits and summary is not None
         if summary is not None:
             found[each.id] = summary

@@ -16,18 +16,18 @@ from doteval.analysis.record_documents import record as record_document
 from doteval.analysis.tracebacks import own_frames
 from doteval.core.experiments import EvaluationStatus
 from doteval.core.results import Record, RowStatus
+from doteval.core.row_labels import MOST_NAME, MOST_NOTE, RowLabel
 from doteval.core.wording import duration
 from doteval.errors import NotFoundError
 from doteval.report.conversations import answered, asked, calls_of_row, messages_in_common
 from doteval.store import Attempt, StoredCall
+from doteval.view.labelling import PATH
 from doteval.view.parameters import link
-from doteval.view.row_choice import RowChoice
+from doteval.view.row_choice import RowChoice, chosen_key
 from doteval.view.row_texts import ShownText, ShownTexts
 from doteval.view.text_differences import marked_difference
 from doteval.view.visit import Page, Visit
 
-_MOST = 10**15 - 1
-_MOST_SAMPLES = 2**31 - 1
 # Columns of a row, fields of a score's metadata, attempts, and calls that the page shows.
 _COLUMNS = 100
 _FIELDS = 50
@@ -76,9 +76,9 @@ def read(visit: Visit) -> Mapping[str, Any]:
     choice = RowChoice.of(visit)
     if choice.problem is not None:
         raise choice.problem
-    index = given.number("index", 0, least=0, most=_MOST)
-    sample = given.number("sample", 0, least=0, most=_MOST_SAMPLES)
+    index, sample = chosen_key(given)
     whole = given.choice("texts", ["whole"], "") == "whole"
+    markdown = given.choice("markdown", ["1"], "") == "1"
     evaluation = choice.evaluation
     records = store.results.of_row(evaluation.id, index)
     record = next((each for each in records if each.row.sample == sample), None)
@@ -92,7 +92,7 @@ def read(visit: Visit) -> Mapping[str, Any]:
     texts = ShownTexts(_WHOLE) if whole else ShownTexts()
     attempts = [each for each in store.attempts.of_row(evaluation.id, index) if each.sample == sample]
     calls = [each for each in calls_of_row(store, evaluation, index) if each.sample == sample]
-    contents = {} if record is None else _contents(record, texts)
+    contents = {} if record is None else _contents(record, texts, markdown=markdown)
     return {
         "choice": choice,
         "index": index,
@@ -102,20 +102,37 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "began": None if record is None else datetime.fromtimestamp(record.outcome.started_at, UTC),
         "neighbours": _neighbours(visit, choice, (index, sample)),
         "whole": whole,
+        "markdown": markdown,
         "attempts": attempts[-_ATTEMPTS:],
         "executions": _executions(calls[:_CALLS], texts),
         "calls_left_out": max(0, len(calls) - _CALLS),
+        "MOST_NAME": MOST_NAME,
+        "MOST_NOTE": MOST_NOTE,
+        "label_path": PATH.lstrip("/"),
+        "mine": None if record is None or visit.label_form is None else _label_by(record, visit.label_form.person),
         "commands": _commands(visit, choice, index, record, attempts),
         **contents,
     }
 
 
-def _contents(record: Record, texts: ShownTexts) -> Mapping[str, Any]:
-    """What the page shows of the result of the row."""
+def _label_by(record: Record, person: str) -> RowLabel | None:
+    return next((each for each in record.labels if each.person == person and not each.of_earlier), None)
+
+
+def _contents(record: Record, texts: ShownTexts, *, markdown: bool) -> Mapping[str, Any]:
+    """What the page shows of the result of the row.
+
+    markdown: whether to render that of the response, in place of what differs from the expected answer.
+    """
     values, outcome = record.row.values, record.outcome
     expected, difference = expected_column(values), None
     response = outcome.model_response
-    if expected is not None and isinstance(response, str) and len(values[expected]) + len(response) <= _COMPARED:
+    if (
+        not markdown
+        and expected is not None
+        and isinstance(response, str)
+        and len(values[expected]) + len(response) <= _COMPARED
+    ):
         difference = marked_difference(values[expected], response)
     names = [name for name in values if difference is None or name != expected]
     error = outcome.error
@@ -125,7 +142,7 @@ def _contents(record: Record, texts: ShownTexts) -> Mapping[str, Any]:
         "difference": difference,
         "is_equal": difference is not None and values[expected or ""] == response,
         "prompt": None if outcome.prompt is None else texts.value("prompt", outcome.prompt),
-        "response": None if response is None else texts.value("response", response),
+        "response": None if response is None else texts.value("response", response, markdown=markdown),
         "values": [texts.value(name, values[name]) for name in names[:_COLUMNS]],
         "columns_left_out": max(0, len(names) - _COLUMNS),
         "metadata": texts.value("metadata", dict(outcome.metadata)) if outcome.metadata else None,

@@ -11,7 +11,7 @@ from doteval.analysis.readable_values import short_value
 from doteval.analysis.record_fields import record_value
 from doteval.core.experiments import EvaluationStatus
 from doteval.core.filter_grammar import parse_field
-from doteval.core.filters import RESULT_FIELDS, STATUS, FieldKind, FilterField
+from doteval.core.filters import LABEL, RESULT_FIELDS, STATUS, FieldKind, FilterField
 from doteval.core.results import Record
 from doteval.errors import UsageError
 from doteval.store.row_pages import RowKey
@@ -77,7 +77,7 @@ def read(visit: Visit) -> Mapping[str, Any]:
     choice = RowChoice.of(visit, chosen)
     evaluation = choice.evaluation
     is_running = evaluation.status is EvaluationStatus.RUNNING
-    columns = _columns(choice, chosen)
+    columns = _columns(visit, choice, chosen)
     # A list has pages, and other rows have places; a link from one to the other leaves out what it does not need.
     for name in ("after", "before", "from", "page"):
         given.text(name)
@@ -130,7 +130,7 @@ def _listed(visit: Visit, choice: RowChoice) -> RowsFound:
     """The rows of a list on the page that the URL names."""
     keys = choice.listed(visit)
     if keys is None:
-        return RowsFound(computing=True)
+        return RowsFound(computing="rows" not in visit.problems)
     paging = Paging.of(visit, len(keys), _SHOWN)
     return RowsFound(keys[paging.slice], paging.previous, paging.next, total=len(keys))
 
@@ -150,7 +150,7 @@ def _rows(
     return found
 
 
-def _columns(choice: RowChoice, chosen: Sequence[str]) -> list[ShownColumn]:
+def _columns(visit: Visit, choice: RowChoice, chosen: Sequence[str]) -> list[ShownColumn]:
     """The columns that were chosen, or else the usual ones."""
     if chosen:
         fields = [parse_field(each, scores=choice.scores, columns=choice.columns) for each in chosen]
@@ -160,6 +160,8 @@ def _columns(choice: RowChoice, chosen: Sequence[str]) -> list[ShownColumn]:
         fields += [FilterField(FieldKind.RESULT, name) for name in ("response", "seconds")]
         if choice.show == "failed":
             fields.append(FilterField(FieldKind.RESULT, "error"))
+        if visit.store.row_labels.state(choice.evaluation.id)[0]:
+            fields.insert(1, LABEL)
         if choice.order is not None and choice.order.field not in fields:
             fields.insert(1, choice.order.field)
     return [

@@ -132,12 +132,20 @@ function follow(relation) {
   if (found) found.click();
 }
 
+function press(selector) {
+  const found = document.querySelector(selector);
+  if (found) found.click();
+}
+
 const actions = {
   j: () => move(1),
   k: () => move(-1),
   "[": () => follow("prev"),
   "]": () => follow("next"),
   u: () => follow("up"),
+  r: () => press("[data-right]"),
+  w: () => press("[data-wrong]"),
+  n: () => { const note = document.querySelector("[data-note]"); if (note) note.focus(); },
   "/": () => { const field = document.querySelector("[data-search]"); if (field) { field.focus(); field.select(); } },
   "?": () => { if (help.open) help.close(); else help.showModal(); },
 };

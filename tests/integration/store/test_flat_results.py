@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 
+from doteval.analysis.record_documents import label
 from doteval.core.experiments import Evaluation, EvaluationSpec
 from doteval.core.json_codec import encode
 from doteval.core.results import Outcome, Record, Row, Score, Usage
+from doteval.core.row_labels import LabelJudgement, label_of
 from doteval.errors import ChangedError, UsageError
 from doteval.store import NewResult, Store, WorkerInfo, index_windows, result_pages
+from doteval.store.row_labels import RowLabelWriter
 from tests.support.store_workload import done, failed, skipped
 
 OUTCOMES: list[Outcome] = [
@@ -98,6 +102,8 @@ def expected(evaluation: Evaluation, record: Record) -> dict[str, Any]:
         "started_at": datetime.fromtimestamp(outcome.started_at, UTC),
         "seconds": outcome.seconds,
         "worker": record.worker,
+        "label": label_of(record.labels),
+        "labels": flat([label(each) for each in record.labels]) if record.labels else None,
     }
     return {name: value for name, value in line.items() if value is not None}
 
@@ -111,7 +117,11 @@ def test_each_line_says_what_the_record_says(store: Store, monkeypatch: pytest.M
     monkeypatch.setattr(result_pages, "_FIRST_PAGE_ROWS", page)
     monkeypatch.setattr(result_pages, "_PAGE_ROWS", page)
     first, second = write(store, epochs=2), write(store, name="eval_other")
+    with contextlib.closing(RowLabelWriter(store.raw_url)) as labels:
+        for person, judgement in (("ann\x00", LabelJudgement.RIGHT), ("bob", LabelJudgement.WRONG)):
+            labels.put(first.id, 1, 1, person=person, judgement=judgement, note='"a", b')
     lines = read(store, first, second)
+    assert sum(line["label"] == "disputed" for line in lines) == 1
     records = [(each, record) for each in (first, second) for record in store.results.records(each.id)]
     assert len(lines) == 21
     assert without_none(lines) == [expected(*each) for each in records]

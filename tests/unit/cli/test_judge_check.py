@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
 
 from doteval.core.results import Outcome, Row, RowStatus, Score
+from doteval.core.row_labels import LabelJudgement
 from doteval.metrics.agreement import cohens_kappa
 from doteval.store import NewResult, Store
+from doteval.store.row_labels import RowLabelWriter
 from tests.support.cli import CommandLine, line_with, words
 from tests.support.store_workload import begin, failed, sample
 
@@ -148,3 +151,26 @@ def test_all_the_same(doteval_: CommandLine, tmp_path: Path) -> None:
     fill(url, [True, True])
     ran = doteval_("judge-check", "x", labels(tmp_path, "k0,yes", "k1,yes"), "--storage", url)
     assert "agreement beyond chance is not defined" in ran.out
+
+
+def test_labels_of_the_web_view_need_no_file(doteval_: CommandLine, url: str) -> None:
+    ran = doteval_("judge-check", "x", "--storage", url)
+    assert ran.code == 2
+    assert "doteval view --allow-labels" in ran.err
+    with Store.open(url) as store, contextlib.closing(RowLabelWriter(url)) as labels:
+        (evaluation,) = store.evaluations.of(store.experiments.find("x"))
+        said = ((0, "ann", "right"), (1, "ann", "wrong"), (1, "bob", "right"), (8, "ann", "wrong"))
+        for index, person, judgement in said:
+            labels.put(evaluation.id, index, 0, person=person, judgement=LabelJudgement(judgement), note=None)
+    found = json.loads(doteval_("judge-check", "x", "--storage", url, "--json").out)
+    assert (found["score"], found["rows"], found["labels"], found["agreed"]) == ("judge", 2, 3, 2)
+    assert (found["agreement"]["statistic"], found["labels_without_score"]) == ("alpha", 1)
+    assert doteval_("judge-check", "x", "--key", "text", "--storage", url).code == 2
+    shown = doteval_("show", "x", "--row", "1", "--storage", url).out
+    assert "labelled wrong by ann" in shown
+    document = json.loads(doteval_("show", "x", "--row", "1", "--json", "--storage", url).out)
+    (record,) = document["evaluations"][0]["records"]
+    assert (record["label"], [each["person"] for each in record["labels"]]) == ("disputed", ["ann", "bob"])
+    chosen = ("--columns", "key,label", "--where", "label != null")
+    table = doteval_("export", "x", "-", "--format", "csv", *chosen, "--storage", url)
+    assert table.out.split() == ["key,label", "k0,right", "k1,disputed", "k8,wrong"]

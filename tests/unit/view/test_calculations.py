@@ -43,7 +43,9 @@ def test_another_state_is_computed_anew(calculations: Calculations) -> None:
         assert wait_until(lambda key=key: calculations.get(key, lambda _, key=key: key), seconds=60) == key
 
 
-def test_an_error_is_raised_and_the_next_visitor_tries_again(calculations: Calculations) -> None:
+def test_an_error_is_raised_and_tried_again_after_a_while(
+    calculations: Calculations, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outcomes: list[str] = []
 
     def fail(_: Store) -> str:
@@ -58,6 +60,9 @@ def test_an_error_is_raised_and_the_next_visitor_tries_again(calculations: Calcu
         return False
 
     assert wait_until(raised, seconds=60)
+    assert raised()
+    assert outcomes == ["failed"]
+    monkeypatch.setattr("doteval.view.calculations._RETRY_SECONDS", 0.0)
     assert wait_until(lambda: calculations.get("key", lambda _: "well"), seconds=60) == "well"
 
 
