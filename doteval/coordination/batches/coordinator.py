@@ -19,7 +19,6 @@ from dataclasses import replace
 
 from doteval.clients.batch_clients import BatchClient, known_client
 from doteval.coordination.batches.limits import GroupLimits, is_due, left_of_budget, left_of_queue
-from doteval.coordination.batches.openai_files import OpenAiBatches
 from doteval.coordination.batches.provider import BatchProvider, ProviderError, ProviderState
 from doteval.coordination.batches.replies import ReplyReader
 from doteval.coordination.batches.settlement import AT_DEADLINE, BatchShare, RowPublisher, Settlement
@@ -43,6 +42,13 @@ _LEARN_SECONDS = 5.0
 logger = logging.getLogger("doteval.worker")
 
 
+def _openai_batches(client: BatchClient) -> BatchProvider:
+    # Importing the library takes each worker process half a second, and only batches need it.
+    from doteval.coordination.batches.openai_files import OpenAiBatches
+
+    return OpenAiBatches(client)
+
+
 class BatchCoordinator:
     """Sends and polls the batches of those clients that this process knows.
 
@@ -61,7 +67,7 @@ class BatchCoordinator:
         serves: Callable[[Evaluation], bool],
         run_row: Callable[[Evaluation, int], None],
         prices: Callable[[], PriceTable],
-        provider: Callable[[BatchClient], BatchProvider] = OpenAiBatches,
+        provider: Callable[[BatchClient], BatchProvider] | None = None,
         clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
         self._store = store
@@ -69,7 +75,7 @@ class BatchCoordinator:
         self._serves = serves
         self._run_row = run_row
         self._prices = prices
-        self._make_provider = provider
+        self._make_provider = provider or _openai_batches
         self._clock = clock
         self._providers: dict[str, BatchProvider] = {}
         self._limits = GroupLimits(clock)
