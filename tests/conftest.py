@@ -5,6 +5,7 @@ It also decides which tests `make test` runs, by their marks; see CONTRIBUTING.m
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 
 import hypothesis
@@ -16,6 +17,7 @@ pytest_plugins = [
     "pytester",
     "tests.support.commands",
     "tests.support.openai",
+    "tests.support.order",
     "tests.support.postgres",
     "tests.support.processes",
     "tests.support.rabbitmq",
@@ -31,8 +33,17 @@ hypothesis.settings.register_profile("few-examples", max_examples=20)
 
 # A test that asks for one of these is a variant. One of several cases of a test gets the mark from its parameter.
 _VARIANT_SERVERS = {"postgres_server", "rabbitmq_service"}
-# Tests that mostly wait, for a minute and more. They start first, so that the run does not wait for them at its end.
-_LONGEST = ("test_every_invariant_holds", "test_a_row_longer_than", "test_the_image_is_built", "test_the_stack_works")
+
+
+def pytest_configure() -> None:
+    # Until everything is collected.
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave out what was imported and collected when garbage is collected, which would take 0.3 s each time."""
+    gc.freeze()
+    gc.enable()
 
 
 # The marks must be there before pytest selects by them.
@@ -44,16 +55,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.variant)
         collected[item.nodeid.partition("[")[0]].append(item)
     config.stash[COLLECTED] = collected
-    items.sort(key=_order)
-
-
-def _order(item: pytest.Item) -> tuple[bool, bool, bool]:
-    # An xdist worker takes neighbours, so that few start a RabbitMQ, which takes ten seconds of processor time.
-    return not item.name.startswith(_LONGEST), not _is_on("rabbitmq", item), not _is_on("postgres", item)
-
-
-def _is_on(server: str, item: pytest.Item) -> bool:
-    return server in item.name or any(fixture.startswith(server) for fixture in _fixtures(item))
 
 
 def _fixtures(item: pytest.Item) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -34,11 +35,10 @@ class CommandLine:
     def __call__(self, *args: str) -> Ran:
         self._capsys.readouterr()
         threshold = gc.get_threshold()
-        with pytest.raises(SystemExit) as exited:
-            main(args)
         # A command sees to it that little garbage is looked for, and at its end none: this process goes on.
+        with pytest.raises(SystemExit) as exited, patch.object(gc, "freeze"):
+            main(args)
         gc.set_threshold(*threshold)
-        gc.unfreeze()
         captured = self._capsys.readouterr()
         assert isinstance(exited.value.code, int)
         return Ran(exited.value.code, captured.out, captured.err)

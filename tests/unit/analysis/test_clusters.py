@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy
 import pytest
-import statsmodels.api
 
 from doteval.analysis.clusters import clustered_interval
 from doteval.metrics import studentized
@@ -20,22 +19,25 @@ from tests.support.comparisons import FAILED, add_experiment
 
 @pytest.mark.parametrize("clusters", [3, 40])
 def test_the_standard_error_is_that_of_statsmodels(clusters: int) -> None:
+    # Importing statsmodels takes seconds, which each process would spend that collects this file.
+    from statsmodels.api import OLS
+
     random = numpy.random.default_rng(clusters)
     rows = random.integers(0, clusters, 200)
     values = random.normal(0, 1, clusters)[rows] + random.normal(0, 1, 200)
     _, error = standard_error(numpy.bincount(rows, values), numpy.bincount(rows).astype(float))
-    fitted = statsmodels.api.OLS(values, numpy.ones(200)).fit(cov_type="cluster", cov_kwds={"groups": rows})
+    fitted = OLS(values, numpy.ones(200)).fit(cov_type="cluster", cov_kwds={"groups": rows})
     assert error == pytest.approx(float(fitted.bse[0]), rel=1e-9)
 
 
 def test_many_clusters_have_students_interval_with_this_error() -> None:
+    from statsmodels.api import OLS
+
     random = numpy.random.default_rng(1)
     rows = numpy.repeat(numpy.arange(3_000), 2)
     values = random.normal(0, 1, 3_000)[rows] + random.normal(0, 1, 6_000)
     found = clustered_interval(values, rows)
-    fitted = statsmodels.api.OLS(values, numpy.ones(6_000)).fit(
-        cov_type="cluster", cov_kwds={"groups": rows}, use_t=True
-    )
+    fitted = OLS(values, numpy.ones(6_000)).fit(cov_type="cluster", cov_kwds={"groups": rows}, use_t=True)
     assert found is not None
     assert list(found) == pytest.approx(fitted.conf_int(0.05)[0].tolist(), rel=1e-6)
     assert found.method == "t-clustered"

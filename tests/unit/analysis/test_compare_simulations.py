@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy
 import pytest
-from scipy import stats
+import scipy
 
 from doteval.analysis import paired_tests
 from doteval.analysis.compare import Verdict, compare_evaluations, conclude
@@ -46,7 +46,7 @@ def test_ten_true_false_rows_cover_at_least_95_percent(rates: tuple[float, float
     covered = alarms = 0.0
     for improved, worsened in outcomes(10):
         probability = float(
-            stats.multinomial.pmf((improved, worsened, 10 - improved - worsened), 10, [*rates, 1 - sum(rates)])
+            scipy.stats.multinomial.pmf((improved, worsened, 10 - improved - worsened), 10, [*rates, 1 - sum(rates)])
         )
         interval = true_false_estimate(improved, worsened, 10).interval
         assert interval is not None

@@ -7,11 +7,7 @@ import random
 
 import numpy
 import pytest
-from scipy import stats
-from statsmodels.api import OLS
-from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
+import scipy
 
 from doteval.analysis import paired_tests
 from doteval.analysis.paired_tests import (
@@ -35,10 +31,13 @@ def rows_of(values: numpy.ndarray, limit: float = 10.0) -> paired_tests.Estimate
 
 @pytest.mark.parametrize(("improved", "worsened"), [(0, 0), (3, 0), (8, 1), (1, 8), (12, 12), (40, 61), (480, 555)])
 def test_mcnemar_is_that_of_statsmodels_and_of_scipy(improved: int, worsened: int) -> None:
+    # Importing statsmodels takes seconds, which each process would spend that collects this file.
+    from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+
     found = mcnemar(improved, worsened)
     assert found == pytest.approx(statsmodels_mcnemar([[5, improved], [worsened, 5]], exact=True).pvalue)
     if improved + worsened:
-        assert found == pytest.approx(stats.binomtest(improved, improved + worsened, 0.5).pvalue)
+        assert found == pytest.approx(scipy.stats.binomtest(improved, improved + worsened, 0.5).pvalue)
 
 
 def test_mcnemar_of_a_million_changes() -> None:
@@ -59,7 +58,7 @@ def test_the_interval_of_shares_is_bonett_and_prices() -> None:
 @pytest.mark.parametrize("n", [6, 9, 13, 14])
 def test_all_sign_flips_are_those_of_scipy(n: int) -> None:
     values = differences(n, n)
-    expected = stats.permutation_test(
+    expected = scipy.stats.permutation_test(
         (values,), numpy.mean, permutation_type="samples", n_resamples=numpy.inf, vectorized=True
     )
     found = rows_of(values)
@@ -70,7 +69,7 @@ def test_all_sign_flips_are_those_of_scipy(n: int) -> None:
 @pytest.mark.parametrize("n", [15, 60, 300])
 def test_drawn_sign_flips_agree_with_scipys(n: int) -> None:
     values = differences(n, n) - 0.2
-    expected = stats.permutation_test(
+    expected = scipy.stats.permutation_test(
         (values,), numpy.mean, permutation_type="samples", n_resamples=9_999, vectorized=True, rng=1
     )
     found = rows_of(values)
@@ -92,7 +91,7 @@ def test_sign_flips_of_very_many_rows_are_normal() -> None:
     found = rows_of(values)
     assert found.test == "permutation-normal"
     z = values.sum() / math.sqrt((values**2).sum())
-    assert found.p_value == pytest.approx(2 * stats.norm.sf(abs(z)))
+    assert found.p_value == pytest.approx(2 * scipy.stats.norm.sf(abs(z)))
 
 
 def test_a_difference_that_is_a_rounding_error_off_is_as_extreme() -> None:
@@ -105,7 +104,7 @@ def test_the_interval_of_few_means_is_a_bootstrap_and_no_narrower_than_students(
     values = differences(1, 40)
     found = rows_of(values)
     assert found.interval is not None
-    low, high = stats.ttest_1samp(values, 0).confidence_interval()
+    low, high = scipy.stats.ttest_1samp(values, 0).confidence_interval()
     assert found.interval.low <= low < high <= found.interval.high
     # scipy's studentized bootstrap has a random generator of its own.
     error = values.std(ddof=1) / math.sqrt(40)
@@ -118,11 +117,13 @@ def test_the_interval_of_many_means_is_students() -> None:
     values = differences(2, 2_001)
     found = rows_of(values)
     assert found.interval is not None
-    assert list(found.interval) == pytest.approx(list(stats.ttest_1samp(values, 0).confidence_interval()))
-    assert found.standard_error == pytest.approx(stats.sem(values))
+    assert list(found.interval) == pytest.approx(list(scipy.stats.ttest_1samp(values, 0).confidence_interval()))
+    assert found.standard_error == pytest.approx(scipy.stats.sem(values))
 
 
 def test_the_standard_error_of_clusters_is_that_of_statsmodels() -> None:
+    from statsmodels.api import OLS
+
     random_ = numpy.random.default_rng(7)
     clusters = random_.integers(0, 12, 150)
     values = random_.normal(0.2, 1.0, 150) + random_.normal(0, 0.7, 12)[clusters]
@@ -141,7 +142,7 @@ def test_no_row_differs() -> None:
     found = rows_of(numpy.zeros(50), limit=1.0)
     assert (found.difference, found.p_value, found.standard_error) == (0.0, 1.0, None)
     # The greatest share of rows that differ for which 50 equal rows have a probability of 2.5%.
-    reach = stats.binomtest(0, 50).proportion_ci(method="exact").high
+    reach = scipy.stats.binomtest(0, 50).proportion_ci(method="exact").high
     assert found.interval is not None
     assert list(found.interval) == pytest.approx([-reach, reach])
     assert rows_of(numpy.zeros(50), limit=math.inf).interval is None
@@ -166,6 +167,8 @@ def test_one_row() -> None:
 
 
 def test_holm_is_that_of_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
     source = random.Random(2)
     for count in (1, 2, 5, 20):
         p_values = [source.random() ** 3 for _ in range(count)]
@@ -175,6 +178,8 @@ def test_holm_is_that_of_statsmodels() -> None:
 
 @pytest.mark.parametrize(("n", "comparisons"), [(100, 1), (1319, 1), (1319, 4)])
 def test_the_detectable_difference_has_a_power_of_80_percent(n: int, comparisons: int) -> None:
+    from statsmodels.stats.power import TTestPower
+
     found = detectable_difference(0.4 / math.sqrt(n), n, comparisons)
     power = TTestPower().power(found / 0.4, nobs=n, alpha=0.05 / comparisons, alternative="two-sided")
     assert power == pytest.approx(0.8, abs=0.005)
@@ -207,7 +212,7 @@ def test_any_metric_of_many_rows_deletes_groups_of_them() -> None:
     exact = numpy.array([b[0] - a[0] for a, b in zip(before, after, strict=True)])
     assert found.test == "jackknife"
     assert found.difference == pytest.approx(exact.mean())
-    assert found.standard_error == pytest.approx(stats.sem(exact), rel=0.5)
+    assert found.standard_error == pytest.approx(scipy.stats.sem(exact), rel=0.5)
     assert found.p_value is not None
     assert found.p_value < 0.01
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import krippendorff
 import numpy as np
 import pytest
-from statsmodels.stats.inter_rater import cohens_kappa as kappa_of_statsmodels
 
 from doteval.metrics.agreement import alpha_agreement, cohens_kappa, kappa_agreement, krippendorffs_alpha
 
@@ -39,6 +38,9 @@ def test_kappa_is_that_of_scikit_learn():
 
 @pytest.mark.parametrize("quadratic", [False, True])
 def test_kappa_is_that_of_statsmodels(quadratic):
+    # Importing statsmodels takes seconds, which each process would spend that collects this file.
+    from statsmodels.stats.inter_rater import cohens_kappa as kappa_of_statsmodels
+
     generator = np.random.default_rng(3)
     for _ in range(20):
         first = generator.integers(0, 4, 60)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 import pytest
-from scipy import stats
+import scipy
 
 from doteval.metrics import classes, f1, precision, studentized
 from doteval.metrics.intervals import FEW_FOR_BOOTSTRAP, wilson
@@ -25,7 +25,7 @@ Draw = Callable[[numpy.random.Generator, int], numpy.ndarray]
 def share_coverage(n: int, share: float) -> float:
     """Over all outcomes, with their probabilities."""
     return sum(
-        float(stats.binom.pmf(right, n, share))
+        float(scipy.stats.binom.pmf(right, n, share))
         for right in range(n + 1)
         if (found := wilson(right, n)) is not None and found.low <= share <= found.high
     )
