@@ -1,4 +1,4 @@
-"""Runs acceptance tests on both brokers."""
+"""Starts commands for acceptance tests, and runs them on both brokers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ def client_commands() -> Iterator[Commands]:
     service = Commands("openai")
     yield service
     service.close()
+
+
+@pytest.fixture
+def commands(commands: Commands, client_commands: Commands, request: pytest.FixtureRequest) -> Commands:
+    """Starts commands. Where evaluations ask models, they have imported the library for that."""
+    return client_commands if "openai_client" in request.path.read_text(encoding="utf-8") else commands
 
 
 @pytest.fixture(params=["redis", pytest.param("rabbitmq", marks=pytest.mark.variant)])

@@ -16,7 +16,6 @@ import pytest
 
 from doteval.mock_openai import MockOpenAI
 from doteval.store import WorkerState
-from tests.support.commands import Commands
 from tests.support.project import Project, wait_until
 
 ROWS = 120
@@ -78,11 +77,6 @@ def eval_it(number, own):
     ask(own, f"number {number}")
     return Result(exact_match(1, 1), prompt=number)
 """
-
-
-@pytest.fixture
-def commands(client_commands: Commands) -> Commands:
-    return client_commands
 
 
 @pytest.fixture

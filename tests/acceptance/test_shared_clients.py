@@ -13,7 +13,6 @@ import pytest
 import redis
 
 from doteval.mock_openai import MockOpenAI
-from tests.support.commands import Commands
 from tests.support.project import Project, wait_until
 
 SECRET = "sk-planted-3f9c17e4b2"
@@ -46,11 +45,6 @@ def async_openai_client():
 
 def evaluation(prompt: str, rows: int = 200, afterwards: str = "") -> str:
     return EVALUATION.replace("ROWS", str(rows)).replace("PROMPT", prompt).replace("AFTERWARDS", afterwards)
-
-
-@pytest.fixture
-def commands(client_commands: Commands) -> Commands:
-    return client_commands
 
 
 @pytest.fixture

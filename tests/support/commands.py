@@ -2,8 +2,7 @@
 
 `python -m MODULE` spends its first second importing SQLModel and other libraries, and the tests start a thousand
 commands. Everything else is as in a new process: directory, environment, arguments and streams are the command's own.
-`python -m doteval` has also imported doteval's modules of a submission; pytest imports them anew, to rewrite their
-assertions. Tests of the start itself (`python -c`, other interpreters, terminals, limits) start new processes.
+Tests of the start itself (`python -c`, other interpreters, terminals, limits) start new processes.
 """
 
 from __future__ import annotations
@@ -22,9 +21,14 @@ import pytest
 from tests.support.fork_server import Command, ask
 
 _SERVER = Path(__file__).with_name("fork_server.py")
-# What `doteval submit` imports, which includes what most commands do. None of it reads the environment as it is
+# What submissions, evaluations under pytest, and worker processes import. None of it reads the environment as it is
 # imported, and none of it is a pytest plugin.
-SUBMISSION = ("doteval.cli.submit", "doteval.cli.show", "doteval.cli.usage", "doteval.submission.submit")
+MODULES = (
+    *("doteval.cli.submit", "doteval.cli.show", "doteval.cli.usage", "doteval.submission.submit"),
+    *("doteval.local.options", "doteval.local.session", "doteval.local.progress", "doteval.local.xdist"),
+    *("doteval.coordination.batches.coordinator", "doteval.coordination.provenance", "doteval.providers.fixtures"),
+    *("doteval.evaluators", "doteval.worker.row_task_runner"),
+)
 
 
 class Commands:
@@ -35,8 +39,7 @@ class Commands:
         # A server starts with the first command, perhaps while a test has changed the environment for itself. Each
         # command has its own PYTHONPATH.
         self._environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        # By whether it has imported the modules of a submission.
-        self._servers: dict[bool, _Server] = {}
+        self._server: _Server | None = None
 
     def start(
         self,
@@ -51,12 +54,11 @@ class Commands:
         session: bool = False,
     ) -> Command:
         """Start ``python -m MODULE ARGUMENTS``, with an empty stdin by default; `session`: in its own session."""
-        is_doteval = module == "doteval"
-        if is_doteval not in self._servers:
-            self._servers[is_doteval] = _Server(self._environment, *self._more, *(SUBMISSION if is_doteval else ()))
+        if self._server is None:
+            self._server = _Server(self._environment, *MODULES, *self._more)
         with Path(os.devnull).open() as nothing:
             return ask(
-                self._servers[is_doteval].control,
+                self._server.control,
                 module,
                 arguments,
                 directory=directory,
@@ -88,8 +90,8 @@ class Commands:
             return subprocess.CompletedProcess([module, *arguments], code, _text(stdout), _text(stderr))
 
     def close(self) -> None:
-        for server in self._servers.values():
-            server.close()
+        if self._server is not None:
+            self._server.close()
 
 
 class _Server:

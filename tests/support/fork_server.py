@@ -1,9 +1,9 @@
 """Imports the libraries of doteval's commands, and forks a process for each command.
 
-`tests.support.commands` runs this as a script, with the number of a control socket and the names of further modules to
-import. Each message on it brings descriptors: a socket for this command, the command's stdin, stdout and stderr, and
-others that the command keeps open. The request is read from the command's socket as JSON; the answers are "+" with the
-process id once the command begins, and "-" with its exit code once it has ended.
+`tests.support.commands` runs this as a script, with the number of a control socket and the names of modules to import
+beside the libraries. Each message on the socket brings descriptors: a socket for this command, the command's stdin,
+stdout and stderr, and others that the command keeps open. The request is read from the command's socket as JSON; the
+answers are "+" with the process id once the command begins, and "-" with its exit code once it has ended.
 
 A command starts doteval's fork server, which would import the same libraries again. In a command forked here,
 `subprocess.Popen` asks this server for it instead.
@@ -28,9 +28,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-# No modules of doteval or anyio: pytest rewrites the assertions of its plugins, which must therefore not be imported
-# before. (The server for `doteval` commands is given some of doteval's.) Nothing that reads the environment when it is
-# imported, as prometheus_client does.
+from _pytest.assertion import install_importhook
+from _pytest.config import get_config
+
+# Nothing that reads the environment when it is imported, as prometheus_client does.
 _LIBRARIES = (
     *("alembic.command", "celery", "click", "kombu", "orjson", "psycopg", "pydantic_settings", "pytest", "redis"),
     *("rich.console", "rich.table", "sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.sqlite", "sqlmodel"),
@@ -41,6 +42,8 @@ _LIBRARIES = (
     *("celery.worker.autoscale", "celery.worker.components", "celery.worker.consumer", "celery.worker.strategy"),
     *("kombu.pidbox", "kombu.transport.pyamqp", "kombu.transport.redis", "psutil", "trio"),
 )
+# pytest rewrites the assertions of these plugins and of all that is in them. It warns if they were imported otherwise.
+_REWRITTEN = ("anyio", "doteval")
 # doteval's own fork server is forked too. A worker process that doteval starts without it is not: its parent has to be
 # the process that started it, by which it notices that it is orphaned.
 FORK_SERVER_MODULE = "doteval.worker.fork_server_main"
@@ -135,7 +138,7 @@ class _Server:
         self._running: dict[int, tuple[int, socket.socket]] = {}
 
     def serve(self) -> tuple[dict[str, Any], socket.socket]:
-        """Serve until the tests close their end.
+        """Serve until the tests close their end, or are gone. Then end what still runs, and this process.
 
         Returns in each fork only: the request, and a control socket for the requests of the new process.
         """
@@ -151,6 +154,7 @@ class _Server:
                     message = b""
                 if not message:
                     if control is self._control:
+                        _kill_descendants()
                         sys.exit()
                     self._controls.pop(descriptor).close()
                     continue
@@ -182,6 +186,23 @@ class _Server:
         os.close(descriptor)
         _send(connection, b"-", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         connection.close()
+
+
+def _kill_descendants() -> None:
+    """Kill all processes that descend from this one.
+
+    A service whose tests were killed would serve for good. SIGTERM would have it wait for its rows in flight, which may
+    wait for a file of the test.
+    """
+    found = [os.getpid()]
+    for pid in found:
+        # Those that have ended have no children.
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+    for pid in found[1:]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _take_over(connection: socket.socket, descriptors: list[int]) -> dict[str, Any]:
@@ -237,6 +258,15 @@ def _redirect_fork_servers(control: socket.socket) -> None:
     subprocess.Popen = Popen  # type: ignore[misc]
 
 
+def _import(modules: Sequence[str]) -> None:
+    """Import modules as pytest imports its plugins."""
+    hook = install_importhook(get_config())
+    hook.mark_rewrite(*_REWRITTEN)
+    for module in modules:
+        importlib.import_module(module)
+    sys.meta_path.remove(hook)
+
+
 def _send(connection: socket.socket, what: bytes, number: int) -> None:
     # The test or the command that asked may have ended.
     with contextlib.suppress(ConnectionError):
@@ -255,8 +285,7 @@ def _run(module: str, arguments: list[str]) -> NoReturn:
 if __name__ == "__main__":
     # Commands begin as in a terminal, also if the tests run under `nohup`.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    for library in (*_LIBRARIES, *sys.argv[2:]):
-        importlib.import_module(library)
+    _import([*_LIBRARIES, *sys.argv[2:]])
     # The libraries are never freed: without them each collection in a command is shorter, and copies no pages.
     gc.collect()
     gc.freeze()

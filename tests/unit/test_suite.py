@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from doteval.supervision import fork_server
-from tests.support.commands import SUBMISSION, Commands
+from doteval.worker import fork_server_main
+from tests.support.commands import Commands
 from tests.support.fork_server import FORK_SERVER_MODULE
 from tests.support.marks import COLLECTED, LEFT_OUT
+from tests.support.order import dealt
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,16 +26,22 @@ def test_fork_servers_are_started_under_the_name_that_is_forked() -> None:
 
 
 def test_commands_begin_without_modules_that_must_be_imported_anew(commands: Commands, tmp_path: Path) -> None:
-    """pytest rewrites the plugins doteval and anyio as it imports them; prometheus_client reads the environment."""
+    """pytest imports its plugins itself; prometheus_client reads the environment; evaluations may need no client."""
     (tmp_path / "shown.py").write_text("import sys\nprint(*sys.modules)\n")
     shown = commands.run("shown", [], directory=tmp_path, environment=os.environ, timeout=60)
-    assert not {"anyio", "doteval", "prometheus_client"} & set(shown.stdout.split())
-    assert "sqlmodel" in shown.stdout.split()
-    imports = "import sys\n" + "".join(f"import {module}\n" for module in SUBMISSION)
-    (tmp_path / "shown.py").write_text(f"{imports}print(*sys.modules)\n")
+    modules = set(shown.stdout.split())
+    assert not {"anyio", "doteval.pytest_plugin", "openai", "prometheus_client"} & modules
+    assert {"doteval.store", "doteval.local.session", "sqlmodel"} <= modules
+
+
+def test_worker_processes_start_without_libraries_that_few_evaluations_need(commands: Commands, tmp_path: Path) -> None:
+    """They take half a second, also of users."""
+    imports = "".join(f"import {module}\n" for module in fork_server_main._MODULES)
+    (tmp_path / "shown.py").write_text(f"import sys\n{imports}print(*sys.modules)\n")
     shown = commands.run("shown", [], directory=tmp_path, environment=os.environ, timeout=60)
-    assert not {"anyio", "doteval.pytest_plugin", "prometheus_client"} & set(shown.stdout.split())
-    assert "doteval.store" in shown.stdout.split()
+    modules = set(shown.stdout.split())
+    assert "doteval.worker.process" in modules
+    assert not {"aiohttp", "numpy", "openai", "pandas", "scipy"} & modules
 
 
 def test_every_behaviour_is_in_make_test_or_says_why_not(request: pytest.FixtureRequest) -> None:
@@ -56,6 +66,27 @@ def test_a_test_that_is_slow_says_what_comes_closest(request: pytest.FixtureRequ
         for mark in case.iter_markers("slow")
     ]
     assert [name for name, mark in slow if [type(argument) for argument in mark.args] != [str]] == []
+
+
+def test_each_process_of_xdist_begins_with_tests_that_take_long() -> None:
+    def tests(path: str, count: int, name: str = "test_it") -> list[Any]:
+        return [SimpleNamespace(path=ROOT / "tests" / path, name=f"{name}[{number}]") for number in range(count)]
+
+    quick = [item for number in range(8) for item in tests(f"unit/test_{number}.py", 9)]
+    long = [item for number in range(6) for item in tests(f"acceptance/test_{number}.py", 2)]
+    longest = tests("faults/test_soak.py", 1, "test_every_invariant_holds")
+    rabbit = [item for number in range(4) for item in tests(f"integration/test_{number}.py", 3, "test_rabbitmq")]
+    order = dealt([*quick, *long, *longest, *rabbit], 4)
+    assert len(order) == len({id(item) for item in order}) == 97
+    # As xdist divides 97 tests.
+    parts = [order[:24], order[24:48], order[48:72], order[72:]]
+    assert sum(part[0] in longest for part in parts) == 1
+    assert all(part[0] not in quick for part in parts)
+    assert all(part[-1] in quick for part in parts)
+    # Tests of a file stay together, and not every process starts a RabbitMQ.
+    assert all(len({number for number, part in enumerate(parts) if item in part}) == 1 for item in order)
+    assert {number for number, part in enumerate(parts) for item in part if item in rabbit} <= {0, 3}
+    assert dealt(quick, 1) == quick
 
 
 def test_the_makefile_leaves_out_the_same() -> None:
