@@ -10,7 +10,7 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,9 +174,10 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path, commands: Commands) -> Project:
-    """An empty project."""
-    return Project.begin(tmp_path, commands)
+def project(tmp_path: Path, commands: Commands) -> Iterator[Project]:
+    """An empty project. At the end of the test, no process may be left in it."""
+    yield Project.begin(tmp_path, commands)
+    end_leftover_processes(tmp_path)
 
 
 def suspend(pids: Collection[int]) -> None:
@@ -201,13 +202,31 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 30, what: str =
 
 
 def leftover_processes(path: Path) -> list[int]:
-    """The ids of processes whose working directory is `path`. Commands must leave none."""
+    """The ids of processes whose working directory is `path`, without this one. Commands must leave none."""
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 if (entry / "cwd").readlink() == path:
                     found.append(int(entry.name))
             except OSError:
                 continue
     return found
+
+
+def end_leftover_processes(path: Path) -> None:
+    """Wait until no process works in `path`. Fails after half a minute, and kills those that are left.
+
+    A worker process whose service was killed leaves once its rows in flight have ended. Those of a test that failed may
+    wait for good.
+    """
+    try:
+        wait_until(lambda: not leftover_processes(path), what="the end of all processes of the project")
+    except AssertionError as error:
+        killed = []
+        for pid in leftover_processes(path):
+            # It may end meanwhile.
+            with suppress(OSError):
+                killed.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
+                os.kill(pid, signal.SIGKILL)
+        raise AssertionError(f"{error}; killed: {killed}") from None
