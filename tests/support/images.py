@@ -29,12 +29,12 @@ class Buildah:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        # The vfs driver copies each layer. It is the one that works on every file system, in containers too.
-        self._store = [
-            *("--root", str(directory / "store")),
-            *("--runroot", str(directory / "run")),
-            *("--storage-driver", "vfs"),
-        ]
+        self._store = [*("--root", str(directory / "store")), *("--runroot", str(directory / "run"))]
+        # vfs copies all files for each layer, but works on every file system; overlay does not in most containers.
+        works = subprocess.run(
+            ["buildah", *self._store, "--storage-driver", "overlay", "info"], capture_output=True, check=False
+        )
+        self._store += ["--storage-driver", "overlay" if works.returncode == 0 else "vfs"]
 
     def make_base(self, name: str) -> None:
         """Make an image of Debian with Python, and call it `name`, whose tag ends with the release."""
