@@ -16,6 +16,8 @@ from tests.support.commands import Commands
 from tests.support.fork_server import FORK_SERVER_MODULE
 from tests.support.marks import COLLECTED, LEFT_OUT
 from tests.support.order import dealt
+from tests.support.processes import is_alive
+from tests.support.project import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +34,31 @@ def test_commands_begin_without_modules_that_must_be_imported_anew(commands: Com
     modules = set(shown.stdout.split())
     assert not {"anyio", "doteval.pytest_plugin", "openai", "prometheus_client"} & modules
     assert {"doteval.store", "doteval.local.session", "sqlmodel"} <= modules
+
+
+STAYS = """
+import os, signal
+from pathlib import Path
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    Path("child").write_text(str(os.getpid()))
+signal.pause()
+"""
+
+
+def test_commands_that_still_run_end_with_the_tests(tmp_path: Path) -> None:
+    (tmp_path / "stays.py").write_text(STAYS)
+    commands = Commands()
+    try:
+        with Path(os.devnull).open("w") as nothing:
+            running = commands.start(
+                "stays", [], directory=tmp_path, environment=os.environ, stdout=nothing, stderr=nothing
+            )
+        child = wait_until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text(), what="its child")
+    finally:
+        commands.close()
+    wait_until(lambda: not is_alive(running.pid) and not is_alive(int(child)), what="their end")
 
 
 def test_worker_processes_start_without_libraries_that_few_evaluations_need(commands: Commands, tmp_path: Path) -> None:
