@@ -14,7 +14,7 @@ import functools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.request import getproxies
 
@@ -50,16 +50,26 @@ def is_plain(value: Any) -> bool:
     kind = type(value)
     if kind in _PLAIN:
         return True
+    # Loops, since `all` takes as long for a generator as for ten values.
     if kind is dict:
-        return all(type(name) is str and is_plain(item) for name, item in value.items())
+        for name, item in value.items():
+            if type(name) is not str or not (type(item) in _PLAIN or is_plain(item)):
+                return False
+        return True
     if kind is list:
-        return all(map(is_plain, value))
+        for item in value:
+            if not is_plain(item):
+                return False
+        return True
     return kind is float and math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True)
 class _Template:
-    """What all requests to one path have in common."""
+    """What all requests to one path have in common.
+
+    identities: what steps have worked out of URL and headers; see `doteval.clients.request_identity`.
+    """
 
     url: Any
     address: URL
@@ -67,12 +77,13 @@ class _Template:
     timeout: aiohttp.ClientTimeout
     base_url: Any
     given_timeout: Any
+    identities: dict[frozenset[str], Any] = field(default_factory=dict)
 
 
 class _Request:
     """The part of an HTTP request that steps use."""
 
-    __slots__ = ("address", "content", "headers", "method", "timeout", "url")
+    __slots__ = ("address", "content", "headers", "identities", "method", "timeout", "url")
 
     def __init__(self, template: _Template, content: bytes) -> None:
         self.method = "POST"
@@ -80,6 +91,7 @@ class _Request:
         self.address = template.address
         self.headers = dict(template.headers)
         self.timeout = template.timeout
+        self.identities = template.identities
         self.content = content
 
 
@@ -159,7 +171,8 @@ class DirectCalls:
                 # The SDK parses leniently, or raises an error that says what is wrong.
                 pass
             else:
-                model._request_id = reply.headers.get("x-request-id")
+                # As the SDK sets it, without the look-ups of pydantic's __setattr__.
+                object.__setattr__(model, "_request_id", reply.headers.get("x-request-id"))
                 return model
         return await self._processed_by_sdk(sent, reply, path, cast_to, body, options)
 

@@ -90,34 +90,43 @@ class _CallNote:
         self._started_at, self._began = clocks.now(), clocks.perf_counter()
         self.identity = RequestIdentity.of(call.request, ignored)
         self._request = b""
-        self.secrets: frozenset[str] = frozenset()
+        self._secrets: frozenset[str] | None = None
         self.digest = b""
         if calls.keeps_bodies:
             content = _content(call)
             if content is not None:
                 self._request = content
-                self.secrets = secrets_of_body(call.body, content)
                 self.digest = calls.digest(self.identity.parts, self.identity.endpoint, content)
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The secrets that the body holds itself. Calls that are replayed do not need them."""
+        if self._secrets is None:
+            self._secrets = secrets_of_body(self._call.body, self._request)
+        return self._secrets
 
     def replay(self, recorded: RecordedCall) -> Response:
         """Answer the call by a recorded reply."""
         call, body = self._call, unpack(recorded.packed)
-        is_of_batch = recorded.source is CallSource.BATCH and not recorded.foreign
-        self._calls.ended(
-            FinishedCall(
-                self.digest,
-                self.position,
-                # The only use of what a batch has answered.
-                CallSource.BATCH if is_of_batch else CallSource.REPLAY,
-                call.model,
-                recorded.status,
-                self._started_at,
-                clocks.perf_counter() - self._began,
-                content_type=body.content_type,
-                reply=body.reply,
-                replayed=None if recorded.foreign else (recorded.execution, recorded.position),
+        if recorded.foreign:
+            self._calls.replayed(recorded)
+        else:
+            is_of_batch = recorded.source is CallSource.BATCH
+            self._calls.ended(
+                FinishedCall(
+                    self.digest,
+                    self.position,
+                    # The only use of what a batch has answered.
+                    CallSource.BATCH if is_of_batch else CallSource.REPLAY,
+                    call.model,
+                    recorded.status,
+                    self._started_at,
+                    clocks.perf_counter() - self._began,
+                    content_type=body.content_type,
+                    reply=body.reply,
+                    replayed=(recorded.execution, recorded.position),
+                )
             )
-        )
         content_type, reply = body.content_type, body.reply
         if call.body.get("stream") and recorded.status == _OK and is_json(content_type):
             # A batch does not stream.

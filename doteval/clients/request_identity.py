@@ -53,10 +53,15 @@ class RequestIdentity:
 
     @classmethod
     def of(cls, request: Request, ignored: frozenset[str]) -> RequestIdentity:
-        """The identity of an HTTP request. ignored: headers that do not count, in lower case."""
-        # The length of the body would make each request another one.
-        headers = tuple(each for each in request.headers.items() if each[0] != "content-length")
-        return _remembered(request.method, str(request.url), headers, ignored)
+        """The identity of an HTTP request that no step has changed. ignored: headers that do not count, in lower case."""
+        # Direct requests to one path have the same URL and headers; see `doteval.clients.direct`.
+        shared: dict[frozenset[str], RequestIdentity] = getattr(request, "identities", {})
+        identity = shared.get(ignored)
+        if identity is None:
+            # The length of the body would make each request another one.
+            headers = tuple(each for each in request.headers.items() if each[0] != "content-length")
+            identity = shared[ignored] = _remembered(request.method, str(request.url), headers, ignored)
+        return identity
 
     def hidden_in(self, content: bytes, more: Collection[str] = ()) -> bytes:
         """The same bytes with `***` in place of each secret. more: secrets that do not belong to URL and headers."""

@@ -6,6 +6,7 @@ call there when it ends. How calls are stored is left to `put`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import threading
@@ -61,8 +62,7 @@ class FinishedCall:
     endpoint, content_type, error, request, reply: see `doteval.core.call_bodies.CallBody`.
     usage: what the reply reported, None if it reported nothing.
     base: the request of this execution that `request` begins like, None without one.
-    replayed: the execution and the position under which the replayed reply was stored. None for other sources, and for
-        a reply that stays where it was stored, in the journal of another evaluation.
+    replayed: the execution and the position under which the replayed reply was stored, None for other sources.
     """
 
     digest: bytes
@@ -163,7 +163,7 @@ class RowCalls:
         self._pid = os.getpid()
         self._taken: set[bytes] = set()
         # What this execution has got so far, without the requests.
-        self._answered: list[FinishedCall] = []
+        self._answered: list[FinishedCall | RecordedCall] = []
         self._chain = RequestChain()
         self._answered_bytes = 0
         self._recorded: dict[bytes, deque[RecordedCall]] = defaultdict(deque)
@@ -179,7 +179,7 @@ class RowCalls:
         """The digest of a request: of what it asks, and behind that of where it is sent and with which headers."""
         asked = hashlib.blake2b(endpoint.encode(), key=self._key, digest_size=_ASKED_BYTES)
         asked.update(body)
-        return asked.digest() + hashlib.blake2b(where, key=self._key, digest_size=_WHERE_BYTES).digest()
+        return asked.digest() + _digest_of_where(where, self._key)
 
     def begin(self) -> int:
         """A call begins. Returns its position. The calls before it are on their way to the store now."""
@@ -210,7 +210,10 @@ class RowCalls:
         with self._lock:
             found = self._recorded.get(digest)
             if not found and self.rescoring is not None:
-                found = next((each for key, each in self._recorded.items() if each and _ask_alike(key, digest)), None)
+                for key, each in self._recorded.items():
+                    if each and _ask_alike(key, digest):
+                        found = each
+                        break
             if not found:
                 return None
             self._taken.add(digest)
@@ -221,10 +224,10 @@ class RowCalls:
         with self._lock:
             answered, self._answered, self._answered_bytes = self._answered, [], 0
             for call in reversed(answered):
-                body = CallBody(call.endpoint, call.content_type, "", b"", call.reply)
-                foreign = call.source is CallSource.REPLAY and call.replayed is None
-                again = RecordedCall(call.digest, self.execution, call.position, call.status, pack(body), foreign)
-                self._recorded[call.digest].appendleft(again)
+                if isinstance(call, FinishedCall):
+                    body = CallBody(call.endpoint, call.content_type, "", b"", call.reply)
+                    call = RecordedCall(call.digest, self.execution, call.position, call.status, pack(body))
+                self._recorded[call.digest].appendleft(call)
 
     def ask_again(self) -> None:
         """Another try of the row begins: it sends what this execution has sent so far again."""
@@ -249,8 +252,6 @@ class RowCalls:
             if call.digest and 200 <= call.status < 300 and self._answered_bytes < _MOST_ANSWERED_BYTES:
                 self._answered.append(replace(call, request=b"") if call.request else call)
                 self._answered_bytes += len(call.reply)
-            if call.source is CallSource.REPLAY and call.replayed is None:
-                return
             if call.replayed is not None:
                 self._replayed.append(replace(call, reply=b""))
                 return
@@ -261,6 +262,13 @@ class RowCalls:
             self._kept.append(call)
             if self._begun > 1:
                 self._put_kept()
+
+    def replayed(self, call: RecordedCall) -> None:
+        """A call was answered by a reply that stays in the journal of another evaluation."""
+        with self._lock:
+            if 200 <= call.status < 300 and self._answered_bytes < _MOST_ANSWERED_BYTES:
+                self._answered.append(call)
+                self._answered_bytes += len(call.packed)
 
     def abandoned(self, call: FinishedCall) -> None:
         """The garbage collector has ended a call. It takes no lock."""
@@ -300,6 +308,12 @@ class RowCalls:
         if self._kept:
             kept, self._kept = self._kept, []
             self._last_put = self._put(kept)
+
+
+@functools.lru_cache(maxsize=256)
+def _digest_of_where(where: bytes, key: bytes) -> bytes:
+    # Nearly all calls of an evaluation go to one place.
+    return hashlib.blake2b(where, key=key, digest_size=_WHERE_BYTES).digest()
 
 
 def _ask_alike(digest: bytes, other: bytes) -> bool:
