@@ -28,7 +28,14 @@ from doteval.core.rescoring import MissingCalls
 from doteval.core.run_config import RunConfig, RunTarget
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from doteval.analysis.summary import ErrorsAs
+    from doteval.core.experiments import Experiment
+    from doteval.store import Store
+
+# The most frequent types of errors are looked at.
+_ERROR_TYPES = 100
 
 
 @click.command("rescore")
@@ -125,14 +132,27 @@ def command(
                 submission = rescore(store, source, options, display, fork_server)
             if not detach:
                 report.print(store, submission.experiment)
+                _print_unrecorded(console, store, experiment, submission.experiment)
                 report.judge(store, submission.experiment, submission.refused, unrecorded=submission.unrecorded)
         except KeyboardInterrupt as stopped:
-            say_stopped(stopped, f"To continue: {_again(name, new, paths, missing)}")
+            say_stopped(stopped, "To continue, run the same command again.")
             raise
         if detach:
             report.published(new, submission.refused)
 
 
-def _again(name: str, new: str, paths: tuple[str, ...], missing: str) -> str:
-    more = " --missing live" if missing == MissingCalls.LIVE else ""
-    return f"doteval rescore {shlex.join([name, '--as', new, *paths])}{more}"
+def _print_unrecorded(console: Console, store: Store, source: Experiment, rescored: Experiment) -> None:
+    """Say how many rows have failed because they ask what is not recorded."""
+    from doteval.core.call_journal import UnrecordedCallError
+    from doteval.core.wording import counted
+
+    for each in store.contents.failures(rescored, _ERROR_TYPES):
+        if each.type == UnrecordedCallError.__name__:
+            _, example = each.example
+            console.print(
+                f"{counted(each.rows, 'row')} failed with a call that has no recorded reply in {source.name!r}; such "
+                f"calls were not sent. How one differs: doteval show {shlex.quote(rescored.name)} --row {example}. "
+                "To send them: the same command with --missing live",
+                style="yellow",
+                soft_wrap=True,
+            )

@@ -53,7 +53,10 @@ class RequestIdentity:
 
     @classmethod
     def of(cls, request: Request, ignored: frozenset[str]) -> RequestIdentity:
-        """The identity of an HTTP request that no step has changed. ignored: headers that do not count, in lower case."""
+        """The identity of an HTTP request, before any step has changed it.
+
+        ignored: headers that do not count, in lower case.
+        """
         # Direct requests to one path have the same URL and headers; see `doteval.clients.direct`.
         shared: dict[frozenset[str], RequestIdentity] = getattr(request, "identities", {})
         identity = shared.get(ignored)

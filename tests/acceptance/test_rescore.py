@@ -85,7 +85,8 @@ def test_rescored_rows_send_nothing_but_what_is_new(project: Project) -> None:
         # The server of then need not be there any more.
         project.environment |= {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": "now"}
         project.write("eval_it.py", WITHOUT_JUDGE)
-        project.run("rescore", "first", "--as", "strict", "--workers", "1")
+        done = project.run("rescore", "first", "--as", "strict", "--workers", "1")
+        assert "1 row failed with a call that has no recorded reply in 'first'" in done.stdout
     (strict,) = project.json("show", "strict", "--row", "7")["evaluations"]
     assert (strict["rows"]["done"], strict["rows"]["failed"]) == (ROWS - 1, 1)
     assert strict["dataset_notes"] == ["rescored from 'first', with the replies of models that were recorded there"]
