@@ -42,6 +42,9 @@ __all__ = [
 
 if not TYPE_CHECKING:
 
+    def __dir__():
+        return sorted(__all__)
+
     def __getattr__(name):
         # Imported on first use: it imports the libraries of the result store, for which evaluation files need not wait.
         if name == "compare":

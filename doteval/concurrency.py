@@ -11,6 +11,15 @@ from typing import TypeAlias
 
 from doteval.errors import UsageError
 
+__all__ = [
+    "Adaptive",
+    "AsyncSequential",
+    "Batch",
+    "Sequential",
+    "SlidingWindow",
+    "Strategy",
+]
+
 # Rows in flight of an async evaluation that does not set its concurrency.
 ASYNC_CONCURRENCY = 10
 

@@ -31,6 +31,30 @@ The message of an error says what happened and where; its `remedy` says what to 
 
 from __future__ import annotations
 
+__all__ = [
+    "BrokerError",
+    "BudgetError",
+    "ChangedError",
+    "CodeMismatchError",
+    "ColumnError",
+    "DatasetError",
+    "DotEvalError",
+    "EvaluationFileError",
+    "InvalidResultError",
+    "NotFoundError",
+    "NothingRanError",
+    "Outage",
+    "ResourceError",
+    "RowTimeoutError",
+    "StoreError",
+    "StoreReadOnlyError",
+    "StoreTimeoutError",
+    "StoreVersionError",
+    "UnstorableValueError",
+    "UsageError",
+    "WorkerError",
+]
+
 
 class DotEvalError(Exception):
     """The base of all errors of doteval.

@@ -41,6 +41,12 @@ from doteval.core.client_config import Caching, client_config
 from doteval.core.package_prices import import_prices
 from doteval.errors import UsageError
 
+__all__ = [
+    "async_openai_client",
+    "instrument",
+    "openai_client",
+]
+
 Client = TypeVar("Client", bound=OpenAI | AsyncOpenAI)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from doteval.core.json_codec import encode
 from doteval.core.plugins import Plugins
@@ -13,19 +13,55 @@ from doteval.core.results import Score
 from doteval.errors import UnstorableValueError, UsageError
 from doteval.metrics import accuracy, as_metric
 
-AsyncFunction = Callable[..., Coroutine[Any, Any, Any]]
-AsyncEvaluator = Callable[..., Coroutine[Any, Any, Score]]
+Parameters = ParamSpec("Parameters")
+Others = ParamSpec("Others")
+Instance = TypeVar("Instance", contravariant=True)
 Evaluator = Callable[..., Score]
 Judge = TypeVar("Judge", bound=Callable[..., Any])
+
+
+class EvaluatorFunction(Protocol[Parameters]):
+    """What `evaluator` makes of a function: it takes the same arguments, and ``name=``, and returns a `Score`."""
+
+    __name__: str
+
+    @overload
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Score: ...
+
+    # Type checkers have no way to say "these parameters, and a keyword": with ``name=`` they do not check the others.
+    @overload
+    def __call__(self, *args: Any, name: str | None, **kwargs: Any) -> Score: ...
+
+    def __get__(
+        self: EvaluatorFunction[Concatenate[Instance, Others]], instance: Instance, owner: type | None = None, /
+    ) -> EvaluatorFunction[Others]: ...
+
+
+class AsyncEvaluatorFunction(Protocol[Parameters]):
+    """What `evaluator` makes of an async function: as `EvaluatorFunction`, to be awaited."""
+
+    __name__: str
+
+    @overload
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Coroutine[Any, Any, Score]: ...
+
+    @overload
+    def __call__(self, *args: Any, name: str | None, **kwargs: Any) -> Coroutine[Any, Any, Score]: ...
+
+    def __get__(
+        self: AsyncEvaluatorFunction[Concatenate[Instance, Others]], instance: Instance, owner: type | None = None, /
+    ) -> AsyncEvaluatorFunction[Others]: ...
 
 
 class Decorator(Protocol):
     """What ``evaluator(metrics=...)`` returns. It makes an async evaluator of an async function."""
 
     @overload
-    def __call__(self, function: AsyncFunction, /) -> AsyncEvaluator: ...
+    def __call__(
+        self, function: Callable[Parameters, Coroutine[Any, Any, Any]], /
+    ) -> AsyncEvaluatorFunction[Parameters]: ...
     @overload
-    def __call__(self, function: Callable[..., Any], /) -> Evaluator: ...
+    def __call__(self, function: Callable[Parameters, Any], /) -> EvaluatorFunction[Parameters]: ...
 
 
 plugins = Plugins("doteval.evaluators", "evaluator")
@@ -34,13 +70,11 @@ _SIMPLE = (str, int, float, bool, type(None))
 
 
 @overload
-def evaluator(function: AsyncFunction, /) -> AsyncEvaluator: ...
+def evaluator(function: Callable[Parameters, Coroutine[Any, Any, Any]], /) -> AsyncEvaluatorFunction[Parameters]: ...
 @overload
-def evaluator(function: Callable[..., Any], /) -> Evaluator: ...
+def evaluator(function: Callable[Parameters, Any], /) -> EvaluatorFunction[Parameters]: ...
 @overload
-def evaluator(
-    function: None = None, /, *, metrics: Any = ...
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
+def evaluator(function: None = None, /, *, metrics: Any = ...) -> Decorator: ...
 
 
 def evaluator(function: Callable[..., Any] | None = None, /, *, metrics: Any = None) -> Any:

@@ -58,7 +58,8 @@ def llm_judge(
         material = sections(question=question, response=response, expected=expected)
         return after(ask(client, model, instructions, material, options), score)
 
-    return llm_judge
+    made: Callable[..., Any] = llm_judge
+    return made
 
 
 def llm_rubric(

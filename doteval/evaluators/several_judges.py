@@ -66,7 +66,8 @@ def llm_pairwise(
 
         return after(_all([lambda: asked(response, other), lambda: asked(other, response)]), score)
 
-    return llm_pairwise
+    made: Callable[..., Any] = llm_pairwise
+    return made
 
 
 def judge_panel(*judges: Callable[..., Any], by: str = "majority", metrics: Any = None) -> Callable[..., Any]:

@@ -10,6 +10,15 @@ from doteval.core.plugins import Plugins
 from doteval.errors import NotFoundError
 from doteval.metrics.base import Calculation, Metric, MetricFactory, NamedMetric, Parameters
 
+__all__ = [
+    "MetricRegistry",
+    "available",
+    "metric",
+    "register",
+    "registry",
+    "resolve",
+]
+
 plugins = Plugins("doteval.metrics", "metric")
 
 # The names of the metrics defined in this package. A user's metric of the same name is known as `module.name`.
