@@ -121,7 +121,7 @@ def command(
         budget=Budget(max_requests, max_tokens, max_cost),
         max_errors=thresholds.max_errors,
         replay=replay,
-        batches=RunConfig.from_options(batches) if batches["batch"] else None,
+        batches=RunConfig.from_options(batches) if any(batches.values()) else None,
     )
     console = terminal.console()
     with existing_store(storage) as store:

@@ -31,10 +31,13 @@ def check_batch_mode(spec: EvaluationSpec, config: RunConfig | None = None) -> N
         )
 
 
-def in_batch_mode_of(config: RunConfig, options: RunConfig) -> RunConfig:
-    """A configuration with what the options of another say of batch mode, where its own mark says nothing else."""
-    batch = options.batch if config.own_batch is None else config.own_batch
-    if not options.batch:
+def in_batch_mode_of(config: RunConfig, options: RunConfig | None) -> RunConfig:
+    """A configuration with what the options of a command say of batch mode, where its own mark says nothing else.
+
+    options: None if the command has none.
+    """
+    batch = (options is not None and options.batch) if config.own_batch is None else config.own_batch
+    if options is None:
         return replace(config, batch=batch)
     return replace(
         config,

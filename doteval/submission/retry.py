@@ -52,7 +52,7 @@ class RetryOptions:
     budget: an empty one leaves the evaluations the budgets that they were submitted with
     max_errors: how many rows of an evaluation may fail before it is ended, None for any number
     replay: whether the rows replay the calls that they have made, instead of asking again
-    batches: what the options of batch mode say, None where the rows are not to run in batch mode
+    batches: what the options of batch mode say, None without one
     """
 
     classes: frozenset[ErrorClass] | None = None
@@ -111,7 +111,7 @@ def retry(
     if not failing:
         return 0
     for evaluation in failing:
-        check_batch_mode(evaluation.spec, in_batch_mode_of(evaluation.config, options.batches or RunConfig()))
+        check_batch_mode(evaluation.spec, in_batch_mode_of(evaluation.config, options.batches))
         _check_complete(store, evaluation)
         stop = used_up(store, evaluation.experiment, options.budget or evaluation.config.budget)
         if stop is not None:
@@ -157,13 +157,14 @@ def _run(
         ]
         processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
         marked = 0
-        batches = options.batches or RunConfig()
+        batches = options.batches
         for evaluation in evaluations:
             if options.budget:
                 store.evaluations.reconfigure(evaluation.id, lambda config: config.with_budget(options.budget))
             # Rows that run in batch mode now go on in it.
             is_running = evaluation.status is EvaluationStatus.RUNNING
-            if batches.batch or not is_running:
+            in_batches = in_batch_mode_of(evaluation.config, batches).batch
+            if not is_running or (batches is not None and in_batches):
                 store.evaluations.reconfigure(evaluation.id, lambda config: in_batch_mode_of(config, batches))
             if evaluation.config.replay != options.replay:
                 store.evaluations.reconfigure(evaluation.id, lambda config: replace(config, replay=options.replay))

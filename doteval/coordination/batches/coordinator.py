@@ -276,6 +276,8 @@ class BatchCoordinator:
         if state.status is not BatchStatus.RUNNING:
             self._settlement.end(share, batch, state)
             return
+        # Another process may have sent it.
+        self._limits.sent(share.client, batch)
         wait = min(_LONGEST_POLL_SECONDS, max(_POLL_SECONDS, batch.age * _POLL_PART))
         self._next_look[batch.id] = self._clock() + wait
 

@@ -65,7 +65,8 @@ class Settlement:
     def end(self, share: BatchShare, batch: ProviderBatch, state: ProviderState) -> None:
         """Store the replies of a batch that has ended, and settle each of its other calls."""
         tries = self._store.wanted.unanswered(batch.id)
-        if state.status is BatchStatus.FAILED and self._limits.refused(share.client, batch, state.code):
+        refused = state.status is BatchStatus.FAILED and self._limits.refused(share.client, batch, state.code)
+        if refused:
             # Not the fault of its requests.
             self._store.wanted.release(tries, state.message, counts=False)
             logger.warning("batch %d: %s", batch.id, state.message)
@@ -88,7 +89,7 @@ class Settlement:
         counts = state.status is not BatchStatus.CANCELLED
         self._again(share, batch, {wanted_id: (count, why) for wanted_id, count in tries.items()}, counts=counts)
         self._store.batches.record(batch.id, status=state.status.value, ended=True, error=state.message or None)
-        if state.code == "" or state.status is not BatchStatus.FAILED:
+        if not refused:
             self._limits.ended(share.client, batch)
 
     def _take(

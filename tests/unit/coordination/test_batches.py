@@ -315,7 +315,8 @@ def test_a_full_queue_fails_no_row(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", [{"batch_linger": 0.0}], indirect=True)
-def test_a_queue_that_is_full_of_our_batches_has_room_when_one_ends(world: World) -> None:
+@pytest.mark.parametrize("code", ["", "batch_failed"])
+def test_a_queue_that_is_full_of_our_batches_has_room_when_one_ends(world: World, code: str) -> None:
     world.park(0)
     world.look()
     (first,) = world.provider.open
@@ -326,7 +327,7 @@ def test_a_queue_that_is_full_of_our_batches_has_room_when_one_ends(world: World
     for _ in range(3):
         world.look(600)
         assert world.provider.open == [first]
-    world.provider.end()
+    world.provider.end(BatchStatus.FAILED if code else BatchStatus.COMPLETED, code=code)
     world.look()
     world.look()
     assert [len(world.provider.sent[each]) for each in world.provider.open] == [3]

@@ -42,18 +42,21 @@ def test_the_journal_is_needed() -> None:
     ("own", "stored", "options", "then"),
     [
         (None, False, BATCHES, True),
-        (None, True, RunConfig(), False),
-        (True, True, RunConfig(), True),
+        (None, True, None, False),
+        (True, True, None, True),
+        (True, True, replace(BATCHES, batch=False), True),
         # It ran in a process of plain pytest before, which sends no batches.
-        (True, False, RunConfig(), True),
+        (True, False, None, True),
         (False, False, BATCHES, False),
     ],
 )
-def test_a_mark_counts_more_than_the_command(own: bool | None, stored: bool, options: RunConfig, then: bool) -> None:
+def test_a_mark_counts_more_than_the_command(
+    own: bool | None, stored: bool, options: RunConfig | None, then: bool
+) -> None:
     before = RunConfig(batch=stored, own_batch=own, batch_linger=1.0, batch_tokens=2, max_retries=7)
     after = in_batch_mode_of(before, options)
     assert (after.batch, after.max_retries) == (then, 7)
-    assert (after.batch_linger, after.batch_tokens) == ((5.0, 9) if options.batch else (1.0, 2))
+    assert (after.batch_linger, after.batch_tokens) == ((1.0, 2) if options is None else (5.0, 9))
 
 
 @pytest.fixture
