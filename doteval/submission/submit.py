@@ -300,6 +300,9 @@ class _Submitter:
                 self.experiment(), spec, epochs=epochs, allow_changed=target.allow_changed
             )
         except (ChangedError, UsageError) as error:
+            if config.batch:
+                # The others may take a day.
+                self._observer.note(f"not run: {error.message}")
             self._refused.append(error)
             self.unrecorded.append(error.message)
         else:

@@ -81,7 +81,7 @@ OF_COMMANDS = """
 import uuid
 from pathlib import Path
 import pytest
-from doteval import Score, foreach
+from doteval import Score, batch, foreach
 from doteval.clients.openai import openai_client
 
 def ask(prompt, key="of-all", fault=""):
@@ -99,6 +99,10 @@ def eval_marked(number):
     score = ask(f"marked {number} {Path('broken').exists()}")
     break_(number)
     return score
+
+@batch("number", [(0,), (1,)])
+def eval_lists(number):
+    return [ask(f"list {number}") for _ in number]
 
 @foreach("number", [(0,), (1,), (2,)])
 def eval_retried(number):
@@ -172,6 +176,12 @@ def test_what_commands_say_of_batches(project: Project, redis_url: str) -> None:
             assert sources(project, "marked") == ["batch"] * 3
             assert sources(project, "retried") == ["live", "batch", "live"]
 
+            both = ("eval_it.py::eval_lists", "eval_it.py::eval_retried")
+            mixed = project.run("submit", *both, "--experiment", "mixed", "--batch", check=2)
+            assert "not run: eval_it.py::eval_lists cannot run in batch mode" in mixed.stdout + mixed.stderr
+            assert "Write it with @foreach" in mixed.stderr
+            assert sources(project, "mixed") == ["batch"] * 3
+
             wait_until(lambda: progress(project, "cancelled")["batches"]["open"], what="a batch at the provider")
             assert "cancel 1 batch at the provider" in project.run("cancel", "cancelled").stdout
             (project.path / "holds").unlink()
@@ -185,7 +195,7 @@ def test_what_commands_say_of_batches(project: Project, redis_url: str) -> None:
         assert "this row asks something else each time it runs" in error_of(project, "other_each_time")
         # Two of `retried`, and those of `late`.
         assert mock.stats()["requests"] == 4
-        assert mock.stats()["batch"]["replies"] == 4 + 1 + 2 + 5
+        assert mock.stats()["batch"]["replies"] == 4 + 1 + 3 + 2 + 5
 
 
 def progress(project: Project, experiment: str) -> dict[str, Any]:
