@@ -72,6 +72,10 @@ class FinalReport:
         if refused is not None:
             raise refused
 
+    def check(self, experiment: Experiment, refused: DotEvalError | None) -> None:
+        """End the command with its exit code where few rows have run, which are not judged. Raises as `judge` does."""
+        raise_unless_completed(experiment, [evaluation for evaluation, _ in self._read], refused)
+
     def judge(
         self,
         store: Store,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -105,6 +106,17 @@ class ProgressDisplay:
         """Call `at_the_end`: all evaluations have ended."""
         if self._at_the_end is not None:
             self._at_the_end(store, evaluations)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Draw no bars during the block, so that something can be printed, and asked, below what is there."""
+        if self._bars is not None:
+            self._bars.stop()
+        try:
+            yield
+        finally:
+            if self._bars is not None:
+                self._bars.start()
 
     def note(self, line: str) -> None:
         """Print a line that stays above the bars."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from doteval.cli.ci_reports import CiReports, refuse_with_detach, report_options
+from doteval.cli.estimates import EstimateChoice, EstimatingCommand, estimate_options, refused
 from doteval.cli.options import early_fork_server, errors_as_option, local_fork_server, placement_options, run_options
 from doteval.cli.streams import say_stopped
 from doteval.cli.thresholds import Thresholds, threshold_options
@@ -23,7 +25,7 @@ def _rows_per_task(ctx: click.Context, param: click.Parameter, value: str | None
     return value if value is None or value == "auto" else click.IntRange(min=1)(value, param, ctx)
 
 
-@click.command("submit")
+@click.command("submit", cls=EstimatingCommand)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH[::NODE]...")
 @click.option("-k", "keyword", metavar="EXPRESSION", help="Only evaluations that match, as in pytest.")
 @run_options(RunTarget)
@@ -38,6 +40,7 @@ def _rows_per_task(ctx: click.Context, param: click.Parameter, value: str | None
 @errors_as_option
 @threshold_options
 @report_options
+@estimate_options
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
 @click.option(
     "--priority",
@@ -56,6 +59,7 @@ def command(
     errors_as: ErrorsAs,
     thresholds: Thresholds,
     reports: CiReports,
+    choice: EstimateChoice,
     detach: bool,
     priority: str | None,
     **values: Any,
@@ -69,10 +73,12 @@ def command(
     \b
     doteval submit eval_x.py --experiment first
     doteval submit evals/eval_x.py::eval_y --samples 20
+    doteval submit eval_x.py --experiment first --estimate
     doteval submit evals --experiment all --broker redis://host --storage postgresql://host/db
     """
     if detach:
         refuse_with_detach(thresholds, reports)
+    choice.check(thresholds, reports)
     early = early_fork_server(broker)
 
     from doteval.settings import load_settings, settings_among
@@ -94,8 +100,15 @@ def command(
     from doteval.cli.progress import ProgressDisplay
     from doteval.core.experiments import ephemeral_name
     from doteval.store import Store
+    from doteval.submission.estimation import EstimateOptions
     from doteval.submission.submit import SubmitOptions, submit
 
+    console = terminal.console(stderr=choice.as_json)
+    report = FinalReport(console, errors_as, thresholds, reports)
+    display = ProgressDisplay(console, at_the_end=report.read)
+    estimate: EstimateOptions | None = None
+    if choice.rows is not None:
+        estimate = EstimateOptions(choice.rows, partial(choice.agrees, display=display, console=console))
     client_config = settings.client_config()
     target = RunTarget.from_options(values)
     name = target.experiment or ephemeral_name()
@@ -115,24 +128,30 @@ def command(
         client_config=client_config,
         command=tuple(sys.argv),
         max_errors=thresholds.max_errors,
+        estimate=estimate,
     )
     if thresholds.baseline is not None:
         with Store.open(settings.storage, create=False) as store:
             thresholds.check_baseline(store, name)
     reports.prepare()
-    console = terminal.console()
-    report = FinalReport(console, errors_as, thresholds, reports)
-    display = ProgressDisplay(console, at_the_end=report.read)
     try:
         with display:
             submission = submit(options, display, fork_server)
-        if not detach:
+        if not submission.is_whole:
+            report.check(submission.experiment, submission.refused)
+        elif not detach:
             with Store.open(submission.storage, create=False) as store:
-                report.print(store, submission.experiment)
+                if not choice.as_json:
+                    report.print(store, submission.experiment)
                 report.judge(store, submission.experiment, submission.refused, unrecorded=submission.unrecorded)
     except KeyboardInterrupt as stopped:
         say_stopped(stopped, f"To continue: {_again(paths, display.experiment_name or name)}")
         raise
+    if not submission.is_whole:
+        again = _again(paths, submission.experiment.name)
+        if not choice.estimate_only:
+            raise refused(submission.experiment, again)
+        console.print(f"Only these rows have run. To run the others: {again}", soft_wrap=True)
     if detach:
         report.published(display.experiment_name or name, submission.refused)
 

@@ -36,7 +36,7 @@ from doteval.core.results import Usage
 # What is added when a try begins, by model and by whether it is the first try of its request.
 _BEGINNINGS: dict[tuple[str, bool], Usage] = {}
 _MOST_BEGINNINGS = 1_000
-_COUNTS = tuple(field.name for field in fields(Usage) if field.name not in ("model", "cost", "latency"))
+_COUNTS = tuple(field.name for field in fields(Usage) if field.name not in ("model", "cost", "batch_cost", "latency"))
 
 
 class UsageTotals:
@@ -222,7 +222,8 @@ class _TryRecorder:
                 cached_tokens=tokens.cached_tokens - self._reported.cached_tokens,
                 reasoning_tokens=tokens.reasoning_tokens - self._reported.reasoning_tokens,
                 unfinished=-1 if ends else 0,
-                cost=None if reported is None or tokens.cost is None else tokens.cost - (self._reported.cost or 0.0),
+                cost=None if reported is None else _since(tokens.cost, self._reported.cost),
+                batch_cost=None if reported is None else _since(tokens.batch_cost, self._reported.batch_cost),
                 seconds=now - self._since,
                 latency=latency,
             ),
@@ -235,14 +236,18 @@ class _TryRecorder:
     def _tokens(self, reported: dict[str, Any]) -> Usage:
         counts = _tokens(reported)
         tier = self.call.body.get("service_tier")
-        cost = self._prices.cost(
-            self._model,
-            prompt_tokens=counts["prompt_tokens"],
-            completion_tokens=counts["completion_tokens"],
-            cached_tokens=counts["cached_tokens"],
-            # The package's prices are those of text; of other tokens the cost is not known.
-            url="" if _has_audio(reported) else str(self.call.request.url),
-            tier=tier if isinstance(tier, str) else None,
+        cost, batch_cost = (
+            self._prices.cost(
+                self._model,
+                prompt_tokens=counts["prompt_tokens"],
+                completion_tokens=counts["completion_tokens"],
+                cached_tokens=counts["cached_tokens"],
+                # The package's prices are those of text; of other tokens the cost is not known.
+                url="" if _has_audio(reported) else str(self.call.request.url),
+                tier=tier if isinstance(tier, str) else None,
+                batch=batch,
+            )
+            for batch in (False, True)
         )
         return Usage(
             self._model,
@@ -251,6 +256,7 @@ class _TryRecorder:
             cached_tokens=counts["cached_tokens"],
             reasoning_tokens=counts["reasoning_tokens"],
             cost=cost,
+            batch_cost=batch_cost,
         )
 
 
@@ -298,6 +304,10 @@ class _WholeReader(StreamObserver):
 
     def on_error(self) -> None:
         self._recorder.broken()
+
+
+def _since(cost: float | None, before: float | None) -> float | None:
+    return None if cost is None else cost - (before or 0.0)
 
 
 def _loaded(text: bytes) -> Any:

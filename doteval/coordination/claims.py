@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
+from doteval.coordination.publish_cursor import is_held_back
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.liveness import DEAD_AFTER_SECONDS, LATE_AFTER_SECONDS
 from doteval.core.process_identity import pid_space
@@ -67,7 +68,8 @@ def nobody_runs(store: Store, evaluation: Evaluation) -> bool:
     """Whether an evaluation is running by its status, and no process runs it or is going to.
 
     The command that ran or submitted it was killed, say. Row tasks on a shared broker wait for worker processes however
-    long these take to come, so such an evaluation is left to nobody only while its dataset is not in the store.
+    long these take to come, so such an evaluation is left to nobody only while its dataset is not in the store, or its
+    rows are held back until somebody has seen an estimate.
     """
     if evaluation.status is not EvaluationStatus.RUNNING:
         return False
@@ -83,6 +85,8 @@ def nobody_runs(store: Store, evaluation: Evaluation) -> bool:
         return True
     if evaluation.is_private:
         return not any(evaluation.queue in each.info.queues and not has_ended(each) for each in workers)
+    if is_held_back(store.evaluations.published(evaluation.id)):
+        return True
     return not store.rows.dataset_state(evaluation.id).complete
 
 

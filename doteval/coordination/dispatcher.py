@@ -8,16 +8,26 @@ rounds as well, so that a process notices when another one has just begun a roun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from doteval.broker.fair_queues import FAIR_QUEUES, Priority, fair_queues_of, priority_of
+from doteval.broker.fair_queues import Priority, fair_queues_of, priority_of
 from doteval.broker.messages import RowTask
 from doteval.concurrency import ASYNC_CONCURRENCY
 from doteval.coordination.budget_guard import used_up
 from doteval.coordination.load_verdict import Prospect, ending_of_failures, prospect
 from doteval.coordination.lost_rows import LostRows, have_reported, without_held
+from doteval.coordination.publish_cursor import (
+    ROUND,
+    as_digit,
+    at_index,
+    fair_queue_of,
+    has_fair_queue,
+    held_back,
+    is_held_back,
+    published_up_to,
+)
 from doteval.coordination.task_sizing import TaskSize, most_unknown, tapered, task_size
 from doteval.core import clocks
 from doteval.core.budgets import BudgetStop
@@ -31,10 +41,6 @@ MOST_QUEUED = 5_000
 _PUBLISHED_AT_ONCE = 200
 # What a row takes in batch mode until it waits for its first call.
 _PARKED_ROW_SECONDS = 0.05
-# The publish cursor is one number of three digits: the round, the fair queue (from 1; 0 is none yet), and the index of
-# the first row that is not published.
-_INDEXES = 1 << 40
-_ROUND = _INDEXES * (FAIR_QUEUES + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,8 @@ class Dispatcher:
         self._lost_rows = LostRows(store, self._possible_holders, clock)
         # By evaluation: when its budget was first seen used up.
         self._used_up: dict[int, float] = {}
+        # By evaluation: the rows that were published although its rows are held back.
+        self._samples: dict[int, Sequence[int]] = {}
 
     def queue_of(self, evaluation: Evaluation) -> str:
         """The queue of an evaluation's row tasks."""
@@ -110,6 +118,8 @@ class Dispatcher:
         if self._budget_stop(evaluation) and not evaluation.config.batch:
             return 0
         cursor = self._store.evaluations.published(evaluation.id)
+        if is_held_back(cursor):
+            return 0
         size, most = self._size(evaluation, cursor)
         room = min(most, MOST_QUEUED - self._queued(evaluation, cursor))
         published = 0
@@ -134,21 +144,48 @@ class Dispatcher:
                 ranges.append(RowRange(index, index))
         self._publish(evaluation, cursor, ranges)
 
-    def restart(self, evaluation: Evaluation, *, was_completed: bool = False, priority: Priority | None = None) -> None:
+    def restart(
+        self,
+        evaluation: Evaluation,
+        *,
+        was_completed: bool = False,
+        priority: Priority | None = None,
+        hold_back: bool = False,
+    ) -> None:
         """Publish from the first pending row again, unless messages of an earlier submission may be queued.
 
         In that case pending rows are published once their fair queue has drained. If the evaluation `was_completed`,
         none of its messages can be queued. It gets the fair queue of its `priority` (None: the priority that it had)
         with the fewest other experiments.
+
+        hold_back: publish no row but by `publish_sample`, in whatever process, until `release`
         """
         cursor = self._store.evaluations.published(evaluation.id)
-        if not cursor:
+        if not cursor or (is_held_back(cursor) and not has_fair_queue(cursor)):
             # Nothing was ever published: this is still the first round.
-            fair_queue = self._choose_fair_queue(evaluation, priority or Priority.NORMAL)
-            self._store.evaluations.advance_published(evaluation.id, cursor, _as_digit(fair_queue))
+            begun = as_digit(self._choose_fair_queue(evaluation, priority or Priority.NORMAL))
+            begun = held_back(begun) if hold_back else begun
+            self._store.evaluations.advance_published(evaluation.id, cursor, begun)
+        elif hold_back:
+            self._store.evaluations.advance_published(evaluation.id, cursor, held_back(cursor))
         elif was_completed or not self._queued(evaluation, cursor):
-            fair_queue = self._choose_fair_queue(evaluation, priority or priority_of(_fair_queue(cursor)))
-            self._begin_round(evaluation, cursor, fair_queue)
+            self.release(evaluation, priority=priority)
+        elif is_held_back(cursor):
+            # A command that was killed has published some of the rows, which are found once the queue has drained.
+            stored = self._store.rows.dataset_state(evaluation.id).rows
+            self._store.evaluations.advance_published(evaluation.id, cursor, at_index(cursor, stored))
+
+    def release(self, evaluation: Evaluation, *, priority: Priority | None = None) -> None:
+        """Publish from the first pending row again: none of the evaluation's messages can be queued."""
+        cursor = self._store.evaluations.published(evaluation.id)
+        fair_queue = self._choose_fair_queue(evaluation, priority or priority_of(fair_queue_of(cursor)))
+        self._samples.pop(evaluation.id, None)
+        self._begin_round(evaluation, cursor, fair_queue)
+
+    def publish_sample(self, evaluation: Evaluation, indexes: Sequence[int]) -> None:
+        """Publish some rows of an evaluation whose rows are held back, and again those of them that are lost."""
+        self._samples[evaluation.id] = indexes
+        self.publish_rows(evaluation, indexes)
 
     def settle(self, evaluation: Evaluation) -> Evaluation:
         """Publish rows of an evaluation, publish lost rows again, and end it if it is complete or over its budget.
@@ -184,7 +221,7 @@ class Dispatcher:
 
     def _queued(self, evaluation: Evaluation, cursor: int) -> int:
         """How many messages wait in the fair queue of the evaluation."""
-        return self._publisher.queued(_fair_queue(cursor), queue=self.queue_of(evaluation))
+        return self._publisher.queued(fair_queue_of(cursor), queue=self.queue_of(evaluation))
 
     def _budget_stop(self, evaluation: Evaluation) -> BudgetStop | None:
         """Why the budget lets no further row begin, None if it does."""
@@ -221,8 +258,7 @@ class Dispatcher:
             # No row ends before the first batch does, and those that wait are fast.
             seconds = _PARKED_ROW_SECONDS
         slots = self._options.slots
-        limits = [worker.info.concurrency for worker in self._serving(evaluation)]
-        at_once = [evaluation.config.concurrency_in(each) or ASYNC_CONCURRENCY for each in limits]
+        at_once = self._at_once(evaluation)
         size = task_size(
             self._options.total or evaluation.counts.total,
             seconds,
@@ -239,7 +275,9 @@ class Dispatcher:
     def _publish_some(self, evaluation: Evaluation, size: TaskSize, most: int) -> tuple[int, bool]:
         """Publish up to `most` row tasks. Returns how many, and whether there may be more."""
         cursor = self._store.evaluations.published(evaluation.id)
-        ranges = list(self._store.rows.pending_ranges(evaluation.id, size.rows, first=cursor % _INDEXES, limit=most))
+        ranges = list(
+            self._store.rows.pending_ranges(evaluation.id, size.rows, first=published_up_to(cursor), limit=most)
+        )
         if not ranges:
             return 0, False
         more = len(ranges) == most
@@ -247,11 +285,11 @@ class Dispatcher:
             ranges = tapered(ranges, size, len(self._serving(evaluation)))
         # The cursor moves before the messages are sent: if this process dies in between, the rows are found once the
         # queue has drained. In the other order they would run twice.
-        moved = cursor - cursor % _INDEXES + ranges[-1].last + 1
+        moved = at_index(cursor, ranges[-1].last + 1)
         if not self._store.evaluations.advance_published(evaluation.id, cursor, moved):
             return 0, True
         live = self._possible_holders(evaluation)
-        if cursor >= _ROUND and not have_reported(live):
+        if cursor >= ROUND and not have_reported(live):
             # A worker whose heartbeat is late may still hold these rows. If it does not, they are found once the queue
             # has drained again.
             return 0, False
@@ -265,7 +303,7 @@ class Dispatcher:
             (RowTask(evaluation.uid, each.first, each.last) for each in ranges),
             experiment=evaluation.experiment.name,
             evaluation=evaluation.name,
-            fair_queue=_fair_queue(cursor),
+            fair_queue=fair_queue_of(cursor),
             queue=self.queue_of(evaluation),
         )
 
@@ -277,8 +315,8 @@ class Dispatcher:
             if other.id == evaluation.id or self.queue_of(other) != queue:
                 continue
             cursor = self._store.evaluations.published(other.id)
-            if cursor and _fair_queue(cursor) in experiments:
-                experiments[_fair_queue(cursor)].add(other.experiment.id)
+            if cursor and fair_queue_of(cursor) in experiments:
+                experiments[fair_queue_of(cursor)].add(other.experiment.id)
         mine = [number for number, others in experiments.items() if evaluation.experiment.id in others]
         if mine:
             return mine[0]
@@ -288,8 +326,14 @@ class Dispatcher:
         )
 
     def _publish_lost(self, evaluation: Evaluation) -> None:
-        """Publish all pending rows again if some were lost."""
+        """Publish all pending rows again if some were lost; of an evaluation that is held back, those of the sample."""
         cursor = self._store.evaluations.published(evaluation.id)
+        if is_held_back(cursor):
+            sample = self._samples.get(evaluation.id, ())
+            self.publish_rows(
+                evaluation, self._lost_rows.lost_among(sample, evaluation, lambda: self._queued(evaluation, cursor))
+            )
+            return
         lost = self._lost_rows.detect(evaluation, cursor, lambda: self._queued(evaluation, cursor))
         if lost and self._begin_round(evaluation, cursor):
             self.publish(evaluation)
@@ -297,13 +341,22 @@ class Dispatcher:
 
     def _begin_round(self, evaluation: Evaluation, cursor: int, fair_queue: int | None = None) -> bool:
         """Set the cursor back to the first row, on another fair queue if one is given. False if it moved meanwhile."""
-        begun = cursor - cursor % _ROUND + _ROUND + _as_digit(_fair_queue(cursor) if fair_queue is None else fair_queue)
+        begun = cursor - cursor % ROUND + ROUND + as_digit(fair_queue_of(cursor) if fair_queue is None else fair_queue)
         return self._store.evaluations.advance_published(evaluation.id, cursor, begun)
 
     def _serving(self, evaluation: Evaluation) -> list[WorkerState]:
         """The live worker processes that take row tasks from the evaluation's queue."""
         queue = self.queue_of(evaluation)
         return [worker for worker in self._store.workers.live() if queue in worker.info.queues]
+
+    def _at_once(self, evaluation: Evaluation) -> list[int]:
+        """How many rows each worker process that serves an evaluation runs at the same time."""
+        limits = [worker.info.concurrency for worker in self._serving(evaluation)]
+        return [evaluation.config.concurrency_in(each) or ASYNC_CONCURRENCY for each in limits]
+
+    def rows_at_once(self, evaluation: Evaluation) -> int:
+        """How many rows of an evaluation the live worker processes of its queue run at the same time."""
+        return sum(self._at_once(evaluation))
 
     def _possible_holders(self, evaluation: Evaluation) -> list[WorkerState]:
         """The live worker processes that may hold rows of an evaluation, also from when it was on another queue."""
@@ -320,16 +373,3 @@ class Dispatcher:
         if not failures:
             return Prospect.GOOD
         return prospect(failures, self._serving(evaluation), lambda: self._store.results.writers(evaluation.id))
-
-
-def published_up_to(cursor: int) -> int:
-    """The index of the first row that is not published, by a publish cursor of the store."""
-    return cursor % _INDEXES
-
-
-def _fair_queue(cursor: int) -> int:
-    return max(0, cursor % _ROUND // _INDEXES - 1)
-
-
-def _as_digit(fair_queue: int) -> int:
-    return (fair_queue + 1) * _INDEXES

@@ -36,7 +36,22 @@ class LostRows:
         # While rows are being published, perhaps by another process, workers may not have reported yet what they hold.
         moved = self._cursors.get(evaluation.id, cursor) != cursor
         self._cursors[evaluation.id] = cursor
-        if moved or queued() or not self._may_be_lost(evaluation):
+        if not self._has_drained(evaluation, not moved and not queued() and self._may_be_lost(evaluation)):
+            return False
+        return self._are_lost(evaluation)
+
+    def lost_among(self, indexes: Sequence[int], evaluation: Evaluation, queued: Callable[[], int]) -> list[int]:
+        """Those of the rows that are lost, if only these were published of an evaluation. To be called as often."""
+        live = self._holders(evaluation)
+        pending: list[int] = []
+        if indexes and have_reported(live) and not queued():
+            pending = self._store.samples.pending(evaluation.id, indexes, waiting=not evaluation.config.batch)
+        free = without_held([RowRange(each, each) for each in pending], held_by(live, evaluation.uid))
+        return [each.first for each in free] if self._has_drained(evaluation, bool(free)) else []
+
+    def _has_drained(self, evaluation: Evaluation, seems_so: bool) -> bool:
+        """Whether the queue of an evaluation seems to be drained, and rows lost, for long enough."""
+        if not seems_so:
             self._drained.pop(evaluation.id, None)
             return False
         now = self._clock()
@@ -48,7 +63,7 @@ class LostRows:
             self._drained[evaluation.id] = (since, now)
             return False
         self._drained.pop(evaluation.id)
-        return self._are_lost(evaluation)
+        return True
 
     def published(self, evaluation: Evaluation, cursor: int) -> None:
         """Remember where this process itself has moved the publish cursor to."""

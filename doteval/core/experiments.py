@@ -39,6 +39,11 @@ class Ending:
         return cls(EvaluationStatus.CANCELLED, stop.cause, stop.message)
 
     @classmethod
+    def after_estimate(cls) -> Self:
+        """How an evaluation ends of which only the rows of an estimate are to run."""
+        return cls(EvaluationStatus.CANCELLED, EvaluationEnd.ESTIMATED, "only the rows of an estimate have run")
+
+    @classmethod
     def at_max_errors(cls, most: int) -> Self:
         """How an evaluation ends in which more than `most` rows have failed."""
         reason = f"more than {counted(most, 'row has', 'rows have')} failed"

@@ -132,6 +132,7 @@ class Usage:
     cost: US dollars, None if the model has no price.
     seconds: time spent on tries.
     waited: seconds spent waiting for rate limits.
+    batch_cost: what the same would have cost in batches; None if it was in one, or the model has no price.
     latency: how long each reply took.
     """
 
@@ -148,6 +149,7 @@ class Usage:
     cost: float | None = None
     seconds: float = 0.0
     waited: float = 0.0
+    batch_cost: float | None = None
     latency: Latency = NO_LATENCY
 
     @property
@@ -157,7 +159,6 @@ class Usage:
         return self.cache_hits / lookups if lookups else None
 
     def __add__(self, other: Usage) -> Usage:
-        cost = None if self.cost is None and other.cost is None else (self.cost or 0.0) + (other.cost or 0.0)
         return Usage(
             self.model,
             self.requests + other.requests,
@@ -169,11 +170,16 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
             self.unfinished + other.unfinished,
-            cost,
+            _known_sum(self.cost, other.cost),
             self.seconds + other.seconds,
             self.waited + other.waited,
+            _known_sum(self.batch_cost, other.batch_cost),
             self.latency + other.latency,
         )
+
+
+def _known_sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None and other is None else (one or 0.0) + (other or 0.0)
 
 
 @row_value

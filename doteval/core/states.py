@@ -19,6 +19,8 @@ class EvaluationEnd(StrEnum):
     CANCELLED_BY_USER = "cancelled_by_user"
     INTERRUPTED = "interrupted"
     """The process that ran its rows was stopped by Ctrl-C or a signal."""
+    ESTIMATED = "estimated"
+    """Only a sample of its rows ran, for an estimate."""
     SKIPPED = "skipped"
     """A mark, a fixture, its dataset or each of its rows said to skip it."""
     EXPECTED_FAILURE = "expected_failure"

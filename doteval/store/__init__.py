@@ -20,6 +20,7 @@ from doteval.store.provenance import ExperimentLabels
 from doteval.store.provider_batches import BatchCapacity, WantedGroup
 from doteval.store.result_rows import NewResult, new_execution
 from doteval.store.results import ErrorCount
+from doteval.store.row_samples import RowTime, RowUsage
 from doteval.store.rows import DatasetState, RowRange
 from doteval.store.sizes import StoreSizes
 from doteval.store.store import Store
@@ -49,6 +50,8 @@ __all__ = [
     "NewResult",
     "ParkedRow",
     "RowRange",
+    "RowTime",
+    "RowUsage",
     "Store",
     "StoreSizes",
     "StoredCall",

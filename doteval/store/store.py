@@ -35,6 +35,7 @@ from doteval.store.provider_batches import ProviderBatches
 from doteval.store.results import StoredResults
 from doteval.store.row_labels import RowLabels
 from doteval.store.row_pages import RowPages
+from doteval.store.row_samples import RowSamples
 from doteval.store.rows import Rows
 from doteval.store.selections import Selections
 from doteval.store.sizes import StoreSizes, measure
@@ -68,6 +69,7 @@ class Store:
         self.contents = ExperimentContents(database)
         self.imports = Imports(database)
         self.rows = Rows(database)
+        self.samples = RowSamples(database)
         self.results = StoredResults(database)
         self.selections = Selections(database)
         self.row_pages = RowPages(database)

@@ -233,6 +233,7 @@ class UsageTable(SQLModel, table=True):
     cost: float | None
     seconds: float
     waited: float
+    batch_cost: float | None
     latency: str = Field(sa_type=Text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, literal, or_, select, text
@@ -261,21 +262,22 @@ def _sums(
     latencies: dict[tuple[Any, str], list[tuple[Latency, int]]] = {}
     for line in connection.execute(replies):
         latencies.setdefault((line.key, line.model), []).append((Latency.from_text(line.latency), line.times))
-    # In PostgreSQL the sum of 64-bit integers is a Decimal.
     return {
         (line.key, line.model): (
             Usage(
                 line.model,
-                **{name: int(getattr(line, name)) for name in _SUMMED if name not in ("cost", "seconds", "waited")},
-                cost=line.cost,
-                seconds=line.seconds,
-                waited=line.waited,
+                **{name: _summed(getattr(line, name)) for name in _SUMMED},
                 latency=merged(latencies.get((line.key, line.model), [])),
             ),
             int(line.unpriced),
         )
         for line in connection.execute(query)
     }
+
+
+def _summed(number: Any) -> Any:
+    # In PostgreSQL the sum of 64-bit integers is a Decimal.
+    return int(number) if isinstance(number, Decimal) else number
 
 
 def _load_usage(lines: Iterable[Any]) -> list[LoadUsage]:

@@ -151,6 +151,17 @@ class Following:
 
         Raises WorkerError: when none of them can start; the evaluations that still run have failed then
         """
+        current = self.until(lambda: False)
+        if self._supervisor is not None:
+            self._supervisor.drain()
+        self.through_outage(lambda: store_missing_summaries(self._store, current))
+        self._observer.ended(self._store, current)
+
+    def until(self, is_over: Callable[[], bool]) -> list[Evaluation]:
+        """Follow until something is over, or no evaluation is running any more. Returns the evaluations as they are.
+
+        Raises WorkerError: as `to_the_end` does
+        """
         pause = _FIRST_LOOK_SECONDS
         while True:
             self._raise_if_no_worker_can_start()
@@ -167,15 +178,11 @@ class Following:
                 current = self.through_outage(lambda: [self._dispatcher.settle(each) for each in self._evaluations])
                 self.through_outage(lambda: self._note_unserved_queues(QUEUE_UNSERVED_SECONDS))
                 self._next_settle = clocks.monotonic() + _SETTLE_SECONDS
-            if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current):
+            if all(evaluation.status is not EvaluationStatus.RUNNING for evaluation in current) or is_over():
                 self._observer.moved(current)
-                break
+                return current
             time.sleep(pause)
             pause = min(_LOOK_SECONDS, pause * _LOOK_GROWTH)
-        if self._supervisor is not None:
-            self._supervisor.drain()
-        self.through_outage(lambda: store_missing_summaries(self._store, current))
-        self._observer.ended(self._store, current)
 
     def _raise_if_no_worker_can_start(self) -> None:
         why = None if self._supervisor is None else self._supervisor.hopeless_start()

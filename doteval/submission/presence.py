@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from doteval.coordination.claims import nobody_runs
 from doteval.coordination.endings import end_running
 from doteval.coordination.heartbeat import Heartbeat
+from doteval.coordination.publish_cursor import is_held_back
 from doteval.coordination.registration import Registration
 from doteval.core.experiments import Evaluation
 from doteval.core.liveness import BEAT_SECONDS
@@ -56,7 +57,9 @@ def presence(store: Store, service: str, evaluations: Sequence[Evaluation]) -> I
         with contextlib.suppress(StoreError):
             present.end()
             for each in evaluations:
-                if nobody_runs(store, store.evaluations.by_uid(each.uid)):
+                # Rows that are held back have only this command to release them.
+                is_left = is_held_back(store.evaluations.published(each.id))
+                if is_left or nobody_runs(store, store.evaluations.by_uid(each.uid)):
                     end_running(store, each, ending_of(None, error))
         raise
     present.end()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from doteval.coordination.claims import NOBODY_RUNS_IT, nobody_runs
-from doteval.coordination.dispatcher import published_up_to
+from doteval.coordination.publish_cursor import is_held_back, published_up_to
 from doteval.core.batches import BatchProgress
 from doteval.core.budgets import Spent
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
@@ -101,10 +101,14 @@ def _progress(
     queue = evaluation.queue or otherwise
     held = _count(store, evaluation, live)
     orphaned = _count(store, evaluation, dead)
-    cursor = published_up_to(store.evaluations.published(evaluation.id))
+    cursor = store.evaluations.published(evaluation.id)
+    held_back = is_held_back(cursor)
     batches = store.batches.progress([evaluation.id])
     ready = evaluation.counts.pending - batches.waiting
-    unpublished = min(max(0, ready), store.rows.count_pending_from(evaluation.id, cursor))
+    unpublished = min(max(0, ready), store.rows.count_pending_from(evaluation.id, published_up_to(cursor)))
+    if held_back:
+        # The rows of the sample that wait in the queue are among them: this process does not know which ones they are.
+        unpublished = max(0, ready - held - orphaned)
     published = max(0, ready - unpublished - held - orphaned)
     progress = EvaluationProgress(evaluation, held, orphaned, published, unpublished, (), batches=batches)
     holders = sum(any(part.evaluation_uid == evaluation.uid for part in worker.holding) for worker in dead)
@@ -113,7 +117,7 @@ def _progress(
     spent = store.usage.spent(evaluation.experiment) if evaluation.config.budget else Spent()
     waiting = None if queued is None else queued.get(queue)
     start = _start(queue, bool(live), private=evaluation.is_private)
-    plan = _plan(progress, start, served, holders, waiting, spent)
+    plan = _plan(progress, start, served, holders, waiting, spent, held_back=held_back)
     abandoned = nobody_runs(store, evaluation)
     # Whether a command that imports is alive is not known here.
     if abandoned and evaluation.config.imported_from is None:
@@ -163,7 +167,14 @@ def _is_being_read(store: Store, evaluation: Evaluation) -> bool:
 
 
 def _plan(
-    progress: EvaluationProgress, start: str, served: bool, holders: int, queued: int | None, spent: Spent
+    progress: EvaluationProgress,
+    start: str,
+    served: bool,
+    holders: int,
+    queued: int | None,
+    spent: Spent,
+    *,
+    held_back: bool,
 ) -> list[str]:
     evaluation = progress.evaluation
     pending = evaluation.counts.pending
@@ -195,7 +206,9 @@ def _plan(
         if progress.batches.waiting:
             waiting = counted(progress.batches.waiting, "row waits", "rows wait")
             plan.append(f"{waiting} for batches: {progress.batches}")
-        if progress.unpublished:
+        if held_back:
+            plan.append("only the rows of an estimate run, until the user of `doteval submit --estimate` has agreed")
+        elif progress.unpublished:
             plan.append(f"{counted(progress.unpublished, 'row')} will be published as the queue has room")
     elif pending:
         without_money = evaluation.end_cause is EvaluationEnd.QUOTA_USED_UP

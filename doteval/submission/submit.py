@@ -16,6 +16,7 @@ from doteval.coordination.dispatcher import Dispatcher, DispatchOptions
 from doteval.coordination.endings import end_running, end_unrun
 from doteval.coordination.ingest import ingest_dataset
 from doteval.coordination.provenance import CommandOrigin, record_command
+from doteval.coordination.publish_cursor import is_held_back
 from doteval.core import clocks
 from doteval.core.broker_url import Broker
 from doteval.core.budgets import budget_error
@@ -33,6 +34,7 @@ from doteval.pytest_runtime.outcomes import ending_of, stop_before_rows
 from doteval.runner.error_classes import is_skip
 from doteval.store import Store
 from doteval.submission.batch_mode import check_batch_mode, keep_batch_mode
+from doteval.submission.estimation import EstimateOptions, Estimation, hold_back_known
 from doteval.submission.follow import (
     Following,
     ProgressObserver,
@@ -64,6 +66,7 @@ class SubmitOptions:
     root: pytest's root directory, None to leave it to pytest
     command: the arguments of the command, which are recorded with the experiment
     max_errors: how many rows of an evaluation may fail before it is ended, None for any number
+    estimate: what runs before the user decides on the rest, None to run all rows at once
     """
 
     paths: tuple[str, ...]
@@ -82,6 +85,7 @@ class SubmitOptions:
     client_config: ClientConfig = field(default_factory=ClientConfig)
     command: tuple[str, ...] = ()
     max_errors: int | None = None
+    estimate: EstimateOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Submission:
     """Where the results of a submission are.
 
     storage: the URL of the store, with its password
+    is_whole: whether all rows were to run, not only those of an estimate
     refused: what has to be changed for evaluations that could not run, None if all could
     unrecorded: the same, in sentences, where no ending of theirs says so
     """
@@ -97,6 +102,7 @@ class Submission:
     storage: str = field(repr=False)
     refused: DotEvalError | None = None
     unrecorded: tuple[str, ...] = ()
+    is_whole: bool = True
 
 
 class RowSource(Protocol):
@@ -149,6 +155,11 @@ def check_options(options: SubmitOptions) -> None:
             "--detach needs a broker that outlives this command",
             remedy="Name one with --broker URL or DOTEVAL_BROKER, and start workers with `doteval worker`.",
         )
+    if options.detach and options.estimate is not None:
+        raise UsageError(
+            "--detach waits for nothing, and an estimate is there when its rows have run",
+            remedy="Use --estimate-only first, and then submit with --detach: the rows that have run do not run again.",
+        )
 
 
 def submit_items(
@@ -171,7 +182,9 @@ def submit_items(
         refused = submitter.refused()
         if refused is not None and submitter.all_refused:
             raise refused
-        return Submission(submitter.experiment(), store.raw_url, refused, tuple(submitter.unrecorded))
+        return Submission(
+            submitter.experiment(), store.raw_url, refused, tuple(submitter.unrecorded), submitter.is_whole
+        )
 
 
 class _Submitter:
@@ -196,6 +209,7 @@ class _Submitter:
         self._evaluations: dict[EvaluationItem, Evaluation] = {}
         self._refused: list[DotEvalError] = []
         self.unrecorded: list[str] = []
+        self.is_whole = True
         self._experiment: Experiment | None = None
 
     def experiment(self) -> Experiment:
@@ -245,6 +259,8 @@ class _Submitter:
         known = _known(store, experiment, self.to_run)
         wait_for_other_brokers(store, known, on_message=observer.note, private=broker.is_private)
         before = {each.uid: each.status for each in store.evaluations.of(experiment)}
+        if options.estimate is not None:
+            hold_back_known(store, _known(store, experiment, self.to_run))
         perhaps_running = _perhaps_running(store, experiment)
         self.end_stopped()
         # Stored with the evaluations, so that worker processes elsewhere know.
@@ -274,12 +290,14 @@ class _Submitter:
         for evaluation in begun:
             store.rows.retry_failed(evaluation.id)
             if evaluation.uid not in perhaps_running:
-                dispatcher.restart(evaluation, priority=options.priority)
+                dispatcher.restart(evaluation, priority=options.priority, hold_back=options.estimate is not None)
         if not broker.is_private:
             following.note_changed_files()
         for item in self.to_run:
             if item in self._evaluations:
                 self._send_rows(item, following, perhaps_running)
+        if options.estimate is not None:
+            self.is_whole = Estimation(store, dispatcher, following, begun, options.estimate).run()
         if options.detach:
             following.note_unserved_queues()
         else:
@@ -432,13 +450,16 @@ def _check_budget(
 def _perhaps_running(store: Store, experiment: Experiment) -> set[str]:
     """The evaluations that worker processes may be running, for a submitter that lives or has died.
 
-    The rows they hold may not be in the store yet. Lost rows are published again when the queue has drained.
+    The rows they hold may not be in the store yet. Lost rows are published again when the queue has drained. Those that
+    are held back run no further row by themselves.
     """
     served = {queue for worker in store.workers.live() for queue in worker.info.queues}
     return {
         each.uid
         for each in store.evaluations.of(experiment)
-        if each.status is EvaluationStatus.RUNNING and (each.queue or DEFAULT_QUEUE) in served
+        if each.status is EvaluationStatus.RUNNING
+        and (each.queue or DEFAULT_QUEUE) in served
+        and not is_held_back(store.evaluations.published(each.id))
     }
 
 

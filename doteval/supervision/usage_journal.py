@@ -134,7 +134,8 @@ def read_usage_journal(path: Path) -> list[UnstoredUsage]:
 
 
 def _usage(model: str, numbers: Sequence[Any], latency: str) -> Usage:
-    return Usage(model, **dict(zip(_NUMBERS, numbers, strict=True)), latency=Latency.from_text(latency))
+    # A process of another release may have left fewer numbers or more: new ones are added behind the others.
+    return Usage(model, **dict(zip(_NUMBERS, numbers, strict=False)), latency=Latency.from_text(latency))
 
 
 def _notes(path: Path) -> Iterator[list[Any]]:

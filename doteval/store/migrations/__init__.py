@@ -44,6 +44,7 @@ VERSIONS = (
     "0018",
     "0019",
     "0020",
+    "0021",
 )
 
 # The oldest one that psycopg supports.
