@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from doteval.analysis.compare import Comparison, Verdict
 from doteval.core.experiments import EvaluationStatus
+from doteval.core.wording import counted
 from doteval.report.contents import Against
 from doteval.store import ExperimentOverview, Store
 from doteval.store.comparisons import (
@@ -17,6 +19,8 @@ from doteval.store.comparisons import (
     match_evaluations,
     select_evaluations,
 )
+from doteval.view.drawing import draw
+from doteval.view.figures import FigureSeries, ShownFigure
 from doteval.view.visit import Visit, progress_key
 
 # Pairs of evaluations that are kept, and rows that are kept of each of their metrics: so many that became worse, and as
@@ -24,6 +28,9 @@ from doteval.view.visit import Visit, progress_key
 _PAIRS = 200
 _ROWS = 20
 _ROWS_OF_MANY = 3
+# Metrics in the chart, and those whose names have room below it.
+_CHARTED = 30
+_NAMED = 4
 
 _RANKS = {Verdict.WORSE: 0, Verdict.UNDECIDED: 1, Verdict.BETTER: 2, Verdict.NO_DIFFERENCE: 3}
 
@@ -47,6 +54,7 @@ class KeptComparison:
 
     pairs: the evaluations that belong together, those that are worse first; `left_out` more are not kept.
     against: for each of the other experiments, what `doteval.report.page` makes sentences of.
+    chart: how many rows became better and worse, None if no row did; `image` is the same, drawn.
     """
 
     comparison: Comparison
@@ -54,6 +62,13 @@ class KeptComparison:
     left_out: int
     against: tuple[Against, ...]
     only_others: tuple[str, ...]
+    chart: ShownFigure | None
+    image: bytes
+
+    @property
+    def image_url(self) -> str:
+        """The image as a URL that holds it: it was drawn together with the comparison, and is needed with it only."""
+        return f"data:image/svg+xml;base64,{base64.b64encode(self.image).decode()}"
 
 
 def target_of(visit: Visit, text: str) -> ComparisonTarget:
@@ -92,4 +107,27 @@ def compare_targets(store: Store, targets: Sequence[str]) -> KeptComparison:
         evaluations = {each.id for each in selection.evaluations}
         mine = tuple(pair for pair in kept if pair.pair.other.id in evaluations)
         against.append(Against((targets[0], target), comparison, mine, 0, (), ()))
-    return KeptComparison(comparison, kept, len(pairs) - len(kept), tuple(against), only_others)
+    chart = flips_figure(kept)
+    image = b"" if chart is None else draw(chart)
+    return KeptComparison(comparison, kept, len(pairs) - len(kept), tuple(against), only_others, chart, image)
+
+
+def flips_figure(pairs: Sequence[ComparedPair]) -> ShownFigure | None:
+    """The rows of each metric that became better and worse, as a chart; None if there are none."""
+    flipped = [
+        (f"{pair.pair.other.name} {metric.name}", metric.improved, metric.worsened or 0)
+        for pair in pairs
+        for metric in pair.comparison.metrics
+        if metric.improved is not None and metric.improved + (metric.worsened or 0)
+    ]
+    if not flipped:
+        return None
+    names, better, worse = zip(*flipped[:_CHARTED], strict=True)
+    shown = [f"{name}: {counted(gained, 'row')} better, {lost:,} worse" for name, gained, lost in flipped[:_CHARTED]]
+    left_out = f"; {len(flipped) - _CHARTED:,} more metrics in the table" if len(flipped) > _CHARTED else ""
+    series = tuple(
+        FigureSeries(name, values, tuple(f"{value:,}" for value in values))
+        for name, values in (("better", better), ("worse", worse))
+    )
+    ticks = names if len(names) <= _NAMED else tuple(str(number) for number in range(1, len(names) + 1))
+    return ShownFigure("Rows that changed", "; ".join(shown) + left_out, "metric", names, series, True, ticks)

@@ -18,6 +18,6 @@ def take_picture(browser: webdriver.Chrome, name: str, height: int, elsewhere: P
     """
     path = (_IMAGES if os.environ.get("DOTEVAL_SCREENSHOTS") else elsewhere) / name
     clip = {"x": 0, "y": 0, "width": 1230, "height": height, "scale": 0.7}
-    taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip})
+    taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
     path.write_bytes(base64.b64decode(taken["data"]))
     return path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from urllib.parse import urlencode
 
 import pytest
@@ -35,6 +37,17 @@ def test_it_gives_the_verdict_and_the_rows_that_changed(view: TestClient) -> Non
     assert "<del>base</del> says key20" in page
     assert "<ins>new</ins> says key20" in page
     assert "doteval compare base new" in page
+
+
+def test_the_rows_that_changed_are_drawn_and_told(view: TestClient) -> None:
+    page = compared(view, "a=base&b=new")
+    found = re.search(r'<img class="chart"[^>]* src="data:image/svg\+xml;base64,([^"]*)" alt="([^"]*)"', page)
+    assert found is not None
+    drawn = base64.b64decode(found[1]).decode()
+    assert drawn.startswith("<svg")
+    assert "<script" not in drawn
+    assert "Rows that changed. eval_qa exact_match accuracy: 0 rows better, 10 worse." in found[2]
+    assert 'class="chart"' not in compared(view, "a=base&b=base::eval_qa")
 
 
 def test_the_other_way_round_it_is_better(view: TestClient) -> None:
