@@ -31,6 +31,12 @@ def mixed(store: Store, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
     return store_mixed(store)
 
 
+@pytest.fixture
+def records(store: Store, mixed: Evaluation) -> list[Record]:
+    """All results of that evaluation."""
+    return list(store.results.records(mixed.id))
+
+
 def wanted_rows(evaluation: Evaluation, where: str | None = None, text: str | None = None) -> RowsWanted:
     return RowsWanted(evaluation.id, None if where is None else parse_filter(where), text, COLUMNS)
 
@@ -82,9 +88,9 @@ texts = st.sampled_from(
 @only_reads
 @given(text=texts | st.sampled_from(["categ", "odd", "KEY\\"]), backwards=st.booleans())
 def test_a_text_is_found_in_prompts_responses_and_rows_and_not_in_the_names_of_columns(
-    store: Store, mixed: Evaluation, text: str, backwards: bool
+    store: Store, mixed: Evaluation, records: list[Record], text: str, backwards: bool
 ) -> None:
-    expected = [(each.row.index, each.row.sample) for each in store.results.records(mixed.id) if is_held(each, text)]
+    expected = [(each.row.index, each.row.sample) for each in records if is_held(each, text)]
     assert all_pages(store, wanted_rows(mixed, None, text), 5, LONG, backwards=backwards) == expected
 
 

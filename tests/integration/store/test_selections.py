@@ -77,6 +77,12 @@ def mixed(store: Store, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
     return store_mixed(store)
 
 
+@pytest.fixture
+def records(store: Store, mixed: Evaluation) -> list[Record]:
+    """All results of that evaluation."""
+    return list(store.results.records(mixed.id))
+
+
 # One store serves all examples of a test, which only read it.
 only_reads = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -86,8 +92,9 @@ only_reads = settings(suppress_health_check=[HealthCheck.function_scoped_fixture
 # PostgreSQL compares no text with a value of another type.
 @example(wanted=FieldComparison(FilterField(FieldKind.RESULT, "status"), Comparator.EQUAL, True))
 @example(wanted=FieldComparison(FilterField(FieldKind.RESULT, "status"), Comparator.EQUAL, 1.0))
-def test_a_filter_finds_what_python_finds(store: Store, mixed: Evaluation, wanted: Filter) -> None:
-    records = list(store.results.records(mixed.id))
+def test_a_filter_finds_what_python_finds(
+    store: Store, mixed: Evaluation, records: list[Record], wanted: Filter
+) -> None:
     expected = [record for record in records if matches(wanted, value_of(record))]
     found = list(store.selections.records(mixed.id, wanted))
     assert found == expected
@@ -111,7 +118,7 @@ def test_a_filter_is_read_as_it_was_written(wanted: Filter) -> None:
 @only_reads
 @given(field=fields, descending=st.booleans(), limit=st.none() | st.integers(1, 30))
 def test_results_are_sorted_numbers_first_and_nothing_last(
-    store: Store, mixed: Evaluation, field: FilterField, descending: bool, limit: int | None
+    store: Store, mixed: Evaluation, records: list[Record], field: FilterField, descending: bool, limit: int | None
 ) -> None:
     def rank(value: Any) -> list[tuple[bool, Any]]:
         number, text = number_of(value), value if isinstance(value, str) else None
@@ -122,7 +129,6 @@ def test_results_are_sorted_numbers_first_and_nothing_last(
             letters.append(1)
         return [(each is None, 0 if each is None else each) for each in (signed, letters)]
 
-    records = list(store.results.records(mixed.id))
     expected = sorted(records, key=lambda record: rank(value_of(record)(field)))[:limit]
     found = list(store.selections.records(mixed.id, sort=SortOrder(field, descending), limit=limit))
     assert [(each.row.index, each.row.sample) for each in found] == [
