@@ -200,7 +200,7 @@ def specify(item: EvaluationItem, config: RunConfig | None = None) -> Evaluation
             batch=config.submitted
             and config.rescoring is None
             and (config.batch if in_batches is None else in_batches),
-            own_batch=in_batches,
+            own_batch=None if config.rescoring is not None else in_batches,
             batch_size=item.spec.batch_size,
             concurrency=window_for(own, None, is_async=item.is_async).size,
             concurrency_is_own=own is not None,
