@@ -39,7 +39,7 @@ def test_it_gives_the_verdict_and_the_rows_that_changed(view: TestClient) -> Non
     assert "doteval compare base new" in page
 
 
-def test_the_rows_that_changed_are_drawn_and_told(view: TestClient) -> None:
+def test_the_rows_that_changed_are_drawn_beside_their_text(view: TestClient) -> None:
     page = compared(view, "a=base&b=new")
     found = re.search(r'<img class="chart"[^>]* src="data:image/svg\+xml;base64,([^"]*)" alt="([^"]*)"', page)
     assert found is not None
