@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from doteval.core import clocks
 from doteval.core.broker_url import Broker
-from doteval.core.client_config import DEFAULT_CACHE_PATH, CacheMode, ClientConfig
+from doteval.core.client_config import DEFAULT_CACHE_PATH, CacheMode, ClientConfig, TracingMode
 from doteval.core.log_format import LogFormat
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, split_devices, split_queues
 from doteval.errors import ResourceError, UsageError
@@ -93,6 +93,10 @@ class Settings(BaseSettings):
         "auto", description="How worker services log: text, json, or auto (text on a terminal, JSON elsewhere)."
     )
     prices: str | None = Field(None, description="A TOML or JSON file with what tokens cost, by model.")
+    tracing: TracingMode = Field(
+        TracingMode.OFF,
+        description="What traces by OpenTelemetry show: off for nothing, on, or content for prompts and replies too.",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -134,7 +138,15 @@ class Settings(BaseSettings):
         return () if self.devices is None else split_devices(self.devices)
 
     def client_config(self) -> ClientConfig:
-        """What the clients of a command share: cache and limits. A refresh replaces replies from before now."""
+        """What the clients of a command share: cache and limits. A refresh replaces replies from before now.
+
+        Raises UsageError if rows are to be traced, and OpenTelemetry or an exporter is not installed.
+        """
+        if self.tracing is not TracingMode.OFF:
+            # Imported here, since other commands need no OpenTelemetry.
+            from doteval.tracing.exporters import check_installed
+
+            check_installed()
         in_redis = self.broker is not None and Broker(self.broker).holds_shared_state
         path = self.cache_path or (None if in_redis else DEFAULT_CACHE_PATH)
         return ClientConfig(
@@ -146,6 +158,7 @@ class Settings(BaseSettings):
             cache_seconds=self.cache_days * 86400.0,
             cache_bytes=self.cache_megabytes * 1024 * 1024,
             prices=None if self.prices is None else str(Path(self.prices).absolute()),
+            tracing=self.tracing,
         )
 
     def _now_of_cache(self, *, in_redis: bool) -> float:

@@ -23,6 +23,7 @@ pytest_plugins = [
     "tests.support.rabbitmq",
     "tests.support.redis",
     "tests.support.silent_connections",
+    "tests.support.spans",
     # Last: it imports from the others, which are imported as plugins first.
     "tests.support.project",
     "tests.support.pgbouncer",

@@ -15,12 +15,11 @@ import orjson
 
 from doteval.clients.bad_replies import is_event_stream, is_json
 from doteval.clients.body_secrets import secrets_of_body
-from doteval.clients.cache.keys import CACHE_HEADER
 from doteval.clients.parking import AskedCall, park, refusal_outside_of_rows
 from doteval.clients.reply_events import as_events
 from doteval.clients.request_difference import difference
 from doteval.clients.request_identity import RequestIdentity
-from doteval.clients.steps import ApiCall, Response, Step
+from doteval.clients.steps import ApiCall, Response, Step, content_of
 from doteval.clients.streams import StreamObserver
 from doteval.core import clocks
 from doteval.core.call_bodies import CallBody, restored, unpack
@@ -93,7 +92,7 @@ class _CallNote:
         self._secrets: frozenset[str] | None = None
         self.digest = b""
         if calls.keeps_bodies:
-            content = _content(call)
+            content = content_of(call.request)
             if content is not None:
                 self._request = content
                 self.digest = calls.digest(self.identity.parts, self.identity.endpoint, content)
@@ -108,16 +107,17 @@ class _CallNote:
     def replay(self, recorded: RecordedCall) -> Response:
         """Answer the call by a recorded reply."""
         call, body = self._call, unpack(recorded.packed)
+        # A reply of a batch is used by nothing else than this.
+        is_of_batch = recorded.source is CallSource.BATCH and not recorded.foreign
+        call.source = CallSource.BATCH if is_of_batch else CallSource.REPLAY
         if recorded.foreign:
             self._calls.replayed(recorded)
         else:
-            is_of_batch = recorded.source is CallSource.BATCH
             self._calls.ended(
                 FinishedCall(
                     self.digest,
                     self.position,
-                    # The only use of what a batch has answered.
-                    CallSource.BATCH if is_of_batch else CallSource.REPLAY,
+                    call.source,
                     call.model,
                     recorded.status,
                     self._started_at,
@@ -166,14 +166,11 @@ class _CallNote:
         self._calls.abandoned(self._of_reply(response, content, "the row did not read the stream to its end"))
 
     def _of_reply(self, response: Response, content: bytes, error: str = "") -> FinishedCall:
-        headers = response.headers
-        source = CallSource.CACHE if headers.get(CACHE_HEADER) == "hit" else CallSource.LIVE
-        return self._finished(response.status_code, source, headers.get("content-type", ""), content, error=error)
+        return self._finished(response.status_code, response.headers.get("content-type", ""), content, error=error)
 
     def _finished(
         self,
         status: int,
-        source: CallSource = CallSource.LIVE,
         content_type: str = "",
         reply: bytes = b"",
         *,
@@ -186,7 +183,7 @@ class _CallNote:
             # Half a reply is not replayed.
             self.digest if fits and not error else b"",
             self.position,
-            source,
+            call.source,
             call.model,
             status,
             self._started_at,
@@ -239,12 +236,3 @@ class _Head:
 def _wants_usage(call: ApiCall) -> bool:
     options = call.body.get("stream_options")
     return isinstance(options, dict) and bool(options.get("include_usage"))
-
-
-def _content(call: ApiCall) -> bytes | None:
-    """The body of the request, None for an upload that is streamed."""
-    try:
-        content: bytes = call.request.content
-    except RuntimeError:
-        return None
-    return content

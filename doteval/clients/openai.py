@@ -5,8 +5,9 @@ connection pool for each set of client settings, so a client may be made anew fo
 of the row that makes the call (`doteval.core.metering`) and to the totals of ``client.get_stats()``. `instrument()`
 does the same for a client that the author made.
 
-A request passes five steps, from the outside in: `journal` notes the call or replays it, `cache.step` answers it from
-the cache, `retries` tries again, `rate_limits.step` holds it back until it may be sent, `usage_recording` records it.
+A request passes six steps, from the outside in: `tracing` has its span, `journal` notes the call or replays it,
+`cache.step` answers it from the cache, `retries` tries again, `rate_limits.step` holds it back until it may be sent,
+`usage_recording` records it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from doteval.clients.rate_limits.step import rate_limit_step
 from doteval.clients.retries import RETRY_SECONDS, RetryPolicy, retry_step
 from doteval.clients.shared_state import shared_cache, shared_limiter, shared_prices
 from doteval.clients.steps import Step, http_package, send_step, send_through, send_through_async
+from doteval.clients.tracing import tracing_step
 from doteval.clients.usage_recording import UsageTotals, usage_step
 from doteval.core.client_config import Caching, client_config
 from doteval.core.package_prices import import_prices
@@ -252,7 +254,7 @@ def _steps(totals: UsageTotals, options: ClientOptions, transport_errors: tuple[
     step = retry_step(step, options.retries, totals, transport_errors=transport_errors)
     cache, choice = shared_cache(), client_config().choice
     step = cache_step(step, cache, choice, options.cache, totals, ignored=options.cache_ignores)
-    return journal_step(step, options.cache_ignores)
+    return tracing_step(journal_step(step, options.cache_ignores), options.cache_ignores)
 
 
 def _transport_errors(http_client: Any) -> tuple[type[Exception], ...]:

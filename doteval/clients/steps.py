@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from doteval.clients.streams import StreamObserver, observe, observe_async
 from doteval.core import lenient_json
+from doteval.core.call_journal import CallSource
 from doteval.core.metering import Meter, current_meter
 from doteval.core.results import Usage
 from doteval.errors import UsageError
@@ -67,7 +68,7 @@ class ApiCall:
 
     `body`: the JSON object sent, empty if there is none; `try_number`: counts from 1; `tokens`: those of the reply,
     None until known; `reported`: the usage that the reply reported, None until known; `error_status`: the HTTP status
-    of the error that a streamed body turned out to be, else 0.
+    of the error that a streamed body turned out to be, else 0; `source`: where the reply comes from.
     """
 
     __slots__ = (
@@ -79,6 +80,7 @@ class ApiCall:
         "options",
         "reported",
         "request",
+        "source",
         "tokens",
         "try_number",
     )
@@ -92,6 +94,7 @@ class ApiCall:
         self.tokens: int | None = None
         self.reported: Usage | None = None
         self.error_status = 0
+        self.source = CallSource.LIVE
         self.body = _body_of(request)
         model = self.body.get("model")
         self.model: str = model if isinstance(model, str) and model else UNKNOWN_MODEL
@@ -220,6 +223,15 @@ def http_package(thing: Any) -> Any:
         if name in ("httpx", "httpx2"):
             return importlib.import_module(name)
     raise UsageError(f"{type(thing).__name__} is not an HTTP client of the openai package")
+
+
+def content_of(request: Request) -> bytes | None:
+    """The body of a request, None for an upload that is streamed."""
+    try:
+        content: bytes = request.content
+    except RuntimeError:
+        return None
+    return content
 
 
 def _body_of(request: Request) -> dict[str, Any]:

@@ -30,6 +30,17 @@ class CacheMode(StrEnum):
     """The same as `ON`, but older replies are replaced by new ones."""
 
 
+class TracingMode(StrEnum):
+    """What is sent of rows and of their model calls as traces."""
+
+    OFF = "off"
+    """Nothing."""
+    ON = "on"
+    """Times, models, tokens, errors and scores, and no text of rows, prompts or replies."""
+    CONTENT = "content"
+    """Prompts and replies too."""
+
+
 @dataclass(frozen=True, slots=True)
 class CacheChoice:
     """What a command says about the reply cache.
@@ -73,6 +84,7 @@ class ClientConfig:
     cache_seconds: how long a reply is kept.
     cache_bytes: how many bytes of replies are kept.
     prices: the path of a price table.
+    tracing: what is sent of calls, and of the rows that make them, as traces.
     """
 
     broker: str | None = None
@@ -82,6 +94,7 @@ class ClientConfig:
     cache_seconds: float = 30 * 86400.0
     cache_bytes: int = 512 * 1024 * 1024
     prices: str | None = None
+    tracing: TracingMode = TracingMode.OFF
 
     @property
     def choice(self) -> CacheChoice:
@@ -92,7 +105,7 @@ class ClientConfig:
     def from_mapping(cls, values: Mapping[str, Any]) -> ClientConfig:
         """The configuration from its `dataclasses.asdict`. Raises TypeError, KeyError or ValueError otherwise."""
         given = {field.name: values[field.name] for field in fields(cls)}
-        return cls(**{**given, "cache": CacheMode(given["cache"])})
+        return cls(**{**given, "cache": CacheMode(given["cache"]), "tracing": TracingMode(given["tracing"])})
 
 
 _current = ClientConfig()

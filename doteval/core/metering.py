@@ -17,6 +17,7 @@ from doteval.core.call_journal import RowCalls
 from doteval.core.client_config import CacheChoice
 from doteval.core.fast_dataclass import row_value
 from doteval.core.results import Usage
+from doteval.core.tracing import RowSpan
 
 Returned = TypeVar("Returned")
 
@@ -53,6 +54,7 @@ class Meter:
     cache: what the row's submission says of the reply cache, None for nothing.
     calls: the row's part of the call journal, None if its calls are not stored.
     parks: whether calls are sent in batches, as those of eval functions in batch mode, not those of fixtures.
+    span: of the row, None if it is not traced.
 
     >>> meter = Meter()
     >>> meter.add(Usage("m", requests=1))
@@ -72,6 +74,7 @@ class Meter:
         self.cache = cache
         self.calls = calls
         self.parks = False
+        self.span: RowSpan | None = None
         self._lock = threading.Lock()
         self._by_model: dict[str, Usage] = {}
         # Tokens without a price. Among others of a model with that name they would seem to cost nothing.
@@ -171,8 +174,9 @@ def with_usage_scope(
     scope: UsageScope,
     cache: CacheChoice | None = None,
     calls: RowCalls | None = None,
+    span: RowSpan | None = None,
 ) -> Callable[..., Returned]:
-    """A function that sets scope, cache choice and calls of the meter that it is called under, and calls `function`.
+    """A function that sets what the meter that it is called under knows of the row, and calls `function`.
 
     Calls of an eval function are parked if its row is in batch mode; see `doteval.core.parking`.
     """
@@ -182,6 +186,7 @@ def with_usage_scope(
         if meter is not None:
             meter.scope, meter.cache, meter.calls = scope, cache, calls
             meter.parks = calls is not None and calls.parking is not None
+            meter.span = span
         return function(**arguments)
 
     return call

@@ -98,6 +98,8 @@ class RunConfig:
     `strict_xfail`: the reason of its strict xfail mark, None without one. Its rows must not all run then.
     `imported_from`: the file that `doteval import` read its results from, None if its rows run here.
     `rescoring`: what its rows replay, None if it is not a rescoring.
+    `traceparent`: the span of the command that began or resumed it, which the spans of its rows belong to, as W3C's
+    Trace Context writes it; None if the command was not traced.
 
     >>> RunConfig.from_json(RunConfig(max_retries=5).to_json()).max_retries
     5
@@ -203,6 +205,7 @@ class RunConfig:
     strict_xfail: str | None = None
     imported_from: str | None = None
     rescoring: Rescoring | None = None
+    traceparent: str | None = None
 
     @classmethod
     def from_options(cls, values: Mapping[str, Any], *, cache: CacheChoice | None = None) -> Self:

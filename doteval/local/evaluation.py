@@ -35,6 +35,7 @@ from doteval.runner.event_loop import LoopThread
 from doteval.runner.row_retries import CallPolicy
 from doteval.runner.scheduler import Scheduler
 from doteval.store import ErrorCount, LostUsage, Store
+from doteval.tracing.commands import row_tracer
 
 _RANGE_ROWS = 1000
 _ERRORS_SHOWN = 3
@@ -169,6 +170,7 @@ class LocalEvaluation:
             check=guard,
             permits=share,
             calls_of=journal.calls_of,
+            tracer=row_tracer(self._evaluation, self._options.client_config.tracing),
             record_lost_usage=self.spend,
         )
         try:

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import CodeType
 from typing import Any, overload
@@ -30,6 +31,7 @@ from doteval.runner.assignments import PreparedCall, RowFixtures
 from doteval.runner.event_loop import LoopThread
 from doteval.settings import load_settings
 from doteval.store import Store
+from doteval.tracing.commands import command_span
 
 # The path of functions that are in no file: typed in, or in a cell of a notebook.
 INTERACTIVE = "(interactive)"
@@ -99,21 +101,23 @@ def run(
         batch_size=evaluation.spec.batch_size,
         reducer=None if reducer is None else str(ReducerName.parse(reducer)),
     )
-    options = LocalOptions(target, config, concurrency=settings.concurrency)
+    options = LocalOptions(target, config, concurrency=settings.concurrency, client_config=settings.client_config())
+    tracing = options.client_config.tracing
     session = StoreSession(target.storage, name, service="run")
     record_command(session.store, session.experiment, CommandOrigin(sys.argv, _folder(eval_fn)))
     loop = LoopThread()
     try:
-        report = LocalEvaluation(
-            session,
-            evaluation,
-            _specify(eval_fn, evaluation.spec, config),
-            evaluation,
-            loop=loop,
-            options=options,
-            on_message=lambda line: print(plain(line), file=sys.stderr),  # noqa: T201
-            screen=Screen(sys.stderr) if is_terminal(sys.stderr) else None,
-        ).run(_folder(eval_fn))
+        with command_span("run", name, tracing) as traceparent:
+            report = LocalEvaluation(
+                session,
+                evaluation,
+                _specify(eval_fn, evaluation.spec, replace(config, traceparent=traceparent)),
+                evaluation,
+                loop=loop,
+                options=options,
+                on_message=lambda line: print(plain(line), file=sys.stderr),  # noqa: T201
+                screen=Screen(sys.stderr) if is_terminal(sys.stderr) else None,
+            ).run(_folder(eval_fn))
     finally:
         loop.close()
         session.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import pytest
@@ -27,6 +29,7 @@ from doteval.pytest_runtime.load_timer import Load
 from doteval.pytest_runtime.outcomes import ending_of
 from doteval.pytest_runtime.pytest_internals import skipped
 from doteval.runner.event_loop import LoopThread
+from doteval.tracing.commands import command_span
 
 _SERVICE = "pytest"
 
@@ -64,6 +67,8 @@ class LocalExperiment:
         self._name = options.target.experiment or ephemeral_name()
         self._opened: dict[str | None, StoreSession] = {}
         self._loaded_for: dict[int, StoreSession] = {}
+        # Ends the span of the command, which begins with the first evaluation.
+        self._spans = ExitStack()
         self.reports: list[StoredReport] = []
         # The thresholds that applied to some evaluation.
         self.applied_thresholds: set[Threshold] = set()
@@ -89,7 +94,7 @@ class LocalExperiment:
         evaluation = LocalEvaluation(
             session,
             item,
-            specify(item, self._options.config),
+            specify(item, replace(options.config, traceparent=self._traceparent)),
             setup,
             loop=self._loop,
             options=options,
@@ -140,8 +145,14 @@ class LocalExperiment:
 
     def close(self) -> None:
         """Store what is left and close the stores."""
+        self._spans.close()
         for session in self._opened.values():
             session.close()
+
+    @functools.cached_property
+    def _traceparent(self) -> str | None:
+        tracing = self._options.client_config.tracing
+        return self._spans.enter_context(command_span(_SERVICE, self._name, tracing))
 
     def _add(self, session: StoreSession, report: LocalReport) -> None:
         self.reports.append(StoredReport(report, session.store.url, session.store.raw_url))

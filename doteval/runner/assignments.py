@@ -11,6 +11,7 @@ from doteval.core.client_config import CacheChoice
 from doteval.core.error_leaves import for_logs
 from doteval.core.metering import Meter, UsageScope
 from doteval.core.results import Outcome, Row, Usage
+from doteval.core.tracing import RowTracer
 from doteval.core.wording import counted
 from doteval.foreach import ForEachSpec
 from doteval.runner.admission import AdmissionCheck, Permits
@@ -110,6 +111,7 @@ class Assignment:
     `permits`: taken for each row before it begins; None if any number may.
     `cache`: the submission's choice for the reply cache.
     `calls_of`: makes the part of a row in the call journal, where its calls are noted. Asked for a batch's first row.
+    `tracer`: begins the spans of its rows; None if they are not traced.
     `record_lost_usage`: called with usage that belongs to no result: the set-up of shared fixtures, and rows
     that were set up and then not called.
     """
@@ -126,6 +128,7 @@ class Assignment:
     permits: Permits | None = None
     cache: CacheChoice | None = None
     calls_of: Callable[[Row], RowCalls] | None = None
+    tracer: RowTracer | None = None
     record_lost_usage: Callable[[UsageScope, tuple[Usage, ...]], None] | None = None
     in_flight: int = field(default=0, init=False)
     withdrawn: bool = field(default=False, init=False)

@@ -12,6 +12,7 @@ import pytest
 from doteval.clients.parking import ROWS_IN_BATCH_MODE
 from doteval.core.metering import Meter, metering, with_usage_scope
 from doteval.core.results import ErrorClass, Outcome, Row
+from doteval.core.tracing import RowSpan
 from doteval.runner.admission import Admission
 from doteval.runner.assignments import Assignment, EvaluationFixtures, PreparedCall, Runnable
 from doteval.runner.calls import CallPolicy, failed_before_call, with_teardown_errors
@@ -19,7 +20,7 @@ from doteval.runner.concurrency_windows import FixedWindow, Window
 from doteval.runner.error_classes import ends_command
 from doteval.runner.event_loop import LoopThread
 from doteval.runner.executors import Ended, Executor, LoopExecutor, ThreadExecutor, run_inline
-from doteval.runner.inflight_calls import NO_ENTRY, InflightCall
+from doteval.runner.inflight_calls import NO_ENTRY, InflightCall, as_current
 
 
 class CallRunner:
@@ -91,15 +92,17 @@ class CallRunner:
         """Begin one call with one row, or with the rows of a batch."""
         entry = assignment.note(rows) if assignment.note is not None else NO_ENTRY
         calls = None if assignment.calls_of is None else assignment.calls_of(rows[0])
+        span = None if assignment.tracer is None else assignment.tracer.begin(rows)
         shared = self._setup.shared_call
         if shared is not None:
-            self._call(InflightCall(assignment, rows, None, entry, calls=calls), shared)
+            self._call(InflightCall(assignment, rows, None, entry, calls=calls, span=span), shared)
             return
         context = self._setup.take_context()
         meter = Meter(assignment.usage_scope_of(rows), assignment.cache, calls)
-        inflight = InflightCall(assignment, rows, context, entry, meter, calls)
+        meter.span = span
+        inflight = InflightCall(assignment, rows, context, entry, meter, calls, span)
         try:
-            with metering(meter):
+            with metering(meter), as_current(span):
                 prepared = context.set_up()
         except BaseException as error:
             if ends_command(error):
@@ -119,7 +122,9 @@ class CallRunner:
         batch = assignment.item.spec.batch_size is not None
         arguments = {**prepared.fixtures, **_values(inflight.rows, batch=batch)}
         scope = assignment.usage_scope_of(inflight.rows)
-        function = with_usage_scope(prepared.function, scope, assignment.cache, inflight.calls)
+        function = with_usage_scope(prepared.function, scope, assignment.cache, inflight.calls, inflight.span)
+        if inflight.span is not None:
+            function = _traced(function, inflight.span, is_async=assignment.item.is_async)
         if inflight.calls is not None and inflight.calls.parking is not None:
             function = _in_batch_mode(function, is_async=assignment.item.is_async)
         if self._executor is not None:
@@ -193,6 +198,20 @@ def _without_overlap(item: Runnable, window: Window) -> Window:
         stacklevel=2,
     )
     return FixedWindow(1)
+
+
+def _traced(function: Callable[..., Any], span: RowSpan, *, is_async: bool) -> Callable[..., Any]:
+    """The function, during which the span of its row is the current one."""
+
+    def call(**arguments: Any) -> Any:
+        with span.current():
+            return function(**arguments)
+
+    async def call_async(**arguments: Any) -> Any:
+        with span.current():
+            return await function(**arguments)
+
+    return call_async if is_async else call
 
 
 def _in_batch_mode(function: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:

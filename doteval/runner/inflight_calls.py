@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from doteval.core.call_journal import RowCalls
 from doteval.core.metering import Meter, metering
 from doteval.core.results import Outcome, Row, RowStatus
+from doteval.core.tracing import RowSpan
 from doteval.runner.assignments import Assignment, JournalEntry, RowFixtures
 from doteval.runner.calls import with_usage
 
@@ -19,7 +21,7 @@ class InflightCall:
 
     `rows`: the rows it serves, more than one in a batch. `context`: their own fixtures, None if they have none.
     `entry`: their entry in the in-flight journal. `meter`: counts what their fixtures use. `calls`: their part in the
-    call journal.
+    call journal. `span`: their span, None if they are not traced.
     """
 
     assignment: Assignment
@@ -28,18 +30,21 @@ class InflightCall:
     entry: JournalEntry
     meter: Meter | None = None
     calls: RowCalls | None = None
+    span: RowSpan | None = None
 
     def tear_down(self, timeout: float | None = None) -> list[BaseException]:
         """Tear down the rows' own fixtures, each within `timeout` seconds. Returns what that raised."""
         if self.context is None:
             return []
-        with metering(self.meter):
+        with metering(self.meter), as_current(self.span):
             return self.context.tear_down(timeout)
 
     def abandon(self) -> None:
         """Tear the fixtures down without a call: the rows stay pending."""
         self.tear_down()
         self.entry.completed()
+        if self.span is not None:
+            self.span.end(())
         if self.meter is not None:
             self.assignment.report_lost_usage(self.meter)
 
@@ -53,12 +58,22 @@ class InflightCall:
             ]
         if self.meter is not None:
             outcomes = [with_usage(outcomes[0], self.meter.reading()), *outcomes[1:]]
+        if self.span is not None:
+            self.span.end(outcomes)
         for row, outcome in zip(self.rows, outcomes, strict=True):
             try:
                 self.assignment.record(row, outcome)
             except Exception as error:  # noqa: BLE001 - it ends the assignment
                 raised = error
         return raised
+
+
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
+
+def as_current(span: RowSpan | None) -> AbstractContextManager[None]:
+    """A block in which the span, if there is one, is the parent of spans that begin."""
+    return _NOTHING if span is None else span.current()
 
 
 class RowCounter:

@@ -110,6 +110,7 @@ class _StoredRows:
             submitted=config.submitted,
             queue=config.queue,
             private_broker=config.private_broker,
+            traceparent=config.traceparent,
             rescoring=Rescoring(self._source.experiment.name, sources, self._source.missing),
         )
 

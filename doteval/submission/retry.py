@@ -35,6 +35,7 @@ from doteval.submission.presence import presence
 from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for
+from doteval.tracing.commands import command_span
 
 if TYPE_CHECKING:
     from doteval.pytest_runtime.embedded_session import Collected
@@ -157,6 +158,8 @@ def _run(
         ]
         processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
         marked = 0
+        client_config, name = load_settings().client_config(), evaluations[0].experiment.name
+        traceparent = stack.enter_context(command_span("retry", name, client_config.tracing))
         batches = options.batches
         for evaluation in evaluations:
             if options.budget:
@@ -168,6 +171,8 @@ def _run(
                 store.evaluations.reconfigure(evaluation.id, lambda config: in_batch_mode_of(config, batches))
             if evaluation.config.replay != options.replay:
                 store.evaluations.reconfigure(evaluation.id, lambda config: replace(config, replay=options.replay))
+            if evaluation.config.traceparent != traceparent:
+                store.evaluations.reconfigure(evaluation.id, lambda config: replace(config, traceparent=traceparent))
             marked += store.rows.retry_failed(evaluation.id, classes=options.classes, index=options.row)
             marked += evaluation.counts.pending if _left_pending(evaluation) else 0
             # Only now: a running evaluation without pending rows would be completed.
@@ -189,7 +194,7 @@ def _run(
                 concurrency=options.concurrency,
                 slots=slots_for(options.concurrency),
                 service="local",
-                client_config=replace(load_settings().client_config(), broker=broker.url),
+                client_config=replace(client_config, broker=broker.url),
             )
             supervisor = stack.enter_context(
                 local_workers(worker_options, processes, store, observer, options.devices, fork_server)

@@ -48,6 +48,7 @@ from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.left_usage import store_left_usage
 from doteval.supervision.supervisor import Supervisor
 from doteval.supervision.worker_config import WorkerOptions, rows_in_flight, slots_for
+from doteval.tracing.commands import command_span
 
 # Seconds between two searches for rows that an earlier submission left pending.
 _PUBLISH_SECONDS = 1.0
@@ -255,6 +256,8 @@ class _Submitter:
         publisher.connect()
         processes = 0 if options.broker else options.workers or len(options.devices) or os.cpu_count() or 1
         experiment = self.experiment()
+        mode = options.client_config.tracing
+        traceparent = stack.enter_context(command_span("submit", experiment.name, mode))
         _check_budget(store, experiment, self.to_run, options)
         known = _known(store, experiment, self.to_run)
         wait_for_other_brokers(store, known, on_message=observer.note, private=broker.is_private)
@@ -264,7 +267,13 @@ class _Submitter:
         perhaps_running = _perhaps_running(store, experiment)
         self.end_stopped()
         # Stored with the evaluations, so that worker processes elsewhere know.
-        config = replace(options.config, submitted=True, queue=options.queue, private_broker=broker.private)
+        config = replace(
+            options.config,
+            submitted=True,
+            queue=options.queue,
+            private_broker=broker.private,
+            traceparent=traceparent,
+        )
         for item in self.to_run:
             self._begin(item, config, before, begun)
         present.follow(begun)

@@ -47,6 +47,7 @@ from doteval.store import GroupWriter, Store, WorkerCode, WorkerInfo
 from doteval.supervision.left_usage import OwnJournals, store_left_usage
 from doteval.supervision.start_reports import announce_token
 from doteval.supervision.worker_config import WorkerOptions
+from doteval.tracing.commands import prepare_tracing, send_traces
 from doteval.worker.batch_thread import BatchThread
 from doteval.worker.broker_watch import BrokerWatch
 from doteval.worker.code_match import CodeMatch
@@ -237,6 +238,7 @@ class WorkerProcess:
         # It may wait for a provider; the heartbeat goes on meanwhile.
         if self._batches is not None:
             self._batches.stop(self._teardown_seconds)
+        send_traces(self._options.client_config.tracing)
         for each in self._beating:
             each.stop()
         if not self._dispatching.stop(_LAST_REQUEST_SECONDS):
@@ -332,6 +334,8 @@ class WorkerProcess:
         # Fixtures of evaluations on other queues are loaded with the first row, should one come after all.
         for failure in load_session_fixtures(runnable(served)):
             logger.warning("cannot load the session fixtures of %s", failure)
+        # Only now, so that files and fixtures that set up OpenTelemetry for their own spans come first.
+        prepare_tracing(self._options.client_config.tracing)
         # Models stay until the process ends. Rows make thousands of objects at a time, of which few are in cycles.
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)

@@ -22,6 +22,7 @@ from doteval.runner.assignments import Assignment, LoadFailedError, WindingDownE
 from doteval.runner.calls import CallPolicy
 from doteval.runner.scheduler import Scheduler
 from doteval.store import HeldRange, LostUsage
+from doteval.tracing.commands import row_tracer
 from doteval.worker.budget_guards import BudgetGuards
 from doteval.worker.code_reload import CodeReload
 from doteval.worker.completion import RowTaskCompletion
@@ -225,6 +226,7 @@ class RowTaskRunner:
             permits=share,
             cache=evaluation.config.cache,
             calls_of=calls.calls_of,
+            tracer=row_tracer(evaluation, self._context.options.client_config.tracing),
             record_lost_usage=self._record_lost_usage,
         )
 

@@ -37,4 +37,5 @@ FULL = RunConfig(
     strict_xfail="a weak model",
     imported_from="/logs/a.eval",
     rescoring=Rescoring("first", ("u1", "u2"), MissingCalls.LIVE),
+    traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 )

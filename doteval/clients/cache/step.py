@@ -16,6 +16,7 @@ from doteval.clients.cache.reply_cache import ReplyCache, StoredReply
 from doteval.clients.steps import ApiCall, Response, Step
 from doteval.clients.streams import StreamObserver
 from doteval.clients.usage_recording import UsageTotals
+from doteval.core.call_journal import CallSource
 from doteval.core.client_config import CacheChoice, Caching
 from doteval.core.results import Usage
 from doteval.errors import ResourceError
@@ -55,6 +56,7 @@ def cache_step(
             cache.cancel(key, future)
             raise
         if found is not None:
+            call.source = CallSource.CACHE
             totals.add(Usage(call.model, requests=1, cache_hits=1), call.meter)
             _note_use(call, cache, key)
             return _stored_response(call, found)
