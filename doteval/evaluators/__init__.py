@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from doteval.evaluators.base import available, evaluator, find, plugins, register
+from doteval.evaluators.embeddings import embedding_similarity
 from doteval.evaluators.function_calls import ast_evaluation
 from doteval.evaluators.json_text import json_match, valid_json
 from doteval.evaluators.judge import llm_judge, llm_rubric
@@ -24,6 +25,7 @@ _BUILT_IN = (
     chrf,
     close_to,
     contains,
+    embedding_similarity,
     exact_match,
     json_match,
     judge_panel,
@@ -46,6 +48,7 @@ __all__ = [
     "chrf",
     "close_to",
     "contains",
+    "embedding_similarity",
     "evaluator",
     "exact_match",
     "find",
