@@ -11,6 +11,7 @@ import click
 
 from doteval.analysis.figures import count, money
 from doteval.cli.options import grouped_options
+from doteval.cli.streams import say_aside
 from doteval.core.tables import Table
 from doteval.core.wording import counted, duration
 
@@ -125,7 +126,7 @@ def _agreed(question: str) -> bool:
         # Of Ctrl-C and of signals, which end the command as they do elsewhere.
         if isinstance(abort.__context__, KeyboardInterrupt):
             raise abort.__context__ from None
-        click.echo(err=True)
+        say_aside("")
         return False
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,9 @@ from doteval.coordination.claims import nobody_runs
 from doteval.coordination.dispatcher import Dispatcher
 from doteval.coordination.endings import end_running
 from doteval.coordination.publish_cursor import hold_back
+from doteval.core import clocks
 from doteval.core.experiments import Ending, Evaluation, EvaluationStatus, Experiment
+from doteval.core.liveness import BEAT_SECONDS, LATE_AFTER_SECONDS
 from doteval.errors import UsageError
 from doteval.metrics.intervals import SEED
 from doteval.store import RowUsage, Store
@@ -27,6 +30,7 @@ from doteval.submission.follow import Following
 # Each row of a sample is a message, and a queue holds so many.
 MOST_ROWS = 5_000
 _FEWEST = 2
+_LOOK_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +62,26 @@ class _Drawn:
 def hold_back_known(store: Store, known: Sequence[Evaluation]) -> None:
     """Hold back the rows of evaluations that the experiment has already, before they run again.
 
+    A command that was killed a moment ago counts as running until it is late, so this waits as long.
+
     Raises UsageError: one is running, so that its rows are on their way
     """
+    deadline = clocks.monotonic() + LATE_AFTER_SECONDS + BEAT_SECONDS
     for each in known:
-        if each.status is EvaluationStatus.RUNNING and not nobody_runs(store, each):
+        while _is_run(store, each) and clocks.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+        if _is_run(store, each):
             raise UsageError(
                 f"{each.spec.nodeid} is running, and nothing holds back its rows until an estimate is there",
                 remedy="Follow it with `doteval watch`, or stop it with `doteval cancel` and submit again.",
             )
     for each in known:
         hold_back(store, each)
+
+
+def _is_run(store: Store, evaluation: Evaluation) -> bool:
+    now = store.evaluations.by_uid(evaluation.uid)
+    return now.status is EvaluationStatus.RUNNING and not nobody_runs(store, now)
 
 
 class Estimation:
@@ -139,9 +153,9 @@ class Estimation:
         amounts = [amount for amount in Amount if amount not in without]
         used = {amount: dict.fromkeys(drawn.units, 0.0) for amount in amounts}
         at_once = self._dispatcher.rows_at_once(evaluation)
-        for index, time in times.items() if Amount.SECONDS in used else ():
+        for index, row_times in times.items() if Amount.SECONDS in used else ():
             # The result of each row of a batch has the time of the whole call.
-            used[Amount.SECONDS][index // drawn.size] += time.seconds / drawn.size / max(1, at_once)
+            used[Amount.SECONDS][index // drawn.size] += row_times.seconds / drawn.size / max(1, at_once)
         priced, unpriced = set[Amount](), set[str]()
         for key, after in self._usage(evaluation, drawn.indexes).items():
             unit = after.row_index // drawn.size

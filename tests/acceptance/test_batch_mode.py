@@ -143,7 +143,7 @@ def commands(client_commands: Commands) -> Commands:
     return client_commands
 
 
-@pytest.mark.slow
+@pytest.mark.slow("batches that take seconds each; unit/submission/test_batch_mode.py has the rules")
 def test_what_commands_say_of_batches(project: Project, redis_url: str) -> None:
     """Marks, retries, deadlines, cancelled experiments, and rows that ask something else each time."""
     project.write("eval_it.py", OF_COMMANDS)
