@@ -1,7 +1,8 @@
-"""``python -m benchmarks.publish [RESULTS.json]`` writes the figures of a run as Markdown.
+"""``python -m benchmarks.publish [RESULTS.json [NAME]]`` writes the figures of a run as Markdown.
 
 All figures are written to a file in `runs` that has the date of the run. The aims replace those of the run before
-between two marks in `README.md`, except for runs with ``--slower``, which have only a file of their own.
+between two marks in `README.md`. A run of some subjects, for which `NAME` is a word, and one with ``--slower`` have
+only a file of their own.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ _MARKS = "<!-- aims -->", "<!-- end of aims -->"
 
 def main() -> None:
     results = json.loads(Path(sys.argv[1] if len(sys.argv) > 1 else DIRECTORY / "results.json").read_text())
-    at_full_speed = results["slower"] == 1
-    file = f"runs/{results['date']}.md" if at_full_speed else f"runs/{results['date']}-slower.md"
-    (_HERE / file).write_text("\n".join(_figures(results)) + "\n")
-    if not at_full_speed:
+    name = sys.argv[2] if len(sys.argv) > 2 else "slower" if results["slower"] != 1 else None
+    file = f"runs/{results['date']}-{name}.md" if name else f"runs/{results['date']}.md"
+    (_HERE / file).write_text("\n".join(_figures(results, of_its_own=name is not None)) + "\n")
+    if name:
         return
     readme = _HERE / "README.md"
     text = readme.read_text()
@@ -35,14 +36,15 @@ def main() -> None:
     readme.write_text(f"{text[:first]}{_MARKS[0]}\n{conditions}\n\n{aims}\n{text[last:]}")
 
 
-def _figures(results: dict[str, Any]) -> Iterable[str]:
+def _figures(results: dict[str, Any], *, of_its_own: bool) -> Iterable[str]:
     yield "# All figures of one run"
     yield ""
     yield f"{_conditions(results)} What the subjects measure, and how: [README](../README.md)."
     if results["slower"] != 1:
         yield ""
         times = shown(results["slower"])
-        yield f"What rows take of a server or of the processor is {times} times as long, and aims follow:"
+        yield f"What rows take of a server or of the processor is {times} times as long, and aims follow."
+    if of_its_own:
         yield ""
         yield from _aims(results["targets"])
     for work, figures in groupby(results["figures"], key=lambda figure: figure["work"]):
