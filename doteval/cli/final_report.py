@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from doteval.cli.price_origin import price_origin
 from doteval.cli.show import Figures, at_one_moment, late_rows, print_evaluation, read_figures
 from doteval.cli.thresholds import enforce
 from doteval.cli.usage import print_usage
 from doteval.cli.watch import raise_unless_completed
+from doteval.store.price_origin import price_origin
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,10 +10,10 @@ import click
 
 from doteval.analysis.figures import count, figures_of, money
 from doteval.cli.options import EXPERIMENT_NAME, existing_store, json_option, storage_option
-from doteval.cli.price_origin import origin_line, price_origin
 from doteval.core.histogram import QUANTILES
 from doteval.core.tables import Table
 from doteval.core.wording import counted, duration
+from doteval.store.price_origin import origin_line, price_origin
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -163,6 +163,7 @@ class ReportContents:
     unfinished: why not every row has a result, in sentences; empty if each has one.
     shown: the evaluations in the table of scores; `left_out` are not.
     details: of some of them, the ones that matter most first.
+    price_note: where the prices come from, None if no cost was computed with those of the package.
     """
 
     experiment: Experiment
@@ -180,6 +181,7 @@ class ReportContents:
     against: Against | None
     thresholds: HeldThresholds | None
     usage: UsageReport
+    price_note: str | None
     timeline: Timeline | None
     worker_names: dict[int, str]
     commands: Sequence[Provenance]

@@ -55,6 +55,8 @@ def markdown_page(contents: ReportContents) -> str:
         lines += _detail(detail)
     if contents.usage.models:
         lines += ["## Cost and tokens", "", *_table(_MODEL_TITLES, _models(contents), left=1), ""]
+        if contents.price_note is not None:
+            lines += [contents.price_note, ""]
     lines += ["## How it was run", "", *markdown_block(_origin(contents)), ""]
     return clean("\n".join(lines))
 

@@ -21,6 +21,7 @@ from doteval.store.comparisons import (
     select_evaluations,
 )
 from doteval.store.history import history_points
+from doteval.store.price_origin import price_note
 
 # Evaluations in the tables, and evaluations with charts and rows.
 _SHOWN = 200
@@ -60,6 +61,7 @@ def read_report(
     details = tuple(_detail(store, each, timeline, replies, history) for each in detailed)
     commands, labels = store.provenance.of(experiment), store.labels.of(experiment)
     course = timeline.timeline()
+    usage = store.usage.report(experiment)
     checks = all_checks(shown, evaluations, comparison, commands, thresholds)
     return ReportContents(
         experiment=experiment,
@@ -76,7 +78,8 @@ def read_report(
         details=details,
         against=comparison,
         thresholds=thresholds,
-        usage=store.usage.report(experiment),
+        usage=usage,
+        price_note=price_note(store, experiment, usage.models),
         timeline=course,
         worker_names={} if course is None else _worker_names(store, course),
         commands=commands,

@@ -12,6 +12,7 @@ from doteval.coordination.claims import NOBODY_RUNS_IT
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.store import Store
 from doteval.store.experiment_contents import EVALUATION_SORTS, EvaluationChoice, ExperimentTotals
+from doteval.store.price_origin import price_note
 from doteval.view.matrix import ParameterMatrix, heat, parameter_matrix
 from doteval.view.paging import Paging
 from doteval.view.visit import Page, Visit, progress_key
@@ -63,6 +64,7 @@ def read(visit: Visit) -> Mapping[str, Any]:
     workers = store.contents.workers(experiment, _WORKERS)
     end = totals.active_at or experiment.created_at
     commands = store.provenance.of(experiment)
+    usage = visit.compute("usage", ("usage", state), lambda patient: patient.usage.report(experiment))
     visit.live(running=totals.is_running)
     return {
         "experiment": experiment,
@@ -77,7 +79,8 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "notes": _notes(evaluations, summaries),
         "matrix": visit.attempt("matrix", lambda: _matrix(visit, experiment)),
         "heat": heat,
-        "usage": visit.compute("usage", ("usage", state), lambda patient: patient.usage.report(experiment)),
+        "usage": usage,
+        "price_note": None if usage is None else price_note(store, experiment, usage.models),
         "failures": visit.compute(
             "failures", ("failures", state), lambda patient: patient.contents.failures(experiment, _FAILURES)
         )

@@ -256,6 +256,11 @@ def test_usage_says_where_its_prices_come_from(doteval_: CommandLine, results: s
     assert found == {"package": "genai-prices", "versions": [package_version()], "checked": checked.isoformat()}
     out = " ".join(doteval_("usage", "alpha", "--storage", results).out.split())
     assert f"else by genai-prices {package_version()}, checked up to {checked.isoformat()}" in out
+    for format_, suffix in (("markdown", "md"), ("html", "html")):
+        file = Path(results).with_suffix(f".{suffix}")
+        ran = doteval_("report", "alpha", "--format", format_, "-o", str(file), "--storage", results)
+        assert ran.code == 0, ran.err
+        assert f"checked up to {checked.isoformat()}" in file.read_text(encoding="utf-8")
     with Store.open(results) as store:
         store.provenance.add(experiment, Provenance(("doteval", "submit", "again"), versions={PACKAGE: "0.0.1"}))
     found = json.loads(doteval_("usage", "alpha", "--storage", results, "--json").out)["prices"]

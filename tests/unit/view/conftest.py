@@ -9,6 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from doteval.core.experiments import EvaluationStatus
+from doteval.core.package_prices import PACKAGE, package_version
+from doteval.core.provenance import Provenance
 from doteval.store import Store, WorkerInfo
 from tests.support.comparisons import FAILED, PENDING, add_experiment
 from tests.support.odd_rows import add_odd_rows
@@ -24,6 +26,8 @@ def viewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, right in (("base", 30), ("new", 20)):
             scores = {"exact_match": [FAILED if row > 37 else row < right for row in range(40)]}
             evaluation = add_experiment(store, name, scores)
+            ran = Provenance(("doteval", "submit", "evals"), versions={PACKAGE: package_version()})
+            store.provenance.add(evaluation.experiment, ran)
             store.summaries.write(evaluation, [store.summary(evaluation)])
         worker = store.workers.begin(WorkerInfo("worker", "host", 4711))
         load = store.loads.begin(worker, HOSTILE, "", 0.5, evaluation_id=evaluation.id)

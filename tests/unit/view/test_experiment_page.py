@@ -27,6 +27,7 @@ def test_it_shows_evaluations_with_their_figures(view: TestClient) -> None:
     assert "ValueError" in page
     assert "doteval show base --storage" in page
     assert "gpt-small" in page
+    assert "else by genai-prices" in page
 
 
 def test_a_running_one_is_live_and_names_the_commands_to_follow_it(view: TestClient) -> None:

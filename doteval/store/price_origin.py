@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from doteval.core.package_prices import PACKAGE, package_prices, package_version
 
 if TYPE_CHECKING:
-    from doteval.cli.documents import Document
     from doteval.core.experiments import Experiment
-    from doteval.store import ModelUsage, Store
+    from doteval.store.store import Store
+    from doteval.store.usage import ModelUsage
 
 
-def price_origin(store: Store, experiment: Experiment, models: Iterable[ModelUsage]) -> Document | None:
+def price_origin(store: Store, experiment: Experiment, models: Iterable[ModelUsage]) -> dict[str, Any] | None:
     """The version of the price package that the experiment ran with, and how new its prices are.
 
     None if nothing has a cost, or all has run with releases that had no prices of their own. The day is null if that
@@ -29,7 +29,13 @@ def price_origin(store: Store, experiment: Experiment, models: Iterable[ModelUsa
     return {"package": PACKAGE, "versions": versions, "checked": None if checked is None else checked.isoformat()}
 
 
-def origin_line(origin: Document) -> str:
+def price_note(store: Store, experiment: Experiment, models: Iterable[ModelUsage]) -> str | None:
+    """The line below a table with what models cost, None if no price was of the package."""
+    origin = price_origin(store, experiment, models)
+    return None if origin is None else origin_line(origin)
+
+
+def origin_line(origin: dict[str, Any]) -> str:
     """The line below a table with costs.
 
     >>> origin_line({"package": "genai-prices", "versions": ["0.2.3"], "checked": "2026-11-03"})
