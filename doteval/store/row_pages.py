@@ -104,6 +104,22 @@ class RowPages:
         )
         return self._keys(query.order_by(RESULT.c.row_index, RESULT.c.sample).limit(limit))
 
+    def among(self, keys: Sequence[RowKey], wanted: RowsWanted, sort: SortOrder | None) -> tuple[RowKey, ...]:
+        """Those of a few thousand rows that are wanted: in the order of `sort`, or else in the given one."""
+        if wanted.everything and sort is None:
+            return tuple(keys)
+        dialect = self._database.dialect
+        compiler = FilterCompiler(dialect, wanted.evaluation_id)
+        query = _matching(wanted, compiler, with_rows=sort is not None and _is_of_row(sort.field))
+        query = query.where(RESULT.c.row_index.in_({index for index, _ in keys}))
+        if sort is not None:
+            query = query.order_by(*sort_columns(compiler.field(sort.field), sort.descending, dialect))
+        found = dict.fromkeys(self._keys(query.order_by(RESULT.c.row_index, RESULT.c.sample)))
+        given = dict.fromkeys(keys)
+        # A dict keeps its order.
+        first, second = (given, found) if sort is None else (found, given)
+        return tuple(key for key in first if key in second)
+
     def _by_score(self, evaluation_id: int, sort: SortOrder, limit: int) -> tuple[RowKey, ...]:
         """`first_sorted` for the rows whose score is a number. Reading only the scores takes a tenth of the time."""
         query = (

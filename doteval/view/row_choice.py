@@ -29,7 +29,7 @@ SHOWN = {
     "wrong": "done, with a score of 0",
     "failed": "failed",
     "slow": "sorted by the time they took",
-    "flipped": "scores that differ from another experiment",
+    "flipped": "scores that differ from another experiment, those that differ most first",
 }
 # Rows that are sorted, and rows that changed most, at most: an order of all rows would be kept for every visitor.
 MOST_SORTED = 5_000
@@ -104,11 +104,6 @@ class RowChoice:
             against = against or (None if base is None else base[0].name)
             if against is None:
                 problem = UsageError("no experiment is named whose scores may differ", remedy="Name one as “against”.")
-            elif where or search or sort:
-                problem = UsageError(
-                    "rows that changed are listed by how much they changed",
-                    remedy="Leave out the filter, the text and the order.",
-                )
         found = AllOf(tuple(parts)) if parts else None
         return cls(experiment, evaluation, scores, columns, show, against, where, search, sort, found, order, problem)
 
@@ -151,7 +146,13 @@ class RowChoice:
         if self.show == "flipped":
             against = self.against
             assert against is not None
-            return visit.compute("rows", key, lambda patient: _flipped(patient, self.evaluation, against))
+            return visit.compute(
+                "rows",
+                key,
+                lambda patient: patient.row_pages.among(
+                    _flipped(patient, self.evaluation, against), self.wanted, self.order
+                ),
+            )
         order = self.order
         assert order is not None
         return visit.compute(

@@ -124,6 +124,24 @@ def test_sorted_rows_are_those_of_selections(
             assert store.row_pages.first_sorted(wanted, order, limit) == expected
 
 
+@pytest.mark.parametrize("where", [None, "status = 'done'"])
+@pytest.mark.parametrize("text", [None, "geo"])
+def test_given_rows_are_chosen_and_sorted_like_all(
+    store: Store, mixed: Evaluation, where: str | None, text: str | None
+) -> None:
+    wanted = wanted_rows(mixed, where, text)
+    everything = all_pages(store, wanted_rows(mixed), 5, LONG, backwards=False)
+    # Every other one, in an order that is not that of the dataset, and one that has no result.
+    given = [*reversed(everything[::2]), (10**9, 0)]
+    chosen = set(all_pages(store, wanted, 5, LONG, backwards=False))
+    if where is not None or text is not None:
+        assert store.row_pages.among(given, wanted, None) == tuple(key for key in given if key in chosen)
+    order = SortOrder(FilterField(FieldKind.ROW, "category"), descending=True)
+    in_order = store.row_pages.first_sorted(wanted, order, 1_000)
+    assert len(in_order) > 3
+    assert store.row_pages.among(given, wanted, order) == tuple(key for key in in_order if key in set(given))
+
+
 def test_an_evaluation_without_results_has_an_empty_page(store: Store, mixed: Evaluation) -> None:
     page = store.row_pages.after(RowsWanted(mixed.id + 1), None, 5, LONG)
     assert (page.keys, page.reached, page.looked_at, page.rows) == ((), None, 0, 0)

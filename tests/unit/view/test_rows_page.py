@@ -98,9 +98,18 @@ def test_a_look_that_ends_early_says_how_far_it_came_and_goes_on(
 def test_flipped_rows_are_those_whose_scores_differ(view: TestClient) -> None:
     page = wait_until(lambda: _unless_computing(view, url(experiment="new", against="base")))
     assert sorted(indexes(page)) == list(range(20, 30))
-    refused = view.get(url(experiment="new", against="base", where="index = 1"))
-    assert refused.status_code == 400
-    assert "by how much they changed" in refused.text
+
+    def flipped(**parameters: str) -> list[int]:
+        """The rows that changed, of those that a filter and a text choose."""
+        page = wait_until(lambda: _unless_computing(view, url(experiment="new", against="base", **parameters)))
+        return indexes(page)
+
+    assert sorted(flipped(where="index > 26")) == [27, 28, 29]
+    assert flipped(where="index > 26 and index < 29", sort="-index") == [28, 27]
+    assert flipped(sort="index") == list(range(20, 30))
+    assert flipped(where="index < 20") == []
+    assert flipped(search="nowhere to be found") == []
+    assert view.get(url(experiment="new", against="base", where="tokens >")).status_code == 400
     assert view.get(url(experiment="new", against="nothing")).status_code == 404
     assert view.get(url(experiment="new", show="flipped")).status_code == 400
 
