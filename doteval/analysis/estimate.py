@@ -12,7 +12,7 @@ from doteval.metrics.intervals import Interval
 
 
 class Amount(StrEnum):
-    """What rows use."""
+    """A kind of usage that is estimated."""
 
     REQUESTS = "requests"
     """With their retries."""
@@ -20,7 +20,7 @@ class Amount(StrEnum):
     COMPLETION_TOKENS = "completion_tokens"
     COST = "cost"
     BATCH_COST = "batch_cost"
-    """What the same tokens cost in batches."""
+    """The cost of the same tokens in batches."""
     SECONDS = "seconds"
     """How long its rows take where as many run at once as may."""
 

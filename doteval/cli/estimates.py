@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from doteval.errors import DotEvalError
 
 _ROWS = 50
+# Each row of a sample is a message, and a queue holds so many.
 _MOST_ROWS = 5_000
 
 

@@ -90,6 +90,11 @@ def nobody_runs(store: Store, evaluation: Evaluation) -> bool:
     return not store.rows.dataset_state(evaluation.id).complete
 
 
+def somebody_runs(store: Store, evaluation: Evaluation) -> bool:
+    """Whether an evaluation is running, and a process runs it or is going to."""
+    return evaluation.status is EvaluationStatus.RUNNING and not nobody_runs(store, evaluation)
+
+
 def is_left_by_all(store: Store, experiment: Experiment) -> bool:
     """Whether evaluations of an experiment are running by their status, and nobody runs any of them."""
     running = [each for each in store.evaluations.of(experiment) if each.status is EvaluationStatus.RUNNING]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from doteval.coordination.claims import nobody_runs
+from doteval.coordination.claims import somebody_runs
 from doteval.core.experiments import Ending, Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.store import Store
 
@@ -13,7 +13,7 @@ def end_unrun(store: Store, experiment: Experiment, spec: EvaluationSpec, ending
     One that has completed or that another process runs stays as it is: its rows are in the store, or on their way.
     """
     known = store.evaluations.find(experiment, spec)
-    if known is not None and (known.status is EvaluationStatus.COMPLETED or _is_run(store, known)):
+    if known is not None and (known.status is EvaluationStatus.COMPLETED or somebody_runs(store, known)):
         return known
     evaluation = known or store.evaluations.begin(experiment, spec)
     store.evaluations.end(evaluation.id, ending)
@@ -27,7 +27,3 @@ def end_running(store: Store, evaluation: Evaluation, ending: Ending) -> None:
     """
     if not store.evaluations.complete(evaluation.id):
         store.evaluations.end(evaluation.id, ending, only_from=EvaluationStatus.RUNNING)
-
-
-def _is_run(store: Store, evaluation: Evaluation) -> bool:
-    return evaluation.status is EvaluationStatus.RUNNING and not nobody_runs(store, evaluation)

@@ -11,6 +11,7 @@ from doteval.core.wording import counted
 from doteval.errors import InvalidResultError, UsageError
 from doteval.evaluators.base import evaluator
 from doteval.evaluators.judge import after
+from doteval.evaluators.reference_texts import checked_references
 from doteval.metrics import mean
 
 
@@ -45,12 +46,7 @@ def embedding_similarity(embedder: Any, model: str | None = None, *, metrics: An
 
     @evaluator(metrics=mean() if metrics is None else metrics)
     def embedding_similarity(response: str, references: str | Sequence[str]) -> Any:
-        texts = [references] if isinstance(references, str) else list(references)
-        if not texts:
-            raise InvalidResultError("there are no references to compare the response with")
-        for text in (response, *texts):
-            if not isinstance(text, str):
-                raise InvalidResultError(f"{text!r} is no text, so it cannot be compared with texts")
+        texts = checked_references(response, references)
 
         def score(vectors: Any) -> Score:
             return Score("embedding_similarity", _nearest(vectors, 1 + len(texts)), (), described)

@@ -50,13 +50,19 @@ def chrf(response: str, references: str | Sequence[str], word_order: int = 0) ->
     return _score(f"chrf {word_order}", lambda sacrebleu: sacrebleu.CHRF(word_order=word_order), response, references)
 
 
-def _score(kind: str, make: Callable[[Any], Any], response: str, references: str | Sequence[str]) -> Score:
+def checked_references(response: str, references: str | Sequence[str]) -> list[str]:
+    """The references, one or several, as a list. Raises InvalidResultError: there is none, or something is no text."""
     texts = [references] if isinstance(references, str) else list(references)
     if not texts:
         raise InvalidResultError("there are no references to compare the response with")
     for text in (response, *texts):
         if not isinstance(text, str):
             raise InvalidResultError(f"{text!r} is no text, so it cannot be compared with texts")
+    return texts
+
+
+def _score(kind: str, make: Callable[[Any], Any], response: str, references: str | Sequence[str]) -> Score:
+    texts = checked_references(response, references)
     metric, package = _metric(kind, make, len(texts))
     value = metric.sentence_score(response, texts).score
     return Score(kind, value, (), {"package": package, "signature": str(metric.get_signature())})

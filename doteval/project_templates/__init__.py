@@ -14,8 +14,8 @@ from doteval.errors import UsageError
 
 # By template: the folders whose files it has, and what it shows.
 _PARTS = {
-    "llm": ("common", "client", "llm"),
-    "local-model": ("common", "local-model"),
+    "llm": ("common", "client", "reviews", "llm"),
+    "local-model": ("common", "reviews", "local-model"),
     "judge": ("common", "client", "judge"),
     "agent": ("common", "client", "agent"),
 }

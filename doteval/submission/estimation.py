@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from doteval.analysis.estimate import Amount, Sample, UsageEstimate, estimate
-from doteval.coordination.claims import nobody_runs
+from doteval.coordination.claims import somebody_runs
 from doteval.coordination.dispatcher import Dispatcher
 from doteval.coordination.endings import end_running
 from doteval.coordination.publish_cursor import hold_back
@@ -27,8 +27,6 @@ from doteval.metrics.intervals import SEED
 from doteval.store import RowUsage, Store
 from doteval.submission.follow import Following
 
-# Each row of a sample is a message, and a queue holds so many.
-MOST_ROWS = 5_000
 _FEWEST = 2
 _LOOK_SECONDS = 0.25
 
@@ -80,8 +78,7 @@ def hold_back_known(store: Store, known: Sequence[Evaluation]) -> None:
 
 
 def _is_run(store: Store, evaluation: Evaluation) -> bool:
-    now = store.evaluations.by_uid(evaluation.uid)
-    return now.status is EvaluationStatus.RUNNING and not nobody_runs(store, now)
+    return somebody_runs(store, store.evaluations.by_uid(evaluation.uid))
 
 
 class Estimation:

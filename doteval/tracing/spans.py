@@ -5,7 +5,6 @@ Times come from `doteval.core.clocks`, since evaluation files may stop those tha
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,6 +16,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from doteval.core import clocks
 from doteval.core.experiments import Evaluation
+from doteval.core.filters import number_of
 from doteval.core.redaction import hide_in_text
 from doteval.core.results import Outcome, Row, RowStatus, Score
 from doteval.core.tracing import Attributes
@@ -197,7 +197,7 @@ def _of_score(score: Score, *, has_content: bool) -> Mapping[str, Any]:
         attributes["gen_ai.evaluation.score.label"] = str(value).lower()
     elif isinstance(value, str) and (has_content or len(value) <= _LONGEST_LABEL):
         attributes["gen_ai.evaluation.score.label"] = value
-    number = _as_number(value)
+    number = number_of(value)
     if number is not None:
         attributes["gen_ai.evaluation.score.value"] = number
     # What a judge has said.
@@ -205,17 +205,6 @@ def _of_score(score: Score, *, has_content: bool) -> Mapping[str, Any]:
     if isinstance(explanation, str):
         attributes["gen_ai.evaluation.explanation"] = hide_in_text(explanation)
     return attributes
-
-
-def _as_number(value: Any) -> float | None:
-    """The finite number that a value is, None if it is none."""
-    if not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _now() -> int:
