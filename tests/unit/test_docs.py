@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import pytest
 
+from docs import conf
 from doteval.cli.application import EXIT_CODES, application
 from doteval.settings import Settings
 from doteval.store import Store
@@ -17,7 +20,10 @@ from tests.support.commands import Commands
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "workers/README.md")), *(ROOT / "docs").glob("*.md")]
+    [
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "workers/README.md", "infra/README.md")),
+        *(ROOT / "docs").rglob("*.md"),
+    ]
 )
 CLI = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 
@@ -64,10 +70,38 @@ def test_every_setting_is_documented() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"]\(([^)#]+)[^)]*\)", text):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+    for target in re.findall(r"]\(([^)\s]+)[^)]*\)", prose(page)):
+        url = urlsplit(target)
+        if url.scheme:
+            assert url.scheme == "https", target
+            assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", url.netloc), target
+            continue
+        leads_to = (page.parent / url.path).resolve() if url.path else page
+        assert leads_to.exists(), target
+        assert not url.fragment or url.fragment in anchors(leads_to), target
+
+
+@cache
+def prose(page: Path) -> str:
+    """A page without its blocks of code, which a ``#`` at the beginning of a line makes no heading."""
+    return re.sub(r"^( *)```.*?^\1```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub and the site make of the headings: a second one of the same words ends with -1."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#{1,4} (.+)$", prose(page), re.MULTILINE):
+        words = re.sub(r"[^\w -]", "", re.sub(r"\[([^]]*)]\([^)]*\)", r"\1", heading).lower()).replace(" ", "-")
+        found.add(next(name for name in (words, *(f"{words}-{n}" for n in range(1, 99))) if name not in found))
+    return found
+
+
+def test_the_index_lists_every_page_once() -> None:
+    """Sphinx makes the contents of the site of it: see docs/conf.py."""
+    listed = [page for _, links in conf.contents((ROOT / "docs" / "index.md").read_text()) for _, page, _ in links]
+    pages = [str(page.relative_to(ROOT).with_suffix("")) for page in PAGES if page.name != "index.md"]
+    assert sorted(set(listed)) == sorted(listed)
+    assert set(pages) - {"README"} <= set(listed)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
