@@ -57,7 +57,9 @@ $(BIN)/python:
 	echo "Making $(VENV) with $$("$$python" --version) ..."; "$$python" -m venv "$(VENV)"
 
 demo: $(INSTALLED) ## Evaluate two real datasets on two worker processes, with a private Redis
-	@$(BIN)/python examples/demo.py
+	@echo doteval submit examples/demo --experiment demo $(ARGS)
+	@$(BIN)/python -m doteval.mock_openai --latency 0.1 \
+	    $(BIN)/doteval submit examples/demo --experiment demo $(ARGS)
 
 # With ARGS, `make test-all` may find its tests in one half only; pytest ends with 5 if there are none.
 HALF_MAY_BE_EMPTY = $(if $(and $(HALF),$(ARGS)),|| [ $$? = 5 ])

@@ -25,8 +25,8 @@ def _answer(asked: Asked) -> Reply:
             param="messages",
         )
     called = None
-    if effects.reply is None and "tools" in body:
-        called = tool_called(body, body.get("messages"), asked.key, effects.tool)
+    if "tools" in body and (effects.reply is None or effects.tools):
+        called = tool_called(body, body.get("messages"), asked.key, effects.tools)
     if called is not None:
         text, finish = called[1], "tool_calls"
         message = _message(None, [_call(asked.serial, *called)])

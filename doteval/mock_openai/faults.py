@@ -36,9 +36,9 @@ of the request with that prompt, so that the same requests fail in any order of 
 Faults are given on the command line (``--fault``, for every request), in the header
 ``x-mock-fault`` (several separated by commas; when a batch is created, also for the batch and its
 lines), and by markers in the prompt, ``[[status:500x1]]``.
-Markers also set the reply, ``[[reply:any text]]``, the tool to call, ``[[tool:NAME]]``, the usage,
-``[[cached:3]]`` prompt tokens and ``[[reasoning:5]]`` tokens, and a name under which the request is
-counted, ``[[key:NAME]]``.
+Markers also set the reply, ``[[reply:any text]]``, the usage, ``[[cached:3]]`` prompt tokens and
+``[[reasoning:5]]`` tokens, and a name under which the request is counted, ``[[key:NAME]]``. Each
+``[[tool:NAME]]`` or ``[[tool:NAME {"argument": 1}]]`` is a call of a tool, one a turn, before the reply.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _FAULT = re.compile(
     r"(?:(?P<where>[a-z]+)/)?(?P<name>[a-z]+(?:-[a-z]+)?)"
@@ -106,7 +106,7 @@ class Effects:
     stall: bool = False
     expire: float | None = None
     reply: str | None = None
-    tool: str | None = None
+    tools: list[str] = field(default_factory=list)
     key: str | None = None
     cached_tokens: int = 0
     reasoning_tokens: int = 0
@@ -179,8 +179,10 @@ def effects_of(faults: Iterable[Fault], prompt: str, prompt_key: bytes, nth: int
         for marker in _MARKER.findall(prompt):
             name, _, value = marker.partition(":")
             match name:
-                case "reply" | "tool" | "key":
+                case "reply" | "key":
                     setattr(effects, name, value)
+                case "tool":
+                    effects.tools.append(value)
                 case "cached":
                     effects.cached_tokens = int(value)
                 case "reasoning":

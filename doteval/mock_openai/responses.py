@@ -26,8 +26,8 @@ def _answer(asked: Asked) -> Reply:
             code="previous_response_not_found",
         )
     called = None
-    if effects.reply is None and "tools" in body:
-        called = tool_called(body, body.get("input"), asked.key, effects.tool)
+    if "tools" in body and (effects.reply is None or effects.tools):
+        called = tool_called(body, body.get("input"), asked.key, effects.tools)
     settings = body.get("text")
     form = settings.get("format") if isinstance(settings, Mapping) else None
     if called is not None:

@@ -183,6 +183,29 @@ def test_a_tool_is_called_once_and_then_answered(client: OpenAI) -> None:
         client.chat.completions.create(model="gpt-4o", messages=user("[[tool:other]]"), tools=CHAT_TOOLS)
 
 
+def test_markers_are_the_calls_of_several_turns(client: OpenAI) -> None:
+    script = '[[tool:find_city {"name": "Oslo", "size": 3}]] [[tool:find_city]] [[reply:two cities]]'
+    messages: Any = user(f"Where? {script}")
+    asked: Any = user(f"Where? {script}")
+    arguments = []
+    for _ in range(2):
+        message = client.chat.completions.create(model="gpt-4o", messages=messages, tools=CHAT_TOOLS).choices[0].message
+        [call] = message.tool_calls or []
+        assert call.type == "function"
+        messages += [message.to_dict(), {"role": "tool", "tool_call_id": call.id, "content": "found"}]
+        [item] = client.responses.create(model="gpt-4o", input=asked, tools=RESPONSE_TOOLS).output
+        assert item.type == "function_call"
+        assert item.arguments == call.function.arguments or arguments
+        asked += [item.to_dict(), {"type": "function_call_output", "call_id": item.call_id, "output": "found"}]
+        arguments.append(json.loads(call.function.arguments))
+    assert arguments[0] == {"name": "Oslo", "size": 3} != arguments[1]
+    last = client.chat.completions.create(model="gpt-4o", messages=messages, tools=CHAT_TOOLS).choices[0].message
+    assert (last.content, last.tool_calls) == ("two cities", None)
+    assert client.responses.create(model="gpt-4o", input=asked, tools=RESPONSE_TOOLS).output_text == "two cities"
+    with pytest.raises(openai.BadRequestError, match="are no JSON"):
+        client.chat.completions.create(model="gpt-4o", messages=user("[[tool:find_city {a}]]"), tools=CHAT_TOOLS)
+
+
 def test_embeddings_and_models(client: OpenAI) -> None:
     # The client asks for base64, which its own type of the reply does not have.
     lenient = OpenAI(base_url=client.base_url, api_key="any")
