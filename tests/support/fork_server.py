@@ -221,7 +221,19 @@ def _take_over(connection: socket.socket, descriptors: list[int]) -> dict[str, A
     for number, descriptor in zip([0, 1, 2, *request["kept"]], high, strict=True):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    _renew_streams()
     return request
+
+
+def _renew_streams() -> None:
+    """Give this process streams that fit its descriptors. Those of the server are of files, which a pipe is not."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        old = getattr(sys, name)
+        new = open(old.fileno(), mode, encoding=old.encoding, errors=old.errors, closefd=False)  # noqa: SIM115
+        if name == "stderr":
+            new.reconfigure(line_buffering=True)
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
 
 
 def _moved_up(control: socket.socket) -> socket.socket:

@@ -31,7 +31,7 @@ def tell(event):
 """
 
 # Plugins that only our own tests need, and which take half a second to import.
-_TEST_PLUGINS = ("hypothesispytest", "asyncio", "xdist", "xdist.looponfail")
+TEST_PLUGINS = ("hypothesispytest", "asyncio", "xdist", "xdist.looponfail")
 
 Process = Command | subprocess.Popen[bytes]
 
@@ -168,7 +168,7 @@ class Project:
         return {
             **os.environ,
             "COLUMNS": "200",
-            "PYTEST_ADDOPTS": " ".join(f"-p no:{name}" for name in _TEST_PLUGINS),
+            "PYTEST_ADDOPTS": " ".join(f"-p no:{name}" for name in TEST_PLUGINS),
             **self.environment,
         }
 

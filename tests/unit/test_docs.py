@@ -17,14 +17,16 @@ from doteval.cli.application import EXIT_CODES, application
 from doteval.settings import Settings
 from doteval.store import Store
 from tests.support.commands import Commands
+from tests.support.pages import ROOT, Page
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "workers/README.md", "infra/README.md")),
         *(ROOT / "docs").rglob("*.md"),
     ]
 )
+# Those whose blocks are run as they stand are tests of tests/acceptance/test_documentation.py.
+RUN = {path for path in PAGES if Page(path).is_run}
 CLI = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
@@ -107,12 +109,20 @@ def test_the_index_lists_every_page_once() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_options_in_commands_exist(page: Path) -> None:
     known = all_commands()
-    for block in re.findall(r"^```\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
-        for line in block.splitlines():
-            if found := re.match(r"doteval ((?:db )?\w[\w-]*)(.*?)(?:  +#.*)?$", line):
-                command = known[found[1]]
+    for line in Page(page).command_lines():
+        for part in re.split(r"  +#|\n|[|;&>]", line):
+            if found := re.match(r"\s*doteval (?=\w)(\S+)( \w[\w-]*)?(.*)", part):
+                whole = f"{found[1]}{found[2] or ''}"
+                command = known[whole if whole in known else found[1]]
                 options = {text for param in command.params for text in param.opts}
-                assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", found[2])) <= options, line
+                assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", found[3])) <= options, line
+
+
+@pytest.mark.parametrize("page", sorted(RUN), ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_of_a_page_that_is_run_is_a_file(page: Path) -> None:
+    """Other code on it would be checked by nobody."""
+    code = [block for block in Page(page).blocks if block.language in {"python", "toml"} and block.is_run]
+    assert [block.text for block in code if block.file is None] == []
 
 
 def test_the_map_names_files_that_exist() -> None:
@@ -134,7 +144,9 @@ def python_blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page not in RUN and python_blocks(page)], ids=lambda page: page.name
+)
 def test_code_works(pytester: pytest.Pytester, commands: Commands, monkeypatch: pytest.MonkeyPatch, page: Path) -> None:
     """Each block is a file; its evaluations run, and no row fails but for want of an API."""
     for variable in (
