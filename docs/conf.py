@@ -6,7 +6,6 @@ link such as ``../workers/README.md`` means the same in both. Nothing on the sit
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
 import doteval
+from doteval.cli.manual import contents
 
 ROOT = Path(__file__).parents[1]
 INDEX = "docs/index"
@@ -76,29 +76,22 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
     if page == INDEX:
         source[0] += "".join(
             f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n"
-            + "".join(f"{title} </{target}>\n" for title, target, _ in links)
+            + "".join(f"{title} </{target}>\n" for target, title, _ in links)
             + "```\n"
-            for caption, links in contents(source[0])
+            for caption, links in groups(source[0])
         )
 
 
-def contents(index: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """Each group of the index: its heading, and title, page and description of what it lists."""
-    groups = []
-    for part in re.split(r"^## ", index, flags=re.MULTILINE)[1:]:
-        caption, _, text = part.partition("\n")
-        links = re.findall(r"^ *- \[([^]]+)]\(([^)#]+)\.md\):? *((?:.|\n(?! *- |\n))*)", text, re.MULTILINE)
-        if links:
-            groups.append(
-                (
-                    caption,
-                    [
-                        (title, (ROOT / "docs" / target).resolve().relative_to(ROOT).as_posix(), " ".join(what.split()))
-                        for title, target, what in links
-                    ],
-                )
-            )
-    return groups
+def groups(index: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Return each group of the index: its heading, and the page from the root, title and description of its links."""
+    return [
+        (caption, [(page_at(target), title, about) for target, title, about in listed])
+        for caption, listed in contents(index).items()
+    ]
+
+
+def page_at(target: str) -> str:
+    return (ROOT / "docs" / target).resolve().relative_to(ROOT).as_posix()
 
 
 def leave_directories_plain(app: Sphinx, tree: nodes.document) -> None:
@@ -122,8 +115,8 @@ def write_markdown(app: Sphinx, error: Exception | None) -> None:
         shutil.copyfile(app.env.doc2path(page), Path(app.outdir, f"{page}.md"))
     shutil.copytree(ROOT / "docs" / "images", Path(app.outdir, "docs", "images"), dirs_exist_ok=True)
     lines = ["# doteval", "", "> Distributed evaluation of language models: pytest, Celery, one SQL store.", ""]
-    for caption, links in contents((ROOT / f"{INDEX}.md").read_text(encoding="utf-8")):
-        lines += [f"## {caption}", "", *(f"- [{title}]({page}.md): {what}" for title, page, what in links), ""]
+    for caption, links in groups((ROOT / f"{INDEX}.md").read_text(encoding="utf-8")):
+        lines += [f"## {caption}", "", *(f"- [{title}]({page}.md): {what}" for page, title, what in links), ""]
     Path(app.outdir, "llms.txt").write_text("\n".join(lines), encoding="utf-8")
     Path(app.outdir, "index.html").write_text(
         '<!doctype html><meta charset="utf-8"><title>doteval</title>'

@@ -72,7 +72,7 @@ def broker_error(broker: Broker, error: BaseException) -> BrokerError:
         return BrokerError(
             f"the broker {broker} does not answer: nothing came for {broker.connection.answer_seconds:g} s",
             remedy="It accepts connections, so look whether it is stopped, overloaded or cut off from here. "
-            "docs/cli.md#broker-urls says how to wait longer.",
+            "To wait longer: doteval docs cli#broker-urls",
         )
     if "no master found" in low:
         # The rest of the text is the connection's inside.
@@ -158,4 +158,5 @@ def _transaction(client: redis.Redis, _: str) -> None:
 
 def _grant(broker: Broker, rules: str) -> str:
     user = urlsplit(broker.url.partition(";")[0]).username or "default"
-    return f"As an administrator of Redis, run: ACL SETUSER {user} {rules} (docs/cli.md lists what doteval needs)"
+    needs = "what doteval needs: doteval docs cli#broker-urls"
+    return f"As an administrator of Redis, run: ACL SETUSER {user} {rules} ({needs})"

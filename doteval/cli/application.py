@@ -66,6 +66,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("metrics", "Serve the figures of the store to Prometheus"),
         Entry("drain", "Let a worker service finish its rows and leave"),
         Entry("db", "Show, upgrade and back up the result store"),
+        Entry("docs", "Show a page of the documentation here in the terminal"),
         Entry("completion", "Write the script with which a shell completes commands"),
     ),
 }
@@ -93,6 +94,7 @@ START = (
     ("doteval submit eval_x.py --experiment first", "evaluate; nothing to set up"),
     ("doteval show first", "see what came out"),
     ("doteval COMMAND --help", "all options of a command"),
+    ("doteval docs", "the documentation, page by page"),
 )
 
 

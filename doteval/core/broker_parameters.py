@@ -178,7 +178,7 @@ def _value(name: str, text: str, read: Callable[[str], Any], url: str) -> Any:
         raise _refusal(url, f"has no valid value for its parameter {name}") from None
 
 
-def _refusal(url: str, what: str, remedy: str = "docs/cli.md lists the forms of broker URLs.") -> BrokerError:
+def _refusal(url: str, what: str, remedy: str = "Forms of broker URLs: doteval docs cli#broker-urls") -> BrokerError:
     return BrokerError(f"the broker URL {hide_password(url)} {what}", remedy=remedy)
 
 

@@ -349,4 +349,4 @@ def _arrow_type(kind: Kind) -> pyarrow.DataType:
 
 
 _EXAMPLE = 'One query, as in: doteval query "SELECT experiment, score, value FROM metrics"'
-_HINT = "The views and their columns are in docs/reading-results.md; SHOW TABLES and DESCRIBE records list them too."
+_HINT = "The views and their columns: doteval docs reading-results; SHOW TABLES and DESCRIBE records list them too."

@@ -173,7 +173,7 @@ def _check_parameters(location: Location) -> None:
         if name not in known:
             raise StoreError(
                 f"{where} has a parameter that PostgreSQL's client does not know: {name}",
-                remedy=did_you_mean(name, known, "docs/cli.md lists the parameters that are of use."),
+                remedy=did_you_mean(name, known, "The parameters that are of use: doteval docs cli#store-urls"),
             )
         text = value if isinstance(value, str) else ",".join(value)
         if name in _NUMBERS and not re.fullmatch(r"-?[0-9]{1,9}", text):

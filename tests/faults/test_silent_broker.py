@@ -166,7 +166,7 @@ def test_commands_say_that_their_broker_does_not_answer(project: Project, redis_
         for words in (("submit", "eval_it.py", "--experiment", "y"), ("drain", "gpu")):
             ended = project.run(*words, check=3)
             assert said in ended.stderr
-            assert "docs/cli.md#broker-urls says how to wait longer" in ended.stderr
+            assert "doteval docs cli#broker-urls" in ended.stderr
         assert said in project.run("doctor", check=1).stdout
         assert said in project.run("status", "x").stdout
         status = project.json("status", "x")

@@ -14,6 +14,7 @@ import pytest
 
 from docs import conf
 from doteval.cli.application import EXIT_CODES, application
+from doteval.cli.manual import find_page, find_section, sections
 from doteval.settings import Settings
 from doteval.store import Store
 from tests.support.commands import Commands
@@ -85,22 +86,18 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @cache
 def prose(page: Path) -> str:
-    """A page without its blocks of code, which a ``#`` at the beginning of a line makes no heading."""
+    """A page without its blocks of code."""
     return re.sub(r"^( *)```.*?^\1```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
+@cache
 def anchors(page: Path) -> set[str]:
-    """What GitHub and the site make of the headings: a second one of the same words ends with -1."""
-    found: set[str] = set()
-    for heading in re.findall(r"^#{1,4} (.+)$", prose(page), re.MULTILINE):
-        words = re.sub(r"[^\w -]", "", re.sub(r"\[([^]]*)]\([^)]*\)", r"\1", heading).lower()).replace(" ", "-")
-        found.add(next(name for name in (words, *(f"{words}-{n}" for n in range(1, 99))) if name not in found))
-    return found
+    return {section.anchor for section in sections(page.read_text(encoding="utf-8"))}
 
 
 def test_the_index_lists_every_page_once() -> None:
     """Sphinx makes the contents of the site of it: see docs/conf.py."""
-    listed = [page for _, links in conf.contents((ROOT / "docs" / "index.md").read_text()) for _, page, _ in links]
+    listed = [page for _, links in conf.groups((ROOT / "docs" / "index.md").read_text()) for page, _, _ in links]
     pages = [str(page.relative_to(ROOT).with_suffix("")) for page in PAGES if page.name != "index.md"]
     assert sorted(set(listed)) == sorted(listed)
     assert set(pages) - {"README"} <= set(listed)
@@ -123,6 +120,19 @@ def test_code_of_a_page_that_is_run_is_a_file(page: Path) -> None:
     """Other code on it would be checked by nobody."""
     code = [block for block in Page(page).blocks if block.language in {"python", "toml"} and block.is_run]
     assert [block.text for block in code if block.file is None] == []
+
+
+def test_messages_name_pages_that_exist() -> None:
+    named = {
+        found
+        for path in (ROOT / "doteval").rglob("*.py")
+        for found in re.findall(r"doteval docs ([a-z][\w/-]*(?:#[\w-]+)?)", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 3
+    for name in named:
+        page, _, anchor = name.partition("#")
+        assert find_page(page)
+        assert not anchor or find_section(find_page(page), anchor)
 
 
 def test_the_map_names_files_that_exist() -> None:

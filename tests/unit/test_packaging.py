@@ -136,7 +136,7 @@ def test_the_wheel_contains_doteval_and_nothing_else(tmp_path: Path) -> None:
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "doteval").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
-    }
+    } | {f"doteval/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "docs").rglob("*.md")}
     assert {name for name in contained if ".dist-info/" not in name} == expected
     assert any(re.fullmatch(r"doteval/store/migrations/versions/.*0001.*\.py", name) for name in contained)
     assert "doteval/py.typed" in contained

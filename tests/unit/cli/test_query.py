@@ -68,7 +68,7 @@ def test_mistakes(doteval_: CommandLine, results: str, tmp_path: Path, monkeypat
     ran = doteval_("query", "SELECT inde FROM records", "--storage", results)
     assert (ran.code, ran.out) == (2, "")
     assert "LINE 1: SELECT inde FROM records\n               ^" in ran.err
-    assert "docs/reading-results.md" in ran.err
+    assert "doteval docs reading-results" in ran.err
     twice = doteval_("query", "SELECT 1 AS a, 2 AS a", "--json", "--storage", results)
     assert (twice.code, twice.err.splitlines()[0]) == (2, "Error: two columns of the answer have the name 'a'")
     assert doteval_("query", "--storage", results).code == 2

@@ -98,10 +98,10 @@ HOST = "postgresql://me:hunter2@host/name"
 @pytest.mark.parametrize(
     ("url", "said", "remedy"),
     [
-        (f"{HOST}?foo=1", r"does not know: foo\n", "docs/cli.md"),
+        (f"{HOST}?foo=1", r"does not know: foo\n", "doteval docs cli#store-urls"),
         (f"{HOST}?sslmod=require", r"does not know: sslmod\n", "Did you mean .*'sslmode'"),
         # psycopg would take it and end no transaction.
-        (f"{HOST}?autocommit=1", r"does not know: autocommit\n", "docs/cli.md"),
+        (f"{HOST}?autocommit=1", r"does not know: autocommit\n", "doteval docs cli#store-urls"),
         (f"{HOST}?connect_timeout=2.5", r"connect_timeout in .* is no whole number: '2.5'", "connect_timeout=10"),
         (f"{HOST}?tcp_user_timeout=20s", r"tcp_user_timeout in .* is no whole number: '20s'", "milliseconds"),
         ("sqlite:///results.db?mode=ro", r"takes none: mode\n", "Leave out"),
