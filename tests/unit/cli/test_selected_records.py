@@ -153,12 +153,21 @@ def printed(capsys: pytest.CaptureFixture[str], record: Record) -> str:
 
 
 def test_a_conversation_json_and_a_difference_are_readable(capsys: pytest.CaptureFixture[str]) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": [1, "é"], "y": null}'}}
     messages = [
         {"role": "system", "content": "Be brief."},
         {
             "role": "user",
-            "content": [{"type": "text", "text": "What is\nthis?"}, {"type": "image_url", "image_url": "u"}],
+            "content": [
+                {"type": "text", "text": "What is\nthis?"},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0K"}},
+                {"type": "input_image", "image_url": "https://example.org/a.png"},
+            ],
         },
+        {"role": "assistant", "content": None, "tool_calls": [call, {"function": {"name": "h", "arguments": "{cut"}}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "found"},
+        {"type": "function_call", "call_id": "c2", "name": "g", "arguments": ""},
+        {"type": "function_call_output", "call_id": "c2", "output": "3"},
         {"role": "assistant", "content": None, "tool_calls": [{"id": "c1"}]},
     ]
     row = Row(3, "k", {"question": {"a": [1, "ü"]}, "answer": "Paris\nFrance"}, 1)
@@ -183,10 +192,17 @@ row 3, sample 1  done  0.50 s  f1=0.5
     user:
       What is
       this?
-      {
-        "type": "image_url",
-        "image_url": "u"
-      }
+      [image/png, 6 bytes]
+      [image https://example.org/a.png]
+    assistant:
+      f(x=[1,"é"], y=null)
+      h({cut)
+    tool:
+      found
+    assistant:
+      g()
+    tool:
+      3
     assistant:
       {
         "tool_calls": [
