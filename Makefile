@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install venv demo test test-rest test-all soak bench profile docs docs-serve check format lock wheel clean
+.PHONY: help install venv demo test test-rest test-all soak bench profile docs docs-serve reference check format lock wheel clean
 
 help: ## Show this help
 	@if [ -t 1 ]; then bold=$$(printf '\033[1m'); cyan=$$(printf '\033[36m'); off=$$(printf '\033[0m'); fi; \
@@ -85,10 +85,13 @@ bench: $(INSTALLED) ## Measure speed beside other runners (ARGS="local_rows --re
 profile: $(INSTALLED) ## Show where a submitter and its worker processes spend their time
 	@$(BIN)/python -m benchmarks.profile $(ARGS)
 
+reference: $(INSTALLED) ## Write docs/reference anew from the code
+	@$(BIN)/python -m docs.generate
+
 # Sphinx's warnings are errors: links and anchors that lead nowhere, pages that docs/index.md does not list.
 SITE := build/docs
 PORT ?= 8000
-docs: $(INSTALLED) ## Make the site of the documentation in build/docs
+docs: reference ## Make the site of the documentation in build/docs
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --conf-dir docs \
 	    --doctree-dir build/doctrees --jobs auto . $(SITE)
 	@echo "Made $(SITE)/index.html"

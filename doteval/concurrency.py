@@ -102,6 +102,7 @@ class Batch:
 
 
 Strategy: TypeAlias = Sequential | AsyncSequential | SlidingWindow | Adaptive | Batch
+"""Any of the strategies."""
 
 
 def as_strategy(given: object) -> Strategy:

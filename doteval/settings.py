@@ -54,30 +54,37 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    storage: str | None = Field(None, description="Where results are kept; None is ``.doteval/doteval.db``.")
+    storage: str | None = Field(None, description="Where results are kept, by default in ``.doteval/doteval.db``.")
     broker: str | None = Field(
-        None, description="The message broker; None is a private Redis for the length of the command."
+        None, description="The message broker, by default a private Redis for the length of the command."
     )
     queue: Annotated[str, _list(split_queues)] = Field(
         DEFAULT_QUEUE,
         description="The queue that row tasks travel on; a worker may serve several, with commas between.",
     )
-    workers: Count | None = Field(None, description="Local worker processes of `doteval submit`; None is one a core.")
-    processes: Count | None = Field(None, description="Worker processes of `doteval worker`; None is one a core.")
+    workers: Count | None = Field(
+        None, description="Local worker processes of `doteval submit`, by default one a device, else one a core."
+    )
+    processes: Count | None = Field(
+        None, description="Worker processes of `doteval worker`, by default one a device, else one a core."
+    )
     devices: Annotated[str, _list(split_devices)] | None = Field(
-        None, description="CUDA_VISIBLE_DEVICES of each worker process in turn, with commas between: 0,1,2,3."
+        None, description="CUDA_VISIBLE_DEVICES of each worker process in turn, with commas between, as in 0,1,2,3."
     )
     concurrency: Count | None = Field(
-        None, description="Rows in flight in one worker process; None is 10 for async evaluations and 1 for others."
+        None, description="Rows in flight in one worker process, by default 10 for async evaluations and 1 for others."
     )
-    rows_per_task: Count | Literal["auto"] = Field("auto", description="Rows that travel in one row task.")
+    rows_per_task: Count | Literal["auto"] = Field(
+        "auto", description="Rows that travel in one row task; auto measures how long rows take."
+    )
     visibility_timeout: Count = Field(
         3600, description="Seconds after which Redis redelivers a message whose worker process is silent."
     )
     teardown_timeout: float = Field(
         60.0,
         gt=0,
-        description="Seconds that a worker process gives the teardown of one fixture, before it leaves without it.",
+        description="Seconds that a worker process gives the teardown of one fixture; after that it names the fixture "
+        "and leaves without it, with all results stored.",
     )
     cache: CacheMode = Field(
         CacheMode.ASK,
@@ -85,14 +92,17 @@ class Settings(BaseSettings):
     )
     cache_path: str | None = Field(
         None,
-        description="The SQLite file of shared replies; None is ``.doteval/cache.db``, or the broker if it is a Redis.",
+        description="The SQLite file of shared replies, by default the broker if it is a Redis, else "
+        "``.doteval/cache.db``.",
     )
-    cache_megabytes: Count = Field(512, description="How large the cache may get.")
-    cache_days: float = Field(30.0, gt=0, description="How long a reply is kept.")
+    cache_megabytes: Count = Field(512, description="Megabytes that the cache may take.")
+    cache_days: float = Field(30.0, gt=0, description="Days that a reply is kept.")
     log_format: LogFormat = Field(
         "auto", description="How worker services log: text, json, or auto (text on a terminal, JSON elsewhere)."
     )
-    prices: str | None = Field(None, description="A TOML or JSON file with what tokens cost, by model.")
+    prices: str | None = Field(
+        None, description="A TOML or JSON file with what tokens cost, by model; prices of public endpoints are known."
+    )
     tracing: TracingMode = Field(
         TracingMode.OFF,
         description="What traces by OpenTelemetry show: off for nothing, on, or content for prompts and replies too.",

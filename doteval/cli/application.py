@@ -71,21 +71,44 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
     ),
 }
 
+
+@dataclass(frozen=True, slots=True)
+class ExitCode:
+    """An exit code of commands, and what to do about it."""
+
+    code: str
+    meaning: str
+    remedy: str
+
+
 EXIT_CODES = (
-    ("0", "it worked"),
-    ("1", "a threshold was not met"),
-    ("2", "the command, the evaluation or the dataset needs a change"),
-    ("3", "the message broker cannot be reached or used"),
-    ("4", "the result store cannot be reached or used"),
-    ("5", "no worker process can start or do its work"),
-    ("6", "the budget of the experiment is used up"),
-    ("7", "nothing ran: every evaluation was skipped"),
-    ("70", "an error that doteval did not expect"),
-    ("74", "the output cannot be written, as on a full disk"),
-    ("129", "stopped by SIGHUP, as when its terminal was closed"),
-    ("130", "interrupted with Ctrl-C"),
-    ("141", "the reader of the output has closed it, as head does"),
-    ("143", "stopped by SIGTERM"),
+    ExitCode("0", "it worked", "Failed rows do not change that: `--max-errors` and `--fail-under` do."),
+    ExitCode("1", "a threshold was not met", "The message names the metric, its value and the threshold."),
+    ExitCode(
+        "2", "the command, the evaluation or the dataset needs a change", "The second line of the error says which."
+    ),
+    ExitCode("3", "the message broker cannot be reached or used", "Run `doteval doctor`, and look at the broker."),
+    ExitCode("4", "the result store cannot be reached or used", "Run `doteval doctor`, and look at the database."),
+    ExitCode(
+        "5",
+        "no worker process can start or do its work",
+        "The error has the reason, such as a fixture that fails for all rows; `doteval status NAME` has more.",
+    ),
+    ExitCode(
+        "6",
+        "the budget of the experiment is used up",
+        "Raise the budget, or pay into the account of the API, and run the same command again: done rows stay. "
+        "The code is also that of a run which nobody agreed to after `--estimate`.",
+    ),
+    ExitCode("7", "nothing ran: every evaluation was skipped", "The reasons of the skips are in the output."),
+    ExitCode(
+        "70", "an error that doteval did not expect", "Run it again with `DOTEVAL_DEBUG=1`, and report the traceback."
+    ),
+    ExitCode("74", "the output cannot be written, as on a full disk", "Make room; what was stored stays."),
+    ExitCode("129", "stopped by SIGHUP, as when its terminal was closed", "Run the same command again: it continues."),
+    ExitCode("130", "interrupted with Ctrl-C", "Run the same command again: it continues."),
+    ExitCode("141", "the reader of the output has closed it, as head does", "Nothing."),
+    ExitCode("143", "stopped by SIGTERM", "Run the same command again: it continues."),
 )
 
 
@@ -152,7 +175,7 @@ class Application(click.Group):
         options = [param.get_help_record(ctx) for param in self.get_params(ctx)]
         _write_section(formatter, "Options", [record for record in options if record])
         _write_section(formatter, "Start here", START)
-        _write_section(formatter, "Exit codes", EXIT_CODES)
+        _write_section(formatter, "Exit codes", [(each.code, each.meaning) for each in EXIT_CODES])
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def command(page: str | None, raw: bool, only_path: bool, as_json: bool) -> None
     \b
     Examples:
       doteval docs
-      doteval docs cli#exit-codes
+      doteval docs cli#store-urls
     """
     from doteval.cli import documents, manual
 

@@ -28,10 +28,12 @@ _ROW_SECONDS = (0.001, 0.01, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 60
 
 _ROWS = Counter("rows", "Rows that ended here and are stored.", ["status"], namespace=_PREFIX, registry=_REGISTRY)
 _ERRORS = Counter("errors", "Failed rows by class of error.", ["class"], namespace=_PREFIX, registry=_REGISTRY)
-_SECONDS = Histogram("row_seconds", "Time that rows took.", namespace=_PREFIX, registry=_REGISTRY, buckets=_ROW_SECONDS)
+_SECONDS = Histogram(
+    "row_seconds", "Seconds that rows took.", namespace=_PREFIX, registry=_REGISTRY, buckets=_ROW_SECONDS
+)
 _COMMITS = Histogram(
     "commit_seconds",
-    "Time that a group of results took into the store, pauses while it was away included.",
+    "Seconds that a group of results took into the store, pauses while it was away included.",
     namespace=_PREFIX,
     registry=_REGISTRY,
     buckets=_COMMIT_SECONDS,
@@ -40,11 +42,13 @@ _IN_FLIGHT = Gauge(
     "rows_in_flight", "Rows that run now.", namespace=_PREFIX, registry=_REGISTRY, multiprocess_mode="livesum"
 )
 _TOKENS = Counter("tokens", "Tokens of rows.", ["model", "kind"], namespace=_PREFIX, registry=_REGISTRY)
-_COST = Counter("cost_dollars", "Cost of rows.", ["model"], namespace=_PREFIX, registry=_REGISTRY)
+_COST = Counter("cost_dollars", "Cost of rows in US dollars.", ["model"], namespace=_PREFIX, registry=_REGISTRY)
 _CACHE = Counter("cache", "Look-ups in caches.", ["model", "outcome"], namespace=_PREFIX, registry=_REGISTRY)
 _WAITED = Counter(
-    "limit_wait_seconds", "Time spent waiting for limits.", ["model"], namespace=_PREFIX, registry=_REGISTRY
+    "limit_wait_seconds", "Seconds spent waiting for limits.", ["model"], namespace=_PREFIX, registry=_REGISTRY
 )
+# Everything that is counted here.
+FIGURES = (_ROWS, _ERRORS, _SECONDS, _COMMITS, _IN_FLIGHT, _TOKENS, _COST, _CACHE, _WAITED)
 
 
 def count_stored(outcome: Outcome) -> None:

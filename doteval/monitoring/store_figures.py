@@ -132,12 +132,16 @@ class StoreFigures(Collector):
             "attempts": GaugeMetricFamily("doteval_model_attempts", "Requests that went out.", labels=labels),
             "cache_hits": GaugeMetricFamily("doteval_cache_hits", "Answers from a cache.", labels=labels),
             "cache_misses": GaugeMetricFamily("doteval_cache_misses", "Answers not in a cache.", labels=labels),
-            "waited": GaugeMetricFamily("doteval_limit_wait_seconds", "Time spent waiting for limits.", labels=labels),
+            "waited": GaugeMetricFamily(
+                "doteval_limit_wait_seconds", "Seconds spent waiting for limits.", labels=labels
+            ),
             "cost": GaugeMetricFamily("doteval_cost_dollars", "What all calls cost, redone ones too.", labels=labels),
         }
         tokens = GaugeMetricFamily("doteval_tokens", "Tokens of all calls, by direction.", labels=[*labels, "kind"])
         loads = GaugeMetricFamily("doteval_loads", "Set-ups of session fixtures.", labels=["experiment", "fixture"])
-        seconds = GaugeMetricFamily("doteval_load_seconds", "Time they took.", labels=["experiment", "fixture"])
+        seconds = GaugeMetricFamily(
+            "doteval_load_seconds", "Seconds that set-ups of session fixtures took.", labels=["experiment", "fixture"]
+        )
         for experiment in experiments.values():
             report = self._report(experiment)
             for model in report.models:

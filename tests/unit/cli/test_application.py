@@ -38,8 +38,8 @@ def test_help_names_every_command_in_its_group_and_every_exit_code(doteval_: Com
         for entry in entries:
             assert words(line_with(ran.out, f"  {entry.name} "))[0] == entry.name
     section = ran.out[ran.out.index("Exit codes:") :]
-    for code, meaning in EXIT_CODES:
-        assert meaning in line_with(section, f"  {code} ")
+    for each in EXIT_CODES:
+        assert each.meaning in line_with(section, f"  {each.code} ")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -50,7 +50,7 @@ def test_every_command_has_help(doteval_: CommandLine, name: str) -> None:
 
 
 def test_exit_codes_of_errors_are_documented(doteval_: CommandLine) -> None:
-    documented = {code for code, _ in EXIT_CODES}
+    documented = {each.code for each in EXIT_CODES}
     pending: list[type[DotEvalError]] = [DotEvalError]
     while pending:
         error = pending.pop()

@@ -28,9 +28,9 @@ def test_it_prints_a_page_and_a_section(doteval_: CommandLine) -> None:
     page = (PAGES / "cli.md").read_text(encoding="utf-8")
     assert doteval_("docs", "cli", "--raw").out == page
     assert doteval_("docs", "cli.md", "--path").out == f"{PAGES / 'cli.md'}\n"
-    section = json.loads(doteval_("docs", "docs/cli.md#exit-codes", "--json").out)
-    assert section["section"] == "exit-codes"
-    assert section["markdown"].startswith("## Exit codes\n")
+    section = json.loads(doteval_("docs", "docs/cli.md#store-urls", "--json").out)
+    assert section["section"] == "store-urls"
+    assert section["markdown"].startswith("## Store URLs\n")
     assert section["markdown"] in page
     assert "\n## " not in section["markdown"]
 
@@ -54,7 +54,7 @@ def test_links_become_names_of_pages(doteval_: CommandLine, tmp_path: Path, monk
     [
         ("clii", "Did you mean 'cli'?"),
         ("nothing like it", "`doteval docs` lists the pages"),
-        ("cli#exit-code", "Did you mean 'exit-codes'?"),
+        ("cli#store-url", "Did you mean 'store-urls' or"),
         ("../README", "has no page '../README'"),
     ],
 )
