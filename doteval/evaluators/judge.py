@@ -184,6 +184,6 @@ def _instructions(criteria: str, lines: str, *, several: bool = False) -> str:
         "You judge a response against criteria.\n\n"
         f"Criteria: {criteria}\n\n"
         f"{MATERIAL}\n"
-        f"Reason in a few sentences. Then end with {form} words:\n"
+        f"Reason in a few sentences. Then end with {form}:\n"
         f"{lines}"
     )

@@ -143,7 +143,8 @@ def _programs(scratch: Path, commands: Commands) -> Iterator[Mapping[str, str]]:
     with _Relay(address, commands):
         yield {
             **kept,
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            # Other programs of the environment too, as if it were activated.
+            "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
             "COLUMNS": str(COLUMNS),
             "LC_ALL": "C.UTF-8",
             "PAGE_SOCKET": address,

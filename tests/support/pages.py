@@ -6,6 +6,7 @@ A page is plain Markdown:
   ```yaml block. A block of any other format is a file if `<!-- file: NAME -->` is on the line before it.
 - A ```console block holds commands, on lines that begin with `$ `, with their output below them. Lines that begin with
   `> ` continue a command. In the output, a line `...` stands for any lines, and `...` within a line for any text.
+- `<!-- numbers differ by run -->` on the line before a block lets all numbers in its outputs differ.
 - `<!-- not run: REASON -->` on the line before a block says why it is not run.
 
 Files are written and commands run in the order of the page, in one shell and one directory. A command that fails is
@@ -34,9 +35,11 @@ from tests.support.page_shell import Ran, free_ports, run_script
 ROOT = Path(__file__).parents[2]
 SHOWN_DIRECTORY = "/home/you/evals"
 _FENCE = re.compile(r"^```(\S*)\s*$")
-_REMARK = re.compile(r"^<!-- (not run|file): (.+) -->$")
+_REMARK = re.compile(r"^<!-- (not run|file|numbers differ by run)(?:: (.+))? -->$")
 _NAME = re.compile(r"^# ([\w./-]+\.(?:py|toml|ini|yml|yaml))$")
 _PORT = re.compile(r"(?:127\.0\.0\.1:|localhost:|port[ =])(\d{4,5})\b")
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_PROGRESS = re.compile(r"\S+: [\d,]+/(?:\?|[\d,]+) rows.*")
 _CELL = 76
 
 
@@ -73,6 +76,7 @@ class Command:
     text: str
     expected: list[str]
     line: int
+    numbers_differ: bool = False
 
 
 @dataclass
@@ -118,7 +122,7 @@ def _blocks(lines: Sequence[str]) -> Iterator[Block]:
         fence = _FENCE.match(line)
         if opened is None and fence:
             remark = _REMARK.match(lines[index - 1]) if index else None
-            opened = fence[1], index + 1, (remark[1], remark[2]) if remark else None
+            opened = fence[1], index + 1, (remark[1], remark[2] or "") if remark else None
         elif opened is not None and line.rstrip() == "```":
             language, begin, found = opened
             yield Block(language, list(lines[begin:index]), begin, found)
@@ -128,10 +132,11 @@ def _blocks(lines: Sequence[str]) -> Iterator[Block]:
 
 def commands_of(block: Block) -> Iterator[Command]:
     text, expected, begin = "", [], block.line
+    numbers_differ = block.remark is not None and block.remark[0] == "numbers differ by run"
     for index, line in enumerate(block.lines, block.line):
         if line.startswith("$ "):
             if text:
-                yield Command(text, expected, begin)
+                yield Command(text, expected, begin, numbers_differ)
             text, expected, begin = line[2:], [], index + 1
         elif line.startswith("> ") and text and not expected:
             text, begin = f"{text}\n{line[2:]}", index + 1
@@ -139,7 +144,7 @@ def commands_of(block: Block) -> Iterator[Command]:
             assert text, f"line {index + 1} is output of no command"
             expected.append(line)
     if text:
-        yield Command(text, expected, begin)
+        yield Command(text, expected, begin, numbers_differ)
 
 
 # What differs between two runs, or between two machines, in the order in which it is replaced.
@@ -170,8 +175,10 @@ def loosely(line: str) -> str:
     return line.strip()
 
 
-def matches(expected: Sequence[str], actual: Sequence[str]) -> bool:
+def matches(expected: Sequence[str], actual: Sequence[str], *, numbers_differ: bool = False) -> bool:
     """Whether an output is the expected one. A line ``...`` stands for any lines."""
+    if numbers_differ:
+        expected, actual = ([_NUMBER.sub("N", loosely(line)) for line in lines] for lines in (expected, actual))
     if not expected:
         return not actual
     if expected[0].strip() == "...":
@@ -227,7 +234,7 @@ def run_page(
     for number, (command, done) in enumerate(zip(told, ran, strict=False)):
         lines = _shown(done.output, directory, shown)
         following = told[number + 1].text if number + 1 < len(told) else ""
-        if not matches(command.expected, lines):
+        if not matches(command.expected, lines, numbers_differ=command.numbers_differ):
             problems.append(Problem(command, side_by_side(command.expected, lines), lines))
         elif done.code and "$?" not in following and "||" not in command.text:
             problems.append(Problem(command, f"  exit code {done.code}, which the page does not show"))
@@ -264,20 +271,23 @@ def explain(page: Page, problems: Sequence[Problem]) -> str:
 
 
 def rewrite(page: Page, problems: Sequence[Problem]) -> None:
-    """Put the output of the commands of which it is wrong into the page, without pytest's opening lines."""
+    """Put the output of the commands of which it is wrong into the page, without what each run has differently."""
     lines = list(page.lines)
     for problem in sorted(problems, key=lambda problem: -problem.command.line):
         if problem.output is not None:
             begin = problem.command.line
-            lines[begin : begin + len(problem.command.expected)] = _without_session_header(problem.output)
+            lines[begin : begin + len(problem.command.expected)] = _worth_reading(problem.output)
     page.path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def _without_session_header(output: list[str]) -> list[str]:
-    """The output with `...` for the versions and plugins of pytest, which readers do not need and which change."""
+def _worth_reading(output: list[str]) -> list[str]:
+    """The output with `...` for the versions and plugins of pytest, and for lines that say how far a command is."""
     begin = next((index for index, line in enumerate(output) if " test session starts =" in line), None)
     end = next((index for index, line in enumerate(output) if line.startswith("collected ")), None)
-    return output if begin is None or end is None else [*output[:begin], "...", *output[end:]]
+    if begin is not None and end is not None:
+        output = [*output[:begin], "...", *output[end:]]
+    lines = ["..." if _PROGRESS.fullmatch(line) else line for line in output]
+    return [line for index, line in enumerate(lines) if index == 0 or line != "..." or lines[index - 1] != line]
 
 
 def main() -> None:

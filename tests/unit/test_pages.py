@@ -121,6 +121,15 @@ def test_dots_stand_for_any_lines_and_any_text() -> None:
     assert not matches(["a"], [])
 
 
+def test_all_numbers_of_a_block_may_differ(tmp_path: Path) -> None:
+    text = "<!-- numbers differ by run -->\n```console\n$ count\n3 of 1,204 rows\n```\n"
+    (command,) = (step for step in page(tmp_path, text).steps() if isinstance(step, Command))
+    assert command.numbers_differ
+    assert matches(command.expected, ["77 of 1 rows"], numbers_differ=True)
+    assert not matches(command.expected, ["77 of 1 row"], numbers_differ=True)
+    assert not matches(command.expected, ["77 of 1 rows"])
+
+
 def test_an_output_that_differs_is_shown_beside_the_expected_one(tmp_path: Path, commands: Commands) -> None:
     (tmp_path / "run").mkdir()
     written = page(tmp_path, "```console\n$ printf 'a\\nb\\n'\na\nc\n$ echo d\nd\n```\n")
@@ -132,7 +141,7 @@ def test_an_output_that_differs_is_shown_beside_the_expected_one(tmp_path: Path,
     assert written.path.read_text() == "```console\n$ printf 'a\\nb\\n'\na\nb\n$ echo d\nd\n```\n"
 
 
-def test_rewriting_leaves_out_the_opening_lines_of_pytest(tmp_path: Path) -> None:
+def test_rewriting_leaves_out_what_each_run_has_differently(tmp_path: Path) -> None:
     written = page(tmp_path, "```console\n$ pytest\n```\n")
     (command,) = (step for step in written.steps() if isinstance(step, Command))
     output = [
@@ -144,7 +153,7 @@ def test_rewriting_leaves_out_the_opening_lines_of_pytest(tmp_path: Path) -> Non
         "== 1 passed in 1 s ==",
     ]
     rewrite(written, [Problem(command, "", output)])
-    assert written.path.read_text().splitlines()[1:-1] == ["$ pytest", "note", "...", *output[3:]]
+    assert written.path.read_text().splitlines()[1:-1] == ["$ pytest", "note", "...", *output[3:6], "...", "done"]
 
 
 def test_an_exit_code_is_shown_or_an_error(tmp_path: Path, commands: Commands) -> None:
