@@ -65,6 +65,8 @@ def label(found: RowLabel) -> Document:
 def usage(used: Usage) -> Document:
     return {
         "model": used.model,
+        "judge": used.judge,
+        "batch": used.batch,
         "requests": used.requests,
         "attempts": used.attempts,
         "cache_hits": used.cache_hits,

@@ -62,6 +62,7 @@ def call_document(call: StoredCall) -> dict[str, Any]:
         "execution": f"{call.execution:016x}",
         "position": call.position,
         "source": call.source.value,
+        "judge": call.usage.judge,
         "model": call.usage.model,
         "status": call.status or None,
         "started_at": moment(call.started_at),
@@ -89,7 +90,8 @@ def _json(content: bytes) -> Any:
 def _heading(call: StoredCall) -> str:
     usage = call.usage
     parts = [f"{call.position + 1}.", usage.model, "" if call.body is None else call.body.endpoint]
-    parts += [call.source.value if call.source != "live" else "", "" if call.status == 200 else f"status {call.status}"]
+    parts += ["judge" if usage.judge else "", call.source.value if call.source != "live" else ""]
+    parts += ["" if call.status == 200 else f"status {call.status}"]
     parts += [duration(call.seconds)]
     if usage.prompt_tokens or usage.completion_tokens:
         parts.append(f"{usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens")

@@ -274,6 +274,8 @@ def usage_of_evaluations(evaluations: Sequence[UsageGroup]) -> Document:
 def model(found: ModelUsage) -> Document:
     return {
         "model": found.usage.model,
+        "judge": found.usage.judge,
+        "batch": found.usage.batch,
         "kept": usage(found.usage),
         "spent": usage(found.spent),
         "unpriced_tokens": found.unpriced,

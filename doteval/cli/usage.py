@@ -86,7 +86,7 @@ def print_usage(
     if by in (None, "fixture"):
         _print_loads(console, report.loads)
     if by in (None, "model") and report.models:
-        _print_models(console, ("model",), [((model.usage.model,), model) for model in report.models], prices)
+        _print_models(console, ("model",), [((model.usage.name,), model) for model in report.models], prices)
     if not report.loads and not report.models:
         console.print("No session fixtures were loaded, and no calls to models recorded")
 
@@ -114,7 +114,7 @@ def _print_workers(console: Console, workers: Sequence[WorkerUsage]) -> None:
 
 
 def _print_groups(console: Console, by: str, groups: Sequence[UsageGroup | WorkerUsage]) -> None:
-    lines = [((group.name or "-", model.usage.model), model) for group in groups for model in group.models]
+    lines = [((group.name or "-", model.usage.name), model) for group in groups for model in group.models]
     if lines:
         _print_models(console, (by, "model"), lines)
     else:

@@ -125,6 +125,7 @@ class _CallNote:
                     content_type=body.content_type,
                     reply=body.reply,
                     replayed=(recorded.execution, recorded.position),
+                    judge=call.judge,
                 )
             )
         content_type, reply = body.content_type, body.reply
@@ -194,6 +195,7 @@ class _CallNote:
             hidden(self._request) if fits else b"",
             hidden(reply) if fits else b"",
             call.reported,
+            judge=call.judge,
         )
 
     def _described(self, error: BaseException) -> str:

@@ -105,6 +105,7 @@ async def park(
         body,
         _tokens(call.body, body),
         len(inputs) if isinstance(inputs, list) and not isinstance(next(iter(inputs), None), int) else 1,
+        call.judge,
     )
     if parking.want(wanted):
         await call.io.pause(_LINGER_SECONDS if call.io.is_async else _LINGER_SYNC_SECONDS)

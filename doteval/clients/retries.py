@@ -112,7 +112,7 @@ def retry_step(
                 return
             response = state.outcome.result()
             if response.status_code == 429 and state.next_action is not None:
-                totals.add(Usage(call.model, waited=state.next_action.sleep), call.meter)
+                totals.add(Usage(call.model, waited=state.next_action.sleep, judge=call.judge), call.meter)
             await call.io.close(response)
 
         def give_up(state: tenacity.RetryCallState) -> Response:

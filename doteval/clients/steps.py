@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 from doteval.clients.streams import StreamObserver, observe, observe_async
 from doteval.core import lenient_json
 from doteval.core.call_journal import CallSource
+from doteval.core.judging import is_judging
 from doteval.core.metering import Meter, current_meter
 from doteval.core.results import Usage
 from doteval.errors import UsageError
@@ -68,13 +69,15 @@ class ApiCall:
 
     `body`: the JSON object sent, empty if there is none; `try_number`: counts from 1; `tokens`: those of the reply,
     None until known; `reported`: the usage that the reply reported, None until known; `error_status`: the HTTP status
-    of the error that a streamed body turned out to be, else 0; `source`: where the reply comes from.
+    of the error that a streamed body turned out to be, else 0; `source`: where the reply comes from; `judge`: whether a
+    judge asks.
     """
 
     __slots__ = (
         "body",
         "error_status",
         "io",
+        "judge",
         "meter",
         "model",
         "options",
@@ -90,6 +93,7 @@ class ApiCall:
         self.request = request
         self.options = options
         self.meter: Meter | None = current_meter()
+        self.judge = is_judging()
         self.try_number = 1
         self.tokens: int | None = None
         self.reported: Usage | None = None

@@ -97,6 +97,8 @@ class _TracedCall:
 
     def _attributes(self) -> dict[str, Any]:
         attributes: dict[str, Any] = {_SOURCE: self._call.source.value}
+        if self._call.judge:
+            attributes["doteval.call.judge"] = True
         if self._call.try_number > 1:
             attributes["doteval.call.tries"] = self._call.try_number
         return attributes

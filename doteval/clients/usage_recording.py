@@ -31,12 +31,14 @@ from doteval.core import clocks, lenient_json
 from doteval.core.histogram import NO_LATENCY, Latency
 from doteval.core.metering import Meter
 from doteval.core.prices import PriceTable
-from doteval.core.results import Usage
+from doteval.core.results import USAGE_IDENTITY, Usage
 
-# What is added when a try begins, by model and by whether it is the first try of its request.
-_BEGINNINGS: dict[tuple[str, bool], Usage] = {}
+# What is added when a try begins, by model, by whether it is the first try of its request, and whether a judge asks.
+_BEGINNINGS: dict[tuple[str, bool, bool], Usage] = {}
 _MOST_BEGINNINGS = 1_000
-_COUNTS = tuple(field.name for field in fields(Usage) if field.name not in ("model", "cost", "batch_cost", "latency"))
+_COUNTS = tuple(
+    field.name for field in fields(Usage) if field.name not in (*USAGE_IDENTITY, "cost", "batch_cost", "latency")
+)
 
 
 class UsageTotals:
@@ -154,10 +156,10 @@ class _TryRecorder:
 
     def begins(self) -> None:
         """The try is about to be sent."""
-        key = self._model, self._is_first
+        key = self._model, self._is_first, self.call.judge
         usage = _BEGINNINGS.get(key)
         if usage is None:
-            usage = Usage(self._model, requests=int(self._is_first), attempts=1, unfinished=1)
+            usage = Usage(self._model, requests=int(self._is_first), attempts=1, unfinished=1, judge=self.call.judge)
             if len(_BEGINNINGS) < _MOST_BEGINNINGS:
                 _BEGINNINGS[key] = usage
         self._totals.add(usage, self._meter)
@@ -225,6 +227,7 @@ class _TryRecorder:
                 cost=None if reported is None else _since(tokens.cost, self._reported.cost),
                 batch_cost=None if reported is None else _since(tokens.batch_cost, self._reported.batch_cost),
                 seconds=now - self._since,
+                judge=self.call.judge,
                 latency=latency,
             ),
             self._meter,

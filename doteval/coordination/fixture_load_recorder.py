@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 
 from doteval.core import clocks
-from doteval.core.metering import sum_by_model
+from doteval.core.metering import sum_by_identity
 from doteval.core.results import Usage
 from doteval.core.states import EvaluationEnd, LoadFailureKind
 from doteval.errors import StoreError, UnstorableValueError
@@ -83,7 +83,7 @@ class LoadRecorder:
         with self._lock:
             taken = [usage for definition, usage in self._unpaid if definition in mine]
             self._unpaid = [each for each in self._unpaid if each[0] not in mine]
-        return sum_by_model(each for usage in taken for each in usage)
+        return sum_by_identity(each for usage in taken for each in usage)
 
     def snapshot(self) -> None:
         """Store the current statistics of every loaded fixture."""

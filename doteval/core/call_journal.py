@@ -63,6 +63,7 @@ class FinishedCall:
     usage: what the reply reported, None if it reported nothing.
     base: the request of this execution that `request` begins like, None without one.
     replayed: the execution and the position under which the replayed reply was stored, None for other sources.
+    judge: whether a judge asked.
     """
 
     digest: bytes
@@ -80,6 +81,7 @@ class FinishedCall:
     usage: Usage | None = None
     base: RequestBase | None = None
     replayed: tuple[int, int] | None = None
+    judge: bool = False
 
 
 @row_value

@@ -48,7 +48,7 @@ def setup_usage_scope(evaluation: str) -> UsageScope:
 
 
 class Meter:
-    """Adds up usage by model, and apart what has no price. Threads that a row starts may use it too.
+    """Adds up usage by model, that of judges and what has no price apart. Threads that a row starts may use it too.
 
     scope: what the usage is attributed to, None if that is not known.
     cache: what the row's submission says of the reply cache, None for nothing.
@@ -76,17 +76,18 @@ class Meter:
         self.parks = False
         self.span: RowSpan | None = None
         self._lock = threading.Lock()
-        self._by_model: dict[str, Usage] = {}
+        self._by_identity: dict[tuple[str, bool, bool], Usage] = {}
         # Tokens without a price. Among others of a model with that name they would seem to cost nothing.
-        self._unpriced: dict[str, Usage] = {}
+        self._unpriced: dict[tuple[str, bool, bool], Usage] = {}
         self._drop_cached: list[Callable[[], None]] = []
 
     def add(self, usage: Usage) -> None:
         is_unpriced = usage.cost is None and (usage.prompt_tokens or usage.completion_tokens)
+        identity = usage.identity
         with self._lock:
-            added = self._unpriced if is_unpriced else self._by_model
-            known = added.get(usage.model)
-            added[usage.model] = usage if known is None else known + usage
+            added = self._unpriced if is_unpriced else self._by_identity
+            known = added.get(identity)
+            added[identity] = usage if known is None else known + usage
         if _observer is not None and self.scope is not None:
             _observer(self.scope, usage)
 
@@ -106,16 +107,16 @@ class Meter:
             drop()
 
     def reading(self) -> tuple[Usage, ...]:
-        """The usage that was added so far, one entry a model; two if only some of its tokens have a price."""
+        """The usage added so far, one entry for each `Usage.identity`; two if only some of its tokens have a price."""
         with self._lock:
             if not self._unpriced:
-                return tuple(self._by_model.values())
-            found = self._by_model.copy()
+                return tuple(self._by_identity.values())
+            found = self._by_identity.copy()
             mixed = []
-            for model, usage in self._unpriced.items():
-                known = found.get(model)
+            for identity, usage in self._unpriced.items():
+                known = found.get(identity)
                 if known is None or known.cost is None:
-                    found[model] = usage if known is None else known + usage
+                    found[identity] = usage if known is None else known + usage
                 else:
                     mixed.append(usage)
             return (*found.values(), *mixed)
@@ -161,8 +162,8 @@ class metering:  # noqa: N801 (reads as a function; a class enters and leaves fa
         _current.reset(self._token)
 
 
-def sum_by_model(usages: Iterable[Usage]) -> tuple[Usage, ...]:
-    """The sums of usages, one entry a model; two if only some of its tokens have a price."""
+def sum_by_identity(usages: Iterable[Usage]) -> tuple[Usage, ...]:
+    """The sums of usages, one entry for each `Usage.identity`; two if only some of its tokens have a price."""
     meter = Meter()
     for usage in usages:
         meter.add(usage)

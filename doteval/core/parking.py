@@ -33,6 +33,7 @@ class WantedCall:
     body: the JSON object to send, without what asks for a stream.
     tokens: an estimate of those of the prompt and of the reply.
     inputs: how many texts an embedding is wanted for, else 1.
+    judge: whether a judge asks.
     """
 
     digest: bytes
@@ -44,6 +45,7 @@ class WantedCall:
     body: bytes
     tokens: int
     inputs: int = 1
+    judge: bool = False
 
 
 class Parking:

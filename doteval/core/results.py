@@ -132,7 +132,8 @@ class Usage:
     cost: US dollars, None if the model has no price.
     seconds: time spent on tries.
     waited: seconds spent waiting for rate limits.
-    batch_cost: what the same would have cost in batches; None if it was in one, or the model has no price.
+    batch_cost: what the same costs in batches, None if the model has no price.
+    judge: whether a judge asked. batch: whether batches answered, at their price.
     latency: how long each reply took.
     """
 
@@ -150,7 +151,26 @@ class Usage:
     seconds: float = 0.0
     waited: float = 0.0
     batch_cost: float | None = None
+    judge: bool = False
+    batch: bool = False
     latency: Latency = NO_LATENCY
+
+    @property
+    def identity(self) -> tuple[str, bool, bool]:
+        """What it is the usage of, by the names in `USAGE_IDENTITY`."""
+        return self.model, self.judge, self.batch
+
+    @property
+    def name(self) -> str:
+        """The model, and in brackets what its usage was for.
+
+        >>> Usage("m").name, Usage("m", judge=True, batch=True).name
+        ('m', 'm (judge, batch)')
+        """
+        if not (self.judge or self.batch):
+            return self.model
+        marks = [mark for mark, holds in (("judge", self.judge), ("batch", self.batch)) if holds]
+        return f"{self.model} ({', '.join(marks)})"
 
     @property
     def hit_rate(self) -> float | None:
@@ -174,8 +194,14 @@ class Usage:
             self.seconds + other.seconds,
             self.waited + other.waited,
             _known_sum(self.batch_cost, other.batch_cost),
+            self.judge,
+            self.batch,
             self.latency + other.latency,
         )
+
+
+USAGE_IDENTITY = ("model", "judge", "batch")
+"""The fields of usage that say what it is the usage of. All others are sums."""
 
 
 def _known_sum(one: float | None, other: float | None) -> float | None:

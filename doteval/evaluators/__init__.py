@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from doteval.core.judging import judging
 from doteval.evaluators.base import available, evaluator, find, plugins, register
 from doteval.evaluators.embeddings import embedding_similarity
 from doteval.evaluators.function_calls import ast_evaluation
@@ -54,6 +55,7 @@ __all__ = [
     "find",
     "json_match",
     "judge_panel",
+    "judging",
     "llm_judge",
     "llm_pairwise",
     "llm_rubric",

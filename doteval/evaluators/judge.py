@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
+from doteval.core.judging import as_judge
 from doteval.core.results import Score
 from doteval.errors import InvalidResultError, UsageError
 from doteval.evaluators.base import as_metrics, evaluator
@@ -147,7 +149,7 @@ class VerdictReader:
 def ask(client: Any, model: str, instructions: str, material: str, options: Mapping[str, Any] | None) -> Any:
     """Send a judge its instructions and the material; the completion, to be awaited if the client is async."""
     messages = [{"role": "system", "content": instructions}, {"role": "user", "content": material}]
-    return client.chat.completions.create(model=model, messages=messages, **(options or {}))
+    return as_judge(partial(client.chat.completions.create, model=model, messages=messages, **(options or {})))
 
 
 def after(found: Any, then: Callable[[Any], Any]) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from doteval.core.judging import as_judge
 from doteval.core.results import Score
 from doteval.errors import InvalidResultError, UsageError
 from doteval.evaluators.base import as_metrics, evaluator
@@ -106,7 +107,8 @@ def judge_panel(*judges: Callable[..., Any], by: str = "majority", metrics: Any 
             chosen = given or tuple(scores[0].metrics)
             return Score(name or "judge_panel", value, chosen, {**judged, "votes": votes})
 
-        return after(_all([partial(judge, *arguments, **named) for judge in judges]), score)
+        # Judges of other packages do not mark their calls.
+        return after(_all([partial(as_judge, partial(judge, *arguments, **named)) for judge in judges]), score)
 
     return judge_panel
 

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from doteval.core import clocks
 from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
+from doteval.core.results import Usage
 from doteval.errors import BrokerError
 from doteval.store import Store, UsageReport
 
@@ -144,8 +145,11 @@ class StoreFigures(Collector):
         )
         for experiment in experiments.values():
             report = self._report(experiment)
+            by_model: dict[str, Usage] = {}
             for model in report.models:
-                spent = model.spent
+                # Marks are no labels: series of earlier releases go on.
+                by_model[model.spent.model] = by_model.get(model.spent.model, Usage(model.spent.model)) + model.spent
+            for spent in by_model.values():
                 for name, family in families.items():
                     family.add_metric([experiment.name, spent.model], getattr(spent, name) or 0)
                 tokens.add_metric([experiment.name, spent.model, "prompt"], spent.prompt_tokens)

@@ -14,6 +14,7 @@ from typing import Any
 from doteval.core import clocks
 from doteval.core.error_leaves import for_logs, in_one_line
 from doteval.core.histogram import Latency
+from doteval.core.judging import is_judging
 from doteval.core.metering import current_meter
 from doteval.core.results import Usage
 from doteval.errors import ResourceError
@@ -50,7 +51,13 @@ class PipelineModel:
         meter = current_meter()
         if meter is not None:
             usage = Usage(
-                self.name, requests=1, attempts=1, seconds=seconds, waited=start - asked, latency=Latency.of(seconds)
+                self.name,
+                requests=1,
+                attempts=1,
+                seconds=seconds,
+                waited=start - asked,
+                judge=is_judging(),
+                latency=Latency.of(seconds),
             )
             meter.add(usage)
         return result

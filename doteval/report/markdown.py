@@ -157,7 +157,7 @@ def _models(contents: ReportContents) -> Iterator[tuple[str, ...]]:
     for model in contents.usage.models:
         used = model.usage
         yield (
-            markdown_code(used.model),
+            markdown_code(used.name),
             money(used.cost),
             count(used.requests),
             count(used.prompt_tokens),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from doteval.core import clocks
-from doteval.core.metering import sum_by_model
+from doteval.core.metering import sum_by_identity
 from doteval.core.results import Outcome, Result, RowError, RowStatus, Score, Usage
 from doteval.core.wording import counted
 from doteval.errors import InvalidResultError
@@ -78,7 +78,7 @@ def with_teardown_errors(outcome: Outcome, errors: list[BaseException]) -> Outco
 
 def with_usage(outcome: Outcome, used: Sequence[Usage]) -> Outcome:
     """The same outcome with the usage of the row's own fixtures added."""
-    return replace(outcome, usage=sum_by_model([*outcome.usage, *used])) if used else outcome
+    return replace(outcome, usage=sum_by_identity([*outcome.usage, *used])) if used else outcome
 
 
 def _outcome(performed: Performed) -> Outcome:

@@ -49,6 +49,7 @@ class WantedCallTable(SQLModel, table=True):
     size: int = Field(sa_type=BigInteger)
     tokens: int = Field(sa_type=BigInteger)
     inputs: int
+    judge: bool
     wanted_at: float
     batch_id: int | None = Field(sa_type=BigInteger)
     tries: int

@@ -51,7 +51,7 @@ _INSERT = BulkInsert(CALL, _COLUMNS)
 _EXISTS = Prepared(lambda _: select(EVALUATION.c.id).where(EVALUATION.c.id == bindparam("evaluation")))
 _KEY = ("evaluation_id", "row_index", "sample", "execution", "position")
 # A replayed call belongs to the execution that a result came of, once it has one.
-_MOVED = ("execution", "position", "source", "started_at", "seconds")
+_MOVED = ("execution", "position", "source", "judge", "started_at", "seconds")
 _MOVE = Prepared(
     lambda _: (
         update(CALL)
@@ -118,7 +118,7 @@ def encode_calls(calls: Iterable[NewCall]) -> EncodedCalls:
         where = (each.evaluation_id, each.row_index, each.sample)
         if call.replayed is not None:
             old = dict(zip(_KEY, (*where, *call.replayed), strict=True))
-            values = (each.execution, call.position, call.source.value, call.started_at, call.seconds)
+            values = (each.execution, call.position, call.source.value, call.judge, call.started_at, call.seconds)
             moved.append(
                 {f"old_{name}": value for name, value in old.items()}
                 | {f"new_{name}": value for name, value in zip(_MOVED, values, strict=True)}
@@ -134,6 +134,7 @@ def encode_calls(calls: Iterable[NewCall]) -> EncodedCalls:
                 call.position,
                 call.digest,
                 call.source.value,
+                call.judge,
                 escape_text(call.model),
                 call.status,
                 call.started_at,
@@ -404,6 +405,8 @@ def _stored_call(line: Any, body: CallBody | None) -> StoredCall:
         cached_tokens=line.cached_tokens,
         reasoning_tokens=line.reasoning_tokens,
         cost=line.cost,
+        judge=line.judge,
+        batch=line.source == CallSource.BATCH,
     )
     return StoredCall(
         sample=line.sample,

@@ -260,7 +260,7 @@ def spending_of(store: Store, evaluations: Collection[Evaluation]) -> dict[int, 
         used = groups[of.id].get(evaluation.spec.nodeid, [])
         found[evaluation.id] = Spending(
             sum(used, Usage("")),
-            tuple(usage.model for usage in used),
+            tuple(dict.fromkeys(usage.model for usage in used)),
             seconds.get(evaluation.id),
         )
     return found

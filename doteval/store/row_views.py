@@ -83,12 +83,16 @@ def _scores(store: Store, _: Collection[str], part: Part | None) -> Iterator[Pag
 
 def _usage(store: Store, _: Collection[str], part: Part | None) -> Iterator[Page]:
     numbers = (*_TOKENS, "seconds", "waited")
-    pages = _pages(store, (), part, usage=(type_coerce(USAGE.c.model, Text), *(USAGE.c[name] for name in numbers)))
-    for evaluation, page in pages:
-        models, *columns = _unzipped([line for _, line in page.usage], 1 + len(numbers))
+    flags = ("judge", "batch")
+    read = (type_coerce(USAGE.c.model, Text), *(USAGE.c[name] for name in (*flags, *numbers)))
+    for evaluation, page in _pages(store, (), part, usage=read):
+        models, judge, batch, *columns = _unzipped([line for _, line in page.usage], 1 + len(flags) + len(numbers))
         yield {
             **_identity(evaluation, page, [place for place, _ in page.usage]),
             "model": _restored(models),
+            # SQLite has no bools.
+            "judge": list(map(bool, judge)),
+            "batch": list(map(bool, batch)),
             **dict(zip(numbers, columns, strict=True)),
         }
 
@@ -159,6 +163,7 @@ def _columns_of_call(call: StoredCall, wanted: Collection[str]) -> dict[str, Any
         "position": call.position,
         "model": usage.model,
         "source": call.source.value,
+        "judge": usage.judge,
         "status": call.status or None,
         "started_at": call.started_at.timestamp(),
         "seconds": call.seconds,
@@ -266,13 +271,15 @@ ROW_VIEWS = (
     View("scores", {**_OF_ROW, "score": Kind.TEXT, "number": Kind.NUMBER, "value": Kind.JSON}, True, _scores),
     View(
         "usage",
-        {**_OF_ROW, "model": Kind.TEXT, **_TOKENS, "seconds": Kind.NUMBER, "waited": Kind.NUMBER},
-        True,
-        _usage,
-    ),
-    View(
-        "usage",
-        {**_OF_ROW, "model": Kind.TEXT, **_TOKENS, "seconds": Kind.NUMBER, "waited": Kind.NUMBER},
+        {
+            **_OF_ROW,
+            "model": Kind.TEXT,
+            "judge": Kind.FLAG,
+            "batch": Kind.FLAG,
+            **_TOKENS,
+            "seconds": Kind.NUMBER,
+            "waited": Kind.NUMBER,
+        },
         True,
         _usage,
     ),
@@ -302,6 +309,7 @@ ROW_VIEWS = (
             "model": Kind.TEXT,
             "endpoint": Kind.TEXT,
             "source": Kind.TEXT,
+            "judge": Kind.FLAG,
             "status": Kind.INTEGER,
             **{name: _TOKENS[name] for name in _TOKENS_OF_CALL},
             "started_at": Kind.MOMENT,

@@ -234,6 +234,8 @@ class UsageTable(SQLModel, table=True):
     seconds: float
     waited: float
     batch_cost: float | None
+    judge: bool
+    batch: bool
     latency: str = Field(sa_type=Text)
 
 
@@ -254,6 +256,7 @@ class CallTable(SQLModel, table=True):
     position: int = Field(primary_key=True)
     digest: bytes = Field(sa_type=LargeBinary)
     source: str = Field(sa_type=Text)
+    judge: bool
     model: str = Field(sa_type=SafeText)
     status: int
     started_at: float

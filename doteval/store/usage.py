@@ -13,7 +13,7 @@ from doteval.core.budgets import Spent
 from doteval.core.experiments import Experiment
 from doteval.core.histogram import Latency, merged
 from doteval.core.json_codec import decode
-from doteval.core.results import Usage
+from doteval.core.results import USAGE_IDENTITY, Usage
 from doteval.store.bulk_insert import among
 from doteval.store.counters import NOBODY
 from doteval.store.engine import Database
@@ -41,7 +41,7 @@ class LoadUsage:
 
 @dataclass(frozen=True, slots=True)
 class ModelUsage:
-    """The usage of one model.
+    """The usage of one model, that of judges and of batches apart.
 
     usage: of the executions whose results were kept. spent: of all executions.
     unpriced: the tokens of `spent` that have no price. Other tokens of a model with this name may have one, those of
@@ -199,7 +199,8 @@ class UsageReports:
         return [UsageGroup(names[evaluation], found[evaluation]) for evaluation in sorted(found)]
 
 
-_SUMMED = tuple(name for name in Usage.__dataclass_fields__ if name not in ("model", "latency"))
+_SUMMED = tuple(name for name in Usage.__dataclass_fields__ if name not in (*USAGE_IDENTITY, "latency"))
+_IDENTITY = tuple(USAGE.c[name] for name in USAGE_IDENTITY)
 KEPT = (
     select(1)
     .where(
@@ -232,47 +233,45 @@ def loaded_for(experiment: Experiment) -> ColumnElement[bool]:
 
 
 def _grouped(connection: Connection, experiment: Experiment, group: ColumnElement[Any]) -> dict[Any, list[ModelUsage]]:
-    """The usage of an experiment, grouped by `group` and by model."""
+    """The usage of an experiment, grouped by `group` and by what it is the usage of."""
     mine = USAGE.c.evaluation_id.in_(_evaluations(experiment))
     spent = _sums(connection, group, mine)
     kept = _sums(connection, group, mine, KEPT)
     found: dict[Any, list[ModelUsage]] = {}
-    for key, model in sorted(spent):
-        usage, _ = kept.get((key, model), (Usage(model), 0))
-        found.setdefault(key, []).append(ModelUsage(usage, *spent[key, model]))
+    for group_key, *identity in sorted(spent):
+        key = (group_key, *identity)
+        nothing = Usage(**dict(zip(USAGE_IDENTITY, identity, strict=True)))
+        usage, _ = kept.get(key, (nothing, 0))
+        found.setdefault(group_key, []).append(ModelUsage(usage, *spent[key]))
     return found
 
 
 def _sums(
     connection: Connection, group: ColumnElement[Any], *conditions: ColumnElement[bool]
-) -> dict[tuple[Any, str], tuple[Usage, int]]:
-    """The usage by group and model, and how many of its tokens have no price."""
+) -> dict[tuple[Any, ...], tuple[Usage, int]]:
+    """The usage by group and identity, and how many of its tokens have no price."""
     key = group.label("key")
     sums = (func.sum(USAGE.c[name]).label(name) for name in _SUMMED)
     # By column number: PostgreSQL does not see that two bound parameters are the same expression.
-    by = (text("1"), text("2"))
+    by = [text(str(number + 1)) for number in range(1 + len(_IDENTITY))]
     unpriced = func.sum(case((USAGE.c.cost.is_(None), USAGE.c.prompt_tokens + USAGE.c.completion_tokens), else_=0))
-    query = select(key, USAGE.c.model, *sums, unpriced.label("unpriced")).where(*conditions).group_by(*by)
+    query = select(key, *_IDENTITY, *sums, unpriced.label("unpriced")).where(*conditions).group_by(*by)
     # There are few different texts, since nearly all rows have one reply, in one of a hundred buckets.
     replies = (
-        select(key, USAGE.c.model, USAGE.c.latency, func.count().label("times"))
+        select(key, *_IDENTITY, USAGE.c.latency, func.count().label("times"))
         .where(*conditions, USAGE.c.latency != "")
-        .group_by(*by, text("3"))
+        .group_by(*by, text(str(len(by) + 1)))
     )
-    latencies: dict[tuple[Any, str], list[tuple[Latency, int]]] = {}
-    for line in connection.execute(replies):
-        latencies.setdefault((line.key, line.model), []).append((Latency.from_text(line.latency), line.times))
-    return {
-        (line.key, line.model): (
-            Usage(
-                line.model,
-                **{name: _summed(getattr(line, name)) for name in _SUMMED},
-                latency=merged(latencies.get((line.key, line.model), [])),
-            ),
-            int(line.unpriced),
-        )
-        for line in connection.execute(query)
-    }
+    latencies: dict[tuple[Any, ...], list[tuple[Latency, int]]] = {}
+    for *of, latency, times in connection.execute(replies):
+        latencies.setdefault(tuple(of), []).append((Latency.from_text(latency), times))
+    found = {}
+    for line in connection.execute(query):
+        names = {name: getattr(line, name) for name in USAGE_IDENTITY}
+        summed = {name: _summed(getattr(line, name)) for name in _SUMMED}
+        each = (line.key, *names.values())
+        found[each] = (Usage(**names, **summed, latency=merged(latencies.get(each, []))), int(line.unpriced))
+    return found
 
 
 def _summed(number: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, select, true, tuple_, update
@@ -27,7 +28,7 @@ _INSERT = BulkInsert(
     WANTED_CALL,
     (
         *("evaluation_id", "row_index", "sample", "digest", "nth", "position", "client", "endpoint", "model", "body"),
-        *("size", "tokens", "inputs", "wanted_at", "tries", "live"),
+        *("size", "tokens", "inputs", "judge", "wanted_at", "tries", "live"),
     ),
 )
 _INSERT_CALL = BulkInsert(CALL, tuple(CALL.c.keys()))
@@ -100,7 +101,7 @@ def write_parked(connection: Connection, rows: Iterable[ParkedRow], worker_id: i
             (
                 *(row.evaluation_id, row.row_index, row.sample, call.digest, call.nth, call.position),
                 *(call.client, call.endpoint, escape_text(call.model), zlib.compress(call.body, 1)),
-                *(len(call.body), call.tokens, call.inputs, now, 0, False),
+                *(len(call.body), call.tokens, call.inputs, call.judge, now, 0, False),
             )
             for call in row.wanted
         )
@@ -210,7 +211,8 @@ class WantedCalls:
                 if reply.usage is not None:
                     key = (evaluation_id, line.row_index, line.sample)
                     first = USAGE_OF_CALLS + line.position
-                    write_usage(connection, key, execution, [reply.usage], worker_id, first_position=first)
+                    used = replace(reply.usage, judge=line.judge)
+                    write_usage(connection, key, execution, [used], worker_id, first_position=first)
             _INSERT_CALL.count(connection, calls)
             return _woken(connection, evaluation_id, lines)
 
@@ -267,7 +269,7 @@ def _call_line(line: Any, reply: BatchReply, execution: int, now: float) -> tupl
     body = CallBody(line.endpoint, "application/json", reply.error, request, reply.content)
     return (
         *(line.evaluation_id, line.row_index, line.sample, execution, line.position),
-        *(bytes(line.digest), CallSource.BATCH.value, escape_text(line.model), reply.status),
+        *(bytes(line.digest), CallSource.BATCH.value, line.judge, escape_text(line.model), reply.status),
         *(line.wanted_at, max(0.0, now - line.wanted_at)),
         *(used.prompt_tokens, used.completion_tokens, used.cached_tokens, used.reasoning_tokens, used.cost),
         pack(body),

@@ -25,8 +25,8 @@ from doteval.core.results import Usage
 
 # The size of the file. A full file, after about a thousand rows, is replaced by one with the open notes only.
 _BYTES = 250_000
-_NUMBERS = tuple(field.name for field in fields(Usage) if field.name not in ("model", "latency"))
-_numbers = attrgetter(*_NUMBERS)
+_VALUES = tuple(field.name for field in fields(Usage) if field.name not in ("model", "latency"))
+_values = attrgetter(*_VALUES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class UsageJournal:
 
     def spent(self, scope: UsageScope, usage: Usage) -> None:
         """Note usage of a row."""
-        self._note(scope, ["spent", *_key(scope), usage.model, _numbers(usage), usage.latency.to_text()])
+        self._note(scope, ["spent", *_key(scope), usage.model, _values(usage), usage.latency.to_text()])
 
     def ended(self, scope: UsageScope, execution: int) -> None:
         """Note that the result of the row is about to be stored under this execution."""
@@ -125,17 +125,17 @@ def read_usage_journal(path: Path) -> list[UnstoredUsage]:
         if what == "ended":
             executions.append(rest[0])
         else:
-            model, numbers, latency = rest
-            meter.add(_usage(model, numbers, latency))
+            model, values, latency = rest
+            meter.add(_usage(model, values, latency))
     return [
         UnstoredUsage(scope, meter.reading(), executions[-1] if executions else None)
         for scope, (meter, executions) in found.items()
     ]
 
 
-def _usage(model: str, numbers: Sequence[Any], latency: str) -> Usage:
-    # A process of another release may have left fewer numbers or more: new ones are added behind the others.
-    return Usage(model, **dict(zip(_NUMBERS, numbers, strict=False)), latency=Latency.from_text(latency))
+def _usage(model: str, values: Sequence[Any], latency: str) -> Usage:
+    # A process of another release may have left fewer values or more: new ones are added behind the others.
+    return Usage(model, **dict(zip(_VALUES, values, strict=False)), latency=Latency.from_text(latency))
 
 
 def _notes(path: Path) -> Iterator[list[Any]]:

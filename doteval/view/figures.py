@@ -84,7 +84,7 @@ def _figures(store: Store, evaluation: Evaluation) -> Iterator[ShownFigure]:
     yield from _spread("Time of a row", seconds, duration)
     yield from _spread("Time of a reply", replies, duration)
     yield from _spread("Tokens of a row", store.distributions.tokens(evaluation.id), lambda value: f"{value:,.0f}")
-    priced = [(model.model, model.cost) for model in models if model.cost][:_MODELS]
+    priced = [(model.name, model.cost) for model in models if model.cost][:_MODELS]
     if priced:
         costs = FigureSeries("cost", tuple(cost for _, cost in priced), tuple(money(cost) for _, cost in priced))
         caption = f"{money(sum(cost for _, cost in priced))} in all"

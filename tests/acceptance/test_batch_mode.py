@@ -11,10 +11,12 @@ from tests.support.batch_runs import check_paid_once, finish, kill_workers, use
 from tests.support.commands import Commands
 from tests.support.project import Project, wait_until
 
-# Three calls a row in two rounds, streams, and a sync evaluation of another model. `{row}` makes each prompt a new one.
+# Three calls a row in two rounds, one of them a judge's, streams, and a sync evaluation of another model. `{row}` makes
+# each prompt a new one.
 EVALUATIONS = """
 import asyncio
 from doteval import Score, foreach
+from doteval.evaluators import llm_judge
 
 def message(*parts):
     return [{"role": "user", "content": " ".join(map(str, parts))}]
@@ -26,10 +28,10 @@ async def ask(client, *parts):
 @foreach("row", [(number,) for number in range(ROWS)])
 async def eval_rounds(row, async_openai_client):
     first = await ask(async_openai_client, "one", row)
-    both = await asyncio.gather(
-        ask(async_openai_client, "two", row, first), ask(async_openai_client, "three", row, first)
+    second, judged = await asyncio.gather(
+        ask(async_openai_client, "two", row, first), llm_judge(async_openai_client, "m")(f"three {row} {first}")
     )
-    return Score("ok", all(both), ["mean"])
+    return Score("ok", bool(second and judged.metadata["reply"]), ["mean"])
 
 @foreach("row", [(number,) for number in range(ROWS // 10)])
 def eval_stream(row, openai_client):
@@ -73,7 +75,11 @@ def test_killed_in_the_middle_of_a_request(project: Project, step: str) -> None:
             finish(submitter, project)
         check(project, mock, requests, rows)
     (evaluation, _) = project.json("show", "x", "--row", "0")["evaluations"]
-    assert [call["source"] for call in evaluation["calls"]] == ["batch"] * 3
+    calls = [(call["source"], call["judge"]) for call in evaluation["calls"]]
+    assert sorted(calls) == [("batch", False), ("batch", False), ("batch", True)]
+    used = {(each["model"], each["judge"]): each["kept"]["requests"] for each in project.json("usage", "x")["models"]}
+    assert used == {("e", False): 2, ("m", False): 2 * rows, ("m", True): rows, ("other", False): 4}
+    assert all(each["batch"] for each in project.json("usage", "x")["models"])
 
 
 # What holds a row up until the test lets it go is a fault of its client's batches.

@@ -57,10 +57,10 @@ def cache_step(
             raise
         if found is not None:
             call.source = CallSource.CACHE
-            totals.add(Usage(call.model, requests=1, cache_hits=1), call.meter)
+            totals.add(Usage(call.model, requests=1, cache_hits=1, judge=call.judge), call.meter)
             _note_use(call, cache, key)
             return _stored_response(call, found)
-        totals.add(Usage(call.model, cache_misses=1), call.meter)
+        totals.add(Usage(call.model, cache_misses=1, judge=call.judge), call.meter)
         return await _fetch(call, step, cache, key)
 
     return look_up

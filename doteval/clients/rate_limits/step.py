@@ -83,7 +83,7 @@ async def _permit(limiter: RateLimiter, target: LimitTarget, call: ApiCall, tota
         limiter.cancel(permit)
         raise
     finally:
-        totals.add(Usage(call.model, waited=clocks.perf_counter() - since), call.meter)
+        totals.add(Usage(call.model, waited=clocks.perf_counter() - since, judge=call.judge), call.meter)
 
 
 def _key(call: ApiCall) -> str:

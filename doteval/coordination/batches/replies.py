@@ -38,7 +38,8 @@ class ReplyReader:
             return reply
         counts = usage_of_reply(orjson.loads(line.content)) or {}
         cost = self._cost(counts) if counts else None
-        return replace(reply, usage=_with(Usage(self._model, requests=1, attempts=1, cost=cost), counts))
+        used = Usage(self._model, requests=1, attempts=1, cost=cost, batch_cost=cost, batch=True)
+        return replace(reply, usage=_with(used, counts))
 
     def _cost(self, counts: dict[str, int]) -> float | None:
         return self._prices.cost(

@@ -45,6 +45,7 @@ VERSIONS = (
     "0019",
     "0020",
     "0021",
+    "0022",
 )
 
 # The oldest one that psycopg supports.

@@ -191,7 +191,7 @@ def _shown_calls(calls: Iterator[StoredCall], texts: ShownTexts) -> Iterator[Sho
 
 def _facts(call: StoredCall) -> str:
     usage = call.usage
-    parts = ["" if call.body is None else call.body.endpoint, call.source.value]
+    parts = ["" if call.body is None else call.body.endpoint, "judge" if usage.judge else "", call.source.value]
     parts += ["" if call.status == 200 else f"status {call.status}", duration(call.seconds)]
     if usage.prompt_tokens or usage.completion_tokens:
         parts.append(f"{usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens")

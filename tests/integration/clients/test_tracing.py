@@ -22,6 +22,7 @@ from doteval.core.metering import Meter, metering
 from doteval.core.parking import Parked, Parking
 from doteval.core.results import Outcome, Row, RowStatus
 from doteval.core.run_config import RunConfig
+from doteval.evaluators import llm_judge
 from doteval.mock_openai import MockOpenAI
 from doteval.tracing.spans import EvaluationTracer, end_left_spans
 from tests.support.client_calls import RICH, ask, message, settings
@@ -73,6 +74,12 @@ def test_a_call_is_described_by_the_conventions_and_belongs_to_its_row(mock_open
         "gen_ai.usage.reasoning.output_tokens": 5,
         "doteval.call.source": "live",
     }
+
+
+def test_the_calls_of_judges_are_marked(mock_openai: MockOpenAI, spans: Kept) -> None:
+    with row():
+        llm_judge(openai_client(**settings(mock_openai)), "m")("text")
+    assert attributes(spans, "chat m")["doteval.call.judge"] is True
 
 
 def test_async_calls_side_by_side_are_children_of_the_current_span(mock_openai: MockOpenAI, spans: Kept) -> None:

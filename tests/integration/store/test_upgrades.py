@@ -20,10 +20,11 @@ from doteval.core.batches import AfterDeadline
 from doteval.core.call_journal import JournalMode
 from doteval.core.experiments import EvaluationStatus
 from doteval.core.json_codec import encode
+from doteval.core.results import Usage
 from doteval.core.run_config import RunConfig
 from doteval.core.states import EvaluationEnd, LoadFailureKind, WorkerEnd, WorkerPhase
 from doteval.errors import StoreVersionError
-from doteval.store import HeldRange, Store, WorkerInfo, migrations
+from doteval.store import HeldRange, ModelUsage, Store, WorkerInfo, migrations
 from doteval.store.engine import Database
 from doteval.store.migrations import VERSIONS, Schema
 from doteval.store.url import locate
@@ -314,6 +315,45 @@ def test_0015_processes_of_an_older_release_go_on_and_are_nobody_else(store_url:
             assert store.workers.live() == []
             assert not new.beat(state=WorkerPhase.READY, holding=[])
             assert [worker.id for worker in store.workers.live()] == [new.id]
+
+
+def test_0022_finds_the_usage_of_batches_and_keeps_all_sums(store_url: str, tmp_path: Path) -> None:
+    database = make_store_of_version("0021", store_url, tmp_path / "versions")
+    described = {"columns": "[]", "fingerprint": "{}", "run_config": encode(RunConfig().to_json()), "epochs": 1}
+    facts = {"experiment_id": 1, "path": "a.py", "name": "e", "published": 1, "dataset_complete": True, **described}
+    of_row = {"evaluation_id": 1, "row_index": 0, "sample": 0, "execution": 7}
+    tokens = {"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 1, "reasoning_tokens": 2}
+    counts = {"requests": 1, "attempts": 1, "cache_hits": 0, "cache_misses": 0, "unfinished": 0}
+    used = {"model": "m", "seconds": 0.5, "waited": 0.0, "latency": "", **of_row, **tokens, **counts}
+    call = {"digest": b"d", "source": "batch", "model": "m", "status": 200, "cost": 0.25, **of_row, **tokens}
+    with closing(database):
+        insert(database, "experiment", id=1, name="x", created_at=0)
+        insert(
+            database,
+            "evaluation",
+            id=1,
+            uid="u",
+            status="running",
+            created_at=0,
+            worked_seconds=0,
+            repaid_rows=0,
+            **facts,
+        )
+        insert(database, "result", status="done", retry=False, started_at=0, seconds=1, **of_row)
+        for position, cost, batch_cost in ((0, 0.5, 0.25), (1, None, None), (1_000_000, 0.25, None)):
+            insert(database, "usage", position=position, cost=cost, batch_cost=batch_cost, **used)
+        insert(database, "call", position=0, started_at=0, seconds=1, **call)
+        migrations.upgrade(database)
+        # A process of the older release goes on.
+        insert(database, "usage", position=2, cost=1.0, batch_cost=0.5, **used)
+    one = Usage("m", 1, 1, seconds=0.5, **tokens)
+    live = replace(one + one + one, cost=1.5, batch_cost=0.75)
+    of_batch = replace(one, cost=0.25, batch_cost=0.25, batch=True)
+    with Store.open(store_url) as store:
+        found = store.usage.report(store.experiments.find("x")).models
+        assert found == [ModelUsage(live, live, unpriced=15), ModelUsage(of_batch, of_batch)]
+        (stored,) = store.calls.of_row(1, 0)
+        assert (stored.source, stored.usage.judge, stored.usage.cost) == ("batch", False, 0.25)
 
 
 def test_an_evaluation_that_a_newer_release_has_configured_is_refused(store: Store) -> None:

@@ -54,6 +54,20 @@ def test_tokens_without_a_price_are_counted_apart_from_those_of_a_model_with_the
     assert store.usage.spent(evaluation.experiment).unpriced == 7
 
 
+def test_usage_of_judges_and_of_batches_is_counted_apart(store: Store) -> None:
+    evaluation = begin(store, 1)
+    plain = Usage("m", 1, 1, prompt_tokens=10, cost=0.5, latency=Latency.of(0.1))
+    marked = [replace(plain, judge=judge, batch=batch) for judge in (False, True) for batch in (False, True)]
+    store.results.write(results(evaluation, rows(1), done(usage=(*marked, marked[1]))), None)
+    expected = [ModelUsage(plain, plain), ModelUsage(*[marked[1] + marked[1]] * 2)]
+    expected += [ModelUsage(each, each) for each in marked[2:]]
+    assert store.usage.report(evaluation.experiment).models == expected
+    assert store.usage.by_evaluation(evaluation.experiment)[0].models == expected
+    assert [each.usage.name for each in expected] == ["m", "m (batch)", "m (judge)", "m (judge, batch)"]
+    (record,) = store.results.records(evaluation.id)
+    assert record.outcome.usage == (*marked, marked[1])
+
+
 def test_usage_belongs_to_its_experiment(store: Store) -> None:
     one, two = begin(store, 1, name="one"), begin(store, 1, name="two")
     store.results.write(results(one, rows(1), done(usage=(Usage("m", 1),))), None)
