@@ -150,6 +150,30 @@ def run_options(*declarations: type, names: Collection[str] | None = None) -> Ca
     return add
 
 
+BATCH_OPTIONS = ("batch", "batch_linger", "batch_deadline", "then", "batch_tokens")
+
+
+def given_of_batch_mode() -> tuple[str, ...]:
+    """The flags of batch mode that the running command was given.
+
+    Raises click.UsageError: --then is given without the deadline that it speaks of.
+    """
+    context = click.get_current_context()
+    given = [
+        name
+        for name in BATCH_OPTIONS
+        if context.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT)
+    ]
+    if "then" in given and "batch_deadline" not in given:
+        raise click.UsageError("--then needs --batch-deadline: it says what becomes of calls without a reply by then.")
+    return tuple(f"--{name.replace('_', '-')}" for name in given)
+
+
+def needing_batch(given: Sequence[str]) -> tuple[str, ...]:
+    """Of the given flags of batch mode, those that need --batch, if it is not among them."""
+    return () if "--batch" in given else tuple(given)
+
+
 def _click_option(option: Option) -> Callable[[Command], Command]:
     default = "" if option.shown_default is None else f"  [default: {option.shown_default}]"
 

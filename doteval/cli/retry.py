@@ -9,13 +9,16 @@ import click
 
 from doteval.cli.ci_reports import CiReports, refuse_with_detach, report_options
 from doteval.cli.options import (
+    BATCH_OPTIONS,
     EXPERIMENT_NAME,
     budget_options,
     early_fork_server,
     errors_as_option,
     evaluation_option,
     existing_store,
+    given_of_batch_mode,
     local_fork_server,
+    needing_batch,
     placement_options,
     run_options,
     storage_option,
@@ -54,7 +57,7 @@ CLASSES = {
 @errors_as_option
 @threshold_options
 @report_options
-@run_options(RunConfig, names=("replay", "batch", "batch_linger", "batch_deadline", "then", "batch_tokens"))
+@run_options(RunConfig, names=("replay", *BATCH_OPTIONS))
 @click.option("--detach", is_flag=True, help="Return when everything is published; needs --broker.")
 def command(
     name: str,
@@ -95,6 +98,7 @@ def command(
     """
     if detach:
         refuse_with_detach(thresholds, reports)
+    of_batch_mode = given_of_batch_mode()
     early = early_fork_server(broker)
 
     from doteval.settings import load_settings
@@ -121,7 +125,8 @@ def command(
         budget=Budget(max_requests, max_tokens, max_cost),
         max_errors=thresholds.max_errors,
         replay=replay,
-        batches=RunConfig.from_options(batches) if any(batches.values()) else None,
+        batches=RunConfig.from_options(batches) if of_batch_mode else None,
+        needing_batch=needing_batch(of_batch_mode),
     )
     console = terminal.console()
     with existing_store(storage) as store:

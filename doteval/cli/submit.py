@@ -12,7 +12,15 @@ import click
 
 from doteval.cli.ci_reports import CiReports, refuse_with_detach, report_options
 from doteval.cli.estimates import EstimateChoice, EstimatingCommand, estimate_options, refused
-from doteval.cli.options import early_fork_server, errors_as_option, local_fork_server, placement_options, run_options
+from doteval.cli.options import (
+    early_fork_server,
+    errors_as_option,
+    given_of_batch_mode,
+    local_fork_server,
+    needing_batch,
+    placement_options,
+    run_options,
+)
 from doteval.cli.streams import say_stopped
 from doteval.cli.thresholds import Thresholds, threshold_options
 from doteval.core.run_config import RunConfig, RunTarget
@@ -79,6 +87,7 @@ def command(
     if detach:
         refuse_with_detach(thresholds, reports)
     choice.check(thresholds, reports)
+    of_batch_mode = given_of_batch_mode()
     early = early_fork_server(broker)
 
     from doteval.settings import load_settings, settings_among
@@ -129,6 +138,7 @@ def command(
         command=tuple(sys.argv),
         max_errors=thresholds.max_errors,
         estimate=estimate,
+        needing_batch=needing_batch(of_batch_mode),
     )
     if thresholds.baseline is not None:
         with Store.open(settings.storage, create=False) as store:

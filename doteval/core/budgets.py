@@ -122,7 +122,8 @@ class Budget:
 _REMEDIES = {
     EvaluationEnd.BUDGET_USED_UP: "To go on, submit it again with a larger budget, or without one.",
     EvaluationEnd.BUDGET_UNPRICED: "Put the prices into a table, name it as `prices` in [tool.doteval] or "
-    "DOTEVAL_PRICES, and begin another experiment; or go on with --max-tokens instead of --max-cost.",
+    "DOTEVAL_PRICES, and submit it again. If it has used tokens of the model already, their cost stays unknown: "
+    "go on with --max-tokens instead of --max-cost, or begin another experiment.",
     EvaluationEnd.QUOTA_USED_UP: "To go on, add credit to the account, or use another key, and submit it again.",
 }
 

@@ -12,11 +12,13 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    FromClause,
     Integer,
     LargeBinary,
     Select,
     Table,
     Text,
+    Update,
     and_,
     bindparam,
     delete,
@@ -68,6 +70,31 @@ _MOVE_USAGE = Prepared(
 )
 USAGE_OF_CALLS = 1_000_000
 """The position of the usage of a call that a batch has answered is this and the call's, apart from that of rows."""
+# The usage of an earlier execution comes behind that of the execution that replays its replies.
+_MOST_OF_ONE_EXECUTION = 1_000
+
+
+def _move_earlier(_: str) -> Update:
+    def of(table: FromClause, execution: str) -> tuple[ColumnElement[bool], ...]:
+        names = ("evaluation_id", "row_index", "sample")
+        # That of batches moves call by call.
+        of_rows = table.c.position < literal_column(str(USAGE_OF_CALLS))
+        return (
+            *(table.c[name] == bindparam(name) for name in names),
+            table.c.execution == bindparam(execution),
+            of_rows,
+        )
+
+    there = USAGE.alias()
+    last = select(func.max(there.c.position)).where(*of(there, "new_execution")).scalar_subquery()
+    behind = func.coalesce(last, literal_column("0")) + literal_column(str(_MOST_OF_ONE_EXECUTION))
+    position = USAGE.c.position + behind
+    return (
+        update(USAGE).where(*of(USAGE, "old_execution")).values(execution=bindparam("new_execution"), position=position)
+    )
+
+
+_MOVE_EARLIER = Prepared(_move_earlier)
 
 
 @row_value
@@ -157,12 +184,19 @@ def write_calls(connection: Connection, calls: EncodedCalls) -> None:
     """Write calls within a transaction that holds their evaluations. Calls of deleted evaluations are dropped."""
     known = {each for each in calls.evaluations if _EXISTS.run(connection, evaluation=each)}
     _INSERT.count(connection, [line for line in calls.new if line[0] in known])
+    earlier: dict[tuple[int, ...], None] = {}
     for each in calls.moved:
         _MOVE.run(connection, **each)
         if each["new_source"] == CallSource.BATCH:
-            # The usage of other calls is that of the execution which sent them.
             old, new = USAGE_OF_CALLS + each["old_position"], USAGE_OF_CALLS + each["new_position"]
             _MOVE_USAGE.run(connection, **{**each, "old_position": old, "new_position": new})
+        elif each["old_execution"] != each["new_execution"]:
+            executions = (each["old_execution"], each["new_execution"])
+            earlier[each["old_evaluation_id"], each["old_row_index"], each["old_sample"], *executions] = None
+    for key in earlier:
+        # It got replies that the result came of, so what it has used is a part of what the result took.
+        names = ("evaluation_id", "row_index", "sample", "old_execution", "new_execution")
+        _MOVE_EARLIER.run(connection, **dict(zip(names, key, strict=True)))
 
 
 _IS_ROWS_RESULT = and_(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from doteval.core.call_journal import JournalMode
@@ -11,6 +11,20 @@ from doteval.core.run_config import RunConfig
 from doteval.core.wording import counted
 from doteval.errors import UsageError
 from doteval.store import Store
+
+
+def check_batch_options(flags: Sequence[str], *, marked: bool) -> None:
+    """Check the options that only batch mode has, where a command is not told to use it.
+
+    flags: those that were given, without --batch. marked: whether a mark asks for batches.
+
+    Raises UsageError: nothing would become of them.
+    """
+    if flags and not marked:
+        raise UsageError(
+            f"{' and '.join(flags)} {'needs' if len(flags) == 1 else 'need'} --batch",
+            remedy="Add --batch, or mark an evaluation with @pytest.mark.doteval(batch=True).",
+        )
 
 
 def check_batch_mode(spec: EvaluationSpec, config: RunConfig | None = None) -> None:

@@ -21,7 +21,12 @@ from doteval.core.run_config import RunConfig
 from doteval.errors import ChangedError, NotFoundError, UsageError
 from doteval.settings import load_settings
 from doteval.store import Store
-from doteval.submission.batch_mode import check_batch_mode, in_batch_mode_of, keep_batch_mode
+from doteval.submission.batch_mode import (
+    check_batch_mode,
+    check_batch_options,
+    in_batch_mode_of,
+    keep_batch_mode,
+)
 from doteval.submission.evaluation_files import common_root, file_of
 from doteval.submission.follow import (
     Following,
@@ -54,6 +59,7 @@ class RetryOptions:
     max_errors: how many rows of an evaluation may fail before it is ended, None for any number
     replay: whether the rows replay the calls that they have made, instead of asking again
     batches: what the options of batch mode say, None without one
+    needing_batch: the flags that were given without --batch, and that only batch mode has
     """
 
     classes: frozenset[ErrorClass] | None = None
@@ -68,6 +74,7 @@ class RetryOptions:
     max_errors: int | None = None
     replay: bool = False
     batches: RunConfig | None = None
+    needing_batch: tuple[str, ...] = ()
 
 
 def retry(
@@ -102,6 +109,7 @@ def retry(
             "--detach needs a broker that outlives this command",
             remedy="Name one with --broker URL or DOTEVAL_BROKER, and start workers with `doteval worker`.",
         )
+    check_batch_options(options.needing_batch, marked=any(each.config.own_batch for each in evaluations))
     everything = options.classes is None and options.row is None
     failing = [
         each

@@ -29,11 +29,11 @@ from doteval.datasets import open_dataset
 from doteval.errors import ChangedError, DotEvalError, UsageError
 from doteval.pytest_runtime.embedded_session import Collected, with_collected
 from doteval.pytest_runtime.fingerprint import specify
-from doteval.pytest_runtime.items import EvaluationItem
+from doteval.pytest_runtime.items import EvaluationItem, batch_of
 from doteval.pytest_runtime.outcomes import ending_of, stop_before_rows
 from doteval.runner.error_classes import is_skip
 from doteval.store import Store
-from doteval.submission.batch_mode import check_batch_mode, keep_batch_mode
+from doteval.submission.batch_mode import check_batch_mode, check_batch_options, keep_batch_mode
 from doteval.submission.estimation import EstimateOptions, Estimation, hold_back_known
 from doteval.submission.follow import (
     Following,
@@ -68,6 +68,7 @@ class SubmitOptions:
     command: the arguments of the command, which are recorded with the experiment
     max_errors: how many rows of an evaluation may fail before it is ended, None for any number
     estimate: what runs before the user decides on the rest, None to run all rows at once
+    needing_batch: the flags that were given without --batch, and that only batch mode has
     """
 
     paths: tuple[str, ...]
@@ -87,6 +88,7 @@ class SubmitOptions:
     command: tuple[str, ...] = ()
     max_errors: int | None = None
     estimate: EstimateOptions | None = None
+    needing_batch: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ def submit(options: SubmitOptions, observer: ProgressObserver, fork_server: Fork
             observer.note(line)
         with contextlib.closing(Store.open(_storage(collected, options))) as store:
             store_left_usage(store)
+            check_batch_options(options.needing_batch, marked=any(map(batch_of, collected.items)))
             rows = _RowsOfDatasets(store, options)
             finished.append(submit_items(store, collected.items, rows, options, observer, fork_server))
 

@@ -11,7 +11,7 @@ from doteval.core.call_bodies import CallBody
 from doteval.core.call_journal import CallSource, FinishedCall
 from doteval.core.experiments import EvaluationSpec
 from doteval.core.results import Outcome, Row, RowError, RowStatus, Usage
-from doteval.store import CrashedRow, GroupWriter, NewCall, NewResult, Store, StoredCall
+from doteval.store import CrashedRow, GroupWriter, NewCall, NewResult, ParkedRow, Store, StoredCall
 
 
 def call(position: int, *, digest: bytes = b"d", status: int = 200, reply: bytes = b"\x00{}") -> FinishedCall:
@@ -114,6 +114,41 @@ def test_a_replayed_call_belongs_to_the_execution_that_replayed_it(store: Store,
         (7, 0, "live"),
         (8, 4, "replay"),
     ]
+
+
+def test_what_an_execution_used_is_kept_if_the_result_came_of_its_replies(store: Store, evaluation_id: int) -> None:
+    """Executions that parked for a batch have asked something live; one asked what no other asks again."""
+    used = Usage("m", 1, 1, prompt_tokens=5, cost=0.5)
+    other = replace(used, model="n")
+    for execution, usage in ((7, (used, other)), (8, (used,)), (9, (used,))):
+        parked = ParkedRow(
+            evaluation_id, 0, 0, execution, (), usage, (NewCall(evaluation_id, 0, 0, execution, call(0)),)
+        )
+        with closing(GroupWriter(store, None)) as writer:
+            writer.put_parked(parked, lambda _: None)
+
+    def replayed(position: int, execution: int) -> FinishedCall:
+        where = (execution, 0)
+        return FinishedCall(b"d", position, CallSource.REPLAY, "m", 200, 2000.0, 0.0, replayed=where)
+
+    experiment = store.experiments.find("x")
+    # The second result loses.
+    for execution in (10, 11):
+        new = replace(outcome(), usage=(used, other))
+        finish(store, evaluation_id, 0, execution, new, replayed(0, 7), replayed(1, 8), call(2))
+        spent = 4 + (execution - 10)
+        (of_m, of_n) = store.usage.report(experiment).models
+        assert (of_m.usage.requests, of_m.spent.requests) == (3, spent)
+        assert (of_n.usage.requests, of_n.spent.requests) == (2, 2 + (execution - 10))
+        assert of_m.usage.cost == 1.5
+
+
+def test_a_try_that_replays_what_its_own_execution_has_got_moves_no_usage(store: Store, evaluation_id: int) -> None:
+    put(store, evaluation_id, 0, 7, call(0))
+    again = FinishedCall(b"d", 1, CallSource.REPLAY, "m", 200, 2000.0, 0.0, replayed=(7, 0))
+    finish(store, evaluation_id, 0, 7, replace(outcome(), usage=(Usage("m", 1),)), again)
+    (of_m,) = store.usage.report(store.experiments.find("x")).models
+    assert (of_m.usage.requests, of_m.spent.requests) == (1, 1)
 
 
 def test_the_calls_of_a_row_that_is_given_up_are_those_of_its_result(store: Store, evaluation_id: int) -> None:
