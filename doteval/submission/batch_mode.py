@@ -14,7 +14,7 @@ from doteval.store import Store
 
 
 def check_batch_options(flags: Sequence[str], *, marked: bool) -> None:
-    """Check the options that only batch mode has, where a command is not told to use it.
+    """Check the options that only batch mode has, where a command does not ask for it.
 
     flags: those that were given, without --batch. marked: whether a mark asks for batches.
 
