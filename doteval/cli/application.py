@@ -65,7 +65,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("flower", "Show worker processes and row tasks in the browser"),
         Entry("metrics", "Serve the figures of the store to Prometheus"),
         Entry("drain", "Let a worker service finish its rows and leave"),
-        Entry("db", "Show, upgrade and back up the result store"),
+        Entry("db", "Show, upgrade, back up and copy the result store"),
         Entry("docs", "Show a page of the documentation here in the terminal"),
         Entry("completion", "Write the script with which a shell completes commands"),
     ),

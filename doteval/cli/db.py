@@ -1,4 +1,4 @@
-"""`doteval db`: the schema version, upgrade, size and backup of the result store."""
+"""`doteval db`: the schema version, upgrade, size, backup and copy of the result store."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from doteval.cli.options import existing_store, json_option, storage_option
-from doteval.cli.streams import say
+from doteval.cli.streams import say, say_aside
 from doteval.core.wording import counted
 
 
 @click.group("db")
 def command() -> None:
-    """Manage the result store: its schema version, upgrades, size and backups.
+    """Manage the result store: its schema version, upgrades, size, backups and copies.
 
     Opening a SQLite file upgrades its schema, after making a copy of the file. A PostgreSQL database,
     which others may be using, is upgraded by `doteval db upgrade` only.
@@ -104,3 +104,47 @@ def backup(file: Path, storage: str | None) -> None:
 
     Store.back_up(load_settings(storage=storage).storage, file)
     say(f"Copied to {file}: {file.stat().st_size:,} bytes")
+
+
+@command.command("copy")
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@json_option
+def copy(source: str, target: str, as_json: bool) -> None:
+    """Copy the whole store FROM into TO, which must be new or empty: SQLite to PostgreSQL, say.
+
+    FROM and TO are files or postgresql://... URLs. The copy shows one moment of FROM. Every table is read
+    back and compared before the copy is committed; a copy that is interrupted leaves nothing in TO.
+
+    \b
+    doteval db copy .doteval/doteval.db postgresql://eval@db.example/results
+    """
+    from doteval.cli import terminal
+    from doteval.cli.copy_progress import CopyProgressDisplay
+    from doteval.core import clocks
+    from doteval.core.tables import Table
+    from doteval.core.wording import duration
+    from doteval.submission.copy_store import copy_store
+
+    began = clocks.monotonic()
+    with existing_store(source, upgrade=False) as store:
+        with CopyProgressDisplay() as display:
+            copied, begun = copy_store(store, target, display.moved)
+        seconds = clocks.monotonic() - began
+        lines = sum(table.lines for table in copied.tables)
+        if as_json:
+            from doteval.cli import documents
+
+            tables = [{"name": table.name, "lines": table.lines, "checksum": table.checksum} for table in copied.tables]
+            facts = {"lines": lines, "seconds": seconds, "tables": tables, "running_since": begun}
+            documents.write({"from": store.url, "to": copied.target, **facts})
+            return
+        output = Table("table", "lines", "checksum", left=1)
+        for table in copied.tables:
+            if table.lines:
+                output.add_row(table.name, f"{table.lines:,}", table.checksum)
+        terminal.print_table(terminal.console(), output)
+        say(f"Copied {counted(lines, 'line')} in {duration(seconds)}; all were read back from {copied.target}")
+        for name in begun:
+            say_aside(f"{name} began to run meanwhile: the copy has what it had stored at the beginning")
+        say("Set DOTEVAL_STORAGE to the copy wherever doteval runs. Nothing should write to the old store any more.")

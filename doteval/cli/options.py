@@ -344,8 +344,10 @@ def web_url(url: str | None, option: str) -> str | None:
 
 
 @contextmanager
-def existing_store(storage: str | None) -> Iterator[Store]:
+def existing_store(storage: str | None, *, upgrade: bool = True) -> Iterator[Store]:
     """Open the result store of the settings, which must exist. It gets the usage that killed processes have left.
+
+    upgrade: whether an older SQLite file is upgraded; otherwise it is refused, as an older PostgreSQL database is.
 
     Raises NotFoundError or StoreError if it does not.
     """
@@ -355,7 +357,7 @@ def existing_store(storage: str | None) -> Iterator[Store]:
     from doteval.store import Store
     from doteval.supervision.left_usage import store_left_usage
 
-    store = Store.open(load_settings(storage=storage).storage, create=False)
+    store = Store.open(load_settings(storage=storage).storage, create=False, upgrade=upgrade)
     try:
         try:
             store_left_usage(store)

@@ -24,6 +24,7 @@ from doteval.store.row_samples import RowTime, RowUsage
 from doteval.store.rows import DatasetState, RowRange
 from doteval.store.sizes import StoreSizes
 from doteval.store.store import Store
+from doteval.store.store_copy import CopiedStore, CopiedTable, CopyProgress
 from doteval.store.usage import LoadUsage, LostUsage, ModelUsage, UsageGroup, UsageReport, WorkerUsage
 from doteval.store.wanted_calls import BatchReply, ParkedRow
 from doteval.store.workers import HeldRange, WorkerCode, WorkerInfo, WorkerState, held_by
@@ -34,6 +35,9 @@ __all__ = [
     "BatchCapacity",
     "BatchReply",
     "BudgetState",
+    "CopiedStore",
+    "CopiedTable",
+    "CopyProgress",
     "CrashedRow",
     "DatasetState",
     "ErrorCount",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from doteval.core import clocks
 from doteval.core.experiments import Evaluation
 from doteval.core.file_descriptors import is_lack_of_descriptors
 from doteval.core.private_files import make_private_file
-from doteval.errors import NotFoundError, StoreError
+from doteval.errors import NotFoundError, StoreError, UsageError
 from doteval.store.attempts import Attempts
 from doteval.store.backup import back_up
 from doteval.store.baseline import Baseline
@@ -29,7 +30,7 @@ from doteval.store.experiment_contents import ExperimentContents
 from doteval.store.experiments import Experiments
 from doteval.store.fixture_loads import FixtureLoads
 from doteval.store.imports import Imports
-from doteval.store.migrations import VERSIONS, check_current, current_version, prepare, upgrade
+from doteval.store.migrations import VERSIONS, check_current, current_version, prepare, upgrade, use_write_ahead_log
 from doteval.store.provenance import Labels, ProvenanceRecords
 from doteval.store.provider_batches import ProviderBatches
 from doteval.store.results import StoredResults
@@ -39,6 +40,7 @@ from doteval.store.row_samples import RowSamples
 from doteval.store.rows import Rows
 from doteval.store.selections import Selections
 from doteval.store.sizes import StoreSizes, measure
+from doteval.store.store_copy import CopiedStore, CopyProgress, copy_database
 from doteval.store.summaries import Summaries
 from doteval.store.tables import EXPERIMENT
 from doteval.store.url import Location, locate
@@ -94,11 +96,12 @@ class Store:
         return Distributions(self._database)
 
     @classmethod
-    def open(cls, url: str | None = None, *, create: bool = True) -> Store:
+    def open(cls, url: str | None = None, *, create: bool = True, upgrade: bool = True) -> Store:
         """Open the store at a URL or path (see `locate`), and bring its schema up to date.
 
         create: whether to create a missing SQLite file, and the tables of an empty database. Commands that only read
             do not.
+        upgrade: whether to upgrade an older SQLite file; otherwise it must have the newest schema.
 
         Raises StoreError: it cannot be reached.
         Raises StoreVersionError: this doteval cannot use its schema.
@@ -111,7 +114,10 @@ class Store:
             _check_exists(location)
         database = Database(location)
         try:
-            prepare(database, create=create)
+            if upgrade:
+                prepare(database, create=create)
+            else:
+                check_current(database)
         except BaseException:
             database.close()
             raise
@@ -173,6 +179,32 @@ class Store:
         location = locate(url)
         _check_exists(location)
         back_up(location, target)
+
+    def copy_into(self, url: str, on_progress: Callable[[CopyProgress], None]) -> CopiedStore:
+        """Copy the whole store into the empty or missing one at `url`; see `doteval.store.store_copy`.
+
+        on_progress: called now and then with how far the copy is.
+
+        Raises UsageError: the target holds something, or is this store.
+        Raises StoreError: one of the two cannot be used. The target then holds nothing.
+        """
+        location = locate(url)
+        if location == self._database.location:
+            raise UsageError(f"{location.shown} cannot be copied into itself", remedy="Give another store as target.")
+        is_new = location.path is not None and not location.path.exists()
+        _make_file(location)
+        target = Database(location)
+        try:
+            if target.is_sqlite:
+                use_write_ahead_log(target)
+            copied = copy_database(self._database, target, on_progress)
+        except BaseException:
+            target.close()
+            if is_new and location.path is not None:
+                location.path.unlink(missing_ok=True)
+            raise
+        target.close()
+        return copied
 
     def sizes(self) -> StoreSizes:
         """What the parts of the store take on disk. Raises StoreError: it cannot be reached."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from sqlalchemy import func, select
 from doteval.core.experiments import Counts, Evaluation, EvaluationSpec
 from doteval.core.results import ErrorClass, Outcome, Row, RowError, RowStatus, Score, Usage
 from doteval.core.states import WorkerEnd, WorkerPhase
-from doteval.store import GroupWriter, HeldRange, NewResult, Store, WorkerInfo
+from doteval.store import CopyProgress, GroupWriter, HeldRange, NewResult, Store, WorkerInfo
 from doteval.store.tables import RESULT
 from tests.support.commands import Commands
 
@@ -79,6 +80,17 @@ def counted(store: Store, evaluation: Evaluation) -> Counts:
 def in_threads(work: Callable[[int], Any], count: int = 8) -> list[Any]:
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(work, range(count)))
+
+
+def copy_and_die(source: str, target: str, table: str, checking: bool) -> None:
+    """Copy a store, and kill this process when so many lines of a table have been copied, or read back."""
+
+    def die(progress: CopyProgress) -> None:
+        if (progress.table, progress.checking) == (table, checking) and progress.done:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with Store.open(source) as store:
+        store.copy_into(target, die)
 
 
 def in_processes(commands: Commands, work: Callable[..., Any], arguments: Sequence[Sequence[Any]]) -> list[Any]:

@@ -115,7 +115,7 @@ def upgrade(database: Database, schema: Schema | None = None) -> tuple[str | Non
     """
     schema = schema or Schema()
     if database.is_sqlite:
-        _use_write_ahead_log(database)
+        use_write_ahead_log(database)
     with database.write() as connection:
         if not database.is_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
@@ -133,6 +133,25 @@ def upgrade(database: Database, schema: Schema | None = None) -> tuple[str | Non
         else:
             migrate(connection, schema)
     return version, schema.newest
+
+
+def create_for_copy(database: Database, connection: Connection) -> bool:
+    """Create the schema in the transaction that copies a store into a database. Returns False if it is there.
+
+    Raises StoreVersionError: the database has another schema version.
+    Raises StoreError: tables of another application have the same names.
+    """
+    _check_server(database)
+    if not database.is_sqlite:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
+    schema, version = Schema(), _version(connection)
+    _check_known(database, schema, version)
+    if version is None:
+        _check_free(database, connection)
+        _create(connection, schema)
+    elif version != schema.newest:
+        raise _older(database, schema, version)
+    return version is None
 
 
 def current_version(database: Database) -> str | None:
@@ -222,7 +241,7 @@ def migrate(connection: Connection, schema: Schema) -> None:
     command.upgrade(config, schema.newest)
 
 
-def _use_write_ahead_log(database: Database) -> None:
+def use_write_ahead_log(database: Database) -> None:
     """Turn on the write-ahead log, so that readers and the writer do not wait for each other. The file keeps it."""
 
     def switch() -> None:

@@ -30,16 +30,6 @@ def postgres_programs(monkeypatch: pytest.MonkeyPatch) -> Path:
     return programs
 
 
-@pytest.fixture
-def restored_url(postgres_server: str) -> Iterator[str]:
-    """The URL of a second empty database."""
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE doteval_restored")
-    yield make_url(postgres_server).set(database="doteval_restored").render_as_string(hide_password=False)
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute("DROP DATABASE doteval_restored WITH (FORCE)")
-
-
 def filled(store: Store, rows: int) -> None:
     evaluation = store.evaluations.begin(store.experiments.begin("kept"), EvaluationSpec("e.py", "eval_it", ("n",)))
     store.rows.add(evaluation.id, [Row(index, f"key{index}", {"n": index}) for index in range(rows)])
@@ -83,7 +73,7 @@ def test_a_copy_made_while_others_write_is_whole(
         writer.join()
     assert target.stat().st_mode & 0o077 == 0
     assert list(tmp_path.glob("*.part")) == []
-    restored = request.getfixturevalue("restored_url") if store_url.startswith("postgresql") else str(target)
+    restored = request.getfixturevalue("other_postgres_url") if store_url.startswith("postgresql") else str(target)
     if restored != str(target):
         subprocess.run([postgres_programs / "pg_restore", f"--dbname={restored}", target], check=True)
     with Store.open(restored, create=False) as copy:
@@ -135,7 +125,7 @@ def password_role(postgres_server: str, postgres_url: str) -> Iterator[str]:
 def test_a_store_with_a_password_is_copied_and_no_command_line_shows_it(
     postgres_url: str,
     password_role: str,
-    restored_url: str,
+    other_postgres_url: str,
     tmp_path: Path,
     postgres_programs: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -159,9 +149,10 @@ def test_a_store_with_a_password_is_copied_and_no_command_line_shows_it(
     assert "--dbname=" in seen.read_text()
     assert "hush" not in seen.read_text()
     subprocess.run(
-        [postgres_programs / "pg_restore", "--no-owner", f"--dbname={restored_url}", tmp_path / "copy"], check=True
+        [postgres_programs / "pg_restore", "--no-owner", f"--dbname={other_postgres_url}", tmp_path / "copy"],
+        check=True,
     )
-    with Store.open(restored_url, create=False) as copy:
+    with Store.open(other_postgres_url, create=False) as copy:
         (found,) = copy.evaluations.running()
         assert found.counts.total == 10
     if "password" not in options:
