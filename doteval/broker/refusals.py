@@ -46,7 +46,18 @@ _REMEDIES = (
     ("unknown command `sentinel`", "Give the port of the Sentinels, usually 26379."),
     ("max number of clients", "Raise its maxclients, and `ulimit -n` where it is started."),
     ("maxmemory", "Its memory is full: give it more, or wait until workers have taken messages."),
+    ("read only replica", "Give the URL of the primary, or of the Sentinels, which know it."),
 )  # fmt: skip
+# The sections of the documentation about some of them; the others are about a broker that is not reached.
+_PAGES = {
+    "invalid username-password": "troubleshooting#broker-login",
+    "wrongpass": "troubleshooting#broker-login",
+    "authentication required": "troubleshooting#broker-login",
+    "called without any password": "troubleshooting#broker-login",
+    "maxmemory": "troubleshooting#broker-memory",
+    "read only replica": "troubleshooting#broker-read-only",
+}
+_UNREACHABLE = "troubleshooting#broker-unreachable"
 
 
 def broker_error(broker: Broker, error: BaseException) -> BrokerError:
@@ -62,25 +73,31 @@ def broker_error(broker: Broker, error: BaseException) -> BrokerError:
     low = said.lower()
     if (rule := _missing_rule(low, broker.connection.key_prefix)) is not None:
         return BrokerError(
-            f"the user of the broker {broker} lacks a right: {said[:_LONGEST]}", remedy=_grant(broker, rule)
+            f"the user of the broker {broker} lacks a right: {said[:_LONGEST]}",
+            remedy=_grant(broker, rule),
+            page="troubleshooting#broker-login",
         )
     if is_lack_of_descriptors(error):
         return BrokerError(
-            f"the broker {broker} cannot be reached: this process has too many files open", remedy=how_to_raise()
+            f"the broker {broker} cannot be reached: this process has too many files open",
+            remedy=how_to_raise(),
+            page="troubleshooting#too-many-files-open",
         )
     if _is_without_answer(error, low):
         return BrokerError(
             f"the broker {broker} does not answer: nothing came for {broker.connection.answer_seconds:g} s",
             remedy="It accepts connections, so look whether it is stopped, overloaded or cut off from here. "
             "To wait longer: doteval docs cli#broker-urls",
+            page=_UNREACHABLE,
         )
     if "no master found" in low:
         # The rest of the text is the connection's inside.
         said = f"no master found for {broker.connection.master_name!r}"
-    remedy = next((remedy for part, remedy in _REMEDIES if part in low), _ANY)
+    part, remedy = next((found for found in _REMEDIES if found[0] in low), ("", _ANY))
     known = remedy is not _ANY and remedy is not _TLS
     what = "cannot be used" if known else f"cannot be reached: {type(error).__name__}"
-    return BrokerError(f"the broker {broker} {what}: {said[:_LONGEST]}", remedy=remedy)
+    page = _PAGES.get(part, _UNREACHABLE)
+    return BrokerError(f"the broker {broker} {what}: {said[:_LONGEST]}", remedy=remedy, page=page)
 
 
 def _is_without_answer(error: BaseException, said: str) -> bool:
@@ -102,11 +119,15 @@ def check_rights(broker: Broker) -> None:
             refused = list(_refused(client, f"{prefix}doteval.check.{secrets.token_hex(8)}"))
     except (redis.RedisError, ResourceError, OSError) as error:
         raise broker_error(broker, error) from error
+    read_only = next((said for said in refused if "read only replica" in said.lower()), None)
+    if read_only is not None:
+        raise broker_error(broker, redis.ReadOnlyError(read_only))
     rules = dict.fromkeys(rule for said in refused if (rule := _missing_rule(said.lower(), prefix)) is not None)
     if rules:
         raise BrokerError(
             f"the user of the broker {broker} lacks rights that doteval needs: {' '.join(rules)}",
             remedy=_grant(broker, " ".join(rules)),
+            page="troubleshooting#broker-login",
         )
 
 

@@ -67,6 +67,7 @@ def _run(args: Sequence[str] | None) -> int:
             say_aside(error.message, label="Error:")
             if error.remedy:
                 say_aside(error.remedy)
+            _say_more(error.page)
             return error.exit_code
     except KeyboardInterrupt as stopped:
         return exit_code(stopped)
@@ -100,13 +101,23 @@ def _explain_unexpected(error: Exception) -> int:
     if is_lack_of_descriptors(error):
         say_aside(f"this process has too many files open{where}", label="Error:")
         say_aside(how_to_raise())
+        _say_more("troubleshooting#too-many-files-open")
         return UNEXPECTED
     say_aside(f"doteval did not expect this: {type(error).__name__}: {shown}{where}", label="Error:")
     say_aside(
         "Set DOTEVAL_DEBUG=1 and run the command again for the whole traceback.\n"
         "Results that were stored are safe; the same command goes on where it stopped."
     )
+    _say_more("troubleshooting#unexpected-error")
     return UNEXPECTED
+
+
+def _say_more(page: str | None) -> None:
+    """Name the section of the documentation about an error, which `doteval docs` shows."""
+    from doteval.cli.streams import say_aside
+
+    if page:
+        say_aside(f"More: doteval docs {page}")
 
 
 def _flush_output() -> OSError | None:

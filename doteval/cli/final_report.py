@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from doteval.errors import DotEvalError
     from doteval.store import Store
 
+# How many errors are shown of each evaluation, equal ones counted.
+_ERRORS_SHOWN = 3
+
 
 class FinalReport:
     """Prints the metrics, the usage, and where the results are; then judges the metrics.
@@ -51,7 +54,8 @@ class FinalReport:
             self._console.print(line)
         self._console.print()
         for evaluation, read in self._read:
-            print_evaluation(self._console, evaluation, read)
+            errors = store.results.errors(evaluation.id, _ERRORS_SHOWN) if evaluation.counts.failed else []
+            print_evaluation(self._console, evaluation, read, errors)
         report = store.usage.report(experiment)
         print_usage(self._console, report, price_origin(store, experiment, report.models))
         self._console.print(f"Results: {store.url}", soft_wrap=True)

@@ -61,6 +61,7 @@ def command(
         raise UsageError(
             "Flower needs a broker, and none is named",
             remedy="Name it with --broker URL, DOTEVAL_BROKER or [tool.doteval] in pyproject.toml.",
+            page="troubleshooting#flower-empty",
         )
     options = FlowerOptions(
         broker=settings.message_broker,

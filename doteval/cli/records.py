@@ -9,7 +9,7 @@ from doteval.analysis.figures import count
 from doteval.cli.calls import print_calls
 from doteval.cli.readable import print_record
 from doteval.core.tables import Table
-from doteval.core.wording import duration
+from doteval.core.wording import duration, in_sentences
 from doteval.report.conversations import calls_of_row
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def print_errors(console: Console, store: Store, evaluation: Evaluation) -> None
             error.error_class.value,
             count(error.count),
             str(error.example),
-            error.message,
+            in_sentences(error.message),
         )
     terminal.print_table(console, table)
     if len(found) == ERRORS_SHOWN:
@@ -51,7 +51,7 @@ def print_errors(console: Console, store: Store, evaluation: Evaluation) -> None
 def failure_line(attempt: Attempt) -> str:
     """Return one line that says when, where and why a row failed."""
     error = attempt.error
-    why = "no reason given" if error is None else f"{error.type}: {' '.join(error.message.split())[:200]}"
+    why = "no reason given" if error is None else f"{error.type}: {in_sentences(error.message)[:200]}"
     row = f"row {attempt.index}" + (f", sample {attempt.sample}" if attempt.sample else "")
     where = f" on {attempt.worker}" if attempt.worker else ""
     again = " (to be retried)" if attempt.to_be_retried else ""

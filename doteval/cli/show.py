@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from doteval.analysis.summary import ErrorsAs, Summary
     from doteval.core.experiments import Evaluation, Experiment, WorkTime
     from doteval.core.results import ErrorClass
-    from doteval.store import Store
+    from doteval.store import ErrorCount, Store
 
 # Worker processes store the metrics of an evaluation that has ended within so many seconds, if its submitter does not.
 _STORED_WITHIN_SECONDS = 4 * DISPATCH_SECONDS
@@ -248,10 +248,13 @@ def print_heading(console: Console, evaluation: Evaluation) -> None:
         console.print(evaluation.reason, style="yellow" if evaluation.status == "skipped" else "red")
 
 
-def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures) -> None:
+def print_evaluation(
+    console: Console, evaluation: Evaluation, figures: Figures, errors: Sequence[ErrorCount] = ()
+) -> None:
     """Print an evaluation: heading, warnings, table of metrics, the number of failed rows by class of error, and notes.
 
-    If rows failed, the table shows both figures: with failed rows as False, and without them.
+    If rows failed, the table shows both figures: with failed rows as False, and without them. The most frequent
+    `errors` are printed in one line each.
     """
     from doteval.cli import terminal
 
@@ -282,6 +285,8 @@ def print_evaluation(console: Console, evaluation: Evaluation, figures: Figures)
         named = ", ".join(f"{kind.value} {count(number)}" for kind, number in figures.classes.items())
         again = "" if sum(figures.classes.values()) == counts.failed else "; some of them will run again"
         console.print(f"Errors by class: {named}{again}")
+    for error in errors:
+        console.print(str(error), style="red")
     notes = [*evaluation.dataset_notes, *figures.summary.notes]
     if unknown := figures.summary.unknown_metrics:
         how = (

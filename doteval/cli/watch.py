@@ -123,7 +123,9 @@ def raise_unless_completed(
         what = "; ".join(f"{evaluation.spec.nodeid} failed: {evaluation.reason}" for evaluation in failed)
         if any(each.end_cause is None or not each.end_cause.is_refusal for each in failed):
             raise WorkerError(
-                what, remedy="Fix what the reason names and submit again. Rows that are done are not run again."
+                what,
+                remedy="Fix what the reason names and submit again. Rows that are done are not run again.",
+                page=_page(failed),
             )
         raise refused or UsageError(what, remedy="Correct it and submit again. Rows that are done are not run again.")
     if refused is not None:
@@ -134,7 +136,21 @@ def raise_unless_completed(
         raise budget_error(experiment.name, stopped[-1], pending=pending)
     abandoned = [evaluation for evaluation in evaluations if evaluation.status == "running"]
     if abandoned:
-        raise WorkerError("; ".join(f"{evaluation.spec.nodeid}: {NOBODY_RUNS_IT}" for evaluation in abandoned))
+        raise WorkerError(
+            "; ".join(f"{evaluation.spec.nodeid}: {NOBODY_RUNS_IT}" for evaluation in abandoned),
+            page="troubleshooting#nobody-runs-it",
+        )
     if evaluations and not any(evaluation.counts.ran for evaluation in evaluations):
         why = [f"{each.spec.nodeid} is {each.status}: {each.reason}".removesuffix(": None") for each in evaluations]
         raise NothingRanError(f"nothing ran: no row of {experiment.name!r} has run", remedy="\n".join(why))
+
+
+def _page(failed: list[Evaluation]) -> str | None:
+    """The section of the documentation about the first of these evaluations that has one."""
+    from doteval.core.states import EvaluationEnd
+
+    pages = {
+        EvaluationEnd.FIXTURES_FAILED: "troubleshooting#fixture-fails",
+        EvaluationEnd.WORKERS_CANNOT_START: "troubleshooting#workers-cannot-start",
+    }
+    return next((pages[each.end_cause] for each in failed if each.end_cause in pages), None)

@@ -131,7 +131,11 @@ _REMEDIES = {
 def budget_error(experiment: str, stop: BudgetStop, *, pending: int) -> BudgetError:
     """The error that tells the user that `stop` has ended an experiment with `pending` rows left."""
     rows = f"; {counted(pending, 'row is', 'rows are')} pending" if pending else ""
-    return BudgetError(f"experiment {experiment!r}: {stop.message}{rows}", remedy=_REMEDIES[stop.cause])
+    return BudgetError(
+        f"experiment {experiment!r}: {stop.message}{rows}",
+        remedy=_REMEDIES[stop.cause],
+        page="troubleshooting#budget-used-up",
+    )
 
 
 def _money(dollars: float) -> str:

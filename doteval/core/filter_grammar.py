@@ -207,7 +207,9 @@ class _Reader:
                 raise self._error(first.start_pos, f"there is no field {name!r}", self._fields_like(name))
             return FilterField(FieldKind.RESULT, name)
         if str(first) not in (FieldKind.SCORE, FieldKind.ROW):
-            raise self._error(first.start_pos, f"there are no fields of {str(first)!r}", self._fields_like(str(first)))
+            raise self._error(
+                first.start_pos, f"there are no fields of {str(first)!r}", self._fields_like(f"{first}.{rest[0]}")
+            )
         kind = FieldKind(str(first))
         name = _unquoted(str(rest[0])) if rest[0].type == "TEXT" else str(rest[0])
         known = self._known[kind]
@@ -226,7 +228,9 @@ class _Reader:
     def _error(self, place: int, what: str, remedy: str | None = None) -> UsageError:
         # One line, so that the caret stands below the place; a tab would move it.
         shown = re.sub(r"\s", " ", self._text)
-        return UsageError(f"{what}:\n  {shown}\n  {' ' * place}^", remedy=remedy)
+        return UsageError(
+            f"{what}:\n  {shown}\n  {' ' * place}^", remedy=remedy, page="troubleshooting#filter-not-read"
+        )
 
 
 def _expected(tokens: Any) -> str:

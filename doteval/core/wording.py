@@ -30,6 +30,19 @@ def clean(text: object) -> str:
     return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", plain(text))
 
 
+def in_sentences(text: str) -> str:
+    r"""Return a text of several lines in one, with a stop where a line ends without one and the next begins anew.
+
+    >>> in_sentences("it returned bool\nReturn a score.\n  See\n  there.")
+    'it returned bool. Return a score. See there.'
+    """
+    joined = ""
+    for line in filter(None, (line.strip() for line in text.splitlines())):
+        stop = "." if joined and joined[-1].isalnum() and line[0].isupper() else ""
+        joined += f"{stop} {line}" if joined else line
+    return joined
+
+
 def plain_json(document: str) -> str:
     r"""Return a JSON text with control characters escaped. Its values stay the same.
 

@@ -17,8 +17,6 @@ from doteval.local.evaluation import LocalReport
 from doteval.local.progress import write_line
 from doteval.local.session import StoredReport
 
-_MESSAGE_SHOWN = 100
-
 
 def write_report(
     terminal: pytest.TerminalReporter, stored: Sequence[StoredReport], missed: Sequence[Threshold]
@@ -104,9 +102,7 @@ def _write_notes(terminal: pytest.TerminalReporter, report: LocalReport) -> None
     for note in (*report.evaluation.dataset_notes, *report.summary.notes):
         write_line(terminal, f"{name}: {note}", yellow=True)
     for error in report.errors:
-        message = error.message.partition("\n")[0][:_MESSAGE_SHOWN]
-        what = f"{error.count} × {error.type}: {message} (first in row {error.example})"
-        write_line(terminal, f"{name}: {what}", red=True)
+        write_line(terminal, f"{name}: {error}", red=True)
 
 
 def _value(metric: MetricValue) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib.metadata
 import io
 import itertools
+import sys
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -15,12 +17,15 @@ from typing import Any
 import pytest
 
 from doteval.core.error_leaves import for_logs, in_one_line
-from doteval.errors import EvaluationFileError, NothingRanError
+from doteval.core.wording import counted
+from doteval.errors import DotEvalError, EvaluationFileError, NothingRanError
 from doteval.pytest_runtime import pytest_internals as internals
 from doteval.pytest_runtime.items import EvaluationItem
 
 # The packages that call hooks, and do not implement any that a user could leave out.
 _PYTEST = ("pluggy", "pytest", "_pytest")
+_PACKAGE = Path(__file__).parents[1]
+_NOT_COLLECTED = "troubleshooting#evaluation-not-found"
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,11 @@ def with_collected(
         file = Path(path.partition("::")[0])
         if not file.exists():
             raise EvaluationFileError(
-                f"no such file or directory: {file}", remedy="Check the path; it is relative to the current directory."
+                f"no such file or directory: {file}",
+                remedy="Check the path; it is relative to the current directory.",
+                page=_NOT_COLLECTED,
             )
-    embedded = EmbeddedPytest(paths, body)
+    embedded = EmbeddedPytest(paths, body, keyword)
     arguments = [*paths, "--capture=no", "-p", "no:cacheprovider"]
     # Plugins' warnings about their settings belong to `pytest`; every worker process would repeat them. And plugins
     # that are imported already are no error, even if the user's settings make warnings errors: doteval itself is a
@@ -89,6 +96,7 @@ def with_collected(
                 remedy="Correct it, or leave the plugin out with addopts = -p no:NAME; `pytest --collect-only` shows "
                 "the whole traceback.",
                 logged=f"{whose} raised while pytest started: {for_logs(embedded.start_error)}",
+                page="troubleshooting#plugin-fails",
             ) from embedded.start_error
         raise EvaluationFileError(
             f"pytest could not collect {' '.join(paths)} (exit code {int(code)})",
@@ -105,12 +113,14 @@ def is_embedded(config: pytest.Config) -> bool:
 class EmbeddedPytest:
     """A plugin that replaces pytest's loop over tests and captures what pytest prints."""
 
-    def __init__(self, paths: Sequence[str], body: Callable[[Collected], None]) -> None:
+    def __init__(self, paths: Sequence[str], body: Callable[[Collected], None], keyword: str | None = None) -> None:
         self._paths = paths
         self._body = body
+        self._keyword = keyword
         self._failed: list[pytest.CollectReport] = []
-        # By node: the type of the exception because of which it cannot be collected.
-        self._types: dict[str, str] = {}
+        # By node: the exception because of which it cannot be collected.
+        self._causes: dict[str, BaseException] = {}
+        self._deselected = 0
         self._skipped: list[str] = []
         self._terminal = io.StringIO()
         self.raised: BaseException | None = None
@@ -134,6 +144,12 @@ class EmbeddedPytest:
         # -p no:terminal would make pytest refuse options such as -q in the user's addopts.
         config.pluginmanager.unregister(name="terminalreporter")
         config.pluginmanager.register(pytest.TerminalReporter(config, self._terminal), "terminalreporter")
+        if faulthandler.is_enabled() and sys.__stderr__ is not None:
+            # pytest prints the stacks of all threads when a process crashes in C code; only one of them is the user's.
+            faulthandler.enable(sys.__stderr__, all_threads=False)
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        self._deselected += sum(isinstance(item, EvaluationItem) for item in items)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self) -> Generator[None, Any, Any]:
@@ -142,7 +158,9 @@ class EmbeddedPytest:
         except pytest.UsageError as error:
             # A name that is not found in a file which cannot be imported: the import error is the reason.
             self.raised = self._failure() or EvaluationFileError(
-                str(error).splitlines()[0], remedy="List the evaluations with: pytest --collect-only FILE"
+                str(error).splitlines()[0],
+                remedy="List the evaluations with: pytest --collect-only FILE",
+                page=_NOT_COLLECTED,
             )
             # pytest would print a UsageError.
             raise pytest.exit.Exception("the evaluations cannot be collected") from error
@@ -160,7 +178,7 @@ class EmbeddedPytest:
     def pytest_exception_interact(self, node: pytest.Collector, call: pytest.CallInfo[object]) -> None:
         if call.excinfo is not None:
             # pytest raises an error of its own from an ImportError.
-            self._types[node.nodeid] = type(call.excinfo.value.__cause__ or call.excinfo.value).__qualname__
+            self._causes[node.nodeid] = call.excinfo.value.__cause__ or call.excinfo.value
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -191,27 +209,60 @@ class EmbeddedPytest:
             return
         if self._skipped and not session.items:
             raise NothingRanError("; ".join(self._skipped), remedy="Nothing ran, since no file has other evaluations.")
+        where = ", ".join(self._paths)
+        if self._deselected and self._keyword:
+            raise EvaluationFileError(
+                f"none of {counted(self._deselected, 'evaluation')} in {where} matches -k {self._keyword!r}",
+                remedy=f"List them with: pytest --collect-only {where}",
+                page=_NOT_COLLECTED,
+            )
         raise EvaluationFileError(
-            f"no evaluation in {', '.join(self._paths)}",
+            f"no evaluation in {where}",
             remedy='An evaluation is a function named eval_* below @foreach("columns", dataset), in a '
             "file named eval_*.py.",
+            page=_NOT_COLLECTED,
         )
 
     def _failure(self) -> EvaluationFileError | None:
         """The error of the first file that could not be collected."""
         if not self._failed:
             return None
-        what = f"{self._failed[0].nodeid or self._paths[0]} cannot be collected"
+        report = self._failed[0]
+        what = f"{report.nodeid or self._paths[0]} cannot be collected"
+        cause = self._causes.get(report.nodeid)
+        logged = f"{what}: {'an error' if cause is None else type(cause).__qualname__}"
+        if isinstance(cause, DotEvalError):
+            # It says what to do; the place in doteval that raised it does not help the user.
+            where = _own_line(cause)
+            message = f"{what}: {cause.message}" if where is None else f"{what}:\n  {where}: {cause.message}"
+            return EvaluationFileError(message, remedy=cause.remedy, logged=logged, page=cause.page)
         return EvaluationFileError(
-            f"{what}:\n{_reason(self._failed[0])}",
+            f"{what}:\n{_reason(report)}",
             remedy="Correct the file; `pytest --collect-only` shows the whole traceback.",
-            logged=f"{what}: {self._types.get(self._failed[0].nodeid, 'an error')}",
+            logged=logged,
+            page="troubleshooting#file-not-imported",
         )
+
+
+def _own_line(error: BaseException) -> str | None:
+    """The file and line of the user's code that raised an error through doteval."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        frame
+        for frame in frames
+        if Path(frame.filename).is_file() and not Path(frame.filename).is_relative_to(_PACKAGE)
+    ]
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else None
 
 
 def _reason(report: pytest.CollectReport) -> str:
     """The end of the traceback: the file and line, and what went wrong there."""
     lines = [line for line in report.longreprtext.splitlines() if line.strip()]
+    if "Traceback:" in lines:
+        # Before it pytest says that it imported a test module; behind it are the frames of importlib.
+        lines = lines[lines.index("Traceback:") + 1 :]
+        frames = [number for number, line in enumerate(lines) if not line.startswith((" ", "E "))]
+        lines = lines[next((number for number in frames if "importlib/__init__.py:" not in lines[number]), 0) :]
     return "\n".join(f"  {line}" for line in lines[-12:])
 
 

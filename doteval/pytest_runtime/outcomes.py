@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import pytest
 
 from doteval.core.experiments import Ending, EvaluationStatus
+from doteval.core.plugins import did_you_mean
 from doteval.core.states import EvaluationEnd
 from doteval.errors import DotEvalError, EvaluationFileError, UsageError
 from doteval.pytest_runtime import pytest_internals as internals
@@ -33,7 +34,13 @@ def stop_before_rows(item: EvaluationItem) -> BaseException | None:
     try:
         internals.raise_missing_fixture(item)
     except pytest.FixtureLookupError as error:
-        return _refused(item, error, internals.lookup_error_text(error))
+        said, _, more = internals.lookup_error_text(error).partition("\n")
+        # Plugins bring dozens of fixtures; of all names only one that looks like the missing one helps.
+        names = more.partition("available fixtures: ")[2].partition("\n")[0].split(", ")
+        remedy = did_you_mean(
+            str(error.argname), names, f"List those that exist with: pytest --fixtures {item.evaluation_path}"
+        )
+        return _refused(item, error, f"{said}\n{remedy}", page="troubleshooting#fixture-not-found")
     return None
 
 
@@ -80,11 +87,11 @@ def _failure(error: BaseException, otherwise: EvaluationEnd) -> tuple[Evaluation
     return otherwise, f"{described.type}: {described.message}"
 
 
-def _refused(item: EvaluationItem, cause: BaseException, text: str) -> EvaluationFileError:
+def _refused(item: EvaluationItem, cause: BaseException, text: str, *, page: str | None = None) -> EvaluationFileError:
     what, _, more = text.partition("\n")
     remedy = "\n".join(line.strip() for line in more.splitlines())
     refused = EvaluationFileError(
-        f"{item.evaluation_path}::{item.evaluation_name}: {what.strip()}", remedy=remedy or None
+        f"{item.evaluation_path}::{item.evaluation_name}: {what.strip()}", remedy=remedy or None, page=page
     )
     refused.__cause__ = cause
     return refused

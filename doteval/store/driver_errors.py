@@ -18,11 +18,23 @@ class RefusedError(StoreError):
     """The database refused a value, so that trying again cannot help."""
 
 
+_FULL = "its disk is full"
+_LOCKED = "it stayed locked by another process"
+_UNREACHABLE = "troubleshooting#store-unreachable"
+# The sections of the documentation about some meanings.
+_PAGES = {
+    _FULL: "troubleshooting#disk-full",
+    _LOCKED: "troubleshooting#store-locked",
+    "the connection was lost or refused": _UNREACHABLE,
+    "the login was refused": _UNREACHABLE,
+    "there is no database of that name": _UNREACHABLE,
+}
+
 # The meaning and the remedy of SQLite's errors, by the beginning of their name.
 _SQLITE = {
-    "SQLITE_FULL": ("its disk is full", "Free some space; nothing that was stored is lost."),
-    "SQLITE_BUSY": ("it stayed locked by another process", "Look for a process that keeps a transaction open."),
-    "SQLITE_LOCKED": ("it stayed locked by another process", "Look for a process that keeps a transaction open."),
+    "SQLITE_FULL": (_FULL, "Free some space; nothing that was stored is lost."),
+    "SQLITE_BUSY": (_LOCKED, "Look for a process that keeps a transaction open."),
+    "SQLITE_LOCKED": (_LOCKED, "Look for a process that keeps a transaction open."),
     "SQLITE_CANTOPEN": ("its file cannot be opened", "Check the path and the permissions."),
     "SQLITE_PERM": ("its file may not be accessed", "Check the permissions."),
     "SQLITE_NOTADB": ("its file is not an SQLite database", "Give another file with --storage."),
@@ -98,18 +110,22 @@ def store_error(error: Exception, location: Location) -> StoreError:
         reason, remedy = known
         if name == "SQLITE_CANTOPEN" and location.path is not None and location.path.is_dir():
             reason, remedy = "it is a directory", "Give a file in it, as in --storage DIRECTORY/results.db."
-        return StoreError(f"{where} cannot be used: {reason} ({name or code})", remedy=remedy)
+        return StoreError(f"{where} cannot be used: {reason} ({name or code})", remedy=remedy, page=_PAGES.get(reason))
     if location.path is None and not code and _is_about_the_connection(original):
         # The client's message about the connection names hosts and ports, but nothing that was sent.
         said, remedy = said_and_remedy(str(original), location)
-        return StoreError(f"{where} cannot be reached: {said}", remedy=remedy)
+        return StoreError(f"{where} cannot be reached: {said}", remedy=remedy, page=_UNREACHABLE)
     said = f"{where} refused a statement: {type(original).__name__} ({name or code or 'no code'})"
     return RefusedError(said) if is_refusal(error) else StoreError(said, remedy="See the log of the database.")
 
 
 def no_descriptors(where: str) -> StoreError:
     """The error for a store, described by `where`, that cannot be opened for want of file descriptors."""
-    return StoreError(f"{where} cannot be used: this process has too many files open", remedy=how_to_raise())
+    return StoreError(
+        f"{where} cannot be used: this process has too many files open",
+        remedy=how_to_raise(),
+        page="troubleshooting#too-many-files-open",
+    )
 
 
 def is_refusal(error: BaseException) -> bool:

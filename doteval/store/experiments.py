@@ -20,7 +20,6 @@ from doteval.store.baseline import baseline_id
 from doteval.store.batch_tables import BATCH_LEASE, PROVIDER_BATCH, WANTED_CALL
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.provenance import ExperimentLabels, all_tags, first_commands
-from doteval.store.summary_tables import METRIC_VALUE, SUMMARY
 from doteval.store.tables import (
     ATTEMPT,
     BUDGET_SHARE,
@@ -29,12 +28,14 @@ from doteval.store.tables import (
     EVALUATION,
     EXPERIMENT,
     EXPERIMENT_TAG,
+    METRIC_VALUE,
     PROVENANCE,
     RESOURCE_LOAD,
     RESULT,
     ROW,
     ROW_LABEL,
     SCORE,
+    SUMMARY,
     USAGE,
 )
 
@@ -114,6 +115,7 @@ class Experiments:
         raise NotFoundError(
             f"there is no experiment named {name!r} in {self._database.location.shown}",
             remedy=did_you_mean(name, names, "`doteval list` shows all of them."),
+            page="troubleshooting#experiment-not-found",
         )
 
     def current(self, experiment: Experiment) -> Experiment:

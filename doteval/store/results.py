@@ -42,8 +42,18 @@ class ErrorCount:
     count: int
     example: int
 
+    def __str__(self) -> str:
+        """The error in one line, with the first line of its message.
+
+        >>> print(ErrorCount("NameError", "name 'x' is not defined", ErrorClass.EVALUATION, 2, 0))
+        2 × NameError: name 'x' is not defined (first in row 0)
+        """
+        message = self.message.partition("\n")[0][:_LINE_SHOWN]
+        return f"{self.count:,} × {self.type}: {message} (first in row {self.example})"
+
 
 _PAGE = 500
+_LINE_SHOWN = 100
 _MESSAGE_SHOWN = 200
 _LATEST_ROWS = 200
 

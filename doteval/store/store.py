@@ -266,6 +266,7 @@ def _check_exists(location: Location) -> None:
         raise NotFoundError(
             f"there is no result store {location.path}",
             remedy="Give the one of your experiment with --storage, or run an evaluation first.",
+            page="troubleshooting#experiment-not-found",
         )
 
 

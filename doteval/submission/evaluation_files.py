@@ -31,7 +31,11 @@ def file_of(evaluation: Evaluation, root: Path, remedy: str) -> Path:
     """
     file = root / evaluation.spec.path
     if not file.is_file():
-        raise EvaluationFileError(f"the evaluation file {evaluation.spec.path} is not below {root}", remedy=remedy)
+        raise EvaluationFileError(
+            f"the evaluation file {evaluation.spec.path} is not below {root}",
+            remedy=remedy,
+            page="troubleshooting#files-differ",
+        )
     return file
 
 

@@ -193,7 +193,11 @@ class Following:
         with contextlib.suppress(StoreError):
             for each in self._evaluations:
                 self._end(each, ending)
-        raise WorkerError(why, remedy="Look for the cause in what they printed, and submit again.")
+        raise WorkerError(
+            why,
+            remedy="Look for the cause in what they printed, and submit again.",
+            page="troubleshooting#workers-cannot-start",
+        )
 
     def note_changed_files(self) -> None:
         """Note for the user that worker processes have to read changed files before any of them can run a row."""

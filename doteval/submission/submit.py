@@ -234,7 +234,11 @@ class _Submitter:
         if len(self._refused) < 2:
             return self._refused[0] if self._refused else None
         remedies = dict.fromkeys(each.remedy for each in self._refused if each.remedy)
-        return UsageError("; ".join(each.message for each in self._refused), remedy="\n".join(remedies) or None)
+        return UsageError(
+            "; ".join(each.message for each in self._refused),
+            remedy="\n".join(remedies) or None,
+            page=next((each.page for each in self._refused if each.page), None),
+        )
 
     @property
     def all_refused(self) -> bool:

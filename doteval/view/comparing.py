@@ -41,13 +41,11 @@ class ComparisonTarget:
 
     text: ``NAME`` or ``NAME::EVALUATION``.
     state: changes with the results.
-    running: whether it does so all the time.
     """
 
     text: str
     experiment: str
     state: Hashable
-    running: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +81,7 @@ def target_of(visit: Visit, text: str) -> ComparisonTarget:
     if name is None:
         experiment = visit.store.experiments.find(visit.store.baseline.named(parts[0]))
         return ComparisonTarget(text, experiment.name, experiment.id)
-    running = known[name].status is EvaluationStatus.RUNNING
-    return ComparisonTarget(text, name, _state(known[name]), running)
+    return ComparisonTarget(text, name, _state(known[name]))
 
 
 def _state(overview: ExperimentOverview) -> Hashable:

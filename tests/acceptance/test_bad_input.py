@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.project import Project, leftover_processes
+from tests.support.troubleshooting import assert_shown
 
 GOOD = """
 from doteval import Score, foreach
@@ -55,12 +56,18 @@ def test_a_missing_evaluation(project: Project) -> None:
 
 def test_a_file_without_evaluations(project: Project) -> None:
     project.write("eval_it.py", "def eval_undecorated():\n    pass\n")
-    refused(project, 2, "no evaluation in eval_it.py", "@foreach")
+    assert_shown("evaluation-not-found", refused(project, 2, "no evaluation in eval_it.py", "@foreach"))
+
+
+def test_a_filter_that_matches_no_evaluation(project: Project) -> None:
+    project.write("eval_it.py", GOOD)
+    said = refused(project, 2, arguments=("eval_it.py", "-k", "bad"))
+    assert "none of 1 evaluation in eval_it.py matches -k 'bad'" in said
 
 
 def test_an_import_error_names_file_and_line(project: Project) -> None:
     project.write("eval_it.py", "\nimport no_such_module_anywhere\n" + GOOD)
-    refused(project, 2, "eval_it.py:7", "no_such_module_anywhere")
+    assert_shown("file-not-imported", refused(project, 2, "eval_it.py:7", "no_such_module_anywhere"))
     # The same if one of its evaluations is named, which cannot be found then.
     refused(project, 2, "eval_it.py:7", "no_such_module_anywhere", arguments=("eval_it.py::eval_good",))
 
@@ -77,7 +84,7 @@ def test_a_syntax_error_names_file_and_line(project: Project) -> None:
 
 def test_a_column_that_is_no_parameter_of_the_function(project: Project) -> None:
     project.write("eval_it.py", GOOD.replace('"a,b"', '"a,label"'))
-    refused(project, 2, "'label'", "eval_good(a, b)")
+    assert_shown("missing-column", refused(project, 2, "'label'", "eval_good(a, b)"))
 
 
 def test_a_column_missing_from_the_file(project: Project) -> None:
@@ -88,7 +95,7 @@ def test_a_column_missing_from_the_file(project: Project) -> None:
 
 def test_a_value_that_cannot_be_stored(project: Project) -> None:
     project.write("eval_it.py", GOOD.replace("(3, 4)", "(3, {'deep': [object()]})"))
-    refused(project, 2, "row 1", "'b'", "deep", "object")
+    assert_shown("value-not-stored", refused(project, 2, "row 1", "'b'", "deep", "object"))
 
 
 def test_an_empty_dataset(project: Project) -> None:
@@ -105,7 +112,7 @@ def test_a_changed_dataset_and_changed_code(project: Project) -> None:
     refused(project, 2, "row 1", "--allow-changed")
     project.write("data.csv", "a,b\n1,2\n3,4\n")
     project.write("eval_it.py", source + "# a change\n")
-    refused(project, 2, "eval_it.py has changed", "--allow-changed")
+    assert_shown("changed-since", refused(project, 2, "eval_it.py has changed", "--allow-changed"))
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--allow-changed")
 
 
@@ -118,6 +125,7 @@ def test_an_unreachable_broker_is_named_without_its_password(project: Project) -
         project.environment["DOTEVAL_BROKER"] = broker
         done = project.run("submit", "eval_it.py", "--experiment", "x", check=3)
         served = project.run("worker", ".", check=3)
+    assert_shown("broker-unreachable", done.stderr)
     for message in (done.stderr, served.stderr):
         assert f"127.0.0.1:{port}" in message
         assert "hush-hush" not in message
@@ -127,7 +135,9 @@ def test_an_unreachable_broker_is_named_without_its_password(project: Project) -
 def test_an_unreachable_store_is_named_without_its_password(project: Project) -> None:
     project.write("eval_it.py", GOOD)
     project.environment["DOTEVAL_STORAGE"] = "postgresql://user:hush-hush@127.0.0.1:1/db"
-    assert "hush-hush" not in refused(project, 4, "127.0.0.1:1")
+    said = refused(project, 4, "127.0.0.1:1")
+    assert "hush-hush" not in said
+    assert_shown("store-unreachable", said)
 
 
 def test_a_read_only_store(project: Project) -> None:
@@ -182,4 +192,6 @@ def test_a_plugin_that_raises_while_pytest_starts(project: Project, hook: str, p
         (project.path / "pytest.ini").write_text("[pytest]\naddopts = -p broken_plugin\n")
         project.environment["PYTHONPATH"] = str(project.path)
     project.write("eval_it.py", GOOD)
-    refused(project, 2, place, "raised while pytest started: LookupError: no licence found", "-p no:NAME")
+    said = refused(project, 2, place, "raised while pytest started: LookupError: no licence found", "-p no:NAME")
+    if hook == "pytest_configure(config)":
+        assert_shown("plugin-fails", said)

@@ -10,6 +10,7 @@ from doteval.mock_openai import MockOpenAI
 from tests.support.batch_runs import check_paid_once, finish, kill_workers, use
 from tests.support.commands import Commands
 from tests.support.project import Project, wait_until
+from tests.support.troubleshooting import assert_shown
 
 # Three calls a row in two rounds, one of them a judge's, streams, and a sync evaluation of another model. `{row}` makes
 # each prompt a new one.
@@ -189,6 +190,7 @@ def test_what_commands_say_of_batches(project: Project, redis_url: str) -> None:
             assert sources(project, "mixed") == ["batch"] * 3
 
             wait_until(lambda: progress(project, "cancelled")["batches"]["open"], what="a batch at the provider")
+            assert_shown("waiting-for-batches", project.run("status", "cancelled").stdout)
             assert "cancel 1 batch at the provider" in project.run("cancel", "cancelled").stdout
             (project.path / "holds").unlink()
             submit("cancelled", "--batch", "--batch-deadline", "30s")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.project import Project, wait_until
+from tests.support.troubleshooting import assert_shown
 
 EVALUATION = """
 import asyncio
@@ -82,6 +83,7 @@ def test_a_submission_waits_until_busy_worker_processes_have_read_the_changed_fi
         with served.started("submit", "eval_it.py", "--experiment", "new") as submission:
             said = "waiting for 2 worker processes to load the changed helper.py"
             wait_until(lambda: said in served.output(), what="the note")
+            assert_shown("workers-reload", served.output())
             served.write("go", "")
             assert submission.wait(90) == 0
         served.run("watch", "later")

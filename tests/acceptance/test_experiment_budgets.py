@@ -17,6 +17,7 @@ import pytest
 from doteval.mock_openai import MockOpenAI
 from doteval.store import WorkerState
 from tests.support.project import Project, wait_until
+from tests.support.troubleshooting import assert_shown
 
 ROWS = 120
 WORKERS, CONCURRENCY = 2, 5
@@ -167,7 +168,7 @@ def test_local_workers_stop_at_the_budget_and_continue_with_a_larger_one(project
     assert spent(project) == sent(server)
     reason = f"the budget is used up: {requests} of 40 requests"
     assert f"experiment 'x': {reason}; {ROWS - requests} rows are pending" in done.stderr
-    assert "a larger budget" in done.stderr
+    assert_shown("budget-used-up", done.stderr)
     found = shown(project)
     assert (found["status"], found["reason"]) == ("cancelled", reason)
     assert found["rows"] == {"total": ROWS, "done": requests, "failed": 0, "skipped": 0, "pending": ROWS - requests}

@@ -8,6 +8,7 @@ import pytest
 
 from doteval.mock_openai import MockOpenAI
 from tests.support.project import Project
+from tests.support.troubleshooting import assert_shown
 
 # The limit of doteval and its worker processes is the first argument.
 FEW = """
@@ -63,6 +64,7 @@ def test_a_command_without_descriptors_for_its_broker_says_so(project: Project) 
     with project.started(program=[sys.executable, "-c", FEW, "22", "submit", "eval_it.py"]) as process:
         assert process.wait(60) == 3
     assert "`ulimit -n`, which is 22 here" in project.output()
+    assert_shown("too-many-files-open", project.output())
 
 
 ASKING = """

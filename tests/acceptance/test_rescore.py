@@ -7,6 +7,7 @@ import signal
 
 from doteval.mock_openai import MockOpenAI
 from tests.support.project import Project, wait_until
+from tests.support.troubleshooting import assert_shown
 
 ROWS = 40
 
@@ -86,7 +87,7 @@ def test_rescored_rows_send_nothing_but_what_is_new(project: Project) -> None:
         project.environment |= {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": "now"}
         project.write("eval_it.py", WITHOUT_JUDGE)
         done = project.run("rescore", "first", "--as", "strict", "--workers", "1")
-        assert "1 row failed with a call that has no recorded reply in 'first'" in done.stdout
+        assert_shown("no-recorded-reply", done.stdout)
     (strict,) = project.json("show", "strict", "--row", "7")["evaluations"]
     assert (strict["rows"]["done"], strict["rows"]["failed"]) == (ROWS - 1, 1)
     assert strict["dataset_notes"] == ["rescored from 'first', with the replies of models that were recorded there"]

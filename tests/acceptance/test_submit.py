@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.support.project import Project, leftover_processes, wait_until
+from tests.support.troubleshooting import assert_shown
 
 EVALUATIONS = """
 import time
@@ -83,6 +84,7 @@ def test_each_worker_process_sets_fixtures_up_once_and_tears_them_down_after_its
     assert records[13].outcome.error.type == "ValueError"
     assert "thirteen" in records[13].outcome.error.message
     assert "eval_counted" in done.stdout
+    assert_shown("loaded-more-often", done.stdout)
 
     usage = project.json("usage", "first")
     load = next(load for load in usage["fixtures"] if load["fixture"] == "model")

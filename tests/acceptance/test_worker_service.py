@@ -13,6 +13,7 @@ import pytest
 from celery import Celery
 
 from tests.support.project import Project, leftover_processes, suspend, wait_until
+from tests.support.troubleshooting import assert_shown
 
 EVALUATION = """
 import asyncio
@@ -191,5 +192,6 @@ def test_a_worker_with_different_files_names_them(project: Project, redis_url: s
     assert worker.state == "ready"
     assert project.counts()["+model"] == 1
     assert "eval_it.py, helper.py" not in done.stderr
+    assert_shown("files-differ", done.stderr)
     assert "Traceback" not in done.stdout + done.stderr
     assert project.counts()["begin"] == 0

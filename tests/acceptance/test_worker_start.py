@@ -10,6 +10,7 @@ import urllib.request
 from typing import Any
 
 from tests.support.project import Project, leftover_processes, wait_until
+from tests.support.troubleshooting import assert_shown
 
 EVALUATION = """
 from doteval import Score, foreach
@@ -112,6 +113,7 @@ def test_submit_ends_when_worker_processes_die_before_they_can_say_why(project: 
     ended = project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", check=5)
     assert "the worker process did not become ready in 3 tries: it was killed by SIGABRT" in ended.stderr
     assert "fatal: the driver is missing" in ended.stderr
+    assert_shown("workers-cannot-start", ended.stderr)
 
 
 def test_retry_ends_when_no_worker_process_can_start(project: Project) -> None:

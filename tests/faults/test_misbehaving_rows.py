@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.fault_services import RedisServer
 from tests.support.project import Project
+from tests.support.troubleshooting import assert_shown
 
 ROWS = """
 import asyncio, ctypes, os, sys, threading, time
@@ -216,8 +217,8 @@ def test_a_fixture_that_fails_to_load_everywhere_fails_its_evaluation_only(proje
             return Score("ok", True, ["accuracy"])
         """,
     )
-    done = project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "2", timeout=120, check=None)
-    assert done.returncode != 0
+    done = project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "2", timeout=120, check=5)
+    assert_shown("fixture-fails", done.stderr)
     shown = {each["name"]: each for each in project.json("show", "x")["evaluations"]}
     assert shown["eval_broken"]["status"] == "failed"
     assert "no GPU here" in shown["eval_broken"]["reason"]

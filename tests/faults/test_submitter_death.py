@@ -21,6 +21,7 @@ from tests.support.fault_evaluation import (
 )
 from tests.support.fault_services import RedisServer
 from tests.support.project import Project, wait_until
+from tests.support.troubleshooting import assert_shown
 
 # A slow dataset whose last rows do not come before `let_go`, so that a test can act in its middle.
 STREAM = """
@@ -231,6 +232,7 @@ def test_a_submission_with_a_private_broker_waits_for_another_of_the_same_experi
         with project.started("submit", "eval_it.py", "--experiment", "x", *ALONE) as second:
             message = "eval_steady of the experiment 'x' is being run by local-1@"
             wait_until(lambda: message in project.output(), what="the waiting of the second")
+            assert_shown("another-command-runs-it", project.output())
             let_go(project)
             assert second.wait(60) == 0, project.output()
         assert first.wait(60) == 0, project.output()

@@ -29,6 +29,7 @@ from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError
 from tests.support.project import wait_until
 from tests.support.redis import free_port
+from tests.support.troubleshooting import assert_shown
 
 WAIT_SECONDS = 60
 MESSAGE = {"user_rates": [0, 0], "observed": [], "asks": []}
@@ -217,6 +218,26 @@ def test_refusals_of_redis(redis_url: str, change: tuple[str, str], said: str, r
             publisher.connect()
     assert said in raised.value.message
     assert remedy in str(raised.value.remedy)
+
+
+def test_a_wrong_password_and_a_replica_lead_to_their_sections(redis_url: str) -> None:
+    with user_with(redis_url):
+        wrong = redis_url.replace("redis://", "redis://eval:wrong@")
+        with contextlib.closing(Publisher(Broker(wrong), "q")) as publisher, pytest.raises(BrokerError) as raised:
+            publisher.connect()
+    assert_shown("broker-login", raised.value)
+    with redis.Redis.from_url(redis_url) as client:
+        # Of a primary that is not there.
+        client.replicaof("127.0.0.1", "1")
+        try:
+            with (
+                contextlib.closing(Publisher(Broker(redis_url), "q")) as publisher,
+                pytest.raises(BrokerError) as raised,
+            ):
+                publisher.connect()
+        finally:
+            client.replicaof("NO", "ONE")
+    assert_shown("broker-read-only", raised.value)
 
 
 def test_a_master_that_no_sentinel_knows(redis_url: str) -> None:

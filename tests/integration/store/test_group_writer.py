@@ -21,6 +21,7 @@ from doteval.store import GroupWriter, NewResult, Store, engine
 from doteval.store.engine import Database
 from doteval.store.result_rows import EncodedResult
 from tests.support.store_workload import begin, counted, done, in_threads, results, rows
+from tests.support.troubleshooting import assert_shown
 
 _WAIT_SECONDS = 60.0
 
@@ -289,7 +290,8 @@ def test_a_full_disk_holds_results_back_until_there_is_room(sqlite_store: Store)
         for result in results(evaluation, rows(40), done(prompt="p" * 10_000)):
             writer.put(result, heard)
         _until(writer, healthy=False)
-        assert "its disk is full" in str(writer.last_error)
+        assert isinstance(writer.last_error, StoreError)
+        assert_shown("disk-full", writer.last_error)
         assert heard.failures == []
     with _pragma(sqlite_store, "max_page_count", 1_000_000):
         _until(writer, healthy=True)

@@ -25,6 +25,7 @@ from doteval.store.migrations import VERSION_TABLE, VERSIONS, Schema
 from doteval.store.url import locate
 from tests.support.commands import Commands
 from tests.support.store_workload import begin, in_processes, open_and_begin, results, rows
+from tests.support.troubleshooting import assert_shown
 
 _NEXT = '''
 """A future version."""
@@ -253,8 +254,9 @@ def test_a_store_that_may_only_be_read(reachable_path: Path, directory_mode: int
         with _without_privileges(), Store.open(str(path), create=False) as store:
             assert store.evaluations.by_uid(evaluation.uid).counts == Counts(3, done=2)
             assert len(list(store.results.records(evaluation.id))) == 2
-            with pytest.raises(StoreReadOnlyError, match="can be read but not written"):
+            with pytest.raises(StoreReadOnlyError) as refused:
                 store.results.write(results(evaluation, rows(3)), None)
+            assert_shown("store-read-only", refused.value)
             with pytest.raises(StoreReadOnlyError, match="can be read but not written"):
                 store.experiments.begin("another")
     finally:

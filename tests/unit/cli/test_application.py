@@ -135,7 +135,8 @@ def test_errors_exit_with_their_code(
     Broken(monkeypatch, error)
     ran = doteval_("list")
     assert (ran.code, ran.out) == (error.exit_code, "")
-    assert ran.err == "Error: what\n" + (f"{error.remedy}\n" if error.remedy else "")
+    more = f"More: doteval docs {error.page}\n" if error.page else ""
+    assert ran.err == "Error: what\n" + (f"{error.remedy}\n" if error.remedy else "") + more
 
 
 def test_an_unexpected_error_fits_on_one_screen(doteval_: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from doteval.core.states import EvaluationEnd
 from doteval.errors import DatasetError, EvaluationFileError, StoreError
 from doteval.pytest_runtime.embedded_session import Collected
 from doteval.pytest_runtime.outcomes import ending_of, runnable, stop_before_rows
+from tests.support.troubleshooting import assert_shown
 from tests.unit.conftest import InSession
 
 HEADER = """
@@ -24,6 +25,9 @@ import pytest
 
 @pytest.fixture(scope="session")
 def asks(missing_below): ...
+
+@pytest.fixture
+def model(): ...
 
 def pytest_collection_modifyitems(items):
     for item in items:
@@ -74,25 +78,30 @@ def test_pytests_options_for_marks_are_obeyed(in_session: InSession) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mark", "parameters", "missing"),
+    ("mark", "parameters", "missing", "remedy"),
     [
-        ("", "x, mising", "mising"),
-        ("@pytest.mark.usefixtures('absent')", "x", "absent"),
-        ("", "x, asks, request, tmp_path", "missing_below"),
+        ("", "x, modle", "modle", "Did you mean 'model'?"),
+        (
+            "@pytest.mark.usefixtures('absent')",
+            "x",
+            "absent",
+            "List those that exist with: pytest --fixtures eval_it.py",
+        ),
+        ("", "x, asks, request, tmp_path", "missing_below", "List those that exist with: pytest --fixtures eval_it.py"),
     ],
     ids=["parameter", "usefixtures", "fixture of a fixture"],
 )
 def test_a_fixture_that_does_not_exist_is_named_in_pytests_words(
-    in_session: InSession, mark: str, parameters: str, missing: str
+    in_session: InSession, mark: str, parameters: str, missing: str, remedy: str
 ) -> None:
     def body(collected: Collected) -> None:
         (item,) = collected.items
         stop = stop_before_rows(item)
         assert isinstance(stop, EvaluationFileError)
         assert stop.message == f"eval_it.py::eval_it: fixture {missing!r} not found"
-        assert stop.remedy is not None
-        assert stop.remedy.startswith("available fixtures: ")
-        assert " asks, " in stop.remedy
+        assert stop.remedy == remedy
+        if missing == "modle":
+            assert_shown("fixture-not-found", stop)
         refused = (EvaluationStatus.FAILED, EvaluationEnd.EVALUATION_REFUSED)
         assert ending_of(item, stop) == Ending(*refused, f"fixture {missing!r} not found")
         assert runnable(collected.items) == []

@@ -24,6 +24,7 @@ from doteval.submission.status import EvaluationProgress, experiment_status
 from tests.support.cli import CommandLine
 from tests.support.fake_queue import FakeQueue
 from tests.support.passing_time import forget_heartbeats
+from tests.support.troubleshooting import assert_shown
 
 
 @pytest.fixture
@@ -123,6 +124,7 @@ def test_the_plan_names_a_dataset_that_is_not_read_to_its_end(store: Store, eval
     silence(store, submitter)
     assert only(store).abandoned
     assert only(store).plan == (NOBODY_RUNS_IT,)
+    assert_shown("nobody-runs-it", "\n".join(only(store).plan))
 
 
 @pytest.mark.parametrize("ended", ["it left", "it is silent", "it was killed here"])

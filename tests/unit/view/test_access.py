@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from starlette.testclient import TestClient
 from doteval.errors import UsageError
 from doteval.view.access import AccessRules, cookie_name, cookie_value, needs_token
 from doteval.view.serving import ViewOptions
+from tests.support.troubleshooting import assert_shown
 from tests.support.view import client
 
 TOKEN = "a-token-of-some-length"
@@ -68,7 +70,10 @@ def test_head_is_answered_as_get_is(view: TestClient) -> None:
 )
 def test_a_page_of_somebody_else_cannot_read_it_under_another_name(viewed: Path, host: str, status: int) -> None:
     with client(viewed, AccessRules(hosts=("evals.example.org",))) as view:
-        assert view.get("/", headers={"Host": host}).status_code == status
+        answer = view.get("/", headers={"Host": host})
+        assert answer.status_code == status
+        if status == 421:
+            assert_shown("view-host", re.sub("<[^>]+>", " ", answer.text))
 
 
 def test_without_the_token_nothing_of_the_store_is_seen(viewed: Path) -> None:
@@ -76,6 +81,8 @@ def test_without_the_token_nothing_of_the_store_is_seen(viewed: Path) -> None:
         for path in ("/", "/experiment?name=base", "/nothing", "/?token=", "/?token=wrong", "/?TOKEN=x"):
             answer = view.get(path)
             assert answer.status_code == 401, path
+            if path == "/":
+                assert_shown("view-token", re.sub("<[^>]+>", " ", answer.text))
             assert "base" not in answer.text
             assert "set-cookie" not in answer.headers
         # What everybody may have, and a page of an error needs.
