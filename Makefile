@@ -89,11 +89,12 @@ reference: $(INSTALLED) ## Write docs/reference anew from the code
 	@$(BIN)/python -m docs.generate
 
 # Sphinx's warnings are errors: links and anchors that lead nowhere, pages that docs/index.md does not list.
+# From nothing each time: pages that stay the same would keep an old navigation.
 SITE := build/docs
 PORT ?= 8000
 docs: reference ## Make the site of the documentation in build/docs
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --conf-dir docs \
-	    --doctree-dir build/doctrees --jobs auto . $(SITE)
+	    --doctree-dir build/doctrees --fresh-env . $(SITE)
 	@echo "Made $(SITE)/index.html"
 
 docs-serve: docs ## Serve that site on this machine (PORT=8000)
