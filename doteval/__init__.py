@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from doteval.core.results import Record, Result, Score, Usage
 from doteval.errors import DotEvalError
+from doteval.foreach import BatchDecorator as Batch
 from doteval.foreach import ForEach, batch, foreach
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "Batch",
     "DotEvalError",
     "ForEach",
     "ModelHandle",

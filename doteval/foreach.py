@@ -20,6 +20,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _ATTRIBUTE = "__foreach__"
 
+# Rows that an evaluation of `@batch` is given at a time, if it does not say.
+ROWS_OF_A_BATCH = 32
+
 
 @dataclass(frozen=True, slots=True)
 class ForEachSpec:
@@ -135,26 +138,63 @@ class ForEach:
 foreach = ForEach()
 
 
-def batch(
-    column_spec: str,
-    dataset: Any,
-    batch_size: int = 32,
-    *,
-    retries: Any = None,
-    concurrency: Any = None,
-    storage: Any = None,
-) -> Callable[[Function], Function]:
-    """Make a function an evaluation that takes up to `batch_size` rows at a time.
+class BatchDecorator:
+    """Makes `@batch` decorators that share settings: ``batch = Batch(retries=..., concurrency=..., storage=...)``.
 
-    Each column arrives as a list, and the function returns as many results, in the same order. Function-scoped
-    fixtures are made for each batch, and `concurrency` counts batches.
+    It is `doteval.Batch`. The strategy `doteval.concurrency.Batch` is something else: it groups rows that the function
+    still takes one by one.
 
-    Raises ColumnError if the function has no parameter for a column, UsageError if a setting is invalid.
+    >>> batch = BatchDecorator(concurrency=4)
+    >>> @batch("text,expected", [("good", "positive")], batch_size=16)
+    ... def eval_sentiment(text, expected):
+    ...     return [(one, other) for one, other in zip(text, expected)]
+    >>> eval_sentiment(["bad"], ["negative"])
+    [('bad', 'negative')]
     """
-    if batch_size < 1:
-        raise ColumnError(f"batch_size must be at least 1, not {batch_size}")
-    spec = ForEachSpec(parse_columns(column_spec), dataset, retries, concurrency, storage, batch_size)
-    return lambda function: _mark(function, spec)
+
+    def __init__(self, *, retries: Any = None, concurrency: Any = None, storage: Any = None) -> None:
+        self._retries = retries
+        self._concurrency = concurrency
+        self._storage = storage
+
+    def __call__(
+        self,
+        column_spec: str,
+        dataset: Any,
+        batch_size: int | None = None,
+        *,
+        retries: Any = None,
+        concurrency: Any = None,
+        storage: Any = None,
+    ) -> Callable[[Function], Function]:
+        """Make a function an evaluation that takes up to `batch_size` rows at a time, 32 by default.
+
+        Each column arrives as a list, and the function returns as many results, in the same order. Function-scoped
+        fixtures are made for each batch, and `concurrency` counts batches.
+
+        Raises ColumnError if the function has no parameter for a column, UsageError if a setting is invalid.
+
+        >>> @batch("question,answer", [("2 + 2", "4"), ("3 + 3", "6")], batch_size=2)
+        ... def eval_sums(question, answer):
+        ...     return list(zip(question, answer))
+        >>> eval_sums(["1 + 1"], ["2"])
+        [('1 + 1', '2')]
+        """
+        size = ROWS_OF_A_BATCH if batch_size is None else batch_size
+        if size < 1:
+            raise ColumnError(f"batch_size must be at least 1, not {size}")
+        spec = ForEachSpec(
+            parse_columns(column_spec),
+            dataset,
+            self._retries if retries is None else retries,
+            self._concurrency if concurrency is None else concurrency,
+            self._storage if storage is None else storage,
+            size,
+        )
+        return lambda function: _mark(function, spec)
+
+
+batch = BatchDecorator()
 
 
 def _mark(function: Function, spec: ForEachSpec) -> Function:

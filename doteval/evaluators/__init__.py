@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from doteval.core.judging import judging
-from doteval.evaluators.base import available, evaluator, find, plugins, register
+from doteval.evaluators.decorator import available, evaluator, find, plugins, register
 from doteval.evaluators.embeddings import embedding_similarity
 from doteval.evaluators.function_calls import ast_evaluation
 from doteval.evaluators.json_text import json_match, valid_json

@@ -9,7 +9,7 @@ from typing import Any
 from doteval.core.results import Score
 from doteval.core.wording import counted
 from doteval.errors import InvalidResultError, UsageError
-from doteval.evaluators.base import evaluator
+from doteval.evaluators.decorator import evaluator
 from doteval.evaluators.judge import after
 from doteval.evaluators.reference_texts import checked_references
 from doteval.metrics import mean

@@ -15,7 +15,7 @@ from typing import Any
 
 from doteval.core.results import Score
 from doteval.core.wording import counted
-from doteval.evaluators.base import evaluator
+from doteval.evaluators.decorator import evaluator
 from doteval.evaluators.json_text import parse_json
 from doteval.metrics import accuracy
 

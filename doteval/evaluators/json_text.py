@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from doteval.core.results import Score
 from doteval.core.strict_json import unique_names
-from doteval.evaluators.base import evaluator
+from doteval.evaluators.decorator import evaluator
 from doteval.evaluators.numeric import same_number
 from doteval.metrics import accuracy
 

@@ -11,7 +11,7 @@ from typing import Any
 from doteval.core.judging import as_judge
 from doteval.core.results import Score
 from doteval.errors import InvalidResultError, UsageError
-from doteval.evaluators.base import as_metrics, evaluator
+from doteval.evaluators.decorator import as_metrics, evaluator
 from doteval.metrics import accuracy
 
 YES_NO: Mapping[str, Any] = {"yes": True, "no": False}

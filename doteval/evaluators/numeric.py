@@ -7,7 +7,7 @@ from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 from numbers import Integral, Real
 from typing import Any
 
-from doteval.evaluators.base import evaluator
+from doteval.evaluators.decorator import evaluator
 from doteval.metrics import accuracy
 
 # The minus sign of typeset text (U+2212), and the full-width forms of digits, signs and separators.

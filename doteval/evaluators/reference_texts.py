@@ -12,7 +12,7 @@ from typing import Any
 
 from doteval.core.results import Score
 from doteval.errors import InvalidResultError, UsageError
-from doteval.evaluators.base import evaluator
+from doteval.evaluators.decorator import evaluator
 from doteval.metrics import mean
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from doteval.core.judging import as_judge
 from doteval.core.results import Score
 from doteval.errors import InvalidResultError, UsageError
-from doteval.evaluators.base import as_metrics, evaluator
+from doteval.evaluators.decorator import as_metrics, evaluator
 from doteval.evaluators.judge import MATERIAL, VerdictReader, after, ask, reply_of, sections
 from doteval.metrics import mean
 

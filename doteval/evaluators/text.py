@@ -9,7 +9,7 @@ from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from doteval.core.results import Score
-from doteval.evaluators.base import evaluator
+from doteval.evaluators.decorator import evaluator
 from doteval.metrics import accuracy
 
 _FULL_WIDTH = {character + 0xFEE0: character for character in range(0x21, 0x7F)}

@@ -1,15 +1,20 @@
 """Metrics: each reduces all values of one score to one number, with a 95% interval where one is defined.
 
 The decorator `metric` makes one; `resolve` turns the name that the store keeps into a metric again. Installed
-packages add metrics under the entry point group ``doteval.metrics``. May import `doteval.core` and
+packages add metrics under the entry point group ``doteval.metrics``; they are imported from here like the built-in
+ones, with ``from doteval.metrics import NAME``. May import `doteval.core` and
 `doteval.errors`; numpy and scipy are imported only when an interval needs them.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from doteval.metrics.averages import accuracy, ci95, mean, std, stderr
 from doteval.metrics.base import Calculation, Metric, NamedMetric, as_metric
 from doteval.metrics.classes import f1, precision, recall
 from doteval.metrics.intervals import Interval
-from doteval.metrics.registry import available, metric, register, resolve
+from doteval.metrics.registry import available, metric, register, registry, resolve
 from doteval.metrics.repeated import pass_at_k
 
 __all__ = [
@@ -28,7 +33,15 @@ __all__ = [
     "precision",
     "recall",
     "register",
+    "registry",
     "resolve",
     "std",
     "stderr",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if not name.startswith("_") and name in registry:
+            return registry.get(name)
+        raise AttributeError(f"module {__name__!r} has no metric {name!r}; there are: {', '.join(available())}")

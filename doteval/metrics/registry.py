@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from doteval.core.plugins import Plugins
 from doteval.errors import NotFoundError
-from doteval.metrics.base import Calculation, Metric, MetricFactory, NamedMetric, Parameters
+from doteval.metrics.base import Calculation, Metric, MetricFactory, NamedMetric, Parameters, as_metric
 
 __all__ = [
     "MetricRegistry",
@@ -128,17 +128,61 @@ def _settings(name: str) -> dict[str, Any]:
 
 
 class MetricRegistry:
-    """The registry of doteval 0.22, as ``from doteval.metrics.registry import registry`` gives it."""
+    """The metrics by name, as files of earlier releases read them: ``from doteval.metrics import registry``.
+
+    ``registry["accuracy"]`` is the metric without settings. Names can be tested with ``in`` and iterated over.
+
+    >>> "accuracy" in registry, registry["accuracy"]([True, False])
+    (True, 0.5)
+    """
 
     def register(self, name: str, metric: Any) -> None:
+        """Give a metric, or a factory of metrics, a name in this process.
+
+        >>> registry.register("largest", max)
+        >>> registry["largest"]([1, 3, 2])
+        3
+        """
         register(name, metric)
 
     def get(self, name: str) -> Any:
-        """The metric or factory with this name, None if there is none."""
+        """The metric or factory with this name, None if there is none.
+
+        >>> registry.get("accuracy")
+        <metric accuracy>
+        """
         return plugins.get(name) if name in plugins else None
 
     def list_metrics(self) -> list[str]:
+        """The names of all metrics, sorted.
+
+        >>> "accuracy" in registry.list_metrics()
+        True
+        """
         return list(available())
+
+    def keys(self) -> tuple[str, ...]:
+        """The names of all metrics, sorted, as of a dictionary.
+
+        >>> "accuracy" in registry.keys()
+        True
+        """
+        return available()
+
+    def __getitem__(self, name: str) -> Any:
+        """The metric with this name. Raises KeyError: there is none."""
+        if name not in plugins:
+            raise KeyError(name)
+        return as_metric(plugins.get(name))
+
+    def __contains__(self, name: object) -> bool:
+        return name in plugins
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(available())
+
+    def __len__(self) -> int:
+        return len(available())
 
 
 registry = MetricRegistry()

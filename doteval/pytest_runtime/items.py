@@ -165,7 +165,10 @@ def evaluation_items(
             return pytest.Class.from_parent(collector, name=name, obj=obj)
         return found
     function = getattr(obj, "__func__", obj)
-    if not name.startswith(FUNCTION_PREFIX) or spec_of(function) is None:
+    if spec_of(function) is None:
+        return found
+    # dotevals took decorated functions of any name that pytest collects: as plain tests they would lack their columns.
+    if not name.startswith(FUNCTION_PREFIX) and not collector.funcnamefilter(name):
         return found
     items = [_as_evaluation(collector, item) for item in internals.generate_functions(collector, name, function)]
     try:

@@ -30,6 +30,11 @@ def eval_bad(i):
 def test_beside():
     print("a word from a test")
 
+# An evaluation: dotevals took decorated functions of any name that pytest collects.
+@foreach("i", [(1,)])
+def test_decorated(i):
+    return Score("ok", i == 1, ["accuracy"])
+
 class EvalGroup:
     @foreach("i", [(1,)])
     def eval_method(self, i):
@@ -45,26 +50,27 @@ def test_selection_and_verbosity(evaluate: Evaluate, pytester: pytest.Pytester) 
             "eval_it.py::eval_good",
             "eval_it.py::eval_bad",
             "eval_it.py::test_beside",
+            "eval_it.py::test_decorated",
             "eval_it.py::EvalGroup::eval_method",
         ]
     )
     assert not pytester.path.joinpath(".doteval").exists()
 
-    evaluate(None, "-k", "group or beside", plain=True).assert_outcomes(passed=2, deselected=2)
+    evaluate(None, "-k", "group or beside", plain=True).assert_outcomes(passed=2, deselected=3)
     evaluate(None, "-m", "doteval", "--strict-markers", "--durations=2", plain=True).assert_outcomes(
-        passed=3, deselected=1
+        passed=4, deselected=1
     )
     evaluate(None, *THRESHOLD, "-x", "-p", "no:terminal", plain=True)
 
     quiet = evaluate(None, "-q", "-m", "not doteval", plain=True)
-    quiet.assert_outcomes(passed=1, deselected=3)
+    quiet.assert_outcomes(passed=1, deselected=4)
     assert "experiment" not in quiet.stdout.str()
 
     # Output of rows is captured, and shown with an evaluation that fails.
     verbose = evaluate(None, "-v", *THRESHOLD, "--experiment", "named", plain=True)
-    verbose.assert_outcomes(passed=3, failed=1)
+    verbose.assert_outcomes(passed=4, failed=1)
     verbose.stdout.re_match_lines(
-        [r"eval_it\.py::eval_good PASSED +\[ 25%\]", r"eval_it\.py::eval_bad FAILED +\[ 50%\]"]
+        [r"eval_it\.py::eval_good PASSED +\[ 20%\]", r"eval_it\.py::eval_bad FAILED +\[ 40%\]"]
     )
     assert "a word from a bad row" in verbose.stdout.str()
     assert "a word from a row" not in verbose.stdout.str()

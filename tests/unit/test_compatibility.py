@@ -6,19 +6,22 @@ import importlib
 
 import pytest
 
+import doteval
 from doteval import exceptions
 from doteval.core.results import Outcome, Record, Result, Row, RowError, RowStatus, Score
 from doteval.errors import DotEvalError
+from doteval.foreach import spec_of
 from doteval.metrics import accuracy
 from doteval.metrics.registry import registry
 
 NAMES = {
-    "doteval": ("ForEach", "ModelHandle", "ModelProvider", "Record", "Result", "Score", "foreach", "run"),
+    "doteval": ("Batch", "ForEach", "ModelHandle", "ModelProvider", "Record", "Result", "Score", "foreach", "run"),
     "doteval.concurrency": ("Adaptive", "AsyncSequential", "Batch", "Sequential", "SlidingWindow"),
     "doteval.datasets": ("Dataset", "get_dataset_info", "list_available"),
     "doteval.evaluators": ("ast_evaluation", "evaluator", "exact_match", "numeric_match", "valid_json"),
+    "doteval.evaluators.base": ("ast_evaluation", "evaluator", "exact_match", "numeric_match", "valid_json"),
     "doteval.exceptions": ("DatasetError", "DotEvalError", "ExperimentNotFoundError", "InvalidResultError"),
-    "doteval.metrics": ("Metric", "accuracy", "metric"),
+    "doteval.metrics": ("Metric", "accuracy", "metric", "registry"),
     "doteval.metrics.registry": ("registry",),
     "doteval.models": ("EvaluationStatus", "Record", "Result", "Score"),
     "doteval.providers": ("ModelHandle", "ModelProvider"),
@@ -52,3 +55,24 @@ def test_the_metric_registry_has_its_old_methods() -> None:
     assert registry.get("largest") is max
     assert registry.get("no such metric") is None
     assert {"accuracy", "largest"} <= set(registry.list_metrics())
+
+
+def test_the_metric_registry_is_a_mapping_of_metrics_too() -> None:
+    assert doteval.metrics.registry is registry
+    assert "accuracy" in registry
+    assert registry["accuracy"]([True, False]) == 0.5
+    assert list(registry.keys()) == list(registry)
+    with pytest.raises(KeyError):
+        registry["no such metric"]
+    registry.register("largest_number", max)
+    assert doteval.metrics.largest_number is max
+
+
+def test_batches_of_several_evaluations_share_settings() -> None:
+    batch = doteval.Batch(retries=3, concurrency=2)
+    spec = spec_of(batch("text", ["a"])(lambda text: text))
+    assert spec is not None
+    assert (spec.batch_size, spec.retries, spec.concurrency) == (32, 3, 2)
+    spec = spec_of(batch("text", ["a"], batch_size=5, retries=1)(lambda text: text))
+    assert spec is not None
+    assert (spec.batch_size, spec.retries) == (5, 1)

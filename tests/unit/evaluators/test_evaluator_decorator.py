@@ -13,7 +13,7 @@ from doteval.core.json_codec import encode
 from doteval.core.results import Score
 from doteval.errors import NotFoundError, UsageError
 from doteval.evaluators import available, evaluator, exact_match, find, register
-from doteval.evaluators import base as evaluators_base
+from doteval.evaluators import decorator as evaluator_decorator
 from doteval.metrics import accuracy, mean
 
 
@@ -119,6 +119,15 @@ class TestEvaluatorDecorator:
             def named(answer, name):
                 return True
 
+    def test_a_parameter_called_name_is_the_name_of_the_score_if_it_is_none_by_default(self):
+        @evaluator
+        def named(answer, threshold=0.5, name=None):
+            return name is None and threshold == 0.5
+
+        assert list(inspect.signature(named).parameters) == ["answer", "threshold", "name"]
+        score = named("yes", name="other")
+        assert (score.name, score.value, score.metadata) == ("other", True, {"answer": "yes"})
+
     def test_numpy_scalars_become_plain_values(self):
         numpy = pytest.importorskip("numpy")
         assert type(evaluator(lambda answer: numpy.bool_(True))(1).value) is bool
@@ -154,9 +163,9 @@ class TestRegistry:
     def test_a_package_announces_an_evaluator(self, monkeypatch):
         point = importlib.metadata.EntryPoint("always", "operator:truth", "doteval.evaluators")
         monkeypatch.setattr("doteval.core.plugins.entry_points", lambda group: [point])
-        evaluators_base.plugins.refresh()
+        evaluator_decorator.plugins.refresh()
         try:
             assert doteval.evaluators.always(1) is True
         finally:
             monkeypatch.undo()
-            evaluators_base.plugins.refresh()
+            evaluator_decorator.plugins.refresh()
