@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.generate import api, exit_codes, messages, metrics, prometheus, settings
+from docs.generate import api, exit_codes, messages, metrics, prometheus, settings, store_schema
 
 FOLDER = Path(__file__).parents[1] / "reference"
 
@@ -21,4 +21,6 @@ FILES: dict[str, Callable[[], str]] = {
     "metrics.md": metrics.page,
     "prometheus.md": prometheus.page,
     "settings.md": settings.page,
+    "store-schema.md": store_schema.page,
+    "store-schema.svg": store_schema.picture,
 }

@@ -133,7 +133,8 @@ class Usage:
     seconds: time spent on tries.
     waited: seconds spent waiting for rate limits.
     batch_cost: what the same costs in batches, None if the model has no price.
-    judge: whether a judge asked. batch: whether batches answered, at their price.
+    judge: whether a judge asked.
+    batch: whether batches answered, at their price.
     latency: how long each reply took.
     """
 

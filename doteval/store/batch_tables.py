@@ -14,10 +14,16 @@ class WantedCallTable(SQLModel, table=True):
     The row waits until `answered_at` is set. Answered calls are kept while the evaluation runs: they keep another
     execution of the row from asking for the same again.
 
-    body: zlib-compressed, None once it is answered. size: bytes of its line in a batch.
+    body: zlib-compressed, None once it is answered.
+    size: bytes of its line in a batch.
     batch_id: the batch that it is in, None before.
-    tries: how many batches have ended without a reply to it; last_error: what the last of these said.
+    tries: how many batches have ended without a reply to it.
+    last_error: what the last of these said.
     live: whether the row is to send it itself, since no batch has answered it in time.
+    digest: of what it asks.
+    nth: how often the row has asked the same before.
+    inputs: texts of a call for embeddings, 1 for others.
+    wanted_at: when the row asked.
     """
 
     __tablename__ = "wanted_call"
@@ -64,10 +70,16 @@ class ProviderBatchTable(SQLModel, table=True):
     client: identifies the account without revealing its key.
     token: finds the batch at the provider, in whose metadata it is.
     provider_id: the provider's name of it, None as long as it is not known whether the provider has it.
-    requests, answered: how many calls it was sent with, and how many the provider says are done.
+    requests: how many calls it was sent with.
+    answered: how many of them the provider says are done.
     tokens: an estimate for budgets, of the calls that are not answered.
     cancelled: why it is to be cancelled at the provider, None if it is not.
     error: what went wrong last.
+    cost: an estimate for budgets in US dollars.
+    reserved_at: when it was written here.
+    sent_at: when it was sent, None before.
+    ended_at: when it ended, None before.
+    status: the provider's word for its state.
     """
 
     __tablename__ = "provider_batch"
@@ -101,7 +113,10 @@ class ProviderBatchTable(SQLModel, table=True):
 
 
 class BatchLeaseTable(SQLModel, table=True):
-    """The worker process that sends and polls the batches of an evaluation and a client, as long as it lives."""
+    """The worker process that sends and polls the batches of an evaluation and a client, as long as it lives.
+
+    client: identifies the account without revealing its key.
+    """
 
     __tablename__ = "batch_lease"
 

@@ -20,7 +20,8 @@ from doteval.store.counters import NOBODY
 from doteval.store.engine import Database
 from doteval.store.evaluations import evaluation_of, evaluation_query
 from doteval.store.experiments import moment
-from doteval.store.tables import COUNTERS, EVALUATION, METRIC_VALUE, RESOURCE_LOAD, RESULT, SUMMARY, WORKER
+from doteval.store.summary_tables import METRIC_VALUE, SUMMARY
+from doteval.store.tables import COUNTERS, EVALUATION, RESOURCE_LOAD, RESULT, WORKER
 from doteval.store.usage import loaded_for
 
 

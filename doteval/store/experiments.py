@@ -20,6 +20,7 @@ from doteval.store.baseline import baseline_id
 from doteval.store.batch_tables import BATCH_LEASE, PROVIDER_BATCH, WANTED_CALL
 from doteval.store.engine import Database, database_time, insert_into
 from doteval.store.provenance import ExperimentLabels, all_tags, first_commands
+from doteval.store.summary_tables import METRIC_VALUE, SUMMARY
 from doteval.store.tables import (
     ATTEMPT,
     BUDGET_SHARE,
@@ -28,14 +29,12 @@ from doteval.store.tables import (
     EVALUATION,
     EXPERIMENT,
     EXPERIMENT_TAG,
-    METRIC_VALUE,
     PROVENANCE,
     RESOURCE_LOAD,
     RESULT,
     ROW,
     ROW_LABEL,
     SCORE,
-    SUMMARY,
     USAGE,
 )
 

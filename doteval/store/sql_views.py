@@ -15,7 +15,7 @@ from doteval.core.json_codec import encode
 from doteval.core.provenance import Provenance
 from doteval.store.row_views import ROW_VIEWS
 from doteval.store.store import Store
-from doteval.store.tables import METRIC_VALUE
+from doteval.store.summary_tables import METRIC_VALUE
 from doteval.store.view_schema import Kind, Page, Part, View, as_page
 
 _ROWS = {"rows": Kind.INTEGER, "done": Kind.INTEGER, "failed": Kind.INTEGER, "skipped": Kind.INTEGER}

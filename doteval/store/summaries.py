@@ -16,7 +16,8 @@ from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.metrics import Interval
 from doteval.store.engine import Database
 from doteval.store.experiments import moment
-from doteval.store.tables import COUNTERS, EVALUATION, METRIC_VALUE, SUMMARY
+from doteval.store.summary_tables import METRIC_VALUE, SUMMARY
+from doteval.store.tables import COUNTERS, EVALUATION
 
 
 class Summaries:

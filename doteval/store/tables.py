@@ -20,12 +20,17 @@ from sqlmodel import Field, SQLModel
 
 from doteval.store.batch_tables import BATCH_LEASE, PROVIDER_BATCH, WANTED_CALL
 from doteval.store.column_types import LongId, SafeText, table_of
+from doteval.store.summary_tables import METRIC_VALUE, SUMMARY
+from doteval.store.worker_tables import RESOURCE_LOAD as RESOURCE_LOAD
+from doteval.store.worker_tables import WORKER as WORKER
 
 
 class ExperimentTable(SQLModel, table=True):
     """A named set of evaluations.
 
     baseline_since: when it became the baseline of the store, None if it is not; see `doteval.store.baseline`.
+    name: what commands call it.
+    note: what `doteval tag --note` says of it.
     """
 
     __tablename__ = "experiment"
@@ -40,7 +45,10 @@ class ExperimentTable(SQLModel, table=True):
 
 
 class ExperimentTagTable(SQLModel, table=True):
-    """A tag that users have given an experiment."""
+    """A tag that users have given an experiment.
+
+    tag: a word that `doteval list --tag` finds.
+    """
 
     __tablename__ = "experiment_tag"
 
@@ -51,7 +59,13 @@ class ExperimentTagTable(SQLModel, table=True):
 class ProvenanceTable(SQLModel, table=True):
     """One command that began or continued an experiment; see `doteval.core.provenance`.
 
-    command, versions: JSON. Secrets are removed before they are stored.
+    command: JSON, its arguments without secrets.
+    versions: JSON, of python and of packages.
+    git_commit: that of the directory of the evaluation files, None outside of git.
+    git_branch: its branch.
+    git_dirty: whether files had changes that were not committed.
+    hostname: the machine that the command was started on.
+    username: who started it.
     """
 
     __tablename__ = "provenance"
@@ -75,7 +89,21 @@ class EvaluationTable(SQLModel, table=True):
     rows_hash: a hash of the keys of all rows in order, None if not all were read.
     repaid_rows: how many of its rows asked something else when they ran again, and so paid for calls again.
     dataset_notes: a list of what a reader of the figures has to know about the dataset.
-    worked_seconds, span_began_at: its ended running spans, and the open one; see `doteval.store.running_spans`.
+    worked_seconds: the length of its running spans that have ended; see `doteval.store.running_spans`.
+    span_began_at: the beginning of the open one, None if it does not run.
+    uid: names it in messages on the broker.
+    path: the file, relative to pytest's root.
+    name: the function, with its parameters in brackets.
+    status: running, completed, failed, skipped or cancelled.
+    columns: JSON, the names of the dataset's columns that the function takes.
+    fingerprint: JSON, a hash of each file that it consists of.
+    run_config: JSON, the options that its rows run with.
+    epochs: samples of each row.
+    reason: why it ended otherwise than with all of its rows, for people.
+    end_cause: the same as a word.
+    published: the publish cursor: rows before this index have been published.
+    row_count: rows that were read so far, None for those that were never begun.
+    dataset_complete: whether all rows were read.
     """
 
     __tablename__ = "evaluation"
@@ -107,7 +135,11 @@ class EvaluationTable(SQLModel, table=True):
 
 
 class RowTable(SQLModel, table=True):
-    """One record of a dataset."""
+    """One record of a dataset.
+
+    key: identifies the row when the dataset is read again.
+    content: JSON, the values of its columns.
+    """
 
     __tablename__ = "row"
 
@@ -122,6 +154,7 @@ class ResultTable(SQLModel, table=True):
 
     retry: marks a failed result that is to be replaced. The row counts as pending, and its error stays visible.
     execution: names the execution, which separates its usage from that of repeated work.
+    error_class: evaluation, infrastructure, timeout, crash or quota.
     """
 
     __tablename__ = "result"
@@ -164,6 +197,10 @@ class ScoreTable(SQLModel, table=True):
 
     number: the value as the number that metrics take it for (`doteval.metrics.intervals.as_number`), None if it is none
         or not finite. `value` holds it exactly.
+    name: the name of the score.
+    metrics: JSON, the names of its metrics.
+    value: JSON.
+    extra: JSON, the metadata of the score, None without any.
     """
 
     __tablename__ = "score"
@@ -184,6 +221,7 @@ class AttemptTable(SQLModel, table=True):
     """A failed result that a retry has replaced, with its scores as JSON; or a crash with the row in flight.
 
     execution: for a crash, that of the result that the row had then, 0 without a result.
+    scores: JSON.
     """
 
     __tablename__ = "attempt"
@@ -209,7 +247,19 @@ class AttemptTable(SQLModel, table=True):
 
 
 class UsageTable(SQLModel, table=True):
-    """The usage of one model by one execution of one row. Writing it twice changes nothing."""
+    """The usage of one model by one execution of one row. Writing it twice changes nothing.
+
+    requests: calls of a client's methods.
+    attempts: tries that were sent to the server.
+    cache_hits: look-ups in the cache of replies that found one.
+    cache_misses: those that found none.
+    seconds: time spent on tries.
+    unfinished: tries of which nobody saw the end; their tokens are not known.
+    waited: seconds spent waiting for rate limits.
+    batch_cost: what the same would have cost in batches, US dollars.
+    batch: whether batches answered, at their price.
+    latency: JSON, how many replies took how long.
+    """
 
     __tablename__ = "usage"
     __table_args__ = {"sqlite_with_rowid": False}
@@ -245,6 +295,8 @@ class CallTable(SQLModel, table=True):
     execution: that of the result which the calls led to, or of an execution that did not end.
     digest: of what the call asked, empty if it cannot be replayed; see `doteval.core.call_journal`.
     body: request and reply, packed by `doteval.core.call_bodies`; None where only the usage is kept.
+    source: where the reply came from: live, cache, batch or replay.
+    status: the HTTP status of the reply, 0 without one.
     """
 
     __tablename__ = "call"
@@ -276,6 +328,13 @@ class CounterTable(SQLModel, table=True):
     writes without a worker process, and for what retries and replaced rows subtract, so that a single row may be
     negative: only sums are meaningful. The columns of usage are sums over the usage of the worker process; `unpriced`
     are tokens without a price. `wrote_at` is when it last stored results.
+
+    done: results with this status.
+    failed: results with this status.
+    skipped: results with this status.
+    attempts: tries that were sent to model APIs.
+    tokens: tokens of prompts and replies.
+    cost: US dollars.
     """
 
     __tablename__ = "counters"
@@ -296,6 +355,8 @@ class BudgetShareTable(SQLModel, table=True):
     """For how many rows a worker process has reserved a part of an experiment's budget.
 
     It has these in flight, or may begin them. What a process reserved that has died or left counts for nothing.
+
+    rows: how many rows.
     """
 
     __tablename__ = "budget_share"
@@ -305,50 +366,13 @@ class BudgetShareTable(SQLModel, table=True):
     rows: int = Field(sa_type=BigInteger)
 
 
-class SummaryTable(SQLModel, table=True):
-    """The end and the counts of an evaluation for which its metric values are stored.
-
-    If the evaluation has another end or other counts by now, the values are those of earlier results.
-    """
-
-    __tablename__ = "summary"
-
-    evaluation_id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
-    finished_at: float
-    done: int = Field(sa_type=BigInteger)
-    failed: int = Field(sa_type=BigInteger)
-    skipped: int = Field(sa_type=BigInteger)
-
-
-class MetricValueTable(SQLModel, table=True):
-    """The value of one metric of one score, when its evaluation ended; see `doteval.analysis.summary.MetricValue`.
-
-    errors_as: how failed rows are counted: `false` or `excluded`.
-    metric: None for a score that has no metrics.
-    """
-
-    __tablename__ = "metric_value"
-
-    evaluation_id: int = Field(primary_key=True)
-    errors_as: str = Field(primary_key=True, sa_type=Text)
-    position: int = Field(primary_key=True)
-    score: str = Field(sa_type=SafeText)
-    metric: str | None = Field(sa_type=SafeText)
-    value: float | None
-    n: int = Field(sa_type=BigInteger)
-    failed: int = Field(sa_type=BigInteger)
-    left_out: int = Field(sa_type=BigInteger)
-    low: float | None
-    high: float | None
-    interval_method: str | None = Field(sa_type=Text)
-    without_failed: float | None
-    note: str | None = Field(sa_type=SafeText)
-
-
 class RowLabelTable(SQLModel, table=True):
     """What one person says of the result of a row and sample; see `doteval.core.row_labels`.
 
     execution: that of the result. A label whose result has been replaced is kept, and counts nowhere.
+    person: who says it, as the view or the file of labels names them.
+    judgement: right or wrong.
+    labelled_at: when it was said.
     """
 
     __tablename__ = "row_label"
@@ -363,67 +387,6 @@ class RowLabelTable(SQLModel, table=True):
     labelled_at: float
 
 
-class WorkerTable(SQLModel, table=True):
-    """One worker process with its last heartbeat.
-
-    clock_offset: seconds by which its clock was ahead of the database's at that heartbeat.
-    code: the files that it has read, see `doteval.store.workers.WorkerCode`; None until then.
-    broker_silent_since: when its broker last answered, by the database's clock, if that was too long ago.
-    token: its identity; None for a process of a release before schema version 0015.
-    supervisor: the token of its supervisor, None without one.
-    pid_space: where its pid means something; see `doteval.core.process_identity`.
-    """
-
-    __tablename__ = "worker"
-    __table_args__ = (Index("worker_token", "token", unique=True), {"sqlite_autoincrement": True})
-
-    id: int | None = Field(default=None, primary_key=True)
-    service: str = Field(sa_type=SafeText)
-    hostname: str = Field(sa_type=SafeText)
-    pid: int = Field(sa_type=BigInteger)
-    queues: str = Field(sa_type=Text)
-    device: str | None = Field(sa_type=SafeText)
-    concurrency: int
-    versions: str = Field(sa_type=Text)
-    code: str | None = Field(sa_type=Text)
-    state: str = Field(sa_type=Text)
-    holding: str = Field(sa_type=Text)
-    started_at: float
-    beat_at: float
-    clock_offset: float | None
-    broker_silent_since: float | None
-    left_at: float | None
-    reason: str | None = Field(sa_type=SafeText)
-    end_cause: str | None = Field(sa_type=Text)
-    exit_code: int | None
-    token: str | None = Field(sa_type=Text)
-    supervisor: str | None = Field(sa_type=Text)
-    pid_space: str | None = Field(sa_type=Text)
-
-
-class ResourceLoadTable(SQLModel, table=True):
-    """One set-up of a session fixture in a worker process, with its statistics.
-
-    torn_down_at: for a failed set-up, when the evaluation was begun again; the failure counts no more.
-    """
-
-    __tablename__ = "resource_load"
-    __table_args__ = {"sqlite_autoincrement": True}
-
-    id: int | None = Field(default=None, primary_key=True)
-    worker_id: int = Field(index=True)
-    evaluation_id: int | None = Field(index=True)
-    fixture: str = Field(sa_type=SafeText)
-    scope_node: str = Field(sa_type=SafeText)
-    loaded_at: float
-    seconds: float
-    error: str | None = Field(sa_type=SafeText)
-    failure: str | None = Field(sa_type=Text)
-    stats: str | None = Field(sa_type=Text)
-    torn_down_at: float | None
-    teardown_seconds: float | None
-
-
 EXPERIMENT = table_of(ExperimentTable)
 EXPERIMENT_TAG = table_of(ExperimentTagTable)
 PROVENANCE = table_of(ProvenanceTable)
@@ -436,11 +399,7 @@ USAGE = table_of(UsageTable)
 CALL = table_of(CallTable)
 COUNTERS = table_of(CounterTable)
 BUDGET_SHARE = table_of(BudgetShareTable)
-SUMMARY = table_of(SummaryTable)
-METRIC_VALUE = table_of(MetricValueTable)
 ROW_LABEL = table_of(RowLabelTable)
-WORKER = table_of(WorkerTable)
-RESOURCE_LOAD = table_of(ResourceLoadTable)
 
 RESULT_AND_ROW = RESULT.join(
     ROW, and_(ROW.c.evaluation_id == RESULT.c.evaluation_id, ROW.c.row_index == RESULT.c.row_index)

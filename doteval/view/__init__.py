@@ -23,10 +23,11 @@ How URLs hold state
 How the store is read
     ``visit.store`` gives each transaction a few seconds; `StoreTimeoutError` is a page that says so. A page asks for a
     bounded number of lines, whatever the store holds. What has to look at all rows of an evaluation goes through
-    ``visit.compute(part, key, function)``: it is computed on a thread of its own, once for all visitors, with a store
-    that has more time. ``key`` holds the state of what it depends on. Until it is there, the value is None, and the
-    macro ``waiting(part, ...)`` says that it is being computed, in a part that is live. If it fails, the macro says
-    why, and the rest of the page is shown; it is tried again half a minute later.
+    ``visit.compute(part, subject, state, function)``: it is computed on a thread of its own, once for all visitors,
+    with a store that has more time, and anew in another ``state``. Until it is there, the value is None, and the macro
+    ``waiting(part, ...)`` says that it is being computed, in a part that is live. If it fails, the macro says why, and
+    the rest of the page is shown; it is tried again half a minute later. With ``running=True`` the value may be that of
+    an earlier state, and computing it takes a small share of the time (`doteval.view.time_shares`).
 
 Which URLs there are
     ``.`` (search, status, tag, since, branch, sort, page) and ``experiment`` (name, search, status, sort, page);
@@ -36,8 +37,10 @@ Which URLs there are
     (experiment, fixture, page) has the loads of a session fixture.
 
 What is live
-    An element with ``id`` and ``data-live`` is replaced by its newest form every few seconds: the script fetches the
-    page again, which costs little while nothing changed (ETag). ``visit.live(running=...)`` says how often.
+    An element with ``id`` and ``data-live`` is replaced by its newest form every few seconds: the script looks at the
+    page again, unless its tab is hidden. ``visit.live(running=...)`` says how often at most. `doteval.view.looks`
+    answers. All who look at a page share one, and its answer says when to look next, so that making pages for looks
+    takes a small share of the time, however many are open.
 
 What the browser may do
     The Content-Security-Policy allows no inline script and no inline style. So ``style="..."`` does nothing: use

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -22,10 +23,12 @@ from doteval.store import Store
 from doteval.view.access import AccessMiddleware, AccessRules
 from doteval.view.calculations import Calculations
 from doteval.view.labelling import MOST_BYTES, PATH, Labelling, LabelRefusedError, remember_name, remember_visitor
+from doteval.view.looks import AGAIN_HEADER, LOOK_HEADER, Looks, MadePage
 from doteval.view.pages import charts, compare, experiment, experiments, fixture, row, rows
 from doteval.view.parameters import Parameters
 from doteval.view.templating import render
-from doteval.view.visit import LabelForm, Page, Visit, unexpected
+from doteval.view.time_shares import work_clock
+from doteval.view.visit import IDLE_SECONDS, LabelForm, Page, Visit, unexpected
 
 Value = TypeVar("Value")
 
@@ -60,22 +63,27 @@ def make_application(
     labelling: takes people's labels; None for a view that only reads.
     """
     limiter: list[CapacityLimiter] = []
+    looks, clock = Looks(), work_clock(store)
 
     def endpoint(page: Page) -> Callable[[Request], Awaitable[Response]]:
-        async def answer(request: Request) -> Response:
+        async def respond(request: Request) -> Response:
             form = None if labelling is None or page is not row.page else labelling.form(request.headers)
-            try:
-                status, body = await on_thread(made, page, request.url.query, form)
-            except DotEvalError as error:
-                return refused(error)
-            except Exception as error:  # noqa: BLE001 - one page that fails is no reason to fail altogether
-                return failed(error)
-            response = _unless_known(request, body, page.media_type) if status == 200 else HTMLResponse(body, status)
+            key = (page.path, request.url.query, form)
+            make = partial(on_thread, made, page, request.url.query, form)
+            if LOOK_HEADER in request.headers:
+                answer = await looks.look(key, make)
+            else:
+                answer = await make()
+                looks.keep(key, answer)
+            response = _unless_known(request, answer)
+            again = looks.again(key, answer)
+            if again is not None:
+                response.headers[AGAIN_HEADER] = f"{again:.1f}"
             if form is not None:
                 remember_visitor(response, form, secure=request.url.scheme == "https")
             return response
 
-        return answer
+        return respond
 
     async def label(request: Request) -> Response:
         try:
@@ -86,9 +94,9 @@ def make_application(
             fields = Parameters(await _body(request))
             name = await on_thread(labelling.save, visit, fields, request.headers)
         except DotEvalError as error:
-            return refused(error)
+            return _response(refused(error))
         except Exception as error:  # noqa: BLE001 - as for a page
-            return failed(error)
+            return _response(failed(error))
         response = RedirectResponse(visit.here(), 303)
         remember_name(response, name, secure=request.url.scheme == "https")
         return response
@@ -99,29 +107,42 @@ def make_application(
             limiter.append(CapacityLimiter(_THREADS))
         return await anyio.to_thread.run_sync(function, *arguments, limiter=limiter[0])
 
-    def made(page: Page, query: str, form: LabelForm | None) -> tuple[int, bytes]:
-        visit = Visit(store, calculations, Parameters(query), page.path.lstrip("/") or ".", form)
-        contents = page.read(visit)
-        visit.parameters.refuse_others()
-        if page.template is None:
-            return visit.status, contents["image"]
-        return visit.status, render(page.template, contents, visit=visit, flower=flower).encode()
+    def made(page: Page, query: str, form: LabelForm | None) -> MadePage:
+        began = clock()
+        try:
+            visit = Visit(store, calculations, Parameters(query), page.path.lstrip("/") or ".", form)
+            contents = page.read(visit)
+            visit.parameters.refuse_others()
+            if page.template is None:
+                return MadePage(visit.status, contents["image"], page.media_type)
+            body = render(page.template, contents, visit=visit, flower=flower).encode()
+            return MadePage(visit.status, body, page.media_type, visit.live_seconds, clock() - began - visit.waited)
+        except DotEvalError as error:
+            answer = refused(error)
+        except Exception as error:  # noqa: BLE001 - one page that fails is no reason to fail altogether
+            answer = failed(error)
+        # Pages that are open go on looking, and a store that does not answer in time has enough to do.
+        return replace(answer, live_seconds=IDLE_SECONDS, seconds=clock() - began)
 
-    def refused(error: DotEvalError) -> Response:
+    def refused(error: DotEvalError) -> MadePage:
         return refusal(_status(error), error.message, error.remedy or _remedy(error))
 
-    def refusal(status: int, message: str, remedy: str | None) -> Response:
+    def refusal(status: int, message: str, remedy: str | None) -> MadePage:
         contents = {"status": status, "message": message, "remedy": remedy}
-        return HTMLResponse(render("error.html.jinja", contents, flower=flower), status)
+        return MadePage(status, render("error.html.jinja", contents, flower=flower).encode(), "text/html")
 
     def no_page(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code == 404:
-            return refusal(404, f"there is no page {request.url.path[:200]}", "Begin at the list of experiments.")
-        return refusal(error.status_code, error.detail, None)
+            missing = f"there is no page {request.url.path[:200]}"
+            return _response(refusal(404, missing, "Begin at the list of experiments."))
+        return _response(refusal(error.status_code, error.detail, None))
 
-    def failed(error: Exception) -> Response:
+    def failed(error: Exception) -> MadePage:
         return refusal(500, unexpected(error), "Please report it with these words.")
+
+    def no_access(status: int, message: str, remedy: str) -> Response:
+        return _response(refusal(status, message, remedy))
 
     return Starlette(
         routes=[
@@ -130,7 +151,7 @@ def make_application(
             Route("/health", lambda _: PlainTextResponse("ok\n")),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
-        middleware=[Middleware(AccessMiddleware, rules=rules or AccessRules(), refusal=refusal, forms=[PATH])],
+        middleware=[Middleware(AccessMiddleware, rules=rules or AccessRules(), refusal=no_access, forms=[PATH])],
         exception_handlers={HTTPException: no_page},
     )
 
@@ -145,13 +166,18 @@ async def _body(request: Request) -> str:
     return body.decode("latin-1")
 
 
-def _unless_known(request: Request, body: bytes, media_type: str) -> Response:
+def _unless_known(request: Request, answer: MadePage) -> Response:
     """The page, or the answer that the browser has it already."""
-    tag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+    if answer.status != 200:
+        return _response(answer)
     known = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
-    if tag in known:
-        return Response(status_code=304, headers={"ETag": tag})
-    return Response(body, headers={"ETag": tag}, media_type=media_type)
+    response = Response(status_code=304) if answer.tag in known else _response(answer)
+    response.headers["ETag"] = answer.tag
+    return response
+
+
+def _response(answer: MadePage) -> Response:
+    return Response(answer.body, answer.status, media_type=answer.media_type)
 
 
 def _remedy(error: DotEvalError) -> str | None:

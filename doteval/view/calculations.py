@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from doteval.core import clocks
 from doteval.store import Store
+from doteval.view.time_shares import TimeShare, work_clock
 
 Value = TypeVar("Value")
 
@@ -20,10 +21,10 @@ _RETRY_SECONDS = 30.0
 # Seconds that a page waits for a result.
 _WAIT_SECONDS = 0.25
 # A result that takes so long to read is used for so many times as long: readers get at most a part of a processor.
-_SHARE = 8
+_SHARE = 30
 _LEAST_SECONDS = 0.5
 # One that is older than this is read before it is shown; until then, it is shown while it is read again.
-_OLDEST_SECONDS = 30.0
+_OLDEST_SECONDS = 60.0
 
 
 class Calculations:
@@ -40,26 +41,49 @@ class Calculations:
         self._lock = threading.Lock()
         self._kept: OrderedDict[Hashable, _Computation] = OrderedDict()
         self._fresh: OrderedDict[Hashable, _Recent] = OrderedDict()
+        # Of subjects that are running: the last values, and the time that they take.
+        self._latest: OrderedDict[Hashable, _Computation] = OrderedDict()
+        self._share = TimeShare()
 
-    def get(self, key: Hashable, compute: Callable[[Store], Value], *, waits: bool = True) -> Value | None:
-        """The value for a key, None while it is being computed. Raises what `compute` raises.
+    def get(
+        self,
+        subject: Hashable,
+        state: Hashable,
+        compute: Callable[[Store], Value],
+        *,
+        running: bool = False,
+        waits: bool = True,
+    ) -> Value | None:
+        """The value of a subject in a state, None while it is being computed. Raises what `compute` raises.
 
-        key: holds the state of what the value depends on: with another state it is computed anew.
+        state: what the value depends on: in another state it is computed anew.
+        running: whether the state changes all the time. The value is then that of an earlier state until there is
+            another one, and all such values are computed in a share of the time.
         waits: whether to wait a moment for it, so that most pages never have to say that something is not there yet.
         """
+        key = (subject, state)
         with self._lock:
+            earlier = self._latest.get(subject) if running else None
             found = self._kept.get(key)
             if found is None or found.is_to_be_tried_again():
-                found = self._kept[key] = _Computation(self._executor.submit(compute, self._store))
-            self._kept.move_to_end(key)
-            while len(self._kept) > _MOST_KEPT:
-                _, oldest = self._kept.popitem(last=False)
-                oldest.future.cancel()
+                if earlier is not None and clocks.monotonic() < earlier.ended_at + self._share.interval():
+                    found = earlier
+                else:
+                    found = self._kept[key] = _Computation(self._executor, compute, self._store)
+                    _keep_most(self._kept)
+            if key in self._kept:
+                self._kept.move_to_end(key)
         future = found.future
-        wait((future,), _WAIT_SECONDS if waits else 0.0)
+        wait((future,), _WAIT_SECONDS if waits and earlier is None else 0.0)
         if not future.done() or future.cancelled():
-            return None
+            return None if earlier is None else earlier.future.result()
         value: Value = future.result()
+        if running and found is not earlier:
+            with self._lock:
+                self._latest[subject] = found
+                self._latest.move_to_end(subject)
+                _keep_most(self._latest)
+                self._share.note(subject, found.seconds, least=_LEAST_SECONDS)
         return value
 
     def recent(self, key: Hashable, read: Callable[[], Value]) -> Value:
@@ -82,12 +106,12 @@ class Calculations:
 
 
 class _Computation:
-    """A value that is being computed, or was."""
+    """A value that is being computed, or was. `seconds` is the work that it took, by `work_clock`."""
 
-    def __init__(self, future: Future[Any]) -> None:
-        self.future = future
-        self._ended_at = float("inf")
-        future.add_done_callback(self._end)
+    def __init__(self, executor: ThreadPoolExecutor, compute: Callable[[Store], Any], store: Store) -> None:
+        self.ended_at = float("inf")
+        self.seconds = 0.0
+        self.future: Future[Any] = executor.submit(self._compute, compute, store)
 
     def is_to_be_tried_again(self) -> bool:
         """Whether it was given up, or has failed some time ago: until then everybody gets the error."""
@@ -95,10 +119,23 @@ class _Computation:
             return False
         if self.future.cancelled():
             return True
-        return self.future.exception() is not None and clocks.monotonic() >= self._ended_at + _RETRY_SECONDS
+        return self.future.exception() is not None and clocks.monotonic() >= self.ended_at + _RETRY_SECONDS
 
-    def _end(self, _: Future[Any]) -> None:
-        self._ended_at = clocks.monotonic()
+    def _compute(self, compute: Callable[[Store], Any], store: Store) -> Any:
+        clock = work_clock(store)
+        began = clock()
+        try:
+            return compute(store)
+        finally:
+            self.ended_at = clocks.monotonic()
+            self.seconds = clock() - began
+
+
+def _keep_most(computations: OrderedDict[Hashable, _Computation]) -> None:
+    """Forget those that were asked for longest ago, and give up what is still to be computed of them."""
+    while len(computations) > _MOST_KEPT:
+        _, oldest = computations.popitem(last=False)
+        oldest.future.cancel()
 
 
 class _Recent:

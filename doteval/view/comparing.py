@@ -41,11 +41,13 @@ class ComparisonTarget:
 
     text: ``NAME`` or ``NAME::EVALUATION``.
     state: changes with the results.
+    running: whether it does so all the time.
     """
 
     text: str
     experiment: str
     state: Hashable
+    running: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ def target_of(visit: Visit, text: str) -> ComparisonTarget:
     if name is None:
         experiment = visit.store.experiments.find(visit.store.baseline.named(parts[0]))
         return ComparisonTarget(text, experiment.name, experiment.id)
-    return ComparisonTarget(text, name, _state(known[name]))
+    running = known[name].status is EvaluationStatus.RUNNING
+    return ComparisonTarget(text, name, _state(known[name]), running)
 
 
 def _state(overview: ExperimentOverview) -> Hashable:

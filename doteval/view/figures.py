@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,6 +56,11 @@ class ShownFigure:
     def alternative(self) -> str:
         """The chart in a sentence, for those who do not see it."""
         return f"{self.title}: {self.caption}. The table below has its values."
+
+    @property
+    def version(self) -> str:
+        """Changes with what the chart shows, so that the browser asks for another image."""
+        return f"{zlib.crc32(repr(self).encode(errors='replace')):x}"
 
 
 def read_figures(store: Store, evaluation: Evaluation) -> tuple[ShownFigure, ...]:

@@ -140,24 +140,18 @@ class RowChoice:
 
     def listed(self, visit: Visit) -> Sequence[RowKey] | None:
         """The rows of a list, None while it is being computed, or if that fails."""
-        state = progress_key(self.evaluation.counts, running=self.evaluation.status is EvaluationStatus.RUNNING)
+        running = self.evaluation.status is EvaluationStatus.RUNNING
+        state = progress_key(self.evaluation.counts, running=running)
         labels = visit.store.row_labels.state(self.evaluation.id) if self._reads_labels else None
-        key = ("rows", self.evaluation.uid, state, labels, *self.parameters().items())
+        subject = ("rows", self.evaluation.uid, labels, *self.parameters().items())
+        return visit.compute("rows", subject, state, self._list, running=running)
+
+    def _list(self, store: Store) -> Sequence[RowKey]:
         if self.show == "flipped":
-            against = self.against
-            assert against is not None
-            return visit.compute(
-                "rows",
-                key,
-                lambda patient: patient.row_pages.among(
-                    _flipped(patient, self.evaluation, against), self.wanted, self.order
-                ),
-            )
-        order = self.order
-        assert order is not None
-        return visit.compute(
-            "rows", key, lambda patient: patient.row_pages.first_sorted(self.wanted, order, MOST_SORTED)
-        )
+            assert self.against is not None
+            return store.row_pages.among(_flipped(store, self.evaluation, self.against), self.wanted, self.order)
+        assert self.order is not None
+        return store.row_pages.first_sorted(self.wanted, self.order, MOST_SORTED)
 
     def after(self, store: Store, key: RowKey | None, size: int, *, neighbour: bool = False) -> RowPage:
         """The next rows behind one, of rows that are no list.

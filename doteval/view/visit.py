@@ -16,6 +16,7 @@ from doteval.store import Store
 from doteval.store.url import DEFAULT_PATH
 from doteval.view.calculations import Calculations
 from doteval.view.parameters import Parameters, ParameterValue, link
+from doteval.view.time_shares import work_clock
 
 Value = TypeVar("Value")
 
@@ -61,6 +62,7 @@ class Visit:
     path: that of the page, without a slash; "." for the first one.
     label_form: of the page of a row, if the view takes labels.
     live_seconds: how often the script looks at the page again, None for never; see `live`.
+    waited: the seconds that it has waited for what is computed in the background, by `work_clock`.
     status: the status of the answer, for pages that show what is wrong with their parameters.
     problems: the parts of the page that could not be read or computed, by name; the rest of the page is shown.
     """
@@ -71,6 +73,7 @@ class Visit:
     path: str = "."
     label_form: LabelForm | None = None
     live_seconds: int | None = field(default=None, init=False)
+    waited: float = field(default=0.0, init=False)
     status: int = field(default=200, init=False)
     problems: dict[str, PartProblem] = field(default_factory=dict, init=False)
 
@@ -97,16 +100,29 @@ class Visit:
         self._look_again(RUNNING_SECONDS if running else IDLE_SECONDS)
 
     def compute(
-        self, part: str, key: Hashable, function: Callable[[Store], Value], *, waits: bool = True
+        self,
+        part: str,
+        subject: Hashable,
+        state: Hashable,
+        function: Callable[[Store], Value],
+        *,
+        running: bool = False,
+        waits: bool = True,
     ) -> Value | None:
         """What a function computes in the background, None until it is there; see `Calculations.get`.
 
         The script looks at the page again soon, to show it. If it fails, the part is among the `problems`.
 
         part: what the page shows of it.
+        running: whether the state changes all the time, so that the page shows what was computed a while ago.
         waits: whether to wait a moment for it.
         """
-        value = self.attempt(part, lambda: self.calculations.get(key, function, waits=waits))
+        clock = work_clock(self.store)
+        began = clock()
+        value = self.attempt(
+            part, lambda: self.calculations.get(subject, state, function, running=running, waits=waits)
+        )
+        self.waited += clock() - began
         if value is None and part not in self.problems:
             self._look_again(COMPUTING_SECONDS)
         return value

@@ -117,8 +117,8 @@ def run_script(
         end_leftover_processes(directory)
         parts = output.read_text(encoding="utf-8", errors="replace").split(_MARK)
     ran = []
-    told = [step for step in steps if isinstance(step, str)]
-    for command, text, status in zip(told, parts[::2], parts[1::2], strict=False):
+    listed = [step for step in steps if isinstance(step, str)]
+    for command, text, status in zip(listed, parts[::2], parts[1::2], strict=False):
         code, ended = status.split()
         ran.append(Ran(command, text, int(code), float(ended) - begun))
         begun = float(ended)

@@ -229,17 +229,17 @@ def run_page(
             script.append((step.file, _with_ports(step.text, ports)))
     ran = run_script(script, directory, commands, timeout=timeout)
     shown = {theirs: own for own, theirs in ports.items()}
-    told = [step for step in steps if isinstance(step, Command)]
+    listed = [step for step in steps if isinstance(step, Command)]
     problems = []
-    for number, (command, done) in enumerate(zip(told, ran, strict=False)):
+    for number, (command, done) in enumerate(zip(listed, ran, strict=False)):
         lines = _shown(done.output, directory, shown)
-        following = told[number + 1].text if number + 1 < len(told) else ""
+        following = listed[number + 1].text if number + 1 < len(listed) else ""
         if not matches(command.expected, lines, numbers_differ=command.numbers_differ):
             problems.append(Problem(command, side_by_side(command.expected, lines), lines))
         elif done.code and "$?" not in following and "||" not in command.text:
             problems.append(Problem(command, f"  exit code {done.code}, which the page does not show"))
-    if len(ran) < len(told):
-        problems.append(Problem(told[len(ran)], "  it did not end in time, or the shell ended"))
+    if len(ran) < len(listed):
+        problems.append(Problem(listed[len(ran)], "  it did not end in time, or the shell ended"))
     return ran, problems
 
 

@@ -134,9 +134,9 @@ def test_an_output_that_differs_is_shown_beside_the_expected_one(tmp_path: Path,
     (tmp_path / "run").mkdir()
     written = page(tmp_path, "```console\n$ printf 'a\\nb\\n'\na\nc\n$ echo d\nd\n```\n")
     _, problems = run_page(written, tmp_path / "run", commands)
-    told = explain(written, problems)
-    assert told.splitlines()[0] == "page.md:2: $ printf 'a\\nb\\n'"
-    assert told.splitlines()[-1].split() == ["c", "|", "b"]
+    explained = explain(written, problems)
+    assert explained.splitlines()[0] == "page.md:2: $ printf 'a\\nb\\n'"
+    assert explained.splitlines()[-1].split() == ["c", "|", "b"]
     rewrite(written, problems)
     assert written.path.read_text() == "```console\n$ printf 'a\\nb\\n'\na\nb\n$ echo d\nd\n```\n"
 
@@ -151,6 +151,9 @@ def test_rewriting_leaves_out_what_each_run_has_differently(tmp_path: Path) -> N
         "collected 1 item",
         "",
         "== 1 passed in 1 s ==",
+        "eval_a: 0/? rows",
+        "eval_a: 3/12 rows",
+        "done",
     ]
     rewrite(written, [Problem(command, "", output)])
     assert written.path.read_text().splitlines()[1:-1] == ["$ pytest", "note", "...", *output[3:6], "...", "done"]

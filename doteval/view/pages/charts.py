@@ -34,7 +34,7 @@ def read_image(visit: Visit) -> Mapping[str, Any]:
     """Draw one of the charts."""
     evaluation = chosen_evaluation(visit)
     number = visit.parameters.number("number", 0, least=0, most=_MOST_FIGURES)
-    # It is another image when rows have ended; the browser then asks anew.
+    # It is another image when it shows something else; the browser then asks anew.
     visit.parameters.text("state")
     for _ in range(_ATTEMPTS):
         figures = _figures(visit, evaluation)
@@ -50,9 +50,10 @@ def read_image(visit: Visit) -> Mapping[str, Any]:
 
 
 def _figures(visit: Visit, evaluation: Evaluation) -> tuple[ShownFigure, ...] | None:
-    state = progress_key(evaluation.counts, running=evaluation.status is EvaluationStatus.RUNNING)
-    key = ("figures", evaluation.uid, state, evaluation.finished_at)
-    return visit.compute("charts", key, partial(read_figures, evaluation=evaluation))
+    running = evaluation.status is EvaluationStatus.RUNNING
+    state = (progress_key(evaluation.counts, running=running), evaluation.finished_at)
+    compute = partial(read_figures, evaluation=evaluation)
+    return visit.compute("charts", ("figures", evaluation.uid), state, compute, running=running)
 
 
 page = Page("/charts", "charts.html.jinja", read)

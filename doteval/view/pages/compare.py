@@ -58,8 +58,14 @@ def read(visit: Visit) -> Mapping[str, Any]:
     if baseline is None or not others:
         return {**contents, "targets": None}
     targets = [target_of(visit, each) for each in (baseline, *others)]
-    key = ("compare", *((target.text, target.state) for target in targets))
-    found = visit.compute("comparison", key, partial(compare_targets, targets=[target.text for target in targets]))
+    names = [target.text for target in targets]
+    found = visit.compute(
+        "comparison",
+        ("compare", *names),
+        tuple(target.state for target in targets),
+        partial(compare_targets, targets=names),
+        running=any(target.running for target in targets),
+    )
     visit.live(running=False)
     contents |= {"targets": targets, "found": found, "power_sentence": power_sentence, "TEXT": TEXT}
     if found is None:

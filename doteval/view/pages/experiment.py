@@ -60,12 +60,15 @@ def read(visit: Visit) -> Mapping[str, Any]:
     spent = store.contents.spent(evaluations)
     listed = [_listed(each, summaries.get(each.id), *spent.get(each.id, (0.0, 0))) for each in evaluations]
     columns = list(dict.fromkeys(column for each in listed for column in each.metrics))
-    state: Hashable = (experiment.id, progress_key(totals.counts, running=totals.is_running))
+    running = totals.is_running
+    state: Hashable = progress_key(totals.counts, running=running)
     workers = store.contents.workers(experiment, _WORKERS)
     end = totals.active_at or experiment.created_at
     commands = store.provenance.of(experiment)
-    usage = visit.compute("usage", ("usage", state), lambda patient: patient.usage.report(experiment))
-    visit.live(running=totals.is_running)
+    usage = visit.compute(
+        "usage", ("usage", experiment.id), state, lambda patient: patient.usage.report(experiment), running=running
+    )
+    visit.live(running=running)
     return {
         "experiment": experiment,
         "labels": store.labels.of(experiment),
@@ -82,14 +85,18 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "usage": usage,
         "price_note": None if usage is None else price_note(store, experiment, usage.models),
         "failures": visit.compute(
-            "failures", ("failures", state), lambda patient: patient.contents.failures(experiment, _FAILURES)
+            "failures",
+            ("failures", experiment.id),
+            state,
+            lambda patient: patient.contents.failures(experiment, _FAILURES),
+            running=running,
         )
         if totals.counts.failed
         else [],
         "spans": worker_spans(workers, experiment.created_at, end),
         "most_workers": len(workers) == _WORKERS,
         "commands": commands[:_COMMANDS],
-        "abandoned": totals.is_running and visit.is_abandoned(experiment),
+        "abandoned": running and visit.is_abandoned(experiment),
         "NOBODY_RUNS_IT": NOBODY_RUNS_IT,
         "next_commands": _next_commands(visit, experiment.name, totals, columns),
     }
@@ -109,8 +116,9 @@ def _summaries(visit: Visit, evaluations: Sequence[Evaluation]) -> dict[int, Sum
     waits = True
     for each in others[:_MOST_RUNNING]:
         running = each.status is EvaluationStatus.RUNNING
-        key = ("summary", each.id, each.finished_at, progress_key(each.counts, running=running))
-        summary = visit.compute("metrics", key, partial(Store.summary, evaluation=each), waits=waits)
+        state = (each.finished_at, progress_key(each.counts, running=running))
+        compute = partial(Store.summary, evaluation=each)
+        summary = visit.compute("metrics", ("summary", each.id), state, compute, running=running, waits=waits)
         waits = waits and summary is not None
         if summary is not None:
             found[each.id] = summary

@@ -65,8 +65,6 @@ function complete(part) {
 }
 
 // Live parts: the page is fetched again, and the elements with data-live are replaced by their newest form.
-const seconds = Number(document.body.dataset.liveSeconds || 0);
-
 function replace(part, newest) {
   const selection = document.getSelection();
   if (!selection.isCollapsed && part.contains(selection.anchorNode)) return;
@@ -84,31 +82,43 @@ function replace(part, newest) {
   if (same) same.focus({ preventScroll: true });
 }
 
-let shown = null;
+const live = Number(document.body.dataset.liveSeconds || 0);
+let known = null;
+let waiting = null;
+let looking = false;
 
-async function refresh() {
-  if (!document.hidden) {
-    try {
-      const answer = await fetch(location.href, { cache: "no-cache", headers: { Accept: "text/html" } });
-      const text = await answer.text();
-      if (answer.ok && text !== shown) {
-        shown = text;
-        const page = new DOMParser().parseFromString(text, "text/html");
-        for (const part of document.querySelectorAll("[data-live][id]")) {
-          const newest = page.getElementById(part.id);
-          if (newest) replace(part, newest);
-        }
-        next = Number(page.body.dataset.liveSeconds || 0) || next;
+// The answer says when to look again: the more pages are open, and the longer they take, the later.
+async function look() {
+  waiting = null;
+  // A tab that nobody sees looks again when it is shown.
+  if (document.hidden || looking) return;
+  looking = true;
+  let next = live;
+  try {
+    const headers = { "Accept": "text/html", "Doteval-Look": "1" };
+    if (known) headers["If-None-Match"] = known;
+    const answer = await fetch(location.href, { cache: "no-store", headers });
+    next = Number(answer.headers.get("Doteval-Look-Again")) || live;
+    document.querySelector("[data-looks]").textContent = ` · read again every ${Math.round(next)} s`;
+    if (answer.ok) {
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      known = answer.headers.get("ETag");
+      for (const part of document.querySelectorAll("[data-live][id]")) {
+        const newest = page.getElementById(part.id);
+        if (newest) replace(part, newest);
       }
-    } catch {
-      // The view has ended, or restarts. The page stays as it is, and is asked for again.
     }
+  } catch {
+    // The view has ended, or restarts. The page stays as it is, and is asked for again.
   }
-  setTimeout(refresh, next * 1000);
+  looking = false;
+  waiting = setTimeout(look, next * 1000);
 }
 
-let next = seconds;
-if (seconds) setTimeout(refresh, seconds * 1000);
+if (live) {
+  waiting = setTimeout(look, live * 1000);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && waiting === null) look(); });
+}
 
 // Keys.
 const help = document.getElementById("help");

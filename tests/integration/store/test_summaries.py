@@ -13,7 +13,7 @@ from doteval.analysis.summary import ScoreColumn, Summary, summarize
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.metrics import Calculation, Interval, metric
 from doteval.store import Store
-from doteval.store.tables import METRIC_VALUE, SUMMARY
+from doteval.store.summary_tables import METRIC_VALUE, SUMMARY
 from tests.support.store_workload import SPEC, begin, done, failed, results, rows, skipped
 
 

@@ -12,6 +12,7 @@ import pytest
 from doteval.errors import UsageError
 from doteval.store import Store
 from doteval.view.calculations import Calculations
+from doteval.view.time_shares import TimeShare
 from tests.support.project import wait_until
 
 
@@ -30,17 +31,48 @@ def test_a_value_is_computed_once_for_all(calculations: Calculations) -> None:
         assert go_on.wait(60)
         return "done"
 
-    assert calculations.get("key", compute) is None
-    assert calculations.get("key", compute) is None
+    assert calculations.get("subject", "state", compute) is None
+    assert calculations.get("subject", "state", compute) is None
     go_on.set()
-    assert wait_until(lambda: calculations.get("key", compute), seconds=60) == "done"
+    assert wait_until(lambda: calculations.get("subject", "state", compute), seconds=60) == "done"
     assert len(begun) == 1
 
 
 def test_another_state_is_computed_anew(calculations: Calculations) -> None:
     for state in (1, 2):
-        key = ("key", state)
-        assert wait_until(lambda key=key: calculations.get(key, lambda _, key=key: key), seconds=60) == key
+        found = wait_until(
+            lambda state=state: calculations.get("subject", state, lambda _, state=state: state), seconds=60
+        )
+        assert found == state
+
+
+def test_what_is_running_shows_the_earlier_state_while_another_one_is_computed(
+    calculations: Calculations,
+) -> None:
+    # Every state is computed at once, however long the one before took.
+    calculations._share = TimeShare(float("inf"))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def second(_: Store) -> int:
+        begun.set()
+        assert go_on.wait(60)
+        return 2
+
+    assert wait_until(lambda: calculations.get("subject", 1, lambda _: 1, running=True), seconds=60) == 1
+    assert calculations.get("subject", 2, second, running=True) == 1
+    assert begun.wait(60)
+    assert calculations.get("subject", 2, second, running=True) == 1
+    go_on.set()
+    wait_until(lambda: calculations.get("subject", 2, second, running=True) == 2, seconds=60)
+
+
+def test_what_is_running_is_computed_in_a_share_of_the_time(calculations: Calculations) -> None:
+    calculations._share = TimeShare(1e-9)
+    assert wait_until(lambda: calculations.get("subject", 1, lambda _: "early", running=True), seconds=60) == "early"
+    for state in range(2, 9):
+        assert calculations.get("subject", state, lambda _: "late", running=True) == "early"
+    # What has ended is never shown in an earlier state.
+    assert wait_until(lambda: calculations.get("subject", 9, lambda _: "ended"), seconds=60) == "ended"
 
 
 def test_an_error_is_raised_and_tried_again_after_a_while(
@@ -54,7 +86,7 @@ def test_an_error_is_raised_and_tried_again_after_a_while(
 
     def raised() -> bool:
         try:
-            calculations.get("key", fail)
+            calculations.get("subject", "state", fail)
         except UsageError:
             return True
         return False
@@ -63,7 +95,7 @@ def test_an_error_is_raised_and_tried_again_after_a_while(
     assert raised()
     assert outcomes == ["failed"]
     monkeypatch.setattr("doteval.view.calculations._RETRY_SECONDS", 0.0)
-    assert wait_until(lambda: calculations.get("key", lambda _: "well"), seconds=60) == "well"
+    assert wait_until(lambda: calculations.get("subject", "state", lambda _: "well"), seconds=60) == "well"
 
 
 def test_what_was_read_a_moment_ago_is_shared(calculations: Calculations) -> None:
