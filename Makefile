@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install venv demo test test-rest test-all soak bench profile docs docs-serve reference check format lock wheel clean
+.PHONY: help install venv demo example test test-rest test-all soak bench profile docs docs-serve reference check format lock wheel clean
 
 help: ## Show this help
 	@if [ -t 1 ]; then bold=$$(printf '\033[1m'); cyan=$$(printf '\033[36m'); off=$$(printf '\033[0m'); fi; \
@@ -60,6 +60,9 @@ demo: $(INSTALLED) ## Evaluate two real datasets on two worker processes, with a
 	@echo doteval submit examples/demo --experiment demo $(ARGS)
 	@$(BIN)/python -m doteval.mock_openai --latency 0.1 \
 	    $(BIN)/doteval submit examples/demo --experiment demo $(ARGS)
+
+example: $(INSTALLED) ## Run an example as its README says (NAME=scopes), or list the examples
+	@$(BIN)/python examples/run.py $(NAME)
 
 # With ARGS, `make test-all` may find its tests in one half only; pytest ends with 5 if there are none.
 HALF_MAY_BE_EMPTY = $(if $(and $(HALF),$(ARGS)),|| [ $$? = 5 ])

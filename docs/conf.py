@@ -73,6 +73,8 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
     """
     if page == "benchmarks/README":
         source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\nruns/*\n```\n"
+    if page == "examples/README":
+        source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n*/README\n```\n"
     if page == INDEX:
         source[0] += "".join(
             f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n"

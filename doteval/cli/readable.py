@@ -42,6 +42,9 @@ def print_record(console: Console, record: Record) -> None:
     for line in _difference(row.values, outcome.model_response):
         style = {"+": "green", "-": "red"}.get(line[:1], "dim")
         console.print(f"    {line}", style=style, soft_wrap=True)
+    for score in outcome.scores:
+        # The other metadata are mostly what the evaluator was given.
+        _print_value(console, f"{score.name}, reason", score.metadata.get("reason"))
     _print_value(console, "metadata", dict(outcome.metadata) or None)
     for each in record.labels:
         earlier = ", of an earlier result" if each.of_earlier else ""

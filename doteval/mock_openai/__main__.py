@@ -35,6 +35,8 @@ def _parse(arguments: Sequence[str]) -> tuple[MockSettings, int | None, list[str
         ),
         epilog=faults.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        # An option of the command, such as --batch, may be the beginning of one of ours.
+        allow_abbrev=False,
     )
     default = MockSettings()
     parser.add_argument("--host", default=default.host)

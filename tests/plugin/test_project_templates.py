@@ -58,6 +58,7 @@ def test_the_mock_server_ends_with_the_code_of_its_command(tmp_path: Path) -> No
     ran = beside("--", "sh", "-c", 'echo "$OPENAI_BASE_URL $OPENAI_API_KEY"; exit 3')
     assert (ran.returncode, ran.stdout.split()[1]) == (3, "any")
     assert ran.stdout.startswith("http://127.0.0.1:")
+    assert beside("sh", "-c", 'echo "$@"', "sh", "--batch", "--seed", "x").stdout == "--batch --seed x\n"
     assert beside("sh", "-c", "kill -9 $$").returncode == 128 + 9
     missing = beside("no-such-command")
     assert (missing.returncode, missing.stdout) == (127, "")

@@ -11,7 +11,8 @@ A page is plain Markdown:
 
 Files are written and commands run in the order of the page, in one shell and one directory. A command that fails is
 an error of the page, unless the page shows its exit code with `$ echo $?` next. The directory is shown as
-`/home/you/evals`, the machine as `laptop`, its user as `you`. Ports that the page names are replaced by free ones.
+`/home/you/evals`, the machine as `laptop`, its user as `you`. Ports that the page names are replaced by free ones. The
+page of an example finds a copy of `examples/` there, as in a checkout.
 
 ``python -m tests.support.pages PAGE`` runs a page and shows where it is wrong; ``--write`` puts what was printed there.
 """
@@ -22,6 +23,7 @@ import argparse
 import difflib
 import getpass
 import re
+import shutil
 import socket
 import sys
 import tempfile
@@ -33,6 +35,7 @@ from tests.support.commands import Commands
 from tests.support.page_shell import Ran, free_ports, run_script
 
 ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 SHOWN_DIRECTORY = "/home/you/evals"
 _FENCE = re.compile(r"^```(\S*)\s*$")
 _REMARK = re.compile(r"^<!-- (not run|file|numbers differ by run)(?:: (.+))? -->$")
@@ -218,6 +221,10 @@ def run_page(
     page: Page, directory: Path, commands: Commands, *, timeout: float = 120
 ) -> tuple[list[Ran], list[Problem]]:
     """Run a page in an empty directory. Returns what its commands did, and what is wrong."""
+    if page.path.parent.parent == EXAMPLES:
+        shutil.copytree(EXAMPLES, directory / EXAMPLES.name, ignore=shutil.ignore_patterns("__pycache__"))
+        # What makes the directory the root of pytest's paths, as pyproject.toml does in a checkout.
+        (directory / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
     steps = list(page.steps())
     ports = free_ports({int(port) for port in _PORT.findall("\n".join(page.lines))})
     script: list[str | tuple[str, str]] = []

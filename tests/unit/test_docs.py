@@ -16,15 +16,21 @@ from docs.generate.commands import commands
 from doteval.cli.manual import find_page, find_section, sections
 from doteval.settings import Settings
 from doteval.store import Store
+from examples import run
 from tests.support.commands import Commands
 from tests.support.pages import ROOT, Page
 
 PAGES = sorted(
     [
-        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "workers/README.md", "infra/README.md")),
+        *(
+            ROOT / name
+            for name in ("README.md", "CONTRIBUTING.md", "workers/README.md", "infra/README.md", "examples/README.md")
+        ),
         *(ROOT / "docs").rglob("*.md"),
     ]
 )
+# Their contents are the table of examples/README.md.
+EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
 # Those whose blocks are run as they stand are tests of tests/acceptance/test_documentation.py.
 RUN = {path for path in PAGES if Page(path).is_run}
 CLI = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
@@ -43,7 +49,7 @@ def test_every_option_is_documented_and_no_other(name: str, command: click.Comma
     assert documented == options
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"]\(([^)\s]+)[^)]*\)", prose(page)):
         url = urlsplit(target)
@@ -75,7 +81,7 @@ def test_the_index_lists_every_page_once() -> None:
     assert set(pages) - {"README"} <= set(listed)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES], ids=lambda page: str(page.relative_to(ROOT)))
 def test_options_in_commands_exist(page: Path) -> None:
     known = commands()
     for line in Page(page).command_lines():
@@ -85,6 +91,21 @@ def test_options_in_commands_exist(page: Path) -> None:
                 command = known[whole if whole in known else found[1]]
                 options = {text for param in command.params for text in param.opts}
                 assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", found[3])) <= options, line
+
+
+def test_the_list_of_examples_has_each_with_its_title() -> None:
+    rows = re.findall(
+        r"^\| \[(\w+)\]\(\1/README.md\) \| (.+) \|$", (ROOT / "examples/README.md").read_text(), re.MULTILINE
+    )
+    assert rows == [(page.parent.name, run.title(page)) for page in EXAMPLES]
+    assert all(Page(page).is_run for page in EXAMPLES)
+
+
+def test_make_example_names_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main([]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(EXAMPLES)
+    assert run.main(["no such one"]) == 2
+    assert "There is no example 'no such one'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("page", sorted(RUN), ids=lambda page: str(page.relative_to(ROOT)))

@@ -170,8 +170,9 @@ def test_a_conversation_json_and_a_difference_are_readable(capsys: pytest.Captur
         {"type": "function_call_output", "call_id": "c2", "output": "3"},
         {"role": "assistant", "content": None, "tool_calls": [{"id": "c1"}]},
     ]
+    score = Score("f1", 0.5, metadata={"reason": "half of it", "response": "paris"})
     row = Row(3, "k", {"question": {"a": [1, "ü"]}, "answer": "Paris\nFrance"}, 1)
-    outcome = Outcome(RowStatus.DONE, 0.0, 0.5, (Score("f1", 0.5),), prompt=messages, model_response="paris\nFrance")
+    outcome = Outcome(RowStatus.DONE, 0.0, 0.5, (score,), prompt=messages, model_response="paris\nFrance")
     assert (
         printed(capsys, Record(row, outcome))
         == """\
@@ -219,6 +220,7 @@ row 3, sample 1  done  0.50 s  f1=0.5
     ? ^
     + paris
     ? ^
+  f1, reason: half of it
 """
     )
 
