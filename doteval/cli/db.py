@@ -109,8 +109,9 @@ def backup(file: Path, storage: str | None) -> None:
 @command.command("copy")
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
+@click.option("--running", is_flag=True, help="Copy also while experiments run: what is stored at one moment.")
 @json_option
-def copy(source: str, target: str, as_json: bool) -> None:
+def copy(source: str, target: str, running: bool, as_json: bool) -> None:
     """Copy the whole store FROM into TO, which must be new or empty: SQLite to PostgreSQL, say.
 
     FROM and TO are files or postgresql://... URLs. The copy shows one moment of FROM. Every table is read
@@ -118,6 +119,7 @@ def copy(source: str, target: str, as_json: bool) -> None:
 
     \b
     doteval db copy .doteval/doteval.db postgresql://eval@db.example/results
+    doteval db copy postgresql://eval@db.example/results backup.db --running
     """
     from doteval.cli import terminal
     from doteval.cli.copy_progress import CopyProgressDisplay
@@ -129,14 +131,14 @@ def copy(source: str, target: str, as_json: bool) -> None:
     began = clocks.monotonic()
     with existing_store(source, upgrade=False) as store:
         with CopyProgressDisplay() as display:
-            copied, begun = copy_store(store, target, display.moved)
+            copied, moving = copy_store(store, target, display.moved, running=running)
         seconds = clocks.monotonic() - began
         lines = sum(table.lines for table in copied.tables)
         if as_json:
             from doteval.cli import documents
 
             tables = [{"name": table.name, "lines": table.lines, "checksum": table.checksum} for table in copied.tables]
-            facts = {"lines": lines, "seconds": seconds, "tables": tables, "running_since": begun}
+            facts = {"lines": lines, "seconds": seconds, "tables": tables, "running": moving}
             documents.write({"from": store.url, "to": copied.target, **facts})
             return
         output = Table("table", "lines", "checksum", left=1)
@@ -145,6 +147,9 @@ def copy(source: str, target: str, as_json: bool) -> None:
                 output.add_row(table.name, f"{table.lines:,}", table.checksum)
         terminal.print_table(terminal.console(), output)
         say(f"Copied {counted(lines, 'line')} in {duration(seconds)}; all were read back from {copied.target}")
-        for name in begun:
-            say_aside(f"{name} began to run meanwhile: the copy has what it had stored at the beginning")
-        say("Set DOTEVAL_STORAGE to the copy wherever doteval runs. Nothing should write to the old store any more.")
+        for name in moving:
+            say_aside(f"{name} is running: the copy has what it had stored when the command began")
+        if not running:
+            say(
+                "Set DOTEVAL_STORAGE to the copy wherever doteval runs. Nothing should write to the old store any more."
+            )

@@ -61,7 +61,8 @@ def _dump_postgres(location: Location, target: Path) -> None:
     if program is None:
         raise StoreError(
             "pg_dump, which copies PostgreSQL databases, is not on PATH",
-            remedy="Install PostgreSQL's client programs of the server's version, or run it where the server is.",
+            remedy="Install PostgreSQL's client programs of the server's version, or write an SQLite file in place of "
+            "an archive: doteval db copy URL FILE.db --running",
         )
     # The password goes into the environment, since every user can read a command line.
     given = location.url.query

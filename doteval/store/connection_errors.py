@@ -19,7 +19,7 @@ _LOGIN = "Check the user and the password in the URL; in a password write / as %
 _AUTHORITY = "Name the file of the authority that signed the server's certificate: ?sslrootcert=PATH"
 _TOO_MANY = (
     "Try again when others have ended. For more connections raise max_connections of PostgreSQL, or max_client_conn of "
-    "PgBouncer; workers/README.md says how many doteval needs."
+    "PgBouncer; `doteval docs guides/pgbouncer` says how many doteval needs."
 )
 
 # What to do, by a part of the text; the first that fits. Those of PgBouncer differ between its versions.

@@ -125,13 +125,17 @@ def test_every_command_says_the_same_of_the_copy(urls: tuple[str, str], doteval_
     assert refused.code == 2
     assert "1 experiment is running" in refused.err
     assert "doteval cancel alpha" in refused.err
+    snapshot = doteval_("db", "copy", str(local), str(tmp_path / "snapshot.db"), "--running")
+    assert snapshot.code == 0, snapshot.err
+    assert "alpha is running" in snapshot.err
+    assert "DOTEVAL_STORAGE" not in snapshot.out
     complete(local)
 
     ran = doteval_("db", "copy", source, target, "--json")
     assert ran.code == 0, ran.err
     document = json.loads(ran.out)
     assert document["lines"] == sum(table["lines"] for table in document["tables"])
-    assert document["running_since"] == []
+    assert document["running"] == []
     for command in COMMANDS:
         if "alpha" not in command:
             assert said(doteval_, command, source) == said(doteval_, command, target), command
@@ -151,7 +155,7 @@ def said(doteval_: CommandLine, command: tuple[str, ...], storage: str) -> Any:
     ran = doteval_(*command, "--json", "--storage", storage)
     assert ran.code == 0, ran.err
     # Where the store is, how long ago something was, and the time worked of an evaluation that is running.
-    passing = "storage|elapsed_seconds" + ("|seconds" if command[0] == "status" else "")
+    passing = "storage|elapsed_seconds|heard_of_seconds_ago" + ("|seconds" if command[0] == "status" else "")
     return re.sub(rf'"({passing})": .*', "", ran.out)
 
 
