@@ -17,8 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from typing import TYPE_CHECKING
 
 from doteval.core import clocks
 from doteval.core.results import Outcome, RowError, RowStatus
@@ -28,6 +27,9 @@ from doteval.store.driver_errors import RefusedError
 from doteval.store.result_rows import EncodedResult, NewResult, encode_result
 from doteval.store.store import Store
 from doteval.store.wanted_calls import ParkedRow
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 OnStored = Callable[[BaseException | None], None]
 OnCommit = Callable[[float], None]
@@ -86,6 +88,9 @@ class GroupWriter:
         self._unheard: BaseException | None = None
         self._fatal_error: BaseException | None = None
         self._last_error: str | None = None
+        # Commands that only read start without it.
+        from tenacity import Retrying, retry_if_exception, wait_random_exponential
+
         # Used by the writer's thread only.
         self._attempts = Retrying(
             retry=retry_if_exception(_can_pass),

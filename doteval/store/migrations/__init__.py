@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, exists, inspect, select, text
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from doteval.errors import NotFoundError, StoreError, StoreVersionError
 from doteval.store.engine import SQLITE_WAIT_SECONDS, Database
@@ -243,6 +242,8 @@ def migrate(connection: Connection, schema: Schema) -> None:
 
 def use_write_ahead_log(database: Database) -> None:
     """Turn on the write-ahead log, so that readers and the writer do not wait for each other. The file keeps it."""
+
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
     def switch() -> None:
         with closing(database.engine.raw_connection()) as connection:
