@@ -56,7 +56,8 @@ class KeptComparison:
 
     pairs: the evaluations that belong together, those that are worse first; `left_out` more are not kept.
     against: for each of the other experiments, what `doteval.report.page` makes sentences of.
-    chart: how many rows became better and worse, None if no row did; `image` is the same, drawn.
+    chart: how many rows became better and worse, None if no row did; `images` has the same, drawn for light and for
+        dark pages.
     """
 
     comparison: Comparison
@@ -65,12 +66,12 @@ class KeptComparison:
     against: tuple[Against, ...]
     only_others: tuple[str, ...]
     chart: ShownFigure | None
-    image: bytes
+    images: tuple[bytes, ...]
 
     @property
-    def image_url(self) -> str:
-        """The image as a URL that holds it: it was drawn together with the comparison, and is needed with it only."""
-        return f"data:image/svg+xml;base64,{base64.b64encode(self.image).decode()}"
+    def image_urls(self) -> list[str]:
+        """The images as URLs that hold them: they were drawn with the comparison, and are needed with it only."""
+        return [f"data:image/svg+xml;base64,{base64.b64encode(image).decode()}" for image in self.images]
 
 
 def target_of(visit: Visit, text: str) -> ComparisonTarget:
@@ -111,8 +112,8 @@ def compare_targets(store: Store, targets: Sequence[str]) -> KeptComparison:
         mine = tuple(pair for pair in kept if pair.pair.other.id in evaluations)
         against.append(Against((targets[0], target), comparison, mine, 0, (), ()))
     chart = flips_figure(kept)
-    image = b"" if chart is None else draw(chart)
-    return KeptComparison(comparison, kept, len(pairs) - len(kept), tuple(against), only_others, chart, image)
+    images = () if chart is None else tuple(draw(chart, dark=dark) for dark in (False, True))
+    return KeptComparison(comparison, kept, len(pairs) - len(kept), tuple(against), only_others, chart, images)
 
 
 def flips_figure(pairs: Sequence[ComparedPair]) -> ShownFigure | None:

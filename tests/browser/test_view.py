@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -335,3 +337,21 @@ def test_charts_are_drawn(browser: webdriver.Chrome, page: Any) -> None:
     page(link("charts", experiment="new"))
     drawn = "return [...document.querySelectorAll('img.chart')].map(each => each.complete && each.naturalWidth)"
     wait_until(lambda: all(browser.execute_script(drawn)) and browser.execute_script(drawn))
+
+
+@pytest.mark.parametrize("name", ["charts", "comparison"])
+def test_charts_have_the_colours_of_the_page(
+    browser: webdriver.Chrome, page: Any, appearance: Appearance, name: str
+) -> None:
+    colours = {"light": (0x2C, 0x5F, 0x8D), "dark": (0x82, 0xB4, 0xE6)}
+
+    def shown() -> set[Any]:
+        picture = browser.find_element(By.CSS_SELECTOR, "img.chart").screenshot_as_png
+        return {colour for _, colour in Image.open(io.BytesIO(picture)).convert("RGB").getcolors(1_000_000) or ()}
+
+    page(PAGES[name])
+    for scheme, other, width in (("light", "dark", 1250), ("dark", "light", 375)):
+        # The page follows the system without being loaded again.
+        appearance(scheme, width)
+        wait_until(lambda scheme=scheme: colours[scheme] in shown())
+        assert colours[other] not in shown()

@@ -34,6 +34,7 @@ def read_image(visit: Visit) -> Mapping[str, Any]:
     """Draw one of the charts."""
     evaluation = chosen_evaluation(visit)
     number = visit.parameters.number("number", 0, least=0, most=_MOST_FIGURES)
+    dark = visit.parameters.choice("scheme", ["dark"], "") == "dark"
     # It is another image when it shows something else; the browser then asks anew.
     visit.parameters.text("state")
     for _ in range(_ATTEMPTS):
@@ -46,7 +47,7 @@ def read_image(visit: Visit) -> Mapping[str, Any]:
         raise NotFoundError("the chart is still being computed", remedy="Load the page again in a moment.")
     if number >= len(figures):
         raise NotFoundError(f"{evaluation.spec.nodeid} has {len(figures)} charts", remedy="Load the page again.")
-    return {"image": draw(figures[number])}
+    return {"image": draw(figures[number], dark=dark)}
 
 
 def _figures(visit: Visit, evaluation: Evaluation) -> tuple[ShownFigure, ...] | None:
