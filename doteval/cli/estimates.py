@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import click
 from doteval.analysis.figures import count, money
 from doteval.cli.options import grouped_options
 from doteval.cli.streams import say_aside
+from doteval.core.redaction import hide_secrets
 from doteval.core.tables import Table
 from doteval.core.wording import counted, duration
 
@@ -27,15 +29,55 @@ if TYPE_CHECKING:
     from doteval.errors import DotEvalError
 
 _ROWS = 50
+_ARGUMENTS = "doteval.arguments"
+# What says that an estimate is wanted, and what becomes of it.
+_OF_ESTIMATES = frozenset({"--estimate", "--estimate-only", "--yes", "-y", "--json"})
 # Each row of a sample is a message, and a queue holds so many.
 _MOST_ROWS = 5_000
 
 
 class EstimatingCommand(click.Command):
-    """A command whose ``--estimate`` may stand without its number, also before a path."""
+    """A command whose ``--estimate`` may stand without its number, also before a path. It knows its arguments."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, list(_with_number(args)))
+        args = list(_with_number(args))
+        ctx.meta[_ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+
+def same_command(experiment: str, *, estimate: bool) -> str:
+    """The running command, to be run again for its experiment, which may have got its name only now.
+
+    Passwords are hidden. estimate: whether it estimates again.
+    """
+    return shlex.join(
+        ["doteval", "submit", *_again(click.get_current_context().meta[_ARGUMENTS], experiment, estimate)]
+    )
+
+
+def _again(args: Sequence[str], experiment: str, estimate: bool) -> list[str]:
+    """Arguments with the name of the experiment, and without those of estimates if none is wanted.
+
+    >>> _again(["--estimate", "9", "a.py", "--experiment", "x", "--epochs", "3", "--yes"], "y", False)
+    ['a.py', '--experiment', 'y', '--epochs', '3']
+    >>> _again(["--estimate=9", "a.py"], "x", True)
+    ['--experiment', 'x', '--estimate=9', 'a.py']
+    """
+    kept: list[str] = []
+    named = False
+    following = iter(hide_secrets(args))
+    for arg in following:
+        option, has_value, _ = arg.partition("=")
+        if option in ("--experiment", "--estimate") and not has_value:
+            value = next(following, "")
+        if option == "--experiment":
+            kept += [option, experiment]
+            named = True
+        elif option not in _OF_ESTIMATES:
+            kept.append(arg)
+        elif estimate:
+            kept += [arg, value] if arg == "--estimate" else [arg]
+    return kept if named else ["--experiment", experiment, *kept]
 
 
 def _with_number(args: Sequence[str]) -> Sequence[str]:
@@ -90,6 +132,8 @@ class EstimateChoice:
                 from doteval.cli import documents
 
                 documents.write({"experiment": documents.experiment(experiment)} | document(found))
+            elif found.rows and not found.rows_left:
+                console.print(f"Nothing is left to estimate: all rows have run, {counted(found.rows, 'row')} now")
             elif found.rows:
                 print_estimate(console, found)
             if not found.rows_left or self.yes:
@@ -138,7 +182,7 @@ def refused(experiment: Experiment, how_to_go_on: str) -> DotEvalError:
     nobody = "" if sys.stdin.isatty() else ": standard input ended without an answer"
     return BudgetError(
         f"experiment {experiment.name!r}: only the rows of the estimate have run{nobody}",
-        remedy=f"To run the others: {how_to_go_on}; --yes does not ask.",
+        remedy=f"To run the others: {how_to_go_on}\nWith --estimate, --yes runs them without asking.",
     )
 
 

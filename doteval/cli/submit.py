@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import replace
 from functools import partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from doteval.cli.ci_reports import CiReports, refuse_with_detach, report_options
-from doteval.cli.estimates import EstimateChoice, EstimatingCommand, estimate_options, refused
+from doteval.cli.estimates import EstimateChoice, EstimatingCommand, estimate_options, refused, same_command
 from doteval.cli.options import (
     early_fork_server,
     errors_as_option,
@@ -155,16 +154,13 @@ def command(
                     report.print(store, submission.experiment)
                 report.judge(store, submission.experiment, submission.refused, unrecorded=submission.unrecorded)
     except KeyboardInterrupt as stopped:
-        say_stopped(stopped, f"To continue: {_again(paths, display.experiment_name or name)}")
+        again = same_command(display.experiment_name or name, estimate=True)
+        say_stopped(stopped, f"To continue: {again}")
         raise
     if not submission.is_whole:
-        again = _again(paths, submission.experiment.name)
+        again = same_command(submission.experiment.name, estimate=False)
         if not choice.estimate_only:
             raise refused(submission.experiment, again)
         console.print(f"Only these rows have run. To run the others: {again}", soft_wrap=True)
     if detach:
         report.published(display.experiment_name or name, submission.refused)
-
-
-def _again(paths: tuple[str, ...], experiment: str) -> str:
-    return f"doteval submit {shlex.join(paths)} --experiment {shlex.quote(experiment)}"

@@ -109,7 +109,9 @@ class _CallNote:
         call, body = self._call, unpack(recorded.packed)
         # A reply of a batch is used by nothing else than this.
         is_of_batch = recorded.source is CallSource.BATCH and not recorded.foreign
-        call.source = CallSource.BATCH if is_of_batch else CallSource.REPLAY
+        source = CallSource.BATCH if is_of_batch else CallSource.REPLAY
+        # Traces count the tokens of a reply once, in the round that it came for.
+        call.source = CallSource.REPLAY if self._calls.is_of_earlier_round(recorded) else source
         if recorded.foreign:
             self._calls.replayed(recorded)
         else:
@@ -117,7 +119,7 @@ class _CallNote:
                 FinishedCall(
                     self.digest,
                     self.position,
-                    call.source,
+                    source,
                     call.model,
                     recorded.status,
                     self._started_at,

@@ -90,6 +90,7 @@ class RecordedCall:
 
     packed: its body, see `doteval.core.call_bodies`.
     foreign: whether it belongs to the evaluation that is rescored.
+    started_at: when it was sent, or wanted of a batch, in seconds since the epoch.
     """
 
     digest: bytes
@@ -99,6 +100,7 @@ class RecordedCall:
     packed: bytes
     foreign: bool = False
     source: CallSource = CallSource.LIVE
+    started_at: float = 0.0
 
 
 PutCalls = Callable[[Sequence[FinishedCall]], "Future[None]"]
@@ -168,6 +170,10 @@ class RowCalls:
         self._answered: list[FinishedCall | RecordedCall] = []
         self._chain = RequestChain()
         self._answered_bytes = 0
+        # What an execution wants of batches, it wants at one moment.
+        self._wanted_last = max(
+            (call.started_at for call in self.recorded if call.source is CallSource.BATCH), default=0.0
+        )
         self._recorded: dict[bytes, deque[RecordedCall]] = defaultdict(deque)
         for each in self.recorded:
             self._recorded[each.digest].append(each)
@@ -235,6 +241,10 @@ class RowCalls:
         """Another try of the row begins: it sends what this execution has sent so far again."""
         with self._lock:
             self._answered, self._answered_bytes = [], 0
+
+    def is_of_earlier_round(self, call: RecordedCall) -> bool:
+        """Whether an earlier execution of the row has used the reply of a batch, and has then wanted others."""
+        return call.started_at < self._wanted_last
 
     @property
     def sends_new_calls(self) -> bool:

@@ -248,6 +248,7 @@ def _replayable(*conditions: ColumnElement[bool]) -> Select[Any]:
             CALL.c.status,
             CALL.c.body,
             CALL.c.source,
+            CALL.c.started_at,
         )
         .where(
             or_(
@@ -418,8 +419,10 @@ class Calls:
 
 def _by_row(lines: Iterable[Any], *, foreign: bool = False) -> dict[tuple[int, int], list[RecordedCall]]:
     found: dict[tuple[int, int], list[RecordedCall]] = defaultdict(list)
-    for index, sample, digest, execution, position, status, body, source in lines:
-        call = RecordedCall(bytes(digest), execution, position, status, bytes(body), foreign, CallSource(source))
+    for index, sample, digest, execution, position, status, body, source, started_at in lines:
+        call = RecordedCall(
+            bytes(digest), execution, position, status, bytes(body), foreign, CallSource(source), started_at
+        )
         found[index, sample].append(call)
     return found
 

@@ -65,8 +65,10 @@ def test_only_the_sample_runs_until_somebody_agrees_and_models_are_loaded_once(
     project.write("eval_it.py", EVALUATION)
     project.environment["DOTEVAL_PRICES"] = str(project.write("prices.toml", PRICES))
     # Nobody answers: the rows that have run stay.
-    said = submit(project, "--estimate", str(SAMPLE), check=6)
+    said = submit(project, "--max-retries", "2", "--estimate", str(SAMPLE), check=6)
     assert "Run the other 90 rows? [y/N]" in said
+    # With its other options, which may say how the rows are run.
+    assert "To run the others: doteval submit eval_it.py --experiment x --workers 2 --max-retries 2\n" in said
     assert "standard input ended without an answer" in said
     assert project.counts()["ran"] == SAMPLE
     with project.store() as store:

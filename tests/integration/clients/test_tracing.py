@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,9 +168,18 @@ def _calls(recorded: tuple[RecordedCall, ...] = (), parking: Parking | None = No
     return RowCalls(JournalMode.FULL, 2, b"key", lambda _: stored, recorded, parking=parking)
 
 
-@pytest.mark.parametrize(("source", "counts"), [(CallSource.LIVE, False), (CallSource.BATCH, True)])
-def test_recorded_replies_say_so_and_only_those_of_batches_count(
-    mock_openai: MockOpenAI, spans: Kept, source: CallSource, counts: bool
+@pytest.mark.parametrize(
+    ("source", "later", "counts"),
+    [
+        (CallSource.LIVE, (), False),
+        (CallSource.BATCH, (), True),
+        # Parallel calls are of one round; what was wanted later is of the next one.
+        (CallSource.BATCH, (1.0,), True),
+        (CallSource.BATCH, (1.0, 2.0), False),
+    ],
+)
+def test_recorded_replies_say_so_and_only_those_of_batches_count_once(
+    mock_openai: MockOpenAI, spans: Kept, source: CallSource, later: tuple[float, ...], counts: bool
 ) -> None:
     client = openai_client(**settings(mock_openai))
     first = _calls()
@@ -177,8 +187,9 @@ def test_recorded_replies_say_so_and_only_those_of_batches_count(
         ask(client, RICH)
     (call,) = first.close(has_result=True)
     body = CallBody(call.endpoint, call.content_type, "", call.request, call.reply)
-    recorded = RecordedCall(call.digest, 1, 0, 200, pack(body), source=source)
-    with row(calls=_calls((recorded,))):
+    recorded = RecordedCall(call.digest, 1, 0, 200, pack(body), source=source, started_at=1.0)
+    others = [replace(recorded, digest=b"another", started_at=wanted_at) for wanted_at in later]
+    with row(calls=_calls((recorded, *others))):
         ask(client, RICH)
     found = [dict(span.attributes or {}) for span in spans.all() if span.name == "chat m"][1]
     assert found["doteval.call.source"] == ("batch" if counts else "replay")
