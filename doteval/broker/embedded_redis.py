@@ -244,10 +244,11 @@ class EmbeddedRedis:
                     # If the server dies, this ends at once.
                     if self._has_ended(within=0.005):
                         log = self._log_end()
-                        raise BrokerError(
-                            f"the embedded Redis ended while starting{log}",
-                            remedy=how_to_raise() if "ulimit -n" in log else None,
-                        ) from error
+                        what = f"the embedded Redis ended while starting{log}"
+                        if "ulimit -n" not in log:
+                            raise BrokerError(what) from error
+                        page = "troubleshooting#too-many-files-open"
+                        raise BrokerError(what, remedy=how_to_raise(), page=page) from error
                     if clocks.monotonic() > deadline:
                         raise BrokerError(
                             f"the embedded Redis did not answer within {self._start_timeout:g} s{self._log_end()}"

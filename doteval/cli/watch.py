@@ -151,6 +151,7 @@ def _page(failed: list[Evaluation]) -> str | None:
 
     pages = {
         EvaluationEnd.FIXTURES_FAILED: "troubleshooting#fixture-fails",
+        EvaluationEnd.OTHER_CODE: "troubleshooting#files-differ",
         EvaluationEnd.WORKERS_CANNOT_START: "troubleshooting#workers-cannot-start",
     }
     return next((pages[each.end_cause] for each in failed if each.end_cause in pages), None)

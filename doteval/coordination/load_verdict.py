@@ -53,7 +53,7 @@ def ending_of_failures(failures: Sequence[LoadFailure]) -> Ending:
         return Ending(EvaluationStatus.FAILED, EvaluationEnd.EXPECTED_FAILURE, last.error)
     if last.kind is LoadFailureKind.OTHER_CODE:
         reason = f"no worker process can run it: {last.error}"
-        return Ending(EvaluationStatus.FAILED, EvaluationEnd.FIXTURES_FAILED, reason)
+        return Ending(EvaluationStatus.FAILED, EvaluationEnd.OTHER_CODE, reason)
     reason = f"{last.fixture} failed on every worker process: {last.error}"
     return Ending(EvaluationStatus.FAILED, EvaluationEnd.FIXTURES_FAILED, reason)
 

@@ -31,6 +31,8 @@ class EvaluationEnd(StrEnum):
     """Its file needs a change: a fixture that it requests does not exist, say."""
     FIXTURES_FAILED = "fixtures_failed"
     """No worker process could load its fixtures."""
+    OTHER_CODE = "other_code"
+    """No worker process has the submitter's files."""
     WORKERS_CANNOT_START = "workers_cannot_start"
     TOO_MANY_ERRORS = "too_many_errors"
     DATASET_REFUSED = "dataset_refused"

@@ -65,6 +65,7 @@ class Endpoint:
             raise UsageError(
                 f"cannot listen on {self._address} port {self._asked}: {error.strerror}",
                 remedy=remedy_for(error, "Choose another port."),
+                page="troubleshooting#port-taken",
             ) from None
         self._thread = threading.Thread(target=self._server.serve_forever, name="doteval-endpoint", daemon=True)
         self._thread.start()

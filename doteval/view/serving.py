@@ -120,8 +120,10 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         listener = socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
         raise UsageError(
-            f"cannot listen on {host} port {port}: {error.strerror}",
+            # create_server adds the address in its own words.
+            f"cannot listen on {host} port {port}: {(error.strerror or str(error)).partition(' (')[0]}",
             remedy=remedy_for(error, "Choose another one with --port, or 0 for any that is free."),
+            page="troubleshooting#port-taken",
         ) from None
     with listener:
         yield listener

@@ -31,6 +31,7 @@ def connect(log_format: LogFormat) -> None:
         logging.getLogger("celery.worker.consumer.consumer").addFilter(_refused)
         logging.getLogger("celery.worker.request").addFilter(_not_acknowledged)
         logging.getLogger("asyncio").addFilter(_without_objects)
+        logging.getLogger("kombu.transport.virtual.base").addFilter(_not_given_back)
         # Celery has its warnings logged, whatever `warnings.filterwarnings` said before it started.
         logging.getLogger("py.warnings").addFilter(_not_decided)
 
@@ -75,6 +76,11 @@ def _not_acknowledged(record: logging.LogRecord) -> bool:
 def _not_decided(record: logging.LogRecord) -> bool:
     """Drop what Celery 5.7 explains at length whenever a connection is lost: a setting that doteval has decided on."""
     return "worker_cancel_long_running_tasks_on_connection_loss" not in record.getMessage()
+
+
+def _not_given_back(record: logging.LogRecord) -> bool:
+    """Drop what kombu 5.7 says of a message that came while its process was leaving: it is on the queue again."""
+    return not str(record.msg).startswith("Requeuing undeliverable message")
 
 
 def _refused(record: logging.LogRecord) -> bool:

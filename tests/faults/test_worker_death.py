@@ -123,6 +123,11 @@ def test_poison_rows_are_given_up_and_no_other_row_is_blamed(project: Project) -
     assert "SIGSEGV" in failed[23].message
     assert project.counts()["begin 7"] == project.counts()["begin 23"] == 2
     assert "completed" in done.stdout
+    # The stack of the thread that crashed, which shows the line of the row, and not those of all threads.
+    stacks = done.stdout + done.stderr
+    assert "Current thread" in stacks or "Fatal Python error" in stacks
+    assert "in eval_poison" in stacks
+    assert "\nThread 0x" not in stacks
 
 
 # The kernel's out-of-memory killer uses the same signal.

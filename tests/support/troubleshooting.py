@@ -11,6 +11,8 @@ from doteval.errors import DotEvalError
 
 PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 _EXCERPT = re.compile(r"^```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# What is between the titles of a table and its lines.
+_RULE = re.compile("─+")
 _LED = re.compile(r"More: doteval docs troubleshooting#(\S+)")
 # What differs by run or by machine: numbers, ids, and paths below the directory of a test.
 _LOOSE = re.compile(r"(?P<path>/home/you/[\w./-]*)|(?P<number>\d[\d.,]*)|(?P<any>\.\.\.)")
@@ -33,7 +35,7 @@ def assert_shown(anchor: str, provoked: str | DotEvalError) -> None:
         more = f"More: doteval docs {provoked.page}" if provoked.page else ""
         provoked = f"Error: {provoked.message}\n{provoked.remedy or ''}\n{more}"
     assert anchor in sections(), f"docs/troubleshooting.md has no section {anchor!r}"
-    output = " ".join(provoked.split())
+    output = " ".join(_RULE.sub(" ", provoked).split())
     for excerpt in sections()[anchor]:
         assert re.search(_pattern(excerpt), output, re.IGNORECASE), (
             f"the section {anchor!r} shows\n{excerpt}\nprinted was\n{provoked}"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from docs.generate.commands import commands
 from doteval.cli.manual import find_page, find_section
 from doteval.errors import DotEvalError
 from tests.support.troubleshooting import PAGE, assert_shown, sections
-from tests.unit.test_docs import all_commands
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,7 +46,7 @@ def test_every_section_says_where_to_look_what_it_means_and_what_to_do(anchor: s
     text = find_section(find_page("troubleshooting"), anchor).text
     assert re.findall(r"^- \*\*(\w+):\*\* ", text, re.MULTILINE) == ["Look", "Meaning", "Fix"]
     for name, rest in re.findall(r"`doteval ((?:db )?[a-z][a-z-]*)([^`]*)`", text):
-        options = {text for param in all_commands()[name].params for text in param.opts} if name != "docs" else set()
+        options = {text for param in commands()[name].params for text in param.opts} if name != "docs" else set()
         assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest)) <= options, f"{name}{rest}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Symptom:
         Symptom("experiment-not-found", ("show", "absent", "--storage", "results.db"), 2),
         Symptom("filter-not-read", ("show", "alpha", "--where", "row.q = geo", "--storage", "results.db"), 2),
         Symptom("rows-are-slow", ("usage", "alpha", "--storage", "results.db"), 0),
+        Symptom("old-replies", ("usage", "alpha", "--storage", "results.db"), 0),
         Symptom("store-large", ("db", "size", "--storage", "results.db"), 0),
         Symptom("flower-empty", ("flower",), 2),
     ],
@@ -55,6 +57,14 @@ def test_a_misspelt_setting(doteval_: CommandLine, tmp_path: Path) -> None:
     ran = doteval_("list")
     assert ran.code == 2
     assert_shown("unknown-setting", ran.err)
+
+
+@pytest.mark.usefixtures("results")
+def test_a_port_that_another_program_has(doteval_: CommandLine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        ran = doteval_("view", "--port", str(other.getsockname()[1]), "--storage", "results.db")
+    assert ran.code == 2
+    assert_shown("port-taken", ran.err)
 
 
 def test_a_dataset_that_is_not_there() -> None:

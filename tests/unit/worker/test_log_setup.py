@@ -10,10 +10,11 @@ from collections.abc import Callable
 import pytest
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker.consumer.consumer import CANCEL_TASKS_BY_DEFAULT
+from kombu.transport.virtual.base import W_NO_CONSUMERS
 
 from doteval.core.log_format import TextLines
 from doteval.errors import ResourceError
-from doteval.worker.log_setup import _not_decided, _without_exception, _without_objects
+from doteval.worker.log_setup import _not_decided, _not_given_back, _without_exception, _without_objects
 
 SECRET = "hunter" + "2"
 
@@ -132,3 +133,9 @@ def test_what_celery_explains_at_each_lost_connection_is_not_logged(caplog: pyte
         logger.removeFilter(_not_decided)
     (line,) = [record.getMessage() for record in caplog.records]
     assert "another setting" in line
+
+
+def test_a_message_that_goes_back_to_its_queue_is_no_warning() -> None:
+    """It came while its worker process was leaving, as when no process can load a fixture."""
+    assert not _not_given_back(logging.makeLogRecord({"msg": W_NO_CONSUMERS, "args": ("doteval",)}))
+    assert _not_given_back(logging.makeLogRecord({"msg": "something else"}))
