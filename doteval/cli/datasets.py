@@ -16,7 +16,8 @@ from doteval.core.tables import Table
 def command(name: str | None, verbose: bool, as_json: bool) -> None:
     """List the datasets that @foreach.NAME knows.
 
-    Packages register them in the entry point group doteval.datasets.
+    Packages register them in the entry point group doteval.datasets. Some are built in: they are downloaded from the
+    Hugging Face hub when an evaluation reads them, for which they need an extra of doteval.
     """
     from doteval.cli import documents, terminal
     from doteval.datasets import available, get_dataset_info
@@ -34,7 +35,7 @@ def command(name: str | None, verbose: bool, as_json: bool) -> None:
         for known in found:
             console.print(known)
         return
-    table = Table("dataset", "splits", "columns", "use", "rows", left=4)
+    table = Table("dataset", "splits", "columns", "use", "needs", "rows", left=5)
     for known in found:
         info = get_dataset_info(known)
         split = repr(info["splits"][0]) if info["splits"] else ""
@@ -43,6 +44,7 @@ def command(name: str | None, verbose: bool, as_json: bool) -> None:
             ", ".join(map(str, info["splits"])) or "-",
             ", ".join(map(str, info["columns"])) or "-",
             f"@foreach.{known}({split})",
+            f"doteval[{info['needs_extra']}]" if info["needs_extra"] else "-",
             count(info["num_rows"]),
         )
     terminal.print_table(console, table)

@@ -108,6 +108,7 @@ def evaluation(found: Evaluation) -> Document:
         "repaid_rows": found.repaid_rows,
         "code": dict(found.spec.fingerprint),
         "dataset": found.rows_hash,
+        "dataset_source": found.dataset_source,
     }
 
 

@@ -260,6 +260,8 @@ def print_evaluation(
 
     counts, errors_as = evaluation.counts, figures.summary.errors_as
     print_heading(console, evaluation)
+    if evaluation.dataset_source is not None:
+        console.print(f"dataset {evaluation.dataset_source}", style="dim", soft_wrap=True)
     for warning in figures.summary.warnings:
         console.print(f"WARNING: {warning}", style="bold red")
     other = [] if not counts.failed else ["without errors" if errors_as == "false" else "errors as False"]

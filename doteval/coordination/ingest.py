@@ -105,7 +105,7 @@ def ingest_dataset(
         retry(lambda: store.rows.truncate(evaluation.id, count))
     # A stored fingerprint says that the whole dataset is stored and need not be read again.
     total = count if whole else max(count, known.rows)
-    stored = fingerprint if whole else None
+    stored = fingerprint if whole or fingerprint is None else f"{fingerprint} (the first {samples})"
     # Of fewer rows than before, nothing is known about every row.
     notes, rows_hash = (absent.notes(), keys.hexdigest()) if count >= total else (None, None)
     retry(

@@ -127,6 +127,7 @@ class Evaluation:
     reason: the same for people.
     dataset_notes: what a reader of its figures has to know about its dataset.
     rows_hash: a hash of the keys of all its rows in order; None if not all have been read, or by an older release.
+    dataset_source: what its rows are for ever, ``hf://OWNER/NAME@COMMIT?split=SPLIT``; None for other datasets.
     repaid_rows: how many of its rows asked something else when they ran again, and so paid for calls again.
     """
 
@@ -143,6 +144,7 @@ class Evaluation:
     dataset_notes: tuple[str, ...] = ()
     rows_hash: str | None = None
     repaid_rows: int = 0
+    dataset_source: str | None = None
 
     @property
     def name(self) -> str:

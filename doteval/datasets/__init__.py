@@ -1,8 +1,8 @@
 """Datasets: where the rows of an evaluation come from. They are read one at a time.
 
 `open_dataset` makes a `Dataset` of whatever `@foreach` was given: a sequence, a generator, a function, a file, a data
-frame, a Hugging Face dataset. `registry` holds datasets by name; installed packages add some under the entry point
-group ``doteval.datasets``. May import `doteval.core` and `doteval.errors`.
+frame, a Hugging Face dataset or its address. `registry` holds datasets by name; installed packages add some under the
+entry point group ``doteval.datasets``. May import `doteval.core` and `doteval.errors`.
 """
 
 from doteval.datasets.base import Dataset

@@ -43,7 +43,7 @@ def open_file(path: str | Path, base: Path | None = None, wanted: Sequence[str] 
         raise DatasetError(
             f"{str(path)!r} is not a dataset: its suffix is not a known format",
             remedy=f"The suffixes are {', '.join(FORMATS)}, and these with .gz. Rows can also be passed as a list, a "
-            "dataset of the Hugging Face hub as load_dataset(...), a registered one as @foreach.NAME(split).",
+            "dataset of the Hugging Face hub as hf://OWNER/NAME?split=SPLIT, a registered one as @foreach.NAME(split).",
         )
     if make is ParquetDataset and is_compressed(path):
         raise DatasetError(
@@ -67,7 +67,6 @@ def _not_downloaded(address: str, scheme: str) -> DatasetError:
     shown = hide_password(re.sub(":/(?!/)", "://", address, count=1)).partition("?")[0]
     remedies = {
         "file": "Pass the path alone, without file://.",
-        "hf": "Pass datasets.load_dataset(...), or a function that returns it.",
     }
     return DatasetError(
         f"the dataset {shown!r} is an address, and doteval reads files only",

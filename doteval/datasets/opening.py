@@ -12,6 +12,7 @@ from doteval.core.plugins import did_you_mean
 from doteval.datasets.base import Dataset, IterableDataset
 from doteval.datasets.file_dataset import FileDataset
 from doteval.datasets.files import open_file
+from doteval.datasets.hub import HubAddress, is_hub_address, load_from_hub
 from doteval.errors import ColumnError, DatasetError
 
 # A function may return a function that returns a dataset. Deeper nesting than this is a mistake.
@@ -27,6 +28,7 @@ def open_dataset(source: Any, *, columns: tuple[str, ...] | None = None, base: P
     - a function that returns a dataset; it is called now, and again if the rows are read a second time
     - the path of a .csv, .tsv, .jsonl, .json or .parquet file, relative to `base` or the current directory; all but
       Parquet files may be compressed by gzip (.csv.gz)
+    - the address of a dataset of the Hugging Face hub, ``hf://OWNER/NAME?split=SPLIT`` (`doteval.datasets.hub`)
     - a registered dataset, or any object with `columns` and `__iter__`
     - a Hugging Face dataset, streaming or not; a pandas or polars data frame
 
@@ -70,6 +72,8 @@ class _Opener:
     def open(self, source: Any, depth: int = 0) -> IterableDataset | FileDataset:
         if isinstance(source, (IterableDataset, FileDataset)):
             return source
+        if isinstance(source, (str, Path)) and is_hub_address(source):
+            return self._open_address(str(source))
         if isinstance(source, (str, Path)):
             return open_file(source, self._base, self._columns)
         if isinstance(source, (bytes, bytearray, Mapping)):
@@ -90,6 +94,15 @@ class _Opener:
         if callable(source) and depth < _MOST_NESTED_FUNCTIONS:
             return self._open_callable(source, depth)
         raise _not_a_dataset(source)
+
+    def _open_address(self, address: str) -> IterableDataset:
+        loaded = load_from_hub(HubAddress.parse(address))
+        opened = _open_hugging_face(loaded.rows, self._columns)
+        opened.description = loaded.description
+        opened.fingerprint = loaded.fingerprint
+        if opened.num_rows is None:
+            opened.num_rows = loaded.num_rows
+        return opened
 
     def _open_callable(self, source: Any, depth: int) -> IterableDataset | FileDataset:
         name = getattr(source, "__qualname__", type(source).__name__)

@@ -379,7 +379,13 @@ def evaluation_of(line: Row[Any]) -> Evaluation:
         dataset_notes=tuple(decode(line.dataset_notes)) if line.dataset_notes else (),
         rows_hash=line.rows_hash,
         repaid_rows=line.repaid_rows,
+        dataset_source=_source(line.dataset_fingerprint),
     )
+
+
+def _source(fingerprint: str | None) -> str | None:
+    # Fingerprints of the hub's datasets name a commit. What follows says which of its rows and columns are stored.
+    return fingerprint.partition(" ")[0] if fingerprint is not None and fingerprint.startswith("hf://") else None
 
 
 def _check_alike_rescored(stored: Row[Any], spec: EvaluationSpec, experiment: Experiment) -> None:

@@ -332,7 +332,6 @@ class TestAddresses:
             ),
             ("s3://bucket/rows.jsonl", "'s3://bucket/rows.jsonl'", "Download it"),
             (Path("gs://bucket/d.parquet"), "'gs://bucket/d.parquet'", "Download it"),
-            ("hf://datasets/openai/gsm8k/test.parquet", "'hf://datasets/openai", "load_dataset"),
             ("file:///data/d.csv", "'file:///data/d.csv'", "without file://"),
             ("HTTP://EXAMPLE.ORG/d", "'HTTP://EXAMPLE.ORG/d'", "Download it"),
         ],

@@ -8,6 +8,7 @@ import pytest
 
 from doteval.datasets import Dataset, available, get_dataset_info, list_available, open_dataset, register, registered
 from doteval.datasets import registry as datasets_registry
+from doteval.datasets.well_known import WELL_KNOWN
 from doteval.errors import NotFoundError, UsageError
 
 
@@ -39,8 +40,8 @@ class TestRegistry:
     def test_registered(self, clean_registry):
         register("squares", Squares)
         assert registered("squares") is Squares
-        assert available() == ("squares",)
-        assert list_available() == ["squares"]
+        assert set(available()) - set(WELL_KNOWN) == {"squares"}
+        assert list_available() == sorted({*WELL_KNOWN, "squares"})
         dataset = open_dataset(registered("squares")("test", limit=2))
         assert (dataset.columns, dataset.length, dataset.fingerprint) == (("n", "square"), 2, "squares-v1")
         assert list(dataset.rows()) == [(0, 0), (1, 1)]
@@ -52,7 +53,14 @@ class TestRegistry:
             "splits": ["train", "test"],
             "columns": ["n", "square"],
             "num_rows": None,
+            "needs_extra": None,
         }
+
+    def test_one_that_is_registered_takes_precedence_over_one_of_the_hub(self, clean_registry):
+        assert get_dataset_info("gsm8k")["needs_extra"] == "hf"
+        register("gsm8k", Squares)
+        assert registered("gsm8k") is Squares
+        assert get_dataset_info("gsm8k")["needs_extra"] is None
 
     def test_an_unknown_name(self, clean_registry):
         register("squares", Squares)
@@ -60,8 +68,8 @@ class TestRegistry:
             registered("sqares")
         assert raised.value.remedy == "Did you mean 'squares'?"
         with pytest.raises(NotFoundError) as raised:
-            registered("gsm8k")
-        assert raised.value.remedy == "There are: squares."
+            registered("zebra")
+        assert raised.value.remedy == f"There are: {', '.join(sorted({*WELL_KNOWN, 'squares'}))}."
 
     def announce(self, monkeypatch, plugins, *points):
         entries = [importlib.metadata.EntryPoint(name, value, "doteval.datasets") for name, value in points]
@@ -72,7 +80,7 @@ class TestRegistry:
 
     def test_a_package_announces_one(self, clean_registry, monkeypatch):
         self.announce(monkeypatch, clean_registry, ("squared", f"{__name__}:Squares"), ("broken", "no_such_module:X"))
-        assert available() == ("broken", "squared")
+        assert set(available()) - set(WELL_KNOWN) == {"broken", "squared"}
         # By the name of the entry point, and by the name of the class.
         assert registered("squared").name == "squares"
         assert registered("squares").name == "squares"
