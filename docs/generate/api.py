@@ -13,6 +13,7 @@ from typing import Any
 
 from docs.generate.markdown import MissingTextError, code, docstring, documented, page_of, signature, table
 from doteval import ForEach, errors, evaluators
+from doteval.foreach import BatchDecorator
 from doteval.metrics.base import MetricFactory
 
 # The public modules, with what to know before their names. Their `__all__` says which names are public.
@@ -89,7 +90,7 @@ def _entry(path: str, name: str, thing: Any) -> Iterator[str]:
     elif inspect.isfunction(thing):
         yield signature(name, thing)
         yield documented(name, thing)
-    elif isinstance(thing, ForEach):
+    elif isinstance(thing, ForEach | BatchDecorator):
         yield signature(name, thing)
         yield documented(name, thing.__call__)
     else:

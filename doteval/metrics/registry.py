@@ -186,3 +186,4 @@ class MetricRegistry:
 
 
 registry = MetricRegistry()
+"""The metrics that this process knows, by name."""
