@@ -47,7 +47,7 @@ class Sandbox:
 
     def run(self, code, directory):
         with (directory / "output").open("w+", errors="replace") as output:
-            process = subprocess.Popen(
+            with subprocess.Popen(
                 # -I: neither this directory nor variables of the environment change what is imported.
                 [*self.prefix, sys.executable, "-I", "-c", LIMITED],
                 stdin=subprocess.PIPE,
@@ -58,14 +58,13 @@ class Sandbox:
                 text=True,
                 # A group of its own, for processes that the code starts.
                 start_new_session=True,
-            )
-            try:
-                process.communicate(code, timeout=SECONDS)
-            except subprocess.TimeoutExpired:
-                pass  # The group is killed in any case.
-            finally:
-                kill_group(process.pid)
-                process.wait()
+            ) as process:
+                try:
+                    process.communicate(code, timeout=SECONDS)
+                except subprocess.TimeoutExpired:
+                    pass  # The group is killed in any case.
+                finally:
+                    kill_group(process.pid)
             output.seek(0)
             printed = output.read()[-2000:]
         self.runs += 1
