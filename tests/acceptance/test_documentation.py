@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import Commands
-from tests.support.pages import ROOT, Page, explain, run_page
+from tests.support.pages import EXAMPLES, ROOT, Page, explain, run_page
 
 # Pages that take longer than 5 s on a quiet machine, with what `make test` has of them.
-SLOW: dict[str, str] = {}
+SLOW: dict[str, str] = {
+    "examples/demo/README.md": "examples/pool, which has worker processes and a mock server too",
+}
 
 
 def pages() -> list[object]:
@@ -31,3 +36,22 @@ def test_a_page_does_what_it_shows(page: Page, tmp_path: Path, client_commands: 
     _, problems = run_page(page, tmp_path, client_commands)
     if problems:
         pytest.fail(explain(page, problems), pytrace=False)
+
+
+@pytest.mark.slow("the pages of examples/ themselves, and the list of them in tests/unit/test_docs.py")
+def test_make_example_runs_the_commands_of_its_page_anew_each_time(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    for _ in range(2):
+        ran = subprocess.run(
+            [sys.executable, "examples/run.py", "compare"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert "$ pytest examples/compare --experiment sentiment\n" in ran.stdout
+        assert "Verdict: BETTER" in ran.stdout
+        assert ran.stdout.splitlines()[-3] == "  export DOTEVAL_STORAGE=.doteval/examples/compare/doteval.db"
+    assert (tmp_path / ".doteval/examples/compare/doteval.db").exists()
