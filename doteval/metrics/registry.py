@@ -184,6 +184,9 @@ class MetricRegistry:
     def __len__(self) -> int:
         return len(available())
 
+    def __repr__(self) -> str:
+        return "MetricRegistry()"
+
 
 registry = MetricRegistry()
 """The metrics that this process knows, by name."""
