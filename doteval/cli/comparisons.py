@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -25,10 +25,12 @@ from doteval.core.wording import counted, duration
 from doteval.metrics import Interval
 from doteval.store import Store
 from doteval.store.comparisons import ComparedPair, EvaluationPair, Matched, Spending
+from doteval.store.price_origin import price_notes, price_origin_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from doteval.core.experiments import Experiment
     from doteval.core.results import Record
 
 _STYLES = {
@@ -69,7 +71,19 @@ def print_comparison(
             console.print(f"{line}: it is not compared", style=style, soft_wrap=True)
         if (left := len(what[:limit])) < len(what):
             console.print(f"and {len(what) - left:,} more", style=style)
+    for line in price_notes({of.name: origin for of, origin in _price_origins(store, shown)}):
+        _print_wrapped(console, line)
     console.print(Text.assemble("Verdict: ", (comparison.verdict.value, _STYLES[comparison.verdict])))
+
+
+def _price_origins(store: Store, pairs: Iterable[ComparedPair]) -> Iterator[tuple[Experiment, dict[str, Any] | None]]:
+    """Where the prices come from, by experiment; of those that have a cost."""
+    sides = ((pair.pair, pair.baseline_spending, pair.spending) for pair in pairs)
+    costs = (
+        (each, used) for pair, *both in sides for each, used in zip((pair.baseline, pair.other), both, strict=True)
+    )
+    priced = {each.experiment.id: each.experiment for each, used in costs if used.usage.cost is not None}
+    yield from ((experiment, price_origin_of(store, experiment)) for experiment in priced.values())
 
 
 def _print_pair(console: Console, store: Store, pair: ComparedPair) -> None:
@@ -224,10 +238,11 @@ def comparison_document(
     store: Store, matched: Matched, comparison: Comparison, pairs: Sequence[ComparedPair]
 ) -> dict[str, Any]:
     """The document of ``--json``; docs/reading-results.md says what its keys mean."""
+    origins = {of.id: origin for of, origin in _price_origins(store, pairs)}
     return {
         "verdict": comparison.verdict,
         "max_drop": comparison.max_drop,
-        "evaluations": [_pair_document(store, pair) for pair in pairs],
+        "evaluations": [_pair_document(store, pair, origins) for pair in pairs],
         "missing": [
             {"experiment": missing.experiment, "evaluation": missing.evaluation} for missing in comparison.missing
         ],
@@ -238,7 +253,7 @@ def comparison_document(
     }
 
 
-def _pair_document(store: Store, pair: ComparedPair) -> dict[str, Any]:
+def _pair_document(store: Store, pair: ComparedPair, origins: Mapping[int, dict[str, Any] | None]) -> dict[str, Any]:
     found = pair.comparison
     return {
         "verdict": found.verdict,
@@ -254,8 +269,8 @@ def _pair_document(store: Store, pair: ComparedPair) -> dict[str, Any]:
         "only_other_scores": list(found.only_other),
         "metrics": [_metric_document(store, pair.pair, metric) for metric in found.metrics],
         "spending": {
-            "baseline": _spending_document(pair.baseline_spending),
-            "other": _spending_document(pair.spending),
+            "baseline": _spending_document(pair.baseline_spending, origins.get(pair.pair.baseline.experiment.id)),
+            "other": _spending_document(pair.spending, origins.get(pair.pair.other.experiment.id)),
         },
     }
 
@@ -299,9 +314,13 @@ def _flip_document(store: Store, pair: EvaluationPair, row: ChangedRow) -> dict[
     }
 
 
-def _spending_document(spending: Spending) -> dict[str, Any]:
+def _spending_document(spending: Spending, prices: dict[str, Any] | None) -> dict[str, Any]:
+    # The sum is of judges and others, in batches and not.
+    of_one_kind = ("judge", "batch")
+    used = {name: value for name, value in record_documents.usage(spending.usage).items() if name not in of_one_kind}
     return {
         "models": list(spending.models),
-        "usage": record_documents.usage(spending.usage),
+        "usage": used,
+        "prices": None if spending.usage.cost is None else prices,
         "row_seconds": spending.row_seconds,
     }

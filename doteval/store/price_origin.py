@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from doteval.core.package_prices import PACKAGE, package_prices, package_version
@@ -19,8 +19,11 @@ def price_origin(store: Store, experiment: Experiment, models: Iterable[ModelUsa
     None if nothing has a cost, or all has run with releases that had no prices of their own. The day is null if that
     version is not the one that is installed here, since only its data can be read.
     """
-    if all(model.spent.cost is None for model in models):
-        return None
+    return None if all(model.spent.cost is None for model in models) else price_origin_of(store, experiment)
+
+
+def price_origin_of(store: Store, experiment: Experiment) -> dict[str, Any] | None:
+    """What `price_origin` says of an experiment that has a cost."""
     found = {command.versions.get(PACKAGE) for command in store.provenance.of(experiment) if not command.recomputes}
     versions = sorted(version for version in found if version is not None)
     if not versions:
@@ -33,6 +36,17 @@ def price_note(store: Store, experiment: Experiment, models: Iterable[ModelUsage
     """The line below a table with what models cost, None if no price was of the package."""
     origin = price_origin(store, experiment, models)
     return None if origin is None else origin_line(origin)
+
+
+def price_notes(origins: Mapping[str, dict[str, Any] | None]) -> list[str]:
+    """The lines below a table with the costs of several experiments: one, or one for each if they differ.
+
+    origins: what `price_origin` says of each, by its name.
+    """
+    lines = {name: origin_line(origin) for name, origin in origins.items() if origin is not None}
+    if len(lines) == len(origins) and len(set(lines.values())) == 1:
+        return [*lines.values()][:1]
+    return [f"{name}: {line[0].lower()}{line[1:]}" for name, line in lines.items()]
 
 
 def origin_line(origin: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from doteval.core.experiments import EvaluationStatus
+from doteval.core.package_prices import PACKAGE, package_version
+from doteval.core.provenance import Provenance
 from doteval.store import Store
 from tests.support.cli import CommandLine, line_with
 from tests.support.comparisons import FAILED, PENDING, add_experiment
@@ -50,6 +52,25 @@ def test_compare(doteval_: CommandLine, compared: str) -> None:
     assert "points would be seen with 80% power" in ran.out
     assert "$20.00" in line_with(ran.out, "cost")
     assert ran.out.splitlines()[-1] == "Verdict: WORSE"
+
+
+def test_it_says_where_the_prices_come_from(doteval_: CommandLine, compared: str) -> None:
+    """One line where both experiments ran with the same data, else one for each."""
+    assert PACKAGE not in doteval_("compare", "base", "worse", "--storage", compared).out
+    newest = package_version()
+    shown: list[list[str]] = []
+    for name, version in (("base", newest), ("worse", newest), ("worse", "0.0.1")):
+        with Store.open(compared) as store:
+            command = Provenance(("doteval", "submit"), versions={PACKAGE: version})
+            store.provenance.add(store.experiments.find(name), command)
+        out = doteval_("compare", "base", "worse", "--storage", compared).out
+        shown.append([line for line in out.splitlines() if "by your own price table" in line])
+    assert [len(lines) for lines in shown] == [1, 1, 2]
+    assert [line.partition(":")[0] for lines in shown for line in lines] == ["base", "Cost", "base", "worse"]
+    found = json.loads(doteval_("compare", "base", "worse", "--storage", compared, "--json").out)
+    spending = found["evaluations"][0]["spending"]
+    assert spending["baseline"]["prices"]["versions"] == [newest]
+    assert spending["other"]["prices"] == {"package": PACKAGE, "versions": ["0.0.1", newest], "checked": None}
 
 
 def test_rows_without_a_value_are_counted_where_rows_have_one(doteval_: CommandLine, compared: str) -> None:
