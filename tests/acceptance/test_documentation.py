@@ -15,6 +15,8 @@ from tests.support.pages import EXAMPLES, ROOT, Page, explain, run_page
 # Pages that take longer than 5 s on a quiet machine, with what `make test` has of them.
 SLOW: dict[str, str] = {
     "examples/demo/README.md": "examples/pool, which has worker processes and a mock server too",
+    "docs/guides/limit-cost.md": "acceptance/test_estimate.py, test_experiment_budgets.py and test_batch_mode.py",
+    "docs/tutorial/06-worker-processes.md": "the other steps, and acceptance/test_submit.py",
 }
 
 

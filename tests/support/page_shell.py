@@ -114,8 +114,8 @@ def run_script(
             except subprocess.TimeoutExpired:
                 os.killpg(shell.pid, signal.SIGKILL)
                 shell.wait()
-        end_leftover_processes(directory)
         parts = output.read_text(encoding="utf-8", errors="replace").split(_MARK)
+    end_leftover_processes(directory)
     ran = []
     listed = [step for step in steps if isinstance(step, str)]
     for command, text, status in zip(listed, parts[::2], parts[1::2], strict=False):
