@@ -26,12 +26,21 @@ ASYNC_CONCURRENCY = 10
 
 @dataclass(frozen=True, slots=True)
 class Sequential:
-    """Runs one row after the other."""
+    """Runs one row after the other.
+
+    >>> from doteval import foreach
+    >>> @foreach("text", ["a", "b"], concurrency=Sequential())
+    ... def eval_text(text): ...
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class AsyncSequential:
-    """Runs one row after the other. The same as `Sequential`, for files that name it."""
+    """Runs one row after the other. The same as `Sequential`, for files that name it.
+
+    >>> as_strategy(AsyncSequential())
+    AsyncSequential()
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,9 @@ class SlidingWindow:
     """Runs up to `max_concurrency` rows at once; the next one begins as one ends.
 
     Sync evaluations run in as many threads. Raises UsageError if `max_concurrency` is below 1.
+
+    >>> SlidingWindow(20).max_concurrency
+    20
     """
 
     max_concurrency: int = ASYNC_CONCURRENCY
@@ -61,6 +73,9 @@ class Adaptive:
     a rate is measured over, at least.
 
     Raises UsageError if the numbers contradict each other or are out of range.
+
+    >>> Adaptive(min_concurrency=2, max_concurrency=50).initial_concurrency
+    5
     """
 
     initial_concurrency: int = 5
@@ -93,6 +108,9 @@ class Batch:
 
     The rows of a group run at once if the evaluation is async, one after the other if it is sync. For evaluations
     that take lists of rows see `doteval.batch`. Raises UsageError if `batch_size` is below 1.
+
+    >>> Batch(50).batch_size
+    50
     """
 
     batch_size: int = 10

@@ -64,6 +64,10 @@ class DotEvalError(Exception):
     `page` is the page of the documentation that says more, with its section: ``troubleshooting#missing-column``.
     `logged` is the message for logs. It has to be given if `message` quotes an exception of other code, whose text may
     hold secrets or contents of rows.
+
+    >>> print(DotEvalError("there is no row 7", remedy="The last one is row 5."))
+    there is no row 7
+    The last one is row 5.
     """
 
     exit_code = 1

@@ -72,6 +72,13 @@ class ForEach:
 
     After ``foreach = ForEach(retries=..., concurrency=..., storage=...)``, use ``@foreach(column_spec, dataset)``, or
     ``@foreach.NAME(split)`` for a registered dataset, which names its columns itself.
+
+    >>> foreach = ForEach(retries=3, concurrency=20)
+    >>> @foreach("text", ["good", "bad"])
+    ... def eval_text(text):
+    ...     return text.upper()
+    >>> eval_text("good")
+    'GOOD'
     """
 
     def __init__(self, *, retries: Any = None, concurrency: Any = None, storage: Any = None) -> None:
@@ -144,7 +151,8 @@ class BatchDecorator:
     It is `doteval.Batch`. The strategy `doteval.concurrency.Batch` is something else: it groups rows that the function
     still takes one by one.
 
-    >>> batch = BatchDecorator(concurrency=4)
+    >>> from doteval import Batch
+    >>> batch = Batch(concurrency=4)
     >>> @batch("text,expected", [("good", "positive")], batch_size=16)
     ... def eval_sentiment(text, expected):
     ...     return [(one, other) for one, other in zip(text, expected)]
@@ -195,6 +203,7 @@ class BatchDecorator:
 
 
 batch = BatchDecorator()
+"""The decorator `@batch` without shared settings: see `Batch`."""
 
 
 def _mark(function: Function, spec: ForEachSpec) -> Function:

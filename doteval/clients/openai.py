@@ -134,6 +134,12 @@ def openai_client(
     ``openai_client(base_url="http://localhost:8000/v1", requests_per_minute=600)``
 
     Raises openai.OpenAIError without credentials, UsageError for a price table that cannot be read.
+
+    >>> from doteval.mock_openai import MockOpenAI
+    >>> with MockOpenAI() as server, openai_client(base_url=server.base_url, api_key="any") as client:
+    ...     reply = client.chat.completions.create(model="mock", messages=[{"role": "user", "content": "Hello"}])
+    ...     client.get_stats()["requests"]
+    1
     """
     options = _options(cache, cache_ignores, retry_seconds, requests_per_minute, tokens_per_minute)
     return MeteredOpenAI(options=options, **settings)
@@ -151,6 +157,9 @@ def async_openai_client(
     """Make a client with the settings and environment variables of `openai.AsyncOpenAI`; otherwise as `openai_client`.
 
     Raises openai.OpenAIError without credentials, UsageError for a price table that cannot be read.
+
+    >>> client = async_openai_client(api_key="any", requests_per_minute=600)
+    >>> asyncio.run(client.close())
     """
     options = _options(cache, cache_ignores, retry_seconds, requests_per_minute, tokens_per_minute)
     return MeteredAsyncOpenAI(options=options, **settings)
@@ -170,6 +179,10 @@ def instrument(
     Works for every client class of the `openai` package: ``client = instrument(AzureOpenAI(), cache=True)``. The
     client's `max_retries` (2 if it was made without) is taken over, so that the SDK does not retry as well. Copies
     (`with_options`) share its connections and the steps around them. A second call changes nothing.
+
+    >>> client = OpenAI(api_key="any")
+    >>> instrument(client, cache=True) is client
+    True
     """
     options = _options(cache, cache_ignores, retry_seconds, requests_per_minute, tokens_per_minute)
     # The SDK has no public name for a client's HTTP client.

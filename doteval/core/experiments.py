@@ -18,6 +18,12 @@ from doteval.core.wording import counted
 
 
 class EvaluationStatus(StrEnum):
+    """The status of an evaluation.
+
+    >>> EvaluationStatus("completed") is EvaluationStatus.COMPLETED
+    True
+    """
+
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -129,6 +135,13 @@ class Evaluation:
     rows_hash: a hash of the keys of all its rows in order; None if not all have been read, or by an older release.
     dataset_source: what its rows are for ever, ``hf://OWNER/NAME@COMMIT?split=SPLIT``; None for other datasets.
     repaid_rows: how many of its rows asked something else when they ran again, and so paid for calls again.
+
+    >>> from datetime import UTC, datetime
+    >>> began = datetime(2026, 1, 31, tzinfo=UTC)
+    >>> spec = EvaluationSpec("eval_sums.py", "eval_sums", ("question", "answer"))
+    >>> experiment = Experiment(1, "nightly", began)
+    >>> Evaluation(1, "u1", experiment, spec, EvaluationStatus.RUNNING, None, Counts(10, done=4), began).counts.pending
+    6
     """
 
     id: int

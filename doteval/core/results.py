@@ -136,6 +136,9 @@ class Usage:
     judge: whether a judge asked.
     batch: whether batches answered, at their price.
     latency: how long each reply took.
+
+    >>> Usage("gpt-4o", requests=2, prompt_tokens=300, completion_tokens=40).prompt_tokens
+    300
     """
 
     model: str
@@ -250,6 +253,12 @@ class Record:
     """A stored result with its row, and what people say of it.
 
     `result`, `error` and `item_id` are the names that doteval 0.22 uses.
+
+    >>> row = Row(7, "key of the row", {"text": "hello"})
+    >>> outcome = Outcome(RowStatus.DONE, 0.0, 1.0, (Score("short", True),), model_response="hi")
+    >>> record = Record(row, outcome)
+    >>> record.item_id, record.row.values, record.result.scores[0].value, record.error
+    (7, {'text': 'hello'}, True, None)
     """
 
     row: Row

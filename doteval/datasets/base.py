@@ -21,6 +21,17 @@ class Dataset(ABC):
 
     `columns` is None if they are known only from the rows; `num_rows` and `length` are None if the number is known only
     after reading. If `reiterable` is False, the rows can be read only once.
+
+    >>> class Squares(Dataset):
+    ...     columns = ("n", "square")
+    ...
+    ...     def __init__(self, split):
+    ...         self.num_rows = {"test": 3, "train": 100}[split]
+    ...
+    ...     def __iter__(self):
+    ...         return ((n, n * n) for n in range(self.num_rows))
+    >>> list(Squares("test").rows())
+    [(0, 0), (1, 1), (2, 4)]
     """
 
     name: str = ""

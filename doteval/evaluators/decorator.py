@@ -187,12 +187,22 @@ def _plain(value: Any) -> Any:
 
 
 def register(name: str, made: Callable[..., Any]) -> None:
-    """Give an evaluator a name in this process, so that ``from doteval.evaluators import NAME`` finds it."""
+    """Give an evaluator a name in this process, so that ``from doteval.evaluators import NAME`` finds it.
+
+    >>> register("is_short", evaluator(lambda text: len(text) < 10))
+    >>> from doteval.evaluators import is_short
+    >>> is_short("hello").value
+    True
+    """
     plugins.register(name, made)
 
 
 def available() -> tuple[str, ...]:
-    """The names of all evaluators, sorted: built in, registered here, or announced by installed packages."""
+    """The names of all evaluators, sorted: built in, registered here, or announced by installed packages.
+
+    >>> "exact_match" in available()
+    True
+    """
     return plugins.names()
 
 
@@ -200,5 +210,8 @@ def find(name: str) -> Evaluator:
     """The evaluator with that name.
 
     Raises NotFoundError, which suggests similar names, if there is none; UsageError if its package cannot be imported.
+
+    >>> find("exact_match")("Paris", "Paris").value
+    True
     """
     return cast("Evaluator", plugins.get(name))

@@ -47,6 +47,14 @@ def llm_judge(
     that the row fails, if the reply has no verdict, and raises what the client raises.
 
     Raises UsageError if there are fewer than two verdicts.
+
+    >>> from types import SimpleNamespace as Has
+    >>> def create(**request):  # A client asks a model here.
+    ...     return Has(choices=[Has(message=Has(content="It thanks the reader.\\nVERDICT: yes"))])
+    >>> client = Has(chat=Has(completions=Has(create=create)))
+    >>> judge = llm_judge(client, "judge-1", criteria="The response is polite.")
+    >>> judge("Thank you!").value
+    True
     """
     verdict = VerdictReader(model, verdicts)
     instructions = _instructions(criteria, verdict.line)
@@ -87,6 +95,14 @@ def llm_rubric(
     ``name="first"`` makes ``first.polite`` and ``first.short``.
 
     Raises UsageError if there are no criteria, or fewer than two verdicts.
+
+    >>> from types import SimpleNamespace as Has
+    >>> def create(**request):  # A client asks a model here.
+    ...     return Has(choices=[Has(message=Has(content="VERDICT polite: yes\\nVERDICT short: no"))])
+    >>> client = Has(chat=Has(completions=Has(create=create)))
+    >>> rubric = llm_rubric(client, "judge-1", {"polite": "It is polite.", "short": "It has one sentence."})
+    >>> [(score.name, score.value) for score in rubric("Thank you! And goodbye.")]
+    [('polite', True), ('short', False)]
     """
     if not criteria:
         raise UsageError("llm_rubric needs at least one criterion", remedy='Give a dict: {"polite": "It is polite."}.')

@@ -41,6 +41,14 @@ def llm_pairwise(
 
     The metadata are the judge's model, its replies, and whether both agree (`consistent`): how often they do says how
     far the judge can be trusted. Two calls a row, at once with an async client. The rest is as for `llm_judge`.
+
+    >>> from types import SimpleNamespace as Has
+    >>> def create(**request):  # A client asks a model here.
+    ...     return Has(choices=[Has(message=Has(content="VERDICT: first"))])
+    >>> client = Has(chat=Has(completions=Has(create=create)))
+    >>> score = llm_pairwise(client, "judge-1")("Paris", "I do not know", question="The capital of France?")
+    >>> score.value, score.metadata["consistent"]  # It preferred whichever came first.
+    (0.5, False)
     """
     reader = VerdictReader(model, {_FIRST: _FIRST, _SECOND: _SECOND, "tie": "tie"})
     instructions = (
@@ -85,6 +93,12 @@ def judge_panel(*judges: Callable[..., Any], by: str = "majority", metrics: Any 
     at once.
 
     Raises UsageError if there are fewer than two judges, or for another `by`.
+
+    >>> is_short = evaluator(lambda text: len(text) < 9)
+    >>> is_calm = evaluator(lambda text: "!" not in text)
+    >>> is_loud = evaluator(lambda text: text.isupper())
+    >>> judge_panel(is_short, is_calm, is_loud)("hello").value
+    True
     """
     if len(judges) < 2:
         raise UsageError(f"judge_panel needs at least two judges, not {len(judges)}")

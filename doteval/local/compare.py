@@ -49,6 +49,20 @@ def compare(
     Raises NotFoundError: there is no such store, experiment, evaluation or score
     Raises UsageError: rows do not have the column to cluster or to pair by, or two rows have one value in it
     Raises StoreError: the store cannot be used
+
+    >>> from tempfile import mkdtemp
+    >>> from doteval import foreach
+    >>> from doteval.evaluators import exact_match
+    >>> @foreach("word,capitals", [("yes", "YES"), ("no", "NO")])
+    ... def eval_capitals(word, capitals, model):
+    ...     return exact_match(model(word), capitals)
+    >>> from doteval import run
+    >>> store = f"{mkdtemp()}/results.db"
+    >>> for name, model in (("base", str.lower), ("new", str.upper)):
+    ...     _ = run(eval_capitals, name, storage=store, model=model)
+    >>> (metric,) = compare("base", "new", storage=store).metrics
+    >>> metric.score, metric.difference
+    ('exact_match', 1.0)
     """
     # The arrays take numpy and SciPy, for which `load` need not wait.
     from doteval.store.comparisons import (

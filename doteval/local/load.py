@@ -48,6 +48,18 @@ def load(
     Raises NotFoundError: there is no such store, experiment or evaluation
     Raises UsageError: `where` is no filter
     Raises StoreError: the store cannot be used
+
+    >>> from tempfile import mkdtemp
+    >>> from doteval import foreach
+    >>> from doteval.evaluators import exact_match
+    >>> @foreach("word,capitals", [("yes", "YES"), ("no", "NO")])
+    ... def eval_capitals(word, capitals, model):
+    ...     return exact_match(model(word), capitals)
+    >>> from doteval import run
+    >>> store = f"{mkdtemp()}/results.db"
+    >>> _ = run(eval_capitals, "nightly", storage=store, model=str.title)
+    >>> [record.row.values["word"] for record in load("nightly", where="score.exact_match = 0", storage=store)]
+    ['yes', 'no']
     """
     results = LoadedResults(load_settings(storage=storage).storage, experiment, evaluation, where)
     # A wrong name is an error here, not when the results are used.

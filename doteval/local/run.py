@@ -82,6 +82,16 @@ def run(
     Raises DatasetError or UnstorableValueError: when the dataset cannot be read or stored
     Raises ChangedError: when the function or the dataset has changed since the experiment began
     Raises StoreError: when the store cannot be used
+
+    >>> from tempfile import mkdtemp
+    >>> from doteval import foreach
+    >>> from doteval.evaluators import exact_match
+    >>> @foreach("word,capitals", [("yes", "YES"), ("no", "NO")])
+    ... def eval_capitals(word, capitals, model):
+    ...     return exact_match(model(word), capitals)
+    >>> results = run(eval_capitals, storage=f"{mkdtemp()}/results.db", model=str.upper)
+    >>> results.summary()["exact_match"]["accuracy"], results[0].row.values["word"]
+    (1.0, 'yes')
     """
     evaluation = _Plain(eval_fn, fixtures)
     settings = load_settings(storage=storage, concurrency=concurrency)

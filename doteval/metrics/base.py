@@ -90,5 +90,10 @@ class MetricFactory(Generic[Parameters]):
 
 
 def as_metric(given: Any) -> Any:
-    """The metric that an evaluator was given: a factory is called without settings, anything else is returned."""
+    """The metric that an evaluator was given: a factory is called without settings, anything else is returned.
+
+    >>> from doteval.metrics import accuracy
+    >>> as_metric(accuracy)([True, False]), as_metric(accuracy())([True, False])
+    (0.5, 0.5)
+    """
     return given() if isinstance(given, MetricFactory) else given

@@ -38,6 +38,10 @@ class Interval:
     method: how it was computed: ``wilson``, ``bootstrap-t`` (studentized), ``t`` (Student's), ``bootstrap`` (of other
         metrics), in comparisons also ``bonett-price`` and ``clopper-pearson``. Clustered ones end with ``-clustered``.
         Those that doteval 0.2 stored may be ``normal``.
+
+    >>> low, high = Interval(0.25, 0.75, "wilson")
+    >>> low, high
+    (0.25, 0.75)
     """
 
     low: float

@@ -23,6 +23,10 @@ class MockOpenAI:
 
     ``with MockOpenAI(latency=0.1) as server: OpenAI(base_url=server.base_url, api_key="any")``.
     The server stops with the block, or within a second of the death of this process.
+
+    >>> with MockOpenAI() as server:
+    ...     server.base_url.startswith("http://127.0.0.1:")
+    True
     """
 
     def __init__(self, *, start_timeout: float = 30.0, stop_timeout: float = 5.0, **settings: Any) -> None:

@@ -17,7 +17,18 @@ class ModelManager(Protocol):
 
 
 class ModelProvider(Protocol):
-    """Sets models up. Any class with this method is a provider; inheriting from this class is optional."""
+    """Sets models up. Any class with this method is a provider; inheriting from this class is optional.
+
+    >>> class Abacuses:
+    ...     async def setup(self, spec, **config):
+    ...         return ModelHandle(spec, [0] * config["wires"], self)
+    ...
+    ...     async def teardown(self, resource_id):
+    ...         pass
+    >>> provider: ModelProvider = Abacuses()
+    >>> asyncio.run(provider.setup("small", wires=2)).model
+    [0, 0]
+    """
 
     async def setup(self, spec: str, **config: Any) -> ModelHandle:
         """Set up a model that is ready to use. `spec` names it; each provider documents its `config`.
@@ -31,6 +42,15 @@ class ModelHandle:
     """A model that was set up: evaluations use ``handle.model``.
 
     `manager` tears the model down, which it knows by `resource_id`.
+
+    >>> class Shelf:
+    ...     async def teardown(self, resource_id):
+    ...         print("put back", resource_id)
+    >>> handle = ModelHandle("abacus", [1, 2, 3], Shelf())
+    >>> handle.model
+    [1, 2, 3]
+    >>> asyncio.run(handle.teardown())
+    put back abacus
     """
 
     def __init__(self, resource_id: str, model: Any, manager: ModelManager) -> None:
