@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.generate import api, exit_codes, messages, metrics, prometheus, settings, store_schema
+from docs.generate import api, exit_codes, json_documents, messages, metrics, prometheus, settings, store_schema
 
 FOLDER = Path(__file__).parents[1] / "reference"
 
@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parents[1] / "reference"
 FILES: dict[str, Callable[[], str]] = {
     "api.md": api.page,
     "exit-codes.md": exit_codes.page,
+    "json.md": json_documents.page,
     "messages.md": messages.page,
     "metrics.md": metrics.page,
     "prometheus.md": prometheus.page,

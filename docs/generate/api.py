@@ -12,8 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from docs.generate.markdown import MissingTextError, code, docstring, documented, page_of, signature, table
-from doteval import ForEach, errors, evaluators
-from doteval.foreach import BatchDecorator
+from doteval import errors, evaluators
 from doteval.metrics.base import MetricFactory
 
 # The public modules, with what to know before their names. Their `__all__` says which names are public.
@@ -90,9 +89,13 @@ def _entry(path: str, name: str, thing: Any) -> Iterator[str]:
     elif inspect.isfunction(thing):
         yield signature(name, thing)
         yield documented(name, thing)
-    elif isinstance(thing, ForEach | BatchDecorator):
+    elif type(thing).__module__ == "doteval.foreach" and callable(thing):
+        # `foreach` and `batch` are objects that are called.
         yield signature(name, thing)
         yield documented(name, thing.__call__)
+    elif type(thing).__module__.startswith("doteval"):
+        yield f"```py\n{name}: {type(thing).__name__}\n```"
+        yield documented(name, type(thing))
     else:
         yield f"```py\n{name} = {re.sub(r'[a-z][a-z_.]*[.](?=[A-Z])', '', str(thing))}\n```"
         yield _text_below(path, name)

@@ -237,7 +237,7 @@ def _change(before: float | None, after: float | None) -> str:
 def comparison_document(
     store: Store, matched: Matched, comparison: Comparison, pairs: Sequence[ComparedPair]
 ) -> dict[str, Any]:
-    """The document of ``--json``; docs/reading-results.md says what its keys mean."""
+    """The document of ``--json``; docs/reference/json.md says what its keys mean."""
     origins = {of.id: origin for of, origin in _price_origins(store, pairs)}
     return {
         "verdict": comparison.verdict,

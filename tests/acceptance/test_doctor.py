@@ -9,6 +9,7 @@ from typing import Any
 
 import redis
 
+from tests.support.json_shapes import undocumented
 from tests.support.project import Project, wait_until
 from tests.support.troubleshooting import assert_shown
 
@@ -23,6 +24,7 @@ def eval_it(i):
 def examine(project: Project, code: int, *arguments: str) -> dict[str, dict[str, Any]]:
     """The findings of ``doteval doctor`` by name; fails unless it exits with `code`."""
     document = json.loads(project.run("doctor", *arguments, "--json", check=code).stdout)
+    assert undocumented(document, "doctor") == []
     assert document["well"] is (code == 0)
     assert all(finding["remedy"] for finding in document["findings"] if not finding["well"])
     return {finding["name"]: finding for finding in document["findings"]}

@@ -10,6 +10,7 @@ from doteval.core.experiments import EvaluationStatus
 from doteval.core.states import EvaluationEnd
 from doteval.mock_openai import MockOpenAI
 from tests.support.commands import Commands
+from tests.support.json_shapes import undocumented
 from tests.support.project import Project, wait_until
 
 ROWS = 100
@@ -82,6 +83,7 @@ def test_only_the_sample_runs_until_somebody_agrees_and_models_are_loaded_once(
 
     # Of the rows that are left.
     document = project.json("submit", "eval_it.py", "--experiment", "x", "--estimate", str(SAMPLE), "--estimate-only")
+    assert undocumented(document, "submit --estimate-only") == []
     assert (document["rows"], document["rows_left"]) == (SAMPLE, ROWS - 2 * SAMPLE)
     assert document["amounts"]["requests"]["rest"] == ROWS - 2 * SAMPLE
     cost = document["amounts"]["cost"]
