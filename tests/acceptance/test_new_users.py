@@ -117,7 +117,7 @@ async def eval_upper(text, model):
 
 
 def test_an_operator_runs_a_service(project: Project, redis_url: str) -> None:
-    """Two services; one is killed and one is drained; each row has one result."""
+    """Two services, of which one is killed and one ends; each row has one result, in the store and in its copies."""
     project.environment["DOTEVAL_BROKER"] = redis_url
     project.write("eval_upper.py", OPERATED)
     assert "doteval worker PATH" in project.run("doctor", check=1).stdout
@@ -132,8 +132,11 @@ def test_an_operator_runs_a_service(project: Project, redis_url: str) -> None:
         assert second.wait(30) == 0
     shown = project.json("show", "nightly")["evaluations"][0]
     assert (shown["status"], shown["rows"]["done"], shown["rows"]["failed"]) == ("completed", 200, 0)
-    counts = project.counts()
-    assert sum(counts[f"text {number}"] >= 1 for number in range(200)) == 200
+    assert {f"text {number}" for number in range(200)} <= set(project.counts())
+    project.run("db", "backup", "backup.db")
+    project.run("db", "copy", ".doteval/doteval.db", "copied.db")
+    for name in ("backup.db", "copied.db"):
+        assert project.json("show", "nightly", "--storage", name)["evaluations"][0] == shown
 
 
 NOTEBOOK = [
