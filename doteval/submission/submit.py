@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -52,6 +53,8 @@ from doteval.tracing.commands import command_span
 
 # Seconds between two searches for rows that an earlier submission left pending.
 _PUBLISH_SECONDS = 1.0
+# Those of `doteval.clients.fixtures` that import the openai package, when they are set up.
+_OPENAI_FIXTURES = frozenset(("openai_client", "async_openai_client"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,8 @@ def submit_items(
     fork_server: ForkServer | None,
 ) -> Submission:
     """Evaluate collected evaluations on worker processes, as `submit` does, with rows from `rows`."""
+    if fork_server is not None and _use_openai(items):
+        fork_server.import_too(["doteval.clients.openai"])
     with contextlib.ExitStack() as stack:
         submitter = _Submitter(store, items, rows, options, observer)
         if submitter.to_run:
@@ -189,6 +194,14 @@ def submit_items(
         return Submission(
             submitter.experiment(), store.raw_url, refused, tuple(submitter.unrecorded), submitter.is_whole
         )
+
+
+def _use_openai(items: Sequence[EvaluationItem]) -> bool:
+    """Whether evaluations use the openai package, as far as its import, or the fixtures that they name, tell.
+
+    To import it takes half a second of the processor in each process.
+    """
+    return "openai" in sys.modules or any(not _OPENAI_FIXTURES.isdisjoint(item.fixturenames) for item in items)
 
 
 class _Submitter:

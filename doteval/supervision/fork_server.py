@@ -72,7 +72,9 @@ class ForkServer:
         self._channel = Connection(ours.detach())
         # Several threads wait for the ends of processes.
         self._lock = threading.RLock()
-        self._ready = self._gone = False
+        self._gone = False
+        # How many times it has still to say that its imports are done.
+        self._importing = 1
         self._answers: deque[list[Any]] = deque()
         # By pid: the processes that were started here and whose end has not been reported.
         self._running: dict[int, ForkedProcess] = {}
@@ -84,11 +86,24 @@ class ForkServer:
     def is_ready(self, timeout: float) -> bool:
         """Whether the imports are done; waits up to `timeout` seconds. Raises ForkServerGoneError."""
         with self._lock:
-            if not self._ready:
+            if self._importing:
                 self._receive(timeout)
             if self._gone:
                 raise ForkServerGoneError("the fork server has ended")
-            return self._ready
+            return not self._importing
+
+    def import_too(self, modules: Sequence[str]) -> None:
+        """Import more modules before the next process is forked, which then has them already.
+
+        It ends if they start threads, since it cannot fork then.
+        """
+        with self._lock:
+            try:
+                self._channel.send_bytes(json.dumps({"import": list(modules)}).encode())
+            except OSError:
+                self._gone = True
+            else:
+                self._importing += 1
 
     def fork(self, command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None) -> ForkedProcess:
         """Start a process in a session of its own.
@@ -155,7 +170,7 @@ class ForkServer:
             if forked is not None:
                 forked.returncode = code
         elif what == "ready":
-            self._ready = True
+            self._importing -= 1
         else:
             self._answers.append([what, *said])
         return True

@@ -14,6 +14,7 @@ import runpy
 import selectors
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
@@ -93,22 +94,30 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _LEAVE_SIGNALS)
     # Nearly all objects that imports make are never freed.
     gc.disable()
-    for name in _MODULES:
-        importlib.import_module(name)
+    _import(_MODULES)
     from doteval.pytest_runtime.pytest_internals import import_plugins
 
     import_plugins()
     gc.freeze()
-    if len(list(Path("/proc/self/task").iterdir())) > 1:
-        # Something has started threads. A fork would have their locks, perhaps held, but not the threads: do not fork.
+    if _has_threads():
         return
     start = serve(Connection(int(sys.argv[1])))
     if start is not None:
         start.begin()
 
 
+def _import(modules: Sequence[str]) -> None:
+    for name in modules:
+        importlib.import_module(name)
+
+
+def _has_threads() -> bool:
+    """Whether something has started threads. A fork would have their locks, perhaps held, but not the threads."""
+    return len(list(Path("/proc/self/task").iterdir())) > 1
+
+
 def serve(channel: Connection) -> Start | None:
-    """Fork for each request. Returns the request in the forked process, None in the server at its end."""
+    """Fork, or import modules, for each request. Returns it in the forked process, None in the server at its end."""
     # By pidfd, which is readable once the process has ended: its pid.
     children: dict[int, int] = {}
     with channel, selectors.DefaultSelector() as selector:
@@ -122,6 +131,11 @@ def serve(channel: Connection) -> Start | None:
                         _say(channel, "ended", *_ended(key.fd, children))
                         continue
                     start = _request(channel)
+                    if start is None:
+                        if _has_threads():
+                            return None
+                        _say(channel, "ready")
+                        continue
                     try:
                         pid = start.fork()
                     except OSError as error:
@@ -147,8 +161,14 @@ def _ended(descriptor: int, children: dict[int, int]) -> tuple[int, int]:
     return pid, os.waitstatus_to_exitcode(status)
 
 
-def _request(channel: Connection) -> Start:
-    command, environment, has_output = json.loads(channel.recv_bytes())
+def _request(channel: Connection) -> Start | None:
+    """What is to be started; None if the request was to import modules, which is done."""
+    request = json.loads(channel.recv_bytes())
+    if isinstance(request, dict):
+        _import(request["import"])
+        gc.freeze()
+        return None
+    command, environment, has_output = request
     return Start(command, environment, recv_handle(channel) if has_output else None)
 
 

@@ -28,7 +28,7 @@ from tests.support.model_servers import wait_until
 MODULE = """
 import json, os, signal, sys, time
 names = ("celery.apps.worker", "doteval.worker.process", "doteval.worker.tasks")
-names += ("_pytest.unittest", "anyio.pytest_plugin")
+names += ("_pytest.unittest", "anyio.pytest_plugin", "wave")
 import_done = [name for name in names if name in sys.modules]
 print(json.dumps({
     "pid": os.getpid(),
@@ -209,6 +209,11 @@ def test_a_forked_process_has_the_imports_and_no_state_of_another(
     assert other["open"] == ["0", "1", "2", "3"]
     first.kill()
     assert first.wait(30) == -signal.SIGKILL
+    fork_server.import_too(["wave"])
+    wait_until(lambda: fork_server.is_ready(1.0))
+    third = fork_server.fork(["it_is", "0"], {}, output)
+    assert third.wait(30) == 0
+    assert [it["imported"] for it in said(directory, 3) if it["pid"] == third.pid] == [[*one["imported"], "wave"]]
 
 
 def test_exit_codes_of_processes_that_outlive_the_fork_server_are_unknown(output: IO[bytes], directory: Path) -> None:
