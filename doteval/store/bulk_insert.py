@@ -11,7 +11,6 @@ from typing import Any
 
 import orjson
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     BindParameter,
     Column,
@@ -24,10 +23,11 @@ from sqlalchemy import (
     select,
     type_coerce,
 )
+from sqlalchemy.dialects import postgresql
 
-from doteval.store.statements import cursor_of, postgres_dialect
+from doteval.store.statements import POSTGRES, cursor_of
 
-_NUMBERS = ARRAY(BigInteger)
+_NUMBERS = postgresql.ARRAY(BigInteger)
 
 
 class BulkInsert:
@@ -40,10 +40,9 @@ class BulkInsert:
     def __init__(self, table: Table, columns: Sequence[str], *, returning: Sequence[str] = ()) -> None:
         self.columns = tuple(columns)
         self._returning = tuple(returning)
-        dialect = postgres_dialect()
-        name = dialect.identifier_preparer.format_table(table)
+        name = POSTGRES.identifier_preparer.format_table(table)
         head = f"INSERT INTO {name} ({', '.join(self.columns)})"
-        types = [table.c[column].type.dialect_impl(dialect).compile(dialect) for column in self.columns]
+        types = [table.c[column].type.dialect_impl(POSTGRES).compile(POSTGRES) for column in self.columns]
         arrays = ", ".join(f"%b::{kind}[]" for kind in types)
         # The statements consist of names of doteval's own tables and types only.
         end = "" if self._returning else " ON CONFLICT DO NOTHING"

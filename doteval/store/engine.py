@@ -30,7 +30,7 @@ from sqlalchemy import (
     literal_column,
     select,
 )
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -185,12 +185,7 @@ class Database:
 
 def insert_into(dialect: str, table: Table) -> sqlite.Insert:
     """An INSERT that supports ON CONFLICT, which both dialects spell alike."""
-    if dialect == "sqlite":
-        return sqlite.insert(table)
-    # Importing it takes a twentieth of the start of a command.
-    from sqlalchemy.dialects import postgresql
-
-    return cast(sqlite.Insert, postgresql.insert(table))
+    return sqlite.insert(table) if dialect == "sqlite" else cast(sqlite.Insert, postgresql.insert(table))
 
 
 _open: WeakSet[Database] = WeakSet()

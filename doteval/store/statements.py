@@ -8,25 +8,17 @@ and raises its own errors.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Select
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import Connection, Select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql.expression import ClauseElement
 
 # Parameters are ":name" for SQLite and "%(name)s" for psycopg.
 _SQLITE = sqlite.dialect(paramstyle="named")
-
-
-@cache
-def postgres_dialect() -> Dialect:
-    """The dialect for psycopg, which is imported on first use: on SQLite nothing needs it."""
-    from sqlalchemy.dialects.postgresql import psycopg
-
-    found: Dialect = psycopg.dialect()  # type: ignore[no-untyped-call]
-    return found
+POSTGRES = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
 
 
 def cursor_of(connection: Connection) -> DBAPICursor:
@@ -67,4 +59,4 @@ class Prepared:
 
     @cached_property
     def _postgres(self) -> str:
-        return str(self._make("postgresql").compile(dialect=postgres_dialect(), column_keys=self._columns))
+        return str(self._make("postgresql").compile(dialect=POSTGRES, column_keys=self._columns))

@@ -19,7 +19,7 @@ from doteval.errors import StoreError, StoreReadOnlyError, UsageError
 from doteval.store.connection_errors import role_of
 from doteval.store.engine import Database
 from doteval.store.migrations import create_for_copy
-from doteval.store.statements import cursor_of, postgres_dialect
+from doteval.store.statements import POSTGRES, cursor_of
 from doteval.store.tables import ALL, EXPERIMENT
 
 if TYPE_CHECKING:
@@ -290,13 +290,12 @@ def _reporter(
 
 
 def _name(table: Table) -> str:
-    return postgres_dialect().identifier_preparer.format_table(table)
+    return POSTGRES.identifier_preparer.format_table(table)
 
 
 def _columns(table: Table) -> str:
-    return ", ".join(map(postgres_dialect().identifier_preparer.format_column, table.c))
+    return ", ".join(map(POSTGRES.identifier_preparer.format_column, table.c))
 
 
 def _binary_type(column: Any) -> str:
-    dialect = postgres_dialect()
-    return _BINARY_TYPES[column.type.dialect_impl(dialect).compile(dialect)]
+    return _BINARY_TYPES[column.type.dialect_impl(POSTGRES).compile(POSTGRES)]
