@@ -91,10 +91,13 @@ class RowPages:
         """The last rows before one, or before the end for None, in order; see `after`."""
         return self._page(wanted, key, size, seconds, backwards=True)
 
-    def first_sorted(self, wanted: RowsWanted, sort: SortOrder, limit: int) -> tuple[RowKey, ...]:
-        """The first rows by the value of a field, at most `limit`. All results are read for it."""
+    def sorted_part(self, wanted: RowsWanted, sort: SortOrder, limit: int, *, skip: int = 0) -> tuple[RowKey, ...]:
+        """The rows by the value of a field, at most `limit`. All results are read for it.
+
+        skip: how many rows come before them.
+        """
         if wanted.everything and sort.field.kind is FieldKind.SCORE:
-            found = self._by_score(wanted.evaluation_id, sort, limit)
+            found = self._by_score(wanted.evaluation_id, sort, limit, skip)
             if len(found) == limit:
                 return found
         dialect = self._database.dialect
@@ -102,7 +105,7 @@ class RowPages:
         query = _matching(wanted, compiler, with_rows=_is_of_row(sort.field)).order_by(
             *sort_columns(compiler.field(sort.field), sort.descending, dialect)
         )
-        return self._keys(query.order_by(RESULT.c.row_index, RESULT.c.sample).limit(limit))
+        return self._keys(query.order_by(RESULT.c.row_index, RESULT.c.sample).limit(limit).offset(skip))
 
     def among(self, keys: Sequence[RowKey], wanted: RowsWanted, sort: SortOrder | None) -> tuple[RowKey, ...]:
         """Those of a few thousand rows that are wanted: in the order of `sort`, or else in the given one."""
@@ -120,8 +123,8 @@ class RowPages:
         first, second = (given, found) if sort is None else (found, given)
         return tuple(key for key in first if key in second)
 
-    def _by_score(self, evaluation_id: int, sort: SortOrder, limit: int) -> tuple[RowKey, ...]:
-        """`first_sorted` for the rows whose score is a number. Reading only the scores takes a tenth of the time."""
+    def _by_score(self, evaluation_id: int, sort: SortOrder, limit: int, skip: int) -> tuple[RowKey, ...]:
+        """`sorted_part` for the rows whose score is a number. Reading only the scores takes a tenth of the time."""
         query = (
             select(SCORE.c.row_index, SCORE.c.sample)
             .where(
@@ -131,7 +134,7 @@ class RowPages:
             )
             .order_by(SCORE.c.number.desc() if sort.descending else SCORE.c.number)
         )
-        return self._keys(query.order_by(SCORE.c.row_index, SCORE.c.sample).limit(limit))
+        return self._keys(query.order_by(SCORE.c.row_index, SCORE.c.sample).limit(limit).offset(skip))
 
     def _keys(self, query: Select[Any]) -> tuple[RowKey, ...]:
         with self._database.read() as connection:

@@ -31,13 +31,17 @@ SHOWN = {
     "slow": "sorted by the time they took",
     "flipped": "scores that differ from another experiment, those that differ most first",
 }
-# Rows that are sorted, and rows that changed most, at most: an order of all rows would be kept for every visitor.
-MOST_SORTED = 5_000
+# Rows of a page, and of a part of an order, which is a whole number of pages. An order of all rows would be kept for
+# every visitor.
+PAGE = 50
+PART = 5_000
+# Rows that changed most, at most.
 MOST_FLIPPED = 1_000
 # Seconds that a page looks for rows with a filter, with a text, and for the row before or behind another.
 _FILTER_SECONDS = 0.25
 _TEXT_SECONDS = 0.8
 _NEIGHBOUR_SECONDS = 0.1
+_MOST_PAGES = 10**9
 _MOST_INDEX = 10**15 - 1
 _MOST_SAMPLE = 2**31 - 1
 
@@ -49,6 +53,7 @@ class RowChoice:
     scores, columns: the names that filters may use.
     show: a key of `SHOWN`, or empty.
     against: the experiment whose scores differ, for `flipped`.
+    page: of a list that is sorted, from 1.
     where, search, sort: as they are given; `sort` also follows from `show`.
     filter, order: what they mean.
     problem: why the filter cannot be read; there are no rows then.
@@ -60,6 +65,7 @@ class RowChoice:
     columns: Sequence[str]
     show: str
     against: str | None
+    page: int
     where: str | None
     search: str | None
     sort: str | None
@@ -81,6 +87,7 @@ class RowChoice:
         experiment = evaluation.experiment
         show = given.choice("show", SHOWN, "")
         where, search, against = given.text("where"), given.text("search"), given.text("against")
+        page = given.number("page", 1, least=1, most=_MOST_PAGES)
         if against is not None:
             show = "flipped"
         sort = given.text("sort") or ("-seconds" if show == "slow" else None)
@@ -105,7 +112,9 @@ class RowChoice:
             if against is None:
                 problem = UsageError("no experiment is named whose scores may differ", remedy="Name one as “against”.")
         found = AllOf(tuple(parts)) if parts else None
-        return cls(experiment, evaluation, scores, columns, show, against, where, search, sort, found, order, problem)
+        return cls(
+            experiment, evaluation, scores, columns, show, against, page, where, search, sort, found, order, problem
+        )
 
     @property
     def wanted(self) -> RowsWanted:
@@ -134,16 +143,28 @@ class RowChoice:
             "sort": None if self.show == "slow" and self.sort == "-seconds" else self.sort,
         }
 
-    def row_link(self, key: RowKey) -> str:
-        """A link to the page of a row, which knows the rows before and behind it."""
-        return link("row", **self.parameters(), index=key[0], sample=key[1] or None)
+    def row_link(self, key: RowKey, place: int | None = None) -> str:
+        """A link to the page of a row, which knows the rows before and behind it.
+
+        place: that of the row among those of `listed`, if it is in a list.
+        """
+        page = 1 if place is None else (self.part * PART + place) // PAGE + 1
+        return link("row", **self.parameters(), index=key[0], sample=key[1] or None, page=page if page > 1 else None)
+
+    @property
+    def part(self) -> int:
+        """Which part of the order holds the page, from 0. There is one part of rows that changed."""
+        return 0 if self.show == "flipped" else (self.page - 1) * PAGE // PART
 
     def listed(self, visit: Visit) -> Sequence[RowKey] | None:
-        """The rows of a list, None while it is being computed, or if that fails."""
+        """The rows of a part of a list, and the first one of the next part.
+
+        None while it is being computed, or if that fails.
+        """
         running = self.evaluation.status is EvaluationStatus.RUNNING
         state = progress_key(self.evaluation.counts, running=running)
         labels = visit.store.row_labels.state(self.evaluation.id) if self._reads_labels else None
-        subject = ("rows", self.evaluation.uid, labels, *self.parameters().items())
+        subject = ("rows", self.evaluation.uid, labels, self.part, *self.parameters().items())
         return visit.compute("rows", subject, state, self._list, running=running)
 
     def _list(self, store: Store) -> Sequence[RowKey]:
@@ -151,7 +172,7 @@ class RowChoice:
             assert self.against is not None
             return store.row_pages.among(_flipped(store, self.evaluation, self.against), self.wanted, self.order)
         assert self.order is not None
-        return store.row_pages.first_sorted(self.wanted, self.order, MOST_SORTED)
+        return store.row_pages.sorted_part(self.wanted, self.order, PART + 1, skip=self.part * PART)
 
     def after(self, store: Store, key: RowKey | None, size: int, *, neighbour: bool = False) -> RowPage:
         """The next rows behind one, of rows that are no list.

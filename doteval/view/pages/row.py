@@ -199,15 +199,15 @@ def _facts(call: StoredCall) -> str:
 
 
 def _neighbours(visit: Visit, choice: RowChoice, key: tuple[int, int]) -> Neighbours:
-    rows = link("rows", **choice.parameters())
     if choice.is_listed:
+        rows = link("rows", **choice.parameters(), page=choice.page if choice.page > 1 else None)
         keys = choice.listed(visit)
         place = keys.index(key) if keys is not None and key in keys else None
         if keys is None or place is None:
             return Neighbours(None, None, rows)
         return Neighbours(
-            choice.row_link(keys[place - 1]) if place else None,
-            choice.row_link(keys[place + 1]) if place + 1 < len(keys) else None,
+            choice.row_link(keys[place - 1], place - 1) if place else None,
+            choice.row_link(keys[place + 1], place + 1) if place + 1 < len(keys) else None,
             rows,
         )
     found: list[str | None] = []

@@ -16,11 +16,10 @@ from doteval.core.results import Record
 from doteval.errors import UsageError
 from doteval.store.row_pages import RowKey
 from doteval.view.paging import Paging
-from doteval.view.row_choice import MOST_FLIPPED, MOST_SORTED, SHOWN, RowChoice
+from doteval.view.row_choice import MOST_FLIPPED, PAGE, PART, SHOWN, RowChoice
 from doteval.view.visit import Page, Visit
 
-# Rows of a page, columns of rows that are shown when nobody chooses, and fields that can be chosen.
-_SHOWN = 50
+# Columns of rows that are shown when nobody chooses, and fields that can be chosen.
 _COLUMNS = 5
 _CHOICES = 200
 # Characters of a value in the table.
@@ -57,7 +56,8 @@ class RowsFound:
     looked_at: of `rows`; less than those for a look that was ended before the page was full.
     ended_early: whether it was.
     computing: whether the list is being computed, and there are no rows yet.
-    total: how many rows a list has, None for rows that are no list.
+    first: the place of the first one in a list, from 0; None for rows that are no list.
+    total: how many rows changed, None for others.
     """
 
     keys: Sequence[RowKey] = ()
@@ -67,6 +67,7 @@ class RowsFound:
     rows: int = 0
     ended_early: bool = False
     computing: bool = False
+    first: int | None = None
     total: int | None = None
 
 
@@ -93,9 +94,9 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "fields": _fields(choice),
         "chosen": {each.text for each in columns},
         "found": found,
-        "listed": _rows(visit, choice, columns, found.keys),
+        "listed": _rows(visit, choice, columns, found),
         "shows": SHOWN,
-        "most": MOST_FLIPPED if choice.show == "flipped" else MOST_SORTED,
+        "most": MOST_FLIPPED,
         "shell": visit.command("show", choice.experiment.name, *_arguments(choice)),
     }
 
@@ -109,11 +110,11 @@ def _walked(visit: Visit, choice: RowChoice) -> RowsFound:
         after = (given.number("from", 0, least=0, most=10**15 - 1), -1)
     nowhere: dict[str, None] = {"after": None, "before": None, "from": None}
     if before is not None:
-        page = choice.before(visit.store, before, _SHOWN)
+        page = choice.before(visit.store, before, PAGE)
         behind: RowKey | None = page.keys[-1] if page.keys else _just_before(before)
         ahead = page.reached
     else:
-        page = choice.after(visit.store, after, _SHOWN)
+        page = choice.after(visit.store, after, PAGE)
         behind = page.reached
         ahead = None if after is None else page.keys[0] if page.keys else (after[0], after[1] + 1)
     return RowsFound(
@@ -122,7 +123,7 @@ def _walked(visit: Visit, choice: RowChoice) -> RowsFound:
         None if behind is None else visit.here(**{**nowhere, "after": _text(behind)}),
         page.looked_at,
         page.rows,
-        page.reached is not None and len(page.keys) < _SHOWN,
+        page.reached is not None and len(page.keys) < PAGE,
     )
 
 
@@ -131,23 +132,33 @@ def _listed(visit: Visit, choice: RowChoice) -> RowsFound:
     keys = choice.listed(visit)
     if keys is None:
         return RowsFound(computing="rows" not in visit.problems)
-    paging = Paging.of(visit, len(keys), _SHOWN)
-    return RowsFound(keys[paging.slice], paging.previous, paging.next, total=len(keys))
+    if choice.show == "flipped":
+        paging = Paging.of(visit, len(keys), PAGE)
+        return RowsFound(keys[paging.slice], paging.previous, paging.next, first=paging.first, total=len(keys))
+    number = choice.page
+    first = (number - 1) * PAGE
+    place = first - choice.part * PART
+    return RowsFound(
+        keys[place : place + PAGE],
+        visit.here(page=number - 1 if number > 2 else None) if number > 1 else None,
+        visit.here(page=number + 1) if len(keys) > place + PAGE else None,
+        first=first,
+    )
 
 
-def _rows(
-    visit: Visit, choice: RowChoice, columns: Sequence[ShownColumn], keys: Sequence[RowKey]
-) -> Sequence[ListedRow]:
-    found = []
-    for record in visit.store.results.of_keys(choice.evaluation.id, keys):
+def _rows(visit: Visit, choice: RowChoice, columns: Sequence[ShownColumn], found: RowsFound) -> Sequence[ListedRow]:
+    listed = []
+    begin = None if found.first is None else found.first - choice.part * PART
+    for number, record in enumerate(visit.store.results.of_keys(choice.evaluation.id, found.keys)):
         attempts = None
         if any(each.field == _ATTEMPTS for each in columns):
             tried = visit.store.attempts.of_row(choice.evaluation.id, record.row.index)
             attempts = sum(each.sample == record.row.sample for each in tried)
         values = [record_value(record, each.field, attempts=attempts) for each in columns]
         cells = [short_value(value, _CHARACTERS) for value in values]
-        found.append(ListedRow(record, choice.row_link((record.row.index, record.row.sample)), cells))
-    return found
+        place = None if begin is None else begin + number
+        listed.append(ListedRow(record, choice.row_link((record.row.index, record.row.sample), place), cells))
+    return listed
 
 
 def _columns(visit: Visit, choice: RowChoice, chosen: Sequence[str]) -> list[ShownColumn]:

@@ -121,7 +121,9 @@ def test_sorted_rows_are_those_of_selections(
         for wanted in (wanted_rows(mixed), wanted_rows(mixed, "status = 'done'")):
             records = store.selections.records(mixed.id, wanted.where, sort=order, limit=limit)
             expected = tuple((each.row.index, each.row.sample) for each in records)
-            assert store.row_pages.first_sorted(wanted, order, limit) == expected
+            assert store.row_pages.sorted_part(wanted, order, limit) == expected
+            parts = [store.row_pages.sorted_part(wanted, order, 7, skip=skip) for skip in range(0, limit, 7)]
+            assert tuple(key for part in parts for key in part)[:limit] == expected
 
 
 @pytest.mark.parametrize("where", [None, "status = 'done'"])
@@ -137,7 +139,7 @@ def test_given_rows_are_chosen_and_sorted_like_all(
     if where is not None or text is not None:
         assert store.row_pages.among(given, wanted, None) == tuple(key for key in given if key in chosen)
     order = SortOrder(FilterField(FieldKind.ROW, "category"), descending=True)
-    in_order = store.row_pages.first_sorted(wanted, order, 1_000)
+    in_order = store.row_pages.sorted_part(wanted, order, 1_000)
     assert len(in_order) > 3
     assert store.row_pages.among(given, wanted, order) == tuple(key for key in in_order if key in set(given))
 

@@ -37,10 +37,30 @@ def step(page: str, relation: str) -> str | None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_SHOWN", 7)
+    # Sorted rows are read in parts of two pages.
+    for module in (rows, row_choice):
+        monkeypatch.setattr(module, "PAGE", 7)
+        monkeypatch.setattr(module, "PART", 14)
 
 
 WRONG = list(range(30, 38))
+
+
+@pytest.mark.usefixtures("small")
+def test_the_rows_of_an_order_know_their_neighbours_in_its_next_part(view: TestClient) -> None:
+    last = wait_until(lambda: _unless_computing(view, url(sort="-index", page=2)))
+    assert ">8 to 14 of this order<" in last
+    address = re.findall(r'class="open" href="([^"]*index=26[^"]*)"', last)[0]
+    row = wait_until(lambda: _unless_computing(view, f"/{html.unescape(address)}"))
+    first_of_next = step(row, "next")
+    assert first_of_next is not None
+    assert "index=25" in first_of_next
+    row = wait_until(lambda: step(view.get(first_of_next).text, "next"))
+    assert "index=24" in row
+    # Behind the end there is nothing but the way back.
+    beyond = wait_until(lambda: _unless_computing(view, url(sort="-index", page=99)))
+    assert indexes(beyond) == []
+    assert step(beyond, "prev") is not None
 
 
 @pytest.mark.parametrize(
