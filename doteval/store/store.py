@@ -201,7 +201,8 @@ class Store:
         except BaseException:
             target.close()
             if is_new and location.path is not None:
-                location.path.unlink(missing_ok=True)
+                for end in ("", "-wal", "-shm"):
+                    location.path.with_name(f"{location.path.name}{end}").unlink(missing_ok=True)
             raise
         target.close()
         return copied

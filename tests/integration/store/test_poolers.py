@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -109,6 +110,24 @@ def test_a_pooler_with_too_many_clients_is_waited_for(postgres_url: str) -> None
         counts = store.evaluations.by_uid(evaluation.uid).counts
     assert heard == [None] * 10
     assert (counts.done, counts.failed) == (10, 0)
+
+
+def test_pg_dump_does_not_go_through_a_pooler(postgres_url: str, postgres_programs: Path, tmp_path: Path) -> None:
+    with Store.open(postgres_url) as store:
+        begin(store, 4)
+    with pgbouncer(postgres_url, "default_pool_size = 1") as url:
+        with pytest.raises(StoreError, match="leads to a pooler such as PgBouncer") as refused:
+            Store.back_up(url, tmp_path / "copy")
+        assert "doteval db copy URL FILE.db --running" in str(refused.value.remedy)
+        assert list(tmp_path.iterdir()) == []
+        # What a pg_dump of another version, which ends at once, leaves in the session.
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute("SELECT pg_catalog.set_config('search_path', '', false)")
+        with pytest.raises(StoreError, match="has an empty search_path, as pg_dump leaves it") as raised:
+            Store.open(url, create=False)
+        assert raised.value.exit_code == 4
+    Store.back_up(postgres_url, tmp_path / "copy")
+    assert (tmp_path / "copy").stat().st_size > 0
 
 
 def test_connections_that_the_pooler_closes_while_they_are_idle(postgres_url: str) -> None:
