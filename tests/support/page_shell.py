@@ -30,6 +30,8 @@ from tests.support.project import TEST_PLUGINS, end_leftover_processes
 
 # As wide as the lines of this repository.
 COLUMNS = 120
+# The exit code of a command that did not end in time, or that ended the shell.
+UNFINISHED = -1
 _MARK = "\x1e"
 _LENGTH = struct.Struct("!I")
 _CODE = struct.Struct("!i")
@@ -82,7 +84,10 @@ def free_ports(wanted: Iterable[int]) -> dict[int, int]:
 def run_script(
     steps: Sequence[str | tuple[str, str]], directory: Path, commands: Commands, *, timeout: float
 ) -> list[Ran]:
-    """Run commands in `directory`, and write the files (name, text) between them. Returns those that ended in time."""
+    """Run commands in `directory`, and write the files (name, text) between them. Returns what they did.
+
+    If one does not end in time, or ends the shell, it is the last one.
+    """
     with tempfile.TemporaryDirectory() as scratch, _programs(Path(scratch), commands) as environment:
         script = ["trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT"]
         for number, step in enumerate(steps):
@@ -115,13 +120,19 @@ def run_script(
                 os.killpg(shell.pid, signal.SIGKILL)
                 shell.wait()
         parts = output.read_text(encoding="utf-8", errors="replace").split(_MARK)
-    end_leftover_processes(directory)
     ran = []
     listed = [step for step in steps if isinstance(step, str)]
     for command, text, status in zip(listed, parts[::2], parts[1::2], strict=False):
         code, ended = status.split()
         ran.append(Ran(command, text, int(code), float(ended) - begun))
         begun = float(ended)
+    if len(ran) < len(listed):
+        ran.append(Ran(listed[len(ran)], parts[-1], UNFINISHED, time.time() - begun))
+        # What it started may be what it waits for, and is killed.
+        with contextlib.suppress(AssertionError):
+            end_leftover_processes(directory)
+    else:
+        end_leftover_processes(directory)
     return ran
 
 

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.commands import Commands
-from tests.support.page_shell import Ran, free_ports, run_script
+from tests.support.page_shell import UNFINISHED, Ran, free_ports, run_script
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -241,12 +241,13 @@ def run_page(
     for number, (command, done) in enumerate(zip(listed, ran, strict=False)):
         lines = _shown(done.output, directory, shown)
         following = listed[number + 1].text if number + 1 < len(listed) else ""
-        if not matches(command.expected, lines, numbers_differ=command.numbers_differ):
+        if done.code == UNFINISHED:
+            shown = "".join(f"\n  {line}" for line in lines)
+            problems.append(Problem(command, f"  it did not end in time, or ended the shell{shown}"))
+        elif not matches(command.expected, lines, numbers_differ=command.numbers_differ):
             problems.append(Problem(command, side_by_side(command.expected, lines), lines))
         elif done.code and "$?" not in following and "||" not in command.text:
             problems.append(Problem(command, f"  exit code {done.code}, which the page does not show"))
-    if len(ran) < len(listed):
-        problems.append(Problem(listed[len(ran)], "  it did not end in time, or the shell ended"))
     return ran, problems
 
 

@@ -162,7 +162,7 @@ def test_rewriting_leaves_out_what_each_run_has_differently(tmp_path: Path) -> N
 def test_an_exit_code_is_shown_or_an_error(tmp_path: Path, commands: Commands) -> None:
     assert wrong(tmp_path, commands, "$ (exit 3)\n$ echo $?\n3\n") == []
     assert wrong(tmp_path, commands, "$ (exit 3)\n") == ["(exit 3):   exit code 3, which the page does not show"]
-    assert wrong(tmp_path, commands, "$ exit 3\n$ true\n") == ["exit 3:   it did not end in time, or the shell ended"]
+    assert wrong(tmp_path, commands, "$ exit 3\n$ true\n") == ["exit 3:   it did not end in time, or ended the shell"]
 
 
 def test_programs_are_forked_and_get_what_a_shell_gives(tmp_path: Path, commands: Commands) -> None:
