@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from doteval.core.histogram import Latency
 from doteval.core.results import Usage
+from doteval.monitoring.store_figures import StoreFigures
 from doteval.store import LoadUsage, LostUsage, ModelUsage, Store, UsageReport, WorkerInfo
 from tests.support.store_workload import SPEC, begin, done, failed, results, rows
 
@@ -215,3 +217,16 @@ def test_loads_of_workers_that_did_nothing_for_an_experiment_are_not_its_own(sto
     store.results.write(results(two, rows(1)), shared)
     assert [load.load_seconds for load in store.usage.report(one.experiment).loads] == [1.0]
     assert [load.load_seconds for load in store.usage.report(two.experiment).loads] == [3.0]
+
+
+def test_metrics_for_prometheus_have_one_series_a_model(store: Store) -> None:
+    evaluation = begin(store, 1)
+    plain = Usage("m", 1, 1, prompt_tokens=10, cost=0.5)
+    marked = (plain, replace(plain, judge=True), replace(plain, judge=True, batch=True), Usage("n", 1))
+    store.results.write(results(evaluation, rows(1), done(usage=marked)), None)
+    registry = CollectorRegistry()
+    registry.register(StoreFigures(store))
+    series = generate_latest(registry).decode().splitlines()
+    for name, number in (("cost_dollars", 1.5), ("model_requests", 3.0)):
+        found = [line for line in series if line.startswith(f"doteval_{name}{{") and 'model="m"' in line]
+        assert found == [f'doteval_{name}{{experiment="an experiment",model="m"}} {number}']
