@@ -49,8 +49,10 @@ _JUDGE = (
 _USAGE = (
     "INSERT INTO usage (evaluation_id, row_index, sample, execution, position, model, requests, attempts, cache_hits,"
     " cache_misses, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, unfinished, cost, seconds,"
-    " waited, latency) " + _NUMBERS + "SELECT :evaluation, i, 0, 1, 0, 'gpt-small', 1, 1, 0, 1, 250, 40, 0, 0, 0,"
-    " 0.001, 0.4, 0.0, :latency FROM n"
+    " waited, judge, batch, latency) "
+    + _NUMBERS
+    + "SELECT :evaluation, i, 0, 1, 0, 'gpt-small', 1, 1, 0, 1, 250, 40, 0, 0, 0,"
+    " 0.001, 0.4, 0.0, {false}, {false}, :latency FROM n"
 )
 _COUNTERS = (
     "INSERT INTO counters (evaluation_id, worker_id, done, failed, skipped, attempts, tokens, unpriced, cost)"
@@ -75,8 +77,8 @@ def fill(url: str, experiment: str, rows: int, *, seed: int) -> None:
         "categories": CATEGORIES,
         "latency": Latency.of(0.4).to_text(),
     }
-    for statement in (_ROWS, _RESULTS.replace("{false}", false), _EXACT, _JUDGE, _USAGE, _COUNTERS):
-        compiled = text(statement)
+    for statement in (_ROWS, _RESULTS, _EXACT, _JUDGE, _USAGE, _COUNTERS):
+        compiled = text(statement.replace("{false}", false))
         with database.write() as connection:
             connection.execute(compiled, {name: given[name] for name in compiled.compile().params})
     if not database.is_sqlite:

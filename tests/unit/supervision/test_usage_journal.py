@@ -16,7 +16,7 @@ from doteval.supervision import usage_journal
 from doteval.supervision.usage_journal import UnstoredUsage, UsageJournal, read_usage_journal
 
 ONE, TWO = UsageScope("a", 1, 0), UsageScope("b", 1, 2)
-USED = Usage("m", 1, 2, 0, 1, 10, 5, 2, 1, 3, 0.25, 1.5, 0.5, 0.125, Latency.of(0.1))
+USED = Usage("m", 1, 2, 0, 1, 10, 5, 2, 1, 3, 0.25, 1.5, 0.5, 0.125, judge=True, latency=Latency.of(0.1))
 
 
 @pytest.fixture
@@ -99,8 +99,8 @@ def test_a_killed_process_leaves_its_journal(tmp_path: Path) -> None:
     assert read_usage_journal(path) == [UnstoredUsage(ONE, (USED,))]
 
 
-def test_a_process_of_an_older_release_knew_fewer_numbers(journal: UsageJournal, tmp_path: Path) -> None:
+def test_a_process_of_an_older_release_knew_fewer_values(journal: UsageJournal, tmp_path: Path) -> None:
     journal.spent(ONE, USED)
     path = tmp_path / "1.usage"
-    path.write_bytes(path.read_bytes().replace(b",0.5,0.125]", b",0.5]", 1))
-    assert read_usage_journal(path) == [UnstoredUsage(ONE, (replace(USED, batch_cost=None),))]
+    path.write_bytes(path.read_bytes().replace(b",0.5,0.125,true,false]", b",0.5]", 1))
+    assert read_usage_journal(path) == [UnstoredUsage(ONE, (replace(USED, batch_cost=None, judge=False),))]
