@@ -24,7 +24,7 @@ def facts(collected: Collected) -> dict[str, EvaluationItem]:
     return {item.evaluation_name: item for item in collected.items}
 
 
-def test_functions_named_eval_with_foreach_in_files_named_eval_are_collected(in_session: InSession) -> None:
+def test_functions_with_foreach_in_files_named_eval_are_collected(in_session: InSession) -> None:
     source = (
         HEADER
         + f"""
@@ -48,7 +48,9 @@ eval_value = 3
     files = {"eval_it.py": source, "evaluations.py": source, "evalit.py": source, "deep/er/eval_that.py": source}
     found = in_session(lambda collected: [item.nodeid for item in collected.items], files)
     assert found == [
-        f"{path}::{name}" for path in ("deep/er/eval_that.py", "eval_it.py") for name in ("eval_second", "eval_first")
+        f"{path}::{name}"
+        for path in ("deep/er/eval_that.py", "eval_it.py")
+        for name in ("eval_second", "eval_first", "test_marked")
     ]
 
 
