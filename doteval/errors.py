@@ -32,6 +32,8 @@ docs/troubleshooting.md that says more, and commands name it.
 
 from __future__ import annotations
 
+import traceback
+
 __all__ = [
     "BrokerError",
     "BudgetError",
@@ -55,6 +57,10 @@ __all__ = [
     "UsageError",
     "WorkerError",
 ]
+
+
+# Frames shown of an error that caused one of doteval's, counted from where it was raised.
+_FRAMES_SHOWN = 4
 
 
 class DotEvalError(Exception):
@@ -94,6 +100,18 @@ class DotEvalError(Exception):
     def log_text(self) -> str:
         """What logs say of it: the message and the remedy, without what other code has said."""
         return self.logged if self._quotes else str(self)
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show in place of a traceback, whose frames would be those of doteval.
+
+        Below it are the last frames of the error in other code that caused it, if one has.
+        """
+        lines = f"{type(self).__name__}: {self}".splitlines()
+        cause = self.__cause__
+        if cause is None:
+            return lines
+        frames = traceback.format_exception(type(cause), cause, cause.__traceback__, limit=-_FRAMES_SHOWN, chain=False)
+        return [*lines, "", *"".join(frames).splitlines()]
 
 
 class UsageError(DotEvalError):

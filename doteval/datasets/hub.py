@@ -97,7 +97,8 @@ def load_from_hub(address: HubAddress) -> LoadedSplit:
     cache is used.
 
     Raises DatasetError: the library is missing, the hub does not answer, or there is no such dataset, configuration,
-        revision or split, or none that may be read; the remedy says what to do.
+        revision or split, or none that may be read; the remedy says what to do. It has no cause, whose traceback
+        through several libraries would hide that.
     """
     library, hub = _library("datasets"), _library("huggingface_hub")
     commit = _commit(hub, address)
@@ -112,8 +113,8 @@ def load_from_hub(address: HubAddress) -> LoadedSplit:
         rows = library.load_dataset(
             address.repository, address.config, split=address.split, revision=revision, streaming=address.streaming
         )
-    except Exception as error:
-        raise _not_loaded(address, error) from error
+    except Exception as error:  # noqa: BLE001 - of several libraries; the message quotes it
+        raise _not_loaded(address, error) from None
     if commit is None:
         commit = _cached_commit(rows)
         _check_cached(address, commit)
@@ -130,49 +131,49 @@ def load_from_hub(address: HubAddress) -> LoadedSplit:
 def _library(name: str) -> ModuleType:
     try:
         return import_module(name)
-    except ImportError as error:
+    except ImportError:
         raise DatasetError(
             f"datasets of the Hugging Face hub need the package {name}, which cannot be imported",
             remedy=f"Install it: {INSTALL}.",
-        ) from error
+        ) from None
 
 
 def _commit(hub: ModuleType, address: HubAddress) -> str | None:
     """The commit of the revision; None if the hub is not to be asked."""
-    errors = hub.errors
+    errors = _library("huggingface_hub.errors")
     try:
         return str(hub.HfApi().dataset_info(address.repository, revision=address.revision).sha)
     except errors.OfflineModeIsEnabled:
         return None
-    except errors.GatedRepoError as error:
+    except errors.GatedRepoError:
         raise DatasetError(
             f"the dataset {address.shown} is gated: its owner gives access to accounts that have asked",
             remedy="Accept its terms on its page, and log in: hf auth login, or a token in HF_TOKEN.",
-        ) from error
-    except errors.RevisionNotFoundError as error:
+        ) from None
+    except errors.RevisionNotFoundError:
         raise DatasetError(
             f"the dataset {address.shown} has no revision {address.revision!r}",
             remedy="Give a branch, a tag or a commit of it, or leave revision= out for the newest one.",
-        ) from error
-    except errors.RepositoryNotFoundError as error:
+        ) from None
+    except errors.RepositoryNotFoundError:
         raise DatasetError(
             f"the hub has no dataset {address.shown}, or a private one that you may not read",
             remedy="Check the name. For a private dataset log in: hf auth login, or a token in HF_TOKEN.",
-        ) from error
-    except errors.HFValidationError as error:
-        raise DatasetError(f"{address.shown} is no dataset of the hub", remedy=f"Write {_FORM}.") from error
-    except Exception as error:
+        ) from None
+    except errors.HFValidationError:
+        raise DatasetError(f"{address.shown} is no dataset of the hub", remedy=f"Write {_FORM}.") from None
+    except Exception as error:  # noqa: BLE001 - of several libraries; the message quotes it
         raise DatasetError(
             f"the Hugging Face hub does not answer for {address.shown}: {_first_line(error)}",
             remedy="Check the network and HF_ENDPOINT. With HF_HUB_OFFLINE=1 the copy in the cache is used, if any.",
-        ) from error
+        ) from None
 
 
 def _splits(library: ModuleType, address: HubAddress, revision: str | None) -> list[str]:
     try:
         return list(library.get_dataset_split_names(address.repository, address.config, revision=revision))
-    except Exception as error:
-        raise _not_loaded(address, error) from error
+    except Exception as error:  # noqa: BLE001 - of several libraries; the message quotes it
+        raise _not_loaded(address, error) from None
 
 
 def _not_loaded(address: HubAddress, error: Exception) -> DatasetError:

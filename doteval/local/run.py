@@ -19,7 +19,7 @@ from doteval.core.reducer_names import ReducerName
 from doteval.core.results import Record
 from doteval.core.run_config import RunConfig, RunTarget
 from doteval.core.wording import plain
-from doteval.errors import UsageError
+from doteval.errors import ChangedError, UsageError
 from doteval.foreach import ForEachSpec, spec_of
 from doteval.local.evaluation import LocalEvaluation, LocalReport
 from doteval.local.load import Answer, StoredTable
@@ -128,6 +128,10 @@ def run(
                 on_message=lambda line: print(plain(line), file=sys.stderr),  # noqa: T201
                 screen=Screen(sys.stderr) if is_terminal(sys.stderr) else None,
             ).run(_folder(eval_fn))
+    except ChangedError as error:
+        # The remedy names an option of commands.
+        remedy = (error.remedy or "").replace("--allow-changed", "allow_changed=True")
+        raise ChangedError(error.message, remedy=remedy) from None
     finally:
         loop.close()
         session.close()
@@ -210,9 +214,11 @@ class _Plain:
         missing = [each.name for each in known if each.default is each.empty and each.name not in fixtures]
         unknown = [] if takes_any else [name for name in fixtures if name not in {each.name for each in known}]
         if missing or unknown:
-            what = f"needs {', '.join(missing)}" if missing else f"has no parameter {', '.join(unknown)}"
+            what = [f"needs {', '.join(missing)}"] if missing else []
+            what += [f"has no parameter {', '.join(unknown)}"] if unknown else []
             raise UsageError(
-                f"{function.__name__} {what}", remedy="Give its fixtures by name: run(eval_fn, model=my_model)."
+                f"{function.__name__} {' and '.join(what)}",
+                remedy="Give its fixtures by name: run(eval_fn, model=my_model).",
             )
         self.spec: ForEachSpec = spec
         self.is_async = inspect.iscoroutinefunction(function)

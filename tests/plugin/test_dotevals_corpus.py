@@ -46,7 +46,7 @@ def release(version: str) -> Path:
 @pytest.mark.slow("test_compatibility tests the names that files import; the documentation is in a package index")
 def test_what_the_documentation_of_dotevals_shows_runs(tmp_path: Path) -> None:
     blocks = write_files([release(version) for version in RELEASES], tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT), "HF_HUB_OFFLINE": "1"}
     with (tmp_path / "output.txt").open("w") as output:
         subprocess.run(
             [sys.executable, SUPPORT / "running.py", tmp_path],

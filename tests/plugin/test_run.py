@@ -125,6 +125,8 @@ def test_missing_and_unknown_fixtures_are_errors() -> None:
 
     with pytest.raises(UsageError, match="eval_it needs model"):
         run(eval_it)
+    with pytest.raises(UsageError, match="eval_it needs model and has no parameter modle"):
+        run(eval_it, modle=Model())
     with pytest.raises(UsageError, match="eval_it has no parameter modle"):
         run(eval_it, model=Model(), modle=Model())
     with pytest.raises(UsageError, match="test_missing_and_unknown_fixtures_are_errors is not an evaluation"):
@@ -144,7 +146,7 @@ def test_a_changed_function_is_refused() -> None:
 
     run(define(True), experiment="e")
     assert run(define(True), experiment="e").summary()["ok"]["accuracy"] == 1.0
-    with pytest.raises(ChangedError):
+    with pytest.raises(ChangedError, match="allow_changed=True"):
         run(define(False), experiment="e")
     run(define(False), experiment="e", allow_changed=True)
 
@@ -178,9 +180,13 @@ def eval_sync(text):
         "[record.outcome.scores[0].value for record in results]",
         "await asyncio.sleep(0)\nrun(eval_sync)",
         "again = run(eval_async, experiment='n', model=None)\nlen(again)",
+        "run(eval_async)",
+        "run(foreach('n', lambda: (_ for _ in [1 / 0]))(lambda n: n))",
     ]
     (tmp_path / "texts.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    for cell in notebook.cells[-2:]:
+        cell.metadata["tags"] = ["raises-exception"]
     nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
 
     def shown(cell: int) -> str:
@@ -192,6 +198,15 @@ def eval_sync(text):
     assert "exact_match.accuracy 1, 2 rows, 0 errors" in shown(3)
     # All rows were done, so the model, which cannot be called, was not called.
     assert shown(4) == "2"
+    # The message says what to do, and no frames of doteval hide it. Those of the author's own error are shown.
+    assert notebook.cells[5].outputs[-1]["traceback"] == [
+        "UsageError: eval_async needs model",
+        "Give its fixtures by name: run(eval_fn, model=my_model).",
+    ]
+    own = "\n".join(notebook.cells[6].outputs[-1]["traceback"])
+    assert own.startswith("DatasetError: the dataset function <lambda> raised ZeroDivisionError")
+    assert "1 / 0" in own
+    assert "doteval/local" not in own
 
 
 def test_the_samples_of_a_row_become_one_score() -> None:

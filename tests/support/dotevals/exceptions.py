@@ -7,6 +7,7 @@ from __future__ import annotations
 
 _REASONS: dict[str, list[str]] = {
     "It is wrong for dotevals too, which was tried: a name, a parameter or a return value that does not exist there.": [
+        "0.23.0 README.md:106",
         "0.23.0 docs/api/index.md:74",
         "0.23.0 docs/api/model-providers.md:178",
         "0.23.0 docs/api/model-providers.md:193",
@@ -56,12 +57,9 @@ _REASONS: dict[str, list[str]] = {
     ],
     "It reads a data set of the Hugging Face hub, which needs a network.": [
         "0.23.0 README.md:84",
-        "0.23.0 README.md:106",
         "0.23.0 docs/reference/plugins.md:131",
         "0.23.0 examples/gsm8k.py:1",
         "0.23.0 src/dotevals/datasets.py:1",
-        "0.23.0 src/dotevals/datasets.py:302",
-        "0.23.0 src/dotevals/datasets.py:333",
         "0.28.3 README.md:274",
         "0.28.3 README.md:307",
     ],
