@@ -50,6 +50,7 @@ suppress_warnings = ["misc.highlighting_failure"]
 myst_heading_anchors = 4
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = f"doteval {release}"
 html_static_path = ["site"]
 html_css_files = ["site.css"]
