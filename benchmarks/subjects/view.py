@@ -4,7 +4,7 @@ The store is filled by statements of the database (`benchmarks.large_store`), wh
 whole requests, by a client of this machine on a connection that stays open. The rate of a submission, of rows that do
 nothing in the same store, is measured alone and with ten pages of it that stay open, in turn. They look as often as
 the view tells them to, as its script does.
-inspect view and promptfoo view are not measured yet.
+inspect view is measured beside it by `benchmarks.view_peers`. promptfoo view is not measured.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from benchmarks.commands import peak_of
 from benchmarks.environments import python_of
 from benchmarks.large_store import fill
 from benchmarks.servers import result_store
+from benchmarks.view_peers import measure_peers
 
 _PEOPLE = 20
 _CLICKS = 15
@@ -67,6 +68,8 @@ def measure(bench: Bench) -> None:
             for seed, experiment in enumerate(("base", "new")):
                 fill(url, experiment, rows, seed=seed)
             _measure(bench, f"view, {rows:,} rows of 1 KB, {database}", directory, url, rows)
+    if bench.peers:
+        measure_peers(bench)
 
 
 def _measure(bench: Bench, work: str, directory: Path, url: str, rows: int) -> None:
