@@ -178,7 +178,7 @@ def _older(database: Database, schema: Schema, version: str) -> StoreVersionErro
     return StoreVersionError(
         f"the result store {database.location.shown} has schema version {version}, and this doteval uses "
         f"{schema.newest}",
-        remedy="Stop what uses it, make a backup, and run: doteval db upgrade",
+        remedy="Stop what uses it, make a backup, and run for this store: doteval db upgrade --storage URL",
     )
 
 
