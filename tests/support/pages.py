@@ -230,10 +230,10 @@ def run_page(
     script: list[str | tuple[str, str]] = []
     for step in steps:
         if isinstance(step, Command):
-            script.append(_with_ports(step.text, ports))
+            script.append(_with_free_ports(step.text, ports))
         else:
             assert step.file is not None
-            script.append((step.file, _with_ports(step.text, ports)))
+            script.append((step.file, _with_free_ports(step.text, ports)))
     ran = run_script(script, directory, commands, timeout=timeout)
     shown = {theirs: own for own, theirs in ports.items()}
     listed = [step for step in steps if isinstance(step, Command)]
@@ -264,6 +264,11 @@ def _shown(output: str, directory: Path, ports: dict[int, int]) -> list[str]:
         output = re.sub(pattern, replacement, output)
     lines = [line.rstrip() for line in _with_ports(output, ports).splitlines()]
     return "\n".join(lines).strip("\n").splitlines()
+
+
+def _with_free_ports(text: str, ports: dict[int, int]) -> str:
+    # Only where it stands for a port: 8000 may be a price.
+    return _PORT.sub(lambda found: f"{found[0].removesuffix(found[1])}{ports[int(found[1])]}", text)
 
 
 def _with_ports(text: str, ports: dict[int, int]) -> str:

@@ -180,8 +180,8 @@ def test_programs_are_forked_and_get_what_a_shell_gives(tmp_path: Path, commands
     until = "while [ ! -e {0} ]; do sleep 0.02; done"
     console = (
         "$ cd below; export WORD=word\n"
-        "$ printf in | python -m shown 'two words' 127.0.0.1:8000\n"
-        "in ['two words', '127.0.0.1:8000'] word below\n"
+        "$ printf in | python -m shown 'two words' 127.0.0.1:8000 8000.0\n"
+        "in ['two words', '127.0.0.1:8000', '8000.0'] word below\n"
         "$ echo $?\n7\n"
         f"$ python -m shown wait one & {until.format('one')}; kill $!; wait $!\n"
         "$ echo $?\n5\n"
