@@ -30,6 +30,9 @@ pytest_plugins = [
 ]
 
 # For `make test`; `make test-rest` runs the same tests with Hypothesis's own number of examples.
+# No example has to end in time: the machine may be busy.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 hypothesis.settings.register_profile("few-examples", max_examples=20)
 
 # A test that asks for one of these is a variant. One of several cases of a test gets the mark from its parameter.

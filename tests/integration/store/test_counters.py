@@ -117,7 +117,7 @@ class _Model:
         assert len(list(self.store.results.records(self.evaluation.id))) == len(self.statuses)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=st.lists(_operation, min_size=1, max_size=14))
 def test_counters_agree_with_the_results_after_any_operations(store: Store, operations: list[tuple[Any, ...]]) -> None:
     model = _Model(store, begin(store, name=uuid4().hex, epochs=_EPOCHS))

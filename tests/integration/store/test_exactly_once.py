@@ -323,7 +323,6 @@ def test_any_interleaving_ends_with_exactly_one_result_for_each_row(store: Store
         settings=settings(
             max_examples=15,
             stateful_step_count=20,
-            deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),
         ),

@@ -20,7 +20,7 @@ FILTERS = (None, "score.exact_match = 0", "status = 'failed'", "not (row.categor
 LONG = 3600.0
 
 # One store serves all examples of a test, which only read it.
-only_reads = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+only_reads = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def records(store: Store, mixed: Evaluation) -> list[Record]:
 
 
 # One store serves all examples of a test, which only read it.
-only_reads = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+only_reads = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @only_reads

@@ -69,7 +69,6 @@ def tables(draw: st.DrawFn) -> tuple[list[str], list[list[str]]]:
 
 
 class TestCsv:
-    @settings(deadline=None)
     @given(tables(), st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]), st.sampled_from([".csv", ".tsv"]), st.data())
     def test_what_the_csv_module_writes(self, folder, table, quoting, suffix, data):
         names, rows = table
@@ -90,7 +89,6 @@ class TestCsv:
         chosen = [{name: row[names.index(name)] for name in wanted} for row in rows]
         assert list(open_dataset(path, columns=tuple(wanted)).rows()) == chosen
 
-    @settings(deadline=None)
     @given(st.text(st.sampled_from('",\r\n ab'), max_size=30))
     @example('a,b\n"a,b\na,b')
     @example('a,b\n"a,b\n"a",b')
@@ -143,7 +141,6 @@ def parse_strictly(text: str) -> list[dict[str, str]] | None:
 
 
 class TestJson:
-    @settings(deadline=None)
     @given(st.lists(JSON, max_size=6), st.booleans(), st.booleans(), st.sampled_from(["\n", "\r\n", "\n \n"]))
     def test_any_values(self, folder, rows, escaped, packed, end):
         lines = [json.dumps(row, ensure_ascii=escaped) for row in rows]
@@ -156,7 +153,6 @@ class TestJson:
         text = json.dumps(rows, ensure_ascii=escaped, indent=len(end) - 1)
         assert repr(list(open_dataset(write(folder, "any.json", text.encode(), packed)).rows())) == repr(rows)
 
-    @settings(deadline=None)
     @given(st.lists(st.dictionaries(TEXT, JSON, max_size=3), min_size=1, max_size=5), st.data())
     def test_a_file_that_was_cut_loses_whole_lines_or_is_refused(self, folder, rows, data):
         lines = [json.dumps(row).encode() + b"\n" for row in rows]
@@ -174,7 +170,7 @@ class TestJson:
 
 
 class TestParquetAndFrames:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=4), st.integers(0, 4), st.data())
     def test_values_are_stored_and_given_back_as_they_were(self, folder, kinds, count, data):
         import pyarrow

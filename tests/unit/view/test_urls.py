@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote, urlencode
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
@@ -53,7 +53,6 @@ VALUES = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.sampled_from(PAGES), st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=6))
 def test_no_query_is_an_error_of_the_view(view: TestClient, page: object, pairs: list[tuple[str, str]]) -> None:
     query = urlencode(pairs, errors="surrogatepass")
@@ -61,7 +60,6 @@ def test_no_query_is_an_error_of_the_view(view: TestClient, page: object, pairs:
     assert answer.status_code in (200, 400, 404), answer.text
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["/rows", "/row"]),
     st.sampled_from(["base", "new", "odd"]),
@@ -78,7 +76,6 @@ def test_no_choice_of_rows_is_an_error_of_the_view(
     assert answer.status_code in (200, 400, 404), answer.text
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_no_path_is_an_error_of_the_view(view: TestClient, path: bytes) -> None:
     answer = view.get("/" + quote(path))

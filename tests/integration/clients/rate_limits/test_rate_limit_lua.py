@@ -42,7 +42,7 @@ message = st.fixed_dictionaries(
 steps = st.lists(st.tuples(st.floats(0, 3).map(lambda seconds: round(seconds, 3)), message), max_size=15)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps)
 def test_lua_and_python_agree(redis_url: str, steps: list[tuple[float, dict[str, Any]]]) -> None:
     in_redis, in_python, now = RedisRateLimits(redis_url), RateLimit(), 1_700_000_000.0
