@@ -120,5 +120,5 @@ def _for_terminals(page: ManualPage, text: str) -> str:
         where = target + (found[3] or "")
         return where if found[1].strip("`") == f"{found[2]}.md" else f"{found[1]} ({where})"
 
-    text = re.sub(r"!\[([^]]*)]\([^)]*\)", r"(Picture: \1)", text)
-    return re.sub(r"\[([^]]+)]\((?!\w+:)([^)#\s]*?)(?:\.md)?(#[^)\s]*)?\)", link, text)
+    text = re.sub(r"!\[([^][]*)]\([^()]*\)", r"(Picture: \1)", text)
+    return re.sub(r"\[([^][]+)]\((?!\w+:)([^()#\s]*?)(?:\.md)?(#[^()\s]*)?\)", link, text)

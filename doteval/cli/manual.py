@@ -15,8 +15,8 @@ from doteval.errors import NotFoundError
 _FOLDERS = (Path(__file__).parents[1] / "docs", Path(__file__).parents[2] / "docs")
 _INDEX = "index.md"
 # A line of the index: a link to a page, and what that page says.
-_LISTED = re.compile(r"^ *- \[([^]]+)]\(([^)#]+)\.md\):? *((?:.|\n(?! *- |\n))*)", re.MULTILINE)
-_BLOCK = re.compile(r"^( *)(`{3,}).*?^\1\2`*$", re.MULTILINE | re.DOTALL)
+_LISTED = re.compile(r"^ *- \[([^][]+)]\(([^()#]+)\.md\):? *((?:.|\n(?! *- |\n))*)", re.MULTILINE)
+_BLOCK = re.compile(r"^( *)(`{3,})(?!`).*?^\1\2`*$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^(#{1,4}) (.+)$", re.MULTILINE)
 
 
@@ -123,5 +123,5 @@ def anchor_of(title: str) -> str:
     >>> anchor_of("`doteval db` and [others](cli.md), again")
     'doteval-db-and-others-again'
     """
-    words = re.sub(r"\[([^]]*)]\([^)]*\)", r"\1", title)
+    words = re.sub(r"\[([^][]*)]\([^()]*\)", r"\1", title)
     return re.sub(r"[^\w -]", "", words.lower()).replace(" ", "-")

@@ -191,7 +191,7 @@ def _not_loaded(address: HubAddress, error: Exception) -> DatasetError:
             f"the dataset {address.shown} has no configuration {address.config!r}",
             remedy=f"There are: {_shortened(found[1])}.",
         )
-    if isinstance(error, ValueError) and (found := re.search(r"(?:Unknown|Bad) split.*?\[(.*?)\]", said)):
+    if isinstance(error, ValueError) and (found := re.search(r"(?:Unknown|Bad) split[^[]*\[([^][]*)\]", said)):
         return DatasetError(
             f"the dataset {address.shown} has no split {address.split!r}", remedy=f"There are: {_shortened(found[1])}."
         )
