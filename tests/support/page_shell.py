@@ -148,7 +148,8 @@ def _programs(scratch: Path, commands: Commands) -> Iterator[Mapping[str, str]]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in settings and not name.startswith(("OPENAI_", "PYTEST_", "GITHUB_", "COV_"))
+        # pytest prints more where CI is set.
+        if name not in {*settings, "CI"} and not name.startswith(("OPENAI_", "PYTEST_", "GITHUB_", "COV_"))
     }
     address = str(scratch / "socket")
     with _Relay(address, commands):

@@ -290,7 +290,7 @@ def test_a_full_disk_holds_results_back_until_there_is_room(sqlite_store: Store)
         for result in results(evaluation, rows(40), done(prompt="p" * 10_000)):
             writer.put(result, heard)
         _until(writer, healthy=False)
-        assert isinstance(writer.last_error, StoreError)
+        assert writer.last_error is not None
         assert_shown("disk-full", writer.last_error)
         assert heard.failures == []
     with _pragma(sqlite_store, "max_page_count", 1_000_000):
