@@ -81,6 +81,8 @@ def tell(config: pytest.Config, line: str) -> None:
     with contextlib.nullcontext() if capturing is None else capturing.global_and_fixture_disabled():
         reporter.ensure_newline()
         write_line(reporter, line, yellow=True)
+        # Who reads it from a file or a pipe sees it at once, too.
+        reporter.flush()
 
 
 def is_terminal(stream: TextIO) -> bool:
