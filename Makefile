@@ -29,7 +29,7 @@ help: ## Show this help
 	@if [ -t 1 ]; then bold=$$(printf '\033[1m'); cyan=$$(printf '\033[36m'); off=$$(printf '\033[0m'); fi; \
 	printf '%sdoteval%s: distributed evaluation of language models and other expensive models\n\n' "$$bold" "$$off"; \
 	awk -v cyan="$$cyan" -v off="$$off" 'BEGIN { FS = ":.*## " } \
-	    /^[a-z-]+:.*## / { printf "  %smake %-9s%s %s\n", cyan, $$1, off, $$2 }' Makefile; \
+	    /^[a-z-]+:.*## / { printf "  %smake %-10s%s %s\n", cyan, $$1, off, $$2 }' Makefile; \
 	printf '\nStart with %smake demo%s. It needs Python 3.11 or newer and nothing else.\n' "$$bold" "$$off"
 
 install: $(INSTALLED) ## Install into .venv, exactly what the lock says
