@@ -67,7 +67,35 @@ def parse_columns(column_spec: str) -> tuple[str, ...]:
     return columns
 
 
-class ForEach:
+class SharedSettings:
+    """Makes decorators that have these settings where they are given none of their own."""
+
+    def __init__(self, *, retries: Any = None, concurrency: Any = None, storage: Any = None) -> None:
+        self._retries = retries
+        self._concurrency = concurrency
+        self._storage = storage
+
+    def _decorator(
+        self,
+        columns: tuple[str, ...],
+        dataset: Any,
+        retries: Any,
+        concurrency: Any,
+        storage: Any,
+        batch_size: int | None = None,
+    ) -> Callable[[Function], Function]:
+        spec = ForEachSpec(
+            columns,
+            dataset,
+            self._retries if retries is None else retries,
+            self._concurrency if concurrency is None else concurrency,
+            self._storage if storage is None else storage,
+            batch_size,
+        )
+        return lambda function: _mark(function, spec)
+
+
+class ForEach(SharedSettings):
     """Makes `@foreach` decorators that share settings.
 
     After ``foreach = ForEach(retries=..., concurrency=..., storage=...)``, use ``@foreach(column_spec, dataset)``, or
@@ -80,11 +108,6 @@ class ForEach:
     >>> eval_text("good")
     'GOOD'
     """
-
-    def __init__(self, *, retries: Any = None, concurrency: Any = None, storage: Any = None) -> None:
-        self._retries = retries
-        self._concurrency = concurrency
-        self._storage = storage
 
     def __call__(
         self,
@@ -124,28 +147,11 @@ class ForEach:
 
         return with_registered
 
-    def _decorator(
-        self,
-        columns: tuple[str, ...],
-        dataset: Any,
-        retries: Any,
-        concurrency: Any,
-        storage: Any,
-    ) -> Callable[[Function], Function]:
-        spec = ForEachSpec(
-            columns,
-            dataset,
-            self._retries if retries is None else retries,
-            self._concurrency if concurrency is None else concurrency,
-            self._storage if storage is None else storage,
-        )
-        return lambda function: _mark(function, spec)
-
 
 foreach = ForEach()
 
 
-class BatchDecorator:
+class BatchDecorator(SharedSettings):
     """Makes `@batch` decorators that share settings: ``batch = Batch(retries=..., concurrency=..., storage=...)``.
 
     It is `doteval.Batch`. The strategy `doteval.concurrency.Batch` is something else: it groups rows that the function
@@ -159,11 +165,6 @@ class BatchDecorator:
     >>> eval_sentiment(["bad"], ["negative"])
     [('bad', 'negative')]
     """
-
-    def __init__(self, *, retries: Any = None, concurrency: Any = None, storage: Any = None) -> None:
-        self._retries = retries
-        self._concurrency = concurrency
-        self._storage = storage
 
     def __call__(
         self,
@@ -191,15 +192,7 @@ class BatchDecorator:
         size = ROWS_OF_A_BATCH if batch_size is None else batch_size
         if size < 1:
             raise ColumnError(f"batch_size must be at least 1, not {size}")
-        spec = ForEachSpec(
-            parse_columns(column_spec),
-            dataset,
-            self._retries if retries is None else retries,
-            self._concurrency if concurrency is None else concurrency,
-            self._storage if storage is None else storage,
-            size,
-        )
-        return lambda function: _mark(function, spec)
+        return self._decorator(parse_columns(column_spec), dataset, retries, concurrency, storage, size)
 
 
 batch = BatchDecorator()
