@@ -1,327 +1,18 @@
-"""The page of what ``--json`` writes. ``tests/unit/test_json_documents.py`` compares it with what the commands write.
+"""The page of what ``--json`` writes. ``tests/unit/cli/test_json_documents.py`` compares it with what the commands write.
 
-A key that ends with "?" is there only sometimes; its meaning says when. Types: text, number, flag, time, any; the name of
-a part of `PARTS`; `[T]` for a list and `{T}` for an object whose keys are names. "or null" may follow.
+`docs.generate.json_parts` says how keys and types are written.
 """
 
 from __future__ import annotations
 
 import re
 
+from docs.generate.json_parts import EVALUATION, EXPERIMENT, LABELS, OF, PARTS, TIME, Shape
 from docs.generate.markdown import code, page_of, table
 
-Shape = dict[str, tuple[str, str]]
-
-_EXPERIMENT: Shape = {
-    "name": ("text", "its name"),
-    "created_at": ("time", "when it was begun"),
-}
-_LABELS: Shape = {
-    "tags": ("[text]", "its tags"),
-    "note": ("text or null", "its note"),
-    "baseline": ("flag", "whether it is the baseline of the store"),
-}
-_OF: Shape = {
-    "experiment": ("experiment", "the experiment"),
-    "storage": ("text", "the result store"),
-}
-_EVALUATION: Shape = {
-    "name": ("text", "the function, with its parameters in brackets"),
-    "path": ("text", "the file, relative to pytest's root"),
-    "status": ("text", "running, completed, failed, skipped or cancelled"),
-    "reason": ("text or null", "why it ended otherwise than with all rows"),
-    "created_at": ("time", "when it was begun"),
-    "finished_at": ("time or null", "when it ended"),
-    "rows": ("rows", "how far it is"),
-    "dataset_notes": (
-        "[text]",
-        "what a reader has to know of the dataset, such as a column that is missing from every row",
-    ),
-    "repaid_rows": ("number", "rows that asked something else when they ran again after their process died"),
-    "code": ("{text}", "a hash of each file"),
-    "dataset": ("text or null", "a hash of all rows"),
-    "dataset_source": (
-        "text or null",
-        "what the rows are for ever, as `hf://OWNER/NAME@COMMIT`; null for other datasets",
-    ),
-}
-_TIME: Shape = {
-    "seconds": ("number", "the time worked: the sum of the spans in which it was running"),
-    "elapsed_seconds": ("number", "from the first beginning to the last end, or to now"),
-}
-_TOKENS: Shape = {
-    "prompt_tokens": ("number", "tokens of prompts"),
-    "completion_tokens": ("number", "tokens of replies"),
-    "cached_tokens": ("number", "those of prompts that the provider had in its own cache"),
-    "reasoning_tokens": ("number", "those of replies that were spent on reasoning"),
-}
-_NAMED: Shape = {
-    "experiment": ("text", "its experiment"),
-    "evaluation": ("text", "its `file::name`"),
-}
-
-_USAGE: Shape = {
-    "model": ("text", "the model"),
-    "requests": ("number", "calls of a client's methods"),
-    "attempts": ("number", "tries that were sent to the server"),
-    "cache_hits": ("number", "look-ups in the cache that found a reply"),
-    "cache_misses": ("number", "those that found none"),
-    **_TOKENS,
-    "unfinished": ("number", "tries of which nobody saw the end: their tokens are not known"),
-    "cost": ("number or null", "US dollars, null if the model has no price"),
-    "seconds": ("number", "time spent on tries"),
-    "hit_rate": ("number or null", "the share of look-ups that found a reply"),
-    "waited": ("number", "seconds spent waiting for rate limits"),
-    "latency": ("{number or null}", "seconds that replies took: p50, p95, p99"),
-}
-
-PARTS: dict[str, Shape] = {
-    "experiment": _EXPERIMENT,
-    "rows": {
-        "total": ("number or null", "all rows; null while the dataset is being read"),
-        "done": ("number", "rows with a result"),
-        "failed": ("number", "rows that failed"),
-        "skipped": ("number", "rows that were skipped"),
-        "pending": ("number or null", "rows without a result; null while the dataset is being read"),
-    },
-    "evaluation": _EVALUATION,
-    "command": {
-        "started_at": ("time", "when"),
-        "command": ("[text]", "its arguments"),
-        "commit": ("text or null", "the commit of the evaluation files"),
-        "branch": ("text or null", "their branch"),
-        "dirty": ("flag or null", "whether files had changes that were not committed"),
-        "host": ("text or null", "the machine"),
-        "user": ("text or null", "who started it"),
-        "versions": ("{text}", "of python and of packages"),
-    },
-    "score": {
-        "name": ("text", "its name"),
-        "failed": ("number", "rows that counted as False"),
-        "metrics": ("[metric]", "its metrics"),
-    },
-    "metric": {
-        "name": ("text", "its name"),
-        "value": ("number or null", "its value"),
-        "n": ("number", "values that it was computed from"),
-        "failed": ("number", "failed rows among them, as False"),
-        "left_out": ("number", "done and failed rows that are not among them"),
-        "interval": ("[number] or null", "the 95% interval, low and high"),
-        "interval_method": ("text or null", "how the interval was computed"),
-        "without_failed": ("number or null", "the value without failed rows"),
-        "failed_as_false": ("number or null", "the value with failed rows as False"),
-        "note": ("text or null", "what a reader has to know"),
-    },
-    "record": {
-        "row": ("number", "the position of the row in the dataset"),
-        "sample": ("number", "the number of the sample"),
-        "key": ("text", "the key of the row"),
-        "values": ("{any}", "its columns"),
-        "status": ("text", "done, failed or skipped"),
-        "scores": ("[score of a record]", "its scores"),
-        "prompt": ("any", "as the author gave it"),
-        "model_response": ("any", "as the author gave it"),
-        "metadata": ("{any}", "as the author gave it"),
-        "error": ("error of a record or null", "why it failed or was skipped"),
-        "started_at": ("time", "when it began"),
-        "seconds": ("number", "how long it took"),
-        "usage": ("[usage]", "what it used of each model"),
-        "worker": ("text or null", "the worker process"),
-        "label": ("text or null", "what people say of it: right, wrong or disputed"),
-        "labels": ("[label]", "what each of them says"),
-    },
-    "score of a record": {
-        "name": ("text", "its name"),
-        "value": ("any", "its value"),
-        "metadata": ("{any}", "what the evaluator kept"),
-    },
-    "error of a record": {
-        "type": ("text", "the type of the exception"),
-        "message": ("text", "its message"),
-        "class": ("text", "evaluation, infrastructure, timeout, crash or quota"),
-        "traceback": ("text", "its traceback"),
-    },
-    "label": {
-        "person": ("text", "who says it"),
-        "judgement": ("text", "right or wrong"),
-        "note": ("text or null", "the note"),
-        "labelled_at": ("time", "when"),
-        "of_earlier": ("flag", "whether it is of a result that the row had before it ran again"),
-    },
-    "usage": {
-        "judge": ("flag", "whether a judge asked"),
-        "batch": ("flag", "whether batches answered"),
-        **_USAGE,
-    },
-    "usage of all models": _USAGE,
-    "attempt": {
-        "row": ("number", "the position of the row"),
-        "sample": ("number", "the number of the sample"),
-        "status": ("text", "what became of it"),
-        "started_at": ("time", "when it began"),
-        "seconds": ("number", "how long it took"),
-        "worker": ("text or null", "the worker process"),
-        "error": ("error of an attempt or null", "why it failed"),
-        "replaced": ("flag", "whether a retry has replaced it"),
-        "to_be_retried": ("flag", "whether it is to run again"),
-    },
-    "error of an attempt": {
-        "type": ("text", "the type of the exception"),
-        "message": ("text", "its message"),
-        "class": ("text", "evaluation, infrastructure, timeout, crash or quota"),
-    },
-    "error": {
-        "type": ("text", "the type of the exception"),
-        "message": ("text", "its message"),
-        "class": ("text", "evaluation, infrastructure, timeout, crash or quota"),
-        "count": ("number", "how many rows failed so"),
-        "example_row": ("number", "one of them"),
-    },
-    "call": {
-        "sample": ("number", "the number of the sample"),
-        "execution": ("text", "those of one run of the row have the same"),
-        "position": ("number", "its place in that run"),
-        "source": ("text", "live, cache, batch or replay"),
-        "judge": ("flag", "whether a judge asked"),
-        "model": ("text", "the model"),
-        "status": ("number or null", "the HTTP status of the reply"),
-        "started_at": ("time", "when it began"),
-        "seconds": ("number", "how long it took"),
-        **_TOKENS,
-        "cost": ("number or null", "US dollars"),
-        "endpoint": ("text or null", "the path of the URL"),
-        "request": ("any", "JSON, or a text"),
-        "reply": ("any", "JSON, or a text, such as that of a stream"),
-        "error": ("text or null", "why there is no reply"),
-    },
-    "group": {
-        "group": ("any", "the value of the field"),
-        "results": ("number", "results in it"),
-        "failed": ("number", "failed ones"),
-        "skipped": ("number", "skipped ones"),
-        "scores": ("{mean}", "by the name of the score"),
-    },
-    "mean": {
-        "mean": ("number or null", "the mean"),
-        "interval": ("[number] or null", "its 95% interval"),
-        "interval_method": ("text or null", "how it was computed"),
-        "n": ("number", "rows"),
-    },
-    "worker process": {
-        "service": ("text", "the name of its service"),
-        "hostname": ("text", "its machine"),
-        "pid": ("number", "its process id"),
-        "queues": ("[text]", "the queues that it serves"),
-        "device": ("text or null", "its CUDA_VISIBLE_DEVICES"),
-        "concurrency": ("number", "rows in flight at most"),
-        "state": ("text", "loading, ready, draining, submitting or left"),
-        "started_at": ("time", "when it began"),
-        "left_at": ("time or null", "when it ended"),
-        "reason": ("text or null", "why"),
-        "heard_of_seconds_ago": ("number", "the age of its last heartbeat"),
-        "broker_silent_seconds": ("number or null", "for how long its broker has not answered it; null while it does"),
-        "versions": ("{text}", "of python and of packages"),
-        "rows_held": ("number", "rows that it has taken from the queue"),
-    },
-    "batches": {
-        "open": ("number", "batches at the provider"),
-        "requests": ("number", "calls in them"),
-        "answered": ("number", "those that are done"),
-        "oldest_seconds": ("number or null", "the age of the oldest"),
-        "calls_for_next": ("number", "calls that wait to be sent"),
-        "errors": ("[text]", "what went wrong last"),
-    },
-    "fixture": {
-        "fixture": ("text", "its name"),
-        "loads": ("number", "how often it was set up"),
-        "load_seconds": ("number", "how long that took in all"),
-        "torn_down": ("number", "how often it was torn down"),
-        "stats": ("any", "what its `get_stats` said, summed over processes"),
-        "errors": ("[text]", "why set-ups failed"),
-    },
-    "model": {
-        "model": ("text", "the model"),
-        "judge": ("flag", "whether a judge asked"),
-        "batch": ("flag", "whether batches answered"),
-        "kept": ("usage", "of the results that are kept"),
-        "spent": ("usage", "of everything, repeated work too"),
-        "unpriced_tokens": ("number", "tokens of `spent` that have no price"),
-    },
-    "prices": {
-        "package": ("text", "the package of prices"),
-        "versions": ("[text]", "those that the experiment ran with"),
-        "checked": ("text or null", "the newest day on which a price was compared with the provider's"),
-    },
-    "pair": {
-        "verdict": ("text", "the verdict on the pair"),
-        "baseline": ("compared evaluation", "the one"),
-        "other": ("compared evaluation", "the other"),
-        "rows_matched": ("number", "rows that both have"),
-        "gaps": ("[gap]", "rows without a result"),
-        "unfinished": ("[text]", "evaluations that have not ended"),
-        "differences": ("[text]", "[other differences](../reading-results.md#other-differences)"),
-        "only_other_scores": ("[text]", "scores that the baseline does not have"),
-        "metrics": ("[compared metric]", "one for each metric of each score"),
-        "spending": ("{spending}", "of `baseline` and `other`"),
-    },
-    "compared evaluation": _NAMED,
-    "gap": {
-        "side": ("text", "the experiment"),
-        "what": ("text", "what is missing"),
-        "rows": ("number", "how many"),
-        "examples": ("[number]", "the first indexes"),
-    },
-    "compared metric": {
-        "score": ("text", "the score"),
-        "metric": ("text", "the metric"),
-        "verdict": ("text", "the verdict on it"),
-        "tolerated": ("flag", "WORSE, but the whole interval is within `max_drop`"),
-        "reasons": ("[text]", "why nothing can be said"),
-        "better": ("text", "higher or lower"),
-        "n": ("number", "rows with a value on both sides"),
-        "units": ("number", "how many independent units they are"),
-        "baseline": ("number or null", "the metric of the baseline"),
-        "value": ("number or null", "the metric of the other"),
-        "difference": ("number or null", "value - baseline"),
-        "interval": ("[number] or null", "the 95% interval of the difference"),
-        "interval_method": ("text or null", "how it was computed"),
-        "p_value": ("number or null", "alone"),
-        "adjusted_p_value": ("number or null", "adjusted for all that is compared"),
-        "test": ("text or null", "from which test"),
-        "improved": (
-            "number or null",
-            "rows that became better; null for metrics without a value for a row, such as `f1`",
-        ),
-        "worsened": ("number or null", "rows that became worse"),
-        "missing": ("number", "values that are missing or failed"),
-        "worst_difference": ("number or null", "the difference if those speak against the other"),
-        "detectable_difference": ("number or null", "what would have been seen with 80% power"),
-        "flips": ("[flip]", "with `--flips`: rows that changed"),
-    },
-    "flip": {
-        "baseline_row": ("number", "the index in the baseline"),
-        "row": ("number", "the index in the other"),
-        "baseline": ("any", "the value there"),
-        "value": ("any", "the value here"),
-        "baseline_record": ("record or null", "the record there"),
-        "record": ("record or null", "the record here"),
-    },
-    "spending": {
-        "models": ("[text]", "the models"),
-        "usage": ("usage of all models", "the sum over them"),
-        "prices": ("prices or null", "where the prices come from; null if nothing has a cost"),
-        "row_seconds": ("number or null", "the mean time of a row"),
-    },
-    "agreement": {
-        "statistic": ("text", "which one"),
-        "value": ("number or null", "its value"),
-        "interval": ("[number] or null", "its 95% interval"),
-    },
-}
-
 _SHOWN: Shape = {
-    **_EVALUATION,
-    **_TIME,
+    **EVALUATION,
+    **TIME,
     "errors_as": ("text", "how failed rows count: false or excluded"),
     "error_classes": ("{number}", "failed rows by class of error"),
     "warnings": ("[text]", "what nobody may overlook"),
@@ -335,14 +26,14 @@ _SHOWN: Shape = {
 PARTS |= {
     "shown evaluation": _SHOWN,
     "evaluation with records": {
-        **_EVALUATION,
+        **EVALUATION,
         "records?": ("[any]", "records, or only the fields of `--columns`"),
         "group_by?": ("text", "with `--group-by`: the field"),
         "groups?": ("[group]", "with `--group-by`"),
     },
     "followed evaluation": {
-        **_EVALUATION,
-        **_TIME,
+        **EVALUATION,
+        **TIME,
         "queue": ("text or null", "the queue of its row tasks"),
         "rows_held": ("number", "rows that live worker processes hold"),
         "rows_of_dead_workers": ("number", "rows that dead ones held"),
@@ -354,10 +45,10 @@ PARTS |= {
         "abandoned": ("flag", "whether it is running by its status, and nobody runs it"),
         "last_errors": ("[attempt]", "the newest errors"),
     },
-    "shown experiment": {**_EXPERIMENT, **_LABELS, "commands": ("[command]", "what began, continued or recomputed it")},
+    "shown experiment": {**EXPERIMENT, **LABELS, "commands": ("[command]", "what began, continued or recomputed it")},
     "listed experiment": {
-        **_EXPERIMENT,
-        **_LABELS,
+        **EXPERIMENT,
+        **LABELS,
         "active_at": ("time or null", "when something was stored last"),
         "begun_by": ("command or null", "the command that began it"),
         "status": ("text or null", "the status of its evaluations together"),
@@ -365,7 +56,7 @@ PARTS |= {
         "evaluations": ("number", "how many it has"),
         "rows": ("rows", "of all of them"),
     },
-    "baseline": {**_EXPERIMENT, "since": ("time", "since when")},
+    "baseline": {**EXPERIMENT, "since": ("time", "since when")},
     "point": {
         "experiment": ("text", "the experiment"),
         "started_at": ("time", "when it was begun"),
@@ -391,7 +82,7 @@ PARTS |= {
         "metric": ("text", "the metric"),
         "points": ("[point]", "from old to new"),
     },
-    "recomputed evaluation": {**_EVALUATION, "metrics": ("[recomputed metric]", "before and after")},
+    "recomputed evaluation": {**EVALUATION, "metrics": ("[recomputed metric]", "before and after")},
     "recomputed metric": {
         "score": ("text", "the score"),
         "metric": ("text", "the metric"),
@@ -479,7 +170,7 @@ _BASELINE: Shape = {"storage": ("text", "the result store"), "baseline": ("basel
 COMMANDS: dict[str, Shape] = {
     "list": {"storage": ("text", "the result store"), "experiments": ("[listed experiment]", "the newest first")},
     "status NAME": {
-        **_OF,
+        **OF,
         "evaluations": ("[followed evaluation]", "its evaluations"),
         "workers": ("[worker process]", "those that live"),
         "dead_workers": ("[worker process]", "those that died with rows"),
@@ -495,7 +186,7 @@ COMMANDS: dict[str, Shape] = {
         "evaluations": ("[shown evaluation]", "its evaluations"),
     },
     "show NAME with a filter, an order, columns or groups": {
-        **_OF,
+        **OF,
         "evaluations": ("[evaluation with records]", "its evaluations"),
     },
     "compare A B": {
@@ -515,7 +206,7 @@ COMMANDS: dict[str, Shape] = {
     "baseline show": _BASELINE,
     "baseline clear": _BASELINE,
     "judge-check NAME": {
-        **_OF,
+        **OF,
         "evaluation": ("text", "its `file::name`"),
         "score": ("text", "the score of the judge"),
         "rows": ("number", "rows with a label and a score"),
@@ -530,7 +221,7 @@ COMMANDS: dict[str, Shape] = {
     },
     "history SCORE": {"storage": ("text", "the result store"), "series": ("[series]", "one for each metric")},
     "usage NAME": {
-        **_OF,
+        **OF,
         "fixtures?": ("[fixture]", "also with `--by fixture`"),
         "models?": ("[model]", "also with `--by model`"),
         "prices?": ("prices or null", "without `--by`: where prices come from; null if nothing has a cost"),
@@ -538,7 +229,7 @@ COMMANDS: dict[str, Shape] = {
         "evaluations?": ("[used by an evaluation]", "with `--by evaluation`"),
     },
     "report NAME -o FILE": {
-        **_OF,
+        **OF,
         "file": ("text", "the file"),
         "format": ("text", "html or markdown"),
         "bytes": ("number", "its size"),
@@ -546,7 +237,7 @@ COMMANDS: dict[str, Shape] = {
     },
     "query SQL": {"columns": ("[result column]", "the columns"), "rows": ("[any]", "an object for each row")},
     "export NAME FILE": {
-        **_OF,
+        **OF,
         "file": ("text", "the file"),
         "format": ("text", "its format"),
         "results?": ("number", "results in it"),
@@ -558,11 +249,11 @@ COMMANDS: dict[str, Shape] = {
         "files": ("[imported file]", "what became of each"),
     },
     "recompute NAME": {
-        **_OF,
+        **OF,
         "stored": ("flag", "whether the new values are stored"),
         "evaluations": ("[recomputed evaluation]", "its evaluations"),
     },
-    "tag NAME": {**_EXPERIMENT, **_LABELS},
+    "tag NAME": {**EXPERIMENT, **LABELS},
     "prune": {
         "storage": ("text", "the result store"),
         "found": ("[text]", "the experiments that match"),

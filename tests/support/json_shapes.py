@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from docs.generate.json_documents import COMMANDS, PARTS, Shape
+from docs.generate.json_documents import COMMANDS
+from docs.generate.json_parts import PARTS, Shape
 
 _TYPES: dict[str, tuple[type, ...]] = {"text": (str,), "number": (int, float), "flag": (bool,), "time": (str,)}
 

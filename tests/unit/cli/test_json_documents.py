@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from docs.generate.commands import commands
-from docs.generate.json_documents import COMMANDS, PARTS
+from docs.generate.json_documents import COMMANDS
+from docs.generate.json_parts import PARTS
 from doteval.core.call_journal import CallSource, FinishedCall
 from doteval.core.provenance import GitState, Provenance
 from doteval.core.row_labels import LabelJudgement
