@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # inspect-ai had not written a log of 100,000 samples in eight minutes of processor time.
 _SAMPLES = (1_000, 10_000)
 _LOG = "inspect.eval"
-# What each row has.
+# Every row has this text.
 _TEXT = "lorem ipsum"
 _START_SECONDS = 60
 _SHOWN_WITHIN_SECONDS = 120

@@ -23,7 +23,7 @@ def _classes() -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for name in errors.__all__:
         kind = getattr(errors, name)
-        # Those that concern one row or one resource have the exit code of their base, and end no command.
+        # Errors of one row or one resource end no command: they only inherit the exit code of their base class.
         if isinstance(kind, type) and issubclass(kind, errors.DotEvalError) and kind.exit_code != 1:
             found.setdefault(kind.exit_code, []).append(name)
     return dict(sorted(found.items()))

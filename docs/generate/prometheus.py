@@ -30,11 +30,11 @@ def page() -> str:
         "Figures for Prometheus",
         "Two endpoints have figures, both at `/metrics`. How to run and alert on them is in "
         "[the services beside the workers](../../infra/README.md).",
-        "## Of the store: `doteval metrics`",
+        "## Figures of the store: `doteval metrics`",
         "They are read from the store when Prometheus asks, for evaluations that run or ended within the hour. Any number of "
         "exporters report the same, so one is enough.",
         _figures(of_store),
-        "## Of a worker service: `--metrics-port`",
+        "## Figures of a worker service: `--metrics-port`",
         "They are summed over the processes of the service, those that have ended too. Add them up over services.",
         _figures(_family(figure) for figure in FIGURES),
     )

@@ -13,7 +13,7 @@ from docs.generate.commands import commands
 from docs.generate.markdown import MissingTextError, code, page_of, table
 from doteval.settings import ENVIRONMENT_PREFIX, Settings
 
-# What the code reads from the environment besides the settings. A test compares the names with the code.
+# The environment variables that the code reads besides the settings. A test compares this list with the code.
 VARIABLES = {
     "doteval": {
         "DOTEVAL_DEBUG": "Any value but `0` shows the traceback of every error.",

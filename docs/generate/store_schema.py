@@ -11,7 +11,7 @@ from sqlmodel import SQLModel
 from docs.generate.markdown import MissingTextError, code, docstring, page_of, table
 from doteval.store import tables
 
-# What columns mean that several tables have, where their own docstrings do not say it.
+# The meanings of columns that several tables share. The docstring of a table may give another.
 SHARED = {
     "id": "the key, made by the database.",
     "experiment_id": "the experiment.",
