@@ -12,6 +12,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from tests.browser.conftest import Appearance
+from tests.support.project import wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -70,6 +71,8 @@ def test_pages_fit_a_phone_and_a_screen(site: Path, browser: webdriver.Chrome, a
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 375, page.name
     appearance("light", 1400)
     browser.get((site / "index.html").as_uri())
+    # The root leads to the index by a refresh, which begins when the page is loaded.
+    wait_until(lambda: browser.current_url == (site / "docs" / "index.html").as_uri(), what="the index")
     # The page scrolls smoothly, so that a click would miss.
     listed = browser.find_element(By.CSS_SELECTOR, "article a[href='reading-results.html']").get_attribute("href")
     assert listed is not None
