@@ -8,7 +8,7 @@ from typing import Any
 from doteval.analysis.compare import MetricComparison
 from doteval.analysis.distributions import ScoreDistribution
 from doteval.analysis.figures import figure
-from doteval.analysis.readable_values import as_text, readable
+from doteval.analysis.readable_values import as_text, expected_column, readable
 from doteval.core.experiments import Evaluation
 from doteval.core.filters import STATUS, AllOf, Comparator, FieldComparison, FieldKind, FilterField
 from doteval.core.redaction import hide_in_text
@@ -104,8 +104,13 @@ def _shown(record: Record, heading: str, answers: tuple[tuple[str, Excerpt], ...
     outcome = record.outcome
     prompt = None if outcome.prompt is None else as_text(outcome.prompt)
     values = {str(name): readable(value) for name, value in record.row.values.items()}
-    # What the prompt says anyway is not said again.
-    others = [(name, _cut(value)) for name, value in values.items() if prompt is None or value not in prompt]
+    expected = expected_column(record.row.values)
+    # What the prompt says anyway is not said again. That it holds the expected answer says nothing, as with a letter.
+    others = [
+        (name, _cut(value))
+        for name, value in values.items()
+        if prompt is None or name == expected or value not in prompt
+    ]
     return ShownRow(
         record.row.index,
         record.row.sample,

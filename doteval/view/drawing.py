@@ -7,6 +7,7 @@ does not where the preference is emulated).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ from doteval.core.wording import clean
 from doteval.view.figures import FigureSeries, ShownFigure
 
 _WIDTH, _HEIGHT = 520, 220
-_LABEL_CHARACTERS = 24
+# As many as four labels have room for.
+_LABEL_CHARACTERS = 18
 # Labels along the axis, at most.
 _LABELS = 4
 
@@ -75,21 +77,20 @@ def draw(figure: ShownFigure, *, dark: bool = False) -> bytes:
         height=_HEIGHT,
         margin=6,
         margin_left=24,
-        margin_right=24,
+        # The last label of a course stands below its last point.
+        margin_right=36 if has_intervals else 24,
         show_legend=len(figure.series) > 1,
         legend_at_bottom=True,
         legend_box_size=10,
         spacing=2,
         show_x_guides=False,
-        show_minor_x_labels=False,
         truncate_label=_LABEL_CHARACTERS,
-        x_labels_major_count=_LABELS,
         max_scale=5,
         pretty_print=False,
         no_data_text="",
         value_formatter=lambda value: f"{value:,.4g}",
     )
-    chart.x_labels = [clean(label)[:_LABEL_CHARACTERS] for label in figure.ticks or figure.labels]
+    chart.x_labels = _axis_labels(figure.ticks or figure.labels)
     bounds = [bound for series in figure.series for pair in series.intervals if pair for bound in pair]
     if bounds:
         values = [value for series in figure.series for value in series.values if value is not None]
@@ -106,6 +107,17 @@ def draw(figure: ShownFigure, *, dark: bool = False) -> bytes:
                 parent.remove(child)
     drawn: bytes = ElementTree.tostring(root, encoding="utf-8")
     return drawn
+
+
+def _axis_labels(labels: Sequence[str]) -> list[str]:
+    """Some of the labels, at even distances, with nothing in between.
+
+    >>> _axis_labels(["a", "b", "c", "d", "e", "f", "g"])
+    ['a', '', 'c', '', 'e', '', 'g']
+    """
+    steps = max(1, min(_LABELS, len(labels)) - 1)
+    shown = {round(step * (len(labels) - 1) / steps) for step in range(steps + 1)}
+    return [clean(label)[:_LABEL_CHARACTERS] if place in shown else "" for place, label in enumerate(labels)]
 
 
 def _points(series: FigureSeries) -> list[Any]:

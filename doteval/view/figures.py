@@ -87,8 +87,8 @@ def _figures(store: Store, evaluation: Evaluation) -> Iterator[ShownFigure]:
         for model in group.models
     ]
     replies = LogCounts.of_latency(sum((model.latency for model in models), NO_LATENCY))
-    yield from _spread("Time of a row", seconds, duration)
-    yield from _spread("Time of a reply", replies, duration)
+    yield from _spread("Time of a row", seconds, _seconds)
+    yield from _spread("Time of a reply", replies, _seconds)
     yield from _spread("Tokens of a row", store.distributions.tokens(evaluation.id), lambda value: f"{value:,.0f}")
     priced = [(model.name, model.cost) for model in models if model.cost][:_MODELS]
     if priced:
@@ -116,6 +116,15 @@ def _spread(title: str, counts: LogCounts, shown: Callable[[float], str]) -> Ite
     histogram, half, most = counts.histogram, counts.quantile(0.5), counts.quantile(0.95)
     if histogram is not None and half is not None and most is not None:
         yield _histogram(title, f"median {shown(half)}, 95% within {shown(most)}", histogram, shown)
+
+
+def _seconds(value: float) -> str:
+    """A time along an axis, whose steps may be shorter than a hundredth of a second.
+
+    >>> _seconds(0.0123), _seconds(75)
+    ('0.012 s', '1 min 15 s')
+    """
+    return f"{value:.2g} s" if value < 1 else duration(value)
 
 
 def _course(found: Timeline) -> ShownFigure:

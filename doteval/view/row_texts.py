@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from doteval.analysis.readable_values import chat_messages, readable
-from doteval.view.images import is_image
+from doteval.view.images import as_image
 from doteval.view.markdown import MOST_CHARACTERS, rendered
 
 # Characters of one text, and of all texts of a page.
@@ -55,11 +55,13 @@ class ShownTexts:
         self._characters = characters
         self._left = _ALL_CHARACTERS
         self._images = _IMAGES
+        self.has_left_out = False
 
     def cut(self, text: str) -> ShownText:
         """The beginning of a text."""
         shown = text[: min(self._characters, self._left)]
         self._left -= len(shown)
+        self.has_left_out |= len(shown) < len(text)
         return ShownText(shown, len(text) - len(shown))
 
     def rendered(self, text: str) -> ShownText:
@@ -80,11 +82,10 @@ class ShownTexts:
 
     def _without_images(self, value: Any, images: list[str], depth: int) -> Any:
         """A value with a name in place of each image, which is added to `images`."""
-        if isinstance(value, str):
-            if self._images == 0 or not is_image(value):
-                return value
+        image = None if self._images == 0 else as_image(value)
+        if image is not None:
             self._images -= 1
-            images.append(value)
+            images.append(image)
             return f"[image {len(images)}]"
         if depth < _DEEPEST and isinstance(value, list | tuple):
             return type(value)(self._without_images(each, images, depth + 1) for each in value) if value else value

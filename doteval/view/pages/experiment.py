@@ -13,6 +13,7 @@ from doteval.core.experiments import Evaluation, EvaluationStatus, Experiment
 from doteval.store import Store
 from doteval.store.experiment_contents import EVALUATION_SORTS, EvaluationChoice, ExperimentTotals
 from doteval.store.price_origin import price_note
+from doteval.store.usage import ModelUsage
 from doteval.view.matrix import ParameterMatrix, heat, parameter_matrix
 from doteval.view.paging import Paging
 from doteval.view.visit import Page, Visit, progress_key
@@ -83,6 +84,7 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "matrix": visit.attempt("matrix", lambda: _matrix(visit, experiment)),
         "heat": heat,
         "usage": usage,
+        "unpriced": [] if usage is None else _unpriced(usage.models),
         "price_note": None if usage is None else price_note(store, experiment, usage.models),
         "failures": visit.compute(
             "failures",
@@ -128,6 +130,11 @@ def _summaries(visit: Visit, evaluations: Sequence[Evaluation]) -> dict[int, Sum
 def _listed(evaluation: Evaluation, summary: Summary | None, cost: float, tokens: int) -> ListedEvaluation:
     metrics = {(score.name, metric.name): metric for score in summary or () for metric in score.metrics}
     return ListedEvaluation(evaluation, metrics, evaluation.status is EvaluationStatus.RUNNING, cost, tokens)
+
+
+def _unpriced(models: Sequence[ModelUsage]) -> list[str]:
+    """The models that have used tokens, of which none has a price."""
+    return list(dict.fromkeys(each.spent.model for each in models if each.unpriced and each.spent.cost is None))
 
 
 def _notes(evaluations: Sequence[Evaluation], summaries: Mapping[int, Summary]) -> list[str]:

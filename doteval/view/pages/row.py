@@ -102,6 +102,7 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "began": None if record is None else datetime.fromtimestamp(record.outcome.started_at, UTC),
         "neighbours": _neighbours(visit, choice, (index, sample)),
         "whole": whole,
+        "texts": texts,
         "markdown": markdown,
         "attempts": attempts[-_ATTEMPTS:],
         "executions": _executions(calls[:_CALLS], texts),

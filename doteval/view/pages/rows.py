@@ -25,6 +25,7 @@ _CHOICES = 200
 # Characters of a value in the table.
 _CHARACTERS = 100
 _ATTEMPTS = FilterField(FieldKind.RESULT, "attempts")
+_SECONDS = FilterField(FieldKind.RESULT, "seconds")
 _NUMBERS = frozenset(("index", "sample", "tokens", "prompt_tokens", "completion_tokens", "cost", "seconds", "attempts"))
 _KEY = re.compile(r"(\d{1,15})\.(\d{1,10})", re.ASCII)
 _MOST_SAMPLES = 2**31 - 1
@@ -37,6 +38,7 @@ class ShownColumn:
     field: FilterField
     text: str
     is_number: bool
+    is_score: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +157,17 @@ def _rows(visit: Visit, choice: RowChoice, columns: Sequence[ShownColumn], found
             tried = visit.store.attempts.of_row(choice.evaluation.id, record.row.index)
             attempts = sum(each.sample == record.row.sample for each in tried)
         values = [record_value(record, each.field, attempts=attempts) for each in columns]
-        cells = [short_value(value, _CHARACTERS) for value in values]
+        cells = [_cell(column.field, value) for column, value in zip(columns, values, strict=True)]
         place = None if begin is None else begin + number
         listed.append(ListedRow(record, choice.row_link((record.row.index, record.row.sample), place), cells))
     return listed
+
+
+def _cell(field: FilterField, value: Any) -> str:
+    if field == _SECONDS and isinstance(value, float):
+        # Four digits of a microsecond would be no easier to compare.
+        return f"{value:.3f}"
+    return short_value(value, _CHARACTERS)
 
 
 def _columns(visit: Visit, choice: RowChoice, chosen: Sequence[str]) -> list[ShownColumn]:
@@ -176,7 +185,9 @@ def _columns(visit: Visit, choice: RowChoice, chosen: Sequence[str]) -> list[Sho
         if choice.order is not None and choice.order.field not in fields:
             fields.insert(1, choice.order.field)
     return [
-        ShownColumn(each, str(each), each.kind is FieldKind.SCORE or each.name in _NUMBERS)
+        ShownColumn(
+            each, str(each), each.kind is FieldKind.SCORE or each.name in _NUMBERS, each.kind is FieldKind.SCORE
+        )
         for each in dict.fromkeys(fields)
     ]
 

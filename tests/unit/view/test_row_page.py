@@ -105,7 +105,7 @@ def test_a_row_shows_its_conversation_its_difference_its_reasons_and_its_calls(r
     page = row(rows_view, "chat")
     text = Parsed(page).text
     assert "It says three." in text
-    assert re.findall(r"<(del|ins)>(.*?)</", page) == [("del", "2"), ("ins", "3")]
+    assert re.findall(r"<(del|ins)>(.*?)</", page) == [("ins", "2"), ("del", "3")]
     assert re.findall(r'<p class="role">(\w+)</p>', page)[:2] == ["system", "user"]
     assert "<i>two</i>" in text
     assert "<u>away</u>" in text
