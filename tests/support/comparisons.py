@@ -30,7 +30,7 @@ def add_experiment(
     model: str = "gpt-small",
     code: str = "1",
     status: EvaluationStatus = EvaluationStatus.COMPLETED,
-    cost: float = 0.5,
+    cost: float | None = 0.5,
 ) -> Evaluation:
     """An experiment with one evaluation. `scores` has the values of all samples of each row, row by row.
 
@@ -65,7 +65,7 @@ def _outcome(
     experiment: str,
     row: Row,
     model: str,
-    cost: float,
+    cost: float | None,
 ) -> Outcome | None:
     kinds = set(map(id, values.values()))
     if id(PENDING) in kinds:
@@ -83,5 +83,14 @@ def _outcome(
         ),
         prompt=f"Answer {row.key}",
         model_response=f"{experiment} says {row.key}",
-        usage=(Usage(model, requests=1, attempts=1, prompt_tokens=10, completion_tokens=3, cost=cost / 10),),
+        usage=(
+            Usage(
+                model,
+                requests=1,
+                attempts=1,
+                prompt_tokens=10,
+                completion_tokens=3,
+                cost=None if cost is None else cost / 10,
+            ),
+        ),
     )

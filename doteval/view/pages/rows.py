@@ -176,10 +176,11 @@ def _columns(visit: Visit, choice: RowChoice, chosen: Sequence[str]) -> list[Sho
         fields = [parse_field(each, scores=choice.scores, columns=choice.columns) for each in chosen]
     else:
         fields = [STATUS, *(FilterField(FieldKind.SCORE, name) for name in choice.scores[:_COLUMNS])]
-        fields += [FilterField(FieldKind.ROW, name) for name in choice.columns[:_COLUMNS]]
-        fields += [FilterField(FieldKind.RESULT, name) for name in ("response", "seconds")]
+        own = [FilterField(FieldKind.ROW, name) for name in choice.columns[:_COLUMNS]]
+        # What is asked and answered is seen without scrolling to the side.
+        fields += [*own[:1], FilterField(FieldKind.RESULT, "response"), *own[1:], _SECONDS]
         if choice.show == "failed":
-            fields.append(FilterField(FieldKind.RESULT, "error"))
+            fields.insert(1, FilterField(FieldKind.RESULT, "error"))
         if visit.store.row_labels.state(choice.evaluation.id)[0]:
             fields.insert(1, LABEL)
         if choice.order is not None and choice.order.field not in fields:

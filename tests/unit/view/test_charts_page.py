@@ -54,6 +54,16 @@ def test_an_evaluation_without_results_says_what_comes_next(view: TestClient) ->
     assert view.get("/chart?experiment=new&number=x").status_code == 400
 
 
+@pytest.mark.parametrize("number", [1, 4, 5, 40])
+def test_an_axis_has_room_for_its_labels_also_where_they_are_alike(number: int) -> None:
+    labels = tuple(f"0.0{place // 5} s" for place in range(number))
+    counts = FigureSeries("rows", tuple(map(float, range(number))), ("0",) * number)
+    root = ElementTree.fromstring(draw(ShownFigure("Times", "all", "from", labels, (counts,))))
+    shown = [element.text for element in root.iter(f"{_SVG}text") if element.text in labels]
+    assert len(shown) == min(4, number)
+    assert (shown[0], shown[-1]) == (labels[0], labels[-1])
+
+
 @pytest.mark.parametrize("text", [text for kind, text in HOSTILE_TEXTS.items() if kind != "line"])
 def test_an_image_holds_no_scripts_whatever_its_labels_are(text: str) -> None:
     series = FigureSeries(text, (1.0, None), ("1", "-"), ((0.5, 1.5), None))

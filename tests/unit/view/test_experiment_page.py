@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from pathlib import Path
+
 import pytest
 from starlette.testclient import TestClient
 
+from doteval.store import Store
 from doteval.view.parameters import link
+from tests.support.comparisons import add_experiment
 from tests.support.project import wait_until
+from tests.support.view import client
 from tests.support.view_stores import HOSTILE
 
 
@@ -76,3 +83,32 @@ def test_what_cannot_be_shown_is_explained(view: TestClient, query: str, status:
     answer = view.get(f"/experiment?{query}")
     assert answer.status_code == status
     assert says.lower() in answer.text.lower()
+
+
+def test_parameters_with_dashes_are_the_lines_and_columns_of_a_matrix(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    models, styles = ("gpt-4o", "gpt-4o-mini", "mistral-small"), ("plain", "very-polite")
+    with Store.open(str(path)) as store:
+        for model, style in itertools.product(models, styles):
+            found = add_experiment(store, "params", {"match": [True, False]}, name=f"eval_sums[{style}-{model}]")
+            store.summaries.write(found, [store.summary(found)])
+    with client(path) as view:
+        matrix = shown(view, name="params").partition('id="matrix-title"')[2].partition("</table>")[0]
+    assert "match accuracy" in matrix.partition("</h2>")[0]
+    assert re.findall(r"<bdi>([\w-]+)</bdi></th>", matrix) == [*models, *styles]
+    assert matrix.count(">0.500</a>") == len(models) * len(styles)
+
+
+def test_models_without_a_price_are_named(view: TestClient, tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    with Store.open(str(path)) as store:
+        add_experiment(store, "unpriced", {"match": [True]}, model="nobody-knows", cost=None)
+    with client(path) as other:
+        page = wait_until(lambda: once_computed(other, "unpriced"), seconds=60)
+    assert "No price is known for <bdi>nobody-knows</bdi>" in page
+    assert "No price is known" not in wait_until(lambda: once_computed(view, "base"), seconds=60)
+
+
+def once_computed(view: TestClient, name: str) -> str | None:
+    page = shown(view, name=name)
+    return None if 'class="computing"' in page else page

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import re
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
+from doteval.view.row_texts import ShownTexts
 from tests.support.odd_rows import HOSTILE_TEXTS, KINDS, PIXEL, SVG
 
 # What the pages are made of. Nothing else may come from a row.
@@ -91,6 +95,27 @@ def test_images_are_data_of_known_types(rows_view: TestClient) -> None:
     assert [each["src"] for each in images] == [PIXEL, PIXEL]
     assert all(each["alt"] for each in images)
     assert SVG in page
+
+
+def test_an_image_of_pillow_is_shown_and_one_that_is_too_large_by_its_size() -> None:
+    texts = ShownTexts()
+    shown = texts.value("picture", Image.new("RGB", (3, 2), "green"))
+    (address,) = shown.images
+    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as found:
+        assert (found.size, found.getpixel((0, 0))) == ((3, 2), (0, 128, 0))
+    large = texts.value("picture", Image.new("1", (3_000, 2_000)))
+    assert large.images == []
+    assert large.text is not None
+    assert large.text.text == "[image, 3000 × 2000 pixels, 1]"
+    written = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(written, "PNG")
+    broken = Image.open(io.BytesIO(written.getvalue()[: len(written.getvalue()) // 2]))
+    assert texts.value("picture", broken).images == []
+
+
+def test_only_texts_that_are_cut_offer_more_of_them(rows_view: TestClient) -> None:
+    assert "Show up to a million characters" not in row(rows_view, "chat")
+    assert "Show up to a million characters" in row(rows_view, "line")
 
 
 def test_a_failed_row_shows_the_authors_frames_first_and_how_to_run_it_again(rows_view: TestClient) -> None:
