@@ -35,14 +35,20 @@ help: ## Show this help
 install: $(INSTALLED) ## Install into .venv, exactly what the lock says
 venv: install
 
-$(INSTALLED): requirements-dev.lock requirements-plugins.lock pyproject.toml | $(BIN)/uv
+$(INSTALLED): requirements-dev.lock requirements-build.lock requirements-plugins.lock pyproject.toml | $(BIN)/uv
 	@echo "Installing the locked packages into $(VENV) ..."
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock || { \
+	@$(BIN)/uv pip install $(BUILD) --python $(BIN)/python --quiet && \
+	    $(BIN)/uv pip install $(LOCKED) --python $(BIN)/python --quiet || { \
 	    echo "pip, which may know of another index, tries it: that takes minutes ..."; \
-	    $(PIP) install --require-hashes -r requirements-dev.lock; }
+	    $(PIP) install $(BUILD) && $(PIP) install $(LOCKED); }
 	@$(BIN)/uv pip install $(PLUGINS) --python $(BIN)/python --quiet || $(PIP) install $(PLUGINS) --upgrade
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# What builds packages comes first. A package without a wheel, as rouge-score, is then built by the locked setuptools: in an
+# environment of its own, pip and uv would build it by whatever version is the newest.
+BUILD := --require-hashes -r requirements-build.lock
+LOCKED := --require-hashes --no-build-isolation -r requirements-dev.lock
 
 # Beside the other packages, where only the tests that name the folder load them.
 PLUGINS := --require-hashes --no-deps --target $(VENV)/plugins -r requirements-plugins.lock
