@@ -45,13 +45,13 @@ $(INSTALLED): requirements-dev.lock requirements-build.lock requirements-plugins
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# What builds packages comes first. A package without a wheel, as rouge-score, is then built by the locked setuptools: in an
-# environment of its own, pip and uv would build it by whatever version is the newest.
+# What builds packages comes first, so that packages without a wheel are built by locked versions: in an environment of
+# its own, pip and uv would build them by whatever is the newest.
 BUILD := --require-hashes -r requirements-build.lock
 LOCKED := --require-hashes --no-build-isolation -r requirements-dev.lock
 
 # Beside the other packages, where only the tests that name the folder load them.
-PLUGINS := --require-hashes --no-deps --target $(VENV)/plugins -r requirements-plugins.lock
+PLUGINS := --require-hashes --no-build-isolation --no-deps --target $(VENV)/plugins -r requirements-plugins.lock
 
 # Of the version that the lock names.
 $(BIN)/uv: | $(BIN)/python

@@ -16,7 +16,7 @@ from doteval.evaluators.function_calls import ast_evaluation
 from doteval.evaluators.json_text import json_match, valid_json
 from doteval.evaluators.judge import llm_judge, llm_rubric
 from doteval.evaluators.numeric import close_to, numeric_match
-from doteval.evaluators.reference_texts import chrf, sentence_bleu
+from doteval.evaluators.reference_texts import chrf, rouge, sentence_bleu
 from doteval.evaluators.several_judges import judge_panel, llm_pairwise
 from doteval.evaluators.text import choice_match, contains, exact_match, regex_match
 
@@ -35,6 +35,7 @@ _BUILT_IN = (
     llm_rubric,
     numeric_match,
     regex_match,
+    rouge,
     sentence_bleu,
     valid_json,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "numeric_match",
     "regex_match",
     "register",
+    "rouge",
     "sentence_bleu",
     "valid_json",
 ]
