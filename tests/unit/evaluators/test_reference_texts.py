@@ -69,9 +69,9 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     assert "doteval[rouge]" in str(raised.value.remedy)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("stemmer", [False, True])
 @given(
+    variant=st.sampled_from(VARIANTS),
+    stemmer=st.booleans(),
     response=st.text("abcdefg sing.\n", max_size=60),
     references=st.lists(st.text("abcdefg sing.\n", max_size=60), min_size=1, max_size=3),
 )
