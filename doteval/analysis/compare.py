@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy
 
+from doteval.analysis.figures import difference_interval, figure, figure_beside
 from doteval.analysis.paired_scores import NoTest, PairedMetric, PairedRows, paired_metrics
 from doteval.analysis.paired_tests import ALPHA, POWER, Estimate, detectable_difference, holm
 from doteval.analysis.score_arrays import EvaluationArrays
@@ -392,9 +393,9 @@ def _figures(metric: MetricComparison) -> str:
     if metric.baseline is None or metric.value is None:
         return why
     interval = metric.interval
-    within = f", 95% interval of the difference {interval.low:.4g} to {interval.high:.4g}" if interval else ""
+    within = f", 95% interval of the difference {difference_interval(interval)}" if interval else ""
     p_value = "" if metric.adjusted_p_value is None else f", p {metric.adjusted_p_value:.2g}"
-    return f" ({metric.baseline:.4g} in the baseline, now {metric.value:.4g}{within}{p_value}){why}"
+    return f" ({figure(metric.baseline)} in the baseline, now {figure(metric.value)}{within}{p_value}){why}"
 
 
 def _verdict(estimate: Estimate, sign: int, adjusted: float, max_drop: float | None) -> tuple[Verdict, list[str]]:
@@ -409,7 +410,9 @@ def _verdict(estimate: Estimate, sign: int, adjusted: float, max_drop: float | N
         if low is None:
             return Verdict.UNDECIDED, ["without an interval, no drop can be excluded"]
         if low < -max_drop:
-            return Verdict.UNDECIDED, [f"a drop of {-low:.4g} cannot be excluded, and {max_drop:g} is allowed"]
+            return Verdict.UNDECIDED, [
+                f"a drop of {figure_beside(-low, max_drop)} cannot be excluded, and {max_drop:g} is allowed"
+            ]
     return Verdict.NO_DIFFERENCE, []
 
 

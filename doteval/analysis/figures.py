@@ -57,20 +57,49 @@ def failures(counts: Counts) -> str:
 
 
 def figure(value: float | None) -> str:
-    """Return the value of a metric with three decimals, or one where it is 1,000 or more."""
-    if value is None or math.isnan(value):
-        return "-"
-    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.1f}"
+    """Return the value of a metric with three decimals, or one where it is 1,000 or more.
+
+    A small one has two digits, since 0.0004 is not 0.000.
+
+    >>> figure(0.75), figure(1234.56), figure(0.00042), figure(None)
+    ('0.750', '1,234.6', '0.00042', '-')
+    """
+    return "-" if value is None or math.isnan(value) else _written(value)
+
+
+def figure_beside(value: float, limit: float) -> str:
+    """Return a value as `figure` does, with as many digits more as show on which side of a limit it is.
+
+    >>> figure_beside(0.8, 0.9), figure_beside(0.8999, 0.9)
+    ('0.800', '0.8999')
+    """
+    shown = figure(value)
+    same_side = value == limit or ((value < limit) == (_read(shown) < limit) and _read(shown) != limit)
+    return shown if same_side else repr(float(value))
 
 
 def signed(number: float) -> str:
-    """Return a difference as `figure` does, with its sign; a small one with two digits, since 0.0004 is not 0.000."""
-    shown = f"{number:+.3f}" if abs(number) < 1000 else f"{number:+,.1f}"
-    return f"{number:+.2g}" if float(shown.replace(",", "")) == 0 and number else shown
+    """Return a difference as `figure` does, with its sign."""
+    return _written(number, "+")
 
 
 def interval(found: Interval | None) -> str:
+    """Return the interval of a value as ``0.301 – 0.954``."""
     return "-" if found is None else f"{figure(found.low)} – {figure(found.high)}"
+
+
+def difference_interval(found: Interval | None) -> str:
+    """Return the interval of a difference as ``-0.071 to +0.014``, since a dash beside signs is hard to read."""
+    return "-" if found is None else f"{signed(found.low)} to {signed(found.high)}"
+
+
+def _written(number: float, sign: str = "") -> str:
+    shown = f"{number:{sign}.3f}" if abs(number) < 1000 else f"{number:{sign},.1f}"
+    return f"{number:{sign}.2g}" if number and _read(shown) == 0 else shown
+
+
+def _read(shown: str) -> float:
+    return float(shown.replace(",", ""))
 
 
 def money(dollars: float | None) -> str:

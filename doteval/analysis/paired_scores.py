@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
+from doteval.analysis.figures import figure
 from doteval.analysis.paired_tests import Estimate, mean_estimate, metric_estimate, true_false_estimate
 from doteval.analysis.score_arrays import (
     EvaluationArrays,
@@ -133,7 +134,7 @@ def _means(left: ScoreArray, right: ScoreArray) -> str:
     found = [score.numbers[numpy.isfinite(score.numbers)] for score in (left, right)]
     if not all(map(len, found)):
         return f"; {how}"
-    means = [f"{float(numbers.mean()):.4g}" for numbers in found]
+    means = [figure(float(numbers.mean())) for numbers in found]
     return f", and the means of the values ({means[0]} | {means[1]}) say nothing about it; {how}"
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from doteval.analysis.figures import figure_beside, interval
 from doteval.analysis.summary import MetricValue, Summary
 from doteval.errors import UsageError
 
@@ -119,7 +120,6 @@ def _failure(threshold: Threshold, target: str, metric: MetricValue) -> str | No
         return f"{target} has no value ({reason}), and --fail-under requires {threshold.minimum:g}"
     if metric.value >= threshold.minimum:
         return None
-    interval = ""
-    if metric.interval is not None:
-        interval = f", 95% interval {metric.interval.low:.4g} to {metric.interval.high:.4g}"
-    return f"{target} is {metric.value:.4g}, under {threshold.minimum:g} (n {metric.n}{interval})"
+    within = "" if metric.interval is None else f", 95% interval {interval(metric.interval)}"
+    value = figure_beside(metric.value, threshold.minimum)
+    return f"{target} is {value}, under {threshold.minimum:g} (n {metric.n:,}{within})"

@@ -16,13 +16,12 @@ from doteval.analysis.compare import (
     Verdict,
     power_sentence,
 )
-from doteval.analysis.figures import count, figure, money, signed
-from doteval.analysis.readable_values import as_text
+from doteval.analysis.figures import count, difference_interval, figure, money, signed
+from doteval.analysis.readable_values import as_text, short_value
 from doteval.cli import terminal
 from doteval.core.experiments import Evaluation
 from doteval.core.tables import Table, wrap
 from doteval.core.wording import counted, duration
-from doteval.metrics import Interval
 from doteval.store import Store
 from doteval.store.comparisons import ComparedPair, EvaluationPair, Matched, Spending
 from doteval.store.price_origin import price_notes, price_origin_of
@@ -116,9 +115,17 @@ def _names(pair: EvaluationPair) -> tuple[str, str]:
 
 
 def _heading(pair: EvaluationPair) -> Text:
+    """What is compared. Nothing is said twice: a file, or an evaluation that both sides have, stands there once."""
+    left, right = pair.baseline, pair.other
     names = _names(pair)
-    evaluations = dict.fromkeys((pair.baseline.spec.nodeid, pair.other.spec.nodeid))
-    return Text.assemble((f"{names[0]} → {names[1]}", "bold"), f"  {' → '.join(evaluations)}")
+    if left.experiment.id == right.experiment.id:
+        files = dict.fromkeys((left.spec.path, right.spec.path))
+        where = f"{' → '.join(files)}, experiment {left.experiment.name}"
+    elif left.spec.path == right.spec.path and left.name != right.name:
+        where = f"{left.spec.nodeid} → {right.name}"
+    else:
+        where = " → ".join(dict.fromkeys((left.spec.nodeid, right.spec.nodeid)))
+    return Text.assemble((f"{names[0]} → {names[1]}", "bold"), f"  {where}")
 
 
 def _print_metric(console: Console, metric: MetricComparison, matched: int) -> None:
@@ -132,7 +139,7 @@ def _print_metric(console: Console, metric: MetricComparison, matched: int) -> N
     if metric.difference is not None:
         # A change of a thousandth matters as little as any rounding, but 0.0004 is not 0.000.
         parts = [f"difference {signed(metric.difference)}"]
-        parts.append(f"95% interval {_between(metric.interval)}" if metric.interval else "no interval")
+        parts.append(f"95% interval {difference_interval(metric.interval)}" if metric.interval else "no interval")
         if metric.adjusted_p_value is not None and metric.p_value is not None:
             same = f"{metric.adjusted_p_value:.2g}" == f"{metric.p_value:.2g}"
             alone = "" if same else f" ({metric.p_value:.2g} alone)"
@@ -150,10 +157,6 @@ def _print_metric(console: Console, metric: MetricComparison, matched: int) -> N
         _print_wrapped(console, reason, indent=2, style="yellow")
 
 
-def _between(interval: Interval) -> str:
-    return f"{signed(interval.low)} to {signed(interval.high)}"
-
-
 def _print_wrapped(console: Console, text: str, *, indent: int = 0, style: str = "") -> None:
     first, *more = wrap(text, max(20, console.width - indent - 2))
     console.print(Text(" " * indent + first, style), soft_wrap=True)
@@ -166,7 +169,7 @@ def _print_changed(
 ) -> None:
     failed = [name for name, flag in zip(names, row.failed, strict=True) if flag]
     where = f"row {row.index}" if row.index == row.baseline_index else f"row {row.baseline_index} → {row.index}"
-    shown = f"{row.baseline:.4g} → {row.value:.4g}"
+    shown = f"{short_value(row.baseline)} → {short_value(row.value)}"
     also = f"  failed in {' and '.join(failed)}" if failed else ""
     console.print(Text.assemble(("  " + where, "bold"), f"  {shown}{also}"), soft_wrap=True)
     before, after = _records(store, pair, row)

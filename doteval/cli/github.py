@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from doteval.analysis.figures import count, figure, interval, rows_of, signed
+from doteval.analysis.figures import count, difference_interval, figure, interval, rows_of, signed
 from doteval.analysis.judgement import JudgedEvaluation, JudgedOutcome, Judgement
 from doteval.analysis.markdown_text import markdown_block, markdown_code, markdown_table
 from doteval.core.wording import plain
@@ -111,6 +111,6 @@ def _verdicts(comparison: Comparison) -> Iterator[tuple[str, ...]]:
             figure(metric.baseline),
             figure(metric.value),
             "-" if metric.difference is None else signed(metric.difference),
-            "-" if found is None else f"{signed(found.low)} to {signed(found.high)}",
+            difference_interval(found),
             "-" if metric.adjusted_p_value is None else f"{metric.adjusted_p_value:.2g}",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
-from doteval.analysis.figures import count, figure, signed
+from doteval.analysis.figures import count, difference_interval, figure, signed
 from doteval.analysis.html_tables import html_table, html_text
 from doteval.settings import load_settings
 from doteval.store import Store
@@ -157,7 +157,7 @@ class ComparedExperiments:
                 metric.verdict.value + (" (the drop is allowed)" if metric.tolerated else ""),
                 *(figure(metric.baseline), figure(metric.value)),
                 "-" if metric.difference is None else signed(metric.difference),
-                "-" if found is None else f"{signed(found.low)} to {signed(found.high)}",
+                difference_interval(found),
                 "-" if metric.adjusted_p_value is None else f"{metric.adjusted_p_value:.2g}",
                 count(metric.n),
             )

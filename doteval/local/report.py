@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from doteval.analysis.summary import MetricValue
+from doteval.analysis.figures import count, figure, interval
 from doteval.analysis.thresholds import Threshold
 from doteval.core.experiments import EvaluationStatus
 from doteval.core.states import EvaluationEnd
@@ -66,8 +66,8 @@ def _write_table(terminal: pytest.TerminalReporter, reports: Sequence[LocalRepor
 def _add_rows(table: Table, report: LocalReport, *, with_errors: bool) -> None:
     counts = report.evaluation.counts
     ends = (
-        Cell(str(counts.failed), "red" if counts.failed else ""),
-        Cell(str(counts.skipped), "yellow" if counts.skipped else ""),
+        Cell(count(counts.failed), "red" if counts.failed else ""),
+        Cell(count(counts.skipped), "yellow" if counts.skipped else ""),
         duration(report.seconds),
     )
     metrics = [(score, metric) for score in report.summary for metric in score.metrics]
@@ -76,14 +76,14 @@ def _add_rows(table: Table, report: LocalReport, *, with_errors: bool) -> None:
         table.add_row(
             report.evaluation.name,
             f"{score.name}.{metric.name}",
-            Cell(_value(metric), "bold"),
-            _interval(metric),
-            str(metric.n),
+            Cell(figure(metric.value), "bold"),
+            interval(metric.interval),
+            count(metric.n),
             *ends,
-            *(["" if apart is None else f"{apart:.4g}"] if with_errors else []),
+            *(["" if apart is None else figure(apart)] if with_errors else []),
         )
     if not metrics:
-        table.add_row(report.evaluation.name, "-", "-", "-", str(counts.done), *ends, *([""] if with_errors else []))
+        table.add_row(report.evaluation.name, "-", "-", "-", count(counts.done), *ends, *([""] if with_errors else []))
 
 
 def _write_notes(terminal: pytest.TerminalReporter, report: LocalReport) -> None:
@@ -103,11 +103,3 @@ def _write_notes(terminal: pytest.TerminalReporter, report: LocalReport) -> None
         write_line(terminal, f"{name}: {note}", yellow=True)
     for error in report.errors:
         write_line(terminal, f"{name}: {error}", red=True)
-
-
-def _value(metric: MetricValue) -> str:
-    return "-" if metric.value is None else f"{metric.value:.4g}"
-
-
-def _interval(metric: MetricValue) -> str:
-    return "" if metric.interval is None else f"{metric.interval.low:.4g} to {metric.interval.high:.4g}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from doteval.analysis.figures import figure
 from doteval.analysis.summary import Summary
 from doteval.core.wording import counted
 
@@ -36,11 +37,6 @@ class ResultsSummary(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         counts = self.details.counts
-        metrics = [f"{score.name}.{m.name} {shown(m.value)}" for score in self.details for m in score.metrics]
+        metrics = [f"{score.name}.{m.name} {figure(m.value)}" for score in self.details for m in score.metrics]
         figures = ", ".join([*metrics, counted(counts.finished, "row"), counted(counts.failed, "error")])
         return "; ".join([figures, *self.details.warnings, *self.dataset_notes, *self.details.notes])
-
-
-def shown(value: float | None) -> str:
-    """A figure as text, "-" for None."""
-    return "-" if value is None else f"{value:.4g}"

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 from doteval.analysis.compare import MetricComparison, Verdict
 from doteval.analysis.distributions import Histogram, ScoreDistribution, Timeline
-from doteval.analysis.figures import figure
+from doteval.analysis.figures import figure, signed
 from doteval.analysis.history import HistoryStep
 from doteval.core.wording import counted, plain
 
@@ -143,7 +143,8 @@ def differences_chart(metrics: Sequence[tuple[tuple[str, str], MetricComparison]
     """Draw the difference of each metric, given by its evaluation and its name, with its interval, and a line at 0."""
     shown = [(name, each, each.difference) for name, each in metrics if each.difference is not None][:_METRICS_SHOWN]
     label = "Differences with 95% intervals: " + ", ".join(
-        f"{' '.join(name).strip()} {difference:+.3g} ({each.verdict.value.lower()})" for name, each, difference in shown
+        f"{' '.join(name).strip()} {signed(difference)} ({each.verdict.value.lower()})"
+        for name, each, difference in shown
     )
     chart, axes = _axes(40 + 38 * len(shown))
     axes.axvline(0, color=_MUTED, linewidth=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from doteval.analysis.figures import count, figure, interval, method_name, money, rows_of, signed
+from doteval.analysis.figures import count, difference_interval, figure, interval, method_name, money, rows_of, signed
 from doteval.analysis.history import change_sentence
 from doteval.analysis.markdown_text import markdown_block, markdown_code, markdown_table
 from doteval.core.wording import clean, counted, duration
@@ -115,7 +115,7 @@ def _metrics(against: Against) -> Iterator[tuple[str, ...]]:
                 figure(metric.baseline),
                 figure(metric.value),
                 "-" if metric.difference is None else signed(metric.difference),
-                "-" if found is None else f"{signed(found.low)} to {signed(found.high)}",
+                difference_interval(found),
                 "-" if metric.adjusted_p_value is None else f"{metric.adjusted_p_value:.2g}",
                 *("-" if rows is None else count(rows) for rows in (metric.improved, metric.worsened)),
             )

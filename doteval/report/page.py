@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import doteval
 from doteval.analysis.compare import Comparison, MetricComparison, Verdict, power_sentence
 from doteval.analysis.comparison_notes import comparison_notes
-from doteval.analysis.figures import count, money, names, rows_of, signed
+from doteval.analysis.figures import count, money, names, rows_of
 from doteval.analysis.history import HistoryStep, change_sentence
 from doteval.core.experiments import Experiment
 from doteval.core.wording import counted, duration
@@ -86,7 +86,6 @@ def _environment() -> jinja2.Environment:
         ) from error
     environment = template_environment("doteval.report")
     environment.filters |= {
-        "bounds": lambda found: "-" if found is None else f"{signed(found.low)} to {signed(found.high)}",
         "slug": lambda verdict: verdict.name.lower().replace("_", "-"),
         "when": lambda moment: f"{moment:%Y-%m-%d %H:%M} UTC",
     }

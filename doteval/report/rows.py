@@ -7,8 +7,7 @@ from typing import Any
 
 from doteval.analysis.compare import MetricComparison
 from doteval.analysis.distributions import ScoreDistribution
-from doteval.analysis.figures import figure
-from doteval.analysis.readable_values import as_text, expected_column, readable
+from doteval.analysis.readable_values import as_text, expected_column, readable, short_value
 from doteval.core.experiments import Evaluation
 from doteval.core.filters import STATUS, AllOf, Comparator, FieldComparison, FieldKind, FilterField
 from doteval.core.redaction import hide_in_text
@@ -88,7 +87,7 @@ def flipped_rows(
             for name, record in zip(names, (before, after), strict=True)
             if (text := None if record is None else _answer(record)) is not None
         )
-        heading = f"{figure(change.baseline)} → {figure(change.value)}"
+        heading = f"{short_value(change.baseline)} → {short_value(change.value)}"
         yield FlippedRow(change, _shown(known, heading, answers))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from doteval.analysis.figures import count, figure, interval, method_name, money, signed
+from doteval.analysis.figures import count, difference_interval, figure, interval, method_name, money, signed
 from doteval.core.wording import clean, counted, duration
 
 # Texts of names and sentences; those of rows have limits of their own.
@@ -27,6 +27,7 @@ def template_environment(package: str) -> jinja2.Environment:
         "figure": figure,
         "interval": interval,
         "signed": signed,
+        "difference_interval": difference_interval,
         "money": money,
         "count": count,
         "counted": counted,

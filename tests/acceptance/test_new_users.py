@@ -167,4 +167,4 @@ def test_a_user_of_notebooks_runs_a_cell(project: Project) -> None:
     nbclient.NotebookClient(notebook, timeout=60, resources=resources).execute()
     shown = [cell.outputs[-1]["data"]["text/plain"] for cell in notebook.cells[1:]]
     assert shown[:3] == ["0.6666666666666666", "(3, ['a', 'b', 'c'])", "2"]
-    assert "exact_match.accuracy 0.6667, 3 rows, 0 errors" in shown[3]
+    assert "exact_match.accuracy 0.667, 3 rows, 0 errors" in shown[3]

@@ -80,7 +80,7 @@ def test_counts():
     assert [(record.row.index, record.row.sample) for record in stored] == [(i, s) for i in range(4) for s in range(3)]
     # 3 + 1 + 0 + 2 of 12; pass@2 of rows with 3, 1, 0 and 2 right of 3: (1 + 2/3 + 0 + 1) / 4.
     result.stdout.re_match_lines(
-        [r"eval_rows +right\.accuracy +0\.5 .* 12 +1 +0", r"eval_rows +right\.pass_at_k\(k=2\) +0\.6667 .* 12 +1 +0"]
+        [r"eval_rows +right\.accuracy +0\.500 .* 12 +1 +0", r"eval_rows +right\.pass_at_k\(k=2\) +0\.667 .* 12 +1 +0"]
     )
     # More epochs go on, fewer are refused.
     result = evaluate(None, "--epochs", "5")
@@ -115,12 +115,12 @@ def test_a_missed_threshold_fails_the_evaluation_in_the_report_of_pytest(
     result.assert_outcomes(passed=3, failed=1)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
-        ["right.accuracy is 0.6, under 0.65 (n 10, 95% interval 0.3127 to 0.8318)", "FAILED eval_it.py::eval_one - *"]
+        ["right.accuracy is 0.600, under 0.65 (n 10, 95% interval 0.313 – 0.832)", "FAILED eval_it.py::eval_one - *"]
     )
     junit = pytester.path.joinpath("j").read_text()
     assert 'tests="4" ' in junit
     assert 'failures="1"' in junit
-    assert "right.accuracy is 0.6, under 0.65" in junit
+    assert "right.accuracy is 0.600, under 0.65" in junit
 
     # With parameters and without, with -x, and with --last-failed.
     result = evaluate(None, "-x", "--fail-under", "eval_two[small]:right.accuracy=0.8", plain=True)
@@ -151,7 +151,7 @@ def eval_same(i):
     result.assert_outcomes(passed=1, failed=1)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
-        ["eval_worse right.accuracy is WORSE (0.9 in the baseline, now 0.4, *p 0.002) (--fail-if-worse base)"]
+        ["eval_worse right.accuracy is WORSE (0.900 in the baseline, now 0.400, *p 0.002) (--fail-if-worse base)"]
     )
     allowed = evaluate(None, "--experiment", "new", "--fail-if-worse", "base", "--max-drop", "0.9", plain=True)
     allowed.assert_outcomes(passed=2)

@@ -180,7 +180,7 @@ class TestMarked:
             "XFAIL*eval_expected_to_fail - a weak model",
         ]
     )
-    result.stdout.re_match_lines([r"eval_some_rows_skip +other\.accuracy +1 .* 1 +0 +1"])
+    result.stdout.re_match_lines([r"eval_some_rows_skip +other\.accuracy +1\.000 .* 1 +0 +1"])
     result.stdout.fnmatch_lines(["eval_warns: 1 × UserWarning: of a row*"])
 
 

@@ -51,7 +51,7 @@ def test_results_are_a_sequence_of_records_with_a_summary(capfd: pytest.CaptureF
     # As in doteval 0.22.
     assert results.summary()["metrics"] == {"exact_match": {"accuracy": pytest.approx(2 / 3)}}
     assert (results.summary()["total"], results.summary()["errors"]) == (3, 0)
-    assert "exact_match.accuracy 0.6667" in repr(results)
+    assert "exact_match.accuracy 0.667" in repr(results)
     assert Path(".doteval", "doteval.db").is_file()
     assert capfd.readouterr() == ("", "")
 
@@ -195,7 +195,7 @@ def eval_sync(text):
     assert shown(1) == "0.5"
     assert shown(2) == "[True, False]"
     assert "eval_sync" in shown(3)
-    assert "exact_match.accuracy 1, 2 rows, 0 errors" in shown(3)
+    assert "exact_match.accuracy 1.000, 2 rows, 0 errors" in shown(3)
     # All rows were done, so the model, which cannot be called, was not called.
     assert shown(4) == "2"
     # The message says what to do, and no frames of doteval hide it. Those of the author's own error are shown.

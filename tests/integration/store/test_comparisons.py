@@ -211,7 +211,7 @@ def test_an_experiment_that_must_not_be_worse(store: Store) -> None:
     assert passed.comparison is not None
     assert [each.other_evaluation for each in passed.comparison.evaluations] == ["eval_qa"]
     (missed,) = check_not_worse(store, "base", [worse], options).missed
-    assert missed.message.startswith("eval_qa right.accuracy is WORSE (0.5 in the baseline, now 0.125, 95% interval")
+    assert missed.message.startswith("eval_qa right.accuracy is WORSE (0.500 in the baseline, now 0.125, 95% interval")
     assert missed.message.endswith("(--fail-if-worse base)")
     assert missed.evaluation == worse.spec.nodeid
     # Without a counterpart, nothing can be said.

@@ -299,7 +299,7 @@ def test_regressions() -> None:
     worse, same = flipped(100, 2, 12), flipped(100, 6, 5)
     assert regressions(comparison_of(*same), strict=True) == []
     (failure,) = regressions(comparison_of(*worse))
-    assert failure.startswith("eval_qa right.accuracy is WORSE (0.55 in the baseline, now 0.45, 95% interval")
+    assert failure.startswith("eval_qa right.accuracy is WORSE (0.550 in the baseline, now 0.450, 95% interval")
     assert regressions(comparison_of(*flipped(2000, 2, 20), max_drop=0.05)) == []
     undecided = comparison_of(*same, max_drop=0.01)
     assert regressions(undecided) == []

@@ -24,7 +24,7 @@ def failure(text: str, evaluation: str = "eval_x", *values: object, failed: int 
 def test_a_value_under_the_threshold_fails() -> None:
     assert failure("exact_match.accuracy=0.5", "eval_x", True, False) is None
     assert failure("exact_match.accuracy=0.75", "eval_x", True, False) == (
-        "exact_match.accuracy is 0.5, under 0.75 (n 2, 95% interval 0.09453 to 0.9055)"
+        "exact_match.accuracy is 0.500, under 0.75 (n 2, 95% interval 0.095 – 0.905)"
     )
     # Failed rows count as False.
     assert "is 0.25" in str(failure("exact_match.accuracy=0.5", "eval_x", True, False, failed=2))

@@ -43,7 +43,7 @@ def test_junit_files(doteval_: CommandLine, ran: str, tmp_path: Path, command: s
     found = doteval_(command, "worse", "--fail-if-worse", "base", "--junitxml", str(path), "--storage", ran)
     assert found.code == 1
     written = failures(path)
-    assert str(written["eval_qa"]).startswith("eval_qa right.accuracy is WORSE (0.75 in the baseline, now 0.5, 95%")
+    assert str(written["eval_qa"]).startswith("eval_qa right.accuracy is WORSE (0.750 in the baseline, now 0.500, 95%")
     assert written["eval_new"] == "eval_new is not among the evaluations of base (--fail-if-worse base)"
     assert all(f"Failed: {failure}" in found.err for failure in written.values())
     options = ["--fail-under", "wrong.accuracy=1", "--fail-under", "eval_new:right.accuracy=0.8"]
@@ -87,7 +87,7 @@ def test_what_github_is_given(doteval_: CommandLine, ran: str, tmp_path: Path, m
         "::error file=below/evals/eval_qa.py,title=eval_qa",
         "::error file=below/evals/eval_qa.py,title=eval_new",
     ]
-    assert "right.accuracy is WORSE (0.75 in the baseline, now 0.5, 95%25 interval" in commands[0]
+    assert "right.accuracy is WORSE (0.750 in the baseline, now 0.500, 95%25 interval" in commands[0]
     body = comment.read_text()
     assert summary.read_text() == f"Of another step\n{body}\n"
     assert "## doteval: not passed" in body

@@ -43,7 +43,7 @@ COMMANDS = ["watch", "retry"]
         ("same", ["--fail-under", "right.accuracy=0.7", "--fail-under", "eval_qa:right.accuracy=0.9"], "under 0.9"),
         ("same", ["--fail-under", "wrong.accuracy=0.1"], "no evaluation has this score"),
         ("same", ["--fail-if-worse", "base"], None),
-        ("worse", ["--fail-if-worse", "base"], "eval_qa right.accuracy is WORSE (0.75 in the baseline, now 0.5"),
+        ("worse", ["--fail-if-worse", "base"], "eval_qa right.accuracy is WORSE (0.750 in the baseline, now 0.500"),
         ("worse", ["--fail-if-worse", "base", "--max-drop", "0.01"], "is WORSE"),
         ("worse", ["--fail-if-worse", "base", "--max-drop", "0.5"], None),
         ("slightly", ["--fail-if-worse", "base"], None),

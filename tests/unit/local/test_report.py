@@ -46,13 +46,13 @@ def test_a_narrow_terminal_stacks_the_figures(
     assert lines[1:10] == [
         "evaluation      eval_words[gpt-small]",
         "metric          exact_match\ufffd[31m\ufffd\ufffd.accuracy",
-        "value           0.6452",
-        "95% interval    0.4695 to 0.7888",
+        "value           0.645",
+        "95% interval    0.469 – 0.789",
         "n               31",
         "errors          8",
         "skipped         0",
         "time            0.50 s",
-        "without errors  0.8696",
+        "without errors  0.870",
     ]
 
 
@@ -60,8 +60,8 @@ def test_a_wide_one_has_a_table(pytestconfig: pytest.Config, monkeypatch: pytest
     monkeypatch.delenv("COLUMNS", raising=False)
     lines = section(pytestconfig, report(Counts(23, done=23)), report(Counts(4, done=4)))
     assert lines[1].split() == ["evaluation", "metric", "value", "95%", "interval", "n", "errors", "skipped", "time"]
-    assert lines[2].split()[2] == "0.8696"
-    assert lines[3].split()[2] == "0.25"
+    assert lines[2].split()[2] == "0.870"
+    assert lines[3].split()[2] == "0.250"
 
 
 def test_nothing_obeys_control_characters(pytestconfig: pytest.Config) -> None:
