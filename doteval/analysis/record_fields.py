@@ -17,6 +17,8 @@ def record_value(record: Record, field: FilterField, *, attempts: int | None = N
     """
     if field.kind is FieldKind.ROW:
         return record.row.values.get(field.name)
+    if field.kind is FieldKind.METADATA:
+        return record.outcome.metadata.get(field.name)
     if field.kind is FieldKind.SCORE:
         return next((score.value for score in record.outcome.scores if score.name == field.name), None)
     return attempts if field.name == "attempts" else _RESULT_VALUES[field.name](record)

@@ -62,7 +62,45 @@ class _ExperimentName(click.ParamType[str]):
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
+class _Fields(click.ParamType[str]):
+    """Fields of results, with commas between, which a shell completes for the experiment that the command names."""
+
+    name = "text"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002 - click's signature
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from doteval.core.filters import RESULT_FIELDS, FieldKind, FilterField
+        from doteval.errors import DotEvalError
+        from doteval.settings import load_settings
+        from doteval.store import Store
+
+        own: dict[FilterField, None] = {}
+        try:
+            with Store.open(load_settings(storage=ctx.params.get("storage")).storage, create=False) as store:
+                for each in store.evaluations.of(store.experiments.find(ctx.params.get("name") or "")):
+                    names = {
+                        FieldKind.SCORE: store.selections.score_names(each.id),
+                        FieldKind.ROW: each.spec.columns,
+                        FieldKind.METADATA: store.selections.metadata_names(each.id),
+                    }
+                    own |= {FilterField(kind, name): None for kind, found in names.items() for name in found}
+        except DotEvalError:
+            # The fields of every result are left.
+            own = {}
+        # The last one is completed: what stands before it stays.
+        before = incomplete[: len(incomplete) - len(incomplete.rpartition(",")[2].removeprefix("-"))]
+        fields = (f"{before}{field}" for field in (*own, *RESULT_FIELDS))
+        return [CompletionItem(field) for field in fields if field.startswith(incomplete)]
+
+
 EXPERIMENT_NAME = _ExperimentName()
+FIELDS = _Fields()
 
 STORAGE_HELP = "Result store: a SQLite file or postgresql://...  [default: .doteval/doteval.db]"
 

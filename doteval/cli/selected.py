@@ -87,22 +87,20 @@ def select(
     Raises UsageError: a field does not exist, or a text is no filter.
     """
     texts = [options.where, options.sort, options.columns, options.group_by]
-    scores, columns = store.selections.names(evaluations, texts)
+    names = store.selections.names(evaluations, texts)
     parts: list[Filter] = []
     if options.failed:
         parts.append(failed_rows())
     if options.wrong:
-        parts.append(wrong_rows(scores))
+        parts.append(wrong_rows(names.scores or ()))
     if options.where is not None:
-        parts.append(parse_filter(options.where, scores=scores, columns=columns))
+        parts.append(parse_filter(options.where, names))
     sort = None
     if options.sort is not None:
-        field = parse_field(options.sort.removeprefix("-"), scores=scores, columns=columns)
+        field = parse_field(options.sort.removeprefix("-"), names)
         sort = SortOrder(field, options.sort.startswith("-"))
-    shown = [
-        parse_field(each, scores=scores, columns=columns) for each in (options.columns or "").split(",") if each.strip()
-    ]
-    group_by = None if options.group_by is None else parse_field(options.group_by, scores=scores, columns=columns)
+    shown = [parse_field(each, names) for each in (options.columns or "").split(",") if each.strip()]
+    group_by = None if options.group_by is None else parse_field(options.group_by, names)
     limit = LIMIT if options.limit is None else options.limit or None
     return Selected(
         AllOf(tuple(parts)) if parts else None,

@@ -14,6 +14,7 @@ from doteval.analysis import record_documents
 from doteval.analysis.figures import count, figure, interval, names, rows_of
 from doteval.cli.options import (
     EXPERIMENT_NAME,
+    FIELDS,
     errors_as_option,
     evaluation_option,
     existing_store,
@@ -71,10 +72,14 @@ class Figures:
 @click.option("--wrong", is_flag=True, help="Records of done rows where a score is false or 0.")
 @click.option("--failed", is_flag=True, help="Records of failed rows.")
 @click.option("--where", metavar="FILTER", help="Records that match, as in: score.f1 < 0.5 and row.lang = 'de'.")
-@click.option("--sort", metavar="FIELD", help="Records by this field; -FIELD from the largest to the smallest.")
+@click.option(
+    "--sort", type=FIELDS, metavar="FIELD", help="Records by this field; -FIELD from the largest to the smallest."
+)
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="So many records; 0 for all.  [default: 20]")
-@click.option("--columns", metavar="FIELDS", help="Records with these fields, as in index,score.f1,response.")
-@click.option("--group-by", metavar="FIELD", help="Means of the scores by the values of this field.")
+@click.option(
+    "--columns", type=FIELDS, metavar="FIELDS", help="Records with these fields, as in index,score.f1,metadata.tool."
+)
+@click.option("--group-by", type=FIELDS, metavar="FIELD", help="Means of the scores by the values of this field.")
 @click.option(
     "--cluster", metavar="COLUMN", help="Rows with the same value in this column are not independent: wider intervals."
 )
@@ -96,7 +101,7 @@ def command(
     """Show the metrics of the experiment NAME, or records of it.
 
     With a filter, an order, columns or groups it shows records, 20 of each evaluation. The fields are
-    score.NAME, row.COLUMN, index, key, sample, status, error, error_type, error_class, prompt, response,
+    score.NAME, row.COLUMN, metadata.KEY, index, key, sample, status, error, error_type, error_class, prompt, response,
     tokens, prompt_tokens, completion_tokens, cost, seconds, attempts, worker and label.
 
     \b

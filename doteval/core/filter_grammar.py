@@ -8,16 +8,17 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from doteval.core.filters import (
+    ANY_NAMES,
     RESULT_FIELDS,
     AllOf,
     AnyOf,
     Comparator,
     FieldComparison,
     FieldKind,
+    FieldNames,
     Filter,
     FilterField,
     FilterValue,
@@ -75,22 +76,28 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "label": (*(each.value for each in LabelJudgement), DISPUTED),
 }
 _LARGEST = 1e308
+_NAMED = re.compile(r"(?P<kind>score|row|metadata)\s*\.\s*(?:(?P<plain>[^\W\d][\w-]*)|(?P<quoted>'[^']*'|\"[^\"]*\"))")
+_UNKNOWN = {
+    FieldKind.SCORE: "there is no score {!r}",
+    FieldKind.ROW: "the rows have no column {!r}",
+    FieldKind.METADATA: "no result has metadata {!r}",
+}
 
 
-def parse_filter(text: str, *, scores: Sequence[str] | None = None, columns: Sequence[str] | None = None) -> Filter:
+def parse_filter(text: str, names: FieldNames = ANY_NAMES) -> Filter:
     """Read a filter.
 
-    scores, columns: the names that ``score.`` and ``row.`` may be followed by; None for any
+    names: the names that fields may have
 
     >>> parse_filter("tokens > 500").value
     500.0
 
     Raises UsageError: the text is no filter; the message shows the place with a caret.
     """
-    return _Reader(text, scores, columns).read()
+    return _Reader(text, names).read()
 
 
-def parse_field(text: str, *, scores: Sequence[str] | None = None, columns: Sequence[str] | None = None) -> FilterField:
+def parse_field(text: str, names: FieldNames = ANY_NAMES) -> FilterField:
     """Read the name of one field, as of ``--sort`` and ``--columns``.
 
     >>> str(parse_field("row.category"))
@@ -98,17 +105,17 @@ def parse_field(text: str, *, scores: Sequence[str] | None = None, columns: Sequ
 
     Raises UsageError: there is no such field.
     """
-    return _Reader(text, scores, columns).read_field()
+    return _Reader(text, names).read_field()
 
 
-def names_in(text: str) -> list[str]:
-    """The names of scores that a text may mean, also where it cannot be read.
+def names_in(text: str, kind: FieldKind = FieldKind.SCORE) -> list[str]:
+    """The names of scores, or of other fields, that a text may mean, also where it cannot be read.
 
     >>> names_in("score.f1 > 0.5 or score.'exact match' = 0")
     ['f1', 'exact match']
     """
-    found = re.finditer(r"score\s*\.\s*(?:(?P<plain>[^\W\d][\w-]*)|(?P<quoted>'[^']*'|\"[^\"]*\"))", text)
-    return [each["plain"] or _unquoted(each["quoted"]) for each in found]
+    found = _NAMED.finditer(text)
+    return [each["plain"] or _unquoted(each["quoted"]) for each in found if each["kind"] == kind]
 
 
 @functools.cache
@@ -120,9 +127,9 @@ def _parser(start: str) -> Lark:
 
 
 class _Reader:
-    def __init__(self, text: str, scores: Sequence[str] | None, columns: Sequence[str] | None) -> None:
+    def __init__(self, text: str, names: FieldNames) -> None:
         self._text = text
-        self._known = {FieldKind.SCORE: scores, FieldKind.ROW: columns}
+        self._known = dict(zip(_UNKNOWN, names, strict=True))
 
     def read(self) -> Filter:
         found: Filter = self._build(self._tree("filter"))
@@ -206,7 +213,7 @@ class _Reader:
             if name not in RESULT_FIELDS:
                 raise self._error(first.start_pos, f"there is no field {name!r}", self._fields_like(name))
             return FilterField(FieldKind.RESULT, name)
-        if str(first) not in (FieldKind.SCORE, FieldKind.ROW):
+        if str(first) not in [*self._known]:
             raise self._error(
                 first.start_pos, f"there are no fields of {str(first)!r}", self._fields_like(f"{first}.{rest[0]}")
             )
@@ -214,7 +221,7 @@ class _Reader:
         name = _unquoted(str(rest[0])) if rest[0].type == "TEXT" else str(rest[0])
         known = self._known[kind]
         if known is not None and name not in known:
-            what = f"there is no score {name!r}" if kind is FieldKind.SCORE else f"the rows have no column {name!r}"
+            what = _UNKNOWN[kind].format(name)
             raise self._error(rest[0].start_pos, what, self._fields_like(f"{kind}.{name}"))
         return FilterField(kind, name)
 

@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from doteval.core.json_codec import encode
 
@@ -30,16 +30,17 @@ FilterValue = None | bool | float | str
 
 
 class FieldKind(StrEnum):
-    """Where the value of a field comes from: a score, a column of the row, or the result itself."""
+    """Where the value of a field comes from: a score, a column of the row, its metadata, or the result itself."""
 
     SCORE = "score"
     ROW = "row"
+    METADATA = "metadata"
     RESULT = "result"
 
 
 @dataclass(frozen=True, slots=True)
 class FilterField:
-    """A field of a result: `score.NAME`, `row.COLUMN`, or a name of `RESULT_FIELDS`."""
+    """A field of a result: `score.NAME`, `row.COLUMN`, `metadata.KEY`, or a name of `RESULT_FIELDS`."""
 
     kind: FieldKind
     name: str
@@ -49,6 +50,16 @@ class FilterField:
             return self.name
         return f"{self.kind}.{self.name if FIELD_NAME.fullmatch(self.name) else quoted(self.name)}"
 
+
+class FieldNames(NamedTuple):
+    """The names that may follow `score.`, `row.` and `metadata.` in a field; None for any."""
+
+    scores: Sequence[str] | None = None
+    columns: Sequence[str] | None = None
+    metadata: Sequence[str] | None = None
+
+
+ANY_NAMES = FieldNames()
 
 # What the fields of a result hold.
 RESULT_FIELDS: Mapping[str, str] = {

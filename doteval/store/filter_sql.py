@@ -117,6 +117,8 @@ class FilterCompiler:
             return self._score_value(field.name)
         if field.kind is FieldKind.ROW:
             return self._json(ROW.c.content, field.name)
+        if field.kind is FieldKind.METADATA:
+            return self._json(RESULT.c.extra, field.name)
         return self._result_field(field.name)
 
     def json_of_row(self, field: FilterField) -> ColumnElement[Any] | None:
@@ -129,6 +131,13 @@ class FilterCompiler:
         if self._dialect == "sqlite":
             return ROW.c.content.op("->", return_type=Text())(literal(f'$."{field.name}"', Text))
         return cast(self._parsed(ROW.c.content).op("->", return_type=JSON())(literal(field.name, Text)), Text)
+
+    def metadata_keys(self) -> Select[Any]:
+        """The keys of the metadata of results."""
+        if self._dialect == "sqlite":
+            entries = func.json_each(RESULT.c.extra).table_valued("key")
+            return select(entries.c.key).select_from(RESULT.join(entries, true()))
+        return select(func.json_object_keys(self._parsed(RESULT.c.extra))).select_from(RESULT)
 
     def _comparison(self, wanted: FieldComparison) -> Condition:
         if wanted.comparator is Comparator.UNEQUAL:
@@ -295,6 +304,8 @@ def _document_of(field: FilterField) -> ColumnElement[Any] | None:
     """The JSON that holds the value of a field among others, or alone."""
     if field.kind is FieldKind.ROW:
         return ROW.c.content
+    if field.kind is FieldKind.METADATA:
+        return RESULT.c.extra
     return {"prompt": RESULT.c.prompt, "response": RESULT.c.model_response}.get(field.name)
 
 

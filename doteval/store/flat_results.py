@@ -21,6 +21,7 @@ from doteval.core.json_codec import decode, decode_all, unescape_text
 from doteval.core.row_labels import RowLabel, label_of
 from doteval.errors import ChangedError, UsageError
 from doteval.store.engine import Database
+from doteval.store.metadata_names import metadata_names
 from doteval.store.result_pages import ResultPage, result_pages
 from doteval.store.row_labels import stored_label
 from doteval.store.tables import ROW_LABEL, SCORE, USAGE
@@ -60,7 +61,7 @@ class FlatResults:
 
     Its columns have the names of the fields of filters: what identifies the row, its values as ``row.COLUMN``, its
     scores as ``score.NAME``, and the rest of its result. Usage is the sum over all models. Rows without a result have
-    no line.
+    no line. ``metadata.KEY`` is a column if it is asked for.
     """
 
     def __init__(self, database: Database, evaluations: Sequence[Evaluation], where: Filter | None = None) -> None:
@@ -86,6 +87,9 @@ class FlatResults:
         Raises UsageError if there is no such column.
         """
         known = self.columns()
+        if keys := [name.removeprefix(_OF_METADATA) for name in columns or () if name.startswith(_OF_METADATA)]:
+            found = (name for each in self._evaluations for name in metadata_names(self._database, each.id, keys))
+            known += [f"{_OF_METADATA}{name}" for name in dict.fromkeys(found)]
         for name in columns or ():
             if name not in known:
                 raise UsageError(f"there is no column {name!r}", remedy=f"The columns are {', '.join(known)}.")
@@ -104,6 +108,9 @@ class FlatResults:
         names = {name for name in wanted if name in _STORED}
         if any(name.startswith("row.") for name in wanted):
             names.add("content")
+        keys = [name.removeprefix(_OF_METADATA) for name in wanted if name.startswith(_OF_METADATA)]
+        if keys:
+            names.add("metadata")
         scores = (_SCORE_NAME, SCORE.c.value) if any(name.startswith("score.") for name in wanted) else ()
         usage = () if _USAGE.isdisjoint(wanted) else USAGE_COLUMNS
         labels = () if _LABELS.isdisjoint(wanted) else LABEL_COLUMNS
@@ -112,11 +119,15 @@ class FlatResults:
                 self._database, evaluation.id, names, self._where, scores=scores, usage=usage, labels=labels
             )
             for page in pages:
-                yield _flat_page(evaluation, page, frozenset(known))
+                yield _flat_page(evaluation, page, frozenset(known), keys)
 
 
-def _flat_page(evaluation: Evaluation, page: ResultPage, known: frozenset[str]) -> Page:
+def _flat_page(evaluation: Evaluation, page: ResultPage, known: frozenset[str], keys: Sequence[str]) -> Page:
     columns = dict(page.columns)
+    if keys:
+        metadata = decode_all([text or "null" for text in columns["metadata"]])
+        for key in keys:
+            columns[f"{_OF_METADATA}{key}"] = cells([None if found is None else found.get(key) for found in metadata])
     columns["experiment"] = [cell(evaluation.experiment.name)] * len(page)
     columns["evaluation"] = [cell(evaluation.spec.nodeid)] * len(page)
     for name in _CLEANED.intersection(columns):
@@ -212,6 +223,7 @@ def stored_cell(text: str | None) -> Any:
     return cell(decode(text))
 
 
+_OF_METADATA = "metadata."
 _STORED = frozenset((*_FIRST, *_LAST)) - _USAGE - _LABELS
 # Texts that may have lone surrogates.
 _CLEANED = frozenset(("key", "error", "error_type", "worker"))

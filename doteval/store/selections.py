@@ -16,13 +16,14 @@ from sqlalchemy import ColumnElement, Select, Text, func, select, type_coerce
 from doteval.analysis.groups import GroupTotals
 from doteval.core.experiments import Evaluation
 from doteval.core.filter_grammar import names_in, parse_filter
-from doteval.core.filters import Filter, FilterField
+from doteval.core.filters import FieldKind, FieldNames, Filter, FilterField
 from doteval.core.json_codec import escape_text, unescape_text
 from doteval.core.results import Record
 from doteval.store.engine import Database
 from doteval.store.filter_sql import FieldSql, FilterCompiler
 from doteval.store.group_reading import add_groups
 from doteval.store.index_windows import index_windows
+from doteval.store.metadata_names import metadata_names
 from doteval.store.results import StoredResults
 from doteval.store.tables import RESULT, RESULT_AND_ROW, ROW, SCORE
 
@@ -65,19 +66,31 @@ class Selections:
                     names[other] = None
         return list(names)
 
-    def names(self, evaluations: Sequence[Evaluation], texts: Iterable[str | None]) -> tuple[list[str], list[str]]:
-        """The scores and the columns that filters of these evaluations may name, as far as the texts name them."""
-        also = [name for text in texts if text for name in names_in(text)]
-        scores = dict.fromkeys(name for each in evaluations for name in self.score_names(each.id, also))
-        return list(scores), list(dict.fromkeys(column for each in evaluations for column in each.spec.columns))
+    def metadata_names(self, evaluation_id: int, also: Sequence[str] = ()) -> list[str]:
+        """The keys of the metadata of the first results, and of those in `also` that any result has a value for."""
+        return metadata_names(self._database, evaluation_id, also)
+
+    def names(self, evaluations: Sequence[Evaluation], texts: Iterable[str | None]) -> FieldNames:
+        """The names that filters of these evaluations may have, as far as the texts name them.
+
+        The names of metadata are looked for only if a text names some.
+        """
+        given = [text for text in texts if text]
+        also = {kind: [name for text in given for name in names_in(text, kind)] for kind in FieldKind}
+        scores = (name for each in evaluations for name in self.score_names(each.id, also[FieldKind.SCORE]))
+        columns = (column for each in evaluations for column in each.spec.columns)
+        metadata = None
+        if wanted := also[FieldKind.METADATA]:
+            found = (name for each in evaluations for name in self.metadata_names(each.id, wanted))
+            metadata = list(dict.fromkeys(found))
+        return FieldNames(list(dict.fromkeys(scores)), list(dict.fromkeys(columns)), metadata)
 
     def filter(self, evaluations: Sequence[Evaluation], text: str) -> Filter:
         """The filter that a text describes; the fields are those that any of the evaluations has.
 
         Raises UsageError: the text is no filter, or names a field that does not exist.
         """
-        scores, columns = self.names(evaluations, [text])
-        return parse_filter(text, scores=scores, columns=columns)
+        return parse_filter(text, self.names(evaluations, [text]))
 
     def records(
         self,

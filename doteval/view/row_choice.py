@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from doteval.core.experiments import Evaluation, EvaluationSpec, EvaluationStatus, Experiment
 from doteval.core.filter_grammar import parse_field, parse_filter
-from doteval.core.filters import LABEL, AllOf, Filter, failed_rows, fields_of, wrong_rows
+from doteval.core.filters import LABEL, AllOf, FieldNames, Filter, failed_rows, fields_of, wrong_rows
 from doteval.errors import NotFoundError, UsageError
 from doteval.store import Store
 from doteval.store.comparisons import (
@@ -50,7 +50,7 @@ _MOST_SAMPLE = 2**31 - 1
 class RowChoice:
     """The rows of one evaluation that a page is about.
 
-    scores, columns: the names that filters may use.
+    names: those that fields may have.
     show: a key of `SHOWN`, or empty.
     against: the experiment whose scores differ, for `flipped`.
     page: of a list that is sorted, from 1.
@@ -61,8 +61,7 @@ class RowChoice:
 
     experiment: Experiment
     evaluation: Evaluation
-    scores: Sequence[str]
-    columns: Sequence[str]
+    names: FieldNames
     show: str
     against: str | None
     page: int
@@ -72,6 +71,16 @@ class RowChoice:
     filter: Filter | None = None
     order: SortOrder | None = None
     problem: UsageError | None = None
+
+    @property
+    def scores(self) -> Sequence[str]:
+        """The scores that the rows have."""
+        return self.names.scores or ()
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns of the rows."""
+        return self.names.columns or ()
 
     @classmethod
     def of(cls, visit: Visit, fields: Sequence[str] = ()) -> RowChoice:
@@ -91,18 +100,18 @@ class RowChoice:
         if against is not None:
             show = "flipped"
         sort = given.text("sort") or ("-seconds" if show == "slow" else None)
-        scores, columns = store.selections.names([evaluation], [where, sort, *fields])
+        names = store.selections.names([evaluation], [where, sort, *fields])
         parts: list[Filter] = []
         if show == "wrong":
-            parts.append(wrong_rows(scores))
+            parts.append(wrong_rows(names.scores or ()))
         if show == "failed":
             parts.append(failed_rows())
         order, problem = None, None
         try:
             if where is not None:
-                parts.append(parse_filter(where, scores=scores, columns=columns))
+                parts.append(parse_filter(where, names))
             if sort is not None:
-                field = parse_field(sort.removeprefix("-"), scores=scores, columns=columns)
+                field = parse_field(sort.removeprefix("-"), names)
                 order = SortOrder(field, sort.startswith("-"))
         except UsageError as error:
             problem = error
@@ -112,9 +121,7 @@ class RowChoice:
             if against is None:
                 problem = UsageError("no experiment is named whose scores may differ", remedy="Name one as “against”.")
         found = AllOf(tuple(parts)) if parts else None
-        return cls(
-            experiment, evaluation, scores, columns, show, against, page, where, search, sort, found, order, problem
-        )
+        return cls(experiment, evaluation, names, show, against, page, where, search, sort, found, order, problem)
 
     @property
     def wanted(self) -> RowsWanted:

@@ -16,6 +16,7 @@ from tests.support.pages import EXAMPLES, ROOT, Page, explain, run_page
 SLOW: dict[str, str] = {
     "examples/demo/README.md": "examples/pool, which has worker processes and a mock server too",
     "docs/guides/limit-cost.md": "acceptance/test_estimate.py, test_experiment_budgets.py and test_batch_mode.py",
+    "docs/reading-results.md": "the tutorial, and unit/cli/test_selected_records.py and test_compare.py",
     "docs/tutorial/06-worker-processes.md": "the other steps, and acceptance/test_submit.py",
 }
 

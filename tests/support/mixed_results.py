@@ -15,6 +15,7 @@ from doteval.store import NewResult, Store, WorkerInfo
 from doteval.store.row_labels import RowLabelWriter
 
 COLUMNS = ("category", "odd \"key\\ é'", "n")
+METADATA = ("tool", "odd \"key\\ é'")
 VALUES: list[Any] = [
     *(
         None,
@@ -66,6 +67,7 @@ def made(random_: random.Random, index: int, sample: int) -> tuple[Row, Outcome]
         for each in range(random_.randrange(3))
     )
     scores = tuple(Score(name, random_.choice(SCORES)) for name in NAMES if random_.random() < 0.8)
+    drawn = random.Random(2 * index + sample)
     outcome = Outcome(
         status,
         1e9,
@@ -75,6 +77,7 @@ def made(random_: random.Random, index: int, sample: int) -> tuple[Row, Outcome]
         model_response=random_.choice(VALUES),
         error=error,
         usage=usage,
+        metadata={key: drawn.choice(VALUES) for key in METADATA if drawn.random() < 0.5},
     )
     return Row(index, f"{index:04x}key", values, sample), outcome
 
@@ -105,6 +108,8 @@ def value_of(record: Record, attempts: int = 1) -> Callable[[FilterField], Any]:
     def value(field: FilterField) -> Any:
         if field.kind is FieldKind.ROW:
             return record.row.values.get(field.name)
+        if field.kind is FieldKind.METADATA:
+            return outcome.metadata.get(field.name)
         if field.kind is FieldKind.SCORE:
             return next((each.value for each in outcome.scores if each.name == field.name), None)
         return facts[field.name]

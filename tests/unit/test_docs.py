@@ -115,6 +115,55 @@ def test_code_of_a_page_that_is_run_is_a_file(page: Path) -> None:
     assert [block.text for block in code if block.file is None] == []
 
 
+# What commands of a block without a language begin with. Nothing else may stand in such a block: nobody would compare it.
+PROGRAMS = frozenset(
+    "apt-get bash cd celery cp createdb curl docker doteval export gh git install jq journalctl kubectl make "
+    "pg_restore pip promtool psql pytest python python3 redis-cli sed source sqlite3 sudo systemctl systemd-analyze useradd".split()
+)
+# Blocks without a language that hold something else, by their first line.
+NO_COMMANDS = {
+    "__main__": "a drawing of the layers",
+    "eval file ──▶ pytest_runtime ──▶ coordination/ingest ──▶ store (rows: pending)": "a drawing of a row's journey",
+    "doteval submit                    doteval.experiment": "a drawing of spans; tests/acceptance/test_tracing.py has them",
+    "ACL SETUSER eval on >PASSWORD": "what is given to redis-cli",
+}
+
+
+def no_commands(lines: list[str]) -> list[str]:
+    """The lines of a block that are neither commands, nor continue one, nor are comments."""
+    found, text = [], ""
+    for line in lines:
+        goes_on = text.endswith("\\") or text.count("'") % 2 == 1 or line.startswith((" ", "#")) or not line
+        text = f"{text}{line}" if goes_on else line
+        first = re.match(r"(?:[A-Z_]+=\S+ )*(?:/\S+/)?([\w-]+|\\$)", line)
+        if not goes_on and (first is None or first[1] not in PROGRAMS | {"\\"}):
+            found.append(line)
+    return found
+
+
+def test_what_is_no_command() -> None:
+    assert no_commands(["doteval show x   # why", "", "A=1 /opt/bin/pip install \\", "-r x", "# a comment"]) == []
+    assert no_commands(["$ doteval show x", "Error: no", "eval_x: 2 rows"]) == [
+        *("$ doteval show x", "Error: no", "eval_x: 2 rows")
+    ]
+
+
+@pytest.mark.parametrize(
+    "page",
+    # The code of docstrings is run by tests/unit/test_docstrings.py.
+    [page for page in (*PAGES, *EXAMPLES) if page.parent.name != "reference"],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_outputs_are_in_blocks_that_are_compared(page: Path) -> None:
+    """An output belongs into a console block, which is run, or says why it is not."""
+    for block in Page(page).blocks:
+        if block.language == "text":
+            # tests/acceptance/test_troubleshooting.py provokes each of them.
+            assert page.name == "troubleshooting.md", block.text
+        elif not block.language and not block.lines[0].strip().startswith(tuple(NO_COMMANDS)):
+            assert no_commands(block.lines) == []
+
+
 def test_messages_name_pages_that_exist() -> None:
     named = {
         found

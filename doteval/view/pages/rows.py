@@ -173,7 +173,7 @@ def _cell(field: FilterField, value: Any) -> str:
 def _columns(visit: Visit, choice: RowChoice, chosen: Sequence[str]) -> list[ShownColumn]:
     """The columns that were chosen, or else the usual ones."""
     if chosen:
-        fields = [parse_field(each, scores=choice.scores, columns=choice.columns) for each in chosen]
+        fields = [parse_field(each, choice.names) for each in chosen]
     else:
         fields = [STATUS, *(FilterField(FieldKind.SCORE, name) for name in choice.scores[:_COLUMNS])]
         own = [FilterField(FieldKind.ROW, name) for name in choice.columns[:_COLUMNS]]
@@ -197,6 +197,7 @@ def _fields(choice: RowChoice) -> list[str]:
     """The texts of the fields that can be chosen as columns."""
     own = [FilterField(FieldKind.SCORE, name) for name in choice.scores]
     own += [FilterField(FieldKind.ROW, name) for name in choice.columns]
+    own += [FilterField(FieldKind.METADATA, name) for name in choice.names.metadata or ()]
     results = [FilterField(FieldKind.RESULT, name) for name in RESULT_FIELDS if name != "index"]
     return [str(each) for each in [*own[: _CHOICES - len(results)], *results]]
 

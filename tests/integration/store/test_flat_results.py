@@ -147,6 +147,16 @@ def test_an_unknown_column_is_refused_with_those_there_are(store: Store) -> None
     assert "score.exact_match" in str(raised.value.remedy)
 
 
+def test_keys_of_metadata_are_columns_if_they_are_asked_for(store: Store) -> None:
+    evaluation = write(store)
+    lines = read(store, evaluation, columns=["index", "metadata.m"])
+    assert [line["metadata.m"] for line in lines] == [encode((1, 2)), *[None] * 6]
+    assert not any(name.startswith("metadata.") for name in store.results.flat([evaluation]).columns())
+    with pytest.raises(UsageError, match=r"there is no column 'metadata\.n'") as caught:
+        read(store, evaluation, columns=["metadata.n"])
+    assert "metadata.m" in str(caught.value.remedy)
+
+
 def test_long_rows_come_in_small_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(result_pages, "_FIRST_PAGE_ROWS", 1)
     monkeypatch.setattr(result_pages, "_PAGE_CHARACTERS", 60)

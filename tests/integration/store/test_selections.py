@@ -28,18 +28,20 @@ from doteval.core.filters import (
     Negation,
     matches,
     number_of,
+    quoted,
     to_text,
 )
 from doteval.core.results import ErrorClass, Outcome, Record, Row, RowError, RowStatus, Score
 from doteval.errors import UsageError
-from doteval.store import NewResult, Store, index_windows, selections
+from doteval.store import NewResult, Store, index_windows, metadata_names, selections
 from doteval.store.selections import SortOrder
-from tests.support.mixed_results import COLUMNS, NAMES, SCORES, VALUES, store_mixed, value_of
+from tests.support.mixed_results import COLUMNS, METADATA, NAMES, SCORES, VALUES, store_mixed, value_of
 
 fields = st.one_of(
     st.sampled_from(sorted(RESULT_FIELDS)).map(lambda name: FilterField(FieldKind.RESULT, name)),
     st.sampled_from((*NAMES, "none")).map(lambda name: FilterField(FieldKind.SCORE, name)),
     st.sampled_from((*COLUMNS, "none")).map(lambda name: FilterField(FieldKind.ROW, name)),
+    st.sampled_from((*METADATA, "none")).map(lambda name: FilterField(FieldKind.METADATA, name)),
 )
 texts = st.sampled_from(
     [*(value for value in (*VALUES, *SCORES) if isinstance(value, str)), "e", "ä", "SORRY", "done", "h:1", "000"]
@@ -217,6 +219,31 @@ def test_windows_cover_all_rows_once(store: Store, mixed: Evaluation) -> None:
 def test_records_have_every_field(store: Store, mixed: Evaluation) -> None:
     every = [FilterField(FieldKind.RESULT, name) for name in RESULT_FIELDS]
     every += [FilterField(FieldKind.ROW, name) for name in COLUMNS] + [FilterField(FieldKind.SCORE, n) for n in NAMES]
+    every += [FilterField(FieldKind.METADATA, name) for name in METADATA]
     for record in store.results.records(mixed.id):
         value = value_of(record, attempts=3)
         assert [record_value(record, field, attempts=3) for field in every] == [value(field) for field in every]
+
+
+def test_names_of_metadata_are_known_and_others_refused(store: Store, mixed: Evaluation) -> None:
+    assert store.selections.metadata_names(mixed.id) == sorted(METADATA)
+    where = store.selections.filter([mixed], f"metadata.tool = 'geo' and metadata.{quoted(METADATA[1])} != null")
+    found = list(store.selections.records(mixed.id, where))
+    assert {record.outcome.metadata["tool"] for record in found} == {"geo"}
+    with pytest.raises(UsageError, match="no result has metadata 'tol'") as caught:
+        store.selections.filter([mixed], "metadata.tol = 'geo'")
+    assert "Did you mean metadata.tool?" in str(caught.value.remedy)
+    # A filter that names none does not look for them.
+    assert store.selections.names([mixed], ["score.label = 'geo'"]).metadata is None
+
+
+def test_metadata_of_a_late_row_is_found(store: Store, monkeypatch: pytest.MonkeyPatch, mixed: Evaluation) -> None:
+    """Names are looked for in the first rows, and a name that a filter has in all."""
+    late = Row(500, "late", {})
+    store.rows.add(mixed.id, [late])
+    outcome = Outcome(RowStatus.DONE, 1e9, 0.0, (), metadata={"rare": 1, "nothing": None})
+    store.results.write([NewResult(mixed.id, late, outcome)], None)
+    monkeypatch.setattr(metadata_names, "_ROWS", 10)
+    assert "rare" not in store.selections.metadata_names(mixed.id)
+    where = store.selections.filter([mixed], "metadata.rare = 1")
+    assert [record.row.index for record in store.selections.records(mixed.id, where)] == [500]

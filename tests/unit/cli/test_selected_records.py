@@ -44,6 +44,7 @@ def graded(tmp_path: Path) -> str:
                 (Score("right", index % 3 != 0, ("accuracy",)), Score("f1", index / 60)),
                 model_response="Sorry, no idea" if index % 20 == 0 else f"answer {index}",
                 usage=(Usage("m", prompt_tokens=10 * index, completion_tokens=1),),
+                metadata={"tool": "search" if index == 3 else "code", "steps": index} if index in (3, 4) else {},
             )
             for index in range(60)
         ]
@@ -88,6 +89,22 @@ def test_a_table_says_whether_there_is_more(doteval_: CommandLine, graded: str) 
     assert lines[5] == "These are the first 2; --limit N shows N, and --limit 0 all"
     assert "the first" not in doteval_("show", "x", "--storage", graded, "--wrong", "--limit", "20").out
     assert "No results match." in doteval_("show", "x", "--storage", graded, "--where", "sample = 5").out
+
+
+def test_metadata_are_fields(doteval_: CommandLine, graded: str) -> None:
+    chosen = ("--columns", "index,metadata.tool", "--where", "metadata.steps >= 0", "--sort", "-metadata.steps")
+    lines = doteval_("show", "x", "--storage", graded, *chosen).out.splitlines()
+    assert [words(line) for line in (lines[1], *lines[3:5])] == [
+        ["index", "metadata.tool"],
+        ["4", "code"],
+        ["3", "search"],
+    ]
+    grouped = doteval_("show", "x", "--storage", graded, "--group-by", "metadata.tool").out
+    assert {words(line)[0] for line in grouped.splitlines() if " right " in line} == {"-", "code", "search"}
+    ran = doteval_("show", "x", "--storage", graded, "--columns", "metadata.tol")
+    assert (ran.code, ran.out) == (2, "")
+    assert "no result has metadata 'tol'" in ran.err
+    assert "Did you mean metadata.tool?" in ran.err
 
 
 def test_full_prints_the_selected_records_only(doteval_: CommandLine, graded: str) -> None:
