@@ -81,9 +81,11 @@ class _Fields(click.ParamType[str]):
         from doteval.store import Store
 
         own: dict[FilterField, None] = {}
+        # click stops at an option without a value, and has not given its arguments their names then.
+        experiment = ctx.params.get("name") or next(iter(ctx.args), "")
         try:
             with Store.open(load_settings(storage=ctx.params.get("storage")).storage, create=False) as store:
-                for each in store.evaluations.of(store.experiments.find(ctx.params.get("name") or "")):
+                for each in store.evaluations.of(store.experiments.find(experiment)):
                     names = {
                         FieldKind.SCORE: store.selections.score_names(each.id),
                         FieldKind.ROW: each.spec.columns,

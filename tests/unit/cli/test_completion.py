@@ -51,7 +51,7 @@ def test_bash_completes_commands_options_and_experiments(doteval_: CommandLine, 
     assert completed(script, "show", "x") == []
     # Fields, of which the last one is not finished.
     assert completed(script, "show", "alpha", "--columns", "index,row.te") == ["index,row.text"]
-    assert completed(script, "show", "alpha", "--sort", "-sec") == ["-seconds"]
+    assert completed(script, "show", "alpha", "--sort", "sec") == ["seconds"]
     assert completed(script, "show", "nobody", "--sort", "sec") == ["seconds"]
 
 
