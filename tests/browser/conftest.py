@@ -11,6 +11,8 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from tests.browser.waiting import shown
+
 Appearance = Callable[..., None]
 
 
@@ -41,6 +43,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
     ):
         options.add_argument(f"--{flag}")
     chrome = webdriver.Chrome(options=options, service=Service(driver))
+    # The examination of a page takes a second, and a busy machine takes long.
+    chrome.set_script_timeout(120)
     try:
         yield chrome
     finally:
@@ -56,6 +60,9 @@ def appearance(browser: webdriver.Chrome) -> Iterator[Appearance]:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": medium, "features": features})
         metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        # The page learns of it a moment later.
+        applied = f"return innerWidth === {width} && matchMedia('(prefers-color-scheme: {scheme})').matches"
+        shown(lambda: browser.execute_script(applied), what=f"{scheme}, {width} pixels wide")
 
     yield set_to
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})

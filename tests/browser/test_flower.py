@@ -20,6 +20,8 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from tests.acceptance.test_worker_service import ready
+from tests.browser.waiting import click, leaving, reloaded, shown
+from tests.support.ports import free_port
 from tests.support.project import Project, wait_until
 
 pytestmark = pytest.mark.browser
@@ -43,12 +45,6 @@ async def eval_arithmetic(question, answer):
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def keep(browser: webdriver.Chrome, tmp_path: Path, name: str) -> None:
     directory = IMAGES if os.environ.get("DOTEVAL_SCREENSHOTS") else tmp_path
     path = directory / f"{name}.png"
@@ -56,14 +52,22 @@ def keep(browser: webdriver.Chrome, tmp_path: Path, name: str) -> None:
     assert path.stat().st_size > 5_000
 
 
-def text_of(browser: webdriver.Chrome, words: str) -> str:
-    """The text of the page, as soon as it has the words."""
+def text_of(browser: webdriver.Chrome, words: str) -> str | None:
+    """The text of the page, if it has the words."""
+    found = browser.find_element(By.TAG_NAME, "body").text
+    return found if words in found else None
 
-    def text() -> str | None:
-        found = browser.find_element(By.TAG_NAME, "body").text
-        return found if words in found else None
 
-    return str(wait_until(text, what=f"{words!r} on {browser.current_url}"))
+def tasks(browser: webdriver.Chrome, address: str, state: str, *, count: int) -> list[str]:
+    """The lines of the table of tasks, as soon as so many are in this state. Flower learns of them by events."""
+
+    def lines() -> list[str]:
+        script = "return [...document.querySelectorAll('#tasks-table tbody tr')].map(each => each.innerText)"
+        found: list[str] = browser.execute_script(script)
+        return found if sum(state in line for line in found) == count else []
+
+    found: list[str] = reloaded(browser, f"{address}/tasks", lines, what=f"{count} tasks in {state}")
+    return found
 
 
 def answers(url: str) -> bool:
@@ -106,44 +110,38 @@ def test_flower_tells_the_story(project: Project, redis_url: str, browser: webdr
         project.run("submit", "eval_arithmetic.py", "--experiment", "demo", "--rows-per-task", "100")
 
         base = f"http://{AUTH}@127.0.0.1:{port}"
-        browser.get(f"{base}/workers")
-        page = text_of(browser, "worker-2@")
+        page = reloaded(browser, f"{base}/workers", lambda: text_of(browser, "worker-2@"), what="both processes")
         assert re.search(r"worker-1@\S+", page)
         keep(browser, project.path, "flower-workers")
         host = socket.gethostname()
 
         browser.get(f"{base}/worker/worker-1@{host}")
-        browser.find_element(By.PARTIAL_LINK_TEXT, "Queues").click()
-        assert "doteval" in text_of(browser, "Exclusive").lower()
+        click(browser, By.PARTIAL_LINK_TEXT, "Queues")
+        assert "doteval" in shown(lambda: text_of(browser, "Exclusive"), what="queues").lower()
 
-        browser.get(f"{base}/tasks")
-        page = text_of(browser, "r400-499 demo")
-        rows = [line.text for line in browser.find_elements(By.CSS_SELECTOR, "#tasks-table tbody tr")]
+        rows = tasks(browser, base, "SUCCESS", count=5)
         assert len(rows) == 5
-        assert all("eval_arithmetic" in row and "SUCCESS" in row for row in rows)
+        assert all("eval_arithmetic" in row for row in rows)
         (first,) = (row for row in rows if "r0-99 demo" in row)
         assert "100 rows, 2 failed, 41 k tokens" in first
-        assert "private question" not in page
+        assert "private question" not in browser.page_source
         keep(browser, project.path, "flower-tasks")
 
-        browser.find_element(By.CSS_SELECTOR, "#tasks-table tbody tr a[href*='/task/']").click()
-        page = wait_until(
-            lambda: "/task/" in browser.current_url and text_of(browser, "eval_arithmetic"), what="a task"
-        )
+        with leaving(browser):
+            click(browser, By.CSS_SELECTOR, "#tasks-table tbody tr a[href*='/task/']")
+        assert "/task/" in browser.current_url
+        page = shown(lambda: text_of(browser, "eval_arithmetic"), what="a task")
         assert "SUCCESS" in page
         assert re.search(r"r\d+-\d+ demo", page)
         assert "private question" not in browser.page_source
         keep(browser, project.path, "flower-task")
 
         fail_a_task(project)
-        browser.get(f"{base}/tasks")
-        text_of(browser, "FAILURE")
-        failed = next(
-            line for line in browser.find_elements(By.CSS_SELECTOR, "#tasks-table tbody tr") if "FAILURE" in line.text
-        )
-        assert "r0-9 damaged" in failed.text
-        failed.find_element(By.CSS_SELECTOR, "a[href*='/task/']").click()
-        page = wait_until(lambda: "/task/" in browser.current_url and text_of(browser, "Traceback"), what="a task")
+        (failed,) = (line for line in tasks(browser, base, "FAILURE", count=1) if "FAILURE" in line)
+        assert "r0-9 damaged" in failed
+        with leaving(browser):
+            click(browser, By.XPATH, "//tr[contains(., 'FAILURE')]//a[contains(@href, '/task/')]")
+        page = shown(lambda: text_of(browser, "Traceback"), what="a task")
         # With the place where it happened; what the error says may be another program's.
         assert "RowTaskFailedError('JSONDecodeError')" in page
         assert "unexpected character" not in page
@@ -155,12 +153,11 @@ def test_flower_tells_the_story(project: Project, redis_url: str, browser: webdr
         keep(browser, project.path, "flower-failed-task")
 
         flower.send_signal(signal.SIGTERM)
-        assert flower.wait(20) == 0
+        assert flower.wait(60) == 0
     # What it knew is still there after a restart.
     with project.started("flower", "--port", str(port), "--state", str(state)):
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/healthcheck"), what="Flower")
-        browser.get(f"{base}/tasks")
-        text_of(browser, "r400-499 demo")
+        reloaded(browser, f"{base}/tasks", lambda: text_of(browser, "r400-499 demo"), what="tasks of before")
     assert AUTH.partition(":")[2] not in project.output()
 
 

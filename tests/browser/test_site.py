@@ -12,6 +12,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from tests.browser.conftest import Appearance
+from tests.browser.waiting import shown
 from tests.support.project import wait_until
 
 pytestmark = pytest.mark.browser
@@ -74,8 +75,8 @@ def test_pages_fit_a_phone_and_a_screen(site: Path, browser: webdriver.Chrome, a
     # The root leads to the index by a refresh, which begins when the page is loaded.
     wait_until(lambda: browser.current_url == (site / "docs" / "index.html").as_uri(), what="the index")
     # The page scrolls smoothly, so that a click would miss.
-    listed = browser.find_element(By.CSS_SELECTOR, "article a[href='reading-results.html']").get_attribute("href")
-    assert listed is not None
+    link = (By.CSS_SELECTOR, "article a[href='reading-results.html']")
+    listed = shown(lambda: browser.find_element(*link).get_attribute("href"), what="a link to a page")
     browser.get(listed)
     assert browser.title.startswith("Reading results")
     assert [each for each in browser.get_log("browser") if each["level"] == "SEVERE" and each not in before] == []

@@ -27,6 +27,7 @@ from doteval.store import NewResult, Store
 from doteval.view.parameters import link
 from tests.browser.conftest import Appearance
 from tests.browser.pictures import take_picture
+from tests.browser.waiting import click, heading, leaving, shown
 from tests.support.odd_rows import KINDS, add_odd_rows
 from tests.support.project import wait_until
 from tests.support.store_workload import done
@@ -174,30 +175,36 @@ def test_keys_move_open_and_search(browser: webdriver.Chrome, page: Any) -> None
     browser.execute_script(
         "[...document.querySelectorAll('a.open')].find(each => each.textContent.trim() === 'base').focus()"
     )
-    press(browser, Keys.ENTER)
-    wait_until(lambda: "name=base" in browser.current_url)
-    press(browser, "u")
-    wait_until(lambda: "experiment?" not in browser.current_url)
-    browser.back()
+    with leaving(browser):
+        press(browser, Keys.ENTER)
+    assert "name=base" in browser.current_url
+    with leaving(browser):
+        press(browser, "u")
+    assert "experiment?" not in browser.current_url
+    with leaving(browser):
+        browser.back()
     assert "name=base" in browser.current_url
 
 
 def test_a_search_is_part_of_the_url(browser: webdriver.Chrome, page: Any) -> None:
     page(".")
-    browser.find_element(By.NAME, "search").send_keys("prompt of the paper" + Keys.ENTER)
-    wait_until(lambda: "search=prompt" in browser.current_url)
+    with leaving(browser):
+        browser.find_element(By.NAME, "search").send_keys("prompt of the paper" + Keys.ENTER)
+    assert "search=prompt" in browser.current_url
     assert texts(browser, "a.open") == ["new"]
-    browser.find_element(By.LINK_TEXT, "failed").click()
+    with leaving(browser):
+        click(browser, By.LINK_TEXT, "failed")
     assert "search=prompt" in browser.current_url
     assert "sort=-failed" in browser.current_url
 
 
 def test_chosen_experiments_are_compared(browser: webdriver.Chrome, page: Any) -> None:
     page(link(".", search="e", sort="name"))
-    browser.find_element(By.CSS_SELECTOR, "input[value=new]").click()
-    browser.find_element(By.XPATH, "//button[text()='Compare the chosen ones']").click()
-    wait_until(lambda: browser.find_elements(By.CLASS_NAME, "verdict"))
-    assert browser.find_element(By.TAG_NAME, "h1").text == "base and new"
+    click(browser, By.CSS_SELECTOR, "input[value=new]")
+    with leaving(browser):
+        click(browser, By.XPATH, "//button[text()='Compare the chosen ones']")
+    shown(lambda: browser.find_elements(By.CLASS_NAME, "verdict"), what="a verdict")
+    assert heading(browser) == "base and new"
     assert set(texts(browser, "del")) == {"base"}
 
 
@@ -213,9 +220,10 @@ def test_a_table_is_copied_for_a_spreadsheet(browser: webdriver.Chrome, page: An
     page(link("compare", a="base", b="new"))
     permissions = {"origin": address.rstrip("/"), "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
     browser.execute_cdp_cmd("Browser.grantPermissions", permissions)
-    button = browser.find_element(By.CSS_SELECTOR, "#metrics + button.copy")
-    button.click()
-    wait_until(lambda: button.text == "copied")
+    # The word stays: else it is there for a second and a half.
+    browser.execute_script("window.setTimeout = () => 0")
+    click(browser, By.CSS_SELECTOR, "#metrics + button.copy")
+    shown(lambda: texts(browser, "#metrics + button.copy") == ["copied"], what="the word")
     read = "navigator.clipboard.readText().then(arguments[0], error => arguments[0](`${error}`))"
     head, first, *_ = browser.execute_async_script(read).splitlines()
     assert head.split("\t")[:3] == ["evaluation", "metric", "verdict"]
@@ -242,9 +250,10 @@ def test_a_running_experiment_is_followed_without_a_reload(browser: webdriver.Ch
 def test_times_are_in_the_zone_of_the_reader(browser: webdriver.Chrome, page: Any) -> None:
     browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "Asia/Tokyo"})
     page(".")
-    time = browser.find_element(By.CSS_SELECTOR, "time")
-    there = datetime.fromisoformat(str(time.get_attribute("datetime"))) + timedelta(hours=9)
-    assert time.text == f"{there:%Y-%m-%d %H:%M}"
+    # Both at once: the list may be read again.
+    time = "const time = document.querySelector('time'); return [time.dateTime, time.textContent]"
+    moment, text = browser.execute_script(time)
+    assert text == f"{datetime.fromisoformat(moment) + timedelta(hours=9):%Y-%m-%d %H:%M}"
     assert browser.find_element(By.CLASS_NAME, "foot").text.endswith("times are in Asia/Tokyo")
     browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
 
@@ -264,44 +273,52 @@ def test_a_page_prints_dark_on_white(browser: webdriver.Chrome, page: Any, appea
     page(link("experiment", name="base"))
     assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     for hidden in (".bar", ".copy"):
-        assert not browser.find_element(By.CSS_SELECTOR, hidden).is_displayed()
+        shown(lambda hidden=hidden: not browser.find_element(By.CSS_SELECTOR, hidden).is_displayed(), what=hidden)
+
+
+def asked_for_the_token(browser: webdriver.Chrome) -> None:
+    """The page says that the token is missing, after it has been asked for once more."""
+    again = "return sessionStorage.length === 0 && document.readyState === 'complete'"
+    shown(lambda: browser.execute_script(again) and "without its token" in heading(browser), what="a refusal")
 
 
 def test_a_visitor_with_the_token_comes_back_by_a_link_of_another_site(browser: webdriver.Chrome, stored: Path) -> None:
-    for shown in served(stored, "--token", TOKEN):
+    for printed in served(stored, "--token", TOKEN):
         # What is printed may end in a log.
-        address, _, hidden = shown.partition("?token=")
+        address, _, hidden = printed.partition("?token=")
         assert hidden == "***"
         url = f"{address}?token={TOKEN}"
         browser.get(address)
-        assert "without its token" in browser.find_element(By.TAG_NAME, "h1").text
+        asked_for_the_token(browser)
         browser.get(url)
-        assert browser.find_element(By.TAG_NAME, "h1").text == "Experiments"
+        assert heading(browser) == "Experiments"
         assert TOKEN not in browser.current_url
         # For the browser, another name of this machine is another site, whose links bring no cookie.
         browser.get(address.replace("127.0.0.1", "localhost"))
-        assert "without its token" in browser.find_element(By.TAG_NAME, "h1").text
-        browser.execute_script(f"location.href = '{address}{link('experiment', name='base')}'")
-        wait_until(lambda: browser.find_element(By.TAG_NAME, "h1").text == "base")
+        asked_for_the_token(browser)
+        with leaving(browser):
+            browser.execute_script(f"location.href = '{address}{link('experiment', name='base')}'")
+        shown(lambda: heading(browser) == "base", what="the page, which is asked for again")
 
 
 def test_rows_are_chosen_opened_and_walked_by_keys(browser: webdriver.Chrome, page: Any) -> None:
     page(link("rows", experiment="base", show="wrong"))
     first, second = texts(browser, "a.open")[:2]
-    press(browser, "j", Keys.ENTER)
-    wait_until(lambda: browser.find_element(By.TAG_NAME, "h1").text == f"Row {first}")
-    press(browser, "]")
-    wait_until(lambda: browser.find_element(By.TAG_NAME, "h1").text == f"Row {second}")
-    press(browser, "[")
-    wait_until(lambda: browser.find_element(By.TAG_NAME, "h1").text == f"Row {first}")
-    press(browser, "u")
-    wait_until(lambda: browser.find_element(By.TAG_NAME, "h1").text == "Rows of eval_qa")
+    press(browser, "j")
+    for key, there in ((Keys.ENTER, f"Row {first}"), ("]", f"Row {second}"), ("[", f"Row {first}")):
+        with leaving(browser):
+            press(browser, key)
+        assert heading(browser) == there
+    with leaving(browser):
+        press(browser, "u")
+    assert heading(browser) == "Rows of eval_qa"
     assert "show=wrong" in browser.current_url
-    browser.find_element(By.NAME, "where").send_keys("index > 70" + Keys.ENTER)
-    wait_until(lambda: "where=" in browser.current_url)
-    shown = [int(text) for text in texts(browser, "a.open")]
-    assert shown
-    assert min(shown) > 70
+    with leaving(browser):
+        browser.find_element(By.NAME, "where").send_keys("index > 70" + Keys.ENTER)
+    assert "where=" in browser.current_url
+    rows = [int(text) for text in texts(browser, "a.open")]
+    assert rows
+    assert min(rows) > 70
     press(browser, "/")
     assert browser.switch_to.active_element.get_attribute("name") == "search"
 
@@ -317,12 +334,14 @@ def test_a_person_labels_a_row_by_keys(
     press(browser, Keys.ESCAPE, "n")
     browser.switch_to.active_element.send_keys("wrong year" + Keys.ESCAPE)
     assert browser.find_elements(By.ID, "labels") == []
-    press(browser, "w")
-    wait_until(lambda: "Zoë" in " ".join(texts(browser, "#labels tbody tr")))
+    with leaving(browser):
+        press(browser, "w")
+    assert "Zoë" in " ".join(texts(browser, "#labels tbody tr"))
     assert "where=index" in browser.current_url
     assert browser.find_element(By.NAME, "person").get_attribute("value") == "Zoë"
-    press(browser, "r")
-    wait_until(lambda: texts(browser, "#labels tbody td.strong") == ["right"])
+    with leaving(browser):
+        press(browser, "r")
+    assert texts(browser, "#labels tbody td.strong") == ["right"]
     assert "wrong year" in texts(browser, "#labels tbody tr")[0]
     appearance("light", 1250)
     assert [each.text for each in browser.find_elements(By.CSS_SELECTOR, "form button") if each.is_displayed()] == [
@@ -338,7 +357,7 @@ def test_a_person_labels_a_row_by_keys(
 def test_charts_are_drawn(browser: webdriver.Chrome, page: Any) -> None:
     page(link("charts", experiment="new"))
     drawn = "return [...document.querySelectorAll('img.chart')].map(each => each.complete && each.naturalWidth)"
-    wait_until(lambda: all(browser.execute_script(drawn)) and browser.execute_script(drawn))
+    shown(lambda: all(browser.execute_script(drawn)) and browser.execute_script(drawn), what="all charts")
 
 
 @pytest.mark.parametrize("name", ["charts", "comparison"])
@@ -347,7 +366,7 @@ def test_charts_have_the_colours_of_the_page(
 ) -> None:
     colours = {"light": (0x2C, 0x5F, 0x8D), "dark": (0x82, 0xB4, 0xE6)}
 
-    def shown() -> set[Any]:
+    def drawn() -> set[Any]:
         picture = browser.find_element(By.CSS_SELECTOR, "img.chart").screenshot_as_png
         return {colour for _, colour in Image.open(io.BytesIO(picture)).convert("RGB").getcolors(1_000_000) or ()}
 
@@ -355,5 +374,5 @@ def test_charts_have_the_colours_of_the_page(
     for scheme, other, width in (("light", "dark", 1250), ("dark", "light", 375)):
         # The page follows the system without being loaded again.
         appearance(scheme, width)
-        wait_until(lambda scheme=scheme: colours[scheme] in shown())
-        assert colours[other] not in shown()
+        shown(lambda scheme=scheme: colours[scheme] in drawn(), what=f"a chart for {scheme} pages")
+        assert colours[other] not in drawn()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import signal
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from doteval.broker.embedded_redis import find_redis_binary
+from tests.support.ports import free_port
 from tests.support.processes import is_alive
 from tests.support.project import wait_until
 from tests.support.rabbitmq import RabbitService
@@ -63,9 +63,7 @@ class RedisServer:
         directory.mkdir()
         self._directory = directory
         self._options = options
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

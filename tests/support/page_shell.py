@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,17 +68,6 @@ class Ran:
     output: str
     code: int
     seconds: float
-
-
-def free_ports(wanted: Iterable[int]) -> dict[int, int]:
-    """A free port of this machine for each port of a page."""
-    found = {}
-    with contextlib.ExitStack() as stack:
-        for port in sorted(wanted):
-            bound = stack.enter_context(socket.socket())
-            bound.bind(("127.0.0.1", 0))
-            found[port] = bound.getsockname()[1]
-    return found
 
 
 def run_script(

@@ -32,7 +32,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.commands import Commands
-from tests.support.page_shell import UNFINISHED, Ran, free_ports, run_script
+from tests.support.page_shell import UNFINISHED, Ran, run_script
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -226,7 +227,7 @@ def run_page(
         # What makes the directory the root of pytest's paths, as pyproject.toml does in a checkout.
         (directory / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
     steps = list(page.steps())
-    ports = free_ports({int(port) for port in _PORT.findall("\n".join(page.lines))})
+    ports = {port: free_port() for port in {int(port) for port in _PORT.findall("\n".join(page.lines))}}
     script: list[str | tuple[str, str]] = []
     for step in steps:
         if isinstance(step, Command):

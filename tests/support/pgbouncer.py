@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
+from tests.support.ports import free_port
 from tests.support.project import wait_until
-from tests.support.redis import free_port
 
 _CONFIG = """
 [databases]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import pytest
 from kombu import Connection
+
+from tests.support.ports import free_port
 
 _START_SECONDS = 180.0
 _HOSTS_AT_ONCE = 12
@@ -29,7 +30,7 @@ class RabbitService:
 
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="rabbit"))
-        port = _free_port()
+        port = free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{port}"
         (self._directory / "plugins").write_text("[].\n")
         self._environment = {
@@ -38,8 +39,8 @@ class RabbitService:
             "RABBITMQ_NODENAME": f"doteval{port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(port),
-            "RABBITMQ_DIST_PORT": str(_free_port()),
-            "ERL_EPMD_PORT": str(_free_port()),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "ERL_EPMD_PORT": str(free_port()),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_MNESIA_BASE": str(self._data),
             "RABBITMQ_LOG_BASE": str(self._directory / "log"),
@@ -142,12 +143,6 @@ class RabbitService:
         # Erlang's port mapper, which outlives the server that started it.
         subprocess.run(["epmd", "-kill"], env=self._environment, capture_output=True, timeout=30, check=False)
         shutil.rmtree(self._directory, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

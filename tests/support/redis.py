@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +10,7 @@ import redis
 
 from doteval.broker.embedded_redis import EmbeddedRedis, find_redis_binary
 from doteval.errors import BrokerError
+from tests.support.ports import free_port
 
 
 class RedisService:
@@ -25,27 +25,6 @@ class RedisService:
             client.flushall()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _start() -> tuple[EmbeddedRedis, int]:
-    # Another process may take the port between the probe and the server.
-    for attempt in range(5):
-        port = free_port()
-        server = EmbeddedRedis(options=("--bind", "127.0.0.1", "--port", str(port)))
-        try:
-            server.start()
-        except BrokerError as error:
-            if attempt == 4 or "Address already in use" not in str(error):
-                raise
-        else:
-            return server, port
-    raise AssertionError("unreachable")
-
-
 @pytest.fixture(scope="session")
 def redis_service() -> Iterator[RedisService]:
     """One server for the test session. Tests take `redis_url` or `redis_socket_url`, which are emptied first."""
@@ -55,7 +34,9 @@ def redis_service() -> Iterator[RedisService]:
         if os.environ.get("CI") == "true":
             pytest.fail(f"no Redis on CI: {error}")
         pytest.skip(str(error))
-    server, port = _start()
+    port = free_port()
+    server = EmbeddedRedis(options=("--bind", "127.0.0.1", "--port", str(port)))
+    server.start()
     try:
         yield RedisService(server, port)
     finally:

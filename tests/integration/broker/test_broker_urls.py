@@ -27,8 +27,8 @@ from doteval.clients.rate_limits.redis import RedisRateLimits
 from doteval.clients.redis_connection import redis_client, redis_time
 from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError
+from tests.support.ports import free_port
 from tests.support.project import wait_until
-from tests.support.redis import free_port
 from tests.support.troubleshooting import assert_shown
 
 WAIT_SECONDS = 60

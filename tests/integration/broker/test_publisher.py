@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError
 from tests.support.fake_queue import FakeQueue
 from tests.support.model_servers import wait_until
+from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitService
 from tests.support.silent_connections import SilentProxy
 
@@ -238,9 +238,7 @@ def test_counting_in_a_missing_queue_of_rabbitmq_leaves_the_publisher_usable(rab
 
 
 def test_an_unreachable_broker_is_reported_within_seconds_without_its_password() -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
+    port = free_port()
     publisher = Publisher(Broker(f"redis://:hunter2@127.0.0.1:{port}/0"), "q")
     start = time.monotonic()
     for attempt in (
