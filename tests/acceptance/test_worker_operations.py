@@ -38,7 +38,7 @@ def address(project: Project, path: str) -> str:
 
 def get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=10) as reply:
+        with urllib.request.urlopen(url, timeout=60) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -156,7 +156,7 @@ def test_metrics_of_the_store(served: Project) -> None:
         served.run("cancel", "two")
         assert figures(get(found[0])[1])[pending] == 0
         exporter.send_signal(signal.SIGTERM)
-        assert exporter.wait(10) == 0
+        assert exporter.wait(60) == 0
 
 
 CALLS = """
@@ -241,7 +241,7 @@ def test_a_drained_service_exits_and_others_continue(served: Project, broker_url
         served.run("submit", "eval_it.py", "--experiment", "one", "--detach")
         wait_until(lambda: served.done() >= 20, what="20 rows")
         assert "old-1@" in served.run("drain", "old").stdout
-        assert old.wait(10) == 0
+        assert old.wait(60) == 0
         assert new.poll() is None
         served.run("watch", "one")
         assert served.run("drain", "old", check=2).stderr.count("new-1@") == 1

@@ -15,7 +15,8 @@ import pytest
 from doteval.clients.shared_state import close_shared
 from doteval.store import Store
 from tests.support.commands import Commands
-from tests.support.model_servers import ROOT, MakeUser, User, relatives, wait_until
+from tests.support.model_servers import ROOT, MakeUser, User, relatives
+from tests.support.project import wait_until
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.variant)])
@@ -55,13 +56,16 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     # By this variable the processes of this test are recognized.
     monkeypatch.setenv("DOTEVALTEST", str(directory))
     yield directory
-    left = wait_until(lambda: not relatives(directory), seconds=10, fail=False)
-    shown = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in relatives(directory)]
-    for pid in relatives(directory):
-        os.kill(pid, signal.SIGKILL)
-    shutil.rmtree(directory)
-    close_shared()
-    assert left, shown
+    try:
+        wait_until(lambda: not relatives(directory), what="the end of all keepers and servers")
+    except AssertionError as error:
+        shown = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in relatives(directory)]
+        for pid in relatives(directory):
+            os.kill(pid, signal.SIGKILL)
+        raise AssertionError(f"{error}; killed: {shown}") from None
+    finally:
+        shutil.rmtree(directory)
+        close_shared()
 
 
 @pytest.fixture(scope="session")

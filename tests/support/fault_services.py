@@ -121,7 +121,7 @@ class RedisServer:
         if self._process is not None and self._process.poll() is None:
             self.resume()
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(60)
 
     def _answers(self) -> bool:
         try:

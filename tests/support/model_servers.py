@@ -7,7 +7,6 @@ import json
 import os
 import select
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,16 +26,6 @@ def relatives(directory: Path) -> list[int]:
             if entry.name.isdigit() and int(entry.name) != os.getpid() and variable in (entry / "environ").read_bytes():
                 found.append(int(entry.name))
     return found
-
-
-def wait_until(condition: Callable[[], Any], *, seconds: float = 30, fail: bool = True) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            assert not fail, "the condition did not come true"
-            return None
-        time.sleep(0.02)
-    return value
 
 
 class User:
@@ -63,7 +52,7 @@ class User:
     def ask(self, command: str) -> None:
         self._asks.write(f"{command}\n")
 
-    def answer(self, seconds: float = 60) -> Any:
+    def answer(self, seconds: float = 120) -> Any:
         ready, _, _ = select.select([self._answers], [], [], seconds)
         assert ready, "no answer"
         return json.loads(self._answers.readline())
@@ -83,7 +72,7 @@ class User:
 
     def end(self) -> None:
         self._asks.close()
-        self.process.wait(30)
+        self.process.wait(90)
 
 
 MakeUser = Callable[..., User]

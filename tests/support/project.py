@@ -79,7 +79,7 @@ class Project:
     def counts(self) -> Counter[str]:
         return Counter(event.what for event in self.events())
 
-    def run(self, *arguments: str, timeout: float = 90, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 180, check: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run ``doteval ARGUMENTS`` to its end; fails unless it exits with `check` (None: any code)."""
         done = self.commands.run(
             "doteval", arguments, directory=self.path, environment=self.process_environment(), timeout=timeout
@@ -128,7 +128,7 @@ class Project:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 try:
-                    process.wait(30)
+                    process.wait(60)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
@@ -187,8 +187,11 @@ def suspend(pids: Collection[int]) -> None:
     wait_until(lambda: all(is_stopped(pid) for pid in pids), what="the stop of all threads")
 
 
-def wait_until(condition: Callable[[], Any], *, seconds: float = 30, what: str = "the condition") -> Any:
-    """Wait until the condition is true; returns its value. Fails after `seconds`."""
+def wait_until(condition: Callable[[], Any], *, seconds: float = 90, what: str = "the condition") -> Any:
+    """Wait until the condition is true; returns its value. Fails after `seconds`.
+
+    The limit is for a test that fails: a busy machine may take ten times as long as an idle one.
+    """
     deadline = time.monotonic() + seconds
     while True:
         checked_at = time.monotonic()
@@ -215,7 +218,7 @@ def leftover_processes(path: Path) -> list[int]:
 
 
 def end_leftover_processes(path: Path) -> None:
-    """Wait until no process works in `path`. Fails after half a minute, and kills those that are left.
+    """Wait until no process works in `path`. Fails after a minute and a half, and kills those that are left.
 
     A worker process whose service was killed leaves once its rows in flight have ended. Those of a test that failed may
     wait for good.

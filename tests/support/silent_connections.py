@@ -147,7 +147,7 @@ class SilentProxy:
     def __exit__(self, *_: object) -> None:
         self._do(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
     def silence(self) -> int:
@@ -155,7 +155,7 @@ class SilentProxy:
         return self._do(self._silence())
 
     def _do(self, action: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(action, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(action, self._loop).result(60)
 
     async def _listen(self) -> int:
         self._listener = await asyncio.start_server(self._serve, self._host, 0)

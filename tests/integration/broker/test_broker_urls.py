@@ -265,7 +265,7 @@ def sentinels(tmp_path: Path, redis_service: object) -> Iterator[Sentinels]:
     config = tmp_path / "sentinel.conf"
     config.write_text(
         f"port {watcher}\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {first} 1\n"
-        "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 5000\n"
+        "sentinel down-after-milliseconds main 60000\nsentinel failover-timeout main 5000\n"
     )
     usual = ["--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
     commands = [
@@ -323,6 +323,8 @@ def test_sentinels_find_the_redis_also_after_a_failover(sentinels: Sentinels) ->
         with redis_at(sentinels.replica) as replica:
             replica.select(2)
             wait_until(lambda: replica.get("state"), what="a replica with all data")
+        # Not before: it may take a Redis of a busy machine for one that is down.
+        redis_at(sentinels.watcher).execute_command("SENTINEL", "SET", "main", "down-after-milliseconds", 500)
         sentinels.master_process.kill()
         connecting_anew(lambda: publish(publisher))
         connecting_anew(publisher.queued)

@@ -36,7 +36,7 @@ def process_of(server: EmbeddedRedis) -> psutil.Process:
 
 
 def is_over(process: psutil.Process) -> bool:
-    gone, _ = psutil.wait_procs([process], timeout=10)
+    gone, _ = psutil.wait_procs([process], timeout=60)
     return bool(gone)
 
 
@@ -66,7 +66,7 @@ def test_kombu_sends_and_receives_through_the_url() -> None:
         assert server.url == f"redis+socket://{server.socket}?virtual_host=0"
         queue = connection.SimpleQueue("rows")
         queue.put({"rows": [0, 10]})
-        message = queue.get(timeout=10)
+        message = queue.get(timeout=60)
         assert message.payload == {"rows": [0, 10]}
         message.ack()
         queue.close()

@@ -20,8 +20,8 @@ from doteval.broker.publisher import Publisher
 from doteval.core.broker_url import Broker
 from doteval.errors import BrokerError
 from tests.support.fake_queue import FakeQueue
-from tests.support.model_servers import wait_until
 from tests.support.ports import free_port
+from tests.support.project import wait_until
 from tests.support.rabbitmq import RabbitService
 from tests.support.silent_connections import SilentProxy
 
@@ -123,7 +123,7 @@ def test_several_threads_may_publish(open_queue: Open, take: Take) -> None:
 
     def work(number: int) -> None:
         try:
-            start.wait(10)
+            start.wait(60)
             for _ in range(5):
                 queue.publish(tasks(5, uid=str(number)), experiment="x", evaluation="eval_a")
                 queue.queued()
@@ -184,7 +184,7 @@ def test_a_message_of_another_serializer_is_refused(redis_url: str) -> None:
 
 def connecting_anew(action: Callable[[], int]) -> int:
     """The result of an action whose connection was lost: it may raise once, and then connects again."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while True:
         try:
             return action()

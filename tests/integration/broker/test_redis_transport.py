@@ -48,7 +48,7 @@ def test_a_refused_acknowledgement_leaves_room_for_other_messages(redis_url: str
         channel.basic_qos(0, 1, False)
         queue, *_ = declared_queues("q", Broker(redis_url))
         with Consumer(channel, queue, callbacks=[lambda _, message: came.append(message)], accept=["json"]):
-            connection.drain_events(timeout=10)
+            connection.drain_events(timeout=60)
             assert not channel.qos.can_consume()
             client.config_set("maxmemory", 1)
             try:
@@ -57,7 +57,7 @@ def test_a_refused_acknowledgement_leaves_room_for_other_messages(redis_url: str
             finally:
                 client.config_set("maxmemory", 0)
             assert channel.qos.can_consume()
-            connection.drain_events(timeout=10)
+            connection.drain_events(timeout=60)
             came[1].ack()
     assert [message.payload[0] for message in came] == [["u", 0, 0], ["u", 1, 1]]
 
@@ -76,7 +76,7 @@ def test_no_message_is_fetched_unless_it_is_wanted(redis_url: str, monkeypatch: 
                 connection.drain_events(timeout=0.5)
             assert publisher.queued() == 1
             wanted = True
-            connection.drain_events(timeout=10)
+            connection.drain_events(timeout=60)
             came[0].ack()
     publisher.close()
     assert [message.payload[0] for message in came] == [["u", 0, 0]]
@@ -95,7 +95,7 @@ def test_closing_a_channel_ends_a_pending_fetch(redis_url: str) -> None:
         assert channel._in_poll
         closing = threading.Thread(target=connection.close, daemon=True)
         closing.start()
-        closing.join(20)
+        closing.join(60)
         assert not closing.is_alive()
 
 
@@ -118,7 +118,7 @@ def test_a_thread_that_waits_for_an_answer_is_freed_when_connections_are_renewed
         waiting.start()
         wait_until(lambda: other.info("clients")["blocked_clients"] == 1, what="the wait")
         assert renew_connections() >= 1
-        waiting.join(5)
+        waiting.join(60)
         assert ended == [redis.exceptions.ConnectionError]
         # The next command has a connection again.
         assert client.ping()

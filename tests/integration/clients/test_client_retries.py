@@ -155,7 +155,7 @@ def test_retries_end_after_retry_seconds(mock_openai: MockOpenAI) -> None:
     began = time.monotonic()
     with pytest.raises(openai.RateLimitError):
         ask(client, "[[status:429]] [[retry-after:30]] hello", model="impatient")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25
     with pytest.raises(openai.BadRequestError):
         ask(client, "[[status:400]]")
     assert mock_openai.stats()["requests"] == 2

@@ -63,7 +63,7 @@ def test_a_stream_that_is_cut_ends_like_a_whole_one(client: OpenAI, mock_openai:
 
 
 def test_the_body_comes_later_than_the_headers(client: OpenAI) -> None:
-    for prompt, streamed in (("[[first-byte:0.3]]", False), ("[[first-byte:0.3]]", True), ("[[pace:0.1]] one", True)):
+    for prompt, streamed in (("[[first-byte:1]]", False), ("[[first-byte:1]]", True), ("[[pace:0.3]] one", True)):
         begun = time.monotonic()
         with client.chat.completions.with_streaming_response.create(
             model="gpt-4o", messages=[{"role": "user", "content": prompt}], stream=streamed

@@ -17,8 +17,9 @@ from doteval.errors import ResourceError, UsageError
 from doteval.providers.server.keeper import ports
 from doteval.providers.server.provider import ServerProvider
 from doteval.runner.error_classes import classify
-from tests.support.model_servers import MOCK, wait_until
+from tests.support.model_servers import MOCK
 from tests.support.processes import is_alive
+from tests.support.project import wait_until
 
 pytestmark = pytest.mark.usefixtures("runtime")
 

@@ -46,7 +46,7 @@ def evaluation_id(store: Store) -> int:
 def put(store: Store, evaluation_id: int, index: int, execution: int, *calls: FinishedCall) -> None:
     with closing(GroupWriter(store, None)) as writer:
         stored = writer.put_calls([NewCall(evaluation_id, index, 0, execution, each) for each in calls])
-        stored.result(10)
+        stored.result(60)
 
 
 def finish(store: Store, evaluation_id: int, index: int, execution: int, new: Outcome, *calls: FinishedCall) -> None:

@@ -69,7 +69,7 @@ def write(store: Store, experiment: str, *, name: str = "eval_qa") -> Evaluation
         [NewResult(evaluation.id, row, outcome) for row, outcome in zip(rows, OUTCOMES, strict=True)], None
     )
     with closing(GroupWriter(store, None)) as writer:
-        writer.put_calls([NewCall(evaluation.id, 1, 0, 255, each) for each in CALLS]).result(10)
+        writer.put_calls([NewCall(evaluation.id, 1, 0, 255, each) for each in CALLS]).result(60)
     store.evaluations.set_status(evaluation.id, EvaluationStatus.COMPLETED)
     (ended,) = (each for each in store.evaluations.all() if each.id == evaluation.id)
     store.summaries.write(ended, [store.summary(ended)])

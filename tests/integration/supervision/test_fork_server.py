@@ -22,7 +22,7 @@ import pytest
 
 from doteval.supervision.fork_server import UNKNOWN, ForkServer, ForkServerGoneError, Process, start_fork_server
 from doteval.worker import fork_server_main as other_side
-from tests.support.model_servers import wait_until
+from tests.support.project import wait_until
 
 # Prints what it is, and waits for an instruction how to end.
 MODULE = """
@@ -299,5 +299,5 @@ def test_a_fork_that_fails_raises_os_error(monkeypatch: pytest.MonkeyPatch, dire
         file for file in Path("/proc/self/fd").iterdir() if file.exists() and file.samefile(directory / "output")
     ]
     ours.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()

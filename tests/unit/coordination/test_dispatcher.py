@@ -305,7 +305,7 @@ def test_several_dispatchers_at_once_publish_nothing_twice(
 
     def run() -> None:
         dispatcher = Dispatcher(store, queue, DispatchOptions(rows_per_task=3))
-        start.wait(10)
+        start.wait(60)
         published.append(dispatcher.publish(evaluation))
 
     threads = [threading.Thread(target=run) for _ in range(4)]

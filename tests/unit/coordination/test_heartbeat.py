@@ -35,14 +35,14 @@ def begin() -> Iterator[Begin]:
 def test_a_duty_is_done_again_and_again(begin: Begin) -> None:
     done = threading.Semaphore(0)
     begin((0.01, done.release), (LONG, lambda: None))
-    assert all(done.acquire(timeout=10) for _ in range(3))
+    assert all(done.acquire(timeout=60) for _ in range(3))
 
 
 def test_a_requested_duty_is_done_soon_and_no_other(begin: Begin) -> None:
     done, others = threading.Semaphore(0), threading.Semaphore(0)
     heartbeat = begin((LONG, done.release), (LONG, others.release))
     heartbeat.soon(done.release)
-    assert done.acquire(timeout=10)
+    assert done.acquire(timeout=60)
     assert not others.acquire(blocking=False)
 
 
@@ -51,14 +51,14 @@ def test_a_duty_that_is_requested_while_it_is_done_is_done_once_more(begin: Begi
 
     def duty() -> None:
         began.release()
-        go_on.wait(10)
+        go_on.wait(60)
 
     heartbeat = begin((LONG, duty))
     heartbeat.soon(duty)
-    assert began.acquire(timeout=10)
+    assert began.acquire(timeout=60)
     heartbeat.soon(duty)
     go_on.set()
-    assert began.acquire(timeout=10)
+    assert began.acquire(timeout=60)
 
 
 def test_a_duty_that_fails_is_done_again(begin: Begin) -> None:
@@ -69,7 +69,7 @@ def test_a_duty_that_fails_is_done_again(begin: Begin) -> None:
         raise RuntimeError("planted")
 
     begin((0.01, duty))
-    assert all(tried.acquire(timeout=10) for _ in range(2))
+    assert all(tried.acquire(timeout=60) for _ in range(2))
 
 
 def test_on_empty_is_called_when_no_row_task_is_held() -> None:

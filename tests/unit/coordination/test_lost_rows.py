@@ -183,7 +183,7 @@ def test_lost_rows_race(store: Store, queue: FakeQueue, clock: Clock) -> None:
     start = threading.Barrier(4)
 
     def run(dispatcher: Dispatcher) -> None:
-        start.wait(10)
+        start.wait(60)
         dispatcher.settle(evaluation)
 
     threads = [threading.Thread(target=run, args=(dispatcher,)) for dispatcher in dispatchers]

@@ -110,7 +110,7 @@ def test_closing_cancels_tasks_and_lets_them_finish() -> None:
 
     events_task: list[asyncio.Task[None]] = []
     loop.soon(begin)
-    assert started.wait(10)
+    assert started.wait(60)
     loop.close()
     loop.close()
     assert events == ["finished"]
@@ -130,10 +130,10 @@ def test_the_loop_closes_although_a_cancelled_task_raises_system_exit() -> None:
 
     tasks: list[asyncio.Task[None]] = []
     loop.soon(lambda: tasks.append(loop.loop.create_task(last())))
-    assert started.wait(10)
+    assert started.wait(60)
     closing = threading.Thread(target=loop.close, daemon=True)
     closing.start()
-    closing.join(10)
+    closing.join(60)
     assert not closing.is_alive()
     assert loop.loop.is_closed()
 

@@ -31,7 +31,7 @@ def test_each_thread_has_a_loop_of_its_own(thread: ThreadPoolExecutor) -> None:
 
     def row(value: int) -> tuple[asyncio.AbstractEventLoop, int]:
         loops.set_loop()
-        together.wait(20)
+        together.wait(60)
         loop = asyncio.get_event_loop()
         return loop, loop.run_until_complete(asyncio.sleep(0.001, value))
 

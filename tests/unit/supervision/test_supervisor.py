@@ -80,7 +80,7 @@ class Bench:
         return pid
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 90.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -232,7 +232,7 @@ def test_processes_are_restarted_while_the_store_is_unavailable(
 
     monkeypatch.setattr(store.workers, "end_process", fail)
     os.kill(pid, signal.SIGKILL)
-    assert away.wait(20)
+    assert away.wait(60)
     wait_for(lambda: bench.said)
     bench.clock.now += 2
     bench.ready(2)

@@ -277,22 +277,20 @@ def test_concurrent_equal_requests_are_made_once(kind: str, configure: Configure
 
 
 def test_a_cancelled_row_passes_its_lease_on(configure: Configure, mock_openai: MockOpenAI) -> None:
-    async def main() -> float:
+    async def main() -> None:
         client = async_openai_client(**settings(mock_openai, cache=True))
-        first = asyncio.create_task(ask(client, "[[delay:2x1]] slow"))
+        first = asyncio.create_task(ask(client, "[[delay:5x1]] slow"))
         while not mock_openai.stats()["requests"]:  # noqa: ASYNC110 - another process counts them
             await asyncio.sleep(0.01)
-        began = time.monotonic()
-        second = asyncio.create_task(ask(client, "[[delay:2x1]] slow"))
+        second = asyncio.create_task(ask(client, "[[delay:5x1]] slow"))
         await asyncio.sleep(0)
         first.cancel()
         await second
-        return time.monotonic() - began
 
-    assert asyncio.run(main()) < 1.5
-    assert mock_openai.stats()["requests"] == 2
-    while mock_openai.stats()["replies"] < 2:
-        time.sleep(0.02)
+    asyncio.run(main())
+    # The first request, which nobody waits for any more, is not answered yet.
+    stats = mock_openai.stats()
+    assert (stats["requests"], stats["replies"]) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def open_cache(expression: str) -> Iterator[Open]:
 
 
 def ask(cache: ReplyCache, number: int) -> StoredReply | None:
-    return cache.ask(key(number)).result(10)
+    return cache.ask(key(number)).result(60)
 
 
 def test_a_stored_reply_is_found_by_every_process(open_cache: Open) -> None:
@@ -72,11 +72,11 @@ def test_a_stored_reply_is_found_by_every_process(open_cache: Open) -> None:
 def test_one_caller_of_two_processes_makes_the_request(open_cache: Open) -> None:
     caches = open_cache(), open_cache()
     futures = [cache.ask(key(1)) for _ in range(50) for cache in caches]
-    done, waiting = wait(futures, timeout=0.5)
-    (first,) = done
+    (first,), waiting = wait(futures, timeout=60, return_when="FIRST_COMPLETED")
     assert first.result() is None
+    assert not wait(waiting, timeout=0.5).done
     caches[futures.index(first) % 2].put(key(1), reply())
-    assert {future.result(5) for future in waiting} == {reply()}
+    assert {future.result(60) for future in waiting} == {reply()}
 
 
 def test_a_released_lease_goes_to_the_next_caller(open_cache: Open) -> None:
@@ -85,7 +85,7 @@ def test_a_released_lease_goes_to_the_next_caller(open_cache: Open) -> None:
     asked = 0
     waiting = set(futures)
     while waiting:
-        done, waiting = wait(waiting, timeout=5, return_when="FIRST_COMPLETED")
+        done, waiting = wait(waiting, timeout=60, return_when="FIRST_COMPLETED")
         assert len(done) == 1
         asked += 1
         caches[futures.index(done.pop()) % 2].release(key(1))
@@ -95,10 +95,10 @@ def test_a_released_lease_goes_to_the_next_caller(open_cache: Open) -> None:
 def test_a_cancelled_caller_passes_its_lease_on(open_cache: Open) -> None:
     cache = open_cache()
     first, second, third = (cache.ask(key(1)) for _ in range(3))
-    assert first.result(5) is None
+    assert first.result(60) is None
     cache.cancel(key(1), second)
     cache.cancel(key(1), first)
-    assert third.result(5) is None
+    assert third.result(60) is None
 
 
 HOLD = """
@@ -129,8 +129,8 @@ def test_the_lease_of_a_dead_process_expires_within_seconds_and_of_a_live_one_ne
         assert wait([future], timeout=LEASE_SECONDS + 1.5).not_done
         killed = time.monotonic()
         os.kill(holder.pid, signal.SIGKILL)
-        assert future.result(2 * LEASE_SECONDS) is None
-        assert time.monotonic() - killed < LEASE_SECONDS + 1
+        assert future.result(60) is None
+        assert time.monotonic() - killed < 3 * LEASE_SECONDS
     finally:
         holder.kill()
         holder.wait()
@@ -139,14 +139,15 @@ def test_the_lease_of_a_dead_process_expires_within_seconds_and_of_a_live_one_ne
 
 
 def test_replies_expire(open_cache: Open) -> None:
-    cache = open_cache(seconds=0.3)
+    # Long enough that a busy machine finds the reply before.
+    cache = open_cache(seconds=2.0)
     assert ask(cache, 1) is None
     put = time.monotonic()
     cache.put(key(1), reply())
     assert ask(cache, 1) == reply()
     while ask(cache, 1) is not None:
-        assert time.monotonic() < put + 5
-    assert time.monotonic() >= put + 0.25
+        assert time.monotonic() < put + 60
+    assert time.monotonic() >= put + 1.9
 
 
 def test_the_least_recently_used_replies_are_removed_first(open_cache: Open) -> None:
@@ -195,14 +196,14 @@ def test_refreshing_requests_each_key_once(open_cache: Open) -> None:
     assert ask(caches[1], 1) == reply("old")
     since = time.time() + 0.001
     time.sleep(0.002)  # until `since` is past
-    assert caches[1].ask(key(1), since).result(10) is None
+    assert caches[1].ask(key(1), since).result(60) is None
     # From here on, callers with `since` wait for the new reply; the others get the old one.
     assert ask(caches[0], 1) == reply("old")
     newest = caches[0].ask(key(1), since)
     caches[1].put(key(1), reply("new"))
-    assert newest.result(10) == reply("new")
+    assert newest.result(60) == reply("new")
     for cache in caches:
-        assert ask(cache, 1) == cache.ask(key(1), since).result(10) == reply("new")
+        assert ask(cache, 1) == cache.ask(key(1), since).result(60) == reply("new")
 
 
 def test_many_threads_make_one_request_for_each_key(open_cache: Open) -> None:
@@ -244,7 +245,7 @@ def test_an_unreachable_storage_raises_without_the_password(tmp_path: Path) -> N
         cache = ReplyCache(storage)
         future: Future[StoredReply | None] = cache.ask(key(1))
         with pytest.raises(ResourceError, match="cannot be used") as raised:
-            future.result(20)
+            future.result(60)
         assert "hunter2" not in str(raised.value)
         cache.close()
 

@@ -122,5 +122,5 @@ def test_an_abandoned_stream_lets_a_waiting_request_go(mock_openai: MockOpenAI) 
         time.sleep(0.01)
     assert mock_openai.stats()["requests"] == 1
     stream.close()
-    asked.join(10)
+    asked.join(60)
     assert mock_openai.stats()["requests"] == 2
