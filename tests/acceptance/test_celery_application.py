@@ -75,7 +75,7 @@ def test_celery_serves_the_files_that_the_environment_names(remote: Project) -> 
         wait_until(lambda: remote.workers()[0].state == "draining", what="the worker process leaving")
         assert remote.records("y")["eval_blocked"] == []
         (remote.path / "go").touch()
-        assert worker.wait(60) == 0
+        assert worker.wait(120) == 0
     assert len(remote.records("x")["eval_plain"]) == 100
     assert [record.outcome.scores[0].value for record in remote.records("y")["eval_blocked"]] == [True]
     assert remote.counts() == {"+model": 1, "-model": 1, "blocked": 1}
@@ -106,7 +106,7 @@ def test_a_worker_process_leaves_without_its_rows_in_flight(remote: Project, num
             worker.send_signal(number)
             wait_until(lambda: remote.workers()[0].state == "draining", what="the worker process leaving")
         worker.send_signal(last)
-        assert worker.wait(60) == 1
+        assert worker.wait(120) == 1
     assert [(each.state, each.reason) for each in remote.workers()] == [
         ("left", "left without waiting for its rows in flight")
     ]

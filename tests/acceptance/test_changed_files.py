@@ -85,7 +85,7 @@ def test_a_submission_waits_until_busy_worker_processes_have_read_the_changed_fi
             wait_until(lambda: said in served.output(), what="the note")
             assert_shown("workers-reload", served.output())
             served.write("go", "")
-            assert submission.wait(90) == 0
+            assert submission.wait(120) == 0
         served.run("watch", "later")
         last = {worker.info.pid for worker in wait_until(lambda: ready(served, 2), what="two worker processes")}
     rows = Counter(event.what for event in served.events() if event.what != "+model")

@@ -250,7 +250,7 @@ def test_the_stack_runs_an_experiment(stack: Compose) -> None:
     prometheus = stack.start("prometheus")
     for worker in workers:
         wait_until(lambda worker=worker: is_healthy(stack, "worker", worker), what="a healthy worker")
-        wait_until(lambda worker=worker: _ready(worker.address), what="a ready worker", seconds=60)
+        wait_until(lambda worker=worker: _ready(worker.address), what="a ready worker")
     wait_until(lambda: is_healthy(stack, "flower", flower), what="a healthy Flower")
     _check_confined(workers[0])
 

@@ -255,13 +255,13 @@ def test_what_a_killed_process_had_reserved_is_free_again(
             for name in ("one", "two"):
                 program = [str(CELERY), "-A", "doteval.worker", "worker", "-n", name]
                 started.enter_context(project.started(program=program))
-        wait_until(lambda: len(ready()) == 2, seconds=60, what="two worker processes")
+        wait_until(lambda: len(ready()) == 2, what="two worker processes")
         submit = ("submit", "eval_it.py", "--experiment", "x", "--rows-per-task", "7")
         submitter = started.enter_context(project.started(*submit, "--max-requests", "40"))
         wait_until(lambda: sent(server)[0] >= 10, what="10 requests")
         killed = wait_until(holder, what="a reservation")
         os.kill(killed.info.pid, signal.SIGKILL)
-        assert submitter.wait(90) == 6
+        assert submitter.wait(120) == 6
     requests = sent(server)[0]
     (model,) = project.json("usage", "x")["models"]
     # The requests in flight in the killed process are counted once its journal is read.

@@ -54,7 +54,7 @@ except StoreError as error:
 @pytest.mark.parametrize("left", [0, 1, 2])
 def test_a_result_store_that_cannot_be_opened_for_want_of_descriptors_says_so(project: Project, left: int) -> None:
     with project.started(program=[sys.executable, "-c", SPENT, str(left)]) as process:
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
     assert "cannot be used: this process has too many files open" in project.output()
     assert "`ulimit -n`, which is 64 here" in project.output()
 
@@ -62,7 +62,7 @@ def test_a_result_store_that_cannot_be_opened_for_want_of_descriptors_says_so(pr
 def test_a_command_without_descriptors_for_its_broker_says_so(project: Project) -> None:
     project.write("eval_it.py", EVALUATION)
     with project.started(program=[sys.executable, "-c", FEW, "22", "submit", "eval_it.py"]) as process:
-        assert process.wait(60) == 3
+        assert process.wait(120) == 3
     assert "`ulimit -n`, which is 22 here" in project.output()
     assert_shown("too-many-files-open", project.output())
 
@@ -90,7 +90,7 @@ def test_requests_without_descriptors_are_no_fault_of_their_rows(project: Projec
     with MockOpenAI(latency=2.0) as server:
         project.environment["MOCK"] = f"{server.base_url}/chat/completions"
         with project.started(program=[sys.executable, "-c", FEW, "110", "submit", "eval_it.py", *options]) as process:
-            assert process.wait(90) == 0, project.output()
+            assert process.wait(120) == 0, project.output()
         failed = [each.outcome.error for each in project.records("x")["eval_it"] if each.outcome.error is not None]
         assert len(failed) > 50
         assert {each.error_class for each in failed} == {"infrastructure"}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from doteval.core.stop_signals import ROWS_FINISH_FIRST
 from tests.support.processes import is_alive
 from tests.support.project import Project, wait_until
 
@@ -70,10 +71,10 @@ def test_a_killed_command_is_said_to_run_no_more(project: Project, command: str,
     module, arguments = COMMANDS[command]
     with project.started(*arguments, module=module) as process:
         wait_until((project.path / "reading").exists, what="a dataset that is being read")
-        wait_until(lambda: status(project) == ("running", False), seconds=60, what="a running evaluation")
+        wait_until(lambda: status(project) == ("running", False), what="a running evaluation")
         process.send_signal(signal.SIGKILL)
-        process.wait(30)
-        wait_until(lambda: status(project) == ("running", True), seconds=60, what="an evaluation that nobody runs")
+        process.wait(120)
+        wait_until(lambda: status(project) == ("running", True), what="an evaluation that nobody runs")
         assert "by nobody" in project.run("list").stdout
         assert "nobody" in project.run("watch", "x", check=5).stderr
     write(project, dataset=0, rows=0)
@@ -98,9 +99,9 @@ def test_a_signal_while_a_dataset_is_read_leaves_nothing_running(
     module, arguments = COMMANDS[command]
     with project.started(*arguments, module=module) as process:
         wait_until((project.path / "reading").exists, what="a dataset that is being read")
-        wait_until(lambda: project.json("status", "x")["evaluations"], seconds=60, what="an evaluation")
+        wait_until(lambda: project.json("status", "x")["evaluations"], what="an evaluation")
         process.send_signal(number)
-        assert process.wait(60) == code
+        assert process.wait(120) == code
     assert status(project) == ("cancelled", False)
     assert list(temporary.iterdir()) == []
 
@@ -113,10 +114,10 @@ def test_a_signal_for_the_controller_of_xdist_ends_its_workers_in_order(project:
     for number, code in ((signal.SIGTERM, 143), (signal.SIGHUP, 129)):
         before = project.counts()["row"]
         with project.started(program=(*command, "eval_it.py", "eval_more.py", "--allow-changed")) as process:
-            wait_until(lambda: project.counts()["row"] == before + 2 * 10, seconds=60, what="rows in flight")  # noqa: B023
+            wait_until(lambda: project.counts()["row"] == before + 2 * 10, what="rows in flight")  # noqa: B023
             # The group, as a closed terminal and `timeout` do; the other one, as `kill` and Docker do.
             (os.killpg if number == signal.SIGHUP else os.kill)(process.pid, number)
-            assert process.wait(60) == code
+            assert process.wait(120) == code
         evaluations = project.json("status", "x y")["evaluations"]
         assert [(each["status"], each["abandoned"]) for each in evaluations] == [("cancelled", False)] * 2
         assert {worker.reason for worker in project.workers()} == {"left"}
@@ -126,9 +127,9 @@ def test_a_signal_for_the_controller_of_xdist_ends_its_workers_in_order(project:
         assert "Error" not in project.output()
     before = project.counts()["row"]
     with project.started(program=(*command, "eval_it.py", "eval_more.py", "--allow-changed")) as process:
-        wait_until(lambda: project.counts()["row"] == before + 2 * 10, seconds=60, what="rows in flight")
+        wait_until(lambda: project.counts()["row"] == before + 2 * 10, what="rows in flight")
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(60) == 2
+        assert process.wait(120) == 2
     assert "The results so far are stored; to see them: doteval show 'x y'" in project.output()
 
 
@@ -139,11 +140,11 @@ def test_rows_in_flight_are_stored_after_sigterm_and_the_command_says_how_to_go_
     with project.started(
         "submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--concurrency", "4"
     ) as process:
-        wait_until(lambda: project.counts()["row"] == 4, seconds=60, what="rows in flight")
+        wait_until(lambda: project.counts()["row"] == 4, what="rows in flight")
         # Twice at once, as `timeout` does it.
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 143
+        assert process.wait(120) == 143
     assert status(project) == ("cancelled", False)
     assert project.done() >= 4
     assert "rows in flight finish first" in project.output()
@@ -157,13 +158,13 @@ def test_rows_in_flight_are_stored_after_sigterm_and_the_command_says_how_to_go_
 def test_a_second_signal_does_not_wait_for_rows_in_flight(project: Project, temporary: Path) -> None:
     write(project, dataset=0, rows=600)
     with project.started("submit", "eval_it.py", "--experiment", "x", "--workers", "1") as process:
-        wait_until(lambda: project.counts()["row"], seconds=60, what="rows in flight")
+        wait_until(lambda: project.counts()["row"], what="rows in flight")
         process.send_signal(signal.SIGTERM)
         wait_until(lambda: "a second signal" in project.output(), what="the end of the first signal's second")
         deadline = time.monotonic() + 0.5
         wait_until(lambda: time.monotonic() > deadline, what="a signal that is another wish")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 143
+        assert process.wait(120) == 143
     assert status(project) == ("cancelled", False)
     (worker,) = project.workers()
     assert worker.reason == "was killed: the command was to end without waiting for rows in flight"
@@ -205,15 +206,18 @@ def test_a_worker_service_leaves_in_order_after_sighup_and_at_once_after_another
     for signals, code in (((signal.SIGHUP,), 0), ((signal.SIGHUP, signal.SIGTERM), 143)):
         experiment = f"x{len(signals)}"
         with project.started("worker", ".", "--processes", "1", "--metrics-port", "0") as service:
-            wait_until(lambda: any(each.state == "ready" for each in project.workers()), seconds=60, what="a worker")
+            wait_until(lambda: any(each.state == "ready" for each in project.workers()), what="a worker")
             if len(signals) == 2:
                 project.run("submit", "eval_it.py", "--experiment", experiment, "--detach")
-                wait_until(lambda: project.counts()["row"], seconds=60, what="rows in flight")
+                wait_until(lambda: project.counts()["row"], what="rows in flight")
+            said = project.output().count(ROWS_FINISH_FIRST)
             for number in signals:
+                # Another wish: half a second after the service has heard of the one before.
                 deadline = time.monotonic() + 0.5
                 wait_until(lambda: time.monotonic() > deadline, what="a signal that is another wish")  # noqa: B023
                 service.send_signal(number)
-            assert service.wait(60) == code
+                wait_until(lambda: project.output().count(ROWS_FINISH_FIRST) > said, what="its answer")  # noqa: B023
+            assert service.wait(120) == code
         assert list(temporary.iterdir()) == []
     assert [str(each.reason) for each in project.workers()] == [
         "left",
@@ -224,10 +228,10 @@ def test_a_worker_service_leaves_in_order_after_sighup_and_at_once_after_another
 def test_the_next_start_removes_what_a_killed_one_has_left(project: Project, temporary: Path) -> None:
     write(project, dataset=0, rows=600)
     with project.started("submit", "eval_it.py", "--experiment", "x", "--workers", "1") as process:
-        wait_until(lambda: project.counts()["row"], seconds=60, what="rows in flight")
+        wait_until(lambda: project.counts()["row"], what="rows in flight")
         (pid,) = [worker.info.pid for worker in project.workers()]
         process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        process.wait(120)
         os.kill(pid, signal.SIGKILL)
         kinds = {path.name.partition(".")[0] for path in temporary.iterdir()}
         assert kinds == {"doteval-redis", "doteval-journals"}

@@ -48,7 +48,7 @@ def test_no_request_of_a_killed_worker_process_is_lost(project: Project, seed: i
                 wait_until(lambda at_least=enough: mock.stats()["requests"] >= at_least, what=f"{enough} requests")
                 live = [worker.info.pid for worker in project.workers() if worker.left_at is None]
                 os.kill(moments.choice(live), signal.SIGKILL)
-            assert submitter.wait(90) == 0
+            assert submitter.wait(120) == 0
         seen = mock.stats()
     (model,) = project.json("usage", "x")["models"]
     spent = model["spent"]
@@ -126,12 +126,12 @@ def test_no_request_of_a_killed_process_without_a_supervisor_is_lost(
     with MockOpenAI(latency=0.3, latency_sigma=0.5, seed=4) as mock:
         project.environment |= {"OPENAI_BASE_URL": mock.base_url, "OPENAI_API_KEY": "k"}
         with started(project, who) as process:
-            wait_until(lambda: mock.stats()["requests"] >= ROWS, seconds=60, what=f"{ROWS} requests")
+            wait_until(lambda: mock.stats()["requests"] >= ROWS, what=f"{ROWS} requests")
             workers = [each.info.pid for each in project.workers() if each.left_at is None]
             # The supervisor first, so that it cannot store what its worker processes have used.
             for pid in dict.fromkeys([process.pid, *workers]):
                 os.kill(pid, signal.SIGKILL)
-            process.wait(30)
+            process.wait(120)
             wait_until(lambda: not any(map(is_alive, workers)), what="the end of the worker processes")
         seen = mock.stats()["requests"] - (2 * SAMPLES if who == "run" else 0)
         assert list(temporary.glob("doteval-journals.*"))
@@ -157,9 +157,9 @@ def test_requests_of_rows_that_ctrl_c_interrupts_are_not_lost(project: Project, 
     with MockOpenAI(latency=0.3, latency_sigma=0.5, seed=4) as mock:
         project.environment |= {"OPENAI_BASE_URL": mock.base_url, "OPENAI_API_KEY": "k"}
         with started(project, "pytest") as process:
-            wait_until(lambda: mock.stats()["requests"] >= ROWS, seconds=60, what=f"{ROWS} requests")
+            wait_until(lambda: mock.stats()["requests"] >= ROWS, what=f"{ROWS} requests")
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            process.wait(120)
         assert mock.stats()["requests"] == spent_by(project)["attempts"]
     assert list(temporary.iterdir()) == []
 

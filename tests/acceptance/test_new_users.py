@@ -22,7 +22,7 @@ def test_an_engineer_begins_with_a_template(project: Project, mock_openai: MockO
     project.run("init", "evals")
     project.path /= "evals"
     with project.started(program=["make", "try", f"PYTHON={sys.executable}"]) as trying:
-        assert trying.wait(90) == 0, project.output()
+        assert trying.wait(120) == 0, project.output()
     assert "To see them: doteval show try --full" in project.output()
     assert "It broke after a week and nobody answered my mails." in project.run("show", "try", "--wrong").stdout
 
@@ -81,7 +81,7 @@ def test_a_user_of_dotevals_renames_the_package(project: Project) -> None:
     assert "sed -i 's/dotevals/doteval/g'" in page.read_text(encoding="utf-8")
     (project.path / "eval_sums.py").write_text(DOTEVALS_FILE.replace("dotevals", "doteval"), encoding="utf-8")
     with project.started("eval_sums.py", "--experiment", "here", module="pytest") as here:
-        assert here.wait(60) == 0, project.output()
+        assert here.wait(120) == 0, project.output()
     project.run("submit", "eval_sums.py", "--experiment", "there")
     for name in ("here", "there"):
         (evaluation,) = project.json("show", name)["evaluations"]
@@ -129,7 +129,7 @@ def test_an_operator_runs_a_service(project: Project, redis_url: str) -> None:
         first.send_signal(signal.SIGKILL)
         project.run("watch", "nightly", timeout=120)
         second.send_signal(signal.SIGTERM)
-        assert second.wait(30) == 0
+        assert second.wait(120) == 0
     shown = project.json("show", "nightly")["evaluations"][0]
     assert (shown["status"], shown["rows"]["done"], shown["rows"]["failed"]) == ("completed", 200, 0)
     assert {f"text {number}" for number in range(200)} <= set(project.counts())

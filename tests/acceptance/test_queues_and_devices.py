@@ -159,7 +159,7 @@ def test_lost_rows_are_published_only_by_workers_of_their_queue(two_queues: Proj
         broker.flushdb()
         with two_queues.started("worker", ".", "--processes", "1", "--name", "other"):
             # The worker of its queue publishes and runs the rows of eval_small; those of eval_large wait.
-            wait_until(lambda: two_queues.counts()["small"] == 40, what="the rows of eval_small", seconds=60)
+            wait_until(lambda: two_queues.counts()["small"] == 40, what="the rows of eval_small")
             wait_until(
                 lambda: two_queues.json("status", "x")["evaluations"][1]["status"] == "completed",
                 what="the completion of eval_small",

@@ -95,7 +95,7 @@ def test_rows_that_a_leaving_service_gives_back_run_once(project: Project, rabbi
             project.run("submit", "eval_other.py", "--experiment", "y")
             (project.path / "go").touch()
             project.run("watch", "x")
-            assert old.wait(30) == 0
+            assert old.wait(120) == 0
     assert published() == before
     assert project.counts() == {f"{name} {i}": 1 for name in ("stuck", "other") for i in range(24)}
 

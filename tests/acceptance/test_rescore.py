@@ -65,7 +65,7 @@ def test_rescored_rows_send_nothing_but_what_is_new(project: Project) -> None:
     with MockOpenAI() as mock:
         project.environment |= {"OPENAI_BASE_URL": mock.base_url, "OPENAI_API_KEY": "then"}
         with project.started("eval_it.py", "--experiment", "first", module="pytest") as first:
-            assert first.wait(60) == 0
+            assert first.wait(120) == 0
         assert mock.stats()["requests"] == 2 * ROWS - 1
 
         project.write("eval_it.py", AFTER)
@@ -76,7 +76,7 @@ def test_rescored_rows_send_nothing_but_what_is_new(project: Project) -> None:
             (worker,) = [each.info.pid for each in project.workers() if each.left_at is None]
             for pid in (worker, killed.pid):
                 os.kill(pid, signal.SIGKILL)
-            killed.wait(30)
+            killed.wait(120)
         (project.path / "go").touch()
         project.run(*command)
         assert project.counts() == {"held": 2} | {f"row {number}": 1 for number in range(ROWS)}

@@ -128,7 +128,7 @@ def test_why_a_worker_cannot_start_is_not_said_to_everybody(project: Project, re
     project.environment["DOTEVAL_BROKER"] = redis_url
     project.write("eval_it.py", 'raise RuntimeError("cannot log in with " + "SECRET" + "-import")')
     with project.started("worker", ".", "--processes", "1", "--health-port", "0"):
-        wait_until(lambda: "next starts in" in project.output(), seconds=60, what="a worker process that cannot start")
+        wait_until(lambda: "next starts in" in project.output(), what="a worker process that cannot start")
         (line,) = [each for each in project.output().splitlines() if "listening on" in each]
         url = json.loads(line)["event"].split()[-1]
         ready = json.loads(body_of(url.replace("/health", "/ready")))

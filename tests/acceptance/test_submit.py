@@ -149,7 +149,7 @@ def test_ctrl_c_stops_and_says_how_to_continue(project: Project) -> None:
     with project.started("submit", "eval_it.py", "--experiment", "first", "--workers", "2") as submitter:
         wait_until(lambda: project.done() >= 20, what="20 rows")
         submitter.send_signal(signal.SIGINT)
-        assert submitter.wait(30) == 130
+        assert submitter.wait(120) == 130
     assert "doteval submit eval_it.py --experiment first" in project.output()
     counts = project.counts()
     assert counts["+model"] == sum(count for what, count in counts.items() if what.startswith("-model")) == 2

@@ -68,7 +68,7 @@ def test_a_service_runs_submissions_and_exits_cleanly(remote: Project) -> None:
         remote.run("submit", "eval_it.py", "--experiment", "one")
         remote.run("submit", "eval_it.py", "--experiment", "two", "--samples", "50")
         service.send_signal(signal.SIGTERM)
-        assert service.wait(30) == 0
+        assert service.wait(120) == 0
     assert len(remote.records("one")["eval_remote"]) == 300
     assert len(remote.records("two")["eval_remote"]) == 50
     counts = remote.counts()
@@ -108,7 +108,7 @@ def test_sigterm_finishes_rows_in_flight_and_returns_the_others(remote: Project)
         remote.run("submit", "eval_it.py", "--experiment", "far", "--detach")
         wait_until(lambda: remote.done() >= 30, what="30 rows")
         service.send_signal(signal.SIGTERM)
-        assert service.wait(30) == 0
+        assert service.wait(120) == 0
         stored = remote.done()
         assert stored < 300
     counts = remote.counts()
@@ -132,7 +132,7 @@ def test_a_plain_celery_worker_runs_rows(project: Project, broker_url: str, pool
         assert any(name.startswith("plain@") for name in answers)
         project.run("submit", "eval_it.py", "--experiment", "one")
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(30) == 0
+        assert worker.wait(120) == 0
     assert len(project.records("one")["eval_remote"]) == 300
     assert project.counts()["+model"] == project.counts()["-model"] == 1
 

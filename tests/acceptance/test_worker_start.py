@@ -35,7 +35,7 @@ def test_a_worker_process_without_room_for_its_logs_says_so_and_ends(project: Pr
         pass
     command = [sys.executable, "-c", LIMITED, "submit", "eval_it.py", "--experiment", "x", "--workers", "1"]
     with project.started(program=command):
-        wait_until(lambda: "with TMPDIR" in project.output(), what="what is wrong, and what to do", seconds=30)
+        wait_until(lambda: "with TMPDIR" in project.output(), what="what is wrong, and what to do")
         assert "cannot note what it runs in" in project.output()
     wait_until(lambda: leftover_processes(project.path) == [], what="the processes' end")
 
@@ -55,7 +55,7 @@ runpy.run_module("doteval.worker", run_name="__main__")
 def test_a_worker_process_that_cannot_start_for_whatever_reason_ends(project: Project) -> None:
     project.write("eval_it.py", EVALUATION)
     with project.started(program=[sys.executable, "-c", BROKEN]) as process:
-        assert process.wait(60) == 70
+        assert process.wait(120) == 70
     assert "could not start" in project.output()
     assert "OSError" in project.output()
 
@@ -121,7 +121,7 @@ def test_retry_ends_when_no_worker_process_can_start(project: Project) -> None:
     project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
     broken = [sys.executable, "-c", BROKEN_WORKERS_OF_A_COMMAND, "retry", "x", "--workers", "1"]
     with project.started(program=broken) as process:
-        assert process.wait(60) == 5
+        assert process.wait(120) == 5
     assert "the worker process did not become ready in 3 tries" in project.output()
     assert "no such command" in project.output()
 
@@ -175,7 +175,7 @@ def test_a_worker_service_goes_on_trying_and_says_why(project: Project, redis_ur
             except urllib.error.HTTPError as error:
                 return json.load(error)
 
-        wait_until(lambda: any(each["tries"] > 3 for each in ready()["failed_starts"]), what="a fourth try", seconds=60)
+        wait_until(lambda: any(each["tries"] > 3 for each in ready()["failed_starts"]), what="a fourth try")
         (failed,) = ready()["failed_starts"]
         assert failed["name"] == "worker-1"
         assert failed["reason"] == "eval_it.py cannot be collected: RuntimeError"
@@ -184,13 +184,13 @@ def test_a_worker_service_goes_on_trying_and_says_why(project: Project, redis_ur
             store.experiments.begin("x")
         # The next try fails after the experiment began.
         (status,) = wait_until(
-            lambda: project.json("status", "x")["failed_starts"], what="a failed start in the status", seconds=90
+            lambda: project.json("status", "x")["failed_starts"], what="a failed start in the status"
         )
         assert status["service"].startswith("worker-1@")
         assert "could not start" in status["reason"]
         # Mended, it works.
         project.write("eval_it.py", SLOW_TO_REPORT + EVALUATION)
-        answer = wait_until(lambda: (now := ready())["ready"] and now, what="a ready worker process", seconds=60)
+        answer = wait_until(lambda: (now := ready())["ready"] and now, what="a ready worker process")
         assert answer["failed_starts"] == []
 
 
@@ -218,9 +218,9 @@ def eval_it(i, model):
 def test_a_worker_process_that_leaves_for_want_of_a_fixture_names_it(project: Project) -> None:
     project.write("eval_it.py", LOADED_ONCE)
     with project.started("submit", "eval_it.py", "--experiment", "x", "--workers", "2") as process:
-        wait_until(lambda: "; the next starts in" in project.output(), what="the end of one process", seconds=60)
+        wait_until(lambda: "; the next starts in" in project.output(), what="the end of one process")
         project.write("go", "")
-        assert process.wait(90) == 0
+        assert process.wait(120) == 0
     found = re.search(r"worker process \d+ (left.*?); the next starts in", project.output())
     assert found is not None
     assert found[1] == "left: it cannot run eval_it: the fixture 'model' raised RuntimeError"

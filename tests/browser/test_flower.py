@@ -153,7 +153,7 @@ def test_flower_tells_the_story(project: Project, redis_url: str, browser: webdr
         keep(browser, project.path, "flower-failed-task")
 
         flower.send_signal(signal.SIGTERM)
-        assert flower.wait(60) == 0
+        assert flower.wait(120) == 0
     # What it knew is still there after a restart.
     with project.started("flower", "--port", str(port), "--state", str(state)):
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/healthcheck"), what="Flower")

@@ -82,7 +82,7 @@ def served(path: Path, *options: str) -> Iterator[str]:
             yield found[1]
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(120) == 0
 
 
 @pytest.fixture(scope="module")

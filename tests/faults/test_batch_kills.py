@@ -127,14 +127,14 @@ class Run:
     def submitter_(self, pid: int) -> None:
         """The submitter dies, and somebody submits again."""
         self.submitter.kill()
-        self.submitter.wait(30)
+        self.submitter.wait(120)
         self.submitter = self._submit()
 
     def machine(self, pid: int) -> None:
         """The submitter and all worker processes die."""
         self.submitter.kill()
         self.workers(pid)
-        self.submitter.wait(30)
+        self.submitter.wait(120)
         self.submitter = self._submit()
 
     def connection(self, pid: int) -> None:

@@ -77,11 +77,11 @@ def test_rows_in_flight_run_once(project: Project, broker: Broker, fault: Callab
     write_evaluation(project, rows=120, held=HELD)
     with submitted(project, 2, "--rows-per-task", "3") as submitter:
         # Each process has rows in flight that are held, and the others wait in the broker.
-        wait_until(lambda: is_held_up(project), seconds=60, what="rows in flight in both processes")
+        wait_until(lambda: is_held_up(project), what="rows in flight in both processes")
         workers = {worker.token for worker in project.workers()}
         fault(broker)
         let_go(project)
-        assert submitter.wait(60) == 0, project.output()
+        assert submitter.wait(120) == 0, project.output()
         # No process was replaced, whose models would be loaded once more.
         assert {worker.token for worker in project.workers() if worker.left_at is None} == workers
     assert '"critical"' not in project.output()
@@ -99,7 +99,7 @@ def test_processes_that_wait_consume_again(project: Project, broker: Broker) -> 
         broker.flush()
         # Remote control has survived, too.
         project.run("drain", "gpu")
-        assert service.wait(30) == 0, project.output()
+        assert service.wait(120) == 0, project.output()
     assert '"critical"' not in project.output()
     assert project.counts()["+model"] == 2
     check(project, "x", rows=40, in_flight=0)

@@ -184,7 +184,7 @@ def test_a_row_stuck_in_c_code_ends_at_the_row_timeout_with_its_process(
     # These may run again: rows that had ended but could not be stored, async rows beside it, and the row itself, alone,
     # so that no other row is blamed.
     assert begun - 10 <= 10
-    assert 1.0 < seconds < 10.0
+    assert 1.0 < seconds < 60.0
     assert "was killed: a row was over its time and could not be interrupted" in done.stdout + done.stderr
 
 

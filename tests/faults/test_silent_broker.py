@@ -91,7 +91,7 @@ def test_heartbeats_and_long_rows_go_on_meanwhile(project: Project, proxy: Silen
             assert time.monotonic() - silent < RECOVERY_SECONDS, project.output()
             time.sleep(0.1)
         let_go(project)
-        assert submitter.wait(60) == 0, project.output()
+        assert submitter.wait(120) == 0, project.output()
     print(f"oldest heartbeat {latest:.1f} s")
     assert latest < LATE_AFTER_SECONDS + 2
     check(project, "x", rows=60, in_flight=0)
@@ -109,7 +109,7 @@ def test_a_service_leaves_while_its_broker_is_silent(
         if noticed:
             # New connections get no answer either.
             redis_server.pause()
-            wait_until(lambda: project.output().count("has not answered") == 2, what="the notice", seconds=40)
+            wait_until(lambda: project.output().count("has not answered") == 2, what="the notice")
         else:
             proxy.silence()
         service.send_signal(signal.SIGTERM)

@@ -145,12 +145,10 @@ def test_commands_end_and_name_a_silent_store(project: Project, broker: RedisSer
                         for asked in (f"{health}/ready", figures):
                             status, said = get(asked)
                             assert (status, words in said) == (503, True)
-                        wait_until(
-                            lambda: project.output().count(f"{words}: ") == 3, seconds=60, what="3 processes say it"
-                        )
+                        wait_until(lambda: project.output().count(f"{words}: ") == 3, what="3 processes say it")
                     let_go(project)
-                    assert submitter.wait(90) == 0, project.output()
-                    assert watcher.wait(90) == 0, project.output()
+                    assert submitter.wait(120) == 0, project.output()
+                    assert watcher.wait(120) == 0, project.output()
     project.environment["DOTEVAL_STORAGE"] = direct
     # The submitter and the watcher have said it once, and the worker process too.
     assert project.output().count(f"{words}: ") == 3

@@ -38,7 +38,7 @@ def test_postgresql_fails_over(
         getattr(pair, how)()
         began = time.monotonic()
         before = project.done()
-        wait_until(lambda: project.done() >= before + 20, what="results on the new primary", seconds=60)
+        wait_until(lambda: project.done() >= before + 20, what="results on the new primary")
         print(f"{how} by {url}: results again after {time.monotonic() - began:.1f} s")
 
     said = [json.loads(line) for line in project.output().splitlines() if line.startswith("{")]

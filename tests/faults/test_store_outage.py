@@ -24,7 +24,7 @@ def evaluating(project: Project, *, until: int, processes: int = 2, held: int | 
     with submitted(project, processes) as submitter:
         reached(project, until)
         yield
-        assert submitter.wait(90) == 0, project.output()
+        assert submitter.wait(120) == 0, project.output()
     # Results computed during the outage were kept and stored, so nothing ran twice.
     check(project, "x", in_flight=0)
 
@@ -120,5 +120,5 @@ def test_sqlite_on_a_full_disk(project: Project, broker: RedisServer, small_disk
             while True:
                 file.write(bytes(4096))
                 file.flush()
-        wait_until(lambda: "full" in project.output(), what="a word about the full disk", seconds=60)
+        wait_until(lambda: "full" in project.output(), what="a word about the full disk")
         fill.unlink()

@@ -82,8 +82,8 @@ def test_two_submitters_at_the_same_moment(project: Project, broker: RedisServer
             project.started("submit", "eval_it.py", "--experiment", "x") as first,
             project.started("submit", "eval_it.py", "--experiment", "x") as second,
         ):
-            assert first.wait(90) == 0, project.output()
-            assert second.wait(90) == 0, project.output()
+            assert first.wait(120) == 0, project.output()
+            assert second.wait(120) == 0, project.output()
     check(project, "x", in_flight=0)
 
 
@@ -99,8 +99,8 @@ def test_one_of_two_simultaneous_pytest_commands_runs_the_rows(project: Project)
             what="the waiting of one",
         )
         let_go(project)
-        assert first.wait(60) == 0, project.output()
-        assert second.wait(60) == 0, project.output()
+        assert first.wait(120) == 0, project.output()
+        assert second.wait(120) == 0, project.output()
     assert project.output().count("waiting for its end, to run what it leaves") == 1
     check(project, "x", rows=60, in_flight=0)
 
@@ -116,10 +116,10 @@ def test_a_pytest_command_resumes_at_once_after_a_killed_one(project: Project) -
             first.wait()
             killed_at = time.monotonic()
             begun = len(project.events())
-            wait_until(lambda: len(project.events()) > begun, what="the second one's first rows", seconds=10)
+            wait_until(lambda: len(project.events()) > begun, what="the second one's first rows")
             print(f"went on {time.monotonic() - killed_at:.1f} s after the first one was killed")
             let_go(project)
-            assert second.wait(60) == 0, project.output()
+            assert second.wait(120) == 0, project.output()
     check(project, "x", rows=60, in_flight=CONCURRENCY)
 
 
@@ -135,8 +135,8 @@ def test_a_submission_resumes_at_once_after_a_killed_pytest_command(project: Pro
     wait_until(lambda: project.workers()[0].age > 3, what="its silence")
     begun = len(project.events())
     with submitted(project, 1) as submitter:
-        wait_until(lambda: len(project.events()) > begun, what="the first rows of the submission", seconds=12)
-        assert submitter.wait(60) == 0, project.output()
+        wait_until(lambda: len(project.events()) > begun, what="the first rows of the submission")
+        assert submitter.wait(120) == 0, project.output()
     check(project, "x", rows=60, in_flight=CONCURRENCY)
 
 
@@ -149,8 +149,8 @@ def test_pytest_leaves_rows_to_worker_processes_and_a_submitter_leaves_them_to_p
         with project.started(*PYTEST, module="pytest") as waiting:
             wait_until(lambda: "is being run by" in project.output(), what="the waiting of pytest")
             let_go(project)
-            assert waiting.wait(60) == 0, project.output()
-        assert submitter.wait(60) == 0, project.output()
+            assert waiting.wait(120) == 0, project.output()
+        assert submitter.wait(120) == 0, project.output()
         check(project, "x", rows=60, in_flight=0)
         project.run("delete", "x", "--yes")
         project.log.unlink()
@@ -160,8 +160,8 @@ def test_pytest_leaves_rows_to_worker_processes_and_a_submitter_leaves_them_to_p
             with project.started("submit", "eval_it.py", "--experiment", "x") as submitter:
                 wait_until(lambda: is_submitted(project), what="the submitter")
                 let_go(project)
-                assert submitter.wait(60) == 0, project.output()
-            assert runner.wait(60) == 0, project.output()
+                assert submitter.wait(120) == 0, project.output()
+            assert runner.wait(120) == 0, project.output()
     assert {event.pid for event in project.events() if event.what.startswith("begin")} == {runner.pid}
     check(project, "x", rows=60, in_flight=0)
 
@@ -216,7 +216,7 @@ def test_submissions_with_private_brokers_that_share_a_store_keep_their_rows_apa
         # While rows of both experiments are pending, either submitter could publish them.
         queues = [worker.info.queues for worker in project.workers()]
         let_go(project)
-        assert (first.wait(60), second.wait(60)) == (0, 0), project.output()
+        assert (first.wait(120), second.wait(120)) == (0, 0), project.output()
     assert queues[0] != queues[1]
     # No process left because it received rows of files that it does not have.
     assert len(project.workers()) == 2
@@ -234,8 +234,8 @@ def test_a_submission_with_a_private_broker_waits_for_another_of_the_same_experi
             wait_until(lambda: message in project.output(), what="the waiting of the second")
             assert_shown("another-command-runs-it", project.output())
             let_go(project)
-            assert second.wait(60) == 0, project.output()
-        assert first.wait(60) == 0, project.output()
+            assert second.wait(120) == 0, project.output()
+        assert first.wait(120) == 0, project.output()
     check(project, "x", rows=60, in_flight=0)
 
 

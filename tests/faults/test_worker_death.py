@@ -84,7 +84,7 @@ def test_sigterm_during_a_long_row(project: Project, broker: Broker) -> None:
         project.run("submit", "eval_it.py", "--experiment", "x", "--detach", "--rows-per-task", "1")
         wait_until(lambda: any(what.startswith("begin") for what in project.counts()), what="a row in flight")
         service.send_signal(signal.SIGTERM)
-        assert service.wait(30) == 0
+        assert service.wait(120) == 0
     counts = project.counts()
     assert counts["-model"] == 1
     assert sum(what.startswith("begin") for what in counts) == sum(what.startswith("end") for what in counts)

@@ -48,7 +48,7 @@ def on_terminal(pytester: pytest.Pytester, *arguments: str) -> str:
         except OSError:
             # Reading fails when pytest has closed its end of the terminal.
             break
-    process.wait(30)
+    process.wait(120)
     os.close(ours)
     return output.decode()
 

@@ -168,7 +168,7 @@ def alarm(frame=None):
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, 0.02)
     try:
-        threading.Event().wait(20)
+        threading.Event().wait(120)
     except TimeoutError as error:
         return str(error)
     finally:

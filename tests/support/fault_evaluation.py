@@ -152,6 +152,6 @@ def ready(project: Project, processes: int) -> None:
 def reached(project: Project, rows: int) -> None:
     """Wait until `rows` rows are done. Fails with what the commands have printed."""
     try:
-        wait_until(lambda: project.done() >= rows, what=f"{rows} rows", seconds=60)
+        wait_until(lambda: project.done() >= rows, what=f"{rows} rows")
     except AssertionError as error:
         raise AssertionError(f"{error}; {project.done()} are done\n{project.output()[-5000:]}") from None

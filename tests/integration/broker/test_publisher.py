@@ -123,7 +123,7 @@ def test_several_threads_may_publish(open_queue: Open, take: Take) -> None:
 
     def work(number: int) -> None:
         try:
-            start.wait(60)
+            start.wait(120)
             for _ in range(5):
                 queue.publish(tasks(5, uid=str(number)), experiment="x", evaluation="eval_a")
                 queue.queued()

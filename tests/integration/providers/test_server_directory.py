@@ -53,7 +53,7 @@ def test_a_process_group_is_killed_only_if_it_is_that_of_the_server(runtime: Pat
     assert place.status() is None
     (place.path / files.STATUS).write_text(json.dumps({**known, "started": processes.started_at(process.pid)}))
     place.kill_remains()
-    assert process.wait(60) == -signal.SIGKILL
+    assert process.wait(120) == -signal.SIGKILL
     # If nothing is left, nothing happens.
     place.kill_remains()
 

@@ -300,7 +300,7 @@ def test_a_fork_does_not_hold_the_server(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     server = int(process.stdout.readline())
-    process.wait(90)
+    process.wait(120)
     try:
         wait_until(lambda: not is_alive(server))
     finally:

@@ -84,7 +84,7 @@ def open_connections(store: Store) -> None:
 
     def use_a_connection(_: int) -> None:
         with store._database.write():
-            barrier.wait(30)
+            barrier.wait(120)
 
     in_threads(use_a_connection, 4)
 

@@ -116,7 +116,7 @@ def said(directory: Path, processes: int = 1) -> list[dict[str, object]]:
 
 def test_a_process_has_its_command_environment_and_output(begin: Begin, directory: Path) -> None:
     process = begin("it_is", "7", "more", environment={"SOMETHING": "said"})
-    assert process.wait(30) == process.poll() == process.returncode == 7
+    assert process.wait(120) == process.poll() == process.returncode == 7
     (it,) = said(directory)
     assert it["pid"] == process.pid
     assert it["leads"]
@@ -135,7 +135,7 @@ def test_a_process_has_its_command_environment_and_output(begin: Begin, director
 def test_a_signal_ends_a_process_at_any_moment(begin: Begin, number: signal.Signals) -> None:
     process = begin("it_is", "wait")
     process.send_signal(number)
-    assert process.wait(30) == -number
+    assert process.wait(120) == -number
 
 
 def test_one_thread_waits_while_others_poll(begin: Begin) -> None:
@@ -153,7 +153,7 @@ def test_one_thread_waits_while_others_poll(begin: Begin) -> None:
         try:
             for _ in range(3):
                 processes[:] = [begin("it_is", str(code)) for code in (1, 2, 3)]
-                assert [process.wait(30) for process in processes] == [1, 2, 3]
+                assert [process.wait(120) for process in processes] == [1, 2, 3]
         finally:
             over.set()
         for looker in lookers:
@@ -170,7 +170,7 @@ def test_a_wait_does_not_block_other_threads(begin: Begin, directory: Path) -> N
         began = time.monotonic()
         assert other.poll() is None
         other.kill()
-        assert other.wait(30) == -signal.SIGKILL
+        assert other.wait(120) == -signal.SIGKILL
         assert not waiting.done()
         # Far less than the other thread waits.
         assert time.monotonic() - began < 30
@@ -195,7 +195,7 @@ def test_a_forked_process_has_the_imports_and_no_state_of_another(
 ) -> None:
     first = fork_server.fork(["it_is", "wait"], {"SOMETHING": "first"}, output)
     second = fork_server.fork(["it_is", "0"], {}, output)
-    assert second.wait(30) == 0
+    assert second.wait(120) == 0
     one, other = sorted(said(directory, 2), key=lambda it: it["pid"] != first.pid)
     assert one["imported"] == other["imported"]
     assert one["imported"] == [
@@ -208,11 +208,11 @@ def test_a_forked_process_has_the_imports_and_no_state_of_another(
     assert other["variable"] is None
     assert other["open"] == ["0", "1", "2", "3"]
     first.kill()
-    assert first.wait(30) == -signal.SIGKILL
+    assert first.wait(120) == -signal.SIGKILL
     fork_server.import_too(["wave"])
     wait_until(lambda: fork_server.is_ready(1.0))
     third = fork_server.fork(["it_is", "0"], {}, output)
-    assert third.wait(30) == 0
+    assert third.wait(120) == 0
     assert [it["imported"] for it in said(directory, 3) if it["pid"] == third.pid] == [[*one["imported"], "wave"]]
 
 
@@ -230,13 +230,13 @@ def test_exit_codes_of_processes_that_outlive_the_fork_server_are_unknown(output
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.1)
         process.kill()
-        assert process.wait(30) == UNKNOWN
+        assert process.wait(120) == UNKNOWN
 
 
 def test_the_fork_server_ignores_signals_to_its_group(fork_server: ForkServer, output: IO[bytes]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.killpg(fork_server.pid, number)
-    assert fork_server.fork(["it_is", "3"], {}, output).wait(30) == 3
+    assert fork_server.fork(["it_is", "3"], {}, output).wait(120) == 3
 
 
 OWNER = """

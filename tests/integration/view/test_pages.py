@@ -57,7 +57,7 @@ def test_every_page_is_shown_with_the_right_to_read(reading_url: str) -> None:
             answer = view.get(path)
             assert answer.status_code == 200, f"{path}: {answer.text}"
             assert "0.750" in answer.text
-        assert "Worse" in wait_until(lambda: compared(view), seconds=60)
+        assert "Worse" in wait_until(lambda: compared(view))
 
 
 def test_labels_need_the_right_to_write_their_table(reading_url: str, store: Store, store_url: str) -> None:

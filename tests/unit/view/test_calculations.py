@@ -34,7 +34,7 @@ def test_a_value_is_computed_once_for_all(calculations: Calculations) -> None:
     assert calculations.get("subject", "state", compute) is None
     assert calculations.get("subject", "state", compute) is None
     go_on.set()
-    assert wait_until(lambda: calculations.get("subject", "state", compute), seconds=60) == "done"
+    assert wait_until(lambda: calculations.get("subject", "state", compute)) == "done"
     assert len(begun) == 1
 
 
@@ -58,21 +58,21 @@ def test_what_is_running_shows_the_earlier_state_while_another_one_is_computed(
         assert go_on.wait(60)
         return 2
 
-    assert wait_until(lambda: calculations.get("subject", 1, lambda _: 1, running=True), seconds=60) == 1
+    assert wait_until(lambda: calculations.get("subject", 1, lambda _: 1, running=True)) == 1
     assert calculations.get("subject", 2, second, running=True) == 1
     assert begun.wait(60)
     assert calculations.get("subject", 2, second, running=True) == 1
     go_on.set()
-    wait_until(lambda: calculations.get("subject", 2, second, running=True) == 2, seconds=60)
+    wait_until(lambda: calculations.get("subject", 2, second, running=True) == 2)
 
 
 def test_what_is_running_is_computed_in_a_share_of_the_time(calculations: Calculations) -> None:
     calculations._share = TimeShare(1e-9)
-    assert wait_until(lambda: calculations.get("subject", 1, lambda _: "early", running=True), seconds=60) == "early"
+    assert wait_until(lambda: calculations.get("subject", 1, lambda _: "early", running=True)) == "early"
     for state in range(2, 9):
         assert calculations.get("subject", state, lambda _: "late", running=True) == "early"
     # What has ended is never shown in an earlier state.
-    assert wait_until(lambda: calculations.get("subject", 9, lambda _: "ended"), seconds=60) == "ended"
+    assert wait_until(lambda: calculations.get("subject", 9, lambda _: "ended")) == "ended"
 
 
 def test_an_error_is_raised_and_tried_again_after_a_while(
@@ -91,11 +91,11 @@ def test_an_error_is_raised_and_tried_again_after_a_while(
             return True
         return False
 
-    assert wait_until(raised, seconds=60)
+    assert wait_until(raised)
     assert raised()
     assert outcomes == ["failed"]
     monkeypatch.setattr("doteval.view.calculations._RETRY_SECONDS", 0.0)
-    assert wait_until(lambda: calculations.get("subject", "state", lambda _: "well"), seconds=60) == "well"
+    assert wait_until(lambda: calculations.get("subject", "state", lambda _: "well")) == "well"
 
 
 def test_what_was_read_a_moment_ago_is_shared(calculations: Calculations) -> None:
@@ -120,7 +120,7 @@ def test_what_has_become_old_is_shown_while_it_is_read_again(
 
     assert [calculations.recent("key", read) for _ in range(3)] == [0, 0, 0]
     go_on.set()
-    wait_until(lambda: calculations.recent("key", read) > 0, seconds=60)
+    wait_until(lambda: calculations.recent("key", read) > 0)
 
 
 def test_a_value_that_is_too_old_is_not_shown(calculations: Calculations, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ def compared(view: TestClient, query: str) -> str:
             return None
         return answer.text
 
-    return str(wait_until(page, seconds=60))
+    return str(wait_until(page))
 
 
 def test_it_gives_the_verdict_and_the_rows_that_changed(view: TestClient) -> None:
@@ -91,7 +91,7 @@ def test_what_cannot_be_compared_is_explained(view: TestClient, query: str, stat
         assert answer.status_code == status, answer.text
         return answer.text
 
-    assert says.lower() in wait_until(page, seconds=60).lower()
+    assert says.lower() in wait_until(page).lower()
 
 
 def test_hostile_names_are_text(view: TestClient) -> None:

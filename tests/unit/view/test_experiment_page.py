@@ -43,7 +43,7 @@ def test_a_running_one_is_live_and_names_the_commands_to_follow_it(view: TestCli
     assert "3/10" in page
     assert "doteval watch running" in page
     # Of three rows, all are right.
-    page = wait_until(lambda: with_figures(view), seconds=60)
+    page = wait_until(lambda: with_figures(view))
     assert "<b>1.000</b>" in page
     assert "Nobody runs it" in page
 

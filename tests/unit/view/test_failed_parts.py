@@ -45,7 +45,7 @@ def test_a_part_that_fails_says_so(
             text = view.get(f"/{path}").text
             return text if said in text and 'class="computing"' not in text else None
 
-        page = wait_until(computed, seconds=60)
+        page = wait_until(computed)
         assert view.get(f"/{path}").status_code == 200
         assert rest in page
         assert "a row&#39;s content" not in page
