@@ -14,7 +14,7 @@ import pytest
 from tests.support.project import Project, leftover_processes, wait_until
 
 EVALUATION = """
-import os, sys
+import asyncio, os, sys
 import pytest
 from doteval import Result, foreach
 from doteval.evaluators import exact_match
@@ -22,6 +22,9 @@ from doteval.evaluators import exact_match
 @pytest.fixture(scope="session")
 async def served(model_providers):
     tell("setup")
+    # Each process waits for the other, which might otherwise find no rows left.
+    while open("events.log").read().count("setup") < 2:
+        await asyncio.sleep(0.01)
     return await model_providers["server"].setup(
         "m",
         command=[
@@ -63,7 +66,7 @@ def nothing_left(project: Project, runtime: Path) -> bool:
 
 def test_two_worker_processes_share_a_server_that_ends_with_them(project: Project, runtime: Path) -> None:
     project.write("eval_it.py", EVALUATION.replace("ROWS", "60"))
-    project.run("submit", "eval_it.py", "--experiment", "one", "--workers", "2")
+    project.run("submit", "eval_it.py", "--experiment", "one", "--workers", "2", "--rows-per-task", "2")
     assert project.counts()["setup"] == 2
     assert len({event.pid for event in project.events() if event.what.startswith("server")}) == 2
     assert len(servers(project)) == 1

@@ -120,7 +120,7 @@ def test_a_submission_sets_the_cache_mode_of_running_workers(
 
 
 def test_equal_requests_of_all_processes_are_made_once(project: Project, redis_url: str) -> None:
-    with MockOpenAI(latency=1.0) as server:
+    with MockOpenAI(latency=3.0) as server:
         project.environment |= {
             "OPENAI_BASE_URL": server.base_url,
             "OPENAI_API_KEY": SECRET,

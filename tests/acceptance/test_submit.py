@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import textwrap
 from collections import Counter
 from xml.etree import ElementTree
 
@@ -56,12 +58,16 @@ def eval_counted(text, label, model, of_row):
 """
 
 
+def together(event: str, source: str) -> str:
+    """Each of two worker processes waits for this event in the other, which might otherwise find no rows left."""
+    line = f'tell("{event}")'
+    wait = f'import time\nwhile open("events.log").read().count("{event}") < 2:\n    time.sleep(0.01)'
+    (indent,) = re.findall(rf"^( *){re.escape(line)}$", source, re.MULTILINE)
+    return source.replace(line, textwrap.indent(f"{line}\n{wait}", indent).lstrip())
+
+
 def test_each_worker_process_sets_fixtures_up_once_and_tears_them_down_after_its_last_row(project: Project) -> None:
-    # Each worker process waits for the other, which might otherwise find no rows left.
-    both = f"""tell("+model")
-    while open({str(project.log)!r}).read().count("+model") < 2:
-        time.sleep(0.01)"""
-    project.write("eval_it.py", EVALUATIONS.replace('tell("+model")', both))
+    project.write("eval_it.py", together("+model", EVALUATIONS))
     done = project.run("submit", "eval_it.py", "--experiment", "first", "--workers", "2")
 
     counts = project.counts()
@@ -145,7 +151,7 @@ def test_the_same_command_finishes_after_a_killed_submitter(project: Project, mo
 
 
 def test_ctrl_c_stops_and_says_how_to_continue(project: Project) -> None:
-    project.write("eval_it.py", EVALUATIONS)
+    project.write("eval_it.py", together("+model", EVALUATIONS))
     with project.started("submit", "eval_it.py", "--experiment", "first", "--workers", "2") as submitter:
         wait_until(lambda: project.done() >= 20, what="20 rows")
         submitter.send_signal(signal.SIGINT)
@@ -200,13 +206,16 @@ def test_async_and_threaded_rows_overlap_with_their_own_fixtures(project: Projec
 def test_many_files_with_conftest_classes_parameters_and_nodes(project: Project) -> None:
     project.write(
         "evals/conftest.py",
-        """
+        together(
+            "+shared",
+            """
         import pytest
         @pytest.fixture(scope="session")
         def shared():
             tell("+shared")
             yield "s"
         """,
+        ),
     )
     body = """
         import pytest

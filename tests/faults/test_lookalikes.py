@@ -103,7 +103,7 @@ def test_a_worker_process_that_was_taken_for_dead_goes_on(project: Project, brok
                 wait_until(lambda: project.workers()[0].left_at is None, what="its new registration")
                 (again,) = project.workers()
                 assert again.token != worker.token
-                assert again.holding
+                wait_until(lambda: project.workers()[0].holding, what="the rows that it holds")
             let_go(project)
             assert submitter.wait(120) == 0, project.output()
         assert project.json("status", "x")["dead_workers"] == []

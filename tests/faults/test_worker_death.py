@@ -69,8 +69,9 @@ def test_a_killed_fork_server(project: Project, broker: Broker, seed: int) -> No
         os.kill(fork_server, signal.SIGKILL)
         project.run("watch", "x")
         wait_until(lambda: project.counts()["-model"] == 2, what="the end of those that it had forked")
+        said = "ended for an unknown reason; the next starts in"
+        wait_until(lambda: project.output().count(said) == 2, what="a word about both")
     check(project, "x", in_flight=0)
-    assert project.output().count("ended for an unknown reason; the next starts in") == 2
 
 
 def parent_of(pid: int) -> int:

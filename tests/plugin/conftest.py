@@ -30,7 +30,7 @@ ALONE = tuple(
 def run_pytest(pytester: pytest.Pytester, commands: Commands) -> Evaluate:
     """Run pytest like `pytester.runpytest_subprocess`, but without half of the plugins and in half of the time."""
 
-    def run(*arguments: str, timeout: float = 60, plugins: tuple[str, ...] = ALONE) -> pytest.RunResult:
+    def run(*arguments: str, timeout: float = 180, plugins: tuple[str, ...] = ALONE) -> pytest.RunResult:
         temporary = tempfile.mkdtemp(prefix="runpytest-", dir=pytester.path)
         paths = (str(pytester.path), os.environ.get("PYTHONPATH"))
         begun = time.monotonic()

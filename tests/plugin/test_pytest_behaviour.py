@@ -376,7 +376,7 @@ async def eval_async(i, own):
     while not reached.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
-    output = process.communicate(timeout=30)[0]
+    output = process.communicate(timeout=180)[0]
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     stored = records("eval_async")
     assert [record.row.index for record in stored] == list(range(20))
@@ -408,7 +408,7 @@ def eval_it(i):
         "no:cacheprovider",
     ]
     processes = [subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    outputs = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert [record.row.index for record in records("eval_it")] == list(range(200))
     assert all(re.search(r"eval_it +ok\.accuracy +1 .* 200 +0 +0", output) for output in outputs), outputs
