@@ -193,7 +193,7 @@ def test_what_commands_say_of_batches(project: Project, redis_url: str) -> None:
             assert_shown("waiting-for-batches", project.run("status", "cancelled").stdout)
             assert "cancel 1 batch at the provider" in project.run("cancel", "cancelled").stdout
             (project.path / "holds").unlink()
-            submit("cancelled", "--batch", "--batch-deadline", "30s")
+            submit("cancelled", "--batch", "--batch-deadline", "10m")
             assert sources(project, "cancelled") == ["batch"] * 2
 
             for name in ("late", "too_late", "other_each_time"):

@@ -45,7 +45,7 @@ def test_a_small_experiment_gets_its_share_at_once(busy: Project) -> None:
         wait_until(lambda: ready(busy, 2), what="two ready worker processes")
         busy.run("submit", "eval_large.py", "--experiment", "large", "--detach")
         wait_until(lambda: busy.done() >= 300, what="300 rows of the large experiment")
-        busy.run("submit", "eval_small.py", "--experiment", "small", timeout=60)
+        busy.run("submit", "eval_small.py", "--experiment", "small")
         large = busy.json("status", "large")["evaluations"][0]["rows"]
         busy.run("cancel", "large")
     small = ends(records(busy, "small"))

@@ -127,7 +127,7 @@ def test_an_operator_runs_a_service(project: Project, redis_url: str) -> None:
         wait_until(lambda: project.done() >= 20, what="20 results")
         assert project.json("status", "nightly")["evaluations"][0]["status"] == "running"
         first.send_signal(signal.SIGKILL)
-        project.run("watch", "nightly", timeout=120)
+        project.run("watch", "nightly")
         second.send_signal(signal.SIGTERM)
         assert second.wait(120) == 0
     shown = project.json("show", "nightly")["evaluations"][0]

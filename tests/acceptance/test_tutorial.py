@@ -21,7 +21,7 @@ pytestmark = [
 def submitted(project: Project, name: str, workers: int = 1, check: int = 0) -> str:
     """The output of submitting a file of the tutorial."""
     shutil.copy(TUTORIAL / name, project.path / name)
-    done = project.run("submit", name, "--experiment", "tutorial", "--workers", str(workers), timeout=120, check=check)
+    done = project.run("submit", name, "--experiment", "tutorial", "--workers", str(workers), check=check)
     return done.stdout + done.stderr
 
 

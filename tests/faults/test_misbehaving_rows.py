@@ -98,7 +98,7 @@ FAILED = {
 
 def test_a_misbehaving_row_affects_no_other_row(project: Project) -> None:
     project.write("eval_it.py", ROWS.replace("LARGE", str(20_000_000)))
-    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", timeout=120)
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
     for name, records in project.records("x").items():
         found = {record.row.values["kind"]: record.outcome for record in records}
         assert {kind for kind, outcome in found.items() if outcome.status == "failed"} == set(FAILED) & set(found), name
@@ -122,7 +122,7 @@ def test_a_result_of_100_megabytes(project: Project) -> None:
             return Result(Score("ok", True, ["accuracy"]), model_response="x" * 100_000_000)
         """,
     )
-    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", timeout=120)
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
     assert [len(record.outcome.model_response) for record in project.records("x")["eval_huge"]] == [100_000_000] * 2
 
 
@@ -140,7 +140,7 @@ def test_an_endless_loop_ends_at_the_row_timeout(project: Project, define: str) 
             return Score("ok", True, ["accuracy"])
         """,
     )
-    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--row-timeout", "1", timeout=60)
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--row-timeout", "1")
     records = project.records("x")["eval_endless"]
     assert [record.row.index for record in records if record.outcome.status == "failed"] == [4]
     assert records[4].outcome.error is not None
@@ -217,7 +217,7 @@ def test_a_fixture_that_fails_to_load_everywhere_fails_its_evaluation_only(proje
             return Score("ok", True, ["accuracy"])
         """,
     )
-    done = project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "2", timeout=120, check=5)
+    done = project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "2", check=5)
     assert_shown("fixture-fails", done.stderr)
     shown = {each["name"]: each for each in project.json("show", "x")["evaluations"]}
     assert shown["eval_broken"]["status"] == "failed"
@@ -250,7 +250,7 @@ def test_a_fixture_that_fails_to_load_on_one_worker_process_is_served_by_the_oth
             return Score("ok", True, ["accuracy"])
         """,
     )
-    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "2", timeout=120)
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "2")
     assert len(project.records("x")["eval_picky"]) == 100
 
 
@@ -327,7 +327,7 @@ def test_a_teardown_that_raises_keeps_the_results(project: Project) -> None:
             return Score("ok", True, ["accuracy"])
         """,
     )
-    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", timeout=120)
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
     records = project.records("x")["eval_untidy"]
     assert len(records) == 20
     assert all(record.outcome.scores[0].value is True for record in records)

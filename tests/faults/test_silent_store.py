@@ -140,7 +140,7 @@ def test_commands_end_and_name_a_silent_store(project: Project, broker: RedisSer
                     wait_until(lambda: "eval_steady: 20/40 rows" in project.output(), what="the watcher's first look")
                     with silent(proxy):
                         for command in ("show x", "status x", "list", "watch x", "usage x", "submit eval_it.py"):
-                            done = project.run(*command.split(), check=4, timeout=60)
+                            done = project.run(*command.split(), check=4)
                             assert words in done.stderr, command
                         for asked in (f"{health}/ready", figures):
                             status, said = get(asked)

@@ -59,7 +59,7 @@ def test_killed_while_it_publishes(project: Project, broker: RedisServer) -> Non
         wait_until(lambda: broker.client.llen("doteval") > 0 or project.done() > 0, what="the first row tasks")
         submitter.send_signal(signal.SIGKILL)
         submitter.wait()
-        project.run("submit", "eval_it.py", "--experiment", "x", "--rows-per-task", "1", timeout=120)
+        project.run("submit", "eval_it.py", "--experiment", "x", "--rows-per-task", "1")
     check(project, "x", rows=2000, in_flight=0)
 
 

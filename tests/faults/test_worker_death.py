@@ -114,7 +114,7 @@ async def eval_poison(i):
 
 def test_poison_rows_are_given_up_and_no_other_row_is_blamed(project: Project) -> None:
     project.write("eval_it.py", POISON)
-    done = project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "2", timeout=120)
+    done = project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "2")
     records = project.records("x")["eval_poison"]
     failed = {record.row.index: record.outcome.error for record in records if record.outcome.status == "failed"}
     assert len(records) == 40

@@ -102,7 +102,9 @@ class Container:
     def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run a command in the container, as ``docker compose exec`` does."""
         enter = ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--root", "--wd=/"]
-        return subprocess.run([*enter, *self.runner, *command], capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            [*enter, *self.runner, *command], capture_output=True, text=True, timeout=180, check=False
+        )
 
     def stop(self, seconds: float) -> int:
         """Stop it as Docker does: SIGTERM, and SIGKILL after `seconds`. Returns its exit code."""

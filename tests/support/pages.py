@@ -219,7 +219,7 @@ class Problem:
 
 
 def run_page(
-    page: Page, directory: Path, commands: Commands, *, timeout: float = 120
+    page: Page, directory: Path, commands: Commands, *, timeout: float = 600
 ) -> tuple[list[Ran], list[Problem]]:
     """Run a page in an empty directory. Returns what its commands did, and what is wrong."""
     if page.path.parent.parent == EXAMPLES:

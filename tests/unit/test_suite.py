@@ -30,7 +30,7 @@ def test_fork_servers_are_started_under_the_name_that_is_forked() -> None:
 def test_commands_begin_without_modules_that_must_be_imported_anew(commands: Commands, tmp_path: Path) -> None:
     """pytest imports its plugins itself; prometheus_client reads the environment; evaluations may need no client."""
     (tmp_path / "shown.py").write_text("import sys\nprint(*sys.modules)\n")
-    shown = commands.run("shown", [], directory=tmp_path, environment=os.environ, timeout=60)
+    shown = commands.run("shown", [], directory=tmp_path, environment=os.environ, timeout=180)
     modules = set(shown.stdout.split())
     assert not {"anyio", "doteval.pytest_plugin", "openai", "prometheus_client"} & modules
     assert {"doteval.store", "doteval.local.session", "sqlmodel"} <= modules
@@ -65,7 +65,7 @@ def test_worker_processes_start_without_libraries_that_few_evaluations_need(comm
     """They take half a second, also of users."""
     imports = "".join(f"import {module}\n" for module in fork_server_main._MODULES)
     (tmp_path / "shown.py").write_text(f"import sys\n{imports}print(*sys.modules)\n")
-    shown = commands.run("shown", [], directory=tmp_path, environment=os.environ, timeout=60)
+    shown = commands.run("shown", [], directory=tmp_path, environment=os.environ, timeout=180)
     modules = set(shown.stdout.split())
     assert "doteval.worker.process" in modules
     assert not {"aiohttp", "numpy", "openai", "pandas", "scipy"} & modules

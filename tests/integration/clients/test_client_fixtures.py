@@ -32,7 +32,7 @@ def run_pytest(pytester: pytest.Pytester, user_commands: Commands) -> RunPytest:
     """Run pytest in a process that has imported the OpenAI library."""
 
     def run(*arguments: str) -> pytest.RunResult:
-        done = user_commands.run("pytest", arguments, directory=pytester.path, environment=os.environ, timeout=60)
+        done = user_commands.run("pytest", arguments, directory=pytester.path, environment=os.environ, timeout=180)
         return pytest.RunResult(done.returncode, done.stdout.splitlines(), done.stderr.splitlines(), 0.0)
 
     return run

@@ -93,7 +93,7 @@ def refused_marks(commands: Commands, tmp_path_factory: pytest.TempPathFactory) 
             '    return Score("ok", True, ["accuracy"])\n'
         )
     files = [f"eval_{number}.py" for number in range(len(UNUSABLE))]
-    ran = commands.run("pytest", files, directory=directory, environment=os.environ, timeout=60)
+    ran = commands.run("pytest", files, directory=directory, environment=os.environ, timeout=180)
     return ran.returncode, ran.stdout
 
 

@@ -26,7 +26,7 @@ def shown_help(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> 
         RunCommand.SUBMIT: ("doteval", "submit", "--help"),
         RunCommand.PYTEST: ("pytest", "--help"),
     }.items():
-        ran = commands.run(module, words, directory=directory, environment={"COLUMNS": "500"}, timeout=60)
+        ran = commands.run(module, words, directory=directory, environment={"COLUMNS": "500"}, timeout=180)
         assert ran.returncode == 0, ran.stderr
         shown[command] = re.sub(r"\s+", " ", ran.stdout)
     return shown

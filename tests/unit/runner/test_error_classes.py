@@ -166,7 +166,7 @@ from doteval.runner.error_classes import classify, describe
 describe(ValueError())
 print(sorted({"openai", "httpx", "httpx2", "aiohttp", "requests", "anthropic"} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=180)
     assert done.stdout.strip() == "[]"
 
 
