@@ -123,7 +123,7 @@ def test_commands_end_and_name_a_silent_store(project: Project, broker: RedisSer
     write_evaluation(project, rows=40, seconds=0.1, held=20)
     direct = project.environment["DOTEVAL_STORAGE"]
     with SilentProxy(address_of(postgres.url)) as proxy:
-        url = by_way_of(proxy, postgres.url, answer_timeout="1", connect_timeout="2")
+        url = by_way_of(proxy, postgres.url, answer_timeout="2", connect_timeout="2")
         project.environment["DOTEVAL_STORAGE"] = url
         words = f"the result store {locate(url).shown} cannot be reached"
         with (

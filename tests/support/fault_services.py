@@ -79,7 +79,7 @@ class RedisServer:
             [
                 str(find_redis_binary()),
                 *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory)),
-                *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+                *("--appendonly", "yes", "--appendfsync", "no", "--save", ""),
                 *self._options,
             ],
             stdout=subprocess.DEVNULL,
