@@ -20,7 +20,9 @@ from doteval import Score, foreach
 def eval_talk(topic, openai_client):
     messages = []
     for number in range(CALLS):
-        messages.append({"role": "user", "content": f"{topic} {number}"})
+        # The reply to the last one does not come before the process is killed.
+        held = "[[delay:600x1]]" if number == CALLS - 1 else ""
+        messages.append({"role": "user", "content": f"{topic} {number} {held}"})
         reply = openai_client.chat.completions.create(model="m", messages=messages)
         messages.append({"role": "assistant", "content": reply.choices[0].message.content})
     return Score("ok", True, [])
@@ -79,13 +81,23 @@ def stored(request: pytest.FixtureRequest, project: Project) -> Project:
     return project
 
 
+def live(project: Project) -> set[int]:
+    return {worker.info.pid for worker in project.workers() if worker.left_at is None}
+
+
+def stored_calls(project: Project) -> int:
+    with project.store() as store:
+        return store.calls.count([each.id for each in store.evaluations.of(store.experiments.find("x"))])
+
+
 def test_a_row_that_is_killed_after_29_of_30_calls_asks_one_more(project: Project) -> None:
     project.write("eval_talk.py", ONE_ROW)
-    with MockOpenAI(latency=0.1) as mock:
+    with MockOpenAI(stop_timeout=0.2) as mock:
         project.environment |= {"OPENAI_BASE_URL": mock.base_url, "OPENAI_API_KEY": "k"}
         command = ("eval_talk.py", "--experiment", "x")
         with project.started(*command, module="pytest") as killed:
             wait_until(lambda: mock.stats()["requests"] == CALLS, what="the last request")
+            wait_until(lambda: stored_calls(project) == CALLS - 1, what="the other calls in the store")
             os.kill(killed.pid, signal.SIGKILL)
             killed.wait(120)
         with project.started(*command, module="pytest") as again:
@@ -109,11 +121,12 @@ def test_killed_worker_processes_cost_only_the_calls_in_flight(stored: Project, 
         killed: set[int] = set()
         with stored.started(*command, "--max-crashes", "9") as submitter:
             for kill in range(1, kills + 1):
-                # More than at the last kill, so that another process runs rows by now.
-                enough = max(kill * total // (kills + 1) + moments.randrange(10), mock.stats()["requests"] + 1)
+                enough = kill * total // (kills + 1) + moments.randrange(10)
                 wait_until(lambda at_least=enough: mock.stats()["requests"] >= at_least, what=f"{enough} requests")
-                pids = {worker.info.pid for worker in stored.workers() if worker.left_at is None}
-                (pid,) = pids - killed
+                (pid,) = wait_until(lambda: live(stored) - killed, what="the next worker process")
+                # It has made requests, too.
+                seen = mock.stats()["requests"]
+                wait_until(lambda more=seen + ROWS_AT_ONCE: mock.stats()["requests"] > more, what="its requests")
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
             assert submitter.wait(120) == 0

@@ -56,7 +56,7 @@ def test_a_small_experiment_gets_its_share_at_once(busy: Project) -> None:
     # 19,000 were queued before it.
     ahead = [end for end in large_ends if evaluation.created_at.timestamp() <= end < small[0]]
     assert len(ahead) < 500
-    assert large["pending"] > 10_000
+    assert large["pending"] > 1_000
     # Its fair share is half, less what smaller row tasks and the late start cost.
     others = [end for end in large_ends if small[0] <= end <= small[-1]]
     assert len(small) / (len(small) + len(others)) > 0.2, len(others)

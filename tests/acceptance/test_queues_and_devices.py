@@ -48,10 +48,15 @@ DEVICES = """
 import os
 SEEN_AT_IMPORT = os.environ.get("CUDA_VISIBLE_DEVICES")
 import asyncio
+from pathlib import Path
 from doteval import Result, Score, foreach
 
 @foreach("number", [(number,) for number in range(60)])
 async def eval_it(number):
+    # The first rows of each process wait until the other one has some too.
+    Path(f"began-{os.getpid()}").touch()
+    while len(list(Path().glob("began-*"))) < 2:
+        await asyncio.sleep(0.02)
     await asyncio.sleep(0.2)
     assert SEEN_AT_IMPORT == os.environ["CUDA_VISIBLE_DEVICES"]
     return Result(Score("ok", True, ["accuracy"]), metadata={"device": SEEN_AT_IMPORT, "pid": os.getpid()})
@@ -136,7 +141,7 @@ def test_local_workers_serve_all_queues_and_get_one_device_each(project: Project
     project.environment["CUDA_VISIBLE_DEVICES"] = "7"
     project.write("eval_it.py", EVALUATIONS.format(seconds=0.02))
     project.write("eval_devices.py", DEVICES)
-    project.run("submit", ".", "--experiment", "x", "--queue", "cpu", "--devices", "3,1")
+    project.run("submit", ".", "--experiment", "x", "--queue", "cpu", "--devices", "3,1", "--rows-per-task", "2")
     records = project.records("x")
     assert {name: len(found) for name, found in records.items()} == {
         "eval_large": 40,

@@ -83,7 +83,7 @@ def test_model_pooling_without_a_server_is_skipped_at_once(tutorial: Evaluate, m
     assert result.ret == pytest.ExitCode.OK
     result.assert_outcomes(skipped=2)
     result.stdout.fnmatch_lines(["SKIPPED*OpenAI API not available"])
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 120
 
 
 def test_local_model_pooling(tutorial: Evaluate) -> None:
