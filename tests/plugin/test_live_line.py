@@ -17,6 +17,7 @@ from doteval.local.progress import ProgressLine, Screen
 from tests.plugin.conftest import ALONE
 
 SLOW = """
+import time
 from doteval import Score, foreach
 
 @foreach("i", [(i,) for i in range(60)])
