@@ -12,27 +12,34 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[1]
 DIRECTORY = CHECKOUT / ".benchmarks"
+_UV = Path(sys.executable).with_name("uv")
 
 _PACKAGES = {
     "doteval": ["--requirement", str(CHECKOUT / "requirements.lock")],
     "pytest": ["pytest==9.2.0", "pytest-xdist==3.8.0"],
     "dotevals-0.26": ["dotevals==0.26.0", "openai"],
     "dotevals-0.28": ["dotevals==0.28.3", "openai"],
-    # pandas and pyarrow are what its data frames need.
-    "inspect-ai": ["inspect-ai==0.3.285", "openai", "pandas==3.1.1", "pyarrow==26.0.1"],
+    "inspect-ai": ["inspect-ai==0.3.285", "openai"],
     "pydantic-evals": ["pydantic-evals==2.62.0", "openai"],
 }
+# What the data frames of some need.
+_FRAMES = {"inspect-ai": ["pandas==3.1.1", "pyarrow==26.0.1"]}
 PEERS = tuple(name for name in _PACKAGES if name != "doteval")
 
 
-def python_of(name: str) -> str:
-    """The interpreter of an environment, which is made if it does not exist."""
-    directory = DIRECTORY / name
+def python_of(name: str, *, measured: bool = True) -> str:
+    """The interpreter of an environment, which is made if it does not exist.
+
+    measured: with what data frames need, and compiled. Tests, which only run the tool, do without, in half the time.
+    """
+    directory = DIRECTORY / name if measured else DIRECTORY / "unmeasured" / name
     python, installed = directory / "bin" / "python", directory / ".installed"
     if not installed.exists():
         print(f"Making an environment for {name} ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(directory)], check=True)
-        _install(python, *_PACKAGES[name])
+        # uv needs no pip there, whose installation takes three seconds.
+        pip = ["--without-pip"] if _UV.exists() else []
+        subprocess.run([sys.executable, "-m", "venv", "--clear", *pip, str(directory)], check=True)
+        _install(python, *_PACKAGES[name], *(_FRAMES.get(name, []) if measured else []), compiled=measured)
         if name == "doteval":
             # The subject `reading` measures extras of doteval, which need pyarrow and duckdb, and pandas beside them.
             _install(python, "hatchling", "editables", "pyarrow==26.0.1", "duckdb==2.0.1", "pandas==3.1.1")
@@ -55,10 +62,10 @@ def versions() -> list[str]:
     return [f"{package} {version_of(name, package)}" for name, package in packages]
 
 
-def _install(python: Path, *packages: str) -> None:
-    uv = Path(sys.executable).with_name("uv")
+def _install(python: Path, *packages: str, compiled: bool = True) -> None:
     # uv takes a fifth of pip's time.
-    installer = [uv, "pip", "install", "--python", python] if uv.exists() else [python, "-m", "pip", "install"]
+    installer = [_UV, "pip", "install", "--python", python] if _UV.exists() else [python, "-m", "pip", "install"]
     # Compiled now, so that the first measurement does not wait for it. pip compiles packages without an option.
-    command = [*map(str, installer), "--quiet", *(["--compile-bytecode"] if uv.exists() else []), *packages]
+    compiling = ["--compile-bytecode"] if _UV.exists() and compiled else []
+    command = [*map(str, installer), "--quiet", *compiling, *packages]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)

@@ -99,6 +99,7 @@ def test_a_user_of_dotevals_renames_the_package(project: Project) -> None:
 
 OPERATED = """
 import asyncio
+import os
 import pytest
 from doteval import foreach
 from doteval.evaluators import exact_match
@@ -111,6 +112,9 @@ def model():
 @foreach("text", [(f"text {number}",) for number in range(200)])
 async def eval_upper(text, model):
     await asyncio.sleep(0.05)
+    # The second half waits for the test.
+    while int(text.split()[1]) >= 100 and not os.path.exists("go"):
+        await asyncio.sleep(0.02)
     tell(text)
     return exact_match(model(text), text.upper())
 """
@@ -127,6 +131,7 @@ def test_an_operator_runs_a_service(project: Project, redis_url: str) -> None:
         wait_until(lambda: project.done() >= 20, what="20 results")
         assert project.json("status", "nightly")["evaluations"][0]["status"] == "running"
         first.send_signal(signal.SIGKILL)
+        project.write("go", "")
         project.run("watch", "nightly")
         second.send_signal(signal.SIGTERM)
         assert second.wait(120) == 0
@@ -164,7 +169,7 @@ def test_a_user_of_notebooks_runs_a_cell(project: Project) -> None:
 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in NOTEBOOK])
     resources = {"metadata": {"path": str(project.path)}}
-    nbclient.NotebookClient(notebook, timeout=60, resources=resources).execute()
+    nbclient.NotebookClient(notebook, timeout=180, resources=resources).execute()
     shown = [cell.outputs[-1]["data"]["text/plain"] for cell in notebook.cells[1:]]
     assert shown[:3] == ["0.6666666666666666", "(3, ['a', 'b', 'c'])", "2"]
     assert "exact_match.accuracy 0.667, 3 rows, 0 errors" in shown[3]
