@@ -37,6 +37,6 @@ def test_nobody_listens_on_a_free_port() -> None:
 
 
 def test_the_kernel_gives_such_a_port_to_nobody() -> None:
-    """It chooses ports of connections, and those of whoever asks for any port, from another range."""
+    """It chooses ports of connections, and those of programs that ask for any port, from another range."""
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert ports._PORTS.stop <= lowest
