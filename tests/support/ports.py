@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import socket
 
-# Below the ports that the kernel gives to connections and to programs that bind port 0 (32768 and more on Linux). One of
-# those may be taken by any connection between the choice and the server's start, or while the server restarts.
+# Below the ports that the kernel gives to connections and to programs that bind port 0 (32768 and more on Linux). Any
+# connection may take one of those between the choice and the server's start, or while the server restarts.
 _PORTS = range(10_000, 20_000)
 # One for each port that was given out, bound for as long as this process lives, to a name in the kernel's abstract
 # namespace. So no two test processes of this machine choose the same port.
