@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from doteval.cli.documents import Document
     from doteval.core.experiments import Experiment
+    from doteval.core.results import Usage
     from doteval.store import LoadUsage, ModelUsage, Store, UsageGroup, UsageReport, WorkerUsage
 
 # The table shows so many figures of one fixture; the JSON has them all.
@@ -40,8 +41,9 @@ def command(name: str, by: str | None, storage: str | None, as_json: bool) -> No
 
     For each session fixture: its loads over all worker processes, and what its get_stats() returned. For
     each model: requests, tries, cache hit rate, tokens and cost of the stored results, the latency of
-    replies (p50, p95, p99), and the time that rows waited for rate limits. "spent" counts the tokens of
-    everything, repeated work included. --by worker also shows the rows and the loads of each worker process.
+    replies (p50, p95, p99), and the time that rows waited for rate limits. "spent" counts all tokens that were
+    paid. Where that is more, because work was killed or repeated, a line says by how much. --by worker also
+    shows the rows and the loads of each worker process.
     """
     with existing_store(storage) as store:
         experiment = store.experiments.find(name)
@@ -104,7 +106,7 @@ def _print_workers(console: Console, workers: Sequence[WorkerUsage]) -> None:
             worker.name or "-",
             count(worker.rows),
             count(spent.requests),
-            count(spent.prompt_tokens + spent.completion_tokens),
+            count(_tokens(spent)),
             count(sum(load.loads for load in worker.loads)),
             duration(sum(load.load_seconds for load in worker.loads)),
         )
@@ -165,9 +167,15 @@ def _print_models(
             money(usage.cost),
             *(duration(usage.latency.quantile(share)) for _, share in QUANTILES),
             duration(usage.waited),
-            count(spent.prompt_tokens + spent.completion_tokens),
+            count(_tokens(spent)),
         )
     terminal.print_table(console, table)
+    besides = _besides([model for _, model in lines])
+    if besides:
+        console.print(
+            f"Paid besides what the stored results took: {besides}, for work that was killed or repeated, and for "
+            "shared fixtures. Budgets count it too."
+        )
     if prices is not None:
         console.print(origin_line(prices))
     unpriced, priced_in_part = _unpriced_tokens(model for _, model in lines)
@@ -198,6 +206,22 @@ def _print_models(
             style="yellow",
         )
     console.print()
+
+
+def _besides(models: Sequence[ModelUsage]) -> str:
+    """What was paid and is no part of a stored result, "" for nothing."""
+    requests = sum(each.spent.requests - each.usage.requests for each in models)
+    tokens = sum(_tokens(each.spent) - _tokens(each.usage) for each in models)
+    cost = sum((each.spent.cost or 0.0) - (each.usage.cost or 0.0) for each in models)
+    parts = [counted(requests, "request")] if requests > 0 else []
+    parts += [counted(tokens, "token")] if tokens > 0 else []
+    # Sums of many floats differ in their last digits.
+    parts += [money(cost)] if cost > 1e-9 else []
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def _tokens(usage: Usage) -> int:
+    return usage.prompt_tokens + usage.completion_tokens
 
 
 def _unpriced_tokens(models: Iterable[ModelUsage]) -> tuple[Counter[str], Counter[str]]:

@@ -76,6 +76,11 @@ class BadReply:
     def message(self) -> str:
         return str(self.error["message"])
 
+    @property
+    def content(self) -> bytes:
+        """The body of the reply of an API that reports it by its status."""
+        return lenient_json.dumps_sorted({"error": self.error})
+
 
 class StreamCheck:
     """Finds what is wrong with a stream of events, event by event.
@@ -125,7 +130,10 @@ class StreamCheck:
 
 def output_field(call: ApiCall) -> str | None:
     """The name under which the reply to a call has its output, None if the path is not known."""
-    path = str(call.request.url.path)
+    return _output_of(str(call.request.url.path))
+
+
+def _output_of(path: str) -> str | None:
     return next((field for end, field in _OUTPUTS.items() if path.endswith(end)), None)
 
 
@@ -174,6 +182,21 @@ def read_whole(call: ApiCall, headers: Mapping[str, str], content: bytes) -> tup
 
 
 def _fault_of_whole(call: ApiCall, reply: Any, output: str | None) -> BadReply | None:
+    fault = _fault_of_value(reply, output)
+    if fault is None and output is not None and call.streamed and call.body.get("stream"):
+        return _no_reply("the call asked for a stream, and the reply is not one")
+    return fault
+
+
+def fault_of_reply(reply: Any, endpoint: str) -> BadReply | None:
+    """What is wrong with the successful reply to a request that asked for no stream, None for nothing.
+
+    reply: its JSON value. endpoint: the end of the path.
+    """
+    return _fault_of_value(reply, _output_of(endpoint))
+
+
+def _fault_of_value(reply: Any, output: str | None) -> BadReply | None:
     if isinstance(reply, dict) and (fault := _fault_in(reply)) is not None:
         return fault
     if output is None:
@@ -183,8 +206,6 @@ def _fault_of_whole(call: ApiCall, reply: Any, output: str | None) -> BadReply |
     if reply.get(output) is None:
         names = ", ".join(sorted(reply)[:_NAMES_SHOWN]) or "nothing"
         return _no_reply(f"the reply, with status 200, has no {output!r}; it has {names}")
-    if call.streamed and call.body.get("stream"):
-        return _no_reply("the call asked for a stream, and the reply is not one")
     return None
 
 
@@ -195,8 +216,7 @@ def error_response(call: ApiCall, headers: Mapping[str, str], fault: BadReply) -
     if "insufficient_quota" in (fault.error.get("code"), fault.error.get("type")):
         # The header by which OpenAI's API says that trying again does not help.
         kept["x-should-retry"] = "false"
-    content = lenient_json.dumps_sorted({"error": fault.error})
-    return call.io.reply(call.request, {**kept, "content-type": "application/json"}, content, fault.status)
+    return call.io.reply(call.request, {**kept, "content-type": "application/json"}, fault.content, fault.status)
 
 
 def status_error(call: ApiCall, headers: Mapping[str, str], fault: BadReply) -> Exception:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import functools
 
-import orjson
-
 from doteval.clients.bad_replies import is_event_stream, is_json
 from doteval.clients.body_secrets import secrets_of_body
 from doteval.clients.parking import AskedCall, park, refusal_outside_of_rows
@@ -133,7 +131,7 @@ class _CallNote:
         content_type, reply = body.content_type, body.reply
         if call.body.get("stream") and recorded.status == _OK and is_json(content_type):
             # A batch does not stream.
-            content_type, reply = "text/event-stream", as_events(orjson.loads(reply), usage=_wants_usage(call))
+            content_type, reply = "text/event-stream", as_events(reply, usage=_wants_usage(call))
         return call.io.reply(call.request, {"content-type": content_type}, reply, recorded.status)
 
     def refusal(self) -> UnrecordedCallError:

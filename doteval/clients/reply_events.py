@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
+from doteval.core import lenient_json
 
 _DONE = b"data: [DONE]\n\n"
 
 
-def as_events(reply: dict[str, Any], *, usage: bool = False) -> bytes:
+def as_events(content: bytes, *, usage: bool = False) -> bytes:
     """The server-sent events of a chat completion or of a response. usage: whether a chat's stream reports it.
 
-    >>> as_events({"object": "chat.completion", "id": "c", "choices": []}).decode().splitlines()[-2:]
+    >>> as_events(b'{"object": "chat.completion", "id": "c", "choices": []}').decode().splitlines()[-2:]
     ['data: [DONE]', '']
     """
+    reply, dumps = lenient_json.loads_to_write(content)
     if reply.get("object") == "response":
         return b"".join(
-            b"event: "
-            + event["type"].encode()
-            + b"\ndata: "
-            + orjson.dumps({**event, "sequence_number": number})
-            + b"\n\n"
+            b"event: " + event["type"].encode() + b"\ndata: " + dumps({**event, "sequence_number": number}) + b"\n\n"
             for number, event in enumerate(_of_response(reply))
         )
-    return b"".join(b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in _of_chat(reply, usage=usage)) + _DONE
+    return b"".join(b"data: " + dumps(chunk) + b"\n\n" for chunk in _of_chat(reply, usage=usage)) + _DONE
 
 
 def _of_chat(reply: dict[str, Any], *, usage: bool) -> Iterator[dict[str, Any]]:

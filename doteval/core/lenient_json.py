@@ -7,6 +7,7 @@ The SDKs of model APIs use it, so code that reads the same bytes with orjson alo
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -28,6 +29,27 @@ def loads(text: bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def loads_to_write(text: bytes) -> tuple[Any, Callable[[Any], bytes]]:
+    r"""Read a JSON text. Returns also what writes the value, or parts of it, again without loss.
+
+    orjson refuses to write half a surrogate pair, and writes NaN as null.
+
+    Raises ValueError: as `loads` does.
+
+    >>> value, dumps = loads_to_write(b'{"text": "\\ud83d", "logprob": NaN}')
+    >>> dumps(value)
+    b'{"text":"\\ud83d","logprob":NaN}'
+    """
+    try:
+        return orjson.loads(text), orjson.dumps
+    except orjson.JSONDecodeError:
+        return loads(text), _dumps_as_read
+
+
+def _dumps_as_read(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def dumps_sorted(value: Any) -> bytes:

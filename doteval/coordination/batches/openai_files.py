@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import codecs
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import openai
 import orjson
 from openai import OpenAI
+from openai.pagination import SyncCursorPage
+from openai.types import Batch, FileObject
 
 from doteval.clients.batch_clients import BatchClient
 from doteval.clients.steps import http_package
-from doteval.coordination.batches.provider import LineReply, ProviderError, ProviderState
-from doteval.core import clocks
+from doteval.coordination.batches.provider import LineReply, ProviderError, ProviderState, UnreadableRepliesError
+from doteval.core import clocks, lenient_json
 from doteval.core.batches import BatchStatus
+from doteval.core.wording import counted
 from doteval.store import BatchCapacity
 
+_Object = TypeVar("_Object", Batch, FileObject)
+
+_UNREADABLE = "the provider's reply cannot be read"
 _TOKEN = "doteval"  # noqa: S105 - the name of a field of the metadata
 _WINDOW: Literal["24h"] = "24h"
 # Of files and new batches, and of everything else.
@@ -33,6 +40,7 @@ _STATUSES = {
     "cancelled": BatchStatus.CANCELLED,
 }
 _MAY_PASS = frozenset({408, 409, 425, 429})
+_CONTENT_TOO_LARGE = 413
 _WITHOUT_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 # The limits of the API are 50,000 requests or inputs and 200 MB.
 _LIMITS = BatchCapacity(requests=50_000, size=190_000_000, inputs=50_000, overhead=120)
@@ -61,12 +69,18 @@ class OpenAiBatches:
         self, lines: Iterable[tuple[int, bytes]], endpoint: str, token: str, may_begin: Callable[[], bool]
     ) -> ProviderState:
         """See `BatchProvider.send`. The file of a batch that is not made stays at the provider, which costs nothing."""
-        with tempfile.TemporaryFile() as file, self._errors():
-            for wanted_id, body in lines:
-                head = {"custom_id": str(wanted_id), "method": "POST", "url": f"/v1{endpoint}"}
-                file.write(orjson.dumps(head)[:-1] + b',"body":' + body + b"}\n")
-            file.seek(0)
-            uploaded = self._client.files.create(file=(f"doteval-{token}.jsonl", file), purpose="batch")
+        with tempfile.TemporaryFile() as file:
+            try:
+                for wanted_id, body in lines:
+                    head = {"custom_id": str(wanted_id), "method": "POST", "url": f"/v1{endpoint}"}
+                    file.write(orjson.dumps(head)[:-1] + b',"body":' + body + b"}\n")
+                file.seek(0)
+            except OSError as error:
+                where = tempfile.gettempdir()
+                raise ProviderError(f"its file cannot be written to {where}: {error.strerror or error}") from error
+            with self._errors():
+                name = f"doteval-{token}.jsonl"
+                uploaded = _checked(self._client.files.create(file=(name, file), purpose="batch"), FileObject)
         if not may_begin():
             raise ProviderError("another worker process sends the batches of this client now")
         with self._errors():
@@ -82,12 +96,17 @@ class OpenAiBatches:
     def find(self, token: str, age: float) -> ProviderState | None:
         oldest = clocks.now() - age - _CLOCKS_SECONDS
         with self._errors():
-            for batch in self._client.batches.list(limit=_PAGE, timeout=_SHORT_TIMEOUT_SECONDS):
-                if (batch.metadata or {}).get(_TOKEN) == token:
-                    return _state(batch)
-                if batch.created_at < oldest:
+            page = _listed(lambda: self._client.batches.list(limit=_PAGE, timeout=_SHORT_TIMEOUT_SECONDS))
+            while True:
+                for each in page.data:
+                    batch = _checked(each, Batch)
+                    if (batch.metadata or {}).get(_TOKEN) == token:
+                        return _state(batch)
+                    if (batch.created_at or 0) < oldest:
+                        return None
+                if not page.has_next_page():
                     return None
-        return None
+                page = _listed(page.get_next_page)
 
     def state(self, provider_id: str) -> ProviderState:
         with self._errors():
@@ -102,9 +121,20 @@ class OpenAiBatches:
                 return
 
     def replies(self, state: ProviderState) -> Iterator[LineReply]:
+        held = unreadable = 0
         for file in state.files:
             with self._errors(), self._client.files.with_streaming_response.content(file) as response:
-                yield from map(_line, _lines(response.iter_bytes()))
+                for text in _lines(response.iter_bytes()):
+                    line = _line(text)
+                    if line is not None:
+                        held += 1
+                        yield line
+                    elif text.strip():
+                        unreadable += 1
+        if unreadable:
+            raise UnreadableRepliesError(f"{counted(unreadable, 'line')} of its replies cannot be read")
+        if held < state.answered:
+            raise UnreadableRepliesError(f"it has {held} of {counted(state.answered, 'reply', 'replies')}")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -115,11 +145,40 @@ class OpenAiBatches:
             status = error.status_code
             passes = (status in _MAY_PASS or status >= 500) and error.code not in _WITHOUT_MONEY
             message = f"the provider refused: {status} {_said(error)}"
+            # Gateways name no code.
+            code = error.code or ("file_too_large" if status == _CONTENT_TOO_LARGE else "")
             raise ProviderError(
-                message, status=status, code=error.code or "", is_final=not passes, content=error.response.content
+                message, status=status, code=code, is_final=not passes, content=error.response.content
             ) from error
         except (openai.APIError, self._package.HTTPError) as error:
             raise ProviderError(f"the provider cannot be reached: {type(error).__name__}") from error
+        except ValueError as error:
+            raise ProviderError(f"{_UNREADABLE}: it is not JSON") from error
+
+
+def _checked(reply: object, kind: type[_Object]) -> _Object:
+    """A reply of the provider. Raises ProviderError: it is something else, such as the page of a proxy.
+
+    The SDK returns what is no JSON as text, and does not check what is.
+    """
+    if not isinstance(reply, kind) or not isinstance(getattr(reply, "id", None), str):
+        raise ProviderError(f"{_UNREADABLE}: it is no {kind.__name__}")
+    return reply
+
+
+def _listed(get: Callable[[], SyncCursorPage[Batch]]) -> SyncCursorPage[Batch]:
+    """A page of batches. Raises ProviderError: the reply is none.
+
+    It would read as a list without the batch that is looked for, which would then be sent again.
+    """
+    try:
+        page = get()
+    except AttributeError as error:
+        # The SDK (openai 3.57) raises it for a reply that is no JSON object.
+        raise ProviderError(f"{_UNREADABLE}: it is no list of batches") from error
+    if not isinstance(getattr(page, "data", None), list):
+        raise ProviderError(f"{_UNREADABLE}: it is no list of batches")
+    return page
 
 
 def _said(error: openai.APIStatusError) -> str:
@@ -128,13 +187,14 @@ def _said(error: openai.APIStatusError) -> str:
     return str(message or type(error).__name__)[:300]
 
 
-def _state(batch: Any) -> ProviderState:
+def _state(reply: object) -> ProviderState:
+    batch = _checked(reply, Batch)
     errors = (batch.errors.data if batch.errors is not None else None) or []
     counts = batch.request_counts
     return ProviderState(
         batch.id,
         _STATUSES.get(batch.status, BatchStatus.RUNNING),
-        0 if counts is None else counts.completed + counts.failed,
+        0 if counts is None else (counts.completed or 0) + (counts.failed or 0),
         tuple(each for each in (batch.output_file_id, batch.error_file_id) if each),
         next((each.code for each in errors if each.code), ""),
         "; ".join(str(each.message) for each in errors[:3]),
@@ -144,6 +204,7 @@ def _state(batch: Any) -> ProviderState:
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Lines, which end with a newline only; texts may hold other characters that Python takes for the end of one."""
     rest: list[bytes] = []
+    chunks = _without_mark(chunks)
     for chunk in chunks:
         *whole, last = chunk.split(b"\n")
         for line in whole:
@@ -153,15 +214,28 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join(rest)
 
 
-def _line(line: bytes) -> LineReply:
-    if not line.strip():
-        return LineReply(0, 0)
+def _without_mark(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes without the byte order mark that some tools put before a text."""
+    begin = b""
+    rest = iter(chunks)
+    for chunk in rest:
+        begin += chunk
+        if len(begin) >= len(codecs.BOM_UTF8):
+            break
+    yield begin.removeprefix(codecs.BOM_UTF8)
+    yield from rest
+
+
+def _line(line: bytes) -> LineReply | None:
+    """What a line says of a request; None if it cannot be read."""
     try:
-        found = orjson.loads(line)
+        found, dumps = lenient_json.loads_to_write(line)
         wanted_id = int(found["custom_id"])
-    except (ValueError, TypeError, KeyError):
-        return LineReply(0, 0)
-    response, error = found.get("response"), found.get("error") or {}
-    if isinstance(response, dict) and response.get("status_code"):
-        return LineReply(wanted_id, int(response["status_code"]), orjson.dumps(response.get("body")))
-    return LineReply(wanted_id, 0, code=str(error.get("code") or ""), message=str(error.get("message") or ""))
+        response, error = found.get("response"), found.get("error")
+        status = int(response.get("status_code") or 0) if isinstance(response, dict) else 0
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    if status:
+        return LineReply(wanted_id, status, dumps(response.get("body")))
+    said = error if isinstance(error, dict) else {"message": error}
+    return LineReply(wanted_id, 0, code=str(said.get("code") or ""), message=str(said.get("message") or ""))

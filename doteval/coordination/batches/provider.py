@@ -60,6 +60,10 @@ class ProviderError(Exception):
         self.content = content
 
 
+class UnreadableRepliesError(ProviderError):
+    """Some replies of a batch cannot be read, perhaps because something on the way has cut or replaced them."""
+
+
 class BatchProvider(Protocol):
     """Sends batches, and reads what became of them. All methods raise ProviderError."""
 
@@ -95,5 +99,8 @@ class BatchProvider(Protocol):
         ...
 
     def replies(self, state: ProviderState) -> Iterator[LineReply]:
-        """The replies of a batch that has ended, in any order. Memory is bounded."""
+        """The replies of a batch that has ended, in any order. Memory is bounded.
+
+        Raises UnreadableRepliesError: behind all others, if there are some that cannot be read.
+        """
         ...

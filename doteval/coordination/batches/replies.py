@@ -7,10 +7,12 @@ from typing import Any
 
 import orjson
 
+from doteval.clients.bad_replies import fault_of_reply
 from doteval.clients.batch_clients import BatchClient
 from doteval.clients.request_identity import RequestIdentity
 from doteval.clients.usage_recording import usage_of_reply
 from doteval.coordination.batches.provider import LineReply
+from doteval.core import lenient_json
 from doteval.core.prices import PriceTable
 from doteval.core.results import Usage
 from doteval.store import BatchReply
@@ -29,14 +31,21 @@ class ReplyReader:
         headers = [(name.lower(), value) for name, value in client.headers.items()]
         self._identity = RequestIdentity("POST", client.base_url, headers, ())
 
-    def reply(self, line: LineReply) -> BatchReply | None:
-        """The reply to give to the row; None if the request is to be asked again."""
-        if line.status == 0 or line.status in _MAY_PASS or line.status >= 500:
-            return None
-        reply = BatchReply(line.wanted_id, line.status, self._identity.hidden_in(line.content))
-        if line.status >= 400:
+    def reply(self, line: LineReply, endpoint: str) -> BatchReply | str:
+        """The reply to give to the row, or why the request is to be asked again."""
+        status, content, counts = line.status, line.content, None
+        if 200 <= status < 300:
+            value = lenient_json.loads(content)
+            fault = fault_of_reply(value, endpoint)
+            if fault is None:
+                counts = usage_of_reply(value) or {}
+            else:
+                status, content = fault.status, fault.content
+        if status == 0 or status in _MAY_PASS or status >= 500:
+            return line.message or f"it was answered with the status {status}"
+        reply = BatchReply(line.wanted_id, status, self._identity.hidden_in(content))
+        if counts is None:
             return reply
-        counts = usage_of_reply(orjson.loads(line.content)) or {}
         cost = self._cost(counts) if counts else None
         used = Usage(self._model, requests=1, attempts=1, cost=cost, batch_cost=cost, batch=True)
         return replace(reply, usage=_with(used, counts))

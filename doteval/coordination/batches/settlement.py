@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from doteval.coordination.batches.limits import GroupLimits
-from doteval.coordination.batches.provider import BatchProvider, LineReply, ProviderError, ProviderState
+from doteval.coordination.batches.provider import (
+    BatchProvider,
+    LineReply,
+    ProviderError,
+    ProviderState,
+    UnreadableRepliesError,
+)
 from doteval.coordination.batches.replies import ReplyReader
 from doteval.core.batches import AfterDeadline, BatchStatus, ProviderBatch
 from doteval.core.experiments import Evaluation, EvaluationStatus
@@ -20,6 +27,10 @@ AT_DEADLINE = "deadline"
 
 # Replies that are stored in one transaction.
 _REPLIES_AT_ONCE = 500
+# How often files are read that hold something else than replies, as long as a proxy on the way is mended.
+_MOST_READS = 5
+# The provider has deleted a file.
+_GONE = frozenset({404, 410})
 
 logger = logging.getLogger("doteval.worker")
 
@@ -61,36 +72,65 @@ class Settlement:
         self._publisher = publisher
         self._own_id = own_id
         self._limits = limits
+        # By batch: how often its replies could not be read.
+        self._reads: Counter[int] = Counter()
 
     def end(self, share: BatchShare, batch: ProviderBatch, state: ProviderState) -> None:
         """Store the replies of a batch that has ended, and settle each of its other calls."""
         tries = self._store.wanted.unanswered(batch.id)
+        lost = ""
         refused = state.status is BatchStatus.FAILED and self._limits.refused(share.client, batch, state.code)
         if refused:
             # Not the fault of its requests.
             self._store.wanted.release(tries, state.message, counts=False)
             logger.warning("batch %d: %s", batch.id, state.message)
             tries = {}
-        elif state.files:
-            reader = share.reader(batch.model)
-            chunk: list[LineReply] = []
-            for line in share.provider.replies(state):
-                if line.wanted_id in tries:
-                    chunk.append(line)
-                if len(chunk) >= _REPLIES_AT_ONCE:
-                    self._take(share, batch, reader, chunk, tries)
-                    chunk = []
-            self._take(share, batch, reader, chunk, tries)
-        why = state.message or {
-            BatchStatus.EXPIRED: "its batch expired before it was answered",
-            BatchStatus.CANCELLED: "its batch was cancelled",
-        }.get(state.status, "its batch has ended without a reply to it")
+        elif state.files or state.answered:
+            lost = self._read(share, batch, state, tries)
+        why = (
+            state.message
+            or lost
+            or {
+                BatchStatus.EXPIRED: "its batch expired before it was answered",
+                BatchStatus.CANCELLED: "its batch was cancelled",
+            }.get(state.status, "its batch has ended without a reply to it")
+        )
         # Those that were never sent, or are in no file.
         counts = state.status is not BatchStatus.CANCELLED
         self._again(share, batch, {wanted_id: (count, why) for wanted_id, count in tries.items()}, counts=counts)
         self._store.batches.record(batch.id, status=state.status.value, ended=True, error=state.message or None)
         if not refused:
             self._limits.ended(share.client, batch)
+
+    def _read(self, share: BatchShare, batch: ProviderBatch, state: ProviderState, tries: dict[int, int]) -> str:
+        """Settle the calls that the files of a batch name. Returns why others have no reply, if that is known.
+
+        Raises ProviderError: the files cannot be read now. What was read is stored.
+        """
+        reader = share.reader(batch.model)
+        chunk: list[LineReply] = []
+        error: ProviderError | None = None
+        try:
+            for line in share.provider.replies(state):
+                if line.wanted_id in tries:
+                    chunk.append(line)
+                if len(chunk) >= _REPLIES_AT_ONCE:
+                    self._take(share, batch, reader, chunk, tries)
+                    chunk = []
+        except ProviderError as raised:
+            error = raised
+        self._take(share, batch, reader, chunk, tries)
+        if error is None:
+            return ""
+        if isinstance(error, UnreadableRepliesError):
+            self._reads[batch.id] += 1
+            is_lost = self._reads[batch.id] >= _MOST_READS
+        else:
+            is_lost = error.status in _GONE
+        if not is_lost:
+            raise error
+        logger.warning("batch %d: its replies are lost: %s", batch.id, error.message)
+        return f"its reply is lost: {error.message}"
 
     def _take(
         self,
@@ -108,12 +148,12 @@ class Settlement:
             count = tries.pop(line.wanted_id, None)
             if count is None:
                 continue
-            reply = reader.reply(line)
-            if reply is not None:
-                replies.append(reply)
-            else:
+            reply = reader.reply(line, batch.endpoint)
+            if isinstance(reply, str):
                 cancelled = cancelled or line.code == "batch_cancelled"
-                again[line.wanted_id] = count, line.message or f"it was answered with the status {line.status}"
+                again[line.wanted_id] = count, reply
+            else:
+                replies.append(reply)
         self._answer(share, batch, replies)
         self._again(share, batch, again, counts=not cancelled)
 

@@ -11,7 +11,7 @@ from doteval.core.histogram import Latency
 from doteval.core.package_prices import PACKAGE, package_prices, package_version
 from doteval.core.provenance import Provenance
 from doteval.core.results import ErrorClass, Outcome, RowError, RowStatus, Usage
-from doteval.store import NewResult, Store
+from doteval.store import LostUsage, NewResult, Store
 from tests.support.cli import CommandLine, line_with, words
 from tests.support.comparisons import add_experiment
 from tests.support.passing_time import let_pass, work_again
@@ -213,6 +213,17 @@ def test_usage(doteval_: CommandLine, results: str) -> None:
     assert "calls 12,345, cache hits 3" in line_with(ran.out, "lexicon")
     figures = ["3", "6", "75.0%", "30", "9", "$1.50", "0.10", "s", "0.10", "s", "0.10", "s", "6.00", "s", "39"]
     assert words(line_with(ran.out, "gpt-small")) == ["gpt-small", *figures]
+
+
+def test_usage_says_what_was_paid_and_is_in_no_result(doteval_: CommandLine, results: str) -> None:
+    assert "Paid besides" not in doteval_("usage", "alpha", "--storage", results).out
+    with Store.open(results) as store:
+        evaluation = store.evaluations.of(store.experiments.find("alpha"))[0]
+        used = Usage("gpt-small", requests=2, prompt_tokens=1_000, completion_tokens=240, cost=0.25)
+        store.usage.add_lost([LostUsage(evaluation.uid, 0, 0, (used,))], None)
+    for by in ((), ("--by", "evaluation")):
+        ran = doteval_("usage", "alpha", "--storage", results, *by)
+        assert "Paid besides what the stored results took: 2 requests, 1,240 tokens and $0.2500" in ran.out
 
 
 @pytest.mark.parametrize(("by", "shown", "hidden"), [("fixture", "lexicon", "gpt"), ("model", "gpt", "lexicon")])

@@ -14,7 +14,7 @@ import pytest
 
 from doteval.clients.batch_clients import remember_client
 from doteval.coordination.batches.coordinator import BatchCoordinator
-from doteval.coordination.batches.provider import LineReply, ProviderError, ProviderState
+from doteval.coordination.batches.provider import LineReply, ProviderError, ProviderState, UnreadableRepliesError
 from doteval.coordination.call_journal import CallJournal
 from doteval.core.batches import AfterDeadline, BatchStatus
 from doteval.core.call_journal import CallSource, FinishedCall, RowCalls
@@ -46,6 +46,7 @@ class Provider:
         self.cancelled: list[str] = []
         self.fails: list[ProviderError] = []
         self.loses_answers = False
+        self.unreadable: ProviderError | None = None
 
     def send(
         self, lines: Iterable[tuple[int, bytes]], endpoint: str, token: str, may_begin: Callable[[], bool]
@@ -75,6 +76,8 @@ class Provider:
 
     def replies(self, state: ProviderState) -> Iterator[LineReply]:
         yield from self.lines.get(state.id, ())
+        if self.unreadable is not None:
+            raise self.unreadable
 
     @property
     def open(self) -> list[str]:
@@ -146,6 +149,12 @@ class World:
         """The tokens of prompts of each model: of executions that led to results, and of all."""
         models = self.store.usage.report(self.evaluation.experiment).models
         return [(each.usage.prompt_tokens, each.spent.prompt_tokens) for each in models]
+
+    def error_of(self, index: int) -> str:
+        """What the reply to the call of a row says."""
+        (call,) = self.store.calls.of_row(self.evaluation.id, index)
+        assert call.body is not None
+        return call.body.error
 
     def recorded(self) -> dict[int, list[tuple[int, CallSource]]]:
         found = self.store.calls.unfinished(self.evaluation.id, 0, ROWS)
@@ -434,7 +443,7 @@ def test_batches_of_a_cancelled_evaluation_are_cancelled(world: World) -> None:
     first_only = {0: 200}
     world.provider.end(
         BatchStatus.CANCELLED,
-        line=lambda place, wanted_id: LineReply(wanted_id, 200, b"{}") if place in first_only else None,
+        line=lambda place, wanted_id: LineReply(wanted_id, 200, orjson.dumps(REPLY)) if place in first_only else None,
     )
     world.look()
     # The replies that came are kept, the other rows want anew.
@@ -487,3 +496,65 @@ def test_batches_keep_the_budget(world: World) -> None:
     world.look()
     world.look()
     assert [len(sent) for sent in world.provider.sent.values()] == [3]
+
+
+@pytest.mark.parametrize("world", [{"batch_linger": 0.0}], indirect=True)
+@pytest.mark.parametrize("returns", [True, False])
+def test_replies_that_cannot_be_read_are_read_again_before_they_are_paid_again(world: World, returns: bool) -> None:
+    world.park(0, 1, 2, 3)
+    world.look()
+    world.provider.end(line=lambda place, wanted_id: None if place else LineReply(wanted_id, 200, orjson.dumps(REPLY)))
+    whole = {
+        token: [LineReply(each, 200, orjson.dumps(REPLY)) for each in sent]
+        for token, sent in world.provider.sent.items()
+    }
+    world.provider.unreadable = UnreadableRepliesError("3 lines of its replies cannot be read")
+    for _ in range(4):
+        world.look()
+        assert len(world.recorded()) == 1, "what can be read is kept"
+        assert "cannot be read" in str(world.store.batches.progress([world.evaluation.id]).errors)
+    assert len(world.provider.sent) == 1
+    if returns:
+        world.provider.unreadable, world.provider.lines = None, whole
+    world.look()
+    assert len(world.recorded()) == (ROWS if returns else 1)
+    assert [len(sent) for sent in world.provider.sent.values()] == ([ROWS] if returns else [ROWS, ROWS - 1])
+
+
+@pytest.mark.parametrize("world", [{"batch_linger": 0.0, "max_retries": 1}], indirect=True)
+@pytest.mark.parametrize("status", [404, 401])
+def test_a_file_of_replies_that_is_gone_ends_its_batch(world: World, status: int) -> None:
+    world.park(0, 1, 2, 3)
+    world.look()
+    world.provider.end()
+    world.provider.unreadable = ProviderError(f"the provider refused: {status}", status=status, is_final=True)
+    world.provider.lines.clear()
+    world.look()
+    # A key that is refused may be mended, and the replies are there.
+    assert len(world.provider.sent) == (2 if status == 404 else 1)
+    if status == 404:
+        world.provider.end()
+        world.provider.lines.clear()
+        world.look()
+        assert {calls[0][0] for calls in world.recorded().values()} == {504}
+        assert "its reply is lost: the provider refused: 404" in world.error_of(0)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"null", None),
+        (b'{"choices":null}', None),
+        (b'{"error":{"message":"away","type":"server_error"}}', None),
+        (b'{"error":{"message":"too long","type":"invalid_request_error"}}', 400),
+    ],
+)
+@pytest.mark.parametrize("world", [{"batch_linger": 0.0}], indirect=True)
+def test_failures_with_status_200_are_failures(world: World, body: bytes, status: int | None) -> None:
+    """As those of live requests are."""
+    world.park(0, 1, 2, 3)
+    world.look()
+    world.provider.end(line=lambda _, wanted_id: LineReply(wanted_id, 200, body))
+    world.look()
+    assert {calls[0][0] for calls in world.recorded().values()} == ({status} if status else set())
+    assert len(world.provider.sent) == (1 if status else 2)
