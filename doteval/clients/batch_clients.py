@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from doteval.clients.request_identity import RequestIdentity
 from doteval.clients.steps import Request
 
 # What identifies the account. Other headers are sent with batches, but may differ from request to request.
@@ -25,6 +26,11 @@ class BatchClient:
 
     base_url: str
     headers: Mapping[str, str] = field(repr=False)
+
+    @property
+    def identity(self) -> RequestIdentity:
+        """What its requests are but for their bodies. It hides its secrets in what the provider says."""
+        return RequestIdentity("POST", self.base_url, [(name.lower(), each) for name, each in self.headers.items()], ())
 
 
 _known: dict[str, BatchClient] = {}

@@ -56,6 +56,8 @@ class OpenAiBatches:
         scheme, _, key = headers.pop("authorization", "").partition(" ")
         given: dict[str, Any] = headers if scheme == "Bearer" else {**headers, "Authorization": openai.Omit()}
         self.lag_seconds = lag_seconds
+        # Some providers quote the key in their errors, which are stored and logged.
+        self._identity = client.identity
         self._client = OpenAI(
             base_url=client.base_url,
             api_key=key or "none",
@@ -91,7 +93,7 @@ class OpenAiBatches:
                 completion_window=_WINDOW,
                 metadata={_TOKEN: token},
             )
-        return _state(made)
+        return self._state(made)
 
     def find(self, token: str, age: float) -> ProviderState | None:
         oldest = clocks.now() - age - _CLOCKS_SECONDS
@@ -101,7 +103,7 @@ class OpenAiBatches:
                 for each in page.data:
                     batch = _checked(each, Batch)
                     if (batch.metadata or {}).get(_TOKEN) == token:
-                        return _state(batch)
+                        return self._state(batch)
                     if (batch.created_at or 0) < oldest:
                         return None
                 if not page.has_next_page():
@@ -110,7 +112,7 @@ class OpenAiBatches:
 
     def state(self, provider_id: str) -> ProviderState:
         with self._errors():
-            return _state(self._client.batches.retrieve(provider_id, timeout=_SHORT_TIMEOUT_SECONDS))
+            return self._state(self._client.batches.retrieve(provider_id, timeout=_SHORT_TIMEOUT_SECONDS))
 
     def cancel(self, provider_id: str) -> None:
         with self._errors():
@@ -136,6 +138,19 @@ class OpenAiBatches:
         if held < state.answered:
             raise UnreadableRepliesError(f"it has {held} of {counted(state.answered, 'reply', 'replies')}")
 
+    def _state(self, reply: object) -> ProviderState:
+        batch = _checked(reply, Batch)
+        errors = (batch.errors.data if batch.errors is not None else None) or []
+        counts = batch.request_counts
+        return ProviderState(
+            batch.id,
+            _STATUSES.get(batch.status, BatchStatus.RUNNING),
+            0 if counts is None else (counts.completed or 0) + (counts.failed or 0),
+            tuple(each for each in (batch.output_file_id, batch.error_file_id) if each),
+            next((each.code for each in errors if each.code), ""),
+            self._identity.hidden_in_text("; ".join(str(each.message) for each in errors[:3])),
+        )
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         """Turn errors of the SDK into ProviderError."""
@@ -144,7 +159,7 @@ class OpenAiBatches:
         except openai.APIStatusError as error:
             status = error.status_code
             passes = (status in _MAY_PASS or status >= 500) and error.code not in _WITHOUT_MONEY
-            message = f"the provider refused: {status} {_said(error)}"
+            message = f"the provider refused: {status} {self._identity.hidden_in_text(_said(error))}"
             # Gateways name no code.
             code = error.code or ("file_too_large" if status == _CONTENT_TOO_LARGE else "")
             raise ProviderError(
@@ -185,20 +200,6 @@ def _said(error: openai.APIStatusError) -> str:
     body = error.body
     message = body.get("message") if isinstance(body, dict) else None
     return str(message or type(error).__name__)[:300]
-
-
-def _state(reply: object) -> ProviderState:
-    batch = _checked(reply, Batch)
-    errors = (batch.errors.data if batch.errors is not None else None) or []
-    counts = batch.request_counts
-    return ProviderState(
-        batch.id,
-        _STATUSES.get(batch.status, BatchStatus.RUNNING),
-        0 if counts is None else (counts.completed or 0) + (counts.failed or 0),
-        tuple(each for each in (batch.output_file_id, batch.error_file_id) if each),
-        next((each.code for each in errors if each.code), ""),
-        "; ".join(str(each.message) for each in errors[:3]),
-    )
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:

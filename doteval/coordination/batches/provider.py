@@ -65,7 +65,10 @@ class UnreadableRepliesError(ProviderError):
 
 
 class BatchProvider(Protocol):
-    """Sends batches, and reads what became of them. All methods raise ProviderError."""
+    """Sends batches, and reads what became of them. All methods raise ProviderError.
+
+    Messages of errors and states hold no secrets of the client: they are stored, logged and shown.
+    """
 
     @property
     def limits(self) -> BatchCapacity:

@@ -9,7 +9,6 @@ import orjson
 
 from doteval.clients.bad_replies import fault_of_reply
 from doteval.clients.batch_clients import BatchClient
-from doteval.clients.request_identity import RequestIdentity
 from doteval.clients.usage_recording import usage_of_reply
 from doteval.coordination.batches.provider import LineReply
 from doteval.core import lenient_json
@@ -28,8 +27,7 @@ class ReplyReader:
         self._model = model
         self._prices = prices
         self._url = client.base_url
-        headers = [(name.lower(), value) for name, value in client.headers.items()]
-        self._identity = RequestIdentity("POST", client.base_url, headers, ())
+        self._identity = client.identity
 
     def reply(self, line: LineReply, endpoint: str) -> BatchReply | str:
         """The reply to give to the row, or why the request is to be asked again."""
@@ -42,7 +40,8 @@ class ReplyReader:
             else:
                 status, content = fault.status, fault.content
         if status == 0 or status in _MAY_PASS or status >= 500:
-            return line.message or f"it was answered with the status {status}"
+            said = self._identity.hidden_in_text(line.message)
+            return said or f"it was answered with the status {status}"
         reply = BatchReply(line.wanted_id, status, self._identity.hidden_in(content))
         if counts is None:
             return reply
