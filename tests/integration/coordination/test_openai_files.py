@@ -14,8 +14,11 @@ import pytest
 from doteval.clients.batch_clients import BatchClient
 from doteval.coordination.batches.openai_files import OpenAiBatches
 from doteval.coordination.batches.provider import LineReply, ProviderError, ProviderState, UnreadableRepliesError
+from doteval.coordination.batches.replies import ReplyReader
 from doteval.core.batches import BatchStatus
+from doteval.core.prices import PriceTable
 
+KEY = "a-key-of-tests"
 PAGE = b"<html>Log in, please</html>"
 ANSWER = {"choices": [{"message": {"content": "yes"}}]}
 
@@ -45,7 +48,8 @@ class Api:
 
     def __init__(self, url: str, answers: dict[str, tuple[int, str, bytes]]) -> None:
         self._answers = answers
-        self.batches = OpenAiBatches(BatchClient(url, {"authorization": "Bearer a-key-of-tests"}))
+        self.client = BatchClient(url, {"authorization": f"Bearer {KEY}"})
+        self.batches = OpenAiBatches(self.client)
 
     def answers(self, what: str, body: bytes, *, status: int = 200, kind: str = "application/json") -> None:
         self._answers[what] = status, kind, body
@@ -163,3 +167,16 @@ def test_a_full_disk_is_an_error_that_may_pass(api: Api, monkeypatch: pytest.Mon
     with pytest.raises(ProviderError, match=r"cannot be written to .*: No space left on device") as raised:
         api.batches.send([(1, b"{}")], "/chat/completions", "token", lambda: True)
     assert not raised.value.is_final
+
+
+def test_no_message_quotes_the_key(api: Api) -> None:
+    error = {"message": f"Incorrect API key provided: {KEY}", "code": "odd"}
+    api.answers("GET /batches/refused", json.dumps({"error": error}).encode(), status=401)
+    with pytest.raises(ProviderError, match=r"401 Incorrect API key provided: \*\*\*$"):
+        api.batches.state("refused")
+    failed = {"id": "b", "status": "failed", "errors": {"object": "list", "data": [error]}}
+    api.answers("GET /batches/failed", json.dumps(failed).encode())
+    assert api.batches.state("failed").message == "Incorrect API key provided: ***"
+    reader = ReplyReader(api.client, "m", PriceTable({}, {}))
+    (said,), _ = api.replies(line("1", response=None, error=error), answered=0)
+    assert reader.reply(said, "/chat/completions") == "Incorrect API key provided: ***"
