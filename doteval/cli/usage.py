@@ -42,7 +42,7 @@ def command(name: str, by: str | None, storage: str | None, as_json: bool) -> No
     For each session fixture: its loads over all worker processes, and what its get_stats() returned. For
     each model: requests, tries, cache hit rate, tokens and cost of the stored results, the latency of
     replies (p50, p95, p99), and the time that rows waited for rate limits. "spent" counts all tokens that were
-    paid. Where that is more, because work was killed or repeated, a line says by how much. --by worker also
+    paid. Where that is more, because rows were killed or repeated, a line says by how much. --by worker also
     shows the rows and the loads of each worker process.
     """
     with existing_store(storage) as store:
@@ -173,8 +173,9 @@ def _print_models(
     besides = _besides([model for _, model in lines])
     if besides:
         console.print(
-            f"Paid besides what the stored results took: {besides}, for work that was killed or repeated, and for "
-            "shared fixtures. Budgets count it too."
+            "These are the figures of the executions that the stored results came of. "
+            f"Paid besides: {besides}, by executions that were killed or repeated, also where their replies were "
+            "replayed, and by shared fixtures. Budgets count both."
         )
     if prices is not None:
         console.print(origin_line(prices))
