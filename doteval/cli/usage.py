@@ -173,9 +173,8 @@ def _print_models(
     besides = _besides([model for _, model in lines])
     if besides:
         console.print(
-            "These are the figures of the executions that the stored results came of. "
-            f"Paid besides: {besides}, by executions that were killed or repeated, also where their replies were "
-            "replayed, and by shared fixtures. Budgets count both."
+            f"Paid besides: {besides}, by executions without a stored result (killed, repeated, or of rows that are "
+            "pending; their replies are replayed where they can be) and by shared fixtures. Budgets count both."
         )
     if prices is not None:
         console.print(origin_line(prices))

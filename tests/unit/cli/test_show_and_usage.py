@@ -223,7 +223,7 @@ def test_usage_says_what_was_paid_and_is_in_no_result(doteval_: CommandLine, res
         store.usage.add_lost([LostUsage(evaluation.uid, 0, 0, (used,))], None)
     for by in ((), ("--by", "evaluation")):
         ran = doteval_("usage", "alpha", "--storage", results, *by)
-        assert "Paid besides: 2 requests, 1,240 tokens and $0.2500, by executions that were killed" in " ".join(
+        assert "Paid besides: 2 requests, 1,240 tokens and $0.2500, by executions without a stored result" in " ".join(
             ran.out.split()
         )
 
