@@ -100,7 +100,7 @@ def test_replies_that_only_a_lenient_parser_reads_are_read(api: Api) -> None:
         pytest.param(line("1", response={"status_code": "abc"}), id="odd status"),
     ],
 )
-def test_what_is_no_reply_is_told_from_replies(api: Api, odd: bytes) -> None:
+def test_what_is_no_reply_is_not_taken_for_one(api: Api, odd: bytes) -> None:
     found, why = api.replies(line("7") + odd.rstrip(), answered=1)
     assert ([each.wanted_id for each in found], why) == ([7], "1 line of its replies cannot be read")
 
