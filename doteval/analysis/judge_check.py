@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,13 +139,29 @@ def _reader(rows: Sequence[JudgedRow]) -> Callable[[str, str], Value]:
     if kinds <= {bool, int, float}:
         return _number_of
     if kinds == {str}:
-        return lambda _, label: label.strip()
+        return _words_of(row.judged for row in rows)
     odd = next(row for row in rows if type(row.judged) is not next(iter(kinds)))
     raise UsageError(f"the judge's values are of several kinds: row {odd.key!r} has {odd.judged!r}")
 
 
+def _words_of(judged: Iterable[str]) -> Callable[[str, str], Value]:
+    """How words are read: as the judge's, whatever their case."""
+    words = dict.fromkeys(judged)
+    spelled: dict[str, str] = {}
+    for word in words:
+        spelled.setdefault(word.casefold(), word)
+
+    def read(_: str, label: str) -> Value:
+        text = label.strip()
+        # A word that the judge never says has the case in which it comes first.
+        return text if text in words else spelled.setdefault(text.casefold(), text)
+
+    return read
+
+
 def _bool_of(key: str, label: str) -> Value:
-    found = _WORDS.get(label.strip().casefold())
+    # Tables with empty cells often hold 1.0 and 0.0.
+    found = _WORDS.get(label.strip().casefold().removesuffix(".0"))
     if found is None:
         raise UsageError(
             f"the judge says true or false, and the label {label!r} of row {key!r} is neither",

@@ -106,6 +106,10 @@ def _print(console: Console, found: JudgedRows, check: JudgeCheck) -> None:
         for label in categories:
             matrix.add_row(_shown(label), *(f"{check.matrix.get((label, judged), 0):,}" for judged in categories))
         terminal.print_table(console, matrix)
+        given = {label for label, _ in check.matrix}
+        if len(given) == 1:
+            only = _shown(given.pop())
+            console.print(f"All labels are {only}, so agreement beyond chance says nothing. Label other rows too.")
     for note in found.notes:
         console.print(note, style="yellow", soft_wrap=True)
 

@@ -109,7 +109,7 @@ class _CallNote:
         is_of_batch = recorded.source is CallSource.BATCH and not recorded.foreign
         source = CallSource.BATCH if is_of_batch else CallSource.REPLAY
         # Traces count the tokens of a reply once, in the round that it came for.
-        call.source = CallSource.REPLAY if self._calls.is_of_earlier_round(recorded) else source
+        call.source = CallSource.REPLAY if self._calls.was_used(recorded) else source
         if recorded.foreign:
             self._calls.replayed(recorded)
         else:

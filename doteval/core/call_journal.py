@@ -91,6 +91,7 @@ class RecordedCall:
     packed: its body, see `doteval.core.call_bodies`.
     foreign: whether it belongs to the evaluation that is rescored.
     started_at: when it was sent, or wanted of a batch, in seconds since the epoch.
+    has_result: whether a result came of it, which a retry replaces now.
     """
 
     digest: bytes
@@ -101,6 +102,7 @@ class RecordedCall:
     foreign: bool = False
     source: CallSource = CallSource.LIVE
     started_at: float = 0.0
+    has_result: bool = False
 
 
 PutCalls = Callable[[Sequence[FinishedCall]], "Future[None]"]
@@ -242,9 +244,9 @@ class RowCalls:
         with self._lock:
             self._answered, self._answered_bytes = [], 0
 
-    def is_of_earlier_round(self, call: RecordedCall) -> bool:
-        """Whether an earlier execution of the row has used the reply of a batch, and has then wanted others."""
-        return call.started_at < self._wanted_last
+    def was_used(self, call: RecordedCall) -> bool:
+        """Whether an earlier execution of the row has used this reply of a batch, and then wanted others or ended."""
+        return call.has_result or call.started_at < self._wanted_last
 
     @property
     def sends_new_calls(self) -> bool:

@@ -13,20 +13,25 @@ from doteval.errors import DatasetError
 # By default the csv module refuses cells of more than 128 KiB, and responses of models are often longer.
 _LONGEST_CELL_BYTES = 2**31 - 1
 
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _UNREADABLE_BYTES = range(0xDC80, 0xDD00)
 
 
 class CsvDataset(FileDataset):
     """The rows of a CSV or TSV file as dicts by column. Values stay text, and empty lines are skipped.
 
-    The first line names the columns. A line that has more or fewer cells is an error, since nothing says which value
-    belongs to which column.
+    The first line names the columns. If it has a semicolon and no comma, semicolons separate the cells, as spreadsheets
+    write them where the comma is the decimal sign. A line that has more or fewer cells is an error, since nothing says
+    which value belongs to which column.
     """
 
     def __init__(self, path: Path, wanted: Sequence[str] | None = None) -> None:
         super().__init__(path, wanted)
         self._delimiter = "\t" if format_suffix(path) == ".tsv" else ","
         self.columns: tuple[str, ...] = self._header()
+        if self._delimiter == "," and len(self.columns) == 1 and ";" in self.columns[0]:
+            self._delimiter = ";"
+            self.columns = self._header()  # One, if the name is in quotes.
 
     def _header(self) -> tuple[str, ...]:
         for _, cells in self._records():
@@ -81,7 +86,7 @@ class CsvDataset(FileDataset):
         found, width = len(cells), len(self.columns)
         if found == 1 and not cells[0].strip():
             return self._broken(line, "the line has only blanks", "Delete the line.")
-        separator = "tab" if self._delimiter == "\t" else "comma"
+        separator = _SEPARATORS[self._delimiter]
         return self._broken(
             line,
             f"{counted(found, 'cell')}, but the header names {counted(width, 'column')}",

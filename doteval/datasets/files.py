@@ -56,9 +56,10 @@ def open_file(path: str | Path, base: Path | None = None, wanted: Sequence[str] 
         if candidate.is_file():
             return make(candidate, wanted)
     looked_up = dict.fromkeys(map(str, candidates))
+    relative_to = "current directory" if base is None else "evaluation file"
     raise DatasetError(
         f"there is no file {str(path)!r}",
-        remedy=f"Looked for {' and '.join(looked_up)}. Paths are relative to the evaluation file.",
+        remedy=f"Looked for {' and '.join(looked_up)}. Paths are relative to the {relative_to}.",
     )
 
 

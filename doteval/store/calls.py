@@ -237,7 +237,7 @@ def _are_last(
     )
 
 
-def _replayable(*conditions: ColumnElement[bool]) -> Select[Any]:
+def _replayable(has_result: ColumnElement[bool], *conditions: ColumnElement[bool]) -> Select[Any]:
     return (
         select(
             CALL.c.row_index,
@@ -249,6 +249,7 @@ def _replayable(*conditions: ColumnElement[bool]) -> Select[Any]:
             CALL.c.body,
             CALL.c.source,
             CALL.c.started_at,
+            has_result.label("has_result"),
         )
         .where(
             or_(
@@ -269,6 +270,7 @@ def _unfinished(dialect: str) -> Select[Any]:
     of_results = () if dialect == "sqlite" else _of_rows(RESULT)
     of_attempts = () if dialect == "sqlite" else _of_rows(ATTEMPT)
     return _replayable(
+        exists().where(_IS_ROWS_RESULT, *of_results, RESULT.c.execution == CALL.c.execution),
         *_of_rows(CALL),
         # An execution that ended has a result, or had one that a retry has replaced since.
         ~exists().where(
@@ -289,7 +291,7 @@ def _unfinished(dialect: str) -> Select[Any]:
 def _recorded(dialect: str) -> Select[Any]:
     of_results = () if dialect == "sqlite" else (*_of_uid(RESULT), _range(RESULT))
     of_attempts = () if dialect == "sqlite" else (*_of_uid(ATTEMPT), _range(ATTEMPT))
-    return _replayable(*_of_uid(CALL), _range(CALL), *_are_last(of_results, of_attempts))
+    return _replayable(false(), *_of_uid(CALL), _range(CALL), *_are_last(of_results, of_attempts))
 
 
 # Built once: worker processes run them for every row task.
@@ -419,9 +421,17 @@ class Calls:
 
 def _by_row(lines: Iterable[Any], *, foreign: bool = False) -> dict[tuple[int, int], list[RecordedCall]]:
     found: dict[tuple[int, int], list[RecordedCall]] = defaultdict(list)
-    for index, sample, digest, execution, position, status, body, source, started_at in lines:
+    for index, sample, digest, execution, position, status, body, source, started_at, has_result in lines:
         call = RecordedCall(
-            bytes(digest), execution, position, status, bytes(body), foreign, CallSource(source), started_at
+            bytes(digest),
+            execution,
+            position,
+            status,
+            bytes(body),
+            foreign,
+            CallSource(source),
+            started_at,
+            bool(has_result),
         )
         found[index, sample].append(call)
     return found

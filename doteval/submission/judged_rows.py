@@ -70,7 +70,7 @@ def read_labels(path: Path, key: str, label: str) -> GivenLabels:
                     remedy=f"Its columns are {', '.join(map(str, record))}. Name yours with --key and --label.",
                 )
         value = record[label]
-        if value is None or value == "":
+        if value is None or not _text(value).strip():
             continue
         names_samples = names_samples or "sample" in record
         place = (_text(record[key]), _sample(path, record.get("sample", 0)))

@@ -169,17 +169,24 @@ def _calls(recorded: tuple[RecordedCall, ...] = (), parking: Parking | None = No
 
 
 @pytest.mark.parametrize(
-    ("source", "later", "counts"),
+    ("source", "later", "has_result", "counts"),
     [
-        (CallSource.LIVE, (), False),
-        (CallSource.BATCH, (), True),
+        (CallSource.LIVE, (), False, False),
+        (CallSource.BATCH, (), False, True),
         # Parallel calls are of one round; what was wanted later is of the next one.
-        (CallSource.BATCH, (1.0,), True),
-        (CallSource.BATCH, (1.0, 2.0), False),
+        (CallSource.BATCH, (1.0,), False, True),
+        (CallSource.BATCH, (1.0, 2.0), False, False),
+        # The row has failed with this reply, and a retry replays it.
+        (CallSource.BATCH, (), True, False),
     ],
 )
 def test_recorded_replies_say_so_and_only_those_of_batches_count_once(
-    mock_openai: MockOpenAI, spans: Kept, source: CallSource, later: tuple[float, ...], counts: bool
+    mock_openai: MockOpenAI,
+    spans: Kept,
+    source: CallSource,
+    later: tuple[float, ...],
+    has_result: bool,
+    counts: bool,
 ) -> None:
     client = openai_client(**settings(mock_openai))
     first = _calls()
@@ -187,8 +194,8 @@ def test_recorded_replies_say_so_and_only_those_of_batches_count_once(
         ask(client, RICH)
     (call,) = first.close(has_result=True)
     body = CallBody(call.endpoint, call.content_type, "", call.request, call.reply)
-    recorded = RecordedCall(call.digest, 1, 0, 200, pack(body), source=source, started_at=1.0)
-    others = [replace(recorded, digest=b"another", started_at=wanted_at) for wanted_at in later]
+    recorded = RecordedCall(call.digest, 1, 0, 200, pack(body), source=source, started_at=1.0, has_result=has_result)
+    others = [replace(recorded, digest=b"another", started_at=wanted_at, has_result=False) for wanted_at in later]
     with row(calls=_calls((recorded, *others))):
         ask(client, RICH)
     found = [dict(span.attributes or {}) for span in spans.all() if span.name == "chat m"][1]

@@ -132,7 +132,9 @@ def test_labels_that_do_not_fit(
 
 
 def test_a_file_or_an_experiment_that_does_not_exist(doteval_: CommandLine, url: str, tmp_path: Path) -> None:
-    assert "none.csv" in doteval_("judge-check", "x", str(tmp_path / "none.csv"), "--storage", url).err
+    missing = doteval_("judge-check", "x", "none.csv", "--storage", url)
+    assert "there is no file 'none.csv'" in missing.err
+    assert "Paths are relative to the current directory" in missing.err
     assert "'y'" in doteval_("judge-check", "y", labels(tmp_path, "k0,yes"), "--storage", url).err
 
 
@@ -151,6 +153,29 @@ def test_all_the_same(doteval_: CommandLine, tmp_path: Path) -> None:
     fill(url, [True, True])
     ran = doteval_("judge-check", "x", labels(tmp_path, "k0,yes", "k1,yes"), "--storage", url)
     assert "agreement beyond chance is not defined" in ran.out
+
+
+def test_labels_of_one_kind_say_nothing_of_agreement(doteval_: CommandLine, url: str, tmp_path: Path) -> None:
+    ran = doteval_("judge-check", "x", labels(tmp_path, "k0,yes", "k2,yes"), "--storage", url)
+    assert "All labels are true, so agreement beyond chance says nothing" in ran.out
+    assert "All labels" not in doteval_("judge-check", "x", labels(tmp_path, "k0,yes", "k2,no"), "--storage", url).out
+
+
+def test_labels_as_people_and_spreadsheets_write_them(doteval_: CommandLine, tmp_path: Path) -> None:
+    url = str(tmp_path / "r.db")
+    fill(url, ["good", "bad", "good", "Gut", "gut"])
+    # Blanks are no label, words have the judge's case, and semicolons separate cells where the comma is a decimal sign.
+    spoken = labels(tmp_path, "k0;GOOD", "k1; Bad ", "k2;  ", "k3;Gut", "k4;gut", head="\ufeffkey;label")
+    found = json.loads(doteval_("judge-check", "x", spoken, "--storage", url, "--json").out)
+    assert (found["labels"], found["agreed"]) == (4, 4)
+    # A word that the judge never says is one category, whatever its case.
+    spoken = labels(tmp_path, "k0,Fair", "k1,fair", "k2,FAIR")
+    found = json.loads(doteval_("judge-check", "x", spoken, "--storage", url, "--json").out)
+    assert {each["label"] for each in found["matrix"]} == {"Fair", "good", "bad"}
+    truths = str(tmp_path / "t.db")
+    fill(truths, [True, False])
+    numbers = labels(tmp_path, "k0,1.0", "k1,0.0")
+    assert json.loads(doteval_("judge-check", "x", numbers, "--storage", truths, "--json").out)["agreed"] == 2
 
 
 def test_labels_of_the_web_view_need_no_file(doteval_: CommandLine, url: str) -> None:

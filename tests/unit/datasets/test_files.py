@@ -68,6 +68,15 @@ class TestCsv:
         path = self.write(tmp_path / "d.TSV", "a\tb\n1\t2,3\n", encoding="utf-8-sig")
         assert list(open_dataset(path).rows()) == [{"a": "1", "b": "2,3"}]
 
+    def test_semicolons_where_the_comma_is_the_decimal_sign(self, tmp_path):
+        path = self.write(tmp_path / "d.csv", 'a;b\n1,5;"x;y"\n', encoding="utf-8-sig")
+        assert list(open_dataset(path).rows()) == [{"a": "1,5", "b": "x;y"}]
+        with pytest.raises(DatasetError, match=r"line 2: 3 cells, but .* 2 columns") as raised:
+            list(open_dataset(self.write(tmp_path / "e.csv", "a;b\n1;2;3\n")).rows())
+        assert "semicolon in quotes" in raised.value.remedy
+        for text in ("a,b;c\n1,2;3\n", '"a;b"\n1\n'):
+            assert len(open_dataset(self.write(tmp_path / "f.csv", text)).columns) == text.count(",") // 2 + 1
+
     def test_a_missing_column(self, tmp_path):
         path = self.write(tmp_path / "d.csv", "question,answer\n1,2\n")
         with pytest.raises(ColumnError, match=r"d.csv has no column 'anwser'") as raised:
