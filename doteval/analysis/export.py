@@ -48,6 +48,10 @@ _KINDS: Mapping[str, type] = {
     "cached_tokens": int,
     "reasoning_tokens": int,
     "cost": float,
+    "judge_tokens": int,
+    "judge_cost": float,
+    "batch_tokens": int,
+    "batch_cost": float,
     "started_at": datetime,
     "seconds": float,
 }

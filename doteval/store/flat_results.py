@@ -35,6 +35,8 @@ _SUMS = (
     "cached_tokens",
     "reasoning_tokens",
 )
+# The part of tokens and cost that judges asked for, or that batches answered. What judges asked of batches is in both.
+_PARTS = ("judge_tokens", "judge_cost", "batch_tokens", "batch_cost")
 _FIRST = ("experiment", "evaluation", "index", "key", "sample", "status")
 _LAST = (
     "prompt",
@@ -46,13 +48,14 @@ _LAST = (
     "models",
     *_SUMS,
     "cost",
+    *_PARTS,
     "started_at",
     "seconds",
     "worker",
     "label",
     "labels",
 )
-_USAGE = frozenset((*_SUMS, "models", "cost"))
+_USAGE = frozenset((*_SUMS, *_PARTS, "models", "cost"))
 _LABELS = frozenset(("label", "labels"))
 
 
@@ -60,8 +63,8 @@ class FlatResults:
     """The results of evaluations of one experiment as a table: all, or those that a filter matches.
 
     Its columns have the names of the fields of filters: what identifies the row, its values as ``row.COLUMN``, its
-    scores as ``score.NAME``, and the rest of its result. Usage is the sum over all models. Rows without a result have
-    no line. ``metadata.KEY`` is a column if it is asked for.
+    scores as ``score.NAME``, and the rest of its result. Usage is the sum over all models; that of judges and that of
+    batches are also apart. Rows without a result have no line. ``metadata.KEY`` is a column if it is asked for.
     """
 
     def __init__(self, database: Database, evaluations: Sequence[Evaluation], where: Filter | None = None) -> None:
@@ -143,6 +146,7 @@ def _flat_page(evaluation: Evaluation, page: ResultPage, known: frozenset[str], 
             columns[f"row.{name}"] = cells([row.get(name) for row in rows])
     columns.update(_scores(evaluation, page, known))
     columns.update(usage_sums(page))
+    columns.update(_usage_parts(page))
     columns.update(_label_cells(page))
     return columns
 
@@ -170,7 +174,7 @@ def usage_sums(page: ResultPage) -> Mapping[str, Sequence[Any]]:
     costs: list[float | None] = [None] * len(page)
     sums: list[Sequence[int]] = [_NOTHING] * len(page)
     known: dict[str, str] = {}
-    for place, (model, cost, *numbers) in page.usage:
+    for place, (model, cost, _, _, *numbers) in page.usage:
         shown = known.get(model)
         if shown is None:
             shown = known[model] = cell(unescape_text(model))
@@ -185,6 +189,18 @@ def usage_sums(page: ResultPage) -> Mapping[str, Sequence[Any]]:
             costs[place] = cost + (costs[place] or 0.0)
         sums[place] = tuple(map(operator.add, sums[place], numbers))
     return {"models": models, "cost": costs, **dict(zip(_SUMS, zip(*sums, strict=True), strict=True))}
+
+
+def _usage_parts(page: ResultPage) -> Mapping[str, Sequence[Any]]:
+    """Of each result of a page, which was read with `USAGE_COLUMNS`, the usage of judges and that of batches."""
+    parts: dict[str, list[Any]] = {name: [0 if name.endswith("tokens") else None] * len(page) for name in _PARTS}
+    for place, (_, cost, judge, batch, *numbers) in page.usage:
+        for part, is_of_part in (("judge", judge), ("batch", batch)):
+            if is_of_part:
+                parts[f"{part}_tokens"][place] += numbers[_PROMPT] + numbers[_COMPLETION]
+                if cost is not None:
+                    parts[f"{part}_cost"][place] = cost + (parts[f"{part}_cost"][place] or 0.0)
+    return parts
 
 
 def _label_cells(page: ResultPage) -> Mapping[str, Sequence[Any]]:
@@ -233,4 +249,8 @@ LABEL_COLUMNS = (
     *(type_coerce(ROW_LABEL.c[name], Text) for name in ("person", "judgement", "note")),
     ROW_LABEL.c.labelled_at,
 )
-USAGE_COLUMNS = (type_coerce(USAGE.c.model, Text), USAGE.c.cost, *(USAGE.c[name] for name in _SUMS))
+_PROMPT, _COMPLETION = _SUMS.index("prompt_tokens"), _SUMS.index("completion_tokens")
+USAGE_COLUMNS = (
+    type_coerce(USAGE.c.model, Text),
+    *(USAGE.c[name] for name in ("cost", "judge", "batch", *_SUMS)),
+)

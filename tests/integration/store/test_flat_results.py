@@ -99,6 +99,8 @@ def expected(evaluation: Evaluation, record: Record) -> dict[str, Any]:
         "cached_tokens": 0,
         "reasoning_tokens": 0,
         "cost": sum(costs) if costs else None,
+        "judge_tokens": 0,
+        "batch_tokens": 0,
         "started_at": datetime.fromtimestamp(outcome.started_at, UTC),
         "seconds": outcome.seconds,
         "worker": record.worker,
@@ -139,6 +141,24 @@ def test_only_some_columns(store: Store) -> None:
     assert [list(line) for line in lines] == [["score.label", "cost", "row.text"]] * 7
     assert [line["score.label"] for line in lines] == [None] * 4 + ["a,b", '"]', None]
     assert [line["cost"] for line in lines] == [None, 0.5, *[None] * 5]
+
+
+def test_the_usage_of_judges_and_of_batches_is_also_apart(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = (
+        Usage("m", prompt_tokens=1, completion_tokens=2, cost=1.0),
+        Usage("m", prompt_tokens=10, completion_tokens=20, cost=2.0, judge=True),
+        Usage("n", prompt_tokens=100, completion_tokens=200, judge=True),
+        Usage("m", prompt_tokens=1000, completion_tokens=2000, cost=4.0, batch=True),
+        Usage("m", prompt_tokens=10000, completion_tokens=20000, cost=8.0, judge=True, batch=True),
+    )
+    monkeypatch.setattr(f"{__name__}.OUTCOMES", [done(usage=usage), *OUTCOMES[1:]])
+    names = ["models", "prompt_tokens", "cost", "judge_tokens", "judge_cost", "batch_tokens", "batch_cost"]
+    evaluation = write(store)
+    first, second, *_ = read(store, evaluation, columns=names)
+    assert first == dict(zip(names, ["m, n", 11111, 15.0, 30330, 10.0, 33000, 12.0], strict=True))
+    assert [second[name] for name in names[3:]] == [0, None, 0, None]
+    (only, *_) = read(store, evaluation, columns=["batch_cost"])
+    assert only == {"batch_cost": 12.0}
 
 
 def test_an_unknown_column_is_refused_with_those_there_are(store: Store) -> None:
