@@ -152,7 +152,8 @@ class LocalExperiment:
     @functools.cached_property
     def _traceparent(self) -> str | None:
         tracing = self._options.client_config.tracing
-        return self._spans.enter_context(command_span(_SERVICE, self._name, tracing))
+        # pytest captures the log.
+        return self._spans.enter_context(command_span(_SERVICE, self._name, tracing, self._on_message))
 
     def _add(self, session: StoreSession, report: LocalReport) -> None:
         self.reports.append(StoredReport(report, session.store.url, session.store.raw_url))

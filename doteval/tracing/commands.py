@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from doteval.core.client_config import TracingMode
@@ -11,11 +12,16 @@ from doteval.core.tracing import RowTracer
 
 # A collector that takes longer for what is left gets nothing more.
 FLUSH_SECONDS = 3.0
+_LOGGER = logging.getLogger("doteval.tracing")
 
 
 @contextmanager
-def command_span(command: str, experiment: str, mode: TracingMode) -> Iterator[str | None]:
+def command_span(
+    command: str, experiment: str, mode: TracingMode, on_warning: Callable[[str], None] | None = None
+) -> Iterator[str | None]:
     """Have a span around what a command does. At the end it is sent, with what this process has not sent yet.
+
+    on_warning: called at the end with each warning about traces, where nobody sees the log.
 
     Yields the span as W3C's Trace Context writes it, for those of rows; None without tracing.
     """
@@ -24,6 +30,9 @@ def command_span(command: str, experiment: str, mode: TracingMode) -> Iterator[s
         return
     from doteval.tracing.spans import CommandSpan
 
+    warnings = _Warnings()
+    if on_warning is not None:
+        _LOGGER.addHandler(warnings)
     span = CommandSpan(command, experiment)
     try:
         with span.current():
@@ -35,6 +44,21 @@ def command_span(command: str, experiment: str, mode: TracingMode) -> Iterator[s
         span.end()
     finally:
         send_traces(mode)
+        _LOGGER.removeHandler(warnings)
+        if on_warning is not None:
+            for message in warnings.messages:
+                on_warning(message)
+
+
+class _Warnings(logging.Handler):
+    """Keeps the messages of a log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
 
 
 def row_tracer(evaluation: Evaluation, mode: TracingMode) -> RowTracer | None:

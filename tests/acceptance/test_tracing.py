@@ -35,6 +35,29 @@ def eval_it(number, openai_client):
 """
 
 
+@pytest.mark.parametrize("status", [200, 500])
+def test_pytest_says_that_a_collector_does_not_take_spans(project: Project, status: int) -> None:
+    project.write(
+        "eval_it.py",
+        "from doteval import Score, foreach\n"
+        "@foreach('number', [(1,), (2,)])\n"
+        "def eval_it(number):\n"
+        "    return Score('odd', number % 2 == 1, ['mean'])\n",
+    )
+    with collector() as receiver:
+        receiver.status = status
+        # Each span is sent at once, while pytest captures the log.
+        project.environment |= {**receiver.environment(), "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "1"}
+        ran = project.commands.run(
+            "pytest",
+            ("eval_it.py", "--experiment", "x"),
+            directory=project.path,
+            environment=project.process_environment(),
+            timeout=90,
+        )
+    assert ran.stdout.count("traces are not complete") == (0 if status == 200 else 1)
+
+
 @pytest.fixture
 def commands(client_commands: Commands) -> Commands:
     return client_commands
