@@ -130,8 +130,12 @@ class Dispatcher:
                 break
         return published
 
+    def has_queued(self, evaluation: Evaluation) -> bool:
+        """Whether messages wait in the fair queue of an evaluation."""
+        return self._queued(evaluation, self._store.evaluations.published(evaluation.id)) > 0
+
     def publish_rows(self, evaluation: Evaluation, indexes: Iterable[int]) -> None:
-        """Publish rows that may run again, whatever the cursor says: the replies of a batch are there."""
+        """Publish rows whatever the cursor says: the replies of their batch are there, or they are given back."""
         cursor = self._store.evaluations.published(evaluation.id)
         size, _ = self._size(evaluation, cursor)
         ranges: list[RowRange] = []

@@ -70,6 +70,7 @@ class HeartbeatDuties:
         """The same of the duties that talk to the broker, for a thread of their own."""
         return (
             (DISPATCH_SECONDS, self.dispatch),
+            (BEAT_SECONDS, self._runner.giving_back.check),
             (max(BEAT_SECONDS, self._context.options.visibility_timeout / 4), self.renew_leases),
         )
 
@@ -77,8 +78,8 @@ class HeartbeatDuties:
         """Report to the store that this process lives and which rows it holds."""
         context = self._context
         # Tasks that wait for a thread are held too: no other process has them.
-        waiting = [HeldRange(task.evaluation_uid, task.first, task.last) for task in received_tasks()]
-        holding = dict.fromkeys([*self._held_tasks.ranges(), *waiting])
+        received = {HeldRange(task.evaluation_uid, task.first, task.last) for task in received_tasks()}
+        holding = dict.fromkeys([*self._held_tasks.ranges(), *(received - self._held_tasks.messages())])
         silence = self._broker_silence()
         if not context.registration.beat(state=context.state, holding=list(holding), broker_silence=silence):
             context.writer.worker_id = context.loads.worker_id = context.registration.id

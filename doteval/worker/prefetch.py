@@ -37,6 +37,10 @@ class PrefetchedRows:
         self._prefetch.add(self._evaluation, rows - self._rows, at_once)
         self._rows = rows
 
+    def give_back(self, rows: int) -> None:
+        """Count rows no more that other processes run."""
+        self.resize(self._rows - rows)
+
     def row_completed(self) -> None:
         """Count a row that has completed."""
         self._rows -= 1
@@ -66,6 +70,7 @@ class Prefetch:
         # The evaluation that runs: that of the last row that completed, or else of the first rows that came.
         self._running = ""
         self._refused = False
+        self._paused = False
 
     @contextlib.contextmanager
     def rows(self, evaluation: str, rows: int) -> Iterator[PrefetchedRows]:
@@ -76,12 +81,18 @@ class Prefetch:
         finally:
             # Rows that never began.
             prefetched.resize(0)
+            self._go_on()
 
     def wants_more(self) -> bool:
         """Whether to fetch another row task now. If not, `wake` is called when it is time."""
         with self._lock:
             self._refused = self._has_enough()
             return not self._refused
+
+    def pause(self) -> None:
+        """Want no further row task until a row has completed, or a row task has ended: all slots are occupied."""
+        with self._lock:
+            self._paused = True
 
     def add(self, evaluation: str, rows: int, at_once: int | None = None) -> None:
         """Count `rows` more rows of an evaluation, or fewer if negative."""
@@ -104,12 +115,20 @@ class Prefetch:
         with self._lock:
             self._running = evaluation
             self._rows[evaluation] -= 1
+            self._paused = False
+            wake = self._is_time()
+        if wake:
+            self.wake()
+
+    def _go_on(self) -> None:
+        with self._lock:
+            self._paused = False
             wake = self._is_time()
         if wake:
             self.wake()
 
     def _has_enough(self) -> bool:
-        return self._rows[self._running] >= _ROWS_PER_RUNNING_ROW * self._at_once.get(self._running, 1)
+        return self._paused or self._rows[self._running] >= _ROWS_PER_RUNNING_ROW * self._at_once.get(self._running, 1)
 
     def _is_time(self) -> bool:
         if not self._refused or self._has_enough():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 
 from doteval.broker.messages import RowTask
 from doteval.coordination.budget_share import BudgetShare
@@ -21,13 +21,14 @@ from doteval.pytest_runtime.items import EvaluationItem
 from doteval.runner.assignments import Assignment, LoadFailedError, WindingDownError
 from doteval.runner.calls import CallPolicy
 from doteval.runner.scheduler import Scheduler
-from doteval.store import HeldRange, LostUsage
+from doteval.store import LostUsage
 from doteval.tracing.commands import row_tracer
 from doteval.worker.budget_guards import BudgetGuards
 from doteval.worker.code_reload import CodeReload
 from doteval.worker.completion import RowTaskCompletion
 from doteval.worker.context import WorkerContext, ask_to_leave
-from doteval.worker.held_tasks import HeldTasks
+from doteval.worker.giving_back import GivingBack
+from doteval.worker.held_tasks import HeldTasks, Hold
 from doteval.worker.prefetch import Prefetch, PrefetchedRows
 from doteval.worker.row_task_errors import EndedError, GiveBackError
 
@@ -59,6 +60,7 @@ class RowTaskRunner:
         self._held_tasks = held_tasks
         self._prefetch = prefetch
         self._on_stored = on_stored
+        self.giving_back = GivingBack(context.dispatcher, prefetch, context.leaving)
         self._budget_guards = BudgetGuards(
             context.store,
             context.writer,
@@ -83,10 +85,10 @@ class RowTaskRunner:
         if redelivered and self._held_tasks.is_held(task):
             return "dropped: a live worker process holds these rows"
         with (
-            self._held_tasks.hold(task, lease) as held_before,
+            self._held_tasks.hold(task, lease) as hold,
             self._prefetch.rows(task.evaluation_uid, task.last - task.first + 1) as prefetched,
         ):
-            return self._run_held(task, prefetched, held_before, waiting=waiting)
+            return self._run_held(task, prefetched, hold, waiting=waiting)
 
     def run_waiting(self, evaluation: Evaluation, index: int) -> None:
         """Run a row that waits for a batch: it asks for its calls, which tells this process who their client is.
@@ -119,9 +121,7 @@ class RowTaskRunner:
                 why = "was deleted" if status is None else f"is {status}"
                 scheduler.withdraw(assignment, EndedError(f"the evaluation {why}"))
 
-    def _run_held(
-        self, task: RowTask, prefetched: PrefetchedRows, held_before: Sequence[HeldRange], *, waiting: bool
-    ) -> str:
+    def _run_held(self, task: RowTask, prefetched: PrefetchedRows, hold: Hold, *, waiting: bool) -> str:
         context = self._context
         assert context.scheduler is not None
         try:
@@ -155,7 +155,7 @@ class RowTaskRunner:
             return "0 rows: all done before, or waiting for a batch"
         if not evaluation.config.batch:
             # Those of a batch come again while the row task is held that they were parked in, and pay nothing twice.
-            rows = [row for row in rows if not any(each.first <= row.index <= each.last for each in held_before)]
+            rows = [row for row in rows if not any(each.first <= row.index <= each.last for each in hold.before)]
         if not rows:
             return "dropped: this worker process holds these rows"
         prefetched.resize(len(rows), context.scheduler.rows_at_once(item))
@@ -182,28 +182,30 @@ class RowTaskRunner:
             parts=len(parts),
             unended=None if share is None else share.unended,
         )
-        assignments = [
-            self._assignment(evaluation, item, part, completion, journal, guard, share, alone=alone)
-            for part, alone in parts
-        ]
-        self._assigned.update(dict.fromkeys(assignments, evaluation.uid))
-        try:
-            for assignment in assignments:
-                context.scheduler.assign(assignment)
-            cut = completion.wait()
-        finally:
-            for assignment in assignments:
-                del self._assigned[assignment]
+        with self.giving_back.watch(evaluation, hold, prefetched) as unbegun:
+            assignments = [
+                self._assignment(evaluation, item, unbegun.begin(part), completion, journal, guard, share, alone=alone)
+                for part, alone in parts
+            ]
+            self._assigned.update(dict.fromkeys(assignments, evaluation.uid))
+            try:
+                for assignment in assignments:
+                    context.scheduler.assign(assignment)
+                cut = completion.wait()
+            finally:
+                for assignment in assignments:
+                    del self._assigned[assignment]
         self._close(journal)
         if guard.quota.stop is not None:
             self._budget_guards.end_without_quota(evaluation, guard, guard.quota.stop)
-        return self._summary(evaluation, completion, cut)
+        summary = self._summary(evaluation, completion, cut)
+        return f"{summary}, {unbegun.given_back} given back" if unbegun.given_back else summary
 
     def _assignment(
         self,
         evaluation: Evaluation,
         item: EvaluationItem,
-        rows: list[Row],
+        rows: Iterator[Row],
         completion: RowTaskCompletion,
         calls: CallJournal,
         guard: QuotaGuard,
@@ -214,7 +216,7 @@ class RowTaskRunner:
         note = functools.partial(self._context.inflight_journal.note, evaluation.id)
         return Assignment(
             item,
-            iter(rows),
+            rows,
             functools.partial(self._record, completion, guard.quota),
             completion.ended,
             note=note if share is None else functools.partial(share.unended.note, note=note),
