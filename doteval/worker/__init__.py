@@ -10,6 +10,7 @@ happens to a row task:
 - `row_task_runner.RowTaskRunner` runs it: `code_match` finds the evaluation, `budget_guards` admits its calls, and
   `completion` waits until all rows are stored.
 - `held_tasks` notes it meanwhile and detects redelivered ones; `journals` survive the process if it dies.
+- `giving_back` publishes its rows again if they do not begin soon, behind rows that hang or take long.
 - `heartbeat_duties` reports all this to the store, renews leases, and stands in for a submitter that has left.
 
 `context` holds what these share, `recycling` the limits after which a fresh process takes over, `log_setup` the logs,

@@ -15,7 +15,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from doteval.broker.messages import RowTask
 from doteval.core import clocks
 from doteval.core.experiments import Evaluation
 from doteval.core.results import Row

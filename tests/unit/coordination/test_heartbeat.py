@@ -11,6 +11,7 @@ import pytest
 
 from doteval.broker.messages import RowTask
 from doteval.coordination.heartbeat import Heartbeat
+from doteval.core.states import WorkerPhase
 from doteval.store import HeldRange
 from doteval.worker.held_tasks import HeldTasks
 from doteval.worker.row_task_errors import GiveBackError
@@ -89,11 +90,27 @@ def test_rows_that_were_published_again_are_known_to_be_held() -> None:
     held = HeldTasks(lambda: 1, read_store=lambda read: None, leaving=threading.Event(), on_empty=lambda: None)
     with held.hold(RowTask("u", 0, 9), "a") as before_the_first:
         with held.hold(RowTask("v", 0, 9), "b") as of_another, held.hold(RowTask("u", 5, 14), "c") as before_the_second:
-            assert (before_the_first, of_another, before_the_second) == ([], [], [HeldRange("u", 0, 9)])
+            holds = (before_the_first, of_another, before_the_second)
+            assert [each.before for each in holds] == [[], [], [HeldRange("u", 0, 9)]]
         with held.hold(RowTask("u", 5, 14), "d") as later:
-            assert later == [HeldRange("u", 0, 9)]
+            assert later.before == [HeldRange("u", 0, 9)]
     with held.hold(RowTask("u", 0, 9), "e") as at_last:
-        assert at_last == []
+        assert at_last.before == []
+
+
+def test_a_process_holds_what_it_has_begun_of_a_row_task_of_which_it_gave_rows_back() -> None:
+    alive = SimpleNamespace(
+        id=2, age=0.0, state=WorkerPhase.READY, holding=[HeldRange("u", 4, 5), HeldRange("v", 8, 9)]
+    )
+    held = HeldTasks(lambda: 1, read_store=lambda read: [alive], leaving=threading.Event(), on_empty=lambda: None)
+    with held.hold(RowTask("u", 10, 19), "a") as hold:
+        hold.keep([10, 11, 14])
+        assert held.ranges() == [HeldRange("u", 10, 11), HeldRange("u", 14, 14)]
+        assert held.messages() == {HeldRange("u", 10, 19)}
+        assert held.leases() == ["a"]
+        # Its own message comes again, and that of a process which holds a part of it still; and two of nobody's.
+        redelivered = [RowTask("u", 10, 19), RowTask("u", 0, 9), RowTask("u", 6, 9), RowTask("v", 0, 7)]
+        assert [held.is_held(each) for each in redelivered] == [True, True, False, False]
 
 
 @pytest.mark.parametrize(
