@@ -27,6 +27,9 @@ from doteval.errors import ResourceError, UsageError
 
 ENVIRONMENT_PREFIX = "DOTEVAL_"
 
+# Seconds beyond its own limits after which a worker process that does not leave is killed.
+_LEAVE_GRACE_SECONDS = 10.0
+
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -86,6 +89,12 @@ class Settings(BaseSettings):
         description="Seconds that a worker process gives the teardown of one fixture; after that it names the fixture "
         "and leaves without it, with all results stored.",
     )
+    drain_timeout: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds that rows in flight get to end once a command or a worker process is asked to leave; "
+        "after that it leaves without them, and they stay pending.",
+    )
     cache: CacheMode = Field(
         CacheMode.ASK,
         description="Whether clients share replies: ask (those made with cache=True), on, off or refresh.",
@@ -120,6 +129,11 @@ class Settings(BaseSettings):
         found = find_table(Path.cwd())
         table = found[1] if found else {}
         return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=dict(table))
+
+    @property
+    def leave_timeout(self) -> float:
+        """Seconds after which a worker process that was asked to leave is killed: it has not kept its own limits."""
+        return self.drain_timeout + self.teardown_timeout + _LEAVE_GRACE_SECONDS
 
     @property
     def message_broker(self) -> Broker | None:

@@ -16,8 +16,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # the shell. That is one wish to end.
 _ONE_WISH_SECONDS = 0.3
 
-# What a command says that waits after the first signal.
-ROWS_FINISH_FIRST = "rows in flight finish first; a second signal, such as Ctrl-C, ends them at once"
+
+def rows_finish_first(seconds: float) -> str:
+    """What a command says that waits after the first signal for rows in flight, for so many seconds at most.
+
+    >>> rows_finish_first(600)
+    'rows in flight finish first, for at most 600 s; a second signal, such as Ctrl-C, ends them at once'
+    """
+    return f"rows in flight finish first, for at most {seconds:g} s; a second signal, such as Ctrl-C, ends them at once"
 
 
 class Stopped(KeyboardInterrupt):

@@ -104,6 +104,7 @@ class LocalEvaluation:
         self._loop = loop
         self._options = options
         self._screen = screen
+        self._on_message = on_message
         self._failed = 0
         self._lock = threading.Lock()
         self._refused: BaseException | None = None
@@ -174,7 +175,7 @@ class LocalEvaluation:
             record_lost_usage=self.spend,
         )
         try:
-            scheduler.run(assignment)
+            scheduler.run(assignment, drain_seconds=self._options.drain_seconds, on_message=self._on_message)
         finally:
             if share is not None:
                 share.close()

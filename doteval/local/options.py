@@ -41,6 +41,7 @@ class LocalOptions:
 
     max_errors: how many rows of an evaluation may fail before it is stopped, None for any number
     baseline: the experiment that no score may be worse than, by more than `max_drop`
+    drain_seconds: how long rows in flight in threads may take to end after Ctrl-C
     """
 
     target: RunTarget = field(default_factory=RunTarget)
@@ -51,6 +52,7 @@ class LocalOptions:
     baseline: str | None = None
     max_drop: float | None = None
     client_config: ClientConfig = field(default_factory=ClientConfig)
+    drain_seconds: float = math.inf
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -164,6 +166,7 @@ def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOp
         baseline=config.getoption("fail_if_worse"),
         max_drop=config.getoption("max_drop"),
         client_config=settings.client_config(),
+        drain_seconds=settings.drain_timeout,
     )
 
 

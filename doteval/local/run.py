@@ -111,7 +111,13 @@ def run(
         batch_size=evaluation.spec.batch_size,
         reducer=None if reducer is None else str(ReducerName.parse(reducer)),
     )
-    options = LocalOptions(target, config, concurrency=settings.concurrency, client_config=settings.client_config())
+    options = LocalOptions(
+        target,
+        config,
+        concurrency=settings.concurrency,
+        client_config=settings.client_config(),
+        drain_seconds=settings.drain_timeout,
+    )
     tracing = options.client_config.tracing
     session = StoreSession(target.storage, name, service="run")
     record_command(session.store, session.experiment, CommandOrigin(sys.argv, _folder(eval_fn)))

@@ -69,6 +69,13 @@ class CallRunner:
         self._admission.close()
         self._executor = None
 
+    def abandon(self) -> None:
+        """Leave calls in flight behind, which do not end. The threads that they run in end with the process."""
+        if self._executor is not None:
+            self._executor.abandon()
+        self._admission.close()
+        self._executor = None
+
     def cancel(self) -> None:
         """Cancel async calls in flight: their rows stay pending."""
         if self._executor is not None:

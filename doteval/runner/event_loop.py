@@ -33,6 +33,7 @@ class LoopThread:
         self._started = False
         self._closing = False
         self._stopping = False
+        self._abandoned = False
 
     def start(self) -> None:
         """Start the thread if it does not run yet."""
@@ -76,9 +77,17 @@ class LoopThread:
         self.start()
         self.loop.call_soon_threadsafe(callback, *arguments)
 
+    def abandon(self) -> None:
+        """Have `close` not wait for tasks, of which some do not end. The thread ends with the process."""
+        self._abandoned = True
+
     def close(self) -> None:
         """Cancel the tasks that are left, let them finish, and end the thread."""
         if self.loop.is_closed():
+            return
+        if self._abandoned:
+            self._closing = self._stopping = True
+            self.loop.call_soon_threadsafe(self.loop.stop)
             return
         if self._started:
             self._closing = True

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from doteval.core.results import Outcome
@@ -19,6 +18,7 @@ from doteval.runner.calls import CallPolicy, call, call_async, call_batch, call_
 from doteval.runner.event_loop import LoopThread
 from doteval.runner.inflight_calls import InflightCall
 from doteval.runner.loop_watchdog import LoopWatchdog
+from doteval.runner.row_threads import RowThreads
 from doteval.runner.thread_loops import ThreadLoops
 
 Ended = Outcome | list[Outcome] | BaseException | None
@@ -38,6 +38,9 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End the executor's threads. Waits for the calls that run in them."""
+
+    def abandon(self) -> None:
+        """In place of `close`: leave calls behind that do not end."""
 
 
 def run_inline(
@@ -71,20 +74,23 @@ class ThreadExecutor:
     def __init__(self, admission: Admission, threads: int, complete: Complete) -> None:
         self._admission = admission
         self._complete = complete
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="doteval-row")
+        self._threads = RowThreads(threads)
         self._loops = ThreadLoops()
 
     def submit(
         self, inflight: InflightCall, function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy
     ) -> None:
-        self._pool.submit(self._run, inflight, function, arguments, policy)
+        self._threads.submit(functools.partial(self._run, inflight, function, arguments, policy))
 
     def cancel(self) -> None:
         """Nothing to do: calls in threads run to their end."""
 
     def close(self) -> None:
-        self._pool.shutdown()
+        self._threads.close()
         self._loops.close()
+
+    def abandon(self) -> None:
+        """Nothing to do: the threads do not keep the process from ending."""
 
     def _run(
         self, inflight: InflightCall, function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy
@@ -132,6 +138,10 @@ class LoopExecutor:
     def close(self) -> None:
         if self._watchdog is not None:
             self._watchdog.close()
+
+    def abandon(self) -> None:
+        self.close()
+        self._loop.abandon()
 
     async def _run(
         self, inflight: InflightCall, function: Callable[..., Any], arguments: Mapping[str, Any], policy: CallPolicy

@@ -7,7 +7,9 @@ rows that may overlap run in a pool of threads.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 import queue
 import threading
 from collections import deque
@@ -16,6 +18,8 @@ from collections.abc import Callable
 from doteval.concurrency import Adaptive
 from doteval.core import clocks
 from doteval.core.metering import Meter, metering, setup_usage_scope
+from doteval.core.stop_signals import rows_finish_first
+from doteval.core.wording import counted
 from doteval.errors import UsageError
 from doteval.runner.admission import Admission, Permits
 from doteval.runner.assignments import Assignment, EvaluationFixtures, LoadFailedError, Runnable, WindingDownError
@@ -24,6 +28,10 @@ from doteval.runner.calls import CallPolicy
 from doteval.runner.concurrency_windows import Window, window_for
 from doteval.runner.event_loop import LoopThread
 from doteval.runner.time_slices import TimeSlice
+
+# When a run is interrupted: seconds for which rows in flight are waited for without a word, and between two lines then.
+_SILENT_SECONDS = 0.5
+_SAY_SECONDS = 10.0
 
 
 class Scheduler:
@@ -106,17 +114,26 @@ class Scheduler:
             # Assignments may have come in before the scheduler was closed.
             self._drain_inbox()
 
-    def run(self, assignment: Assignment) -> None:
+    def run(
+        self,
+        assignment: Assignment,
+        *,
+        drain_seconds: float = math.inf,
+        on_message: Callable[[str], None] | None = None,
+    ) -> None:
         """Work until one assignment has ended.
 
         If that is interrupted (Ctrl-C), async rows in flight are cancelled, rows in threads run to their end, and
-        all are torn down before the interruption is raised again.
+        all are torn down before the interruption is raised again. Rows that have not ended after `drain_seconds`, or at
+        a second interruption, are left behind: they stay pending, and the scheduler cannot be used any more.
+
+        on_message: called with lines for the user that say what is waited for
         """
         try:
             self._accept(assignment)
             self._work_until(lambda: assignment not in self._assignments)
         except BaseException:
-            self._abort()
+            self._abort(drain_seconds, on_message or (lambda _: None))
             raise
 
     def rows_at_once(self, item: Runnable | None = None) -> int:
@@ -242,10 +259,32 @@ class Scheduler:
             self._assignments.remove(assignment)
             assignment.ended(assignment.error)
 
-    def _abort(self) -> None:
+    def _abort(self, drain_seconds: float, on_message: Callable[[str], None]) -> None:
         self._winding_down = True
         self._calls.cancel()
+        have_ended = False
+        try:
+            have_ended = self._wait_for_rows(drain_seconds, on_message)
+        finally:
+            self._assignments.clear()
+            if have_ended:
+                self._close_evaluation()
+            else:
+                self._calls.abandon()
+
+    def _wait_for_rows(self, seconds: float, on_message: Callable[[str], None]) -> bool:
+        """Wait until the rows in flight have ended, and say so every ten seconds. False if they take too long."""
+        now = clocks.monotonic()
+        end, next_line, is_said = now + seconds, now + _SILENT_SECONDS, False
         while self._calls.in_flight:
-            self._inbox.get()()
-        self._assignments.clear()
-        self._close_evaluation()
+            now, rows = clocks.monotonic(), counted(self._calls.in_flight, "row")
+            if now >= end:
+                on_message(f"not waiting any longer for {rows} in flight; without a result, rows stay pending")
+                return False
+            if now >= next_line:
+                next_line = now + _SAY_SECONDS
+                on_message(f"waiting for {rows} in flight" if is_said else f"stopping: {rows_finish_first(seconds)}")
+                is_said = True
+            with contextlib.suppress(queue.Empty):
+                self._inbox.get(timeout=max(0.0, min(end, next_line) - now))()
+        return True

@@ -20,10 +20,11 @@ from doteval.core.experiments import Ending, Evaluation, EvaluationStatus, Exper
 from doteval.core.liveness import QUEUE_UNSERVED_SECONDS
 from doteval.core.queues_and_devices import worker_command_for
 from doteval.core.states import EvaluationEnd
-from doteval.core.stop_signals import ROWS_FINISH_FIRST
+from doteval.core.stop_signals import rows_finish_first
 from doteval.core.wording import counted
 from doteval.errors import DotEvalError, StoreError, WorkerError
 from doteval.pytest_runtime.fingerprint import unread_files
+from doteval.settings import load_settings
 from doteval.store import Store
 from doteval.supervision.fork_server import ForkServer
 from doteval.supervision.supervisor import Supervisor
@@ -277,7 +278,7 @@ def local_workers(
 
     It starts them only when its `start` is called.
     """
-    note = observer.note
+    note, settings = observer.note, load_settings()
     supervisor = Supervisor(
         options, processes, store, on_message=note, output=note, devices=devices, fork_server=fork_server
     )
@@ -285,7 +286,14 @@ def local_workers(
         yield supervisor
     except KeyboardInterrupt:
         if supervisor.pids():
-            note(f"stopping: {ROWS_FINISH_FIRST}")
+            note(f"stopping: {rows_finish_first(settings.drain_timeout)}")
+        try:
+            supervisor.stop(timeout=settings.leave_timeout)
+        except WorkerError as error:
+            # The command ends as the user wanted it to.
+            note(error.message)
         raise
-    finally:
-        supervisor.stop()
+    except BaseException:
+        supervisor.stop(timeout=settings.leave_timeout)
+        raise
+    supervisor.stop(timeout=settings.leave_timeout)

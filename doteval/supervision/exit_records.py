@@ -87,7 +87,7 @@ class ExitRecords:
         directory: that of the process, which is removed once this is recorded
         stuck: whether it was killed because a row exceeded its time limit. If no other call was running, that row has
             timed out; otherwise all rows in calls are suspects, which run alone from then on.
-        at_once: whether it was killed because the user wanted no row in flight to be waited for; none is to blame
+        at_once: whether it was killed because rows in flight were not to be waited for any longer; none is to blame
         report: how its start went; None if that does not matter
         worker: registers the process in the store if it ended before it could do so itself
         """

@@ -15,10 +15,11 @@ from doteval.core.broker_url import Broker
 from doteval.core.client_config import ClientConfig
 from doteval.core.log_format import LogFormat, resolve
 from doteval.core.queues_and_devices import DEFAULT_QUEUE
-from doteval.core.stop_signals import ROWS_FINISH_FIRST, StopSignals
+from doteval.core.stop_signals import StopSignals, rows_finish_first
 from doteval.core.wording import counted
 from doteval.errors import EvaluationFileError, UsageError
 from doteval.monitoring.service_endpoints import Health, figures_directory, service_endpoints
+from doteval.settings import load_settings
 from doteval.store import Store
 from doteval.supervision.fork_server import start_fork_server
 from doteval.supervision.left_usage import store_left_usage
@@ -63,8 +64,8 @@ class ServiceOptions:
 def serve(options: ServiceOptions, on_message: Callable[[str], None]) -> None:
     """Serve row tasks for the evaluation files below the paths, until SIGTERM, SIGINT or SIGHUP.
 
-    Then the rows in flight finish and are stored, session fixtures are torn down, and it returns. A second signal kills
-    the worker processes. A worker process that dies is restarted.
+    Then the rows in flight finish and are stored, within the setting `drain_timeout`, session fixtures are torn down,
+    and it returns. A second signal kills the worker processes. A worker process that dies is restarted.
 
     on_message: called with each line meant for the operator.
 
@@ -120,8 +121,9 @@ def serve(options: ServiceOptions, on_message: Callable[[str], None]) -> None:
             on_message(f"listening on {address}")
         while not leaving.wait(_REAP_SECONDS):
             reap_orphans([*supervisor.pids(), *([fork_server.pid] if fork_server else [])])
-        on_message(f"leaving: {ROWS_FINISH_FIRST}")
-        supervisor.stop()
+        settings = load_settings()
+        on_message(f"leaving: {rows_finish_first(settings.drain_timeout)}")
+        supervisor.stop(timeout=settings.leave_timeout)
 
 
 def _worker_options(options: ServiceOptions, broker: Broker, store: Store, figures: Path | None) -> WorkerOptions:

@@ -26,6 +26,7 @@ from doteval.supervision.hang_detector import CHECK_SECONDS, HangDetector
 from doteval.supervision.inflight_journal import inflight_journal_path
 from doteval.supervision.output_relay import OutputFile
 from doteval.supervision.start_reports import announced_tokens, read_start_report
+from doteval.supervision.wait_report import WaitReport
 from doteval.supervision.worker_config import WorkerOptions
 
 # A process that leaves within so many seconds of its start has not worked. The pause before the next start doubles each
@@ -64,7 +65,8 @@ class _Replica:
     """One of the worker processes that should run: the current process, and when to start the next one.
 
     `directory` has what the current process writes for its supervisor. `is_stuck` says that it was killed because a row
-    hung, `is_asked` that it was asked to leave. `failed_starts` is how many in succession ended before they were ready,
+    hung, `is_asked` that it was asked to leave, and `is_overdue` that it was killed because it did not leave.
+    `failed_starts` is how many in succession ended before they were ready,
     `failure` why the last one did, and `logged` the same for logs.
     """
 
@@ -74,12 +76,16 @@ class _Replica:
     directory: Path = Path()
     is_stuck: bool = False
     is_asked: bool = False
+    is_overdue: bool = False
     started_at: float = 0.0
     start_at: float = 0.0
     short_lives: int = field(default=0)
     failed_starts: int = 0
     failure: str = ""
     logged: str = ""
+
+    def is_alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
 
 class Supervisor:
@@ -120,6 +126,7 @@ class Supervisor:
         self._replicas = [_Replica(number, device_of(devices, number)) for number in range(1, processes + 1)]
         self._hang_detector = HangDetector(clock=clock)
         self._next_hang_check = 0.0
+        self._wait_report = WaitReport(on_message, clock)
         # Whether all of them were killed because the user did not want to wait.
         self._at_once = False
         self._has_been_ready = False
@@ -146,7 +153,7 @@ class Supervisor:
                 process.send_signal(signal.SIGTERM)
 
     def stop(self, *, timeout: float = 600.0) -> None:
-        """Drain all worker processes, and wait for their ends.
+        """Drain all worker processes, and wait for their ends. Every ten seconds it says what they still do.
 
         A KeyboardInterrupt meanwhile kills those that have not left.
 
@@ -156,7 +163,8 @@ class Supervisor:
             killed = self._end(timeout)
         finally:
             for replica, process in self._running():
-                self._exit_records.record(process, replica.directory, stuck=replica.is_stuck, at_once=self._at_once)
+                at_once = self._at_once or replica.is_overdue
+                self._exit_records.record(process, replica.directory, stuck=replica.is_stuck, at_once=at_once)
             # Once for all: each attempt may take as long as the connection to a silent store.
             self._exit_records.catch_up()
             if self._output is not None:
@@ -178,8 +186,10 @@ class Supervisor:
         killed = []
         try:
             self.drain()
+            self._wait_report.begin()
             for replica, process in self._running():
-                if not self._has_left(replica, process, max(0.0, deadline - self._clock())):
+                if not self._has_left(replica, process, deadline):
+                    replica.is_overdue = True
                     process.kill()
                     killed.append(process.pid)
         except KeyboardInterrupt:
@@ -193,17 +203,20 @@ class Supervisor:
                 process.wait()
         return killed
 
-    def _has_left(self, replica: _Replica, process: Process, timeout: float) -> bool:
+    def _has_left(self, replica: _Replica, process: Process, deadline: float) -> bool:
         """Wait for a process to leave, and kill it if a row hangs. Returns whether it has ended."""
         while True:
+            left = deadline - self._clock()
             try:
-                process.wait(min(CHECK_SECONDS, timeout))
+                process.wait(max(0.0, min(CHECK_SECONDS, left)))
                 return True
             except subprocess.TimeoutExpired:
-                timeout -= CHECK_SECONDS
-                if timeout <= 0:
+                if left <= CHECK_SECONDS:
                     return False
+                if self._output is not None:
+                    self._output.pass_on()
                 self._end_if_hung(replica, process)
+                self._wait_report.look([each.directory for each, _ in self._running() if each.is_alive()], left)
 
     def pids(self) -> list[int]:
         """The pids of the worker processes that are alive."""

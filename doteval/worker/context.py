@@ -15,6 +15,7 @@ from doteval.coordination.dispatcher import Dispatcher
 from doteval.coordination.fixture_load_recorder import LoadRecorder
 from doteval.coordination.outage_retry import retry_through_outage
 from doteval.coordination.registration import Registration
+from doteval.core import clocks
 from doteval.core.states import WorkerEnd, WorkerPhase
 from doteval.errors import StoreError
 from doteval.runner.scheduler import Scheduler
@@ -36,9 +37,11 @@ class WorkerContext:
     """The connections, journals and state of one worker process.
 
     leaving: set as soon as the process begins no further row.
+    drain_seconds: how long the rows in flight may take to end then.
     scheduler: None until the evaluation files are collected.
     state: what the heartbeat reports: loading, ready or draining.
     own_journals: the directory of the journals if no supervisor reads them; None if one does.
+    rows_due: when it leaves without the rows in flight; None before it is to leave, and once they have ended.
     left_because: why it leaves, for the supervisor and for logs; the first reason is kept.
     """
 
@@ -53,9 +56,11 @@ class WorkerContext:
     inflight_journal: InflightJournal
     usage_journal: UsageJournal
     leaving: threading.Event
+    drain_seconds: float
     scheduler: Scheduler | None = None
     state: WorkerPhase = WorkerPhase.LOADING
     own_journals: OwnJournals | None = None
+    rows_due: float | None = None
     left_because: str | None = None
 
     def read_store(self, read: Callable[[Store], Value]) -> Value:
@@ -72,6 +77,7 @@ class WorkerContext:
         """Begin no further row. Called on any thread."""
         if not self.leaving.is_set():
             self.left_because = because
+            self.rows_due = clocks.monotonic() + self.drain_seconds
         self.leaving.set()
         self.state = WorkerPhase.DRAINING
         if self.scheduler is not None:

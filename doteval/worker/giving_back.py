@@ -31,7 +31,7 @@ WINDOW_SECONDS = 5.0
 _TIMES_BEGUN = 2
 
 
-class RowPublisher(Protocol):
+class UnbegunRowsQueue(Protocol):
     """What publishes rows again: a part of `doteval.coordination.dispatcher.Dispatcher`."""
 
     def has_queued(self, evaluation: Evaluation) -> bool: ...
@@ -112,7 +112,7 @@ class GivingBack:
 
     def __init__(
         self,
-        publisher: RowPublisher,
+        publisher: UnbegunRowsQueue,
         prefetch: Prefetch,
         leaving: threading.Event,
         *,
@@ -172,7 +172,7 @@ class GivingBack:
     def _give_back(self, tasks: Sequence[UnbegunRows]) -> None:
         evaluation = tasks[0].evaluation
         if self._publisher.has_queued(evaluation):
-            # Whoever is idle has rows to fetch.
+            # Processes that are idle have rows to fetch.
             return
         # Before they are on the queue, so that this process does not fetch them.
         self._prefetch.pause()

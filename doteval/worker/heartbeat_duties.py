@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 
+from doteval.core import clocks
 from doteval.core.exit_codes import UNEXPECTED
 from doteval.core.experiments import Evaluation, EvaluationStatus
 from doteval.core.liveness import BEAT_SECONDS, DISPATCH_SECONDS, is_orphaned
 from doteval.core.states import WorkerEnd, WorkerPhase
+from doteval.core.wording import counted
 from doteval.errors import RowTimeoutError
 from doteval.monitoring import process_figures
 from doteval.pytest_runtime.fixture_watchdog import FixtureWatchdog
@@ -64,6 +67,7 @@ class HeartbeatDuties:
             (BEAT_SECONDS, self.beat),
             (BEAT_SECONDS, self._check_memory),
             (BEAT_SECONDS, self.end_overdue_teardown),
+            (BEAT_SECONDS, self.leave_overdue_rows),
         )
 
     def broker_schedule(self) -> tuple[tuple[float, Callable[[], None]], ...]:
@@ -92,8 +96,8 @@ class HeartbeatDuties:
     def end_overdue_teardown(self) -> None:
         """End this process if a fixture's teardown takes too long, once all results so far are stored."""
         context = self._context
-        if is_orphaned(context.options.parent) and not self._loaded.is_set():
-            # The service is gone, so no other process would end a load that hangs.
+        if (context.leaving.is_set() or is_orphaned(context.options.parent)) and not self._loaded.is_set():
+            # Nobody needs the load any more.
             self._watchdog.closing("the load of the session fixtures")
         what = self._watchdog.overdue()
         if what is None:
@@ -107,6 +111,19 @@ class HeartbeatDuties:
         logger.error("%s; this worker process leaves without it, and all results so far are stored", why)
         # No thread can end another, and an orderly exit would wait for the one that tears down.
         context.leave_at_once(WorkerEnd.STUCK, f"was stuck: {why}", UNEXPECTED)
+
+    def leave_overdue_rows(self) -> None:
+        """End this process without the rows in flight if they take too long to end after it was asked to leave."""
+        context = self._context
+        if context.rows_due is None or clocks.monotonic() < context.rows_due:
+            return
+        if not context.writer.flush(timeout=BEAT_SECONDS):
+            # As for a teardown: the next beat tries again.
+            return
+        rows = counted(context.inflight_journal.in_flight, "row")
+        why = f"left without {rows} in flight: more than {context.drain_seconds:g} s (drain_timeout) had passed"
+        logger.warning("%s; rows without a result stay pending", why)
+        context.leave_at_once(WorkerEnd.LEFT, why, os.EX_OK)
 
     def renew_leases(self) -> None:
         """Renew the leases of the messages that this process holds, so that the broker does not deliver them again."""

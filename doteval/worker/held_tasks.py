@@ -98,7 +98,7 @@ class HeldTasks:
         return [part for each in self._held.copy() for part in each.ranges] + self._given_back
 
     def messages(self) -> set[HeldRange]:
-        """The rows of the messages of the held row tasks, whoever runs them."""
+        """The rows of the messages of the held row tasks, also those that other processes run."""
         return {each.whole for each in self._held.copy()}
 
     def leases(self) -> list[str]:

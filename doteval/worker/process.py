@@ -91,7 +91,8 @@ class WorkerProcess:
         self._runner: RowTaskRunner | None = None
         self._recorder: SummaryRecorder | None = None
         self._batches: BatchThread | None = None
-        self._teardown_seconds = load_settings().teardown_timeout
+        settings = load_settings()
+        self._teardown_seconds, self._drain_seconds = settings.teardown_timeout, settings.drain_timeout
         self._watchdog = FixtureWatchdog(threading.main_thread(), self._teardown_seconds)
         self._recycling = Recycling(options.max_rows, options.max_memory)
         # Written on the writer's thread only.
@@ -297,6 +298,7 @@ class WorkerProcess:
             inflight_journal=inflight_journal,
             usage_journal=usage_journal,
             leaving=self._leaving,
+            drain_seconds=self._drain_seconds,
             own_journals=own_journals,
         )
 
@@ -341,6 +343,8 @@ class WorkerProcess:
         gc.set_threshold(10_000, 20, 20)
         ready()
         scheduler.serve()
+        # From here on each teardown has a limit of its own.
+        context.rows_due = None
         self._watchdog.closing()
         setup.close()
 

@@ -1,18 +1,23 @@
-"""Rows that hang for good occupy slots of one process: all other rows end, each begun once, while others have slots."""
+"""Rows that hang: all others end while a process has slots, and no wait for a row that hangs is silent or unbounded."""
 
 from __future__ import annotations
 
 import signal
-import time
+import sqlite3
+import sys
+import textwrap
+from contextlib import closing
 
 import pytest
 
-from tests.support.project import Project, wait_until
+from doteval.store import WorkerState
+from tests.support.project import Process, Project, wait_until
 
 # The first process that comes to row 4 hangs in this row and in all that it begins from then on.
 EVALUATION = """
 import asyncio, os, pathlib, time
 from doteval import Score, foreach
+from doteval.concurrency import SlidingWindow
 
 HANGS = pathlib.Path(__file__).with_name("hangs")
 
@@ -29,10 +34,9 @@ SYNC def eval_it(i):
         AWAIT SLEEP(10_000)
     AWAIT SLEEP(0.002)
     return Score("ok", True, ["accuracy"])
-
 """
 
-AFTER = """
+LATER = """
 from doteval import Score, foreach
 
 @foreach("i", range(40))
@@ -41,8 +45,23 @@ def eval_later(i):
     return Score("ok", True, ["accuracy"])
 """
 
+STUCK_FIXTURE = """
+import time
+import pytest
+from doteval import Score, foreach
 
-def source(rows: int, *, is_async: bool) -> str:
+@pytest.fixture(scope="session")
+def model():
+    tell("hung")
+    time.sleep(10_000)
+
+@foreach("i", range(4))
+def eval_it(i, model):
+    return Score("ok", True, ["accuracy"])
+"""
+
+
+def source(rows: int, *, is_async: bool = False) -> str:
     text = EVALUATION.replace("ROWS", str(rows))
     if is_async:
         return text.replace("SYNC", "async").replace("AWAIT", "await").replace("SLEEP", "asyncio.sleep")
@@ -51,6 +70,18 @@ def source(rows: int, *, is_async: bool) -> str:
 
 def begun_twice(project: Project) -> list[str]:
     return [what for what, times in project.counts().items() if what.startswith("begin") and times > 1]
+
+
+def blamed(project: Project) -> int:
+    """How many rows are said to have ended a process."""
+    with closing(sqlite3.connect(project.path / ".doteval" / "doteval.db")) as store:
+        return int(store.execute("SELECT count(*) FROM attempt").fetchone()[0])
+
+
+def stop_once(process: Process, number: signal.Signals, code: int) -> None:
+    """Send one signal, and see that the command ends by itself."""
+    process.send_signal(number)
+    assert process.wait(60) == code
 
 
 @pytest.mark.parametrize(
@@ -66,15 +97,113 @@ def begun_twice(project: Project) -> list[str]:
 def test_rows_behind_stuck_ones_run_in_the_other_process(
     project: Project, concurrency: int, is_async: bool, rows: int
 ) -> None:
+    project.environment["DOTEVAL_DRAIN_TIMEOUT"] = "1"
     project.write("eval_it.py", source(rows, is_async=is_async))
     command = ("submit", "eval_it.py", "--experiment", "x", "--workers", "2", "--concurrency", str(concurrency))
     with project.started(*command) as process:
         wait_until(lambda: project.counts()["hung"] == concurrency, seconds=60, what="a process that hangs")
         wait_until(lambda: project.done() == rows - concurrency, seconds=90, what="the end of all other rows")
-        process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "a second signal" in project.output(), what="what the command waits for")
-        deadline = time.monotonic() + 0.5
-        wait_until(lambda: time.monotonic() > deadline, what="a signal that is another wish")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 143
+        stop_once(process, signal.SIGTERM, 143)
     assert begun_twice(project) == []
+    assert blamed(project) == 0
+
+
+def test_rows_of_another_evaluation_behind_a_stuck_one_run_in_the_other_process(project: Project) -> None:
+    project.environment["DOTEVAL_DRAIN_TIMEOUT"] = "1"
+    project.write("eval_it.py", source(30))
+    project.write("eval_later.py", LATER)
+    with project.started("submit", "eval_it.py", "eval_later.py", "--experiment", "x", "--workers", "2") as process:
+        wait_until(lambda: project.counts()["hung"], seconds=60, what="a process that hangs")
+        wait_until(lambda: project.done() == 69, seconds=90, what="the end of all other rows")
+        stop_once(process, signal.SIGTERM, 143)
+    assert begun_twice(project) == []
+
+
+@pytest.mark.parametrize("concurrency", [1, pytest.param(4, marks=pytest.mark.slow("rows in threads of a worker"))])
+def test_a_submission_that_is_stopped_says_how_long_it_waits_for_a_stuck_row(
+    project: Project, concurrency: int
+) -> None:
+    project.environment["DOTEVAL_DRAIN_TIMEOUT"] = "12"
+    project.write("eval_it.py", source(6))
+    command = ("submit", "eval_it.py", "--experiment", "x", "--workers", "1")
+    with project.started(*command, "--concurrency", str(concurrency)) as process:
+        wait_until(lambda: project.counts()["hung"], seconds=60, what="a row that hangs")
+        stop_once(process, signal.SIGTERM, 143)
+    assert "rows in flight finish first, for at most 12 s; a second signal, such as Ctrl-C" in project.output()
+    assert "1 worker process still to leave, waiting for row" in project.output()
+    assert "To continue: doteval submit eval_it.py" in project.output()
+    (worker,) = project.workers()
+    assert worker.reason is not None
+    assert "in flight: more than 12 s (drain_timeout) had passed" in worker.reason
+    assert blamed(project) == 0
+    assert project.done() >= 4
+    project.run("submit", "eval_it.py", "--experiment", "x", "--workers", "1", "--concurrency", "1")
+    assert project.done() == 6
+    # Nothing ran again but what hung.
+    assert len(begun_twice(project)) == project.counts()["hung"]
+
+
+def test_a_submission_that_is_stopped_does_not_wait_for_a_fixture_that_is_stuck(project: Project) -> None:
+    project.environment["DOTEVAL_TEARDOWN_TIMEOUT"] = "1"
+    project.write("eval_it.py", STUCK_FIXTURE)
+    with project.started("submit", "eval_it.py", "--experiment", "x", "--workers", "1") as process:
+        wait_until(lambda: project.counts()["hung"], seconds=60, what="a fixture that hangs")
+        stop_once(process, signal.SIGINT, 130)
+    assert "the load of the session fixtures has not ended within 1 s" in project.output()
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_pytest_does_not_wait_without_end_for_rows_in_threads(project: Project, signals: int) -> None:
+    """After the limit, or at once after a second Ctrl-C, it ends, although Python cannot end a thread."""
+    project.environment["DOTEVAL_DRAIN_TIMEOUT"] = "2" if signals == 1 else "600"
+    project.write("eval_it.py", source(6))
+    command = ("-q", "-p", "no:cacheprovider", "eval_it.py", "--experiment", "x", "--concurrent", "2")
+    with project.started(*command, module="pytest") as process:
+        wait_until(lambda: project.counts()["hung"] == 2, seconds=60, what="rows that hang")
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: "a second signal" in project.output(), what="what the command waits for")
+        if signals == 2:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 2
+    limit = "2" if signals == 1 else "600"
+    assert f"stopping: rows in flight finish first, for at most {limit} s" in project.output()
+    assert "eval_it: 2 rows are left: interrupted" in project.output()
+    assert project.done() == 4
+
+
+def test_run_does_not_wait_without_end_for_rows_in_threads(project: Project) -> None:
+    project.environment["DOTEVAL_DRAIN_TIMEOUT"] = "2"
+    project.write("eval_it.py", source(6))
+    script = project.path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        from doteval import run
+        from eval_it import eval_it
+        run(eval_it, experiment="x", concurrency=2)
+        """)
+    )
+    with project.started(program=(sys.executable, "script.py")) as process:
+        wait_until(lambda: project.counts()["hung"] == 2, seconds=60, what="rows that hang")
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    assert "not waiting any longer for 2 rows in flight; without a result, rows stay pending" in project.output()
+    assert project.done() == 4
+
+
+def test_celerys_own_command_leaves_without_a_stuck_row(project: Project, redis_url: str) -> None:
+    """No supervisor ends it."""
+    project.environment |= {"DOTEVAL_DRAIN_TIMEOUT": "2", "DOTEVAL_BROKER": redis_url}
+    project.write("eval_it.py", source(6))
+    command = ("-A", "doteval.worker.tasks", "worker", "--loglevel", "WARNING")
+    with project.started(program=(sys.executable, "-m", "celery", *command)) as process:
+        wait_until(lambda: any(each.state == "ready" for each in workers(project)), seconds=60, what="a worker")
+        project.run("submit", "eval_it.py", "--experiment", "x", "--detach")
+        wait_until(lambda: project.counts()["hung"], seconds=60, what="a row that hangs")
+        stop_once(process, signal.SIGTERM, 0)
+    (worker,) = (each for each in project.workers() if each.reason and "drain_timeout" in each.reason)
+    assert "left without 1 row in flight" in str(worker.reason)
+    assert project.done() == 4
+
+
+def workers(project: Project) -> list[WorkerState]:
+    return project.workers() if (project.path / ".doteval" / "doteval.db").exists() else []
