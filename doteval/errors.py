@@ -97,6 +97,17 @@ class DotEvalError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message
 
+    def with_section(self) -> str:
+        """The message, the remedy, and the command that shows the section of the documentation about the error.
+
+        >>> error = DotEvalError("the disk is full", remedy="Make room.", page="troubleshooting#disk-full")
+        >>> print(error.with_section())
+        the disk is full
+        Make room.
+        More: doteval docs troubleshooting#disk-full
+        """
+        return f"{self}\nMore: doteval docs {self.page}" if self.page else str(self)
+
     def log_text(self) -> str:
         """What logs say of it: the message and the remedy, without what other code has said."""
         return self.logged if self._quotes else str(self)

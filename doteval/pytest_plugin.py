@@ -12,6 +12,7 @@ import pytest
 from doteval.clients.fixtures import async_openai_client, openai_client
 from doteval.core.standard_streams import open_closed_streams
 from doteval.core.stop_signals import StopSignals, exit_code_of
+from doteval.errors import DotEvalError
 from doteval.local.options import add_options, check_options, local_options
 from doteval.local.progress import Screen, tell, terminal_screen
 from doteval.local.xdist import (
@@ -92,6 +93,19 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config.pluginmanager.register(LoadTimer(local), "doteval-loads")
     for item in evaluations:
         item.evaluate = local.evaluate
+
+
+def pytest_exception_interact(node: pytest.Collector | pytest.Item, call: pytest.CallInfo[Any], report: object) -> None:
+    """Name the section of the documentation about an error of a file, such as a column spec that does not fit.
+
+    Errors of evaluations say it themselves; see `EvaluationItem.repr_failure`.
+    """
+    error = None if call.excinfo is None else call.excinfo.value
+    if not isinstance(error, DotEvalError) or not isinstance(report, pytest.CollectReport) or is_embedded(node.config):
+        return
+    add = getattr(report.longrepr, "addsection", None)
+    if add is not None and error.page:
+        add("More", f"doteval docs {error.page}")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # around the marks, which are evaluated in an implementation of it

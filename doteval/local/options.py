@@ -156,7 +156,7 @@ def local_options(config: pytest.Config, *, named: str | None = None) -> LocalOp
         )
         target = RunTarget.from_options(values)
     except DotEvalError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(error.with_section()) from error
     return LocalOptions(
         target=replace(target, experiment=target.experiment or named, storage=settings.storage),
         config=run_config,
@@ -179,7 +179,7 @@ def _thresholds(config: pytest.Config) -> tuple[Threshold, ...]:
     try:
         return tuple(Threshold.parse(text) for text in texts)
     except DotEvalError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(error.with_section()) from error
 
 
 def _parser(flag: str, value: OptionValue) -> Callable[[str], Any]:
@@ -208,7 +208,7 @@ def _reducer(text: str) -> str:
     try:
         return str(ReducerName.parse(text))
     except UsageError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(error.with_section()) from error
 
 
 def _drop(text: str) -> float:

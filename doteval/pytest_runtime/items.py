@@ -15,7 +15,7 @@ import pytest
 
 from doteval.core.queues_and_devices import check_queue
 from doteval.core.wording import plain
-from doteval.errors import DotEvalError, EvaluationFileError, UsageError
+from doteval.errors import DotEvalError, EvaluationFileError, StoreError, UsageError
 from doteval.foreach import ForEachSpec, spec_of
 from doteval.pytest_runtime import pytest_internals as internals
 
@@ -138,10 +138,11 @@ class EvaluationItem(pytest.Function):
             return super().repr_failure(excinfo)
         # A DotEvalError says what to do; the place in doteval that raised it does not help the user.
         cause = error.__cause__
-        if cause is None:
-            return plain(error)
+        # What the driver of a store says is in the message; its frames are none of the user's.
+        if cause is None or isinstance(error, StoreError):
+            return plain(error.with_section())
         frames = traceback.format_exception(type(cause), cause, cause.__traceback__, limit=-_FRAMES)
-        return plain(f"{error}\n\n{''.join(frames).rstrip()}")
+        return plain(f"{error.with_section()}\n\n{''.join(frames).rstrip()}")
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         path, line, _ = super().reportinfo()

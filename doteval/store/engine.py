@@ -40,7 +40,7 @@ from doteval.errors import DotEvalError, StoreError, StoreTimeoutError
 from doteval.store.driver_errors import RefusedError, is_refusal, store_error
 from doteval.store.outages import Outages
 from doteval.store.postgres import postgres_engine
-from doteval.store.read_only import only_read
+from doteval.store.read_only import is_stale, only_read
 from doteval.store.statements import Prepared
 from doteval.store.url import Location
 
@@ -110,10 +110,7 @@ class Database:
     def _transaction(self, *, writes: bool) -> Iterator[Connection]:
         idle = self._idle[writes]
         with self.translated(writes=writes):
-            try:
-                connection = idle.pop()
-            except IndexError:
-                connection = self.engine.connect().execution_options(doteval_writes=writes)
+            connection = self._useful(idle) or self.engine.connect().execution_options(doteval_writes=writes)
             try:
                 with connection.begin():
                     yield connection
@@ -129,6 +126,19 @@ class Database:
                 if is_over:
                     # Connections that were opened in the outage may lead to a server that can only be read.
                     self.engine.dispose()
+
+    def _useful(self, idle: list[Connection]) -> Connection | None:
+        """Take the connection that was used last, None if there is none. Those of a file that is gone are closed."""
+        while idle:
+            try:
+                connection = idle.pop()
+            except IndexError:
+                return None
+            if self.location.path is None or not is_stale(connection.info, self.location.path):
+                return connection
+            connection.invalidate()
+            connection.close()
+        return None
 
     def _give_up(self, connection: Connection, error: BaseException) -> None:
         """Close the connection of a transaction that has failed."""
@@ -258,7 +268,7 @@ def _sqlite_engine(location: Location, read_seconds: float | None) -> Engine:
             driver.execute("BEGIN")
 
     if read_seconds is not None:
-        only_read(engine, read_seconds)
+        only_read(engine, path, read_seconds)
     return engine
 
 

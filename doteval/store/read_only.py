@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import InvalidatePoolError
 
 from doteval.core import clocks
 
@@ -30,8 +33,27 @@ class _Deadline:
         return clocks.monotonic() > self.at
 
 
-def only_read(engine: Engine, seconds: float) -> None:
+FileIdentity = tuple[int, int]
+
+
+def file_identity(path: Path) -> FileIdentity | None:
+    """Which file is at a path: its device and inode, None without one. Another file there has others."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def is_stale(info: Mapping[str, Any], path: Path) -> bool:
+    """Whether a connection, of which `info` is that of SQLAlchemy, only reads, and reads a file that is gone."""
+    return "file" in info and info["file"] != file_identity(path)
+
+
+def only_read(engine: Engine, path: Path, seconds: float) -> None:
     """Have an engine for SQLite only read, in transactions of at most so many seconds.
+
+    A connection of a file that is no longer at its path would go on reading it: it is replaced by a new one.
 
     It is called after the engine's other listeners are attached, since it changes what they set.
     """
@@ -42,7 +64,14 @@ def only_read(engine: Engine, seconds: float) -> None:
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KILOBYTES}")
         deadline = _Deadline()
         record.info["deadline"] = deadline
+        record.info["file"] = file_identity(path)
         connection.set_progress_handler(deadline.is_over, _STEPS)
+
+    @event.listens_for(engine, "checkout")
+    def check(_: sqlite3.Connection, record: Any, __: Any) -> None:
+        if is_stale(record.info, path):
+            # So are the others that were opened before.
+            raise InvalidatePoolError("the file of the store is another one now")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -33,6 +33,7 @@ from doteval.store.imports import Imports
 from doteval.store.migrations import VERSIONS, check_current, current_version, prepare, upgrade, use_write_ahead_log
 from doteval.store.provenance import Labels, ProvenanceRecords
 from doteval.store.provider_batches import ProviderBatches
+from doteval.store.read_only import FileIdentity, file_identity
 from doteval.store.results import StoredResults
 from doteval.store.row_labels import RowLabels
 from doteval.store.row_pages import RowPages
@@ -245,6 +246,16 @@ class Store:
     def raw_url(self) -> str:
         """The URL with its password, for worker processes. Never show it."""
         return self._database.location.raw
+
+    def check_version(self) -> None:
+        """Raises StoreVersionError: another doteval has upgraded the store since it was opened."""
+        check_current(self._database)
+
+    @property
+    def file(self) -> FileIdentity | None:
+        """Which SQLite file is at the store's path now, None on PostgreSQL: what was read from another one is stale."""
+        path = self._database.location.path
+        return None if path is None else file_identity(path)
 
     def close(self) -> None:
         """Close the connections."""

@@ -44,6 +44,7 @@ _OPEN_PATHS = ("/health",)
 _OPEN_FOLDER = "/static/"
 _TOKEN = "token="  # noqa: S105 - the name of a parameter
 _COOKIE_SECONDS = 30 * 86_400
+_TOKEN_PAGE, _HOST_PAGE = "troubleshooting#view-token", "troubleshooting#view-host"
 # A short token could be guessed.
 _LEAST_TOKEN = 16
 
@@ -68,6 +69,7 @@ class AccessRules:
             raise UsageError(
                 f"the token of the view has fewer than {_LEAST_TOKEN} characters, and could be guessed",
                 remedy="Leave DOTEVAL_VIEW_TOKEN out for a new one at each start, or make one: openssl rand -hex 24",
+                page=_TOKEN_PAGE,
             )
         name = self.trust_header
         if name is not None and not (name.isascii() and name.replace("-", "").isalnum()):
@@ -115,7 +117,7 @@ class AccessMiddleware:
     """Answers requests that may not be answered otherwise, and adds the headers that every answer has.
 
     forms: the paths that take a POST.
-    refusal: makes the answer for a status, a sentence and what to do next.
+    refusal: makes the answer for a status, a sentence, what to do next, and the section of the documentation about it.
     """
 
     def __init__(
@@ -123,7 +125,7 @@ class AccessMiddleware:
         app: ASGIApp,
         *,
         rules: AccessRules,
-        refusal: Callable[[int, str, str], Response],
+        refusal: Callable[..., Response],
         forms: Collection[str] = (),
     ) -> None:
         self._app = app
@@ -160,7 +162,10 @@ class AccessMiddleware:
             return None
         if not rules.knows_host(request.headers.get("host")):
             return self._refusal(
-                421, "this machine is not known by that name", "Start the view with --allow-host NAME to use a name."
+                421,
+                "this machine is not known by that name",
+                "Start the view with --allow-host NAME to use a name.",
+                _HOST_PAGE,
             )
         if request.url.path.startswith(_OPEN_FOLDER):
             return None
@@ -168,10 +173,10 @@ class AccessMiddleware:
         shown = [part for part in parts if part.startswith(_TOKEN)]
         if shown and rules.token is not None and not is_form:
             if not rules.is_token(unquote_plus(shown[0].removeprefix(_TOKEN))):
-                return self._refusal(401, "this is not the token of the view", _HOW)
+                return self._refusal(401, "this is not the token of the view", _HOW, _TOKEN_PAGE)
             return self._begin_session(request, "&".join(part for part in parts if part not in shown))
         if not rules.admits(request.headers):
-            return self._refusal(401, "this view shows nothing without its token", _HOW)
+            return self._refusal(401, "this view shows nothing without its token", _HOW, _TOKEN_PAGE)
         return None
 
     def _begin_session(self, request: Request, query: str) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -28,7 +29,7 @@ from doteval.view.pages import charts, compare, experiment, experiments, fixture
 from doteval.view.parameters import Parameters
 from doteval.view.templating import render
 from doteval.view.time_shares import work_clock
-from doteval.view.visit import IDLE_SECONDS, LabelForm, Page, Visit, unexpected
+from doteval.view.visit import IDLE_SECONDS, UNEXPECTED_PAGE, LabelForm, Page, Visit, unexpected
 
 Value = TypeVar("Value")
 
@@ -70,11 +71,15 @@ def make_application(
             form = None if labelling is None or page is not row.page else labelling.form(request.headers)
             key = (page.path, request.url.query, form)
             make = partial(on_thread, made, page, request.url.query, form)
-            if LOOK_HEADER in request.headers:
-                answer = await looks.look(key, make)
-            else:
-                answer = await make()
-                looks.keep(key, answer)
+            try:
+                if LOOK_HEADER in request.headers:
+                    answer = await looks.look(key, make)
+                else:
+                    answer = await make()
+                    looks.keep(key, answer)
+            except asyncio.CancelledError:
+                # The view ends, and has waited for its pages as long as it does. uvicorn would log a traceback.
+                return _response(refusal(503, "the view is ending", "Start it again: doteval view"))
             response = _unless_known(request, answer)
             again = looks.again(key, answer)
             if again is not None:
@@ -110,6 +115,8 @@ def make_application(
     def made(page: Page, query: str, form: LabelForm | None) -> MadePage:
         began = clock()
         try:
+            # Columns that mean something else now would be wrong figures.
+            store.check_version()
             visit = Visit(store, calculations, Parameters(query), page.path.lstrip("/") or ".", form)
             contents = page.read(visit)
             visit.parameters.refuse_others()
@@ -125,10 +132,10 @@ def make_application(
         return replace(answer, live_seconds=IDLE_SECONDS, seconds=clock() - began)
 
     def refused(error: DotEvalError) -> MadePage:
-        return refusal(_status(error), error.message, error.remedy or _remedy(error))
+        return refusal(_status(error), error.message, error.remedy or _remedy(error), error.page)
 
-    def refusal(status: int, message: str, remedy: str | None) -> MadePage:
-        contents = {"status": status, "message": message, "remedy": remedy}
+    def refusal(status: int, message: str, remedy: str | None, page: str | None = None) -> MadePage:
+        contents = {"status": status, "message": message, "remedy": remedy, "page": page}
         return MadePage(status, render("error.html.jinja", contents, flower=flower).encode(), "text/html")
 
     def no_page(request: Request, error: Exception) -> Response:
@@ -139,10 +146,10 @@ def make_application(
         return _response(refusal(error.status_code, error.detail, None))
 
     def failed(error: Exception) -> MadePage:
-        return refusal(500, unexpected(error), "Please report it with these words.")
+        return refusal(500, unexpected(error), "Please report it with these words.", UNEXPECTED_PAGE)
 
-    def no_access(status: int, message: str, remedy: str) -> Response:
-        return _response(refusal(status, message, remedy))
+    def no_access(status: int, message: str, remedy: str, page: str | None = None) -> Response:
+        return _response(refusal(status, message, remedy, page))
 
     return Starlette(
         routes=[

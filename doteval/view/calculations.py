@@ -30,7 +30,8 @@ _OLDEST_SECONDS = 60.0
 class Calculations:
     """Computes values in the background and keeps them.
 
-    store: gives its transactions more time than that of pages has.
+    store: gives its transactions more time than that of pages has. What was computed of another file at its path, such
+        as one that was deleted, is not used.
     """
 
     def __init__(self, store: Store) -> None:
@@ -61,6 +62,7 @@ class Calculations:
             another one, and all such values are computed in a share of the time.
         waits: whether to wait a moment for it, so that most pages never have to say that something is not there yet.
         """
+        subject = (self._store.file, subject)
         key = (subject, state)
         with self._lock:
             earlier = self._latest.get(subject) if running else None
@@ -91,6 +93,7 @@ class Calculations:
 
         Nobody but the first visitor waits for it: it is read again in the background.
         """
+        key = (self._store.file, key)
         with self._lock:
             recent = self._fresh.setdefault(key, _Recent())
             self._fresh.move_to_end(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import secrets
 import socket
@@ -119,6 +120,11 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise UsageError(
+                f"this machine has no address {host}",
+                remedy="Give one of its own with --host, 0.0.0.0 for all of them, or 127.0.0.1 for this machine alone.",
+            ) from None
         raise UsageError(
             # create_server adds the address in its own words.
             f"cannot listen on {host} port {port}: {(error.strerror or str(error)).partition(' (')[0]}",

@@ -28,6 +28,8 @@ COMPUTING_SECONDS = 1
 RUNNING_SECONDS = 2
 IDLE_SECONDS = 15
 
+UNEXPECTED_PAGE = "troubleshooting#unexpected-error"
+
 
 @dataclass(frozen=True, slots=True)
 class LabelForm:
@@ -48,10 +50,11 @@ class LabelForm:
 
 @dataclass(frozen=True, slots=True)
 class PartProblem:
-    """Why a part of a page is not there."""
+    """Why a part of a page is not there. `page` is the section of the documentation that says more."""
 
     message: str
     remedy: str | None
+    page: str | None = None
 
 
 @dataclass(slots=True)
@@ -134,9 +137,9 @@ class Visit:
         except DotEvalError as error:
             if isinstance(error, UsageError):
                 self.status = 404 if isinstance(error, NotFoundError) else 400
-            self.problems[part] = PartProblem(error.message, error.remedy)
+            self.problems[part] = PartProblem(error.message, error.remedy, error.page)
         except Exception as error:  # noqa: BLE001 - one part that fails is no reason to show nothing
-            self.problems[part] = PartProblem(unexpected(error), "Please report it with these words.")
+            self.problems[part] = PartProblem(unexpected(error), "Please report it with these words.", UNEXPECTED_PAGE)
         return None
 
     def is_abandoned(self, experiment: Experiment) -> bool:

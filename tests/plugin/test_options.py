@@ -246,3 +246,19 @@ def eval_other(i):
     result.stdout.fnmatch_lines(["results: sqlite:*own/results.db", "results: sqlite:*given.db"])
     assert pytester.path.joinpath("own", "results.db").is_file()
     assert not pytester.path.joinpath(".doteval").exists()
+
+
+def test_errors_name_their_section_of_the_documentation(evaluate: Evaluate, pytester: pytest.Pytester) -> None:
+    column = evaluate('@foreach("a,b", [(1, 2)])\ndef eval_x(a, c):\n    return Score("ok", True, ["accuracy"])\n')
+    column.stdout.fnmatch_lines(["*has no parameter for the column 'b'", "doteval docs troubleshooting#missing-column"])
+    empty = evaluate('@foreach("a", [])\ndef eval_x(a):\n    return Score("ok", True, ["accuracy"])\n')
+    empty.stdout.fnmatch_lines(
+        ["the dataset of eval_x is empty", "More: doteval docs troubleshooting#dataset-not-read"]
+    )
+    away = evaluate(COUNTED, "--storage", "postgresql://nobody@127.0.0.1:1/nothing")
+    away.stdout.fnmatch_lines(["*cannot be reached*", "More: doteval docs troubleshooting#store-unreachable"])
+    # What the user has to mend is none of doteval's frames.
+    assert "Traceback" not in away.stdout.str()
+    (pytester.path / "pyproject.toml").write_text("[tool.doteval]\nnonsense = 1\n")
+    setting = evaluate(COUNTED)
+    setting.stderr.fnmatch_lines(["*unknown key 'nonsense'*", "More: doteval docs troubleshooting#unknown-setting"])

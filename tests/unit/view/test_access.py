@@ -73,6 +73,7 @@ def test_a_page_of_somebody_else_cannot_read_it_under_another_name(viewed: Path,
         answer = view.get("/", headers={"Host": host})
         assert answer.status_code == status
         if status == 421:
+            assert "doteval docs troubleshooting#view-host" in answer.text
             assert_shown("view-host", re.sub("<[^>]+>", " ", answer.text))
 
 
@@ -82,6 +83,7 @@ def test_without_the_token_nothing_of_the_store_is_seen(viewed: Path) -> None:
             answer = view.get(path)
             assert answer.status_code == 401, path
             if path == "/":
+                assert "doteval docs troubleshooting#view-token" in answer.text
                 assert_shown("view-token", re.sub("<[^>]+>", " ", answer.text))
             assert "base" not in answer.text
             assert "set-cookie" not in answer.headers
