@@ -4,7 +4,8 @@ The store is filled by statements of the database (`benchmarks.large_store`), wh
 whole requests, by a client of this machine on a connection that stays open. The rate of a submission, of rows that do
 nothing in the same store, is measured alone and with ten pages of it that stay open, in turn. They look as often as
 the view tells them to, as its script does.
-inspect view is measured beside it by `benchmarks.view_peers`. promptfoo view is not measured.
+inspect view is measured beside it by `benchmarks.view_peers`. So is promptfoo view, if the variable PROMPTFOO
+names its package.
 """
 
 from __future__ import annotations
