@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -226,8 +228,8 @@ def test_a_table_is_copied_for_a_spreadsheet(browser: webdriver.Chrome, page: An
     shown(lambda: texts(browser, "#metrics + button.copy") == ["copied"], what="the word")
     read = "navigator.clipboard.readText().then(arguments[0], error => arguments[0](`${error}`))"
     head, first, *_ = browser.execute_async_script(read).splitlines()
-    assert head.split("\t")[:3] == ["evaluation", "metric", "verdict"]
-    assert first.split("\t")[:3] == ["eval_qa", "exact_match accuracy", "worse"]
+    assert head.split("\t")[:4] == ["no.", "evaluation", "metric", "verdict"]
+    assert first.split("\t")[:4] == ["1", "eval_qa", "exact_match accuracy", "worse"]
 
 
 def test_a_running_experiment_is_followed_without_a_reload(browser: webdriver.Chrome, page: Any, stored: Path) -> None:
@@ -366,8 +368,17 @@ def test_charts_have_the_colours_of_the_page(
 ) -> None:
     colours = {"light": (0x2C, 0x5F, 0x8D), "dark": (0x82, 0xB4, 0xE6)}
 
+    def taken() -> bytes | None:
+        # Between two commands the page may be read again.
+        with contextlib.suppress(StaleElementReferenceException):
+            chart = browser.find_element(By.CSS_SELECTOR, "img.chart")
+            # The picture of an element is of what the window shows of it.
+            browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
+            return chart.screenshot_as_png
+        return None
+
     def drawn() -> set[Any]:
-        picture = browser.find_element(By.CSS_SELECTOR, "img.chart").screenshot_as_png
+        picture = wait_until(taken)
         return {colour for _, colour in Image.open(io.BytesIO(picture)).convert("RGB").getcolors(1_000_000) or ()}
 
     page(PAGES[name])
