@@ -18,7 +18,7 @@ from tests.support.comparisons import add_experiment
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_page_that_waits_for_the_store_is_told_and_no_traceback_is_printed(
+def test_a_page_that_waits_for_the_store_is_answered_without_a_traceback(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     path = tmp_path / "results.db"
