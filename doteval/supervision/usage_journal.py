@@ -121,12 +121,12 @@ def read_usage_journal(path: Path) -> list[UnstoredUsage]:
         if what == "stored":
             found.pop(scope, None)
             continue
-        meter, executions = found.setdefault(scope, (Meter(), []))
+        # A process of a newer release may have left other notes, and more in these.
         if what == "ended":
-            executions.append(rest[0])
-        else:
-            model, values, latency = rest
-            meter.add(_usage(model, values, latency))
+            found.setdefault(scope, (Meter(), []))[1].append(rest[0])
+        elif what == "spent":
+            model, values, latency, *_ = rest
+            found.setdefault(scope, (Meter(), []))[0].add(_usage(model, values, latency))
     return [
         UnstoredUsage(scope, meter.reading(), executions[-1] if executions else None)
         for scope, (meter, executions) in found.items()

@@ -104,3 +104,15 @@ def test_a_process_of_an_older_release_knew_fewer_values(journal: UsageJournal, 
     path = tmp_path / "1.usage"
     path.write_bytes(path.read_bytes().replace(b",0.5,0.125,true,false]", b",0.5]", 1))
     assert read_usage_journal(path) == [UnstoredUsage(ONE, (replace(USED, batch_cost=None, judge=False),))]
+
+
+def test_a_process_of_a_newer_release_knew_more_values_and_other_notes(journal: UsageJournal, tmp_path: Path) -> None:
+    journal.spent(ONE, USED)
+    path = tmp_path / "1.usage"
+    text = path.read_bytes()
+    text = text.replace(b"true,false],", b'true,false,"new"],', 1).replace(
+        b"]\n\0", b',"new"]\n["later","a",1,0,{}]\n\0', 1
+    )
+    assert text.count(b"new") == 2
+    path.write_bytes(text)
+    assert read_usage_journal(path) == [UnstoredUsage(ONE, (USED,))]
