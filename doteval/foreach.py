@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 from doteval.concurrency import as_strategy
 from doteval.errors import ColumnError
 
+__all__ = ["BatchDecorator", "ForEach", "batch", "foreach"]
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _ATTRIBUTE = "__foreach__"

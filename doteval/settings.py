@@ -25,6 +25,8 @@ from doteval.core.log_format import LogFormat
 from doteval.core.queues_and_devices import DEFAULT_QUEUE, split_devices, split_queues
 from doteval.errors import ResourceError, UsageError
 
+__all__ = ["Settings", "load_settings"]
+
 ENVIRONMENT_PREFIX = "DOTEVAL_"
 
 # Seconds beyond its own limits after which a worker process that does not leave is killed.
@@ -47,7 +49,11 @@ def _list(split: Callable[[str], object]) -> AfterValidator:
 
 
 class Settings(BaseSettings):
-    """The settings of one command. Make them with `load_settings`."""
+    """The settings of one command. Make them with `load_settings`.
+
+    >>> Settings(workers=4).workers
+    4
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX,
@@ -204,6 +210,9 @@ def load_settings(**options: Any) -> Settings:
 
     Raises UsageError for an unknown key in the table or a value of the wrong kind, naming where it
     was set. Values are never repeated in the message: a URL may hold a password.
+
+    >>> load_settings(storage="results.db", workers=None).storage
+    'results.db'
     """
     given = {name: value for name, value in options.items() if value is not None}
     try:

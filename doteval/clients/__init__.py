@@ -7,3 +7,9 @@ and `usage_recording` add around an HTTP client's `send`; `shared_state` holds w
 Imports `doteval.core` and `doteval.errors` only. Nothing is imported here, because the `openai` package alone takes
 a good part of a second to import.
 """
+
+__all__ = ["fast", "openai"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

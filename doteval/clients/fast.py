@@ -11,6 +11,8 @@ from typing import Any, overload
 
 from openai import AsyncOpenAI, OpenAI
 
+__all__ = ["chat"]
+
 
 @overload
 def chat(client: AsyncOpenAI, **parameters: Any) -> Awaitable[dict[str, Any]]: ...
@@ -22,6 +24,13 @@ def chat(client: OpenAI | AsyncOpenAI, **parameters: Any) -> dict[str, Any] | Aw
     With an async client: ``reply = await chat(client, model="gpt-4o", messages=[...])``.
 
     Raises what the client's ``chat.completions.create`` raises, and ValueError for ``stream=True``.
+
+    >>> from doteval.clients.openai import openai_client
+    >>> from doteval.mock_openai import MockOpenAI
+    >>> with MockOpenAI() as server, openai_client(base_url=server.base_url, api_key="any") as client:
+    ...     reply = chat(client, model="mock", messages=[{"role": "user", "content": "Hello"}])
+    ...     reply["choices"][0]["message"]["role"]
+    'assistant'
     """
     if parameters.get("stream"):
         raise ValueError("chat() returns whole replies: use client.chat.completions.create(stream=True)")

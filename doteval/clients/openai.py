@@ -22,7 +22,7 @@ from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from http.cookiejar import Cookie, DefaultCookiePolicy
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast
 from weakref import WeakKeyDictionary
 
 from aiohttp import ClientSession
@@ -35,6 +35,7 @@ from doteval.clients.journal import journal_step
 from doteval.clients.rate_limits.limiter import UserLimits
 from doteval.clients.rate_limits.step import rate_limit_step
 from doteval.clients.retries import RETRY_SECONDS, RetryPolicy, retry_step
+from doteval.clients.sdk_settings import AsyncOpenAISettings, OpenAISettings
 from doteval.clients.shared_state import shared_cache, shared_limiter, shared_prices
 from doteval.clients.steps import Step, http_package, send_step, send_through, send_through_async
 from doteval.clients.tracing import tracing_step
@@ -121,7 +122,7 @@ def openai_client(
     retry_seconds: float = RETRY_SECONDS,
     requests_per_minute: float | None = None,
     tokens_per_minute: float | None = None,
-    **settings: Any,
+    **settings: Unpack[OpenAISettings],
 ) -> MeteredOpenAI:
     """Make a client with the settings and environment variables of `openai.OpenAI`.
 
@@ -152,7 +153,7 @@ def async_openai_client(
     retry_seconds: float = RETRY_SECONDS,
     requests_per_minute: float | None = None,
     tokens_per_minute: float | None = None,
-    **settings: Any,
+    **settings: Unpack[AsyncOpenAISettings],
 ) -> MeteredAsyncOpenAI:
     """Make a client with the settings and environment variables of `openai.AsyncOpenAI`; otherwise as `openai_client`.
 

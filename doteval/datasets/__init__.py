@@ -20,3 +20,7 @@ __all__ = [
     "registered",
     "row_values",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

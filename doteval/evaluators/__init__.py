@@ -76,4 +76,4 @@ if not TYPE_CHECKING:
         raise AttributeError(f"module {__name__!r} has no evaluator {name!r}; there are: {', '.join(available())}")
 
     def __dir__():
-        return sorted({*globals(), *available()})
+        return sorted({*__all__, *available()})

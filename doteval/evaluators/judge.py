@@ -6,19 +6,53 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from doteval.core.judging import as_judge
 from doteval.core.results import Score
 from doteval.errors import InvalidResultError, UsageError
 from doteval.evaluators.decorator import as_metrics, evaluator
+from doteval.evaluators.judge_types import JudgeFunction
 from doteval.metrics import accuracy
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
 
 YES_NO: Mapping[str, Any] = {"yes": True, "no": False}
 
 CORRECT = "The response answers the question correctly. If an expected answer is given, the response agrees with it."
 
 
+@overload
+def llm_judge(
+    client: OpenAI,
+    model: str,
+    *,
+    criteria: str = ...,
+    verdicts: Mapping[str, Any] = ...,
+    metrics: Any = ...,
+    options: Mapping[str, Any] | None = ...,
+) -> JudgeFunction[Score]: ...
+@overload
+def llm_judge(
+    client: AsyncOpenAI,
+    model: str,
+    *,
+    criteria: str = ...,
+    verdicts: Mapping[str, Any] = ...,
+    metrics: Any = ...,
+    options: Mapping[str, Any] | None = ...,
+) -> JudgeFunction[Awaitable[Score]]: ...
+@overload
+def llm_judge(
+    client: Any,
+    model: str,
+    *,
+    criteria: str = ...,
+    verdicts: Mapping[str, Any] = ...,
+    metrics: Any = ...,
+    options: Mapping[str, Any] | None = ...,
+) -> Callable[..., Any]: ...
 def llm_judge(
     client: Any,
     model: str,
@@ -72,6 +106,36 @@ def llm_judge(
     return made
 
 
+@overload
+def llm_rubric(
+    client: OpenAI,
+    model: str,
+    criteria: Mapping[str, str],
+    *,
+    verdicts: Mapping[str, Any] = ...,
+    metrics: Any = ...,
+    options: Mapping[str, Any] | None = ...,
+) -> JudgeFunction[tuple[Score, ...]]: ...
+@overload
+def llm_rubric(
+    client: AsyncOpenAI,
+    model: str,
+    criteria: Mapping[str, str],
+    *,
+    verdicts: Mapping[str, Any] = ...,
+    metrics: Any = ...,
+    options: Mapping[str, Any] | None = ...,
+) -> JudgeFunction[Awaitable[tuple[Score, ...]]]: ...
+@overload
+def llm_rubric(
+    client: Any,
+    model: str,
+    criteria: Mapping[str, str],
+    *,
+    verdicts: Mapping[str, Any] = ...,
+    metrics: Any = ...,
+    options: Mapping[str, Any] | None = ...,
+) -> Callable[..., Any]: ...
 def llm_rubric(
     client: Any,
     model: str,

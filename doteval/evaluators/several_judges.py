@@ -6,16 +6,20 @@ import asyncio
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from doteval.core.judging import as_judge
 from doteval.core.results import Score
 from doteval.errors import InvalidResultError, UsageError
 from doteval.evaluators.decorator import as_metrics, evaluator
 from doteval.evaluators.judge import MATERIAL, VerdictReader, after, ask, reply_of, sections
+from doteval.evaluators.judge_types import PairwiseFunction
 from doteval.metrics import mean
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
 
 BETTER = "It answers the question better: more correct, more helpful, and no longer than it needs to be."
 
@@ -23,6 +27,33 @@ _WINS, _LOSES, _TIE = 1.0, 0.0, 0.5
 _FIRST, _SECOND = "first", "second"
 
 
+@overload
+def llm_pairwise(
+    client: OpenAI,
+    model: str,
+    *,
+    criteria: str = ...,
+    metrics: Any = ...,
+    options: Mapping[str, Any] | None = ...,
+) -> PairwiseFunction[Score]: ...
+@overload
+def llm_pairwise(
+    client: AsyncOpenAI,
+    model: str,
+    *,
+    criteria: str = ...,
+    metrics: Any = ...,
+    options: Mapping[str, Any] | None = ...,
+) -> PairwiseFunction[Awaitable[Score]]: ...
+@overload
+def llm_pairwise(
+    client: Any,
+    model: str,
+    *,
+    criteria: str = ...,
+    metrics: Any = ...,
+    options: Mapping[str, Any] | None = ...,
+) -> Callable[..., Any]: ...
 def llm_pairwise(
     client: Any,
     model: str,

@@ -45,3 +45,6 @@ if not TYPE_CHECKING:
         if not name.startswith("_") and name in registry:
             return registry.get(name)
         raise AttributeError(f"module {__name__!r} has no metric {name!r}; there are: {', '.join(available())}")
+
+    def __dir__():
+        return sorted({*__all__, *available()})

@@ -11,6 +11,8 @@ from doteval.core.reducer_names import ReducerName
 from doteval.core.wording import counted
 from doteval.metrics.intervals import as_number
 
+__all__ = ["Reducer", "pass_at_k", "pass_hat_k", "reducer"]
+
 Reducer = Callable[[Sequence[Any]], Any]
 """Gets the scores of the samples of one row, at least one; returns the score of the row."""
 

@@ -14,3 +14,7 @@ from doteval.mock_openai.process import MockOpenAI
 from doteval.mock_openai.settings import MockSettings
 
 __all__ = ["MockOpenAI", "MockSettings"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

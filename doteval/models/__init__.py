@@ -10,3 +10,7 @@ from doteval.core.results import Record, Result, Score
 from doteval.metrics import Metric
 
 __all__ = ["Evaluation", "EvaluationStatus", "Metric", "Record", "Result", "Score"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -24,3 +24,6 @@ if not TYPE_CHECKING:
 
             return getattr(handles, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted(__all__)

@@ -11,16 +11,30 @@ from doteval.core.plugins import Plugins
 from doteval.errors import UsageError
 from doteval.providers.handles import ModelProvider
 
+__all__ = ["available", "model_provider", "register"]
+
 plugins = Plugins("doteval.model_providers", "model provider")
 
 
 def register(name: str, provider: ModelProvider | Callable[[], ModelProvider]) -> None:
-    """Give a provider a name in this process. A class or a function is called when the name is first used."""
+    """Give a provider a name in this process. A class or a function is called when the name is first used.
+
+    >>> class Abacuses(ModelProvider):
+    ...     async def setup(self, spec, **config):
+    ...         raise NotImplementedError
+    >>> register("abacuses", Abacuses)
+    >>> "abacuses" in available()
+    True
+    """
     plugins.register(name, provider)
 
 
 def available() -> tuple[str, ...]:
-    """The names of all model providers. Imports nothing."""
+    """The names of all model providers. Imports nothing.
+
+    >>> "openai" in available()
+    True
+    """
     return plugins.names()
 
 
@@ -29,6 +43,9 @@ def model_provider(name: str) -> ModelProvider:
 
     Raises NotFoundError, which suggests similar names, if there is none; UsageError if it cannot be loaded or is not a
     model provider.
+
+    >>> type(model_provider("server")).__name__
+    'ServerProvider'
     """
     found = plugins.get(name)
     provider: Any = found
