@@ -12,6 +12,7 @@ from doteval.cli.streams import say
 from doteval.project_templates import TEMPLATES, create
 
 _NEEDS_NO_MODEL = "local-model"
+_WORKFLOW = Path(".github", "workflows", "evaluate.yml")
 
 
 @click.command("init")
@@ -40,6 +41,10 @@ def command(directory: Path, template: str) -> None:
     mock = "" if template == _NEEDS_NO_MODEL else "python -m doteval.mock_openai "
     say(f"\nTo evaluate, without a key or cost:\n  {go}{mock}doteval submit . --experiment try")
     say("Then: doteval show try, or doteval view --open")
-    if not mock:
-        return
-    say("With your model: set OPENAI_API_KEY, and MODEL if it is not gpt-4o-mini; doteval submit . --experiment first")
+    if mock:
+        say("With your model: set OPENAI_API_KEY and, if it is not gpt-4o-mini, MODEL; then make evaluate")
+    here = directory.resolve()
+    root = next((each for each in (here, *here.parents) if (each / ".git").exists()), here)
+    if root != here:
+        workflows = root / _WORKFLOW.parent
+        say(f"GitHub runs only the workflows in {workflows}: move {_WORKFLOW.name} there, and set FOLDER in it")

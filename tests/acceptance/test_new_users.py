@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -23,8 +24,10 @@ def test_an_engineer_begins_with_a_template(project: Project, mock_openai: MockO
     project.path /= "evals"
     with project.started(program=["make", "try", f"PYTHON={sys.executable}"]) as trying:
         assert trying.wait(120) == 0, project.output()
-    assert "To see them: doteval show try --full" in project.output()
-    assert "It broke after a week and nobody answered my mails." in project.run("show", "try", "--wrong").stdout
+    shown = re.search(r"To see them: doteval show (\S+) --full", project.output())
+    assert shown
+    tried = shown[1]
+    assert "It broke after a week and nobody answered my mails." in project.run("show", tried, "--wrong").stdout
 
     # The mock server of the first command is gone.
     project.environment |= {"OPENAI_BASE_URL": mock_openai.base_url, "OPENAI_API_KEY": "any"}
@@ -44,7 +47,7 @@ def test_an_engineer_begins_with_a_template(project: Project, mock_openai: MockO
     # The template's cache keeps replies that were paid for: a mistake in the code does not make them doubtful.
     assert mock_openai.stats()["requests"] == 8
 
-    compared = project.run("compare", "try", "second").stdout
+    compared = project.run("compare", tried, "second").stdout
     assert "NO DIFFERENCE SEEN" in compared
     again = ("submit", ".", "--experiment", "second", "--fail-under")
     assert "0.875" in project.run(*again, "exact_match.accuracy=0.99", check=1).stdout

@@ -18,6 +18,16 @@ def test_files_that_are_there_are_kept(doteval_: CommandLine, tmp_path: Path) ->
     assert (tmp_path / ".github" / "workflows" / "evaluate.yml").is_file()
 
 
+def test_a_folder_below_the_root_of_a_repository_is_told_where_its_workflow_runs(
+    doteval_: CommandLine, tmp_path: Path
+) -> None:
+    (tmp_path / ".git").mkdir()
+    ran = doteval_("init", str(tmp_path / "evals"))
+    assert f"only the workflows in {tmp_path / '.github' / 'workflows'}: move evaluate.yml there" in ran.out
+    assert "FOLDER: .\n" in (tmp_path / "evals" / ".github" / "workflows" / "evaluate.yml").read_text()
+    assert "move" not in doteval_("init", str(tmp_path)).out
+
+
 @pytest.mark.parametrize("name", ["eval_mine.py", "conftest.py"])
 def test_a_folder_with_evaluations_is_left_alone(doteval_: CommandLine, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine = True\n")
