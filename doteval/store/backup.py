@@ -27,6 +27,11 @@ def back_up(location: Location, target: Path) -> None:
     """
     if target.exists():
         raise UsageError(f"{target} exists already", remedy="Give a name that is free, or move the file away.")
+    copy_to(location, target)
+
+
+def copy_to(location: Location, target: Path) -> None:
+    """As `back_up`, but a `target` that exists is replaced once the copy is complete."""
     # It is written under another name and then renamed, so that `target` is never half a copy.
     part = target.with_name(f"{target.name}.part")
     try:

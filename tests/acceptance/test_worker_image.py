@@ -75,6 +75,12 @@ def test_the_image_is_built_and_runs_rows(buildah: Buildah, tmp_path: Path) -> N
         # Redis, submitter and worker processes all come from the image here.
         stack.run("alone", "submit", "/evals", "--experiment", "alone", "--workers", "2")
         check_results(results, "alone")
+        # An operator has nothing else at hand: the image backs a store up, and holds the manual.
+        assert "Copied to" in stack.run("alone", "db", "backup", "/results/backup.db")
+        stack.run("alone", "db", "copy", "/results/results.db", "/results/copy.db")
+        for name in ("backup.db", "copy.db"):
+            check_results(results.with_name(name), "alone")
+        assert "pg_restore" in stack.run("alone", "docs", "guides/backup")
 
         redis = stack.start("redis")
         wait_until(lambda: "PONG" in redis.run(["redis-cli", "ping"]).stdout, what="Redis")

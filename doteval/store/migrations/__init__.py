@@ -15,6 +15,7 @@ from pathlib import Path
 from sqlalchemy import Column, Connection, MetaData, String, Table, exists, inspect, select, text
 
 from doteval.errors import NotFoundError, StoreError, StoreVersionError
+from doteval.store.backup import copy_to
 from doteval.store.engine import SQLITE_WAIT_SECONDS, Database
 from doteval.store.tables import ALL, EXPERIMENT
 
@@ -275,6 +276,5 @@ def _copy(database: Database, version: str) -> Path:
     path = database.location.path
     assert path is not None
     copy = path.with_name(f"{path.name}.{version}.backup")
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
-        source.backup(target)
+    copy_to(database.location, copy)
     return copy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from sqlmodel import SQLModel
 
 from doteval.core.experiments import Counts
 from doteval.errors import NotFoundError, StoreError, StoreReadOnlyError, StoreVersionError
-from doteval.store import Store, migrations
+from doteval.store import Store, backup, migrations
 from doteval.store.engine import Database
 from doteval.store.migrations import VERSION_TABLE, VERSIONS, Schema
 from doteval.store.url import locate
@@ -146,9 +147,36 @@ def test_an_older_sqlite_file_is_copied_and_upgraded(tmp_path: Path, next_schema
         assert _version(store) == "9999"
         assert store.evaluations.by_uid(evaluation.uid).counts.total == 3
     copy = tmp_path / f"results.db.{VERSIONS[-1]}.backup"
+    # It holds prompts and replies, as the store does.
+    assert stat.S_IMODE(copy.stat().st_mode) == stat.S_IMODE(path.stat().st_mode) == 0o600
     with Store.open(str(copy), create=False) as old:
         assert _version(old) == VERSIONS[-1]
         assert old.rows.pending(evaluation.id, 0, 9) == rows(3)
+
+
+def test_a_copy_of_before_is_replaced_only_by_a_complete_one(
+    tmp_path: Path, next_schema: Schema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the disk is full."""
+    copy = tmp_path / f"results.db.{VERSIONS[-1]}.backup"
+    copy.write_bytes(b"a copy of before")
+    with Store.open(str(tmp_path / "results.db")) as store:
+        begin(store, 3)
+        with monkeypatch.context() as patched:
+            patched.setattr(backup, "_copy_sqlite", full)
+            with pytest.raises(StoreError, match="disk is full"):
+                migrations.prepare(store._database, next_schema)
+        assert _version(store) == VERSIONS[-1]
+        assert copy.read_bytes() == b"a copy of before"
+        migrations.prepare(store._database, next_schema)
+    with Store.open(str(copy), create=False) as old:
+        assert _version(old) == VERSIONS[-1]
+    assert {each.name for each in tmp_path.glob("*.backup*")} == {copy.name}
+
+
+def full(location: object, source: Path, part: Path, target: Path) -> None:
+    part.write_bytes(b"half")
+    raise StoreError("the disk is full")
 
 
 def test_an_older_sqlite_file_without_experiments_needs_no_copy(tmp_path: Path, next_schema: Schema) -> None:
