@@ -18,9 +18,7 @@ def test_files_that_are_there_are_kept(doteval_: CommandLine, tmp_path: Path) ->
     assert (tmp_path / ".github" / "workflows" / "evaluate.yml").is_file()
 
 
-def test_a_folder_below_the_root_of_a_repository_is_told_where_its_workflow_runs(
-    doteval_: CommandLine, tmp_path: Path
-) -> None:
+def test_init_says_where_github_looks_for_the_workflow_of_a_folder(doteval_: CommandLine, tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     ran = doteval_("init", str(tmp_path / "evals"))
     assert f"only the workflows in {tmp_path / '.github' / 'workflows'}: move evaluate.yml there" in ran.out
