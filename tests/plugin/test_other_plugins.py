@@ -115,7 +115,7 @@ def test_xdist_evaluates_nothing_twice_and_the_controller_reports(
     for part in range(6):
         assert sorted(map(int, (pytester.path / f"rows-{part}").read_text().split())) == list(range(20))
         assert len(records(f"eval_part[{part}]", names[0])) == 20
-        result.stdout.re_match_lines([rf"eval_part\[{part}\] +ok\.accuracy +{int(part != 3)} .* 20 +0 +0"])
+        result.stdout.re_match_lines([rf"eval_part\[{part}\] +ok\.accuracy +{int(part != 3)}\.000 .* 20 +0 +0"])
     assert len(list(pytester.path.glob("load-*"))) == 2
     # Both workers ran for one command, which is that of the user.
     with Store.open(str(pytester.path / ".doteval" / "doteval.db"), create=False) as store:

@@ -411,7 +411,7 @@ def eval_it(i):
     outputs = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert [record.row.index for record in records("eval_it")] == list(range(200))
-    assert all(re.search(r"eval_it +ok\.accuracy +1 .* 200 +0 +0", output) for output in outputs), outputs
+    assert all(re.search(r"eval_it +ok\.accuracy +1\.000 .* 200 +0 +0", output) for output in outputs), outputs
 
 
 def test_nothing_is_written_when_nothing_is_evaluated(pytester: pytest.Pytester, run_pytest: Evaluate) -> None:

@@ -178,7 +178,7 @@ def own(inner, tmp_path, request):
     )
     result.assert_outcomes(passed=1)
     result.stdout.re_match_lines([rf".*made 400 torn 400 peak {concurrent} live 0"])
-    result.stdout.re_match_lines([r"eval_overlap +ok\.accuracy +1 .* 400 +0 +0"])
+    result.stdout.re_match_lines([r"eval_overlap +ok\.accuracy +1\.000 .* 400 +0 +0"])
 
 
 def test_fixtures_looked_up_during_the_call_belong_to_the_row(evaluate: Evaluate) -> None:
@@ -235,7 +235,7 @@ def eval_sync(i, client):
     )
     result.assert_outcomes(passed=2)
     assert events(result) == ["+session", "-session"]
-    result.stdout.re_match_lines([r"eval_loop +same\.accuracy +1 "])
+    result.stdout.re_match_lines([r"eval_loop +same\.accuracy +1\.000 "])
 
 
 def test_a_failing_setup_and_a_failing_teardown_belong_to_their_row(evaluate: Evaluate, records) -> None:  # type: ignore[no-untyped-def]

@@ -50,7 +50,7 @@ def test_junit_files(doteval_: CommandLine, ran: str, tmp_path: Path, command: s
     assert doteval_(command, "worse", *options, "--junitxml", str(path), "--storage", ran).code == 1
     written = failures(path)
     assert written["eval_qa"] is None
-    assert "eval_new: right.accuracy is 0.75, under 0.8" in str(written["eval_new"])
+    assert "eval_new: right.accuracy is 0.750, under 0.8" in str(written["eval_new"])
     assert "no evaluation has this score" in str(written["thresholds"])
 
 
