@@ -1,4 +1,4 @@
-"""Intervals of means whose rows hang together in clusters, such as questions on one text."""
+"""Intervals of means over clustered rows, such as several questions about one text."""
 
 from __future__ import annotations
 
