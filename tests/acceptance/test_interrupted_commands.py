@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from doteval.core.stop_signals import ROWS_FINISH_FIRST
+from doteval.core.stop_signals import rows_finish_first
 from tests.support.processes import is_alive
 from tests.support.project import Project, wait_until
 
@@ -210,13 +210,14 @@ def test_a_worker_service_leaves_in_order_after_sighup_and_at_once_after_another
             if len(signals) == 2:
                 project.run("submit", "eval_it.py", "--experiment", experiment, "--detach")
                 wait_until(lambda: project.counts()["row"], what="rows in flight")
-            said = project.output().count(ROWS_FINISH_FIRST)
+            answer = rows_finish_first(600)
+            said = project.output().count(answer)
             for number in signals:
                 # Another wish: half a second after the service has heard of the one before.
                 deadline = time.monotonic() + 0.5
                 wait_until(lambda: time.monotonic() > deadline, what="a signal that is another wish")  # noqa: B023
                 service.send_signal(number)
-                wait_until(lambda: project.output().count(ROWS_FINISH_FIRST) > said, what="its answer")  # noqa: B023
+                wait_until(lambda: project.output().count(answer) > said, what="its answer")  # noqa: B023
             assert service.wait(120) == code
         assert list(temporary.iterdir()) == []
     assert [str(each.reason) for each in project.workers()] == [

@@ -69,7 +69,7 @@ def test_a_port_that_another_program_has(doteval_: CommandLine) -> None:
 
 def test_a_dataset_that_is_not_there() -> None:
     with pytest.raises(DatasetError) as raised:
-        open_dataset("absent.csv")
+        open_dataset("absent.csv", base=Path.cwd())
     assert_shown("dataset-not-read", raised.value)
 
 
