@@ -13,25 +13,38 @@ import pytest
 from doteval.store import WorkerState
 from tests.support.project import Process, Project, wait_until
 
-# The first process that comes to row 4 hangs in this row and in all that it begins from then on.
+# The first process that comes to a row after row 3 hangs in this one and in all that it begins from then on.
 EVALUATION = """
-import asyncio, os, pathlib, time
+import asyncio, contextlib, os, pathlib, time
 from doteval import Score, foreach
 from doteval.concurrency import SlidingWindow
 
 HANGS = pathlib.Path(__file__).with_name("hangs")
 
 def hangs(i):
-    if i == 4 and not HANGS.exists():
-        HANGS.write_text(str(os.getpid()))
-    return HANGS.exists() and HANGS.read_text() == str(os.getpid())
+    if i < 4:
+        return False
+    if not HANGS.exists():
+        mine = HANGS.with_name(f"hangs-{os.getpid()}-{i}")
+        mine.write_text(str(os.getpid()))
+        # Fails if another row was first; nobody reads a file that is not yet written.
+        with contextlib.suppress(FileExistsError):
+            os.link(mine, HANGS)
+    return HANGS.read_text() == str(os.getpid())
+
+def hung():
+    return len(list(HANGS.parent.glob("hung-*")))
 
 @foreach("i", range(ROWS))
 SYNC def eval_it(i):
     tell(f"begin {i}")
     if hangs(i):
+        HANGS.with_name(f"hung-{i}").touch()
         tell("hung")
         AWAIT SLEEP(10_000)
+    # The other process would run all rows before as many hang.
+    while i > 3 and hung() < LEAST_HUNG:
+        AWAIT SLEEP(0.01)
     AWAIT SLEEP(0.002)
     return Score("ok", True, ["accuracy"])
 """
@@ -61,8 +74,9 @@ def eval_it(i, model):
 """
 
 
-def source(rows: int, *, is_async: bool = False) -> str:
-    text = EVALUATION.replace("ROWS", str(rows))
+def source(rows: int, *, is_async: bool = False, hung: int = 1) -> str:
+    """An evaluation in which the process that does not hang waits, after row 3, until `hung` rows do."""
+    text = EVALUATION.replace("ROWS", str(rows)).replace("LEAST_HUNG", str(hung))
     if is_async:
         return text.replace("SYNC", "async").replace("AWAIT", "await").replace("SLEEP", "asyncio.sleep")
     return text.replace("SYNC ", "").replace("AWAIT ", "").replace("SLEEP", "time.sleep")
@@ -98,7 +112,7 @@ def test_rows_behind_stuck_ones_run_in_the_other_process(
     project: Project, concurrency: int, is_async: bool, rows: int
 ) -> None:
     project.environment["DOTEVAL_DRAIN_TIMEOUT"] = "1"
-    project.write("eval_it.py", source(rows, is_async=is_async))
+    project.write("eval_it.py", source(rows, is_async=is_async, hung=concurrency))
     command = ("submit", "eval_it.py", "--experiment", "x", "--workers", "2", "--concurrency", str(concurrency))
     with project.started(*command) as process:
         wait_until(lambda: project.counts()["hung"] == concurrency, seconds=60, what="a process that hangs")
