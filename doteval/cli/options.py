@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from doteval.supervision.fork_server import ForkServer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Found = TypeVar("Found")
 
 
 class _ExperimentName(click.ParamType[str]):
@@ -49,16 +50,7 @@ class _ExperimentName(click.ParamType[str]):
     ) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem
 
-        from doteval.errors import DotEvalError
-        from doteval.settings import load_settings
-        from doteval.store import Store
-
-        try:
-            with Store.open(load_settings(storage=ctx.params.get("storage")).storage, create=False) as store:
-                names = [each.experiment.name for each in store.experiments.overviews(incomplete)]
-        except DotEvalError:
-            # A shell that completes a word has no place for an error; the command itself will say it.
-            return []
+        names = _stored(ctx, lambda store: [each.experiment.name for each in store.experiments.overviews(incomplete)])
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
@@ -76,29 +68,43 @@ class _Fields(click.ParamType[str]):
         from click.shell_completion import CompletionItem
 
         from doteval.core.filters import RESULT_FIELDS, FieldKind, FilterField
-        from doteval.errors import DotEvalError
-        from doteval.settings import load_settings
-        from doteval.store import Store
 
-        own: dict[FilterField, None] = {}
         # click stops at an option without a value, and has not given its arguments their names then.
         experiment = ctx.params.get("name") or next(iter(ctx.args), "")
-        try:
-            with Store.open(load_settings(storage=ctx.params.get("storage")).storage, create=False) as store:
-                for each in store.evaluations.of(store.experiments.find(experiment)):
-                    names = {
-                        FieldKind.SCORE: store.selections.score_names(each.id),
-                        FieldKind.ROW: each.spec.columns,
-                        FieldKind.METADATA: store.selections.metadata_names(each.id),
-                    }
-                    own |= {FilterField(kind, name): None for kind, found in names.items() for name in found}
-        except DotEvalError:
-            # The fields of every result are left.
-            own = {}
+
+        def fields_of(store: Store) -> list[FilterField]:
+            own: dict[FilterField, None] = {}
+            for each in store.evaluations.of(store.experiments.find(experiment)):
+                names = {
+                    FieldKind.SCORE: store.selections.score_names(each.id),
+                    FieldKind.ROW: each.spec.columns,
+                    FieldKind.METADATA: store.selections.metadata_names(each.id),
+                }
+                own |= {FilterField(kind, name): None for kind, found in names.items() for name in found}
+            return list(own)
+
+        # Without a store, the fields of every result are left.
+        own = _stored(ctx, fields_of)
         # The last one is completed: what stands before it stays.
         before = incomplete[: len(incomplete) - len(incomplete.rpartition(",")[2].removeprefix("-"))]
         fields = (f"{before}{field}" for field in (*own, *RESULT_FIELDS))
         return [CompletionItem(field) for field in fields if field.startswith(incomplete)]
+
+
+def _stored(context: click.Context, read: Callable[[Store], list[Found]]) -> list[Found]:
+    """What a shell completes from the result store of a command: nothing if the store cannot be read.
+
+    A shell that completes a word has no place for an error; the command itself will say it.
+    """
+    from doteval.errors import DotEvalError
+    from doteval.settings import load_settings
+    from doteval.store import Store
+
+    try:
+        with Store.open(load_settings(storage=context.params.get("storage")).storage, create=False) as store:
+            return read(store)
+    except DotEvalError:
+        return []
 
 
 EXPERIMENT_NAME = _ExperimentName()
