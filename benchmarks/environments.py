@@ -22,7 +22,7 @@ _PACKAGES = {
     "inspect-ai": ["inspect-ai==0.3.285", "openai"],
     "pydantic-evals": ["pydantic-evals==2.62.0", "openai"],
 }
-# What the data frames of some need.
+# Packages that only the data frames of a peer need.
 _FRAMES = {"inspect-ai": ["pandas==3.1.1", "pyarrow==26.0.1"]}
 PEERS = tuple(name for name in _PACKAGES if name != "doteval")
 

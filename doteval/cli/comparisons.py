@@ -115,7 +115,7 @@ def _names(pair: EvaluationPair) -> tuple[str, str]:
 
 
 def _heading(pair: EvaluationPair) -> Text:
-    """What is compared. Nothing is said twice: a file, or an evaluation that both sides have, stands there once."""
+    """Return the line that names both sides. A file or an evaluation that both share stands in it once."""
     left, right = pair.baseline, pair.other
     names = _names(pair)
     if left.experiment.id == right.experiment.id:

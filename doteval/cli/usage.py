@@ -209,7 +209,7 @@ def _print_models(
 
 
 def _besides(models: Sequence[ModelUsage]) -> str:
-    """What was paid and is no part of a stored result, "" for nothing."""
+    """Return the line about what was paid for executions without a stored result, "" if that is nothing."""
     requests = sum(each.spent.requests - each.usage.requests for each in models)
     tokens = sum(_tokens(each.spent) - _tokens(each.usage) for each in models)
     cost = sum((each.spent.cost or 0.0) - (each.usage.cost or 0.0) for each in models)

@@ -189,7 +189,7 @@ def _fault_of_whole(call: ApiCall, reply: Any, output: str | None) -> BadReply |
 
 
 def fault_of_reply(reply: Any, endpoint: str) -> BadReply | None:
-    """What is wrong with the successful reply to a request that asked for no stream, None for nothing.
+    """Return the fault of a reply with status 200 to a request that asked for no stream, None if it has none.
 
     reply: its JSON value. endpoint: the end of the path.
     """

@@ -29,7 +29,7 @@ class BatchClient:
 
     @property
     def identity(self) -> RequestIdentity:
-        """What its requests are but for their bodies. It hides its secrets in what the provider says."""
+        """The identity that its requests share. It hides the secrets of the client in texts of the provider."""
         return RequestIdentity("POST", self.base_url, [(name.lower(), each) for name, each in self.headers.items()], ())
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 
 class SdkSettings(TypedDict, total=False):
-    """What both clients take."""
+    """The settings that both clients take."""
 
     admin_api_key: str | None
     workload_identity: Any
@@ -29,12 +29,12 @@ class SdkSettings(TypedDict, total=False):
 
 
 class OpenAISettings(SdkSettings, total=False):
-    """What `openai.OpenAI` takes."""
+    """The settings that `openai.OpenAI` takes."""
 
     api_key: str | Callable[[], str] | None
 
 
 class AsyncOpenAISettings(SdkSettings, total=False):
-    """What `openai.AsyncOpenAI` takes."""
+    """The settings that `openai.AsyncOpenAI` takes."""
 
     api_key: str | Callable[[], Awaitable[str]] | None
