@@ -129,7 +129,11 @@ def _parser(start: str) -> Lark:
 class _Reader:
     def __init__(self, text: str, names: FieldNames) -> None:
         self._text = text
-        self._known = dict(zip(_UNKNOWN, names, strict=True))
+        self._known = {
+            FieldKind.SCORE: names.scores,
+            FieldKind.ROW: names.columns,
+            FieldKind.METADATA: names.metadata,
+        }
 
     def read(self) -> Filter:
         found: Filter = self._build(self._tree("filter"))
